@@ -1,0 +1,107 @@
+# make                 build everything into build/release
+# make VARIANT=asan    the same under AddressSanitizer and UBSan (also: tsan)
+# make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
+# make lint docs help clean
+#
+# Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
+# V=1 shows every command.
+
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+VARIANT ?= release
+DEPS ?=
+CC := gcc
+AR := ar
+BUILD := build/$(VARIANT)
+OBJ := $(BUILD)/obj
+BIN := $(BUILD)/bin
+
+FLAGS_release := -O2 -g1
+FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FLAGS_tsan := -O1 -g -fsanitize=thread
+CFLAGS := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+          -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno -ffp-contract=off \
+          -D_GNU_SOURCE -I. $(FLAGS_$(VARIANT)) -pthread
+# the arithmetic is worth more of the compiler's time
+$(OBJ)/engine/%.o: CFLAGS += $(if $(filter release,$(VARIANT)),-O3)
+LDFLAGS := $(FLAGS_$(VARIANT)) -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
+
+export PKG_CONFIG_SYSROOT_DIR := $(DEPS)
+ifneq ($(DEPS),)
+export PKG_CONFIG_PATH := $(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig
+CFLAGS += -I$(DEPS)/usr/include -I$(DEPS)/usr/include/x86_64-linux-gnu
+LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu
+endif
+CFLAGS += $(shell pkg-config --cflags hdf5)
+LIBS_HDF5 := $(shell pkg-config --libs-only-L hdf5) -lhdf5
+LIBS_PROTO := -lzmq -lmsgpackc -lyaml -lnettle -ldeflate $(LIBS_HDF5) -lz -lm
+LIBS_ENGINE := -ldnnl -lgomp -lm
+
+SOURCES_proto := $(wildcard proto/*.c)
+SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
+SOURCES_loaderd := $(wildcard loaderd/*.c)
+SOURCES_trainerd := $(wildcard trainerd/*.c)
+SOURCES_fisherd := $(wildcard fisherd/*.c)
+SOURCES_tap := $(wildcard monitord/tap*.c)
+SOURCES_monitord := $(filter-out $(SOURCES_tap),$(wildcard monitord/*.c))
+SOURCES_prepare := $(wildcard pipelines/prepare/*.c)
+SOURCES_unit := tests/test.c $(wildcard tests/unit/*.c)
+
+objects = $(patsubst %.c,$(OBJ)/%.o,$(SOURCES_$(1)))
+
+DAEMONS := loaderd trainerd fisherd monitord
+PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
+
+V ?= 0
+SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
+
+.PHONY: all unit check asan tsan bench lint docs clean help
+all: $(PROGRAMS)
+unit: $(BIN)/unit $(BIN)/engine_probe
+
+# The unit tests see every room's objects except the files that hold a main.
+UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
+
+$(BUILD)/libproto.a: $(call objects,proto)
+	@rm -f $@ && $(AR) rcs $@ $^
+$(BUILD)/libengine.a: $(call objects,engine)
+	@rm -f $@ && $(AR) rcs $@ $^
+
+$(BIN)/loaderd: $(call objects,loaderd) $(BUILD)/libproto.a
+$(BIN)/trainerd: $(call objects,trainerd) $(BUILD)/libengine.a $(BUILD)/libproto.a
+$(BIN)/fisherd: $(call objects,fisherd) $(BUILD)/libengine.a $(BUILD)/libproto.a
+$(BIN)/monitord: $(call objects,monitord) $(BUILD)/libproto.a
+$(BIN)/tap: $(call objects,tap) $(BUILD)/libproto.a
+$(BIN)/prepare: $(call objects,prepare) $(BUILD)/libproto.a
+$(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/libproto.a
+
+# the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
+$(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
+
+$(BIN)/%:
+	@mkdir -p $(@D)
+	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(LIBS_PROTO)
+
+$(OBJ)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CC $(VARIANT) $<)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+check:
+	./tests/check.sh
+asan tsan:
+	$(MAKE) VARIANT=$@ all unit
+bench: all $(BIN)/engine_probe
+	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
+lint:
+	./tests/check.sh lint
+docs: $(BIN)/prepare $(BIN)/tap
+	$(BIN)/prepare options-reference > docs/OPTIONS.md
+	$(BIN)/tap --messages-reference > docs/MESSAGES.md
+clean:
+	rm -rf build
+help:
+	@sed -n '/^# make/,/^$$/s/^# \{0,1\}//p' Makefile
+
+NAMES ?=
+RUNS ?= 3
+
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
