@@ -1,0 +1,207 @@
+/* checkpoint.c - see checkpoint.h: from the state of training to a durable HDF5 file.
+ *
+ * One table lists the attributes, so writing, reading (checkpoint_read.c) and the digest cannot
+ * disagree. The digest is over those attributes and the results as lines of text, the model, and
+ * then every array in file order.
+ */
+#include "proto/checkpoint_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* clang-format off */
+#define FIELD(kind, name)                                              \
+    {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
+     sizeof(((struct checkpoint_meta *)0)->name)}
+static const struct checkpoint_field fields[] = {
+    FIELD(U64, version),
+    FIELD(U64, seed),
+    FIELD(U64, task),
+    FIELD(TEXT, task_name),
+    FIELD(U64, epoch),
+    FIELD(U64, position),
+    FIELD(U64, step),
+    FIELD(U64, task_step),
+    FIELD(U64, slice_rows),
+    FIELD(U64, micro_batch_rows),
+    FIELD(U64, threads),
+    FIELD(F64, epoch_loss_sum),
+    FIELD(F64, best_value),
+    FIELD(TEXT, fingerprint),
+    FIELD(TEXT, cpu),
+    FIELD(TEXT, parameters_sha256),
+};
+#undef FIELD
+/* clang-format on */
+
+const struct checkpoint_field *checkpoint_field_at(size_t i)
+{
+    return i < sizeof fields / sizeof fields[0] ? &fields[i] : NULL;
+}
+
+/* All results, a line each, fields separated by tabs; the caller frees it. */
+static char *results_text(const struct checkpoint_meta *meta)
+{
+    char *text = malloc(CHECKPOINT_RESULTS_BYTES_MAX + 1);
+    size_t used = 0;
+    ensure(meta->result_count <= CHECKPOINT_RESULTS_MAX);
+    for (uint32_t i = 0; text && i < meta->result_count; i++) {
+        const struct checkpoint_result *r = &meta->results[i];
+        ensure(!strpbrk(r->task, "\t\n") && !strpbrk(r->after, "\t\n") &&
+               !strpbrk(r->metric, "\t\n"));
+        int n = snprintf(text + used, CHECKPOINT_RESULTS_BYTES_MAX + 1 - used,
+                         "%s\t%s\t%s\t%.17g\t%.17g\t%s\n", r->task, r->after, r->metric, r->value,
+                         r->loss, r->weights_sha256);
+        ensure(n > 0 && (size_t)n <= CHECKPOINT_RESULTS_BYTES_MAX - used);
+        used += (size_t)n;
+    }
+    if (text)
+        text[used] = 0;
+    return text;
+}
+
+static void digest_text(struct digest *d, const char *name, const char *text)
+{
+    digest_bytes(d, name, strlen(name));
+    digest_bytes(d, "=", 1);
+    digest_bytes(d, text, strlen(text));
+    digest_bytes(d, "\n", 1);
+}
+
+void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta, const char *model,
+                            const char *results)
+{
+    const struct checkpoint_field *f;
+    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+        const char *at = (const char *)meta + f->offset;
+        char number[32];
+        uint64_t bits;
+        if (f->kind == CHECKPOINT_FIELD_TEXT) {
+            digest_text(d, f->name, at);
+            continue;
+        }
+        memcpy(&bits, at, sizeof bits); /* of a double too */
+        snprintf(number, sizeof number, "%016" PRIx64, bits);
+        digest_text(d, f->name, number);
+    }
+    digest_text(d, "results", results);
+    digest_text(d, "model", model);
+}
+
+const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *group,
+                                  const struct checkpoint_tensor *t)
+{
+    snprintf(name, H5FILE_NAME_MAX + 1, "%s/%s", group, t->name);
+    return name;
+}
+
+int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
+                                 char hex[65], struct err *e)
+{
+    struct digest *d;
+    char name[H5FILE_NAME_MAX + 1];
+    if (digest_open(&d, e) < 0)
+        return -1;
+    for (uint32_t i = 0; i < count; i++)
+        digest_array(d, checkpoint_array_name(name, "parameters", &tensors[i]), H5TYPE_F32,
+                     tensors[i].rank, tensors[i].dims, tensors[i].parameter);
+    digest_close(&d, hex);
+    return 0;
+}
+
+static int attributes_write(struct h5writer *w, const struct checkpoint_meta *meta,
+                            const char *model, const char *results, struct err *e)
+{
+    const struct checkpoint_field *f;
+    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+        const char *name = f->name;
+        const void *at = (const char *)meta + f->offset;
+        int result = f->kind == CHECKPOINT_FIELD_TEXT ? h5writer_text(w, "", name, at, e)
+                     : f->kind == CHECKPOINT_FIELD_U64
+                         ? h5writer_u64(w, "", name, *(const uint64_t *)at, e)
+                         : h5writer_f64(w, "", name, *(const double *)at, e);
+        if (result < 0)
+            return -1;
+    }
+    const uint64_t bytes[1] = {strlen(results)};
+    if (h5writer_text(w, "", "model", model, e) < 0)
+        return -1;
+    return h5writer_array(w, "results", H5TYPE_U8, 1, bytes, results, e);
+}
+
+/* All arrays of one group, written and digested in order; a group without arrays is left out. */
+static int group_write(struct h5writer *w, struct digest *d, const char *group, size_t member,
+                       const struct checkpoint_tensor *tensors, uint32_t count, struct err *e)
+{
+    char name[H5FILE_NAME_MAX + 1];
+    for (uint32_t i = 0; i < count; i++) {
+        const struct checkpoint_tensor *t = &tensors[i];
+        const float *data = *(float *const *)((const char *)t + member);
+        if (!data)
+            continue;
+        checkpoint_array_name(name, group, t);
+        if (h5writer_array(w, name, H5TYPE_F32, t->rank, t->dims, data, e) < 0)
+            return -1;
+        digest_array(d, name, H5TYPE_F32, t->rank, t->dims, data);
+    }
+    return 0;
+}
+
+static int state_write(struct h5writer *w, struct digest **d_p, const struct checkpoint_meta *meta,
+                       const char *model, const char *results,
+                       const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
+                       struct err *e)
+{
+    if (attributes_write(w, meta, model, results, e) < 0)
+        return -1;
+    checkpoint_digest_meta(*d_p, meta, model, results);
+    if (group_write(w, *d_p, "parameters", offsetof(struct checkpoint_tensor, parameter), tensors,
+                    count, e) < 0 ||
+        group_write(w, *d_p, "moments/m", offsetof(struct checkpoint_tensor, m), tensors, count,
+                    e) < 0 ||
+        group_write(w, *d_p, "moments/v", offsetof(struct checkpoint_tensor, v), tensors, count,
+                    e) < 0)
+        return -1;
+    digest_close(d_p, digest);
+    return h5writer_text(w, "", "digest", digest, e);
+}
+
+int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char *model,
+                     const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
+                     uint64_t *bytes, struct err *e)
+{
+    struct h5writer *w = NULL;
+    struct digest *d = NULL;
+    struct stat st;
+    char ignored[65];
+    int result = -1;
+    ensure(count <= CHECKPOINT_TENSORS_MAX);
+    meta->version = CHECKPOINT_VERSION;
+    char *results = results_text(meta);
+    if (!results) {
+        err_errno(e, EXIT_CODE_TEMPORARY, "cannot write checkpoint %s", path);
+        goto out;
+    }
+    h5writer_sweep(path);
+    if (checkpoint_parameters_digest(tensors, count, meta->parameters_sha256, e) < 0 ||
+        digest_open(&d, e) < 0 || h5writer_open(&w, path, e) < 0)
+        goto out;
+    if (state_write(w, &d, meta, model, results, tensors, count, digest, e) < 0)
+        goto out;
+    if (h5writer_commit(&w, e) < 0)
+        goto out;
+    if (stat(path, &st) < 0) {
+        err_errno(e, EXIT_CODE_TEMPORARY, "cannot find checkpoint %s just written", path);
+        goto out;
+    }
+    *bytes = (uint64_t)st.st_size;
+    result = 0;
+out:
+    h5writer_abandon(&w);
+    digest_close(&d, ignored);
+    free(results);
+    return result;
+}

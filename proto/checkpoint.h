@@ -1,0 +1,88 @@
+/* checkpoint.h - the state of training between two optimizer steps, as a durable HDF5 file.
+ *
+ * checkpoints/step-<10 digits>-<task index>.h5 holds, as contiguous data sets h5py reads:
+ *   parameters/<tensor>      float32, PyTorch's names and layouts ("0.weight" [out, in], "0.bias")
+ *   moments/m/<tensor>, moments/v/<tensor>
+ *   results                  uint8, text: a line a result, task, after, metric, value, loss,
+ * weights_sha256 separated by tabs and as attributes of the root: every other field of struct
+ * checkpoint_meta, `model` (the layer list, so the file explains itself), `parameters_sha256` and
+ * `digest` (over everything above). Texts are of fixed length, UTF-8: h5py gives them as bytes. The
+ * rename is the commit; the newest file whose digest verifies is the state. Written by trainerd,
+ * read by trainerd, fisherd (parameters only) and monitord (attributes only).
+ */
+#ifndef PROTO_CHECKPOINT_H
+#define PROTO_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "proto/h5file.h"
+
+enum { CHECKPOINT_TENSORS_MAX = 4096, CHECKPOINT_RESULTS_MAX = 1024, CHECKPOINT_MODEL_MAX = 65536 };
+
+struct checkpoint_result { /* one evaluation at the end of a task */
+    char task[64];         /* whose data */
+    char after[64];        /* task that had ended */
+    char metric[32];
+    double value, loss;
+    char weights_sha256[65]; /* of the parameters evaluated */
+};
+
+struct checkpoint_meta {
+    uint64_t version; /* 1 */
+    uint64_t seed;
+    uint64_t task; /* index of the task being trained; task_count: all are done */
+    char task_name[64];
+    uint64_t epoch;     /* epochs of the task finished */
+    uint64_t position;  /* rows of the present epoch consumed: the data cursor */
+    uint64_t step;      /* optimizer steps of the run so far */
+    uint64_t task_step; /* of this task (AdamW's t) */
+    uint64_t slice_rows, micro_batch_rows, threads;
+    double epoch_loss_sum; /* sum over rows of the present epoch's losses so far, fixed order */
+    double best_value;     /* best evaluation of the present task so far; -1: none */
+    char fingerprint[65];  /* of the data file */
+    char cpu[64];          /* CPU type: bits hold for one */
+    char parameters_sha256[65];
+    uint32_t result_count;
+    struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
+};
+
+struct checkpoint_tensor {
+    char name[64]; /* "0.weight" */
+    int rank;
+    uint64_t dims[2];
+    float *parameter, *m, *v; /* m and v may be NULL (absent); borrowed */
+};
+
+/* SHA-256 over the arrays parameters/<tensor> in order: what parameters_sha256 and weights_sha256
+ * are. */
+int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
+                                 char hex[65], struct err *e);
+
+/* Write one durably. Fills meta->parameters_sha256; *digest is that of the whole state; path
+ * (relative to the run) and *bytes say what was written. */
+int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char *model,
+                     const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
+                     uint64_t *bytes, struct err *e);
+
+/* The digest that checkpoint_write puts into meta->parameters_sha256: over name, type, shape and
+ * bytes of each tensor's parameters in order; moments are not looked at. */
+int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
+                                 char hex[65], struct err *e);
+
+/* Read attributes only. */
+int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *model,
+                         size_t model_bytes, struct err *e);
+
+/* Read tensors into the borrowed pointers of `tensors`, whose names, order and shapes must be the
+ * file's, and verify the digest over everything. want_moments 0 leaves m and v alone and verifies
+ * parameters_sha256 only. */
+int checkpoint_read(const char *path, struct checkpoint_meta *meta,
+                    const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
+                    struct err *e);
+
+/* The newest checkpoint of directory `dir` (by step, then task) whose digest verifies; bad ones are
+ * named in a warning and passed over. 1: found, `path` filled; 0: none. */
+int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e);
+
+#endif

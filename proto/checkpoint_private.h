@@ -1,0 +1,34 @@
+/* checkpoint_private.h - what checkpoint.c and checkpoint_read.c share; nobody else includes it. */
+#ifndef PROTO_CHECKPOINT_PRIVATE_H
+#define PROTO_CHECKPOINT_PRIVATE_H
+
+#include <stddef.h>
+
+#include "proto/checkpoint.h"
+
+enum {
+    CHECKPOINT_VERSION = 1,
+    CHECKPOINT_RESULTS_BYTES_MAX = CHECKPOINT_RESULTS_MAX * 320, /* a line: names 226, numbers 50 */
+};
+
+enum checkpoint_field_kind { CHECKPOINT_FIELD_U64, CHECKPOINT_FIELD_F64, CHECKPOINT_FIELD_TEXT };
+
+/* One attribute and its place in struct checkpoint_meta. */
+struct checkpoint_field {
+    const char *name;
+    enum checkpoint_field_kind kind;
+    size_t offset, bytes;
+};
+
+/* Number i of them, NULL after the last. */
+const struct checkpoint_field *checkpoint_field_at(size_t i);
+
+/* What the digest covers besides the arrays. */
+void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta, const char *model,
+                            const char *results);
+
+/* Name of the data set of tensor `t` in `group`. */
+const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *group,
+                                  const struct checkpoint_tensor *t);
+
+#endif

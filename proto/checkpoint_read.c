@@ -1,0 +1,366 @@
+/* checkpoint_read.c - see checkpoint.h: from a durable HDF5 file back to the state of training.
+ *
+ * A file is read by walking its arrays in file order, which verifies it whether or not somebody
+ * wants the numbers: an array goes to the caller's tensor, or to a scratch as large as the largest
+ * array.
+ */
+#include "proto/checkpoint_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/log.h"
+
+enum { FILES_MAX = 65536 };
+
+/* A checkpoint while it is read. */
+struct reading {
+    struct h5reader *r;
+    const char *path;
+    struct checkpoint_meta *meta;
+    char *model, *results; /* as stored */
+    struct digest *digest; /* of what was visited so far */
+    const struct checkpoint_tensor *tensors;
+    uint32_t count;
+    const char *group; /* being visited */
+    size_t member;     /* of struct checkpoint_tensor, where its arrays go */
+    uint32_t seen;     /* arrays visited in the group */
+    void *scratch;     /* for arrays that nobody wants */
+    uint64_t scratch_bytes;
+    struct err *e;
+};
+
+/* Copy the field that ends at `end` to `to` and step over it. -1 if it is missing or too long. */
+static int result_field(char **at, char end, char *to, size_t to_bytes)
+{
+    char *stop = strchr(*at, end);
+    if (!stop || (size_t)(stop - *at) >= to_bytes)
+        return -1;
+    memcpy(to, *at, (size_t)(stop - *at));
+    to[stop - *at] = 0;
+    *at = stop + 1;
+    return 0;
+}
+
+static int results_parse(char *text, struct checkpoint_meta *meta)
+{
+    char value[64], loss[64];
+    meta->result_count = 0;
+    for (char *at = text; *at;) {
+        if (meta->result_count == CHECKPOINT_RESULTS_MAX)
+            return -1;
+        struct checkpoint_result *r = &meta->results[meta->result_count++];
+        if (result_field(&at, '\t', r->task, sizeof r->task) < 0 ||
+            result_field(&at, '\t', r->after, sizeof r->after) < 0 ||
+            result_field(&at, '\t', r->metric, sizeof r->metric) < 0 ||
+            result_field(&at, '\t', value, sizeof value) < 0 ||
+            result_field(&at, '\t', loss, sizeof loss) < 0 ||
+            result_field(&at, '\n', r->weights_sha256, sizeof r->weights_sha256) < 0)
+            return -1;
+        r->value = strtod(value, NULL);
+        r->loss = strtod(loss, NULL);
+    }
+    return 0;
+}
+
+/* results -> reading.results and meta. */
+static int results_read(struct reading *g)
+{
+    struct h5array a;
+    if (h5reader_array(g->r, "results", &a, g->e) < 0)
+        return -1;
+    if (a.type != H5TYPE_U8 || a.rank != 1 || a.bytes > CHECKPOINT_RESULTS_BYTES_MAX)
+        return err_set(g->e, EXIT_CODE_PERMANENT,
+                       "results of checkpoint %s are not text of at most %d bytes", g->path,
+                       CHECKPOINT_RESULTS_BYTES_MAX);
+    g->results = calloc(1, a.bytes + 1);
+    if (!g->results)
+        return err_errno(g->e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", g->path);
+    if (h5reader_read(g->r, &a, g->results, g->e) < 0)
+        return -1;
+    char *copy = strdup(g->results);
+    if (!copy)
+        return err_errno(g->e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", g->path);
+    int result = results_parse(copy, g->meta);
+    free(copy);
+    return result == 0 ? 0
+                       : err_set(g->e, EXIT_CODE_PERMANENT, "results of checkpoint %s are damaged",
+                                 g->path);
+}
+
+static int attributes_read(struct reading *g)
+{
+    const struct checkpoint_field *f;
+    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+        const char *name = f->name;
+        void *at = (char *)g->meta + f->offset;
+        int result = f->kind == CHECKPOINT_FIELD_TEXT
+                         ? h5reader_text(g->r, "", name, at, f->bytes, g->e)
+                     : f->kind == CHECKPOINT_FIELD_U64 ? h5reader_u64(g->r, "", name, at, g->e)
+                                                       : h5reader_f64(g->r, "", name, at, g->e);
+        if (result < 0)
+            return -1;
+    }
+    if (g->meta->version != CHECKPOINT_VERSION)
+        return err_set(g->e, EXIT_CODE_PERMANENT,
+                       "checkpoint %s is of version %" PRIu64 ", this program reads version %d",
+                       g->path, g->meta->version, CHECKPOINT_VERSION);
+    g->model = calloc(1, CHECKPOINT_MODEL_MAX);
+    if (!g->model)
+        return err_errno(g->e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", g->path);
+    if (h5reader_text(g->r, "", "model", g->model, CHECKPOINT_MODEL_MAX, g->e) < 0)
+        return -1;
+    return results_read(g);
+}
+
+static int reading_open(struct reading *g, const char *path, struct checkpoint_meta *meta,
+                        struct err *e)
+{
+    *g = (struct reading){.path = path, .meta = meta, .e = e};
+    memset(meta, 0, sizeof *meta);
+    if (h5reader_open(&g->r, path, e) < 0)
+        return -1;
+    return attributes_read(g);
+}
+
+static void reading_close(struct reading *g)
+{
+    char ignored[65];
+    digest_close(&g->digest, ignored);
+    h5reader_close(&g->r);
+    free(g->model);
+    free(g->results);
+    free(g->scratch);
+}
+
+/* Where the numbers of `array` go: the caller's tensor, or the scratch if there is none. */
+static void *array_place(struct reading *g, const struct h5array *array)
+{
+    float *to =
+        g->tensors ? *(float *const *)((const char *)&g->tensors[g->seen] + g->member) : NULL;
+    if (to)
+        return to;
+    if (array->bytes > g->scratch_bytes) {
+        free(g->scratch);
+        g->scratch = malloc(array->bytes);
+        g->scratch_bytes = g->scratch ? array->bytes : 0;
+    }
+    if (!g->scratch)
+        err_errno(g->e, EXIT_CODE_TEMPORARY, "cannot read %s of checkpoint %s", array->name,
+                  g->path);
+    return g->scratch;
+}
+
+static int tensor_agrees(const struct reading *g, const struct h5array *array)
+{
+    char name[H5FILE_NAME_MAX + 1];
+    if (g->seen >= g->count)
+        return 0;
+    const struct checkpoint_tensor *t = &g->tensors[g->seen];
+    if (strcmp(checkpoint_array_name(name, g->group, t), array->name) != 0 ||
+        array->rank != t->rank)
+        return 0;
+    return memcmp(array->dims, t->dims, (size_t)t->rank * sizeof t->dims[0]) == 0;
+}
+
+static int array_visit(void *self, const struct h5array *array)
+{
+    struct reading *g = self;
+    if (array->type != H5TYPE_F32)
+        return err_set(g->e, EXIT_CODE_PERMANENT, "%s of checkpoint %s is not float32", array->name,
+                       g->path);
+    if (g->tensors && !tensor_agrees(g, array))
+        return err_set(g->e, EXIT_CODE_PERMANENT,
+                       "checkpoint %s is of another model: its %s is not what the model has there",
+                       g->path, array->name);
+    void *to = array_place(g, array);
+    if (!to || h5reader_read(g->r, array, to, g->e) < 0)
+        return -1;
+    digest_array(g->digest, array->name, array->type, array->rank, array->dims, to);
+    g->seen++;
+    return 0;
+}
+
+static int group_read(struct reading *g, const char *group, size_t member)
+{
+    g->group = group;
+    g->member = member;
+    g->seen = 0;
+    if (member != offsetof(struct checkpoint_tensor, parameter) && !h5reader_has(g->r, group)) {
+        if (!g->tensors || !*(float *const *)((const char *)g->tensors + member))
+            return 0; /* written without moments, and none are wanted */
+        return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
+    }
+    if (h5reader_each(g->r, group, array_visit, g, g->e) < 0)
+        return -1;
+    if (g->tensors && g->seen != g->count)
+        return err_set(g->e, EXIT_CODE_PERMANENT,
+                       "checkpoint %s is of another model: it has %" PRIu32
+                       " arrays in %s, the model %" PRIu32,
+                       g->path, g->seen, group, g->count);
+    return 0;
+}
+
+static int digest_compare(struct reading *g, const char *what, const char *stored)
+{
+    char found[65];
+    digest_close(&g->digest, found);
+    if (strcmp(found, stored) == 0)
+        return 0;
+    return err_set(g->e, EXIT_CODE_PERMANENT,
+                   "checkpoint %s is damaged: its %s has digest %s, stored is %s", g->path, what,
+                   found, stored);
+}
+
+static int parameters_read(struct reading *g)
+{
+    if (digest_open(&g->digest, g->e) < 0 ||
+        group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0)
+        return -1;
+    return digest_compare(g, "parameters", g->meta->parameters_sha256);
+}
+
+static int state_read(struct reading *g)
+{
+    char stored[65];
+    if (h5reader_text(g->r, "", "digest", stored, sizeof stored, g->e) < 0 ||
+        digest_open(&g->digest, g->e) < 0)
+        return -1;
+    checkpoint_digest_meta(g->digest, g->meta, g->model, g->results);
+    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0 ||
+        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m)) < 0 ||
+        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v)) < 0)
+        return -1;
+    return digest_compare(g, "state", stored);
+}
+
+int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *model,
+                         size_t model_bytes, struct err *e)
+{
+    struct reading g;
+    int result = reading_open(&g, path, meta, e);
+    if (result == 0 && model) {
+        if (strlen(g.model) < model_bytes)
+            strcpy(model, g.model);
+        else
+            result = err_set(e, EXIT_CODE_PERMANENT,
+                             "the model of checkpoint %s has %zu bytes, at most %zu fit", path,
+                             strlen(g.model), model_bytes - 1);
+    }
+    reading_close(&g);
+    return result;
+}
+
+int checkpoint_read(const char *path, struct checkpoint_meta *meta,
+                    const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
+                    struct err *e)
+{
+    struct reading g;
+    int result = reading_open(&g, path, meta, e);
+    g.tensors = tensors;
+    g.count = count;
+    if (result == 0)
+        result = want_moments ? state_read(&g) : parameters_read(&g);
+    reading_close(&g);
+    return result;
+}
+
+struct found {
+    uint64_t step, task;
+    char name[64];
+};
+
+/* "step-<digits>-<digits>.h5" and nothing else. */
+static int name_parse(const char *name, struct found *f)
+{
+    int used = 0;
+    if (strlen(name) >= sizeof f->name || strncmp(name, "step-", 5) != 0 || name[5] < '0' ||
+        name[5] > '9' ||
+        sscanf(name, "step-%" SCNu64 "-%" SCNu64 ".h5%n", &f->step, &f->task, &used) != 2 ||
+        used == 0 || name[used] != 0)
+        return 0;
+    strcpy(f->name, name);
+    return 1;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    if (x->step != y->step)
+        return x->step < y->step ? 1 : -1;
+    return (x->task < y->task) - (x->task > y->task);
+}
+
+/* Names of the checkpoints in `dir`, newest first; *list is the caller's to free. */
+static int files_list(const char *dir, struct found **list, size_t *count, struct err *e)
+{
+    int result = 0;
+    size_t room = 0;
+    *list = NULL;
+    *count = 0;
+    DIR *d = opendir(dir);
+    if (!d)
+        return errno == ENOENT ? 0 : err_errno(e, EXIT_CODE_PERMANENT, "cannot list %s", dir);
+    for (struct dirent *entry; result == 0 && (entry = readdir(d));) {
+        struct found f;
+        if (!name_parse(entry->d_name, &f))
+            continue;
+        if (*count == room) {
+            room = room ? 2 * room : 16;
+            struct found *more = room > FILES_MAX ? NULL : reallocarray(*list, room, sizeof **list);
+            if (!more) {
+                result = err_set(e, EXIT_CODE_TEMPORARY,
+                                 "cannot list %s: more than %zu checkpoints", dir, *count);
+                break;
+            }
+            *list = more;
+        }
+        (*list)[(*count)++] = f;
+    }
+    closedir(d);
+    if (*count > 1)
+        qsort(*list, *count, sizeof **list, newest_first);
+    return result;
+}
+
+static int file_verify(const char *path, struct checkpoint_meta *meta, struct err *e)
+{
+    struct reading g;
+    int result = reading_open(&g, path, meta, e);
+    if (result == 0)
+        result = state_read(&g);
+    reading_close(&g);
+    return result;
+}
+
+int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e)
+{
+    struct found *list = NULL;
+    size_t count = 0;
+    int result = 0;
+    struct checkpoint_meta *meta = malloc(sizeof *meta);
+    if (!meta)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot look for checkpoints in %s", dir);
+    if (files_list(dir, &list, &count, e) < 0)
+        result = -1;
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        int used = snprintf(path, path_bytes, "%s/%s", dir, list[i].name);
+        if (used < 0 || (size_t)used >= path_bytes)
+            result = err_set(e, EXIT_CODE_PERMANENT,
+                             "the path of a checkpoint in %s has %d bytes, at most %zu fit", dir,
+                             used, path_bytes - 1);
+        else if (file_verify(path, meta, e) == 0)
+            result = 1;
+        else if (e->code == EXIT_CODE_TEMPORARY)
+            result = -1;
+        else
+            log_warn("checkpoint=%s \"passed over: %s\"", path, e->text);
+    }
+    free(list);
+    free(meta);
+    return result;
+}

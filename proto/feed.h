@@ -1,0 +1,99 @@
+/* feed.h - a stream of rows for trainerd and fisherd: consumer.h joined to a link, a door and an
+ * arena.
+ *
+ * Usage: feed_open; then, whenever convenient, feed_pump (never blocks); once feed_info is set,
+ * feed_seek to where reading starts and ask feed_rows for the rows of positions. What was consumed
+ * is released by seeking past it. A loader that dies is found again without the caller noticing
+ * anything but time.
+ */
+#ifndef PROTO_FEED_H
+#define PROTO_FEED_H
+
+#include <stdint.h>
+
+#include "proto/arena.h"
+#include "proto/consumer.h"
+#include "proto/err.h"
+#include "proto/link.h"
+#include "proto/order.h"
+
+enum { FEED_WINDOW_SPANS_MAX = 1024, FEED_IDLE_MS = 60000 };
+
+struct feed_config {
+    const char *role;     /* "trainer.train": prefix of the routing id */
+    uint64_t incarnation; /* of this process */
+    const char *file;     /* absolute path */
+    const char *split;
+    uint64_t seed;
+    int shuffle;
+    uint64_t span_rows;    /* 0: the loader chooses */
+    uint64_t window_spans; /* W; 1 is used when shuffle is off */
+    uint64_t slots;        /* 0: 2 W while the limit allows, at least W + 1 */
+    uint64_t arena_limit_bytes;
+    uint64_t peer_timeout_ms;
+    int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
+};
+
+struct feed_info { /* what was opened */
+    char fingerprint[65];
+    struct order order;
+    struct msg_field_info features, targets; /* targets.name is empty if there are none */
+    uint64_t slots, arena_bytes;
+};
+
+struct feed_window { /* the window whose rows were asked last, found once */
+    int valid;
+    uint64_t epoch, window, first_row, rows, key;
+    const char *spans[FEED_WINDOW_SPANS_MAX]; /* where each span stands in the arena */
+};
+
+struct feed {
+    struct feed_config config;
+    struct link dealer;
+    struct arena arena;
+    int door, pidfd; /* connection to the loader's door, and the process behind it */
+    uint64_t door_since_ms;
+    struct consumer consumer;
+    struct feed_info info;
+    int info_set;
+    char strings[3][4097];     /* own copies of role, file, split */
+    uint64_t attempt;          /* openings so far */
+    struct feed_window window; /* the one read last */
+    struct err failure;        /* code 0: none */
+};
+
+/* Prepare; sends nothing yet. The struct is large (allocate it, do not put it on a thread's stack).
+ */
+void feed_open(struct feed *f, const struct feed_config *config);
+void feed_close(struct feed *f); /* gives the arena back; harmless twice */
+
+/* Do what can be done now: send, receive, notice deaths. What it brought in is there for feed_rows
+ * at once: look before waiting on the poll items. 0, or -1 and *e when the stream has failed for
+ * good (permanent or temporary as e->code says). */
+int feed_pump(struct feed *f, struct err *e);
+
+/* Fill up to 3 poll items that wake the caller when feed_pump has something to do. Returns how
+ * many. */
+int feed_poll_items(struct feed *f, struct link_poll_item *items);
+
+/* Milliseconds until feed_pump wants to be called even if nothing happens (retries, pings); 0 ..
+ * FEED_IDLE_MS. */
+int feed_timeout_ms(const struct feed *f);
+
+/* 1 once opened and f->info is valid. */
+int feed_ready(const struct feed *f);
+
+/* Begin (or go on) at `position` of `epoch`; spans of windows before it are released; read-ahead
+ * goes on into later epochs up to last_epoch. Needs feed_ready. */
+void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch);
+
+/* Pointers to the rows at positions [position, position + count) of `epoch`: features[i],
+ * targets[i] (NULL array allowed) point into the arena and stay valid until the window is sought
+ * past. Returns how many leading positions are resident and were filled: `count`, or fewer when a
+ * window is still missing (0 .. count-1). With fewer than 2 W slots two windows are never resident
+ * together: a caller that gets fewer uses those, seeks past them and asks for the rest. Never
+ * crosses the end of the epoch: position + count <= rows is the caller's duty. */
+uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
+                   const void **features, const void **targets);
+
+#endif

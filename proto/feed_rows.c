@@ -1,0 +1,92 @@
+/* feed_rows.c - see feed.h: from positions of an epoch to pointers into the arena.
+ *
+ * A row can be read when every span of its window is READY, since the order of rows mixes the whole
+ * window. The window read last is remembered with its spans' addresses, so that a batch costs one
+ * permutation and one division a row. Seeking is an event for consumer.c like any other.
+ */
+#include "proto/feed_private.h"
+
+void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch)
+{
+    const struct order *o = &f->info.order;
+    const struct consumer_cursor *now = &f->consumer.cursor;
+    ensure(f->info_set && position <= o->rows);
+    if (position == o->rows) {
+        epoch++;
+        position = 0;
+    }
+    uint64_t window = position / (o->span_rows * o->window_spans);
+    struct consumer_event event = {
+        .type = CONSUMER_EV_CURSOR,
+        .now_ms = feed_clock_ms(),
+        .cursor = {.epoch = epoch, .span = window * o->window_spans, .last_epoch = last_epoch}};
+    if (f->failure.code || (f->consumer.cursor_set && now->epoch == epoch &&
+                            now->span == event.cursor.span && now->last_epoch == last_epoch))
+        return;
+    f->window.valid = 0; /* its slots may be freed now */
+    feed_step(f, &event);
+}
+
+/* Makes f->window the window that holds `position`. 1, or 0 if one of its spans is missing. */
+static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
+{
+    const struct order *o = &f->info.order;
+    struct feed_window *w = &f->window;
+    uint64_t window = position / (o->span_rows * o->window_spans);
+    if (w->valid && w->epoch == epoch && w->window == window)
+        return 1;
+    w->valid = 0;
+    w->rows = order_window_rows(o, window);
+    uint64_t first_span = window * o->window_spans, missing = (w->rows - 1) / o->span_rows + 1;
+    uint64_t spans = missing;
+    for (uint64_t i = 0; i < f->consumer.config.slots; i++) {
+        const struct slot *slot = &f->consumer.slots[i];
+        if (slot->state != SLOT_READY || slot->epoch != epoch || slot->span < first_span ||
+            slot->span - first_span >= spans)
+            continue;
+        w->spans[slot->span - first_span] = arena_slot(&f->arena, i);
+        missing--;
+    }
+    if (missing)
+        return 0;
+    w->epoch = epoch;
+    w->window = window;
+    w->first_row = first_span * o->span_rows;
+    w->key = order_window_key(o, epoch, window);
+    w->valid = 1;
+    return 1;
+}
+
+/* Fills from f->window until it or `count` ends; returns how many. */
+static uint64_t window_fill(const struct feed *f, uint64_t position, uint64_t count,
+                            const void **features, const void **targets)
+{
+    const struct feed_window *w = &f->window;
+    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
+    uint64_t span_rows = f->info.order.span_rows, first = position - w->first_row;
+    if (count > w->rows - first)
+        count = w->rows - first;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t place = first + i;
+        if (f->info.order.shuffle)
+            place = order_permute(w->key, w->rows, place);
+        const char *span = w->spans[place / span_rows];
+        uint64_t row = place % span_rows;
+        if (features)
+            features[i] = span + x->offset + row * x->row_bytes;
+        if (targets)
+            targets[i] = y->name[0] ? span + y->offset + row * y->row_bytes : NULL;
+    }
+    return count;
+}
+
+uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
+                   const void **features, const void **targets)
+{
+    uint64_t done = 0;
+    ensure(f->info_set && position + count <= f->info.order.rows);
+    while (done < count && window_find(f, epoch, position + done))
+        done += window_fill(f, position + done, count - done, features ? features + done : NULL,
+                            targets ? targets + done : NULL);
+    return done;
+}

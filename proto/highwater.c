@@ -1,0 +1,116 @@
+/* highwater.c - a stage's memory peak and CPU time in a mapped page. See highwater.h.
+ *
+ * The page is shared with the file, so what was raised last survives kill -9 of the stage.
+ */
+#include "proto/highwater.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/log.h"
+
+enum { PAGE_BYTES = 4096, VERSION = 1 };
+static const uint64_t magic =
+    0x6b7261576867694cull; /* arbitrary: tells a page of ours from any other */
+
+static int page_valid(const struct highwater_page *page)
+{
+    return page->magic == magic && page->version == VERSION;
+}
+
+int highwater_open(struct highwater *h, const char *stage, struct err *e)
+{
+    char path[PATH_MAX];
+    *h = (struct highwater){0};
+    ensure((size_t)snprintf(path, sizeof path, "highwater/%s", stage) < sizeof path);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot open %s", path);
+    /* Storage now, not at the first write: a full disk would then be a SIGBUS. */
+    int number = posix_fallocate(fd, 0, PAGE_BYTES);
+    void *page = MAP_FAILED;
+    if (number == 0)
+        page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    else
+        errno = number;
+    int result = 0;
+    if (page == MAP_FAILED)
+        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot map %s", path);
+    close(fd);
+    if (result < 0)
+        return -1;
+
+    h->page = page;
+    if (!page_valid(h->page)) {
+        if (h->page->magic != 0)
+            log_warn("path=%s The page of memory peaks is from another version; it begins anew.",
+                     path);
+        *h->page = (struct highwater_page){.magic = magic, .version = VERSION};
+    }
+    h->cpu_us_before = h->page->cpu_us;
+    return 0;
+}
+
+/* VmHWM of this process. (ru_maxrss would not do: it survives exec and so counts the parent.) */
+static uint64_t rss_peak_bytes(void)
+{
+    char text[4096];
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    const char *line = strstr(text, "\nVmHWM:");
+    return line ? strtoull(line + strlen("\nVmHWM:"), NULL, 10) * 1024 : 0;
+}
+
+static uint64_t cpu_us(int who)
+{
+    struct rusage u;
+    if (getrusage(who, &u) < 0)
+        return 0;
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+void highwater_raise(struct highwater *h)
+{
+    uint64_t rss = rss_peak_bytes();
+    if (rss > h->page->rss_peak_bytes)
+        h->page->rss_peak_bytes = rss;
+    /* Helpers count once they have been waited for. */
+    h->page->cpu_us = h->cpu_us_before + cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
+}
+
+void highwater_close(struct highwater *h)
+{
+    if (!h->page)
+        return;
+    highwater_raise(h);
+    munmap(h->page, PAGE_BYTES);
+    h->page = NULL;
+}
+
+int highwater_read(const char *path, struct highwater_page *page, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot open %s", path);
+    ssize_t n = pread(fd, page, sizeof *page, 0);
+    close(fd);
+    if (n != (ssize_t)sizeof *page || !page_valid(page))
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is no page of memory peaks of this version (%d)",
+                       path, VERSION);
+    return 0;
+}

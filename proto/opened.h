@@ -1,0 +1,27 @@
+/* opened.h - can an `opened` message be true? It comes from another process and sizes memory.
+ *
+ * Checked before anything is derived from it: the arithmetic of rows, chunks and spans, the limit
+ * of a span, and that every data set lies inside it, whole and apart from the others.
+ */
+#ifndef PROTO_OPENED_H
+#define PROTO_OPENED_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "proto/msg.h"
+
+/* 0, or -1 and a permanent *e that names what cannot be. */
+int opened_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct err *e);
+
+/* Does a later description say what the first one did? 0, or -1 and a permanent *e with the
+ * difference. */
+int opened_agrees(const struct msg_opened *first, const struct msg_opened *now, struct err *e);
+
+/* The data set of that name, or NULL. */
+const struct msg_field_info *opened_field(const struct msg_opened *o, const char *name);
+
+/* CRC-32 of a delivered span: the rows of each data set, in the order of o->fields. */
+uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows);
+
+#endif

@@ -1,0 +1,202 @@
+/* options.c - the table of all options (options.def) and what follows from it alone: defaults,
+ * freeing, finding, comparing. Reading is options_read.c, single values options_value.c, printing
+ * options_print.c.
+ */
+#include "proto/options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/options_parts.h"
+
+#define AUTO (-1.0)
+#define NONE (-2.0)
+#define ROW(owner, type, field, key, value, low, high, unit, meaning)                              \
+    {OPTION_TYPE_IS_##type,                                                                        \
+     key,                                                                                          \
+     value,                                                                                        \
+     offsetof(struct owner, field),                                                                \
+     OPTION_TYPE_IS_##type != OPTION_TYPE_IS_U64 ? (low)                                           \
+     : (low) == AUTO                             ? 1.0                                             \
+     : (low) == NONE                             ? 0.0                                             \
+                                                 : (low),                                                                      \
+     high,                                                                                         \
+     OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 && (low) == AUTO,                                 \
+     OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 && (low) == NONE,                                 \
+     unit,                                                                                         \
+     meaning},
+
+static const struct option_row rows_of_options[] = {
+#define OPT(type, field, key, value, low, high, unit, meaning)                                     \
+    ROW(options, type, field, key, value, low, high, unit, meaning)
+#define TASK(type, field, key, value, low, high, unit, meaning)
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+};
+
+static const struct option_row rows_of_tasks[] = {
+#define OPT(type, field, key, value, low, high, unit, meaning)
+#define TASK(type, field, key, value, low, high, unit, meaning)                                    \
+    ROW(task_options, type, field, key, value, low, high, unit, meaning)
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+};
+
+/* What a resumed run may change: how often something is saved or measured, how fast bytes are
+ * decoded, how long a stage waits. Everything else is part of the result's identity. */
+static const char *const keys_that_may_change[] = {
+    "loader.num_workers",       "loader.peer_timeout_s", "training.checkpoint_every_s",
+    "training.checkpoint_keep", "monitor.sample_s",      "monitor.profile",
+};
+
+enum {
+    OPTION_COUNT = sizeof rows_of_options / sizeof rows_of_options[0],
+    TASK_COUNT = sizeof rows_of_tasks / sizeof rows_of_tasks[0],
+};
+
+const struct option_row *option_rows(size_t *count)
+{
+    *count = OPTION_COUNT;
+    return rows_of_options;
+}
+
+const struct option_row *task_rows(size_t *count)
+{
+    *count = TASK_COUNT;
+    return rows_of_tasks;
+}
+
+const struct option_row *row_find(const struct option_row *rows, size_t count, const char *key)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(rows[i].key, key) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+int row_may_change(const struct option_row *row)
+{
+    for (size_t i = 0; i < sizeof keys_that_may_change / sizeof keys_that_may_change[0]; i++)
+        if (strcmp(row->key, keys_that_may_change[i]) == 0)
+            return 1;
+    return 0;
+}
+
+int rows_default(const struct option_row *rows, size_t count, void *base, struct err *e)
+{
+    static const struct origin at = {"options.def", 0};
+    for (size_t i = 0; i < count; i++) {
+        /* A required option's default is empty and out of its own range: stored as it is. */
+        struct option_row row = rows[i];
+        if (row.value[0] == '\0')
+            row.low = 0;
+        if (value_set(&row, base, row.value, row.key, at, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+void rows_free(const struct option_row *rows, size_t count, void *base)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].type != OPTION_TYPE_IS_STR && rows[i].type != OPTION_TYPE_IS_CHOICE)
+            continue;
+        char **text = (char **)((char *)base + rows[i].offset);
+        free(*text);
+        *text = NULL;
+    }
+}
+
+void options_free(struct options *o)
+{
+    rows_free(rows_of_options, OPTION_COUNT, o);
+    for (uint32_t i = 0; i < o->task_count; i++)
+        rows_free(rows_of_tasks, TASK_COUNT, &o->tasks[i]);
+    o->task_count = 0;
+    o->layer_count = 0;
+}
+
+int options_task(const struct options *o, const char *name)
+{
+    for (uint32_t i = 0; i < o->task_count; i++)
+        if (o->tasks[i].name && strcmp(o->tasks[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+int task_key_split(const struct options *o, const char *text, const char **key)
+{
+    *key = NULL;
+    if (strncmp(text, "tasks.", 6) != 0)
+        return -1;
+    const char *name = text + 6, *dot = strchr(name, '.');
+    char which[64];
+    if (!dot || dot == name || (size_t)(dot - name) >= sizeof which)
+        return -1;
+    memcpy(which, name, (size_t)(dot - name));
+    which[dot - name] = '\0';
+    *key = dot + 1;
+    int task = options_task(o, which);
+    if (task >= 0)
+        return task;
+    char *end;
+    unsigned long index = strtoul(which, &end, 10);
+    return which[0] >= '0' && which[0] <= '9' && *end == '\0' && index < o->task_count ? (int)index
+                                                                                       : -1;
+}
+
+int options_get(const struct options *o, const char *key, char *text, size_t bytes, struct err *e)
+{
+    const struct option_row *row = row_find(rows_of_options, OPTION_COUNT, key);
+    const void *base = o;
+    if (!row) {
+        const char *task_key;
+        int task = task_key_split(o, key, &task_key);
+        if (task >= 0)
+            row = row_find(rows_of_tasks, TASK_COUNT, task_key);
+        if (row)
+            base = &o->tasks[task];
+    }
+    if (!row)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "there is no option %.100s; section.key and tasks.<index or name>.key "
+                       "are accepted, as docs/OPTIONS.md lists them",
+                       key);
+    value_text(row, base, text, bytes);
+    return 0;
+}
+
+static const char *difference(const struct options *a, const struct options *b, int all)
+{
+    static _Thread_local char name[OPTION_KEY_MAX + 1];
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (!value_equal(&rows_of_options[i], a, b) &&
+            (all || !row_may_change(&rows_of_options[i])))
+            return rows_of_options[i].key;
+    if (a->layer_count != b->layer_count)
+        return "model.layers";
+    for (uint32_t i = 0; i < a->layer_count; i++)
+        if (strcmp(a->layers[i], b->layers[i]) != 0)
+            return "model.layers";
+    if (a->task_count != b->task_count)
+        return "tasks";
+    for (uint32_t t = 0; t < a->task_count; t++)
+        for (size_t i = 0; i < TASK_COUNT; i++)
+            if (!value_equal(&rows_of_tasks[i], &a->tasks[t], &b->tasks[t])) {
+                snprintf(name, sizeof name, "tasks.%u.%s", t, rows_of_tasks[i].key);
+                return name;
+            }
+    return NULL;
+}
+
+const char *options_difference(const struct options *a, const struct options *b)
+{
+    return difference(a, b, 1);
+}
+
+const char *options_conflict(const struct options *a, const struct options *b)
+{
+    return difference(a, b, 0);
+}

@@ -1,0 +1,96 @@
+/* options.h - the pipeline file as a struct. proto/options.c is the only file that includes yaml.h.
+ *
+ * Read in this order, later wins: defaults of options.def, `include: FILE` of the pipeline file
+ * (relative to it, at most 8 deep), the file, --set section.key=value in order. Then everything is
+ * checked: unknown, repeated, missing, mistyped and out-of-range options are errors with file:line
+ * (or the --set text) and, for an unknown key, the nearest valid one. `tasks:` and `model.layers:`
+ * of a later source replace the whole list; --set tasks.<index or name>.key=value changes one
+ * entry.
+ */
+#ifndef PROTO_OPTIONS_H
+#define PROTO_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "proto/err.h"
+
+enum {
+    OPTION_TEXT_MAX = 4096,
+    OPTION_TASKS_MAX = 64,
+    OPTION_LAYERS_MAX = 256,
+    OPTION_LAYER_TEXT_MAX = 255,
+    OPTION_NAMES_MAX = 16, /* of a LIST */
+};
+#define OPTION_NONE UINT64_MAX
+
+struct option_list {
+    uint32_t count;
+    char name[OPTION_NAMES_MAX][64];
+};
+
+#define OPTION_TYPE_BOOL   int
+#define OPTION_TYPE_U64    uint64_t
+#define OPTION_TYPE_F64    double
+#define OPTION_TYPE_STR    char *
+#define OPTION_TYPE_CHOICE char *
+#define OPTION_TYPE_LIST   struct option_list
+
+struct task_options {
+#define OPT(type, field, key, value, low, high, unit, meaning)
+#define TASK(type, field, key, value, low, high, unit, meaning) OPTION_TYPE_##type field;
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+};
+
+struct options {
+#define OPT(type, field, key, value, low, high, unit, meaning) OPTION_TYPE_##type field;
+#define TASK(type, field, key, value, low, high, unit, meaning)
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+    char layers[OPTION_LAYERS_MAX][OPTION_LAYER_TEXT_MAX + 1]; /* "linear out=256" */
+    int layer_lines[OPTION_LAYERS_MAX];                        /* line in source, 0: unknown */
+    uint32_t layer_count;
+    struct task_options tasks[OPTION_TASKS_MAX];
+    uint32_t task_count;
+    char source[OPTION_TEXT_MAX]; /* the file read last, for error messages */
+};
+
+/* Read `path` and apply `set_count` texts "section.key=value". All strings are owned by *o until
+ * options_free. Also checks what spans options: task names unique, `from`, `ewc` and
+ * `comparison_of` name earlier tasks, at least one layer and one task. 0 or -1 and *e (permanent).
+ */
+int options_read(struct options *o, const char *path, const char *const *set, int set_count,
+                 struct err *e);
+void options_free(struct options *o); /* harmless twice */
+
+/* Index of the task of that name, or -1. */
+int options_task(const struct options *o, const char *name);
+
+/* Write the effective file: every option with its value, in the order of options.def, read back by
+ * options_read to the same values (a test proves it). */
+int options_write(const struct options *o, FILE *out, struct err *e);
+
+/* --help: one line an option with key, default, range, meaning. */
+void options_print_help(FILE *out);
+
+/* The reference page docs/OPTIONS.md. */
+void options_print_docs(FILE *out);
+
+/* The effective value of "section.key" or "tasks.<index or name>.key" as text (names of a list
+ * separated by commas; auto and none as words). `bytes` at least OPTION_TEXT_MAX + 1. 0 or -1 and
+ * *e. */
+int options_get(const struct options *o, const char *key, char *text, size_t bytes, struct err *e);
+
+/* Name of the first option whose value differs ("training.batch_size"), or NULL when all are equal.
+ * Valid until the next call in this thread. */
+const char *options_difference(const struct options *a, const struct options *b);
+
+/* As options_difference, without the options that a resumed run may change (docs/OPTIONS.md says
+ * which). */
+const char *options_conflict(const struct options *a, const struct options *b);
+
+#endif

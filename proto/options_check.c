@@ -1,0 +1,155 @@
+/* options_check.c - what spans several options: required ones, names, and the order of the tasks.
+ *
+ * Comes after all sources are read; each value alone is already within its own range.
+ */
+#include <string.h>
+
+#include "proto/options_parts.h"
+
+int task_name_valid(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 0 && length < 64 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
+               length;
+}
+
+/* A run's name is a directory's name and a word of shell scripts. */
+static int run_name_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    char shown[SHOWN_BYTES];
+    size_t length =
+        strspn(o->name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
+    if (o->name[length] == '\0' && o->name[0] != '.' && o->name[0] != '-')
+        return 0;
+    return origin_error(at->name, e,
+                        "name is \"%s\"; accepted are letters, digits, -, _ and dots, and no dot "
+                        "or - at the beginning",
+                        text_show(o->name, shown));
+}
+
+/* An option is required when its default is empty and empty is out of its range. */
+static int required_check(const struct option_row *rows, size_t count, const void *base,
+                          const char *prefix, struct origin at, struct err *e)
+{
+    for (size_t i = 0; i < count; i++) {
+        char text[OPTION_TEXT_MAX + 1];
+        if (rows[i].type != OPTION_TYPE_IS_STR || rows[i].low < 1 || rows[i].value[0])
+            continue;
+        value_text(&rows[i], base, text, sizeof text);
+        if (!text[0])
+            return origin_error(at, e, "%s%s is missing: %s", prefix, rows[i].key, rows[i].meaning);
+    }
+    return 0;
+}
+
+/* Where task `index` has its option `key`; the entry itself when that is a default. */
+static struct origin task_origin(const struct origins *at, uint32_t index, const char *key)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    const struct option_row *row = row_find(rows, count, key);
+    ensure(row && count <= OPTION_TASK_KEYS_MAX);
+    const struct origin *found = &at->task[index][row - rows];
+    return found->source ? *found : at->entry[index];
+}
+
+static int task_name_check(const struct options *o, uint32_t index, const struct origins *at,
+                           struct err *e)
+{
+    const char *name = o->tasks[index].name;
+    char shown[SHOWN_BYTES];
+    struct origin place = task_origin(at, index, "name");
+    if (!task_name_valid(name) || strcmp(name, "start") == 0)
+        return origin_error(place, e,
+                            "tasks.%u.name is \"%s\"; accepted are 1 to 63 letters, digits, - and "
+                            "_, and not the word start",
+                            index, text_show(name, shown));
+    int first = options_task(o, name);
+    if ((uint32_t)first != index)
+        return origin_error(place, e,
+                            "tasks.%u.name is \"%s\", as is tasks.%d.name; names are unique", index,
+                            name, first);
+    return 0;
+}
+
+/* `name`, found under `key` of task `index`, must be a task before it. */
+static int earlier_check(const struct options *o, uint32_t index, const char *key, const char *name,
+                         const struct origins *at, struct err *e)
+{
+    int task = options_task(o, name);
+    char shown[SHOWN_BYTES];
+    if (task >= 0 && (uint32_t)task < index)
+        return 0;
+    return origin_error(task_origin(at, index, key), e,
+                        "tasks.%s.%s names \"%s\", which is %s; accepted is a task earlier in the "
+                        "list%s",
+                        o->tasks[index].name, key, text_show(name, shown),
+                        task < 0                  ? "no task"
+                        : (uint32_t)task == index ? "this task itself"
+                                                  : "a later task",
+                        strcmp(key, "from") == 0 ? ", or start" : "");
+}
+
+static int task_check(const struct options *o, uint32_t index, const struct origins *at,
+                      struct err *e)
+{
+    const struct task_options *task = &o->tasks[index];
+    if (strcmp(task->from, "start") != 0 && earlier_check(o, index, "from", task->from, at, e) < 0)
+        return -1;
+    for (uint32_t i = 0; i < task->ewc.count; i++)
+        if (earlier_check(o, index, "ewc", task->ewc.name[i], at, e) < 0)
+            return -1;
+    if (task->comparison_of[0] &&
+        earlier_check(o, index, "comparison_of", task->comparison_of, at, e) < 0)
+        return -1;
+    if (task->comparison_of[0] && task->ewc.count)
+        return origin_error(task_origin(at, index, "ewc"), e,
+                            "tasks.%s has both ewc and comparison_of; a comparison repeats a task "
+                            "without EWC",
+                            task->name);
+    return 0;
+}
+
+/* Options that only make sense together. */
+static int pairs_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    if (strcmp(o->data_prepare, "none") != 0 && !o->data_source[0])
+        return origin_error(at->file, e,
+                            "data.source is missing: data.prepare is %s and needs the "
+                            "directory of the source files",
+                            o->data_prepare);
+    if (o->arena_slots != 0 && o->arena_slots < o->order_window_spans + 1)
+        return origin_error(at->file, e,
+                            "arena.slots is %llu; with order.window_spans %llu at least %llu or "
+                            "auto is accepted",
+                            (unsigned long long)o->arena_slots,
+                            (unsigned long long)o->order_window_spans,
+                            (unsigned long long)o->order_window_spans + 1);
+    return 0;
+}
+
+int options_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    if (required_check(rows, count, o, "", at->file, e) < 0 || run_name_check(o, at, e) < 0 ||
+        pairs_check(o, at, e) < 0)
+        return -1;
+    if (o->layer_count == 0)
+        return origin_error(at->file, e, "model.layers is missing: at least one layer is needed");
+    if (o->task_count == 0)
+        return origin_error(at->file, e, "tasks is missing: at least one task is needed");
+    rows = task_rows(&count);
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "tasks.%u.", i);
+        if (required_check(rows, count, &o->tasks[i], prefix, at->entry[i], e) < 0 ||
+            task_name_check(o, i, at, e) < 0)
+            return -1;
+    }
+    for (uint32_t i = 0; i < o->task_count; i++)
+        if (task_check(o, i, at, e) < 0)
+            return -1;
+    return 0;
+}

@@ -1,0 +1,59 @@
+/* options_nearest.c - what an unknown key was probably meant to be, by edit distance. */
+#include <ctype.h>
+#include <limits.h>
+#include <string.h>
+
+#include "proto/options_parts.h"
+
+/* Levenshtein distance of two keys of at most OPTION_KEY_MAX bytes. */
+static int distance(const char *a, const char *b)
+{
+    int row[OPTION_KEY_MAX + 1];
+    int length = (int)strlen(b);
+    ensure(length <= OPTION_KEY_MAX);
+    for (int j = 0; j <= length; j++)
+        row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= length; j++) {
+            int changed = diagonal + (tolower((unsigned char)a[i - 1]) != b[j - 1]);
+            diagonal = row[j];
+            int longer = (row[j - 1] < row[j] ? row[j - 1] : row[j]) + 1;
+            row[j] = changed < longer ? changed : longer;
+        }
+    }
+    return row[length];
+}
+
+static const char *last_word(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    return dot ? dot + 1 : key;
+}
+
+/* The right word in the wrong section counts as one mistake. */
+static void nearest_try(const char *key, const char *candidate, int *best, const char **nearest)
+{
+    int d = distance(key, candidate);
+    if (d > 1 && strcmp(last_word(key), last_word(candidate)) == 0)
+        d = 1;
+    if (d < *best) {
+        *best = d;
+        *nearest = candidate;
+    }
+}
+
+const char *key_nearest(const struct option_row *rows, size_t count, const char *key)
+{
+    static const char *const others[] = {"tasks", "model.layers", "include"};
+    const char *nearest = rows[0].key;
+    int best = INT_MAX;
+    size_t options;
+    for (size_t i = 0; i < count; i++)
+        nearest_try(key, rows[i].key, &best, &nearest);
+    if (rows == option_rows(&options))
+        for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+            nearest_try(key, others[i], &best, &nearest);
+    return nearest;
+}

@@ -1,0 +1,132 @@
+/* options_parts.h - what the options_*.c files share; nobody else includes it.
+ *
+ * A pipeline file goes through four of them: options_yaml.c turns bytes into a tree of nodes and
+ * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
+ * options_value.c turns each text into a checked value, options_check.c looks at what spans several
+ * options.
+ */
+#ifndef PROTO_OPTIONS_PARTS_H
+#define PROTO_OPTIONS_PARTS_H
+
+#include "proto/options.h"
+
+enum { OPTION_KEY_MAX = 191 }; /* bytes of "section.key", with room for a mistaken one */
+
+enum option_type {
+    OPTION_TYPE_IS_BOOL,
+    OPTION_TYPE_IS_U64,
+    OPTION_TYPE_IS_F64,
+    OPTION_TYPE_IS_STR,
+    OPTION_TYPE_IS_CHOICE,
+    OPTION_TYPE_IS_LIST,
+};
+
+/* One row of options.def. */
+struct option_row {
+    enum option_type type;
+    const char *key, *value; /* value: the default's text */
+    size_t offset;           /* in struct options or struct task_options */
+    double low, high;
+    int accepts_auto, accepts_none;
+    const char *unit, *meaning;
+};
+
+/* The rows of OPT and of TASK, in the order of options.def. */
+const struct option_row *option_rows(size_t *count);
+const struct option_row *task_rows(size_t *count);
+
+/* The row of that key among `count`, or NULL. */
+const struct option_row *row_find(const struct option_row *rows, size_t count, const char *key);
+
+/* 1 if a resumed run may have another value: it cannot change what is computed. */
+int row_may_change(const struct option_row *row);
+
+/* Give `base` (a zeroed struct options or task_options) the defaults of its rows; free its strings.
+ */
+int rows_default(const struct option_row *rows, size_t count, void *base, struct err *e);
+void rows_free(const struct option_row *rows, size_t count, void *base);
+
+/* "tasks.<index or name>.<key>": the task's index and *key, or -1 (*key NULL: not such a text at
+ * all). A name wins over an index. */
+int task_key_split(const struct options *o, const char *text, const char **key);
+
+/* ---- options_nearest.c --------------------------------------------------------------------------
+ */
+
+/* The key among `rows` (and, for those of OPT, the names of lists) that `key` resembles most. Both
+ * have at most OPTION_KEY_MAX bytes. */
+const char *key_nearest(const struct option_row *rows, size_t count, const char *key);
+
+/* ---- options_value.c ----------------------------------------------------------------------------
+ */
+
+/* Where a text stands: a file and its line, or (line 0) a whole file or a --set text. */
+struct origin {
+    const char *source;
+    int line;
+};
+
+/* Fill *e (permanent) with "source:line: " and the formatted sentence. Returns -1. */
+int origin_error(struct origin at, struct err *e, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+enum { SHOWN_BYTES = 84 };
+
+/* `text` cut and made one printable line for a sentence. Returns `shown`. */
+const char *text_show(const char *text, char shown[SHOWN_BYTES]);
+
+/* Parse, check and store `text` as row's value in `base`; `name` is the option's full name for the
+ * sentence. 0, or -1 and *e; the old value then stays. */
+int value_set(const struct option_row *row, void *base, const char *text, const char *name,
+              struct origin at, struct err *e);
+
+/* The value as text that value_set reads back to the same. Needs OPTION_TEXT_MAX + 1 bytes. */
+void value_text(const struct option_row *row, const void *base, char *text, size_t bytes);
+
+int value_equal(const struct option_row *row, const void *a, const void *b);
+
+/* "a whole number from 1 to 64, or auto" */
+void value_accepted(const struct option_row *row, char *text, size_t bytes);
+
+/* ---- options_yaml.c -----------------------------------------------------------------------------
+ */
+
+enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
+
+struct node {
+    enum node_kind kind;
+    char *key;   /* of an entry of a map, else NULL */
+    char *text;  /* of a scalar, else NULL */
+    int quoted;  /* scalar: it was quoted */
+    int line;    /* from 1; that of the key, if it has one */
+    int entries; /* of a list or map */
+    struct node *first, *last, *next;
+};
+
+/* The file at `path` as a tree whose root is a map (an empty file is an empty map). Refused
+ * (permanent, with file:line): not YAML, more than 1 MiB, nesting, entries or nodes beyond the
+ * limits of options_yaml.c, anchors, aliases, tags, a second document, repeated keys, keys that are
+ * no words. The caller frees *root. */
+int node_read(const char *path, struct node **root, struct err *e);
+void node_free(struct node *n); /* NULL allowed */
+
+/* ---- options_check.c ----------------------------------------------------------------------------
+ */
+
+enum { OPTION_TASK_KEYS_MAX = 16 }; /* rows of TASK */
+
+/* Where values were last set, so that a complaint can point there. */
+struct origins {
+    struct origin file; /* to blame for what is missing */
+    struct origin name;
+    struct origin entry[OPTION_TASKS_MAX]; /* of tasks: */
+    struct origin task[OPTION_TASKS_MAX][OPTION_TASK_KEYS_MAX];
+};
+
+/* Required options, names, references between tasks. */
+int options_check(const struct options *o, const struct origins *at, struct err *e);
+
+/* 1 if `name` has 1 to 63 letters, digits, - and _, and no other. */
+int task_name_valid(const char *name);
+
+#endif

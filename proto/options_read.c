@@ -1,0 +1,386 @@
+/* options_read.c - all sources of options in their order: defaults, includes, the file, --set.
+ *
+ * Each source overwrites what came before. A mistake is reported where it stands, at once, even if
+ * a later source would overwrite it. What an unknown key probably meant, options_nearest.c
+ * knows.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/options_parts.h"
+
+enum { INCLUDE_DEPTH_MAX = 8 };
+
+struct reading {
+    struct options *o;
+    struct origins at;
+    const char *path;                          /* of the file being applied */
+    char *paths[INCLUDE_DEPTH_MAX + 1];        /* names that origins point to */
+    struct node *trees[INCLUDE_DEPTH_MAX + 1]; /* from the main file inwards */
+    int depth;
+    char *set_texts; /* "--set key=value" texts that origins point to */
+    struct err *e;
+};
+
+/* ---- complaints ---------------------------------------------------------------------------------
+ */
+
+static int unknown_option(struct reading *r, const char *key, struct origin at)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    char shown[SHOWN_BYTES];
+    return origin_error(at, r->e, "unknown option %s; the nearest is %s", text_show(key, shown),
+                        key_nearest(rows, count, key));
+}
+
+static int unknown_task_option(struct reading *r, const char *prefix, const char *key,
+                               struct origin at)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    char shown[SHOWN_BYTES];
+    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix,
+                        text_show(key, shown), prefix, key_nearest(rows, count, key));
+}
+
+/* ---- one node -----------------------------------------------------------------------------------
+ */
+
+static struct origin origin_of(const struct reading *r, const struct node *n)
+{
+    return (struct origin){r->path, n->line};
+}
+
+static int wrong_kind(struct reading *r, const struct option_row *row, const struct node *n,
+                      const char *name)
+{
+    static const char *const kinds[] = {"one word", "a list", "a section"};
+    char accepted[256];
+    value_accepted(row, accepted, sizeof accepted);
+    return origin_error(origin_of(r, n), r->e, "%s is %s; accepted is %s%s", name, kinds[n->kind],
+                        accepted, row->type == OPTION_TYPE_IS_LIST ? ", written as [A, B]" : "");
+}
+
+/* A YAML list of names as the text "A,B" that value_set takes; 0, or -1 if an entry is no word. */
+static int list_text(const struct node *list, char *text, size_t bytes)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (const struct node *n = list->first; n; n = n->next) {
+        if (n->kind != NODE_SCALAR || strchr(n->text, ',') || !n->text[0])
+            return -1;
+        int added = snprintf(text + used, bytes - used, "%s%s", used ? "," : "", n->text);
+        if (added < 0 || (size_t)added >= bytes - used)
+            return -1;
+        used += (size_t)added;
+    }
+    return 0;
+}
+
+static int row_apply(struct reading *r, const struct option_row *row, void *base,
+                     const struct node *n, const char *name)
+{
+    char names[OPTION_TEXT_MAX + 1];
+    if (row->type != OPTION_TYPE_IS_LIST && n->kind == NODE_SCALAR)
+        return value_set(row, base, n->text, name, origin_of(r, n), r->e);
+    if (row->type == OPTION_TYPE_IS_LIST && n->kind == NODE_LIST &&
+        list_text(n, names, sizeof names) == 0)
+        return value_set(row, base, names, name, origin_of(r, n), r->e);
+    return wrong_kind(r, row, n, name);
+}
+
+/* ---- model.layers -------------------------------------------------------------------------------
+ */
+
+static int layer_word_valid(const char *word)
+{
+    return word[0] && word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                        "0123456789_.+-")] == '\0';
+}
+
+/* {type: linear, out: 256} as "linear out=256": one line, no quoting needed, `type` first. */
+static int layer_apply(struct reading *r, const struct node *n, uint32_t index)
+{
+    char *text = r->o->layers[index];
+    const struct node *type = NULL;
+    struct origin at = origin_of(r, n);
+    if (n->kind != NODE_MAP)
+        return origin_error(
+            at, r->e, "model.layers.%u is no map; accepted is for example {type: relu}", index);
+    for (const struct node *c = n->first; c; c = c->next) {
+        if (c->kind != NODE_SCALAR || !layer_word_valid(c->text) || !layer_word_valid(c->key))
+            return origin_error(origin_of(r, c), r->e,
+                                "model.layers.%u holds a key or value that is no word; accepted "
+                                "are letters, digits, and _ . + -",
+                                index);
+        if (strcmp(c->key, "type") == 0)
+            type = c;
+    }
+    if (!type)
+        return origin_error(at, r->e, "model.layers.%u has no type; type: linear is an example",
+                            index);
+    size_t used = (size_t)snprintf(text, OPTION_LAYER_TEXT_MAX + 1, "%s", type->text);
+    for (const struct node *c = n->first; c && used <= OPTION_LAYER_TEXT_MAX; c = c->next)
+        if (c != type)
+            used += (size_t)snprintf(text + used, OPTION_LAYER_TEXT_MAX + 1 - used, " %s=%s",
+                                     c->key, c->text);
+    if (used > OPTION_LAYER_TEXT_MAX)
+        return origin_error(at, r->e, "model.layers.%u is longer than %d bytes", index,
+                            OPTION_LAYER_TEXT_MAX);
+    r->o->layer_lines[index] = n->line;
+    return 0;
+}
+
+static int layers_apply(struct reading *r, const struct node *list)
+{
+    if (list->kind != NODE_LIST || list->entries == 0 || list->entries > OPTION_LAYERS_MAX)
+        return origin_error(origin_of(r, list), r->e,
+                            "model.layers is a list of 1 to %d layers, each for example {type: "
+                            "relu}",
+                            OPTION_LAYERS_MAX);
+    uint32_t index = 0;
+    for (const struct node *n = list->first; n; n = n->next)
+        if (layer_apply(r, n, index++) < 0)
+            return -1;
+    r->o->layer_count = index;
+    return 0;
+}
+
+/* ---- tasks --------------------------------------------------------------------------------------
+ */
+
+static int task_apply(struct reading *r, const struct node *n, uint32_t index)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    char prefix[32], name[OPTION_KEY_MAX + 1];
+    if (n->kind != NODE_MAP)
+        return origin_error(origin_of(r, n), r->e,
+                            "tasks.%u is no map; accepted is for example {name: A, epochs: 3}",
+                            index);
+    snprintf(prefix, sizeof prefix, "tasks.%u.", index);
+    for (const struct node *c = n->first; c; c = c->next) {
+        const struct option_row *row = row_find(rows, count, c->key);
+        if (!row)
+            return unknown_task_option(r, prefix, c->key, origin_of(r, c));
+        snprintf(name, sizeof name, "%s%s", prefix, row->key);
+        if (row_apply(r, row, &r->o->tasks[index], c, name) < 0)
+            return -1;
+        r->at.task[index][row - rows] = origin_of(r, c);
+    }
+    return 0;
+}
+
+static int tasks_apply(struct reading *r, const struct node *list)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    if (list->kind != NODE_LIST || list->entries == 0 || list->entries > OPTION_TASKS_MAX)
+        return origin_error(origin_of(r, list), r->e,
+                            "tasks is a list of 1 to %d tasks, each for example {name: A, epochs: "
+                            "3}",
+                            OPTION_TASKS_MAX);
+    while (r->o->task_count > 0)
+        rows_free(rows, count, &r->o->tasks[--r->o->task_count]);
+    memset(r->at.task, 0, sizeof r->at.task);
+    for (const struct node *n = list->first; n; n = n->next) {
+        uint32_t index = r->o->task_count++;
+        r->at.entry[index] = origin_of(r, n);
+        if (rows_default(rows, count, &r->o->tasks[index], r->e) < 0 || task_apply(r, n, index) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- one file -----------------------------------------------------------------------------------
+ */
+
+/* 1 if some option's key begins with "section.". */
+static int section_known(const char *section)
+{
+    size_t count, length = strlen(section);
+    const struct option_row *rows = option_rows(&count);
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(rows[i].key, section, length) == 0 && rows[i].key[length] == '.')
+            return 1;
+    return 0;
+}
+
+static int map_apply(struct reading *r, const struct node *map, const char *section);
+
+static int entry_apply(struct reading *r, const struct node *n, const char *section)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    char name[OPTION_KEY_MAX + 1];
+    snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", n->key);
+    if (strcmp(name, "include") == 0)
+        return 0; /* applied before this file */
+    if (strchr(n->key, '.') && (row_find(rows, count, name) || section_known(name)))
+        return origin_error(origin_of(r, n), r->e,
+                            "write %s as sections: %.*s:, and below it, indented, the rest", name,
+                            (int)strcspn(n->key, "."), n->key);
+    if (strcmp(name, "tasks") == 0)
+        return tasks_apply(r, n);
+    if (strcmp(name, "model.layers") == 0)
+        return layers_apply(r, n);
+    const struct option_row *row = row_find(rows, count, name);
+    if (row && strcmp(name, "name") == 0)
+        r->at.name = origin_of(r, n);
+    if (row)
+        return row_apply(r, row, r->o, n, name);
+    if (n->kind == NODE_MAP && n->entries > 0)
+        return map_apply(r, n, name);
+    if (!section_known(name))
+        return unknown_option(r, name, origin_of(r, n));
+    if (n->kind == NODE_MAP || (n->kind == NODE_SCALAR && !n->text[0] && !n->quoted))
+        return 0; /* a section whose lines are all commented out */
+    return origin_error(origin_of(r, n), r->e,
+                        "%s is a section; accepted are key: value lines below it, indented", name);
+}
+
+static int map_apply(struct reading *r, const struct node *map, const char *section)
+{
+    for (const struct node *n = map->first; n; n = n->next)
+        if (entry_apply(r, n, section) < 0)
+            return -1;
+    return 0;
+}
+
+/* ---- sources ------------------------------------------------------------------------------------
+ */
+
+static int no_memory(struct reading *r)
+{
+    return err_errno(r->e, EXIT_CODE_TEMPORARY, "cannot read options");
+}
+
+/* `name` beside the file at `path`, in new memory, or NULL. */
+static char *path_beside(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    int directory = name[0] == '/' || !slash ? 0 : (int)(slash - path) + 1;
+    char *joined;
+    return asprintf(&joined, "%.*s%s", directory, path, name) < 0 ? NULL : joined;
+}
+
+/* Read the file and what it includes, inwards; trees and paths are kept for apply and for origins.
+ */
+static int files_read(struct reading *r, const char *path)
+{
+    char *next = strdup(path);
+    for (;;) {
+        struct node **tree = &r->trees[r->depth];
+        const struct node *include = NULL;
+        if (!next)
+            return no_memory(r);
+        r->paths[r->depth] = next;
+        if (node_read(next, tree, r->e) < 0)
+            return r->depth ? err_prefix(r->e, "include of %.200s", r->paths[r->depth - 1]) : -1;
+        for (const struct node *n = (*tree)->first; n && !include; n = n->next)
+            if (strcmp(n->key, "include") == 0)
+                include = n;
+        r->depth++;
+        if (!include)
+            return 0;
+        struct origin at = {next, include->line};
+        if (include->kind != NODE_SCALAR || !include->text[0])
+            return origin_error(at, r->e,
+                                "include is no file name; accepted is one, relative to "
+                                "this file");
+        if (r->depth > INCLUDE_DEPTH_MAX)
+            return origin_error(at, r->e,
+                                "files include each other more than %d deep; does one include "
+                                "itself?",
+                                INCLUDE_DEPTH_MAX);
+        next = path_beside(next, include->text);
+    }
+}
+
+static int set_apply(struct reading *r, const char *text, struct origin at)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    char key[OPTION_KEY_MAX + 1];
+    const char *equals = strchr(text, '='), *task_key;
+    if (!equals || equals == text || (size_t)(equals - text) > OPTION_KEY_MAX)
+        return origin_error(at, r->e, "accepted is --set section.key=value");
+    snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
+    const struct option_row *row = row_find(rows, count, key);
+    if (row && strcmp(key, "name") == 0)
+        r->at.name = at;
+    if (row)
+        return value_set(row, r->o, equals + 1, key, at, r->e);
+    if (strcmp(key, "tasks") == 0 || strcmp(key, "model.layers") == 0 ||
+        strcmp(key, "include") == 0)
+        return origin_error(at, r->e, "%s can only be given in a pipeline file", key);
+    int task = task_key_split(r->o, key, &task_key);
+    if (task < 0 && task_key)
+        return origin_error(at, r->e, "there is no task %.*s; the pipeline has %u tasks",
+                            (int)strcspn(key + 6, "."), key + 6, r->o->task_count);
+    if (task < 0)
+        return unknown_option(r, key, at);
+    rows = task_rows(&count);
+    row = row_find(rows, count, task_key);
+    char prefix[OPTION_KEY_MAX + 1];
+    snprintf(prefix, sizeof prefix, "%.*s", (int)(task_key - key), key);
+    if (!row)
+        return unknown_task_option(r, prefix, task_key, at);
+    r->at.task[task][row - rows] = at;
+    return value_set(row, &r->o->tasks[task], equals + 1, key, at, r->e);
+}
+
+static int sources_apply(struct reading *r, const char *const *set, int set_count)
+{
+    for (int i = r->depth - 1; i >= 0; i--) {
+        r->path = r->paths[i];
+        if (map_apply(r, r->trees[i], "") < 0)
+            return -1;
+    }
+    size_t bytes = 1;
+    for (int i = 0; i < set_count; i++)
+        bytes += strlen(set[i]) + sizeof "--set ";
+    char *at = r->set_texts = malloc(bytes);
+    if (!at)
+        return no_memory(r);
+    for (int i = 0; i < set_count; i++) {
+        const char *source = at;
+        at = stpcpy(stpcpy(at, "--set "), set[i]) + 1;
+        if (set_apply(r, set[i], (struct origin){source, 0}) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int options_read(struct options *o, const char *path, const char *const *set, int set_count,
+                 struct err *e)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    struct reading *r = calloc(1, sizeof *r);
+    memset(o, 0, sizeof *o);
+    if (!r)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
+    snprintf(o->source, sizeof o->source, "%s", path);
+    r->o = o;
+    r->e = e;
+    r->at.file = (struct origin){path, 0};
+    r->at.name = r->at.file;
+    int result = rows_default(rows, count, o, e);
+    if (result == 0)
+        result = files_read(r, path);
+    if (result == 0)
+        result = sources_apply(r, set, set_count);
+    if (result == 0)
+        result = options_check(o, &r->at, e);
+    for (int i = 0; i <= INCLUDE_DEPTH_MAX; i++) {
+        node_free(r->trees[i]);
+        free(r->paths[i]);
+    }
+    free(r->set_texts);
+    free(r);
+    if (result < 0)
+        options_free(o);
+    return result;
+}

@@ -1,0 +1,128 @@
+/* order.c - see order.h: the one place that decides which row stands where.
+ *
+ * A keyed permutation of 0 .. n-1 is a balanced Feistel network over the next even power of two
+ * (two halves of h bits, 4^h >= n), walked until it lands below n. The walk ends because the
+ * network is a bijection and began below n; it takes fewer than 4 turns on average. Integer
+ * arithmetic modulo 2^64 only, so every machine and compiler gives the same: a changed constant
+ * changes every run's data, and the golden vector in the tests says so.
+ */
+#include "proto/order.h"
+
+#include "proto/err.h"
+
+#define GOLDEN 0x9e3779b97f4a7c15ull /* 2^64 / golden ratio: step of splitmix64 */
+
+enum { FEISTEL_ROUNDS = 6 };
+
+/* Domains of keys: the same seed gives unrelated permutations for each use. */
+enum { KEY_CHUNKS = 1, KEY_ROWS = 2, KEY_FEATURES = 3 };
+
+/* The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection. */
+static inline uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+uint64_t order_key(uint64_t a, uint64_t b)
+{
+    return mix(b + mix(a + GOLDEN));
+}
+
+uint64_t order_permute(uint64_t key, uint64_t n, uint64_t i)
+{
+    ensure(i < n);
+    if (n == 1)
+        return 0;
+    /* bits of n-1, halved upwards */
+    unsigned half = (65u - (unsigned)__builtin_clzll(n - 1)) / 2;
+    uint64_t mask = half == 32 ? 0xffffffffull : (1ull << half) - 1;
+    uint64_t first = mix(key + GOLDEN);
+    do {
+        uint64_t left = i >> half, right = i & mask, round = first;
+        for (int r = 0; r < FEISTEL_ROUNDS; r++, round += GOLDEN) {
+            /* the upper bits of the mix are its best */
+            uint64_t next = left ^ (mix(round + right) >> (64 - half));
+            left = right;
+            right = next;
+        }
+        i = left << half | right;
+    } while (i >= n);
+    return i;
+}
+
+uint64_t order_spans(const struct order *o)
+{
+    return (o->rows + o->span_rows - 1) / o->span_rows;
+}
+
+uint64_t order_windows(const struct order *o)
+{
+    uint64_t window_rows = o->span_rows * o->window_spans;
+    return (o->rows + window_rows - 1) / window_rows;
+}
+
+/* Rows of the piece `index` when `rows` are cut into pieces of `piece` rows. */
+static uint64_t piece_rows(uint64_t rows, uint64_t piece, uint64_t index)
+{
+    uint64_t first = index * piece;
+    ensure(first < rows);
+    return rows - first < piece ? rows - first : piece;
+}
+
+uint64_t order_span_rows(const struct order *o, uint64_t span)
+{
+    return piece_rows(o->rows, o->span_rows, span);
+}
+
+uint64_t order_window_rows(const struct order *o, uint64_t window)
+{
+    return piece_rows(o->rows, o->span_rows * o->window_spans, window);
+}
+
+uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place)
+{
+    uint64_t full = o->rows / o->chunk_rows;
+    if (!o->shuffle || place >= full) {
+        ensure(place < full || (place == full && o->rows % o->chunk_rows));
+        return place;
+    }
+    return order_permute(order_key(order_key(o->seed, KEY_CHUNKS), epoch), full, place);
+}
+
+uint64_t order_window_key(const struct order *o, uint64_t epoch, uint64_t window)
+{
+    return order_key(order_key(order_key(o->seed, KEY_ROWS), epoch), window);
+}
+
+/* Place of the row at `position` in the epoch's chunks laid end to end. */
+static uint64_t laid_row(const struct order *o, uint64_t epoch, uint64_t position)
+{
+    ensure(position < o->rows);
+    if (!o->shuffle)
+        return position;
+    uint64_t window_rows = o->span_rows * o->window_spans, window = position / window_rows;
+    uint64_t first = window * window_rows;
+    return first + order_permute(order_window_key(o, epoch, window), order_window_rows(o, window),
+                                 position - first);
+}
+
+struct order_row order_row_at(const struct order *o, uint64_t epoch, uint64_t position)
+{
+    uint64_t row = laid_row(o, epoch, position);
+    return (struct order_row){.span = row / o->span_rows, .row = row % o->span_rows};
+}
+
+uint64_t order_file_row(const struct order *o, uint64_t epoch, uint64_t position)
+{
+    uint64_t row = laid_row(o, epoch, position);
+    return order_chunk_at(o, epoch, row / o->chunk_rows) * o->chunk_rows + row % o->chunk_rows;
+}
+
+void order_features(uint64_t seed, uint32_t features, uint32_t *out)
+{
+    uint64_t key = order_key(seed, KEY_FEATURES);
+    for (uint32_t j = 0; j < features; j++)
+        out[j] = (uint32_t)order_permute(key, features, j);
+}

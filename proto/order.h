@@ -1,0 +1,58 @@
+/* order.h - which row stands at which position of an epoch: a pure function, no table, no state.
+ *
+ * An order is (seed, shuffle, rows, chunk_rows, span_rows R, window_spans W). In epoch e the full
+ * chunks of the file are permuted by a keyed permutation (a Feistel network over the next even
+ * power of two with cycle walking); a last partial chunk stays last. The permuted chunks are laid
+ * end to end and cut into spans of R rows (R is a whole number of chunks; only the last span is
+ * shorter): that is what the loader delivers, rows inside it in stored order. W consecutive spans
+ * are a window; the consumer reads the rows of a window in an order permuted by a second key. With
+ * shuffle off both are the identity.
+ *
+ * Every function is O(1) and any position can be asked at random.
+ */
+#ifndef PROTO_ORDER_H
+#define PROTO_ORDER_H
+
+#include <stdint.h>
+
+struct order {
+    uint64_t seed;
+    int shuffle;
+    uint64_t rows, chunk_rows, span_rows, window_spans;
+};
+
+/* A keyed permutation of 0 .. n-1: returns the image of i. Same for every machine and compiler. */
+uint64_t order_permute(uint64_t key, uint64_t n, uint64_t i);
+
+/* A 64-bit mix of two words, the house's one hash for keys (a bijection in b for fixed a). */
+uint64_t order_key(uint64_t a, uint64_t b);
+
+uint64_t order_spans(const struct order *o);                        /* spans an epoch */
+uint64_t order_windows(const struct order *o);                      /* windows an epoch */
+uint64_t order_span_rows(const struct order *o, uint64_t span);     /* rows of that span */
+uint64_t order_window_rows(const struct order *o, uint64_t window); /* rows of that window */
+
+/* The chunk of the file that stands at `place` (0 .. chunks-1) of epoch `epoch`: what the loader
+ * reads. Span s holds the places s * R / chunk_rows and following. */
+uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place);
+
+/* Key of the permutation of a window's rows: order_permute(key, order_window_rows(window), i) is
+ * the place in the window of its i-th row in reading order (shuffle on). For readers of whole
+ * windows. */
+uint64_t order_window_key(const struct order *o, uint64_t epoch, uint64_t window);
+
+struct order_row {
+    uint64_t span; /* span of the epoch that holds the row */
+    uint64_t row;  /* row inside that span */
+};
+
+/* Where the row at position p (0 .. rows-1) of epoch e lies: what the consumer gathers. */
+struct order_row order_row_at(const struct order *o, uint64_t epoch, uint64_t position);
+
+/* The row of the file at that position (order_row_at and order_chunk_at composed). */
+uint64_t order_file_row(const struct order *o, uint64_t epoch, uint64_t position);
+
+/* Permutation of features for `permute_features: seed`: out[j] = source index of feature j. */
+void order_features(uint64_t seed, uint32_t features, uint32_t *out);
+
+#endif

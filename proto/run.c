@@ -1,0 +1,264 @@
+/* run.c - a run's directory: making it, resuming it, and the locks of its stages. See run.h.
+ */
+#include "proto/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+
+enum { LOCK_POLL_MS = 20 };
+
+/* ---- the directory ------------------------------------------------------------------------------
+ */
+
+/* mkdir that is content with a directory already there. */
+static int directory_make(const char *path, mode_t mode, struct err *e)
+{
+    struct stat st;
+    if (mkdir(path, mode) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot make the directory %s", path);
+    if (stat(path, &st) < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at %s", path);
+    if (!S_ISDIR(st.st_mode))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot make the directory %s: a file of that name is there", path);
+    return 0;
+}
+
+/* The run's own directory and those above it. */
+static int directories_make(const char *run, struct err *e)
+{
+    char path[PATH_MAX];
+    size_t length = strlen(run);
+    if (length == 0 || length >= sizeof path)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot make a run directory of %zu bytes; 1 to %zu are accepted", length,
+                       sizeof path - 1);
+    memcpy(path, run, length + 1);
+    for (char *slash = path + 1; (slash = strchr(slash, '/')); slash++) {
+        *slash = '\0';
+        int result = directory_make(path, 0777, e);
+        *slash = '/';
+        if (result < 0)
+            return -1;
+    }
+    return directory_make(path, 0777, e);
+}
+
+int run_make(const char *run, struct err *e)
+{
+    static const char *const below[] = {
+        "locks",       "sockets",   "services", "journals",
+        "exits",       "highwater", "logs",     "logs/memory_profile",
+        "checkpoints", "fisher",    "report"};
+    char path[PATH_MAX];
+    if (directories_make(run, e) < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof below / sizeof below[0]; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", run, below[i]) >= sizeof path)
+            return err_set(e, EXIT_CODE_PERMANENT, "the run directory's name is too long: %.200s",
+                           run);
+        if (directory_make(path, 0700, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int effective_write(const char *path, const struct options *o, struct err *e)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
+    int result = options_write(o, out, e);
+    if (fclose(out) != 0 && result == 0)
+        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
+    if (result == 0)
+        result = durable_write(path, text, bytes, e);
+    free(text);
+    return result;
+}
+
+/* A value for a sentence; lists of tasks and layers are too long for one. */
+static void value_quote(const struct options *o, const char *key, char *text, size_t bytes)
+{
+    char value[OPTION_TEXT_MAX + 1];
+    if (options_get(o, key, value, sizeof value, NULL) == 0)
+        snprintf(text, bytes, " \"%.60s\"", value);
+    else
+        snprintf(text, bytes, " another list");
+}
+
+static int run_resume(const char *path, const struct options *o, struct err *e)
+{
+    struct options recorded;
+    char was[80], is[80];
+    if (options_read(&recorded, path, NULL, 0, e) < 0)
+        return err_prefix(e, "cannot resume the run");
+    int result = 0;
+    const char *key = options_conflict(&recorded, o);
+    if (key) {
+        value_quote(&recorded, key, was, sizeof was);
+        value_quote(o, key, is, sizeof is);
+        result = err_set(e, EXIT_CODE_PERMANENT,
+                         "cannot resume the run with another %s: %.200s says%s, %.200s (with its "
+                         "--set options) says%s; choose another --run, or the old value",
+                         key, path, was, o->source, is);
+    } else if (options_difference(&recorded, o)) {
+        result = effective_write(path, o, e);
+    }
+    options_free(&recorded);
+    return result;
+}
+
+int run_prepare(const char *run, const struct options *o, struct err *e)
+{
+    char path[PATH_MAX];
+    if (run_make(run, e) < 0)
+        return -1;
+    ensure((size_t)snprintf(path, sizeof path, "%s/pipeline.yaml", run) < sizeof path);
+    if (access(path, F_OK) == 0)
+        return run_resume(path, o, e);
+    if (errno != ENOENT)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at %s", path);
+    return effective_write(path, o, e);
+}
+
+/* ---- locks of stages ----------------------------------------------------------------------------
+ */
+
+static void lock_path(const char *stage, char *path, size_t bytes)
+{
+    ensure((size_t)snprintf(path, bytes, "locks/%s", stage) < bytes);
+}
+
+/* "incarnation pid" of an open lock file; zeros if it is empty. -1 if it holds something else. */
+static int lock_read(int fd, uint64_t *incarnation, pid_t *pid)
+{
+    char text[64];
+    long long holder = 0;
+    *incarnation = 0;
+    *pid = 0;
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    if (n == 0)
+        return 0;
+    if (n < 0)
+        return -1;
+    text[n] = '\0';
+    if (sscanf(text, "%" SCNu64 " %lld\n", incarnation, &holder) != 2)
+        return -1;
+    *pid = (pid_t)holder;
+    return 0;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Poll for the lock; at least one second try, since run_lock_holder takes it for a moment to look.
+ */
+static int lock_wait(int fd, int wait_ms)
+{
+    int64_t until = now_ms() + wait_ms;
+    for (int tries = 1; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -1;
+        if (tries > 1 && now_ms() >= until) {
+            errno = EWOULDBLOCK;
+            return -1;
+        }
+        nanosleep(&(struct timespec){0, LOCK_POLL_MS * 1000000L}, NULL);
+    }
+    return 0;
+}
+
+/* The number must be on the disk before it is used: after a power cut it may not come again. */
+static int incarnation_write(int fd, uint64_t incarnation, const char *path, struct err *e)
+{
+    char text[64];
+    int length =
+        snprintf(text, sizeof text, "%" PRIu64 " %lld\n", incarnation, (long long)getpid());
+    if (durable_pwrite_all(fd, text, (size_t)length, 0, path, e) < 0)
+        return -1;
+    if (ftruncate(fd, length) < 0)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot cut %s", path);
+    return durable_sync(fd, path, e);
+}
+
+int run_lock_take(struct run_lock *lock, const char *stage, int wait_ms, struct err *e)
+{
+    char path[128];
+    pid_t holder;
+    lock_path(stage, path, sizeof path);
+    *lock = (struct run_lock){.fd = -1};
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot open the lock %s of this run", path);
+    if (lock_wait(fd, wait_ms) < 0) {
+        if (errno != EWOULDBLOCK)
+            err_errno(e, EXIT_CODE_TEMPORARY, "cannot lock %s", path);
+        else if (lock_read(fd, &lock->incarnation, &holder) == 0 && holder > 0)
+            err_set(e, EXIT_CODE_TEMPORARY,
+                    "cannot start %s: process %lld is the %s of this run already (it holds %s); "
+                    "stop that one first",
+                    stage, (long long)holder, stage, path);
+        else
+            err_set(e, EXIT_CODE_TEMPORARY, "cannot start %s: another process holds %s", stage,
+                    path);
+        goto fail;
+    }
+    if (lock_read(fd, &lock->incarnation, &holder) < 0) {
+        err_set(e, EXIT_CODE_PERMANENT,
+                "cannot start %s: %s does not hold \"number pid\", so the number of this start "
+                "is unknown; choose another --run",
+                stage, path);
+        goto fail;
+    }
+    lock->incarnation++;
+    if (incarnation_write(fd, lock->incarnation, path, e) < 0)
+        goto fail;
+    lock->fd = fd;
+    return 0;
+fail:
+    close(fd);
+    lock->incarnation = 0;
+    return -1;
+}
+
+void run_lock_drop(struct run_lock *lock)
+{
+    if (lock->fd >= 0)
+        close(lock->fd);
+    lock->fd = -1;
+}
+
+pid_t run_lock_holder(const char *stage)
+{
+    char path[128];
+    uint64_t incarnation;
+    pid_t holder = 0;
+    lock_path(stage, path, sizeof path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) < 0 && lock_read(fd, &incarnation, &holder) < 0)
+        holder = 0;
+    close(fd);
+    return holder;
+}

@@ -1,0 +1,46 @@
+/* run.h - a run's directory: where things are, who holds it, how often a stage was started.
+ *
+ *   RUN/pipeline.yaml     effective pipeline file
+ *   RUN/lock              held (flock) by finetune.sh and everything it starts
+ *   RUN/locks/<stage>     held by the stage; holds "incarnation pid\n", rewritten at each start
+ *   RUN/sockets/          0700
+ *   RUN/services/         s6 service directories
+ *   RUN/journals/<stage>  journal.h
+ *   RUN/highwater/<stage> highwater.h
+ *   RUN/exits/<stage>     "code sentence\n" of the last exit if that was a polite one
+ *   RUN/verdict           "code sentence\n" of the whole run, written once by the supervisor's
+ * finish RUN/logs/ checkpoints/ fisher/ report/ lineage
+ */
+#ifndef PROTO_RUN_H
+#define PROTO_RUN_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "proto/err.h"
+#include "proto/options.h"
+
+/* Make the directories below `run` (0700) that are not there. */
+int run_make(const char *run, struct err *e);
+
+/* Create or resume: make the run's directory and write `o` as its effective file durably. If one is
+ * there already and an option differs, -1 and a permanent sentence that names the option, both
+ * values' sources and what to do (another --run, or the old options). */
+int run_prepare(const char *run, const struct options *o, struct err *e);
+
+struct run_lock {
+    int fd;               /* -1: not held */
+    uint64_t incarnation; /* 1 for the first start of this stage in this run, never repeated */
+};
+
+/* Take RUN/locks/<stage> (waiting wait_ms at most), raise and persist (fsync) its incarnation.
+ * Relative to the present directory. -1: somebody holds it; the sentence names the holder's pid;
+ * the code is temporary (the caller makes it permanent when it is not supervised). */
+int run_lock_take(struct run_lock *lock, const char *stage, int wait_ms, struct err *e);
+void run_lock_drop(struct run_lock *lock);
+
+/* Pid of the process that holds RUN/locks/<stage>, or 0 if nobody does. Relative to the present
+ * dir. */
+pid_t run_lock_holder(const char *stage);
+
+#endif
