@@ -1,0 +1,45 @@
+/* cpu.c - the CPU backend's table, made from ops.def, and the name under which its bits hold. */
+#include "engine/cpu/cpu.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/step.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+const struct backend backend_cpu = {
+    .name = "cpu",
+#define OP(name, args, names, what) .name = cpu_##name,
+#include "engine/ops.def"
+#undef OP
+};
+
+#if defined(__x86_64__)
+void engine_cpu_name(char *text, size_t bytes)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    char vendor[13] = "";
+    __get_cpuid(0, &a, &b, &c, &d);
+    memcpy(vendor, &b, 4);
+    memcpy(vendor + 4, &d, 4);
+    memcpy(vendor + 8, &c, 4);
+    __get_cpuid(1, &a, &b, &c, &d);
+    unsigned family = a >> 8 & 15, model = a >> 4 & 15;
+    if (family == 6 || family == 15)
+        model |= a >> 12 & 0xf0;
+    if (family == 15)
+        family += a >> 20 & 0xff;
+    const char *vectors = __builtin_cpu_supports("avx512f") ? "avx512"
+                          : __builtin_cpu_supports("avx2")  ? "avx2"
+                                                            : "sse2";
+    snprintf(text, bytes, "%s %u/%u %s", vendor, family, model, vectors);
+}
+#else
+void engine_cpu_name(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "%s", "generic");
+}
+#endif

@@ -1,0 +1,25 @@
+/* cpu.h - the CPU backend's functions, declared from ops.def: cpu_NAME for every operation.
+ *
+ * Shared by the files of engine/cpu/ only. Reductions are written with a fixed number of partial
+ * sums, so that the instruction set chosen at run time does not change the order of additions, and
+ * the build has no contraction (-ffp-contract=off): except for the matrix library's products the
+ * bits are those of plain C.
+ */
+#ifndef ENGINE_CPU_CPU_H
+#define ENGINE_CPU_CPU_H
+
+#include "engine/ops.h"
+
+#define OP(name, args, names, what) void cpu_##name args;
+#include "engine/ops.def"
+#undef OP
+
+/* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
+ * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define CPU_CLONES __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
+#else
+#define CPU_CLONES __attribute__((noinline))
+#endif
+
+#endif

@@ -1,0 +1,125 @@
+/* elementwise.c - operations that visit every element once: bias, activations, dropout, sums.
+ *
+ * The loops are plain C over scalar.h, compiled for several vector widths (CPU_CLONES). In-place
+ * calls pass the same pointer twice, so those loops have no restrict; gcc then checks for overlap
+ * once before the loop.
+ */
+#include "engine/cpu/cpu.h"
+
+#include <string.h>
+
+/* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
+ */
+enum { PARTS = 16 };
+
+CPU_CLONES static void row_add(const float *restrict x, float *restrict y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] += x[i];
+}
+
+void cpu_add(const float *x, float *y, uint64_t count)
+{
+    row_add(x, y, count);
+}
+
+void cpu_bias_add(struct matrix y, const float *bias)
+{
+    for (uint64_t r = 0; r < y.rows; r++)
+        row_add(bias, y.at + r * y.stride, y.columns);
+}
+
+void cpu_column_sums(struct matrix x, float *sums)
+{
+    memcpy(sums, x.at, x.columns * sizeof *sums);
+    for (uint64_t r = 1; r < x.rows; r++)
+        row_add(x.at + r * x.stride, sums, x.columns);
+}
+
+CPU_CLONES void cpu_relu_forward(const float *x, float *y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] = scalar_relu(x[i]);
+}
+
+CPU_CLONES void cpu_relu_backward(const float *y, const float *dy, float *dx, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        dx[i] = scalar_relu_backward(y[i], dy[i]);
+}
+
+CPU_CLONES void cpu_square(const float *x, float *y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] = x[i] * x[i];
+}
+
+CPU_CLONES static void row_dropout(const float *x, float *y, uint32_t count, uint64_t row_key,
+                                   uint32_t threshold, float scale)
+{
+    for (uint32_t i = 0; i < count; i++)
+        y[i] = scalar_dropout(x[i], scalar_unit_bits(row_key, i), threshold, scale);
+}
+
+void cpu_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
+{
+    uint32_t threshold = (uint32_t)(mask->p * 0x1p32); /* p < 1: fits */
+    float scale = (float)(1.0 / (1.0 - mask->p));
+    for (uint64_t r = 0; r < x.rows; r++)
+        row_dropout(x.at + r * x.stride, y.at + r * y.stride, (uint32_t)x.columns,
+                    scalar_key(mask->key, mask->row_first + r, 0), threshold, scale);
+}
+
+static double parts_sum(const double *parts)
+{
+    double sum = 0;
+    for (int k = 0; k < PARTS; k++)
+        sum += parts[k];
+    return sum;
+}
+
+CPU_CLONES void cpu_sum_squares(const float *x, uint64_t count, double *sum)
+{
+    double parts[PARTS] = {0};
+    uint64_t i = 0;
+    for (; i + PARTS <= count; i += PARTS)
+        for (int k = 0; k < PARTS; k++)
+            parts[k] += (double)x[i + k] * (double)x[i + k];
+    for (int k = 0; i < count; i++, k++)
+        parts[k] += (double)x[i] * (double)x[i];
+    *sum = parts_sum(parts);
+}
+
+CPU_CLONES void cpu_ewc_add(const float *restrict theta, const float *restrict theta_star,
+                            const float *restrict fisher, double lambda, float *restrict g,
+                            uint64_t count, double *restrict penalty)
+{
+    double parts[PARTS] = {0};
+    float strength = (float)lambda;
+    uint64_t i = 0;
+    for (; i + PARTS <= count; i += PARTS)
+        for (int k = 0; k < PARTS; k++) {
+            float pull =
+                scalar_ewc_gradient(theta[i + k], theta_star[i + k], fisher[i + k], strength);
+            parts[k] += (double)pull * (double)(theta[i + k] - theta_star[i + k]);
+            g[i + k] += pull;
+        }
+    for (int k = 0; i < count; i++, k++) {
+        float pull = scalar_ewc_gradient(theta[i], theta_star[i], fisher[i], strength);
+        parts[k] += (double)pull * (double)(theta[i] - theta_star[i]);
+        g[i] += pull;
+    }
+    *penalty = 0.5 * parts_sum(parts);
+}
+
+CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,
+                          const float *restrict g, uint64_t count, const struct adamw_scalars *a)
+{
+    const struct adamw_scalars once = *a; /* a copy that no store can change */
+    for (uint64_t i = 0; i < count; i++) {
+        struct adamw_element out = scalar_adamw(p[i], m[i], v[i], g[i], &once);
+        p[i] = out.p;
+        m[i] = out.m;
+        v[i] = out.v;
+    }
+}

@@ -1,0 +1,107 @@
+/* gather.c - stored rows of any element type become the model's float32 input.
+ *
+ * Rows lie anywhere (spans of shared memory), so elements are read without assuming alignment. One
+ * pair of loops a type: in order, which vectorises, and through a permutation.
+ */
+#include "engine/cpu/cpu.h"
+
+#include <float.h>
+#include <math.h>
+
+#define ELEMENTS(X)                                                                                \
+    X(U8, uint8_t)                                                                                 \
+    X(I8, int8_t)                                                                                  \
+    X(U16, uint16_t)                                                                               \
+    X(I16, int16_t)                                                                                \
+    X(U32, uint32_t)                                                                               \
+    X(I32, int32_t)                                                                                \
+    X(U64, uint64_t)                                                                               \
+    X(I64, int64_t)                                                                                \
+    X(F32, float)                                                                                  \
+    X(F64, double)
+
+#define ROW_FUNCTIONS(NAME, TYPE)                                                                  \
+    typedef TYPE __attribute__((aligned(1), may_alias)) stored_##NAME;                             \
+    CPU_CLONES static void row_plain_##NAME(const void *row, double scale, float *restrict x,      \
+                                            uint64_t count)                                        \
+    {                                                                                              \
+        const stored_##NAME *in = row;                                                             \
+        for (uint64_t j = 0; j < count; j++)                                                       \
+            x[j] = scalar_convert((double)in[j], scale);                                           \
+    }                                                                                              \
+    static void row_permuted_##NAME(const void *row, const uint32_t *restrict permutation,         \
+                                    double scale, float *restrict x, uint64_t count)               \
+    {                                                                                              \
+        const stored_##NAME *in = row;                                                             \
+        for (uint64_t j = 0; j < count; j++)                                                       \
+            x[j] = scalar_convert((double)in[permutation[j]], scale);                              \
+    }
+ELEMENTS(ROW_FUNCTIONS)
+
+static void row_convert(enum element type, const void *row, const uint32_t *permutation,
+                        double scale, float *x, uint64_t count)
+{
+    switch (type) {
+#define ROW_CASE(NAME, TYPE)                                                                       \
+    case ELEMENT_##NAME:                                                                           \
+        if (permutation)                                                                           \
+            row_permuted_##NAME(row, permutation, scale, x, count);                                \
+        else                                                                                       \
+            row_plain_##NAME(row, scale, x, count);                                                \
+        return;
+        ELEMENTS(ROW_CASE)
+    case ELEMENT_COUNT:
+        return;
+    }
+}
+
+/* The comparison is false for a NaN too. */
+CPU_CLONES static int row_finite(const float *x, uint64_t count)
+{
+    int bad = 0;
+    for (uint64_t j = 0; j < count; j++)
+        bad |= !(fabsf(x[j]) <= FLT_MAX);
+    return !bad;
+}
+
+void cpu_gather_features(enum element type, const void *const *rows, const uint32_t *permutation,
+                         double scale, struct matrix x, uint64_t *bad_row)
+{
+    for (*bad_row = 0; *bad_row < x.rows; ++*bad_row) {
+        float *out = x.at + *bad_row * x.stride;
+        row_convert(type, rows[*bad_row], permutation, scale, out, x.columns);
+        if (!row_finite(out, x.columns))
+            return;
+    }
+}
+
+/* One class; a negative one becomes a number above every class. */
+static uint64_t class_read(enum element type, const void *row)
+{
+    switch (type) {
+#define CLASS_CASE(NAME, TYPE)                                                                     \
+    case ELEMENT_##NAME:                                                                           \
+        return (uint64_t)(int64_t) * (const stored_##NAME *)row;
+        CLASS_CASE(U8, )
+        CLASS_CASE(I8, )
+        CLASS_CASE(U16, )
+        CLASS_CASE(I16, )
+        CLASS_CASE(U32, )
+        CLASS_CASE(I32, )
+        CLASS_CASE(U64, )
+        CLASS_CASE(I64, )
+    default:
+        return UINT64_MAX;
+    }
+}
+
+void cpu_gather_classes(enum element type, const void *const *rows, uint64_t count,
+                        uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+{
+    for (*bad_row = 0; *bad_row < count; ++*bad_row) {
+        uint64_t number = class_read(type, rows[*bad_row]);
+        if (number >= classes)
+            return;
+        targets[*bad_row] = (uint32_t)number;
+    }
+}

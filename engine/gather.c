@@ -1,0 +1,110 @@
+/* gather.c - rows of the stored types into the batch, over the pool; bad values are found here, by
+ * row. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "engine/stepper.h"
+
+/* Rows of one item: some tens of microseconds of work. */
+enum { GATHER_ROWS = 32 };
+
+struct gather_work {
+    struct stepper *s;
+    const struct gather_config *config;
+    enum element feature_type, target_type;
+    uint64_t at, count;
+    const void *const *features, *const *targets;
+    _Atomic uint64_t bad_row; /* smallest so far; count: none */
+};
+
+static void bad_row_note(struct gather_work *g, uint64_t row)
+{
+    uint64_t best = atomic_load(&g->bad_row);
+    while (row < best && !atomic_compare_exchange_weak(&g->bad_row, &best, row))
+        ;
+}
+
+static void gather_item(void *argument, uint64_t item, int thread)
+{
+    struct gather_work *g = argument;
+    struct stepper *s = g->s;
+    uint64_t first = item * GATHER_ROWS, width = s->model->inputs, bad;
+    uint64_t rows = g->count - first < GATHER_ROWS ? g->count - first : GATHER_ROWS;
+    struct matrix x = matrix_of(s->inputs + (g->at + first) * width, rows, width);
+    (void)thread;
+    op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
+                       g->config->scale, x, &bad);
+    if (bad < rows)
+        bad_row_note(g, first + bad);
+    op_gather_classes(s->backend, g->target_type, g->targets + first, rows, s->model->outputs,
+                      s->targets + g->at + first, &bad);
+    if (bad < rows)
+        bad_row_note(g, first + bad);
+}
+
+static int config_check(struct gather_work *g, struct err *e)
+{
+    const struct gather_config *c = g->config;
+    g->feature_type = element_named(c->feature_type);
+    g->target_type = element_named(c->target_type);
+    if (g->feature_type == ELEMENT_COUNT)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot gather features of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
+            "u64, i64, f32, f64",
+            c->feature_type);
+    if (!element_is_whole(g->target_type))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot gather classes of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
+            "u64, i64",
+            c->target_type);
+    if (c->features != g->s->model->inputs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot gather rows of %" PRIu64 " features into a model of %" PRIu64
+                       " inputs",
+                       c->features, g->s->model->inputs);
+    return 0;
+}
+
+/* The sentence for the first bad row: its class if that is wrong, else its first bad feature. */
+static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e)
+{
+    struct stepper *s = g->s;
+    const float *x = s->inputs + (g->at + row) * s->model->inputs;
+    uint64_t bad, j = 0;
+    op_gather_classes(s->backend, g->target_type, g->targets + row, 1, s->model->outputs,
+                      s->targets + g->at + row, &bad);
+    if (bad == 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its class is not one of the model's; accepted: 0 to %" PRIu64,
+                       s->model->outputs - 1);
+    while (j + 1 < s->model->inputs && isfinite(x[j]))
+        j++;
+    uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "its feature %" PRIu64 " times the scale %g is %g; accepted: finite numbers",
+                   stored, g->config->scale, (double)x[j]);
+}
+
+int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at, uint64_t count,
+                   const void *const *features, const void *const *targets, uint64_t *bad_row,
+                   struct err *e)
+{
+    struct gather_work g = {.s = s,
+                            .config = c,
+                            .at = at,
+                            .count = count,
+                            .features = features,
+                            .targets = targets,
+                            .bad_row = count};
+    ensure(at <= s->config.batch_rows_max && count <= s->config.batch_rows_max - at);
+    *bad_row = 0;
+    if (config_check(&g, e) < 0)
+        return -1;
+    pool_run(s->pool, gather_item, &g, (count + GATHER_ROWS - 1) / GATHER_ROWS);
+    *bad_row = atomic_load(&g.bad_row);
+    return *bad_row == count ? 0 : bad_row_tell(&g, *bad_row, e);
+}

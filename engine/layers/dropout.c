@@ -1,0 +1,52 @@
+/* dropout.c - while training, zero each value with probability p and scale the others by 1 / (1 -
+ * p).
+ *
+ * The mask is a function of (seed, step, layer, row of the batch, unit): backward computes it again
+ * instead of keeping it, and it is the same for every number of threads and slices.
+ */
+#include <string.h>
+
+#include "engine/layer.h"
+
+extern const struct layer_type layer_dropout;
+
+enum { KEY_P };
+
+static void dropout_infer(struct layer_instance *l, struct tensor_info *tensors)
+{
+    (void)tensors;
+    l->outputs = l->inputs;
+}
+
+static void dropout_apply(const struct layer_instance *l, const struct layer_pass *p,
+                          const float *in, float *out)
+{
+    struct dropout_mask mask = {scalar_key(p->seed, p->step, l->place), p->row_first,
+                                l->values[KEY_P]};
+    if (p->training && mask.p > 0)
+        op_dropout(p->backend, matrix_of(in, p->rows, l->inputs),
+                   matrix_of(out, p->rows, l->inputs), &mask);
+    else if (in != out)
+        memcpy(out, in, p->rows * l->inputs * sizeof *out);
+}
+
+static void dropout_forward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    dropout_apply(l, p, p->input, p->output);
+}
+
+static void dropout_backward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    if (p->d_input)
+        dropout_apply(l, p, p->d_output, p->d_input);
+}
+
+const struct layer_type layer_dropout = {
+    .name = "dropout",
+    .purpose = "training: zero with probability p, scale the rest by 1 / (1 - p)",
+    .keys = {{"p", .required = 1, .below_high = 1, .low = 0, .high = 1}},
+    .in_place = 1,
+    .infer = dropout_infer,
+    .forward = dropout_forward,
+    .backward = dropout_backward,
+};

@@ -1,0 +1,32 @@
+/* memory.h - one region of memory a kind of data, mapped once at start: zeroed, page-aligned, exact
+ * in the plan. */
+#ifndef ENGINE_MEMORY_H
+#define ENGINE_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/err.h"
+
+/* Every buffer inside a region starts at a multiple of this: a cache line, the widest vector. */
+enum { MEMORY_ALIGNMENT = 64, MEMORY_ALIGNMENT_FLOATS = 16 };
+
+struct region {
+    void *at;       /* NULL when bytes is 0 */
+    uint64_t bytes; /* whole pages */
+};
+
+/* What `bytes` cost as a region: whole pages. UINT64_MAX stays UINT64_MAX (a size that overflowed).
+ */
+uint64_t region_bytes(uint64_t bytes);
+
+/* a * b and a + b, UINT64_MAX where they do not fit. */
+uint64_t size_times(uint64_t a, uint64_t b);
+uint64_t size_plus(uint64_t a, uint64_t b);
+
+/* Map region_bytes(bytes) of zeroes; what: "parameters", for the sentence. -1 (temporary) when
+ * there is no room. */
+int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
+void region_close(struct region *r); /* harmless twice */
+
+#endif

@@ -1,0 +1,55 @@
+/* model.h - a model is a list of layers; this file turns their text into shapes and names.
+ *
+ * Layers come as one line of text each ("linear out=256", "relu", "dropout p=0.15"), the form in
+ * which the pipeline file's model.layers and a checkpoint's `model` attribute keep them. Each layer
+ * type is one file in engine/layers/ that declares its keys, infers its output shape, names its
+ * parameters as PyTorch's nn.Sequential does ("0.weight" [out, in], "0.bias" [out]; the number is
+ * the layer's place in the list), and gives forward, backward and per-sample squared gradients. See
+ * engine/layer.h.
+ */
+#ifndef ENGINE_MODEL_H
+#define ENGINE_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/err.h"
+
+enum { MODEL_LAYERS_MAX = 256, MODEL_TENSORS_MAX = 1024, MODEL_TEXT_MAX = 65536 };
+
+struct tensor_info {
+    char name[64];
+    int rank;
+    uint64_t dims[2];
+    uint64_t first, count; /* its range in the flat parameter vector */
+};
+
+struct layer_instance; /* engine/layer.h */
+
+struct model {
+    uint64_t inputs, outputs; /* values a row */
+    char loss[32];
+    uint32_t layer_count;
+    struct layer_instance *layers;
+    uint32_t tensor_count;
+    struct tensor_info *tensors;
+    uint64_t parameter_count; /* length of the flat vector: tensors end to end, row-major */
+};
+
+/* Parse and infer shapes; allocates no parameters. inputs: features a row. Errors (permanent) name
+ * the layer's place and type, the key, and what is accepted. */
+int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
+               const char *loss, struct err *e);
+void model_close(struct model *m); /* harmless twice */
+
+/* The model as one text, and back: "inputs=784 loss=softmax_cross_entropy\nlinear
+ * out=256\nrelu\n...". */
+int model_text(const struct model *m, char *text, size_t bytes, struct err *e);
+int model_from_text(struct model *m, const char *text, struct err *e);
+
+/* Fresh weights into parameters[parameter_count]: PyTorch's defaults (linear: U(-1/sqrt(in),
+ * 1/sqrt(in)) for weight and bias), counter-based, keyed by (seed, tensor, index): the same on
+ * every machine. */
+void model_initialise(const struct model *m, uint64_t seed, float *parameters);
+
+#endif

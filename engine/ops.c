@@ -1,0 +1,170 @@
+/* ops.c - checks every operation's shapes and aliasing once, for all backends.
+ *
+ * check_NAME below has the arguments of ops.def's row NAME; the op_NAME functions are made from the
+ * list, so an operation without a check does not compile. A failed check is our own mistake:
+ * ensure() aborts.
+ */
+#include "engine/ops.h"
+
+#include <string.h>
+
+#include "proto/err.h"
+
+static const char *const element_names[ELEMENT_COUNT] = {"u8",  "i8",  "u16", "i16", "u32",
+                                                         "i32", "u64", "i64", "f32", "f64"};
+
+enum element element_named(const char *name)
+{
+    int type = 0;
+    while (type < ELEMENT_COUNT && strcmp(name, element_names[type]) != 0)
+        type++;
+    return (enum element)type;
+}
+
+static int matrix_valid(struct matrix m)
+{
+    return m.at != NULL && m.rows > 0 && m.columns > 0 && m.stride >= m.columns;
+}
+
+static int matrix_same_shape(struct matrix a, struct matrix b)
+{
+    return a.rows == b.rows && a.columns == b.columns;
+}
+
+static int ranges_disjoint(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes)
+{
+    uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
+    return x + a_bytes <= y || y + b_bytes <= x;
+}
+
+static uint64_t matrix_bytes(struct matrix m)
+{
+    return ((m.rows - 1) * m.stride + m.columns) * sizeof(float);
+}
+
+static int matrix_disjoint(struct matrix a, struct matrix b)
+{
+    return ranges_disjoint(a.at, matrix_bytes(a), b.at, matrix_bytes(b));
+}
+
+/* Either the very same numbers or none in common. */
+static int matrix_same_or_disjoint(struct matrix a, struct matrix b)
+{
+    return (a.at == b.at && a.stride == b.stride) || matrix_disjoint(a, b);
+}
+
+static int floats_disjoint(const float *a, const float *b, uint64_t count)
+{
+    return ranges_disjoint(a, count * sizeof *a, b, count * sizeof *b);
+}
+
+static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                          struct matrix c)
+{
+    (void)beta;
+    ensure(matrix_valid(a) && matrix_valid(b) && matrix_valid(c));
+    ensure(c.rows == (a_t ? a.columns : a.rows));
+    ensure(c.columns == (b_t ? b.rows : b.columns));
+    ensure((a_t ? a.rows : a.columns) == (b_t ? b.columns : b.rows));
+    ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
+}
+
+static void check_bias_add(struct matrix y, const float *bias)
+{
+    ensure(matrix_valid(y) && bias);
+    ensure(ranges_disjoint(y.at, matrix_bytes(y), bias, y.columns * sizeof *bias));
+}
+
+static void check_column_sums(struct matrix x, float *sums)
+{
+    ensure(matrix_valid(x) && sums);
+    ensure(ranges_disjoint(x.at, matrix_bytes(x), sums, x.columns * sizeof *sums));
+}
+
+static void check_relu_forward(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && (x == y || floats_disjoint(x, y, count)));
+}
+
+static void check_relu_backward(const float *y, const float *dy, float *dx, uint64_t count)
+{
+    ensure(y && dy && dx && floats_disjoint(y, dx, count));
+    ensure(dy == dx || floats_disjoint(dy, dx, count));
+}
+
+static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y));
+    ensure(matrix_same_or_disjoint(x, y) && mask->p >= 0 && mask->p < 1);
+    ensure(x.columns <= UINT32_MAX);
+}
+
+static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
+                                        double *losses, struct matrix dz)
+{
+    ensure(matrix_valid(z) && targets && losses && divisor > 0);
+    ensure(!dz.at || (matrix_valid(dz) && matrix_same_shape(z, dz)));
+    ensure(!dz.at || matrix_same_or_disjoint(z, dz));
+}
+
+static void check_correct_count(struct matrix z, const uint32_t *targets, uint64_t *correct)
+{
+    ensure(matrix_valid(z) && targets && correct);
+}
+
+static void check_gather_features(enum element type, const void *const *rows,
+                                  const uint32_t *permutation, double scale, struct matrix x,
+                                  uint64_t *bad_row)
+{
+    (void)permutation, (void)scale;
+    ensure(type < ELEMENT_COUNT && rows && matrix_valid(x) && bad_row);
+}
+
+static void check_gather_classes(enum element type, const void *const *rows, uint64_t count,
+                                 uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+{
+    ensure(element_is_whole(type) && rows && count > 0 && targets && bad_row);
+    ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
+}
+
+static void check_add(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_square(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && (x == y || floats_disjoint(x, y, count)));
+}
+
+static void check_sum_squares(const float *x, uint64_t count, double *sum)
+{
+    ensure(x && sum && count > 0);
+}
+
+static void check_ewc_add(const float *theta, const float *theta_star, const float *fisher,
+                          double lambda, float *g, uint64_t count, double *penalty)
+{
+    (void)lambda;
+    ensure(theta && theta_star && fisher && g && penalty);
+    ensure(floats_disjoint(theta, g, count) && floats_disjoint(theta_star, g, count));
+    ensure(floats_disjoint(fisher, g, count));
+}
+
+static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
+                        const struct adamw_scalars *a)
+{
+    ensure(p && m && v && g && a);
+    ensure(floats_disjoint(p, m, count) && floats_disjoint(p, v, count));
+    ensure(floats_disjoint(m, v, count) && floats_disjoint(p, g, count));
+    ensure(floats_disjoint(m, g, count) && floats_disjoint(v, g, count));
+}
+
+#define OP(name, args, names, what)                                                                \
+    void op_##name(const struct backend *backend, OP_SPLICE args)                                  \
+    {                                                                                              \
+        check_##name names;                                                                        \
+        backend->name names;                                                                       \
+    }
+#include "engine/ops.def"
+#undef OP

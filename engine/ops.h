@@ -1,0 +1,77 @@
+/* ops.h - the operations of ops.def: views, the backend table, and the checked calls.
+ *
+ * Layers and the stepper call op_NAME(backend, ...): ops.c checks shapes and aliasing with ensure()
+ * and hands over to the backend's own function. A view borrows its numbers and never owns them.
+ */
+#ifndef ENGINE_OPS_H
+#define ENGINE_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/scalar.h"
+
+/* Types of stored elements, in the order of element_names (ops.c). */
+enum element {
+    ELEMENT_U8,
+    ELEMENT_I8,
+    ELEMENT_U16,
+    ELEMENT_I16,
+    ELEMENT_U32,
+    ELEMENT_I32,
+    ELEMENT_U64,
+    ELEMENT_I64,
+    ELEMENT_F32,
+    ELEMENT_F64,
+    ELEMENT_COUNT
+};
+
+/* "u8" -> ELEMENT_U8; ELEMENT_COUNT for another word. */
+enum element element_named(const char *name);
+static inline int element_is_whole(enum element type)
+{
+    return type < ELEMENT_F32;
+}
+
+/* Row r starts at at + r * stride; stride >= columns. */
+struct matrix {
+    float *at;
+    uint64_t rows, columns, stride;
+};
+
+/* A dense matrix. Inputs are taken as const and not written by any operation that lists them as
+ * inputs. */
+static inline struct matrix matrix_of(const float *at, uint64_t rows, uint64_t columns)
+{
+    return (struct matrix){(float *)(uintptr_t)at, rows, columns, columns};
+}
+
+/* Columns first .. first + count - 1 of m. */
+static inline struct matrix matrix_columns(struct matrix m, uint64_t first, uint64_t count)
+{
+    return (struct matrix){m.at + first, m.rows, count, m.stride};
+}
+
+struct dropout_mask {
+    uint64_t key;       /* scalar_key(seed, step, layer) */
+    uint64_t row_first; /* place in the batch of the matrix's first row */
+    double p;           /* probability of a zero, 0 <= p < 1 */
+};
+
+struct backend {
+    const char *name;
+#define OP(name, args, names, what) void(*name) args;
+#include "engine/ops.def"
+#undef OP
+};
+
+extern const struct backend backend_cpu;
+
+/* void op_NAME(const struct backend *b, ...) for every row of ops.def. The arguments in parentheses
+ * are spliced behind the backend. */
+#define OP_SPLICE(...)              __VA_ARGS__
+#define OP(name, args, names, what) void op_##name(const struct backend *backend, OP_SPLICE args);
+#include "engine/ops.def"
+#undef OP
+
+#endif

@@ -1,0 +1,53 @@
+/* plan.c - see plan.h. */
+#include "engine/plan.h"
+
+#include <string.h>
+
+#include "engine/memory.h"
+#include "proto/err.h"
+
+static const double MIB = 1024 * 1024;
+
+void plan_add(struct plan *p, const char *stage, const char *what, uint64_t bytes)
+{
+    ensure(p->count < PLAN_ROWS_MAX);
+    struct plan_row *row = &p->rows[p->count++];
+    snprintf(row->stage, sizeof row->stage, "%s", stage);
+    snprintf(row->what, sizeof row->what, "%s", what);
+    row->bytes = bytes;
+}
+
+uint64_t plan_total(const struct plan *p, const char *stage)
+{
+    uint64_t total = 0;
+    for (int i = 0; i < p->count; i++)
+        if (!stage || strcmp(p->rows[i].stage, stage) == 0)
+            total = size_plus(total, p->rows[i].bytes);
+    return total;
+}
+
+static int stage_is_new(const struct plan *p, int row)
+{
+    for (int i = 0; i < row; i++)
+        if (strcmp(p->rows[i].stage, p->rows[row].stage) == 0)
+            return 0;
+    return 1;
+}
+
+static void stage_print(const struct plan *p, const char *stage, FILE *out)
+{
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->rows[i].stage, stage) == 0)
+            fprintf(out, "%-12s %-48s %10.2f\n", stage, p->rows[i].what,
+                    (double)p->rows[i].bytes / MIB);
+    fprintf(out, "%-12s %-48s %10.2f\n", stage, "total", (double)plan_total(p, stage) / MIB);
+}
+
+void plan_print(const struct plan *p, FILE *out)
+{
+    fprintf(out, "%-12s %-48s %10s\n", "stage", "what", "MiB");
+    for (int i = 0; i < p->count; i++)
+        if (stage_is_new(p, i))
+            stage_print(p, p->rows[i].stage, out);
+    fprintf(out, "%-12s %-48s %10.2f\n", "all", "total", (double)plan_total(p, NULL) / MIB);
+}

@@ -1,0 +1,115 @@
+/* slice.c - one slice of the batch through the layers, forward and back; waves of slices over the
+ * pool. */
+#include "engine/stepper.h"
+
+#include <string.h>
+
+static uint64_t slice_lane(const struct stepper *s, uint64_t slice)
+{
+    return slice % s->layout.lanes;
+}
+
+static float *lane_base(const struct stepper *s, uint64_t slice)
+{
+    float *all = s->region[KIND_ACTIVATIONS].at;
+    return all + slice_lane(s, slice) * s->layout.lane_activations;
+}
+
+float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
+{
+    if (buffer == 0)
+        return s->inputs + slice * s->config.slice_rows * s->model->inputs;
+    return lane_base(s, slice) + s->layout.activation_at[buffer];
+}
+
+float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer)
+{
+    return lane_base(s, slice) + s->layout.delta_at[buffer];
+}
+
+float *slice_gradient(const struct stepper *s, uint64_t slice)
+{
+    float *all = s->region[KIND_SLICE_GRADIENTS].at;
+    uint64_t lane = slice_lane(s, slice);
+    if (slice == 0)
+        return s->gradient;
+    /* lanes 1.. come first: without a second wave lane 0 has no buffer */
+    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.parameters;
+}
+
+static struct layer_pass pass_make(const struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = &s->layout.route[layer];
+    struct layer_pass p = {
+        .backend = s->backend,
+        .rows = slice_rows(s, b->rows, slice),
+        .row_first = slice * s->config.slice_rows,
+        .seed = s->config.seed,
+        .step = b->step,
+        .training = b->work == SLICE_TRAIN,
+        .parameters = s->parameters + l->first,
+        .input = lane_activation(s, slice, route->in),
+        .output = lane_activation(s, slice, route->out),
+    };
+    if (b->work == SLICE_TRAIN)
+        p.gradient = slice_gradient(s, slice) + l->first;
+    if (b->work != SLICE_EVALUATE) {
+        p.d_output = lane_delta(s, slice, route->out);
+        p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
+    }
+    return p;
+}
+
+/* Losses of the slice's rows, and unless evaluating the gradient at the outputs: of the batch's
+ * mean when training, of each sample's own loss for the Fisher information. */
+static void slice_loss(const struct batch_work *b, uint64_t slice)
+{
+    const struct stepper *s = b->s;
+    uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
+    uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
+    const float *outputs = lane_activation(s, slice, buffer);
+    float *d = b->work == SLICE_EVALUATE ? NULL : lane_delta(s, slice, buffer);
+    double divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0;
+    s->loss->slice(s->backend, outputs, s->targets + row, rows, s->model->outputs, divisor,
+                   s->losses + row, d);
+    if (b->work == SLICE_EVALUATE)
+        op_correct_count(s->backend, matrix_of(outputs, rows, s->model->outputs), s->targets + row,
+                         &s->corrects[slice]);
+}
+
+static void slice_run(void *argument, uint64_t lane, int thread)
+{
+    const struct batch_work *b = argument;
+    const struct model *m = b->s->model;
+    uint64_t slice = b->wave_first + lane;
+    (void)thread;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        struct layer_pass p = pass_make(b, slice, i);
+        m->layers[i].type->forward(&m->layers[i], &p);
+    }
+    slice_loss(b, slice);
+    if (b->work == SLICE_EVALUATE)
+        return;
+    for (uint32_t i = m->layer_count; i-- > b->s->layout.first_trained;) {
+        struct layer_pass p = pass_make(b, slice, i);
+        m->layers[i].type->backward(&m->layers[i], &p);
+    }
+}
+
+uint64_t wave_run(struct batch_work *b)
+{
+    uint64_t left = batch_slices(b->s, b->rows) - b->wave_first;
+    uint64_t count = left < b->s->layout.lanes ? left : b->s->layout.lanes;
+    pool_run(b->s->pool, slice_run, b, count);
+    return count;
+}
+
+double losses_sum(const struct stepper *s, uint64_t rows)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < rows; i++)
+        sum += s->losses[i];
+    return sum;
+}

@@ -1,0 +1,106 @@
+/* step.h - one optimizer step, in the order of the mathematics: gather, forward and backward,
+ * update.
+ *
+ * The unit of arithmetic is the slice (slice_rows rows). The threads of the pool each take whole
+ * slices through forward and backward, each slice's gradient goes into the thread's own buffer, and
+ * the buffers are added to the batch's gradient in slice order: the result does not depend on the
+ * number of threads, nor on how many slices are resident. Nothing here allocates after
+ * stepper_open.
+ *
+ *   g   = sum over slices of d(mean loss over the batch)/d(theta)
+ *   g  += lambda * F * (theta - theta*)                        EWC, FORMULAS "EWC", half = 1/2
+ *   n   = ||g||; g *= min(1, max_norm / (n + 1e-6))            torch clip_grad_norm_
+ *   AdamW: p *= 1 - lr wd; m, v; p -= lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps)
+ */
+#ifndef ENGINE_STEP_H
+#define ENGINE_STEP_H
+
+#include <stdint.h>
+
+#include "engine/model.h"
+#include "engine/plan.h"
+#include "proto/err.h"
+
+/* How rows become the model's input: the gather, same for every backend. */
+struct gather_config {
+    char feature_type[8], target_type[8]; /* "u8" .. "f64", as messages.def's field_info */
+    uint64_t features;                    /* values a row */
+    double scale;
+    const uint32_t *permutation; /* out[j] = in[permutation[j]]; NULL: as it is. Borrowed */
+};
+
+struct step_config {
+    uint64_t batch_rows_max, slice_rows;
+    int threads;        /* including the caller's; at least 1 */
+    int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
+    uint64_t seed;      /* keys dropout */
+};
+
+struct adamw_config {
+    double learning_rate, weight_decay, beta1, beta2, eps,
+        max_grad_norm; /* max_grad_norm 0: no clip */
+};
+
+/* One protected task: borrowed arrays of parameter_count numbers. */
+struct ewc_term {
+    const float *fisher, *theta_star;
+    double lambda;
+};
+
+struct step_result {
+    double loss;          /* mean over the batch, summed in row order in double */
+    double loss_sum;      /* sum over the rows */
+    double penalty;       /* lambda/2 sum F (theta - theta*)^2 before the update, all terms */
+    double gradient_norm; /* before clipping, penalty included */
+};
+
+struct stepper; /* arenas, pool, buffers */
+
+/* Rows of the plan for this configuration, exactly what stepper_open allocates. */
+void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
+                  struct plan *p);
+
+int stepper_open(struct stepper **s_p, const struct model *m, const struct step_config *c,
+                 struct err *e);
+void stepper_close(struct stepper **s_p);
+
+/* The flat vectors, owned by the stepper: parameters, and with_optimizer the moments (else NULL).
+ */
+float *stepper_parameters(struct stepper *s);
+float *stepper_moment_m(struct stepper *s);
+float *stepper_moment_v(struct stepper *s);
+float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
+
+/* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
+ * in the pool's threads. targets[i] points to one integer class of target_type. -1 (permanent) and
+ * *bad_row the index i when a feature is not finite or a class is not 0 .. outputs-1; *e says which
+ * value. */
+int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
+                   const void *const *features, const void *const *targets, uint64_t *bad_row,
+                   struct err *e);
+
+/* One optimizer step over the `rows` rows gathered. `step` keys dropout (counter of the run), `t`
+ * is AdamW's (from 1). -1 (permanent) when the loss or the gradient's norm is not finite: nothing
+ * was updated. */
+int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
+                  const struct adamw_config *a, const struct ewc_term *terms, int term_count,
+                  struct step_result *result, struct err *e);
+
+/* Forward only, dropout off: sum of losses and number of rows whose largest output is the target's.
+ */
+int stepper_evaluate(struct stepper *s, uint64_t rows, double *loss_sum, uint64_t *correct,
+                     struct err *e);
+
+/* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
+ * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to
+ * sums[count]. Not divided by the number of samples. Only on a stepper opened without optimizer,
+ * which keeps what this needs. FORMULAS "Exact per-sample Fisher" 1: for a linear layer (delta^2)^T
+ * (x^2), delta the gradient of one sample's own loss. Same slices, same order: independent of the
+ * number of threads. After -1 the sums are not usable. */
+int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t count, float *sums,
+                   struct err *e);
+
+/* CPU type for a checkpoint ("AuthenticAMD 26/2 avx512"): bits hold for one. */
+void engine_cpu_name(char *text, size_t bytes);
+
+#endif

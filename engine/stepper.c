@@ -1,0 +1,233 @@
+/* stepper.c - sizes first, then memory, then nothing more: layout, plan, open and close.
+ *
+ * layout_make decides every size from the model and the configuration; stepper_plan prints it and
+ * stepper_open maps it, one region a kind, so the plan cannot differ from what is allocated.
+ */
+#include "engine/stepper.h"
+
+#include <stdlib.h>
+
+#include "engine/ops.h"
+
+static const char *const kind_names[KIND_COUNT] = {
+    [KIND_PARAMETERS] = "parameters",
+    [KIND_GRADIENT] = "gradient",
+    [KIND_MOMENTS] = "moments of AdamW",
+    [KIND_SLICE_GRADIENTS] = "gradients of slices",
+    [KIND_ACTIVATIONS] = "activations and their gradients",
+    [KIND_BATCH] = "batch: inputs, targets, losses",
+    [KIND_SUMS] = "partial sums",
+    [KIND_SQUARES] = "squares of a tile and of the input",
+};
+
+static uint64_t padded(uint64_t count, uint64_t unit)
+{
+    uint64_t sum = size_plus(count, unit - 1);
+    return sum == UINT64_MAX ? sum : sum / unit * unit;
+}
+
+static uint64_t floats_padded(uint64_t floats)
+{
+    return padded(floats, MEMORY_ALIGNMENT_FLOATS);
+}
+
+static uint64_t bytes_padded(uint64_t bytes)
+{
+    return padded(bytes, MEMORY_ALIGNMENT);
+}
+
+static uint64_t floats_bytes(uint64_t floats)
+{
+    return size_times(floats, sizeof(float));
+}
+
+/* Which buffer each layer reads and writes, and the widths of the buffers. A layer works in place
+ * where it can, its input is a lane's buffer and the layer before does not need that for its
+ * backward. */
+static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
+{
+    y->first_trained = m->layer_count;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        const struct layer_instance *l = &m->layers[i];
+        int kept = i > 0 && m->layers[i - 1].type->needs_output;
+        y->route[i].in = i ? y->route[i - 1].out : 0;
+        if (!(l->type->in_place && y->route[i].in > 0 && !kept))
+            widths[++y->buffers] = l->outputs;
+        y->route[i].out = y->buffers;
+        if (l->count > 0 && y->first_trained == m->layer_count)
+            y->first_trained = i;
+    }
+}
+
+/* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
+ * layer before has its own: two places alternate. For the Fisher information all stay until the
+ * lanes are squared. */
+static void layout_lane(struct layout *y, const struct step_config *c, const uint64_t *widths)
+{
+    uint64_t at = 0, widest = 0;
+    for (uint32_t b = 1; b <= y->buffers; b++) {
+        uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
+        y->activation_at[b] = at;
+        at = size_plus(at, floats);
+        widest = floats > widest ? floats : widest;
+    }
+    for (uint32_t b = 1; b <= y->buffers; b++) {
+        if (c->with_optimizer) {
+            y->delta_at[b] = size_plus(at, b % 2 ? 0 : widest);
+        } else {
+            y->delta_at[b] = at;
+            at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[b])));
+        }
+    }
+    y->lane_activations = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
+}
+
+/* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
+enum batch_part { BATCH_INPUTS, BATCH_TARGETS, BATCH_LOSSES, BATCH_CORRECTS, BATCH_END };
+
+static void batch_places(const struct model *m, const struct step_config *c, uint64_t slices,
+                         uint64_t places[BATCH_END + 1])
+{
+    const uint64_t bytes[BATCH_END] = {
+        [BATCH_INPUTS] = floats_bytes(size_times(c->batch_rows_max, m->inputs)),
+        [BATCH_TARGETS] = size_times(c->batch_rows_max, sizeof(uint32_t)),
+        [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
+        [BATCH_CORRECTS] = size_times(slices, sizeof(uint64_t)),
+    };
+    places[0] = 0;
+    for (int i = 0; i < BATCH_END; i++)
+        places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
+}
+
+static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
+{
+    uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
+    uint64_t places[BATCH_END + 1];
+    batch_places(m, c, y->slices_max, places);
+    y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
+    y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
+    y->bytes[KIND_BATCH] = places[BATCH_END];
+    if (c->with_optimizer) {
+        y->bytes[KIND_GRADIENT] = floats_bytes(y->parameters);
+        y->bytes[KIND_MOMENTS] = floats_bytes(size_times(2, y->parameters));
+        y->bytes[KIND_SLICE_GRADIENTS] =
+            floats_bytes(size_times(y->slice_gradients, y->parameters));
+        y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
+    } else {
+        y->bytes[KIND_SQUARES] = floats_bytes(size_plus(size_times((uint64_t)c->threads, y->tile),
+                                                        size_times(y->lanes, lane_inputs)));
+    }
+    for (int k = 0; k < KIND_COUNT; k++)
+        y->bytes[k] = region_bytes(y->bytes[k]);
+}
+
+static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
+{
+    uint64_t widths[MODEL_LAYERS_MAX + 1] = {0};
+    *y = (struct layout){0};
+    ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
+    ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
+    y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
+    y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    y->parameters = floats_padded(m->parameter_count);
+    y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
+    /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
+    y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
+    layout_route(y, m, widths);
+    layout_lane(y, c, widths);
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        uint64_t tile = floats_padded(layer_tile_floats_max(&m->layers[i]));
+        y->tile = tile > y->tile ? tile : y->tile;
+    }
+    layout_bytes(y, m, c);
+}
+
+void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
+                  struct plan *p)
+{
+    struct layout y;
+    layout_make(&y, m, c);
+    for (int k = 0; k < KIND_COUNT; k++)
+        if (y.bytes[k] > 0)
+            plan_add(p, stage, kind_names[k], y.bytes[k]);
+}
+
+/* Pointers into the regions. */
+static void stepper_place(struct stepper *s)
+{
+    const struct layout *y = &s->layout;
+    char *batch = s->region[KIND_BATCH].at;
+    uint64_t places[BATCH_END + 1];
+    batch_places(s->model, &s->config, y->slices_max, places);
+    s->inputs = (float *)(batch + places[BATCH_INPUTS]);
+    s->targets = (uint32_t *)(batch + places[BATCH_TARGETS]);
+    s->losses = (double *)(batch + places[BATCH_LOSSES]);
+    s->corrects = (uint64_t *)(batch + places[BATCH_CORRECTS]);
+    s->parameters = s->region[KIND_PARAMETERS].at;
+    if (s->config.with_optimizer) {
+        s->gradient = s->region[KIND_GRADIENT].at;
+        s->moment_m = s->region[KIND_MOMENTS].at;
+        s->moment_v = s->moment_m + y->parameters;
+        s->block_norm2 = s->region[KIND_SUMS].at;
+        s->block_penalty = s->block_norm2 + y->blocks;
+    } else {
+        s->tiles = s->region[KIND_SQUARES].at;
+        s->input_squares = s->tiles + (uint64_t)s->config.threads * y->tile;
+    }
+}
+
+int stepper_open(struct stepper **s_p, const struct model *m, const struct step_config *c,
+                 struct err *e)
+{
+    struct stepper *s = *s_p = calloc(1, sizeof *s);
+    if (!s)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot allocate the stepper");
+    s->model = m;
+    s->backend = &backend_cpu;
+    s->loss = loss_type_named(m->loss);
+    s->config = *c;
+    ensure(s->loss);
+    layout_make(&s->layout, m, c);
+    for (int k = 0; k < KIND_COUNT; k++)
+        if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)
+            goto fail;
+    stepper_place(s);
+    if (pool_open(&s->pool, c->threads, e) < 0)
+        goto fail;
+    return 0;
+fail:
+    stepper_close(s_p);
+    return -1;
+}
+
+void stepper_close(struct stepper **s_p)
+{
+    struct stepper *s = *s_p;
+    if (!s)
+        return;
+    pool_close(&s->pool);
+    for (int k = 0; k < KIND_COUNT; k++)
+        region_close(&s->region[k]);
+    free(s);
+    *s_p = NULL;
+}
+
+float *stepper_parameters(struct stepper *s)
+{
+    return s->parameters;
+}
+
+float *stepper_moment_m(struct stepper *s)
+{
+    return s->moment_m;
+}
+
+float *stepper_moment_v(struct stepper *s)
+{
+    return s->moment_v;
+}
+
+float *stepper_gradient(struct stepper *s)
+{
+    return s->gradient;
+}

@@ -1,0 +1,111 @@
+/* stepper.h - inside of the stepper: its memory, and what its files share. step.h is the face for
+ * others.
+ *
+ *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
+ * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
+ *   fisher.c   per-sample squared gradients
+ *
+ * A lane is the memory of one slice in flight: activations, gradients at activations, and the
+ * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
+ * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter.
+ */
+#ifndef ENGINE_STEPPER_H
+#define ENGINE_STEPPER_H
+
+#include "engine/layer.h"
+#include "engine/memory.h"
+#include "engine/step.h"
+#include "engine/threads.h"
+
+/* Parameters of a block of the sweeps: sums are kept a block, so that their order is fixed. 16 KiB
+ * of float32: a block stays in the first-level cache from the sum of slices to the norm. */
+enum { SWEEP_BLOCK = 4096 };
+
+enum kind {
+    KIND_PARAMETERS,
+    KIND_GRADIENT,
+    KIND_MOMENTS,
+    KIND_SLICE_GRADIENTS,
+    KIND_ACTIVATIONS,
+    KIND_BATCH,
+    KIND_SUMS,
+    KIND_SQUARES,
+    KIND_COUNT
+};
+
+/* A layer's buffers: 0 is the batch's input, 1.. are the lane's. in == out: in place. */
+struct route {
+    uint32_t in, out;
+};
+
+/* All sizes, from the model and the configuration alone; counts of floats unless they say
+ * otherwise. */
+struct layout {
+    uint64_t bytes[KIND_COUNT];
+    uint64_t slices_max, lanes;
+    uint64_t parameters;       /* padded to whole cache lines */
+    uint64_t input_width;      /* values of one row of the batch's input */
+    uint64_t lane_activations; /* activations and gradients at them, one lane */
+    uint64_t tile;             /* largest tile of squares */
+    uint64_t blocks;           /* of the sweeps */
+    uint64_t slice_gradients;  /* buffers of `parameters` floats */
+    uint32_t buffers;          /* of a lane, numbered from 1 */
+    uint32_t first_trained;    /* first layer with parameters */
+    struct route route[MODEL_LAYERS_MAX];
+    uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
+    uint64_t delta_at[MODEL_LAYERS_MAX + 1];
+};
+
+struct stepper {
+    const struct model *model;
+    const struct backend *backend;
+    const struct loss_type *loss;
+    struct step_config config;
+    struct layout layout;
+    struct region region[KIND_COUNT];
+    struct pool *pool;
+
+    float *parameters, *gradient, *moment_m, *moment_v;
+    float *inputs;                       /* [batch_rows_max, inputs] */
+    uint32_t *targets;                   /* [batch_rows_max] */
+    double *losses;                      /* [batch_rows_max] */
+    uint64_t *corrects;                  /* [slices_max] */
+    double *block_norm2, *block_penalty; /* [blocks] */
+    float *tiles;                        /* [threads, tile] */
+    float *input_squares;                /* [lanes, slice_rows, inputs] */
+};
+
+/* What the slices of a batch go through. */
+enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER };
+
+struct batch_work {
+    struct stepper *s;
+    enum slice_work work;
+    uint64_t rows, step;
+    uint64_t wave_first; /* slice of the wave's lane 0 */
+};
+
+static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
+{
+    return (rows + s->config.slice_rows - 1) / s->config.slice_rows;
+}
+
+static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64_t slice)
+{
+    uint64_t left = rows - slice * s->config.slice_rows;
+    return left < s->config.slice_rows ? left : s->config.slice_rows;
+}
+
+/* Runs up to `lanes` slices from b->wave_first on; returns how many. */
+uint64_t wave_run(struct batch_work *b);
+
+/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
+float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
+float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
+/* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
+float *slice_gradient(const struct stepper *s, uint64_t slice);
+
+/* Sum of the losses of rows 0 .. rows - 1, in row order. */
+double losses_sum(const struct stepper *s, uint64_t rows);
+
+#endif
