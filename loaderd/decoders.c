@@ -1,0 +1,210 @@
+/* decoders.c - see decoders.h. One lock guards two lists (free jobs, jobs to do) and the sums; a
+ * thread holds it only to take or to give back. Nobody spins: the machine's cores belong to the
+ * trainer.
+ */
+#include "loaderd/decoders.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct decoders {
+    pthread_mutex_t lock;
+    pthread_cond_t work, done; /* a job to do or the end; a job came free */
+    struct decoders_job *jobs, *free_list, *todo, **todo_end;
+    unsigned job_count, busy; /* busy: submitted and not done */
+    int closing;
+    struct err failure;
+    double decode_s;
+    unsigned workers;
+    pthread_t thread[DECODERS_WORKERS_MAX];
+};
+
+double decoders_clock_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
+static int job_run(struct decoder *d, struct decoders_job *job, unsigned char **whole,
+                   uint64_t *capacity, struct err *e)
+{
+    void *out = job->out;
+    if (job->take_bytes != job->chunk_bytes) {
+        if (*capacity < job->chunk_bytes) {
+            free(*whole);
+            *whole = malloc(job->chunk_bytes);
+            *capacity = *whole ? job->chunk_bytes : 0;
+        }
+        if (!*whole)
+            return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
+                           (unsigned long long)job->chunk_bytes);
+        out = *whole;
+    }
+    if (decode_chunk(d, job->plan, job->mask, job->raw, job->raw_bytes, out, job->chunk_bytes, e) !=
+        0)
+        return err_prefix(e, "chunk %llu of %s cannot be decoded", (unsigned long long)job->chunk,
+                          job->name);
+    if (out != job->out)
+        memcpy(job->out, *whole + job->skip_bytes, job->take_bytes);
+    return 0;
+}
+
+static struct decoders_job *job_next(struct decoders *p)
+{
+    while (!p->todo && !p->closing)
+        pthread_cond_wait(&p->work, &p->lock);
+    struct decoders_job *job = p->todo;
+    if (job) {
+        p->todo = job->next;
+        if (!p->todo)
+            p->todo_end = &p->todo;
+    }
+    return job;
+}
+
+static void *worker_main(void *self)
+{
+    struct decoders *p = self;
+    struct decoder decoder;
+    struct err opened = {0};
+    unsigned char *whole = NULL;
+    uint64_t capacity = 0;
+    decoder_open(&decoder, &opened);
+
+    pthread_mutex_lock(&p->lock);
+    for (struct decoders_job *job; (job = job_next(p));) {
+        pthread_mutex_unlock(&p->lock);
+        struct err e = opened;
+        double begin = decoders_clock_s();
+        if (!e.code)
+            job_run(&decoder, job, &whole, &capacity, &e);
+        double took = decoders_clock_s() - begin;
+        pthread_mutex_lock(&p->lock);
+        p->decode_s += took;
+        if (e.code && !p->failure.code)
+            p->failure = e;
+        job->next = p->free_list;
+        p->free_list = job;
+        p->busy--;
+        pthread_cond_signal(&p->done);
+    }
+    pthread_mutex_unlock(&p->lock);
+    decoder_close(&decoder);
+    free(whole);
+    return NULL;
+}
+
+int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
+{
+    ensure(workers >= 1 && workers <= DECODERS_WORKERS_MAX);
+    struct decoders *p = calloc(1, sizeof *p);
+    *p_p = p;
+    unsigned job_count =
+        2 * workers + 2; /* each thread one in work and one waiting, two being read */
+    if (p)
+        p->jobs = calloc(job_count, sizeof *p->jobs);
+    if (!p || !p->jobs) {
+        free(p);
+        *p_p = NULL;
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot make the decoding threads: out of memory");
+    }
+    p->job_count = job_count;
+    p->todo_end = &p->todo;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->done, NULL);
+    for (unsigned i = 0; i < job_count; i++) {
+        p->jobs[i].next = p->free_list;
+        p->free_list = &p->jobs[i];
+    }
+    for (; p->workers < workers; p->workers++) {
+        if (pthread_create(&p->thread[p->workers], NULL, worker_main, p) != 0) {
+            decoders_close(p_p);
+            return err_set(e, EXIT_CODE_TEMPORARY, "cannot start %u decoding threads", workers);
+        }
+    }
+    return 0;
+}
+
+void decoders_close(struct decoders **p_p)
+{
+    struct decoders *p = *p_p;
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->closing = 1;
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < p->workers; i++)
+        pthread_join(p->thread[i], NULL);
+    for (unsigned i = 0; i < p->job_count; i++)
+        free(p->jobs[i].raw);
+    pthread_cond_destroy(&p->work);
+    pthread_cond_destroy(&p->done);
+    pthread_mutex_destroy(&p->lock);
+    free(p->jobs);
+    free(p);
+    *p_p = NULL;
+}
+
+struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struct err *e)
+{
+    pthread_mutex_lock(&p->lock);
+    while (!p->free_list)
+        pthread_cond_wait(&p->done, &p->lock);
+    struct decoders_job *job = p->free_list;
+    p->free_list = job->next;
+    pthread_mutex_unlock(&p->lock);
+
+    if (job->raw_capacity < raw_bytes) {
+        free(job->raw);
+        job->raw = malloc(raw_bytes);
+        job->raw_capacity = job->raw ? raw_bytes : 0;
+    }
+    if (job->raw || raw_bytes == 0)
+        return job;
+    err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes for a stored chunk",
+            (unsigned long long)raw_bytes);
+    decoders_return(p, job);
+    return NULL;
+}
+
+void decoders_submit(struct decoders *p, struct decoders_job *job)
+{
+    job->next = NULL;
+    pthread_mutex_lock(&p->lock);
+    *p->todo_end = job;
+    p->todo_end = &job->next;
+    p->busy++;
+    pthread_cond_signal(&p->work);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void decoders_return(struct decoders *p, struct decoders_job *job)
+{
+    pthread_mutex_lock(&p->lock);
+    job->next = p->free_list;
+    p->free_list = job;
+    pthread_mutex_unlock(&p->lock);
+}
+
+int decoders_wait(struct decoders *p, double *decode_s, struct err *e)
+{
+    pthread_mutex_lock(&p->lock);
+    while (p->busy)
+        pthread_cond_wait(&p->done, &p->lock);
+    struct err failure = p->failure;
+    *decode_s += p->decode_s;
+    p->decode_s = 0;
+    p->failure.code = 0;
+    pthread_mutex_unlock(&p->lock);
+    if (!failure.code)
+        return 0;
+    if (e)
+        *e = failure;
+    return -1;
+}

@@ -1,0 +1,49 @@
+/* decoders.h - the reader's decoding threads: the main thread reads raw chunks, they decode.
+ *
+ * A fixed number of jobs, each with a buffer for a raw chunk, goes round: decoders_take (waits for
+ * a free one), the main thread fills it, decoders_submit, a thread decodes it to its place, it is
+ * free again. So reading runs at most that many chunks ahead, and memory is bounded by chunks, not
+ * by spans.
+ */
+#ifndef LOADERD_DECODERS_H
+#define LOADERD_DECODERS_H
+
+#include <stdint.h>
+
+#include "loaderd/decode.h"
+
+enum { DECODERS_WORKERS_MAX = 64 };
+
+struct decoders_job {
+    /* Filled by the main thread: the stored bytes ... */
+    unsigned char *raw;
+    uint64_t raw_capacity, raw_bytes;
+    uint32_t mask;
+    const struct decode_plan *plan;
+    /* ... what they decode to, and which part of that goes where. */
+    uint64_t chunk_bytes, skip_bytes, take_bytes;
+    void *out;
+    const char *name; /* of the data set and chunk, for error messages */
+    uint64_t chunk;
+    struct decoders_job *next;
+};
+
+struct decoders;
+
+/* Start `workers` threads. 0, or -1 and *e (temporary). */
+int decoders_open(struct decoders **p_p, unsigned workers, struct err *e);
+void decoders_close(struct decoders **p_p); /* waits for the threads; harmless on NULL */
+
+/* A free job with room for raw_bytes stored bytes; waits for one. NULL and *e when memory is short.
+ */
+struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struct err *e);
+void decoders_submit(struct decoders *p, struct decoders_job *job);
+void decoders_return(struct decoders *p, struct decoders_job *job); /* unused after all */
+
+/* Wait until all submitted jobs are done. 0, or -1 and the first failure; adds the threads'
+ * decoding time since the last call to *decode_s. */
+int decoders_wait(struct decoders *p, double *decode_s, struct err *e);
+
+double decoders_clock_s(void); /* monotonic */
+
+#endif

@@ -1,0 +1,112 @@
+/* describe.c - see describe.h. The file is parsed by a reader process as always; this one only
+ * prints.
+ */
+#include "loaderd/describe.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "loaderd/child.h"
+#include "proto/options.h"
+
+enum { SETS_MAX = 256, ANSWER_MS = 60000 };
+
+/* Largest span that a consumer of this split could take: its arena holds a window and one slot
+ * more, each a whole number of pages (proto/feed.h). */
+static uint64_t span_limit(const struct options *o, int shuffled)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t slots = (shuffled ? o->order_window_spans : 1) + 1;
+    return (o->arena_limit_mb << 20) / slots / page * page;
+}
+
+static int split_ask(const struct options *o, const char *split, int shuffled, int file,
+                     struct reader_described *d, struct err *e)
+{
+    struct child child = CHILD_NONE;
+    struct reader_packet packet = {.kind = READER_OPEN};
+    snprintf(packet.open.split, sizeof packet.open.split, "%s", split);
+    packet.open.seed = o->seed;
+    packet.open.span_rows = o->order_span_rows;
+    packet.open.span_bytes_limit = span_limit(o, shuffled);
+    packet.open.workers = 1;
+    packet.open.shuffle = shuffled;
+    int failed = child_start(&child, ".", file, e) != 0 ||
+                 child_send(&child, &packet, NULL, 0, e) != 0 ||
+                 child_wait(&child, &packet, ANSWER_MS, e) != 1;
+    if (!failed && packet.kind == READER_REJECTED)
+        failed = err_set(e, EXIT_CODE_PERMANENT, "%s: %.600s", o->data_file, packet.text);
+    else if (!failed && packet.kind != READER_DESCRIBED)
+        failed =
+            err_set(e, EXIT_CODE_TEMPORARY, "%s: its reader answered something else", o->data_file);
+    child_kill(&child);
+    *d = packet.described;
+    return failed ? -1 : 0;
+}
+
+static void split_print(const char *prefix, const struct reader_described *d)
+{
+    const struct msg_field_info *targets = d->field_count > 1 ? &d->fields[1] : NULL;
+    printf("%s.rows=%llu\n", prefix, (unsigned long long)d->rows);
+    printf("%s.spans=%llu\n", prefix, (unsigned long long)d->spans);
+    printf("%s.chunk_rows=%llu\n", prefix, (unsigned long long)d->chunk_rows);
+    printf("%s.span_rows=%llu\n", prefix, (unsigned long long)d->span_rows);
+    printf("%s.span_bytes_max=%llu\n", prefix, (unsigned long long)d->span_bytes_max);
+    printf("%s.values=%llu\n", prefix, (unsigned long long)d->fields[0].values);
+    printf("%s.feature_type=%s\n", prefix, d->fields[0].type);
+    printf("%s.target_values=%llu\n", prefix, targets ? (unsigned long long)targets->values : 0ull);
+    printf("%s.target_type=%s\n", prefix, targets ? targets->type : "none");
+    printf("%s.fingerprint=%s\n", prefix, d->fingerprint);
+}
+
+static int describe(const char *config, const char *const *set, int set_count, struct err *e)
+{
+    static struct options o; /* large */
+    struct reader_described train, validation;
+    int result = -1, file = -1;
+    if (options_read(&o, config, set, set_count, e) != 0)
+        goto out;
+    file = child_file_open(o.data_file, e);
+    if (file < 0 || split_ask(&o, o.data_train, o.data_shuffle, file, &train, e) != 0 ||
+        split_ask(&o, o.data_validation, 0, file, &validation, e) != 0)
+        goto out;
+    split_print("train", &train);
+    split_print("validation", &validation);
+    result = 0;
+    if (fflush(stdout) != 0)
+        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the description");
+out:
+    if (file >= 0)
+        close(file);
+    options_free(&o);
+    return result;
+}
+
+int describe_main(int argc, char **argv)
+{
+    const char *config = NULL, *set[SETS_MAX];
+    int set_count = 0;
+    struct err e = {0};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--config") == 0 && value && !config) {
+            config = value;
+        } else if (strcmp(argv[i], "--set") == 0 && value && set_count < SETS_MAX) {
+            set[set_count++] = value;
+        } else {
+            fprintf(stderr,
+                    "loaderd --describe: cannot use %s; expected --config FILE [--set "
+                    "section.key=value]...\n",
+                    argv[i]);
+            return EXIT_CODE_PERMANENT;
+        }
+        i++;
+    }
+    if (!config)
+        err_set(&e, EXIT_CODE_PERMANENT, "--config FILE is missing");
+    else if (describe(config, set, set_count, &e) == 0)
+        return EXIT_CODE_DONE;
+    fprintf(stderr, "loaderd --describe: %s\n", e.text);
+    return e.code;
+}

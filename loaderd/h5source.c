@@ -1,0 +1,330 @@
+/* h5source.c - see h5source.h: opening the file and its group, the fingerprint, reading. What a
+ * data set must be is in h5source_open.c, the way to the bytes in h5source_driver.c.
+ */
+#include "loaderd/h5source_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static herr_t reason_take(unsigned n, const H5E_error2_t *error, void *self)
+{
+    char *text = self;
+    if (n == 0 && error->desc)
+        snprintf(text, 200, "%s", error->desc);
+    return 0;
+}
+
+const char *source_reason(void)
+{
+    static char text[200];
+    snprintf(text, sizeof text, "no reason given");
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, reason_take, text);
+    return text;
+}
+
+/* HDF5's signature stands at 0, 512, 1024, 2048 ... (after a user block). */
+static int signature_check(int fd, uint64_t bytes, struct err *e)
+{
+    static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+    unsigned char found[8];
+    for (uint64_t at = 0; at + sizeof found <= bytes; at = at ? 2 * at : 512)
+        if (pread(fd, found, sizeof found, (off_t)at) == (ssize_t)sizeof found &&
+            memcmp(found, signature, sizeof found) == 0)
+            return 0;
+    if (bytes == 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "the file is empty; expected an HDF5 file");
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "this is not an HDF5 file (%llu bytes, no HDF5 signature in it)",
+                   (unsigned long long)bytes);
+}
+
+static int file_open(struct source *s, struct err *e)
+{
+    struct stat st;
+    if (fstat(s->fd, &st) != 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at the file");
+    s->file_bytes = (uint64_t)st.st_size;
+    if (signature_check(s->fd, s->file_bytes, e) != 0)
+        return -1;
+    hid_t fapl = source_driver_open(s->fd, s->file_bytes);
+    if (fapl < 0)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot set up libhdf5: %s", source_reason());
+    s->file = H5Fopen("data", H5F_ACC_RDONLY, fapl);
+    char reason[200];
+    snprintf(reason, sizeof reason, "%s", source_reason());
+    H5Pclose(fapl);
+    if (s->file >= 0)
+        return 0;
+    if (strstr(reason, "truncated"))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "the file is truncated: %llu bytes are there and it was written with more (%s)",
+            (unsigned long long)s->file_bytes, reason);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "the file cannot be opened as HDF5, it is damaged or cut: %s", reason);
+}
+
+struct names {
+    char text[200];
+    size_t used;
+    int count;
+};
+
+static herr_t name_add(hid_t group, const char *name, const H5L_info_t *info, void *self)
+{
+    struct names *n = self;
+    (void)group, (void)info;
+    int room = (int)(sizeof n->text - n->used);
+    if (n->count++ == 8 || room < 80) {
+        snprintf(n->text + n->used, (size_t)room, ", ...");
+        return 1;
+    }
+    n->used +=
+        (size_t)snprintf(n->text + n->used, (size_t)room, "%s%.60s", n->used ? ", " : "", name);
+    return 0;
+}
+
+/* "images, labels": what stands in a group, for sentences. */
+static const char *names_in(hid_t group, struct names *n)
+{
+    *n = (struct names){0};
+    H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, name_add, n);
+    return n->count ? n->text : "nothing";
+}
+
+/* One step down the path of groups, by a hard link. */
+static int group_enter(struct source *s, const char *name, struct err *e)
+{
+    struct names names;
+    H5L_info_t link;
+    if (H5Lexists(s->group, name, H5P_DEFAULT) <= 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "there is no group %s (looked for %s; there is: %s)",
+                       name, s->split, names_in(s->group, &names));
+    if (H5Lget_info(s->group, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is a link to elsewhere; only groups of the file itself are read", name);
+    hid_t next = H5Oopen(s->group, name, H5P_DEFAULT);
+    if (next < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "group %s cannot be opened: %s", name,
+                       source_reason());
+    H5Oclose(s->group);
+    s->group = next;
+    if (H5Iget_type(next) != H5I_GROUP)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is not a group; expected one with the data set features", name);
+    return 0;
+}
+
+static int group_open(struct source *s, struct err *e)
+{
+    char path[sizeof s->split], *rest = path;
+    snprintf(path, sizeof path, "%s", s->split);
+    s->group = H5Oopen(s->file, "/", H5P_DEFAULT);
+    if (s->group < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "the root group cannot be opened: %s",
+                       source_reason());
+    for (char *name; (name = strsep(&rest, "/"));)
+        if (name[0] && group_enter(s, name, e) != 0)
+            return -1;
+    return 0;
+}
+
+static int sets_open(struct source *s, struct err *e)
+{
+    struct names names;
+    int found = 0;
+    if (source_set_open(s, "features", &found, e) != 0)
+        return -1;
+    if (!found)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has no data set features (there is: %s)",
+                       s->split[0] ? s->split : "the root group", names_in(s->group, &names));
+    s->rows = s->set[0].dims[0];
+    if (source_set_open(s, "targets", &found, e) != 0)
+        return -1;
+    if (found && s->set[1].dims[0] != s->rows)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %llu rows and %s has %llu; each row of features needs its targets",
+                       s->set[0].field.path, (unsigned long long)s->rows, s->set[1].field.path,
+                       (unsigned long long)s->set[1].dims[0]);
+    return 0;
+}
+
+int source_open(struct source **s_p, int fd, const char *split, struct err *e)
+{
+    struct source *s = calloc(1, sizeof *s);
+    *s_p = NULL;
+    if (!s)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot open the file: out of memory");
+    H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5PLset_loading_state(0);
+    s->fd = fd;
+    s->file = s->group = -1;
+    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
+        s->set[i].dataset = -1;
+    snprintf(s->split, sizeof s->split, "%s", split);
+    if (file_open(s, e) != 0 || group_open(s, e) != 0 || sets_open(s, e) != 0) {
+        source_close(&s);
+        return -1;
+    }
+    *s_p = s;
+    return 0;
+}
+
+void source_close(struct source **s_p)
+{
+    struct source *s = *s_p;
+    if (!s)
+        return;
+    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
+        if (s->set[i].dataset >= 0)
+            H5Dclose(s->set[i].dataset);
+    if (s->group >= 0)
+        H5Oclose(s->group);
+    if (s->file >= 0)
+        H5Fclose(s->file);
+    free(s);
+    *s_p = NULL;
+}
+
+uint64_t source_rows(const struct source *s)
+{
+    return s->rows;
+}
+
+uint64_t source_chunk_rows(const struct source *s)
+{
+    return s->chunk_rows;
+}
+
+uint32_t source_field_count(const struct source *s)
+{
+    return s->field_count;
+}
+
+const struct source_field *source_field(const struct source *s, uint32_t field)
+{
+    ensure(field < s->field_count);
+    return &s->set[field].field;
+}
+
+int source_chunk_stored(struct source *s, uint32_t field, uint64_t chunk, uint64_t *bytes,
+                        struct err *e)
+{
+    const struct source_set *t = &s->set[field];
+    hsize_t at[H5FILE_RANK_MAX] = {chunk * t->chunk[0]}, stored = 0;
+    if (H5Dget_chunk_storage_size(t->dataset, at, &stored) < 0)
+        stored = 0; /* "not allocated", or damaged: then reading its rows says so */
+    if (stored > s->file_bytes || stored > 2 * t->field.chunk_bytes + 4096)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
+            "the file is damaged",
+            (unsigned long long)chunk, t->field.path, (unsigned long long)stored,
+            (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
+    *bytes = stored;
+    return 0;
+}
+
+int source_chunk_read(struct source *s, uint32_t field, uint64_t chunk, uint64_t bytes, void *raw,
+                      uint32_t *mask, struct err *e)
+{
+    const struct source_set *t = &s->set[field];
+    hsize_t at[H5FILE_RANK_MAX] = {chunk * t->chunk[0]};
+    if (H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, raw) < 0)
+        return err_set(
+            e, EXIT_CODE_PERMANENT, "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
+            (unsigned long long)chunk, t->field.path, (unsigned long long)bytes, source_reason());
+    return 0;
+}
+
+int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
+                     struct err *e)
+{
+    const struct source_set *t = &s->set[field];
+    hsize_t start[H5FILE_RANK_MAX] = {row}, count[H5FILE_RANK_MAX];
+    ensure(rows > 0 && row + rows <= s->rows);
+    memcpy(count, t->dims, sizeof count);
+    count[0] = rows;
+    if (t->field.chunk_rows) /* a chunk never written, of a set without fill values, leaves `out`
+                                alone */
+        memset(out, 0, rows * t->field.row_bytes);
+    hid_t memory = H5Screate_simple(t->rank, count, NULL), space = H5Dget_space(t->dataset);
+    int failed = memory < 0 || space < 0 ||
+                 H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
+                 H5Dread(t->dataset, t->memory_type, memory, space, H5P_DEFAULT, out) < 0;
+    if (failed)
+        err_set(e, EXIT_CODE_PERMANENT, "rows %llu to %llu of %s cannot be read: %s",
+                (unsigned long long)row, (unsigned long long)(row + rows - 1), t->field.path,
+                source_reason());
+    if (memory >= 0)
+        H5Sclose(memory);
+    if (space >= 0)
+        H5Sclose(space);
+    return failed ? -1 : 0;
+}
+
+uint64_t source_bytes_read(const struct source *s)
+{
+    (void)s;
+    return source_driver_bytes();
+}
+
+/* The root's attribute `fingerprint`, if it is a text of 1 to 64 hexadecimal digits. */
+static int fingerprint_stored(struct source *s, char hex[65])
+{
+    char text[257] = "", *vlen = NULL;
+    if (H5Aexists(s->file, "fingerprint") <= 0)
+        return 0;
+    hid_t attribute = H5Aopen(s->file, "fingerprint", H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1) {
+        if (H5Tis_variable_str(type) > 0) {
+            if (H5Aread(attribute, type, &vlen) >= 0 && vlen)
+                snprintf(text, sizeof text, "%s", vlen);
+            H5free_memory(vlen);
+        } else if (H5Tget_size(type) < sizeof text) {
+            H5Aread(attribute, type, text);
+        }
+    }
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    size_t length = strnlen(text, sizeof text - 1);
+    while (length && text[length - 1] == ' ') /* space-padded */
+        length--;
+    text[length] = 0;
+    if (length < 1 || length > 64 || strspn(text, "0123456789abcdefABCDEF") != length)
+        return 0;
+    memcpy(hex, text, length + 1);
+    return 1;
+}
+
+int source_fingerprint(struct source *s, char hex[65], struct err *e)
+{
+    struct stat st;
+    struct digest *d = NULL;
+    char text[512];
+    if (fingerprint_stored(s, hex))
+        return 0;
+    if (fstat(s->fd, &st) != 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at the file");
+    if (digest_open(&d, e) != 0)
+        return -1;
+    int used = snprintf(text, sizeof text, "%llu %lld.%09ld\n", (unsigned long long)st.st_size,
+                        (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    digest_bytes(d, text, (uint64_t)used);
+    for (uint32_t i = 0; i < s->field_count; i++) {
+        const struct source_field *f = &s->set[i].field;
+        used = snprintf(text, sizeof text, "%s %s rows=%llu values=%llu chunk=%llu\n", f->path,
+                        h5type_name(f->type), (unsigned long long)s->rows,
+                        (unsigned long long)f->values, (unsigned long long)f->chunk_rows);
+        digest_bytes(d, text, (uint64_t)used);
+    }
+    digest_close(&d, hex);
+    return 0;
+}

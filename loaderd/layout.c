@@ -1,0 +1,104 @@
+/* layout.c - see layout.h. */
+#include "loaderd/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { FIELD_ALIGNMENT = 64, SPAN_BYTES_AUTO = 1 << 20 };
+
+/* Places the fields of a span of `rows` rows; returns its bytes, UINT64_MAX when they cannot be
+ * counted. */
+static uint64_t fields_place(struct reader_described *d, uint64_t rows)
+{
+    uint64_t at = 0, bytes;
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        d->fields[i].offset = at;
+        if (__builtin_mul_overflow(rows, d->fields[i].row_bytes, &bytes) ||
+            __builtin_add_overflow(at, bytes, &at) || at > UINT64_MAX - FIELD_ALIGNMENT)
+            return UINT64_MAX;
+        at = (at + FIELD_ALIGNMENT - 1) / FIELD_ALIGNMENT * FIELD_ALIGNMENT;
+    }
+    return at;
+}
+
+/* Rows of a span as resident: no more than there are. */
+static uint64_t rows_held(const struct reader_described *d, uint64_t span_rows)
+{
+    return span_rows < d->rows ? span_rows : d->rows;
+}
+
+static int limit_exceeded(const char *what, uint64_t rows, uint64_t bytes, uint64_t limit,
+                          const char *advice, struct err *e)
+{
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s of %llu rows is %.2f MiB; arena.limit_mb allows %.2f MiB a span (%s)", what,
+                   (unsigned long long)rows, (double)bytes / 1048576, (double)limit / 1048576,
+                   advice);
+}
+
+static int chunks_fit(const struct reader_open *open, const struct source *source,
+                      struct reader_described *d, struct err *e)
+{
+    static const char advice[] =
+        "raise arena.limit_mb or store smaller chunks, e.g. by h5repack -l CHUNK=";
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct source_field *f = source_field(source, i);
+        if (f->chunk_bytes > open->span_bytes_limit)
+            return limit_exceeded("a chunk", f->chunk_rows, f->chunk_bytes, open->span_bytes_limit,
+                                  advice, e) ||
+                   err_prefix(e, "%s", f->path);
+    }
+    uint64_t rows = rows_held(d, d->chunk_rows), bytes = fields_place(d, rows);
+    if (bytes > open->span_bytes_limit)
+        return limit_exceeded("a chunk", rows, bytes, open->span_bytes_limit, advice, e);
+    return 0;
+}
+
+/* The whole number of chunks that comes nearest to SPAN_BYTES_AUTO and within the limit. */
+static uint64_t span_rows_auto(struct reader_described *d, uint64_t limit)
+{
+    uint64_t row_bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++)
+        row_bytes += d->fields[i].row_bytes;
+    uint64_t chunk_bytes = d->chunk_rows * row_bytes;
+    uint64_t chunks = (SPAN_BYTES_AUTO + chunk_bytes / 2) / chunk_bytes;
+    uint64_t chunks_max = (d->rows + d->chunk_rows - 1) / d->chunk_rows;
+    if (chunks > chunks_max)
+        chunks = chunks_max;
+    while (chunks > 1 && fields_place(d, rows_held(d, chunks * d->chunk_rows)) > limit)
+        chunks--;
+    return (chunks ? chunks : 1) * d->chunk_rows;
+}
+
+/* As asked, rounded up to whole chunks, and no longer than one span for everything. */
+static uint64_t span_rows_asked(const struct reader_described *d, uint64_t asked)
+{
+    uint64_t rows = rows_held(d, asked);
+    return (rows + d->chunk_rows - 1) / d->chunk_rows * d->chunk_rows;
+}
+
+int layout_make(const struct reader_open *open, const struct source *source,
+                struct reader_described *d, struct err *e)
+{
+    d->rows = source_rows(source);
+    d->chunk_rows = source_chunk_rows(source);
+    d->field_count = source_field_count(source);
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct source_field *f = source_field(source, i);
+        struct msg_field_info *info = &d->fields[i];
+        snprintf(info->name, sizeof info->name, "%s", f->name);
+        snprintf(info->type, sizeof info->type, "%s", h5type_name(f->type));
+        info->values = f->values;
+        info->row_bytes = f->row_bytes;
+    }
+    if (chunks_fit(open, source, d, e) != 0)
+        return -1;
+    d->span_rows = open->span_rows ? span_rows_asked(d, open->span_rows)
+                                   : span_rows_auto(d, open->span_bytes_limit);
+    d->spans = (d->rows + d->span_rows - 1) / d->span_rows;
+    d->span_bytes_max = fields_place(d, rows_held(d, d->span_rows));
+    if (d->span_bytes_max > open->span_bytes_limit)
+        return limit_exceeded("a span", d->span_rows, d->span_bytes_max, open->span_bytes_limit,
+                              "raise arena.limit_mb or lower order.span_rows", e);
+    return 0;
+}

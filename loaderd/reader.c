@@ -1,0 +1,265 @@
+/* reader.c - see reader.h: the process that touches the file.
+ *
+ *   OPEN -> describe the split -> DESCRIBED      ARENA -> map it -> ARMED
+ *   READ -> every chunk of the span read here and decoded in the decoders' threads -> DONE
+ *
+ * One request at a time, in the order they came. What the file or a request makes impossible is
+ * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
+ * sees it die.
+ */
+#include "loaderd/reader.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "loaderd/h5source.h"
+#include "loaderd/layout.h"
+#include "loaderd/decoders.h"
+#include "proto/arena.h"
+#include "proto/door.h"
+#include "proto/log.h"
+#include "proto/order.h"
+
+/* A file that keeps libhdf5 busy for longer than this for one request ends the reader (SIGALRM). */
+enum { REQUEST_LIMIT_S = 120 };
+
+struct reader {
+    struct source *source;
+    struct decoders *decoders;
+    struct reader_open open;
+    struct reader_described described;
+    struct order order;
+    struct arena arena;
+    int door; /* held, never used: its hang-up means that we are gone too */
+};
+
+static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
+{
+    if (r->source)
+        return err_set(e, EXIT_CODE_PERMANENT, "the reader serves one split and was asked twice");
+    r->open = *open;
+    unsigned workers = open->workers < 1                      ? 1
+                       : open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX
+                                                              : (unsigned)open->workers;
+    if (source_open(&r->source, READER_FILE_FD, open->split, e) != 0 ||
+        layout_make(open, r->source, &r->described, e) != 0 ||
+        source_fingerprint(r->source, r->described.fingerprint, e) != 0)
+        return -1;
+    r->order = (struct order){
+        .seed = open->seed,
+        .shuffle = open->shuffle,
+        .rows = r->described.rows,
+        .chunk_rows = r->described.chunk_rows,
+        .span_rows = r->described.span_rows,
+        .window_spans = 1, /* rows inside a window are the consumer's business */
+    };
+    return decoders_open(&r->decoders, workers, e);
+}
+
+static int reader_arm(struct reader *r, const struct reader_arena *arena, const int *fds,
+                      int fd_count, struct err *e)
+{
+    if (fd_count != 2 || r->arena.fd >= 0 || !r->source)
+        return err_set(e, EXIT_CODE_PERMANENT, "the reader was handed %d descriptors out of turn",
+                       fd_count);
+    if (arena->slot_bytes < r->described.span_bytes_max)
+        return err_set(
+            e, EXIT_CODE_PERMANENT, "the arena's slots have %llu bytes; a span needs %llu",
+            (unsigned long long)arena->slot_bytes, (unsigned long long)r->described.span_bytes_max);
+    return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
+}
+
+/* Part of one stored chunk of `f`: read here, decoded by a thread. */
+static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
+                       struct err *e)
+{
+    const struct source_field *f = source_field(r->source, field);
+    uint64_t chunk = row / f->chunk_rows, first = chunk * f->chunk_rows, stored = 0;
+    int partial = first + f->chunk_rows > r->described.rows;
+    if (!(partial && f->edge_unfiltered) &&
+        source_chunk_stored(r->source, field, chunk, &stored, e) != 0)
+        return -1;
+    if (stored == 0)
+        return source_rows_read(r->source, field, row, rows, out, e);
+    struct decoders_job *job = decoders_take(r->decoders, stored, e);
+    if (!job)
+        return -1;
+    job->raw_bytes = stored;
+    job->plan = &f->plan;
+    job->chunk_bytes = f->chunk_bytes;
+    job->skip_bytes = (row - first) * f->row_bytes;
+    job->take_bytes = rows * f->row_bytes;
+    job->out = out;
+    job->name = f->path;
+    job->chunk = chunk;
+    if (source_chunk_read(r->source, field, chunk, stored, job->raw, &job->mask, e) != 0) {
+        decoders_return(r->decoders, job);
+        return -1;
+    }
+    decoders_submit(r->decoders, job);
+    return 0;
+}
+
+/* Rows [row, row + rows) of a field, out of as many of its chunks as hold them. */
+static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, char *out,
+                      struct err *e)
+{
+    const struct source_field *f = source_field(r->source, field);
+    if (!f->direct)
+        return source_rows_read(r->source, field, row, rows, out, e);
+    while (rows) {
+        uint64_t left = f->chunk_rows - row % f->chunk_rows, take = left < rows ? left : rows;
+        if (chunk_fetch(r, field, row, take, out, e) != 0)
+            return -1;
+        row += take;
+        rows -= take;
+        out += take * f->row_bytes;
+    }
+    return 0;
+}
+
+/* All chunks of the span, in the epoch's order, each field to its place in the slot. */
+static int chunks_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
+                        struct err *e)
+{
+    const struct reader_described *d = &r->described;
+    uint64_t place = read->span * (d->span_rows / d->chunk_rows);
+    for (uint64_t done = 0; done < rows; place++) {
+        uint64_t first = order_chunk_at(&r->order, read->epoch, place) * d->chunk_rows;
+        uint64_t take = d->rows - first < d->chunk_rows ? d->rows - first : d->chunk_rows;
+        ensure(take <= rows - done);
+        for (uint32_t i = 0; i < d->field_count; i++)
+            if (rows_fetch(r, i, first, take,
+                           slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
+                return -1;
+        done += take;
+    }
+    return 0;
+}
+
+static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char *slot)
+{
+    uint32_t crc = 0;
+    for (uint32_t i = 0; i < r->described.field_count; i++)
+        crc = decode_crc32(crc, slot + r->described.fields[i].offset,
+                           rows * r->described.fields[i].row_bytes);
+    return crc;
+}
+
+static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
+                     struct err *e)
+{
+    if (r->arena.fd < 0 || read->span >= r->described.spans || read->slot >= r->arena.slots)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "span %llu into slot %llu was asked and is not there",
+                       (unsigned long long)read->span, (unsigned long long)read->slot);
+    char *slot = arena_slot(&r->arena, read->slot);
+    uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
+    double begin = decoders_clock_s();
+    *done = (struct reader_done){.epoch = read->epoch,
+                                 .span = read->span,
+                                 .slot = read->slot,
+                                 .generation = read->generation,
+                                 .rows = rows};
+    int result = chunks_fetch(r, read, rows, slot, e);
+    done->read_s = decoders_clock_s() - begin;
+    if (decoders_wait(r->decoders, &done->decode_s, result == 0 ? e : NULL) != 0 || result != 0)
+        return -1;
+    done->bytes_read = source_bytes_read(r->source) - before;
+    for (uint32_t i = 0; i < r->described.field_count; i++)
+        done->bytes_decoded += rows * r->described.fields[i].row_bytes;
+    if (r->open.verify)
+        done->checksum = span_checksum(r, rows, slot);
+    return 0;
+}
+
+/* Handle one packet and fill `answer`. 0, or -1 and *e. */
+static int packet_handle(struct reader *r, const struct reader_packet *packet, const int *fds,
+                         int fd_count, struct reader_packet *answer, struct err *e)
+{
+    switch (packet->kind) {
+    case READER_OPEN:
+        answer->kind = READER_DESCRIBED;
+        if (reader_open_split(r, &packet->open, e) != 0)
+            return -1;
+        answer->described = r->described;
+        return 0;
+    case READER_ARENA:
+        answer->kind = READER_ARMED;
+        if (reader_arm(r, &packet->arena, fds, fd_count, e) != 0)
+            return -1;
+        r->door = fds[1];
+        return 0;
+    case READER_READ:
+        answer->kind = READER_DONE;
+        return span_read(r, &packet->read, &answer->done, e);
+    default:
+        return err_set(e, EXIT_CODE_PERMANENT, "the reader was sent a packet of kind %d",
+                       (int)packet->kind);
+    }
+}
+
+/* Wait for one packet and answer it. 1: go on; 0: the parent is gone; -1 and *e: we must end. */
+static int packet_serve(struct reader *r, struct err *e)
+{
+    struct reader_packet packet = {0}, answer = {0};
+    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
+    int fds[DOOR_FDS_MAX], fd_count = 0;
+    if (poll(&wait, 1, -1) < 0)
+        return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    e->code = 0;
+    ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
+    if (got <= 0)
+        return got == 0 ? 0 : e->code ? -1 : 1;
+    alarm(REQUEST_LIMIT_S);
+    int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
+    alarm(0);
+    if (failed) {
+        if (e->code != EXIT_CODE_PERMANENT)
+            return -1;
+        memset(&answer, 0, sizeof answer);
+        answer.kind = READER_REJECTED;
+        snprintf(answer.text, sizeof answer.text, "%s", e->text);
+    }
+    return door_send(READER_PAIR_FD, &answer, sizeof answer, NULL, 0, e) == 0 ? 1 : -1;
+}
+
+/* Die with the parent, even if it died before we could ask for that. */
+static int parent_bind(void)
+{
+    struct ucred peer;
+    socklen_t bytes = sizeof peer;
+    return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
+           getsockopt(READER_PAIR_FD, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 &&
+           peer.pid == getppid();
+}
+
+int reader_main(void)
+{
+    struct reader r = {.arena = ARENA_CLOSED, .door = -1};
+    struct err e = {0};
+    if (!parent_bind()) {
+        fprintf(stderr,
+                "loaderd --reader is started by loaderd itself, and its loaderd is not there\n");
+        return EXIT_CODE_PERMANENT;
+    }
+    log_stage_set("loaderd");
+    prctl(PR_SET_NAME, "loaderd-reader"); /* not "exe" */
+    int served;
+    while ((served = packet_serve(&r, &e)) > 0)
+        ;
+    if (served < 0)
+        log_error("part=reader code=%d %s", e.code, e.text);
+    decoders_close(&r.decoders);
+    source_close(&r.source);
+    arena_close(&r.arena);
+    if (r.door >= 0)
+        close(r.door);
+    return served < 0 ? EXIT_CODE_TEMPORARY : EXIT_CODE_DONE;
+}

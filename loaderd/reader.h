@@ -1,0 +1,70 @@
+/* reader.h - the border between loaderd, which speaks, and its reader, which touches the file.
+ *
+ * A reader is `loaderd --reader` (posix_spawn, close-on-exec everywhere), one a stream. It is
+ * handed the file's descriptor (3) and one end of a SOCK_SEQPACKET pair (4); the arena and a copy
+ * of the door's connection follow over the pair by SCM_RIGHTS. It parses and decodes; the parent
+ * never does. What goes over the pair are the fixed structs below: both ends are the same binary. A
+ * hostile file ends as READER_REJECTED, or as the death of the reader, never as a dead loaderd.
+ */
+#ifndef LOADERD_READER_H
+#define LOADERD_READER_H
+
+#include <stdint.h>
+
+#include "proto/msg.h"
+
+enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
+
+enum reader_kind {
+    READER_OPEN,      /* parent -> reader: describe this split */
+    READER_DESCRIBED, /* reader -> parent */
+    READER_ARENA,     /* parent -> reader, with two descriptors: memfd, door connection */
+    READER_ARMED,     /* reader -> parent: mapped */
+    READER_READ,      /* parent -> reader: put this span there */
+    READER_DONE,      /* reader -> parent */
+    READER_REJECTED,  /* reader -> parent: `text` says why; permanent for this file or request */
+};
+
+struct reader_open {
+    char split[65];
+    uint64_t seed, span_rows, span_bytes_limit, workers;
+    int32_t shuffle, verify;
+};
+
+struct reader_described {
+    char fingerprint[65];
+    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max;
+    uint32_t field_count;
+    struct msg_field_info fields[8];
+};
+
+struct reader_arena {
+    uint64_t slots, slot_bytes;
+};
+
+struct reader_read {
+    uint64_t epoch, span, slot, generation;
+};
+
+struct reader_done {
+    uint64_t epoch, span, slot, generation, rows, checksum;
+    uint64_t bytes_read, bytes_decoded;
+    double read_s, decode_s;
+};
+
+struct reader_packet {
+    enum reader_kind kind;
+    union {
+        struct reader_open open;
+        struct reader_described described;
+        struct reader_arena arena;
+        struct reader_read read;
+        struct reader_done done;
+        char text[768];
+    };
+};
+
+/* The reader's main loop: serves packets until the pair hangs up. Returns the exit code. */
+int reader_main(void);
+
+#endif

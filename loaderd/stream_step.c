@@ -1,0 +1,183 @@
+/* stream_step.c - the actions of proto/server.c carried out, and what the reader says turned into
+ * events.
+ *
+ * A reader is sent a few reads at a time; the others wait here, one place a slot, so that a newer
+ * grant of a slot replaces the older one and nothing grows.
+ */
+#include "loaderd/stream_private.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/log.h"
+
+void stream_reject(struct streams *s, const struct link_peer *peer, int permanent,
+                   const char *reason)
+{
+    struct msg_rejected m = {.permanent = permanent};
+    MSG_STR(m.reason, reason);
+    log_warn("part=reject permanent=%d %s", permanent, reason);
+    daemon_reply(s->daemon, peer, MSG_rejected, &m);
+}
+
+static void reads_send(struct stream *st)
+{
+    struct err ignored; /* a reader that is gone shows as a hang-up of the pair */
+    while (st->waiting && st->in_flight < STREAM_READS_AHEAD) {
+        uint16_t slot = st->ring[st->first];
+        const struct msg_grant *g = &st->grant[slot];
+        struct reader_packet packet = {
+            .kind = READER_READ,
+            .read = {.epoch = g->epoch, .span = g->span, .slot = slot, .generation = g->generation},
+        };
+        if (child_send(&st->child, &packet, NULL, 0, &ignored) != 0)
+            return;
+        st->queued[slot] = 0;
+        st->first = (st->first + 1) % ARENA_SLOTS_MAX;
+        st->waiting--;
+        st->in_flight++;
+    }
+}
+
+static void read_enqueue(struct stream *st, const struct msg_grant *grant)
+{
+    ensure(grant->slot < ARENA_SLOTS_MAX);
+    st->grant[grant->slot] = *grant;
+    if (!st->queued[grant->slot]) {
+        st->queued[grant->slot] = 1;
+        st->ring[(st->first + st->waiting++) % ARENA_SLOTS_MAX] = (uint16_t)grant->slot;
+    }
+    reads_send(st);
+}
+
+static void arena_hand(struct stream *st)
+{
+    struct reader_packet packet = {.kind = READER_ARENA,
+                                   .arena = {.slots = st->slots, .slot_bytes = st->slot_bytes}};
+    int fds[2] = {st->arena, st->door};
+    struct err ignored;
+    child_send(&st->child, &packet, fds, 2, &ignored);
+    close(st->arena);
+    st->arena = -1;
+}
+
+void stream_step(struct streams *s, struct stream **st_p, const struct server_event *event)
+{
+    struct server_action actions[SERVER_ACTIONS_MAX];
+    struct stream *st = *st_p;
+    int count = server_step(&st->server, event, actions);
+    for (int i = 0; i < count; i++) {
+        struct server_action *a = &actions[i];
+        switch (a->type) {
+        case SERVER_ACT_OPENED:
+            daemon_reply(s->daemon, &st->peer, MSG_opened, &st->server.opened);
+            break;
+        case SERVER_ACT_REJECTED:
+            stream_reject(s, &st->peer, a->permanent, a->reason);
+            break;
+        case SERVER_ACT_HAND:
+            arena_hand(st);
+            break;
+        case SERVER_ACT_WELCOME:
+            if (st->door >= 0)
+                stream_door_answer(st->door, a->ok, a->reason);
+            break;
+        case SERVER_ACT_READ:
+            read_enqueue(st, &a->grant);
+            break;
+        case SERVER_ACT_READY:
+            daemon_reply(s->daemon, &st->peer, MSG_ready, &a->ready);
+            break;
+        case SERVER_ACT_CLOSE:
+            stream_close(st_p);
+            return;
+        }
+    }
+}
+
+static void reader_described(struct streams *s, struct stream **st_p,
+                             const struct reader_described *d)
+{
+    union msg m = {0};
+    struct msg_opened *o = &m.opened;
+    o->stream = (*st_p)->server.stream;
+    MSG_STR(o->fingerprint, d->fingerprint);
+    o->rows = d->rows;
+    o->chunk_rows = d->chunk_rows;
+    o->spans = d->spans;
+    o->span_rows = d->span_rows;
+    o->span_bytes_max = d->span_bytes_max;
+    o->fields_count = d->field_count;
+    memcpy(o->fields, d->fields, d->field_count * sizeof o->fields[0]);
+    stream_step(
+        s, st_p,
+        &(struct server_event){.type = SERVER_EV_DESCRIBED, .now_ms = stream_now_ms(), .msg = &m});
+}
+
+static void reader_done(struct streams *s, struct stream **st_p, const struct reader_done *d)
+{
+    struct stream *st = *st_p;
+    union msg m = {.ready = {.stream = st->server.stream,
+                             .epoch = d->epoch,
+                             .span = d->span,
+                             .slot = d->slot,
+                             .generation = d->generation,
+                             .rows = d->rows,
+                             .checksum = d->checksum}};
+    struct msg_loader_span measured = {.stream = st->server.stream,
+                                       .epoch = d->epoch,
+                                       .span = d->span,
+                                       .rows = d->rows,
+                                       .bytes_read = d->bytes_read,
+                                       .bytes_decoded = d->bytes_decoded,
+                                       .read_s = d->read_s,
+                                       .decode_s = d->decode_s};
+    if (st->in_flight)
+        st->in_flight--;
+    reads_send(st);
+    s->spans++;
+    stream_step(
+        s, st_p,
+        &(struct server_event){.type = SERVER_EV_DONE, .now_ms = stream_now_ms(), .msg = &m});
+    daemon_publish(s->daemon, MSG_loader_span, &measured);
+}
+
+static void reader_failed(struct streams *s, struct stream **st_p, enum server_event_type type,
+                          const char *why)
+{
+    char reason[768];
+    snprintf(reason, sizeof reason, "%s: %.600s", (*st_p)->file, why);
+    stream_step(s, st_p,
+                &(struct server_event){.type = type, .now_ms = stream_now_ms(), .reason = reason});
+}
+
+void stream_reader_hear(struct streams *s, struct stream **st_p)
+{
+    struct reader_packet packet;
+    struct err e = {0};
+    int got;
+    while (*st_p && (got = child_recv(&(*st_p)->child, &packet, &e)) != 0) {
+        if (got < 0) {
+            log_warn("stream=%llu part=reader %s: %s", (unsigned long long)(*st_p)->server.stream,
+                     (*st_p)->file, e.text);
+            reader_failed(s, st_p, SERVER_EV_DIED, e.text);
+            return;
+        }
+        switch (packet.kind) {
+        case READER_DESCRIBED:
+            reader_described(s, st_p, &packet.described);
+            break;
+        case READER_ARMED:
+            stream_step(s, st_p,
+                        &(struct server_event){.type = SERVER_EV_ARMED, .now_ms = stream_now_ms()});
+            break;
+        case READER_DONE:
+            reader_done(s, st_p, &packet.done);
+            break;
+        default: /* child_recv lets nothing else through but READER_REJECTED */
+            reader_failed(s, st_p, SERVER_EV_REJECTED, packet.text);
+            break;
+        }
+    }
+}

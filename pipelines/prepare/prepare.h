@@ -1,0 +1,20 @@
+/* prepare.h - the subcommands of `prepare`, the program that readies a run before any daemon
+ * starts.
+ *
+ * Each takes the arguments that follow the program's name (argv[0] is the subcommand's own name),
+ * prints errors as one sentence on standard error, answers --help, and returns the exit code.
+ */
+#ifndef PIPELINES_PREPARE_H
+#define PIPELINES_PREPARE_H
+
+/* prepare idx --source DIR --out FILE [--classes N] [--rebuild]: idx image files -> dense HDF5. */
+int prepare_idx(int argc, char **argv);
+
+/* prepare run --config FILE --run DIR [--set section.key=value]...: make or resume a run's
+ * directory. */
+int prepare_run(int argc, char **argv);
+
+/* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
+int prepare_get(int argc, char **argv);
+
+#endif

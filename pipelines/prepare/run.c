@@ -1,0 +1,164 @@
+/* run.c - `prepare run` and `prepare get`: a pipeline file and --set texts become a run's
+ * directory, or one value on standard output.
+ *
+ * File names are made absolute here, against the present directory, because daemons stand in the
+ * run's.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pipelines/prepare/prepare.h"
+#include "proto/err.h"
+#include "proto/options.h"
+#include "proto/run.h"
+
+enum { SETS_MAX = 256 };
+
+struct arguments {
+    const char *config, *run, *key;
+    const char *set[SETS_MAX];
+    int set_count, help;
+};
+
+static const char run_help[] =
+    "usage: prepare run --config FILE --run DIR [--set SECTION.KEY=VALUE]...\n\n"
+    "  --config FILE              pipeline file\n"
+    "  --run DIR                  directory of the run; made, or resumed with the same options\n"
+    "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
+    "  --help                     this\n\n"
+    "Prints nothing but errors. data.file and data.source are taken relative to the present "
+    "directory.\n\n"
+    "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
+
+static const char get_help[] =
+    "usage: prepare get --config FILE [--set SECTION.KEY=VALUE]... KEY\n\n"
+    "  --config FILE              pipeline file\n"
+    "  --set SECTION.KEY=VALUE    change one option first; repeatable, later ones win\n"
+    "  KEY                        option to print: SECTION.KEY or tasks.NAME.KEY\n"
+    "  --help                     this\n\n"
+    "example: prepare get --config pipelines/fashion.yaml data.file\n";
+
+/* The value of argv[*i], in the next argument. */
+static int value_take(int argc, char **argv, int *i, const char **value, struct err *e)
+{
+    if (*i + 1 >= argc)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s lacks its value (see --help)", argv[*i]);
+    if (*value)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is given twice", argv[*i]);
+    *value = argv[++*i];
+    return 0;
+}
+
+static int argument_read(struct arguments *a, int argc, char **argv, int *i, int get, struct err *e)
+{
+    const char *set = NULL;
+    if (strcmp(argv[*i], "--help") == 0)
+        return a->help = 1, 0;
+    if (strcmp(argv[*i], "--config") == 0)
+        return value_take(argc, argv, i, &a->config, e);
+    if (strcmp(argv[*i], "--run") == 0 && !get)
+        return value_take(argc, argv, i, &a->run, e);
+    if (strcmp(argv[*i], "--set") == 0 && a->set_count < SETS_MAX) {
+        int result = value_take(argc, argv, i, &set, e);
+        a->set[a->set_count++] = set;
+        return result;
+    }
+    if (argv[*i][0] != '-' && get && !a->key) {
+        a->key = argv[*i];
+        return 0;
+    }
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "argument \"%.100s\" is unknown or one too many (see --help)", argv[*i]);
+}
+
+static int arguments_read(struct arguments *a, int argc, char **argv, int get, struct err *e)
+{
+    memset(a, 0, sizeof *a);
+    for (int i = 1; i < argc && !a->help; i++)
+        if (argument_read(a, argc, argv, &i, get, e) < 0)
+            return -1;
+    if (a->help || (a->config && (get ? a->key : a->run)))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT, "%s is missing (see --help)",
+                   !a->config ? "--config FILE"
+                   : get      ? "KEY"
+                              : "--run DIR");
+}
+
+/* *path, if it is not empty, as an absolute name in new memory. */
+static int path_absolute(char **path, const char *key, struct err *e)
+{
+    char directory[PATH_MAX], *absolute;
+    if (!**path || **path == '/')
+        return 0;
+    if (!getcwd(directory, sizeof directory))
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot name the present directory");
+    if (asprintf(&absolute, "%s/%s", directory, *path) < 0)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make %s absolute", key);
+    if (strlen(absolute) > OPTION_TEXT_MAX) {
+        free(absolute);
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is longer than %d bytes as an absolute name",
+                       key, OPTION_TEXT_MAX);
+    }
+    free(*path);
+    *path = absolute;
+    return 0;
+}
+
+static int complain(const char *command, const struct err *e)
+{
+    fprintf(stderr, "prepare %s: %s\n", command, e->text);
+    return e->code;
+}
+
+/* Read arguments, answer --help, read options. Returns -1 to go on, else the exit code. */
+static int begin(struct arguments *a, struct options *o, int argc, char **argv, int get)
+{
+    struct err e;
+    if (arguments_read(a, argc, argv, get, &e) < 0)
+        return complain(argv[0], &e);
+    if (a->help) {
+        fputs(get ? get_help : run_help, stdout);
+        return EXIT_CODE_DONE;
+    }
+    if (options_read(o, a->config, a->set, a->set_count, &e) < 0)
+        return complain(argv[0], &e);
+    return -1;
+}
+
+int prepare_run(int argc, char **argv)
+{
+    static struct options o;
+    struct arguments a;
+    struct err e;
+    int code = begin(&a, &o, argc, argv, 0);
+    if (code != -1)
+        return code;
+    if (path_absolute(&o.data_file, "data.file", &e) < 0 ||
+        path_absolute(&o.data_source, "data.source", &e) < 0 || run_prepare(a.run, &o, &e) < 0)
+        code = complain(argv[0], &e);
+    else
+        code = EXIT_CODE_DONE;
+    options_free(&o);
+    return code;
+}
+
+int prepare_get(int argc, char **argv)
+{
+    static struct options o;
+    struct arguments a;
+    struct err e;
+    char text[OPTION_TEXT_MAX + 1];
+    int code = begin(&a, &o, argc, argv, 1);
+    if (code != -1)
+        return code;
+    if (options_get(&o, a.key, text, sizeof text, &e) < 0)
+        code = complain(argv[0], &e);
+    else
+        code = puts(text) >= 0 && fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;
+    options_free(&o);
+    return code;
+}
