@@ -1,0 +1,44 @@
+/* batch.c - rows from the arena into the stepper: the gather that training and evaluation share.
+ *
+ * A batch may be larger than what is resident, and a window may end inside it: what is there is
+ * gathered and released at once (the caller seeks past t->batch.gathered), the rest when it comes.
+ * The rows' places in the batch are fixed by their positions, so the pieces do not change the
+ * arithmetic.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+
+/* The sentence of a row that cannot be used names where it stands in the file, not in the order. */
+static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e)
+{
+    uint64_t row = order_file_row(&f->info.order, epoch, position);
+    return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
+}
+
+int batch_gather(struct trainer *t, struct feed *f, const struct gather_config *g, uint64_t epoch,
+                 uint64_t position, uint64_t rows, struct err *e)
+{
+    struct batch *b = &t->batch;
+    while (b->gathered < rows) {
+        uint64_t at = position + b->gathered, bad = 0;
+        uint64_t count = feed_rows(f, epoch, at, rows - b->gathered, b->features, b->targets);
+        if (!count)
+            return 0;
+        if (stepper_gather(t->stepper, g, b->gathered, count, b->features, b->targets, &bad, e) < 0)
+            return bad_row_error(f, epoch, at + bad, e);
+        b->gathered += count;
+    }
+    return 1;
+}
+
+void batch_permute(struct trainer *t, uint32_t task)
+{
+    uint64_t seed = t->options->tasks[task].permute_features;
+    if (seed != OPTION_NONE && seed != t->permutation_seed)
+        order_features(seed, (uint32_t)t->model.inputs, t->permutation);
+    if (seed != OPTION_NONE)
+        t->permutation_seed = seed;
+    t->gather_train.permutation = seed == OPTION_NONE ? NULL : t->permutation;
+    t->gather_validation.permutation = t->gather_train.permutation;
+}

@@ -1,0 +1,132 @@
+/* evaluate.c - the metric of one or more tasks on the validation split, dropout off.
+ *
+ * After each epoch the task in training is evaluated; after its last one, all tasks so far are, and
+ * the results go into the checkpoint that ends the task. Nothing of an evaluation is kept over a
+ * restart: it begins again, and gives the same.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { BATCHES_A_TURN = 8 }; /* a few milliseconds, so that control messages are answered */
+
+/* The validation stream is in file order in every epoch of it; each pass is one, so that reading
+ * ahead for the next pass goes on after the last row of this one. */
+static void follow(struct trainer *t)
+{
+    struct evaluation *v = &t->evaluation;
+    uint64_t position = v->position + t->batch.gathered;
+    int done = position == t->validation.info.order.rows;
+    feed_seek(&t->validation, v->pass + (uint64_t)done, done ? 0 : position, v->pass + 1);
+}
+
+static void pass_begin(struct trainer *t)
+{
+    struct evaluation *v = &t->evaluation;
+    v->position = v->correct = 0;
+    v->loss_sum = 0;
+    v->pass++;
+    follow(t);
+    batch_permute(t, v->list[v->index]);
+    snprintf(t->daemon->doing, sizeof t->daemon->doing,
+             "task %s, epoch %" PRIu64 ": evaluating on %s", tasks_current(t)->name,
+             t->meta.epoch + 1, t->options->tasks[v->list[v->index]].name);
+}
+
+/* A stop in the middle of a task's last evaluation has saved some of its results: they come again.
+ */
+static void results_drop(struct checkpoint_meta *m, const char *after)
+{
+    while (m->result_count && strcmp(m->results[m->result_count - 1].after, after) == 0)
+        m->result_count--;
+}
+
+int evaluate_begin(struct trainer *t, struct err *e)
+{
+    struct evaluation *v = &t->evaluation;
+    uint32_t task = (uint32_t)t->meta.task;
+    v->index = 0;
+    v->final = t->meta.epoch + 1 == tasks_current(t)->epochs;
+    v->weights_sha256[0] = 0;
+    results_drop(&t->meta, tasks_current(t)->name);
+    if (v->final) {
+        v->count = schedule_evaluations(t->options, task, v->list);
+        if (checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) <
+            0)
+            return -1;
+    } else {
+        v->count = 1;
+        v->list[0] = schedule_key_task(t->options, task);
+    }
+    t->batch.gathered = 0;
+    t->state = TRAINER_EVALUATE;
+    pass_begin(t);
+    return 0;
+}
+
+static int pass_end(struct trainer *t, struct err *e)
+{
+    struct evaluation *v = &t->evaluation;
+    uint64_t rows = t->validation.info.order.rows;
+    struct checkpoint_result r = {.value = (double)v->correct / (double)rows,
+                                  .loss = v->loss_sum / (double)rows};
+    snprintf(r.task, sizeof r.task, "%s", t->options->tasks[v->list[v->index]].name);
+    snprintf(r.after, sizeof r.after, "%s", tasks_current(t)->name);
+    snprintf(r.metric, sizeof r.metric, "accuracy");
+    snprintf(r.weights_sha256, sizeof r.weights_sha256, "%s", v->weights_sha256);
+    if (v->list[v->index] == schedule_key_task(t->options, (uint32_t)t->meta.task))
+        v->own_value = r.value;
+    if (v->final) {
+        ensure(t->meta.result_count < CHECKPOINT_RESULTS_MAX); /* schedule_check */
+        t->meta.results[t->meta.result_count++] = r;
+    }
+    return progress_evaluation_fact(t, &r, rows, v->final, e);
+}
+
+/* 1: one more batch is done; 0: rows are missing; -1. */
+static int batch_evaluate(struct trainer *t, struct err *e)
+{
+    struct evaluation *v = &t->evaluation;
+    uint64_t left = t->validation.info.order.rows - v->position, correct;
+    uint64_t rows = left < t->options->batch_size ? left : t->options->batch_size;
+    double loss_sum;
+    int whole =
+        batch_gather(t, &t->validation, &t->gather_validation, v->pass, v->position, rows, e);
+    if (whole <= 0) {
+        follow(t);
+        return whole;
+    }
+    if (stepper_evaluate(t->stepper, rows, &loss_sum, &correct, e) < 0)
+        return -1;
+    v->position += rows;
+    v->loss_sum += loss_sum;
+    v->correct += correct;
+    t->batch.gathered = 0;
+    follow(t);
+    return 1;
+}
+
+int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    struct evaluation *v = &t->evaluation;
+    for (int i = 0; i < BATCHES_A_TURN && v->position < t->validation.info.order.rows; i++) {
+        int done = batch_evaluate(t, e);
+        if (done < 0)
+            return DAEMON_FAILED;
+        if (!done) {
+            *sleep_ms = 1000;
+            return DAEMON_GO_ON;
+        }
+    }
+    if (v->position < t->validation.info.order.rows)
+        return DAEMON_GO_ON;
+    if (pass_end(t, e) < 0)
+        return DAEMON_FAILED;
+    if (++v->index < v->count) {
+        pass_begin(t);
+        return DAEMON_GO_ON;
+    }
+    return tasks_epoch_end(t, v->own_value, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+}

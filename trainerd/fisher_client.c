@@ -1,0 +1,133 @@
+/* fisher_client.c - asking fisherd for a task's Fisher information, once a second until it is
+ * there.
+ *
+ * The request names the job, so asking again costs nothing and a fisherd that died is asked like
+ * any other; its answer only says when to look at the file. A DEALER that hears nothing for ten
+ * seconds is replaced by one with a routing id never used before (a peer that was stopped may have
+ * swallowed what went to the old one).
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/log.h"
+
+static const double ASK_EVERY_S = 1, SILENCE_S = 10;
+
+static uint64_t samples_wanted(const struct trainer *t)
+{
+    uint64_t rows = t->train.info.order.rows;
+    return t->options->fisher_samples < rows ? t->options->fisher_samples : rows;
+}
+
+void fisher_client_job(const struct trainer *t, const char *task, const char *sha256, char job[129])
+{
+    snprintf(job, 129, "%s-%.32s-%" PRIu64, task, sha256, samples_wanted(t));
+}
+
+void fisher_client_close(struct trainer *t)
+{
+    link_close(&t->fisher.dealer);
+    t->fisher.estimated_job[0] = 0;
+    t->fisher.samples = t->fisher.samples_done = 0;
+}
+
+static int dealer_open(struct trainer *t, double now_s, struct err *e)
+{
+    struct fisher_client *c = &t->fisher;
+    char id[64];
+    link_close(&c->dealer);
+    snprintf(id, sizeof id, "trainerd-%" PRIu64 "-%" PRIu64, t->daemon->lock.incarnation,
+             ++c->attempt);
+    if (link_open(&c->dealer, LINK_DEALER, ".", "fisher.ctl", id, e) < 0)
+        return -1;
+    c->answered_s = now_s;
+    c->asked_s = 0;
+    return 0;
+}
+
+static void estimate_send(struct trainer *t, const char *task, const char *sha256)
+{
+    const struct options *o = t->options;
+    uint64_t permute = o->tasks[options_task(o, task)].permute_features;
+    struct msg_estimate m = {.samples = samples_wanted(t),
+                             .scale = o->data_scale,
+                             .permute = permute != OPTION_NONE,
+                             .permute_seed = permute != OPTION_NONE ? permute : 0};
+    char path[CHECKPOINT_PATH_BYTES];
+    retention_task_path(path, task);
+    fisher_client_job(t, task, sha256, m.job);
+    MSG_STR(m.task, task);
+    MSG_STR(m.checkpoint, path);
+    MSG_STR(m.digest, sha256);
+    MSG_STR(m.file, o->data_file);
+    MSG_STR(m.split, o->data_train);
+    link_send(&t->fisher.dealer, NULL, MSG_estimate,
+              &m); /* lost is as good as late: it is sent again */
+}
+
+static int answer_take(struct trainer *t, const char *job, enum msg_type type, const union msg *m,
+                       struct err *e)
+{
+    struct fisher_client *c = &t->fisher;
+    if (type == MSG_refused && strcmp(m->refused.job, job) == 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "fisherd refuses the Fisher information %s: %.600s",
+                       job, m->refused.reason);
+    if (type == MSG_estimating && strcmp(m->estimating.job, job) == 0) {
+        c->samples_done = m->estimating.samples_done;
+        c->samples = m->estimating.samples;
+    }
+    if (type == MSG_estimated && strcmp(m->estimated.job, job) == 0)
+        snprintf(c->estimated_job, sizeof c->estimated_job, "%s", job);
+    return 0;
+}
+
+static int answers_receive(struct trainer *t, const char *job, double now_s, struct err *e)
+{
+    enum msg_type type;
+    union msg m;
+    struct err why;
+    int got;
+    while ((got = link_recv(&t->fisher.dealer, NULL, &type, &m, &why)) != 0) {
+        t->fisher.answered_s = now_s;
+        if (got < 0)
+            log_warn("from=fisherd %s", why.text);
+        else if (answer_take(t, job, type, &m, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, int *sleep_ms,
+                       struct err *e)
+{
+    struct fisher_client *c = &t->fisher;
+    double now_s = clock_monotonic_s();
+    char job[129];
+    fisher_client_job(t, task, sha256, job);
+    if (strcmp(c->estimated_job, job) == 0) /* protection.c has looked at the file since */
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "fisherd says that the Fisher information %s is done, but fisher/%s.h5 is not there or "
+            "is another one",
+            job, task);
+    if ((!c->dealer.socket || now_s - c->answered_s > SILENCE_S) && dealer_open(t, now_s, e) < 0)
+        return -1;
+    if (answers_receive(t, job, now_s, e) < 0)
+        return -1;
+    if (c->estimated_job[0])
+        return 0;
+    if (now_s - c->asked_s >= ASK_EVERY_S) {
+        estimate_send(t, task, sha256);
+        c->asked_s = now_s;
+    }
+    snprintf(t->daemon->doing, sizeof t->daemon->doing,
+             "task %s: waiting for fisherd, Fisher information of task %s, %" PRIu64 " of %" PRIu64
+             " samples",
+             tasks_current(t)->name, task, c->samples_done,
+             c->samples ? c->samples : samples_wanted(t));
+    *sleep_ms = (int)(1000 * (c->asked_s + ASK_EVERY_S - now_s)) + 1;
+    return 0;
+}

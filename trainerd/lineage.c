@@ -1,0 +1,72 @@
+/* lineage.c - see lineage.h. Called once a step by train.c: one read and one write of 32 bytes,
+ * both in the page cache.
+ */
+#include "trainerd/lineage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+
+_Static_assert(sizeof(struct lineage_record) == 32, "a record of the lineage file is 32 bytes");
+
+int lineage_open(struct lineage *l, const char *path, struct err *e)
+{
+    l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (l->fd < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot open the lineage file %s", path);
+    return 0;
+}
+
+void lineage_close(struct lineage *l)
+{
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+}
+
+uint64_t lineage_task_epoch(uint64_t task, uint64_t epoch)
+{
+    return task << 32 | epoch;
+}
+
+uint32_t lineage_loss_bits(double loss)
+{
+    float rounded = (float)loss;
+    uint32_t bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    return bits;
+}
+
+double lineage_loss(const struct lineage_record *r)
+{
+    float loss;
+    memcpy(&loss, &r->loss_bits, sizeof loss);
+    return loss;
+}
+
+static ssize_t record_read(int fd, struct lineage_record *r, uint64_t offset)
+{
+    ssize_t n;
+    do
+        n = pread(fd, r, sizeof *r, (off_t)offset);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+int lineage_write(struct lineage *l, const struct lineage_record *now,
+                  struct lineage_record *before, struct err *e)
+{
+    uint64_t offset = (now->step_plus_1 - 1) * sizeof *now;
+    ssize_t n = record_read(l->fd, before, offset);
+    if (n < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read step %llu of the lineage file",
+                         (unsigned long long)now->step_plus_1);
+    int there = n == (ssize_t)sizeof *before && before->step_plus_1 == now->step_plus_1;
+    int same = there && memcmp(before, now, sizeof *now) == 0;
+    if (!same && durable_pwrite_all(l->fd, now, sizeof *now, offset, "lineage", e) < 0)
+        return -1;
+    return there && !same;
+}

@@ -1,0 +1,81 @@
+/* main.c - trainerd: arena -> better weights.
+ *
+ * The one authority over a run's progress: it walks the task list of the pipeline file, takes rows
+ * from loaderd through two arenas, asks fisherd which weights matter, and commits what it reached
+ * as checkpoints. Killed at any moment it goes on from the newest one and ends with the same
+ * weights, bit for bit. All its state is struct trainer (trainer.h); the flow is drawn in tasks.c.
+ */
+#include "trainerd/trainer.h"
+
+#include "proto/log.h"
+
+static int trainer_start(void *self, struct daemon *d, struct err *e)
+{
+    struct trainer *t = self;
+    t->daemon = d;
+    t->options = &d->options;
+    if (setup_start(t, e) == 0)
+        return 0;
+    setup_free(t);
+    return -1;
+}
+
+static int trainer_turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
+{
+    (void)d;
+    return tasks_turn(self, sleep_ms, e);
+}
+
+static int trainer_request(void *self, struct daemon *d, const struct link_peer *peer,
+                           enum msg_type type, const union msg *m)
+{
+    struct trainer *t = self;
+    struct msg_done answer = {0};
+    (void)m;
+    if (type != MSG_checkpoint)
+        return 0;
+    t->checkpoint_asked = 1; /* written by the next turn that stands between two steps */
+    MSG_STR(answer.verb, "checkpoint");
+    daemon_reply(d, peer, MSG_done, &answer);
+    return 1;
+}
+
+/* Saves seconds of work, not the run: a kill instead of a stop costs no more than those. */
+static void trainer_stop(void *self, struct daemon *d)
+{
+    struct trainer *t = self;
+    struct err e;
+    (void)d;
+    int has_state = t->state > TRAINER_BEGIN && t->state < TRAINER_DONE;
+    if (has_state && !t->checkpoint_failed && save_checkpoint(t, &e) < 0)
+        log_error("code=%d %s", e.code, e.text);
+    setup_free(t);
+}
+
+static int trainer_command(void *self, int argc, char **argv)
+{
+    (void)self;
+    return plan_command(argc, argv);
+}
+
+static const struct daemon_spec spec = {
+    .stage = "trainerd",
+    .purpose = "trains the tasks of a run, one after the other, on the rows that loaderd delivers",
+    .example = "trainerd --run runs/fashion",
+    .deadline_s =
+        120, /* a turn is one optimizer step, a few batches of evaluation or a checkpoint */
+    .start = trainer_start,
+    .turn = trainer_turn,
+    .request = trainer_request,
+    .stop = trainer_stop,
+    .command = trainer_command,
+    .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
+                  "               print the memory plan of a run and end; standard input is what\n"
+                  "               `loaderd --describe` prints of its data\n",
+};
+
+int main(int argc, char **argv)
+{
+    static struct trainer self;
+    return daemon_run(argc, argv, &spec, &self);
+}

@@ -1,0 +1,118 @@
+/* protection.c - the EWC terms of a task: for each task it protects, Fisher information and theta*.
+ *
+ * theta* is the checkpoint at that task's end; the Fisher file must have been made from just those
+ * parameters. Where there is none yet, fisherd is asked. All is in place before the task's first
+ * step, so a Fisher result never takes effect in the middle of a task.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/fisherfile.h"
+#include "proto/log.h"
+
+static float *vector_new(const struct trainer *t, const char *what, struct err *e)
+{
+    float *v = malloc(t->model.parameter_count * sizeof *v);
+    if (!v)
+        err_set(e, EXIT_CODE_TEMPORARY, "no memory for %s: %" PRIu64 " parameters", what,
+                t->model.parameter_count);
+    return v;
+}
+
+static int theta_star_load(struct trainer *t, struct protection *p, const char *task, struct err *e)
+{
+    if (p->theta_star)
+        return 0;
+    float *theta_star = vector_new(t, "theta*", e);
+    if (!theta_star || save_read_end(t, task, theta_star, e) < 0) {
+        free(theta_star);
+        return -1;
+    }
+    p->theta_star = theta_star;
+    snprintf(p->sha256, sizeof p->sha256, "%s", t->other.parameters_sha256);
+    return 0;
+}
+
+static int fisher_check(const struct trainer *t, const struct protection *p, const char *path,
+                        const struct fisherfile_meta *meta, struct err *e)
+{
+    if (strcmp(meta->parameters_sha256, p->sha256) != 0)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "%s was made from parameters %.12s, but theta* is %.12s; remove the file to have it "
+            "made again",
+            path, meta->parameters_sha256, p->sha256);
+    if (meta->parameters != t->model.parameter_count)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds %" PRIu64 " parameters, the model has %" PRIu64
+                       "; remove the file to have it made again",
+                       path, meta->parameters, t->model.parameter_count);
+    return 0;
+}
+
+/* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
+static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
+                       struct err *e)
+{
+    char path[128];
+    struct fisherfile_meta meta;
+    struct err why;
+    snprintf(path, sizeof path, "fisher/%s.h5", task);
+    if (access(path, F_OK) != 0)
+        return 0;
+    if (fisherfile_read_meta(path, &meta, &why) < 0) {
+        log_warn("path=%s %s; asking fisherd for it again", path, why.text);
+        return 0;
+    }
+    if (strcmp(meta.job, job) != 0)
+        return 0;
+    if (fisher_check(t, p, path, &meta, e) < 0)
+        return -1;
+    float *fisher = vector_new(t, "the Fisher information", e);
+    if (!fisher || fisherfile_read(path, &meta, fisher, e) < 0) {
+        free(fisher);
+        return -1;
+    }
+    p->fisher = fisher;
+    return 1;
+}
+
+int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    const struct option_list *names = &tasks_current(t)->ewc;
+    while ((uint32_t)t->term_count < names->count) {
+        const char *task = names->name[t->term_count];
+        struct protection *p = &t->protections[t->term_count];
+        char job[129];
+        if (theta_star_load(t, p, task, e) < 0)
+            return DAEMON_FAILED;
+        fisher_client_job(t, task, p->sha256, job);
+        int there = fisher_load(t, p, task, job, e);
+        if (there < 0)
+            return DAEMON_FAILED;
+        if (!there)
+            return fisher_client_turn(t, task, p->sha256, sleep_ms, e) < 0 ? DAEMON_FAILED
+                                                                           : DAEMON_GO_ON;
+        t->terms[t->term_count++] = (struct ewc_term){
+            .fisher = p->fisher, .theta_star = p->theta_star, .lambda = t->options->ewc_lambda};
+    }
+    fisher_client_close(t);
+    t->saved_s = clock_monotonic_s();
+    t->state = TRAINER_TRAIN;
+    return DAEMON_GO_ON;
+}
+
+void protection_free(struct trainer *t)
+{
+    for (int i = 0; i < OPTION_NAMES_MAX; i++) {
+        free(t->protections[i].fisher);
+        free(t->protections[i].theta_star);
+        t->protections[i] = (struct protection){0};
+    }
+    t->term_count = 0;
+}

@@ -1,0 +1,233 @@
+/* save.c - checkpoints: writing, the names that keep them, and reading them again.
+ *
+ * checkpoints/step-<step>-<task>.h5 is the state between two steps; the newest that verifies is
+ * where a restart goes on. Two more names keep a file for good: task-<name>.h5 is the end of a task
+ * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it.
+ * The names are hard links made after the commit; a crash in between is mended when the run resumes
+ * (save_links is idempotent).
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/log.h"
+
+static void saved_mark(struct trainer *t)
+{
+    t->saved_s = clock_monotonic_s();
+    t->saved_task = t->meta.task;
+    t->saved_epoch = t->meta.epoch;
+    t->saved_position = t->meta.position;
+}
+
+/* Value of `task`'s data at the end of that task, or -1. */
+static double end_value(const struct checkpoint_meta *m, const struct options *o, uint32_t task)
+{
+    const char *own = o->tasks[schedule_key_task(o, task)].name;
+    for (uint32_t i = 0; i < m->result_count; i++) {
+        if (strcmp(m->results[i].after, o->tasks[task].name) == 0 &&
+            strcmp(m->results[i].task, own) == 0)
+            return m->results[i].value;
+    }
+    return -1;
+}
+
+/* What best-<name>.h5 is worth; -1: there is none. */
+static double best_value_kept(struct trainer *t, const char *path, uint32_t task)
+{
+    struct err why;
+    if (access(path, F_OK) != 0 || checkpoint_read_meta(path, &t->other, NULL, 0, &why) < 0)
+        return -1;
+    return t->other.task == task ? t->other.best_value : end_value(&t->other, t->options, task);
+}
+
+static int best_link(struct trainer *t, const char *path, uint32_t task, double value,
+                     struct err *e)
+{
+    char best[CHECKPOINT_PATH_BYTES];
+    retention_best_path(best, t->options->tasks[task].name);
+    if (value <= best_value_kept(t, best, task))
+        return 0;
+    return retention_link(path, best, e);
+}
+
+/* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
+static int links_make(struct trainer *t, const char *path, struct err *e)
+{
+    const struct checkpoint_meta *m = &t->meta;
+    if (m->position)
+        return 0;
+    if (m->epoch)
+        return best_link(t, path, (uint32_t)m->task, m->best_value, e);
+    if (!m->task)
+        return 0;
+    uint32_t ended = (uint32_t)m->task - 1;
+    char end[CHECKPOINT_PATH_BYTES];
+    retention_task_path(end, t->options->tasks[ended].name);
+    if (retention_link(path, end, e) < 0)
+        return -1;
+    return best_link(t, path, ended, end_value(m, t->options, ended), e);
+}
+
+static int checkpoint_fact(struct trainer *t, const char *path, const char *digest, uint64_t bytes,
+                           double seconds, struct err *e)
+{
+    struct msg_trainer_checkpoint m = {.step = t->meta.step, .bytes = bytes, .seconds = seconds};
+    MSG_STR(m.path, path);
+    MSG_STR(m.digest, digest);
+    return daemon_fact(t->daemon, MSG_trainer_checkpoint, &m, e);
+}
+
+int save_checkpoint(struct trainer *t, struct err *e)
+{
+    const struct checkpoint_meta *m = &t->meta;
+    if (m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position)
+        return 0;
+    char path[CHECKPOINT_PATH_BYTES], digest[65];
+    uint64_t bytes;
+    int running = t->progress.running_since_s != 0, result = -1;
+    double began_s = clock_monotonic_s();
+    progress_pause(t);
+    retention_step_path(path, m->step, m->task);
+    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->model.tensor_count, digest,
+                         &bytes, e) < 0 ||
+        links_make(t, path, e) < 0) {
+        t->checkpoint_failed = 1;
+        goto out;
+    }
+    retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
+    saved_mark(t);
+    result = checkpoint_fact(t, path, digest, bytes, t->saved_s - began_s, e);
+out:
+    if (running)
+        progress_run(t);
+    return result;
+}
+
+int save_if_due(struct trainer *t, struct err *e)
+{
+    if (t->meta.position == t->schedule.rows) /* the epoch's own checkpoint follows at once */
+        return 0;
+    if (clock_monotonic_s() - t->saved_s < t->options->checkpoint_every_s)
+        return 0;
+    return save_checkpoint(t, e);
+}
+
+static int agreement_check(struct trainer *t, const char *path, const char *model, struct err *e)
+{
+    const struct checkpoint_meta *m = &t->other;
+    if (m->seed != t->options->seed)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: it was made with seed %" PRIu64
+                       ", the options say %" PRIu64 "; use that seed or another --run",
+                       path, m->seed, t->options->seed);
+    if (strcmp(model, t->model_text) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: its model is another one than model.layers and the "
+                       "data give; use "
+                       "the same layers or another --run",
+                       path);
+    if (strcmp(m->fingerprint, t->train.info.fingerprint) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: it was made with other data (fingerprint %.12s) than "
+                       "%s now holds "
+                       "(%.12s); bring the old file back or use another --run",
+                       path, m->fingerprint, t->options->data_file, t->train.info.fingerprint);
+    return 0;
+}
+
+/* Every number of the cursor follows from task, epoch and position: a checkpoint of other options
+ * shows here. */
+static int cursor_check(struct trainer *t, const char *path, struct err *e)
+{
+    const struct checkpoint_meta *m = &t->meta;
+    const struct schedule *s = &t->schedule;
+    uint64_t epoch_step = (m->position + s->batch_rows - 1) / s->batch_rows;
+    int inside = m->task < s->task_count && m->position <= s->rows && m->epoch < s->epochs[m->task];
+    int ended = m->task == s->task_count && !m->epoch && !m->position;
+    if ((inside || ended) && m->task_step == m->epoch * s->epoch_steps + epoch_step &&
+        m->step == s->first_step[m->task] + m->task_step &&
+        m->slice_rows == t->options->slice_rows && m->micro_batch_rows == s->batch_rows)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot go on from %s: it stands at step %" PRIu64 " (task %" PRIu64
+                   ", epoch %" PRIu64 ", row %" PRIu64
+                   "), which the options' tasks, batch_size and slice_rows do not give; use "
+                   "those it was made with or another --run",
+                   path, m->step, m->task, m->epoch, m->position);
+}
+
+static int cpu_compare(struct trainer *t, struct err *e)
+{
+    char cpu[sizeof t->meta.cpu];
+    engine_cpu_name(cpu, sizeof cpu);
+    if (strcmp(cpu, t->meta.cpu) == 0)
+        return 0;
+    struct msg_event_determinism m = {.step = t->meta.step};
+    char sentence[sizeof m.sentence];
+    snprintf(sentence, sizeof sentence,
+             "the run began on another type of processor (%s) than it goes on with (%s); its "
+             "weights are not "
+             "reproducible bit for bit",
+             t->meta.cpu, cpu);
+    MSG_STR(m.sentence, sentence);
+    snprintf(t->meta.cpu, sizeof t->meta.cpu, "%s", cpu);
+    return daemon_fact(t->daemon, MSG_event_determinism, &m, e);
+}
+
+int save_load(struct trainer *t, struct err *e)
+{
+    const char *path = t->resume_path;
+    char *model = malloc(CHECKPOINT_MODEL_MAX);
+    int result = -1;
+    if (!model) {
+        err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
+        goto out;
+    }
+    if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
+        agreement_check(t, path, model, e) < 0 ||
+        checkpoint_read(path, &t->meta, t->tensors, t->model.tensor_count, 1, e) < 0 ||
+        cursor_check(t, path, e) < 0 || links_make(t, path, e) < 0 || cpu_compare(t, e) < 0)
+        goto out;
+    saved_mark(t);
+    log_info("path=%s step=%" PRIu64 " going on from this checkpoint", path, t->meta.step);
+    result = 0;
+out:
+    free(model);
+    return result;
+}
+
+int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    struct checkpoint_tensor *tensors = malloc(t->model.tensor_count * sizeof *tensors);
+    int index = options_task(t->options, task), result = -1;
+    ensure(index >= 0);
+    retention_task_path(path, task);
+    if (!tensors) {
+        err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
+        goto out;
+    }
+    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
+        tensors[i] = t->tensors[i];
+        tensors[i].parameter = parameters + t->model.tensors[i].first;
+        tensors[i].m = tensors[i].v = NULL;
+    }
+    if (checkpoint_read(path, &t->other, tensors, t->model.tensor_count, 0, e) < 0) {
+        err_prefix(e, "the weights at the end of task %s", task);
+        goto out;
+    }
+    if (t->other.task != (uint64_t)index + 1 || t->other.epoch || t->other.position) {
+        err_set(e, EXIT_CODE_PERMANENT, "%s is not the checkpoint at the end of task %s", path,
+                task);
+        goto out;
+    }
+    result = 0;
+out:
+    free(tensors);
+    return result;
+}

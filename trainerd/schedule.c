@@ -1,0 +1,113 @@
+/* schedule.c - see schedule.h. Everything here is a pure function of options and row counts, so
+ * that a restart finds every key again without having kept it.
+ */
+#include "trainerd/schedule.h"
+
+#include <string.h>
+
+#include "proto/checkpoint.h"
+
+/* Epochs a task are at most 1e6 (options.def), tasks 64: keys stay below 2^26, inside a grant's
+ * 2^40. */
+enum { EPOCH_KEYS_A_TASK = 1 << 20 };
+
+uint32_t schedule_key_task(const struct options *o, uint32_t task)
+{
+    while (o->tasks[task].comparison_of[0]) {
+        int original = options_task(o, o->tasks[task].comparison_of);
+        ensure(original >= 0 && (uint32_t)original < task);
+        task = (uint32_t)original;
+    }
+    return task;
+}
+
+uint32_t schedule_evaluations(const struct options *o, uint32_t task,
+                              uint32_t list[OPTION_TASKS_MAX])
+{
+    uint32_t count = 0, last = schedule_key_task(o, task);
+    for (uint32_t i = 0; i <= last; i++) {
+        if (!o->tasks[i].comparison_of[0])
+            list[count++] = i;
+    }
+    return count;
+}
+
+static int comparison_check(const struct options *o, const struct task_options *t, struct err *e)
+{
+    const struct task_options *original = &o->tasks[options_task(o, t->comparison_of)];
+    const char *differs = NULL;
+    if (t->epochs != original->epochs)
+        differs = "epochs";
+    else if (strcmp(t->from, original->from) != 0)
+        differs = "from";
+    else if (t->permute_features != original->permute_features)
+        differs = "permute_features";
+    if (differs)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "task %s is a comparison of %s but has another value of %s; a comparison repeats its "
+            "original without EWC, so give both the same",
+            t->name, original->name, differs);
+    if (t->ewc.count)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "task %s is a comparison of %s and names tasks in ewc; a comparison repeats its "
+            "original without EWC, so leave its ewc empty",
+            t->name, original->name);
+    return 0;
+}
+
+int schedule_check(const struct options *o, struct err *e)
+{
+    uint32_t list[OPTION_TASKS_MAX];
+    uint64_t results = 0;
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        if (o->tasks[i].comparison_of[0] && comparison_check(o, &o->tasks[i], e) < 0)
+            return -1;
+        results += schedule_evaluations(o, i, list);
+    }
+    if (results > CHECKPOINT_RESULTS_MAX)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "the %u tasks make %llu evaluations at the ends of tasks and a checkpoint holds "
+            "%d; split the list into several runs",
+            o->task_count, (unsigned long long)results, CHECKPOINT_RESULTS_MAX);
+    return 0;
+}
+
+void schedule_open(struct schedule *s, const struct options *o, uint64_t rows)
+{
+    ensure(rows > 0 && o->batch_size > 0);
+    *s = (struct schedule){.rows = rows,
+                           .batch_rows = o->batch_size,
+                           .epoch_steps = (rows - 1) / o->batch_size + 1,
+                           .task_count = o->task_count};
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        s->key_task[i] = schedule_key_task(o, i);
+        s->epochs[i] = o->tasks[i].epochs;
+        s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
+    }
+}
+
+uint64_t schedule_steps(const struct schedule *s)
+{
+    return s->first_step[s->task_count];
+}
+
+uint64_t schedule_batch_rows(const struct schedule *s, uint64_t position)
+{
+    ensure(position < s->rows);
+    uint64_t left = s->rows - position;
+    return left < s->batch_rows ? left : s->batch_rows;
+}
+
+uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t epoch)
+{
+    ensure(epoch < EPOCH_KEYS_A_TASK);
+    return (uint64_t)s->key_task[task] * EPOCH_KEYS_A_TASK + epoch;
+}
+
+uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)
+{
+    return s->first_step[s->key_task[task]] + task_step;
+}

@@ -1,0 +1,53 @@
+/* schedule.h - what comes when: steps, epoch keys and evaluations of the whole run, as pure
+ * functions.
+ *
+ * A comparison task must differ from its original by the missing penalty and by nothing else. So it
+ * takes the original's keys: the same orders of the rows and the same dropout. Everything else
+ * counts on: its steps come after those of the tasks before it.
+ */
+#ifndef TRAINERD_SCHEDULE_H
+#define TRAINERD_SCHEDULE_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "proto/options.h"
+
+struct schedule {
+    uint64_t rows, batch_rows; /* of the training split; of one optimizer step */
+    uint64_t epoch_steps;      /* the last batch of an epoch may be short */
+    uint32_t task_count;
+    uint64_t
+        first_step[OPTION_TASKS_MAX + 1]; /* steps before each task; the last: of the whole run */
+    uint32_t key_task[OPTION_TASKS_MAX];  /* the original of a comparison, else the task itself */
+    uint64_t epochs[OPTION_TASKS_MAX];
+};
+
+/* What can be checked before the data are known: a comparison repeats its original (from, epochs,
+ * permute_features) without EWC, and the results of all tasks fit a checkpoint. */
+int schedule_check(const struct options *o, struct err *e);
+
+/* Needs options that schedule_check accepts, and rows > 0. */
+void schedule_open(struct schedule *s, const struct options *o, uint64_t rows);
+
+uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
+
+/* Rows of the batch that begins at `position` of an epoch. */
+uint64_t schedule_batch_rows(const struct schedule *s, uint64_t position);
+
+/* Number of the order's epoch for an epoch of a task: one a run, so that no two tasks share an
+ * order. */
+uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t epoch);
+
+/* Key of dropout for a task's step: the original's place in the run. */
+uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step);
+
+/* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
+ * original. Returns how many were written. */
+uint32_t schedule_evaluations(const struct options *o, uint32_t task,
+                              uint32_t list[OPTION_TASKS_MAX]);
+
+/* The original of a comparison task, else the task itself. */
+uint32_t schedule_key_task(const struct options *o, uint32_t task);
+
+#endif

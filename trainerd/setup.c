@@ -1,0 +1,281 @@
+/* setup.c - from options to the first turn: what is checked, planned, allocated and resumed.
+ *
+ * start looks at what needs no data; once loaderd has described both splits the rest follows in one
+ * turn: shapes agree -> model -> memory plan against the limit -> allocation -> resume. After it
+ * the step allocates nothing.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/log.h"
+#include "trainerd/limits.h"
+
+enum { ORDER_KEY = 0x6f72646572 }; /* "order" */
+
+int setup_threads(const struct options *o)
+{
+    return o->threads ? (int)o->threads : limits_threads("");
+}
+
+struct step_config setup_step_config(const struct options *o)
+{
+    return (struct step_config){.batch_rows_max = o->batch_size,
+                                .slice_rows = o->slice_rows,
+                                .threads = setup_threads(o),
+                                .with_optimizer = 1,
+                                .seed = o->seed};
+}
+
+int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
+{
+    const char *layers[OPTION_LAYERS_MAX];
+    for (uint32_t i = 0; i < o->layer_count; i++)
+        layers[i] = o->layers[i];
+    return model_open(m, layers, o->layer_count, inputs, o->model_loss, e);
+}
+
+int setup_options_check(const struct options *o, struct err *e)
+{
+    if (strcmp(o->device, "cuda") == 0)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot compute on device cuda: this build has no CUDA backend; use --device cpu or "
+            "auto");
+    return schedule_check(o, e);
+}
+
+static void feeds_open(struct trainer *t)
+{
+    const struct options *o = t->options;
+    struct feed_config c = {.role = "trainer.train",
+                            .incarnation = t->daemon->lock.incarnation,
+                            .file = o->data_file,
+                            .split = o->data_train,
+                            .seed = order_key(o->seed, ORDER_KEY),
+                            .shuffle = o->data_shuffle,
+                            .span_rows = o->order_span_rows,
+                            .window_spans = o->order_window_spans,
+                            .slots = o->arena_slots,
+                            .arena_limit_bytes = o->arena_limit_mb << 20,
+                            .peer_timeout_ms = o->peer_timeout_s * 1000,
+                            .verify = o->data_verify};
+    feed_open(&t->train, &c);
+    c.role = "trainer.validation";
+    c.split = o->data_validation;
+    c.shuffle = 0;
+    c.window_spans = 1;
+    c.slots = VALIDATION_SLOTS;
+    feed_open(&t->validation, &c);
+    t->feeds_open = 1;
+}
+
+/* A run whose last checkpoint says that all is done needs no data to say so again. */
+static int resume_find(struct trainer *t, struct err *e)
+{
+    int found = checkpoint_newest("checkpoints", t->resume_path, sizeof t->resume_path, e);
+    if (found <= 0) {
+        t->resume_path[0] = 0;
+        return found;
+    }
+    if (checkpoint_read_meta(t->resume_path, &t->meta, NULL, 0, e) < 0)
+        return -1;
+    if (t->meta.task == t->options->task_count && t->meta.seed == t->options->seed)
+        t->state = TRAINER_DONE;
+    return 0;
+}
+
+int setup_start(struct trainer *t, struct err *e)
+{
+    t->lineage.fd = -1;
+    t->permutation_seed = OPTION_NONE;
+    t->saved_task = UINT64_MAX;
+    progress_open(t);
+    if (setup_options_check(t->options, e) < 0)
+        return -1;
+    if (t->options->data_file[0] != '/')
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "data.file is \"%s\"; in a run's effective pipeline file it is absolute, as "
+                       "`prepare run` "
+                       "writes it",
+                       t->options->data_file);
+    if (resume_find(t, e) < 0)
+        return -1;
+    if (t->state != TRAINER_DONE) {
+        feeds_open(t);
+        snprintf(t->daemon->doing, sizeof t->daemon->doing, "waiting for loaderd to open the data");
+    }
+    return 0;
+}
+
+static struct split_shape shape_of(const struct feed *f)
+{
+    const struct msg_opened *o = &f->consumer.opened;
+    struct split_shape s = {.rows = o->rows,
+                            .chunk_rows = o->chunk_rows,
+                            .span_rows = o->span_rows,
+                            .span_bytes_max = o->span_bytes_max,
+                            .values = f->info.features.values};
+    snprintf(s.feature_type, sizeof s.feature_type, "%.7s", f->info.features.type);
+    snprintf(s.target_type, sizeof s.target_type, "%.7s", f->info.targets.type);
+    return s;
+}
+
+static int split_check(const struct feed *f, struct err *e)
+{
+    const struct feed_info *i = &f->info;
+    const char *split = f->config.split, *file = f->config.file;
+    if (!i->order.rows)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
+                       split, file);
+    if (!i->targets.name[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s of %s has no data set `targets`; one integer class a row is needed",
+                       split, file);
+    if (i->targets.values != 1 || i->targets.type[0] == 'f')
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "targets of %s in %s are %" PRIu64
+                       " values of type %s a row; one integer class a row (u8 to i64) is needed",
+                       split, file, i->targets.values, i->targets.type);
+    return 0;
+}
+
+static int splits_check(struct trainer *t, struct err *e)
+{
+    if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0)
+        return -1;
+    uint64_t train = t->train.info.features.values, validation = t->validation.info.features.values;
+    if (train != validation)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "features of %s have %" PRIu64 " values a row, those of %s %" PRIu64
+                       " in %s; both need the same number",
+                       t->train.config.split, train, t->validation.config.split, validation,
+                       t->options->data_file);
+    return 0;
+}
+
+static int plan_apply(struct trainer *t, struct err *e)
+{
+    struct plan p = {0};
+    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
+    if (plan_make(&p, t->options, &t->model, &train, &validation, e) < 0 ||
+        plan_check(&p, t->options, e) < 0)
+        return -1;
+    struct highwater_page *page = t->daemon->highwater.page;
+    uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
+    if (page && arenas > page->arena_peak_bytes)
+        page->arena_peak_bytes = arenas;
+    if (page)
+        page->planned_bytes = plan_total(&p, "trainerd");
+    return 0;
+}
+
+static struct gather_config gather_of(const struct feed *f, double scale)
+{
+    struct gather_config g = {.features = f->info.features.values, .scale = scale};
+    snprintf(g.feature_type, sizeof g.feature_type, "%.7s", f->info.features.type);
+    snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
+    return g;
+}
+
+static int buffers_open(struct trainer *t, struct err *e)
+{
+    struct step_config c = setup_step_config(t->options);
+    if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
+        return -1;
+    t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
+    t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
+    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
+    t->tensors = calloc(t->model.tensor_count, sizeof *t->tensors);
+    if (!t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
+        const struct tensor_info *info = &t->model.tensors[i];
+        struct checkpoint_tensor *tensor = &t->tensors[i];
+        snprintf(tensor->name, sizeof tensor->name, "%s", info->name);
+        tensor->rank = info->rank;
+        memcpy(tensor->dims, info->dims, sizeof tensor->dims);
+        tensor->parameter = stepper_parameters(t->stepper) + info->first;
+        tensor->m = stepper_moment_m(t->stepper) + info->first;
+        tensor->v = stepper_moment_v(t->stepper) + info->first;
+    }
+    t->gather_train = gather_of(&t->train, t->options->data_scale);
+    t->gather_validation = gather_of(&t->validation, t->options->data_scale);
+    return lineage_open(&t->lineage, "lineage", e);
+}
+
+static void meta_init(struct trainer *t)
+{
+    struct step_config c = setup_step_config(t->options);
+    memset(&t->meta, 0, sizeof t->meta);
+    t->meta.version = 1;
+    t->meta.seed = t->options->seed;
+    t->meta.best_value = -1;
+    t->meta.slice_rows = t->options->slice_rows;
+    snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->train.info.fingerprint);
+    engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);
+    t->meta.micro_batch_rows = t->options->batch_size;
+    t->meta.threads = (uint64_t)c.threads;
+}
+
+/* Fresh, or where the newest checkpoint stands. */
+static int cursor_open(struct trainer *t, struct err *e)
+{
+    schedule_open(&t->schedule, t->options, t->train.info.order.rows);
+    if (!t->resume_path[0]) {
+        meta_init(t);
+        t->state = TRAINER_BEGIN;
+        return 0;
+    }
+    if (save_load(t, e) < 0)
+        return -1;
+    t->meta.threads = (uint64_t)setup_threads(t->options);
+    int at_beginning = !t->meta.epoch && !t->meta.position;
+    t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
+    train_follow(t);
+    return 0;
+}
+
+int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    if (!feed_ready(&t->train) || !feed_ready(&t->validation)) {
+        *sleep_ms = 1000;
+        return DAEMON_GO_ON;
+    }
+    if (splits_check(t, e) < 0 ||
+        setup_model(&t->model, t->options, t->train.info.features.values, e) < 0 ||
+        model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
+        buffers_open(t, e) < 0 || cursor_open(t, e) < 0)
+        return DAEMON_FAILED;
+    log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
+             " data and model are open",
+             t->model.parameter_count, t->schedule.rows, schedule_steps(&t->schedule),
+             t->meta.threads);
+    return DAEMON_GO_ON;
+}
+
+void setup_free(struct trainer *t)
+{
+    protection_free(t);
+    fisher_client_close(t);
+    if (t->feeds_open) {
+        feed_close(&t->train);
+        feed_close(&t->validation);
+        t->feeds_open = 0;
+    }
+    if (t->stepper)
+        stepper_close(&t->stepper);
+    model_close(&t->model);
+    free(t->batch.features);
+    free(t->batch.targets);
+    free(t->permutation);
+    free(t->tensors);
+    t->batch = (struct batch){0};
+    t->permutation = NULL;
+    t->tensors = NULL;
+    lineage_close(&t->lineage);
+    progress_close(t);
+}

@@ -1,0 +1,157 @@
+/* tasks.c - walking the task list: the only place that decides what comes next.
+ *
+ *   state      what is being done                      leaves for            what a crash leaves
+ *   OPENING    loaderd describes both splits           BEGIN at a task's     the checkpoint it
+ * began with (setup.c)                               beginning, else PROTECT BEGIN      weights of
+ * the task: fresh, or of the   PROTECT               the end of the task before end of an earlier
+ * one; moments zero PROTECT    Fisher information and theta* of the    TRAIN                 same;
+ * fisherd's files tasks in `ewc` (protection.c) TRAIN      an optimizer step a turn (train.c)
+ * EVALUATE at the       a checkpoint at most epoch's last row      checkpoint_every_s old EVALUATE
+ * the task's metric, at its end that of   TRAIN, BEGIN or DONE  as TRAIN all tasks so far
+ * (evaluate.c)           through a checkpoint DONE       -
+ *
+ * BEGIN is a pure function of the checkpoints at the ends of earlier tasks, so a restart there
+ * needs no more.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/log.h"
+
+const struct task_options *tasks_current(const struct trainer *t)
+{
+    ensure(t->meta.task < t->options->task_count);
+    return &t->options->tasks[t->meta.task];
+}
+
+static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    const struct task_options *task = tasks_current(t);
+    float *parameters = stepper_parameters(t->stepper);
+    size_t bytes = t->model.parameter_count * sizeof *parameters;
+    (void)sleep_ms;
+    if (strcmp(task->from, "start") == 0)
+        model_initialise(&t->model, t->options->seed, parameters);
+    else if (save_read_end(t, task->from, parameters, e) < 0)
+        return DAEMON_FAILED;
+    memset(stepper_moment_m(t->stepper), 0, bytes);
+    memset(stepper_moment_v(t->stepper), 0, bytes);
+    snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
+    train_follow(t);
+    progress_task_begin(t);
+    if (progress_task_fact(t, PROGRESS_TASK_START, e) < 0)
+        return DAEMON_FAILED;
+    t->state = TRAINER_PROTECT;
+    return DAEMON_GO_ON;
+}
+
+/* One sentence with the results after the last task that is no comparison. */
+static void done_sentence(struct trainer *t)
+{
+    char *text = t->daemon->sentence;
+    size_t room = sizeof t->daemon->sentence, used;
+    const struct options *o = t->options;
+    const char *after = o->tasks[schedule_key_task(o, o->task_count - 1)].name;
+    used = (size_t)snprintf(text, room,
+                            "tasks trained: %u, steps made: %" PRIu64 "; after %s:", o->task_count,
+                            t->meta.step, after);
+    for (uint32_t i = 0, shown = 0; i < t->meta.result_count && used < room; i++) {
+        const struct checkpoint_result *r = &t->meta.results[i];
+        if (strcmp(r->after, after) == 0)
+            used += (size_t)snprintf(text + used, room - used, "%s %s %.2f %% on %s",
+                                     shown++ ? "," : "", r->metric, 100 * r->value, r->task);
+    }
+}
+
+static int done_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    (void)sleep_ms, (void)e;
+    done_sentence(t);
+    return DAEMON_FINISHED;
+}
+
+static int task_end(struct trainer *t, struct err *e)
+{
+    if (progress_task_fact(t, PROGRESS_TASK_END, e) < 0)
+        return -1;
+    t->meta.task++;
+    t->meta.epoch = 0;
+    t->meta.task_step = 0;
+    t->meta.best_value = -1;
+    int more = t->meta.task < t->options->task_count;
+    snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", more ? tasks_current(t)->name : "");
+    protection_free(t);
+    t->state = more ? TRAINER_BEGIN : TRAINER_DONE;
+    return 0;
+}
+
+int tasks_epoch_end(struct trainer *t, double own_value, struct err *e)
+{
+    t->meta.epoch++;
+    if (own_value > t->meta.best_value)
+        t->meta.best_value = own_value;
+    if (progress_task_fact(t, PROGRESS_EPOCH_END, e) < 0)
+        return -1;
+    int last = t->meta.epoch == tasks_current(t)->epochs;
+    if (last && task_end(t, e) < 0)
+        return -1;
+    t->meta.position = 0;
+    t->meta.epoch_loss_sum = 0;
+    if (save_checkpoint(t, e) < 0)
+        return -1;
+    progress_epoch_begin(t);
+    if (!last)
+        t->state = TRAINER_TRAIN;
+    return 0;
+}
+
+static int feeds_pump(struct trainer *t, struct err *e)
+{
+    if (feed_pump(&t->train, e) < 0)
+        return err_prefix(e, "training rows");
+    if (feed_pump(&t->validation, e) < 0)
+        return err_prefix(e, "validation rows");
+    return 0;
+}
+
+static int timeout_less(int a, int b)
+{
+    return b >= 0 && (a < 0 || b < a) ? b : a;
+}
+
+/* What wakes the loop before sleep_ms is over. */
+static void sleep_prepare(struct trainer *t, int *sleep_ms)
+{
+    struct daemon *d = t->daemon;
+    d->extra_count = feed_poll_items(&t->train, d->extra);
+    d->extra_count += feed_poll_items(&t->validation, d->extra + d->extra_count);
+    if (t->fisher.dealer.socket)
+        d->extra[d->extra_count++] = (struct link_poll_item){.link = &t->fisher.dealer, .fd = -1};
+    *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->train));
+    *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->validation));
+}
+
+int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    static int (*const turn_of[])(struct trainer *, int *, struct err *) = {
+        [TRAINER_OPENING] = setup_turn,      [TRAINER_BEGIN] = begin_turn,
+        [TRAINER_PROTECT] = protection_turn, [TRAINER_TRAIN] = train_turn,
+        [TRAINER_EVALUATE] = evaluate_turn,  [TRAINER_DONE] = done_turn,
+    };
+    *sleep_ms = 0;
+    t->daemon->extra_count = 0;
+    if (t->state != TRAINER_DONE && feeds_pump(t, e) < 0)
+        return DAEMON_FAILED;
+    if (t->checkpoint_asked && t->state > TRAINER_BEGIN) {
+        t->checkpoint_asked = 0;
+        if (t->state != TRAINER_DONE && save_checkpoint(t, e) < 0)
+            return DAEMON_FAILED;
+    }
+    int result = turn_of[t->state](t, sleep_ms, e);
+    if (result == DAEMON_GO_ON && *sleep_ms)
+        sleep_prepare(t, sleep_ms);
+    return result;
+}

@@ -1,0 +1,105 @@
+/* train.c - one optimizer step: gather, step, advance the cursor, record. Called once a turn by
+ * tasks.c while the state is TRAIN; nothing in here blocks, and nothing but the cursor remembers
+ * that a step was made.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void train_follow(struct trainer *t)
+{
+    const struct schedule *s = &t->schedule;
+    uint32_t task = (uint32_t)t->meta.task;
+    uint64_t epoch = t->meta.epoch, position = t->meta.position + t->batch.gathered;
+    if (position == s->rows) {
+        position = 0;
+        epoch++;
+    }
+    if (epoch == s->epochs[task]) { /* read ahead for the next task while this one is evaluated */
+        epoch = 0;
+        task++;
+    }
+    if (task < s->task_count)
+        feed_seek(&t->train, schedule_epoch_key(s, task, epoch), position,
+                  schedule_epoch_key(s, task, s->epochs[task] - 1));
+}
+
+static int lineage_step(struct trainer *t, double loss, struct err *e)
+{
+    struct lineage_record before, now = {
+                                      .step_plus_1 = t->meta.step + 1,
+                                      .task_epoch = lineage_task_epoch(t->meta.task, t->meta.epoch),
+                                      .position = t->meta.position,
+                                      .micro_batch_rows = (uint32_t)t->meta.micro_batch_rows,
+                                      .loss_bits = lineage_loss_bits(loss),
+                                  };
+    int differs = lineage_write(&t->lineage, &now, &before, e);
+    if (differs <= 0)
+        return differs;
+    struct msg_event_determinism m = {.step = now.step_plus_1,
+                                      .loss_before = lineage_loss(&before),
+                                      .loss_now = lineage_loss(&now)};
+    MSG_STR(m.sentence,
+            "a step computed again after a restart gave another loss than before; the weights "
+            "of this run are not reproducible bit for bit");
+    return daemon_fact(t->daemon, MSG_event_determinism, &m, e);
+}
+
+static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_result *r)
+{
+    t->meta.position += rows;
+    t->meta.step++;
+    t->meta.task_step++;
+    t->meta.epoch_loss_sum += r->loss_sum;
+    t->batch.gathered = 0;
+}
+
+static int step_make(struct trainer *t, uint64_t rows, struct err *e)
+{
+    const struct options *o = t->options;
+    struct adamw_config adamw = {.learning_rate = o->learning_rate,
+                                 .weight_decay = o->weight_decay,
+                                 .beta1 = o->adam_beta1,
+                                 .beta2 = o->adam_beta2,
+                                 .eps = o->adam_eps,
+                                 .max_grad_norm = o->max_grad_norm};
+    struct step_result r;
+    uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    if (stepper_train(t->stepper, rows, key, t->meta.task_step + 1, &adamw, t->terms, t->term_count,
+                      &r, e) < 0)
+        return err_prefix(
+            e, "step %" PRIu64 " of task %s, rows %" PRIu64 " to %" PRIu64 " of epoch %" PRIu64,
+            t->meta.step + 1, tasks_current(t)->name, t->meta.position, t->meta.position + rows - 1,
+            t->meta.epoch + 1);
+    if (lineage_step(t, r.loss, e) < 0)
+        return -1;
+    cursor_advance(t, rows, &r);
+    progress_step(t, rows, &r);
+    return 0;
+}
+
+int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    uint32_t task = (uint32_t)t->meta.task;
+    if (t->meta.position == t->schedule.rows) {
+        progress_pause(t);
+        return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+    }
+    progress_run(t);
+    batch_permute(t, task);
+    uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
+    uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
+    int whole = batch_gather(t, &t->train, &t->gather_train, epoch, t->meta.position, rows, e);
+    if (whole < 0)
+        return DAEMON_FAILED;
+    progress_wait(t, !whole);
+    train_follow(t);
+    if (!whole) {
+        *sleep_ms = 1000;
+        return DAEMON_GO_ON;
+    }
+    if (step_make(t, rows, e) < 0 || save_if_due(t, e) < 0)
+        return DAEMON_FAILED;
+    return DAEMON_GO_ON;
+}

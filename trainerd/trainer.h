@@ -1,0 +1,206 @@
+/* trainer.h - all of trainerd's state in one struct, and which file does what with it.
+ *
+ * The cursor is struct checkpoint_meta itself: what a checkpoint says is what the run is. It
+ * changes after an optimizer step (train.c), with the results of a task's end (evaluate.c) and at
+ * the end of an epoch (tasks.c), nowhere else. The rest can be recomputed from it, from the options
+ * and from the data.
+ *
+ *   main.c           the skeleton's table: start, turn, request, stop, --plan
+ *   tasks.c          the task list: which state comes next
+ *   setup.c          the data are known: check, plan, allocate, resume
+ *   batch.c          rows from the arena into the stepper
+ *   train.c          one optimizer step
+ *   evaluate.c       a split's metric
+ *   protection.c     the EWC terms of a task
+ *   fisher_client.c  asking fisherd for what is not there yet
+ *   save.c           checkpoints, and the names that keep them
+ *   progress.c       what is published on the way
+ *   plan.c           memory, before any of it is taken
+ *   schedule.c lineage.c retention.c rate.c limits.c   pure parts with headers of their own
+ */
+#ifndef TRAINERD_TRAINER_H
+#define TRAINERD_TRAINER_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "engine/model.h"
+#include "engine/plan.h"
+#include "engine/step.h"
+#include "proto/checkpoint.h"
+#include "proto/daemon.h"
+#include "proto/feed.h"
+#include "trainerd/lineage.h"
+#include "trainerd/rate.h"
+#include "trainerd/retention.h"
+#include "trainerd/schedule.h"
+
+enum { VALIDATION_SLOTS = 3 }; /* of its arena: one span in use, one standing by, one on its way */
+
+enum trainer_state {
+    TRAINER_OPENING,  /* waiting for loaderd to describe both splits */
+    TRAINER_BEGIN,    /* a task's first weights */
+    TRAINER_PROTECT,  /* loading its EWC terms, waiting for fisherd if one is missing */
+    TRAINER_TRAIN,    /* one optimizer step a turn */
+    TRAINER_EVALUATE, /* position == rows: the epoch's steps are done */
+    TRAINER_DONE,
+};
+
+/* Rows of one batch (of training or evaluation) on their way from the arena into the stepper. */
+struct batch {
+    const void **features, **targets; /* room for a whole batch */
+    uint64_t gathered;                /* leading rows already in the stepper */
+};
+
+struct evaluation {
+    uint32_t list[OPTION_TASKS_MAX], count, index; /* whose data; which of them is in work */
+    uint64_t position;                             /* rows of the split evaluated */
+    uint64_t pass;                                 /* epoch of the validation stream */
+    double loss_sum;
+    uint64_t correct;
+    int final;               /* the task ends with it */
+    double own_value;        /* of the data the task is trained on */
+    char weights_sha256[65]; /* at a task's end; else empty */
+};
+
+struct protection {             /* of one earlier task */
+    float *fisher, *theta_star; /* parameter_count numbers each, owned; NULL: not loaded yet */
+    char sha256[65];            /* of theta_star */
+};
+
+struct fisher_client {
+    struct link dealer;
+    uint64_t attempt;           /* part of the routing id */
+    double asked_s, answered_s; /* monotonic; 0: not yet */
+    char estimated_job[129];    /* the job fisherd last called done */
+    uint64_t samples_done, samples;
+};
+
+struct progress_mark { /* when an epoch or a task began, for this process */
+    uint64_t rows;
+    double seconds, wait_s;
+};
+
+struct progress {
+    struct rate rate;
+    uint64_t steps, rows;            /* done by this process */
+    double seconds, running_since_s; /* the training clock; since when it runs, 0: paused */
+    double wait_s, wait_since_s;     /* waiting for data; since when, 0: not now */
+    double published_s;              /* wall time of the last trainer.step */
+    struct progress_mark epoch, task;
+    int statm; /* /proc/self/statm, kept open; -1: not there */
+};
+
+enum progress_fact { PROGRESS_TASK_START, PROGRESS_EPOCH_END, PROGRESS_TASK_END };
+
+struct trainer {
+    struct daemon *daemon;
+    const struct options *options;
+    enum trainer_state state;
+    struct checkpoint_meta meta;  /* the cursor */
+    struct checkpoint_meta other; /* of another checkpoint, while it is looked at */
+    char resume_path[4096];       /* checkpoint to begin with; empty: none */
+    struct feed train, validation;
+    int feeds_open;
+    struct schedule schedule;
+    struct model model;
+    char model_text[MODEL_TEXT_MAX];
+    struct stepper *stepper;
+    struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
+    struct gather_config gather_train, gather_validation;
+    uint32_t *permutation; /* of permutation_seed */
+    uint64_t permutation_seed;
+    struct batch batch;
+    struct evaluation evaluation;
+    struct protection protections[OPTION_NAMES_MAX];
+    struct ewc_term terms[OPTION_NAMES_MAX]; /* borrow from protections */
+    int term_count;
+    struct fisher_client fisher;
+    struct lineage lineage;
+    struct progress progress;
+    int checkpoint_asked, checkpoint_failed;
+    double saved_s;                                   /* monotonic time of the newest checkpoint */
+    uint64_t saved_task, saved_epoch, saved_position; /* its cursor; saved_task UINT64_MAX: none */
+};
+
+/* tasks.c */
+int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e);
+const struct task_options *tasks_current(const struct trainer *t);
+/* The epoch's steps and evaluation are done; own_value is the task's metric: on to the next epoch
+ * or task. */
+int tasks_epoch_end(struct trainer *t, double own_value, struct err *e);
+
+/* setup.c */
+int setup_start(struct trainer *t, struct err *e); /* options, what to resume, feeds */
+int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
+void setup_free(struct trainer *t); /* harmless twice */
+int setup_options_check(const struct options *o, struct err *e);
+int setup_threads(const struct options *o);
+struct step_config setup_step_config(const struct options *o);
+int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
+
+/* batch.c */
+/* Move rows [position, position + rows) of an epoch from the arena into the stepper. 1: all are
+ * there; 0: some are still missing, call again; -1: *e names a row of the file that is not fit to
+ * train on. */
+int batch_gather(struct trainer *t, struct feed *f, const struct gather_config *g, uint64_t epoch,
+                 uint64_t position, uint64_t rows, struct err *e);
+void batch_permute(struct trainer *t,
+                   uint32_t task); /* features as that task has them, for both splits */
+
+/* train.c */
+int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
+void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
+
+/* evaluate.c */
+int evaluate_begin(struct trainer *t, struct err *e);
+int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
+
+/* protection.c */
+int protection_turn(struct trainer *t, int *sleep_ms, struct err *e);
+void protection_free(struct trainer *t);
+
+/* fisher_client.c */
+void fisher_client_job(const struct trainer *t, const char *task, const char *sha256,
+                       char job[129]);
+/* Ask for it, or go on waiting; -1 when fisherd refuses. */
+int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, int *sleep_ms,
+                       struct err *e);
+void fisher_client_close(struct trainer *t); /* harmless twice */
+
+/* save.c */
+int save_checkpoint(struct trainer *t, struct err *e); /* nothing if the newest one says the same */
+int save_if_due(struct trainer *t, struct err *e);
+int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
+/* Parameters at the end of a task; t->other says the rest. */
+int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e);
+
+/* progress.c */
+void progress_open(struct trainer *t);
+void progress_close(struct trainer *t);
+void progress_run(struct trainer *t); /* the training clock goes on; harmless twice */
+void progress_pause(struct trainer *t);
+void progress_wait(struct trainer *t, int missing); /* rows are missing, or have come */
+void progress_step(struct trainer *t, uint64_t rows, const struct step_result *r);
+void progress_task_begin(struct trainer *t);
+void progress_epoch_begin(struct trainer *t);
+int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
+int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
+                             int final, struct err *e);
+
+/* plan.c */
+struct split_shape { /* what loaderd says of a split */
+    uint64_t rows, chunk_rows, span_rows, span_bytes_max, values;
+    char feature_type[8], target_type[8];
+};
+/* All stages' memory. -1 (permanent) when an arena cannot hold what the order needs. */
+int plan_make(struct plan *p, const struct options *o, const struct model *m,
+              const struct split_shape *train, const struct split_shape *validation, struct err *e);
+/* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
+int plan_check(const struct plan *p, const struct options *o, struct err *e);
+/* From the lines that `loaderd --describe` prints. */
+int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
+                     struct err *e);
+int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
+
+#endif
