@@ -1,0 +1,51 @@
+/* main.c - fisherd: weights + samples -> which weights matter.
+ *
+ * Computes the exact per-sample Fisher information of a finished task's parameters when trainerd
+ * asks for it, block after block, and stores it where h5py reads it. Between jobs it holds nothing.
+ * All its state is struct estimator (estimate.h); the flow is drawn in estimate.c.
+ */
+#include "fisherd/estimate.h"
+
+static int fisher_start(void *self, struct daemon *d, struct err *e)
+{
+    (void)self, (void)d, (void)e; /* a job brings all it needs */
+    return 0;
+}
+
+static int fisher_turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
+{
+    return estimate_turn(self, d, sleep_ms, e);
+}
+
+static int fisher_request(void *self, struct daemon *d, const struct link_peer *peer,
+                          enum msg_type type, const union msg *m)
+{
+    if (type != MSG_estimate)
+        return 0;
+    estimate_request(self, d, peer, &m->estimate);
+    return 1;
+}
+
+static void fisher_stop(void *self, struct daemon *d)
+{
+    (void)d;
+    estimate_close(self); /* finished blocks are durable; the one in work is made again */
+}
+
+static const struct daemon_spec spec = {
+    .stage = "fisherd",
+    .purpose = "estimates which weights of a finished task matter (Fisher information), when "
+               "trainerd asks",
+    .example = "fisherd --run runs/fashion",
+    .deadline_s = 300, /* a turn is one batch through one block, or joining the blocks of a model */
+    .start = fisher_start,
+    .turn = fisher_turn,
+    .request = fisher_request,
+    .stop = fisher_stop,
+};
+
+int main(int argc, char **argv)
+{
+    static struct estimator self;
+    return daemon_run(argc, argv, &spec, &self);
+}

@@ -1,0 +1,297 @@
+/* work.c - see work.h: the exact per-sample Fisher information, block after block.
+ *
+ * A block's sums are float32 numbers of squared gradients, added slice after slice in the order of
+ * the samples: batches are always whole, whenever the rows of one arrive, so the result depends
+ * neither on the loader's timing nor on the number of threads. The samples are the first positions
+ * of epoch 0 of an order keyed by the run's seed and the job: a random subset that every restart
+ * finds again.
+ */
+#include "fisherd/work.h"
+
+#include <inttypes.h>
+#include <malloc.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fisherd/blocks.h"
+#include "proto/checkpoint.h"
+#include "proto/log.h"
+#include "proto/order.h"
+
+/* A window of one span needs a second to read ahead into and a third to be decoded meanwhile. */
+enum { ARENA_SLOTS = 3, THREADS_MAX = 16 };
+
+static const char estimator[] = "empirical: true labels, mean over samples of the squared gradient";
+
+void work_paths(const char *task, char path[96], char part_dir[96])
+{
+    snprintf(path, 96, "fisher/%s.h5", task);
+    snprintf(part_dir, 96, "fisher/%s.part", task);
+}
+
+static int threads_count(const struct options *o)
+{
+    cpu_set_t set;
+    if (o->threads)
+        return (int)o->threads;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return count < THREADS_MAX ? count : THREADS_MAX;
+}
+
+/* Whole slices, at least one a thread: the sums are the same for every such batch. */
+static uint64_t batch_rows(const struct options *o, int threads)
+{
+    uint64_t slices = (o->batch_size + o->slice_rows - 1) / o->slice_rows;
+    return o->slice_rows * (slices > (uint64_t)threads ? slices : (uint64_t)threads);
+}
+
+/* A key for the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */
+static uint64_t sample_seed(uint64_t seed, const char *job)
+{
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (const char *at = job; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 0x100000001b3ull;
+    return order_key(seed, hash);
+}
+
+/* Read the checkpoint's parameters into the stepper and see that they are those the job names. */
+static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct err *e)
+{
+    struct checkpoint_tensor *tensors = calloc(w->model.tensor_count, sizeof *tensors);
+    if (!tensors)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
+    for (uint32_t i = 0; i < w->model.tensor_count; i++) {
+        const struct tensor_info *t = &w->model.tensors[i];
+        snprintf(tensors[i].name, sizeof tensors[i].name, "%s", t->name);
+        tensors[i].rank = t->rank;
+        memcpy(tensors[i].dims, t->dims, sizeof t->dims);
+        tensors[i].parameter = stepper_parameters(w->stepper) + t->first;
+    }
+    int result = checkpoint_read(w->job.checkpoint, meta, tensors, w->model.tensor_count, 0, e);
+    free(tensors);
+    if (result == 0 && strcmp(meta->parameters_sha256, w->job.digest) != 0)
+        result = err_set(e, EXIT_CODE_PERMANENT,
+                         "checkpoint %s holds the parameters %s, the job is about %s",
+                         w->job.checkpoint, meta->parameters_sha256, w->job.digest);
+    return result;
+}
+
+static int stepper_start(struct work *w, struct err *e)
+{
+    struct step_config c = {.slice_rows = w->options->slice_rows,
+                            .threads = threads_count(w->options),
+                            .seed = w->options->seed};
+    w->batch_rows = c.batch_rows_max = batch_rows(w->options, c.threads);
+    if (stepper_open(&w->stepper, &w->model, &c, e) < 0)
+        return -1;
+    w->features = calloc(w->batch_rows, sizeof *w->features);
+    w->targets = calloc(w->batch_rows, sizeof *w->targets);
+    return w->features && w->targets
+               ? 0
+               : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
+}
+
+/* checkpoint -> model, stepper, parameters. */
+static int model_start(struct work *w, struct err *e)
+{
+    struct checkpoint_meta *meta = malloc(sizeof *meta);
+    char *text = malloc(CHECKPOINT_MODEL_MAX);
+    int result = -1;
+    if (!meta || !text)
+        err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
+    else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0 &&
+             model_from_text(&w->model, text, e) == 0 && stepper_start(w, e) == 0)
+        result = parameters_read(w, meta, e);
+    free(meta);
+    free(text);
+    return result;
+}
+
+static int blocks_start(struct work *w, struct err *e)
+{
+    uint64_t size = w->options->fisher_block_size, total = w->model.parameter_count;
+    w->meta.parameters = total;
+    w->meta.block_size = size;
+    w->meta.blocks = blocks_count(&w->model, size);
+    w->sums = malloc((size < total ? size : total) * sizeof *w->sums);
+    return w->sums
+               ? 0
+               : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a block of the Fisher information");
+}
+
+/* `number` makes the routing id one that this process never used before: ZeroMQ may still hold the
+ * connection of the last. */
+static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, struct err *e)
+{
+    const struct options *o = w->options;
+    char role[32];
+    snprintf(role, sizeof role, "fisherd.%" PRIu64, number);
+    w->feed = malloc(sizeof *w->feed);
+    if (!w->feed)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot open a stream of samples");
+    feed_open(w->feed, &(struct feed_config){.role = role,
+                                             .incarnation = incarnation,
+                                             .file = w->job.file,
+                                             .split = w->job.split,
+                                             .seed = sample_seed(o->seed, w->job.job),
+                                             .shuffle = 1,
+                                             .span_rows = o->order_span_rows,
+                                             .window_spans = 1,
+                                             .slots = ARENA_SLOTS,
+                                             .arena_limit_bytes = o->arena_limit_mb << 20,
+                                             .peer_timeout_ms = o->peer_timeout_s * 1000,
+                                             .verify = o->data_verify});
+    return 0;
+}
+
+int work_open(struct work *w, const struct options *o, uint64_t incarnation, uint64_t number,
+              const struct msg_estimate *job, struct err *e)
+{
+    memset(w, 0, sizeof *w);
+    w->options = o;
+    w->job = *job;
+    work_paths(job->task, w->path, w->part_dir);
+    MSG_STR(w->meta.job, job->job);
+    MSG_STR(w->meta.task, job->task);
+    MSG_STR(w->meta.checkpoint, job->checkpoint);
+    MSG_STR(w->meta.parameters_sha256, job->digest);
+    MSG_STR(w->meta.estimator, estimator);
+    if (model_start(w, e) < 0 || blocks_start(w, e) < 0)
+        return -1;
+    return stream_start(w, incarnation, number, e);
+}
+
+void work_close(struct work *w)
+{
+    if (w->feed)
+        feed_close(w->feed);
+    free(w->feed);
+    stepper_close(&w->stepper);
+    model_close(&w->model);
+    free(w->permutation);
+    free(w->features);
+    free(w->targets);
+    free(w->sums);
+    memset(w, 0, sizeof *w);
+    malloc_trim(0); /* fisherd idles for most of a run */
+}
+
+/* The types and shapes of the stream against the model. */
+static int stream_check(struct work *w, struct err *e)
+{
+    const struct feed_info *info = &w->feed->info;
+    if (info->features.values != w->model.inputs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,
+                       w->job.file, info->features.values, w->job.checkpoint, w->model.inputs);
+    if (!info->targets.name[0] || info->targets.values != 1 || info->targets.type[0] == 'f')
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "%s has %" PRIu64 " values of type '%s' a row as targets; accepted: one whole "
+            "number, the row's class",
+            w->job.file, info->targets.name[0] ? info->targets.values : 0, info->targets.type);
+    return 0;
+}
+
+int work_ready(struct work *w, struct err *e)
+{
+    if (feed_pump(w->feed, e) < 0)
+        return -1;
+    if (!feed_ready(w->feed))
+        return 0;
+    if (stream_check(w, e) < 0)
+        return -1;
+    const struct feed_info *info = &w->feed->info;
+    uint64_t rows = info->order.rows;
+    w->meta.samples = w->job.samples < rows ? w->job.samples : rows;
+    if (w->job.permute) {
+        w->permutation = malloc(w->model.inputs * sizeof *w->permutation);
+        if (!w->permutation)
+            return err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold the permutation of the features");
+        order_features(w->job.permute_seed, (uint32_t)w->model.inputs, w->permutation);
+    }
+    w->gather.features = info->features.values;
+    w->gather.scale = w->job.scale;
+    w->gather.permutation = w->permutation;
+    snprintf(w->gather.feature_type, sizeof w->gather.feature_type, "%.7s", info->features.type);
+    snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);
+    return 1;
+}
+
+int work_block(struct work *w, struct err *e)
+{
+    for (; w->block < w->meta.blocks; w->block++) {
+        int has = fisherfile_has_part(w->part_dir, w->block, w->job.job, e);
+        if (has < 0)
+            return -1;
+        if (has)
+            continue;
+        blocks_at(&w->model, w->options->fisher_block_size, w->block, &w->range);
+        memset(w->sums, 0, w->range.count * sizeof *w->sums);
+        w->position = w->gathered = 0;
+        feed_seek(w->feed, 0, 0, 0);
+        return 1;
+    }
+    w->position = 0;
+    return 0;
+}
+
+/* Gather what has arrived of the batch's `wanted` rows. */
+static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
+{
+    uint64_t at = w->position + w->gathered, bad;
+    uint64_t count = feed_rows(w->feed, 0, at, wanted - w->gathered, w->features, w->targets);
+    if (count == 0)
+        return 0;
+    if (stepper_gather(w->stepper, &w->gather, w->gathered, count, w->features, w->targets, &bad,
+                       e) < 0)
+        return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
+                          order_file_row(&w->feed->info.order, 0, at + bad));
+    w->gathered += count;
+    if (at + count < w->feed->info.order.rows)
+        feed_seek(w->feed, 0, at + count, 0); /* gives the spans before it back */
+    return 0;
+}
+
+int work_batch(struct work *w, struct err *e)
+{
+    uint64_t left = w->meta.samples - w->position;
+    uint64_t wanted = left < w->batch_rows ? left : w->batch_rows, before;
+    if (feed_pump(w->feed, e) < 0)
+        return -1;
+    do { /* once a window that the batch touches */
+        before = w->gathered;
+        if (rows_gather(w, wanted, e) < 0)
+            return -1;
+    } while (w->gathered > before && w->gathered < wanted);
+    if (w->gathered < wanted)
+        return 0;
+    if (wanted > 0 &&
+        stepper_fisher(w->stepper, wanted, w->range.first, w->range.count, w->sums, e) < 0)
+        return -1;
+    w->position += wanted;
+    w->gathered = 0;
+    return 1;
+}
+
+int work_finish(struct work *w, uint64_t *bytes, struct err *e)
+{
+    struct stat st;
+    char path[128];
+    for (uint64_t i = 0; i < w->range.count; i++)
+        w->sums[i] = (float)((double)w->sums[i] / (double)w->meta.samples);
+    if (fisherfile_write_part(w->part_dir, w->block, w->job.job, &w->range, w->sums,
+                              (int)w->options->fisher_compression_level, e) < 0)
+        return -1;
+    snprintf(path, sizeof path, "%s/%05" PRIu64 ".h5", w->part_dir, w->block);
+    *bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    return 0;
+}
+
+int work_join(struct work *w, struct err *e)
+{
+    return fisherfile_join(w->path, w->part_dir, &w->meta,
+                           (int)w->options->fisher_compression_level, e);
+}
