@@ -1,0 +1,104 @@
+/* history.c - sums over the journals; see history.h. */
+#include "monitord/history.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/journal.h"
+
+void history_open(struct history *h)
+{
+    memset(h, 0, sizeof *h);
+}
+
+void history_journal(struct history *h, int stage)
+{
+    ensure(stage >= 0 && stage < STAGE_COUNT);
+    h->stage = stage;
+    h->in_launch = 0;
+    h->launch_starts = 0;
+}
+
+/* Index of a launch; when the table is full, the last one stands for all later ones. */
+static uint32_t launch_find(struct history *h, uint64_t number, double time_s)
+{
+    for (uint32_t i = 0; i < h->launch_count; i++)
+        if (h->launches[i].number == number)
+            return i;
+    if (h->launch_count == HISTORY_LAUNCHES_MAX)
+        return h->launch_count - 1;
+    h->launches[h->launch_count] = (struct history_launch){number, time_s, time_s};
+    return h->launch_count++;
+}
+
+static void stage_start(struct history *h, const struct msg_event_stage *m)
+{
+    uint32_t launch = launch_find(h, m->launch, m->head.time_s);
+    if (!h->in_launch || launch != h->launch)
+        h->launch_starts = 0;
+    h->in_launch = 1;
+    h->launch = launch;
+    h->starts[h->stage]++;
+    if (h->launch_starts++ > 0 && m->launch != 0)
+        h->restarts[h->stage]++;
+}
+
+/* An epoch whose end was lost to a kill ends again, with the same loss: it stands once. */
+static void epoch_end(struct history *h, const struct msg_event_task *m)
+{
+    uint32_t at = 0;
+    h->epoch_rows += m->rows;
+    h->epoch_seconds += m->seconds;
+    while (at < h->epoch_count &&
+           (strcmp(h->epochs[at].task, m->task) != 0 || h->epochs[at].epoch != m->epoch))
+        at++;
+    if (at == HISTORY_EPOCHS_MAX)
+        return;
+    if (at == h->epoch_count)
+        h->epoch_count++;
+    h->epochs[at] = (struct history_epoch){.epoch = m->epoch, .loss = m->loss};
+    snprintf(h->epochs[at].task, sizeof h->epochs[at].task, "%s", m->task);
+}
+
+void history_add(struct history *h, enum msg_type type, const union msg *m)
+{
+    if (type == MSG_event_stage && strcmp(m->event_stage.what, "start") == 0)
+        stage_start(h, &m->event_stage);
+    else if (type == MSG_event_task && strcmp(m->event_task.what, "epoch-end") == 0)
+        epoch_end(h, &m->event_task);
+    else if (type == MSG_event_determinism)
+        h->differing_steps++;
+    if (h->in_launch) {
+        struct history_launch *l = &h->launches[h->launch];
+        l->first_s = fmin(l->first_s, m->head.time_s);
+        l->last_s = fmax(l->last_s, m->head.time_s);
+    }
+}
+
+static int visit(void *self, enum msg_type type, const union msg *m)
+{
+    history_add(self, type, m);
+    return 0;
+}
+
+int history_read(struct history *h, struct err *e)
+{
+    history_open(h);
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "journals/%s", stage_names[i]);
+        history_journal(h, i);
+        if (journal_read(path, visit, h, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+double history_wall_s(const struct history *h)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < h->launch_count; i++)
+        sum += h->launches[i].last_s - h->launches[i].first_s;
+    return sum;
+}

@@ -1,0 +1,57 @@
+/* history.h - what the journals say about a run: launches, restarts, time, losses.
+ *
+ * Pure: facts in, sums out. A launch is one start of the whole run by finetune.sh; every
+ * event.stage carries its number, and the facts that follow in the same journal belong to it. A
+ * restart is a start of a stage that is not its first in a launch; starts by hand (launch 0) are
+ * none.
+ */
+#ifndef MONITORD_HISTORY_H
+#define MONITORD_HISTORY_H
+
+#include <stdint.h>
+
+#include "monitord/stages.h"
+#include "proto/err.h"
+#include "proto/msg.h"
+
+enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096 };
+
+struct history_launch {
+    uint64_t number;
+    double first_s, last_s; /* Unix time of its first and last fact */
+};
+
+struct history_epoch {
+    char task[65];
+    uint64_t epoch; /* from 1 */
+    double loss;
+};
+
+struct history {
+    struct history_launch launches[HISTORY_LAUNCHES_MAX];
+    uint32_t launch_count;
+    uint32_t starts[STAGE_COUNT], restarts[STAGE_COUNT];
+    struct history_epoch
+        epochs[HISTORY_EPOCHS_MAX]; /* in order; what came twice stands once, as it came last */
+    uint32_t epoch_count;
+    uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
+    double epoch_seconds;
+    uint32_t differing_steps; /* recomputed steps that differ from the lineage */
+    /* the journal being read */
+    int stage, in_launch; /* in_launch: launches[launch] is the present one */
+    uint32_t launch, launch_starts;
+};
+
+void history_open(struct history *h);
+
+/* The facts of stage's journal follow, in order. */
+void history_journal(struct history *h, int stage);
+void history_add(struct history *h, enum msg_type type, const union msg *m);
+
+/* Read journals/<stage> of all stages below the present directory. */
+int history_read(struct history *h, struct err *e);
+
+/* Seconds between first and last fact, summed over launches. */
+double history_wall_s(const struct history *h);
+
+#endif

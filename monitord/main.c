@@ -1,0 +1,139 @@
+/* main.c - monitord: what everybody does to memory, now and over time.
+ *
+ * A turn passes the stages' streams on to monitor.pub, and every monitor.sample_s seconds measures
+ * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c). It keeps
+ * nothing that the run needs: killing it at any moment costs some samples. `monitord --report RUN`
+ * is another program in the same binary: it reads a run that is down and writes its report
+ * (report.c).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "monitord/fanout.h"
+#include "monitord/profile.h"
+#include "monitord/report.h"
+#include "monitord/sample.h"
+#include "proto/daemon.h"
+#include "proto/log.h"
+
+struct monitord {
+    struct fanout fanout;
+    struct sampler sampler;
+    struct profile *profile; /* NULL: not wanted */
+    double sample_due_s;     /* monotonic */
+};
+
+static const double draw_limit_s = 6; /* less than a supervisor waits before it kills */
+
+static int start(void *self, struct daemon *d, struct err *e)
+{
+    struct monitord *m = self;
+    if (fanout_open(&m->fanout, e) < 0)
+        return -1;
+    if (d->options.monitor_profile) {
+        m->profile = malloc(sizeof *m->profile);
+        if (!m->profile) {
+            fanout_close(&m->fanout);
+            return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the memory profile (%zu bytes)",
+                           sizeof *m->profile);
+        }
+        profile_open(m->profile, d->options.name, d->options.monitor_sample_s, clock_unix_s());
+    }
+    sampler_open(&m->sampler);
+    d->highwater.page->planned_bytes = sizeof *m + (m->profile ? sizeof *m->profile : 0);
+    return 0;
+}
+
+static void samples_take(struct monitord *m, struct daemon *d)
+{
+    uint64_t rss_bytes[PROFILE_SERIES] = {0};
+    struct msg_memory_sample sample;
+    for (int i = 0; i < PROFILE_SERIES; i++) {
+        if (!(i < STAGE_COUNT ? sampler_stage(&m->sampler, i, &sample)
+                              : sampler_system(&m->sampler, &sample)))
+            continue;
+        rss_bytes[i] = sample.rss_bytes;
+        daemon_publish(d, MSG_memory_sample, &sample);
+    }
+    if (m->profile)
+        profile_add(m->profile, clock_unix_s(), rss_bytes);
+}
+
+/* A profile that cannot be written is no reason to stop measuring. */
+static void profile_save(struct monitord *m)
+{
+    struct err e = {0};
+    if (profile_write(m->profile, clock_unix_s(), &e) < 0)
+        log_warn("The memory profile was not written: %s", e.text);
+}
+
+static int turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
+{
+    struct monitord *m = self;
+    double now_s = clock_monotonic_s();
+    (void)e;
+    int more = fanout_turn(&m->fanout, &d->pub);
+    if (now_s >= m->sample_due_s) {
+        samples_take(m, d);
+        m->sample_due_s = now_s + d->options.monitor_sample_s;
+        if (m->profile && profile_due(m->profile, clock_unix_s()))
+            profile_save(m);
+    }
+    snprintf(d->doing, sizeof d->doing, "%llu messages passed on, %llu malformed ones dropped",
+             (unsigned long long)m->fanout.forwarded, (unsigned long long)m->fanout.malformed);
+    double left_s = m->sample_due_s - clock_monotonic_s();
+    *sleep_ms = more || left_s <= 0 ? 0 : (int)(1000 * left_s) + 1;
+    d->extra_count = fanout_poll_items(&m->fanout, d->extra);
+    return DAEMON_GO_ON;
+}
+
+static void stop(void *self, struct daemon *d)
+{
+    struct monitord *m = self;
+    struct err e = {0};
+    fanout_turn(&m->fanout, &d->pub);
+    if (m->profile) {
+        samples_take(m, d);
+        profile_save(m);
+        if (profile_draw(m->profile, draw_limit_s, &e) < 0)
+            log_warn("The memory profile was not drawn: %s", e.text);
+        else
+            log_info("path=%s.png The memory profile is drawn.", m->profile->base);
+    }
+    free(m->profile);
+    m->profile = NULL;
+    sampler_close(&m->sampler);
+    fanout_close(&m->fanout);
+}
+
+static int command(void *self, int argc, char **argv)
+{
+    (void)self;
+    if (argc < 2 || strcmp(argv[1], "--report") != 0)
+        return -1;
+    if (argc != 3) {
+        fprintf(stderr, "monitord: --report needs one run directory; see --help\n");
+        return EXIT_CODE_PERMANENT;
+    }
+    return report_command(argv[2]);
+}
+
+int main(int argc, char **argv)
+{
+    static struct monitord self;
+    static const struct daemon_spec spec = {
+        .stage = "monitord",
+        .purpose = "passes all streams on, samples the memory of every stage, makes the report",
+        .example = "monitord --run runs/fashion",
+        .deadline_s = 30,
+        .start = start,
+        .turn = turn,
+        .stop = stop,
+        .command = command,
+        .extra_help =
+            "  --report RUN    write RUN/report/report.json and report.md of a run that is "
+            "down, print the short table\n",
+    };
+    return daemon_run(argc, argv, &spec, &self);
+}

@@ -1,0 +1,64 @@
+/* profile.h - the memory profile of a run: logs/memory_profile/memory_profile_YYYYMMDD_HHMMSS.json
+ * and .png.
+ *
+ * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
+ * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
+ * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
+ * checkpoints, restarts) come from the journals at each writing, since streams may drop. The JSON
+ * file is rewritten durably every 10 s and at the end; the picture is drawn at the end. A restarted
+ * monitord begins a new file.
+ */
+#ifndef MONITORD_PROFILE_H
+#define MONITORD_PROFILE_H
+
+#include <stdint.h>
+
+#include "monitord/stages.h"
+#include "proto/err.h"
+#include "proto/msg.h"
+
+enum {
+    PROFILE_ROWS_MAX = 4096,
+    PROFILE_EVENTS_MAX = 1024,
+    PROFILE_SERIES = STAGE_COUNT + 1, /* the stages, then the system */
+};
+
+struct profile_row {
+    double time_s;                      /* since the profile began */
+    uint64_t rss_bytes[PROFILE_SERIES]; /* 0: not running */
+};
+
+struct profile_event {
+    double time_s;
+    char stage[17], what[17], label[80];
+};
+
+struct profile {
+    char name[65];  /* of the run */
+    char base[128]; /* path without .json or .png, relative to the run */
+    double began_unix_s, sample_s;
+    double write_due_s; /* since the profile began */
+    struct profile_row rows[PROFILE_ROWS_MAX], open;
+    uint32_t row_count, open_samples, row_samples; /* samples in the open row; of a full one */
+    struct profile_event events[PROFILE_EVENTS_MAX];
+    uint32_t event_count, events_dropped;
+};
+
+void profile_open(struct profile *p, const char *name, double sample_s, double now_unix_s);
+
+/* One round of samples; rss_bytes[STAGE_COUNT] is the system's. */
+void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES]);
+
+/* 1 when profile_write should be called. */
+int profile_due(const struct profile *p, double now_unix_s);
+
+/* Take the events from the journals and write the JSON file durably. */
+int profile_write(struct profile *p, double now_unix_s, struct err *e);
+
+/* Draw the picture with gnuplot (plot.c), which is given limit_s seconds. */
+int profile_draw(const struct profile *p, double limit_s, struct err *e);
+
+/* Largest value of a series; of the sum of the stages when series is PROFILE_SERIES. */
+uint64_t profile_peak(const struct profile *p, int series);
+
+#endif

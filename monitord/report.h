@@ -1,0 +1,55 @@
+/* report.h - the report of a run, a pure function of what the run left on disk.
+ *
+ *   options, newest checkpoint, journals, high-water pages -> struct report -> report.json,
+ * report.md, table
+ *
+ * So it can be made again at any time, and a kill while it is made costs nothing.
+ */
+#ifndef MONITORD_REPORT_H
+#define MONITORD_REPORT_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "monitord/history.h"
+#include "monitord/stages.h"
+#include "proto/checkpoint.h"
+#include "proto/highwater.h"
+#include "proto/options.h"
+
+struct report_task { /* a value that is not known is NaN */
+    char name[64], metric[32];
+    double after_own_training; /* at the end of the task itself */
+    double final;              /* at the end of the last task that is no comparison */
+    double final_without_ewc;  /* at the end of the comparison */
+};
+
+struct report {
+    const struct options *options;      /* borrowed */
+    const struct checkpoint_meta *meta; /* borrowed; zeroed if there is no checkpoint yet */
+    const struct history *history;      /* borrowed */
+    struct highwater_page pages[STAGE_COUNT];
+    int finished; /* all tasks are done */
+    const char *device;
+    struct report_task tasks[OPTION_TASKS_MAX]; /* without the comparisons */
+    uint32_t task_count;
+    int compared;            /* there is a comparison task */
+    char weights_sha256[65]; /* empty: not known */
+    double samples_per_second, wall_seconds, cpu_seconds;
+    uint64_t arena_bytes;
+};
+
+/* Pure: everything from options, newest checkpoint's attributes, history and pages (STAGE_COUNT of
+ * them, zeroed where a stage left none). */
+void report_make(struct report *r, const struct options *o, const struct checkpoint_meta *meta,
+                 const struct history *h, const struct highwater_page *pages);
+
+/* report_write.c */
+void report_print_json(const struct report *r, FILE *out);
+void report_print_markdown(const struct report *r, FILE *out);
+void report_print_table(const struct report *r, FILE *out); /* for a terminal */
+
+/* `monitord --report RUN`: returns the exit code. */
+int report_command(const char *run);
+
+#endif

@@ -1,0 +1,220 @@
+/* report_write.c - the report as JSON, as Markdown and as a short table; see report.h. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "monitord/json.h"
+#include "monitord/report.h"
+
+static const double mebibyte = 1 << 20;
+
+static uint64_t peak_bytes(const struct report *r, int stage)
+{
+    return r->pages[stage].rss_peak_bytes + r->pages[stage].helpers_peak_bytes;
+}
+
+/* ---- report.json
+ * ----------------------------------------------------------------------------------- */
+
+static void json_tasks(const struct report *r, struct json *j)
+{
+    json_list(j, "tasks");
+    for (uint32_t i = 0; i < r->task_count; i++) {
+        const struct report_task *t = &r->tasks[i];
+        json_object_flat(j, NULL);
+        json_str(j, "name", t->name);
+        json_str(j, "metric", t->metric[0] ? t->metric : NULL);
+        json_f64(j, "after_own_training", t->after_own_training);
+        json_f64(j, "final", t->final);
+        json_f64(j, "final_without_ewc", t->final_without_ewc);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static void json_memory(const struct report *r, struct json *j)
+{
+    json_object(j, "memory");
+    json_object_flat(j, "peak"); /* resident bytes, helpers included */
+    for (int i = 0; i < STAGE_COUNT; i++)
+        json_u64(j, stage_names[i], peak_bytes(r, i));
+    json_end(j);
+    json_u64(j, "arena_bytes", r->arena_bytes);
+    json_object_flat(j, "plan"); /* bytes, without what libraries take */
+    for (int i = 0; i < STAGE_COUNT; i++)
+        json_u64(j, stage_names[i], r->pages[i].planned_bytes);
+    json_end(j);
+    json_end(j);
+}
+
+static void json_epochs(const struct report *r, struct json *j)
+{
+    json_list(j, "epochs");
+    for (uint32_t i = 0; i < r->history->epoch_count; i++) {
+        const struct history_epoch *v = &r->history->epochs[i];
+        json_object_flat(j, NULL);
+        json_str(j, "task", v->task);
+        json_u64(j, "epoch", v->epoch);
+        json_f64(j, "loss", v->loss);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+void report_print_json(const struct report *r, FILE *out)
+{
+    struct json j;
+    json_begin(&j, out);
+    json_object(&j, NULL);
+    json_str(&j, "name", r->options->name);
+    json_bool(&j, "finished", r->finished);
+    json_str(&j, "device", r->device);
+    json_str(&j, "cpu", r->meta->cpu[0] ? r->meta->cpu : NULL);
+    json_u64(&j, "threads", r->meta->threads);
+    json_u64(&j, "seed", r->options->seed);
+    json_tasks(r, &j);
+    json_u64(&j, "steps", r->meta->step);
+    json_f64(&j, "samples_per_second", r->samples_per_second);
+    json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
+    json_fixed(&j, "cpu_seconds", r->cpu_seconds, 3);
+    json_memory(r, &j);
+    json_u64(&j, "launches", r->history->launch_count);
+    json_object_flat(&j, "restarts");
+    for (int i = 0; i < STAGE_COUNT; i++)
+        json_u64(&j, stage_names[i], r->history->restarts[i]);
+    json_end(&j);
+    json_bool(&j, "reproducible", r->history->differing_steps == 0);
+    json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
+    json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
+    json_epochs(r, &j);
+    json_end(&j);
+    json_finish(&j);
+}
+
+/* ---- for people
+ * ------------------------------------------------------------------------------------ */
+
+/* "87.3 %", or "-" for what is not known. Returns text. */
+static const char *percent(char *text, size_t bytes, double value)
+{
+    if (isnan(value))
+        snprintf(text, bytes, "-");
+    else
+        snprintf(text, bytes, "%.2f %%", 100 * value);
+    return text;
+}
+
+/* 1234567 as "1,234,567". Returns text. */
+static const char *grouped(char text[32], uint64_t value)
+{
+    char digits[24];
+    int count = snprintf(digits, sizeof digits, "%" PRIu64, value), at = 0;
+    for (int i = 0; i < count; i++) {
+        if (i && (count - i) % 3 == 0)
+            text[at++] = ',';
+        text[at++] = digits[i];
+    }
+    text[at] = '\0';
+    return text;
+}
+
+static void effort_print(const struct report *r, FILE *out)
+{
+    char steps[32], rate[32];
+    fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->meta->step), r->wall_seconds,
+            r->cpu_seconds);
+    if (!isnan(r->samples_per_second))
+        fprintf(out, ", %s samples/s while training",
+                grouped(rate, (uint64_t)llround(r->samples_per_second)));
+}
+
+void report_print_table(const struct report *r, FILE *out)
+{
+    char a[32], b[32], c[32];
+    fprintf(out, "\n  %-16s %-10s %18s %14s", "task", "metric", "after own training", "at the end");
+    fprintf(out, r->compared ? " %14s\n" : "\n", "without EWC");
+    for (uint32_t i = 0; i < r->task_count; i++) {
+        const struct report_task *t = &r->tasks[i];
+        fprintf(out, "  %-16s %-10s %18s %14s", t->name, t->metric[0] ? t->metric : "-",
+                percent(a, sizeof a, t->after_own_training), percent(b, sizeof b, t->final));
+        if (r->compared)
+            fprintf(out, " %14s", percent(c, sizeof c, t->final_without_ewc));
+        fputc('\n', out);
+    }
+    fputs("\n  ", out);
+    effort_print(r, out);
+    fputs("\n  peak memory:", out);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        fprintf(out, " %s %.0f MiB%s", stage_names[i], (double)peak_bytes(r, i) / mebibyte,
+                i + 1 < STAGE_COUNT ? "," : "");
+    fputs("\n  restarts:", out);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        fprintf(out, " %s %u%s", stage_names[i], r->history->restarts[i],
+                i + 1 < STAGE_COUNT ? "," : "");
+    fprintf(out, "\n  weights: %s\n", r->weights_sha256[0] ? r->weights_sha256 : "-");
+    if (!r->finished)
+        fputs("  The run is not finished.\n", out);
+    if (r->history->differing_steps)
+        fputs("  Not reproducible: recomputed steps differ (other CPU type or thread count?).\n",
+              out);
+}
+
+static void markdown_tasks(const struct report *r, FILE *out)
+{
+    char a[32], b[32], c[32];
+    fprintf(out, "| task | metric | after own training | at the end |%s\n|---|---|---:|---:|%s\n",
+            r->compared ? " at the end without EWC |" : "", r->compared ? "---:|" : "");
+    for (uint32_t i = 0; i < r->task_count; i++) {
+        const struct report_task *t = &r->tasks[i];
+        fprintf(out, "| %s | %s | %s | %s |", t->name, t->metric[0] ? t->metric : "-",
+                percent(a, sizeof a, t->after_own_training), percent(b, sizeof b, t->final));
+        if (r->compared)
+            fprintf(out, " %s |", percent(c, sizeof c, t->final_without_ewc));
+        fputc('\n', out);
+    }
+}
+
+static void markdown_stages(const struct report *r, FILE *out)
+{
+    fputs(
+        "| stage | peak resident memory (MiB) | of it planned | shared memory made | CPU seconds | "
+        "restarts |\n|---|---:|---:|---:|---:|---:|\n",
+        out);
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        const struct highwater_page *p = &r->pages[i];
+        fprintf(out, "| %s | %.1f | %.1f | %.1f | %.2f | %u |\n", stage_names[i],
+                (double)peak_bytes(r, i) / mebibyte, (double)p->planned_bytes / mebibyte,
+                (double)p->arena_peak_bytes / mebibyte, 1e-6 * (double)p->cpu_us,
+                r->history->restarts[i]);
+    }
+}
+
+void report_print_markdown(const struct report *r, FILE *out)
+{
+    fprintf(out, "# Run %s\n\n", r->options->name);
+    if (!r->finished)
+        fputs("**The run is not finished.**\n\n", out);
+    markdown_tasks(r, out);
+    fputs("\n", out);
+    effort_print(r, out);
+    fprintf(out, ", %u %s.\n\n", r->history->launch_count,
+            r->history->launch_count == 1 ? "launch" : "launches");
+    markdown_stages(r, out);
+    fputs("\nA peak counts pages shared with other stages (the arena) in each of them.\n\n", out);
+    if (r->history->epoch_count) {
+        fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
+        for (uint32_t i = 0; i < r->history->epoch_count; i++)
+            fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", r->history->epochs[i].task,
+                    r->history->epochs[i].epoch, r->history->epochs[i].loss);
+        fputs("\n", out);
+    }
+    fprintf(out, "- device: %s (%s), %" PRIu64 " threads\n- seed: %" PRIu64 "\n", r->device,
+            r->meta->cpu[0] ? r->meta->cpu : "-", r->meta->threads, r->options->seed);
+    fprintf(out, "- reproducible: %s\n",
+            r->history->differing_steps ? "no, recomputed steps differ" : "yes");
+    fprintf(out, "- weights (SHA-256 of the parameters%s): `%s`\n", r->compared ? ", with EWC" : "",
+            r->weights_sha256[0] ? r->weights_sha256 : "-");
+    fprintf(out, "- data (fingerprint): `%s`\n",
+            r->meta->fingerprint[0] ? r->meta->fingerprint : "-");
+    fputs("- options: `../pipeline.yaml`\n", out);
+}

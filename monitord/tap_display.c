@@ -1,0 +1,254 @@
+/* tap_display.c - see tap_display.h; tap.c feeds it.
+ *
+ * The progress line is about training or, while fisherd estimates and training waits, about the
+ * estimate: whichever spoke last. A stage has restarted when it starts under another pid than the
+ * one known.
+ */
+#include "monitord/tap_display.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+enum { LINE_BYTES_MAX = 1536, BAR_COLUMNS_MAX = 30, BAR_COLUMNS_MIN = 5 };
+
+static const double TERMINAL_PERIOD_S = 0.1, PLAIN_PERIOD_S = 2.0;
+
+void display_open(struct display *d, FILE *out, int terminal)
+{
+    *d = (struct display){.out = out, .terminal = terminal, .latest = MSG_COUNT};
+}
+
+/* Text from messages must not steer the terminal: control characters become '?'. */
+static void text_clean(char *text)
+{
+    for (unsigned char *s = (unsigned char *)text; *s; s++) {
+        int c1 = s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0; /* U+0080 to U+009F */
+        if (*s < 0x20 || *s == 0x7f)
+            *s = '?';
+        else if (c1)
+            s[0] = s[1] = '?';
+    }
+}
+
+/* Writes one line that stays, above the progress line. */
+static void line_write(struct display *d, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void line_write(struct display *d, const char *format, ...)
+{
+    char line[LINE_BYTES_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    text_clean(line);
+    fprintf(d->out, "%s%s\n", d->drawn ? "\r\033[K" : "", line);
+    fflush(d->out);
+    if (d->drawn)
+        d->changed = 1, d->drawn_s = 0; /* draw it again below */
+    d->drawn = 0;
+}
+
+/* The entry of the stage called `name`, made when it is new; NULL when there is no room. */
+static struct display_stage *stage_find(struct display *d, const char *name)
+{
+    for (int i = 0; i < d->stage_count; i++)
+        if (strcmp(d->stages[i].name, name) == 0)
+            return &d->stages[i];
+    if (d->stage_count == DISPLAY_STAGES_MAX)
+        return NULL;
+    struct display_stage *stage = &d->stages[d->stage_count++];
+    snprintf(stage->name, sizeof stage->name, "%s", name);
+    return stage;
+}
+
+static void stage_event(struct display *d, const struct msg_event_stage *m)
+{
+    struct display_stage *stage = stage_find(d, m->stage);
+    int failed = strcmp(m->what, "fail") == 0;
+    if (failed) /* a stop is somebody's wish */
+        line_write(d, "%s failed with code %" PRIu64 ": %s", m->stage, m->code, m->sentence);
+    if (!stage)
+        return;
+    if (strcmp(m->what, "start") == 0) {
+        if (stage->pid != 0 && stage->pid != m->pid)
+            line_write(d, "%s restarted (process %" PRIu64 ")", m->stage, m->pid);
+        stage->pid = m->pid;
+    }
+    if (failed || strcmp(m->what, "stop") == 0)
+        stage->rss_bytes = 0;
+}
+
+static void stage_sample(struct display *d, const struct msg_memory_sample *m)
+{
+    if (strcmp(m->stage, "system") == 0)
+        return;
+    struct display_stage *stage = stage_find(d, m->stage);
+    if (!stage)
+        return;
+    if (stage->pid == 0)
+        stage->pid = m->pid;
+    stage->rss_bytes = m->rss_bytes;
+}
+
+static void task_event(struct display *d, const struct msg_event_task *m)
+{
+    if (strcmp(m->what, "task-start") == 0)
+        line_write(d, "task %s starts", m->task);
+    else if (strcmp(m->what, "task-end") == 0)
+        line_write(d, "task %s is done after %" PRIu64 " epochs", m->task, m->epoch);
+    else if (m->seconds > 0)
+        line_write(d,
+                   "%s epoch %" PRIu64 ": loss %.4f, %" PRIu64
+                   " rows in %.1f s (%.0f rows/s, %.0f %% of it waiting for data)",
+                   m->task, m->epoch, m->loss, m->rows, m->seconds, (double)m->rows / m->seconds,
+                   100 * m->wait_seconds / m->seconds);
+    else
+        line_write(d, "%s epoch %" PRIu64 ": loss %.4f", m->task, m->epoch, m->loss);
+}
+
+void display_message(struct display *d, enum msg_type type, const union msg *m)
+{
+    const struct msg_trainer_evaluation *evaluation = &m->trainer_evaluation;
+    switch (type) {
+    case MSG_trainer_step:
+        d->step = m->trainer_step;
+        d->latest = type;
+        d->changed = 1;
+        break;
+    case MSG_fisher_block:
+        d->block = m->fisher_block;
+        d->latest = type;
+        d->changed = 1;
+        break;
+    case MSG_trainer_evaluation:
+        line_write(d, "%s after %s epoch %" PRIu64 ": %s %.2f %%, loss %.4f%s", evaluation->task,
+                   evaluation->after, evaluation->epoch, evaluation->metric,
+                   100 * evaluation->value, evaluation->loss, evaluation->final ? " (final)" : "");
+        break;
+    case MSG_event_task:
+        task_event(d, &m->event_task);
+        break;
+    case MSG_event_determinism:
+        line_write(d, "not reproduced: %s", m->event_determinism.sentence);
+        break;
+    case MSG_event_stage:
+        stage_event(d, &m->event_stage);
+        break;
+    case MSG_memory_sample:
+        stage_sample(d, &m->memory_sample);
+        break;
+    default: /* requests and answers are not on the stream; spans and checkpoints say too much */
+        break;
+    }
+}
+
+static void eta_format(char *text, size_t bytes, double eta_s)
+{
+    if (!isfinite(eta_s) || eta_s < 0 || eta_s > 1e9) {
+        snprintf(text, bytes, "?");
+        return;
+    }
+    unsigned long s = (unsigned long)(eta_s + 0.5);
+    if (s >= 3600)
+        snprintf(text, bytes, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(text, bytes, "%lu:%02lu", s / 60, s % 60);
+}
+
+static double memory_mib(const struct display *d)
+{
+    double bytes = 0;
+    for (int i = 0; i < d->stage_count; i++)
+        bytes += (double)d->stages[i].rss_bytes;
+    return bytes / 1048576;
+}
+
+static double part_of(double done, double all)
+{
+    double part = all > 0 ? done / all : 0;
+    return part > 1 ? 1 : part;
+}
+
+/* Writes the progress line without its bar. Returns the share that is done, 0 to 1. */
+static double progress_format(const struct display *d, char *line, size_t bytes)
+{
+    const struct msg_trainer_step *s = &d->step;
+    const struct msg_fisher_block *b = &d->block;
+    char left[32], memory[48] = "", penalty[32] = "";
+    if (memory_mib(d) > 0)
+        snprintf(memory, sizeof memory, "  memory %.0f MiB", memory_mib(d));
+    if (d->latest == MSG_fisher_block) {
+        eta_format(left, sizeof left, b->eta_s);
+        snprintf(line, bytes,
+                 "%s Fisher  block %" PRIu64 "/%" PRIu64 "  sample %" PRIu64 "/%" PRIu64
+                 "%s  left %s",
+                 b->task, b->block, b->blocks, b->samples_done, b->samples, memory, left);
+        double before = b->block > 0 ? (double)(b->block - 1) : 0;
+        return part_of(before + part_of((double)b->samples_done, (double)b->samples),
+                       (double)b->blocks);
+    }
+    if (s->penalty > 0)
+        snprintf(penalty, sizeof penalty, "  penalty %.4f", s->penalty);
+    eta_format(left, sizeof left, s->eta_s);
+    snprintf(line, bytes,
+             "%s epoch %" PRIu64 "/%" PRIu64 "  step %" PRIu64 "/%" PRIu64
+             "  %.0f it/s  loss %.4f%s  rate %.3g%s  left %s",
+             s->task, s->epoch, s->epochs, s->step, s->steps, s->steps_per_s, s->loss, penalty,
+             s->learning_rate, memory, left);
+    return part_of((double)s->step, (double)s->steps);
+}
+
+static void bar_format(char *bar, size_t bytes, double part, int columns)
+{
+    char cells[BAR_COLUMNS_MAX + 1];
+    if (columns > BAR_COLUMNS_MAX)
+        columns = BAR_COLUMNS_MAX;
+    if (columns < BAR_COLUMNS_MIN) {
+        snprintf(bar, bytes, "%3.0f %%  ", 100 * part);
+        return;
+    }
+    for (int i = 0; i < columns; i++)
+        cells[i] = (double)i < part * columns ? '#' : '.';
+    cells[columns] = '\0';
+    snprintf(bar, bytes, "[%s] %3.0f %%  ", cells, 100 * part);
+}
+
+static void progress_draw(struct display *d, int columns)
+{
+    char line[LINE_BYTES_MAX], bar[64], whole[LINE_BYTES_MAX + 64];
+    double part = progress_format(d, line, sizeof line);
+    int around = (int)sizeof "[] 100 %  "; /* its NUL stands for the last column, left empty */
+    int room = columns - (int)strlen(line) - around;
+    bar_format(bar, sizeof bar, part, d->terminal ? room : 0);
+    snprintf(whole, sizeof whole, "%s%s", bar, line);
+    text_clean(whole);
+    if (d->terminal)
+        fprintf(d->out, "\r%.*s\033[K", columns > 1 ? columns - 1 : 1, whole);
+    else
+        fprintf(d->out, "%s\n", whole);
+    fflush(d->out);
+    d->drawn = d->terminal;
+    d->changed = 0;
+}
+
+void display_tick(struct display *d, double now_s, int columns)
+{
+    if (!d->changed || d->latest == MSG_COUNT ||
+        now_s - d->drawn_s < (d->terminal ? TERMINAL_PERIOD_S : PLAIN_PERIOD_S))
+        return;
+    progress_draw(d, columns);
+    d->drawn_s = now_s;
+}
+
+void display_close(struct display *d, int columns)
+{
+    if (d->changed && d->latest != MSG_COUNT)
+        progress_draw(d, columns);
+    if (d->drawn)
+        fputc('\n', d->out);
+    fflush(d->out);
+    d->drawn = 0;
+}
