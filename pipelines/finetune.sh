@@ -1,0 +1,266 @@
+#!/bin/bash
+# finetune.sh - the main job: from a fresh clone to a trained model and its report, in one command.
+#
+# Installs missing packages, builds, prepares the data, writes the run's effective pipeline file, starts the four
+# stages under s6, shows progress, prints the report. Each step skips what is done already, so the same command
+# resumes an unfinished run. What happens to a stage that dies is decided in services/finish.
+set -u
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+. "$here/common.sh"
+
+usage() {
+    cat <<'END'
+usage: pipelines/finetune.sh [options]
+
+  --config FILE              pipeline file (default: pipelines/default.yaml)
+  --run DIR                  directory of the run (default: runs/<name> in the repository); a run that is
+                             there and unfinished is resumed
+  --set SECTION.KEY=VALUE    change one option of the pipeline file; repeatable (docs/OPTIONS.md lists all)
+  --device auto|cpu|cuda     where to compute (short for --set device=...)
+  --rebuild-cache            prepare the data file anew even if it is there
+  --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
+  --plan                     print the memory plan and run nothing
+  --detach                   start the run and return; pipelines/attach.sh shows its progress
+  --help                     this
+
+File names on the command line are relative to the present directory; data.file and data.source in a pipeline
+file are relative to the repository.
+
+Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 111 may work later (disk full);
+70 a stage kept dying; 130 and 143 stopped by Ctrl-C and SIGTERM: the same command goes on.
+
+example: pipelines/finetune.sh --run runs/lambda-500 --set continual_learning.ewc_config.lambda=500
+END
+}
+
+# ---- arguments --------------------------------------------------------------------------------------------
+
+config=$here/default.yaml run= detach= plan= rebuild=
+options=() # --set texts for the programs
+
+# The command that goes on with this run, from anywhere.
+command_again=
+
+arguments_read() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --config) need_value "$1" $#; config=$2; shift ;;
+        --run) need_value "$1" $#; run=$2; shift ;;
+        --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+        --device) need_value "$1" $#; options+=(--set "device=$2"); shift ;;
+        --rebuild-cache) rebuild=--rebuild ;;
+        --profile-memory) options+=(--set monitor.profile=true) ;;
+        --plan) plan=1 ;;
+        --detach) detach=1 ;;
+        -h | --help) usage; exit 0 ;;
+        *) fail $EXIT_PERMANENT "unknown option '$1'; see finetune.sh --help" ;;
+        esac
+        shift
+    done
+    [ -r "$config" ] || fail $EXIT_PERMANENT "cannot read the pipeline file $config"
+    config=$(realpath -- "$config")
+    [ -z "$run" ] || run=$(realpath -m -- "$run")
+}
+
+# Sets command_again: the same pipeline, run and options.
+command_remember() {
+    command_again=$(printf '%q' "$here/finetune.sh")
+    [ "$config" = "$here/default.yaml" ] || command_again+=$(printf ' --config %q' "$config")
+    command_again+=$(printf ' --run %q' "$run")
+    [ ${#options[@]} = 0 ] || command_again+=$(printf ' %q' "${options[@]}")
+}
+
+# ---- before the stages -------------------------------------------------------------------------------------
+
+programs_build() {
+    local log started=$SECONDS
+    make -s -q -C "$repository" all 2>/dev/null && return
+    log=$(mktemp) || exit $EXIT_TEMPORARY
+    echo "build: compiling (once)"
+    make -s -j "$(nproc)" -C "$repository" all >"$log" 2>&1 || {
+        cat "$log" >&2
+        rm -f "$log"
+        fail $EXIT_PERMANENT "the build failed (above)"
+    }
+    rm -f "$log"
+    echo "build: done in $((SECONDS - started)) s"
+}
+
+prepare() {
+    local command=$1
+    shift
+    "$binaries/prepare" "$command" --config "$config" "${options[@]}" "$@"
+}
+
+# absolute FILE: a file named in a pipeline file is relative to the repository.
+absolute() {
+    case $1 in
+    '' | /*) printf '%s\n' "$1" ;;
+    *) printf '%s\n' "$repository/$1" ;;
+    esac
+}
+
+data_prepare() {
+    local kind source file
+    kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) || exit
+    source=$(absolute "$source") file=$(absolute "$file")
+    options+=(--set "data.file=$file" --set "data.source=$source")
+    if [ "$kind" != none ]; then
+        mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
+        "$binaries/prepare" "$kind" --source "$source" --out "$file" $rebuild || exit
+    elif [ -n "$rebuild" ]; then
+        fail $EXIT_PERMANENT "--rebuild-cache: nothing to rebuild, data.prepare is none in $config"
+    fi
+}
+
+plan_print() {
+    local text
+    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}") || exit
+    "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
+    exit
+}
+
+# ---- the lock ----------------------------------------------------------------------------------------------
+
+# RUN/lock holds "pid start-time state" of the finetune.sh that took it; state is attached or detached.
+lock_write() {
+    printf '%s %s %s\n' $$ "$(process_start $$)" "$1" >"$run/lock"
+}
+
+# lock_take: holds RUN/lock on descriptor 9, which everything started from here inherits. A tree whose
+# finetune.sh was killed is stopped first.
+lock_take() {
+    local pid=0 start= state=
+    exec 9<>"$run/lock" || exit $EXIT_TEMPORARY
+    flock -n 9 && return
+    read -r pid start state <"$run/lock"
+    if [ "$state" = detached ]; then
+        fail $EXIT_PERMANENT "the run in $run is in use: it goes on detached; pipelines/attach.sh --run '$run' shows it"
+    fi
+    if [ -n "$start" ] && [ "$(process_start "$pid")" = "$start" ]; then
+        fail $EXIT_PERMANENT "the run in $run is in use by process $pid (finetune.sh); wait for it, stop it, or choose another --run"
+    fi
+    echo "run: its finetune.sh (process ${pid:-?}) is gone; stopping what it left"
+    s6-svscanctl -t "$run/services" 2>/dev/null || stages_stop_each
+    flock -w 30 9 || fail $EXIT_PERMANENT "the run in $run is in use: a process of it does not end"
+}
+
+# For a tree without its s6-svscan.
+stages_stop_each() {
+    local stage
+    for stage in $STAGES; do
+        s6-svc -xd "$run/services/$stage" 2>/dev/null
+        s6-svc -xd "$run/services/$stage/log" 2>/dev/null
+    done
+}
+
+# ---- the stages --------------------------------------------------------------------------------------------
+
+services_write() {
+    local stage directory
+    rm -rf -- "$run/services" "$run/deaths"
+    mkdir -p -- "$run/services/.s6-svscan"
+    cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish"
+    for stage in $STAGES; do
+        directory=$run/services/$stage
+        mkdir -p -- "$directory/log" "$run/logs/$stage"
+        cp -- "$here/services/run" "$here/services/finish" "$directory/"
+        cp -- "$here/services/log-run" "$directory/log/run"
+        echo 3 >"$directory/notification-fd"
+        echo 10000 >"$directory/timeout-kill"    # ms from SIGTERM to SIGKILL
+        echo 20000 >"$directory/timeout-finish"  # ms that finish may take
+    done
+}
+
+launch_count() {
+    local launch=0
+    [ -f "$run/launch" ] && read -r launch <"$run/launch"
+    launch=$((launch + 1))
+    echo "$launch" >"$run/launch.tmp" && mv -- "$run/launch.tmp" "$run/launch"
+    echo "$launch"
+}
+
+stages_start() {
+    rm -f -- "$run/verdict"
+    rm -rf -- "$run/exits"
+    mkdir -p -- "$run/exits" "$run/report"
+    services_write || exit $EXIT_TEMPORARY
+    export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
+    FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
+    export FINETUNED_LAUNCH
+    # A session of its own: neither Ctrl-C nor a closed terminal reaches the stages.
+    setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
+    supervisor=$!
+    echo "$supervisor" >"$run/supervisor"
+}
+
+stopped= progress_pid=
+on_signal() {
+    if [ -n "$stopped" ]; then
+        echo "finetune.sh: still stopping (at most 10 s)"
+        return
+    fi
+    stopped=$1
+    kill "$progress_pid" 2>/dev/null # it would only wonder
+    printf '\nrun: stopping\n'
+    s6-svscanctl -t "$run/services" 2>/dev/null || kill -TERM "$supervisor" # before it listens
+}
+
+on_hangup() {
+    lock_write detached
+    exit 129
+}
+
+# Waits until s6-svscan has ended. If it was killed, its stages are stopped too.
+stages_wait() {
+    while kill -0 "$supervisor" 2>/dev/null; do
+        { wait "$supervisor"; } 2>/dev/null # without bash's remark when it was killed
+    done
+    if [ -z "$stopped" ] && [ ! -e "$run/verdict" ]; then
+        stages_stop_each
+    fi
+}
+
+# ---- main --------------------------------------------------------------------------------------------------
+
+arguments_read "$@"
+"$here/setup.sh" || exit
+programs_build
+if [ -z "$run" ]; then
+    name=$(prepare get name) || exit
+    run=$repository/runs/$name
+fi
+if [ -n "$plan" ]; then
+    data_prepare
+    plan_print
+fi
+command_remember
+mkdir -p -- "$run" || exit $EXIT_PERMANENT
+lock_take
+lock_write attached
+data_prepare
+prepare run --run "$run" || exit
+if verdict_read "$run" && [ "$verdict_code" = 0 ]; then
+    echo "run: $run is finished; its report:"
+    run_conclude "$run"
+fi
+
+trap 'on_signal INT' INT
+trap 'on_signal TERM' TERM
+trap on_hangup HUP
+stages_start
+echo "run: $run"
+if [ -n "$detach" ]; then
+    lock_write detached
+    echo "run: detached; pipelines/attach.sh --run '$run' shows its progress"
+    exit 0
+fi
+progress_show "$run" "$supervisor"
+stages_wait
+progress_end
+if [ -n "$stopped" ] && ! verdict_read "$run"; then
+    echo "run: stopped; to go on: $command_again"
+    [ "$stopped" = INT ] && exit 130
+    exit 143
+fi
+run_conclude "$run"

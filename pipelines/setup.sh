@@ -1,0 +1,106 @@
+#!/bin/bash
+# setup.sh - installs the Debian packages that are missing, and only those. Quiet when nothing is.
+#
+#   pipelines/setup.sh         what building and running need
+#   pipelines/setup.sh test    that and what tests/check.sh needs
+#   pipelines/setup.sh --help  this
+#
+# The list is packages.txt. As root, or by sudo; where neither is possible it prints the one line to type and
+# exits 100. It never touches the network when nothing is missing.
+#
+# example: pipelines/setup.sh test
+set -u
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+. "$here/common.sh"
+
+groups=run
+case ${1:-} in
+'') ;;
+test) groups='run|test' ;;
+-h | --help)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
+    exit 0
+    ;;
+*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, --help" ;;
+esac
+
+# Prints the requirements ("a" or "a|b") of which no package is installed.
+missing_list() {
+    local wanted installed requirement name found
+    wanted=$(sed -nE "s/^($groups) +//p" "$here/packages.txt")
+    installed=" $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' ${wanted//|/ } 2>/dev/null |
+        sed -n 's/^installed //p' | tr '\n' ' ')"
+    for requirement in $wanted; do
+        found=
+        for name in ${requirement//|/ }; do
+            case $installed in *" $name "*) found=1 ;; esac
+        done
+        [ -n "$found" ] || printf '%s\n' "$requirement"
+    done
+}
+
+# choose REQUIREMENT: the first of its packages that the archive offers, else its first.
+choose() {
+    local name
+    for name in ${1//|/ }; do
+        if LC_ALL=C apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+    printf '%s\n' "${1%%|*}"
+}
+
+packages_chosen() {
+    local requirement
+    for requirement in $missing; do
+        choose "$requirement"
+    done | tr '\n' ' ' | sed 's/ $//'
+}
+
+# as_root COMMAND...
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    elif [ -t 0 ] && command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        return 126
+    fi
+}
+
+apt() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1
+}
+
+command -v dpkg-query >/dev/null ||
+    fail $EXIT_PERMANENT "this is not a Debian or Ubuntu system (no dpkg-query); install what $here/packages.txt lists by other means"
+missing=$(missing_list)
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! { [ -t 0 ] && command -v sudo >/dev/null; }; then
+    fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get install -y --no-install-recommends $(packages_chosen)"
+fi
+
+log=$(mktemp) || exit $EXIT_TEMPORARY
+trap 'rm -f "$log"' EXIT
+echo "setup: missing packages: ${missing//$'\n'/ }"
+# A fresh machine or container has no package lists: apt then knows no candidate.
+if [ -z "$(LC_ALL=C apt-cache policy gcc 2>/dev/null | grep 'Candidate: [^(]')" ]; then
+    echo "setup: fetching the package lists"
+    apt update || { cat "$log" >&2; fail $EXIT_TEMPORARY "apt-get update failed (above)"; }
+    updated=1
+fi
+chosen=$(packages_chosen)
+echo "setup: installing: $chosen"
+if ! apt install -y --no-install-recommends $chosen; then
+    if [ -z "${updated:-}" ]; then
+        apt update && apt install -y --no-install-recommends $(packages_chosen)
+    else
+        false
+    fi || { cat "$log" >&2; fail $EXIT_TEMPORARY "apt-get could not install $chosen (above)"; }
+fi
+missing=$(missing_list)
+[ -z "$missing" ] || fail $EXIT_PERMANENT "still missing after the installation: ${missing//$'\n'/ }"
