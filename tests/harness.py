@@ -1,0 +1,191 @@
+"""Runs the Python tests: harness.py FILE_OR_DIRECTORY... [-k PART]
+
+Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
+that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). Its output is shown only
+when it fails. skip(reason) ends a case as skipped. Whatever processes a case left in its process group or session
+are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
+"""
+import importlib.util
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+LIMIT_S = 120
+CODE_SKIPPED = 77
+TESTS = os.path.dirname(os.path.abspath(__file__))
+
+
+def limit(seconds):
+    """Decorator: another time limit than LIMIT_S for one case."""
+    def mark(function):
+        function.limit_s = seconds
+        return function
+    return mark
+
+
+class Skipped(Exception):
+    pass
+
+
+def skip(reason):
+    raise Skipped(reason)
+
+
+def files_find(paths):
+    found = []
+    for path in paths:
+        if os.path.isdir(path):
+            found += [os.path.join(path, n) for n in sorted(os.listdir(path))
+                      if n.startswith("test_") and n.endswith(".py")]
+        else:
+            found.append(path)
+    return found
+
+
+def module_load(path):
+    """Import a test file; its own directory and ours are on the path, so it may `from harness import limit`."""
+    for directory in (TESTS, os.path.dirname(os.path.abspath(path))):
+        if directory not in sys.path:
+            sys.path.insert(0, directory)
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cases_find(path, part):
+    """(name, function) of a file in the order of its source."""
+    label = os.path.relpath(path, os.path.dirname(TESTS))
+    module = module_load(path)
+    cases = [(n, f) for n, f in vars(module).items() if n.startswith("test_") and callable(f)]
+    return [(label, n, f) for n, f in cases if not part or part in label or part in n]
+
+
+def child_run(function, directory, output):
+    """In the child: never returns."""
+    code = 1
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(directory)
+    try:
+        function()
+        code = 0
+    except Skipped as reason:
+        print(reason)
+        code = CODE_SKIPPED
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def child_await(pid, seconds):
+    """Wait for the child; None if it took longer than its limit and was killed."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        in_time = bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status) if in_time else None
+
+
+def leftovers_kill(directory, pid):
+    """End what a case left behind: its session, and processes that name its directory (supervised stages
+    live in a session of their own). Supervisors go before what they would start again."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for _ in range(5):
+        left = []
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) == os.getpid():
+                continue
+            try:
+                with open("/proc/%s/cmdline" % name, "rb") as f:
+                    words = f.read()
+                where = os.readlink("/proc/%s/cwd" % name)
+            except OSError:
+                continue
+            if directory.encode() in words or where == directory or where.startswith(directory + "/"):
+                left.append((not words.startswith(b"s6-svscan"), int(name)))
+        if not left:
+            return
+        for _, process in sorted(left):
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.05)
+
+
+def case_run(label, name, function):
+    """Run one case; returns passed, failed or skipped."""
+    seconds = getattr(function, "limit_s", LIMIT_S)
+    directory = os.path.realpath(tempfile.mkdtemp(prefix="finetuned-"))
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            child_run(function, directory, output.fileno())
+        code = child_await(pid, seconds)
+        leftovers_kill(directory, pid)
+        shutil.rmtree(directory, ignore_errors=True)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    outcome = "passed" if code == 0 else "skipped" if code == CODE_SKIPPED else "failed"
+    why = " (time limit %d s)" % seconds if code is None else ""
+    if outcome == "passed":
+        print("ok   %s %s %.1f s" % (label, name, time.monotonic() - started))
+    else:
+        print("%s %s %s%s" % ("SKIP" if outcome == "skipped" else "FAIL", label, name, why))
+        for line in text.splitlines():
+            print("     " + line)
+    return outcome
+
+
+def main(arguments):
+    part = None
+    if "-k" in arguments:
+        at = arguments.index("-k")
+        if at + 1 == len(arguments):
+            sys.exit("harness.py: -k needs a part of a name")
+        part = arguments[at + 1]
+        del arguments[at:at + 2]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 100
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    for path in files_find(arguments):
+        try:
+            cases = cases_find(path, part)
+        except Exception:
+            traceback.print_exc(file=sys.stdout)
+            print("FAIL %s cannot be loaded" % path)
+            counts["failed"] += 1
+            continue
+        for case in cases:
+            counts[case_run(*case)] += 1
+    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    # Test files import this module as `harness`: one instance, so that Skipped is one class.
+    sys.modules["harness"] = sys.modules["__main__"]
+    sys.exit(main(sys.argv[1:]))

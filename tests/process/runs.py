@@ -1,0 +1,84 @@
+"""What the process tests share: the default pipeline started as a user starts it, watched and disturbed."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+STAGES = ("loaderd", "trainerd", "fisherd", "monitord")
+
+
+class Run:
+    """One `finetune.sh --run DIR`; arguments are passed on. Output is kept in DIR.log."""
+
+    def __init__(self, directory, *arguments, environment=None):
+        self.directory = os.path.abspath(directory)
+        self.log_path = self.directory.rstrip("/") + ".log"
+        self.log = open(self.log_path, "ab")
+        self.process = subprocess.Popen(
+            [os.path.join(ROOT, "pipelines/finetune.sh"), "--run", self.directory, *arguments],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})}, start_new_session=True)
+
+    def path(self, *parts):
+        return os.path.join(self.directory, *parts)
+
+    def output(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def wait(self, timeout=120):
+        """Exit code of finetune.sh; the run is stopped when it takes longer."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+            raise AssertionError("the run took over %d s; its output:\n%s" % (timeout, self.output()[-3000:]))
+
+    def finish(self, timeout=120):
+        code = self.wait(timeout)
+        assert code == 0, "exit code %d; output:\n%s" % (code, self.output()[-3000:])
+        return self.report()
+
+    def report(self):
+        with open(self.path("report/report.json")) as f:
+            return json.load(f)
+
+    def pid(self, stage):
+        """Process id of a stage that holds its lock, or 0."""
+        try:
+            with open(self.path("locks", stage)) as f:
+                pid = int(f.read().split()[1])
+            with open("/proc/%d/cmdline" % pid) as f:
+                return pid if stage in f.read() and self.directory in open("/proc/%d/cmdline" % pid).read() else 0
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def await_path(self, *parts, timeout=60):
+        self.until(lambda: os.path.exists(self.path(*parts)), "no " + "/".join(parts), timeout)
+
+    def until(self, condition, what, timeout=60):
+        """Poll a condition; fails when the run ends or the time is over before it holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, what + ": the run ended:\n" + self.output()[-3000:]
+            assert time.monotonic() < end, what + " within %d s:\n" % timeout + self.output()[-3000:]
+            time.sleep(0.02)
+
+    def processes(self):
+        """Every daemon and helper of this run: {pid: first word of its command line}."""
+        found = {}
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                with open("/proc/%s/cmdline" % name) as f:
+                    words = f.read().split("\0")
+            except OSError:
+                continue
+            stage = os.path.basename(words[0])
+            if stage in STAGES and any(w == self.directory for w in words):
+                found[int(name)] = stage
+        return found

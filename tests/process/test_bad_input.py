@@ -1,0 +1,172 @@
+"""Bad input gets one clear sentence and exit 100, and loses nothing."""
+import gzip
+import os
+import shutil
+import subprocess
+
+import h5py
+import numpy
+
+from harness import limit
+from runs import ROOT, Run
+
+FINETUNE = os.path.join(ROOT, "pipelines/finetune.sh")
+PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
+
+
+def pipeline(directory, data_file, extra="", layers="- {type: linear, out: 3}"):
+    path = os.path.join(directory, "own.yaml")
+    with open(path, "w") as f:
+        f.write("name: own\ndata: {file: %s}\nmodel:\n  layers:\n    %s\n" % (os.path.abspath(data_file), layers) +
+                "tasks:\n  - {name: A, epochs: 1}\n" + extra)
+    return path
+
+
+def data(path, change=None, rows=600, dtype="u1"):
+    """A small file in the dense layout; `change(file)` spoils it."""
+    rng = numpy.random.default_rng(1)
+    with h5py.File(path, "w") as f:
+        for split in ("train", "validation"):
+            f.create_dataset(split + "/features", data=rng.integers(0, 9, (rows, 20)).astype(dtype),
+                             chunks=(64, 20), compression="gzip", shuffle=True)
+            f.create_dataset(split + "/targets", data=rng.integers(0, 3, rows).astype("u1"), chunks=(256,))
+        if change:
+            change(f)
+    return path
+
+
+def refused(*words, config=None, arguments=(), run="bad"):
+    """finetune.sh ends with 100; one line of what it prints has all the words."""
+    out = subprocess.run([FINETUNE, "--run", os.path.abspath(run)] +
+                         (["--config", config] if config else []) + list(arguments),
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    text = out.stdout + out.stderr
+    assert out.returncode == 100, (out.returncode, text)
+    lines = [line for line in text.splitlines() if all(w in line for w in words)]
+    assert lines, (words, text)
+    assert len(lines[0]) < 900 and "Traceback" not in text
+
+
+@limit(120)
+def test_good_own_file_trains():
+    config = pipeline(".", data("good.h5"))
+    assert Run("good", "--config", config).finish()["steps"] == 5
+
+
+@limit(120)
+def test_options():
+    good = data("good.h5")
+    refused("own.yaml:9", "training.learning_rat", "training.learning_rate",
+            config=pipeline(".", good, "training:\n  learning_rat: 1\n"))
+    refused("own.yaml:10", "twice", "batch_size", "line 9",
+            config=pipeline(".", good, "training:\n  batch_size: 8\n  batch_size: 9\n"))
+    refused("own.yaml:9", "training.batch_size", "0", "1",
+            config=pipeline(".", good, "training:\n  batch_size: 0\n"))
+    refused("own.yaml:9", "training.batch_size", "many",
+            config=pipeline(".", good, "training:\n  batch_size: many\n"))
+    refused("training.batch_siz", config=pipeline(".", good), arguments=["--set", "training.batch_siz=3"])
+    with open("none.yaml", "w") as f:
+        f.write("name: own\nmodel:\n  layers:\n    - {type: relu}\ntasks:\n  - {name: A}\n")
+    refused("none.yaml", "data.file", config="none.yaml")
+    refused("layer", "linaer", "linear", config=pipeline(".", good, layers="- {type: linaer, out: 3}"))
+    refused("cuda", config=pipeline(".", good), arguments=["--device", "cuda"])
+    refused("--frobnicate", arguments=["--frobnicate"])
+    refused("absent.yaml", arguments=["--config", "absent.yaml"])
+
+
+def spoiled(change, *words, rows=600, dtype="u1", extra="", name="bad.h5"):
+    shutil.rmtree("bad", ignore_errors=True)
+    refused(*words, config=pipeline(".", data(name, change, rows, dtype), extra))
+
+
+def replace(f, name, values, **options):
+    del f[name]
+    f.create_dataset(name, data=values, **options)
+
+
+@limit(240)
+def test_data_files():
+    with open("text.h5", "w") as f:
+        f.write("this is not HDF5 " * 1000)
+    refused("text.h5", config=pipeline(".", "text.h5"))
+    shutil.rmtree("bad", ignore_errors=True)
+    refused("missing.h5", config=pipeline(".", "missing.h5"))
+    whole = open(data("whole.h5"), "rb").read()
+    with open("cut.h5", "wb") as f:
+        f.write(whole[:len(whole) * 2 // 3])
+    shutil.rmtree("bad", ignore_errors=True)
+    refused("cut.h5", config=pipeline(".", "cut.h5"))
+    rng = numpy.random.default_rng(2)
+    spoiled(lambda f: f.__delitem__("train"), "bad.h5", "train")
+    spoiled(lambda f: f.__delitem__("train/features"), "features", "bad.h5")
+    spoiled(lambda f: replace(f, "train/features", numpy.zeros(600, "u1")), "features", "1 dimension")
+    spoiled(lambda f: replace(f, "train/features", numpy.full((600, 20), b"x")), "features", "type")
+    spoiled(lambda f: replace(f, "train/targets", numpy.zeros(599, "u1")), "599", "600")
+    spoiled(lambda f: replace(f, "train/targets", rng.random(600)), "targets", "type")
+
+    def nan(f):
+        f["train/features"][123, 4] = numpy.nan
+    spoiled(nan, "row 123", "finite", "bad.h5", dtype="f4")
+
+    def label(f):
+        f["train/targets"][77] = 3
+    spoiled(label, "row 77", "3", "bad.h5")
+    spoiled(lambda f: replace(f, "train/features", numpy.zeros((300000, 20), "u1"), chunks=(300000, 20)) or
+            replace(f, "train/targets", numpy.zeros(300000, "u1")), "chunk", "arena.limit_mb",
+            extra="arena: {limit_mb: 1}\n")
+
+
+@limit(60)
+def test_idx_files():
+    def idx(magic, dims, payload):
+        return gzip.compress(bytes(magic) + b"".join(d.to_bytes(4, "big") for d in dims) + payload, 1)
+    good = {"train-images-idx3-ubyte.gz": idx((0, 0, 8, 3), (4, 2, 2), bytes(16)),
+            "train-labels-idx1-ubyte.gz": idx((0, 0, 8, 1), (4,), bytes(4)),
+            "t10k-images-idx3-ubyte.gz": idx((0, 0, 8, 3), (2, 2, 2), bytes(8)),
+            "t10k-labels-idx1-ubyte.gz": idx((0, 0, 8, 1), (2,), bytes(2))}
+
+    def prepared(spoil):
+        shutil.rmtree("idx", ignore_errors=True)
+        os.mkdir("idx")
+        for name, content in {**good, **spoil}.items():
+            with open("idx/" + name, "wb") as f:
+                f.write(content)
+        return subprocess.run([PREPARE, "idx", "--source", "idx", "--out", "idx.h5"], capture_output=True,
+                              text=True, timeout=30)
+
+    assert prepared({}).returncode == 0
+    with h5py.File("idx.h5") as f:
+        assert f["train/features"].shape == (4, 4) and f["validation/targets"].shape == (2,)
+    before = open("idx.h5", "rb").read()
+    for spoil, word in (({"train-images-idx3-ubyte.gz": idx((0, 0, 9, 3), (4, 2, 2), bytes(16))}, "magic"),
+                        ({"train-images-idx3-ubyte.gz": idx((0, 0, 8, 3), (4, 2, 2), bytes(15))}, "31 bytes"),
+                        ({"train-images-idx3-ubyte.gz": idx((0, 0, 8, 3), (4, 2, 2), bytes(17))}, "32"),
+                        ({"train-labels-idx1-ubyte.gz": idx((0, 0, 8, 1), (5,), bytes(5))}, "5"),
+                        ({"t10k-labels-idx1-ubyte.gz": b"garbage"}, "t10k-labels")):
+        out = prepared(spoil)
+        assert out.returncode == 100 and word in out.stderr, (word, out.returncode, out.stderr)
+        sentences = [line for line in out.stderr.splitlines() if "rows" not in line]  # less the progress
+        assert len(sentences) == 1, out.stderr
+        assert open("idx.h5", "rb").read() == before, "the old file was touched"
+
+
+@limit(60)
+def test_changed_options_and_changed_data_are_refused_on_resume():
+    config = pipeline(".", data("good.h5"))
+    Run("bad", "--config", config).finish()
+    refused("training.batch_size", config=config, arguments=["--set", "training.batch_size=64"])
+
+
+@limit(60)
+def test_every_program_answers_help():
+    for name in ("loaderd", "trainerd", "fisherd", "monitord", "tap", "prepare"):
+        out = subprocess.run([os.path.join(ROOT, "build/release/bin", name), "--help"], capture_output=True,
+                             text=True, timeout=10)
+        assert out.returncode == 0 and "xample" in out.stdout and "--help" in out.stdout, (name, out)
+    for name in ("finetune.sh", "attach.sh", "restart.sh", "setup.sh"):
+        out = subprocess.run([os.path.join(ROOT, "pipelines", name), "--help"], capture_output=True, text=True,
+                             timeout=10)
+        assert out.returncode == 0 and "xample" in out.stdout and "--help" in out.stdout, (name, out)
+    out = subprocess.run([os.path.join(ROOT, "build/release/bin/trainerd"), "--help"], capture_output=True, text=True)
+    for option in ("training.batch_size", "arena.limit_mb", "continual_learning.ewc_config.lambda"):
+        assert option in out.stdout

@@ -1,0 +1,176 @@
+"""finetune.sh as a user meets it: the default run, its figures, its memory, stopping, resuming, detaching."""
+import os
+import signal
+import subprocess
+import time
+
+import h5py
+import numpy
+
+from harness import limit
+from runs import ROOT, STAGES, Run
+
+SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
+
+
+def pss_bytes(pids):
+    total = 0
+    for pid in pids:
+        try:
+            with open("/proc/%d/smaps_rollup" % pid) as f:
+                total += sum(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+        except OSError:
+            pass  # it ended meanwhile
+    return total * 1024
+
+
+@limit(180)
+def test_default_run_learns_and_remembers():
+    run = Run("default")
+    peak = 0
+    while run.process.poll() is None:
+        processes = run.processes()
+        if set(processes.values()) == set(STAGES):
+            peak = max(peak, pss_bytes(processes))
+        time.sleep(0.25)
+    report = run.finish()
+    tasks = {t["name"]: t for t in report["tasks"]}
+    print("PSS of all: %.1f MiB" % (peak / 2 ** 20), tasks)
+    assert set(tasks) == {"A", "B"}
+    a, b = tasks["A"], tasks["B"]
+    assert a["metric"] == b["metric"] == "accuracy"
+    assert a["after_own_training"] - a["final"] <= 0.05, a
+    assert a["after_own_training"] - a["final_without_ewc"] >= 0.15, a
+    assert b["final_without_ewc"] - b["final"] <= 0.025, b
+    assert a["after_own_training"] > 0.84, a
+    assert 0 < peak < 200 * 2 ** 20, peak
+    assert report["name"] == "fashion" and report["device"] == "cpu" and report["seed"] == 1
+    assert report["steps"] == 3 * 469 + 2 * 469 + 2 * 469
+    assert report["samples_per_second"] > 1000 and report["wall_seconds"] > 0
+    assert set(report["restarts"]) == set(STAGES) and not any(report["restarts"].values())
+    assert report["memory"]["arena_bytes"] > 0
+    for stage in STAGES:
+        assert report["memory"]["peak"][stage] > 1 << 20, report["memory"]
+        assert report["memory"]["plan"][stage] > 0, report["memory"]
+    assert "A" in open(run.path("report/report.md")).read()
+    assert "report" in run.output()
+    check_weights(run, report)
+    resumed = Run("default")
+    assert resumed.finish(30)["weights_sha256"] == report["weights_sha256"]
+
+
+def check_weights(run, report):
+    """h5py reads the checkpoint; its tensors have the shapes and the digest that the report names."""
+    with h5py.File(run.path("checkpoints/task-B.h5"), "r") as f:
+        parameters = f["parameters"]
+        assert sorted(parameters) == ["0.bias", "0.weight", "2.bias", "2.weight", "4.bias", "4.weight"]
+        assert parameters["0.weight"].shape == (256, 784) and parameters["0.weight"].dtype == numpy.float32
+        assert f["moments/m/0.weight"].shape == (256, 784)
+        assert f.attrs["parameters_sha256"].decode() == report["weights_sha256"]
+
+
+@limit(120)
+def test_two_runs_are_equal_and_threads_do_not_matter():
+    one = Run("one", *SHORT).finish()
+    two = Run("two", *SHORT, "--set", "training.threads=1", "--set", "loader.num_workers=2",
+              "--set", "arena.slots=5").finish()
+    other = Run("other", *SHORT, "--set", "seed=2").finish()
+    assert one["weights_sha256"] == two["weights_sha256"] != other["weights_sha256"]
+
+
+@limit(120)
+def test_interrupt_says_how_to_go_on_and_resumes():
+    whole = Run("whole", *SHORT).finish()
+    run = Run("stopped", *SHORT)
+    run.until(lambda: os.path.isdir(run.path("checkpoints")) and os.listdir(run.path("checkpoints")),
+              "no checkpoint")
+    os.kill(run.process.pid, signal.SIGINT)
+    code = run.wait(30)
+    assert code == 130, code
+    assert "to go on: " in run.output() and "--run " in run.output().split("to go on: ")[1], run.output()
+    assert not run.processes(), run.processes()
+    again = Run("stopped", *SHORT)
+    report = again.finish()
+    assert report["weights_sha256"] == whole["weights_sha256"]
+    assert not any(report["restarts"].values()), report["restarts"]
+
+
+@limit(120)
+def test_closed_terminal_and_detach_leave_the_run_alive():
+    for name, arguments, sign in (("hup", (), signal.SIGHUP), ("detached", ("--detach",), None)):
+        run = Run(name, *SHORT, *arguments)
+        if sign:
+            run.until(lambda: run.pid("trainerd"), "no trainerd")
+            os.kill(run.process.pid, sign)
+        run.process.wait(60)
+        assert run.processes(), "nothing runs after " + name
+        attached = subprocess.run([os.path.join(ROOT, "pipelines/attach.sh"), "--run", run.directory],
+                                  capture_output=True, text=True, timeout=60)
+        assert attached.returncode == 0, attached.stdout + attached.stderr
+        assert run.report()["weights_sha256"] in attached.stdout + open(run.path("report/report.md")).read()
+        end = time.monotonic() + 10
+        while run.processes() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not run.processes()
+
+
+@limit(120)
+def test_a_run_in_use_is_refused_by_name():
+    run = Run("used", "--set", "tasks.A.epochs=30")  # longer than the lock is waited for
+    run.until(lambda: run.pid("trainerd"), "no trainerd")
+    other = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--run", run.directory],
+                           capture_output=True, text=True, timeout=30)
+    assert other.returncode == 100, (other.returncode, other.stdout, other.stderr)
+    assert str(run.process.pid) in other.stderr + other.stdout
+    by_hand = subprocess.run([os.path.join(ROOT, "build/release/bin/loaderd"), "--run", run.directory],
+                             capture_output=True, text=True, timeout=30)
+    assert by_hand.returncode == 100 and str(run.pid("loaderd")) in by_hand.stderr, by_hand.stderr
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait(30) == 143
+
+
+@limit(120)
+def test_tree_of_a_dead_finetune_is_stopped_before_resuming():
+    run = Run("orphan", *SHORT)
+    run.until(lambda: run.pid("trainerd"), "no trainerd")
+    run.process.kill()
+    run.process.wait()
+    assert run.processes()
+    Run("orphan", *SHORT).finish()
+
+
+@limit(120)
+def test_restart_sh_restarts_one_stage():
+    run = Run("restarted", *SHORT)
+    run.until(lambda: run.pid("loaderd") and run.pid("trainerd"), "not started")
+    before = {stage: run.pid(stage) for stage in ("loaderd", "trainerd")}
+    out = subprocess.run([os.path.join(ROOT, "pipelines/restart.sh"), "loaderd", "--run", run.directory],
+                         capture_output=True, text=True, timeout=30)
+    assert out.returncode == 0, out.stderr
+    assert run.pid("loaderd") not in (0, before["loaderd"])
+    assert run.pid("trainerd") == before["trainerd"]
+    assert run.finish()["restarts"]["loaderd"] == 1
+
+
+@limit(120)
+def test_memory_profile_is_written_and_drawn():
+    run = Run("profiled", *SHORT, "--profile-memory")
+    run.finish()
+    files = sorted(os.listdir(run.path("logs/memory_profile")))
+    assert len(files) == 2 and files[0].endswith(".json") and files[1].endswith(".png"), files
+    import json
+    profile = json.load(open(run.path("logs/memory_profile", files[0])))
+    assert profile
+    with open(run.path("logs/memory_profile", files[1]), "rb") as f:
+        data = f.read()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 5000
+
+
+@limit(60)
+def test_plan_runs_nothing():
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--plan", "--run",
+                          os.path.abspath("planned")], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
+        assert word in out.stdout, (word, out.stdout)
+    assert not os.path.exists("planned/checkpoints")

@@ -1,0 +1,215 @@
+"""fisherd alone, asked by a Python client instead of trainerd: it answers every request, refuses what cannot be done
+in one sentence without dying, and loses at most the block in work."""
+import os
+import shutil
+import time
+
+from harness import limit, skip
+from small_run import FEATURES, ROWS, SmallRun, data_write, trained
+
+try:
+    import h5py
+    import msgpack
+    import numpy as np
+    import zmq
+except ImportError:
+    zmq = None
+
+
+class Client:
+    def __init__(self, run):
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect("ipc://" + run.path("sockets/fisher.ctl"))
+        self.seq = 0
+
+    def send(self, request):
+        self.seq += 1
+        head = {"incarnation": 0, "seq": self.seq, "time_s": time.time()}
+        self.socket.send_multipart([b"estimate", msgpack.packb({**head, **request})])
+
+    def receive(self, timeout=20):
+        """Name and fields of the next answer."""
+        assert self.socket.poll(timeout * 1000), "no answer within %d s" % timeout
+        name, body = self.socket.recv_multipart()
+        return name.decode(), msgpack.unpackb(body)
+
+    def ask(self, request):
+        self.send(request)
+        return self.receive()
+
+    def result(self, request, timeout=30):
+        """The last answer: estimated or refused."""
+        name, m = self.ask(request)
+        end = time.monotonic() + timeout
+        while name == "estimating":
+            assert time.monotonic() < end
+            name, m = self.receive(timeout)
+        return name, m
+
+
+def request_for(run, data="data.h5", **changes):
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        digest = f.attrs["parameters_sha256"].decode()
+    request = {"job": "A-1", "task": "A", "checkpoint": "checkpoints/task-A.h5", "digest": digest,
+               "file": os.path.abspath(data), "split": "train", "samples": ROWS, "scale": 0.01, "permute": False,
+               "permute_seed": 0}
+    return {**request, **changes}
+
+
+def begun(samples=ROWS):
+    """A trained run without its Fisher file."""
+    if zmq is None:
+        skip("python3-zmq, python3-msgpack, python3-numpy or python3-h5py is not installed")
+    run, _, _ = trained(samples=samples)
+    os.remove(run.path("fisher/A.h5"))
+    return run
+
+
+def vector(run, task="A"):
+    with h5py.File(run.path("fisher", task + ".h5")) as f:
+        return np.concatenate([f["blocks/%05d" % i][:] for i in range(int(f.attrs["blocks"]))])
+
+
+def test_a_request_is_answered_as_often_as_it_comes():
+    with begun() as run:
+        run.start("fisherd")
+        client, request = Client(run), request_for(run)
+        for _ in range(3):  # there is no loaderd: the job waits
+            name, m = client.ask(request)
+            assert name == "estimating" and m["job"] == "A-1" and m["samples_done"] == 0 and m["samples"] > 0
+        run.start("loaderd")
+        name, m = client.receive(30)
+        assert name == "estimated" and m["path"] == "fisher/A.h5" and m["samples"] == ROWS and m["trace"] > 0, m
+        again, n = client.ask(request)
+        assert again == "estimated" and all(n[k] == m[k] for k in ("job", "path", "digest", "samples", "trace"))
+        with h5py.File(run.path("fisher/A.h5")) as f:
+            assert f.attrs["digest"].decode() == m["digest"]
+        before = os.stat(run.path("fisher/A.h5"))
+        assert client.ask({**request, "samples": 1})[0] == "estimated"  # the job decides, not the rest
+        after = os.stat(run.path("fisher/A.h5"))
+        assert before.st_mtime_ns == after.st_mtime_ns and before.st_ino == after.st_ino
+
+
+def test_jobs_wait_their_turn_and_take_the_samples_asked_for():
+    with begun() as run:
+        run.start("loaderd", "fisherd")
+        client = Client(run)
+        jobs = {"A-%d" % i: request_for(run, job="A-%d" % i, task="T%d" % i, samples=100 * i + 1) for i in range(4)}
+        for request in jobs.values():
+            client.send(request)
+        done = {}
+        while len(done) < len(jobs):
+            name, m = client.receive(30)
+            assert name in ("estimating", "estimated"), m
+            if name == "estimated":
+                done[m["job"]] = m
+        for job, request in jobs.items():
+            assert done[job]["samples"] == request["samples"]
+            assert not os.path.exists(run.path("fisher", request["task"] + ".part"))
+        assert client.ask(jobs["A-3"])[0] == "estimated"
+        # permuted features have another Fisher information, of the same trace at best by accident
+        name, m = client.result(request_for(run, job="P", task="P", permute=True, permute_seed=7))
+        assert name == "estimated" and not np.array_equal(vector(run, "P"), vector(run, "T3"))
+
+
+def test_what_cannot_be_done_is_refused_in_one_sentence():
+    with begun() as run:
+        run.start("loaderd", "fisherd")
+        client, digest = Client(run), request_for(run)["digest"]
+        features = np.random.default_rng(5).random((ROWS, FEATURES), dtype=np.float32)
+        features[333, 7] = np.nan
+        data_write("nan.h5", features)
+        data_write("label.h5", targets=np.full(ROWS, 5, np.uint8))
+        data_write("float.h5", targets=np.full(ROWS, 1, np.float32))
+        with h5py.File("narrow.h5", "w") as f:
+            f["train/features"] = np.zeros((ROWS, FEATURES - 1), np.uint8)
+            f["train/targets"] = np.zeros(ROWS, np.uint8)
+        with open("text.h5", "w") as f:
+            f.write("no HDF5")
+        shutil.copy(run.path("checkpoints/task-A.h5"), run.path("checkpoints/short.h5"))
+        os.truncate(run.path("checkpoints/short.h5"), 5000)
+        for changes, words in (
+                ({"data": "nan.h5"}, ("nan.h5", "row 333", "nan")),
+                ({"data": "label.h5"}, ("label.h5", "class", "0 to 4")),
+                ({"data": "float.h5"}, ("float.h5", "f32")),
+                ({"data": "narrow.h5"}, ("59 features", "takes 60")),
+                ({"data": "text.h5"}, ("text.h5",)),
+                ({"data": "missing.h5"}, ("missing.h5",)),
+                ({"split": "test"}, ("test",)),
+                ({"samples": 0}, ("no samples",)),
+                ({"digest": digest[::-1]}, ("checkpoints/task-A.h5", digest, digest[::-1])),
+                ({"checkpoint": "checkpoints/none.h5"}, ("checkpoints/none.h5", "No such file")),
+                ({"checkpoint": "checkpoints/short.h5"}, ("checkpoints/short.h5", "truncated")),
+                ({"checkpoint": "../other.h5"}, ("../other.h5", "inside the run")),
+                ({"task": "../A"}, ("../A", "letters, digits"))):
+            name, m = client.result(request_for(run, **{"job": "J", **changes}))
+            assert name == "refused" and m["job"] == "J", (changes, name, m)
+            for word in words:
+                assert word.lower() in m["reason"].lower(), (changes, m["reason"])
+            assert "\n" not in m["reason"]
+        assert run.processes["fisherd"].poll() is None
+        assert client.result(request_for(run))[0] == "estimated"
+        assert sorted(os.listdir(run.path("fisher"))) == ["A.h5"]
+
+
+def test_a_full_disk_ends_it_with_111_and_keeps_the_finished_blocks():
+    run = begun()
+    with run:
+        run.start("loaderd", "fisherd")
+        assert Client(run).result(request_for(run))[0] == "estimated"
+        run.kill("fisherd")
+        whole = vector(run)
+        os.remove(run.path("fisher/A.h5"))
+        deaths, parts, count = 0, 0, 2
+        while not os.path.exists(run.path("fisher/A.h5")):
+            run.start("fisherd", environment={"FINETUNED_FAIL": "write:%d:ENOSPC" % count})
+            run.until(lambda: os.path.exists(run.path("sockets/fisher.ctl")), "no socket")
+            client = Client(run)
+            while run.processes["fisherd"].poll() is None and not client.socket.poll(100):
+                client.send(request_for(run))
+            run.until(lambda: run.processes["fisherd"].poll() is not None
+                      or os.path.exists(run.path("fisher/A.h5")), "neither an end nor a file")
+            if not os.path.exists(run.path("fisher/A.h5")):
+                assert run.processes["fisherd"].returncode == 111
+                deaths += 1
+                left = os.listdir(run.path("fisher/A.part")) if os.path.exists(run.path("fisher/A.part")) else []
+                assert len(left) >= parts and not [n for n in left if "tmp" in n], left
+                parts = len(left)
+            run.kill("fisherd")
+            count += 3
+            assert count < 100
+        assert deaths >= 3 and "No space left on device" in run.log("fisherd")
+        assert np.array_equal(vector(run), whole)
+
+
+@limit(180)
+def test_kill_9_at_any_moment_gives_the_same_file():
+    run = begun()
+    random = np.random.default_rng(20260101)
+    with run:
+        run.start("loaderd", "fisherd")
+        assert Client(run).result(request_for(run))[0] == "estimated"
+        with open(run.path("fisher/A.h5"), "rb") as f:
+            whole = f.read()
+        for round in range(4):
+            os.remove(run.path("fisher/A.h5"))
+            while not os.path.exists(run.path("fisher/A.h5")):
+                victim = "fisherd" if random.random() < 0.7 else "loaderd"
+                end = time.monotonic() + random.random() * 0.15
+                while time.monotonic() < end and not os.path.exists(run.path("fisher/A.h5")):
+                    client = Client(run)
+                    client.send(request_for(run))
+                    client.socket.poll(30)
+                    client.socket.close()
+                run.kill(victim)
+                run.start(victim)
+            with open(run.path("fisher/A.h5"), "rb") as f:
+                assert f.read() == whole
+        assert client_result(run) == "estimated"
+        for name in os.listdir(run.path("fisher")):
+            assert name == "A.h5" or name.startswith("A.h5.tmp-"), name
+
+
+def client_result(run):
+    return Client(run).result(request_for(run))[0]

@@ -1,0 +1,82 @@
+"""kill -9 of any stage at any moment: the run ends by itself with the weights of an undisturbed one."""
+import os
+import random
+import signal
+import time
+
+from harness import limit
+from runs import Run, STAGES
+
+OFTEN = ("--set", "training.checkpoint_every_s=0.3")
+
+
+def undisturbed():
+    run = Run("undisturbed", *OFTEN)
+    report = run.finish()
+    assert all(n == 0 for n in report["restarts"].values()), report["restarts"]
+    assert report["reproducible"] is True
+    return report
+
+
+def disturbed(name, seed, kills):
+    """Kill each stage `kills` times at seeded moments, each time waiting until it is back."""
+    rng = random.Random(seed)
+    run = Run(name, *OFTEN)
+    plan = [stage for stage in STAGES for _ in range(kills)]
+    rng.shuffle(plan)
+    done = {stage: 0 for stage in STAGES}
+    run.until(lambda: all(run.pid(s) for s in STAGES), "not all stages started")
+    for stage in plan:
+        time.sleep(rng.uniform(0.05, 0.45))
+        end = time.monotonic() + 10
+        pid = 0
+        while not pid and run.process.poll() is None and time.monotonic() < end:
+            pid = run.pid(stage)
+        if not pid or run.process.poll() is not None:
+            break
+        try:
+            os.kill(pid, signal.SIGKILL)
+            done[stage] += 1
+        except ProcessLookupError:
+            pass
+        run.until(lambda: run.pid(stage) not in (0, pid) or os.path.exists(run.path("verdict")),
+                  stage + " did not come back")
+    return run.finish(), done
+
+
+@limit(240)
+def test_killed_runs_end_with_the_same_weights():
+    whole = undisturbed()
+    seed = int(os.environ.get("TEST_SEED", "1"))
+    report, done = disturbed("killed", seed, 3)
+    print("seed", seed, "kills", done, "restarts", report["restarts"])
+    assert min(done.values()) >= 1, done
+    assert report["weights_sha256"] == whole["weights_sha256"]
+    assert report["reproducible"] is True
+    for stage in STAGES:
+        assert report["restarts"][stage] >= done[stage], (stage, done, report["restarts"])
+    assert report["tasks"] == whole["tasks"]
+
+
+@limit(120)
+def test_reader_killed():
+    """The helper that touches the file dies alone: loaderd makes a new one, the run does not notice."""
+    run = Run("reader", "--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1",
+              "--set", "tasks.B-without-ewc.epochs=1")
+    run.await_path("journals/trainerd")
+    killed = 0
+    for _ in range(4):
+        time.sleep(0.3)
+        main = run.pid("loaderd")
+        for pid, stage in run.processes().items():
+            if stage == "loaderd" and main and pid != main:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+    report = run.finish()
+    assert killed >= 1, "no reader was found to kill"
+    other = Run("reader-whole", "--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1",
+                "--set", "tasks.B-without-ewc.epochs=1")
+    assert other.finish()["weights_sha256"] == report["weights_sha256"]

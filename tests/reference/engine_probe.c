@@ -1,0 +1,242 @@
+/* engine_probe.c - the engine by itself, for comparisons with PyTorch: raw files in, raw files out.
+ *
+ *   engine_probe init   DIR [key=value ...]   model.txt -> weights.f32
+ *   engine_probe train  DIR [key=value ...]   weights.f32, features, targets.u8 [, fisher.f32,
+ * star.f32] -> trained.f32, steps.f64 engine_probe fisher DIR [key=value ...]   weights.f32,
+ * features, targets.u8 -> fisher_sums.f32
+ *
+ * model.txt is model_text's form; features holds rows of `type`; batches are taken one after the
+ * other, from the start again when the rows are used up. steps.f64 holds loss, penalty and norm of
+ * each step. One JSON line on standard output tells the seconds and CPU seconds of the work.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/model.h"
+#include "engine/step.h"
+
+struct probe {
+    const char *directory;
+    struct model model;
+    struct stepper *stepper;
+    struct gather_config gather;
+    struct adamw_config adamw;
+    struct step_config step;
+    uint64_t steps, data_rows, block, batch;
+    double lambda;
+    uint64_t value_bytes;
+    char *features;
+    unsigned char *targets;
+    const void **feature_rows, **target_rows;
+};
+
+_Noreturn static void probe_fail(const char *what)
+{
+    fprintf(stderr, "engine_probe: %s\n", what);
+    exit(1);
+}
+
+/* The file's bytes, NUL-terminated; NULL where there is no such file. */
+static char *file_read(const struct probe *p, const char *name, size_t *bytes)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", p->directory, name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    fseek(f, 0, SEEK_END);
+    *bytes = (size_t)ftell(f);
+    rewind(f);
+    char *data = malloc(*bytes + 1);
+    if (!data || fread(data, 1, *bytes, f) != *bytes)
+        probe_fail(path);
+    data[*bytes] = '\0';
+    fclose(f);
+    return data;
+}
+
+static void file_write(const struct probe *p, const char *name, const void *data, size_t bytes)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", p->directory, name);
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, bytes, f) != bytes || fclose(f) != 0)
+        probe_fail(path);
+}
+
+static float *vector_read(const struct probe *p, const char *name)
+{
+    size_t bytes = 0;
+    float *data = (float *)file_read(p, name, &bytes);
+    if (data && bytes != p->model.parameter_count * sizeof(float))
+        probe_fail("a vector's length is not the model's");
+    return data;
+}
+
+static double argument(int argc, char **argv, const char *key, double normal)
+{
+    for (int i = 3; i < argc; i++)
+        if (strncmp(argv[i], key, strlen(key)) == 0 && argv[i][strlen(key)] == '=')
+            return strtod(argv[i] + strlen(key) + 1, NULL);
+    return normal;
+}
+
+static void settings_read(struct probe *p, int argc, char **argv)
+{
+    p->batch = (uint64_t)argument(argc, argv, "batch", 128);
+    p->steps = (uint64_t)argument(argc, argv, "steps", 10);
+    p->block = (uint64_t)argument(argc, argv, "block", 1e6);
+    p->lambda = argument(argc, argv, "lambda", 2000);
+    p->step = (struct step_config){.batch_rows_max = p->batch,
+                                   .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
+                                   .threads = (int)argument(argc, argv, "threads", 2),
+                                   .seed = (uint64_t)argument(argc, argv, "seed", 1)};
+    p->adamw = (struct adamw_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
+                                     .weight_decay = argument(argc, argv, "wd", 1e-2),
+                                     .beta1 = 0.9,
+                                     .beta2 = 0.999,
+                                     .eps = argument(argc, argv, "eps", 1e-8),
+                                     .max_grad_norm = argument(argc, argv, "clip", 0)};
+    p->gather = (struct gather_config){.target_type = "u8",
+                                       .features = p->model.inputs,
+                                       .scale = argument(argc, argv, "scale", 1.0 / 255)};
+    int wide = argument(argc, argv, "f32", 0) != 0;
+    strcpy(p->gather.feature_type, wide ? "f32" : "u8");
+    p->value_bytes = wide ? 4 : 1;
+}
+
+static void data_read(struct probe *p)
+{
+    size_t bytes = 0, row_bytes = p->model.inputs * p->value_bytes;
+    p->features = file_read(p, "features", &bytes);
+    if (!p->features || bytes == 0 || bytes % row_bytes != 0)
+        probe_fail("features is missing or not whole rows");
+    p->data_rows = bytes / row_bytes;
+    p->targets = (unsigned char *)file_read(p, "targets.u8", &bytes);
+    if (!p->targets || bytes != p->data_rows)
+        probe_fail("targets.u8 is missing or has another number of rows");
+    p->feature_rows = calloc(p->batch, sizeof *p->feature_rows);
+    p->target_rows = calloc(p->batch, sizeof *p->target_rows);
+    if (!p->feature_rows || !p->target_rows)
+        probe_fail("no memory");
+}
+
+static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
+{
+    struct err e;
+    uint64_t bad;
+    for (uint64_t i = 0; i < rows; i++) {
+        uint64_t row = (first + i) % p->data_rows;
+        p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
+        p->target_rows[i] = p->targets + row;
+    }
+    if (stepper_gather(p->stepper, &p->gather, 0, rows, p->feature_rows, p->target_rows, &bad, &e) <
+        0)
+        probe_fail(e.text);
+}
+
+static double clock_seconds(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void train_run(struct probe *p)
+{
+    struct err e;
+    float *fisher = vector_read(p, "fisher.f32"), *star = vector_read(p, "star.f32");
+    struct ewc_term term = {fisher, star, p->lambda};
+    double *log = calloc(p->steps, 3 * sizeof *log);
+    for (uint64_t k = 0; k < p->steps; k++) {
+        struct step_result r;
+        batch_gather(p, k * p->batch, p->batch);
+        if (stepper_train(p->stepper, p->batch, k, k + 1, &p->adamw, &term, fisher && star, &r,
+                          &e) < 0)
+            probe_fail(e.text);
+        memcpy(log + 3 * k, (double[]){r.loss, r.penalty, r.gradient_norm}, 3 * sizeof *log);
+    }
+    file_write(p, "steps.f64", log, p->steps * 3 * sizeof *log);
+    file_write(p, "trained.f32", stepper_parameters(p->stepper),
+               p->model.parameter_count * sizeof(float));
+    free(log);
+    free(fisher);
+    free(star);
+}
+
+static void fisher_run(struct probe *p)
+{
+    struct err e;
+    uint64_t total = p->model.parameter_count;
+    float *sums = calloc(total, sizeof *sums);
+    for (uint64_t first = 0; first < total; first += p->block)
+        for (uint64_t row = 0; row < p->data_rows; row += p->batch) {
+            uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
+            uint64_t count = total - first < p->block ? total - first : p->block;
+            batch_gather(p, row, rows);
+            if (stepper_fisher(p->stepper, rows, first, count, sums + first, &e) < 0)
+                probe_fail(e.text);
+        }
+    file_write(p, "fisher_sums.f32", sums, total * sizeof *sums);
+    free(sums);
+}
+
+static void init_run(struct probe *p)
+{
+    float *parameters = calloc(p->model.parameter_count, sizeof *parameters);
+    model_initialise(&p->model, p->step.seed, parameters);
+    file_write(p, "weights.f32", parameters, p->model.parameter_count * sizeof *parameters);
+    free(parameters);
+}
+
+static void work_run(struct probe *p, const char *mode)
+{
+    struct err e;
+    p->step.with_optimizer = strcmp(mode, "train") == 0;
+    if (stepper_open(&p->stepper, &p->model, &p->step, &e) < 0)
+        probe_fail(e.text);
+    data_read(p);
+    float *weights = vector_read(p, "weights.f32");
+    if (!weights)
+        probe_fail("weights.f32 is missing");
+    memcpy(stepper_parameters(p->stepper), weights, p->model.parameter_count * sizeof *weights);
+    double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+    if (p->step.with_optimizer)
+        train_run(p);
+    else
+        fisher_run(p);
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f}\n", clock_seconds(CLOCK_MONOTONIC) - wall,
+           clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    stepper_close(&p->stepper);
+    free(weights);
+    free(p->features);
+    free(p->targets);
+    free(p->feature_rows);
+    free(p->target_rows);
+}
+
+int main(int argc, char **argv)
+{
+    struct probe p = {0};
+    struct err e;
+    size_t bytes = 0;
+    if (argc < 3)
+        probe_fail("usage: engine_probe init|train|fisher DIR [key=value ...]");
+    p.directory = argv[2];
+    char *text = file_read(&p, "model.txt", &bytes);
+    if (!text || model_from_text(&p.model, text, &e) < 0)
+        probe_fail(text ? e.text : "model.txt is missing");
+    settings_read(&p, argc, argv);
+    if (strcmp(argv[1], "init") == 0)
+        init_run(&p);
+    else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0)
+        work_run(&p, argv[1]);
+    else
+        probe_fail("the first argument is init, train or fisher");
+    model_close(&p.model);
+    free(text);
+    return 0;
+}

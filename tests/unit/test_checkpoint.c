@@ -1,0 +1,311 @@
+/* test_checkpoint.c - the state of training survives the file, and a damaged file is never taken
+ * for it. */
+#include "proto/checkpoint.h"
+
+#include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+#include "tests/test.h"
+
+/* libhdf5 1.10 does not free all of a file that it refuses to open. */
+__attribute__((weak)) const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libhdf5";
+}
+
+enum { VALUES = 3 * 5 + 3 };
+
+struct state {
+    float parameters[VALUES], m[VALUES], v[VALUES];
+    struct checkpoint_tensor tensors[2];
+    struct checkpoint_meta meta;
+};
+
+static const char model[] = "inputs=5 loss=softmax_cross_entropy\nlinear out=3\n";
+
+static void tensor_set(struct checkpoint_tensor *t, const char *name, int rank, uint64_t rows,
+                       uint64_t columns, struct state *s, int at)
+{
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->rank = rank;
+    t->dims[0] = rows;
+    t->dims[1] = columns;
+    t->parameter = s->parameters + at;
+    t->m = s->m + at;
+    t->v = s->v + at;
+}
+
+/* A state whose numbers follow from `step`. */
+static struct state *state_new(uint64_t step)
+{
+    struct state *s = calloc(1, sizeof *s);
+    for (int i = 0; i < VALUES; i++) {
+        s->parameters[i] = (float)i + (float)step;
+        s->m[i] = -(float)i;
+        s->v[i] = (float)i / 3;
+    }
+    tensor_set(&s->tensors[0], "0.weight", 2, 3, 5, s, 0);
+    tensor_set(&s->tensors[1], "0.bias", 1, 3, 0, s, 15);
+    s->meta = (struct checkpoint_meta){.seed = UINT64_MAX,
+                                       .task = 1,
+                                       .task_name = "B",
+                                       .epoch = 2,
+                                       .position = 4096,
+                                       .step = step,
+                                       .task_step = 7,
+                                       .slice_rows = 64,
+                                       .micro_batch_rows = 128,
+                                       .threads = 2,
+                                       .epoch_loss_sum = 0.1,
+                                       .best_value = -1,
+                                       .fingerprint = "abc",
+                                       .cpu = "AMD",
+                                       .result_count = 2};
+    s->meta.results[0] =
+        (struct checkpoint_result){"A", "A", "accuracy", 0.87299999999999999, NAN, "f00"};
+    s->meta.results[1] = (struct checkpoint_result){"A", "B", "accuracy", 1.0 / 3, 1e-300, ""};
+    return s;
+}
+
+static uint64_t state_write(const char *path, struct state *s, char digest[65])
+{
+    struct err e;
+    uint64_t bytes = 0;
+    CHECK_OK(checkpoint_write(path, &s->meta, model, s->tensors, 2, digest, &bytes, &e), e);
+    return bytes;
+}
+
+static void byte_flip(const char *path, size_t at)
+{
+    struct err e;
+    char *data;
+    size_t bytes;
+    CHECK_OK(durable_read(path, 1 << 24, &data, &bytes, &e), e);
+    data[at] ^= 0x10;
+    CHECK_OK(durable_write(path, data, bytes, &e), e);
+    free(data);
+}
+
+/* Offset in the file of data set `name`. */
+static size_t offset_of(const char *path, const char *name)
+{
+    struct err e;
+    struct h5reader *r;
+    struct h5array a;
+    CHECK_OK(h5reader_open(&r, path, &e), e);
+    CHECK_OK(h5reader_array(r, name, &a, &e), e);
+    h5reader_close(&r);
+    return a.file_offset;
+}
+
+TEST(checkpoint_round_trip)
+{
+    struct err e;
+    struct state *s = state_new(12), *back = state_new(0);
+    struct stat st;
+    char digest[65], text[256], hex[65];
+    uint64_t bytes = state_write("c.h5", s, digest);
+    CHECK(stat("c.h5", &st) == 0 && (uint64_t)st.st_size == bytes && strlen(digest) == 64);
+    memset(back->m, 0, sizeof back->m);
+    memset(back->v, 0, sizeof back->v);
+    CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+    CHECK(memcmp(back->parameters, s->parameters, sizeof s->parameters) == 0);
+    CHECK(memcmp(back->m, s->m, sizeof s->m) == 0 && memcmp(back->v, s->v, sizeof s->v) == 0);
+    CHECK(isnan(back->meta.results[0].loss));
+    s->meta.results[0].loss = back->meta.results[0].loss = 0;
+    CHECK(memcmp(&back->meta, &s->meta, sizeof s->meta) == 0);
+    CHECK_OK(checkpoint_parameters_digest(s->tensors, 2, hex, &e), e);
+    CHECK_STR(hex, s->meta.parameters_sha256);
+    CHECK_OK(checkpoint_read_meta("c.h5", &back->meta, text, sizeof text, &e), e);
+    CHECK_STR(text, model);
+    CHECK(checkpoint_read_meta("c.h5", &back->meta, text, sizeof model - 1, &e) < 0);
+    CHECK_HAS(e.text, "at most");
+    free(s);
+    free(back);
+}
+
+TEST(checkpoint_of_parameters_alone)
+{
+    struct err e;
+    struct state *s = state_new(12), *back = state_new(0);
+    char digest[65], path[256];
+    for (int i = 0; i < 2; i++)
+        s->tensors[i].m = s->tensors[i].v = NULL;
+    CHECK(mkdir("d", 0700) == 0);
+    state_write("d/step-0000000012-0.h5", s, digest);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 0, &e), e);
+    CHECK(memcmp(back->parameters, s->parameters, sizeof s->parameters) == 0);
+    CHECK(checkpoint_read(path, &back->meta, back->tensors, 2, 1, &e) < 0);
+    CHECK_HAS(e.text, "has no moments/m");
+    free(s);
+    free(back);
+}
+
+TEST(checkpoint_without_and_with_the_most_results)
+{
+    struct err e;
+    struct state *s = state_new(1), *back = state_new(0);
+    char digest[65];
+    for (uint32_t count = 0; count <= CHECKPOINT_RESULTS_MAX; count += CHECKPOINT_RESULTS_MAX) {
+        s->meta.result_count = count;
+        for (uint32_t i = 0; i < count; i++) {
+            struct checkpoint_result *r = &s->meta.results[i];
+            memset(r->task, 'a', sizeof r->task - 1);
+            memset(r->after, 'b', sizeof r->after - 1);
+            memset(r->metric, 'c', sizeof r->metric - 1);
+            memset(r->weights_sha256, 'd', sizeof r->weights_sha256 - 1);
+            r->value = -1.7976931348623157e308;
+            r->loss = -2.2250738585072014e-308 / (i + 1);
+        }
+        state_write("c.h5", s, digest);
+        CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+        CHECK_EQ(back->meta.result_count, count);
+        CHECK(memcmp(back->meta.results, s->meta.results, count * sizeof s->meta.results[0]) == 0);
+    }
+    free(s);
+    free(back);
+}
+
+TEST(checkpoint_of_another_model_is_refused)
+{
+    struct err e;
+    struct state *s = state_new(1);
+    char digest[65];
+    state_write("c.h5", s, digest);
+    CHECK(checkpoint_read("c.h5", &s->meta, s->tensors, 1, 0, &e) < 0);
+    CHECK_HAS(e.text, "of another model");
+    s->tensors[0].dims[0] = 5;
+    s->tensors[0].dims[1] = 3;
+    CHECK(checkpoint_read("c.h5", &s->meta, s->tensors, 2, 0, &e) < 0);
+    CHECK_HAS(e.text, "parameters/0.weight");
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    free(s);
+}
+
+TEST(checkpoint_digest_covers_arrays_attributes_and_results)
+{
+    struct state *s = state_new(3);
+    char first[65], other[65];
+    state_write("c.h5", s, first);
+    state_write("c.h5", s, other);
+    CHECK_STR(first, other);
+    float *numbers[3] = {s->parameters + 17, s->m, s->v + 3};
+    for (int i = 0; i < 3; i++) {
+        float before = *numbers[i];
+        *numbers[i] = nextafterf(before, 1e30f);
+        state_write("c.h5", s, other);
+        CHECK(strcmp(first, other) != 0);
+        *numbers[i] = before;
+    }
+    s->meta.results[1].value = nextafter(s->meta.results[1].value, 1);
+    state_write("c.h5", s, other);
+    CHECK(strcmp(first, other) != 0);
+    state_write("c.h5", s, first);
+    s->meta.position++;
+    state_write("c.h5", s, other);
+    CHECK(strcmp(first, other) != 0);
+    free(s);
+}
+
+TEST(checkpoint_newest_passes_over_damage)
+{
+    struct err e;
+    struct state *s;
+    char digest[65], path[256];
+    CHECK_EQ(checkpoint_newest("none", path, sizeof path, &e), 0);
+    CHECK(mkdir("d", 0700) == 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    const char *names[] = {"d/step-0000000009-2.h5", "d/step-0000000010-1.h5",
+                           "d/step-0000000010-2.h5", "d/step-10000000000-0.h5"};
+    for (int i = 0; i < 4; i++) {
+        s = state_new((uint64_t)i);
+        state_write(names[i], s, digest);
+        free(s);
+    }
+    CHECK_OK(durable_write("d/step-0000000011-1.h5.tmp-1", "", 0, &e), e);
+    CHECK_OK(durable_write("d/task-A.h5", "", 0, &e), e);
+    CHECK_OK(durable_write("d/step--5-0.h5", "", 0, &e), e);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, names[3]);
+    byte_flip(names[3], offset_of(names[3], "moments/v/0.bias") + 1);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, names[2]);
+    byte_flip(names[2], offset_of(names[2], "results") + 40);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, names[1]);
+    CHECK(truncate(names[1], 3000) == 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, names[0]);
+    CHECK(truncate(names[0], 0) == 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    CHECK(checkpoint_newest("d", path, 5, &e) < 0);
+}
+
+/* Whatever byte changes: the file is refused, or what is read is what was written. */
+TEST_LIMIT(checkpoint_flipped_anywhere_is_never_another_state, 60)
+{
+    struct err e;
+    struct state *s = state_new(5), *back = state_new(0);
+    char digest[65], *whole;
+    size_t bytes;
+    int refused = 0;
+    state_write("c.h5", s, digest);
+    CHECK_OK(durable_read("c.h5", 1 << 24, &whole, &bytes, &e), e);
+    s->meta.results[0].loss = 0;
+    for (size_t at = 0; at < bytes; at += 1 + test_random() % 7) {
+        char before = whole[at];
+        whole[at] ^= (char)(1 << test_random() % 8);
+        FILE *f = fopen("f.h5", "w");
+        CHECK(f && fwrite(whole, 1, bytes, f) == bytes && fclose(f) == 0);
+        whole[at] = before;
+        if (checkpoint_read("f.h5", &back->meta, back->tensors, 2, 1, &e) < 0) {
+            refused++;
+            continue;
+        }
+        back->meta.results[0].loss = 0;
+        CHECK(memcmp(back->parameters, s->parameters, sizeof s->parameters) == 0);
+        CHECK(memcmp(&back->meta, &s->meta, sizeof s->meta) == 0);
+    }
+    CHECK(refused > 100);
+    free(whole);
+    free(s);
+    free(back);
+}
+
+TEST(checkpoint_on_a_full_disk_leaves_the_old_one)
+{
+    struct err e;
+    struct state *s = state_new(5), *later = state_new(6), *back = state_new(0);
+    char digest[65];
+    uint64_t bytes;
+    int failed = 0;
+    CHECK(mkdir("d", 0700) == 0);
+    state_write("d/c.h5", s, digest);
+    for (int n = 1;; n++) {
+        char hook[64];
+        snprintf(hook, sizeof hook, "write:%d:ENOSPC", n);
+        CHECK_OK(durable_fail_after(hook, &e), e);
+        int result =
+            checkpoint_write("d/c.h5", &later->meta, model, later->tensors, 2, digest, &bytes, &e);
+        CHECK_OK(durable_fail_after("", NULL), e);
+        if (result == 0)
+            break;
+        failed++;
+        CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+        CHECK_HAS(e.text, "No space left on device");
+        CHECK(rename("d/c.h5", "c.h5") == 0 && rmdir("d") == 0); /* nothing else was in it */
+        CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+        CHECK_EQ(back->meta.step, 5);
+        CHECK(mkdir("d", 0700) == 0 && rename("c.h5", "d/c.h5") == 0);
+    }
+    CHECK(failed > 3);
+    CHECK_OK(checkpoint_read("d/c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+    CHECK_EQ(back->meta.step, 6);
+    free(s);
+    free(later);
+    free(back);
+}

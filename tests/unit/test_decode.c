@@ -1,0 +1,334 @@
+/* test_decode.c - what a reader process delivers is what H5Dread gives, for every type, filter and
+ * shape of chunk.
+ *
+ * Each case writes a file with libhdf5, forks a real reader_main on it, hands it an arena and
+ * compares all spans, row by row, with H5Dread's rows in the order of proto/order.h.
+ */
+#include "loaderd/decode.h"
+#include "proto/h5file.h"
+#include "proto/order.h"
+#include "tests/test.h"
+#include "tests/unit/reader_process.h"
+
+/* ---- comparison with libhdf5 ---------------------------------------------------------------- */
+
+static hid_t native_type(const char *name)
+{
+    switch (h5type_of(name)) {
+    case H5TYPE_U8:
+        return H5T_STD_U8LE;
+    case H5TYPE_I8:
+        return H5T_STD_I8LE;
+    case H5TYPE_U16:
+        return H5T_STD_U16LE;
+    case H5TYPE_I16:
+        return H5T_STD_I16LE;
+    case H5TYPE_U32:
+        return H5T_STD_U32LE;
+    case H5TYPE_I32:
+        return H5T_STD_I32LE;
+    case H5TYPE_U64:
+        return H5T_STD_U64LE;
+    case H5TYPE_I64:
+        return H5T_STD_I64LE;
+    case H5TYPE_F32:
+        return H5T_IEEE_F32LE;
+    default:
+        return H5T_IEEE_F64LE;
+    }
+}
+
+static unsigned char *rows_expected(const char *path, const char *split,
+                                    const struct msg_field_info *f, uint64_t rows)
+{
+    char name[200];
+    unsigned char *data = calloc(rows, f->row_bytes);
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    snprintf(name, sizeof name, "%s/%s", split, f->name);
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    CHECK(data && file >= 0 && set >= 0);
+    CHECK(H5Dread(set, native_type(f->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Dclose(set);
+    H5Fclose(file);
+    return data;
+}
+
+static void span_compare(const struct harness *h, const struct order *o,
+                         const struct reader_done *done, unsigned char *const *expected)
+{
+    const unsigned char *slot = arena_slot(&h->arena, done->slot);
+    uint32_t crc = 0;
+    CHECK_EQ(done->rows, order_span_rows(o, done->span));
+    for (uint32_t i = 0; i < h->described.field_count; i++) {
+        const struct msg_field_info *f = &h->described.fields[i];
+        CHECK_EQ(f->offset % 64, 0);
+        CHECK(f->offset + done->rows * f->row_bytes <= h->described.span_bytes_max);
+        for (uint64_t row = 0; row < done->rows; row++) {
+            uint64_t place = (done->span * o->span_rows + row) / o->chunk_rows;
+            uint64_t from =
+                order_chunk_at(o, done->epoch, place) * o->chunk_rows + row % o->chunk_rows;
+            if (memcmp(slot + f->offset + row * f->row_bytes, expected[i] + from * f->row_bytes,
+                       f->row_bytes) != 0)
+                test_fail(__FILE__, __LINE__, "%s (%s): span %llu row %llu differs", f->name,
+                          f->type, (unsigned long long)done->span, (unsigned long long)row);
+        }
+        crc = decode_crc32(crc, slot + f->offset, done->rows * f->row_bytes);
+    }
+    CHECK_EQ(done->checksum, crc);
+}
+
+/* Two epochs of `path` through a reader equal H5Dread's rows in the order. Returns the spans
+ * compared. */
+static uint64_t file_compare(const char *path, const struct reader_open *open)
+{
+    struct harness h;
+    struct reader_done done;
+    unsigned char *expected[8];
+    if (harness_open(&h, path, open) != 0)
+        test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
+    const struct reader_described *d = &h.described;
+    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
+    CHECK_EQ(d->spans, order_spans(&o));
+    CHECK_EQ(d->span_rows % d->chunk_rows, 0);
+    for (uint32_t i = 0; i < d->field_count; i++)
+        expected[i] = rows_expected(path, open->split, &d->fields[i], d->rows);
+    harness_arm(&h, 3);
+    for (uint64_t epoch = 0; epoch < 2; epoch++)
+        for (uint64_t span = 0; span < d->spans; span++) {
+            if (harness_read(&h, epoch, span, span % 3, &done) != 0)
+                test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
+            span_compare(&h, &o, &done, expected);
+        }
+    uint64_t spans = 2 * d->spans;
+    for (uint32_t i = 0; i < d->field_count; i++)
+        free(expected[i]);
+    harness_close(&h);
+    return spans;
+}
+
+static void every_filter(const char *type, enum filters first, enum filters last)
+{
+    for (enum filters filters = first; filters <= last; filters++) {
+        hsize_t rows = 60 + test_random() % 200, values = 1 + test_random() % 40;
+        hsize_t chunk = 1 + test_random() % 50;
+        struct set_config sets[2] = {
+            {"features", native_type(type), 2, {rows, values}, {chunk, values}, filters, 0},
+            {"targets", H5T_STD_U8LE, 1, {rows}, {1 + test_random() % rows}, filters, 0},
+        };
+        struct reader_open open = open_default();
+        open.span_rows = 1 + test_random() % rows;
+        open.shuffle = test_random() % 4 != 0;
+        file_make("every.h5", sets, 2);
+        CHECK(file_compare("every.h5", &open) >= 2);
+    }
+}
+
+TEST_LIMIT(every_type_with_every_filter_equals_h5dread, 120)
+{
+    static const char *const types[] = {"u8",  "i8",  "u16", "i16", "u32",
+                                        "i32", "u64", "i64", "f32", "f64"};
+    for (int i = 0; i < 10; i++) /* 10 types, 9 filters each: 90 files */
+        every_filter(types[i], PLAIN, i < 8 ? NBIT : GZIP_TWICE);
+}
+
+TEST_LIMIT(every_shape_of_chunk_equals_h5dread, 60)
+{
+    static const struct set_config features[] = {
+        {"features", 0, 2, {100, 12}, {0}, PLAIN, 0},                     /* contiguous */
+        {"features", 0, 2, {100, 12}, {8, 5}, SHUFFLE_GZIP, 0},           /* part of a row */
+        {"features", 0, 2, {100, 12}, {100, 12}, SHUFFLE_GZIP, 0},        /* one chunk */
+        {"features", 0, 2, {100, 12}, {128, 12}, SHUFFLE_GZIP, 1000},     /* one chunk, not full */
+        {"features", 0, 2, {100, 12}, {1, 12}, SHUFFLE_GZIP_FLETCHER, 0}, /* a row */
+        {"features", 0, 3, {77, 6, 5}, {10, 6, 5}, SHUFFLE_GZIP, 0},
+        {"features", 0, 3, {77, 6, 5}, {10, 6, 2}, SHUFFLE_GZIP, 0},
+        {"features", 0, 3, {77, 6, 5}, {10, 1, 5}, GZIP, 0},
+        {"features", 0, 3, {77, 6, 5}, {0}, PLAIN, 0},
+    };
+    static const struct set_config targets[] = {
+        {"targets", 0, 2, {0, 3}, {0}, PLAIN, 0},
+        {"targets", 0, 2, {0, 3}, {10, 3}, GZIP, 0},
+        {"targets", 0, 2, {0, 3}, {7, 3}, SHUFFLE_GZIP, 0},
+        {"targets", 0, 2, {0, 3}, {70, 2}, GZIP, 0},
+        {"targets", 0, 1, {0}, {64}, SHUFFLE_GZIP, 0},
+    };
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        for (size_t j = 0; j < sizeof targets / sizeof *targets; j++) {
+            struct set_config sets[2] = {features[i], targets[j]};
+            struct reader_open open = open_default();
+            sets[0].stored = i % 2 ? H5T_IEEE_F32LE : H5T_STD_I16LE;
+            sets[1].stored = j % 2 ? H5T_IEEE_F64LE : H5T_STD_U8LE;
+            sets[1].dims[0] = sets[0].dims[0];
+            open.span_rows = j ? 1 + test_random() % 60 : 0;
+            file_make("shape.h5", sets, 2);
+            file_compare("shape.h5", &open);
+        }
+}
+
+TEST(big_endian_and_odd_precision_are_converted)
+{
+    hid_t odd = H5Tcopy(H5T_STD_U16LE);
+    H5Tset_precision(odd, 11);
+    hid_t stored[] = {H5T_STD_U16BE, H5T_STD_I32BE, H5T_IEEE_F32BE, H5T_IEEE_F64BE, odd};
+    for (int i = 0; i < 5; i++) {
+        struct set_config sets[2] = {
+            {"features", stored[i], 2, {90, 7}, {16, 7}, SHUFFLE_GZIP, 0},
+            {"targets", H5T_STD_I64BE, 1, {90}, {16}, PLAIN, 0},
+        };
+        struct reader_open open = open_default();
+        file_make("be.h5", sets, 2);
+        file_compare("be.h5", &open);
+    }
+}
+
+TEST(without_targets_and_in_the_root)
+{
+    struct set_config set = {"features", H5T_IEEE_F32LE, 2, {500, 9}, {32, 9}, SHUFFLE_GZIP, 0};
+    struct reader_open open = open_default();
+    hid_t file = H5Fcreate("root.h5", H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t made = set_create(file, &set);
+    set_fill(made, &set);
+    H5Dclose(made);
+    H5Fclose(file);
+    open.split[0] = 0;
+    open.span_rows = 64;
+    CHECK_EQ(file_compare("root.h5", &open), 16);
+}
+
+TEST(user_block_is_skipped)
+{
+    struct set_config set = {"features", H5T_STD_U8LE, 2, {50, 9}, {8, 9}, GZIP, 0};
+    struct reader_open open = open_default();
+    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_userblock(fcpl, 1024);
+    hid_t file = H5Fcreate("user.h5", H5F_ACC_TRUNC, fcpl, H5P_DEFAULT);
+    hid_t group = H5Gcreate2(file, "train", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t made = set_create(group, &set);
+    set_fill(made, &set);
+    H5Dclose(made);
+    H5Gclose(group);
+    H5Fclose(file);
+    file_compare("user.h5", &open);
+}
+
+TEST(chunks_never_written_hold_the_fill_value)
+{
+    hid_t group, file = file_create("sparse.h5", "train", &group);
+    hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    hsize_t dims[2] = {64, 6}, chunk[2] = {8, 6}, start[2] = {16, 0}, count[2] = {16, 6};
+    int32_t fill = 41, data[16 * 6];
+    H5Pset_chunk(dcpl, 2, chunk);
+    H5Pset_deflate(dcpl, 1);
+    H5Pset_fill_value(dcpl, H5T_NATIVE_INT32, &fill);
+    hid_t space = H5Screate_simple(2, dims, NULL), memory = H5Screate_simple(2, count, NULL);
+    hid_t set = H5Dcreate2(group, "features", H5T_STD_I32LE, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    for (int i = 0; i < 16 * 6; i++)
+        data[i] = i;
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
+    CHECK(H5Dwrite(set, H5T_NATIVE_INT32, memory, space, H5P_DEFAULT, data) >= 0);
+    H5Dclose(set);
+    H5Gclose(group);
+    H5Fclose(file);
+    struct reader_open open = open_default();
+    file_compare("sparse.h5", &open);
+}
+
+/* Chunks stored with some filters skipped, as H5Dwrite_chunk's mask says. */
+TEST(filter_mask_of_a_chunk_is_heeded)
+{
+    struct set_config set = {"features", H5T_STD_U16LE, 2, {64, 10}, {16, 10}, SHUFFLE_GZIP, 0};
+    hid_t group, file = file_create("mask.h5", "train", &group);
+    hid_t made = set_create(group, &set);
+    set_fill(made, &set);
+    for (uint32_t mask = 2; mask <= 3; mask++) { /* 2: shuffled, not gzipped; 3: as it is */
+        unsigned char raw[16 * 10 * 2];
+        hsize_t at[2] = {16 * (mask - 2), 0};
+        for (size_t i = 0; i < sizeof raw; i++)
+            raw[i] = (unsigned char)test_random();
+        CHECK(H5Dwrite_chunk(made, H5P_DEFAULT, mask, at, sizeof raw, raw) >= 0);
+    }
+    H5Dclose(made);
+    H5Gclose(group);
+    H5Fclose(file);
+    struct reader_open open = open_default();
+    file_compare("mask.h5", &open);
+}
+
+TEST(partial_last_chunk_stored_without_filters)
+{
+    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    hid_t file = H5Fcreate("edge.h5", H5F_ACC_TRUNC, H5P_DEFAULT, fapl);
+    hid_t group = H5Gcreate2(file, "train", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hsize_t dims[2] = {70, 6}, chunk[2] = {16, 6};
+    int32_t data[70 * 6];
+    H5Pset_chunk(dcpl, 2, chunk);
+    H5Pset_deflate(dcpl, 4);
+    CHECK(H5Pset_chunk_opts(dcpl, H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS) >= 0);
+    hid_t space = H5Screate_simple(2, dims, NULL);
+    hid_t set = H5Dcreate2(group, "features", H5T_STD_I32LE, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    for (int i = 0; i < 70 * 6; i++)
+        data[i] = i / 3;
+    CHECK(H5Dwrite(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Dclose(set);
+    H5Gclose(group);
+    H5Fclose(file);
+    struct reader_open open = open_default();
+    file_compare("edge.h5", &open);
+}
+
+/* ---- sizes of spans ------------------------------------------------------------------------- */
+
+TEST(spans_are_about_one_mebibyte_unless_told)
+{
+    struct set_config sets[2] = {
+        {"features", H5T_STD_U8LE, 2, {6000, 784}, {256, 784}, SHUFFLE_GZIP, 0},
+        {"targets", H5T_STD_U8LE, 1, {6000}, {6000}, GZIP, 0},
+    };
+    struct harness h;
+    struct reader_open open = open_default();
+    file_make("mib.h5", sets, 2);
+    CHECK(harness_open(&h, "mib.h5", &open) == 0);
+    CHECK_EQ(h.described.chunk_rows, 256);
+    CHECK_EQ(h.described.span_rows, 5 * 256); /* 5 x 256 x 785 = 0.96 MiB; 6 would be 1.15 */
+    CHECK_EQ(h.described.spans, 5);
+    CHECK_EQ(h.described.fields[0].values, 784);
+    CHECK_STR(h.described.fields[1].name, "targets");
+    CHECK(strlen(h.described.fingerprint) == 64);
+    harness_close(&h);
+
+    open.span_bytes_limit = 600000; /* two chunks fit */
+    CHECK(harness_open(&h, "mib.h5", &open) == 0);
+    CHECK_EQ(h.described.span_rows, 2 * 256);
+    harness_close(&h);
+
+    open.span_bytes_limit = 100000;
+    CHECK(harness_open(&h, "mib.h5", &open) != 0);
+    CHECK_HAS(h.reason, "256 rows is 0.19 MiB; arena.limit_mb allows 0.10 MiB a span");
+    harness_close(&h);
+
+    open.span_bytes_limit = 600000;
+    open.span_rows = 1000; /* rounded up to 4 chunks */
+    CHECK(harness_open(&h, "mib.h5", &open) != 0);
+    CHECK_HAS(h.reason, "a span of 1024 rows is 0.77 MiB");
+    harness_close(&h);
+}
+
+/* ---- the filters alone ---------------------------------------------------------------------- */
+
+TEST(unshuffle_equals_its_definition)
+{
+    unsigned char in[700], out[700], wanted[700];
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (unsigned char)test_random();
+    for (uint32_t width = 1; width <= 9; width++)
+        for (size_t bytes = 0; bytes <= sizeof in; bytes += 1 + test_random() % 5) {
+            size_t count = bytes / width;
+            memset(out, 0, sizeof out);
+            memcpy(wanted, in, bytes);
+            for (size_t i = 0; i < count; i++)
+                for (size_t j = 0; j < width; j++)
+                    wanted[i * width + j] = in[j * count + i];
+            decode_unshuffle(in, out, bytes, width);
+            CHECK(memcmp(out, wanted, bytes) == 0);
+        }
+}

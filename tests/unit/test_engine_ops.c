@@ -1,0 +1,329 @@
+/* test_engine_ops.c - every operation of ops.def against a plain loop in double, over odd sizes. */
+#include <math.h>
+#include <stddef.h>
+
+#include "engine/ops.h"
+#include "tests/test.h"
+
+static const struct backend *const cpu = &backend_cpu;
+
+static float random_float(void)
+{
+    return (float)((double)(test_random() >> 11) * 0x1p-52 - 1.0);
+}
+
+static float *floats_random(uint64_t count)
+{
+    float *x = malloc((count + 1) * sizeof *x);
+    for (uint64_t i = 0; i < count; i++)
+        x[i] = random_float();
+    return x;
+}
+
+static void near(double got, double wanted, double scale, const char *what)
+{
+    if (!(fabs(got - wanted) <= 2e-6 * scale))
+        test_fail(__FILE__, __LINE__, "%s: %.9g instead of %.9g", what, got, wanted);
+}
+
+static void product_case(uint64_t m, uint64_t n, uint64_t k, int a_t, int b_t, float beta)
+{
+    uint64_t pad = test_random() % 3;
+    struct matrix a = {NULL, a_t ? k : m, a_t ? m : k, (a_t ? m : k) + pad};
+    struct matrix b = {NULL, b_t ? n : k, b_t ? k : n, (b_t ? k : n) + pad};
+    struct matrix c = {NULL, m, n, n + pad};
+    a.at = floats_random(a.rows * a.stride);
+    b.at = floats_random(b.rows * b.stride);
+    c.at = floats_random(c.rows * c.stride);
+    float *before = malloc(c.rows * c.stride * sizeof *before);
+    memcpy(before, c.at, c.rows * c.stride * sizeof *before);
+    op_product(cpu, a, a_t, b, b_t, beta, c);
+    for (uint64_t i = 0; i < m; i++)
+        for (uint64_t j = 0; j < c.stride; j++) {
+            double sum = (double)beta * (double)before[i * c.stride + j];
+            if (j >= n) {
+                CHECK(c.at[i * c.stride + j] == before[i * c.stride + j]);
+                continue;
+            }
+            for (uint64_t x = 0; x < k; x++)
+                sum += (double)a.at[a_t ? x * a.stride + i : i * a.stride + x] *
+                       (double)b.at[b_t ? j * b.stride + x : x * b.stride + j];
+            near(c.at[i * c.stride + j], sum, sqrt((double)k) + 1, "product");
+        }
+    free(a.at), free(b.at), free(c.at), free(before);
+}
+
+TEST(product_equals_a_plain_loop)
+{
+    static const uint64_t sizes[][3] = {{1, 1, 1},   {3, 5, 7},   {64, 10, 31},
+                                        {17, 1, 65}, {1, 33, 64}, {37, 64, 129}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int t = 0; t < 4; t++) {
+            product_case(sizes[i][0], sizes[i][1], sizes[i][2], t & 1, t >> 1, 0);
+            product_case(sizes[i][0], sizes[i][1], sizes[i][2], t & 1, t >> 1, 1);
+        }
+}
+
+TEST(product_with_beta_zero_does_not_read_c)
+{
+    float a[4] = {1, 2, 3, 4}, c[4] = {NAN, NAN, NAN, NAN};
+    op_product(cpu, matrix_of(a, 2, 2), 0, matrix_of(a, 2, 2), 0, 0, matrix_of(c, 2, 2));
+    CHECK(c[0] == 7 && c[1] == 10 && c[2] == 15 && c[3] == 22);
+}
+
+TEST(bias_and_column_sums)
+{
+    for (uint64_t columns = 1; columns < 40; columns += 6)
+        for (uint64_t rows = 1; rows < 20; rows += 5) {
+            uint64_t stride = columns + 3;
+            struct matrix y = {floats_random(rows * stride), rows, columns, stride};
+            float *bias = floats_random(columns), *sums = floats_random(columns);
+            op_column_sums(cpu, y, sums);
+            for (uint64_t c = 0; c < columns; c++) {
+                double sum = 0;
+                for (uint64_t r = 0; r < rows; r++)
+                    sum += (double)y.at[r * stride + c];
+                near(sums[c], sum, (double)rows, "column_sums");
+            }
+            float first = y.at[0], outside = y.at[columns];
+            op_bias_add(cpu, y, bias);
+            CHECK(y.at[0] == first + bias[0]);
+            CHECK(rows == 1 || y.at[columns] == outside);
+            free(y.at), free(bias), free(sums);
+        }
+}
+
+TEST(elementwise_operations)
+{
+    for (uint64_t n = 1; n < 70; n += 4) {
+        float *x = floats_random(n), *dy = floats_random(n), *y = floats_random(n),
+              *dx = floats_random(n);
+        double sum = 0, squares = 0;
+        x[0] = 0;
+        op_relu_forward(cpu, x, y, n);
+        op_relu_backward(cpu, y, dy, dx, n);
+        for (uint64_t i = 0; i < n; i++)
+            CHECK(y[i] == (x[i] > 0 ? x[i] : 0) && dx[i] == (x[i] > 0 ? dy[i] : 0));
+        op_add(cpu, x, dx, n);
+        for (uint64_t i = 0; i < n; i++)
+            CHECK(dx[i] == (x[i] > 0 ? dy[i] : 0) + x[i]);
+        op_sum_squares(cpu, x, n, &sum);
+        op_square(cpu, x, x, n);
+        for (uint64_t i = 0; i < n; i++)
+            squares += (double)x[i];
+        near(sum, squares, (double)n, "sum_squares");
+        free(x), free(dy), free(y), free(dx);
+    }
+}
+
+TEST(relu_keeps_a_nan)
+{
+    float x[3] = {NAN, -1, 2}, y[3];
+    op_relu_forward(cpu, x, y, 3);
+    CHECK(isnan(y[0]) && y[1] == 0 && y[2] == 2);
+}
+
+TEST(dropout_keeps_the_mean_and_repeats_itself)
+{
+    enum { ROWS = 200, UNITS = 501 };
+    static float x[ROWS * UNITS], y[ROWS * UNITS], z[ROWS * UNITS];
+    for (int i = 0; i < ROWS * UNITS; i++)
+        x[i] = 1;
+    for (double p = 0.1; p < 0.95; p += 0.2) {
+        struct dropout_mask mask = {scalar_key(7, 3, 1), 0, p}, part = {mask.key, 50, p};
+        double sum = 0, both = 0, n = ROWS * UNITS;
+        op_dropout(cpu, matrix_of(x, ROWS, UNITS), matrix_of(y, ROWS, UNITS), &mask);
+        for (int i = 0; i < ROWS * UNITS; i++) {
+            CHECK(y[i] == 0 || y[i] == (float)(1 / (1 - p)));
+            sum += y[i] == 0;
+            both += i + 1 < ROWS * UNITS && y[i] == 0 && y[i + 1] == 0;
+        }
+        CHECK(fabs(sum / n - p) < 5 * sqrt(p * (1 - p) / n));
+        CHECK(fabs(both / n - p * p) < 8 * sqrt(p * p / n)); /* neighbours are independent */
+        op_dropout(cpu, matrix_of(x, ROWS - 50, UNITS), matrix_of(z, ROWS - 50, UNITS), &part);
+        CHECK(memcmp(z, y + 50 * UNITS, (ROWS - 50) * UNITS * sizeof *z) == 0);
+        mask.key++;
+        op_dropout(cpu, matrix_of(x, ROWS, UNITS), matrix_of(z, ROWS, UNITS), &mask);
+        CHECK(memcmp(z, y, sizeof z) != 0);
+    }
+}
+
+TEST(softmax_cross_entropy_equals_its_formula)
+{
+    enum { ROWS = 9, CLASSES = 11 };
+    float z[ROWS * CLASSES], dz[ROWS * CLASSES];
+    uint32_t targets[ROWS];
+    double losses[ROWS], only[ROWS];
+    for (int i = 0; i < ROWS * CLASSES; i++)
+        z[i] = 30 * random_float();
+    for (int r = 0; r < ROWS; r++)
+        targets[r] = (uint32_t)(test_random() % CLASSES);
+    z[0] = 500, z[1] = -500; /* far beyond what exp can hold */
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, losses,
+                             matrix_of(dz, ROWS, CLASSES));
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, only,
+                             matrix_of(NULL, ROWS, CLASSES));
+    for (int r = 0; r < ROWS; r++) {
+        long double max = -1e30L, sum = 0;
+        for (int c = 0; c < CLASSES; c++)
+            max = z[r * CLASSES + c] > max ? z[r * CLASSES + c] : max;
+        for (int c = 0; c < CLASSES; c++)
+            sum += expl(z[r * CLASSES + c] - max);
+        near(losses[r], (double)(logl(sum) + max - z[r * CLASSES + (int)targets[r]]), 1, "loss");
+        CHECK(losses[r] == only[r]);
+        for (int c = 0; c < CLASSES; c++) {
+            long double p = expl(z[r * CLASSES + c] - max) / sum;
+            near(dz[r * CLASSES + c], (double)((p - (c == (int)targets[r])) / 9), 0.1, "dz");
+        }
+    }
+}
+
+TEST(softmax_of_a_nan_or_infinity_is_a_nan)
+{
+    float z[3] = {1, NAN, 2}, w[3] = {1, INFINITY, 2};
+    uint32_t target = 0;
+    double loss;
+    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3));
+    CHECK(isnan(loss));
+    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3));
+    CHECK(isnan(loss));
+}
+
+TEST(correct_count_takes_the_first_largest)
+{
+    float z[12] = {1, 2, 0, /**/ 3, 3, 1, /**/ 0, 0, 9, /**/ 5, 1, 1};
+    uint32_t targets[4] = {1, 1, 2, 0};
+    uint64_t correct = 99;
+    op_correct_count(cpu, matrix_of(z, 4, 3), targets, &correct);
+    CHECK_EQ(correct, 3);
+}
+
+#define GATHER_TYPE(TYPE, WORD, HIGH)                                                              \
+    do {                                                                                           \
+        char bytes[2 * 7 * sizeof(TYPE) + 1];                                                      \
+        TYPE values[2][7];                                                                         \
+        float x[14];                                                                               \
+        uint64_t bad;                                                                              \
+        for (int i = 0; i < 14; i++)                                                               \
+            values[i / 7][i % 7] = (TYPE)((double)(test_random() % 100) * (HIGH) / 100);           \
+        memcpy(bytes + 1, values, sizeof values); /* at an odd address */                          \
+        const void *rows[2] = {bytes + 1, bytes + 1 + sizeof values[0]};                           \
+        op_gather_features(cpu, element_named(WORD), rows, NULL, 0.37, matrix_of(x, 2, 7), &bad);  \
+        CHECK_EQ(bad, 2);                                                                          \
+        for (int i = 0; i < 14; i++)                                                               \
+            CHECK(x[i] == (float)((double)values[i / 7][i % 7] * 0.37));                           \
+        op_gather_features(cpu, element_named(WORD), rows, turned, 0.37, matrix_of(x, 2, 7),       \
+                           &bad);                                                                  \
+        for (int i = 0; i < 14; i++)                                                               \
+            CHECK(x[i] == (float)((double)values[i / 7][6 - i % 7] * 0.37));                       \
+    } while (0)
+
+TEST(gather_reads_every_type_at_any_address)
+{
+    static const uint32_t turned[7] = {6, 5, 4, 3, 2, 1, 0};
+    GATHER_TYPE(uint8_t, "u8", 255);
+    GATHER_TYPE(int8_t, "i8", -128);
+    GATHER_TYPE(uint16_t, "u16", 65535);
+    GATHER_TYPE(int16_t, "i16", -32768);
+    GATHER_TYPE(uint32_t, "u32", 4e9);
+    GATHER_TYPE(int32_t, "i32", -2e9);
+    GATHER_TYPE(uint64_t, "u64", 1.8e19);
+    GATHER_TYPE(int64_t, "i64", -9e18);
+    GATHER_TYPE(float, "f32", 1.5);
+    GATHER_TYPE(double, "f64", -1.5);
+    CHECK_EQ(element_named("f16"), ELEMENT_COUNT);
+}
+
+TEST(gather_finds_the_first_row_that_is_not_finite)
+{
+    double good[3] = {1, 2, 3}, nan[3] = {1, NAN, 3}, wide[3] = {1, 2, 1e300};
+    float x[9];
+    uint64_t bad;
+    const void *rows[3] = {good, nan, wide};
+    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), &bad);
+    CHECK_EQ(bad, 1);
+    rows[1] = good;
+    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), &bad);
+    CHECK_EQ(bad, 2); /* 1e300 is no float32 */
+}
+
+TEST(gather_classes_checks_the_range)
+{
+    int64_t classes[4] = {0, 9, -1, 10};
+    uint8_t small[2] = {3, 250};
+    uint64_t huge = UINT64_MAX, bad;
+    uint32_t targets[4];
+    const void *rows[4] = {&classes[0], &classes[1], &classes[2], &classes[3]};
+    op_gather_classes(cpu, ELEMENT_I64, rows, 4, 10, targets, &bad);
+    CHECK(bad == 2 && targets[0] == 0 && targets[1] == 9);
+    op_gather_classes(cpu, ELEMENT_I64, rows + 3, 1, 10, targets, &bad);
+    CHECK_EQ(bad, 0);
+    rows[0] = &huge;
+    op_gather_classes(cpu, ELEMENT_U64, rows, 1, 10, targets, &bad);
+    CHECK_EQ(bad, 0);
+    rows[0] = &small[0], rows[1] = &small[1];
+    op_gather_classes(cpu, ELEMENT_U8, rows, 2, 251, targets, &bad);
+    CHECK(bad == 2 && targets[1] == 250);
+}
+
+TEST(ewc_add_equals_its_formula)
+{
+    for (uint64_t n = 1; n < 60; n += 7) {
+        float *theta = floats_random(n), *star = floats_random(n), *fisher = floats_random(n),
+              *g = floats_random(n), *before = floats_random(n);
+        double penalty, wanted = 0;
+        memcpy(before, g, n * sizeof *g);
+        op_ewc_add(cpu, theta, star, fisher, 2000, g, n, &penalty);
+        for (uint64_t i = 0; i < n; i++) {
+            double distance = (double)theta[i] - (double)star[i];
+            wanted += 1000 * (double)fisher[i] * distance * distance;
+            near(g[i], before[i] + 2000 * (double)fisher[i] * distance, 4000, "ewc gradient");
+        }
+        near(penalty, wanted, 4000 * (double)n, "ewc penalty");
+        free(theta), free(star), free(fisher), free(g), free(before);
+    }
+}
+
+TEST(adamw_equals_its_formula)
+{
+    const double lr = 1e-2, wd = 0.1, b1 = 0.9, b2 = 0.999, eps = 1e-8;
+    for (uint64_t n = 1; n < 60; n += 7) {
+        float *p = floats_random(n), *m = floats_random(n), *v = floats_random(n),
+              *g = floats_random(n);
+        const struct adamw_scalars a = {0.5f,
+                                        (float)(lr * wd),
+                                        0.9f,
+                                        0.1f,
+                                        0.999f,
+                                        0.001f,
+                                        (float)(lr / (1 - pow(b1, 3))),
+                                        (float)(1 / sqrt(1 - pow(b2, 3))),
+                                        (float)eps};
+        for (uint64_t i = 0; i < n; i++)
+            v[i] = v[i] * v[i];
+        float *q = malloc(3 * n * sizeof *q);
+        memcpy(q, p, n * sizeof *q), memcpy(q + n, m, n * sizeof *q);
+        memcpy(q + 2 * n, v, n * sizeof *q);
+        op_adamw(cpu, p, m, v, g, n, &a);
+        for (uint64_t i = 0; i < n; i++) {
+            double gi = 0.5 * (double)g[i], mi = b1 * (double)q[n + i] + (1 - b1) * gi;
+            double vi = b2 * (double)q[2 * n + i] + (1 - b2) * gi * gi;
+            double pi = (double)q[i] * (1 - lr * wd) -
+                        lr / (1 - pow(b1, 3)) * mi / (sqrt(vi) / sqrt(1 - pow(b2, 3)) + eps);
+            near(m[i], mi, 1, "m"), near(v[i], vi, 1, "v"), near(p[i], pi, 2, "p");
+        }
+        free(p), free(m), free(v), free(g), free(q);
+    }
+}
+
+TEST(uniform_numbers_fill_their_interval)
+{
+    double low = 1, high = -1, sum = 0, squares = 0;
+    for (uint64_t i = 0; i < 100000; i++) {
+        double x = (double)scalar_uniform(scalar_key(1, 2, i), 0.5);
+        low = x < low ? x : low, high = x > high ? x : high;
+        sum += x, squares += x * x;
+    }
+    CHECK(low >= -0.5 && low < -0.499 && high < 0.5 && high > 0.499);
+    CHECK(fabs(sum / 1e5) < 0.005 && fabs(squares / 1e5 - 1.0 / 12) < 0.001);
+}

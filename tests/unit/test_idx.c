@@ -1,0 +1,256 @@
+/* test_idx.c - `prepare idx`: what it writes, when it leaves a file alone, and its sentence for
+ * each way in which idx files can be wrong.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "pipelines/prepare/prepare.h"
+#include "proto/err.h"
+#include "proto/h5file.h"
+#include "tests/test.h"
+
+enum { TRAIN = 600, TEST_ROWS = 70, ROWS = 6, COLUMNS = 5, PIXELS = ROWS * COLUMNS };
+
+struct idx_bytes {
+    unsigned char data[16 + TRAIN * PIXELS];
+    size_t bytes;
+};
+
+static void big_endian_put(struct idx_bytes *b, uint32_t value)
+{
+    for (int shift = 24; shift >= 0; shift -= 8)
+        b->data[b->bytes++] = (unsigned char)(value >> shift);
+}
+
+static struct idx_bytes images_make(uint32_t count)
+{
+    struct idx_bytes b = {.bytes = 0};
+    big_endian_put(&b, 0x803);
+    big_endian_put(&b, count);
+    big_endian_put(&b, ROWS);
+    big_endian_put(&b, COLUMNS);
+    for (uint32_t i = 0; i < count * PIXELS; i++)
+        b.data[b.bytes++] = (unsigned char)(i * 7 + i / 11);
+    return b;
+}
+
+static struct idx_bytes labels_make(uint32_t count)
+{
+    struct idx_bytes b = {.bytes = 0};
+    big_endian_put(&b, 0x801);
+    big_endian_put(&b, count);
+    for (uint32_t i = 0; i < count; i++)
+        b.data[b.bytes++] = (unsigned char)(i % 10);
+    return b;
+}
+
+static void plain_write(const char *path, const struct idx_bytes *b)
+{
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(b->data, 1, b->bytes, f) == b->bytes && fclose(f) == 0);
+}
+
+static void gz_write(const char *path, const struct idx_bytes *b)
+{
+    gzFile f = gzopen(path, "wb");
+    CHECK(f && gzwrite(f, b->data, (unsigned)b->bytes) == (int)b->bytes && gzclose(f) == Z_OK);
+}
+
+/* A good source directory: two files plain, two gzipped. */
+static void source_make(void)
+{
+    struct idx_bytes b;
+    mkdir("source", 0700);
+    b = images_make(TRAIN);
+    gz_write("source/train-images-idx3-ubyte.gz", &b);
+    b = labels_make(TRAIN);
+    plain_write("source/train-labels-idx1-ubyte", &b);
+    b = images_make(TEST_ROWS);
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    b = labels_make(TEST_ROWS);
+    gz_write("source/t10k-labels-idx1-ubyte.gz", &b);
+}
+
+/* Runs `prepare idx` with its standard error in `said`. Returns the exit code. */
+static int idx_run(const char *extra, char said[4096])
+{
+    char *argv[] = {"idx", "--source", "source", "--out", "made/data.h5", (char *)extra, NULL};
+    fflush(stderr);
+    int kept = dup(STDERR_FILENO), file = open("said", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    int code = prepare_idx(extra ? 6 : 5, argv);
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    ssize_t got = pread(file, said, 4095, 0);
+    said[got > 0 ? got : 0] = 0;
+    close(kept);
+    close(file);
+    return code;
+}
+
+static void expect_refused(const char *words)
+{
+    char said[4096];
+    int code = idx_run(NULL, said);
+    CHECK_HAS(said, words);
+    CHECK_EQ(code, EXIT_CODE_PERMANENT);
+    CHECK(access("made/data.h5", F_OK) != 0);
+}
+
+TEST(idx_files_become_dense_data_sets)
+{
+    char said[4096], fingerprint[65], text[65];
+    struct err e = {0};
+    struct h5reader *r;
+    struct h5array array;
+    static unsigned char data[TRAIN * PIXELS];
+    uint64_t value;
+    source_make();
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK_HAS(said, "train/features 600 of 600 rows");
+
+    CHECK_OK(h5reader_open(&r, "made/data.h5", &e), e);
+    CHECK_OK(h5reader_array(r, "train/features", &array, &e), e);
+    CHECK(array.type == H5TYPE_U8 && array.rank == 2 && array.dims[0] == TRAIN &&
+          array.dims[1] == PIXELS);
+    CHECK_OK(h5reader_read(r, &array, data, &e), e);
+    struct idx_bytes images = images_make(TRAIN), labels = labels_make(TEST_ROWS);
+    CHECK(memcmp(data, images.data + 16, sizeof data) == 0);
+    CHECK_OK(h5reader_array(r, "validation/targets", &array, &e), e);
+    CHECK(array.rank == 1 && array.dims[0] == TEST_ROWS);
+    CHECK_OK(h5reader_read(r, &array, data, &e), e);
+    CHECK(memcmp(data, labels.data + 8, TEST_ROWS) == 0);
+    CHECK_OK(h5reader_u64(r, "", "image_columns", &value, &e), e);
+    CHECK_EQ(value, COLUMNS);
+    CHECK_OK(h5reader_text(r, "", "layout", text, sizeof text, &e), e);
+    CHECK_STR(text, "dense");
+    CHECK_OK(h5reader_text(r, "", "fingerprint", fingerprint, sizeof fingerprint, &e), e);
+    CHECK_EQ(strlen(fingerprint), 64);
+    h5reader_close(&r);
+
+    /* The same contents packed otherwise have the same fingerprint, but are read again. */
+    unlink("source/train-images-idx3-ubyte.gz");
+    plain_write("source/train-images-idx3-ubyte", &images);
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK_HAS(said, "600 of 600");
+    CHECK_OK(h5reader_open(&r, "made/data.h5", &e), e);
+    CHECK_OK(h5reader_text(r, "", "fingerprint", text, sizeof text, &e), e);
+    CHECK_STR(text, fingerprint);
+    h5reader_close(&r);
+}
+
+TEST(idx_is_done_once_per_source)
+{
+    char said[4096];
+    struct stat before, after;
+    source_make();
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK(stat("made/data.h5", &before) == 0);
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK_HAS(said, "up to date");
+    CHECK(stat("made/data.h5", &after) == 0 && after.st_ino == before.st_ino);
+
+    CHECK_EQ(idx_run("--rebuild", said), EXIT_CODE_DONE);
+    CHECK(stat("made/data.h5", &after) == 0 && after.st_ino != before.st_ino);
+
+    struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    CHECK(utimensat(AT_FDCWD, "source/train-labels-idx1-ubyte", times, 0) == 0);
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK_HAS(said, "600 of 600");
+
+    /* A broken cache is made again, without a word about it. */
+    FILE *f = fopen("made/data.h5", "w");
+    CHECK(f && fputs("broken", f) >= 0 && fclose(f) == 0);
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK_HAS(said, "600 of 600");
+}
+
+TEST(idx_bad_source_keeps_the_old_file)
+{
+    char said[4096];
+    struct stat before, after;
+    source_make();
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
+    CHECK(stat("made/data.h5", &before) == 0);
+    CHECK(truncate("source/t10k-images-idx3-ubyte", 500) == 0);
+    CHECK_EQ(idx_run(NULL, said), EXIT_CODE_PERMANENT);
+    CHECK(stat("made/data.h5", &after) == 0 && after.st_ino == before.st_ino);
+    CHECK_EQ(system("test \"$(ls made)\" = data.h5"), 0); /* no temporary is left */
+}
+
+TEST(idx_wrong_magic)
+{
+    struct idx_bytes b = labels_make(TRAIN);
+    source_make();
+    unlink("source/train-images-idx3-ubyte.gz");
+    plain_write("source/train-images-idx3-ubyte", &b);
+    expect_refused("source/train-images-idx3-ubyte has the magic number 0x00000801; expected "
+                   "0x00000803 (images of unsigned bytes)");
+}
+
+TEST(idx_wrong_length)
+{
+    struct idx_bytes b = images_make(TEST_ROWS);
+    source_make();
+    b.bytes -= 3;
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    expect_refused("is too short: it ends after 2113 bytes and its header announces 2116");
+    b.bytes += 4;
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    expect_refused("is too long: its header announces 2116 bytes");
+    b.bytes = 10;
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    expect_refused("is too short: it ends after 10 bytes");
+}
+
+TEST(idx_damaged_gzip)
+{
+    source_make();
+    CHECK(truncate("source/train-images-idx3-ubyte.gz", 400) == 0);
+    expect_refused("source/train-images-idx3-ubyte.gz is too short");
+    source_make();
+    int fd = open("source/train-images-idx3-ubyte.gz", O_WRONLY);
+    CHECK(fd >= 0 && pwrite(fd, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, 60) == 8);
+    close(fd);
+    expect_refused("source/train-images-idx3-ubyte.gz is damaged: gzip says");
+}
+
+TEST(idx_counts_and_sizes_disagree)
+{
+    struct idx_bytes b = labels_make(TRAIN - 1);
+    source_make();
+    plain_write("source/train-labels-idx1-ubyte", &b);
+    expect_refused("announces 600 images and train-labels-idx1-ubyte 599 labels");
+    source_make();
+    b = images_make(TEST_ROWS);
+    b.data[11] = COLUMNS; /* 5 x 6 instead of 6 x 5 */
+    b.data[15] = ROWS;
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    expect_refused("has images of 5 x 6; expected 6 x 5");
+    b.data[8] = 0x7f;
+    plain_write("source/t10k-images-idx3-ubyte", &b);
+    expect_refused("announces images of");
+}
+
+TEST(idx_label_out_of_range)
+{
+    struct idx_bytes b = labels_make(TRAIN);
+    source_make();
+    b.data[8 + 123] = 10;
+    plain_write("source/train-labels-idx1-ubyte", &b);
+    expect_refused("train-labels-idx1-ubyte has label 10 in row 123; expected 0 to 9");
+}
+
+TEST(idx_missing_file_and_arguments)
+{
+    char said[4096];
+    source_make();
+    unlink("source/t10k-labels-idx1-ubyte.gz");
+    expect_refused("cannot find t10k-labels-idx1-ubyte (with or without .gz) in source");
+    CHECK_EQ(idx_run("--fast", said), EXIT_CODE_PERMANENT);
+    CHECK_HAS(said, "cannot use --fast");
+    char *none[] = {"idx", "--source", "source", NULL};
+    CHECK_EQ(prepare_idx(3, none), EXIT_CODE_PERMANENT);
+}

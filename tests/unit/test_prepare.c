@@ -1,0 +1,94 @@
+/* test_prepare.c - `prepare run` and `prepare get`: what they make, print and refuse. */
+#include <limits.h>
+#include <unistd.h>
+
+#include "pipelines/prepare/prepare.h"
+#include "proto/durable.h"
+#include "proto/options.h"
+#include "tests/test.h"
+
+static struct err e;
+static char printed[16384]; /* standard output and standard error of the last call */
+
+static int call(int (*command)(int, char **), const char *a, const char *b, const char *c,
+                const char *d, const char *f)
+{
+    char *argv[] = {"prepare",
+                    (char *)(uintptr_t)a,
+                    (char *)(uintptr_t)b,
+                    (char *)(uintptr_t)c,
+                    (char *)(uintptr_t)d,
+                    (char *)(uintptr_t)f,
+                    NULL};
+    int argc = 0, saved[2] = {dup(1), dup(2)};
+    while (argv[argc])
+        argc++;
+    FILE *capture = tmpfile();
+    CHECK(capture);
+    fflush(stdout);
+    dup2(fileno(capture), 1);
+    dup2(fileno(capture), 2);
+    int code = command(argc, argv);
+    fflush(stdout);
+    dup2(saved[0], 1);
+    dup2(saved[1], 2);
+    close(saved[0]);
+    close(saved[1]);
+    rewind(capture);
+    printed[fread(printed, 1, sizeof printed - 1, capture)] = '\0';
+    fclose(capture);
+    return code;
+}
+
+static void pipeline_write(void)
+{
+    static const char text[] =
+        "data: {file: d/x.h5}\nmodel: {layers: [{type: relu}]}\ntasks: [{name: A}]\n";
+    CHECK_OK(durable_write("p.yaml", text, sizeof text - 1, &e), e);
+}
+
+TEST(prepare_run_makes_file_names_absolute)
+{
+    static struct options o;
+    char expected[PATH_MAX + 16];
+    pipeline_write();
+    CHECK_EQ(call(prepare_run, "--config", "p.yaml", "--run", "r", NULL), EXIT_CODE_DONE);
+    CHECK_STR(printed, "");
+    CHECK_OK(options_read(&o, "r/pipeline.yaml", NULL, 0, &e), e);
+    CHECK(getcwd(expected, PATH_MAX));
+    strcat(expected, "/d/x.h5");
+    CHECK_STR(o.data_file, expected);
+    CHECK_STR(o.data_source, "");
+    options_free(&o);
+    CHECK_EQ(call(prepare_run, "--config", "p.yaml", "--run", "r", NULL), EXIT_CODE_DONE);
+}
+
+TEST(prepare_get_prints_one_value)
+{
+    pipeline_write();
+    CHECK_EQ(call(prepare_get, "--config", "p.yaml", "data.file", NULL, NULL), EXIT_CODE_DONE);
+    CHECK_STR(printed, "d/x.h5\n");
+    CHECK_EQ(call(prepare_get, "--config", "p.yaml", "--set", "seed=9", "seed"), EXIT_CODE_DONE);
+    CHECK_STR(printed, "9\n");
+    CHECK_EQ(call(prepare_get, "--config", "p.yaml", "sed", NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "prepare: there is no option sed");
+}
+
+TEST(prepare_refuses_bad_arguments)
+{
+    pipeline_write();
+    CHECK_EQ(call(prepare_run, "--run", "r", NULL, NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "--config FILE is missing");
+    CHECK_EQ(call(prepare_run, "--config", "p.yaml", "--run", NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "--run lacks its value");
+    CHECK_EQ(call(prepare_run, "--config", "p.yaml", "--config", "q", NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "--config is given twice");
+    CHECK_EQ(call(prepare_run, "--frob", NULL, NULL, NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "argument \"--frob\" is unknown");
+    CHECK_EQ(call(prepare_get, "--config", "p.yaml", NULL, NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "KEY is missing");
+    CHECK_EQ(call(prepare_get, "--config", "none.yaml", "seed", NULL, NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "cannot open none.yaml");
+    CHECK_EQ(call(prepare_run, "--help", NULL, NULL, NULL, NULL), EXIT_CODE_DONE);
+    CHECK_HAS(printed, "example: prepare run");
+}

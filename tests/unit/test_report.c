@@ -1,0 +1,473 @@
+/* test_report.c - monitord: the arithmetic of the report, the JSON writer, /proc parsers, the
+ * profile's rows. */
+#include <fcntl.h>
+#include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "monitord/history.h"
+#include "monitord/json.h"
+#include "monitord/profile.h"
+#include "monitord/report.h"
+#include "monitord/sample.h"
+#include "proto/journal.h"
+#include "proto/run.h"
+#include "tests/test.h"
+
+/* ---- json
+ * ------------------------------------------------------------------------------------------ */
+
+static char *json_text(void (*fill)(struct json *j))
+{
+    char *text = NULL;
+    size_t bytes;
+    struct json j;
+    FILE *out = open_memstream(&text, &bytes);
+    json_begin(&j, out);
+    fill(&j);
+    json_finish(&j);
+    fclose(out);
+    return text;
+}
+
+static void fill_everything(struct json *j)
+{
+    json_object(j, NULL);
+    json_str(j, "quote \"\\", "a\n\t\x01\x7f");
+    json_str(j, "none", NULL);
+    json_list(j, "empty");
+    json_end(j);
+    json_list_flat(j, "numbers");
+    json_u64(j, NULL, UINT64_MAX);
+    json_f64(j, NULL, 0.1);
+    json_f64(j, NULL, NAN);
+    json_f64(j, NULL, -INFINITY);
+    json_f64(j, NULL, 1e300);
+    json_fixed(j, NULL, 2.0 / 3, 2);
+    json_bool(j, NULL, 0);
+    json_end(j);
+    json_object(j, "deeper");
+    json_null(j, "x");
+    json_end(j);
+    json_end(j);
+}
+
+TEST(json_is_as_expected)
+{
+    char *text = json_text(fill_everything);
+    CHECK_STR(text, "{\n"
+                    "  \"quote \\\"\\\\\": \"a\\u000a\\u0009\\u0001\\u007f\",\n"
+                    "  \"none\": null,\n"
+                    "  \"empty\": [],\n"
+                    "  \"numbers\": [18446744073709551615, 0.1, null, null, 1e+300, 0.67, false],\n"
+                    "  \"deeper\": {\n"
+                    "    \"x\": null\n"
+                    "  }\n"
+                    "}\n");
+    free(text);
+}
+
+static const char *text_in;
+static void fill_text(struct json *j)
+{
+    json_str(j, NULL, text_in);
+}
+
+TEST(json_repairs_what_is_no_utf8)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x99\x82",
+         "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x99\x82"},
+        {"\xff", "\\ufffd"},
+        {"a\xc3", "a\\ufffd"},                                /* cut */
+        {"\xc0\xaf", "\\ufffd\\ufffd"},                       /* overlong */
+        {"\xed\xa0\x80", "\\ufffd\\ufffd\\ufffd"},            /* surrogate */
+        {"\xf4\x90\x80\x80", "\\ufffd\\ufffd\\ufffd\\ufffd"}, /* beyond U+10FFFF */
+        {"\xe2\x82", "\\ufffd\\ufffd"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char expected[128];
+        text_in = cases[i].in;
+        char *text = json_text(fill_text);
+        snprintf(expected, sizeof expected, "\"%s\"\n", cases[i].out);
+        CHECK_STR(text, expected);
+        free(text);
+    }
+}
+
+static double number_in;
+static void fill_number(struct json *j)
+{
+    json_f64(j, NULL, number_in);
+}
+
+TEST(json_numbers_read_back)
+{
+    for (int i = 0; i < 2000; i++) {
+        uint64_t bits = test_random();
+        memcpy(&number_in, &bits, sizeof bits);
+        char *text = json_text(fill_number);
+        CHECK(isfinite(number_in) ? strtod(text, NULL) == number_in : strcmp(text, "null\n") == 0);
+        free(text);
+    }
+}
+
+/* ---- /proc
+ * ----------------------------------------------------------------------------------------- */
+
+TEST(proc_texts_are_parsed)
+{
+    uint64_t a, b, c;
+    double cpu_s;
+    CHECK(sample_parse_statm("1000 200 30 4 0 500 0\n", 4096, &a, &b) == 0);
+    CHECK_EQ(a, 200 * 4096);
+    CHECK_EQ(b, 30 * 4096);
+    CHECK(sample_parse_statm("1000 200", 4096, &a, &b) < 0);
+    /* a process may call itself what it likes */
+    CHECK(sample_parse_stat("42 (a) 1 (b c) S 1 2 3 4 5 6 7 8 9 10 100 20 3 1 20 0 1 0 99", 0.01,
+                            &cpu_s) == 0);
+    CHECK(fabs(cpu_s - 1.24) < 1e-9);
+    CHECK(sample_parse_stat("42 (a) S 1 2", 0.01, &cpu_s) < 0);
+    CHECK(sample_parse_stat("", 0.01, &cpu_s) < 0);
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 60 kB\n"
+                               "SwapCached: 7 kB\nCached: 5 kB\n",
+                               &a, &b, &c) < 0); /* SwapCached is another line */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n", &a, &b,
+                               &c) == 0);
+    CHECK_EQ(a, 102400);
+    CHECK_EQ(b, 61440);
+    CHECK_EQ(c, 5120);
+}
+
+TEST(sampler_follows_a_stage_by_its_lock)
+{
+    struct sampler s;
+    struct run_lock lock;
+    struct msg_memory_sample m;
+    struct err e;
+    CHECK(mkdir("locks", 0700) == 0);
+    sampler_open(&s);
+    CHECK(sampler_stage(&s, 1, &m) == 0);
+    CHECK_OK(run_lock_take(&lock, "trainerd", 0, &e), e);
+    CHECK(sampler_stage(&s, 1, &m) == 1);
+    CHECK_EQ(m.pid, getpid());
+    CHECK_STR(m.stage, "trainerd");
+    CHECK_EQ(m.processes, 1);
+    CHECK(m.rss_bytes > 1 << 20 && m.peak_bytes >= m.rss_bytes);
+    run_lock_drop(&lock);
+    CHECK(sampler_stage(&s, 1, &m) == 0);
+    CHECK(sampler_system(&s, &m) == 1);
+    CHECK(m.rss_bytes < m.peak_bytes);
+    sampler_close(&s);
+    sampler_close(&s);
+}
+
+/* ---- profile
+ * --------------------------------------------------------------------------------------- */
+
+static void add(struct profile *p, double t, uint64_t value)
+{
+    uint64_t rss[PROFILE_SERIES];
+    for (int i = 0; i < PROFILE_SERIES; i++)
+        rss[i] = value;
+    profile_add(p, 1000 + t, rss);
+}
+
+TEST(profile_keeps_the_whole_run_and_its_peak)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    int samples = 5 * PROFILE_ROWS_MAX + 3;
+    profile_open(p, "x", 0.5, 1000);
+    for (int i = 0; i < samples; i++)
+        add(p, i, i == samples / 3 ? 1000000 : 5);
+    CHECK(p->row_count <= PROFILE_ROWS_MAX && p->row_count > PROFILE_ROWS_MAX / 2);
+    CHECK_EQ(p->row_samples, 8);
+    CHECK_EQ(profile_peak(p, 0), 1000000);
+    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 4000000);
+    CHECK(p->rows[0].time_s == 0);
+    for (uint32_t i = 1; i < p->row_count; i++)
+        CHECK(p->rows[i].time_s == p->rows[i - 1].time_s + 8);
+    CHECK(!profile_due(p, 1009) && profile_due(p, 1010));
+    free(p);
+}
+
+static void journal_make(const char *stage, int starts, int checkpoints)
+{
+    struct journal j;
+    struct err e;
+    CHECK_OK(journal_open(&j, stage, &e), e);
+    for (int i = 0; i < starts; i++) {
+        struct msg_event_stage m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1001 + i},
+                                    .launch = 1};
+        MSG_STR(m.stage, stage);
+        MSG_STR(m.what, "start");
+        CHECK_OK(journal_append(&j, MSG_event_stage, &m, &e), e);
+    }
+    for (int i = 0; i < checkpoints; i++) {
+        struct msg_trainer_checkpoint m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1002 + i},
+                                           .step = (uint64_t)i};
+        CHECK_OK(journal_append(&j, MSG_trainer_checkpoint, &m, &e), e);
+    }
+    journal_close(&j);
+}
+
+TEST(profile_takes_events_from_journals_and_bounds_them)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    journal_make("trainerd", 2, 3 * PROFILE_EVENTS_MAX);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(p->event_count <= PROFILE_EVENTS_MAX && p->event_count > PROFILE_EVENTS_MAX / 4);
+    CHECK_EQ(p->event_count + p->events_dropped, 3 * PROFILE_EVENTS_MAX + 2);
+    CHECK_STR(p->events[0].what, "start");
+    CHECK_STR(p->events[1].what, "restart");
+    CHECK(!profile_due(p, 1019) && profile_due(p, 1030));
+    free(p);
+}
+
+TEST(profile_is_drawn)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    char head[8] = "", path[160];
+    if (system("command -v gnuplot >/dev/null") != 0)
+        test_skip("gnuplot is not installed");
+    CHECK(mkdir("logs", 0700) == 0 && mkdir("logs/memory_profile", 0700) == 0);
+    profile_open(p, "it's \"a\"\n`run`", 0.5, 1000);
+    CHECK(profile_draw(p, 10, &e) < 0); /* no samples */
+    for (int i = 0; i < 20; i++)
+        add(p, i, 1 << 24);
+    CHECK_OK(profile_draw(p, 10, &e), e);
+    snprintf(path, sizeof path, "%s.png", p->base);
+    FILE *f = fopen(path, "r");
+    CHECK(f && fread(head, 1, 8, f) == 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
+    fclose(f);
+    snprintf(path, sizeof path, "%s.gnuplot", p->base);
+    CHECK(access(path, F_OK) < 0);
+    free(p);
+}
+
+/* ---- history
+ * --------------------------------------------------------------------------------------- */
+
+static void started(struct history *h, double time_s, uint64_t launch)
+{
+    union msg m = {.event_stage = {.head = {.time_s = time_s}, .what = "start", .launch = launch}};
+    history_add(h, MSG_event_stage, &m);
+}
+
+static void epoch_ended(struct history *h, double time_s, const char *task, uint64_t epoch,
+                        double loss)
+{
+    union msg m = {.event_task = {.head = {.time_s = time_s},
+                                  .what = "epoch-end",
+                                  .epoch = epoch,
+                                  .rows = 100,
+                                  .seconds = 0.5,
+                                  .loss = loss}};
+    MSG_STR(m.event_task.task, task);
+    history_add(h, MSG_event_task, &m);
+}
+
+TEST(history_counts_restarts_of_a_launch_only)
+{
+    static struct history h;
+    history_open(&h);
+    history_journal(&h, 0);
+    started(&h, 10, 1);
+    started(&h, 12, 1);  /* died */
+    started(&h, 13, 1);  /* died again */
+    started(&h, 100, 2); /* the run was stopped and resumed */
+    started(&h, 101, 2);
+    history_journal(&h, 1);
+    started(&h, 9, 1);
+    started(&h, 102, 2);
+    history_journal(&h, 2);
+    started(&h, 200, 0); /* by hand */
+    started(&h, 201, 0);
+    CHECK_EQ(h.restarts[0], 3);
+    CHECK_EQ(h.restarts[1], 0);
+    CHECK_EQ(h.restarts[2], 0);
+    CHECK_EQ(h.starts[2], 2);
+    CHECK_EQ(h.launch_count, 3);
+    CHECK(history_wall_s(&h) == (13 - 9) + (102 - 100) + (201 - 200));
+}
+
+TEST(history_lists_each_epoch_once)
+{
+    static struct history h;
+    history_open(&h);
+    history_journal(&h, 1);
+    started(&h, 0, 1);
+    epoch_ended(&h, 1, "A", 1, 0.5);
+    started(&h, 2, 1); /* killed before the checkpoint */
+    epoch_ended(&h, 3, "A", 1, 0.5);
+    epoch_ended(&h, 4, "A", 2, 0.25);
+    epoch_ended(&h, 5, "B", 1, 0.75);
+    CHECK_EQ(h.epoch_count, 3);
+    CHECK_STR(h.epochs[2].task, "B");
+    CHECK(h.epochs[1].loss == 0.25);
+    CHECK_EQ(h.epoch_rows, 400);
+    CHECK(h.epoch_seconds == 2);
+    CHECK(history_wall_s(&h) == 5);
+}
+
+TEST(history_survives_more_launches_than_it_has_room_for)
+{
+    static struct history h;
+    history_open(&h);
+    history_journal(&h, 3);
+    for (int i = 1; i <= HISTORY_LAUNCHES_MAX + 10; i++)
+        started(&h, i, (uint64_t)i);
+    CHECK_EQ(h.launch_count, HISTORY_LAUNCHES_MAX);
+    for (int i = 0; i <= HISTORY_EPOCHS_MAX; i++)
+        epoch_ended(&h, 1e6, "A", (uint64_t)i + 1, 1);
+    CHECK_EQ(h.epoch_count, HISTORY_EPOCHS_MAX);
+}
+
+/* ---- report
+ * ---------------------------------------------------------------------------------------- */
+
+static const char pipeline[] = "name: demo\n"
+                               "data: {file: x.h5}\n"
+                               "model: {layers: [{type: linear, out: 2}]}\n"
+                               "tasks:\n"
+                               "  - {name: A}\n"
+                               "  - {name: B, from: A, ewc: [A]}\n"
+                               "  - {name: B-plain, from: A, comparison_of: B}\n";
+
+static void result_add(struct checkpoint_meta *m, const char *task, const char *after, double value,
+                       const char *digest)
+{
+    struct checkpoint_result *r = &m->results[m->result_count++];
+    snprintf(r->task, sizeof r->task, "%s", task);
+    snprintf(r->after, sizeof r->after, "%s", after);
+    snprintf(r->metric, sizeof r->metric, "accuracy");
+    snprintf(r->weights_sha256, sizeof r->weights_sha256, "%s", digest);
+    r->value = value;
+}
+
+static void options_make(struct options *o)
+{
+    struct err e;
+    FILE *f = fopen("pipeline.yaml", "w");
+    CHECK(f && fputs(pipeline, f) >= 0 && fclose(f) == 0);
+    CHECK_OK(options_read(o, "pipeline.yaml", NULL, 0, &e), e);
+}
+
+static struct options options;
+static struct checkpoint_meta meta;
+static struct history history;
+static struct highwater_page pages[STAGE_COUNT];
+static struct report report;
+
+static void run_make_finished(void)
+{
+    options_make(&options);
+    meta.version = 1;
+    meta.task = 3;
+    meta.step = 3282;
+    result_add(&meta, "A", "A", 0.873, "aa");
+    result_add(&meta, "A", "B", 0.825, "bb");
+    result_add(&meta, "B", "B", 0.846, "bb");
+    result_add(&meta, "A", "B-plain", 0.605, "cc");
+    result_add(&meta, "B", "B-plain", 0.863, "cc");
+    history_open(&history);
+    history_journal(&history, 1);
+    started(&history, 5, 1);
+    epoch_ended(&history, 9, "A", 1, 0.5);
+    pages[1] = (struct highwater_page){.rss_peak_bytes = 100,
+                                       .helpers_peak_bytes = 11,
+                                       .arena_peak_bytes = 7,
+                                       .planned_bytes = 90,
+                                       .cpu_us = 2500000};
+    pages[2].arena_peak_bytes = 5;
+    report_make(&report, &options, &meta, &history, pages);
+}
+
+TEST(report_of_a_finished_run)
+{
+    run_make_finished();
+    CHECK(report.finished && report.compared);
+    CHECK_EQ(report.task_count, 2); /* the comparison is a column, no row */
+    CHECK_STR(report.tasks[0].name, "A");
+    CHECK(report.tasks[0].after_own_training == 0.873);
+    CHECK(report.tasks[0].final == 0.825);
+    CHECK(report.tasks[0].final_without_ewc == 0.605);
+    CHECK(report.tasks[1].after_own_training == 0.846);
+    CHECK(report.tasks[1].final == 0.846);
+    CHECK(report.tasks[1].final_without_ewc == 0.863);
+    CHECK_STR(report.weights_sha256, "bb"); /* of the last task with EWC, not of the comparison */
+    CHECK(report.samples_per_second == 200);
+    CHECK(report.wall_seconds == 4 && report.cpu_seconds == 2.5);
+    CHECK_EQ(report.arena_bytes, 12);
+    options_free(&options);
+}
+
+TEST(report_files_say_it)
+{
+    char *text = NULL;
+    size_t bytes;
+    run_make_finished();
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    fflush(out);
+    CHECK_HAS(text, "{\"name\": \"A\", \"metric\": \"accuracy\", \"after_own_training\": 0.873, "
+                    "\"final\": 0.825, \"final_without_ewc\": 0.605}");
+    CHECK_HAS(text, "\"weights_sha256\": \"bb\"");
+    CHECK_HAS(text,
+              "\"restarts\": {\"loaderd\": 0, \"trainerd\": 0, \"fisherd\": 0, \"monitord\": 0}");
+    CHECK_HAS(text, "\"trainerd\": 111");
+    CHECK_HAS(text, "\"arena_bytes\": 12");
+    CHECK_HAS(text, "\"reproducible\": true");
+    report_print_markdown(&report, out);
+    report_print_table(&report, out);
+    fclose(out);
+    CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
+    CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training");
+    free(text);
+    options_free(&options);
+}
+
+TEST(report_of_a_run_that_has_just_begun)
+{
+    char *text = NULL;
+    size_t bytes;
+    options_make(&options);
+    history_open(&history);
+    report_make(&report, &options, &meta, &history, pages);
+    CHECK(!report.finished);
+    CHECK_STR(report.weights_sha256, "");
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_table(&report, out);
+    fclose(out);
+    CHECK_HAS(text,
+              "{\"name\": \"A\", \"metric\": null, \"after_own_training\": null, \"final\": null, "
+              "\"final_without_ewc\": null}");
+    CHECK_HAS(text, "\"samples_per_second\": null");
+    CHECK_HAS(text, "\"weights_sha256\": null");
+    CHECK_HAS(text, "not finished");
+    free(text);
+    options_free(&options);
+}
+
+TEST(report_without_ewc_takes_the_last_task)
+{
+    static const char *const set[] = {"tasks.B.ewc="};
+    struct err e;
+    run_make_finished();
+    options_free(&options);
+    CHECK_OK(options_read(&options, "pipeline.yaml", set, 1, &e), e);
+    options.task_count = 2; /* A and B only */
+    report_make(&report, &options, &meta, &history, pages);
+    CHECK_STR(report.weights_sha256, "bb");
+    CHECK(!report.compared && isnan(report.tasks[0].final_without_ewc));
+    options_free(&options);
+}

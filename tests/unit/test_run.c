@@ -1,0 +1,218 @@
+/* test_run.c - Run directories: made, resumed, refused; locks of stages; high-water pages. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+#include "proto/highwater.h"
+#include "proto/run.h"
+#include "tests/test.h"
+
+static struct err e;
+
+static void options_take(struct options *o, const char *set)
+{
+    static const char text[] =
+        "data: {file: /x.h5}\nmodel: {layers: [{type: relu}]}\ntasks: [{name: A}]\n";
+    CHECK_OK(durable_write("p.yaml", text, sizeof text - 1, &e), e);
+    CHECK_OK(options_read(o, "p.yaml", &set, 1, &e), e);
+}
+
+static int prepare(const char *set)
+{
+    static struct options o;
+    options_take(&o, set);
+    int result = run_prepare("runs/deep/r", &o, &e);
+    options_free(&o);
+    return result;
+}
+
+TEST(run_is_made_and_resumed)
+{
+    static struct options o, back;
+    struct stat st;
+    CHECK_OK(prepare("seed=7"), e);
+    CHECK(stat("runs/deep/r/sockets", &st) == 0 && (st.st_mode & 0777) == 0700);
+    CHECK(stat("runs/deep/r/logs/memory_profile", &st) == 0 && S_ISDIR(st.st_mode));
+    options_take(&o, "seed=7");
+    CHECK_OK(options_read(&back, "runs/deep/r/pipeline.yaml", NULL, 0, &e), e);
+    CHECK(!options_difference(&o, &back));
+    options_free(&o);
+    options_free(&back);
+    CHECK_OK(prepare("seed=7"), e);
+}
+
+TEST(run_with_other_options_is_refused)
+{
+    CHECK_OK(prepare("seed=7"), e);
+    CHECK(prepare("seed=8") < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "another seed: runs/deep/r/pipeline.yaml says \"7\", p.yaml");
+    CHECK_HAS(e.text, "says \"8\"; choose another --run");
+    CHECK_OK(prepare("seed=7"), e);
+}
+
+TEST(run_with_another_task_is_refused)
+{
+    CHECK_OK(prepare("tasks.A.epochs=1"), e);
+    CHECK(prepare("tasks.A.epochs=2") < 0);
+    CHECK_HAS(e.text, "another tasks.0.epochs");
+}
+
+TEST(run_takes_over_what_may_change)
+{
+    static struct options back;
+    CHECK_OK(prepare("monitor.sample_s=1"), e);
+    CHECK_OK(prepare("monitor.sample_s=2"), e);
+    CHECK_OK(options_read(&back, "runs/deep/r/pipeline.yaml", NULL, 0, &e), e);
+    CHECK(back.monitor_sample_s == 2);
+    options_free(&back);
+}
+
+TEST(run_that_cannot_be_made_says_why)
+{
+    CHECK_OK(durable_write("runs", "", 0, &e), e);
+    CHECK(prepare("seed=7") < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "cannot make the directory runs: a file of that name is there");
+    CHECK(unlink("runs") == 0);
+    CHECK_OK(durable_fail_after("write:2:ENOSPC", &e), e); /* the first write is p.yaml's */
+    CHECK(prepare("seed=7") < 0);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "pipeline.yaml.tmp: No space left");
+    CHECK_OK(durable_fail_after(NULL, &e), e);
+    CHECK_OK(prepare("seed=7"), e);
+}
+
+TEST(run_with_damaged_file_is_refused)
+{
+    CHECK_OK(prepare("seed=7"), e);
+    CHECK_OK(durable_write("runs/deep/r/pipeline.yaml", "seed: [", 7, &e), e);
+    CHECK(prepare("seed=7") < 0);
+    CHECK_HAS(e.text, "cannot resume the run: runs/deep/r/pipeline.yaml:");
+}
+
+TEST(run_lock_counts_incarnations)
+{
+    struct run_lock lock;
+    CHECK(mkdir("locks", 0700) == 0);
+    CHECK_EQ(run_lock_holder("loaderd"), 0);
+    for (uint64_t i = 1; i <= 12; i++) {
+        CHECK_OK(run_lock_take(&lock, "loaderd", 0, &e), e);
+        CHECK_EQ(lock.incarnation, i);
+        CHECK_EQ(run_lock_holder("loaderd"), getpid());
+        CHECK(fcntl(lock.fd, F_GETFD) & FD_CLOEXEC);
+        run_lock_drop(&lock);
+        run_lock_drop(&lock);
+        CHECK_EQ(run_lock_holder("loaderd"), 0);
+    }
+}
+
+TEST(run_lock_names_its_holder)
+{
+    struct run_lock mine, other;
+    char holder[32];
+    CHECK(mkdir("locks", 0700) == 0);
+    CHECK_OK(run_lock_take(&mine, "loaderd", 0, &e), e);
+    CHECK(run_lock_take(&other, "loaderd", 50, &e) < 0);
+    CHECK_EQ(other.fd, -1);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    snprintf(holder, sizeof holder, "process %d", (int)getpid());
+    CHECK_HAS(e.text, holder);
+    CHECK_OK(run_lock_take(&other, "fisherd", 0, &e), e);
+    run_lock_drop(&mine);
+    run_lock_drop(&other);
+}
+
+/* The holder is killed while another waits: the waiter has it, with the next number. */
+TEST(run_lock_passes_on_at_death)
+{
+    struct run_lock lock;
+    int ready[2];
+    char byte;
+    CHECK(mkdir("locks", 0700) == 0 && pipe(ready) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        if (run_lock_take(&lock, "loaderd", 0, &e) < 0 || write(ready[1], "x", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    CHECK_EQ(run_lock_holder("loaderd"), child);
+    kill(child, SIGKILL);
+    CHECK_OK(run_lock_take(&lock, "loaderd", 5000, &e), e);
+    CHECK_EQ(lock.incarnation, 2);
+    run_lock_drop(&lock);
+    waitpid(child, NULL, 0);
+}
+
+TEST(run_lock_refuses_damage_and_full_disks)
+{
+    struct run_lock lock;
+    CHECK(mkdir("locks", 0700) == 0);
+    CHECK_OK(run_lock_take(&lock, "loaderd", 0, &e), e);
+    run_lock_drop(&lock);
+    CHECK_OK(durable_fail_after("fsync:1:EIO", &e), e);
+    CHECK(run_lock_take(&lock, "loaderd", 0, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_OK(durable_fail_after(NULL, &e), e);
+    CHECK_OK(run_lock_take(&lock, "loaderd", 0, &e), e);
+    CHECK(lock.incarnation >= 2);
+    run_lock_drop(&lock);
+    CHECK_OK(durable_write("locks/loaderd", "rubbish", 7, &e), e);
+    CHECK(run_lock_take(&lock, "loaderd", 0, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+}
+
+TEST(highwater_survives_the_process)
+{
+    struct highwater h;
+    struct highwater_page page;
+    CHECK(mkdir("highwater", 0700) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        if (highwater_open(&h, "loaderd", &e) < 0)
+            _exit(1);
+        size_t bytes = 64 << 20;
+        volatile char *memory = malloc(bytes);
+        for (size_t i = 0; i < bytes; i += 4096)
+            memory[i] = 1;
+        h.page->arena_peak_bytes = 12345;
+        highwater_raise(&h);
+        raise(SIGKILL);
+    }
+    waitpid(child, NULL, 0);
+    CHECK_OK(highwater_read("highwater/loaderd", &page, &e), e);
+    CHECK(page.rss_peak_bytes > 64 << 20);
+    CHECK_EQ(page.arena_peak_bytes, 12345);
+    CHECK(page.cpu_us > 0);
+
+    CHECK_OK(highwater_open(&h, "loaderd", &e), e);
+    CHECK_EQ(h.page->arena_peak_bytes, 12345);
+    highwater_close(&h);
+    highwater_close(&h);
+    struct highwater_page later;
+    CHECK_OK(highwater_read("highwater/loaderd", &later, &e), e);
+    CHECK(later.cpu_us >= page.cpu_us && later.rss_peak_bytes == page.rss_peak_bytes);
+}
+
+TEST(highwater_of_another_kind_is_refused)
+{
+    struct highwater h;
+    struct highwater_page page;
+    char noise[4096];
+    memset(noise, 'x', sizeof noise);
+    CHECK(highwater_read("absent", &page, &e) < 0);
+    CHECK(mkdir("highwater", 0700) == 0);
+    CHECK_OK(durable_write("highwater/loaderd", noise, 10, &e), e);
+    CHECK(highwater_read("highwater/loaderd", &page, &e) < 0);
+    CHECK_OK(durable_write("highwater/loaderd", noise, sizeof noise, &e), e);
+    CHECK(highwater_read("highwater/loaderd", &page, &e) < 0);
+    CHECK_OK(highwater_open(&h, "loaderd", &e), e);
+    CHECK_EQ(h.page->arena_peak_bytes, 0);
+    highwater_close(&h);
+    CHECK_OK(highwater_read("highwater/loaderd", &page, &e), e);
+}

@@ -1,0 +1,416 @@
+/* test_trainer.c - the pure parts of trainerd: schedule, lineage, retention, rates, limits, plan.
+ */
+#include "tests/test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/checkpoint.h"
+#include "trainerd/limits.h"
+#include "trainerd/lineage.h"
+#include "trainerd/rate.h"
+#include "trainerd/retention.h"
+#include "trainerd/schedule.h"
+#include "trainerd/trainer.h"
+
+static struct options options; /* large; each case is a process of its own */
+
+static struct task_options *task_add(const char *name, const char *comparison_of, uint64_t epochs)
+{
+    struct task_options *t = &options.tasks[options.task_count++];
+    *t = (struct task_options){.name = strdup(name),
+                               .epochs = epochs,
+                               .from = strdup("start"),
+                               .comparison_of = strdup(comparison_of),
+                               .permute_features = OPTION_NONE};
+    return t;
+}
+
+/* A, B, the comparison of B, C, the comparison of C. */
+static void five_tasks(void)
+{
+    options.batch_size = 128;
+    task_add("A", "", 3);
+    task_add("B", "", 2);
+    task_add("B-without", "B", 2);
+    task_add("C", "", 1);
+    task_add("C-without", "C", 1);
+}
+
+TEST(schedule_counts_steps_over_all_tasks)
+{
+    struct schedule s;
+    five_tasks();
+    schedule_open(&s, &options, 60000);
+    CHECK_EQ(s.epoch_steps, 469); /* 468 whole batches and one of 96 rows */
+    CHECK_EQ(s.first_step[0], 0);
+    CHECK_EQ(s.first_step[1], 3 * 469);
+    CHECK_EQ(schedule_steps(&s), 9 * 469);
+    CHECK_EQ(schedule_batch_rows(&s, 0), 128);
+    CHECK_EQ(schedule_batch_rows(&s, 468 * 128), 96);
+    CHECK_EQ(schedule_batch_rows(&s, 59999), 1);
+}
+
+TEST(schedule_of_data_smaller_than_a_batch)
+{
+    struct schedule s;
+    five_tasks();
+    schedule_open(&s, &options, 5);
+    CHECK_EQ(s.epoch_steps, 1);
+    CHECK_EQ(schedule_batch_rows(&s, 0), 5);
+    schedule_open(&s, &options, 128);
+    CHECK_EQ(s.epoch_steps, 1);
+    CHECK_EQ(schedule_batch_rows(&s, 0), 128);
+}
+
+TEST(schedule_gives_a_comparison_the_keys_of_its_original)
+{
+    struct schedule s;
+    five_tasks();
+    schedule_open(&s, &options, 60000);
+    for (uint64_t epoch = 0; epoch < 2; epoch++)
+        CHECK_EQ(schedule_epoch_key(&s, 2, epoch), schedule_epoch_key(&s, 1, epoch));
+    CHECK_EQ(schedule_dropout_key(&s, 2, 7), schedule_dropout_key(&s, 1, 7));
+    CHECK_EQ(schedule_dropout_key(&s, 1, 7), s.first_step[1] + 7);
+    CHECK(schedule_epoch_key(&s, 0, 1) != schedule_epoch_key(&s, 1, 1));
+    CHECK(schedule_epoch_key(&s, 3, 0) != schedule_epoch_key(&s, 2, 0));
+    CHECK(schedule_dropout_key(&s, 3, 0) != schedule_dropout_key(&s, 2, 0));
+}
+
+TEST(schedule_evaluates_every_task_so_far_but_comparisons)
+{
+    uint32_t list[OPTION_TASKS_MAX];
+    five_tasks();
+    CHECK_EQ(schedule_evaluations(&options, 0, list), 1);
+    CHECK_EQ(schedule_evaluations(&options, 2, list), 2); /* as B: A and B */
+    CHECK_EQ(list[1], 1);
+    CHECK_EQ(schedule_evaluations(&options, 4, list), 3); /* as C: A, B and C */
+    CHECK_EQ(list[2], 3);
+}
+
+TEST(schedule_refuses_a_comparison_that_differs)
+{
+    struct err e = {0};
+    five_tasks();
+    CHECK_OK(schedule_check(&options, &e), e);
+    options.tasks[2].epochs = 3;
+    CHECK_EQ(schedule_check(&options, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "B-without");
+    CHECK_HAS(e.text, "epochs");
+    options.tasks[2].epochs = 2;
+    options.tasks[2].permute_features = 1;
+    CHECK_EQ(schedule_check(&options, &e), -1);
+    CHECK_HAS(e.text, "permute_features");
+    options.tasks[2].permute_features = OPTION_NONE;
+    options.tasks[2].ewc.count = 1;
+    CHECK_EQ(schedule_check(&options, &e), -1);
+    CHECK_HAS(e.text, "ewc");
+}
+
+TEST(schedule_refuses_more_results_than_a_checkpoint_holds)
+{
+    struct err e = {0};
+    char name[16];
+    for (int i = 0; i < 44; i++) { /* 44 * 45 / 2 = 990 */
+        snprintf(name, sizeof name, "t%d", i);
+        task_add(name, "", 1);
+    }
+    CHECK_OK(schedule_check(&options, &e), e);
+    task_add("t44", "", 1); /* 1,035 */
+    CHECK_EQ(schedule_check(&options, &e), -1);
+    CHECK_HAS(e.text, "1035");
+}
+
+static struct lineage_record record(uint64_t step, double loss)
+{
+    return (struct lineage_record){.step_plus_1 = step + 1,
+                                   .task_epoch = lineage_task_epoch(1, 2),
+                                   .position = 128 * step,
+                                   .micro_batch_rows = 128,
+                                   .loss_bits = lineage_loss_bits(loss)};
+}
+
+TEST(lineage_compares_a_recomputed_step)
+{
+    struct lineage l;
+    struct lineage_record r, before;
+    struct err e = {0};
+    CHECK_OK(lineage_open(&l, "lineage", &e), e);
+    for (uint64_t step = 0; step < 5; step++) {
+        r = record(step, 1.0 / (double)(step + 1));
+        CHECK_EQ(lineage_write(&l, &r, &before, &e), 0);
+    }
+    lineage_close(&l);
+    lineage_close(&l);
+    CHECK_OK(lineage_open(&l, "lineage", &e), e);
+    r = record(3, 0.25);
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 0);
+    r = record(4, 0.25); /* was 0.2 */
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 1);
+    CHECK(lineage_loss(&before) == (double)0.2f);
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 0); /* the new one stands now */
+    r.position++;
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 1); /* same loss at another position */
+    struct stat s;
+    CHECK_EQ(stat("lineage", &s), 0);
+    CHECK_EQ(s.st_size, 5 * 32);
+    lineage_close(&l);
+}
+
+TEST(lineage_takes_a_hole_for_a_new_step)
+{
+    struct lineage l;
+    struct lineage_record r = record(10, 0.5), before;
+    struct err e = {0};
+    CHECK_OK(lineage_open(&l, "lineage", &e), e);
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 0); /* steps 0 to 9 are a hole */
+    r = record(4, 0.5);
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 0);
+    CHECK_EQ(truncate("lineage", 10 * 32 + 7), 0); /* a torn record */
+    r = record(10, 0.75);
+    CHECK_EQ(lineage_write(&l, &r, &before, &e), 0);
+    lineage_close(&l);
+}
+
+static void file_make(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    CHECK(f != NULL);
+    fputs(text, f);
+    fclose(f);
+}
+
+static int exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+TEST(retention_parses_only_step_checkpoints)
+{
+    uint64_t step, task;
+    char path[CHECKPOINT_PATH_BYTES];
+    retention_step_path(path, 1407, 1);
+    CHECK_STR(path, "checkpoints/step-0000001407-01.h5");
+    CHECK(retention_parse(path + 12, &step, &task));
+    CHECK_EQ(step, 1407);
+    CHECK_EQ(task, 1);
+    CHECK(!retention_parse("step-0000001407-01.h5.tmp-12", &step, &task));
+    CHECK(!retention_parse("step--5-01.h5", &step, &task));
+    CHECK(!retention_parse("task-A.h5", &step, &task));
+    CHECK(!retention_parse("best-step-1.h5", &step, &task));
+}
+
+TEST(retention_keeps_the_newest_and_named)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    struct err e = {0};
+    CHECK_EQ(mkdir("checkpoints", 0700), 0);
+    for (uint64_t step = 100; step <= 700; step += 100) {
+        retention_step_path(path, step, 0);
+        file_make(path, "state");
+    }
+    retention_step_path(path, 100, 0);
+    CHECK_OK(retention_link(path, "checkpoints/task-A.h5", &e), e);
+    CHECK_OK(retention_link(path, "checkpoints/task-A.h5", &e), e);
+    file_make("checkpoints/step-0000000650-00.h5.tmp-77", "half");
+    file_make("checkpoints/best-A.h5.tmp", "half");
+    retention_sweep("checkpoints", 3, 600, 0); /* 700 is of a future that did not verify */
+    CHECK(exists("checkpoints/step-0000000600-00.h5"));
+    CHECK(exists("checkpoints/step-0000000500-00.h5"));
+    CHECK(exists("checkpoints/step-0000000400-00.h5"));
+    CHECK(!exists("checkpoints/step-0000000300-00.h5"));
+    CHECK(!exists("checkpoints/step-0000000100-00.h5"));
+    CHECK(!exists("checkpoints/step-0000000700-00.h5"));
+    CHECK(!exists("checkpoints/step-0000000650-00.h5.tmp-77"));
+    CHECK(!exists("checkpoints/best-A.h5.tmp"));
+    CHECK(exists("checkpoints/task-A.h5"));
+}
+
+TEST(retention_link_replaces_what_the_name_meant)
+{
+    struct stat a, b;
+    struct err e = {0};
+    CHECK_EQ(mkdir("checkpoints", 0700), 0);
+    file_make("checkpoints/step-0000000001-00.h5", "one");
+    file_make("checkpoints/step-0000000002-00.h5", "two");
+    CHECK_OK(retention_link("checkpoints/step-0000000001-00.h5", "checkpoints/best-A.h5", &e), e);
+    CHECK_OK(retention_link("checkpoints/step-0000000002-00.h5", "checkpoints/best-A.h5", &e), e);
+    CHECK_EQ(stat("checkpoints/step-0000000002-00.h5", &a), 0);
+    CHECK_EQ(stat("checkpoints/best-A.h5", &b), 0);
+    CHECK_EQ(a.st_ino, b.st_ino);
+    CHECK(!exists("checkpoints/best-A.h5.tmp"));
+    CHECK_EQ(retention_link("checkpoints/step-0000000009-00.h5", "checkpoints/best-A.h5", &e), -1);
+    CHECK_HAS(e.text, "step-0000000009-00.h5");
+}
+
+TEST(rate_is_that_of_the_last_points)
+{
+    struct rate r = {0};
+    double steps, rows, share;
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps == 0 && rows == 0 && share == 0);
+    CHECK(rate_newest(&r) == NULL);
+    for (int i = 0; i <= 100; i++) { /* slow at first, 10 steps each tenth of a second later */
+        double time = i < 50 ? i : 50 + (i - 50) * 0.1;
+        struct rate_point p = {time, time / 4, (uint64_t)(i * 10), (uint64_t)(i * 1280)};
+        rate_add(&r, &p);
+    }
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps > 99.999 && steps < 100.001);
+    CHECK(rows > 12799.9 && rows < 12800.1);
+    CHECK(share > 0.2499 && share < 0.2501);
+}
+
+TEST(rate_needs_time_to_pass)
+{
+    struct rate r = {0};
+    struct rate_point p = {1, 0, 5, 5};
+    double steps, rows, share;
+    rate_add(&r, &p);
+    rate_add(&r, &p);
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps == 0 && rows == 0 && share == 0);
+}
+
+static void tree_make(const char *cgroup, const char *file, const char *text)
+{
+    char path[256];
+    CHECK_EQ(
+        system(
+            "mkdir -p proc/self sys/fs/cgroup/a/b sys/fs/cgroup/memory/docker sys/fs/cgroup/cpu"),
+        0);
+    file_make("proc/self/cgroup", cgroup);
+    file_make("proc/meminfo", "MemTotal:        8388608 kB\nMemFree: 1 kB\n");
+    snprintf(path, sizeof path, "sys/fs/cgroup/%s", file);
+    file_make(path, text);
+}
+
+TEST(limits_takes_the_smallest_group_of_version_2)
+{
+    char source[64];
+    tree_make("0::/a/b\n", "a/memory.max", "1073741824\n");
+    file_make("sys/fs/cgroup/a/b/memory.max", "max\n");
+    CHECK_EQ(limits_memory(".", source, sizeof source), 1073741824);
+    CHECK_STR(source, "the container's limit");
+    file_make("sys/fs/cgroup/a/b/memory.max", "536870912\n");
+    CHECK_EQ(limits_memory(".", source, sizeof source), 536870912);
+}
+
+TEST(limits_reads_version_1_below_a_container_mount)
+{
+    char source[64]; /* the group's path is the host's and does not exist here */
+    tree_make("5:cpuacct,cpu:/docker/x\n4:memory:/docker/x\n0::/\n", "memory/memory.limit_in_bytes",
+              "268435456\n");
+    CHECK_EQ(limits_memory(".", source, sizeof source), 268435456);
+    file_make("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    CHECK_EQ(limits_memory(".", source, sizeof source), 8ull << 30);
+    CHECK_STR(source, "the machine's memory");
+}
+
+TEST(limits_threads_heeds_the_quota)
+{
+    tree_make("0::/a\n", "a/cpu.max", "50000 100000\n");
+    CHECK_EQ(limits_threads("."), 1);
+    file_make("sys/fs/cgroup/a/cpu.max", "max 100000\n");
+    int all = limits_threads(".");
+    CHECK(all >= 1 && all <= LIMITS_THREADS_MAX);
+    file_make("proc/self/cgroup", "5:cpuacct,cpu:/\n");
+    file_make("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n");
+    file_make("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    CHECK_EQ(limits_threads("."), 1);
+    file_make("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    CHECK_EQ(limits_threads("."), all);
+}
+
+static FILE *text_open(const char *text)
+{
+    file_make("text", text);
+    return fopen("text", "r");
+}
+
+TEST(plan_reads_a_description)
+{
+    struct split_shape train, validation;
+    struct err e = {0};
+    FILE *f = text_open(
+        "train.rows=60000\ntrain.spans=40\ntrain.chunk_rows=256\ntrain.span_rows=1536\n"
+        "train.span_bytes_max=1206272\ntrain.values=784\ntrain.feature_type=u8\n"
+        "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.chunk_rows=256\n"
+        "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.target_type=u8\n");
+    CHECK_OK(plan_read_shapes(f, &train, &validation, &e), e);
+    fclose(f);
+    CHECK_EQ(train.rows, 60000);
+    CHECK_EQ(train.values, 784);
+    CHECK_STR(train.feature_type, "u8");
+    CHECK_EQ(validation.span_bytes_max, 1206272);
+    f = text_open("train.rows=60000\n");
+    CHECK_EQ(plan_read_shapes(f, &train, &validation, &e), -1);
+    fclose(f);
+    CHECK_HAS(e.text, "train split");
+}
+
+static void plan_options(void)
+{
+    static const char *const layers[] = {"linear out=256", "relu", "linear out=10"};
+    five_tasks();
+    options.slice_rows = 64;
+    options.threads = 2;
+    options.data_shuffle = 1;
+    options.order_window_spans = 4;
+    options.arena_limit_mb = 16;
+    options.fisher_block_size = 1000000;
+    options.model_loss = strdup("softmax_cross_entropy");
+    for (int i = 0; i < 3; i++)
+        snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
+}
+
+TEST(plan_fits_the_arena_and_the_limit)
+{
+    struct split_shape shape = {.rows = 60000,
+                                .chunk_rows = 256,
+                                .span_rows = 1536,
+                                .values = 784,
+                                .span_bytes_max = 1 << 20};
+    struct model m = {0};
+    struct plan p = {0};
+    struct err e = {0};
+    plan_options();
+    CHECK_OK(setup_model(&m, &options, 784, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, &e), e);
+    CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
+    CHECK_EQ(plan_total(&p, "fisherd"), 0); /* no task has ewc */
+    uint64_t without = plan_total(&p, "trainerd");
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
+    options.tasks[1].ewc.count = 1;
+    p.count = 0;
+    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, &e), e);
+    CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
+    CHECK(plan_total(&p, "fisherd") > 0);
+    options.host_limit_mb = 4096;
+    CHECK_OK(plan_check(&p, &options, &e), e);
+    options.host_limit_mb = 10;
+    CHECK_EQ(plan_check(&p, &options, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
+    p.count = 0;
+    options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
+    CHECK_EQ(plan_make(&p, &options, &m, &shape, &shape, &e), -1);
+    CHECK_HAS(e.text, "arena.limit_mb is 4");
+    model_close(&m);
+}
+
+TEST(setup_refuses_cuda)
+{
+    static char automatic[] = "auto", cuda[] = "cuda";
+    struct err e = {0};
+    plan_options();
+    options.device = automatic;
+    CHECK_OK(setup_options_check(&options, &e), e);
+    options.device = cuda;
+    CHECK_EQ(setup_options_check(&options, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "no CUDA backend");
+}
