@@ -1,6 +1,7 @@
 # make                 build everything into build/release
 # make VARIANT=asan    the same under AddressSanitizer and UBSan (also: tsan)
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
+# make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
 # make lint docs help clean
 #
 # Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
@@ -31,9 +32,14 @@ export PKG_CONFIG_PATH := $(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig
 CFLAGS += -I$(DEPS)/usr/include -I$(DEPS)/usr/include/x86_64-linux-gnu
 LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu
 endif
-CFLAGS += $(shell pkg-config --cflags hdf5)
-LIBS_HDF5 := $(shell pkg-config --libs-only-L hdf5) -lhdf5
-LIBS_PROTO := -lzmq -lmsgpackc -lyaml -lnettle -ldeflate $(LIBS_HDF5) -lz -lm
+# Debian 12 calls it msgpack (-lmsgpackc), Debian 13 msgpack-c (-lmsgpack-c): the first that is there.
+package = $(or $(firstword $(foreach p,$(1),$(shell pkg-config --exists $(p) && echo $(p)))),$(firstword $(1)))
+HDF5 := $(call package,hdf5 hdf5-serial)
+MSGPACK := $(call package,msgpack-c msgpack)
+# H5_USE_110_API: what HDF5 1.14 and later call by other names keeps that of 1.10.
+CFLAGS += -DH5_USE_110_API $(shell pkg-config --cflags $(HDF5) $(MSGPACK))
+LIBS_PROTO := -lzmq $(shell pkg-config --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
+              $(shell pkg-config --libs-only-L $(HDF5)) -lhdf5 -lz -lm
 LIBS_ENGINE := -ldnnl -lgomp -lm
 
 SOURCES_proto := $(wildcard proto/*.c)

@@ -68,7 +68,8 @@ static void stage_event(struct display *d, const struct msg_event_stage *m)
 {
     struct display_stage *stage = stage_find(d, m->stage);
     int failed = strcmp(m->what, "fail") == 0;
-    if (failed) /* a stop is somebody's wish */
+    /* A stop is somebody's wish; a permanent failure is the run's verdict, which says it itself. */
+    if (failed && m->code != EXIT_CODE_PERMANENT)
         line_write(d, "%s failed with code %" PRIu64 ": %s", m->stage, m->code, m->sentence);
     if (!stage)
         return;
@@ -172,35 +173,55 @@ static double part_of(double done, double all)
     return part > 1 ? 1 : part;
 }
 
-/* Writes the progress line without its bar. Returns the share that is done, 0 to 1. */
-static double progress_format(const struct display *d, char *line, size_t bytes)
+/* What the progress line says, from everything to what fits a narrow terminal. */
+enum detail { DETAIL_FULL, DETAIL_SHORT, DETAIL_NO_RATE, DETAIL_NO_MEMORY };
+
+static void estimate_format(const struct display *d, enum detail detail, char *line, size_t bytes)
 {
-    const struct msg_trainer_step *s = &d->step;
     const struct msg_fisher_block *b = &d->block;
-    char left[32], memory[48] = "", penalty[32] = "";
-    if (memory_mib(d) > 0)
-        snprintf(memory, sizeof memory, "  memory %.0f MiB", memory_mib(d));
-    if (d->latest == MSG_fisher_block) {
-        eta_format(left, sizeof left, b->eta_s);
-        snprintf(line, bytes,
-                 "%s Fisher  block %" PRIu64 "/%" PRIu64 "  sample %" PRIu64 "/%" PRIu64
-                 "%s  left %s",
-                 b->task, b->block, b->blocks, b->samples_done, b->samples, memory, left);
-        double before = b->block > 0 ? (double)(b->block - 1) : 0;
-        return part_of(before + part_of((double)b->samples_done, (double)b->samples),
-                       (double)b->blocks);
-    }
-    if (s->penalty > 0)
-        snprintf(penalty, sizeof penalty, "  penalty %.4f", s->penalty);
-    eta_format(left, sizeof left, s->eta_s);
+    char left[32], memory[48] = "";
+    eta_format(left, sizeof left, b->eta_s);
+    if (memory_mib(d) > 0 && detail < DETAIL_NO_MEMORY)
+        snprintf(memory, sizeof memory, detail ? " %.0f MiB" : "  memory %.0f MiB", memory_mib(d));
     snprintf(line, bytes,
-             "%s epoch %" PRIu64 "/%" PRIu64 "  step %" PRIu64 "/%" PRIu64
-             "  %.0f it/s  loss %.4f%s  rate %.3g%s  left %s",
-             s->task, s->epoch, s->epochs, s->step, s->steps, s->steps_per_s, s->loss, penalty,
-             s->learning_rate, memory, left);
-    return part_of((double)s->step, (double)s->steps);
+             detail ? "%s Fisher %" PRIu64 "/%" PRIu64 " %" PRIu64 "/%" PRIu64 "%s left %s"
+                    : "%s Fisher  block %" PRIu64 "/%" PRIu64 "  sample %" PRIu64 "/%" PRIu64
+                      "%s  left %s",
+             b->task, b->block, b->blocks, b->samples_done, b->samples, memory, left);
 }
 
+static void step_format(const struct display *d, enum detail detail, char *line, size_t bytes)
+{
+    const struct msg_trainer_step *s = &d->step;
+    char left[32], memory[48] = "", rate[48] = "", penalty[48] = "";
+    eta_format(left, sizeof left, s->eta_s);
+    if (memory_mib(d) > 0 && detail < DETAIL_NO_MEMORY)
+        snprintf(memory, sizeof memory, detail ? " %.0f MiB" : "  memory %.0f MiB", memory_mib(d));
+    if (detail < DETAIL_NO_RATE)
+        snprintf(rate, sizeof rate, detail ? " rate %.3g" : "  rate %.3g", s->learning_rate);
+    if (s->penalty > 0 && detail == DETAIL_FULL)
+        snprintf(penalty, sizeof penalty, "  penalty %.4f", s->penalty);
+    snprintf(line, bytes,
+             detail ? "%s %" PRIu64 "/%" PRIu64 " %" PRIu64 "/%" PRIu64
+                      " %.0f it/s loss %.4f%s%s%s left %s"
+                    : "%s epoch %" PRIu64 "/%" PRIu64 "  step %" PRIu64 "/%" PRIu64
+                      "  %.0f it/s  loss %.4f%s%s%s  left %s",
+             s->task, s->epoch, s->epochs, s->step, s->steps, s->steps_per_s, s->loss, penalty,
+             rate, memory, left);
+}
+
+/* The share that is done, 0 to 1. */
+static double progress_part(const struct display *d)
+{
+    const struct msg_fisher_block *b = &d->block;
+    if (d->latest != MSG_fisher_block)
+        return part_of((double)d->step.step, (double)d->step.steps);
+    double before = b->block > 0 ? (double)(b->block - 1) : 0;
+    return part_of(before + part_of((double)b->samples_done, (double)b->samples),
+                   (double)b->blocks);
+}
+
+/* A bar of so many columns; only the percentage when they are too few. */
 static void bar_format(char *bar, size_t bytes, double part, int columns)
 {
     char cells[BAR_COLUMNS_MAX + 1];
@@ -219,10 +240,17 @@ static void bar_format(char *bar, size_t bytes, double part, int columns)
 static void progress_draw(struct display *d, int columns)
 {
     char line[LINE_BYTES_MAX], bar[64], whole[LINE_BYTES_MAX + 64];
-    double part = progress_format(d, line, sizeof line);
-    int around = (int)sizeof "[] 100 %  "; /* its NUL stands for the last column, left empty */
-    int room = columns - (int)strlen(line) - around;
-    bar_format(bar, sizeof bar, part, d->terminal ? room : 0);
+    int bar_room, room; /* for the cells of a bar; beside the percentage alone */
+    for (int detail = DETAIL_FULL; detail <= DETAIL_NO_MEMORY; detail++) {
+        (d->latest == MSG_fisher_block ? estimate_format : step_format)(d, detail, line,
+                                                                        sizeof line);
+        /* The NUL of these stands for the last column, left empty. */
+        bar_room = columns - (int)strlen(line) - (int)sizeof "[] 100 %  ";
+        room = columns - (int)strlen(line) - (int)sizeof "100 %  ";
+        if (!d->terminal || bar_room >= BAR_COLUMNS_MIN || (detail && room >= 0))
+            break;
+    }
+    bar_format(bar, sizeof bar, progress_part(d), d->terminal ? bar_room : 0);
     snprintf(whole, sizeof whole, "%s%s", bar, line);
     text_clean(whole);
     if (d->terminal)

@@ -23,11 +23,12 @@ usage: pipelines/finetune.sh [options]
   --detach                   start the run and return; pipelines/attach.sh shows its progress
   --help                     this
 
-File names on the command line are relative to the present directory; data.file and data.source in a pipeline
-file are relative to the repository.
+FILE and DIR are relative to the present directory; data.file and data.source, in a pipeline file or by --set, to
+the repository.
 
-Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 111 may work later (disk full);
-70 a stage kept dying; 130 and 143 stopped by Ctrl-C and SIGTERM: the same command goes on.
+Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
+full); 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by Ctrl-C and SIGTERM: the same
+command goes on.
 
 example: pipelines/finetune.sh --run runs/lambda-500 --set continual_learning.ewc_config.lambda=500
 END
@@ -77,7 +78,7 @@ programs_build() {
     make -s -q -C "$repository" all 2>/dev/null && return
     log=$(mktemp) || exit $EXIT_TEMPORARY
     echo "build: compiling (once)"
-    make -s -j "$(nproc)" -C "$repository" all >"$log" 2>&1 || {
+    make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
         cat "$log" >&2
         rm -f "$log"
         fail $EXIT_PERMANENT "the build failed (above)"
@@ -120,6 +121,15 @@ plan_print() {
     exit
 }
 
+# directory_make: a directory with other files in it is not taken for a run, whose subdirectories we remove and
+# write anew. RUN/pipeline.yaml comes with the first start; before it there are the lock and empty directories.
+directory_make() {
+    mkdir -p -- "$run" 2>/dev/null || fail $EXIT_PERMANENT "cannot make the run's directory $run"
+    [ -e "$run/pipeline.yaml" ] || [ -z "$(find "$run" -mindepth 1 -maxdepth 2 ! -type d ! -name lock \
+        ! -name 'pipeline.yaml*' -print -quit)" ] ||
+        fail $EXIT_PERMANENT "$run holds other files and no run; choose another --run"
+}
+
 # ---- the lock ----------------------------------------------------------------------------------------------
 
 # RUN/lock holds "pid start-time state" of the finetune.sh that took it; state is attached or detached.
@@ -131,7 +141,7 @@ lock_write() {
 # finetune.sh was killed is stopped first.
 lock_take() {
     local pid=0 start= state=
-    exec 9<>"$run/lock" || exit $EXIT_TEMPORARY
+    { exec 9<>"$run/lock"; } 2>/dev/null || fail $EXIT_PERMANENT "cannot write in the run's directory $run"
     flock -n 9 && return
     read -r pid start state <"$run/lock"
     if [ "$state" = detached ]; then
@@ -235,7 +245,7 @@ if [ -n "$plan" ]; then
     plan_print
 fi
 command_remember
-mkdir -p -- "$run" || exit $EXIT_PERMANENT
+directory_make
 lock_take
 lock_write attached
 data_prepare
@@ -245,10 +255,10 @@ if verdict_read "$run" && [ "$verdict_code" = 0 ]; then
     run_conclude "$run"
 fi
 
+stages_start # a signal before this ends us, and nothing is running
 trap 'on_signal INT' INT
 trap 'on_signal TERM' TERM
 trap on_hangup HUP
-stages_start
 echo "run: $run"
 if [ -n "$detach" ]; then
     lock_write detached

@@ -76,12 +76,12 @@ apt() {
 }
 
 command -v dpkg-query >/dev/null ||
-    fail $EXIT_PERMANENT "this is not a Debian or Ubuntu system (no dpkg-query); install what $here/packages.txt lists by other means"
+    fail $EXIT_PERMANENT "only Debian and Ubuntu are supported, and here is no dpkg-query"
 missing=$(missing_list)
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! { [ -t 0 ] && command -v sudo >/dev/null; }; then
-    fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get install -y --no-install-recommends $(packages_chosen)"
+    fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get update && apt-get install -y --no-install-recommends $(packages_chosen)"
 fi
 
 log=$(mktemp) || exit $EXIT_TEMPORARY

@@ -6,11 +6,12 @@
 #   unit       C unit tests
 #   asan       the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   reference  the engine against PyTorch
-#   process    whole runs: smoke, restarts, kill -9, clients
-#   fault      bad input, full disks, locks
+#   process    whole runs: smoke, restarts, kill -9, clients, bad input, locks
+#   fault      a full disk
 #
 # PART runs only the cases whose file or name contains it. Does its own set-up (missing Debian packages, build);
-# without missing packages it needs no network. Last line: N passed, N failed, N skipped; exit code 1 if any failed.
+# without missing packages it needs no network. A group that runs no test counts as a failed one.
+# Last line: N passed, N failed, N skipped; exit code 1 if any failed.
 set -u
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 111
 GROUPS_ALL="lint docs unit asan reference process fault"
@@ -73,6 +74,7 @@ harness() {
 page_check() {
     local page=$1
     shift
+    [[ $page == *"$part"* ]] || return 0
     if "$@" >"$output/page" && diff -u "$page" "$output/page"; then
         passed=$((passed + 1))
     else
@@ -110,7 +112,12 @@ started=$SECONDS
 for group in $wanted; do
     echo "== $group"
     group_started=$SECONDS
+    before=$((passed + failed + skipped))
     "group_$group"
+    if [ $((passed + failed + skipped)) = "$before" ]; then
+        echo "FAIL $group ran no test${part:+ that matches '$part'}"
+        failed=$((failed + 1))
+    fi
     echo "== $group took $((SECONDS - group_started)) s"
 done
 [ "$wanted" = "$GROUPS_ALL" ] && echo "all groups took $((SECONDS - started)) s"

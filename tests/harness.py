@@ -174,11 +174,14 @@ def main(arguments):
     for path in files_find(arguments):
         try:
             cases = cases_find(path, part)
-        except Exception:
+        except (Exception, SystemExit):
             traceback.print_exc(file=sys.stdout)
             print("FAIL %s cannot be loaded" % path)
             counts["failed"] += 1
             continue
+        if not cases and not part:
+            print("FAIL %s holds no test" % path)
+            counts["failed"] += 1
         for case in cases:
             counts[case_run(*case)] += 1
     print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)

@@ -28,8 +28,8 @@
 
 #define LAYOUT_VERSION "dense 1"
 enum {
-    FILES = 4, /* images and labels of two splits */
-    GZIP_LEVEL = 4,
+    FILES = 4,      /* images and labels of two splits */
+    GZIP_LEVEL = 1, /* of images: 1 % larger than level 4, decoded 1.25 times as fast */
     FEATURE_CHUNK_ROWS = 256,
     FEATURE_CHUNK_BYTES_MAX = 4 << 20, /* larger images get fewer rows a chunk */
     TARGET_CHUNK_ROWS = 8192,

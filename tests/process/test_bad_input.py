@@ -110,7 +110,7 @@ def test_data_files():
 
     def label(f):
         f["train/targets"][77] = 3
-    spoiled(label, "row 77", "3", "bad.h5")
+    spoiled(label, "row 77", "class is 3", "0 to 2", "bad.h5")
     spoiled(lambda f: replace(f, "train/features", numpy.zeros((300000, 20), "u1"), chunks=(300000, 20)) or
             replace(f, "train/targets", numpy.zeros(300000, "u1")), "chunk", "arena.limit_mb",
             extra="arena: {limit_mb: 1}\n")

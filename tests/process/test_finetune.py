@@ -7,7 +7,7 @@ import time
 import h5py
 import numpy
 
-from harness import limit
+from harness import limit, skip
 from runs import ROOT, STAGES, Run
 
 SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
@@ -51,7 +51,11 @@ def test_default_run_learns_and_remembers():
     assert report["memory"]["arena_bytes"] > 0
     for stage in STAGES:
         assert report["memory"]["peak"][stage] > 1 << 20, report["memory"]
-        assert report["memory"]["plan"][stage] > 0, report["memory"]
+        if stage != "monitord":  # it takes nothing that depends on the run
+            assert report["memory"]["plan"][stage] > 0, report["memory"]
+    for stage, planned in report["memory"]["plan"].items():
+        rows = [row for row in report["memory"]["plan_rows"] if row["stage"] == stage]
+        assert planned == sum(row["bytes"] for row in rows) and all(row["what"] for row in rows), report["memory"]
     assert "A" in open(run.path("report/report.md")).read()
     assert "report" in run.output()
     check_weights(run, report)
@@ -174,3 +178,23 @@ def test_plan_runs_nothing():
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
         assert word in out.stdout, (word, out.stdout)
     assert not os.path.exists("planned/checkpoints")
+
+
+@limit(60)
+def test_a_directory_that_is_no_run_is_left_alone():
+    os.makedirs("mine/services")
+    with open("mine/services/precious", "w") as f:
+        f.write("mine")
+    run = Run("mine")
+    assert run.wait(60) == 100, run.output()
+    assert "holds other files" in run.output(), run.output()
+    assert os.listdir("mine") == ["services"] and os.listdir("mine/services") == ["precious"]
+
+
+@limit(60)
+def test_a_permanent_failure_is_said_once():
+    run = Run("refused", "--device", "cuda")
+    code = run.wait(60)
+    if code == 0:
+        skip("this machine computes on cuda")
+    assert code == 100 and run.output().count("cannot compute on device cuda") == 1, run.output()

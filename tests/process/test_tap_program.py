@@ -167,7 +167,7 @@ def test_progress_on_a_terminal_stays_on_its_line():
         return seen.count(b"\r") >= 2
 
     run.publish_until(drawn_twice)
-    assert b"\n" not in seen and b"A epoch 1/3" in seen and b"\x1b[K" in seen, seen
+    assert b"\n" not in seen and b"A 1/3 " in seen and b"\x1b[K" in seen, seen
     tap.terminate()
     assert tap.wait(10) == 0
 

@@ -84,9 +84,37 @@ TEST(terminal_line_is_rewritten)
     show(MSG_event_task, (union msg){.event_task = {.what = "task-start", .task = "B"}});
     CHECK_STR(written(), "\r\033[Ktask B starts\n");
     display_tick(&d, 100.06, 30); /* drawn again below the event; cut to the width */
-    CHECK_STR(written(), "\r 25 %  A epoch 2/3  step 250/\033[K");
+    CHECK_STR(written(), "\r 25 %  A 2/3 250/1000 412 it/\033[K");
     display_close(&d, 30);
     CHECK_STR(written(), "\n");
+}
+
+/* 80 columns hold everything that a user waits for, also with a long name. */
+TEST(narrow_terminals_keep_the_time_left)
+{
+    union msg m = step;
+    MSG_STR(m.trainer_step.task, "B-without-ewc");
+    m.trainer_step.penalty = 0.25;
+    m.trainer_step.steps_per_s = 1001;
+    display_begin(1);
+    show(MSG_memory_sample, memory("trainerd", 8, 138));
+    show(MSG_trainer_step, step);
+    display_tick(&d, 100, 80);
+    CHECK_STR(written(), "\r[##...]  25 %  A 2/3 250/1000 412 it/s loss 0.5000 rate 0.001 "
+                         "138 MiB left 1:02\033[K");
+    show(MSG_trainer_step, m);
+    display_tick(&d, 101, 80);
+    CHECK_STR(written(), "\r 25 %  B-without-ewc 2/3 250/1000 1001 it/s loss 0.5000 138 MiB "
+                         "left 1:02\033[K");
+    show(MSG_fisher_block, block);
+    display_tick(&d, 102, 40);
+    CHECK_STR(written(), "\r 38 %  A Fisher 2/4 2048/4096 left 1:01\033[K");
+    show(MSG_fisher_block, block);
+    display_tick(&d, 103, 80);
+    CHECK_STR(written(),
+              "\r[##########................]  38 %  A Fisher 2/4 2048/4096 138 MiB left "
+              "1:01:40\033[K");
+    display_close(&d, 80);
 }
 
 TEST(plain_lines_are_calm)
@@ -132,6 +160,8 @@ TEST(restarts_and_failures_are_told)
     CHECK_STR(written(), "");
     show(MSG_event_stage, stage("fail", 7, 111));
     CHECK_STR(written(), "loaderd failed with code 111: cannot read?[2J it\n");
+    show(MSG_event_stage, stage("fail", 7, 100));
+    CHECK_STR(written(), ""); /* the verdict says it */
     show(MSG_event_stage, stage("start", 9, 0));
     CHECK_STR(written(), "loaderd restarted (process 9)\n");
     show(MSG_event_stage, stage("stop", 9, 0));
