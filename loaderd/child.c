@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "proto/door.h"
+#include "proto/limits.h"
 
 enum { ABOVE_READER_FDS = 10 };
 
@@ -108,6 +108,13 @@ void child_kill(struct child *c)
     *c = CHILD_NONE;
 }
 
+int child_is_stopped(const struct child *c)
+{
+    siginfo_t info = {0};
+    return c->pid > 0 && waitid(P_PID, (id_t)c->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == c->pid;
+}
+
 int child_send(struct child *c, const struct reader_packet *packet, const int *fds, int fd_count,
                struct err *e)
 {
@@ -188,9 +195,5 @@ int child_wait(struct child *c, struct reader_packet *packet, int timeout_ms, st
 
 uint64_t child_workers(uint64_t asked)
 {
-    cpu_set_t cores;
-    if (asked)
-        return asked;
-    int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 2;
-    return count < 4 ? 1 : (uint64_t)count / 2;
+    return limits_decoders("", asked);
 }

@@ -27,6 +27,10 @@ int child_start(struct child *c, const char *run, int file, struct err *e);
  * twice. */
 void child_kill(struct child *c);
 
+/* Has it been stopped (SIGSTOP) and not been continued? It will say nothing, not even by its alarm.
+ */
+int child_is_stopped(const struct child *c);
+
 /* Send one packet with descriptors (borrowed). 0 or -1. */
 int child_send(struct child *c, const struct reader_packet *packet, const int *fds, int fd_count,
                struct err *e);

@@ -101,6 +101,9 @@ static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t ad
 }
 
 static const H5FD_class_t driver_class = {
+#ifdef H5FD_CLASS_VERSION /* HDF5 1.14 and later */
+    .version = H5FD_CLASS_VERSION,
+#endif
     .name = "finetuned-pread",
     .maxaddr = (haddr_t)INT64_MAX,
     .fc_degree = H5F_CLOSE_STRONG,

@@ -26,9 +26,6 @@
 #include "proto/log.h"
 #include "proto/order.h"
 
-/* A file that keeps libhdf5 busy for longer than this for one request ends the reader (SIGALRM). */
-enum { REQUEST_LIMIT_S = 120 };
-
 struct reader {
     struct source *source;
     struct decoders *decoders;
@@ -217,7 +214,7 @@ static int packet_serve(struct reader *r, struct err *e)
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
     if (got <= 0)
         return got == 0 ? 0 : e->code ? -1 : 1;
-    alarm(REQUEST_LIMIT_S);
+    alarm(READER_REQUEST_LIMIT_S);
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
     alarm(0);
     if (failed) {

@@ -15,6 +15,10 @@
 
 enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 
+/* A file that keeps the reader busy for longer than this for one request ends it (SIGALRM); its
+ * parent waits a little longer before it kills one that did not end itself. */
+enum { READER_REQUEST_LIMIT_S = 120 };
+
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */
     READER_DESCRIBED, /* reader -> parent */

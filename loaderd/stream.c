@@ -42,7 +42,7 @@ int streams_open(struct streams *s, struct daemon *d, struct err *e)
 }
 
 /* The order matters: the reader is dead before the consumer can see the door hang up. */
-void stream_close(struct stream **st_p)
+void stream_close(struct streams *s, struct stream **st_p)
 {
     struct stream *st = *st_p;
     if (!st)
@@ -50,6 +50,7 @@ void stream_close(struct stream **st_p)
     if (st->child.pid > 0)
         log_info("stream=%llu part=close spans of %s are no longer served",
                  (unsigned long long)st->server.stream, st->file);
+    highwater_helper_remove(&s->daemon->highwater, st->child.pid);
     child_kill(&st->child);
     if (st->arena >= 0)
         close(st->arena);
@@ -64,7 +65,7 @@ void streams_close(struct streams *s)
     if (!s->daemon)
         return;
     for (int i = 0; i < STREAMS_MAX; i++) {
-        stream_close(&s->stream[i]);
+        stream_close(s, &s->stream[i]);
         if (s->visitor[i].connection >= 0)
             close(s->visitor[i].connection);
     }
@@ -88,13 +89,13 @@ void streams_pump(struct streams *s)
     streams_visitors_hear(s);
     for (int i = 0; i < STREAMS_MAX; i++) {
         struct stream **st_p = &s->stream[i];
-        struct server_event tick = {.type = SERVER_EV_TICK, .now_ms = stream_now_ms()};
         if (*st_p)
             stream_reader_hear(s, st_p);
         if (*st_p)
             stream_door_hear(s, st_p);
         if (*st_p)
-            stream_step(s, st_p, &tick);
+            stream_step(s, st_p,
+                        &(struct server_event){.type = SERVER_EV_TICK, .now_ms = stream_now_ms()});
     }
 }
 
@@ -167,15 +168,16 @@ static void request_open(struct streams *s, const struct link_peer *peer, const 
     path_shorten(st->file, sizeof st->file, m->open.file);
     /* The number is never used again, not even by a later loaderd of this run. */
     server_init(&st->server, (s->daemon->lock.incarnation << 24) + ++s->opened, m->head.incarnation,
-                event.now_ms, STREAM_DOOR_TIMEOUT_MS);
+                event.now_ms, STREAM_DOOR_TIMEOUT_MS, STREAM_READER_TIMEOUT_MS);
     if (reader_start(s, st, &m->open, &e) != 0) {
         stream_reject(s, peer, e.code == EXIT_CODE_PERMANENT, e.text);
-        stream_close(&st);
+        stream_close(s, &st);
         return;
     }
     log_info("stream=%llu part=open split=%s reader=%d rows of %s are asked for",
              (unsigned long long)st->server.stream, m->open.split[0] ? m->open.split : "/",
              (int)st->child.pid, st->file);
+    highwater_helper_add(&s->daemon->highwater, st->child.pid);
     s->stream[i] = st;
     stream_step(s, &s->stream[i], &event);
 }

@@ -6,7 +6,12 @@
 #include "loaderd/stream.h"
 #include "proto/server.h"
 
-enum { STREAM_READS_AHEAD = 3, STREAM_FILE_SHOWN_BYTES = 160 };
+enum {
+    STREAM_READS_AHEAD = 3,
+    STREAM_FILE_SHOWN_BYTES = 160,
+    STREAM_READER_TIMEOUT_MS = (READER_REQUEST_LIMIT_S + 10) * 1000,
+    STREAM_PACKETS_MAX = 256, /* of one reader taken in one turn: one taken over never ends */
+};
 
 struct stream {
     struct server server;
@@ -31,7 +36,7 @@ int streams_wake_add(struct streams *s, int fd);
 struct stream **stream_find(struct streams *s, uint64_t id);
 
 /* Kill and reap the reader, then close the door, then forget the stream; *st_p is NULL after. */
-void stream_close(struct stream **st_p);
+void stream_close(struct streams *s, struct stream **st_p);
 
 /* Give one event to the server of *st_p and do what it says; *st_p is NULL afterwards if that was
  * the stream's end. */

@@ -90,7 +90,7 @@ void stream_step(struct streams *s, struct stream **st_p, const struct server_ev
             daemon_reply(s->daemon, &st->peer, MSG_ready, &a->ready);
             break;
         case SERVER_ACT_CLOSE:
-            stream_close(st_p);
+            stream_close(s, st_p);
             return;
         }
     }
@@ -152,12 +152,29 @@ static void reader_failed(struct streams *s, struct stream **st_p, enum server_e
                 &(struct server_event){.type = type, .now_ms = stream_now_ms(), .reason = reason});
 }
 
+/* One that was stopped from outside is given as long as any silent process; one that is busy ends
+ * itself. */
+static void stopped_reader_end(struct streams *s, struct stream **st_p)
+{
+    uint64_t patience_ms = s->daemon->options.peer_timeout_s * 1000;
+    if (server_reader_silent_ms(&(*st_p)->server, stream_now_ms()) < patience_ms ||
+        !child_is_stopped(&(*st_p)->child))
+        return;
+    log_warn("stream=%llu part=reader %s: its reader process is stopped: killing it",
+             (unsigned long long)(*st_p)->server.stream, (*st_p)->file);
+    stream_step(s, st_p, &(struct server_event){.type = SERVER_EV_DIED, .now_ms = stream_now_ms()});
+}
+
 void stream_reader_hear(struct streams *s, struct stream **st_p)
 {
     struct reader_packet packet;
     struct err e = {0};
-    int got;
-    while (*st_p && (got = child_recv(&(*st_p)->child, &packet, &e)) != 0) {
+    for (int i = 0; *st_p && i < STREAM_PACKETS_MAX; i++) {
+        int got = child_recv(&(*st_p)->child, &packet, &e);
+        if (got == 0) {
+            stopped_reader_end(s, st_p);
+            return;
+        }
         if (got < 0) {
             log_warn("stream=%llu part=reader %s: %s", (unsigned long long)(*st_p)->server.stream,
                      (*st_p)->file, e.text);

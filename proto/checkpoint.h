@@ -3,12 +3,14 @@
  * checkpoints/step-<10 digits>-<task index>.h5 holds, as contiguous data sets h5py reads:
  *   parameters/<tensor>      float32, PyTorch's names and layouts ("0.weight" [out, in], "0.bias")
  *   moments/m/<tensor>, moments/v/<tensor>
- *   results                  uint8, text: a line a result, task, after, metric, value, loss,
- * weights_sha256 separated by tabs and as attributes of the root: every other field of struct
- * checkpoint_meta, `model` (the layer list, so the file explains itself), `parameters_sha256` and
- * `digest` (over everything above). Texts are of fixed length, UTF-8: h5py gives them as bytes. The
- * rename is the commit; the newest file whose digest verifies is the state. Written by trainerd,
- * read by trainerd, fisherd (parameters only) and monitord (attributes only).
+ *   results                  uint8, text: a line a result; its fields, separated by tabs, are
+ *                            task, after, metric, value, loss, weights_sha256
+ *
+ * and as attributes of the root: every other field of struct checkpoint_meta, `model` (the layer
+ * list, so the file explains itself), `parameters_sha256` and `digest` (over everything above).
+ * Texts are of fixed length, UTF-8: h5py gives them as bytes. The rename is the commit; the newest
+ * file whose digest verifies is the state. Written by trainerd, read by trainerd, fisherd
+ * (parameters only) and monitord (attributes only).
  */
 #ifndef PROTO_CHECKPOINT_H
 #define PROTO_CHECKPOINT_H
@@ -54,8 +56,8 @@ struct checkpoint_tensor {
     float *parameter, *m, *v; /* m and v may be NULL (absent); borrowed */
 };
 
-/* SHA-256 over the arrays parameters/<tensor> in order: what parameters_sha256 and weights_sha256
- * are. */
+/* SHA-256 over the arrays parameters/<tensor> in order (name, type, shape and bytes of each; no
+ * moments): what parameters_sha256 and weights_sha256 are. */
 int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
                                  char hex[65], struct err *e);
 
@@ -64,11 +66,6 @@ int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32
 int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char *model,
                      const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
                      uint64_t *bytes, struct err *e);
-
-/* The digest that checkpoint_write puts into meta->parameters_sha256: over name, type, shape and
- * bytes of each tensor's parameters in order; moments are not looked at. */
-int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
-                                 char hex[65], struct err *e);
 
 /* Read attributes only. */
 int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *model,

@@ -431,6 +431,8 @@ int consumer_step(struct consumer *c, const struct consumer_event *event,
     if (waiting && (!c->waiting || c->state != before))
         c->heard_at_ms = c->pinged_at_ms = s.now_ms; /* waiting begins now */
     c->waiting = waiting;
+    if (c->state == CONSUMER_FLOWING && c->cursor_set && !waiting)
+        c->attempts = 0; /* all that is wanted is here: this opening did not come in vain */
     return s.count;
 }
 

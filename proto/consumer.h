@@ -41,8 +41,9 @@ struct consumer_cursor {
 struct consumer_config {
     uint64_t slots;           /* of the arena; 0 until it is made, set by whoever executes DOOR */
     uint64_t peer_timeout_ms; /* silence after which the peer is killed */
-    uint64_t retry_ms;     /* pause before opening again; doubled at each failure up to 16 times */
-    uint64_t attempts_max; /* consecutive openings without one ready before FAILED (temporary) */
+    uint64_t retry_ms; /* pause before opening again; doubled at each failure up to 16 times */
+    uint64_t
+        attempts_max; /* openings in a row that brought nothing wanted before FAILED (temporary) */
 };
 
 struct consumer {

@@ -118,7 +118,8 @@ static int lock_take(struct skeleton *s, struct err *e)
 {
     char path[128];
     if (run_lock_take(&s->d->lock, s->spec->stage, LOCK_WAIT_MS, e) < 0) {
-        if (!s->d->supervised)
+        /* by hand nobody tries again; a full disk is temporary for everybody */
+        if (!s->d->supervised && run_lock_holder(s->spec->stage) > 0)
             e->code = EXIT_CODE_PERMANENT;
         return -1;
     }

@@ -18,6 +18,7 @@
 static struct {
     char call[8];        /* "": nothing fails */
     unsigned long first; /* the first call that fails, from 1 */
+    unsigned long last;  /* the last one */
     int number;          /* its errno */
     atomic_ulong count;
 } hook;
@@ -41,15 +42,16 @@ int durable_fail_after(const char *text, struct err *e)
     atomic_store(&hook.count, 0);
     if (!text || !text[0])
         return 0;
-    if (sscanf(text, "%7[a-z]:%lu:%15[A-Z0-9]%n", call, &first, name, &used) != 3 || text[used] ||
-        first == 0 || errno_of(name) == 0 ||
+    if (sscanf(text, "%7[a-z]:%lu:%15[A-Z0-9]%n", call, &first, name, &used) != 3 ||
+        (text[used] && strcmp(text + used, ":once")) || first == 0 || errno_of(name) == 0 ||
         (strcmp(call, "write") && strcmp(call, "fsync") && strcmp(call, "rename")))
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "FINETUNED_FAIL is \"%.60s\"; accepted is call:n:errno-name with call write, "
-            "fsync or rename, for example write:3:ENOSPC",
+            "fsync or rename, for example write:3:ENOSPC, or write:3:ENOSPC:once",
             text);
     hook.first = first;
+    hook.last = text[used] ? first : ULONG_MAX;
     hook.number = errno_of(name);
     strcpy(hook.call, call);
     return 0;
@@ -57,7 +59,10 @@ int durable_fail_after(const char *text, struct err *e)
 
 int durable_may(const char *call)
 {
-    if (strcmp(hook.call, call) != 0 || atomic_fetch_add(&hook.count, 1) + 1 < hook.first)
+    if (strcmp(hook.call, call) != 0)
+        return 0;
+    unsigned long number = atomic_fetch_add(&hook.count, 1) + 1;
+    if (number < hook.first || number > hook.last)
         return 0;
     errno = hook.number;
     return -1;

@@ -32,8 +32,9 @@ int durable_pwrite_all(int fd, const void *data, size_t bytes, uint64_t offset, 
 int durable_sync(int fd, const char *path, struct err *e);
 
 /* Test hook, from the environment variable FINETUNED_FAIL="call:n:errno-name" with call one of
- * write, fsync, rename (e.g. "write:3:ENOSPC": the third and later ones fail). Read once by
- * daemon.c; tests call it directly. NULL or "": nothing fails. */
+ * write, fsync, rename (e.g. "write:3:ENOSPC": the third and later ones fail; with ":once"
+ * behind it the third only). Read once by daemon.c; tests call it directly. NULL or "": nothing
+ * fails. */
 int durable_fail_after(const char *text, struct err *e);
 
 /* Ask before an operation of kind "write", "fsync" or "rename" done outside this file (libhdf5's

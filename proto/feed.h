@@ -28,7 +28,7 @@ struct feed_config {
     int shuffle;
     uint64_t span_rows;    /* 0: the loader chooses */
     uint64_t window_spans; /* W; 1 is used when shuffle is off */
-    uint64_t slots;        /* 0: 2 W while the limit allows, at least W + 1 */
+    uint64_t slots;        /* 0: 2 W (3 if W is 1) while the limit allows, at least W + 1 */
     uint64_t arena_limit_bytes;
     uint64_t peer_timeout_ms;
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
@@ -61,6 +61,11 @@ struct feed {
     struct feed_window window; /* the one read last */
     struct err failure;        /* code 0: none */
 };
+
+/* How many slots of how many bytes (whole pages) the arena of such a feed gets for spans of at most
+ * span_bytes_max. -1 (permanent) when the limit cannot hold a window and one span more. */
+int feed_arena(const struct feed_config *c, uint64_t span_bytes_max, uint64_t *slots,
+               uint64_t *slot_bytes, struct err *e);
 
 /* Prepare; sends nothing yet. The struct is large (allocate it, do not put it on a thread's stack).
  */

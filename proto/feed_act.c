@@ -115,32 +115,35 @@ static void open_send(struct feed *f)
 /* ---- arena
  * --------------------------------------------------------------------------------------- */
 
-static int slots_choose(const struct feed *f, uint64_t slot_bytes, uint64_t *slots, struct err *e)
+int feed_arena(const struct feed_config *c, uint64_t span_bytes_max, uint64_t *slots_p,
+               uint64_t *slot_bytes_p, struct err *e)
 {
-    uint64_t window = f->config.window_spans, least = window + 1;
-    uint64_t fit = f->config.arena_limit_bytes / slot_bytes;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), slots = c->slots;
+    uint64_t slot_bytes = (span_bytes_max + page - 1) / page * page;
+    uint64_t window = c->shuffle ? c->window_spans : 1, least = window + 1;
+    uint64_t fit = c->arena_limit_bytes / slot_bytes;
     if (fit < least)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "a window of %" PRIu64 " spans of %" PRIu64 " bytes needs %" PRIu64
-                       " MiB of arena (%" PRIu64 " slots), arena.limit_mb is %" PRIu64,
+                       " MiB of arena (%" PRIu64 " slots), arena.limit_mb is %" PRIu64
+                       "; raise it, or lower order.window_spans or order.span_rows",
                        window, slot_bytes, mib_up(least * slot_bytes), least,
-                       f->config.arena_limit_bytes >> 20);
-    if (f->config.slots && f->config.slots < least)
+                       c->arena_limit_bytes >> 20);
+    if (c->slots && c->slots < least)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "arena.slots is %" PRIu64 ", a window of %" PRIu64
                        " spans needs at least %" PRIu64,
-                       f->config.slots, window, least);
-    if (f->config.slots > fit)
+                       c->slots, window, least);
+    if (c->slots > fit)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "arena.slots is %" PRIu64 ", which at %" PRIu64 " bytes each needs %" PRIu64
                        " MiB, arena.limit_mb is %" PRIu64,
-                       f->config.slots, slot_bytes, mib_up(f->config.slots * slot_bytes),
-                       f->config.arena_limit_bytes >> 20);
-    *slots = f->config.slots;
-    if (*slots == 0)
-        *slots = window == 1 ? SLOTS_SEQUENTIAL : 2 * window;
-    if (*slots > fit)
-        *slots = fit;
+                       c->slots, slot_bytes, mib_up(c->slots * slot_bytes),
+                       c->arena_limit_bytes >> 20);
+    if (slots == 0)
+        slots = window == 1 ? SLOTS_SEQUENTIAL : 2 * window;
+    *slots_p = slots < fit ? slots : fit;
+    *slot_bytes_p = slot_bytes;
     return 0;
 }
 
@@ -165,11 +168,10 @@ static void info_fill(struct feed *f)
 
 static int arena_prepare(struct feed *f, struct err *e)
 {
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), slots = 0;
-    uint64_t slot_bytes = (f->consumer.opened.span_bytes_max + page - 1) / page * page;
+    uint64_t slots, slot_bytes;
     if (f->arena.fd >= 0)
         return 0;
-    if (slots_choose(f, slot_bytes, &slots, e) < 0 ||
+    if (feed_arena(&f->config, f->consumer.opened.span_bytes_max, &slots, &slot_bytes, e) < 0 ||
         arena_create(&f->arena, slots, slot_bytes, e) < 0)
         return -1;
     f->consumer.config.slots = slots;

@@ -123,6 +123,9 @@ static herr_t sink_file_truncate(H5FD_t *file, hid_t list, hbool_t closing)
 }
 
 static const H5FD_class_t sink_class = {
+#ifdef H5FD_CLASS_VERSION /* HDF5 1.14 and later */
+    .version = H5FD_CLASS_VERSION,
+#endif
     .name = "sink",
     .maxaddr = INT64_MAX,
     .fc_degree = H5F_CLOSE_STRONG,

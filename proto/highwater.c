@@ -13,11 +13,12 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/log.h"
 
-enum { PAGE_BYTES = 4096, VERSION = 1 };
+enum { PAGE_BYTES = 4096, VERSION = 2 };
 static const uint64_t magic =
     0x6b7261576867694cull; /* arbitrary: tells a page of ours from any other */
 
@@ -59,11 +60,14 @@ int highwater_open(struct highwater *h, const char *stage, struct err *e)
     return 0;
 }
 
-/* VmHWM of this process. (ru_maxrss would not do: it survives exec and so counts the parent.) */
-static uint64_t rss_peak_bytes(void)
+/* A figure of /proc/PID/status in bytes, 0 if the process is dead. name is "\nName:". VmHWM is the
+ * peak of a stage (ru_maxrss would not do: it survives exec and so counts the parent); RssAnon what
+ * a helper has for itself (what it shares is counted in its parent and in the arena's maker). */
+static uint64_t status_bytes(pid_t pid, const char *name)
 {
-    char text[4096];
-    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    char path[32], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
     ssize_t n = read(fd, text, sizeof text - 1);
@@ -71,8 +75,8 @@ static uint64_t rss_peak_bytes(void)
     if (n <= 0)
         return 0;
     text[n] = '\0';
-    const char *line = strstr(text, "\nVmHWM:");
-    return line ? strtoull(line + strlen("\nVmHWM:"), NULL, 10) * 1024 : 0;
+    const char *line = strstr(text, name);
+    return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
 }
 
 static uint64_t cpu_us(int who)
@@ -84,13 +88,47 @@ static uint64_t cpu_us(int who)
            (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
+/* CPU time of another process that has not been waited for. */
+static uint64_t process_cpu_us(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
+}
+
 void highwater_raise(struct highwater *h)
 {
-    uint64_t rss = rss_peak_bytes();
+    uint64_t rss = status_bytes(getpid(), "\nVmHWM:"), helpers_rss = 0;
+    uint64_t cpu = h->cpu_us_before + cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
+    for (int i = 0; i < h->helpers; i++) {
+        helpers_rss += status_bytes(h->helper[i], "\nRssAnon:");
+        cpu += process_cpu_us(h->helper[i]);
+    }
     if (rss > h->page->rss_peak_bytes)
         h->page->rss_peak_bytes = rss;
-    /* Helpers count once they have been waited for. */
-    h->page->cpu_us = h->cpu_us_before + cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
+    if (helpers_rss > h->page->helpers_peak_bytes)
+        h->page->helpers_peak_bytes = helpers_rss;
+    if (cpu > h->page->cpu_us)
+        h->page->cpu_us = cpu;
+}
+
+void highwater_helper_add(struct highwater *h, pid_t pid)
+{
+    ensure(h->helpers < HIGHWATER_HELPERS_MAX);
+    h->helper[h->helpers++] = pid;
+}
+
+void highwater_helper_remove(struct highwater *h, pid_t pid)
+{
+    for (int i = 0; i < h->helpers; i++) {
+        if (h->helper[i] != pid)
+            continue;
+        highwater_raise(h);
+        h->helper[i] = h->helper[--h->helpers];
+        return;
+    }
 }
 
 void highwater_close(struct highwater *h)

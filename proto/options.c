@@ -47,8 +47,17 @@ static const struct option_row rows_of_tasks[] = {
 /* What a resumed run may change: how often something is saved or measured, how fast bytes are
  * decoded, how long a stage waits. Everything else is part of the result's identity. */
 static const char *const keys_that_may_change[] = {
-    "loader.num_workers",       "loader.peer_timeout_s", "training.checkpoint_every_s",
-    "training.checkpoint_keep", "monitor.sample_s",      "monitor.profile",
+    "loader.num_workers",
+    "loader.peer_timeout_s",
+    "training.checkpoint_every_s",
+    "training.checkpoint_keep",
+    "training.threads",
+    "arena.limit_mb",
+    "arena.slots",
+    "memory.host_limit_mb",
+    "continual_learning.ewc_config.fisher_computation.compression_level",
+    "monitor.sample_s",
+    "monitor.profile",
 };
 
 enum {

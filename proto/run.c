@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -261,4 +263,32 @@ pid_t run_lock_holder(const char *stage)
         holder = 0;
     close(fd);
     return holder;
+}
+
+/* Is the process of that name and stopped? */
+static int is_stopped(pid_t pid, const char *name)
+{
+    char path[32], text[64], wanted[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    snprintf(wanted, sizeof wanted, "%d (%s) T", (int)pid, name);
+    return strncmp(text, wanted, strlen(wanted)) == 0;
+}
+
+int run_stopped_kill(const char *stage)
+{
+    pid_t pid = run_lock_holder(stage);
+    int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (pidfd < 0)
+        return 0;
+    /* Looked at after the descriptor was made: what is killed is what was seen. */
+    int kills = is_stopped(pid, stage) && run_lock_holder(stage) == pid &&
+                syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0;
+    close(pidfd);
+    return kills;
 }

@@ -43,4 +43,9 @@ void run_lock_drop(struct run_lock *lock);
  * dir. */
 pid_t run_lock_holder(const char *stage);
 
+/* For who waits for `stage` in vain: kill it if it is stopped (SIGSTOP), since then not even its
+ * own alarm can end it. One that is busy, dead or traced is left alone. 1 if it was killed, else 0.
+ */
+int run_stopped_kill(const char *stage);
+
 #endif

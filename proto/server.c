@@ -2,6 +2,7 @@
  *
  *   state      what exists                   event       what follows
  *   STARTING   reader, reading the file      DESCRIBED   OPENED -> OPENED
+ *                                            TICK, late  REJECTED (now), CLOSE -> CLOSED
  *   OPENED     its description               OPEN        OPENED again
  *                                            HELLO       HAND -> ARMING; too small: WELCOME no
  *                                            TICK, late  REJECTED (now), CLOSE -> CLOSED
@@ -9,6 +10,7 @@
  *                                            TICK, late  REJECTED (now), CLOSE -> CLOSED
  *   SERVING    reader filling slots          GRANT       new: READ; done: READY again
  *                                            DONE        of the slot's newest grant: READY
+ *                                            TICK, late  REJECTED (now), CLOSE -> CLOSED
  *   CLOSED     nothing                       any         nothing
  *   all but OPENED, CLOSED                   HELLO       WELCOME no
  *   all but CLOSED                           REJECTED    REJECTED (ever), CLOSE -> CLOSED
@@ -81,8 +83,8 @@ static void on_described(struct step *t, const struct msg_opened *opened, uint64
     s->opened = *opened;
     s->opened.stream = s->stream;
     s->state = SERVER_OPENED;
-    s->born_ms =
-        now_ms; /* a large file may take long to describe; the consumer's turn begins now */
+    /* A large file may take long to describe; the consumer's turn begins now. */
+    s->born_ms = s->heard_ms = now_ms;
     act(t, SERVER_ACT_OPENED);
 }
 
@@ -117,7 +119,7 @@ static void on_armed(struct step *t)
     act(t, SERVER_ACT_WELCOME)->ok = 1;
 }
 
-static void on_grant(struct step *t, const struct msg_grant *grant)
+static void on_grant(struct step *t, const struct msg_grant *grant, uint64_t now_ms)
 {
     struct server *s = t->s;
     if (s->state != SERVER_SERVING || grant->stream != s->stream ||
@@ -134,6 +136,9 @@ static void on_grant(struct step *t, const struct msg_grant *grant)
     if (grant->generation < slot->generation)
         return;
     if (grant->generation > slot->generation) {
+        if (s->reading == 0)
+            s->heard_ms = now_ms;
+        s->reading += slot->generation == 0 || slot->done;
         slot->generation = grant->generation;
         slot->done = 0;
         act(t, SERVER_ACT_READ)->grant = *grant;
@@ -142,34 +147,40 @@ static void on_grant(struct step *t, const struct msg_grant *grant)
     }
 }
 
-static void on_done(struct step *t, const struct msg_ready *ready)
+static void on_done(struct step *t, const struct msg_ready *ready, uint64_t now_ms)
 {
     struct server *s = t->s;
     if (s->state != SERVER_SERVING || ready->slot >= s->slots)
         return;
+    s->heard_ms = now_ms;
     struct server_slot *slot = &s->slot[ready->slot];
-    if (slot->done || slot->generation != ready->generation)
+    if (slot->generation == 0 || slot->done || slot->generation != ready->generation)
         return;
     slot->done = 1;
+    s->reading--;
     slot->ready = *ready;
     slot->ready.stream = s->stream;
     act(t, SERVER_ACT_READY)->ready = slot->ready;
 }
 
+static const char *const reader_doing[] = {
+    [SERVER_STARTING] = "opened the file",
+    [SERVER_OPENED] = "waited for the arena",
+    [SERVER_ARMING] = "mapped the arena",
+    [SERVER_SERVING] = "read the file",
+};
+
 static void on_died(struct step *t)
 {
-    static const char *const doing[] = {
-        [SERVER_STARTING] = "opened the file",
-        [SERVER_OPENED] = "waited for the arena",
-        [SERVER_ARMING] = "mapped the arena",
-        [SERVER_SERVING] = "read the file",
-    };
-    reject(t, 0, "the loader's reader died while it %s", doing[t->s->state]);
+    reject(t, 0, "the loader's reader died while it %s", reader_doing[t->s->state]);
 }
 
 static void on_tick(struct step *t, uint64_t now_ms)
 {
     struct server *s = t->s;
+    if (server_reader_silent_ms(s, now_ms) >= s->reader_timeout_ms)
+        reject(t, 0, "the loader's reader was silent for %" PRIu64 " ms while it %s",
+               s->reader_timeout_ms, reader_doing[s->state]);
     if (s->state != SERVER_OPENED && s->state != SERVER_ARMING)
         return;
     if (now_ms - s->born_ms >= s->door_timeout_ms)
@@ -180,14 +191,22 @@ static void on_tick(struct step *t, uint64_t now_ms)
 }
 
 void server_init(struct server *s, uint64_t stream, uint64_t consumer_incarnation, uint64_t now_ms,
-                 uint64_t door_timeout_ms)
+                 uint64_t door_timeout_ms, uint64_t reader_timeout_ms)
 {
+    ensure(reader_timeout_ms > 0);
     memset(s, 0, sizeof *s);
     s->state = SERVER_STARTING;
     s->stream = stream;
     s->consumer_incarnation = consumer_incarnation;
-    s->born_ms = now_ms;
+    s->born_ms = s->heard_ms = now_ms;
     s->door_timeout_ms = door_timeout_ms;
+    s->reader_timeout_ms = reader_timeout_ms;
+}
+
+uint64_t server_reader_silent_ms(const struct server *s, uint64_t now_ms)
+{
+    int owes = s->state == SERVER_STARTING || (s->state == SERVER_SERVING && s->reading > 0);
+    return owes ? now_ms - s->heard_ms : 0;
 }
 
 int server_step(struct server *s, const struct server_event *event,
@@ -210,10 +229,10 @@ int server_step(struct server *s, const struct server_event *event,
         on_armed(&t);
         break;
     case SERVER_EV_GRANT:
-        on_grant(&t, &event->msg->grant);
+        on_grant(&t, &event->msg->grant, event->now_ms);
         break;
     case SERVER_EV_DONE:
-        on_done(&t, &event->msg->ready);
+        on_done(&t, &event->msg->ready, event->now_ms);
         break;
     case SERVER_EV_REJECTED:
         reject(&t, 1, "%s", event->reason);

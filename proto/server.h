@@ -34,6 +34,9 @@ struct server {
     uint64_t slots;                /* of the arena, from ARMING on */
     uint64_t born_ms; /* a stream that has no arena door_timeout_ms after this is closed */
     uint64_t door_timeout_ms;
+    uint64_t reading;  /* slots whose span the reader still owes */
+    uint64_t heard_ms; /* newest answer of the reader, or when it was asked having owed nothing */
+    uint64_t reader_timeout_ms;
     struct server_slot slot[ARENA_SLOTS_MAX];
 };
 
@@ -80,7 +83,10 @@ enum { SERVER_ACTIONS_MAX = 4 };
 
 /* A new stream for an open message; the caller spawns the reader. */
 void server_init(struct server *s, uint64_t stream, uint64_t consumer_incarnation, uint64_t now_ms,
-                 uint64_t door_timeout_ms);
+                 uint64_t door_timeout_ms, uint64_t reader_timeout_ms);
+
+/* How long the reader has owed an answer about the file; 0 if it owes none. */
+uint64_t server_reader_silent_ms(const struct server *s, uint64_t now_ms);
 
 int server_step(struct server *s, const struct server_event *event,
                 struct server_action actions[SERVER_ACTIONS_MAX]);

@@ -304,6 +304,22 @@ TEST(openings_without_data_end)
     CHECK_HAS(acts[0].reason, "nobody there");
 }
 
+TEST(restarts_while_all_is_held_are_no_failures)
+{
+    start_flowing();
+    for (uint64_t span = 0; span < 3; span++)
+        ready(span, 7, con.slots[span].generation, 4, 5);
+    for (int i = 0; i < 20; i++) { /* far more than attempts_max */
+        step((struct consumer_event){.type = CONSUMER_EV_HANGUP});
+        CHECK_STR(did(), "C");
+        tick(10);
+        CHECK_STR(did(), "O");
+        open_with(8, 6 + (uint64_t)i);
+        step((struct consumer_event){.type = CONSUMER_EV_WELCOME});
+        CHECK_EQ(con.state, CONSUMER_FLOWING);
+    }
+}
+
 static void check_changed(union msg m, const char *text)
 {
     start_flowing();

@@ -206,7 +206,7 @@ static void fake_open(const struct link_peer *peer, const union msg *m)
                               .verify = m->open.verify};
     s->order = (struct order){m->open.seed, m->open.shuffle, ROWS, CHUNK_ROWS, SPAN_ROWS, 1};
     server_init(s->server, fake.incarnation * 1000 + ++fake.streams, m->head.incarnation, now_ms(),
-                5000);
+                5000, 60000);
     if (fake.manner.rejection) {
         fake_step(
             s, (struct server_event){.type = SERVER_EV_REJECTED, .reason = fake.manner.rejection});

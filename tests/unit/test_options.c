@@ -423,8 +423,9 @@ TEST(options_differences_are_named)
               "monitor.sample_s");
     CHECK_STR(difference_of("monitor.sample_s=1", "monitor.sample_s=2", options_conflict), "");
     CHECK_STR(difference_of("loader.num_workers=1", "loader.num_workers=2", options_conflict), "");
-    CHECK_STR(difference_of("training.threads=1", "training.threads=2", options_conflict),
-              "training.threads");
+    CHECK_STR(difference_of("training.threads=1", "training.threads=2", options_conflict), "");
+    CHECK_STR(difference_of("training.slice_rows=64", "training.slice_rows=32", options_conflict),
+              "training.slice_rows");
 }
 
 TEST(options_single_values_are_printed)

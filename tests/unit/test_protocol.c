@@ -24,6 +24,7 @@ enum {
     PEER_TIMEOUT_MS = 400,
     RETRY_MS = 20,
     DOOR_TIMEOUT_MS = 600,
+    READER_TIMEOUT_MS = 1500,
     CHAOS_MS = 2500,
     CALM_MS = 20000, /* afterwards everything must be done within this */
 };
@@ -309,7 +310,7 @@ static void loader_open(const struct wire *x, const union msg *m)
             continue;
         s = &streams[i];
         server_init(&s->server, (w.loader << 24) + ++w.streams, m->head.incarnation, w.now_ms,
-                    DOOR_TIMEOUT_MS);
+                    DOOR_TIMEOUT_MS, READER_TIMEOUT_MS);
         s->used = s->parent_knows = s->reader_lives = 1;
         s->consumer = x->consumer;
         s->route = x->route;

@@ -2,6 +2,7 @@
  * reader holds.
  */
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -306,6 +307,24 @@ TEST(impossible_packets_of_a_reader_are_refused)
     CHECK_EQ(child_recv(&child, &got, &e), -1);
     CHECK_HAS(e.text, "died");
     child_kill(&child);
+}
+
+TEST(a_stopped_reader_is_seen)
+{
+    struct set_config set = good_set();
+    struct harness h;
+    struct reader_open open = open_default();
+    siginfo_t info;
+    file_make("stopped.h5", &set, 1);
+    CHECK(harness_open(&h, "stopped.h5", &open) == 0);
+    CHECK(!child_is_stopped(&h.child));
+    CHECK(kill(h.child.pid, SIGSTOP) == 0);
+    CHECK(waitid(P_PID, (id_t)h.child.pid, &info, WSTOPPED | WNOWAIT) == 0);
+    CHECK(child_is_stopped(&h.child) && child_is_stopped(&h.child));
+    CHECK(kill(h.child.pid, SIGCONT) == 0);
+    CHECK(waitid(P_PID, (id_t)h.child.pid, &info, WCONTINUED) == 0);
+    CHECK(!child_is_stopped(&h.child));
+    harness_close(&h);
 }
 
 TEST(reader_ends_when_its_parent_hangs_up)

@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/durable.h"
@@ -197,6 +199,96 @@ TEST(highwater_survives_the_process)
     struct highwater_page later;
     CHECK_OK(highwater_read("highwater/loaderd", &later, &e), e);
     CHECK(later.cpu_us >= page.cpu_us && later.rss_peak_bytes == page.rss_peak_bytes);
+}
+
+/* A process that holds the lock of the stage it is named after. */
+static pid_t holder_start(const char *stage)
+{
+    struct run_lock lock;
+    int ready[2];
+    char byte;
+    CHECK(pipe(ready) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_NAME, stage);
+        if (run_lock_take(&lock, "fisherd", 0, &e) < 0 || write(ready[1], "x", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    close(ready[0]);
+    close(ready[1]);
+    return pid;
+}
+
+TEST(only_a_stopped_stage_is_killed)
+{
+    siginfo_t info;
+    int status = 0;
+    CHECK(mkdir("locks", 0700) == 0);
+    CHECK_EQ(run_stopped_kill("fisherd"), 0);
+    pid_t stage = holder_start("fisherd");
+    CHECK_EQ(run_stopped_kill("fisherd"), 0); /* it runs */
+    kill(stage, SIGSTOP);
+    CHECK(waitid(P_PID, (id_t)stage, &info, WSTOPPED | WNOWAIT) == 0);
+    CHECK_EQ(run_stopped_kill("fisherd"), 1);
+    CHECK(waitpid(stage, &status, 0) == stage && WIFSIGNALED(status));
+    CHECK_EQ(run_stopped_kill("fisherd"), 0); /* it is dead */
+
+    pid_t other = holder_start("somebody"); /* a number that was given anew */
+    kill(other, SIGSTOP);
+    CHECK(waitid(P_PID, (id_t)other, &info, WSTOPPED | WNOWAIT) == 0);
+    CHECK_EQ(run_stopped_kill("fisherd"), 0);
+    kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
+}
+
+/* A helper of `bytes` resident bytes that has used some CPU time and goes on living. */
+static pid_t helper_start(size_t bytes)
+{
+    int ready[2];
+    char byte;
+    CHECK(pipe(ready) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        volatile char *memory = malloc(bytes);
+        for (clock_t begin = clock(); clock() - begin < CLOCKS_PER_SEC / 20;)
+            for (size_t i = 0; i < bytes; i += 4096)
+                memory[i]++;
+        if (write(ready[1], "r", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    close(ready[0]);
+    close(ready[1]);
+    return pid;
+}
+
+TEST(highwater_counts_live_helpers_once)
+{
+    struct highwater h;
+    CHECK(mkdir("highwater", 0700) == 0);
+    CHECK_OK(highwater_open(&h, "loaderd", &e), e);
+    pid_t a = helper_start(16 << 20), b = helper_start(32 << 20);
+    highwater_helper_add(&h, a);
+    highwater_helper_add(&h, b);
+    highwater_raise(&h);
+    uint64_t peak = h.page->helpers_peak_bytes, cpu_us = h.page->cpu_us;
+    CHECK(peak >= 48 << 20);
+    CHECK(cpu_us >= 100000 && cpu_us < 5000000); /* before anybody was waited for */
+    pid_t all[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        highwater_helper_remove(&h, all[i]);
+        highwater_helper_remove(&h, all[i]);
+        kill(all[i], SIGKILL);
+        CHECK(waitpid(all[i], NULL, 0) == all[i]);
+    }
+    highwater_raise(&h);
+    CHECK(h.page->helpers_peak_bytes == peak);
+    CHECK(h.page->cpu_us >= cpu_us && h.page->cpu_us < cpu_us + 90000); /* not twice */
+    CHECK_EQ(h.helpers, 0);
+    highwater_close(&h);
 }
 
 TEST(highwater_of_another_kind_is_refused)

@@ -40,7 +40,7 @@ static void start_opened(void)
 {
     union msg m = opened_make();
     now_ms = 5000;
-    server_init(&s, 7, 3, now_ms, 1000);
+    server_init(&s, 7, 3, now_ms, 1000, 5000);
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_DESCRIBED, .msg = &m}), 1);
     CHECK(serves[0].type == SERVER_ACT_OPENED && s.opened.stream == 7);
 }
@@ -56,7 +56,7 @@ static void start_serving(void)
 TEST(answers_a_repeated_open)
 {
     union msg m = {.open = {.head.incarnation = 3}};
-    server_init(&s, 7, 3, 0, 1000);
+    server_init(&s, 7, 3, 0, 1000, 5000);
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_OPEN, .msg = &m}), 0);
     start_opened();
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_OPEN, .msg = &m}), 1);
@@ -131,6 +131,38 @@ TEST(does_not_wait_for_ever_for_an_arena)
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 2);
     CHECK(serves[0].type == SERVER_ACT_REJECTED && !serves[0].permanent);
     start_serving();
+    now_ms += 100000;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 0);
+}
+
+TEST(does_not_wait_for_ever_for_the_reader)
+{
+    server_init(&s, 7, 3, 1000, 1000, 5000);
+    now_ms = 5999;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 0);
+    CHECK_EQ(server_reader_silent_ms(&s, now_ms), 4999);
+    now_ms = 6000;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 2);
+    CHECK(serves[0].type == SERVER_ACT_REJECTED && !serves[0].permanent);
+    CHECK_HAS(serves[0].reason, "was silent for 5000 ms while it opened the file");
+
+    start_serving();
+    now_ms += 100000; /* nothing was asked: silence is right */
+    CHECK(grant(0, 0, 1, 3) == 1 && grant(1, 1, 2, 3) == 1);
+    now_ms += 4000;
+    union msg m = {.ready = {.stream = 7, .span = 0, .slot = 0, .generation = 1, .rows = 4}};
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_DONE, .msg = &m}), 1);
+    now_ms += 4999; /* one is owed still, and the other's answer was a sign of life */
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 0);
+    now_ms += 1;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 2);
+    CHECK_HAS(serves[0].reason, "while it read the file");
+
+    start_serving();
+    CHECK_EQ(grant(1, 4, 10, 3), 1);
+    CHECK_EQ(grant(1, 5, 11, 3), 1); /* the newer grant of a slot replaces the older one */
+    m.ready = (struct msg_ready){.stream = 7, .span = 5, .slot = 1, .generation = 11, .rows = 4};
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_DONE, .msg = &m}), 1);
     now_ms += 100000;
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 0);
 }

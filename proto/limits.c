@@ -1,0 +1,150 @@
+/* limits.c - see limits.h. Called once at the start and by --plan.
+ *
+ * A process is in one group a hierarchy; the limit of every group above it holds as well. Inside a
+ * container the path of /proc/self/cgroup may be the host's and not exist below the mount: then the
+ * mount's root is the container's own group, which the walk ends at.
+ */
+#include "proto/limits.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATH_BYTES = 4200, LINE_BYTES = 4096 };
+
+/* Whole numbers at the start of a file; "max" counts as none. Returns how many were read (0 to 2).
+ */
+static int numbers_read(const char *path, long long values[2])
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    int n = fscanf(f, "%lld %lld", &values[0], &values[1]);
+    fclose(f);
+    return n < 0 ? 0 : n;
+}
+
+/* Path of this process's group in the hierarchy of `controller` (version 1), or of version 2 for
+ * "". */
+static int group_path(const char *root, const char *controller, char *path, size_t bytes)
+{
+    char line[LINE_BYTES], name[PATH_BYTES];
+    snprintf(name, sizeof name, "%s/proc/self/cgroup", root);
+    FILE *f = fopen(name, "re");
+    int found = 0;
+    while (f && !found && fgets(line, sizeof line, f)) {
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = 0;
+        group[strcspn(group, "\n")] = 0;
+        for (char *rest = controllers + 1, *word; !found && (word = strsep(&rest, ","));)
+            found = strcmp(word, controller) == 0;
+        if (found)
+            snprintf(path, bytes, "%s", strcmp(group, "/") == 0 ? "" : group);
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* Call visit for the group and each one above it, up to the hierarchy's root. */
+static void groups_each(const char *root, const char *mount, char *group,
+                        void (*visit)(void *self, const char *directory), void *self)
+{
+    char directory[2 * PATH_BYTES];
+    for (;;) {
+        snprintf(directory, sizeof directory, "%s/sys/fs/cgroup%s%s", root, mount, group);
+        visit(self, directory);
+        char *slash = strrchr(group, '/');
+        if (!slash)
+            return;
+        *slash = 0;
+    }
+}
+
+static void memory_visit(void *self, const char *directory)
+{
+    uint64_t *least = self;
+    static const char *const names[] = {"memory.max", "memory.limit_in_bytes"};
+    for (int i = 0; i < 2; i++) {
+        char path[2 * PATH_BYTES + 32];
+        long long values[2];
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (numbers_read(path, values) >= 1 && values[0] > 0 && (uint64_t)values[0] < *least)
+            *least = (uint64_t)values[0];
+    }
+}
+
+static uint64_t machine_memory(const char *root)
+{
+    char name[PATH_BYTES], line[LINE_BYTES];
+    unsigned long long kib = 0;
+    snprintf(name, sizeof name, "%s/proc/meminfo", root);
+    FILE *f = fopen(name, "re");
+    while (f && fgets(line, sizeof line, f)) {
+        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
+            break;
+    }
+    if (f)
+        fclose(f);
+    return kib ? (uint64_t)kib << 10 : UINT64_MAX;
+}
+
+uint64_t limits_memory(const char *root, char *source, size_t source_bytes)
+{
+    char group[PATH_BYTES];
+    uint64_t machine = machine_memory(root), least = machine;
+    if (group_path(root, "", group, sizeof group))
+        groups_each(root, "", group, memory_visit, &least);
+    if (group_path(root, "memory", group, sizeof group))
+        groups_each(root, "/memory", group, memory_visit, &least);
+    snprintf(source, source_bytes, "%s",
+             least < machine ? "the container's limit" : "the machine's memory");
+    return least;
+}
+
+static void quota_take(int *least, long long quota_us, long long period_us)
+{
+    if (quota_us <= 0 || period_us <= 0)
+        return;
+    long long whole = (quota_us + period_us - 1) / period_us;
+    if (whole < *least)
+        *least = (int)whole;
+}
+
+static void quota_visit(void *self, const char *directory)
+{
+    char path[2 * PATH_BYTES + 32];
+    long long two[2], quota[2], period[2];
+    snprintf(path, sizeof path, "%s/cpu.max", directory);
+    if (numbers_read(path, two) == 2)
+        quota_take(self, two[0], two[1]);
+    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", directory);
+    int there = numbers_read(path, quota);
+    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", directory);
+    if (there && numbers_read(path, period))
+        quota_take(self, quota[0], period[0]);
+}
+
+int limits_threads(const char *root)
+{
+    char group[PATH_BYTES];
+    cpu_set_t mask;
+    int threads = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : 1;
+    if (group_path(root, "", group, sizeof group))
+        groups_each(root, "", group, quota_visit, &threads);
+    if (group_path(root, "cpu", group, sizeof group))
+        groups_each(root, "/cpu", group, quota_visit, &threads);
+    if (threads > LIMITS_THREADS_MAX)
+        threads = LIMITS_THREADS_MAX;
+    return threads < 1 ? 1 : threads;
+}
+
+uint64_t limits_decoders(const char *root, uint64_t asked)
+{
+    int half = asked ? 0 : limits_threads(root) / 2;
+    return asked ? asked : half > 1 ? (uint64_t)half : 1;
+}

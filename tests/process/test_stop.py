@@ -1,0 +1,40 @@
+"""A stage that is stopped (SIGSTOP) is silent but not dead: who waits for it kills it, and the run ends as ever."""
+import os
+import signal
+
+from harness import limit
+from runs import Run, STAGES
+
+FEW = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1",
+       "--set", "loader.peer_timeout_s=1", "--set", "arena.slots=5", "--set", "order.span_rows=512")
+
+
+def reader_of(run):
+    """A process of loaderd that is not the one with the lock: one of its readers; or 0."""
+    main = run.pid("loaderd")
+    return next((pid for pid, stage in run.processes().items()
+                 if stage == "loaderd" and main and pid != main), 0)
+
+
+def is_gone(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+@limit(120)
+def test_stopped_processes_are_ended():
+    whole = Run("never-stopped", *FEW).finish()
+    run = Run("stopped", *FEW)
+    run.until(lambda: all(run.pid(s) for s in STAGES), "not all stages started")
+    for find in (lambda: reader_of(run), lambda: run.pid("loaderd"), lambda: run.pid("fisherd")):
+        run.until(find, "nothing to stop")
+        pid = find()
+        os.kill(pid, signal.SIGSTOP)
+        run.until(lambda: is_gone(pid), "process %d is stopped and lives" % pid, 30)
+    report = run.finish()
+    assert report["weights_sha256"] == whole["weights_sha256"]
+    assert report["reproducible"] is True
+    assert report["restarts"]["loaderd"] == 1 and report["restarts"]["fisherd"] == 1, report["restarts"]
