@@ -126,3 +126,9 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
             (unsigned long long)rows, losses_sum(s, rows));
     return 0;
 }
+
+uint64_t stepper_fisher_rows(const struct step_config *c)
+{
+    uint64_t slices = (c->batch_rows_max - 1) / c->slice_rows + 1, threads = (uint64_t)c->threads;
+    return c->slice_rows * (slices > threads ? slices : threads);
+}

@@ -69,6 +69,25 @@ static int config_check(struct gather_work *g, struct err *e)
     return 0;
 }
 
+/* Every 64-bit pattern of a class's type, printed as what it is. */
+static int class_tell(const struct gather_work *g, uint64_t row, struct err *e)
+{
+    static const int bytes[ELEMENT_COUNT] = {
+        [ELEMENT_U8] = 1,  [ELEMENT_I8] = 1,  [ELEMENT_U16] = 2, [ELEMENT_I16] = 2,
+        [ELEMENT_U32] = 4, [ELEMENT_I32] = 4, [ELEMENT_U64] = 8, [ELEMENT_I64] = 8};
+    int width = bytes[g->target_type];
+    uint64_t value = 0;
+    ensure(width > 0);
+    memcpy(&value, g->targets[row], (size_t)width); /* little-endian, as stored in the slot */
+    int negative = *g->config->target_type == 'i' && value >> (8 * width - 1) & 1;
+    if (negative && width < 8)
+        value |= ~0ull << (8 * width);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   negative ? "its class is %" PRIi64 "; accepted: 0 to %" PRIu64
+                            : "its class is %" PRIu64 "; accepted: 0 to %" PRIu64,
+                   value, g->s->model->outputs - 1);
+}
+
 /* The sentence for the first bad row: its class if that is wrong, else its first bad feature. */
 static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e)
 {
@@ -78,9 +97,7 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
     op_gather_classes(s->backend, g->target_type, g->targets + row, 1, s->model->outputs,
                       s->targets + g->at + row, &bad);
     if (bad == 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "its class is not one of the model's; accepted: 0 to %" PRIu64,
-                       s->model->outputs - 1);
+        return class_tell(g, row, e);
     while (j + 1 < s->model->inputs && isfinite(x[j]))
         j++;
     uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;

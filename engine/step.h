@@ -100,6 +100,10 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, double *loss_sum, uint64_
 int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t count, float *sums,
                    struct err *e);
 
+/* Rows of a batch for it when a training batch has c->batch_rows_max: whole slices, at least one a
+ * thread. The sums are the same for every batch of whole slices. */
+uint64_t stepper_fisher_rows(const struct step_config *c);
+
 /* CPU type for a checkpoint ("AuthenticAMD 26/2 avx512"): bits hold for one. */
 void engine_cpu_name(char *text, size_t bytes);
 

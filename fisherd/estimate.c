@@ -191,10 +191,14 @@ static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, st
     int ready = work_ready(&s->work, e);
     if (ready < 0)
         return -1;
-    if (ready)
-        s->state = ESTIMATE_BLOCK;
-    else
+    if (!ready) {
         stream_wait(s, d, sleep_ms);
+        return 0;
+    }
+    struct highwater_page *page = d->highwater.page;
+    if (page && s->work.feed->info.arena_bytes > page->arena_peak_bytes)
+        page->arena_peak_bytes = s->work.feed->info.arena_bytes;
+    s->state = ESTIMATE_BLOCK;
     return 0;
 }
 

@@ -10,18 +10,15 @@
 
 #include <inttypes.h>
 #include <malloc.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fisherd/blocks.h"
 #include "proto/checkpoint.h"
+#include "proto/limits.h"
 #include "proto/log.h"
 #include "proto/order.h"
-
-/* A window of one span needs a second to read ahead into and a third to be decoded meanwhile. */
-enum { ARENA_SLOTS = 3, THREADS_MAX = 16 };
 
 static const char estimator[] = "empirical: true labels, mean over samples of the squared gradient";
 
@@ -29,22 +26,6 @@ void work_paths(const char *task, char path[96], char part_dir[96])
 {
     snprintf(path, 96, "fisher/%s.h5", task);
     snprintf(part_dir, 96, "fisher/%s.part", task);
-}
-
-static int threads_count(const struct options *o)
-{
-    cpu_set_t set;
-    if (o->threads)
-        return (int)o->threads;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return count < THREADS_MAX ? count : THREADS_MAX;
-}
-
-/* Whole slices, at least one a thread: the sums are the same for every such batch. */
-static uint64_t batch_rows(const struct options *o, int threads)
-{
-    uint64_t slices = (o->batch_size + o->slice_rows - 1) / o->slice_rows;
-    return o->slice_rows * (slices > (uint64_t)threads ? slices : (uint64_t)threads);
 }
 
 /* A key for the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */
@@ -80,10 +61,12 @@ static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct 
 
 static int stepper_start(struct work *w, struct err *e)
 {
-    struct step_config c = {.slice_rows = w->options->slice_rows,
-                            .threads = threads_count(w->options),
-                            .seed = w->options->seed};
-    w->batch_rows = c.batch_rows_max = batch_rows(w->options, c.threads);
+    const struct options *o = w->options;
+    struct step_config c = {.batch_rows_max = o->batch_size,
+                            .slice_rows = o->slice_rows,
+                            .threads = o->threads ? (int)o->threads : limits_threads(""),
+                            .seed = o->seed};
+    w->batch_rows = c.batch_rows_max = stepper_fisher_rows(&c);
     if (stepper_open(&w->stepper, &w->model, &c, e) < 0)
         return -1;
     w->features = calloc(w->batch_rows, sizeof *w->features);
@@ -139,7 +122,6 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
                                              .shuffle = 1,
                                              .span_rows = o->order_span_rows,
                                              .window_spans = 1,
-                                             .slots = ARENA_SLOTS,
                                              .arena_limit_bytes = o->arena_limit_mb << 20,
                                              .peer_timeout_ms = o->peer_timeout_s * 1000,
                                              .verify = o->data_verify});
@@ -182,6 +164,11 @@ void work_close(struct work *w)
 static int stream_check(struct work *w, struct err *e)
 {
     const struct feed_info *info = &w->feed->info;
+    if (strcmp(info->fingerprint, w->job.fingerprint) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has changed since task %s was trained on it (fingerprint %.12s, was "
+                       "%.12s); put the old file back, or start a new run",
+                       w->job.file, w->job.task, info->fingerprint, w->job.fingerprint);
     if (info->features.values != w->model.inputs)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,

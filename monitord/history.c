@@ -69,6 +69,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         epoch_end(h, &m->event_task);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
+    else if (type == MSG_event_plan && h->stage == stage_index("trainerd"))
+        h->plan = m->event_plan;
     if (h->in_launch) {
         struct history_launch *l = &h->launches[h->launch];
         l->first_s = fmin(l->first_s, m->head.time_s);

@@ -36,7 +36,8 @@ struct history {
     uint32_t epoch_count;
     uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds;
-    uint32_t differing_steps; /* recomputed steps that differ from the lineage */
+    uint32_t differing_steps;   /* starts that found a recomputed step to differ from the lineage */
+    struct msg_event_plan plan; /* the last one; no rows: none yet */
     /* the journal being read */
     int stage, in_launch; /* in_launch: launches[launch] is the present one */
     uint32_t launch, launch_starts;

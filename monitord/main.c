@@ -41,7 +41,6 @@ static int start(void *self, struct daemon *d, struct err *e)
         profile_open(m->profile, d->options.name, d->options.monitor_sample_s, clock_unix_s());
     }
     sampler_open(&m->sampler);
-    d->highwater.page->planned_bytes = sizeof *m + (m->profile ? sizeof *m->profile : 0);
     return 0;
 }
 

@@ -77,7 +77,7 @@ static void frame_print(const struct profile *p, FILE *out, const char *picture,
     quote(out, title);
     fprintf(out,
             "\nset xlabel 'time since the beginning [%s]'\n"
-            "set ylabel 'resident memory [%s]'\n"
+            "set ylabel 'resident memory, shared pages counted in each stage [%s]'\n"
             "set xrange [0:%g]\nset yrange [0:%g]\n"
             "set key outside right top samplen 2 spacing 1.2\n"
             "set grid ytics lc rgb '#dddddd'\nset tics nomirror out\nset border 3\n"
@@ -155,6 +155,7 @@ static void curves_print(const struct profile *p, FILE *out, struct scale y)
           out);
 }
 
+/* There is room above the curves for the tasks' names. */
 static int script_write(const struct profile *p, const char *script, const char *picture,
                         struct err *e)
 {
@@ -163,7 +164,7 @@ static int script_write(const struct profile *p, const char *script, const char 
     FILE *out = fopen(script, "we");
     if (!out)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", script);
-    frame_print(p, out, picture, x, y, fmax(1, (double)peak / y.divisor) * 1.15);
+    frame_print(p, out, picture, x, y, fmax(1, (double)peak / y.divisor) * 1.3);
     events_print(p, out, x);
     data_print(p, out, x, y);
     curves_print(p, out, y);

@@ -99,6 +99,11 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     weights_find(r);
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
+    for (uint32_t i = 0; i < h->plan.rows_count; i++) {
+        int stage = stage_index(h->plan.rows[i].stage);
+        if (stage >= 0)
+            r->plan_bytes[stage] += h->plan.rows[i].bytes;
+    }
     for (int i = 0; i < STAGE_COUNT; i++) {
         r->pages[i] = pages[i];
         r->cpu_seconds += 1e-6 * (double)pages[i].cpu_us;

@@ -37,6 +37,7 @@ struct report {
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
     uint64_t arena_bytes;
+    uint64_t plan_bytes[STAGE_COUNT]; /* history's plan, summed; 0: the plan does not speak of it */
 };
 
 /* Pure: everything from options, newest checkpoint's attributes, history and pages (STAGE_COUNT of

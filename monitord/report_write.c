@@ -35,14 +35,25 @@ static void json_tasks(const struct report *r, struct json *j)
 static void json_memory(const struct report *r, struct json *j)
 {
     json_object(j, "memory");
-    json_object_flat(j, "peak"); /* resident bytes, helpers included */
+    json_object_flat(j, "peak"); /* resident bytes; of helpers, the private ones */
     for (int i = 0; i < STAGE_COUNT; i++)
         json_u64(j, stage_names[i], peak_bytes(r, i));
     json_end(j);
     json_u64(j, "arena_bytes", r->arena_bytes);
     json_object_flat(j, "plan"); /* bytes, without what libraries take */
     for (int i = 0; i < STAGE_COUNT; i++)
-        json_u64(j, stage_names[i], r->pages[i].planned_bytes);
+        if (r->plan_bytes[i])
+            json_u64(j, stage_names[i], r->plan_bytes[i]);
+    json_end(j);
+    json_list(j, "plan_rows");
+    for (uint32_t i = 0; i < r->history->plan.rows_count; i++) {
+        const struct msg_plan_row *row = &r->history->plan.rows[i];
+        json_object_flat(j, NULL);
+        json_str(j, "stage", row->stage);
+        json_str(j, "what", row->what);
+        json_u64(j, "bytes", row->bytes);
+        json_end(j);
+    }
     json_end(j);
     json_end(j);
 }
@@ -176,17 +187,31 @@ static void markdown_tasks(const struct report *r, FILE *out)
 
 static void markdown_stages(const struct report *r, FILE *out)
 {
-    fputs(
-        "| stage | peak resident memory (MiB) | of it planned | shared memory made | CPU seconds | "
-        "restarts |\n|---|---:|---:|---:|---:|---:|\n",
-        out);
+    fputs("| stage | peak resident memory (MiB) | planned | shared memory made | CPU seconds | "
+          "restarts |\n|---|---:|---:|---:|---:|---:|\n",
+          out);
     for (int i = 0; i < STAGE_COUNT; i++) {
         const struct highwater_page *p = &r->pages[i];
-        fprintf(out, "| %s | %.1f | %.1f | %.1f | %.2f | %u |\n", stage_names[i],
-                (double)peak_bytes(r, i) / mebibyte, (double)p->planned_bytes / mebibyte,
+        char planned[32] = "-";
+        if (r->plan_bytes[i])
+            snprintf(planned, sizeof planned, "%.1f", (double)r->plan_bytes[i] / mebibyte);
+        fprintf(out, "| %s | %.1f | %s | %.1f | %.2f | %u |\n", stage_names[i],
+                (double)peak_bytes(r, i) / mebibyte, planned,
                 (double)p->arena_peak_bytes / mebibyte, 1e-6 * (double)p->cpu_us,
                 r->history->restarts[i]);
     }
+}
+
+static void markdown_plan(const struct report *r, FILE *out)
+{
+    const struct msg_event_plan *plan = &r->history->plan;
+    if (!plan->rows_count)
+        return;
+    fputs("| planned for | what | MiB |\n|---|---|---:|\n", out);
+    for (uint32_t i = 0; i < plan->rows_count; i++)
+        fprintf(out, "| %s | %s | %.2f |\n", plan->rows[i].stage, plan->rows[i].what,
+                (double)plan->rows[i].bytes / mebibyte);
+    fputs("\n", out);
 }
 
 void report_print_markdown(const struct report *r, FILE *out)
@@ -200,7 +225,10 @@ void report_print_markdown(const struct report *r, FILE *out)
     fprintf(out, ", %u %s.\n\n", r->history->launch_count,
             r->history->launch_count == 1 ? "launch" : "launches");
     markdown_stages(r, out);
-    fputs("\nA peak counts pages shared with other stages (the arena) in each of them.\n\n", out);
+    fputs("\nA peak counts pages shared with other stages (the arena) in each of them, and the "
+          "libraries' own memory,\nwhich the plan leaves out.\n\n",
+          out);
+    markdown_plan(r, out);
     if (r->history->epoch_count) {
         fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
         for (uint32_t i = 0; i < r->history->epoch_count; i++)

@@ -102,8 +102,11 @@ static void process_open(struct probe_process *p, pid_t pid)
     *p = (struct probe_process){pid, descriptor_open(pid, "statm"), descriptor_open(pid, "stat")};
 }
 
-/* Add a process to the sum. 0, or -1: it is gone. */
-static int process_add(const struct sampler *s, const struct probe_process *p, struct figures *sum)
+/* Add a process to the sum. A helper counts with its private pages: what it shares (program and
+ * libraries with its parent, the arena with its consumer) is counted there. 0, or -1: it is gone.
+ */
+static int process_add(const struct sampler *s, const struct probe_process *p, int helper,
+                       struct figures *sum)
 {
     char text[1024];
     struct figures f;
@@ -113,8 +116,8 @@ static int process_add(const struct sampler *s, const struct probe_process *p, s
     if (text_read(p->stat, text, sizeof text) < 0 ||
         sample_parse_stat(text, s->tick_s, &f.cpu_s) < 0)
         return -1;
-    sum->rss_bytes += f.rss_bytes;
-    sum->shared_bytes += f.shared_bytes;
+    sum->rss_bytes += helper ? f.rss_bytes - f.shared_bytes : f.rss_bytes;
+    sum->shared_bytes += helper ? 0 : f.shared_bytes;
     sum->cpu_s += f.cpu_s;
     return 0;
 }
@@ -226,14 +229,14 @@ int sampler_stage(struct sampler *s, int stage, struct msg_memory_sample *m)
     uint64_t processes = 1;
     if (probe_follow(p) < 0)
         return 0;
-    if (process_add(s, &p->main, &sum) < 0) {
+    if (process_add(s, &p->main, 0, &sum) < 0) {
         probe_close(p);
         return 0;
     }
     helpers_follow(p);
     for (int i = 0; i < SAMPLE_HELPERS_MAX; i++)
         if (p->helpers[i].pid)
-            processes += process_add(s, &p->helpers[i], &sum) == 0;
+            processes += process_add(s, &p->helpers[i], 1, &sum) == 0;
     if (sum.rss_bytes > p->peak_bytes)
         p->peak_bytes = sum.rss_bytes;
     *m = (struct msg_memory_sample){.pid = (uint64_t)p->main.pid,

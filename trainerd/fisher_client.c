@@ -2,9 +2,10 @@
  * there.
  *
  * The request names the job, so asking again costs nothing and a fisherd that died is asked like
- * any other; its answer only says when to look at the file. A DEALER that hears nothing for ten
- * seconds is replaced by one with a routing id never used before (a peer that was stopped may have
- * swallowed what went to the old one).
+ * any other; its answer only says when to look at the file. A DEALER that hears nothing for
+ * loader.peer_timeout_s is replaced by one with a routing id never used before (a peer that was
+ * stopped may have swallowed what went to the old one), and a fisherd that is stopped is killed, to
+ * be restarted; one that hangs ends itself by its alarm.
  */
 #include "trainerd/trainer.h"
 
@@ -14,7 +15,7 @@
 
 #include "proto/log.h"
 
-static const double ASK_EVERY_S = 1, SILENCE_S = 10;
+static const double ASK_EVERY_S = 1;
 
 static uint64_t samples_wanted(const struct trainer *t)
 {
@@ -64,6 +65,7 @@ static void estimate_send(struct trainer *t, const char *task, const char *sha25
     MSG_STR(m.digest, sha256);
     MSG_STR(m.file, o->data_file);
     MSG_STR(m.split, o->data_train);
+    MSG_STR(m.fingerprint, t->meta.fingerprint);
     link_send(&t->fisher.dealer, NULL, MSG_estimate,
               &m); /* lost is as good as late: it is sent again */
 }
@@ -113,7 +115,10 @@ int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, 
             "fisherd says that the Fisher information %s is done, but fisher/%s.h5 is not there or "
             "is another one",
             job, task);
-    if ((!c->dealer.socket || now_s - c->answered_s > SILENCE_S) && dealer_open(t, now_s, e) < 0)
+    int silent = c->dealer.socket && now_s - c->answered_s > (double)t->options->peer_timeout_s;
+    if (silent && run_stopped_kill("fisherd"))
+        log_warn("task=%s fisherd is stopped and silent: killing it, to be restarted", task);
+    if ((silent || !c->dealer.socket) && dealer_open(t, now_s, e) < 0)
         return -1;
     if (answers_receive(t, job, now_s, e) < 0)
         return -1;

@@ -22,8 +22,11 @@ static int trainer_start(void *self, struct daemon *d, struct err *e)
 
 static int trainer_turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
 {
+    struct trainer *t = self;
     (void)d;
-    return tasks_turn(self, sleep_ms, e);
+    int result = tasks_turn(t, sleep_ms, e);
+    t->failed = result == DAEMON_FAILED;
+    return result;
 }
 
 static int trainer_request(void *self, struct daemon *d, const struct link_peer *peer,
@@ -40,14 +43,15 @@ static int trainer_request(void *self, struct daemon *d, const struct link_peer 
     return 1;
 }
 
-/* Saves seconds of work, not the run: a kill instead of a stop costs no more than those. */
+/* Saves seconds of work, not the run: a kill instead of a stop costs no more than those. After a
+ * failure there may be half a change to the cursor, so nothing is saved. */
 static void trainer_stop(void *self, struct daemon *d)
 {
     struct trainer *t = self;
     struct err e;
     (void)d;
     int has_state = t->state > TRAINER_BEGIN && t->state < TRAINER_DONE;
-    if (has_state && !t->checkpoint_failed && save_checkpoint(t, &e) < 0)
+    if (has_state && !t->failed && save_checkpoint(t, &e) < 0)
         log_error("code=%d %s", e.code, e.text);
     setup_free(t);
 }

@@ -11,37 +11,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "trainerd/limits.h"
+#include "proto/limits.h"
 
-enum { SETS_MAX = 256, LINE_BYTES = 512, FISHER_SLOTS = 3 };
+enum { SETS_MAX = 256, LINE_BYTES = 512 };
 
-static uint64_t page_up(uint64_t bytes)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    return (bytes + page - 1) / page * page;
-}
-
-/* Bytes of the training arena: two windows while the limit allows, never under one window and a
- * slot. */
-static int arena_bytes(const struct options *o, const struct split_shape *s, uint64_t *bytes,
+/* Bytes of the arena that a feed makes for a split. */
+static int arena_bytes(const struct feed_config *c, const struct split_shape *s, uint64_t *bytes,
                        struct err *e)
 {
-    uint64_t window = o->data_shuffle ? o->order_window_spans : 1;
-    uint64_t slot = page_up(s->span_bytes_max), limit = o->arena_limit_mb << 20;
-    uint64_t slots = o->arena_slots ? o->arena_slots : window == 1 ? 3 : 2 * window; /* as feed.c */
-    if (!o->arena_slots && slots * slot > limit)
-        slots = limit / slot;
-    if (slots < window + 1 || slots * slot > limit)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "the arena needs %" PRIu64 " slots of %" PRIu64 " bytes, %" PRIu64
-                       " MiB, and arena.limit_mb is %" PRIu64
-                       "; raise it, or lower order.window_spans or order.span_rows",
-                       slots < window + 1 ? window + 1 : slots, slot,
-                       ((slots < window + 1 ? window + 1 : slots) * slot >> 20) + 1,
-                       o->arena_limit_mb);
-    *bytes = slots * slot;
+    uint64_t slots, slot_bytes;
+    if (feed_arena(c, s->span_bytes_max, &slots, &slot_bytes, e) < 0)
+        return -1;
+    *bytes = slots * slot_bytes;
     return 0;
 }
 
@@ -53,48 +35,53 @@ static uint32_t ewc_terms_max(const struct options *o)
     return most;
 }
 
-static void trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
-                          uint64_t arena, const struct split_shape *validation)
+static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
+                         const struct split_shape *train, const struct split_shape *validation,
+                         struct err *e)
 {
     struct step_config c = setup_step_config(o);
-    uint64_t terms = ewc_terms_max(o);
+    struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
+    uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
+    if (arena_bytes(&f, train, &bytes, e) < 0 ||
+        arena_bytes(&v, validation, &validation_bytes, e) < 0)
+        return -1;
     stepper_plan(m, &c, "trainerd", p);
     if (terms)
         plan_add(p, "trainerd", "Fisher information and theta* of a task",
                  terms * 2 * 4 * m->parameter_count);
-    plan_add(p, "trainerd", "arena, training", arena);
-    plan_add(p, "trainerd", "arena, validation",
-             VALIDATION_SLOTS * page_up(validation->span_bytes_max));
+    plan_add(p, "trainerd", "arena, training", bytes);
+    plan_add(p, "trainerd", "arena, validation", validation_bytes);
+    return 0;
 }
 
-/* Whole slices, one a thread at least (fisherd/work.c). */
-static uint64_t fisherd_batch_rows(const struct step_config *c)
-{
-    uint64_t slices = (c->batch_rows_max - 1) / c->slice_rows + 1, threads = (uint64_t)c->threads;
-    return c->slice_rows * (slices > threads ? slices : threads);
-}
-
-static void fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
-                         const struct split_shape *train)
+/* As fisherd/work.c has it: a batch of stepper_fisher_rows, windows of one span. */
+static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
+                        const struct split_shape *train, struct err *e)
 {
     struct step_config c = setup_step_config(o);
+    struct feed_config f = setup_feed_config(o, 0);
     uint64_t block =
         o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+    uint64_t bytes = 0;
+    f.window_spans = 1;
+    f.slots = 0;
     if (!ewc_terms_max(o))
-        return;
+        return 0;
+    if (arena_bytes(&f, train, &bytes, e) < 0)
+        return -1;
     c.with_optimizer = 0;
-    c.batch_rows_max = fisherd_batch_rows(&c);
+    c.batch_rows_max = stepper_fisher_rows(&c);
     stepper_plan(m, &c, "fisherd", p);
-    plan_add(p, "fisherd", "one block of the Fisher information", 4 * block);
-    plan_add(p, "fisherd", "arena", FISHER_SLOTS * page_up(train->span_bytes_max));
+    plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
+    plan_add(p, "fisherd", "arena", bytes);
+    return 0;
 }
 
 /* A decoding thread holds one stored and one decoded chunk. */
 static void loaderd_plan(struct plan *p, const struct options *o, const struct split_shape *s,
                          const char *what)
 {
-    uint64_t workers =
-        o->loader_num_workers ? o->loader_num_workers : ((uint64_t)setup_threads(o) + 1) / 2;
+    uint64_t workers = limits_decoders("", o->loader_num_workers);
     uint64_t chunk_bytes =
         s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
     plan_add(p, "loaderd", what, workers * 2 * chunk_bytes);
@@ -103,11 +90,8 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct s
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct split_shape *train, const struct split_shape *validation, struct err *e)
 {
-    uint64_t arena = 0;
-    if (arena_bytes(o, train, &arena, e) < 0)
+    if (trainerd_plan(p, o, m, train, validation, e) < 0 || fisherd_plan(p, o, m, train, e) < 0)
         return -1;
-    trainerd_plan(p, o, m, arena, validation);
-    fisherd_plan(p, o, m, train);
     loaderd_plan(p, o, train, "chunks being decoded, training");
     loaderd_plan(p, o, validation, "chunks being decoded, validation");
     return 0;

@@ -55,6 +55,19 @@ static int fisher_check(const struct trainer *t, const struct protection *p, con
     return 0;
 }
 
+/* It can be computed again, so a damaged one costs only that: 0; or -1. */
+static int damaged_remove(const char *path, const struct err *why, struct err *e)
+{
+    if (why->code == EXIT_CODE_TEMPORARY) {
+        *e = *why;
+        return -1;
+    }
+    log_warn("path=%s \"removed, fisherd is asked for it again: %s\"", path, why->text);
+    if (unlink(path) < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot remove the damaged file %s", path);
+    return 0;
+}
+
 /* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
 static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
                        struct err *e)
@@ -74,12 +87,14 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
     if (fisher_check(t, p, path, &meta, e) < 0)
         return -1;
     float *fisher = vector_new(t, "the Fisher information", e);
-    if (!fisher || fisherfile_read(path, &meta, fisher, e) < 0) {
-        free(fisher);
+    if (!fisher)
         return -1;
+    if (fisherfile_read(path, &meta, fisher, &why) == 0) {
+        p->fisher = fisher;
+        return 1;
     }
-    p->fisher = fisher;
-    return 1;
+    free(fisher);
+    return damaged_remove(path, &why, e);
 }
 
 int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)

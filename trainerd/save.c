@@ -55,8 +55,7 @@ static int best_link(struct trainer *t, const char *path, uint32_t task, double 
     return retention_link(path, best, e);
 }
 
-/* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
-static int links_make(struct trainer *t, const char *path, struct err *e)
+int save_links(struct trainer *t, const char *path, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
     if (m->position)
@@ -95,10 +94,8 @@ int save_checkpoint(struct trainer *t, struct err *e)
     retention_step_path(path, m->step, m->task);
     if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->model.tensor_count, digest,
                          &bytes, e) < 0 ||
-        links_make(t, path, e) < 0) {
-        t->checkpoint_failed = 1;
+        save_links(t, path, e) < 0)
         goto out;
-    }
     retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
     saved_mark(t);
     result = checkpoint_fact(t, path, digest, bytes, t->saved_s - began_s, e);
@@ -191,7 +188,7 @@ int save_load(struct trainer *t, struct err *e)
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
         checkpoint_read(path, &t->meta, t->tensors, t->model.tensor_count, 1, e) < 0 ||
-        cursor_check(t, path, e) < 0 || links_make(t, path, e) < 0 || cpu_compare(t, e) < 0)
+        cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     saved_mark(t);
     log_info("path=%s step=%" PRIu64 " going on from this checkpoint", path, t->meta.step);
@@ -199,6 +196,32 @@ int save_load(struct trainer *t, struct err *e)
 out:
     free(model);
     return result;
+}
+
+/* Digest of the weights that `task` ended with, as its results have it; empty: they do not. */
+static const char *end_digest(const struct checkpoint_meta *m, const char *task)
+{
+    for (uint32_t i = 0; i < m->result_count; i++)
+        if (strcmp(m->results[i].after, task) == 0)
+            return m->results[i].weights_sha256;
+    return "";
+}
+
+/* t->other, read from `path`, against what this run knows of the end of its task number `index`. */
+static int end_check(const struct trainer *t, const char *path, const char *task, int index,
+                     struct err *e)
+{
+    const struct checkpoint_meta *m = &t->other;
+    const char *known = end_digest(&t->meta, task);
+    if (m->task != (uint64_t)index + 1 || m->epoch || m->position)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is not the checkpoint at the end of task %s",
+                       path, task);
+    if (strcmp(m->parameters_sha256, known) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds the weights %.12s, but task %s ended with %.12s; bring the old "
+                       "file back or use another --run",
+                       path, m->parameters_sha256, task, known);
+    return 0;
 }
 
 int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
@@ -221,12 +244,7 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, struct
         err_prefix(e, "the weights at the end of task %s", task);
         goto out;
     }
-    if (t->other.task != (uint64_t)index + 1 || t->other.epoch || t->other.position) {
-        err_set(e, EXIT_CODE_PERMANENT, "%s is not the checkpoint at the end of task %s", path,
-                task);
-        goto out;
-    }
-    result = 0;
+    result = end_check(t, path, task, index, e);
 out:
     free(tensors);
     return result;

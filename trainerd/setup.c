@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/limits.h"
 #include "proto/log.h"
-#include "trainerd/limits.h"
 
 enum { ORDER_KEY = 0x6f72646572 }; /* "order" */
 
@@ -48,32 +48,34 @@ int setup_options_check(const struct options *o, struct err *e)
     return schedule_check(o, e);
 }
 
+struct feed_config setup_feed_config(const struct options *o, int validation)
+{
+    return (struct feed_config){.file = o->data_file,
+                                .split = validation ? o->data_validation : o->data_train,
+                                .seed = order_key(o->seed, ORDER_KEY),
+                                .shuffle = validation ? 0 : o->data_shuffle,
+                                .span_rows = o->order_span_rows,
+                                .window_spans = validation ? 1 : o->order_window_spans,
+                                .slots = validation ? 0 : o->arena_slots,
+                                .arena_limit_bytes = o->arena_limit_mb << 20,
+                                .peer_timeout_ms = o->peer_timeout_s * 1000,
+                                .verify = o->data_verify};
+}
+
 static void feeds_open(struct trainer *t)
 {
-    const struct options *o = t->options;
-    struct feed_config c = {.role = "trainer.train",
-                            .incarnation = t->daemon->lock.incarnation,
-                            .file = o->data_file,
-                            .split = o->data_train,
-                            .seed = order_key(o->seed, ORDER_KEY),
-                            .shuffle = o->data_shuffle,
-                            .span_rows = o->order_span_rows,
-                            .window_spans = o->order_window_spans,
-                            .slots = o->arena_slots,
-                            .arena_limit_bytes = o->arena_limit_mb << 20,
-                            .peer_timeout_ms = o->peer_timeout_s * 1000,
-                            .verify = o->data_verify};
-    feed_open(&t->train, &c);
-    c.role = "trainer.validation";
-    c.split = o->data_validation;
-    c.shuffle = 0;
-    c.window_spans = 1;
-    c.slots = VALIDATION_SLOTS;
-    feed_open(&t->validation, &c);
+    struct feed_config train = setup_feed_config(t->options, 0);
+    struct feed_config validation = setup_feed_config(t->options, 1);
+    train.role = "trainer.train";
+    validation.role = "trainer.validation";
+    train.incarnation = validation.incarnation = t->daemon->lock.incarnation;
+    feed_open(&t->train, &train);
+    feed_open(&t->validation, &validation);
     t->feeds_open = 1;
 }
 
-/* A run whose last checkpoint says that all is done needs no data to say so again. */
+/* A run whose last checkpoint says that all is done needs no data to say so again; a kill may have
+ * come between that checkpoint and its other names. */
 static int resume_find(struct trainer *t, struct err *e)
 {
     int found = checkpoint_newest("checkpoints", t->resume_path, sizeof t->resume_path, e);
@@ -83,9 +85,10 @@ static int resume_find(struct trainer *t, struct err *e)
     }
     if (checkpoint_read_meta(t->resume_path, &t->meta, NULL, 0, e) < 0)
         return -1;
-    if (t->meta.task == t->options->task_count && t->meta.seed == t->options->seed)
-        t->state = TRAINER_DONE;
-    return 0;
+    if (t->meta.task != t->options->task_count || t->meta.seed != t->options->seed)
+        return 0;
+    t->state = TRAINER_DONE;
+    return save_links(t, t->resume_path, e);
 }
 
 int setup_start(struct trainer *t, struct err *e)
@@ -157,19 +160,30 @@ static int splits_check(struct trainer *t, struct err *e)
     return 0;
 }
 
+static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
+{
+    struct msg_event_plan m = {0};
+    _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
+    for (int i = 0; i < p->count; i++) {
+        struct msg_plan_row *row = &m.rows[m.rows_count++];
+        MSG_STR(row->stage, p->rows[i].stage);
+        MSG_STR(row->what, p->rows[i].what);
+        row->bytes = p->rows[i].bytes;
+    }
+    return daemon_fact(t->daemon, MSG_event_plan, &m, e);
+}
+
 static int plan_apply(struct trainer *t, struct err *e)
 {
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     if (plan_make(&p, t->options, &t->model, &train, &validation, e) < 0 ||
-        plan_check(&p, t->options, e) < 0)
+        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0)
         return -1;
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)
         page->arena_peak_bytes = arenas;
-    if (page)
-        page->planned_bytes = plan_total(&p, "trainerd");
     return 0;
 }
 

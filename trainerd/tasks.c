@@ -1,14 +1,16 @@
 /* tasks.c - walking the task list: the only place that decides what comes next.
  *
- *   state      what is being done                      leaves for            what a crash leaves
- *   OPENING    loaderd describes both splits           BEGIN at a task's     the checkpoint it
- * began with (setup.c)                               beginning, else PROTECT BEGIN      weights of
- * the task: fresh, or of the   PROTECT               the end of the task before end of an earlier
- * one; moments zero PROTECT    Fisher information and theta* of the    TRAIN                 same;
- * fisherd's files tasks in `ewc` (protection.c) TRAIN      an optimizer step a turn (train.c)
- * EVALUATE at the       a checkpoint at most epoch's last row      checkpoint_every_s old EVALUATE
- * the task's metric, at its end that of   TRAIN, BEGIN or DONE  as TRAIN all tasks so far
- * (evaluate.c)           through a checkpoint DONE       -
+ *   state     what is being done                     leaves for               a crash leaves
+ *   OPENING   loaderd describes both splits          BEGIN at a task's        what it began with
+ *             (setup.c)                              start, else PROTECT
+ *   BEGIN     weights of the task: fresh, or of the  PROTECT                  the end of the task
+ *             end of an earlier one; moments zero                             before
+ *   PROTECT   Fisher information and theta* of the   TRAIN                    same; fisherd's files
+ *             tasks in `ewc` (protection.c)
+ *   TRAIN     an optimizer step a turn (train.c)     EVALUATE at the          a checkpoint at most
+ *                                                    epoch's last row         checkpoint_every_s
+ * old EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN all tasks
+ * so far (evaluate.c)          through a checkpoint DONE      -
  *
  * BEGIN is a pure function of the checkpoints at the ends of earlier tasks, so a restart there
  * needs no more.

@@ -35,8 +35,9 @@ static int lineage_step(struct trainer *t, double loss, struct err *e)
                                       .loss_bits = lineage_loss_bits(loss),
                                   };
     int differs = lineage_write(&t->lineage, &now, &before, e);
-    if (differs <= 0)
-        return differs;
+    if (differs <= 0 || t->lineage_differs)
+        return differs < 0 ? -1 : 0;
+    t->lineage_differs = 1;
     struct msg_event_determinism m = {.step = now.step_plus_1,
                                       .loss_before = lineage_loss(&before),
                                       .loss_now = lineage_loss(&now)};

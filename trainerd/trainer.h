@@ -16,7 +16,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
- *   schedule.c lineage.c retention.c rate.c limits.c   pure parts with headers of their own
+ *   schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
@@ -34,8 +34,6 @@
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
 #include "trainerd/schedule.h"
-
-enum { VALIDATION_SLOTS = 3 }; /* of its arena: one span in use, one standing by, one on its way */
 
 enum trainer_state {
     TRAINER_OPENING,  /* waiting for loaderd to describe both splits */
@@ -117,9 +115,11 @@ struct trainer {
     int term_count;
     struct fisher_client fisher;
     struct lineage lineage;
+    int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
-    int checkpoint_asked, checkpoint_failed;
-    double saved_s;                                   /* monotonic time of the newest checkpoint */
+    int checkpoint_asked;
+    int failed;     /* a turn did: what is in memory may be half changed and is not saved */
+    double saved_s; /* monotonic time of the newest checkpoint */
     uint64_t saved_task, saved_epoch, saved_position; /* its cursor; saved_task UINT64_MAX: none */
 };
 
@@ -137,6 +137,8 @@ void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
+/* Of the training or the validation stream; role and incarnation are the caller's. */
+struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
 
 /* batch.c */
@@ -172,6 +174,8 @@ void fisher_client_close(struct trainer *t); /* harmless twice */
 int save_checkpoint(struct trainer *t, struct err *e); /* nothing if the newest one says the same */
 int save_if_due(struct trainer *t, struct err *e);
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
+/* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
+int save_links(struct trainer *t, const char *path, struct err *e);
 /* Parameters at the end of a task; t->other says the rest. */
 int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e);
 

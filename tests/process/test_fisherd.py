@@ -17,16 +17,16 @@ except ImportError:
 
 
 class Client:
-    def __init__(self, run):
+    def __init__(self, run, name="fisher.ctl"):
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 0
-        self.socket.connect("ipc://" + run.path("sockets/fisher.ctl"))
+        self.socket.connect("ipc://" + run.path("sockets", name))
         self.seq = 0
 
-    def send(self, request):
+    def send(self, request, name=b"estimate"):
         self.seq += 1
         head = {"incarnation": 0, "seq": self.seq, "time_s": time.time()}
-        self.socket.send_multipart([b"estimate", msgpack.packb({**head, **request})])
+        self.socket.send_multipart([name, msgpack.packb({**head, **request})])
 
     def receive(self, timeout=20):
         """Name and fields of the next answer."""
@@ -48,12 +48,22 @@ class Client:
         return name, m
 
 
+def fingerprint_of(run, data):
+    """What loaderd says of the file; nothing where it rejects it."""
+    client = Client(run, "loader.ctl")
+    client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "span_rows": 0,
+                 "span_bytes_limit": 1 << 26, "verify": False}, b"open")
+    return client.receive()[1].get("fingerprint", "")
+
+
 def request_for(run, data="data.h5", **changes):
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
-        digest = f.attrs["parameters_sha256"].decode()
+        digest, fingerprint = (f.attrs[name].decode() for name in ("parameters_sha256", "fingerprint"))
+    if data != "data.h5":
+        fingerprint = fingerprint_of(run, data)
     request = {"job": "A-1", "task": "A", "checkpoint": "checkpoints/task-A.h5", "digest": digest,
-               "file": os.path.abspath(data), "split": "train", "samples": ROWS, "scale": 0.01, "permute": False,
-               "permute_seed": 0}
+               "file": os.path.abspath(data), "split": "train", "fingerprint": fingerprint, "samples": ROWS,
+               "scale": 0.01, "permute": False, "permute_seed": 0}
     return {**request, **changes}
 
 
@@ -137,6 +147,7 @@ def test_what_cannot_be_done_is_refused_in_one_sentence():
                 ({"data": "text.h5"}, ("text.h5",)),
                 ({"data": "missing.h5"}, ("missing.h5",)),
                 ({"split": "test"}, ("test",)),
+                ({"fingerprint": "0" * 64}, ("data.h5", "has changed", "old file back")),
                 ({"samples": 0}, ("no samples",)),
                 ({"digest": digest[::-1]}, ("checkpoints/task-A.h5", digest, digest[::-1])),
                 ({"checkpoint": "checkpoints/none.h5"}, ("checkpoints/none.h5", "No such file")),

@@ -49,6 +49,16 @@ TEST(durable_directory_sync_failure_is_told)
     CHECK_HAS(e.text, "cannot fsync .");
 }
 
+TEST(durable_hook_fails_once)
+{
+    CHECK_OK(durable_fail_after("write:2:ENOSPC:once", &e), e);
+    CHECK_EQ(durable_may("write"), 0);
+    CHECK_EQ(durable_may("write"), -1);
+    CHECK_EQ(durable_may("write"), 0);
+    CHECK(durable_fail_after("write:2:ENOSPC:twice", &e) < 0);
+    CHECK_OK(durable_fail_after(NULL, &e), e);
+}
+
 TEST(durable_hook_counts_from_the_nth)
 {
     CHECK_OK(durable_fail_after("write:3:ENOSPC", &e), e);

@@ -367,6 +367,20 @@ static struct history history;
 static struct highwater_page pages[STAGE_COUNT];
 static struct report report;
 
+/* A plan of two lines for `stage` and one of 7 bytes for fisherd. */
+static void plan_journaled(struct history *h, const char *stage, uint64_t one, uint64_t two)
+{
+    union msg m = {.event_plan = {.head = {.time_s = 9}, .rows_count = 3}};
+    struct msg_plan_row *rows = m.event_plan.rows;
+    const uint64_t bytes[] = {one, two, 7};
+    for (int i = 0; i < 3; i++) {
+        MSG_STR(rows[i].stage, i < 2 ? stage : "fisherd");
+        MSG_STR(rows[i].what, i < 2 ? "weights" : "arena");
+        rows[i].bytes = bytes[i];
+    }
+    history_add(h, MSG_event_plan, &m);
+}
+
 static void run_make_finished(void)
 {
     options_make(&options);
@@ -382,12 +396,11 @@ static void run_make_finished(void)
     history_journal(&history, 1);
     started(&history, 5, 1);
     epoch_ended(&history, 9, "A", 1, 0.5);
-    pages[1] = (struct highwater_page){.rss_peak_bytes = 100,
-                                       .helpers_peak_bytes = 11,
-                                       .arena_peak_bytes = 7,
-                                       .planned_bytes = 90,
-                                       .cpu_us = 2500000};
+    pages[1] = (struct highwater_page){
+        .rss_peak_bytes = 100, .helpers_peak_bytes = 11, .arena_peak_bytes = 7, .cpu_us = 2500000};
     pages[2].arena_peak_bytes = 5;
+    plan_journaled(&history, "trainerd", 90, 10);
+    plan_journaled(&history, "trainerd", 60, 30); /* a later start's: this one counts */
     report_make(&report, &options, &meta, &history, pages);
 }
 
@@ -425,6 +438,9 @@ TEST(report_files_say_it)
               "\"restarts\": {\"loaderd\": 0, \"trainerd\": 0, \"fisherd\": 0, \"monitord\": 0}");
     CHECK_HAS(text, "\"trainerd\": 111");
     CHECK_HAS(text, "\"arena_bytes\": 12");
+    CHECK_HAS(text, "\"plan\": {\"trainerd\": 90, \"fisherd\": 7}"); /* no row, no stage */
+    CHECK_HAS(text, "{\"stage\": \"trainerd\", \"what\": \"weights\", \"bytes\": 60}");
+    CHECK_HAS(text, "{\"stage\": \"fisherd\", \"what\": \"arena\", \"bytes\": 7}");
     CHECK_HAS(text, "\"reproducible\": true");
     report_print_markdown(&report, out);
     report_print_table(&report, out);

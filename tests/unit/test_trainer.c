@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "proto/checkpoint.h"
-#include "trainerd/limits.h"
+#include "proto/limits.h"
 #include "trainerd/lineage.h"
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"

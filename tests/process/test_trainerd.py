@@ -1,0 +1,107 @@
+"""trainerd at the places where a death, a failing disk or somebody's hand could lose a run: a small one is brought back
+to such a place, goes on, and must end as the undisturbed one did."""
+import os
+import shutil
+
+from harness import limit, skip
+from small_run import ROWS, SmallRun, trained
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+
+def ends(run):
+    """What a run leaves: digests of the weights by file name, and the results."""
+    found = {}
+    for name in sorted(os.listdir(run.path("checkpoints"))):
+        with h5py.File(run.path("checkpoints", name)) as f:
+            found[name] = (f.attrs["parameters_sha256"], bytes(f["results"][:]))
+    return found
+
+
+def finished(directory="run", **arguments):
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    run, _, _ = trained(directory, **arguments)
+    return run, ends(run)
+
+
+def step_back(run):
+    """As after a kill before task B's end: its last checkpoint and the names of that are gone."""
+    for name in os.listdir(run.path("checkpoints")):
+        if name.endswith("-02.h5") or name in ("task-B.h5", "best-B.h5"):
+            os.remove(run.path("checkpoints", name))
+
+
+def go_on(run, code=0):
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == code, run.log("trainerd")[-2000:]
+    return run.log("trainerd")
+
+
+def test_names_lost_between_commit_and_link_come_back():
+    run, whole = finished()
+    for names in (("task-B.h5",), ("best-B.h5",), ("task-B.h5", "best-B.h5")):
+        for name in names:
+            os.remove(run.path("checkpoints", name))
+        with run:
+            run.start("trainerd")  # all is done: it needs nobody else
+            assert run.wait("trainerd") == 0, run.log("trainerd")
+        assert ends(run) == whole
+
+
+def test_a_damaged_fisher_file_is_made_again():
+    run, whole = finished()
+    with open(run.path("fisher/A.h5"), "rb") as f:
+        fisher = f.read()
+    with h5py.File(run.path("fisher/A.h5")) as f:
+        offset = f["blocks/00001"].id.get_chunk_info(0).byte_offset
+    step_back(run)
+    with open(run.path("fisher/A.h5"), "r+b") as f:
+        f.seek(offset + 10)
+        f.write(bytes([fisher[offset + 10] ^ 255]))
+    log = go_on(run)
+    assert "asked for it again" in log, log
+    with open(run.path("fisher/A.h5"), "rb") as f:
+        assert f.read() == fisher
+    assert ends(run)["task-B.h5"] == whole["task-B.h5"]
+
+
+def test_other_weights_under_the_name_of_a_tasks_end_are_refused():
+    two_epochs = "tasks.B.epochs=2"  # so that there is a checkpoint inside task B
+    run, whole = finished(settings=(two_epochs,))
+    other, _ = finished("other", settings=(two_epochs, "seed=2"))
+    step_back(run)
+    os.rename(run.path("checkpoints/task-A.h5"), "kept.h5")
+    shutil.copy(other.path("checkpoints/task-A.h5"), run.path("checkpoints/task-A.h5"))
+    log = go_on(run, 100)
+    assert "checkpoints/task-A.h5 holds the weights" in log and "another --run" in log, log
+    os.rename("kept.h5", run.path("checkpoints/task-A.h5"))
+    go_on(run)
+    assert ends(run)["task-B.h5"] == whole["task-B.h5"]
+
+
+@limit(180)
+def test_one_fact_that_cannot_be_written_costs_no_more_than_a_restart():
+    _, whole = finished()
+    facts, number = 0, 3
+    while facts < 12:
+        number += 1
+        run = SmallRun("failing", "data.h5", ROWS)
+        with run:
+            run.start("loaderd", "fisherd")
+            run.start("trainerd", environment={"FINETUNED_FAIL": "write:%d:ENOSPC:once" % number})
+            if run.wait("trainerd") == 0:
+                break
+            assert run.processes["trainerd"].returncode == 111, run.log("trainerd")
+            if "to journals/trainerd" in run.log("trainerd"):
+                facts += 1
+                run.start("trainerd")
+                assert run.wait("trainerd") == 0, (number, run.log("trainerd"))
+                assert ends(run)["task-B.h5"] == whole["task-B.h5"]
+        shutil.rmtree(run.directory)
+    print("facts:", facts, "writes:", number)
+    assert facts >= 8
