@@ -2,6 +2,7 @@
 # make VARIANT=asan    the same under AddressSanitizer and UBSan (also: tsan)
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
+# make soak [RUNS=50]   kill stages at random, again and again
 # make lint docs help clean
 #
 # Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
@@ -60,7 +61,7 @@ PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
-.PHONY: all unit check asan tsan bench lint docs clean help
+.PHONY: all unit check asan tsan bench soak lint docs clean help
 all: $(PROGRAMS)
 unit: $(BIN)/unit $(BIN)/engine_probe
 
@@ -97,6 +98,8 @@ asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 bench: all $(BIN)/engine_probe
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
+soak: all
+	/usr/bin/python3 tests/soak/kill_soak.py $(if $(filter-out 3,$(RUNS)),$(RUNS),50)
 lint:
 	./tests/check.sh lint
 docs: $(BIN)/prepare $(BIN)/tap

@@ -10,6 +10,7 @@ import numpy
 from harness import limit, skip
 from runs import ROOT, STAGES, Run
 
+LONGER = ("--set", "tasks.A.epochs=12")  # some seconds, so that there is time to meddle
 SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
 
 
@@ -84,8 +85,8 @@ def test_two_runs_are_equal_and_threads_do_not_matter():
 
 @limit(120)
 def test_interrupt_says_how_to_go_on_and_resumes():
-    whole = Run("whole", *SHORT).finish()
-    run = Run("stopped", *SHORT)
+    whole = Run("whole", *SHORT, *LONGER).finish()
+    run = Run("stopped", *SHORT, *LONGER)
     run.until(lambda: os.path.isdir(run.path("checkpoints")) and os.listdir(run.path("checkpoints")),
               "no checkpoint")
     os.kill(run.process.pid, signal.SIGINT)
@@ -93,7 +94,7 @@ def test_interrupt_says_how_to_go_on_and_resumes():
     assert code == 130, code
     assert "to go on: " in run.output() and "--run " in run.output().split("to go on: ")[1], run.output()
     assert not run.processes(), run.processes()
-    again = Run("stopped", *SHORT)
+    again = Run("stopped", *SHORT, *LONGER)
     report = again.finish()
     assert report["weights_sha256"] == whole["weights_sha256"]
     assert not any(report["restarts"].values()), report["restarts"]
@@ -102,12 +103,15 @@ def test_interrupt_says_how_to_go_on_and_resumes():
 @limit(120)
 def test_closed_terminal_and_detach_leave_the_run_alive():
     for name, arguments, sign in (("hup", (), signal.SIGHUP), ("detached", ("--detach",), None)):
-        run = Run(name, *SHORT, *arguments)
+        run = Run(name, *SHORT, *LONGER, *arguments)
         if sign:
             run.until(lambda: run.pid("trainerd"), "no trainerd")
             os.kill(run.process.pid, sign)
         run.process.wait(60)
-        assert run.processes(), "nothing runs after " + name
+        end = time.monotonic() + 10
+        while not run.pid("trainerd") and time.monotonic() < end:  # --detach returns before they are up
+            time.sleep(0.02)
+        assert run.pid("trainerd"), "nothing runs after " + name
         attached = subprocess.run([os.path.join(ROOT, "pipelines/attach.sh"), "--run", run.directory],
                                   capture_output=True, text=True, timeout=60)
         assert attached.returncode == 0, attached.stdout + attached.stderr
@@ -135,17 +139,17 @@ def test_a_run_in_use_is_refused_by_name():
 
 @limit(120)
 def test_tree_of_a_dead_finetune_is_stopped_before_resuming():
-    run = Run("orphan", *SHORT)
+    run = Run("orphan", *SHORT, *LONGER)
     run.until(lambda: run.pid("trainerd"), "no trainerd")
     run.process.kill()
     run.process.wait()
     assert run.processes()
-    Run("orphan", *SHORT).finish()
+    Run("orphan", *SHORT, *LONGER).finish()
 
 
 @limit(120)
 def test_restart_sh_restarts_one_stage():
-    run = Run("restarted", *SHORT)
+    run = Run("restarted", *SHORT, *LONGER)
     run.until(lambda: run.pid("loaderd") and run.pid("trainerd"), "not started")
     before = {stage: run.pid(stage) for stage in ("loaderd", "trainerd")}
     out = subprocess.run([os.path.join(ROOT, "pipelines/restart.sh"), "loaderd", "--run", run.directory],
