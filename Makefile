@@ -2,7 +2,7 @@
 # make VARIANT=asan    the same under AddressSanitizer and UBSan (also: tsan)
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
-# make soak [RUNS=50]   kill stages at random, again and again
+# make soak [SOAK_RUNS=50]  kill stages at random, again and again
 # make lint docs help clean
 #
 # Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
@@ -99,7 +99,7 @@ asan tsan:
 bench: all $(BIN)/engine_probe
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
-	/usr/bin/python3 tests/soak/kill_soak.py $(if $(filter-out 3,$(RUNS)),$(RUNS),50)
+	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)
 lint:
 	./tests/check.sh lint
 docs: $(BIN)/prepare $(BIN)/tap
@@ -112,5 +112,6 @@ help:
 
 NAMES ?=
 RUNS ?= 3
+SOAK_RUNS ?= 50
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
