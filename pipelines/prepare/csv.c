@@ -20,6 +20,9 @@ int csv_open(struct csv *c, const char *path, char delimiter, struct err *e)
     memset(c, 0, sizeof *c);
     c->fd = -1;
     c->delimiter = delimiter;
+    for (const char *special = "\n\r\""; *special; special++)
+        c->special[(unsigned char)*special] = 1;
+    c->special[(unsigned char)delimiter] = c->special[0] = 1;
     if (snprintf(c->path, sizeof c->path, "%s", path) >= (int)sizeof c->path)
         return err_set(e, EXIT_CODE_PERMANENT, "the path of the CSV file has more than %d bytes",
                        PATH_MAX - 1);
@@ -166,6 +169,8 @@ static int quoted_read(struct csv *c, struct building *b, struct err *e)
 static int plain_read(struct csv *c, struct building *b, struct err *e)
 {
     for (;;) {
+        while (c->at < c->held && !c->special[c->buffer[c->at]] && b->used < CSV_ROW_BYTES_MAX)
+            c->text[b->used++] = (char)c->buffer[c->at++];
         int byte = byte_peek(c, e);
         if (byte == FAILED)
             return -1;
@@ -235,6 +240,34 @@ int csv_row(struct csv *c, struct err *e)
     }
 }
 
+/* Digits with at most one point among them, as most numbers are written. Up to 2^53 and with at
+ * most 22 decimals both parts of the quotient are exact, so that its one rounding gives what strtod
+ * gives (Clinger 1990). 0: leave it to strtod. */
+static int decimal_read(const char *text, size_t length, double *value)
+{
+    static const double power[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const char *at = text + (text[0] == '-'), *end = text + length;
+    const char *point = NULL;
+    uint64_t digits = 0;
+    if (end - at > 19 || at == end || *at == '.')
+        return 0;
+    for (; at < end; at++) {
+        if (*at >= '0' && *at <= '9')
+            digits = digits * 10 + (uint64_t)(*at - '0');
+        else if (*at == '.' && !point)
+            point = at;
+        else
+            return 0;
+    }
+    if (digits > 1ull << 53)
+        return 0;
+    double quotient = (double)digits / power[point ? end - point - 1 : 0];
+    *value = text[0] == '-' ? -quotient : quotient;
+    return 1;
+}
+
 enum csv_number csv_number(const char *text, double *value)
 {
     char *end;
@@ -242,6 +275,8 @@ enum csv_number csv_number(const char *text, double *value)
     size_t length = strlen(text);
     while (length > 0 && (text[length - 1] == ' ' || text[length - 1] == '\t'))
         length--;
+    if (decimal_read(text, length, value))
+        return CSV_NUMBER;
     if (length == 0 || (length == 2 && strncasecmp(text, "na", 2) == 0) ||
         (length == 3 && strncasecmp(text, "nan", 3) == 0))
         return CSV_MISSING;

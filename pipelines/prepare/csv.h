@@ -20,6 +20,7 @@ enum { CSV_ROW_BYTES_MAX = 4 << 20, CSV_FIELDS_MAX = 65536 };
 struct csv {
     char path[PATH_MAX];
     char delimiter;
+    unsigned char special[256]; /* bytes that end or spoil an unquoted field */
     int fd;
     struct digest *digest; /* every byte read goes there; NULL: nowhere */
     unsigned char *buffer;

@@ -1,6 +1,7 @@
 /* table.c - see table.h: the passes over a source, the split, and the file that comes out. */
 #include "pipelines/prepare/table.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -189,6 +190,17 @@ static unsigned char *piece_row(struct table *t, struct piece *p, struct err *e)
     return p->data + p->row_bytes * p->held++;
 }
 
+/* A row of the validation part may lie that far from all that was measured. */
+static int normalised_refuse(const struct table *t, uint32_t feature, struct err *e)
+{
+    char where[64];
+    t->source->where(t->source, where, sizeof where);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s: %s: feature %u is more than a float32 holds when it is normalised by mean "
+                   "%g and deviation %g",
+                   t->source->path, where, feature, t->mean[feature], t->deviation[feature]);
+}
+
 static int row_write(struct table *t, uint64_t row, const char *label, struct err *e)
 {
     int64_t class = labels_class(&t->labels, label);
@@ -205,6 +217,8 @@ static int row_write(struct table *t, uint64_t row, const char *label, struct er
         double v = t->values[i];
         if (t->mean)
             v = (v - t->mean[i]) / t->deviation[i];
+        if (fabs(v) > FLT_MAX)
+            return normalised_refuse(t, i, e);
         value_store(features, t->feature_type, v);
     }
     return 0;

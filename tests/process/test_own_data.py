@@ -81,6 +81,26 @@ def test_npy_becomes_the_same_run_as_csv():
 
 
 @limit(60)
+def test_npy_drops_rows_with_nan_and_numbers_odd_classes():
+    rng = numpy.random.default_rng(5)
+    features = rng.normal(size=(3000, 2, 250))  # several blocks of 1 MiB
+    features[[7, 1500, 2999], 1, 3] = numpy.nan
+    classes = rng.integers(-1, 2, (3000, 1)).astype("i2") * 100
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", features)
+    numpy.save("arrays/targets.npy", classes)
+    pipeline("npy", "arrays", "missing: drop, split: last, validation_fraction: 0.25")
+    out = finetune("--check-data")
+    assert out.returncode == 0 and "3 rows with missing values were dropped" in out.stderr, out
+    kept = ~numpy.isnan(features).any((1, 2))
+    with h5py.File("mine.h5") as f:
+        assert (f["train/features"][:] == features[kept][:2248].reshape(2248, 500).astype("f4")).all()
+        assert (f["validation/features"][:] == features[kept][2248:].reshape(749, 500).astype("f4")).all()
+        assert (f["train/targets"][:] == classes[kept][:2248, 0] // 100 + 1).all()
+        assert f.attrs["classes"] in ("-100\n0\n100", b"-100\n0\n100")
+
+
+@limit(60)
 def test_the_example_of_the_readme_works_as_printed():
     with open(os.path.join(ROOT, "README.md")) as f:
         section = f.read().split("## Your own data")[1].split("\n## ")[0]

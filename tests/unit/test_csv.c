@@ -111,6 +111,30 @@ TEST(csv_numbers)
         CHECK_EQ(csv_number(none[i], &v), CSV_NO_NUMBER);
 }
 
+TEST(csv_numbers_are_those_of_strtod)
+{
+    static const char *const formats[] = {"%llu",  "%.6f", "%.9g", "%.17g",
+                                          "%.0f.", "%.3e", "%.22f"};
+    for (int i = 0; i < 200000; i++) {
+        char text[64];
+        double v = 0, wanted;
+        uint64_t bits = test_random();
+        double x = (double)(int64_t)bits / (double)(1ull << bits % 64) * (bits & 64 ? 1e-9 : 1);
+        const char *format = formats[bits / 128 % 7];
+        if (format[1] == 'l')
+            snprintf(text, sizeof text, "%llu", (unsigned long long)bits >> bits % 64);
+        else
+            snprintf(text, sizeof text, format, x);
+        wanted = strtod(text, NULL);
+        if (csv_number(text, &v) != CSV_NUMBER || memcmp(&v, &wanted, sizeof v) != 0)
+            test_fail(__FILE__, __LINE__, "%s became %.17g, not %.17g", text, v, wanted);
+    }
+    double v, zero = -0.0;
+    CHECK(csv_number("-0", &v) == CSV_NUMBER && memcmp(&v, &zero, sizeof v) == 0);
+    CHECK(csv_number("-", &v) == CSV_NO_NUMBER && csv_number("-.", &v) == CSV_NO_NUMBER);
+    CHECK(csv_number("1.2.3", &v) == CSV_NO_NUMBER && csv_number(".", &v) == CSV_NO_NUMBER);
+}
+
 static const char *classes_of(const char *const *texts, struct labels *l)
 {
     CHECK_OK(labels_open(l, &e), e);
@@ -294,6 +318,12 @@ TEST(csv_normalise_uses_the_training_rows_only)
     CHECK(x[0] == -1 && x[1] == 0 && x[2] == 1 && x[3] == 0);
     read_set("validation/features", H5TYPE_F32, x, sizeof x);
     CHECK(x[0] == 998 && x[1] == 2);
+    CHECK_EQ(csv_made("1e-3,7,0\n3e-3,7,1\n3e37,9,1\n", "prepare.split=last",
+                      "prepare.normalise=standard", NULL),
+             EXIT_CODE_PERMANENT);
+    CHECK_HAS(said, "t.csv: line 3: feature 0 is more than a float32 holds when it is normalised");
+    read_set("normalise/mean", H5TYPE_F64, mean, sizeof mean);
+    CHECK(mean[0] == 2); /* the old file */
 }
 
 TEST(csv_missing_values)
