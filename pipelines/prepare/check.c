@@ -3,8 +3,8 @@
  *
  * Per split: shapes and types, range of the values, NaN and infinite ones, constant features, rows
  * of each class; then how many training rows stand in the validation part as well, by a 64-bit hash
- * of a row. Memory is bounded: at most HASHES_MAX hashes are kept; of a larger validation part the
- * rows with an even hash (or a multiple of 4, ...), which finds the same share of the equal ones.
+ * of a row. Memory is bounded: a validation part with more different rows than HASHES_MAX is
+ * compared in part (hashes.h), and the line says so.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
@@ -44,8 +45,7 @@ struct check {
     const struct options *options;
     struct split split[2]; /* train, validation */
     unsigned char *block, *block_targets;
-    uint64_t *hash;
-    uint64_t hashes, mask; /* kept: those with (hash & mask) == 0 */
+    struct hashes hashes; /* of the validation rows */
     uint64_t equal, compared;
     char wrong[700]; /* the first thing that makes training impossible */
 };
@@ -151,36 +151,6 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
                    s->group, class, row, CLASSES_MAX - 1);
 }
 
-/* ---- equal rows ----------------------------------------------------------------------------- */
-
-static int hash_order(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static void hash_keep(struct check *c, uint64_t hash)
-{
-    if (c->hashes == HASHES_MAX) {
-        uint64_t kept = 0;
-        c->mask = c->mask << 1 | 1;
-        for (uint64_t i = 0; i < c->hashes; i++)
-            if ((c->hash[i] & c->mask) == 0)
-                c->hash[kept++] = c->hash[i];
-        c->hashes = kept;
-    }
-    if ((hash & c->mask) == 0 && c->hashes < HASHES_MAX)
-        c->hash[c->hashes++] = hash;
-}
-
-static void hash_compare(struct check *c, uint64_t hash)
-{
-    if (hash & c->mask)
-        return;
-    c->compared++;
-    c->equal += bsearch(&hash, c->hash, c->hashes, sizeof hash, hash_order) != NULL;
-}
-
 /* ---- a split -------------------------------------------------------------------------------- */
 
 static int set_describe(struct check *c, struct split *s, const char *name, struct h5array *a,
@@ -252,7 +222,13 @@ static int split_read(struct check *c, struct split *s, int keep, struct err *e)
             const unsigned char *at = c->block + i * s->row_bytes;
             row_look(s, row + i, at);
             class_look(c, s, row + i, c->block_targets + i * step);
-            (keep ? hash_keep : hash_compare)(c, row_hash(at, s->row_bytes));
+            uint64_t hash = row_hash(at, s->row_bytes);
+            if (keep) {
+                hashes_add(&c->hashes, hash);
+            } else if (hashes_comparable(&c->hashes, hash)) {
+                c->compared++;
+                c->equal += (uint64_t)hashes_has(&c->hashes, hash);
+            }
         }
     }
     free(c->block);
@@ -307,13 +283,13 @@ static void classes_print(const struct split *s)
 
 static void equal_print(const struct check *c)
 {
-    if (c->mask == 0)
+    if (c->hashes.mask == 0)
         printf("equal rows: %" PRIu64 " of %" PRIu64 " training rows stand in %s as well\n",
                c->equal, c->compared, c->split[1].group);
     else
         printf("equal rows: %" PRIu64 " of %" PRIu64 " training rows compared (1 in %" PRIu64
                ") stand in %s as well\n",
-               c->equal, c->compared, c->mask + 1, c->split[1].group);
+               c->equal, c->compared, c->hashes.mask + 1, c->split[1].group);
 }
 
 /* ---- together ------------------------------------------------------------------------------- */
@@ -354,14 +330,12 @@ static void splits_judge(struct check *c)
 
 static int check_run(struct check *c, struct err *e)
 {
-    c->hash = malloc(HASHES_MAX * sizeof *c->hash); /* touched only as it fills */
-    if (!c->hash)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot check %s", c->options->data_file);
-    if (h5reader_open(&c->reader, c->options->data_file, e) < 0 ||
+    if (hashes_open(&c->hashes, HASHES_MAX, e) < 0 ||
+        h5reader_open(&c->reader, c->options->data_file, e) < 0 ||
         split_describe(c, &c->split[0], e) < 0 || split_describe(c, &c->split[1], e) < 0 ||
         split_read(c, &c->split[1], 1, e) < 0)
         return -1;
-    qsort(c->hash, c->hashes, sizeof *c->hash, hash_order);
+    hashes_seal(&c->hashes);
     if (split_read(c, &c->split[0], 0, e) < 0)
         return -1;
     printf("%s\n", c->options->data_file);
@@ -412,7 +386,7 @@ int prepare_check(int argc, char **argv)
         }
         free(c.block);
         free(c.block_targets);
-        free(c.hash);
+        hashes_close(&c.hashes);
         options_free(&o);
     }
     if (result == 0)

@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include "pipelines/prepare/csv.h"
+#include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/labels.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/h5file.h"
+#include "proto/order.h"
 #include "tests/test.h"
 
 static struct err e;
@@ -427,6 +429,35 @@ TEST(csv_never_replaces_a_file_of_others)
     CHECK_EQ(csv_made("a,t\n1,u\n2,v\n", NULL, NULL, NULL), EXIT_CODE_PERMANENT);
     CHECK_HAS(said, "d.h5 is there and was not made by prepare");
     CHECK(stat("d.h5", &st) == 0 && st.st_size == 8);
+}
+
+TEST(check_hashes_are_bounded_and_find_their_share)
+{
+    struct hashes h;
+    CHECK_OK(hashes_open(&h, 1000, &e), e);
+    for (int i = 0; i < 5000; i++) /* the same few, again and again: all kept */
+        hashes_add(&h, (uint64_t)(i % 7) * 0x9e3779b97f4a7c15ull);
+    hashes_seal(&h);
+    CHECK(h.count == 7 && h.mask == 0 && hashes_has(&h, 0x9e3779b97f4a7c15ull) &&
+          !hashes_has(&h, 5));
+    hashes_close(&h);
+    CHECK_OK(hashes_open(&h, 1000, &e), e);
+    for (uint64_t i = 0; i < 50000; i++) {
+        hashes_add(&h, order_key(1, i));
+        CHECK(h.count <= 1000);
+    }
+    hashes_seal(&h);
+    CHECK(h.mask == 63 || h.mask == 127);
+    uint64_t compared = 0, found = 0;
+    for (uint64_t i = 25000; i < 75000; i++) /* half of them were added */
+        if (hashes_comparable(&h, order_key(1, i))) {
+            compared++;
+            CHECK_EQ(hashes_has(&h, order_key(1, i)), i < 50000);
+            found += i < 50000;
+        }
+    CHECK(found * 10 > compared * 4 && found * 10 < compared * 6 && compared > 300);
+    hashes_close(&h);
+    hashes_close(&h);
 }
 
 TEST(check_prints_what_is_there)
