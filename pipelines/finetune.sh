@@ -20,6 +20,8 @@ usage: pipelines/finetune.sh [options]
   --rebuild-cache            prepare the data file anew even if it is there
   --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
   --plan                     print the memory plan and run nothing
+  --check-data               print what the data hold (shapes, ranges, NaN, classes, rows in both splits), say what
+                             would make training impossible, and run nothing
   --detach                   start the run and return; pipelines/attach.sh shows its progress
   --help                     this
 
@@ -36,7 +38,7 @@ END
 
 # ---- arguments --------------------------------------------------------------------------------------------
 
-config=$here/default.yaml run= detach= plan= rebuild=
+config=$here/default.yaml run= detach= plan= check= rebuild=
 options=() # --set texts for the programs
 
 # The command that goes on with this run, from anywhere.
@@ -52,6 +54,7 @@ arguments_read() {
         --rebuild-cache) rebuild=--rebuild ;;
         --profile-memory) options+=(--set monitor.profile=true) ;;
         --plan) plan=1 ;;
+        --check-data) check=1 ;;
         --detach) detach=1 ;;
         -h | --help) usage; exit 0 ;;
         *) fail $EXIT_PERMANENT "unknown option '$1'; see finetune.sh --help" ;;
@@ -108,7 +111,10 @@ data_prepare() {
     options+=(--set "data.file=$file" --set "data.source=$source")
     if [ "$kind" != none ]; then
         mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
-        "$binaries/prepare" "$kind" --source "$source" --out "$file" $rebuild || exit
+        case $kind in
+        idx) "$binaries/prepare" idx --source "$source" --out "$file" $rebuild || exit ;;
+        *) prepare "$kind" --out "$file" $rebuild || exit ;;
+        esac
     elif [ -n "$rebuild" ]; then
         fail $EXIT_PERMANENT "--rebuild-cache: nothing to rebuild, data.prepare is none in $config"
     fi
@@ -240,9 +246,11 @@ if [ -z "$run" ]; then
     name=$(prepare get name) || exit
     run=$repository/runs/$name
 fi
-if [ -n "$plan" ]; then
+if [ -n "$plan$check" ]; then
     data_prepare
-    plan_print
+    [ -z "$check" ] || prepare check || exit
+    [ -z "$plan" ] || plan_print
+    exit 0
 fi
 command_remember
 directory_make

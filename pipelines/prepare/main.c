@@ -29,6 +29,9 @@ static const struct {
     {"run", "make or resume a run's directory with its effective pipeline file", prepare_run},
     {"get", "print one effective option of a pipeline file", prepare_get},
     {"idx", "turn idx image files into the dense HDF5 layout", prepare_idx},
+    {"csv", "turn a table as text into the dense HDF5 layout", prepare_csv},
+    {"npy", "turn NumPy's arrays into the dense HDF5 layout", prepare_npy},
+    {"check", "print what a pipeline file's data hold, before a long run", prepare_check},
     {"options-reference", "print docs/OPTIONS.md", options_reference},
 };
 

@@ -10,6 +10,14 @@
 /* prepare idx --source DIR --out FILE [--classes N] [--rebuild]: idx image files -> dense HDF5. */
 int prepare_idx(int argc, char **argv);
 
+/* prepare csv|npy --config FILE --out FILE [--set section.key=value]... [--rebuild]: the table
+ * data.source -> dense HDF5, as the options of the section prepare say. */
+int prepare_csv(int argc, char **argv);
+int prepare_npy(int argc, char **argv);
+
+/* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */
+int prepare_check(int argc, char **argv);
+
 /* prepare run --config FILE --run DIR [--set section.key=value]...: make or resume a run's
  * directory. */
 int prepare_run(int argc, char **argv);

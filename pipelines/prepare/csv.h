@@ -1,0 +1,58 @@
+/* csv.h - a CSV file row by row, in bounded memory: RFC 4180 with any one-byte delimiter.
+ *
+ * Fields may be quoted ("" is a quote inside) and then hold delimiters and line ends. Lines end in
+ * LF, CR LF or CR; a byte order mark and empty lines are skipped. Refused, with the line: a quote
+ * inside an unquoted field, text behind a closing quote, a quoted field that does not end, a zero
+ * byte (UTF-16), rows over CSV_ROW_BYTES_MAX or CSV_FIELDS_MAX.
+ */
+#ifndef PIPELINES_PREPARE_CSV_H
+#define PIPELINES_PREPARE_CSV_H
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "proto/h5file.h"
+
+enum { CSV_ROW_BYTES_MAX = 4 << 20, CSV_FIELDS_MAX = 65536 };
+
+struct csv {
+    char path[PATH_MAX];
+    char delimiter;
+    unsigned char special[256]; /* bytes that end or spoil an unquoted field */
+    int fd;
+    struct digest *digest; /* every byte read goes there; NULL: nowhere */
+    unsigned char *buffer;
+    size_t at, held;
+    uint64_t bytes_read, bytes; /* of the file; bytes: its size when it was opened */
+    uint64_t line_next;
+    /* the row read last */
+    char *text; /* its fields, each with a NUL behind it */
+    uint32_t field_count;
+    uint32_t *field; /* where each begins in text */
+    uint64_t line;   /* its first line, from 1 */
+};
+
+/* 0 or -1; csv_close is due in both cases. */
+int csv_open(struct csv *c, const char *path, char delimiter, struct err *e);
+void csv_close(struct csv *c); /* harmless twice, and on a zeroed struct */
+
+/* Begin again at the first row; from now on bytes go to `digest`. */
+int csv_rewind(struct csv *c, struct digest *digest, struct err *e);
+
+/* Read the next row. 1; 0: there is none; -1 and *e. */
+int csv_row(struct csv *c, struct err *e);
+
+static inline const char *csv_field(const struct csv *c, uint32_t index)
+{
+    return c->text + c->field[index];
+}
+
+enum csv_number { CSV_NUMBER, CSV_MISSING, CSV_INFINITE, CSV_NO_NUMBER };
+
+/* A field as a finite float32: blanks around it are allowed; hexadecimal is not. Missing: empty,
+ * NA or nan in any case. Infinite: inf, and what a float32 cannot hold. */
+enum csv_number csv_number(const char *text, double *value);
+
+#endif

@@ -1,0 +1,55 @@
+/* table.h - a user's table, whatever its format, becomes the dense HDF5 layout.
+ *
+ *   train/features, validation/features   [N, F]  f32, or the smallest of u8 i8 u16 i16 that holds
+ *                                                 every value exactly
+ *   train/targets, validation/targets     [N]     u8 or u16: class numbers
+ *   normalise/mean, normalise/standard_deviation [F] f64, of the training rows (prepare.normalise)
+ *
+ * and attributes of the root: fingerprint (of options and contents), source, source_stamp, layout,
+ * class_count, classes (their texts, one a line, when the numbers are ours), columns.
+ *
+ * The source is read from its beginning two times (kinds and classes; rows), three with
+ * prepare.normalise (mean and deviation need the split, and the split the number of rows); never
+ * more than a few chunks of it are held.
+ */
+#ifndef PIPELINES_PREPARE_TABLE_H
+#define PIPELINES_PREPARE_TABLE_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "proto/h5file.h"
+#include "proto/options.h"
+
+enum { TABLE_VALUES_MAX = 1 << 20, TABLE_TEXT_MAX = 4096 };
+
+/* Where rows come from. Values are finite and fit a float32; rows that prepare.missing drops do not
+ * come. */
+struct table_source {
+    const char *command; /* "csv", for what is printed */
+    const char *path;
+    char stamp[TABLE_TEXT_MAX]; /* names, sizes and times of the files */
+    uint32_t values;            /* features a row */
+    char *columns;              /* their names, one a line; NULL: they have none */
+    uint64_t dropped;           /* rows, since begin */
+    double share;               /* read so far, 0 to 1 */
+
+    /* Go to the first row; what is read from now on enters `digest` unless it is NULL. */
+    int (*begin)(struct table_source *s, struct digest *digest, struct err *e);
+    /* 1 and a row (the label is borrowed until the next call); 0: no more; -1. */
+    int (*next)(struct table_source *s, double *values, const char **label, struct err *e);
+    /* Name the row read last: "line 7". */
+    void (*where)(const struct table_source *s, char *text, size_t bytes);
+    void (*close)(struct table_source *s);
+};
+
+/* Make `out` from the source, at once or not at all. */
+int table_convert(struct table_source *s, const struct options *o, const char *out,
+                  const char *stamp, struct err *e);
+
+/* Open a source: o->data_source and the options of the section prepare. 0, or -1 and nothing to
+ * close. */
+int table_csv_open(struct table_source **s_p, const struct options *o, struct err *e);
+int table_npy_open(struct table_source **s_p, const struct options *o, struct err *e);
+
+#endif

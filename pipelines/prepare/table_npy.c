@@ -1,0 +1,196 @@
+/* table_npy.c - NumPy's features.npy and targets.npy as a source of rows.
+ *
+ * features [N, ...] of any number of dimensions become [N, F]; targets are [N] or [N, 1] whole
+ * numbers. Blocks of rows are read by pread.
+ */
+#include "pipelines/prepare/table.h"
+
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "pipelines/prepare/npy.h"
+
+enum { BLOCK_BYTES = 1 << 20 };
+
+struct source {
+    struct table_source base; /* first: what callers see */
+    struct npy features, targets;
+    struct digest *digest;
+    uint64_t row, block_first, block_rows, block_rows_max;
+    unsigned char *block, *block_targets;
+    int drop;
+    char label[24];
+};
+
+static int source_begin(struct table_source *base, struct digest *digest, struct err *e)
+{
+    struct source *s = (struct source *)base;
+    (void)e;
+    s->row = s->block_first = s->block_rows = 0;
+    s->digest = digest;
+    base->dropped = 0;
+    if (digest) { /* equal bytes of another shape or type are other data */
+        digest_array(digest, "features", H5TYPE_U8, 0, NULL, &s->features.kind);
+        digest_bytes(digest, &s->features.size, sizeof s->features.size);
+        digest_bytes(digest, s->features.dims, sizeof s->features.dims);
+        digest_bytes(digest, &s->targets.size, sizeof s->targets.size);
+    }
+    return 0;
+}
+
+static int block_read(struct source *s, struct err *e)
+{
+    s->block_first = s->row;
+    s->block_rows = s->features.dims[0] - s->row;
+    if (s->block_rows > s->block_rows_max)
+        s->block_rows = s->block_rows_max;
+    if (npy_read(&s->features, s->row, s->block_rows, s->block, e) < 0 ||
+        npy_read(&s->targets, s->row, s->block_rows, s->block_targets, e) < 0)
+        return -1;
+    if (s->digest) {
+        digest_bytes(s->digest, s->block, s->block_rows * s->features.row_bytes);
+        digest_bytes(s->digest, s->block_targets, s->block_rows * s->targets.row_bytes);
+    }
+    return 0;
+}
+
+/* 1; 0: the row is to be dropped; -1. */
+static int features_convert(struct source *s, uint64_t row, double *values, struct err *e)
+{
+    const unsigned char *at = s->block + (row - s->block_first) * s->features.row_bytes;
+    for (uint32_t i = 0; i < s->base.values; i++, at += s->features.size) {
+        values[i] = npy_value(&s->features, at);
+        if (fabs(values[i]) <= FLT_MAX)
+            continue;
+        if (s->drop && isnan(values[i]))
+            return 0;
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: row %" PRIu64 ", value %u is %s; expected a finite float32%s",
+                       s->features.path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
+                       isnan(values[i]) ? ", or prepare.missing: drop to leave such rows out" : "");
+    }
+    return 1;
+}
+
+static void label_write(struct source *s, uint64_t row)
+{
+    const unsigned char *at = s->block_targets + (row - s->block_first) * s->targets.row_bytes;
+    uint64_t raw = 0;
+    memcpy(&raw, at, s->targets.size);
+    unsigned unused = 64 - 8 * s->targets.size;
+    if (s->targets.kind == 'i')
+        snprintf(s->label, sizeof s->label, "%" PRId64, (int64_t)(raw << unused) >> unused);
+    else
+        snprintf(s->label, sizeof s->label, "%" PRIu64, raw);
+}
+
+static int source_next(struct table_source *base, double *values, const char **label, struct err *e)
+{
+    struct source *s = (struct source *)base;
+    for (; s->row < s->features.dims[0]; base->dropped++) {
+        if (s->row == s->block_first + s->block_rows && block_read(s, e) < 0)
+            return -1;
+        uint64_t row = s->row++;
+        int whole = features_convert(s, row, values, e);
+        if (whole < 0)
+            return -1;
+        if (!whole)
+            continue;
+        label_write(s, row);
+        *label = s->label;
+        base->share = (double)s->row / (double)s->features.dims[0];
+        return 1;
+    }
+    return 0;
+}
+
+static void source_where(const struct table_source *base, char *text, size_t bytes)
+{
+    const struct source *s = (const struct source *)base;
+    snprintf(text, bytes, "row %" PRIu64, s->row - 1);
+}
+
+static void source_close(struct table_source *base)
+{
+    struct source *s = (struct source *)base;
+    npy_close(&s->features);
+    npy_close(&s->targets);
+    free(s->block);
+    free(s->block_targets);
+    free(s);
+}
+
+static int shapes_check(struct source *s, struct err *e)
+{
+    const struct npy *x = &s->features, *y = &s->targets;
+    if (x->row_values < 1 || x->row_values > TABLE_VALUES_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %" PRIu64 " values a row; accepted are 1 to %d", x->path,
+                       x->row_values, TABLE_VALUES_MAX);
+    if (y->kind == 'f' || y->row_values != 1)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %" PRIu64
+                       " values of type %c%u a row; expected one whole number, the class",
+                       y->path, y->row_values, y->kind, y->size);
+    if (x->dims[0] != y->dims[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %" PRIu64 " rows and targets.npy %" PRIu64 "; expected as many",
+                       x->path, x->dims[0], y->dims[0]);
+    return 0;
+}
+
+static int array_open(struct source *s, struct npy *n, const char *directory, const char *name,
+                      struct err *e)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
+        return err_set(e, EXIT_CODE_PERMANENT, "data.source has more than %d bytes", PATH_MAX - 32);
+    if (npy_open(n, path, e) < 0)
+        return -1;
+    if (fstat(n->fd, &st) != 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", path);
+    size_t used = strlen(s->base.stamp);
+    snprintf(s->base.stamp + used, sizeof s->base.stamp - used, "%s%s %lld %lld.%09ld",
+             used ? "\n" : "", name, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+             st.st_mtim.tv_nsec);
+    return 0;
+}
+
+int table_npy_open(struct table_source **s_p, const struct options *o, struct err *e)
+{
+    struct source *s = calloc(1, sizeof *s);
+    *s_p = NULL;
+    if (!s)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
+    s->base = (struct table_source){.command = "npy",
+                                    .path = o->data_source,
+                                    .begin = source_begin,
+                                    .next = source_next,
+                                    .where = source_where,
+                                    .close = source_close};
+    s->drop = o->prepare_missing[0] == 'd';
+    if (array_open(s, &s->features, o->data_source, "features.npy", e) < 0 ||
+        array_open(s, &s->targets, o->data_source, "targets.npy", e) < 0 ||
+        shapes_check(s, e) < 0) {
+        source_close(&s->base);
+        return -1;
+    }
+    s->base.values = (uint32_t)s->features.row_values;
+    s->block_rows_max = BLOCK_BYTES / s->features.row_bytes;
+    if (s->block_rows_max < 1)
+        s->block_rows_max = 1;
+    s->block = malloc(s->block_rows_max * s->features.row_bytes);
+    s->block_targets = malloc(s->block_rows_max * s->targets.row_bytes);
+    if (!s->block || !s->block_targets) {
+        source_close(&s->base);
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
+    }
+    *s_p = &s->base;
+    return 0;
+}

@@ -1,0 +1,234 @@
+"""Own data: from a CSV file or NumPy's arrays to a finished run; bad ones get a sentence and leave the old file."""
+import os
+import re
+import subprocess
+
+import h5py
+import numpy
+
+from harness import limit
+from runs import ROOT, Run
+
+FINETUNE = os.path.join(ROOT, "pipelines/finetune.sh")
+
+
+def pipeline(kind, source, prepare="", outputs=3):
+    with open("mine.yaml", "w") as f:
+        f.write("name: mine\ndata: {prepare: %s, source: %s, file: %s}\n" %
+                (kind, os.path.abspath(source), os.path.abspath("mine.h5")) +
+                "prepare: {%s}\nmodel:\n  layers:\n    - {type: linear, out: 16}\n    - {type: relu}\n" % prepare +
+                "    - {type: linear, out: %d}\ntraining: {batch_size: 32, learning_rate: 1e-2}\n" % outputs +
+                "tasks:\n  - {name: A, epochs: 4}\n")
+
+
+def finetune(*arguments):
+    out = subprocess.run([FINETUNE, "--config", "mine.yaml", *arguments], stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in out.stderr
+    return out
+
+
+def flowers(rows=600):
+    """Features of three kinds, far enough apart to be learned, and the kinds."""
+    rng = numpy.random.default_rng(3)
+    kinds = rng.integers(0, 3, rows)
+    return (rng.normal(size=(rows, 4)) + 4 * kinds[:, None]).astype("f4"), kinds
+
+
+def csv_write(path, features, kinds, names=("oak", "ash", "elm")):
+    with open(path, "w") as f:
+        f.write("height,width,\"leaf, length\",leaf width,tree\r\n")
+        for row, kind in zip(features, kinds):
+            f.write(",".join("%.17g" % v for v in row) + ",\"%s\"\r\n" % names[kind])
+
+
+@limit(120)
+def test_csv_becomes_a_finished_run():
+    features, kinds = flowers()
+    csv_write("trees.csv", features, kinds)
+    pipeline("csv", "trees.csv", "target: tree, validation_fraction: 0.2")
+    run = Run("run", "--config", "mine.yaml")
+    report = run.finish()
+    assert report["steps"] == 4 * 15, report["steps"]  # 480 rows in batches of 32
+    with h5py.File("mine.h5") as f:
+        assert f.attrs["classes"] in ("ash\nelm\noak", b"ash\nelm\noak")
+        assert f["train/features"].dtype == "f4" and f["train/features"].shape == (480, 4)
+        both = numpy.concatenate([f["train/features"][:], f["validation/features"][:]])
+        classes = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
+    # Every row is there once, bit for bit, with its own class.
+    wanted = {tuple(row): (2, 0, 1)[kind] for row, kind in zip(features.tolist(), kinds)}
+    assert {tuple(row): c for row, c in zip(both.tolist(), classes.tolist())} == wanted and len(wanted) == 600
+    accuracy = [float(a) for a in re.findall(r"accuracy +([0-9.]+) %", run.output())]
+    assert accuracy and accuracy[-1] > 80, run.output()[-2000:]
+
+
+@limit(120)
+def test_npy_becomes_the_same_run_as_csv():
+    features, kinds = flowers()
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", features)
+    numpy.save("arrays/targets.npy", kinds)
+    csv_write("trees.csv", features, kinds, names="012")
+    pipeline("npy", "arrays", "normalise: standard")
+    weights = Run("npy", "--config", "mine.yaml").finish()["weights_sha256"]
+    with h5py.File("mine.h5") as f:
+        train = f["train/features"][:]
+        assert abs(train.mean(0)).max() < 1e-5 and abs(train.std(0) - 1).max() < 1e-5
+        assert f["normalise/mean"].shape == (4,) and "classes" not in f.attrs
+    os.remove("mine.h5")
+    pipeline("csv", "trees.csv", "normalise: standard, target: tree")
+    assert Run("csv", "--config", "mine.yaml").finish()["weights_sha256"] == weights
+
+
+@limit(60)
+def test_npy_drops_rows_with_nan_and_numbers_odd_classes():
+    rng = numpy.random.default_rng(5)
+    features = rng.normal(size=(3000, 2, 250))  # several blocks of 1 MiB
+    features[[7, 1500, 2999], 1, 3] = numpy.nan
+    classes = rng.integers(-1, 2, (3000, 1)).astype("i2") * 100
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", features)
+    numpy.save("arrays/targets.npy", classes)
+    pipeline("npy", "arrays", "missing: drop, split: last, validation_fraction: 0.25")
+    out = finetune("--check-data")
+    assert out.returncode == 0 and "3 rows with missing values were dropped" in out.stderr, out
+    kept = ~numpy.isnan(features).any((1, 2))
+    with h5py.File("mine.h5") as f:
+        assert (f["train/features"][:] == features[kept][:2248].reshape(2248, 500).astype("f4")).all()
+        assert (f["validation/features"][:] == features[kept][2248:].reshape(749, 500).astype("f4")).all()
+        assert (f["train/targets"][:] == classes[kept][:2248, 0] // 100 + 1).all()
+        assert f.attrs["classes"] in ("-100\n0\n100", b"-100\n0\n100")
+
+
+@limit(60)
+def test_the_example_of_the_readme_works_as_printed():
+    with open(os.path.join(ROOT, "README.md")) as f:
+        section = f.read().split("## Your own data")[1].split("\n## ")[0]
+    table, = re.findall(r"```csv\n(.*?)```", section, flags=re.S)
+    config = re.findall(r"```yaml\n(.*?)```", section, flags=re.S)[0]
+    assert len(table.splitlines()) == 5
+    for name in ("data.source", "data.file"):
+        assert "  %s: " % name.split(".")[1] in config
+    with open("flowers.csv", "w") as f:
+        f.write(table)
+    with open("mine.yaml", "w") as f:
+        f.write(config)
+    places = ["--set", "data.source=" + os.path.abspath("flowers.csv"),
+              "--set", "data.file=" + os.path.abspath("flowers.h5")]
+    out = finetune("--check-data", *places)
+    assert out.returncode == 0 and "4 rows of 4 features" in out.stderr, out
+    assert "train/features: f32 [3, 4]" in out.stdout and "runs" not in os.listdir("."), out.stdout
+    assert Run("run", "--config", "mine.yaml", *places).finish()["steps"] > 0
+
+
+@limit(120)
+def test_bad_tables_keep_the_old_file():
+    features, kinds = flowers(60)
+    os.mkdir("arrays")
+
+    def refused(kind, source, *words, prepare=""):
+        pipeline(kind, source, prepare)
+        out = finetune("--run", os.path.abspath("bad"))
+        sentences = [line for line in out.stderr.splitlines() if line.startswith("prepare ")]
+        assert out.returncode == 100 and len(sentences) == 1, (words, out)
+        assert all(w in sentences[0] for w in words), (words, sentences[0])
+        assert open("mine.h5", "rb").read() == before, "the old file was touched"
+        assert not [n for n in os.listdir(".") if ".tmp" in n]
+
+    csv_write("trees.csv", features, kinds)
+    pipeline("csv", "trees.csv")
+    assert finetune("--check-data").returncode == 0
+    before = open("mine.h5", "rb").read()
+    good = open("trees.csv", "rb").read().splitlines(keepends=True)
+    for spoil, words in ((lambda v: v[:9] + [b"1,2,3,oak\n"] + v[9:], ("line 10", "4 columns", "expected 5")),
+                         (lambda v: v[:9] + [b"1,2,x,4,oak\n"], ("line 10", "column 3", "leaf, length", '"x"')),
+                         (lambda v: v[:9] + [b"1,inf,3,4,oak\n"], ("line 10", "column 2", "width", "inf")),
+                         (lambda v: v[:9] + [b"1,nan,3,4,oak\n"], ("line 10", "column 2", "prepare.missing")),
+                         (lambda v: v[:9] + [b'1,2,3,4,"oak\n'], ("line 10", "column 5", "does not end")),
+                         (lambda v: v[:1], ("0 usable rows",)),
+                         (lambda v: [], ("no row",)),
+                         (lambda v: [b"".join(v).decode().encode("utf-16")], ("UTF-16",))):
+        with open("bad.csv", "wb") as f:
+            f.writelines(spoil(good))
+        refused("csv", "bad.csv", "bad.csv", *words)
+    refused("csv", "absent.csv", "absent.csv", "No such file")
+    refused("csv", "arrays", "not a regular file")
+    refused("csv", "trees.csv", "no column", "shrub", "height", prepare="target: shrub")
+
+    def arrays(x, y):
+        numpy.save("arrays/features.npy", x)
+        numpy.save("arrays/targets.npy", y)
+    nan = features.copy()
+    nan[7, 2] = numpy.nan
+    for x, y, words in ((features[:-1], kinds, ("59 rows", "60")),
+                        (features, kinds.astype("f4"), ("targets.npy", "whole number")),
+                        (nan, kinds, ("features.npy", "row 7", "value 2", "NaN")),
+                        (numpy.asfortranarray(features), kinds, ("Fortran",)),
+                        (features.astype(">f4"), kinds, (">f4",)),
+                        (features.astype("f8") * 1e39, kinds, ("row 0", "too large"))):
+        arrays(x, y)
+        refused("npy", "arrays", *words)
+    arrays(features, kinds)
+    whole = open("arrays/features.npy", "rb").read()
+    with open("arrays/features.npy", "wb") as f:
+        f.write(whole[:-4])
+    refused("npy", "arrays", "956 bytes behind its header", "announces 960")
+    # Nothing of ours: not replaced, not even when asked to rebuild.
+    before = b"mine"
+    with open("mine.h5", "wb") as f:
+        f.write(before)
+    refused("csv", "trees.csv", "mine.h5", "not made by prepare")
+    pipeline("csv", "trees.csv")
+    assert finetune("--rebuild-cache", "--check-data").returncode == 100
+    assert open("mine.h5", "rb").read() == before
+
+
+@limit(60)
+def test_cache_is_rebuilt_when_source_or_options_change():
+    features, kinds = flowers(60)
+    csv_write("trees.csv", features, kinds)
+    pipeline("csv", "trees.csv")
+
+    def prepared(*arguments):
+        out = finetune("--check-data", *arguments)
+        assert out.returncode == 0, out
+        return "up to date" not in out.stderr
+
+    assert prepared()
+    assert not prepared()
+    assert prepared("--rebuild-cache")
+    assert prepared("--set", "prepare.split=last")
+    assert not prepared("--set", "prepare.split=last")
+    csv_write("trees.csv", features[:50], kinds[:50])
+    assert prepared("--set", "prepare.split=last")
+
+
+@limit(60)
+def test_check_data_says_what_would_stop_a_run():
+    def checked(change, code, *words, **options):
+        rng = numpy.random.default_rng(1)
+        with h5py.File("mine.h5", "w") as f:
+            for split in ("train", "validation"):
+                f.create_dataset(split + "/features", data=rng.normal(size=(300, 20)).astype(">f8"),
+                                 chunks=(64, 20), compression="gzip", fletcher32=True)
+                f.create_dataset(split + "/targets", data=numpy.arange(300, dtype="i8") % 3)
+            change(f)
+        pipeline("none", "none", **options)
+        out = finetune("--check-data")
+        text = out.stdout + out.stderr
+        assert out.returncode == code and all(w in text for w in words), (words, out)
+
+    def value(f, row, v):
+        f["train/features"][row, 4] = v
+
+    def copies(f):
+        f["train/features"][100:107] = f["validation/features"][:7]
+    checked(lambda f: None, 0, "train/features: f64 [300, 20]", "NaN 0", "0: 100, 1: 100, 2: 100",
+            "equal rows: 0 of 300")
+    checked(copies, 0, "equal rows: 7 of 300")
+    checked(lambda f: value(f, 123, numpy.nan), 100, "NaN 1, infinite 0", "row 123")
+    checked(lambda f: value(f, 5, 1e300), 100, "NaN 0, infinite 1", "row 5")
+    checked(lambda f: f["train/targets"].__setitem__(77, -1), 100, "class -1", "row 77")
+    checked(lambda f: None, 100, "classes up to 2 and the model 2 outputs", outputs=2)
+    checked(lambda f: f.__delitem__("validation/features"), 100, "no data set validation/features")
+    checked(lambda f: f.__delitem__("train"), 100, "no data set train/features")
