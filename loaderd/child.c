@@ -108,6 +108,42 @@ void child_kill(struct child *c)
     *c = CHILD_NONE;
 }
 
+int child_fault(struct child *c)
+{
+    siginfo_t info = {0};
+    int waited;
+    if (c->pid <= 0)
+        return 0;
+    kill(c->pid, SIGKILL); /* its end may not be complete yet; what caused that stands */
+    while ((waited = waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT)) < 0 && errno == EINTR)
+        ;
+    if (waited < 0 || info.si_code == CLD_EXITED)
+        return 0;
+    return child_fault_name(info.si_status) ? info.si_status : 0;
+}
+
+const char *child_fault_name(int fault)
+{
+    switch (fault) {
+    case SIGSEGV:
+        return "an access outside its memory (SIGSEGV)";
+    case SIGBUS:
+        return "an access outside its memory (SIGBUS)";
+    case SIGABRT:
+        return "a failed check of its own (SIGABRT)";
+    case SIGFPE:
+        return "an impossible division (SIGFPE)";
+    case SIGILL:
+        return "an impossible instruction (SIGILL)";
+    case SIGSYS:
+        return "a system call that its sandbox forbids (SIGSYS)";
+    case SIGALRM:
+        return "a request that kept it busy for too long (SIGALRM)";
+    default:
+        return NULL;
+    }
+}
+
 int child_is_stopped(const struct child *c)
 {
     siginfo_t info = {0};

@@ -27,9 +27,20 @@ int child_start(struct child *c, const char *run, int file, struct err *e);
  * twice. */
 void child_kill(struct child *c);
 
+/* What a reader that stopped answering died of: the signal that its own doing drew (a fault, a
+ * forbidden system call, its time limit), or 0: it ended itself, or somebody killed it. Ends it if
+ * it lives. */
+int child_fault(struct child *c);
+
+/* "a system call that its sandbox forbids (SIGSYS)": for sentences. */
+const char *child_fault_name(int fault);
+
 /* Has it been stopped (SIGSTOP) and not been continued? It will say nothing, not even by its alarm.
  */
 int child_is_stopped(const struct child *c);
+
+/* A file that faults its reader this often is at fault itself. */
+enum { CHILD_FAULTS_MAX = 3 };
 
 /* Send one packet with descriptors (borrowed). 0 or -1. */
 int child_send(struct child *c, const struct reader_packet *packet, const int *fds, int fd_count,

@@ -21,8 +21,9 @@ static uint64_t span_limit(const struct options *o, int shuffled)
     return (o->arena_limit_mb << 20) / slots / page * page;
 }
 
-static int split_ask(const struct options *o, const char *split, int shuffled, int file,
-                     struct reader_described *d, struct err *e)
+/* Ask one reader. *fault: what it died of, or 0. */
+static int reader_ask(const struct options *o, const char *split, int shuffled, int file,
+                      struct reader_described *d, int *fault, struct err *e)
 {
     struct child child = CHILD_NONE;
     struct reader_packet packet = {.kind = READER_OPEN};
@@ -35,6 +36,7 @@ static int split_ask(const struct options *o, const char *split, int shuffled, i
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
                  child_wait(&child, &packet, ANSWER_MS, e) != 1;
+    *fault = failed ? child_fault(&child) : 0;
     if (!failed && packet.kind == READER_REJECTED)
         failed = err_set(e, EXIT_CODE_PERMANENT, "%s: %.600s", o->data_file, packet.text);
     else if (!failed && packet.kind != READER_DESCRIBED)
@@ -43,6 +45,21 @@ static int split_ask(const struct options *o, const char *split, int shuffled, i
     child_kill(&child);
     *d = packet.described;
     return failed ? -1 : 0;
+}
+
+static int split_ask(const struct options *o, const char *split, int shuffled, int file,
+                     struct reader_described *d, struct err *e)
+{
+    int fault;
+    for (int i = 0; i < CHILD_FAULTS_MAX; i++)
+        if (reader_ask(o, split, shuffled, file, d, &fault, e) == 0)
+            return 0;
+        else if (!fault)
+            return -1;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s: %d readers died over it, the last one of %s: the file is damaged or "
+                   "hostile",
+                   o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault));
 }
 
 static void split_print(const char *prefix, const struct reader_described *d)

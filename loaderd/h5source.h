@@ -35,6 +35,10 @@ struct source_field {
 
 struct source;
 
+/* Once, before the sandbox closes: libhdf5 sets itself up, without its own printing, its plugins
+ * and its work at exit. */
+void source_library_open(void);
+
 /* Open the file behind descriptor `fd` (borrowed) and describe group `split` ("": the root). 0, or
  * -1 and *e. Once a process: the driver hands the descriptor out a single time. */
 int source_open(struct source **s_p, int fd, const char *split, struct err *e);

@@ -1,6 +1,6 @@
 /* reader.c - see reader.h: the process that touches the file.
  *
- *   OPEN -> describe the split -> DESCRIBED      ARENA -> map it -> ARMED
+ *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
  *   READ -> every chunk of the span read here and decoded in the decoders' threads -> DONE
  *
  * One request at a time, in the order they came. What the file or a request makes impossible is
@@ -21,6 +21,7 @@
 #include "loaderd/h5source.h"
 #include "loaderd/layout.h"
 #include "loaderd/decoders.h"
+#include "loaderd/sandbox.h"
 #include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/log.h"
@@ -36,18 +37,50 @@ struct reader {
     int door; /* held, never used: its hang-up means that we are gone too */
 };
 
+/* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
+ * chunks was seen to take over 100 MiB) and the C library. */
+#define LIBRARY_BYTES (256ull << 20)
+
+/* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
+ * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
+ * buffers of that and one whole chunk (decoders.c): 9 w + 4. libhdf5, reading one itself, holds it
+ * stored, decoded (the buffer doubling as it grows) and in its cache of two: 8. */
+static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes)
+{
+    uint64_t bytes;
+    if (__builtin_mul_overflow(9 * workers + 12, chunk_bytes, &bytes) ||
+        __builtin_add_overflow(bytes, LIBRARY_BYTES, &bytes))
+        return UINT64_MAX;
+    return bytes;
+}
+
+static uint64_t chunk_bytes_max(const struct reader *r)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < r->described.field_count; i++) {
+        uint64_t bytes = source_field(r->source, i)->chunk_bytes;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* The threads start, then the sandbox closes, then the file is looked at. */
 static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
 {
-    if (r->source)
+    if (r->decoders)
         return err_set(e, EXIT_CODE_PERMANENT, "the reader serves one split and was asked twice");
     r->open = *open;
     unsigned workers = open->workers < 1                      ? 1
                        : open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX
                                                               : (unsigned)open->workers;
-    if (source_open(&r->source, READER_FILE_FD, open->split, e) != 0 ||
+    source_library_open();
+    if (decoders_open(&r->decoders, workers, e) != 0 ||
+        sandbox_enter(memory_bound(workers, open->span_bytes_limit), e) != 0 ||
+        source_open(&r->source, READER_FILE_FD, open->split, e) != 0 ||
         layout_make(open, r->source, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
+    sandbox_memory_lower(memory_bound(workers, chunk_bytes_max(r)));
     r->order = (struct order){
         .seed = open->seed,
         .shuffle = open->shuffle,
@@ -56,7 +89,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         .span_rows = r->described.span_rows,
         .window_spans = 1, /* rows inside a window are the consumer's business */
     };
-    return decoders_open(&r->decoders, workers, e);
+    return 0;
 }
 
 static int reader_arm(struct reader *r, const struct reader_arena *arena, const int *fds,

@@ -3,6 +3,7 @@
  *
  *   open, grant, ping (here)    a reader process is started, a span is wanted -> OPEN GRANT
  *   the reader (stream_step.c)  its answers, its death -> DESCRIBED ARMED DONE REJECTED DIED
+ *                               (stream_faults.c: a file that faults each is rejected)
  *   the door   (stream_door.c)  a visitor says hello -> HELLO; the consumer's end -> HANGUP
  */
 #include "loaderd/stream_private.h"
@@ -124,6 +125,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     int file = child_file_open(m->file, e);
     if (file < 0)
         return -1;
+    st->identity = stream_file_identity(file);
     int failed = child_start(&st->child, s->daemon->run, file, e) != 0 ||
                  child_send(&st->child, &packet, NULL, 0, e) != 0;
     close(file);

@@ -16,6 +16,13 @@ enum {
 
 struct stream;
 
+/* A file that faulted readers: the same content as far as fstat can tell. */
+struct faulty_file {
+    uint64_t device, inode, bytes, changed_ns;
+    uint64_t last_ms; /* of the last fault; 0: free place */
+    int faults;
+};
+
 struct streams {
     struct daemon *daemon;
     struct stream *stream[STREAMS_MAX]; /* NULL: free place */
@@ -23,7 +30,8 @@ struct streams {
         int connection; /* -1: free place */
         uint64_t since_ms;
     } visitor[STREAMS_MAX]; /* came through the door, have not said hello yet */
-    int listener, wake;     /* wake: an epoll of all that may have something to say */
+    struct faulty_file faulty[STREAMS_MAX];
+    int listener, wake; /* wake: an epoll of all that may have something to say */
     uint64_t opened, spans;
 };
 

@@ -18,7 +18,8 @@ struct stream {
     struct link_peer peer;
     char file[STREAM_FILE_SHOWN_BYTES + 4]; /* for sentences: a long path keeps its end */
     struct child child;
-    int door, arena; /* the consumer's connection; its memfd until the reader has it */
+    struct faulty_file identity; /* of the file: faults 0 */
+    int door, arena;             /* the consumer's connection; its memfd until the reader has it */
     uint64_t slots, slot_bytes;
     uint32_t in_flight;
     uint32_t first, waiting; /* ring of slots whose grants wait for the reader */
@@ -44,6 +45,13 @@ void stream_step(struct streams *s, struct stream **st_p, const struct server_ev
 
 void stream_reject(struct streams *s, const struct link_peer *peer, int permanent,
                    const char *reason);
+
+/* The file that is open at `fd`, for struct stream's identity (stream_faults.c). */
+struct faulty_file stream_file_identity(int fd);
+
+/* One more reader of that file died of a fault. How many did within the last hour, this included.
+ */
+int stream_fault_count(struct streams *s, const struct faulty_file *identity, uint64_t now_ms);
 
 /* Everything that the stream's reader has said (stream_step.c). */
 void stream_reader_hear(struct streams *s, struct stream **st_p);

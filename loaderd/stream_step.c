@@ -152,6 +152,27 @@ static void reader_failed(struct streams *s, struct stream **st_p, enum server_e
                 &(struct server_event){.type = type, .now_ms = stream_now_ms(), .reason = reason});
 }
 
+/* It will say no more. */
+static void reader_died(struct streams *s, struct stream **st_p, const char *why)
+{
+    struct stream *st = *st_p;
+    int fault = child_fault(&st->child);
+    int faults = fault ? stream_fault_count(s, &st->identity, stream_now_ms()) : 0;
+    char reason[320];
+    snprintf(reason, sizeof reason, "%.200s%s%s", why, fault ? ": " : "",
+             fault ? child_fault_name(fault) : "");
+    log_warn("stream=%llu part=reader %s: %s", (unsigned long long)st->server.stream, st->file,
+             reason);
+    if (faults < CHILD_FAULTS_MAX) {
+        reader_failed(s, st_p, SERVER_EV_DIED, reason);
+        return;
+    }
+    snprintf(reason, sizeof reason,
+             "%d of its readers died, the last one of %s: the file is damaged or hostile", faults,
+             child_fault_name(fault));
+    reader_failed(s, st_p, SERVER_EV_REJECTED, reason);
+}
+
 /* One that was stopped from outside is given as long as any silent process; one that is busy ends
  * itself. */
 static void stopped_reader_end(struct streams *s, struct stream **st_p)
@@ -176,9 +197,7 @@ void stream_reader_hear(struct streams *s, struct stream **st_p)
             return;
         }
         if (got < 0) {
-            log_warn("stream=%llu part=reader %s: %s", (unsigned long long)(*st_p)->server.stream,
-                     (*st_p)->file, e.text);
-            reader_failed(s, st_p, SERVER_EV_DIED, e.text);
+            reader_died(s, st_p, e.text);
             return;
         }
         switch (packet.kind) {
