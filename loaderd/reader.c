@@ -84,6 +84,9 @@ static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t 
         return -1;
     if (stored == 0)
         return source_rows_read(r->source, field, row, rows, out, e);
+    uint32_t mask;
+    if (f->plan.count == 0 && rows == f->chunk_rows && stored == f->chunk_bytes)
+        return source_chunk_read(r->source, field, chunk, stored, out, &mask, e);
     struct decoders_job *job = decoders_take(r->decoders, stored, e);
     if (!job)
         return -1;

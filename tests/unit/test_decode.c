@@ -194,9 +194,9 @@ TEST(without_targets_and_in_the_root)
     CHECK_EQ(file_compare("root.h5", &open), 16);
 }
 
-TEST(user_block_is_skipped)
+static void user_block_compare(hsize_t chunk_rows)
 {
-    struct set_config set = {"features", H5T_STD_U8LE, 2, {50, 9}, {8, 9}, GZIP, 0};
+    struct set_config set = {"features", H5T_STD_U8LE, 2, {50, 9}, {chunk_rows, 9}, GZIP, 0};
     struct reader_open open = open_default();
     hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_userblock(fcpl, 1024);
@@ -208,6 +208,12 @@ TEST(user_block_is_skipped)
     H5Gclose(group);
     H5Fclose(file);
     file_compare("user.h5", &open);
+}
+
+TEST(user_block_is_skipped)
+{
+    user_block_compare(8);
+    user_block_compare(0); /* contiguous: read without libhdf5 */
 }
 
 TEST(chunks_never_written_hold_the_fill_value)
