@@ -252,6 +252,13 @@ class LoaderRun:
         return output_of(os.path.join(os.path.dirname(PROBE), "loader_probe"), self.directory, path, "train",
                          *("%s=%d" % a for a in arguments.items()))
 
+    def receipt(self):
+        """The last one of the report."""
+        subprocess.run([os.path.join(os.path.dirname(PROBE), "monitord"), "--report", self.directory], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(os.path.join(self.directory, "report/report.json")) as f:
+            return json.load(f)["receipts"][-1]
+
     def __enter__(self):
         return self
 
@@ -303,7 +310,17 @@ def bench_loader(runs):
                            "CPU us a row, H5Dread of everything; spans of %d MiB" % (4 if span else 1),
                            row_us(ours, "cpu_seconds"), row_us(theirs, "cpu_seconds"), bar, compared)
             long = loader.read(paths["gzip-shuffle"], epochs=100)
+            plain = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
             first = [loader.read(loader_large(directory), epochs=0)["first_row_s"] for _ in range(runs)]
+        with LoaderRun(directory, "loader.receipt=true") as loader:
+            told = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
+            receipt = loader.receipt()
+        if receipt["rows"] != LOADER_ROWS or receipt["digest"] != peer:
+            sys.exit("loader: the receipt says %s" % receipt)
+        record("loader-receipt", "CPU us a row with receipts; peer: without", row_us(told, "cpu_seconds"),
+               row_us(plain, "cpu_seconds"), 0.9, compared)
+        record("loader-amplification", "bytes decoded / bytes delivered", receipt["amplification"], None, None, compared,
+               smaller_bar=1.0)
         record("loader-first-row", "s, 12,945 x 360 x 167 float32, gzip-4 + shuffle", statistics.median(first), None,
                None, "its rows are one chunk repeated", smaller_bar=1)
         mib = LOADER_CHUNK * LOADER_VALUES * 4 / 2 ** 20

@@ -35,18 +35,24 @@ def key(a, b):
     return mix(b + mix(numpy.asarray(a, numpy.uint64) + numpy.uint64(0x9e3779b97f4a7c15)))
 
 
-def digest(rows):
-    """proto/rowhash.h's digest of one field."""
+def field_hash(h, rows, keys):
     data = numpy.ascontiguousarray(rows).view(numpy.uint8).reshape(len(rows), -1)
     data = numpy.pad(data, ((0, 0), (0, -data.shape[1] % 8))).view(numpy.uint64)
+    for at in range(0, data.shape[1], 512):
+        w = data[:, at:at + 512]
+        t = w ^ keys[:w.shape[1]]
+        product = (t & numpy.uint64(0xffffffff)) * (t >> numpy.uint64(32))
+        h = key(h, (w + product).sum(axis=1, dtype=numpy.uint64))
+    return h
+
+
+def digest(*fields):
+    """proto/rowhash.h's digest of rows that are made of these fields."""
     with numpy.errstate(over="ignore"):
         keys = key(numpy.uint64(0x726f7768617368), numpy.arange(512, dtype=numpy.uint64))
-        h = numpy.zeros(len(rows), numpy.uint64)
-        for at in range(0, data.shape[1], 512):
-            w = data[:, at:at + 512]
-            t = w ^ keys[:w.shape[1]]
-            product = (t & numpy.uint64(0xffffffff)) * (t >> numpy.uint64(32))
-            h = key(h, (w + product).sum(axis=1, dtype=numpy.uint64))
+        h = numpy.zeros(len(fields[0]), numpy.uint64)
+        for rows in fields:
+            h = field_hash(h, rows, keys)
         return int(h.sum(dtype=numpy.uint64))
 
 

@@ -7,6 +7,7 @@
 #include "loaderd/decode.h"
 #include "proto/h5file.h"
 #include "proto/order.h"
+#include "proto/rowhash.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
 
@@ -57,6 +58,8 @@ static void span_compare(const struct harness *h, const struct order *o,
                          const struct reader_done *done, unsigned char *const *expected)
 {
     const unsigned char *slot = arena_slot(&h->arena, done->slot);
+    struct rowhash_field fields[8];
+    uint64_t bytes = 0;
     uint32_t crc = 0;
     CHECK_EQ(done->rows, order_span_rows(o, done->span));
     for (uint32_t i = 0; i < h->described.field_count; i++) {
@@ -73,8 +76,12 @@ static void span_compare(const struct harness *h, const struct order *o,
                           f->type, (unsigned long long)done->span, (unsigned long long)row);
         }
         crc = decode_crc32(crc, slot + f->offset, done->rows * f->row_bytes);
+        fields[i] = (struct rowhash_field){slot + f->offset, f->row_bytes};
+        bytes += done->rows * f->row_bytes;
     }
     CHECK_EQ(done->checksum, crc);
+    CHECK_EQ(done->digest, rowhash_sum_plain(fields, h->described.field_count, done->rows));
+    CHECK_EQ(done->bytes_delivered, bytes);
 }
 
 /* Two epochs of `path` through a reader equal H5Dread's rows in the order. Returns the spans
