@@ -63,7 +63,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench soak lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -83,6 +83,8 @@ $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/li
 
 # the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
 $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
+# a consumer of loaderd that does nothing with the rows (tests/bench)
+$(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
 
 $(BIN)/%:
 	@mkdir -p $(@D)
@@ -96,7 +98,7 @@ check:
 	./tests/check.sh
 asan tsan:
 	$(MAKE) VARIANT=$@ all unit
-bench: all $(BIN)/engine_probe
+bench: all $(BIN)/engine_probe $(BIN)/loader_probe
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)

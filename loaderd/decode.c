@@ -7,8 +7,8 @@
 #include <libdeflate.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
+#ifdef __x86_64__
+#include <immintrin.h>
 #endif
 
 enum { CHECKSUM_BYTES = 4 };
@@ -43,7 +43,7 @@ static unsigned char *scratch_get(struct decoder *d, int which, size_t bytes, st
     return d->scratch[which];
 }
 
-#ifdef __SSE2__
+#ifdef __x86_64__
 /* 16 elements of 2, 4 or 8 bytes at a time: interleaving byte planes pairwise doubles the width of
  * what lies together each round, as many rounds as the width has doublings. */
 static inline __attribute__((always_inline)) size_t
@@ -69,19 +69,61 @@ unshuffle_blocks(const unsigned char *in, unsigned char *out, size_t count, uint
     }
     return at;
 }
+
+/* The same for 32 elements: each half of a vector is what 16 of them would have given. */
+__attribute__((target("avx2"), always_inline)) static inline size_t
+unshuffle_blocks_avx2(const unsigned char *in, unsigned char *out, size_t count, uint32_t width)
+{
+    size_t at = 0;
+    for (; at + 32 <= count; at += 32) {
+        __m256i a[8], b[8];
+        for (uint32_t j = 0; j < width; j++)
+            a[j] = _mm256_loadu_si256((const __m256i *)(in + j * count + at));
+        for (uint32_t round = width; round > 1; round /= 2) {
+            for (uint32_t j = 0; j < width / 2; j++) {
+                b[2 * j] = _mm256_unpacklo_epi8(a[j], a[j + width / 2]);
+                b[2 * j + 1] = _mm256_unpackhi_epi8(a[j], a[j + width / 2]);
+            }
+            for (uint32_t j = 0; j < width; j++)
+                a[j] = b[j];
+        }
+        __m256i *first = (__m256i *)(out + at * width), *second = first + width / 2;
+        for (uint32_t j = 0; j < width / 2; j++) {
+            _mm256_storeu_si256(first + j, _mm256_permute2x128_si256(a[2 * j], a[2 * j + 1], 0x20));
+            _mm256_storeu_si256(second + j,
+                                _mm256_permute2x128_si256(a[2 * j], a[2 * j + 1], 0x31));
+        }
+    }
+    return at;
+}
+
+__attribute__((target("avx2"))) static size_t
+unshuffle_avx2(const unsigned char *in, unsigned char *out, size_t count, uint32_t width)
+{
+    return width == 2   ? unshuffle_blocks_avx2(in, out, count, 2)
+           : width == 4 ? unshuffle_blocks_avx2(in, out, count, 4)
+                        : unshuffle_blocks_avx2(in, out, count, 8);
+}
+
+/* As many leading elements of 2, 4 or 8 bytes as come in whole vectors; returns how many. */
+static size_t unshuffle_vectors(const unsigned char *in, unsigned char *out, size_t count,
+                                uint32_t width)
+{
+    if (__builtin_cpu_supports("avx2"))
+        return unshuffle_avx2(in, out, count, width);
+    return width == 2   ? unshuffle_blocks(in, out, count, 2)
+           : width == 4 ? unshuffle_blocks(in, out, count, 4)
+                        : unshuffle_blocks(in, out, count, 8);
+}
 #endif
 
 void decode_unshuffle(const unsigned char *in, unsigned char *out, size_t bytes,
                       uint32_t element_bytes)
 {
     size_t width = element_bytes ? element_bytes : 1, count = bytes / width, at = 0;
-#ifdef __SSE2__
-    if (width == 2)
-        at = unshuffle_blocks(in, out, count, 2);
-    else if (width == 4)
-        at = unshuffle_blocks(in, out, count, 4);
-    else if (width == 8)
-        at = unshuffle_blocks(in, out, count, 8);
+#ifdef __x86_64__
+    if (width == 2 || width == 4 || width == 8)
+        at = unshuffle_vectors(in, out, count, (uint32_t)width);
 #endif
     for (; at < count; at++)
         for (size_t j = 0; j < width; j++)

@@ -248,12 +248,24 @@ int source_chunk_read(struct source *s, uint32_t field, uint64_t chunk, uint64_t
     return 0;
 }
 
+static int plain_read(struct source *s, const struct source_field *f, uint64_t row, uint64_t rows,
+                      void *out, struct err *e)
+{
+    if (source_driver_pread(s->fd, out, rows * f->row_bytes, f->plain_at + row * f->row_bytes) == 0)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "rows %llu to %llu of %s cannot be read: the file was cut or its disk fails",
+                   (unsigned long long)row, (unsigned long long)(row + rows - 1), f->path);
+}
+
 int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
                      struct err *e)
 {
     const struct source_set *t = &s->set[field];
     hsize_t start[H5FILE_RANK_MAX] = {row}, count[H5FILE_RANK_MAX];
     ensure(rows > 0 && row + rows <= s->rows);
+    if (t->field.plain_at != UINT64_MAX)
+        return plain_read(s, &t->field, row, rows, out, e);
     memcpy(count, t->dims, sizeof count);
     count[0] = rows;
     if (t->field.chunk_rows) /* a chunk never written, of a set without fill values, leaves `out`

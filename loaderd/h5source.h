@@ -30,6 +30,8 @@ struct source_field {
     uint64_t chunk_bytes; /* of a stored chunk once decoded */
     int direct;           /* chunks are whole rows in the slot's type, filters known to decode.h */
     int edge_unfiltered;  /* a partial last chunk is stored without its filters */
+    uint64_t plain_at;    /* the rows lie in the file one after the other from here, in the slot's
+                             type;    UINT64_MAX: they do not */
     struct decode_plan plan; /* if direct */
 };
 
@@ -62,7 +64,8 @@ int source_chunk_stored(struct source *s, uint32_t field, uint64_t chunk, uint64
 int source_chunk_read(struct source *s, uint32_t field, uint64_t chunk, uint64_t bytes, void *raw,
                       uint32_t *mask, struct err *e);
 
-/* Read rows [row, row + rows) decoded and converted to the field's type by libhdf5. */
+/* Read rows [row, row + rows) decoded and converted to the field's type by libhdf5; those of a
+ * plain field straight from the file. */
 int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
                      struct err *e);
 

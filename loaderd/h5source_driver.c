@@ -71,26 +71,31 @@ static haddr_t driver_get_eof(const H5FD_t *file, H5FD_mem_t type)
     return ((const struct driver_file *)file)->eof;
 }
 
-static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,
-                          void *buffer)
+int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
-    struct driver_file *f = (struct driver_file *)file;
     char *at = buffer;
-    (void)type, (void)dxpl;
-    if (address > f->eof || bytes > f->eof - address)
-        return -1;
     bytes_read += bytes;
     while (bytes) {
-        ssize_t got = pread(f->fd, at, bytes, (off_t)address);
+        ssize_t got = pread(fd, at, bytes, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0) /* an error, or the file was cut while we read it */
             return -1;
         at += got;
-        address += (haddr_t)got;
-        bytes -= (size_t)got;
+        offset += (uint64_t)got;
+        bytes -= (uint64_t)got;
     }
     return 0;
+}
+
+static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,
+                          void *buffer)
+{
+    struct driver_file *f = (struct driver_file *)file;
+    (void)type, (void)dxpl;
+    if (address > f->eof || bytes > f->eof - address)
+        return -1;
+    return source_driver_pread(f->fd, buffer, bytes, address);
 }
 
 static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,

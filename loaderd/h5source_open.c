@@ -224,6 +224,7 @@ static int storage_check(struct source_set *t, hid_t dcpl, struct err *e)
     if (H5Pget_external_count(dcpl) > 0)
         return set_refuse(t, e, "lies in other files; only data in the file itself are read");
     if (layout != H5D_CHUNKED) {
+        t->contiguous_same = layout == H5D_CONTIGUOUS && t->field.direct;
         t->field.direct = 0;
         return 0;
     }
@@ -249,6 +250,15 @@ static int storage_check(struct source_set *t, hid_t dcpl, struct err *e)
     return 0;
 }
 
+/* Contiguous data in the slot's type lie whole in the file, where its end allows that. */
+static void plain_find(const struct source *s, struct source_set *t, uint64_t bytes,
+                       uint64_t stored)
+{
+    haddr_t at = t->contiguous_same ? H5Dget_offset(t->dataset) : HADDR_UNDEF;
+    if (at != HADDR_UNDEF && stored == bytes && at <= s->file_bytes && bytes <= s->file_bytes - at)
+        t->field.plain_at = at;
+}
+
 /* What it declares against what the file has. */
 static int size_check(const struct source *s, struct source_set *t, struct err *e)
 {
@@ -260,6 +270,7 @@ static int size_check(const struct source *s, struct source_set *t, struct err *
         return set_refuse(t, e, "is too large");
     if (stored == 0)
         return set_refuse(t, e, "was never written: it declares rows and stores none");
+    plain_find(s, t, bytes, stored);
     if (stored > s->file_bytes)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s claims %llu stored bytes in a file of %llu: the file is damaged or cut",
@@ -307,6 +318,7 @@ int source_set_open(struct source *s, const char *name, int *found, struct err *
     ensure(s->field_count < SOURCE_FIELDS_MAX);
     struct source_set *t = &s->set[s->field_count];
     t->dataset = -1;
+    t->field.plain_at = UINT64_MAX;
     snprintf(t->field.name, sizeof t->field.name, "%s", name);
     snprintf(t->field.path, sizeof t->field.path, "%s%s%s", s->split, s->split[0] ? "/" : "", name);
     if (set_find(s, t, found, e) != 0)

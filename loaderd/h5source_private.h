@@ -9,6 +9,7 @@
 struct source_set {
     struct source_field field;
     hid_t dataset, memory_type;
+    int contiguous_same; /* contiguous, and stored in the slot's type */
     int rank;
     hsize_t dims[H5FILE_RANK_MAX], chunk[H5FILE_RANK_MAX];
 };
@@ -26,6 +27,9 @@ struct source {
 /* A file access list whose driver reads `fd`; the next H5Fopen with it succeeds, later ones do not.
  */
 hid_t source_driver_open(int fd, uint64_t file_bytes);
+
+/* Read all of `bytes` bytes at `offset` as the driver does, counted. 0 or -1. */
+int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset);
 
 /* Bytes that the driver has read so far. */
 uint64_t source_driver_bytes(void);

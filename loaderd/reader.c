@@ -26,6 +26,7 @@
 #include "proto/door.h"
 #include "proto/log.h"
 #include "proto/order.h"
+#include "proto/rowhash.h"
 
 struct reader {
     struct source *source;
@@ -34,7 +35,9 @@ struct reader {
     struct reader_described described;
     struct order order;
     struct arena arena;
-    int door; /* held, never used: its hang-up means that we are gone too */
+    uint64_t bytes_decoded;
+    double read_s, credit_s; /* of the present request */
+    int door;                /* held, never used: its hang-up means that we are gone too */
 };
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
@@ -105,6 +108,28 @@ static int reader_arm(struct reader *r, const struct reader_arena *arena, const 
     return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
 }
 
+/* By libhdf5, or from a plain field: what is delivered is what was decoded. */
+static int rows_read(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
+                     struct err *e)
+{
+    double begin = decoders_clock_s();
+    int result = source_rows_read(r->source, field, row, rows, out, e);
+    r->read_s += decoders_clock_s() - begin;
+    r->bytes_decoded += rows * source_field(r->source, field)->row_bytes;
+    return result;
+}
+
+/* The stored bytes of a chunk of which `held` rows are in the data set. */
+static int chunk_read(struct reader *r, uint32_t field, uint64_t chunk, uint64_t stored,
+                      uint64_t held, void *raw, uint32_t *mask, struct err *e)
+{
+    double begin = decoders_clock_s();
+    int result = source_chunk_read(r->source, field, chunk, stored, raw, mask, e);
+    r->read_s += decoders_clock_s() - begin;
+    r->bytes_decoded += held * source_field(r->source, field)->row_bytes;
+    return result;
+}
+
 /* Part of one stored chunk of `f`: read here, decoded by a thread. */
 static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
                        struct err *e)
@@ -112,11 +137,15 @@ static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t 
     const struct source_field *f = source_field(r->source, field);
     uint64_t chunk = row / f->chunk_rows, first = chunk * f->chunk_rows, stored = 0;
     int partial = first + f->chunk_rows > r->described.rows;
+    uint64_t held = partial ? r->described.rows - first : f->chunk_rows;
     if (!(partial && f->edge_unfiltered) &&
         source_chunk_stored(r->source, field, chunk, &stored, e) != 0)
         return -1;
     if (stored == 0)
-        return source_rows_read(r->source, field, row, rows, out, e);
+        return rows_read(r, field, row, rows, out, e);
+    uint32_t mask;
+    if (f->plan.count == 0 && rows == f->chunk_rows && stored == f->chunk_bytes)
+        return chunk_read(r, field, chunk, stored, held, out, &mask, e);
     struct decoders_job *job = decoders_take(r->decoders, stored, e);
     if (!job)
         return -1;
@@ -128,7 +157,7 @@ static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t 
     job->out = out;
     job->name = f->path;
     job->chunk = chunk;
-    if (source_chunk_read(r->source, field, chunk, stored, job->raw, &job->mask, e) != 0) {
+    if (chunk_read(r, field, chunk, stored, held, job->raw, &job->mask, e) != 0) {
         decoders_return(r->decoders, job);
         return -1;
     }
@@ -142,7 +171,7 @@ static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t r
 {
     const struct source_field *f = source_field(r->source, field);
     if (!f->direct)
-        return source_rows_read(r->source, field, row, rows, out, e);
+        return rows_read(r, field, row, rows, out, e);
     while (rows) {
         uint64_t left = f->chunk_rows - row % f->chunk_rows, take = left < rows ? left : rows;
         if (chunk_fetch(r, field, row, take, out, e) != 0)
@@ -182,6 +211,15 @@ static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char 
     return crc;
 }
 
+static uint64_t span_digest(const struct reader *r, uint64_t rows, const char *slot)
+{
+    struct rowhash_field fields[8];
+    for (uint32_t i = 0; i < r->described.field_count; i++)
+        fields[i] = (struct rowhash_field){slot + r->described.fields[i].offset,
+                                           r->described.fields[i].row_bytes};
+    return rowhash_sum(fields, r->described.field_count, rows);
+}
+
 static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
                      struct err *e)
 {
@@ -191,21 +229,26 @@ static int span_read(struct reader *r, const struct reader_read *read, struct re
                        (unsigned long long)read->span, (unsigned long long)read->slot);
     char *slot = arena_slot(&r->arena, read->slot);
     uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
-    double begin = decoders_clock_s();
+    r->bytes_decoded = 0;
+    r->read_s = 0;
     *done = (struct reader_done){.epoch = read->epoch,
                                  .span = read->span,
                                  .slot = read->slot,
                                  .generation = read->generation,
                                  .rows = rows};
     int result = chunks_fetch(r, read, rows, slot, e);
-    done->read_s = decoders_clock_s() - begin;
     if (decoders_wait(r->decoders, &done->decode_s, result == 0 ? e : NULL) != 0 || result != 0)
         return -1;
     done->bytes_read = source_bytes_read(r->source) - before;
+    done->bytes_decoded = r->bytes_decoded;
+    done->read_s = r->read_s;
+    done->credit_s = r->credit_s;
     for (uint32_t i = 0; i < r->described.field_count; i++)
-        done->bytes_decoded += rows * r->described.fields[i].row_bytes;
+        done->bytes_delivered += rows * r->described.fields[i].row_bytes;
     if (r->open.verify)
         done->checksum = span_checksum(r, rows, slot);
+    if (r->open.receipt)
+        done->digest = span_digest(r, rows, slot);
     return 0;
 }
 
@@ -241,8 +284,10 @@ static int packet_serve(struct reader *r, struct err *e)
     struct reader_packet packet = {0}, answer = {0};
     struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     int fds[DOOR_FDS_MAX], fd_count = 0;
+    double begin = decoders_clock_s();
     if (poll(&wait, 1, -1) < 0)
         return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    r->credit_s = decoders_clock_s() - begin;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
     if (got <= 0)

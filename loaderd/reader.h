@@ -32,7 +32,7 @@ enum reader_kind {
 struct reader_open {
     char split[65];
     uint64_t seed, span_rows, span_bytes_limit, workers;
-    int32_t shuffle, verify;
+    int32_t shuffle, verify, receipt; /* receipt: the digest of each span's rows */
 };
 
 struct reader_described {
@@ -52,8 +52,9 @@ struct reader_read {
 
 struct reader_done {
     uint64_t epoch, span, slot, generation, rows, checksum;
-    uint64_t bytes_read, bytes_decoded;
-    double read_s, decode_s;
+    uint64_t digest; /* rowhash_sum of the span if a receipt is wanted, else 0 */
+    uint64_t bytes_read, bytes_decoded, bytes_delivered;
+    double read_s, decode_s, credit_s; /* credit_s: waited for this request */
 };
 
 struct reader_packet {

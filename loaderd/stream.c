@@ -122,6 +122,8 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     o->workers = child_workers(s->daemon->options.loader_num_workers);
     o->shuffle = m->shuffle;
     o->verify = m->verify;
+    o->receipt = s->daemon->options.loader_receipt;
+    MSG_STR(st->split, m->split);
     int file = child_file_open(m->file, e);
     if (file < 0)
         return -1;

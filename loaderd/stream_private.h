@@ -3,6 +3,7 @@
 #define LOADERD_STREAM_PRIVATE_H
 
 #include "loaderd/child.h"
+#include "loaderd/receipt.h"
 #include "loaderd/stream.h"
 #include "proto/server.h"
 
@@ -17,10 +18,12 @@ struct stream {
     struct server server;
     struct link_peer peer;
     char file[STREAM_FILE_SHOWN_BYTES + 4]; /* for sentences: a long path keeps its end */
+    char split[65];
     struct child child;
     struct faulty_file identity; /* of the file: faults 0 */
     int door, arena;             /* the consumer's connection; its memfd until the reader has it */
     uint64_t slots, slot_bytes;
+    struct receipt receipt;
     uint32_t in_flight;
     uint32_t first, waiting; /* ring of slots whose grants wait for the reader */
     uint16_t ring[ARENA_SLOTS_MAX];

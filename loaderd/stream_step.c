@@ -115,6 +115,36 @@ static void reader_described(struct streams *s, struct stream **st_p,
         &(struct server_event){.type = SERVER_EV_DESCRIBED, .now_ms = stream_now_ms(), .msg = &m});
 }
 
+/* "trainer.train" of the routing id trainer.train-3-1; whatever else it holds is made printable. */
+static void consumer_name(const struct link_peer *peer, char name[65])
+{
+    uint32_t bytes = peer->bytes < 64 ? peer->bytes : 64, dashes = 0;
+    for (uint32_t i = 0; i < bytes; i++)
+        name[i] = peer->id[i] > ' ' && peer->id[i] < 127 ? (char)peer->id[i] : '?';
+    name[bytes] = 0;
+    while (bytes > 0 && dashes < 2)
+        dashes += name[--bytes] == '-';
+    if (dashes == 2 && bytes)
+        name[bytes] = 0;
+}
+
+static void receipts_tell(struct streams *s, struct stream *st, const struct reader_done *d)
+{
+    struct msg_loader_receipt receipts[2];
+    struct err e = {0};
+    if (!s->daemon->options.loader_receipt || st->server.state != SERVER_SERVING)
+        return;
+    int count = receipt_add(&st->receipt, st->server.opened.spans, d, receipts);
+    for (int i = 0; i < count; i++) {
+        receipts[i].stream = st->server.stream;
+        consumer_name(&st->peer, receipts[i].consumer);
+        MSG_STR(receipts[i].split, st->split);
+        if (daemon_fact(s->daemon, MSG_loader_receipt, &receipts[i], &e) != 0)
+            log_warn("part=receipt the receipt of epoch %llu is lost: %s",
+                     (unsigned long long)receipts[i].epoch, e.text);
+    }
+}
+
 static void reader_done(struct streams *s, struct stream **st_p, const struct reader_done *d)
 {
     struct stream *st = *st_p;
@@ -137,6 +167,7 @@ static void reader_done(struct streams *s, struct stream **st_p, const struct re
         st->in_flight--;
     reads_send(st);
     s->spans++;
+    receipts_tell(s, st, d);
     stream_step(
         s, st_p,
         &(struct server_event){.type = SERVER_EV_DONE, .now_ms = stream_now_ms(), .msg = &m});

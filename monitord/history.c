@@ -61,6 +61,19 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
     snprintf(h->epochs[at].task, sizeof h->epochs[at].task, "%s", m->task);
 }
 
+static void receipt_keep(struct history *h, const struct msg_loader_receipt *m)
+{
+    uint32_t at = 0;
+    while (at < h->receipt_count && (strcmp(h->receipts[at].consumer, m->consumer) != 0 ||
+                                     strcmp(h->receipts[at].split, m->split) != 0))
+        at++;
+    if (at == HISTORY_RECEIPTS_MAX)
+        return;
+    if (at == h->receipt_count)
+        h->receipt_count++;
+    h->receipts[at] = *m;
+}
+
 void history_add(struct history *h, enum msg_type type, const union msg *m)
 {
     if (type == MSG_event_stage && strcmp(m->event_stage.what, "start") == 0)
@@ -69,6 +82,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         epoch_end(h, &m->event_task);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
+    else if (type == MSG_loader_receipt)
+        receipt_keep(h, &m->loader_receipt);
     else if (type == MSG_event_plan && h->stage == stage_index("trainerd"))
         h->plan = m->event_plan;
     if (h->in_launch) {

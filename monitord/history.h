@@ -14,7 +14,7 @@
 #include "proto/err.h"
 #include "proto/msg.h"
 
-enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096 };
+enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096, HISTORY_RECEIPTS_MAX = 32 };
 
 struct history_launch {
     uint64_t number;
@@ -34,6 +34,9 @@ struct history {
     struct history_epoch
         epochs[HISTORY_EPOCHS_MAX]; /* in order; what came twice stands once, as it came last */
     uint32_t epoch_count;
+    struct msg_loader_receipt
+        receipts[HISTORY_RECEIPTS_MAX]; /* the last of each consumer and split */
+    uint32_t receipt_count;
     uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds;
     uint32_t differing_steps;   /* starts that found a recomputed step to differ from the lineage */

@@ -72,6 +72,29 @@ static void json_epochs(const struct report *r, struct json *j)
     json_end(j);
 }
 
+static void json_receipts(const struct report *r, struct json *j)
+{
+    json_list(j, "receipts"); /* of each consumer's last epoch that was delivered to its end */
+    for (uint32_t i = 0; i < r->history->receipt_count; i++) {
+        const struct msg_loader_receipt *m = &r->history->receipts[i];
+        json_object_flat(j, NULL);
+        json_str(j, "consumer", m->consumer);
+        json_str(j, "split", m->split);
+        json_u64(j, "epoch", m->epoch);
+        json_u64(j, "spans", m->spans);
+        json_u64(j, "rows", m->rows);
+        json_str(j, "digest", m->digest);
+        json_u64(j, "bytes_read", m->bytes_read);
+        json_u64(j, "bytes_decoded", m->bytes_decoded);
+        json_f64(j, "amplification", m->amplification);
+        json_fixed(j, "read_s", m->read_s, 6);
+        json_fixed(j, "decode_s", m->decode_s, 6);
+        json_fixed(j, "credit_s", m->credit_s, 6);
+        json_end(j);
+    }
+    json_end(j);
+}
+
 void report_print_json(const struct report *r, FILE *out)
 {
     struct json j;
@@ -98,6 +121,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
     json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
     json_epochs(r, &j);
+    json_receipts(r, &j);
     json_end(&j);
     json_finish(&j);
 }
@@ -202,6 +226,25 @@ static void markdown_stages(const struct report *r, FILE *out)
     }
 }
 
+static void markdown_receipts(const struct report *r, FILE *out)
+{
+    if (!r->history->receipt_count)
+        return;
+    fputs(
+        "| rows for | split | epoch | rows | digest | MiB read | decoded / delivered | s reading | "
+        "decoding | waiting for grants |\n|---|---|---:|---:|---|---:|---:|---:|---:|---:|\n",
+        out);
+    for (uint32_t i = 0; i < r->history->receipt_count; i++) {
+        const struct msg_loader_receipt *m = &r->history->receipts[i];
+        fprintf(
+            out,
+            "| %s | %s | %" PRIu64 " | %" PRIu64 " | `%s` | %.1f | %.2f | %.3f | %.3f | %.3f |\n",
+            m->consumer, m->split, m->epoch, m->rows, m->digest, (double)m->bytes_read / mebibyte,
+            m->amplification, m->read_s, m->decode_s, m->credit_s);
+    }
+    fputs("\n", out);
+}
+
 static void markdown_plan(const struct report *r, FILE *out)
 {
     const struct msg_event_plan *plan = &r->history->plan;
@@ -229,6 +272,7 @@ void report_print_markdown(const struct report *r, FILE *out)
           "libraries' own memory,\nwhich the plan leaves out.\n\n",
           out);
     markdown_plan(r, out);
+    markdown_receipts(r, out);
     if (r->history->epoch_count) {
         fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
         for (uint32_t i = 0; i < r->history->epoch_count; i++)

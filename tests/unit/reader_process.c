@@ -106,7 +106,8 @@ struct reader_open open_default(void)
                                 .span_bytes_limit = LIMIT_BYTES,
                                 .workers = 2,
                                 .shuffle = 1,
-                                .verify = 1};
+                                .verify = 1,
+                                .receipt = 1};
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */

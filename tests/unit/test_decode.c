@@ -7,6 +7,7 @@
 #include "loaderd/decode.h"
 #include "proto/h5file.h"
 #include "proto/order.h"
+#include "proto/rowhash.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
 
@@ -57,6 +58,8 @@ static void span_compare(const struct harness *h, const struct order *o,
                          const struct reader_done *done, unsigned char *const *expected)
 {
     const unsigned char *slot = arena_slot(&h->arena, done->slot);
+    struct rowhash_field fields[8];
+    uint64_t bytes = 0;
     uint32_t crc = 0;
     CHECK_EQ(done->rows, order_span_rows(o, done->span));
     for (uint32_t i = 0; i < h->described.field_count; i++) {
@@ -73,8 +76,12 @@ static void span_compare(const struct harness *h, const struct order *o,
                           f->type, (unsigned long long)done->span, (unsigned long long)row);
         }
         crc = decode_crc32(crc, slot + f->offset, done->rows * f->row_bytes);
+        fields[i] = (struct rowhash_field){slot + f->offset, f->row_bytes};
+        bytes += done->rows * f->row_bytes;
     }
     CHECK_EQ(done->checksum, crc);
+    CHECK_EQ(done->digest, rowhash_sum_plain(fields, h->described.field_count, done->rows));
+    CHECK_EQ(done->bytes_delivered, bytes);
 }
 
 /* Two epochs of `path` through a reader equal H5Dread's rows in the order. Returns the spans
@@ -194,9 +201,9 @@ TEST(without_targets_and_in_the_root)
     CHECK_EQ(file_compare("root.h5", &open), 16);
 }
 
-TEST(user_block_is_skipped)
+static void user_block_compare(hsize_t chunk_rows)
 {
-    struct set_config set = {"features", H5T_STD_U8LE, 2, {50, 9}, {8, 9}, GZIP, 0};
+    struct set_config set = {"features", H5T_STD_U8LE, 2, {50, 9}, {chunk_rows, 9}, GZIP, 0};
     struct reader_open open = open_default();
     hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_userblock(fcpl, 1024);
@@ -208,6 +215,12 @@ TEST(user_block_is_skipped)
     H5Gclose(group);
     H5Fclose(file);
     file_compare("user.h5", &open);
+}
+
+TEST(user_block_is_skipped)
+{
+    user_block_compare(8);
+    user_block_compare(0); /* contiguous: read without libhdf5 */
 }
 
 TEST(chunks_never_written_hold_the_fill_value)
