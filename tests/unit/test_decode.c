@@ -32,6 +32,8 @@ static hid_t native_type(const char *name)
         return H5T_STD_U64LE;
     case H5TYPE_I64:
         return H5T_STD_I64LE;
+    case H5TYPE_F16:
+        return type_short_float(5, 0);
     case H5TYPE_F32:
         return H5T_IEEE_F32LE;
     default:
@@ -132,9 +134,9 @@ static void every_filter(const char *type, enum filters first, enum filters last
 
 TEST_LIMIT(every_type_with_every_filter_equals_h5dread, 120)
 {
-    static const char *const types[] = {"u8",  "i8",  "u16", "i16", "u32",
-                                        "i32", "u64", "i64", "f32", "f64"};
-    for (int i = 0; i < 10; i++) /* 10 types, 9 filters each: 90 files */
+    static const char *const types[] = {"u8",  "i8",  "u16", "i16", "u32", "i32",
+                                        "u64", "i64", "f16", "f32", "f64"};
+    for (int i = 0; i < 11; i++) /* 11 types with all filters (floats without NBIT) */
         every_filter(types[i], PLAIN, i < 8 ? NBIT : GZIP_TWICE);
 }
 
@@ -175,8 +177,9 @@ TEST(big_endian_and_odd_precision_are_converted)
 {
     hid_t odd = H5Tcopy(H5T_STD_U16LE);
     H5Tset_precision(odd, 11);
-    hid_t stored[] = {H5T_STD_U16BE, H5T_STD_I32BE, H5T_IEEE_F32BE, H5T_IEEE_F64BE, odd};
-    for (int i = 0; i < 5; i++) {
+    hid_t stored[] = {H5T_STD_U16BE,  H5T_STD_I32BE, H5T_IEEE_F32BE,
+                      H5T_IEEE_F64BE, odd,           type_short_float(5, 1)};
+    for (int i = 0; i < 6; i++) {
         struct set_config sets[2] = {
             {"features", stored[i], 2, {90, 7}, {16, 7}, SHUFFLE_GZIP, 0},
             {"targets", H5T_STD_I64BE, 1, {90}, {16}, PLAIN, 0},
