@@ -51,6 +51,8 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         layout_make(open, r->source, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
+    if (open->drop_behind)
+        source_drop_behind(r->source, open->shuffle);
     r->order = (struct order){
         .seed = open->seed,
         .shuffle = open->shuffle,
