@@ -53,7 +53,7 @@ static int config_check(struct gather_work *g, struct err *e)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot gather features of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
-            "u64, i64, f32, f64",
+            "u64, i64, f16, f32, f64",
             c->feature_type);
     if (!element_is_whole(g->target_type))
         return err_set(

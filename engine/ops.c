@@ -10,8 +10,8 @@
 
 #include "proto/err.h"
 
-static const char *const element_names[ELEMENT_COUNT] = {"u8",  "i8",  "u16", "i16", "u32",
-                                                         "i32", "u64", "i64", "f32", "f64"};
+static const char *const element_names[ELEMENT_COUNT] = {"u8",  "i8",  "u16", "i16", "u32", "i32",
+                                                         "u64", "i64", "f16", "f32", "f64"};
 
 enum element element_named(const char *name)
 {

@@ -21,6 +21,7 @@ enum element {
     ELEMENT_I32,
     ELEMENT_U64,
     ELEMENT_I64,
+    ELEMENT_F16, /* IEEE 754 binary16 */
     ELEMENT_F32,
     ELEMENT_F64,
     ELEMENT_COUNT
@@ -30,7 +31,7 @@ enum element {
 enum element element_named(const char *name);
 static inline int element_is_whole(enum element type)
 {
-    return type < ELEMENT_F32;
+    return type < ELEMENT_F16;
 }
 
 /* Row r starts at at + r * stride; stride >= columns. */

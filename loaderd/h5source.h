@@ -69,6 +69,11 @@ int source_chunk_read(struct source *s, uint32_t field, uint64_t chunk, uint64_t
 int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
                      struct err *e);
 
+/* From now on the pages of what was read (not of metadata) leave the page cache at once: for a file
+ * so large that it would push out what others need. `shuffled`: the kernel is not to read ahead
+ * either, since what it brings in was dropped before or is not wanted yet. */
+void source_drop_behind(struct source *s, int shuffled);
+
 /* Bytes read from the file so far, metadata included. */
 uint64_t source_bytes_read(const struct source *s);
 

@@ -7,9 +7,13 @@
 #include "loaderd/h5source_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Smaller reads are metadata, met again and again. */
+enum { DROP_BYTES_MIN = 16384, FOLIO_BYTES = 2 << 20 };
 
 struct driver_file {
     H5FD_t base; /* first: libhdf5 casts */
@@ -24,6 +28,7 @@ static struct {
 } handed;
 
 static uint64_t bytes_read;
+static int drop_behind, drop_shuffled;
 
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
 {
@@ -71,9 +76,28 @@ static haddr_t driver_get_eof(const H5FD_t *file, H5FD_mem_t type)
     return ((const struct driver_file *)file)->eof;
 }
 
+void source_drop_behind(struct source *s, int shuffled)
+{
+    drop_behind = 1;
+    drop_shuffled = shuffled;
+    if (shuffled)
+        posix_fadvise(s->fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+/* The kernel drops only whole folios, of up to FOLIO_BYTES: one that begins before the range goes
+ * with it. What follows it is still wanted when the reads are in order. */
+static void pages_drop(int fd, uint64_t first, uint64_t end)
+{
+    uint64_t before = first < FOLIO_BYTES ? first : FOLIO_BYTES;
+    if (drop_shuffled)
+        end += FOLIO_BYTES;
+    posix_fadvise(fd, (off_t)(first - before), (off_t)(end - first + before), POSIX_FADV_DONTNEED);
+}
+
 int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
     char *at = buffer;
+    uint64_t first = offset;
     bytes_read += bytes;
     while (bytes) {
         ssize_t got = pread(fd, at, bytes, (off_t)offset);
@@ -85,6 +109,8 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
         offset += (uint64_t)got;
         bytes -= (uint64_t)got;
     }
+    if (drop_behind && offset - first >= DROP_BYTES_MIN)
+        pages_drop(fd, first, offset);
     return 0;
 }
 

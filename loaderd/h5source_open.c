@@ -94,6 +94,20 @@ static int shape_check(struct source_set *t, struct err *e)
     return 0;
 }
 
+/* IEEE 754 binary16 in that byte order; HDF5 1.10 has no name for it. Made once. */
+static hid_t type_half(H5T_order_t order)
+{
+    static hid_t halves[2];
+    hid_t *half = &halves[order == H5T_ORDER_BE];
+    if (*half > 0)
+        return *half;
+    *half = H5Tcopy(order == H5T_ORDER_BE ? H5T_IEEE_F32BE : H5T_IEEE_F32LE);
+    H5Tset_fields(*half, 15, 10, 5, 0, 10);
+    H5Tset_size(*half, 2);
+    H5Tset_ebias(*half, 15);
+    return *half;
+}
+
 static hid_t type_memory(enum h5type type)
 {
     switch (type) {
@@ -113,6 +127,8 @@ static hid_t type_memory(enum h5type type)
         return H5T_STD_U64LE;
     case H5TYPE_I64:
         return H5T_STD_I64LE;
+    case H5TYPE_F16:
+        return type_half(H5T_ORDER_LE);
     case H5TYPE_F32:
         return H5T_IEEE_F32LE;
     case H5TYPE_F64:
@@ -148,6 +164,11 @@ static int type_of(hid_t stored, H5T_class_t class)
         {[1] = H5TYPE_I8, [2] = H5TYPE_I16, [4] = H5TYPE_I32, [8] = H5TYPE_I64},
     };
     size_t size = H5Tget_size(stored);
+    if (class == H5T_FLOAT && size == 2)
+        return H5Tequal(stored, type_half(H5T_ORDER_LE)) > 0 ||
+                       H5Tequal(stored, type_half(H5T_ORDER_BE)) > 0
+                   ? H5TYPE_F16
+                   : -1;
     if (class == H5T_FLOAT)
         return size == 4 ? H5TYPE_F32 : size == 8 ? H5TYPE_F64 : -1;
     if (class == H5T_INTEGER && (size == 1 || size == 2 || size == 4 || size == 8))
@@ -172,15 +193,14 @@ static int type_check(struct source_set *t, struct err *e)
     if (type >= 0)
         return 0;
     if (class == H5T_INTEGER || class == H5T_FLOAT)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "%s has %zu-byte %s; expected integers of 1, 2, 4 or 8 bytes or floats of 4 or "
-            "8",
-            t->field.path, size, class == H5T_FLOAT ? "floats" : "integers");
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %zu-byte %s; expected integers of 1, 2, 4 or 8 bytes or IEEE floats "
+                       "of 2, 4 or 8",
+                       t->field.path, size, class == H5T_FLOAT ? "floats" : "integers");
     return err_set(
         e, EXIT_CODE_PERMANENT,
         "%s is of a type that is %s; expected integers of 1, 2, 4 or 8 bytes or floats of "
-        "4 or 8",
+        "2, 4 or 8",
         t->field.path, class_name(class));
 }
 

@@ -84,6 +84,8 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
     sandbox_memory_lower(memory_bound(workers, chunk_bytes_max(r)));
+    if (open->drop_behind)
+        source_drop_behind(r->source, open->shuffle);
     r->order = (struct order){
         .seed = open->seed,
         .shuffle = open->shuffle,

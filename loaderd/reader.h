@@ -32,7 +32,9 @@ enum reader_kind {
 struct reader_open {
     char split[65];
     uint64_t seed, span_rows, span_bytes_limit, workers;
-    int32_t shuffle, verify, receipt; /* receipt: the digest of each span's rows */
+    int32_t shuffle, verify;
+    int32_t receipt;     /* add the digest of each span's rows */
+    int32_t drop_behind; /* give the page cache back what was read */
 };
 
 struct reader_described {

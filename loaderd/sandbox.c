@@ -65,6 +65,7 @@ static const struct call calls[] = {
     /* the file, the pair, the log */
     {SYS_pread64, EQUALS, 0, READER_FILE_FD},
     {SYS_lseek, EQUALS, 0, READER_FILE_FD},
+    {SYS_fadvise64, EQUALS, 0, READER_FILE_FD},
     {SYS_recvmsg, EQUALS, 0, READER_PAIR_FD},
     {SYS_sendmsg, EQUALS, 0, READER_PAIR_FD},
     {SYS_write, EQUALS, 0, STDERR_FILENO},

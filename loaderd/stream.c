@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/door.h"
+#include "proto/limits.h"
 #include "proto/log.h"
 
 uint64_t stream_now_ms(void)
@@ -110,6 +112,16 @@ static struct stream **stream_of_peer(struct streams *s, const struct link_peer 
     return NULL;
 }
 
+/* A file of more than a quarter of the memory there is would push the model out of it. */
+static int file_is_large(const struct options *o, int file)
+{
+    struct stat st;
+    char source[64];
+    uint64_t memory =
+        o->host_limit_mb ? o->host_limit_mb << 20 : limits_memory("", source, sizeof source);
+    return fstat(file, &st) == 0 && (uint64_t)st.st_size > memory / 4;
+}
+
 static int reader_start(struct streams *s, struct stream *st, const struct msg_open *m,
                         struct err *e)
 {
@@ -128,6 +140,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     if (file < 0)
         return -1;
     st->identity = stream_file_identity(file);
+    o->drop_behind = file_is_large(&s->daemon->options, file);
     int failed = child_start(&st->child, s->daemon->run, file, e) != 0 ||
                  child_send(&st->child, &packet, NULL, 0, e) != 0;
     close(file);

@@ -19,7 +19,7 @@ static const struct {
     [H5TYPE_U8] = {"u8", 1},   [H5TYPE_I8] = {"i8", 1},   [H5TYPE_U16] = {"u16", 2},
     [H5TYPE_I16] = {"i16", 2}, [H5TYPE_U32] = {"u32", 4}, [H5TYPE_I32] = {"i32", 4},
     [H5TYPE_U64] = {"u64", 8}, [H5TYPE_I64] = {"i64", 8}, [H5TYPE_F32] = {"f32", 4},
-    [H5TYPE_F64] = {"f64", 8},
+    [H5TYPE_F64] = {"f64", 8}, [H5TYPE_F16] = {"f16", 2},
 };
 
 const char *h5type_name(enum h5type type)
@@ -42,6 +42,19 @@ uint32_t h5type_bytes(enum h5type type)
     return types[type].bytes;
 }
 
+/* HDF5 1.10 has no name for it; made once, as h5py makes it. */
+static hid_t type_half(void)
+{
+    static hid_t half;
+    if (half > 0)
+        return half;
+    half = H5Tcopy(H5T_IEEE_F32LE);
+    H5Tset_fields(half, 15, 10, 5, 0, 10);
+    H5Tset_size(half, 2);
+    H5Tset_ebias(half, 15);
+    return half;
+}
+
 hid_t h5_type(enum h5type type)
 {
     switch (type) {
@@ -61,6 +74,8 @@ hid_t h5_type(enum h5type type)
         return H5T_STD_U64LE;
     case H5TYPE_I64:
         return H5T_STD_I64LE;
+    case H5TYPE_F16:
+        return type_half();
     case H5TYPE_F32:
         return H5T_IEEE_F32LE;
     case H5TYPE_F64:

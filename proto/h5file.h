@@ -26,6 +26,7 @@ enum h5type {
     H5TYPE_I32,
     H5TYPE_U64,
     H5TYPE_I64,
+    H5TYPE_F16, /* IEEE 754 binary16 */
     H5TYPE_F32,
     H5TYPE_F64,
     H5TYPE_COUNT

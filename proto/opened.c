@@ -13,8 +13,8 @@ static uint64_t type_bytes(const char *type)
     static const struct {
         char name[4];
         uint64_t bytes;
-    } types[] = {{"u8", 1},  {"i8", 1},  {"u16", 2}, {"i16", 2}, {"u32", 4},
-                 {"i32", 4}, {"u64", 8}, {"i64", 8}, {"f32", 4}, {"f64", 8}};
+    } types[] = {{"u8", 1},  {"i8", 1},  {"u16", 2}, {"i16", 2}, {"u32", 4}, {"i32", 4},
+                 {"u64", 8}, {"i64", 8}, {"f32", 4}, {"f64", 8}, {"f16", 2}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (strcmp(types[i].name, type) == 0)
             return types[i].bytes;

@@ -10,32 +10,33 @@
 #include <math.h>
 
 #define ELEMENTS(X)                                                                                \
-    X(U8, uint8_t)                                                                                 \
-    X(I8, int8_t)                                                                                  \
-    X(U16, uint16_t)                                                                               \
-    X(I16, int16_t)                                                                                \
-    X(U32, uint32_t)                                                                               \
-    X(I32, int32_t)                                                                                \
-    X(U64, uint64_t)                                                                               \
-    X(I64, int64_t)                                                                                \
-    X(F32, float)                                                                                  \
-    X(F64, double)
+    X(U8, uint8_t, (double))                                                                       \
+    X(I8, int8_t, (double))                                                                        \
+    X(U16, uint16_t, (double))                                                                     \
+    X(I16, int16_t, (double))                                                                      \
+    X(U32, uint32_t, (double))                                                                     \
+    X(I32, int32_t, (double))                                                                      \
+    X(U64, uint64_t, (double))                                                                     \
+    X(I64, int64_t, (double))                                                                      \
+    X(F16, uint16_t, (double)scalar_half)                                                          \
+    X(F32, float, (double))                                                                        \
+    X(F64, double, (double))
 
-#define ROW_FUNCTIONS(NAME, TYPE)                                                                  \
+#define ROW_FUNCTIONS(NAME, TYPE, VALUE)                                                           \
     typedef TYPE __attribute__((aligned(1), may_alias)) stored_##NAME;                             \
     CPU_CLONES static void row_plain_##NAME(const void *row, double scale, float *restrict x,      \
                                             uint64_t count)                                        \
     {                                                                                              \
         const stored_##NAME *in = row;                                                             \
         for (uint64_t j = 0; j < count; j++)                                                       \
-            x[j] = scalar_convert((double)in[j], scale);                                           \
+            x[j] = scalar_convert(VALUE(in[j]), scale);                                            \
     }                                                                                              \
     static void row_permuted_##NAME(const void *row, const uint32_t *restrict permutation,         \
                                     double scale, float *restrict x, uint64_t count)               \
     {                                                                                              \
         const stored_##NAME *in = row;                                                             \
         for (uint64_t j = 0; j < count; j++)                                                       \
-            x[j] = scalar_convert((double)in[permutation[j]], scale);                              \
+            x[j] = scalar_convert(VALUE(in[permutation[j]]), scale);                               \
     }
 ELEMENTS(ROW_FUNCTIONS)
 
@@ -43,7 +44,7 @@ static void row_convert(enum element type, const void *row, const uint32_t *perm
                         double scale, float *x, uint64_t count)
 {
     switch (type) {
-#define ROW_CASE(NAME, TYPE)                                                                       \
+#define ROW_CASE(NAME, TYPE, VALUE)                                                                \
     case ELEMENT_##NAME:                                                                           \
         if (permutation)                                                                           \
             row_permuted_##NAME(row, permutation, scale, x, count);                                \
@@ -84,7 +85,7 @@ void cpu_gather_features(enum element type, const void *const *rows, const uint3
                          double scale, struct matrix x, uint64_t *bad_row)
 {
     /* Whole numbers times a scale below FLT_MAX / 2^64 are finite: nothing to look for. */
-    int finite = type != ELEMENT_F32 && type != ELEMENT_F64 && fabs(scale) < 1e19;
+    int finite = element_is_whole(type) && fabs(scale) < 1e19;
     if (type == ELEMENT_U8 && permutation && finite) {
         rows_permuted_bytes(rows, permutation, scale, x);
         *bad_row = x.rows;

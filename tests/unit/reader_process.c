@@ -132,6 +132,15 @@ static void filters_set(hid_t dcpl, enum filters filters)
         H5Pset_nbit(dcpl);
 }
 
+hid_t type_short_float(size_t exponent_bits, int big_endian)
+{
+    hid_t type = H5Tcopy(big_endian ? H5T_IEEE_F32BE : H5T_IEEE_F32LE);
+    H5Tset_fields(type, 15, 15 - exponent_bits, exponent_bits, 0, 15 - exponent_bits);
+    H5Tset_size(type, 2);
+    H5Tset_ebias(type, ((size_t)1 << (exponent_bits - 1)) - 1);
+    return type;
+}
+
 hid_t set_create(hid_t group, const struct set_config *c)
 {
     hsize_t dims_max[4];

@@ -57,6 +57,9 @@ struct set_config {
     hsize_t dims_max0; /* not 0: first dimension can grow to this */
 };
 
+/* A 2-byte float with that many bits of exponent, of either byte order (close it): 5 is IEEE's. */
+hid_t type_short_float(size_t exponent_bits, int big_endian);
+
 /* Create a file with one group (close both). */
 hid_t file_create(const char *path, const char *group, hid_t *group_p);
 

@@ -5,6 +5,13 @@
  * compares all spans, row by row, with H5Dread's rows in the order of proto/order.h.
  */
 #include "loaderd/decode.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
 #include "proto/h5file.h"
 #include "proto/order.h"
 #include "proto/rowhash.h"
@@ -32,6 +39,8 @@ static hid_t native_type(const char *name)
         return H5T_STD_U64LE;
     case H5TYPE_I64:
         return H5T_STD_I64LE;
+    case H5TYPE_F16:
+        return type_short_float(5, 0);
     case H5TYPE_F32:
         return H5T_IEEE_F32LE;
     default:
@@ -132,9 +141,9 @@ static void every_filter(const char *type, enum filters first, enum filters last
 
 TEST_LIMIT(every_type_with_every_filter_equals_h5dread, 120)
 {
-    static const char *const types[] = {"u8",  "i8",  "u16", "i16", "u32",
-                                        "i32", "u64", "i64", "f32", "f64"};
-    for (int i = 0; i < 10; i++) /* 10 types, 9 filters each: 90 files */
+    static const char *const types[] = {"u8",  "i8",  "u16", "i16", "u32", "i32",
+                                        "u64", "i64", "f16", "f32", "f64"};
+    for (int i = 0; i < 11; i++) /* 11 types with all filters (floats without NBIT) */
         every_filter(types[i], PLAIN, i < 8 ? NBIT : GZIP_TWICE);
 }
 
@@ -171,12 +180,57 @@ TEST_LIMIT(every_shape_of_chunk_equals_h5dread, 60)
         }
 }
 
+/* Share of the file's pages that stand in the page cache. */
+static double cached_share(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    struct stat st;
+    CHECK(fd >= 0 && fsync(fd) == 0 && fstat(fd, &st) == 0);
+    size_t pages = ((size_t)st.st_size + 4095) / 4096, cached = 0;
+    unsigned char *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    unsigned char *resident = malloc(pages);
+    CHECK(map != MAP_FAILED && mincore(map, (size_t)st.st_size, resident) == 0);
+    for (size_t i = 0; i < pages; i++)
+        cached += resident[i] & 1;
+    munmap(map, (size_t)st.st_size);
+    free(resident);
+    close(fd);
+    return (double)cached / (double)pages;
+}
+
+TEST(what_was_read_of_a_large_file_leaves_the_page_cache)
+{
+    static const hsize_t chunks[] = {0, 250};
+    struct statfs here;
+    if (statfs(".", &here) == 0 && here.f_type == 0x01021994) /* TMPFS_MAGIC */
+        test_skip("this directory lies in a tmpfs, whose pages are the file");
+    for (int i = 0; i < 8; i++) {
+        struct set_config set = {"features",           H5T_IEEE_F32LE, 2, {8000, 300},
+                                 {chunks[i % 2], 300}, PLAIN,          0};
+        struct reader_open open = open_default();
+        struct reader_done done;
+        struct harness h;
+        file_make("large.h5", &set, 1);
+        CHECK(cached_share("large.h5") > 0.9); /* it was just written */
+        open.drop_behind = i / 2 % 2;
+        open.shuffle = i / 4;
+        CHECK(harness_open(&h, "large.h5", &open) == 0);
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans; span++)
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0);
+        double share = cached_share("large.h5");
+        CHECK(open.drop_behind ? share < 0.3 : share > 0.9); /* a folio (2 MiB) may stay */
+        harness_close(&h);
+    }
+}
+
 TEST(big_endian_and_odd_precision_are_converted)
 {
     hid_t odd = H5Tcopy(H5T_STD_U16LE);
     H5Tset_precision(odd, 11);
-    hid_t stored[] = {H5T_STD_U16BE, H5T_STD_I32BE, H5T_IEEE_F32BE, H5T_IEEE_F64BE, odd};
-    for (int i = 0; i < 5; i++) {
+    hid_t stored[] = {H5T_STD_U16BE,  H5T_STD_I32BE, H5T_IEEE_F32BE,
+                      H5T_IEEE_F64BE, odd,           type_short_float(5, 1)};
+    for (int i = 0; i < 6; i++) {
         struct set_config sets[2] = {
             {"features", stored[i], 2, {90, 7}, {16, 7}, SHUFFLE_GZIP, 0},
             {"targets", H5T_STD_I64BE, 1, {90}, {16}, PLAIN, 0},

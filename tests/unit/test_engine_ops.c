@@ -231,7 +231,43 @@ TEST(gather_reads_every_type_at_any_address)
     GATHER_TYPE(int64_t, "i64", -9e18);
     GATHER_TYPE(float, "f32", 1.5);
     GATHER_TYPE(double, "f64", -1.5);
-    CHECK_EQ(element_named("f16"), ELEMENT_COUNT);
+    CHECK_EQ(element_named("f128"), ELEMENT_COUNT);
+}
+
+/* By the definition of IEEE 754 binary16. */
+static double half_value(uint32_t bits)
+{
+    double sign = bits & 0x8000 ? -1 : 1, fraction = bits & 0x3ff;
+    int exponent = (int)(bits >> 10 & 31);
+    if (exponent == 31)
+        return bits & 0x3ff ? NAN : sign * INFINITY;
+    return exponent ? sign * ldexp(1024 + fraction, exponent - 25) : sign * ldexp(fraction, -24);
+}
+
+TEST(gather_reads_every_half)
+{
+    enum { WIDTH = 1024, ROWS = 64 }; /* all 65,536 */
+    static uint16_t halves[ROWS * WIDTH];
+    static float x[ROWS * WIDTH];
+    static uint32_t turned[WIDTH];
+    for (uint32_t j = 0; j < WIDTH; j++)
+        turned[j] = WIDTH - 1 - j;
+    for (uint32_t bits = 0; bits < ROWS * WIDTH; bits++)
+        halves[bits] = (uint16_t)bits;
+    for (uint32_t row = 0; row < ROWS; row++)
+        for (int permuted = 0; permuted < 2; permuted++) {
+            const void *at = halves + row * WIDTH;
+            float *out = x + row * WIDTH;
+            uint64_t bad;
+            op_gather_features(cpu, element_named("f16"), &at, permuted ? turned : NULL, 1,
+                               matrix_of(out, 1, WIDTH), &bad);
+            CHECK_EQ(bad, row % 32 != 31); /* infinities and NaNs stand in row 31 and 63 */
+            for (uint32_t j = 0; j < WIDTH; j++) {
+                double value = half_value(row * WIDTH + (permuted ? turned[j] : j));
+                CHECK(isnan(value) ? isnan(out[j])
+                                   : out[j] == value && !signbit(out[j]) == !signbit(value));
+            }
+        }
 }
 
 TEST(gather_finds_the_first_row_that_is_not_finite)

@@ -297,9 +297,9 @@ TEST(gather_names_the_bad_row)
     CHECK_HAS(e.text, "accepted: 0 to 4");
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     struct gather_config wrong = f.gather;
-    strcpy(wrong.feature_type, "f16");
+    strcpy(wrong.feature_type, "f128");
     CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.class_rows, &bad, &e) < 0);
-    CHECK_HAS(e.text, "type 'f16'");
+    CHECK_HAS(e.text, "type 'f128'");
     wrong = f.gather;
     strcpy(wrong.target_type, "f32");
     CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.class_rows, &bad, &e) < 0);
