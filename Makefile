@@ -2,6 +2,7 @@
 # make VARIANT=asan    the same under AddressSanitizer and UBSan (also: tsan)
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
+# make fuzz [COUNT=100000 SEED=1 SECONDS_MAX=3600]   the loader's reader on mutated files, under AddressSanitizer
 # make lint docs help clean
 #
 # Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
@@ -60,9 +61,9 @@ PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
-.PHONY: all unit check asan tsan bench lint docs clean help
+.PHONY: all unit check asan tsan bench fuzz lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -83,6 +84,9 @@ $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/li
 # the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
 $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
 
+# the loader's reader on hostile files (tests/fuzz)
+$(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
+
 $(BIN)/%:
 	@mkdir -p $(@D)
 	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(LIBS_PROTO)
@@ -97,6 +101,8 @@ asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 bench: all $(BIN)/engine_probe
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
+fuzz:
+	/usr/bin/python3 tests/fuzz/fuzz.py $(COUNT) $(SEED) $(SECONDS_MAX)
 lint:
 	./tests/check.sh lint
 docs: $(BIN)/prepare $(BIN)/tap
@@ -109,5 +115,8 @@ help:
 
 NAMES ?=
 RUNS ?= 3
+COUNT ?= 100000
+SEED ?= 1
+SECONDS_MAX ?= 3600
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
