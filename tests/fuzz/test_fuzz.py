@@ -112,7 +112,6 @@ def test_chunks_that_are_not_there():
 
 
 def test_sizes():
-
     def grown(f):
         d = f.create_dataset("train/features", (64, 10), "<u2", chunks=(16, 10), maxshape=(None, 10))
         d.id.write_direct_chunk((0, 0), bytes(320))
