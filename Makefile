@@ -3,6 +3,7 @@
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
 # make soak [SOAK_RUNS=50]  kill stages at random, again and again
+# make fuzz [COUNT=100000 SEED=1 SECONDS_MAX=3600]   the loader's reader on mutated files, under AddressSanitizer
 # make lint docs help clean
 #
 # Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
@@ -61,9 +62,9 @@ PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
-.PHONY: all unit check asan tsan bench soak lint docs clean help
+.PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -86,6 +87,9 @@ $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a 
 # a consumer of loaderd that does nothing with the rows (tests/bench)
 $(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
 
+# the loader's reader on hostile files (tests/fuzz)
+$(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
+
 $(BIN)/%:
 	@mkdir -p $(@D)
 	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(LIBS_PROTO)
@@ -102,6 +106,8 @@ bench: all $(BIN)/engine_probe $(BIN)/loader_probe
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)
+fuzz:
+	/usr/bin/python3 tests/fuzz/fuzz.py $(COUNT) $(SEED) $(SECONDS_MAX)
 lint:
 	./tests/check.sh lint
 docs: $(BIN)/prepare $(BIN)/tap
@@ -115,5 +121,8 @@ help:
 NAMES ?=
 RUNS ?= 3
 SOAK_RUNS ?= 50
+COUNT ?= 100000
+SEED ?= 1
+SECONDS_MAX ?= 3600
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

@@ -258,23 +258,84 @@ static int plain_read(struct source *s, const struct source_field *f, uint64_t r
                    (unsigned long long)row, (unsigned long long)(row + rows - 1), f->path);
 }
 
+/* A box of a data set. */
+struct box {
+    hsize_t start[H5FILE_RANK_MAX], count[H5FILE_RANK_MAX];
+};
+
+/* libhdf5 keeps some 4 KiB for each chunk that a read touches: so it is given boxes of at most this
+ * many. */
+enum { CHUNKS_A_READ = 4096 };
+
+/* How large such boxes of whole chunks are; all of `whole` when it is not chunked. */
+static void box_sizes(const struct source_set *t, const struct box *whole,
+                      hsize_t sizes[H5FILE_RANK_MAX])
+{
+    uint64_t left = CHUNKS_A_READ;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        sizes[i] = whole->count[i];
+        if (!t->field.chunk_rows)
+            continue;
+        uint64_t chunks = whole->count[i] / t->chunk[i] + 2; /* both ends may lie inside one */
+        if (chunks > left) {
+            chunks = left;
+            sizes[i] = chunks * t->chunk[i];
+        }
+        left = chunks < left ? left / chunks : 1;
+    }
+}
+
+/* Move `b` to the next box of `whole`; 0 after the last. */
+static int box_next(const struct source_set *t, const struct box *whole,
+                    const hsize_t sizes[H5FILE_RANK_MAX], struct box *b)
+{
+    for (int i = t->rank - 1; i >= 0; i--) {
+        hsize_t end = whole->start[i] + whole->count[i];
+        b->start[i] += b->count[i];
+        int more = b->start[i] < end;
+        if (!more)
+            b->start[i] = whole->start[i];
+        b->count[i] = end - b->start[i] < sizes[i] ? end - b->start[i] : sizes[i];
+        if (more)
+            return 1;
+    }
+    return 0;
+}
+
+static int boxes_read(const struct source_set *t, const struct box *whole, hid_t memory,
+                      hid_t space, void *out)
+{
+    hsize_t sizes[H5FILE_RANK_MAX], at[H5FILE_RANK_MAX];
+    struct box b = *whole;
+    box_sizes(t, whole, sizes);
+    for (int i = 0; i < t->rank; i++)
+        b.count[i] = sizes[i] < whole->count[i] ? sizes[i] : whole->count[i];
+    do {
+        memcpy(at, b.start, sizeof at);
+        at[0] -= whole->start[0];
+        if (H5Sselect_hyperslab(space, H5S_SELECT_SET, b.start, NULL, b.count, NULL) < 0 ||
+            H5Sselect_hyperslab(memory, H5S_SELECT_SET, at, NULL, b.count, NULL) < 0 ||
+            H5Dread(t->dataset, t->memory_type, memory, space, H5P_DEFAULT, out) < 0)
+            return -1;
+    } while (box_next(t, whole, sizes, &b));
+    return 0;
+}
+
 int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
                      struct err *e)
 {
     const struct source_set *t = &s->set[field];
-    hsize_t start[H5FILE_RANK_MAX] = {row}, count[H5FILE_RANK_MAX];
+    struct box whole = {.start = {row}};
     ensure(rows > 0 && row + rows <= s->rows);
     if (t->field.plain_at != UINT64_MAX)
         return plain_read(s, &t->field, row, rows, out, e);
-    memcpy(count, t->dims, sizeof count);
-    count[0] = rows;
+    memcpy(whole.count, t->dims, sizeof whole.count);
+    whole.count[0] = rows;
     if (t->field.chunk_rows) /* a chunk never written, of a set without fill values, leaves `out`
                                 alone */
         memset(out, 0, rows * t->field.row_bytes);
-    hid_t memory = H5Screate_simple(t->rank, count, NULL), space = H5Dget_space(t->dataset);
-    int failed = memory < 0 || space < 0 ||
-                 H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
-                 H5Dread(t->dataset, t->memory_type, memory, space, H5P_DEFAULT, out) < 0;
+    hid_t memory = H5Screate_simple(t->rank, whole.count, NULL), space = H5Dget_space(t->dataset);
+    int failed = memory < 0 || space < 0 || boxes_read(t, &whole, memory, space, out) != 0;
     if (failed)
         err_set(e, EXIT_CODE_PERMANENT, "rows %llu to %llu of %s cannot be read: %s",
                 (unsigned long long)row, (unsigned long long)(row + rows - 1), t->field.path,

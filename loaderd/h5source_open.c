@@ -295,6 +295,11 @@ static int size_check(const struct source *s, struct source_set *t, struct err *
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s claims %llu stored bytes in a file of %llu: the file is damaged or cut",
                        f->path, (unsigned long long)stored, (unsigned long long)s->file_bytes);
+    /* libhdf5 does not check this itself for rows that stand in the header (compact layout). */
+    if (!f->chunk_rows && stored < bytes)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s declares %llu bytes and stores %llu: the file is damaged", f->path,
+                       (unsigned long long)bytes, (unsigned long long)stored);
     if (bytes / EXPANSION_MAX > s->file_bytes)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s declares %llu bytes, which a file of %llu bytes cannot hold", f->path,

@@ -69,6 +69,7 @@ static const struct call calls[] = {
     {SYS_recvmsg, EQUALS, 0, READER_PAIR_FD},
     {SYS_sendmsg, EQUALS, 0, READER_PAIR_FD},
     {SYS_write, EQUALS, 0, STDERR_FILENO},
+    {SYS_writev, EQUALS, 0, STDERR_FILENO}, /* malloc's last words */
 #ifdef SYS_poll
     {SYS_poll},
 #endif
@@ -93,6 +94,9 @@ static const struct call calls[] = {
     {SYS_rseq},
 #endif
     {SYS_clock_gettime},
+    {SYS_gettimeofday},
+    {SYS_getrusage},
+    {SYS_sysinfo}, /* glibc's qsort, of how much memory there is */
     {SYS_clock_nanosleep},
     {SYS_getrandom},
     {SYS_getpid},
@@ -121,6 +125,8 @@ static const struct call sanitizer_calls[] = {
     {SYS_readlinkat},
     {SYS_read},
     {SYS_getdents64},
+    {SYS_ioctl}, /* is it a terminal? */
+    {SYS_uname},
     {SYS_clone},
     {SYS_wait4},
     {SYS_ptrace},

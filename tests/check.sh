@@ -3,7 +3,7 @@
 #
 #   lint       rooms, library borders, headers, formatting, messages and options that nobody uses
 #   docs       docs/OPTIONS.md and docs/MESSAGES.md are what the declarations say
-#   unit       C unit tests
+#   unit       C unit tests, hostile and mutated files for the loader's reader
 #   asan       the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   reference  the engine against PyTorch
 #   process    whole runs: smoke, restarts, kill -9, clients, bad input, locks
@@ -92,10 +92,14 @@ group_docs() {
     page_check docs/MESSAGES.md build/release/bin/tap --messages-reference
 }
 group_unit() {
-    build release all unit && counted build/release/bin/unit $part
+    build release all unit || return
+    counted build/release/bin/unit $part
+    harness tests/fuzz
 }
 group_asan() {
-    build asan unit && counted build/asan/bin/unit $part
+    build asan unit || return
+    counted build/asan/bin/unit $part
+    VARIANT=asan harness tests/fuzz
 }
 group_reference() {
     build release all unit && harness tests/reference

@@ -75,6 +75,7 @@ static double value_at(enum h5type type, const unsigned char *at)
         int32_t i32;
         uint64_t u64;
         int64_t i64;
+        _Float16 f16;
         float f32;
         double f64;
     } v;
@@ -96,6 +97,8 @@ static double value_at(enum h5type type, const unsigned char *at)
         return (double)v.u64;
     case H5TYPE_I64:
         return (double)v.i64;
+    case H5TYPE_F16:
+        return (double)v.f16;
     case H5TYPE_F32:
         return v.f32;
     case H5TYPE_F64:

@@ -241,6 +241,24 @@ TEST(big_endian_and_odd_precision_are_converted)
     }
 }
 
+/* More chunks in one row of them than libhdf5 is given in one read. */
+TEST_LIMIT(many_small_chunks_are_read_in_boxes, 60)
+{
+    static const struct set_config cases[] = {
+        {"features", 0, 2, {10, 4500}, {4, 1}, PLAIN, 0},
+        {"features", 0, 2, {5, 8300}, {5, 2}, PLAIN, 0},
+        {"features", 0, 3, {7, 70, 61}, {3, 1, 1}, PLAIN, 0},
+        {"features", 0, 3, {3, 2, 4200}, {2, 1, 1}, PLAIN, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct set_config set = cases[i];
+        struct reader_open open = open_default();
+        set.stored = H5T_STD_U16BE;
+        file_make("boxes.h5", &set, 1);
+        file_compare("boxes.h5", &open);
+    }
+}
+
 TEST(without_targets_and_in_the_root)
 {
     struct set_config set = {"features", H5T_IEEE_F32LE, 2, {500, 9}, {32, 9}, SHUFFLE_GZIP, 0};

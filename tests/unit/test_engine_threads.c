@@ -2,6 +2,7 @@
  * threads. */
 #include <dirent.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/threads.h"
@@ -80,9 +81,14 @@ TEST(pool_has_as_many_threads_as_it_says)
     struct err e;
     CHECK_OK(pool_open(&pool, 2, &e), e); /* whatever a first thread brings with it */
     pool_close(&pool);
+    for (int i = 0; i < 1000 && tasks_count() != 1; i++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     int before = tasks_count();
     CHECK_OK(pool_open(&pool, 4, &e), e);
     CHECK_EQ(tasks_count(), before + 3);
     pool_close(&pool);
+    /* A joined thread leaves /proc a moment later. */
+    for (int i = 0; i < 1000 && tasks_count() != before; i++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     CHECK_EQ(tasks_count(), before);
 }
