@@ -27,6 +27,10 @@ struct source {
  */
 hid_t source_driver_open(int fd, uint64_t file_bytes);
 
+/* Refuse reads that begin in this buffer and end beyond it, until the next call (NULL: none).
+ * Returns how many bytes were read into the buffer before. */
+uint64_t source_driver_guard(const void *buffer, uint64_t bytes);
+
 /* Bytes that the driver has read so far. */
 uint64_t source_driver_bytes(void);
 
