@@ -30,6 +30,30 @@ static struct {
 static uint64_t bytes_read;
 static int drop_behind, drop_shuffled;
 
+static struct {
+    const char *start;
+    uint64_t bytes, filled;
+} guarded;
+
+uint64_t source_driver_guard(const void *buffer, uint64_t bytes)
+{
+    uint64_t filled = guarded.filled;
+    guarded.start = buffer;
+    guarded.bytes = bytes;
+    guarded.filled = 0;
+    return filled;
+}
+
+/* Would `bytes` at `at` leave the guarded buffer in which they begin? */
+static int guard_broken(const char *at, size_t bytes)
+{
+    uint64_t offset = (uint64_t)(uintptr_t)at - (uint64_t)(uintptr_t)guarded.start;
+    if (!guarded.start || offset >= guarded.bytes)
+        return 0;
+    guarded.filled += bytes;
+    return bytes > guarded.bytes - offset;
+}
+
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
 {
     (void)name, (void)fapl, (void)maxaddr;
@@ -119,7 +143,7 @@ static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t add
 {
     struct driver_file *f = (struct driver_file *)file;
     (void)type, (void)dxpl;
-    if (address > f->eof || bytes > f->eof - address)
+    if (address > f->eof || bytes > f->eof - address || guard_broken(buffer, bytes))
         return -1;
     return source_driver_pread(f->fd, buffer, bytes, address);
 }
