@@ -10,7 +10,7 @@
 #include "loaderd/child.h"
 #include "proto/options.h"
 
-enum { SETS_MAX = 256, ANSWER_MS = 60000 };
+enum { ANSWER_MS = 60000 };
 
 /* Largest span that a consumer of this split could take: its arena holds a window and one slot
  * more, each a whole number of pages (proto/feed.h). */
@@ -102,27 +102,11 @@ out:
 
 int describe_main(int argc, char **argv)
 {
-    const char *config = NULL, *set[SETS_MAX];
-    int set_count = 0;
+    const char *config, *set[OPTION_SETS_MAX];
+    int set_count;
     struct err e = {0};
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--config") == 0 && value && !config) {
-            config = value;
-        } else if (strcmp(argv[i], "--set") == 0 && value && set_count < SETS_MAX) {
-            set[set_count++] = value;
-        } else {
-            fprintf(stderr,
-                    "loaderd --describe: cannot use %s; expected --config FILE [--set "
-                    "section.key=value]...\n",
-                    argv[i]);
-            return EXIT_CODE_PERMANENT;
-        }
-        i++;
-    }
-    if (!config)
-        err_set(&e, EXIT_CODE_PERMANENT, "--config FILE is missing");
-    else if (describe(config, set, set_count, &e) == 0)
+    if (options_arguments(argc, argv, 1, &config, set, &set_count, &e) == 0 &&
+        describe(config, set, set_count, &e) == 0)
         return EXIT_CODE_DONE;
     fprintf(stderr, "loaderd --describe: %s\n", e.text);
     return e.code;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/h5file_type.h"
+
 /* gzip cannot make more than 1032 bytes of one, so a data set that is larger than this many times
  * its file mostly was never written. */
 enum { EXPANSION_MAX = 1100 };
@@ -94,50 +96,6 @@ static int shape_check(struct source_set *t, struct err *e)
     return 0;
 }
 
-/* IEEE 754 binary16 in that byte order; HDF5 1.10 has no name for it. Made once. */
-static hid_t type_half(H5T_order_t order)
-{
-    static hid_t halves[2];
-    hid_t *half = &halves[order == H5T_ORDER_BE];
-    if (*half > 0)
-        return *half;
-    *half = H5Tcopy(order == H5T_ORDER_BE ? H5T_IEEE_F32BE : H5T_IEEE_F32LE);
-    H5Tset_fields(*half, 15, 10, 5, 0, 10);
-    H5Tset_size(*half, 2);
-    H5Tset_ebias(*half, 15);
-    return *half;
-}
-
-static hid_t type_memory(enum h5type type)
-{
-    switch (type) {
-    case H5TYPE_U8:
-        return H5T_STD_U8LE;
-    case H5TYPE_I8:
-        return H5T_STD_I8LE;
-    case H5TYPE_U16:
-        return H5T_STD_U16LE;
-    case H5TYPE_I16:
-        return H5T_STD_I16LE;
-    case H5TYPE_U32:
-        return H5T_STD_U32LE;
-    case H5TYPE_I32:
-        return H5T_STD_I32LE;
-    case H5TYPE_U64:
-        return H5T_STD_U64LE;
-    case H5TYPE_I64:
-        return H5T_STD_I64LE;
-    case H5TYPE_F16:
-        return type_half(H5T_ORDER_LE);
-    case H5TYPE_F32:
-        return H5T_IEEE_F32LE;
-    case H5TYPE_F64:
-        return H5T_IEEE_F64LE;
-    default:
-        return -1;
-    }
-}
-
 static const char *class_name(H5T_class_t class)
 {
     switch (class) {
@@ -165,8 +123,8 @@ static int type_of(hid_t stored, H5T_class_t class)
     };
     size_t size = H5Tget_size(stored);
     if (class == H5T_FLOAT && size == 2)
-        return H5Tequal(stored, type_half(H5T_ORDER_LE)) > 0 ||
-                       H5Tequal(stored, type_half(H5T_ORDER_BE)) > 0
+        return H5Tequal(stored, h5_half(H5T_ORDER_LE)) > 0 ||
+                       H5Tequal(stored, h5_half(H5T_ORDER_BE)) > 0
                    ? H5TYPE_F16
                    : -1;
     if (class == H5T_FLOAT)
@@ -186,7 +144,7 @@ static int type_check(struct source_set *t, struct err *e)
     int type = type_of(stored, class);
     if (type >= 0) {
         t->field.type = (enum h5type)type;
-        t->memory_type = type_memory(t->field.type);
+        t->memory_type = h5_type(t->field.type);
         t->field.direct = H5Tequal(stored, t->memory_type) > 0;
     }
     H5Tclose(stored);

@@ -42,50 +42,6 @@ uint32_t h5type_bytes(enum h5type type)
     return types[type].bytes;
 }
 
-/* HDF5 1.10 has no name for it; made once, as h5py makes it. */
-static hid_t type_half(void)
-{
-    static hid_t half;
-    if (half > 0)
-        return half;
-    half = H5Tcopy(H5T_IEEE_F32LE);
-    H5Tset_fields(half, 15, 10, 5, 0, 10);
-    H5Tset_size(half, 2);
-    H5Tset_ebias(half, 15);
-    return half;
-}
-
-hid_t h5_type(enum h5type type)
-{
-    switch (type) {
-    case H5TYPE_U8:
-        return H5T_STD_U8LE;
-    case H5TYPE_I8:
-        return H5T_STD_I8LE;
-    case H5TYPE_U16:
-        return H5T_STD_U16LE;
-    case H5TYPE_I16:
-        return H5T_STD_I16LE;
-    case H5TYPE_U32:
-        return H5T_STD_U32LE;
-    case H5TYPE_I32:
-        return H5T_STD_I32LE;
-    case H5TYPE_U64:
-        return H5T_STD_U64LE;
-    case H5TYPE_I64:
-        return H5T_STD_I64LE;
-    case H5TYPE_F16:
-        return type_half();
-    case H5TYPE_F32:
-        return H5T_IEEE_F32LE;
-    case H5TYPE_F64:
-        return H5T_IEEE_F64LE;
-    case H5TYPE_COUNT:
-        break;
-    }
-    ensure(!"an element type");
-}
-
 int h5_type_find(hid_t type)
 {
     for (int i = 0; i < H5TYPE_COUNT; i++)

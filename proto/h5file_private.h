@@ -4,9 +4,8 @@
 #ifndef PROTO_H5FILE_PRIVATE_H
 #define PROTO_H5FILE_PRIVATE_H
 
-#include <hdf5.h>
-
 #include "proto/h5file.h"
+#include "proto/h5file_type.h"
 
 enum { H5FILE_PATH_MAX = 4096, H5FILE_ALIGNMENT = 64, H5FILE_ROWS_SETS_MAX = 16 };
 
@@ -44,8 +43,7 @@ void h5_quiet(void);
  * temporary, anything else has `code`. Returns -1. */
 int h5_fail(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-hid_t h5_type(enum h5type type); /* borrowed */
-int h5_type_find(hid_t type);    /* the enum h5type that it equals, or -1 */
+int h5_type_find(hid_t type); /* the enum h5type that it equals, or -1 */
 
 /* Close an identifier of any kind if it is one (>= 0), and mark it closed. Leaves the error stack
  * alone. */

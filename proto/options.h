@@ -67,6 +67,14 @@ int options_read(struct options *o, const char *path, const char *const *set, in
                  struct err *e);
 void options_free(struct options *o); /* harmless twice */
 
+enum { OPTION_SETS_MAX = 256 };
+
+/* A command line of `--config FILE [--set section.key=value]...` from argv[first] on, as
+ * options_read takes it. set has OPTION_SETS_MAX places; all texts stay argv's. 0, or -1 and *e
+ * (permanent) naming the word that cannot be used. */
+int options_arguments(int argc, char **argv, int first, const char **config, const char **set,
+                      int *set_count, struct err *e);
+
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 

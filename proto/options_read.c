@@ -384,3 +384,22 @@ int options_read(struct options *o, const char *path, const char *const *set, in
         options_free(o);
     return result;
 }
+
+int options_arguments(int argc, char **argv, int first, const char **config, const char **set,
+                      int *set_count, struct err *e)
+{
+    *config = NULL;
+    *set_count = 0;
+    for (int i = first; i < argc; i += 2) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--config") == 0 && value && !*config)
+            *config = value;
+        else if (strcmp(argv[i], "--set") == 0 && value && *set_count < OPTION_SETS_MAX)
+            set[(*set_count)++] = value;
+        else
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "cannot use %s; expected --config FILE [--set section.key=value]...",
+                           argv[i]);
+    }
+    return *config ? 0 : err_set(e, EXIT_CODE_PERMANENT, "--config FILE is missing");
+}

@@ -14,7 +14,7 @@
 
 #include "proto/limits.h"
 
-enum { SETS_MAX = 256, LINE_BYTES = 512 };
+enum { LINE_BYTES = 512 };
 
 /* Bytes of the arena that a feed makes for a split. */
 static int arena_bytes(const struct feed_config *c, const struct split_shape *s, uint64_t *bytes,
@@ -203,28 +203,13 @@ out:
 
 int plan_command(int argc, char **argv)
 {
-    const char *config = NULL, *set[SETS_MAX];
-    int set_count = 0;
+    const char *config, *set[OPTION_SETS_MAX];
+    int set_count;
     struct err e = {0};
     if (argc < 2 || strcmp(argv[1], "--plan") != 0)
         return -1;
-    for (int i = 2; i < argc; i += 2) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--config") == 0 && value && !config) {
-            config = value;
-        } else if (strcmp(argv[i], "--set") == 0 && value && set_count < SETS_MAX) {
-            set[set_count++] = value;
-        } else {
-            fprintf(stderr,
-                    "trainerd --plan: cannot use %s; expected --config FILE [--set "
-                    "section.key=value]...\n",
-                    argv[i]);
-            return EXIT_CODE_PERMANENT;
-        }
-    }
-    if (!config)
-        err_set(&e, EXIT_CODE_PERMANENT, "--config FILE is missing");
-    else if (plan_run(config, set, set_count, &e) == 0)
+    if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
+        plan_run(config, set, set_count, &e) == 0)
         return EXIT_CODE_DONE;
     fprintf(stderr, "trainerd --plan: %s\n", e.text);
     return e.code;

@@ -26,7 +26,7 @@ int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, st
             result = value_take(argc, argv, &i, &a->config, e);
         else if (strcmp(argv[i], "--out") == 0 && with_out)
             result = value_take(argc, argv, &i, &a->out, e);
-        else if (strcmp(argv[i], "--set") == 0 && a->set_count < ARGUMENT_SETS_MAX)
+        else if (strcmp(argv[i], "--set") == 0 && a->set_count < OPTION_SETS_MAX)
             result = value_take(argc, argv, &i, &a->set[a->set_count++], e);
         else if (strcmp(argv[i], "--rebuild") == 0 && with_out)
             a->rebuild = 1;

@@ -5,12 +5,11 @@
 #define PIPELINES_PREPARE_ARGUMENTS_H
 
 #include "proto/err.h"
-
-enum { ARGUMENT_SETS_MAX = 256 };
+#include "proto/options.h"
 
 struct arguments {
     const char *config, *out;
-    const char *set[ARGUMENT_SETS_MAX];
+    const char *set[OPTION_SETS_MAX];
     int set_count, rebuild, help;
 };
 

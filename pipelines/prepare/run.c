@@ -15,11 +15,9 @@
 #include "proto/options.h"
 #include "proto/run.h"
 
-enum { SETS_MAX = 256 };
-
 struct arguments {
     const char *config, *run, *key;
-    const char *set[SETS_MAX];
+    const char *set[OPTION_SETS_MAX];
     int set_count, help;
 };
 
@@ -61,7 +59,7 @@ static int argument_read(struct arguments *a, int argc, char **argv, int *i, int
         return value_take(argc, argv, i, &a->config, e);
     if (strcmp(argv[*i], "--run") == 0 && !get)
         return value_take(argc, argv, i, &a->run, e);
-    if (strcmp(argv[*i], "--set") == 0 && a->set_count < SETS_MAX) {
+    if (strcmp(argv[*i], "--set") == 0 && a->set_count < OPTION_SETS_MAX) {
         int result = value_take(argc, argv, i, &set, e);
         a->set[a->set_count++] = set;
         return result;
