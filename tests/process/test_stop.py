@@ -9,11 +9,18 @@ FEW = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks
        "--set", "loader.peer_timeout_s=1", "--set", "arena.slots=5", "--set", "order.span_rows=512")
 
 
+def is_reader(pid):
+    """A reader proper: for an instant before its exec it is still its parent, suspended, by another number."""
+    try:
+        with open("/proc/%d/cmdline" % pid) as f:
+            return "--reader" in f.read().split("\0")
+    except OSError:
+        return False
+
+
 def reader_of(run):
-    """A process of loaderd that is not the one with the lock: one of its readers; or 0."""
-    main = run.pid("loaderd")
-    return next((pid for pid, stage in run.processes().items()
-                 if stage == "loaderd" and main and pid != main), 0)
+    """One of loaderd's readers, or 0."""
+    return next((pid for pid, stage in run.processes().items() if stage == "loaderd" and is_reader(pid)), 0)
 
 
 def is_gone(pid):
