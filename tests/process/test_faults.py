@@ -1,5 +1,6 @@
 """A file that faults its reader every time ends the run with one sentence, soon; one fault does not."""
 import os
+import re
 import signal
 import time
 
@@ -33,13 +34,17 @@ def test_a_file_that_faults_each_reader_is_rejected():
             if pid not in hit:
                 begin = begin or time.monotonic()
                 hit.add(pid)
-                os.kill(pid, signal.SIGSEGV)
+                try:
+                    os.kill(pid, signal.SIGSEGV)
+                except ProcessLookupError:
+                    pass  # loaderd was quicker
         time.sleep(0.005)
     assert run.wait() == 100, run.output()[-2000:]
     assert time.monotonic() - begin < 15, "it took %.0f s" % (time.monotonic() - begin)
     assert 3 <= len(hit) <= 6, hit  # the splits have a reader each
-    assert "3 of its readers died, the last one of an access outside its memory (SIGSEGV)" in run.output(), \
-        run.output()[-2000:]
+    # the third one decides; the other split's reader may have been hit before that was heard
+    assert re.search(r"[3-6] of its readers died, the last one of an access outside its memory \(SIGSEGV\)",
+                     run.output()), run.output()[-2000:]
 
 
 @limit(120)
@@ -47,8 +52,9 @@ def test_two_faults_change_nothing():
     whole = Run("faultless", *FEW).finish()
     run = Run("two-faults", *FEW)
     for _ in range(2):
-        run.until(lambda: readers(run), "no reader")
-        pid = readers(run)[0]
+        found = []
+        run.until(lambda: found.extend(readers(run)) or found, "no reader")
+        pid = found[0]
         os.kill(pid, signal.SIGSEGV)
         run.until(lambda: pid not in readers(run), "the reader lives")
     assert run.finish()["weights_sha256"] == whole["weights_sha256"]
