@@ -41,6 +41,13 @@ struct feed_info { /* what was opened */
     uint64_t slots, arena_bytes;
 };
 
+/* A row of the stream: the span that holds it, and which row of that span it is. Good until the
+ * span's window is sought past. */
+struct feed_row {
+    const char *span;
+    uint64_t row;
+};
+
 struct feed_window { /* the window whose rows were asked last, found once */
     int valid;
     uint64_t epoch, window, first_row, rows, key;
@@ -92,13 +99,18 @@ int feed_ready(const struct feed *f);
  * goes on into later epochs up to last_epoch. Needs feed_ready. */
 void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch);
 
-/* Pointers to the rows at positions [position, position + count) of `epoch`: features[i],
- * targets[i] (NULL array allowed) point into the arena and stay valid until the window is sought
- * past. Returns how many leading positions are resident and were filled: `count`, or fewer when a
- * window is still missing (0 .. count-1). With fewer than 2 W slots two windows are never resident
- * together: a caller that gets fewer uses those, seeks past them and asks for the rest. Never
- * crosses the end of the epoch: position + count <= rows is the caller's duty. */
+/* The rows at positions [position, position + count) of `epoch` into rows[count]. Returns how many
+ * leading positions are resident and were filled: `count`, or fewer when a window is still missing
+ * (0 .. count-1). With fewer than 2 W slots two windows are never resident together: a caller that
+ * gets fewer uses those, seeks past them and asks for the rest. Never crosses the end of the epoch:
+ * position + count <= rows is the caller's duty. */
 uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                   const void **features, const void **targets);
+                   struct feed_row *rows);
+
+/* Where the row's values of one of f->info's data sets stand, field->row_bytes long. */
+static inline const void *feed_field(const struct msg_field_info *field, struct feed_row row)
+{
+    return row.span + field->offset + row.row * field->row_bytes;
+}
 
 #endif

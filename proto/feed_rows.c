@@ -1,4 +1,4 @@
-/* feed_rows.c - see feed.h: from positions of an epoch to pointers into the arena.
+/* feed_rows.c - see feed.h: from positions of an epoch to rows in the arena.
  *
  * A row can be read when every span of its window is READY, since the order of rows mixes the whole
  * window. The window read last is remembered with its spans' addresses, so that a batch costs one
@@ -59,10 +59,9 @@ static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
 
 /* Fills from f->window until it or `count` ends; returns how many. */
 static uint64_t window_fill(const struct feed *f, uint64_t position, uint64_t count,
-                            const void **features, const void **targets)
+                            struct feed_row *rows)
 {
     const struct feed_window *w = &f->window;
-    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
     uint64_t span_rows = f->info.order.span_rows, first = position - w->first_row;
     if (count > w->rows - first)
         count = w->rows - first;
@@ -70,23 +69,17 @@ static uint64_t window_fill(const struct feed *f, uint64_t position, uint64_t co
         uint64_t place = first + i;
         if (f->info.order.shuffle)
             place = order_permute(w->key, w->rows, place);
-        const char *span = w->spans[place / span_rows];
-        uint64_t row = place % span_rows;
-        if (features)
-            features[i] = span + x->offset + row * x->row_bytes;
-        if (targets)
-            targets[i] = y->name[0] ? span + y->offset + row * y->row_bytes : NULL;
+        rows[i] = (struct feed_row){w->spans[place / span_rows], place % span_rows};
     }
     return count;
 }
 
 uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                   const void **features, const void **targets)
+                   struct feed_row *rows)
 {
     uint64_t done = 0;
     ensure(f->info_set && position + count <= f->info.order.rows);
     while (done < count && window_find(f, epoch, position + done))
-        done += window_fill(f, position + done, count - done, features ? features + done : NULL,
-                            targets ? targets + done : NULL);
+        done += window_fill(f, position + done, count - done, rows + done);
     return done;
 }

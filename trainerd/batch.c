@@ -22,9 +22,13 @@ int batch_gather(struct trainer *t, struct feed *f, const struct gather_config *
     struct batch *b = &t->batch;
     while (b->gathered < rows) {
         uint64_t at = position + b->gathered, bad = 0;
-        uint64_t count = feed_rows(f, epoch, at, rows - b->gathered, b->features, b->targets);
+        uint64_t count = feed_rows(f, epoch, at, rows - b->gathered, b->rows);
         if (!count)
             return 0;
+        for (uint64_t i = 0; i < count; i++) {
+            b->features[i] = feed_field(&f->info.features, b->rows[i]);
+            b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
+        }
         if (stepper_gather(t->stepper, g, b->gathered, count, b->features, b->targets, &bad, e) < 0)
             return bad_row_error(f, epoch, at + bad, e);
         b->gathered += count;

@@ -200,11 +200,12 @@ static int buffers_open(struct trainer *t, struct err *e)
     struct step_config c = setup_step_config(t->options);
     if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
         return -1;
+    t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
     t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
     t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     t->tensors = calloc(t->model.tensor_count, sizeof *t->tensors);
-    if (!t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     for (uint32_t i = 0; i < t->model.tensor_count; i++) {
         const struct tensor_info *info = &t->model.tensors[i];
@@ -283,6 +284,7 @@ void setup_free(struct trainer *t)
     if (t->stepper)
         stepper_close(&t->stepper);
     model_close(&t->model);
+    free(t->batch.rows);
     free(t->batch.features);
     free(t->batch.targets);
     free(t->permutation);

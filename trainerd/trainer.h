@@ -46,8 +46,9 @@ enum trainer_state {
 
 /* Rows of one batch (of training or evaluation) on their way from the arena into the stepper. */
 struct batch {
-    const void **features, **targets; /* room for a whole batch */
-    uint64_t gathered;                /* leading rows already in the stepper */
+    struct feed_row *rows; /* these have room for a whole batch */
+    const void **features, **targets;
+    uint64_t gathered; /* leading rows already in the stepper */
 };
 
 struct evaluation {

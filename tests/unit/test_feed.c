@@ -375,15 +375,15 @@ static void feed_await_ready(struct feed *f)
 }
 
 static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                       const void **features, const void **targets)
+                       const struct feed_row *rows)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
-        const unsigned char *x = features[i];
+        const unsigned char *x = feed_field(&f->info.features, rows[i]);
         uint32_t target;
         for (int j = 0; j < VALUES; j++)
             CHECK_EQ(x[j], feature_of(row, j));
-        memcpy(&target, targets[i], 4);
+        memcpy(&target, feed_field(&f->info.targets, rows[i]), 4);
         CHECK_EQ(target, target_of(row));
     }
 }
@@ -393,13 +393,12 @@ static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, 
 static int feed_read(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch,
                      uint64_t batch, struct err *e)
 {
-    const void *features[256], *targets[256];
+    struct feed_row rows[256];
     feed_seek(f, epoch, position, last_epoch);
     while (epoch <= last_epoch) {
-        uint64_t rows = f->info.order.rows - position;
-        uint64_t count =
-            feed_rows(f, epoch, position, rows < batch ? rows : batch, features, targets);
-        rows_check(f, epoch, position, count, features, targets);
+        uint64_t left = f->info.order.rows - position;
+        uint64_t count = feed_rows(f, epoch, position, left < batch ? left : batch, rows);
+        rows_check(f, epoch, position, count, rows);
         if (count == 0 && feed_wait(f, e) < 0)
             return -1;
         position += count;
@@ -479,16 +478,16 @@ TEST(a_stopped_loader_is_killed)
 TEST(seeks_back_and_forth)
 {
     struct err e;
-    const void *features[1], *targets[1];
+    struct feed_row rows[1];
     loader_supervise(&(struct manner){0});
     struct feed *f = feed_make(&(struct feed_config){.shuffle = 1});
     feed_await_ready(f);
     for (int i = 0; i < 60; i++) {
         uint64_t epoch = test_random() % 3, position = test_random() % ROWS;
         feed_seek(f, epoch, position, 2);
-        while (feed_rows(f, epoch, position, 1, features, targets) == 0)
+        while (feed_rows(f, epoch, position, 1, rows) == 0)
             CHECK_OK(feed_wait(f, &e), e);
-        rows_check(f, epoch, position, 1, features, targets);
+        rows_check(f, epoch, position, 1, rows);
     }
     CHECK_OK(feed_read(f, 2, ROWS - 1, 2, 64, &e), e); /* and on to the very end */
     feed_seek(f, 2, ROWS, 2);
