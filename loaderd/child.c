@@ -164,16 +164,19 @@ static int text_ends(const char *text, size_t capacity)
 
 static int field_possible(const struct msg_field_info *f, uint64_t span_bytes)
 {
-    return text_ends(f->name, sizeof f->name) && text_ends(f->type, sizeof f->type) && f->values &&
-           f->values <= 1ull << 32 && f->row_bytes && f->row_bytes <= 1ull << 36 &&
-           f->offset % 64 == 0 && f->offset <= span_bytes && span_bytes <= 1ull << 40;
+    return text_ends(f->name, sizeof f->name) && text_ends(f->type, sizeof f->type) &&
+           text_ends(f->pointer, sizeof f->pointer) && f->values && f->values <= 1ull << 32 &&
+           f->row_bytes && f->row_bytes <= 1ull << 36 && f->offset % 64 == 0 &&
+           f->offset <= span_bytes && span_bytes <= 1ull << 40 && f->items_max <= 1ull << 40 &&
+           f->batch_items_max <= 1ull << 40;
 }
 
 /* Does what the reader says lie within what messages.def lets us pass on? */
 static int described_possible(const struct reader_described *d)
 {
-    if (!text_ends(d->fingerprint, sizeof d->fingerprint) || d->field_count < 1 ||
-        d->field_count > 8 || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
+    if (!text_ends(d->fingerprint, sizeof d->fingerprint) ||
+        !text_ends(d->layout, sizeof d->layout) || d->field_count < 1 ||
+        d->field_count > SPAN_FIELDS_MAX || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
         d->chunk_rows > 1ull << 40 || !d->spans || d->spans > 1ull << 40 || !d->span_rows ||
         d->span_rows > 1ull << 40)
         return 0;

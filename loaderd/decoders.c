@@ -28,28 +28,36 @@ double decoders_clock_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* Where the job's chunk is decoded to: its place, if it goes there whole, else a buffer. */
+static void *job_place(const struct decoders_job *job, unsigned char **whole, uint64_t *capacity)
+{
+    if (job->whole)
+        return job->whole;
+    if (job->part_count == 1 && job->part[0].take_bytes == job->chunk_bytes)
+        return job->part[0].out;
+    if (*capacity < job->chunk_bytes) {
+        free(*whole);
+        *whole = malloc(job->chunk_bytes);
+        *capacity = *whole ? job->chunk_bytes : 0;
+    }
+    return *whole;
+}
+
 /* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
 static int job_run(struct decoder *d, struct decoders_job *job, unsigned char **whole,
                    uint64_t *capacity, struct err *e)
 {
-    void *out = job->out;
-    if (job->take_bytes != job->chunk_bytes) {
-        if (*capacity < job->chunk_bytes) {
-            free(*whole);
-            *whole = malloc(job->chunk_bytes);
-            *capacity = *whole ? job->chunk_bytes : 0;
-        }
-        if (!*whole)
-            return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
-                           (unsigned long long)job->chunk_bytes);
-        out = *whole;
-    }
+    char *out = job_place(job, whole, capacity);
+    if (!out)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
+                       (unsigned long long)job->chunk_bytes);
     if (decode_chunk(d, job->plan, job->mask, job->raw, job->raw_bytes, out, job->chunk_bytes, e) !=
         0)
         return err_prefix(e, "chunk %llu of %s cannot be decoded", (unsigned long long)job->chunk,
                           job->name);
-    if (out != job->out)
-        memcpy(job->out, *whole + job->skip_bytes, job->take_bytes);
+    for (uint32_t i = 0; i < job->part_count; i++)
+        if (job->part[i].out != out)
+            memcpy(job->part[i].out, out + job->part[i].skip_bytes, job->part[i].take_bytes);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* reader.c - see reader.h: the process that touches the file.
  *
  *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
- *   READ -> every chunk of the span read here and decoded in the decoders' threads -> DONE
+ *   READ -> every chunk of the span read and decoded (fetch.c), CRC and digest -> DONE
  *
  * One request at a time, in the order they came. What the file or a request makes impossible is
  * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
@@ -18,26 +18,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loaderd/h5source.h"
-#include "loaderd/layout.h"
-#include "loaderd/decoders.h"
+#include "loaderd/fetch.h"
 #include "loaderd/sandbox.h"
 #include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/log.h"
-#include "proto/order.h"
-#include "proto/rowhash.h"
 
 struct reader {
     struct source *source;
     struct decoders *decoders;
     struct reader_open open;
     struct reader_described described;
+    struct layout layout;
     struct order order;
+    struct fetch fetch;
     struct arena arena;
-    uint64_t bytes_decoded;
-    double read_s, credit_s; /* of the present request */
-    int door;                /* held, never used: its hang-up means that we are gone too */
+    double credit_s; /* of the present request */
+    int door;        /* held, never used: its hang-up means that we are gone too */
 };
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
@@ -47,24 +44,30 @@ struct reader {
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
  * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
  * buffers of that and one whole chunk (decoders.c): 9 w + 4. libhdf5, reading one itself, holds it
- * stored, decoded (the buffer doubling as it grows) and in its cache of two: 8. */
-static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes)
+ * stored, decoded (the buffer doubling as it grows) and in its cache of two: 8. Of each of `sets`
+ * data sets a chunk is kept (fetch.c), of one of two planes two. Besides, the pointers, and while
+ * spans are laid out the items of each chunk of the order, which are fewer. */
+static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
+                             uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 12, chunk_bytes, &bytes) ||
-        __builtin_add_overflow(bytes, LIBRARY_BYTES, &bytes))
+    if (__builtin_mul_overflow(9 * workers + 13 + sets, chunk_bytes, &bytes) ||
+        __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
 }
 
-static uint64_t chunk_bytes_max(const struct reader *r)
+/* The bound that the file itself sets. */
+static uint64_t memory_needed(const struct reader *r, uint64_t workers)
 {
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < r->described.field_count; i++) {
+    uint32_t sets = source_field_count(r->source);
+    uint64_t most = 0, numbers = source_nodes(r->source)->count + source_edges(r->source)->count +
+                                 source_documents(r->source)->count;
+    for (uint32_t i = 0; i < sets; i++) {
         uint64_t bytes = source_field(r->source, i)->chunk_bytes;
         most = bytes > most ? bytes : most;
     }
-    return most;
+    return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
 
 /* The threads start, then the sandbox closes, then the file is looked at. */
@@ -76,14 +79,16 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     unsigned workers = open->workers < 1                      ? 1
                        : open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX
                                                               : (unsigned)open->workers;
+    uint64_t memory =
+        memory_bound(workers, open->span_bytes_limit, SOURCE_FIELDS_MAX, SOURCE_POINTERS_BYTES_MAX);
+    struct source_wish wish = {open->split, open->features, open->targets, open->window};
     source_library_open();
-    if (decoders_open(&r->decoders, workers, e) != 0 ||
-        sandbox_enter(memory_bound(workers, open->span_bytes_limit), e) != 0 ||
-        source_open(&r->source, READER_FILE_FD, open->split, e) != 0 ||
-        layout_make(open, r->source, &r->described, e) != 0 ||
+    if (decoders_open(&r->decoders, workers, e) != 0 || sandbox_enter(memory, e) != 0 ||
+        source_open(&r->source, READER_FILE_FD, &wish, e) != 0 ||
+        layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
-    sandbox_memory_lower(memory_bound(workers, chunk_bytes_max(r)));
+    sandbox_memory_lower(memory_needed(r, workers));
     if (open->drop_behind)
         source_drop_behind(r->source, open->shuffle);
     r->order = (struct order){
@@ -94,6 +99,11 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         .span_rows = r->described.span_rows,
         .window_spans = 1, /* rows inside a window are the consumer's business */
     };
+    r->fetch = (struct fetch){.source = r->source,
+                              .decoders = r->decoders,
+                              .layout = &r->layout,
+                              .described = &r->described,
+                              .order = &r->order};
     return 0;
 }
 
@@ -110,116 +120,30 @@ static int reader_arm(struct reader *r, const struct reader_arena *arena, const 
     return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
 }
 
-/* By libhdf5, or from a plain field: what is delivered is what was decoded. */
-static int rows_read(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
-                     struct err *e)
-{
-    double begin = decoders_clock_s();
-    int result = source_rows_read(r->source, field, row, rows, out, e);
-    r->read_s += decoders_clock_s() - begin;
-    r->bytes_decoded += rows * source_field(r->source, field)->row_bytes;
-    return result;
-}
-
-/* The stored bytes of a chunk of which `held` rows are in the data set. */
-static int chunk_read(struct reader *r, uint32_t field, uint64_t chunk, uint64_t stored,
-                      uint64_t held, void *raw, uint32_t *mask, struct err *e)
-{
-    double begin = decoders_clock_s();
-    int result = source_chunk_read(r->source, field, chunk, stored, raw, mask, e);
-    r->read_s += decoders_clock_s() - begin;
-    r->bytes_decoded += held * source_field(r->source, field)->row_bytes;
-    return result;
-}
-
-/* Part of one stored chunk of `f`: read here, decoded by a thread. */
-static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
-                       struct err *e)
-{
-    const struct source_field *f = source_field(r->source, field);
-    uint64_t chunk = row / f->chunk_rows, first = chunk * f->chunk_rows, stored = 0;
-    int partial = first + f->chunk_rows > r->described.rows;
-    uint64_t held = partial ? r->described.rows - first : f->chunk_rows;
-    if (!(partial && f->edge_unfiltered) &&
-        source_chunk_stored(r->source, field, chunk, &stored, e) != 0)
-        return -1;
-    if (stored == 0)
-        return rows_read(r, field, row, rows, out, e);
-    uint32_t mask;
-    if (f->plan.count == 0 && rows == f->chunk_rows && stored == f->chunk_bytes)
-        return chunk_read(r, field, chunk, stored, held, out, &mask, e);
-    struct decoders_job *job = decoders_take(r->decoders, stored, e);
-    if (!job)
-        return -1;
-    job->raw_bytes = stored;
-    job->plan = &f->plan;
-    job->chunk_bytes = f->chunk_bytes;
-    job->skip_bytes = (row - first) * f->row_bytes;
-    job->take_bytes = rows * f->row_bytes;
-    job->out = out;
-    job->name = f->path;
-    job->chunk = chunk;
-    if (chunk_read(r, field, chunk, stored, held, job->raw, &job->mask, e) != 0) {
-        decoders_return(r->decoders, job);
-        return -1;
-    }
-    decoders_submit(r->decoders, job);
-    return 0;
-}
-
-/* Rows [row, row + rows) of a field, out of as many of its chunks as hold them. */
-static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, char *out,
-                      struct err *e)
-{
-    const struct source_field *f = source_field(r->source, field);
-    if (!f->direct)
-        return rows_read(r, field, row, rows, out, e);
-    while (rows) {
-        uint64_t left = f->chunk_rows - row % f->chunk_rows, take = left < rows ? left : rows;
-        if (chunk_fetch(r, field, row, take, out, e) != 0)
-            return -1;
-        row += take;
-        rows -= take;
-        out += take * f->row_bytes;
-    }
-    return 0;
-}
-
-/* All chunks of the span, in the epoch's order, each field to its place in the slot. */
-static int chunks_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
-                        struct err *e)
-{
-    const struct reader_described *d = &r->described;
-    uint64_t place = read->span * (d->span_rows / d->chunk_rows);
-    for (uint64_t done = 0; done < rows; place++) {
-        uint64_t first = order_chunk_at(&r->order, read->epoch, place) * d->chunk_rows;
-        uint64_t take = d->rows - first < d->chunk_rows ? d->rows - first : d->chunk_rows;
-        ensure(take <= rows - done);
-        for (uint32_t i = 0; i < d->field_count; i++)
-            if (rows_fetch(r, i, first, take,
-                           slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
-                return -1;
-        done += take;
-    }
-    return 0;
-}
-
 static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char *slot)
 {
+    const struct reader_described *d = &r->described;
     uint32_t crc = 0;
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        crc = decode_crc32(crc, slot + r->described.fields[i].offset,
-                           rows * r->described.fields[i].row_bytes);
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct msg_field_info *f = &d->fields[i];
+        uint64_t items = span_items(d->fields, d->field_count, f, slot, rows);
+        crc = decode_crc32(crc, slot + f->offset, items * f->row_bytes);
+    }
     return crc;
 }
 
-static uint64_t span_digest(const struct reader *r, uint64_t rows, const char *slot)
+/* Of data sets: what is made of pointers is not counted. */
+static uint64_t bytes_delivered(const struct reader *r, uint64_t rows, const char *slot)
 {
-    struct rowhash_field fields[8];
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        fields[i] = (struct rowhash_field){slot + r->described.fields[i].offset,
-                                           r->described.fields[i].row_bytes};
-    return rowhash_sum(fields, r->described.field_count, rows);
+    const struct reader_described *d = &r->described;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        enum layout_from from = r->layout.field[i].from;
+        if (from == LAYOUT_ITEMS || from == LAYOUT_WINDOWS)
+            bytes += span_items(d->fields, d->field_count, &d->fields[i], slot, rows) *
+                     d->fields[i].row_bytes;
+    }
+    return bytes;
 }
 
 static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
@@ -231,26 +155,22 @@ static int span_read(struct reader *r, const struct reader_read *read, struct re
                        (unsigned long long)read->span, (unsigned long long)read->slot);
     char *slot = arena_slot(&r->arena, read->slot);
     uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
-    r->bytes_decoded = 0;
-    r->read_s = 0;
     *done = (struct reader_done){.epoch = read->epoch,
                                  .span = read->span,
                                  .slot = read->slot,
                                  .generation = read->generation,
                                  .rows = rows};
-    int result = chunks_fetch(r, read, rows, slot, e);
-    if (decoders_wait(r->decoders, &done->decode_s, result == 0 ? e : NULL) != 0 || result != 0)
+    if (fetch_span(&r->fetch, read->epoch, read->span, slot, &done->decode_s, e) != 0)
         return -1;
     done->bytes_read = source_bytes_read(r->source) - before;
-    done->bytes_decoded = r->bytes_decoded;
-    done->read_s = r->read_s;
+    done->bytes_decoded = r->fetch.bytes_decoded;
+    done->read_s = r->fetch.read_s;
     done->credit_s = r->credit_s;
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        done->bytes_delivered += rows * r->described.fields[i].row_bytes;
+    done->bytes_delivered = bytes_delivered(r, rows, slot);
     if (r->open.verify)
         done->checksum = span_checksum(r, rows, slot);
     if (r->open.receipt)
-        done->digest = span_digest(r, rows, slot);
+        done->digest = span_digest(r->described.fields, r->described.field_count, slot, rows);
     return 0;
 }
 
@@ -334,6 +254,7 @@ int reader_main(void)
     if (served < 0)
         log_error("part=reader code=%d %s", e.code, e.text);
     decoders_close(&r.decoders);
+    fetch_close(&r.fetch);
     source_close(&r.source);
     arena_close(&r.arena);
     if (r.door >= 0)

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#include "proto/msg.h"
+#include "proto/span.h"
 
 enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 
@@ -30,18 +30,21 @@ enum reader_kind {
 };
 
 struct reader_open {
-    char split[65];
-    uint64_t seed, span_rows, span_bytes_limit, workers;
+    char split[65], features[65], targets[65];
+    uint64_t seed, span_rows, span_bytes_limit, workers, window;
+    uint64_t window_spans, batch_rows; /* for the largest batch of these epochs */
+    uint32_t epoch_count;
+    struct msg_epoch_range epochs[64];
     int32_t shuffle, verify;
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
 };
 
 struct reader_described {
-    char fingerprint[65];
+    char fingerprint[65], layout[9];
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max;
     uint32_t field_count;
-    struct msg_field_info fields[8];
+    struct msg_field_info fields[SPAN_FIELDS_MAX];
 };
 
 struct reader_arena {

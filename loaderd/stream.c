@@ -127,8 +127,15 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
 {
     struct reader_packet packet = {.kind = READER_OPEN};
     struct reader_open *o = &packet.open;
-    snprintf(o->split, sizeof o->split, "%s", m->split);
+    MSG_STR(o->split, m->split);
+    MSG_STR(o->features, m->features);
+    MSG_STR(o->targets, m->targets);
     o->seed = m->seed;
+    o->window = m->window;
+    o->window_spans = m->window_spans;
+    o->batch_rows = m->batch_rows;
+    o->epoch_count = m->epochs_count;
+    memcpy(o->epochs, m->epochs, sizeof o->epochs);
     o->span_rows = m->span_rows;
     o->span_bytes_limit = m->span_bytes_limit;
     o->workers = child_workers(s->daemon->options.loader_num_workers);

@@ -103,6 +103,7 @@ static void reader_described(struct streams *s, struct stream **st_p,
     struct msg_opened *o = &m.opened;
     o->stream = (*st_p)->server.stream;
     MSG_STR(o->fingerprint, d->fingerprint);
+    MSG_STR(o->layout, d->layout);
     o->rows = d->rows;
     o->chunk_rows = d->chunk_rows;
     o->spans = d->spans;

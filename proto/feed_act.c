@@ -102,14 +102,7 @@ uint64_t feed_span_bytes_limit(const struct feed *f)
 
 static void open_send(struct feed *f)
 {
-    struct msg_open open = {.seed = f->config.seed,
-                            .shuffle = f->config.shuffle,
-                            .span_rows = f->config.span_rows,
-                            .span_bytes_limit = feed_span_bytes_limit(f),
-                            .verify = f->config.verify};
-    MSG_STR(open.file, f->config.file);
-    MSG_STR(open.split, f->config.split);
-    link_send(&f->dealer, NULL, MSG_open, &open); /* repeated if it is lost */
+    link_send(&f->dealer, NULL, MSG_open, &f->request); /* repeated if it is lost */
 }
 
 /* ---- arena
@@ -158,7 +151,14 @@ static void info_fill(struct feed *f)
                                    .chunk_rows = o->chunk_rows,
                                    .span_rows = o->span_rows,
                                    .window_spans = f->config.window_spans};
-    f->info.features = *opened_field(o, "features");
+    memcpy(f->info.layout, o->layout, sizeof f->info.layout);
+    memcpy(f->info.fields, o->fields, sizeof f->info.fields);
+    f->info.field_count = o->fields_count;
+    for (uint32_t i = 0; i < o->fields_count; i++)
+        if (strncmp(o->fields[i].name, "features", 8) == 0) {
+            f->info.features[f->info.feature_parts++] = o->fields[i];
+            f->info.feature_values += o->fields[i].values;
+        }
     if (targets)
         f->info.targets = *targets;
     f->info.slots = f->arena.slots;

@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "proto/epochs.h"
 #include "proto/err.h"
 #include "proto/options.h"
 
@@ -46,8 +47,5 @@ uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t 
  * original. Returns how many were written. */
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX]);
-
-/* The original of a comparison task, else the task itself. */
-uint32_t schedule_key_task(const struct options *o, uint32_t task);
 
 #endif

@@ -136,6 +136,8 @@ int setup_start(struct trainer *t, struct err *e); /* options, what to resume, f
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
+/* Does a model take data of that layout? */
+int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e);
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
 /* Of the training or the validation stream; role and incarnation are the caller's. */
@@ -196,7 +198,7 @@ int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *
 /* plan.c */
 struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, span_rows, span_bytes_max, values;
-    char feature_type[8], target_type[8];
+    char layout[9];
 };
 /* All stages' memory. -1 (permanent) when an arena cannot hold what the order needs. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,

@@ -1,6 +1,7 @@
 /* loader_probe.c - a consumer of loaderd that does nothing with the rows, for the benchmark.
  *
  *   loader_probe RUN FILE SPLIT [key=value ...]   epochs=1 shuffle=1 limit_mb=256 span_rows=0
+ *                                     window=256
  *
  * A loaderd must serve RUN. Every row is gathered into a batch buffer, as trainerd does, first in
  * `epochs` timed epochs, then once more for the digest. One JSON line on standard output tells what
@@ -105,28 +106,61 @@ static void feed_wait(struct feed *f)
         probe_fail(e.text);
 }
 
+/* A batch of one field: items one after the other, and of a ragged one where each row's begin. */
+struct gathered_field {
+    const struct msg_field_info *info;
+    char *at;
+    uint64_t *pointer; /* NULL: an item a row */
+    uint64_t items_max;
+};
+
 struct gathered {
     uint64_t rows, digest;
     int digested;
-    char *features, *targets;
+    struct gathered_field field[SPAN_FIELDS_MAX];
+    uint32_t field_count;
 };
+
+static void gathered_open(struct gathered *g, const struct feed *f)
+{
+    for (uint32_t i = 0; i < f->info.field_count; i++) {
+        const struct msg_field_info *info = &f->info.fields[i];
+        if (span_is_pointer(f->info.fields, f->info.field_count, i))
+            continue;
+        struct gathered_field *to = &g->field[g->field_count++];
+        to->info = info;
+        to->items_max = info->pointer[0] ? info->batch_items_max : BATCH_ROWS;
+        to->at = malloc(to->items_max * info->row_bytes + 1);
+        to->pointer = info->pointer[0] ? calloc(BATCH_ROWS + 1, sizeof *to->pointer) : NULL;
+    }
+}
+
+static void row_gather(const struct feed *f, struct gathered_field *to, struct feed_row row,
+                       uint64_t i)
+{
+    uint64_t count = 1, first = to->pointer ? to->pointer[i] : i, bytes = to->info->row_bytes;
+    const void *items =
+        to->pointer ? feed_items(f, to->info, row, &count) : feed_field(to->info, row);
+    if (!items || first + count > to->items_max)
+        probe_fail("a batch has more items than the loader said");
+    memcpy(to->at + first * bytes, items, count * bytes);
+    if (to->pointer)
+        to->pointer[i + 1] = first + count;
+}
 
 static void rows_gather(const struct feed *f, struct gathered *g, const struct feed_row *rows,
                         uint64_t count)
 {
-    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
-    uint64_t x_bytes = x->row_bytes, y_bytes = y->row_bytes;
-    int targets = y->name[0] != 0;
-    for (uint64_t i = 0; i < count; i++) {
-        memcpy(g->features + i * x_bytes, feed_field(x, rows[i]), x_bytes);
-        if (targets)
-            memcpy(g->targets + i * y_bytes, feed_field(y, rows[i]), y_bytes);
+    struct rowhash_field hashed[SPAN_FIELDS_MAX];
+    for (uint32_t i = 0; i < g->field_count; i++) {
+        struct gathered_field *to = &g->field[i];
+        for (uint64_t row = 0; row < count; row++)
+            row_gather(f, to, rows[row], row);
+        hashed[i] = (struct rowhash_field){to->at, to->info->row_bytes, to->pointer};
     }
     g->rows += count;
     if (g->digested)
-        g->digest +=
-            rowhash_sum((struct rowhash_field[]){{g->features, x_bytes}, {g->targets, y_bytes}},
-                        1 + targets, count);
+        g->digest += rowhash_sum(hashed, g->field_count, count);
 }
 
 static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint64_t last)
@@ -135,7 +169,8 @@ static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint6
     uint64_t rows = f->info.order.rows;
     feed_seek(f, epoch, 0, last);
     for (uint64_t at = 0; at < rows;) {
-        uint64_t wanted = rows - at < BATCH_ROWS ? rows - at : BATCH_ROWS;
+        uint64_t in_batch = BATCH_ROWS - at % BATCH_ROWS; /* a piece of one batch, never of two */
+        uint64_t wanted = rows - at < in_batch ? rows - at : in_batch;
         uint64_t got = feed_rows(f, epoch, at, wanted, batch);
         rows_gather(f, g, batch, got);
         at += got;
@@ -174,8 +209,12 @@ int main(int argc, char **argv)
         .window_spans = 4,
         .arena_limit_bytes = argument(argc, argv, "limit_mb", 256) << 20,
         .peer_timeout_ms = 10000,
+        .window = argument(argc, argv, "window", 256),
+        .batch_rows = BATCH_ROWS,
     };
     uint64_t epochs = argument(argc, argv, "epochs", 1);
+    config.epochs = &(struct msg_epoch_range){.count = epochs + 2};
+    config.epoch_count = 1;
     struct feed_row first;
     struct loader loader;
     double begin = now_s();
@@ -188,8 +227,8 @@ int main(int argc, char **argv)
     double first_row_s = now_s() - begin;
     loader_find(&loader);
 
-    struct gathered g = {.features = malloc(BATCH_ROWS * f->info.features.row_bytes),
-                         .targets = malloc(BATCH_ROWS * f->info.targets.row_bytes + 1)};
+    struct gathered g = {0};
+    gathered_open(&g, f);
     epoch_read(f, &g, 0, epochs + 1); /* warms the arena's pages and the page cache */
     uint64_t pss = loader_pss_bytes(&loader);
     double cpu = loader_cpu_s(&loader), start = now_s();
@@ -207,8 +246,10 @@ int main(int argc, char **argv)
            rows, seconds, cpu_s, first_row_s, g.digest, pss_after, (int64_t)(pss_after - pss),
            f->info.order.span_rows, f->info.arena_bytes);
     feed_close(f);
-    free(g.features);
-    free(g.targets);
+    for (uint32_t i = 0; i < g.field_count; i++) {
+        free(g.field[i].at);
+        free(g.field[i].pointer);
+    }
     free(f);
     return 0;
 }

@@ -102,6 +102,8 @@ void harness_close(struct harness *h)
 struct reader_open open_default(void)
 {
     return (struct reader_open){.split = "train",
+                                .features = "features",
+                                .targets = "targets",
                                 .seed = test_random(),
                                 .span_bytes_limit = LIMIT_BYTES,
                                 .workers = 2,

@@ -1,8 +1,5 @@
-/* test_decode.c - what a reader process delivers is what H5Dread gives, for every type, filter and
- * shape of chunk.
- *
- * Each case writes a file with libhdf5, forks a real reader_main on it, hands it an arena and
- * compares all spans, row by row, with H5Dread's rows in the order of proto/order.h.
+/* test_decode.c - what a reader process delivers of a dense file is what H5Dread gives, for every
+ * type, filter and shape of chunk (reader_compare.h).
  */
 #include "loaderd/decode.h"
 
@@ -12,115 +9,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "proto/h5file.h"
-#include "proto/order.h"
-#include "proto/rowhash.h"
 #include "tests/test.h"
-#include "tests/unit/reader_process.h"
-
-/* ---- comparison with libhdf5 ---------------------------------------------------------------- */
-
-static hid_t native_type(const char *name)
-{
-    switch (h5type_of(name)) {
-    case H5TYPE_U8:
-        return H5T_STD_U8LE;
-    case H5TYPE_I8:
-        return H5T_STD_I8LE;
-    case H5TYPE_U16:
-        return H5T_STD_U16LE;
-    case H5TYPE_I16:
-        return H5T_STD_I16LE;
-    case H5TYPE_U32:
-        return H5T_STD_U32LE;
-    case H5TYPE_I32:
-        return H5T_STD_I32LE;
-    case H5TYPE_U64:
-        return H5T_STD_U64LE;
-    case H5TYPE_I64:
-        return H5T_STD_I64LE;
-    case H5TYPE_F16:
-        return type_short_float(5, 0);
-    case H5TYPE_F32:
-        return H5T_IEEE_F32LE;
-    default:
-        return H5T_IEEE_F64LE;
-    }
-}
-
-static unsigned char *rows_expected(const char *path, const char *split,
-                                    const struct msg_field_info *f, uint64_t rows)
-{
-    char name[200];
-    unsigned char *data = calloc(rows, f->row_bytes);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    snprintf(name, sizeof name, "%s/%s", split, f->name);
-    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    CHECK(data && file >= 0 && set >= 0);
-    CHECK(H5Dread(set, native_type(f->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
-    H5Dclose(set);
-    H5Fclose(file);
-    return data;
-}
-
-static void span_compare(const struct harness *h, const struct order *o,
-                         const struct reader_done *done, unsigned char *const *expected)
-{
-    const unsigned char *slot = arena_slot(&h->arena, done->slot);
-    struct rowhash_field fields[8];
-    uint64_t bytes = 0;
-    uint32_t crc = 0;
-    CHECK_EQ(done->rows, order_span_rows(o, done->span));
-    for (uint32_t i = 0; i < h->described.field_count; i++) {
-        const struct msg_field_info *f = &h->described.fields[i];
-        CHECK_EQ(f->offset % 64, 0);
-        CHECK(f->offset + done->rows * f->row_bytes <= h->described.span_bytes_max);
-        for (uint64_t row = 0; row < done->rows; row++) {
-            uint64_t place = (done->span * o->span_rows + row) / o->chunk_rows;
-            uint64_t from =
-                order_chunk_at(o, done->epoch, place) * o->chunk_rows + row % o->chunk_rows;
-            if (memcmp(slot + f->offset + row * f->row_bytes, expected[i] + from * f->row_bytes,
-                       f->row_bytes) != 0)
-                test_fail(__FILE__, __LINE__, "%s (%s): span %llu row %llu differs", f->name,
-                          f->type, (unsigned long long)done->span, (unsigned long long)row);
-        }
-        crc = decode_crc32(crc, slot + f->offset, done->rows * f->row_bytes);
-        fields[i] = (struct rowhash_field){slot + f->offset, f->row_bytes};
-        bytes += done->rows * f->row_bytes;
-    }
-    CHECK_EQ(done->checksum, crc);
-    CHECK_EQ(done->digest, rowhash_sum_plain(fields, h->described.field_count, done->rows));
-    CHECK_EQ(done->bytes_delivered, bytes);
-}
-
-/* Two epochs of `path` through a reader equal H5Dread's rows in the order. Returns the spans
- * compared. */
-static uint64_t file_compare(const char *path, const struct reader_open *open)
-{
-    struct harness h;
-    struct reader_done done;
-    unsigned char *expected[8];
-    if (harness_open(&h, path, open) != 0)
-        test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
-    const struct reader_described *d = &h.described;
-    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
-    CHECK_EQ(d->spans, order_spans(&o));
-    CHECK_EQ(d->span_rows % d->chunk_rows, 0);
-    for (uint32_t i = 0; i < d->field_count; i++)
-        expected[i] = rows_expected(path, open->split, &d->fields[i], d->rows);
-    harness_arm(&h, 3);
-    for (uint64_t epoch = 0; epoch < 2; epoch++)
-        for (uint64_t span = 0; span < d->spans; span++) {
-            if (harness_read(&h, epoch, span, span % 3, &done) != 0)
-                test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
-            span_compare(&h, &o, &done, expected);
-        }
-    uint64_t spans = 2 * d->spans;
-    for (uint32_t i = 0; i < d->field_count; i++)
-        free(expected[i]);
-    harness_close(&h);
-    return spans;
-}
+#include "tests/unit/reader_compare.h"
 
 static void every_filter(const char *type, enum filters first, enum filters last)
 {
@@ -128,14 +18,14 @@ static void every_filter(const char *type, enum filters first, enum filters last
         hsize_t rows = 60 + test_random() % 200, values = 1 + test_random() % 40;
         hsize_t chunk = 1 + test_random() % 50;
         struct set_config sets[2] = {
-            {"features", native_type(type), 2, {rows, values}, {chunk, values}, filters, 0},
+            {"features", type_named(type), 2, {rows, values}, {chunk, values}, filters, 0},
             {"targets", H5T_STD_U8LE, 1, {rows}, {1 + test_random() % rows}, filters, 0},
         };
         struct reader_open open = open_default();
         open.span_rows = 1 + test_random() % rows;
         open.shuffle = test_random() % 4 != 0;
         file_make("every.h5", sets, 2);
-        CHECK(file_compare("every.h5", &open) >= 2);
+        CHECK(reader_compare("every.h5", &open) >= 2);
     }
 }
 
@@ -176,7 +66,7 @@ TEST_LIMIT(every_shape_of_chunk_equals_h5dread, 60)
             sets[1].dims[0] = sets[0].dims[0];
             open.span_rows = j ? 1 + test_random() % 60 : 0;
             file_make("shape.h5", sets, 2);
-            file_compare("shape.h5", &open);
+            reader_compare("shape.h5", &open);
         }
 }
 
@@ -237,7 +127,7 @@ TEST(big_endian_and_odd_precision_are_converted)
         };
         struct reader_open open = open_default();
         file_make("be.h5", sets, 2);
-        file_compare("be.h5", &open);
+        reader_compare("be.h5", &open);
     }
 }
 
@@ -255,7 +145,7 @@ TEST_LIMIT(many_small_chunks_are_read_in_boxes, 60)
         struct reader_open open = open_default();
         set.stored = H5T_STD_U16BE;
         file_make("boxes.h5", &set, 1);
-        file_compare("boxes.h5", &open);
+        reader_compare("boxes.h5", &open);
     }
 }
 
@@ -270,7 +160,7 @@ TEST(without_targets_and_in_the_root)
     H5Fclose(file);
     open.split[0] = 0;
     open.span_rows = 64;
-    CHECK_EQ(file_compare("root.h5", &open), 16);
+    CHECK_EQ(reader_compare("root.h5", &open), 16);
 }
 
 static void user_block_compare(hsize_t chunk_rows)
@@ -286,7 +176,7 @@ static void user_block_compare(hsize_t chunk_rows)
     H5Dclose(made);
     H5Gclose(group);
     H5Fclose(file);
-    file_compare("user.h5", &open);
+    reader_compare("user.h5", &open);
 }
 
 TEST(user_block_is_skipped)
@@ -314,7 +204,7 @@ TEST(chunks_never_written_hold_the_fill_value)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    file_compare("sparse.h5", &open);
+    reader_compare("sparse.h5", &open);
 }
 
 /* Chunks stored with some filters skipped, as H5Dwrite_chunk's mask says. */
@@ -335,7 +225,7 @@ TEST(filter_mask_of_a_chunk_is_heeded)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    file_compare("mask.h5", &open);
+    reader_compare("mask.h5", &open);
 }
 
 TEST(partial_last_chunk_stored_without_filters)
@@ -358,7 +248,7 @@ TEST(partial_last_chunk_stored_without_filters)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    file_compare("edge.h5", &open);
+    reader_compare("edge.h5", &open);
 }
 
 /* ---- sizes of spans ------------------------------------------------------------------------- */

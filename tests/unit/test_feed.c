@@ -91,8 +91,9 @@ static void fake_describe(union msg *m)
     o->span_rows = SPAN_ROWS;
     o->span_bytes_max = fake.manner.span_bytes ? fake.manner.span_bytes : SPAN_BYTES;
     o->fields_count = 2;
-    o->fields[0] = (struct msg_field_info){"features", "u8", VALUES, VALUES, 0};
-    o->fields[1] = (struct msg_field_info){"targets", "u32", 1, 4, TARGETS_AT};
+    MSG_STR(o->layout, "dense");
+    o->fields[0] = (struct msg_field_info){"features", "u8", VALUES, VALUES, 0, "", SPAN_ROWS};
+    o->fields[1] = (struct msg_field_info){"targets", "u32", 1, 4, TARGETS_AT, "", SPAN_ROWS};
 }
 
 static void fake_step(struct fake_stream *s, struct server_event event);
@@ -379,7 +380,7 @@ static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, 
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
-        const unsigned char *x = feed_field(&f->info.features, rows[i]);
+        const unsigned char *x = feed_field(&f->info.features[0], rows[i]);
         uint32_t target;
         for (int j = 0; j < VALUES; j++)
             CHECK_EQ(x[j], feature_of(row, j));

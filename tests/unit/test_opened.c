@@ -17,8 +17,9 @@ static struct msg_opened good(void)
                            .span_rows = 64,
                            .span_bytes_max = 1280,
                            .fields_count = 2};
-    o.fields[0] = (struct msg_field_info){"features", "f32", 4, 16, 0};
-    o.fields[1] = (struct msg_field_info){"targets", "i32", 1, 4, 1024};
+    MSG_STR(o.layout, "dense");
+    o.fields[0] = (struct msg_field_info){"features", "f32", 4, 16, 0, "", 64};
+    o.fields[1] = (struct msg_field_info){"targets", "i32", 1, 4, 1024, "", 64};
     return o;
 }
 
@@ -49,6 +50,7 @@ TEST(a_true_description_passes)
     o = good();
     o.rows = 40; /* fewer rows than a span: 1 span, and smaller fields would do */
     o.spans = 1;
+    o.fields[0].items_max = o.fields[1].items_max = 40;
     CHECK_OK(opened_check(&o, limit, &e), e);
 }
 
@@ -90,6 +92,7 @@ TEST(products_do_not_overflow)
     o.chunk_rows = o.span_rows = 1ull << 40;
     o.spans = 1ull << 8;
     o.fields[0].values = 1ull << 32;
+    o.fields[0].items_max = o.fields[1].items_max = 1ull << 40;
     o.fields[0].row_bytes = 1ull << 34; /* 2^74 bytes a span */
     check_refused(&o, "do not fit");
 }
@@ -100,8 +103,8 @@ TEST(checksum_covers_the_rows_of_all_fields)
     struct msg_opened o = good();
     char slot[1280];
     memset(slot, 'x', sizeof slot);
-    o.fields[0] = (struct msg_field_info){"features", "u8", 2, 2, 0};
-    o.fields[1] = (struct msg_field_info){"targets", "u8", 1, 1, 64};
+    o.fields[0] = (struct msg_field_info){"features", "u8", 2, 2, 0, "", 64};
+    o.fields[1] = (struct msg_field_info){"targets", "u8", 1, 1, 64, "", 64};
     memcpy(slot, "123456", 6);
     memcpy(slot + 64, "789", 3);
     CHECK_EQ(opened_checksum(&o, slot, 3), 0xcbf43926);
