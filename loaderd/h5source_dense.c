@@ -114,21 +114,21 @@ static int timeframe_check(const struct source *s, int i, struct err *e)
 static int timeframes_open(struct source *s, hid_t group, const char *link, struct err *e)
 {
     struct timeframes f = {0};
-    char path[SOURCE_PATH_MAX], name[65];
+    char path[SOURCE_PATH_MAX], member[SOURCE_PATH_MAX], name[65];
     int found;
     snprintf(path, sizeof path, "%s%s%s", s->split, s->split[0] ? "/" : "", link);
     if (timeframes_read(&f, group, path, e) != 0)
         return -1;
     for (int i = 0; i < f.count; i++) {
-        snprintf(path, sizeof path, "%s/%s", link, f.name[i]);
+        snprintf(member, sizeof member, "%s/%s", link, f.name[i]);
         snprintf(name, sizeof name, "features/%.50s", f.name[i]);
-        if (source_set_open(s, path, name, &timeframe_kind, &found, e) != 0)
+        if (source_set_open(s, member, name, &timeframe_kind, &found, e) != 0)
             return -1;
         if (!found)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "%s has no data set %s, which its attribute timeframes names (there is: "
                            "%s)",
-                           link, f.name[i], source_names_in(group));
+                           path, f.name[i], source_names_in(group));
         if (timeframe_check(s, i, e) != 0)
             return -1;
     }

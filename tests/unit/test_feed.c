@@ -38,6 +38,8 @@ struct manner {
     uint64_t lies_at; /* the checksum of that span is wrong */
     uint64_t span_bytes;   /* announced instead of SPAN_BYTES */
     uint64_t rows;         /* announced instead of ROWS */
+    int graphs;            /* the rows are graphs */
+    uint64_t cuts_at;      /* a pointer of that span points beyond its field */
     const char *rejection; /* answer to open */
 };
 
@@ -80,6 +82,36 @@ static uint32_t target_of(uint64_t row)
     return (uint32_t)(row * 7 + 1);
 }
 
+/* Graphs: row r has r mod 5 nodes of a byte, and an edge if it has nodes. */
+enum { NODES_AT = 576, EDGE_PTR_AT = 832, FROM_AT = 1408, TO_AT = 1472 };
+
+static void fake_describe_graphs(struct msg_opened *o)
+{
+    static const struct msg_field_info fields[] = {
+        {"node_ptr", "u64", 1, 8, 0, "", SPAN_ROWS + 1},
+        {"node_features", "u8", 1, 1, NODES_AT, "node_ptr", 4 * SPAN_ROWS},
+        {"edge_ptr", "u64", 1, 8, EDGE_PTR_AT, "", SPAN_ROWS + 1},
+        {"edge_source", "u8", 1, 1, FROM_AT, "edge_ptr", SPAN_ROWS},
+        {"edge_target", "u8", 1, 1, TO_AT, "edge_ptr", SPAN_ROWS},
+    };
+    MSG_STR(o->layout, "graph");
+    memcpy(o->fields, fields, sizeof fields);
+    o->fields_count = sizeof fields / sizeof *fields;
+}
+
+static void fake_write_graph(char *slot, uint64_t i, uint64_t row)
+{
+    uint64_t *nodes = (uint64_t *)slot + i, *edges = (uint64_t *)(slot + EDGE_PTR_AT) + i;
+    if (i == 0)
+        nodes[0] = edges[0] = 0;
+    nodes[1] = nodes[0] + row % 5;
+    edges[1] = edges[0] + (row % 5 > 0);
+    for (uint64_t j = 0; j < row % 5; j++)
+        slot[NODES_AT + nodes[0] + j] = (char)feature_of(row, (int)j);
+    slot[FROM_AT + edges[0]] = 0;
+    slot[TO_AT + edges[0]] = (char)(row % 5 - 1);
+}
+
 static void fake_describe(union msg *m)
 {
     struct msg_opened *o = &m->opened;
@@ -94,6 +126,8 @@ static void fake_describe(union msg *m)
     MSG_STR(o->layout, "dense");
     o->fields[0] = (struct msg_field_info){"features", "u8", VALUES, VALUES, 0, "", SPAN_ROWS};
     o->fields[1] = (struct msg_field_info){"targets", "u32", 1, 4, TARGETS_AT, "", SPAN_ROWS};
+    if (fake.manner.graphs)
+        fake_describe_graphs(o);
 }
 
 static void fake_step(struct fake_stream *s, struct server_event event);
@@ -114,10 +148,16 @@ static void fake_read(struct fake_stream *s, const struct msg_grant *g)
         uint64_t chunk = order_chunk_at(&s->order, g->epoch, laid / CHUNK_ROWS);
         uint64_t row = chunk * CHUNK_ROWS + laid % CHUNK_ROWS;
         uint32_t target = target_of(row);
+        if (fake.manner.graphs) {
+            fake_write_graph(slot, i, row);
+            continue;
+        }
         for (int j = 0; j < VALUES; j++)
             slot[i * VALUES + (uint64_t)j] = (char)feature_of(row, j);
         memcpy(slot + TARGETS_AT + i * 4, &target, 4);
     }
+    if (fake.spans + 1 == fake.manner.cuts_at)
+        ((uint64_t *)slot)[m.ready.rows] = 4 * SPAN_ROWS + 1;
     if (s->verify)
         m.ready.checksum = opened_checksum(&s->server->opened, slot, m.ready.rows);
     m.ready.checksum += ++fake.spans == fake.manner.lies_at;
@@ -375,11 +415,27 @@ static void feed_await_ready(struct feed *f)
         CHECK_OK(feed_wait(f, &e), e);
 }
 
+static void graph_check(const struct feed *f, struct feed_row at, uint64_t row)
+{
+    uint64_t nodes, edges;
+    const unsigned char *x = feed_items(f, &f->info.fields[1], at, &nodes);
+    const unsigned char *from = feed_items(f, &f->info.fields[3], at, &edges);
+    CHECK(x && from && nodes == row % 5 && edges == (nodes > 0));
+    for (uint64_t j = 0; j < nodes; j++)
+        CHECK_EQ(x[j], feature_of(row, (int)j));
+    const unsigned char *to = feed_items(f, &f->info.fields[4], at, &edges);
+    CHECK(!edges || (*from == 0 && *to == nodes - 1));
+}
+
 static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
                        const struct feed_row *rows)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
+        if (!f->info.feature_parts) {
+            graph_check(f, rows[i], row);
+            continue;
+        }
         const unsigned char *x = feed_field(&f->info.features[0], rows[i]);
         uint32_t target;
         for (int j = 0; j < VALUES; j++)
@@ -476,6 +532,27 @@ TEST(a_stopped_loader_is_killed)
     feed_free(f);
 }
 
+TEST(graphs_come_with_their_own_items)
+{
+    struct feed_row row;
+    struct err e;
+    uint64_t count;
+    struct feed *f = two_epochs(&(struct manner){.graphs = 1, .kills = 2, .slow_ms = 2},
+                                &(struct feed_config){.shuffle = 1, .verify = 1});
+    CHECK_STR(f->info.layout, "graph");
+    CHECK_EQ(f->info.field_count, 5);
+    feed_seek(f, 1, ROWS - 1, 1);
+    while (feed_rows(f, 1, ROWS - 1, 1, &row) == 0)
+        CHECK_OK(feed_wait(f, &e), e);
+    uint64_t *pointer = (uint64_t *)row.span + row.row; /* somebody writes to the arena */
+    pointer[1] = 4 * SPAN_ROWS + 1;
+    CHECK(!feed_items(f, &f->info.fields[1], row, &count) && count == 0);
+    pointer[1] = 3;
+    pointer[0] = 4;
+    CHECK(!feed_items(f, &f->info.fields[1], row, &count) && count == 0);
+    feed_free(f);
+}
+
 TEST(seeks_back_and_forth)
 {
     struct err e;
@@ -540,6 +617,12 @@ TEST(a_rejection_is_passed_on)
 {
     check_fails(&(struct manner){.rejection = "the file has no group train"},
                 &(struct feed_config){.shuffle = 1}, "the file has no group train");
+}
+
+TEST(a_pointer_beyond_its_field_fails)
+{
+    check_fails(&(struct manner){.graphs = 1, .cuts_at = 5}, &(struct feed_config){.shuffle = 1},
+                "node_ptr of a span says that the items of row 63 end at 257");
 }
 
 TEST(a_wrong_checksum_fails)
