@@ -29,10 +29,11 @@ static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint6
     *items = rows_held(p->d, span_rows);
     if (f->from == LAYOUT_POINTER)
         ++*items;
-    else if (f->cut && p->open->shuffle && span_rows > chunk_rows)
+    if (f->from != LAYOUT_ITEMS || !f->cut)
+        return 0;
+    if (p->open->shuffle && span_rows > chunk_rows)
         return layout_chunks_max(f->cut, chunk_rows, span_rows / chunk_rows, items, e);
-    else if (f->cut)
-        *items = layout_items_max(f->cut, span_rows);
+    *items = layout_items_max(f->cut, span_rows);
     return 0;
 }
 

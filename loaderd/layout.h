@@ -23,7 +23,7 @@ enum layout_from {
 struct layout_field {
     enum layout_from from;
     uint32_t set, plane;              /* of ITEMS and WINDOWS: of the source */
-    const struct source_pointer *cut; /* NULL: none */
+    const struct source_pointer *cut; /* NULL: none; of STARTS the documents */
 };
 
 struct layout {

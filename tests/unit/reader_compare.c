@@ -3,6 +3,7 @@
 
 #include "loaderd/decode.h"
 #include "proto/h5file.h"
+#include "proto/opened.h"
 #include "proto/order.h"
 #include "proto/rowhash.h"
 #include "tests/test.h"
@@ -167,6 +168,22 @@ static void expected_free(struct expected *x, uint32_t count)
     }
 }
 
+/* A consumer would believe the description. */
+static void described_check(const struct reader_described *d, uint64_t span_bytes_limit)
+{
+    struct msg_opened o = {.rows = d->rows,
+                           .chunk_rows = d->chunk_rows,
+                           .spans = d->spans,
+                           .span_rows = d->span_rows,
+                           .span_bytes_max = d->span_bytes_max,
+                           .fields_count = d->field_count};
+    struct err e;
+    MSG_STR(o.fingerprint, d->fingerprint);
+    MSG_STR(o.layout, d->layout);
+    memcpy(o.fields, d->fields, sizeof o.fields);
+    CHECK_OK(opened_check(&o, span_bytes_limit, &e), e);
+}
+
 struct compared reader_compare_all(const char *path, const struct reader_open *open)
 {
     struct harness h;
@@ -176,6 +193,7 @@ struct compared reader_compare_all(const char *path, const struct reader_open *o
     if (harness_open(&h, path, open) != 0)
         test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
     const struct reader_described *d = &h.described;
+    described_check(d, open->span_bytes_limit);
     struct compared c = {.chunk_rows = d->chunk_rows};
     struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
     CHECK_EQ(d->spans, order_spans(&o));
