@@ -4,7 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FIELD_ALIGNMENT = 64, SPAN_BYTES_AUTO = 1 << 20 };
+enum {
+    FIELD_ALIGNMENT = 64,
+    SPAN_BYTES_AUTO = 1 << 20,
+    WINDOW_SPANS_AUTO = 4, /* the spans of a window of streams are made smaller: so many of those */
+    STREAM_CHUNKS_LOST = 64, /* one row of so many may be left out for streams of whole chunks */
+    STREAM_SPAN_CHUNKS = 4,  /* of a span where streams begin inside chunks, each read twice */
+};
 
 /* What is being laid out. */
 struct plan {
@@ -14,10 +20,30 @@ struct plan {
     struct reader_described *d;
 };
 
+static uint64_t part_rows(const struct reader_described *d)
+{
+    return d->streams ? d->rows / d->streams : d->rows;
+}
+
 /* Rows of a span as resident: no more than there are. */
 static uint64_t rows_held(const struct reader_described *d, uint64_t span_rows)
 {
-    return span_rows < d->rows ? span_rows : d->rows;
+    return span_rows < part_rows(d) ? span_rows : part_rows(d);
+}
+
+/* The rows that fill the streams: each as long as possible, or a little less where that makes it a
+ * whole number of chunks, so that every chunk belongs to one stream and is read once. */
+static int streams_cut(struct reader_described *d, struct err *e)
+{
+    uint64_t rows = d->rows / d->streams, whole = rows / d->chunk_rows * d->chunk_rows;
+    if (!rows)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%llu rows do not fill %llu streams; lower training.batch_size",
+                       (unsigned long long)d->rows, (unsigned long long)d->streams);
+    if (rows - whole <= rows / STREAM_CHUNKS_LOST)
+        rows = whole;
+    d->rows = rows * d->streams;
+    return 0;
 }
 
 /* Most items of field i in a span of span_rows rows. */
@@ -25,15 +51,16 @@ static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint6
                      struct err *e)
 {
     const struct layout_field *f = &p->l->field[i];
-    uint64_t chunk_rows = p->d->chunk_rows;
-    *items = rows_held(p->d, span_rows);
+    const struct reader_described *d = p->d;
+    struct order order = {.rows = d->rows, .span_rows = span_rows, .streams = d->streams};
+    *items = rows_held(d, span_rows);
     if (f->from == LAYOUT_POINTER)
         ++*items;
     if (f->from != LAYOUT_ITEMS || !f->cut)
         return 0;
-    if (p->open->shuffle && span_rows > chunk_rows)
-        return layout_chunks_max(f->cut, chunk_rows, span_rows / chunk_rows, items, e);
-    *items = layout_items_max(f->cut, span_rows);
+    if (p->open->shuffle && span_rows > d->chunk_rows)
+        return layout_chunks_max(f->cut, d->chunk_rows, span_rows / d->chunk_rows, items, e);
+    *items = layout_items_max(f->cut, &order);
     return 0;
 }
 
@@ -89,7 +116,7 @@ static int stored_chunks_fit(const struct plan *p, struct err *e)
 static int chunk_rows_choose(const struct plan *p, struct err *e)
 {
     uint64_t limit = p->open->span_bytes_limit, bytes;
-    for (p->d->chunk_rows = source_chunk_rows(p->source);;) {
+    for (;;) {
         if (fields_place(p, p->d->chunk_rows, &bytes, e) != 0)
             return -1;
         if (bytes <= limit)
@@ -105,7 +132,7 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
 static uint64_t chunk_bytes_mean(const struct plan *p)
 {
     const struct reader_described *d = p->d;
-    uint64_t chunks = (d->rows - 1) / d->chunk_rows + 1, bytes = 0;
+    uint64_t chunks = (source_rows(p->source) - 1) / d->chunk_rows + 1, bytes = 0;
     for (uint32_t i = 0; i < d->field_count; i++) {
         const struct source_pointer *cut = p->l->field[i].cut;
         int ragged = cut && p->l->field[i].from == LAYOUT_ITEMS;
@@ -119,9 +146,13 @@ static uint64_t chunk_bytes_mean(const struct plan *p)
 static int span_rows_auto(const struct plan *p, struct err *e)
 {
     struct reader_described *d = p->d;
-    uint64_t mean = chunk_bytes_mean(p), bytes;
-    uint64_t chunks = (SPAN_BYTES_AUTO + mean / 2) / mean;
-    uint64_t chunks_max = (d->rows + d->chunk_rows - 1) / d->chunk_rows;
+    uint64_t mean = chunk_bytes_mean(p), span_bytes = SPAN_BYTES_AUTO, bytes;
+    if (d->streams > WINDOW_SPANS_AUTO)
+        span_bytes = SPAN_BYTES_AUTO * WINDOW_SPANS_AUTO / d->streams;
+    uint64_t chunks = (span_bytes + mean / 2) / mean;
+    if (d->streams && part_rows(d) % d->chunk_rows && chunks < STREAM_SPAN_CHUNKS)
+        chunks = STREAM_SPAN_CHUNKS;
+    uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
     if (chunks > chunks_max)
         chunks = chunks_max;
     for (; chunks > 1; chunks--) {
@@ -204,14 +235,18 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     *l = (struct layout){.window = open->window};
     MSG_STR(d->layout, names[source_layout(source)]);
     d->rows = source_rows(source);
+    d->chunk_rows = source_chunk_rows(source);
+    d->streams = open->streams;
     fields_describe(&p);
-    if (stored_chunks_fit(&p, e) != 0 || chunk_rows_choose(&p, e) != 0)
+    if ((d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
+        chunk_rows_choose(&p, e) != 0)
         return -1;
     if (open->span_rows)
         d->span_rows = span_rows_asked(d, open->span_rows);
     else if (span_rows_auto(&p, e) != 0)
         return -1;
-    d->spans = (d->rows + d->span_rows - 1) / d->span_rows;
+    d->spans = order_spans(
+        &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
     if (fields_place(&p, d->span_rows, &d->span_bytes_max, e) != 0)
         return -1;
     if (d->span_bytes_max > open->span_bytes_limit)

@@ -41,8 +41,8 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
 uint64_t layout_items(const struct layout *l, uint32_t i, uint64_t row, uint64_t rows,
                       uint64_t *first);
 
-/* Most items that `rows` rows, of the file from a multiple of `rows` on, get from a pointer. */
-uint64_t layout_items_max(const struct source_pointer *cut, uint64_t rows);
+/* Most items that a pointer gives to a span of an order in which shuffle is off. */
+uint64_t layout_items_max(const struct source_pointer *cut, const struct order *o);
 
 /* Most items of any `count` chunks of `chunk_rows` rows together. 0, or -1 when memory is short. */
 int layout_chunks_max(const struct source_pointer *cut, uint64_t chunk_rows, uint64_t count,

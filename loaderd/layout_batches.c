@@ -20,11 +20,11 @@ static uint64_t cut_items(const struct source_pointer *cut, uint64_t row, uint64
     return cut->at[end] - cut->at[row];
 }
 
-uint64_t layout_items_max(const struct source_pointer *cut, uint64_t rows)
+uint64_t layout_items_max(const struct source_pointer *cut, const struct order *o)
 {
     uint64_t most = 0;
-    for (uint64_t row = 0; row < cut->count - 1; row += rows) {
-        uint64_t items = cut_items(cut, row, rows);
+    for (uint64_t span = 0; span < order_spans(o); span++) {
+        uint64_t items = cut_items(cut, order_span_first(o, span), order_span_rows(o, span));
         most = items > most ? items : most;
     }
     return most;
@@ -57,7 +57,9 @@ int layout_chunks_max(const struct source_pointer *cut, uint64_t chunk_rows, uin
 /* Most items of any `rows` rows: those of the largest. Their smallest, t, is found by halving. */
 static uint64_t largest_rows(const struct source_pointer *cut, uint64_t rows)
 {
-    uint64_t low = 0, high = layout_items_max(cut, 1), count = cut->count - 1;
+    uint64_t count = cut->count - 1;
+    struct order single = {.rows = count, .span_rows = 1};
+    uint64_t low = 0, high = layout_items_max(cut, &single);
     if (rows >= count)
         return cut->at[count];
     while (low < high) { /* the largest t with at least `rows` rows of t items or more */
@@ -95,6 +97,14 @@ static void batch_end(struct walk *w)
     }
 }
 
+static void row_add(struct walk *w, uint64_t row, uint64_t *position)
+{
+    for (uint32_t c = 0; c < w->cut_count; c++)
+        w->sum[c] += w->cut[c]->at[row + 1] - w->cut[c]->at[row];
+    if (++*position % w->batch_rows == 0)
+        batch_end(w);
+}
+
 static void window_walk(struct walk *w, uint64_t epoch, uint64_t window, uint64_t *position)
 {
     const struct order *o = &w->order;
@@ -103,20 +113,18 @@ static void window_walk(struct walk *w, uint64_t epoch, uint64_t window, uint64_
     for (uint64_t i = 0; i * o->chunk_rows < rows; i++)
         w->chunk_first[i] = order_chunk_at(o, epoch, place + i) * o->chunk_rows;
     for (uint64_t i = 0; i < rows; i++) {
-        uint64_t at = o->shuffle ? order_permute(key, rows, i) : i;
-        uint64_t row = w->chunk_first[at / o->chunk_rows] + at % o->chunk_rows;
-        for (uint32_t c = 0; c < w->cut_count; c++)
-            w->sum[c] += w->cut[c]->at[row + 1] - w->cut[c]->at[row];
-        if (++*position % w->batch_rows == 0)
-            batch_end(w);
+        uint64_t at = order_permute(key, rows, i);
+        row_add(w, w->chunk_first[at / o->chunk_rows] + at % o->chunk_rows, position);
     }
 }
 
 static void epoch_walk(struct walk *w, uint64_t epoch)
 {
     uint64_t position = 0;
-    for (uint64_t window = 0; window < order_windows(&w->order); window++)
+    for (uint64_t window = 0; w->order.shuffle && window < order_windows(&w->order); window++)
         window_walk(w, epoch, window, &position);
+    while (position < w->order.rows)
+        row_add(w, order_file_row(&w->order, epoch, position), &position);
     batch_end(w);
 }
 
@@ -158,7 +166,8 @@ int layout_batches(const struct reader_open *open, const struct layout *l,
                                .rows = d->rows,
                                .chunk_rows = d->chunk_rows,
                                .span_rows = d->span_rows,
-                               .window_spans = open->window_spans},
+                               .window_spans = open->window_spans,
+                               .streams = d->streams},
                      .batch_rows = open->batch_rows};
     for (uint32_t i = 0; i < d->field_count; i++)
         if (l->field[i].from == LAYOUT_POINTER)

@@ -43,15 +43,16 @@ struct reader {
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
  * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
- * buffers of that and one whole chunk (decoders.c): 9 w + 4. libhdf5, reading one itself, holds it
- * stored, decoded (the buffer doubling as it grows) and in its cache of two: 8. Of each of `sets`
- * data sets a chunk is kept (fetch.c), of one of two planes two. Besides, the pointers, and while
- * spans are laid out the items of each chunk of the order, which are fewer. */
+ * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
+ * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
+ * grows) and in its cache of two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one
+ * of two planes two. Besides, the pointers, and while spans are laid out the items of each chunk of
+ * the order, which are fewer. */
 static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
                              uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 13 + sets, chunk_bytes, &bytes) ||
+    if (__builtin_mul_overflow(9 * workers + 18 + sets, chunk_bytes, &bytes) ||
         __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
@@ -76,9 +77,8 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (r->decoders)
         return err_set(e, EXIT_CODE_PERMANENT, "the reader serves one split and was asked twice");
     r->open = *open;
-    unsigned workers = open->workers < 1                      ? 1
-                       : open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX
-                                                              : (unsigned)open->workers;
+    unsigned workers =
+        open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX : (unsigned)open->workers;
     uint64_t memory =
         memory_bound(workers, open->span_bytes_limit, SOURCE_FIELDS_MAX, SOURCE_POINTERS_BYTES_MAX);
     struct source_wish wish = {open->split, open->features, open->targets, open->window};
@@ -97,6 +97,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         .rows = r->described.rows,
         .chunk_rows = r->described.chunk_rows,
         .span_rows = r->described.span_rows,
+        .streams = r->described.streams,
         .window_spans = 1, /* rows inside a window are the consumer's business */
     };
     r->fetch = (struct fetch){.source = r->source,

@@ -31,7 +31,7 @@ enum reader_kind {
 
 struct reader_open {
     char split[65], features[65], targets[65];
-    uint64_t seed, span_rows, span_bytes_limit, workers, window;
+    uint64_t seed, streams, span_rows, span_bytes_limit, workers, window;
     uint64_t window_spans, batch_rows; /* for the largest batch of these epochs */
     uint32_t epoch_count;
     struct msg_epoch_range epochs[64];
@@ -42,7 +42,7 @@ struct reader_open {
 
 struct reader_described {
     char fingerprint[65], layout[9];
-    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max;
+    uint64_t rows, streams, chunk_rows, spans, span_rows, span_bytes_max;
     uint32_t field_count;
     struct msg_field_info fields[SPAN_FIELDS_MAX];
 };

@@ -105,6 +105,7 @@ static void reader_described(struct streams *s, struct stream **st_p,
     MSG_STR(o->fingerprint, d->fingerprint);
     MSG_STR(o->layout, d->layout);
     o->rows = d->rows;
+    o->streams = d->streams;
     o->chunk_rows = d->chunk_rows;
     o->spans = d->spans;
     o->span_rows = d->span_rows;

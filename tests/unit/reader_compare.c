@@ -88,12 +88,12 @@ static struct expected field_expected(const char *path, const struct reader_open
 {
     struct expected x = {.stride = f->row_bytes};
     hid_t type = type_named(f->type);
-    uint64_t edges = 0;
+    uint64_t edges = 0, numbers = 0;
     if (f->pointer[0])
-        x.cut = split_read(path, open->split, f->pointer, H5T_STD_U64LE, NULL);
+        x.cut = split_read(path, open->split, f->pointer, H5T_STD_U64LE, &numbers);
     if (strncmp(f->name, "edge_", 5) == 0 && strcmp(f->name, "edge_features") != 0) {
         x.owned = split_read(path, open->split, "edge_index", type, NULL);
-        edges = x.cut[d->rows];
+        edges = x.cut[numbers - 1];
     } else if (strcmp(f->name, "document_starts") == 0) {
         x.owned = starts_expected(path, open->split, d->rows, open->window, f->row_bytes);
     } else if (strcmp(f->name, "tokens") == 0) {
@@ -124,6 +124,15 @@ static void items_compare(const struct msg_field_info *f, const struct expected 
                   f->name, f->type, (unsigned long long)row, (unsigned long long)file_row);
 }
 
+/* The row of the file that is row `row` of a span. */
+static uint64_t file_row(const struct order *o, uint64_t epoch, uint64_t span, uint64_t row)
+{
+    uint64_t laid = span * o->span_rows + row;
+    if (!o->shuffle)
+        return order_span_first(o, span) + row;
+    return order_chunk_at(o, epoch, laid / o->chunk_rows) * o->chunk_rows + laid % o->chunk_rows;
+}
+
 static void span_compare(const struct harness *h, const struct order *o,
                          const struct reader_done *done, const struct expected *expected)
 {
@@ -148,10 +157,8 @@ static void span_compare(const struct harness *h, const struct order *o,
             p = span_field(d->fields, d->field_count, f->pointer);
         const uint64_t *local = p ? (const uint64_t *)(slot + p->offset) : NULL;
         for (uint64_t row = 0; row < done->rows; row++) {
-            uint64_t laid = done->span * o->span_rows + row;
-            uint64_t chunk = order_chunk_at(o, done->epoch, laid / o->chunk_rows);
             items_compare(f, &expected[i], local, slot + f->offset, row,
-                          chunk * o->chunk_rows + laid % o->chunk_rows);
+                          file_row(o, done->epoch, done->span, row));
         }
         fields[used++] = (struct rowhash_field){slot + f->offset, f->row_bytes, local};
     }
@@ -172,6 +179,7 @@ static void expected_free(struct expected *x, uint32_t count)
 static void described_check(const struct reader_described *d, uint64_t span_bytes_limit)
 {
     struct msg_opened o = {.rows = d->rows,
+                           .streams = d->streams,
                            .chunk_rows = d->chunk_rows,
                            .spans = d->spans,
                            .span_rows = d->span_rows,
@@ -195,7 +203,9 @@ struct compared reader_compare_all(const char *path, const struct reader_open *o
     const struct reader_described *d = &h.described;
     described_check(d, open->span_bytes_limit);
     struct compared c = {.chunk_rows = d->chunk_rows};
-    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
+    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows,
+                      4,          d->streams};
+    CHECK_EQ(d->streams, open->streams);
     CHECK_EQ(d->spans, order_spans(&o));
     CHECK_EQ(d->span_rows % d->chunk_rows, 0);
     for (uint32_t i = 0; i < d->field_count; i++)

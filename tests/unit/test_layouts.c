@@ -275,6 +275,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
         struct reader_open open = open_default();
         open.shuffle = i % 3 != 0;
         open.span_rows = test_random() % 3 ? 1 + test_random() % g.count : 0;
+        open.streams = open.shuffle ? 0 : test_random() % (g.count < 5 ? g.count : 5);
         if (i % 2) /* so small that ranges of graphs are halved until they fit */
             open.span_bytes_limit = 40000;
         pointers_make(&g);
@@ -373,8 +374,9 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         g.edge_features = 1;
         open.shuffle = i % 4 != 0;
         open.span_bytes_limit = 60000;
-        open.batch_rows = 1 + test_random() % 70;
-        open.window_spans = 1 + test_random() % 5;
+        open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
+        open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
+        open.window_spans = open.streams ? open.streams : 1 + test_random() % 5;
         open.epoch_count = 3;
         for (uint32_t j = 0; j < 3; j++)
             open.epochs[j] = (struct msg_epoch_range){(uint64_t)j << 20, 1 + test_random() % 3};
@@ -382,8 +384,8 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         graphs_write("batch.h5", &g);
         CHECK(harness_open(&h, "batch.h5", &open) == 0);
         const struct reader_described *d = &h.described;
-        struct order o = {open.seed,     open.shuffle, d->rows,
-                          d->chunk_rows, d->span_rows, open.window_spans};
+        struct order o = {open.seed,    open.shuffle,      d->rows,   d->chunk_rows,
+                          d->span_rows, open.window_spans, d->streams};
         for (uint32_t j = 0; j < d->field_count; j++) {
             const struct msg_field_info *f = &d->fields[j];
             const uint64_t *cut = strcmp(f->pointer, "node_ptr") == 0 ? g.nodes : g.edges;
@@ -567,6 +569,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         open.window = 1 + test_random() % (tokens - 1 < 70 ? tokens - 1 : 70);
         open.shuffle = i % 3 != 0;
         open.span_rows = i % 4 ? 1 + test_random() % 50 : 0;
+        open.streams = open.shuffle ? 0 : test_random() % ((tokens - 1) / open.window % 4 + 1);
         if (i % 4 == 0)
             open.span_bytes_limit = 60000;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
