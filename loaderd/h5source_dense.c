@@ -7,94 +7,36 @@
 #include "loaderd/h5source_private.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { TIMEFRAMES_MAX = SOURCE_FIELDS_MAX - 1, TIMEFRAMES_TEXT_MAX = 1024 };
+#include "proto/h5file_names.h"
+
+enum { TIMEFRAMES_MAX = SOURCE_FIELDS_MAX - 1, TIMEFRAME_BYTES_MAX = 50 };
+_Static_assert((int)TIMEFRAMES_MAX >= (int)H5NAMES_MAX, "every timeframe has a place");
 
 static const struct source_kind features_kind = {2, 3, .wanted = "2 or 3 dimensions, rows first"};
 static const struct source_kind timeframe_kind = {3, 3,
                                                   .wanted = "3 dimensions: rows, time, features"};
 static const struct source_kind targets_kind = {1, 2, .wanted = "1 or 2 dimensions, rows first"};
 
-struct timeframes {
-    char text[TIMEFRAMES_TEXT_MAX]; /* what `name` points into */
-    const char *name[TIMEFRAMES_MAX];
-    int count;
-};
-
-/* Names with a space after each, from a text or an array of texts; 0 or -1. */
-static int attribute_join(hid_t attribute, hid_t type, hid_t space, char text[TIMEFRAMES_TEXT_MAX])
+static int timeframes_read(struct h5names *f, hid_t group, const char *path, struct err *e)
 {
-    hssize_t count = H5Sget_simple_extent_npoints(space);
-    size_t bytes = H5Tget_size(type), used = 0;
-    int varying = H5Tis_variable_str(type) > 0, result = 0;
-    if (count < 1 || count > TIMEFRAMES_MAX || (!varying && bytes > TIMEFRAMES_TEXT_MAX))
-        return -1;
-    char *values = calloc((size_t)count, bytes + 1);
-    if (!values || H5Aread(attribute, type, values) < 0) {
-        free(values);
-        return -1;
-    }
-    for (hssize_t i = 0; i < count && result == 0; i++) {
-        const char *one = varying ? ((char **)values)[i] : values + (size_t)i * bytes;
-        size_t length = !one ? 0 : varying ? strlen(one) : strnlen(one, bytes);
-        if (!length || length >= TIMEFRAMES_TEXT_MAX - used - 1) {
-            result = -1;
-            continue;
-        }
-        memcpy(text + used, one, length);
-        used += length;
-        text[used++] = ' ';
-        text[used] = 0;
-    }
-    if (varying)
-        H5Dvlen_reclaim(type, space, H5P_DEFAULT, values);
-    free(values);
-    return result;
-}
-
-static int attribute_read(hid_t group, char text[TIMEFRAMES_TEXT_MAX])
-{
-    if (H5Aexists(group, "timeframes") <= 0)
-        return -1;
-    hid_t attribute = H5Aopen(group, "timeframes", H5P_DEFAULT);
-    if (attribute < 0)
-        return -1;
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    int result =
-        H5Tget_class(type) == H5T_STRING ? attribute_join(attribute, type, space, text) : -1;
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return result;
-}
-
-static int timeframes_read(struct timeframes *f, hid_t group, const char *path, struct err *e)
-{
-    char *rest = f->text;
-    if (attribute_read(group, f->text) != 0)
+    if (h5_names(group, "timeframes", f) != 0)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s is a group and its attribute timeframes does not say which data sets "
                        "of it are the features (there is: %s); expected a text such as \"M1 M5\" "
                        "or an array of at most %d names",
                        path, source_names_in(group), TIMEFRAMES_MAX);
-    for (char *name; (name = strsep(&rest, " ,"));) {
-        if (!name[0])
-            continue;
+    for (int i = 0; i < f->count; i++) {
         int repeated = 0;
-        for (int i = 0; i < f->count; i++)
-            repeated |= strcmp(f->name[i], name) == 0;
-        if (f->count == TIMEFRAMES_MAX || repeated || strchr(name, '/') || strlen(name) > 50)
+        for (int j = 0; j < i; j++)
+            repeated |= strcmp(f->name[i], f->name[j]) == 0;
+        if (repeated || strchr(f->name[i], '/') || strlen(f->name[i]) > TIMEFRAME_BYTES_MAX)
             return err_set(e, EXIT_CODE_PERMANENT,
-                           "the attribute timeframes of %s names \"%.60s\" %s; expected at most "
-                           "%d different names of data sets of that group",
-                           path, name, repeated ? "twice" : "among others", TIMEFRAMES_MAX);
-        f->name[f->count++] = name;
+                           "the attribute timeframes of %s names \"%.60s\"%s; expected different "
+                           "names of data sets of that group, at most %d bytes each",
+                           path, f->name[i], repeated ? " twice" : "", TIMEFRAME_BYTES_MAX);
     }
-    if (!f->count)
-        return err_set(e, EXIT_CODE_PERMANENT, "the attribute timeframes of %s names no data set",
-                       path);
     return 0;
 }
 
@@ -113,7 +55,7 @@ static int timeframe_check(const struct source *s, int i, struct err *e)
 
 static int timeframes_open(struct source *s, hid_t group, const char *link, struct err *e)
 {
-    struct timeframes f = {0};
+    struct h5names f;
     char path[SOURCE_PATH_MAX], member[SOURCE_PATH_MAX], name[65];
     int found;
     snprintf(path, sizeof path, "%s%s%s", s->split, s->split[0] ? "/" : "", link);

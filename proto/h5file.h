@@ -90,6 +90,22 @@ int h5reader_f64(struct h5reader *r, const char *object, const char *name, doubl
 /* 1 if there is a group or data set of that name, else 0. */
 int h5reader_has(struct h5reader *r, const char *name);
 
+/* 1 if `name` is a group, else 0. */
+int h5reader_is_group(struct h5reader *r, const char *name);
+
+enum { H5NAMES_MAX = 15, H5NAMES_BYTES = 1024 };
+
+struct h5names {
+    char text[H5NAMES_BYTES]; /* what `name` points into: do not move the struct */
+    const char *name[H5NAMES_MAX];
+    int count;
+};
+
+/* The names that an attribute of a group lists: a text "M1 M5" or an array of texts. -1: it does
+ * not. */
+int h5reader_names(struct h5reader *r, const char *group, const char *attribute,
+                   struct h5names *names, struct err *e);
+
 struct h5array {
     char name[H5FILE_NAME_MAX + 1];
     enum h5type type;

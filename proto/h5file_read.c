@@ -4,6 +4,7 @@
  * filters that h5file_write.c and h5file_chunks.c use are accepted; other files are never followed
  * into. These are files of our own, which may be damaged; hostile ones are loaderd's business.
  */
+#include "proto/h5file_names.h"
 #include "proto/h5file_private.h"
 
 #include <stdio.h>
@@ -105,11 +106,34 @@ out:
     return attribute;
 }
 
+int h5reader_is_group(struct h5reader *r, const char *name)
+{
+    hid_t at = H5Oopen(r->file, name, r->links);
+    int is_group = at >= 0 && H5Iget_type(at) == H5I_GROUP;
+    h5_close(&at);
+    H5Eclear2(H5E_DEFAULT);
+    return is_group;
+}
+
 static int attribute_wrong(struct h5reader *r, const char *object, const char *name,
                            const char *wanted, struct err *e)
 {
     return err_set(e, EXIT_CODE_PERMANENT, "attribute %s of /%s in %s is not %s", name, object,
                    r->path, wanted);
+}
+
+int h5reader_names(struct h5reader *r, const char *group, const char *attribute,
+                   struct h5names *names, struct err *e)
+{
+    hid_t at = H5Oopen(r->file, group, r->links);
+    int result = at < 0 ? -1 : h5_names(at, attribute, names);
+    h5_close(&at);
+    H5Eclear2(H5E_DEFAULT);
+    return result == 0 ? 0
+                       : attribute_wrong(r, group, attribute,
+                                         "there or not a list of at most 15 names: a text such as "
+                                         "\"M1 M5\", or an array of texts",
+                                         e);
 }
 
 int h5reader_text(struct h5reader *r, const char *object, const char *name, char *text,
