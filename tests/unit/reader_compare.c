@@ -2,7 +2,7 @@
 #include "tests/unit/reader_compare.h"
 
 #include "loaderd/decode.h"
-#include "proto/h5file.h"
+#include "proto/h5file_type.h"
 #include "proto/opened.h"
 #include "proto/order.h"
 #include "proto/rowhash.h"
@@ -10,30 +10,7 @@
 
 hid_t type_named(const char *name)
 {
-    switch (h5type_of(name)) {
-    case H5TYPE_U8:
-        return H5T_STD_U8LE;
-    case H5TYPE_I8:
-        return H5T_STD_I8LE;
-    case H5TYPE_U16:
-        return H5T_STD_U16LE;
-    case H5TYPE_I16:
-        return H5T_STD_I16LE;
-    case H5TYPE_U32:
-        return H5T_STD_U32LE;
-    case H5TYPE_I32:
-        return H5T_STD_I32LE;
-    case H5TYPE_U64:
-        return H5T_STD_U64LE;
-    case H5TYPE_I64:
-        return H5T_STD_I64LE;
-    case H5TYPE_F16:
-        return type_short_float(5, 0);
-    case H5TYPE_F32:
-        return H5T_IEEE_F32LE;
-    default:
-        return H5T_IEEE_F64LE;
-    }
+    return h5_type((enum h5type)h5type_of(name));
 }
 
 void *set_read(const char *path, const char *name, hid_t type, uint64_t *items)
