@@ -11,15 +11,14 @@
 #include "pipelines/prepare/labels.h"
 #include "pipelines/prepare/piece.h"
 #include "pipelines/prepare/progress.h"
-#include "proto/order.h"
+#include "pipelines/prepare/split.h"
 
 #define LAYOUT_VERSION "table 1"
 enum {
     FEATURE_CHUNK_ROWS = 256,
     TARGET_CHUNK_ROWS = 8192,
     ATTRIBUTE_BYTES_MAX = 65000,
-    PROGRESS_ROWS = 1024,   /* between looks at the clock */
-    SPLIT_KEY = 0x73706c69, /* "spli": the split's own stream of the seed */
+    PROGRESS_ROWS = 1024, /* between looks at the clock */
 };
 
 struct table {
@@ -80,14 +79,9 @@ static int row_scan(struct table *t, uint64_t row, const char *label, struct err
     return err_prefix(e, "%s: %s", t->source->path, where);
 }
 
-/* Is it a row of the validation part? A pure function of the seed, the number of rows and the row.
- */
 static int in_validation(const struct table *t, uint64_t row)
 {
-    if (t->options->prepare_split[0] == 'l') /* last */
-        return row >= t->rows - t->validation_rows;
-    uint64_t key = order_key(t->options->prepare_split_seed, SPLIT_KEY);
-    return order_permute(key, t->rows, row) < t->validation_rows;
+    return split_evaluates(t->options, t->rows, t->validation_rows, row);
 }
 
 /* Welford's mean and sum of squares, over the training rows. */
@@ -283,12 +277,7 @@ static int split_choose(struct table *t, struct err *e)
                        "%s has %" PRIu64 " usable rows; at least 2 are needed, one to train with "
                        "and one to evaluate",
                        t->source->path, t->rows);
-    t->validation_rows =
-        (uint64_t)llround((double)t->rows * t->options->prepare_validation_fraction);
-    if (t->validation_rows < 1)
-        t->validation_rows = 1;
-    if (t->validation_rows > t->rows - 1)
-        t->validation_rows = t->rows - 1;
+    t->validation_rows = split_validation(t->options, t->rows);
     return 0;
 }
 
