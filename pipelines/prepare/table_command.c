@@ -27,7 +27,8 @@ static int stamp_write(void *self, char *stamp, size_t bytes, struct err *e)
                         o->prepare_split, (unsigned long long)o->prepare_split_seed,
                         o->prepare_normalise, s->stamp);
     return used < (int)bytes ? 0
-                             : err_set(e, EXIT_CODE_PERMANENT, "the sources' names are too long");
+                             : err_set(e, EXIT_CODE_PERMANENT,
+                                       "prepare.target and the sources' names are too long");
 }
 
 static int table_make(void *self, const char *out, const char *stamp, struct err *e)

@@ -37,27 +37,34 @@ struct text {
     uint64_t part_tokens[2];
     uint64_t cut; /* of a single document: tokens that train; else 0 */
     int part;     /* of the document being read */
+    const char *doing;
+    uint64_t done, stored_bytes; /* of the files before; of the file being read */
     struct progress progress;
 };
 
 /* ---- passes --------------------------------------------------------------------------------- */
+
+static void progress(struct text *t)
+{
+    uint64_t now = t->bytes < t->stored_bytes ? t->bytes : t->stored_bytes;
+    progress_show(&t->progress, "text", t->doing,
+                  (double)(t->done + now) / (double)(t->files.stored_bytes + 1));
+}
 
 static int files_pass(struct text *t, const char *what,
                       int (*begin)(struct text *t, struct text_file *f),
                       int (*take)(void *self, const void *data, uint64_t bytes, struct err *e),
                       int (*end)(struct text *t, struct text_file *f, struct err *e), struct err *e)
 {
-    uint64_t done = 0;
+    t->doing = what;
+    t->done = 0;
     for (uint64_t i = 0; i < t->files.count; i++) {
         struct text_file *f = &t->files.file[i];
-        progress_show(&t->progress, "text", what,
-                      (double)done / (double)(t->files.stored_bytes + 1));
-        done += f->stored_bytes;
         t->bytes = 0;
-        if (!begin(t, f))
-            continue;
-        if (text_file_read(f->path, take, t, e) < 0 || end(t, f, e) < 0)
+        t->stored_bytes = f->stored_bytes;
+        if (begin(t, f) && (text_file_read(f->path, take, t, e) < 0 || end(t, f, e) < 0))
             return -1;
+        t->done += f->stored_bytes;
     }
     return 0;
 }
@@ -74,6 +81,7 @@ static int length_take(void *self, const void *data, uint64_t bytes, struct err 
     (void)e;
     digest_bytes(t->digest, data, bytes);
     t->bytes += bytes;
+    progress(t);
     return 0;
 }
 
@@ -107,6 +115,7 @@ static int tokens_take(void *self, const void *data, uint64_t bytes, struct err 
 {
     struct text *t = self;
     const unsigned char *from = data;
+    progress(t);
     while (bytes > 0) {
         uint64_t now = bytes;
         if (t->cut && t->bytes < t->cut && now > t->cut - t->bytes)

@@ -249,6 +249,10 @@ def test_formats_that_are_told_apart():
         with h5py.File("form.h5") as f:
             for key, values in wanted.items():
                 assert (f[key][:] == values).all(), (name, key)
+    # As many windows as there may be.
+    prepared("bars.csv", "timeframes=M1:3 M2:2 M3:2 M4:2 M5:2 M6:2", "horizon=5", out="most.h5")
+    with h5py.File("most.h5") as f:
+        assert len(f["validation/features"]) == 6 and f["train/features/M6"].shape[1:] == (2, 5)
     # Without a volume there is one feature less.
     bars_write("bars.csv", bars, volume=False)
     prepared("bars.csv", "timeframes=M1:30 M5:6", "horizon=5", "gap_bars=200")
