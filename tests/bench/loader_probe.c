@@ -111,15 +111,16 @@ struct gathered {
     char *features, *targets;
 };
 
-static void rows_gather(const struct feed *f, struct gathered *g, const void **x, const void **y,
+static void rows_gather(const struct feed *f, struct gathered *g, const struct feed_row *rows,
                         uint64_t count)
 {
-    uint64_t x_bytes = f->info.features.row_bytes, y_bytes = f->info.targets.row_bytes;
-    int targets = f->info.targets.name[0] != 0;
+    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
+    uint64_t x_bytes = x->row_bytes, y_bytes = y->row_bytes;
+    int targets = y->name[0] != 0;
     for (uint64_t i = 0; i < count; i++) {
-        memcpy(g->features + i * x_bytes, x[i], x_bytes);
+        memcpy(g->features + i * x_bytes, feed_field(x, rows[i]), x_bytes);
         if (targets)
-            memcpy(g->targets + i * y_bytes, y[i], y_bytes);
+            memcpy(g->targets + i * y_bytes, feed_field(y, rows[i]), y_bytes);
     }
     g->rows += count;
     if (g->digested)
@@ -130,13 +131,13 @@ static void rows_gather(const struct feed *f, struct gathered *g, const void **x
 
 static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint64_t last)
 {
-    const void *x[BATCH_ROWS], *y[BATCH_ROWS];
+    struct feed_row batch[BATCH_ROWS];
     uint64_t rows = f->info.order.rows;
     feed_seek(f, epoch, 0, last);
     for (uint64_t at = 0; at < rows;) {
         uint64_t wanted = rows - at < BATCH_ROWS ? rows - at : BATCH_ROWS;
-        uint64_t got = feed_rows(f, epoch, at, wanted, x, y);
-        rows_gather(f, g, x, y, got);
+        uint64_t got = feed_rows(f, epoch, at, wanted, batch);
+        rows_gather(f, g, batch, got);
         at += got;
         if (at < rows)
             feed_seek(f, epoch, at, last);
@@ -175,14 +176,14 @@ int main(int argc, char **argv)
         .peer_timeout_ms = 10000,
     };
     uint64_t epochs = argument(argc, argv, "epochs", 1);
-    const void *x, *y;
+    struct feed_row first;
     struct loader loader;
     double begin = now_s();
     feed_open(f, &config);
     while (!feed_ready(f))
         feed_wait(f);
     feed_seek(f, 0, 0, epochs + 1);
-    while (!feed_rows(f, 0, 0, 1, &x, &y))
+    while (!feed_rows(f, 0, 0, 1, &first))
         feed_wait(f);
     double first_row_s = now_s() - begin;
     loader_find(&loader);

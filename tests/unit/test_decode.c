@@ -49,18 +49,30 @@ static hid_t native_type(const char *name)
 }
 
 static unsigned char *rows_expected(const char *path, const char *split,
-                                    const struct msg_field_info *f, uint64_t rows)
+                                    const struct msg_field_info *f)
 {
     char name[200];
-    unsigned char *data = calloc(rows, f->row_bytes);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     snprintf(name, sizeof name, "%s/%s", split, f->name);
     hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    CHECK(data && file >= 0 && set >= 0);
+    CHECK(file >= 0 && set >= 0);
+    hid_t space = H5Dget_space(set);
+    unsigned char *data = calloc((size_t)H5Sget_simple_extent_npoints(space), f->row_bytes);
+    CHECK(data);
     CHECK(H5Dread(set, native_type(f->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Sclose(space);
     H5Dclose(set);
     H5Fclose(file);
     return data;
+}
+
+/* The row of the file that is row `row` of a span. */
+static uint64_t file_row(const struct order *o, uint64_t epoch, uint64_t span, uint64_t row)
+{
+    uint64_t laid = span * o->span_rows + row;
+    if (!o->shuffle)
+        return order_span_first(o, span) + row;
+    return order_chunk_at(o, epoch, laid / o->chunk_rows) * o->chunk_rows + laid % o->chunk_rows;
 }
 
 static void span_compare(const struct harness *h, const struct order *o,
@@ -76,9 +88,7 @@ static void span_compare(const struct harness *h, const struct order *o,
         CHECK_EQ(f->offset % 64, 0);
         CHECK(f->offset + done->rows * f->row_bytes <= h->described.span_bytes_max);
         for (uint64_t row = 0; row < done->rows; row++) {
-            uint64_t place = (done->span * o->span_rows + row) / o->chunk_rows;
-            uint64_t from =
-                order_chunk_at(o, done->epoch, place) * o->chunk_rows + row % o->chunk_rows;
+            uint64_t from = file_row(o, done->epoch, done->span, row);
             if (memcmp(slot + f->offset + row * f->row_bytes, expected[i] + from * f->row_bytes,
                        f->row_bytes) != 0)
                 test_fail(__FILE__, __LINE__, "%s (%s): span %llu row %llu differs", f->name,
@@ -103,11 +113,13 @@ static uint64_t file_compare(const char *path, const struct reader_open *open)
     if (harness_open(&h, path, open) != 0)
         test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
     const struct reader_described *d = &h.described;
-    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
+    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows,
+                      4,          d->streams};
+    CHECK_EQ(d->streams, open->streams);
     CHECK_EQ(d->spans, order_spans(&o));
     CHECK_EQ(d->span_rows % d->chunk_rows, 0);
     for (uint32_t i = 0; i < d->field_count; i++)
-        expected[i] = rows_expected(path, open->split, &d->fields[i], d->rows);
+        expected[i] = rows_expected(path, open->split, &d->fields[i]);
     harness_arm(&h, 3);
     for (uint64_t epoch = 0; epoch < 2; epoch++)
         for (uint64_t span = 0; span < d->spans; span++) {
@@ -134,6 +146,8 @@ static void every_filter(const char *type, enum filters first, enum filters last
         struct reader_open open = open_default();
         open.span_rows = 1 + test_random() % rows;
         open.shuffle = test_random() % 4 != 0;
+        open.streams = open.shuffle ? 0 : test_random() % 9;
+        open.workers = test_random() % 4;
         file_make("every.h5", sets, 2);
         CHECK(file_compare("every.h5", &open) >= 2);
     }
@@ -416,4 +430,47 @@ TEST(unshuffle_equals_its_definition)
             decode_unshuffle(in, out, bytes, width);
             CHECK(memcmp(out, wanted, bytes) == 0);
         }
+}
+
+/* Streams of whole chunks where that leaves out little; then no chunk is decoded twice. */
+TEST(streams_are_cut_at_chunks)
+{
+    static const struct {
+        uint64_t rows, streams, rows_used, amplified;
+    } cases[] = {
+        {64 * 200 + 7, 2, 64 * 200, 0}, /* 100 chunks a stream */
+        {64 * 4, 2, 64 * 4, 0},
+        {64 * 5, 2, 64 * 5, 1}, /* two and a half chunks: half a chunk would be too much to lose */
+        {100, 8, 96, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct set_config set = {"features", H5T_STD_U8LE, 2, {cases[i].rows, 8}, {64, 8}, GZIP, 0};
+        struct reader_open open = open_default();
+        struct harness h;
+        struct reader_done done;
+        uint64_t decoded = 0, delivered = 0;
+        open.shuffle = 0;
+        open.streams = cases[i].streams;
+        file_make("streams.h5", &set, 1);
+        CHECK(file_compare("streams.h5", &open) > 0);
+        CHECK(harness_open(&h, "streams.h5", &open) == 0);
+        CHECK_EQ(h.described.rows, cases[i].rows_used);
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans; span++) {
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0);
+            decoded += done.bytes_decoded;
+            delivered += done.bytes_delivered;
+        }
+        CHECK_EQ(decoded > delivered, cases[i].amplified);
+        harness_close(&h);
+    }
+    struct set_config few = {"features", H5T_STD_U8LE, 2, {7, 8}, {4, 8}, GZIP, 0};
+    struct reader_open open = open_default();
+    struct harness h;
+    open.shuffle = 0;
+    open.streams = 8;
+    file_make("few.h5", &few, 1);
+    CHECK(harness_open(&h, "few.h5", &open) != 0);
+    CHECK_HAS(h.reason, "7 rows do not fill 8 streams");
+    harness_close(&h);
 }
