@@ -7,9 +7,14 @@
 
 #include "tests/test.h"
 
+static void check_within(double found, double wanted, double tolerance)
+{
+    CHECK(fabs(found - wanted) <= tolerance);
+}
+
 static void check_near(double found, double wanted)
 {
-    CHECK(fabs(found - wanted) <= 1e-6 * fabs(wanted) + 1e-15);
+    check_within(found, wanted, 1e-12);
 }
 
 TEST(onecycle_is_torchs)
@@ -27,9 +32,10 @@ TEST(onecycle_is_torchs)
                             .final_div_factor = 1e4,
                             .cycle_momentum = 1};
     for (uint64_t i = 0; i < 10; i++) {
-        check_near(lr_schedule_at(&s, i).rate, rates[i]);
-        check_near(lr_schedule_at(&s, i).beta1, betas[i]);
+        check_within(lr_schedule_at(&s, i).rate, rates[i], 5.1e-9); /* printed so */
+        check_within(lr_schedule_at(&s, i).beta1, betas[i], 5.1e-7);
     }
+    check_within(lr_schedule_at(&s, 9).rate, 4e-8, 1e-18);
     s.cycle_momentum = 0;
     CHECK_EQ(lr_schedule_at(&s, 4).beta1 == 0.9, 1);
 }
@@ -44,7 +50,7 @@ TEST(onecycle_with_hardly_any_steps)
         for (s.warmup_pct = 0; s.warmup_pct <= 1; s.warmup_pct += 0.125)
             for (uint64_t i = 0; i < s.steps; i++) {
                 double rate = lr_schedule_at(&s, i).rate;
-                CHECK(rate >= 0.01 * (1 - 1e-12) && rate <= 1);
+                CHECK(rate >= 0.01 * (1 - 1e-12) && rate <= 1 + 1e-12);
                 if (s.steps > 1 && s.warmup_pct < 1 && i == s.steps - 1)
                     check_near(rate, 0.01);
             }
