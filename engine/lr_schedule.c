@@ -32,9 +32,7 @@ static struct lr_point onecycle_at(const struct lr_schedule *s, double step)
     struct lr_point at = {.beta1 = s->beta1};
     int rising =
         step <= peak && peak > 0; /* torch divides by zero where the first phase is one step */
-    double share = rising       ? step / peak
-                   : end > peak ? (step - fmax(peak, 0)) / (end - fmax(peak, 0))
-                                : 1;
+    double share = rising ? step / peak : end > peak ? (step - peak) / (end - peak) : 1;
     at.rate = rising ? anneal(first, s->rate, share) : anneal(s->rate, last, share);
     if (s->cycle_momentum)
         at.beta1 =
