@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-LAMBDA, BATCH, RATE = 1500.0, 128, 3e-3  # as pipelines/fashion.yaml
+LAMBDA, BATCH, RATE = 700.0, 128, 2e-3  # as pipelines/fashion.yaml
 
 
 def idx_read(path):
@@ -59,6 +59,7 @@ def train(model, x, y, epochs, fisher=None, star=None):
                                                for f, p, s in zip(fisher, model.parameters(), star))
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             rates.step()
             steps += 1
