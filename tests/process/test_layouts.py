@@ -133,7 +133,7 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
     assert found["train.node_features.batch_items_max"] == str(max(batches)), found
     assert found["train.edge_source.pointer"] == "edge_ptr" and found["train.targets.type"] == "f16", found
     code, text_checked = checked(config)
-    assert code == 0 and "validation/edge_index: i16 [2, " in text_checked, text_checked
+    assert code == 100 and "holds graphs, which are not looked at" in text_checked, text_checked
     shuffled = int(described(config)[0]["train.node_features.batch_items_max"])
     assert max(batches) != shuffled and sizes.mean() * 64 < shuffled < numpy.sort(sizes)[-64:].sum()
     out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", config], input=text,
@@ -187,21 +187,16 @@ def checked(config, *settings):
 def test_check_data_looks_at_timeframes():
     frames_write("frames.h5", "whole.h5")
     SmallRun("frames", "frames.h5", settings=NAMES)
-    SmallRun("whole", "whole.h5")
     code, text = checked("frames.yaml", *NAMES)
-    assert code == 0 and "train/bars/M1: u8 [700, 2, 5]\n  train/bars/M5: u8 [700, 4, 5], values" in text, text
-    of_whole = checked("whole.yaml")[1]
-    for line in ("NaN 0, infinite 0", "constant features: 0", "equal rows: 700 of 700"):
-        assert line in text and line in of_whole, (text, of_whole)
+    assert code == 0 and "train/bars/M1: u8 [700, 2, 5], values" in text, text
+    assert "validation/bars/M5: u8 [700, 4, 5], values" in text and "equal rows: 700 of 700" in text, text
     with h5py.File("frames.h5", "a") as f:
         bad = f["train/bars/M5"][:].astype("f4")
         bad[600, 3, 4] = numpy.nan
-        bad[:, 0, 0] = 9
         del f["train/bars/M5"]
         f["train/bars/M5"] = bad
     code, text = checked("frames.yaml", *NAMES)
-    assert code == 100 and "NaN 1" in text and "constant features: 1 (column 10)" in text, text
-    assert "first in row 600" in text, text
+    assert code == 100 and "train/bars/M5 has values that are no finite" in text and "row 600" in text, text
     code, text = checked("frames.yaml")
     assert code == 100 and "no data set train/features" in text, text
 
