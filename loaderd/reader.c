@@ -185,16 +185,29 @@ static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t r
     return 0;
 }
 
+/* How many rows of the file stand one after the other from row `first`, at `place`, on: whole
+ * chunks, at most `rows`. *place moves behind them. */
+static uint64_t run_rows(const struct reader *r, uint64_t epoch, uint64_t first, uint64_t rows,
+                         uint64_t *place)
+{
+    const struct reader_described *d = &r->described;
+    uint64_t left = d->rows - first < rows ? d->rows - first : rows, run = 0;
+    do {
+        run += d->chunk_rows;
+        ++*place;
+    } while (run < left && order_chunk_at(&r->order, epoch, *place) * d->chunk_rows == first + run);
+    return run < left ? run : left;
+}
+
 /* All chunks of the span, in the epoch's order, each field to its place in the slot. */
 static int chunks_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
                         struct err *e)
 {
     const struct reader_described *d = &r->described;
     uint64_t place = read->span * (d->span_rows / d->chunk_rows);
-    for (uint64_t done = 0; done < rows; place++) {
+    for (uint64_t done = 0; done < rows;) {
         uint64_t first = order_chunk_at(&r->order, read->epoch, place) * d->chunk_rows;
-        uint64_t take = d->rows - first < d->chunk_rows ? d->rows - first : d->chunk_rows;
-        ensure(take <= rows - done);
+        uint64_t take = run_rows(r, read->epoch, first, rows - done, &place);
         for (uint32_t i = 0; i < d->field_count; i++)
             if (rows_fetch(r, i, first, take,
                            slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
@@ -280,23 +293,33 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
     }
 }
 
-/* Wait for one packet and answer it. 1: go on; 0: the parent is gone; -1 and *e: we must end. */
+/* Wait for something to come; the time limit rests while we do. 0, or -1 and *e. */
+static int packet_wait(struct reader *r, struct err *e)
+{
+    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
+    double begin = decoders_clock_s();
+    alarm(0);
+    if (poll(&wait, 1, -1) < 0 && errno != EINTR)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    r->credit_s += decoders_clock_s() - begin;
+    return 0;
+}
+
+/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+ * must end. */
 static int packet_serve(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     int fds[DOOR_FDS_MAX], fd_count = 0;
-    double begin = decoders_clock_s();
-    if (poll(&wait, 1, -1) < 0)
-        return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
-    r->credit_s = decoders_clock_s() - begin;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
+    if (got < 0 && e->code == 0)
+        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : e->code ? -1 : 1;
+        return got == 0 ? 0 : -1;
     alarm(READER_REQUEST_LIMIT_S);
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    alarm(0);
+    r->credit_s = 0;
     if (failed) {
         if (e->code != EXIT_CODE_PERMANENT)
             return -1;

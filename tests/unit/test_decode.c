@@ -363,7 +363,7 @@ TEST(partial_last_chunk_stored_without_filters)
 
 /* ---- sizes of spans ------------------------------------------------------------------------- */
 
-TEST(spans_are_about_one_mebibyte_unless_told)
+TEST(spans_are_of_some_mebibytes_unless_told)
 {
     struct set_config sets[2] = {
         {"features", H5T_STD_U8LE, 2, {6000, 784}, {256, 784}, SHUFFLE_GZIP, 0},
@@ -379,6 +379,18 @@ TEST(spans_are_about_one_mebibyte_unless_told)
     CHECK_EQ(h.described.fields[0].values, 784);
     CHECK_STR(h.described.fields[1].name, "targets");
     CHECK(strlen(h.described.fingerprint) == 64);
+    harness_close(&h);
+
+    sets[0].filters = PLAIN; /* only copied: about 4 MiB */
+    file_make("copied.h5", sets, 2);
+    CHECK(harness_open(&h, "copied.h5", &open) == 0);
+    CHECK_EQ(h.described.span_rows, 21 * 256);
+    harness_close(&h);
+    sets[0].chunk[0] = 0;
+    file_make("copied.h5", sets, 2);
+    CHECK(harness_open(&h, "copied.h5", &open) == 0);
+    CHECK_EQ(h.described.chunk_rows, 334); /* 256 KiB of 784 bytes */
+    CHECK_EQ(h.described.span_rows, 16 * 334);
     harness_close(&h);
 
     open.span_bytes_limit = 600000; /* two chunks fit */
