@@ -175,7 +175,7 @@ static int described_possible(const struct reader_described *d)
     if (!text_ends(d->fingerprint, sizeof d->fingerprint) || d->field_count < 1 ||
         d->field_count > 8 || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
         d->chunk_rows > 1ull << 40 || !d->spans || d->spans > 1ull << 40 || !d->span_rows ||
-        d->span_rows > 1ull << 40)
+        d->span_rows > 1ull << 40 || d->streams > 1 << 20)
         return 0;
     for (uint32_t i = 0; i < d->field_count; i++)
         if (!field_possible(&d->fields[i], d->span_bytes_max))

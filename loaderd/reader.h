@@ -31,7 +31,7 @@ enum reader_kind {
 
 struct reader_open {
     char split[65];
-    uint64_t seed, span_rows, span_bytes_limit, workers;
+    uint64_t seed, streams, span_rows, span_bytes_limit, workers;
     int32_t shuffle, verify;
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
@@ -39,7 +39,7 @@ struct reader_open {
 
 struct reader_described {
     char fingerprint[65];
-    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max;
+    uint64_t rows, streams, chunk_rows, spans, span_rows, span_bytes_max;
     uint32_t field_count;
     struct msg_field_info fields[8];
 };

@@ -136,8 +136,7 @@ static int file_is_large(const struct options *o, int file)
 {
     struct stat st;
     char source[64];
-    uint64_t memory =
-        o->host_limit_mb ? o->host_limit_mb << 20 : limits_memory("", source, sizeof source);
+    uint64_t memory = limits_host("", o->host_limit_mb, source, sizeof source);
     return fstat(file, &st) == 0 && (uint64_t)st.st_size > memory / 4;
 }
 
@@ -148,6 +147,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     struct reader_open *o = &packet.open;
     snprintf(o->split, sizeof o->split, "%s", m->split);
     o->seed = m->seed;
+    o->streams = m->streams;
     o->span_rows = m->span_rows;
     o->span_bytes_limit = m->span_bytes_limit;
     o->workers = child_workers(s->daemon->options.loader_num_workers);

@@ -104,6 +104,7 @@ static void reader_described(struct streams *s, struct stream **st_p,
     o->stream = (*st_p)->server.stream;
     MSG_STR(o->fingerprint, d->fingerprint);
     o->rows = d->rows;
+    o->streams = d->streams;
     o->chunk_rows = d->chunk_rows;
     o->spans = d->spans;
     o->span_rows = d->span_rows;

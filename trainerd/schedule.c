@@ -75,9 +75,17 @@ int schedule_check(const struct options *o, struct err *e)
     return 0;
 }
 
-void schedule_open(struct schedule *s, const struct options *o, uint64_t rows)
+int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e)
 {
     ensure(rows > 0 && o->batch_size > 0);
+    if (o->data_drop_last && rows < o->batch_size)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "data.drop_last leaves nothing of %llu rows: they are fewer than the %llu of "
+            "a batch; lower training.batch_size",
+            (unsigned long long)rows, (unsigned long long)o->batch_size);
+    if (o->data_drop_last)
+        rows -= rows % o->batch_size;
     *s = (struct schedule){.rows = rows,
                            .batch_rows = o->batch_size,
                            .epoch_steps = (rows - 1) / o->batch_size + 1,
@@ -87,6 +95,7 @@ void schedule_open(struct schedule *s, const struct options *o, uint64_t rows)
         s->epochs[i] = o->tasks[i].epochs;
         s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
     }
+    return 0;
 }
 
 uint64_t schedule_steps(const struct schedule *s)

@@ -14,7 +14,7 @@
 #include "proto/options.h"
 
 struct schedule {
-    uint64_t rows, batch_rows; /* of the training split; of one optimizer step */
+    uint64_t rows, batch_rows; /* of an epoch that are trained on; of one optimizer step */
     uint64_t epoch_steps;      /* the last batch of an epoch may be short */
     uint32_t task_count;
     uint64_t
@@ -27,8 +27,9 @@ struct schedule {
  * permute_features) without EWC, and the results of all tasks fit a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
-/* Needs options that schedule_check accepts, and rows > 0. */
-void schedule_open(struct schedule *s, const struct options *o, uint64_t rows);
+/* Needs options that schedule_check accepts, and rows > 0: those of an epoch of the order. -1
+ * (permanent) when data.drop_last leaves none. */
+int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e);
 
 uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
 

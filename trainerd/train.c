@@ -15,14 +15,18 @@ void train_follow(struct trainer *t)
     if (position == s->rows) {
         position = 0;
         epoch++;
+        if (!t->options->loader_persistent_workers) {
+            feed_rest(&t->train);
+            return;
+        }
     }
     if (epoch == s->epochs[task]) { /* read ahead for the next task while this one is evaluated */
         epoch = 0;
         task++;
     }
     if (task < s->task_count)
-        feed_seek(&t->train, schedule_epoch_key(s, task, epoch), position,
-                  schedule_epoch_key(s, task, s->epochs[task] - 1));
+        megabatch_seek(&t->train_rows, schedule_epoch_key(s, task, epoch), position,
+                       schedule_epoch_key(s, task, s->epochs[task] - 1));
 }
 
 static int lineage_step(struct trainer *t, double loss, struct err *e)
@@ -91,7 +95,7 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     batch_permute(t, task);
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
-    int whole = batch_gather(t, &t->train, &t->gather_train, epoch, t->meta.position, rows, e);
+    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch, t->meta.position, rows, e);
     if (whole < 0)
         return DAEMON_FAILED;
     progress_wait(t, !whole);

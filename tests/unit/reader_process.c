@@ -145,18 +145,30 @@ hid_t type_delivered(const char *name)
 }
 
 static unsigned char *rows_expected(const char *path, const char *split,
-                                    const struct msg_field_info *f, uint64_t rows)
+                                    const struct msg_field_info *f)
 {
     char name[200];
-    unsigned char *data = calloc(rows, f->row_bytes);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     snprintf(name, sizeof name, "%s/%s", split, f->name);
     hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    CHECK(data && file >= 0 && set >= 0);
+    CHECK(file >= 0 && set >= 0);
+    hid_t space = H5Dget_space(set);
+    unsigned char *data = calloc((size_t)H5Sget_simple_extent_npoints(space), f->row_bytes);
+    CHECK(data);
     CHECK(H5Dread(set, type_delivered(f->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Sclose(space);
     H5Dclose(set);
     H5Fclose(file);
     return data;
+}
+
+/* The row of the file that is row `row` of a span. */
+static uint64_t file_row(const struct order *o, uint64_t epoch, uint64_t span, uint64_t row)
+{
+    uint64_t laid = span * o->span_rows + row;
+    if (!o->shuffle)
+        return order_span_first(o, span) + row;
+    return order_chunk_at(o, epoch, laid / o->chunk_rows) * o->chunk_rows + laid % o->chunk_rows;
 }
 
 static void span_compare(const struct harness *h, const struct order *o,
@@ -172,9 +184,7 @@ static void span_compare(const struct harness *h, const struct order *o,
         CHECK_EQ(f->offset % 64, 0);
         CHECK(f->offset + done->rows * f->row_bytes <= h->described.span_bytes_max);
         for (uint64_t row = 0; row < done->rows; row++) {
-            uint64_t place = (done->span * o->span_rows + row) / o->chunk_rows;
-            uint64_t from =
-                order_chunk_at(o, done->epoch, place) * o->chunk_rows + row % o->chunk_rows;
+            uint64_t from = file_row(o, done->epoch, done->span, row);
             if (memcmp(slot + f->offset + row * f->row_bytes, expected[i] + from * f->row_bytes,
                        f->row_bytes) != 0)
                 test_fail(__FILE__, __LINE__, "%s (%s): span %llu row %llu differs", f->name,
@@ -197,11 +207,13 @@ uint64_t file_compare(const char *path, const struct reader_open *open)
     if (harness_open(&h, path, open) != 0)
         test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
     const struct reader_described *d = &h.described;
-    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows, 4};
+    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows,
+                      4,          d->streams};
+    CHECK_EQ(d->streams, open->streams);
     CHECK_EQ(d->spans, order_spans(&o));
     CHECK_EQ(d->span_rows % d->chunk_rows, 0);
     for (uint32_t i = 0; i < d->field_count; i++)
-        expected[i] = rows_expected(path, open->split, &d->fields[i], d->rows);
+        expected[i] = rows_expected(path, open->split, &d->fields[i]);
     harness_arm(&h, 3);
     for (uint64_t epoch = 0; epoch < 2; epoch++)
         for (uint64_t span = 0; span < d->spans; span++) {

@@ -28,6 +28,8 @@ static void every_filter(const char *type, enum filters first, enum filters last
         struct reader_open open = open_default();
         open.span_rows = 1 + test_random() % rows;
         open.shuffle = test_random() % 4 != 0;
+        open.streams = open.shuffle ? 0 : test_random() % 9;
+        open.workers = test_random() % 4;
         file_make("every.h5", sets, 2);
         CHECK(file_compare("every.h5", &open) >= 2);
     }
@@ -322,4 +324,47 @@ TEST(unshuffle_equals_its_definition)
             decode_unshuffle(in, out, bytes, width);
             CHECK(memcmp(out, wanted, bytes) == 0);
         }
+}
+
+/* Streams of whole chunks where that leaves out little; then no chunk is decoded twice. */
+TEST(streams_are_cut_at_chunks)
+{
+    static const struct {
+        uint64_t rows, streams, rows_used, amplified;
+    } cases[] = {
+        {64 * 200 + 7, 2, 64 * 200, 0}, /* 100 chunks a stream */
+        {64 * 4, 2, 64 * 4, 0},
+        {64 * 5, 2, 64 * 5, 1}, /* two and a half chunks: half a chunk would be too much to lose */
+        {100, 8, 96, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct set_config set = {"features", H5T_STD_U8LE, 2, {cases[i].rows, 8}, {64, 8}, GZIP, 0};
+        struct reader_open open = open_default();
+        struct harness h;
+        struct reader_done done;
+        uint64_t decoded = 0, delivered = 0;
+        open.shuffle = 0;
+        open.streams = cases[i].streams;
+        file_make("streams.h5", &set, 1);
+        CHECK(file_compare("streams.h5", &open) > 0);
+        CHECK(harness_open(&h, "streams.h5", &open) == 0);
+        CHECK_EQ(h.described.rows, cases[i].rows_used);
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans; span++) {
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0);
+            decoded += done.bytes_decoded;
+            delivered += done.bytes_delivered;
+        }
+        CHECK_EQ(decoded > delivered, cases[i].amplified);
+        harness_close(&h);
+    }
+    struct set_config few = {"features", H5T_STD_U8LE, 2, {7, 8}, {4, 8}, GZIP, 0};
+    struct reader_open open = open_default();
+    struct harness h;
+    open.shuffle = 0;
+    open.streams = 8;
+    file_make("few.h5", &few, 1);
+    CHECK(harness_open(&h, "few.h5", &open) != 0);
+    CHECK_HAS(h.reason, "7 rows do not fill 8 streams");
+    harness_close(&h);
 }

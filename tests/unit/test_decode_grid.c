@@ -293,6 +293,7 @@ TEST_LIMIT(every_kind_of_storage_with_every_type_equals_h5dread, 180)
             struct reader_open open = open_default();
             open.workers = 1 + below(4);
             open.shuffle = below(4) != 0;
+            open.streams = open.shuffle || k->flags & ONE_ROW ? 0 : below(3);
             open.span_rows = below(3) ? 1 + below(100) : 0;
             open.drop_behind = below(8) == 0;
             printf("%s, type %d\n", k->name, i); /* shown when it fails */
