@@ -1,6 +1,6 @@
 /* reader.h - the border between loaderd, which speaks, and its reader, which touches the file.
  *
- * A reader is `loaderd --reader` (posix_spawn, close-on-exec everywhere), one a stream. It is
+ * A reader is `loaderd --reader` (fork and exec, close-on-exec everywhere), one a stream. It is
  * handed the file's descriptor (3) and one end of a SOCK_SEQPACKET pair (4); the arena and a copy
  * of the door's connection follow over the pair by SCM_RIGHTS. It parses and decodes; the parent
  * never does. What goes over the pair are the fixed structs below: both ends are the same binary. A

@@ -5,7 +5,8 @@
  * A loaderd must serve RUN. Every row is gathered into a batch buffer, as trainerd does, first in
  * `epochs` timed epochs, then once more for the digest. One JSON line on standard output tells what
  * it took: seconds of the timed epochs, CPU seconds of loaderd and its reader over the same time,
- * seconds to the first row, and loaderd's memory besides the arena.
+ * seconds to the first row, and loaderd's memory besides the arena. With epochs=0 it ends at the
+ * first row.
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -144,6 +145,12 @@ int main(int argc, char **argv)
     while (!feed_rows(f, 0, 0, 1, &first))
         probe_wait(f, FEED_IDLE_MS);
     double first_row_s = now_s() - begin;
+    if (!epochs) {
+        printf("{\"first_row_s\": %.6f}\n", first_row_s);
+        feed_close(f);
+        free(f);
+        return 0;
+    }
     loader_find(&loader);
 
     struct gathered g = {.features = malloc(BATCH_ROWS * f->info.features.row_bytes),
