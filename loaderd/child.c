@@ -129,7 +129,9 @@ const char *child_fault_name(int fault)
     case SIGSYS:
         return "a system call that its sandbox forbids (SIGSYS)";
     case SIGALRM:
-        return "a request that kept it busy for too long (SIGALRM)";
+        return "a request that took too long (SIGALRM)";
+    case SIGPROF:
+        return "a request that made it compute for too long (SIGPROF)";
     default:
         return NULL;
     }

@@ -294,12 +294,12 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
     }
 }
 
-/* Wait for something to come; the time limit rests while we do. 0, or -1 and *e. */
+/* Wait for something to come; the time limits rest while we do. 0, or -1 and *e. */
 static int packet_wait(struct reader *r, struct err *e)
 {
     struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     double begin = decoders_clock_s();
-    alarm(0);
+    sandbox_time_limit(0, 0);
     if (poll(&wait, 1, -1) < 0 && errno != EINTR)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
     r->credit_s += decoders_clock_s() - begin;
@@ -318,7 +318,8 @@ static int packet_serve(struct reader *r, struct err *e)
         return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
         return got == 0 ? 0 : -1;
-    alarm(READER_REQUEST_LIMIT_S);
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
     r->credit_s = 0;
     if (failed) {
