@@ -7,7 +7,7 @@
 
 #include "loaderd/decode.h"
 #include "proto/door.h"
-#include "proto/h5file.h"
+#include "proto/h5file_type.h"
 #include "proto/order.h"
 #include "proto/rowhash.h"
 #include "tests/test.h"
@@ -116,34 +116,6 @@ struct reader_open open_default(void)
 
 /* ---- comparison with libhdf5 ---------------------------------------------------------------- */
 
-hid_t type_delivered(const char *name)
-{
-    switch (h5type_of(name)) {
-    case H5TYPE_U8:
-        return H5T_STD_U8LE;
-    case H5TYPE_I8:
-        return H5T_STD_I8LE;
-    case H5TYPE_U16:
-        return H5T_STD_U16LE;
-    case H5TYPE_I16:
-        return H5T_STD_I16LE;
-    case H5TYPE_U32:
-        return H5T_STD_U32LE;
-    case H5TYPE_I32:
-        return H5T_STD_I32LE;
-    case H5TYPE_U64:
-        return H5T_STD_U64LE;
-    case H5TYPE_I64:
-        return H5T_STD_I64LE;
-    case H5TYPE_F16:
-        return type_short_float(5, 0);
-    case H5TYPE_F32:
-        return H5T_IEEE_F32LE;
-    default:
-        return H5T_IEEE_F64LE;
-    }
-}
-
 static unsigned char *rows_expected(const char *path, const char *split,
                                     const struct msg_field_info *f)
 {
@@ -155,7 +127,7 @@ static unsigned char *rows_expected(const char *path, const char *split,
     hid_t space = H5Dget_space(set);
     unsigned char *data = calloc((size_t)H5Sget_simple_extent_npoints(space), f->row_bytes);
     CHECK(data);
-    CHECK(H5Dread(set, type_delivered(f->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    CHECK(H5Dread(set, h5_type(h5type_of(f->type)), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     H5Sclose(space);
     H5Dclose(set);
     H5Fclose(file);

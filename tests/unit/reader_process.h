@@ -68,9 +68,6 @@ struct set_config {
     hsize_t dims_max0; /* not 0: first dimension can grow to this */
 };
 
-/* libhdf5's name of what a slot holds, of a described field's type. */
-hid_t type_delivered(const char *name);
-
 /* A 2-byte float with that many bits of exponent, of either byte order (close it): 5 is IEEE's. */
 hid_t type_short_float(size_t exponent_bits, int big_endian);
 

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "proto/h5file.h"
+#include "proto/h5file_type.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
 
@@ -22,7 +22,7 @@ static void every_filter(const char *type, enum filters first, enum filters last
         hsize_t rows = 60 + test_random() % 200, values = 1 + test_random() % 40;
         hsize_t chunk = 1 + test_random() % 50;
         struct set_config sets[2] = {
-            {"features", type_delivered(type), 2, {rows, values}, {chunk, values}, filters, 0},
+            {"features", h5_type(h5type_of(type)), 2, {rows, values}, {chunk, values}, filters, 0},
             {"targets", H5T_STD_U8LE, 1, {rows}, {1 + test_random() % rows}, filters, 0},
         };
         struct reader_open open = open_default();
