@@ -118,8 +118,8 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
 {
     if (strcmp(o->data_prepare, "none") != 0 && !o->data_source[0])
         return origin_error(at->file, e,
-                            "data.source is missing: data.prepare is %s and needs the "
-                            "directory of the source files",
+                            "data.source is missing: data.prepare is %s and needs the source's "
+                            "file or directory",
                             o->data_prepare);
     if (o->data_stateful && o->data_shuffle)
         return origin_error(at->file, e,

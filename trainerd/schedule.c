@@ -116,6 +116,22 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
     return (uint64_t)s->key_task[task] * EPOCH_KEYS_A_TASK + epoch;
 }
 
+struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
+                              uint64_t task_step)
+{
+    struct lr_schedule rates = {
+        .kind = (enum lr_schedule_kind)lr_schedule_kind_named(o->scheduler_type),
+        .steps = s->epochs[task] * s->epoch_steps,
+        .rate = o->learning_rate,
+        .beta1 = o->adam_beta1,
+        .warmup_pct = o->warmup_pct,
+        .div_factor = o->div_factor,
+        .final_div_factor = o->final_div_factor,
+        .cycle_momentum = o->cycle_momentum,
+    };
+    return lr_schedule_at(&rates, task_step);
+}
+
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)
 {
     return s->first_step[s->key_task[task]] + task_step;

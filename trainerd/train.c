@@ -63,9 +63,10 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
 static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
-    struct adamw_config adamw = {.learning_rate = o->learning_rate,
+    struct lr_point at = schedule_rate(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    struct adamw_config adamw = {.learning_rate = at.rate,
                                  .weight_decay = o->weight_decay,
-                                 .beta1 = o->adam_beta1,
+                                 .beta1 = at.beta1,
                                  .beta2 = o->adam_beta2,
                                  .eps = o->adam_eps,
                                  .max_grad_norm = o->max_grad_norm};
@@ -80,7 +81,7 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
     if (lineage_step(t, r.loss, e) < 0)
         return -1;
     cursor_advance(t, rows, &r);
-    progress_step(t, rows, &r);
+    progress_step(t, rows, at.rate, &r);
     return 0;
 }
 

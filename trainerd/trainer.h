@@ -188,7 +188,7 @@ void progress_close(struct trainer *t);
 void progress_run(struct trainer *t); /* the training clock goes on; harmless twice */
 void progress_pause(struct trainer *t);
 void progress_wait(struct trainer *t, int missing); /* rows are missing, or have come */
-void progress_step(struct trainer *t, uint64_t rows, const struct step_result *r);
+void progress_step(struct trainer *t, uint64_t rows, double rate, const struct step_result *r);
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);

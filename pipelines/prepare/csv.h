@@ -55,4 +55,19 @@ enum csv_number { CSV_NUMBER, CSV_MISSING, CSV_INFINITE, CSV_NO_NUMBER };
  * NA or nan in any case. Infinite: inf, and what a float32 cannot hold. */
 enum csv_number csv_number(const char *text, double *value);
 
+/* A field of the row read last, without the blanks around it, in place. */
+char *csv_trimmed(struct csv *c, uint32_t column);
+
+enum { CSV_SHOWN_BYTES = 40 };
+/* `text` cut and made one printable line for a sentence. Returns `shown`. */
+const char *csv_show(const char *text, char shown[CSV_SHOWN_BYTES]);
+
+/* Put "FILE: line 3, column 2 (height): " before the sentence in *e, for a column of the row read
+ * last; name: the column's, or NULL. Returns -1. */
+int csv_place(const struct csv *c, uint32_t column, const char *name, struct err *e);
+
+/* Refuse that column's field, which is no number for this reason. Returns -1. */
+int csv_refuse(const struct csv *c, uint32_t column, const char *name, enum csv_number kind,
+               struct err *e);
+
 #endif

@@ -30,7 +30,7 @@ OWNERS = {
     r"dnnl\w*\.h|oneapi/.*|cblas\.h": r"engine/cpu/\w+\.c",
     r"nettle/.*": r"proto/(digest\w*|h5file\w*)\.[ch]",
     r"libdeflate\.h": r"(proto/h5file\w*|loaderd/\w*decode\w*)\.c",
-    r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/idx\w*)\.c",
+    r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/(idx|text)\w*)\.c",
     r"cu(da|blas|dnn)\w*\.h": r"engine/cuda/\w+\.(c|cu|h)",
     r"microhttpd\.h": r"monitord/web\w*\.c",
 }
