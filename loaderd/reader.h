@@ -18,7 +18,7 @@ enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 /* A request that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
  * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
  * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
-enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 20 };
+enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 10 };
 
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */
