@@ -59,7 +59,7 @@ static long try_signal_parent(void)
 static long try_compute_long(void)
 {
     sandbox_time_limit(15, 1);
-    for (volatile int i = 0;; i++)
+    for (volatile unsigned i = 0;; i++)
         ;
     return 0;
 }
