@@ -6,9 +6,13 @@
 
 #include "proto/order.h"
 
+/* A span costs some 50 us of messages and wake-ups, whatever it holds. Decoding 1 MiB takes 30
+ * times that, copying it out of the page cache twice that: spans that are only copied are longer.
+ */
 enum {
     FIELD_ALIGNMENT = 64,
-    SPAN_BYTES_AUTO = 1 << 20,
+    SPAN_BYTES_DECODED = 1 << 20,
+    SPAN_BYTES_COPIED = 4 << 20,
     WINDOW_SPANS_AUTO = 4, /* the spans of a window of streams are made smaller: so many of those */
     STREAM_CHUNKS_LOST = 64, /* one row of so many may be left out for streams of whole chunks */
     STREAM_SPAN_CHUNKS = 4,  /* of a span where streams begin inside chunks, each read twice */
@@ -82,16 +86,21 @@ static int chunks_fit(const struct reader_open *open, const struct source *sourc
     return 0;
 }
 
-/* The whole number of chunks that comes nearest to SPAN_BYTES_AUTO and within the limit. */
-static uint64_t span_rows_auto(struct reader_described *d, uint64_t limit)
+static int is_copied(const struct source_field *f)
+{
+    return f->plain_at != UINT64_MAX || (f->direct && f->plan.count == 0);
+}
+
+/* The whole number of chunks that comes nearest to `wanted` bytes and within the limit. */
+static uint64_t span_rows_auto(struct reader_described *d, uint64_t wanted, uint64_t limit)
 {
     uint64_t row_bytes = 0;
     for (uint32_t i = 0; i < d->field_count; i++)
         row_bytes += d->fields[i].row_bytes;
-    uint64_t chunk_bytes = d->chunk_rows * row_bytes, span_bytes = SPAN_BYTES_AUTO;
+    uint64_t chunk_bytes = d->chunk_rows * row_bytes;
     if (d->streams > WINDOW_SPANS_AUTO)
-        span_bytes = SPAN_BYTES_AUTO * WINDOW_SPANS_AUTO / d->streams;
-    uint64_t chunks = (span_bytes + chunk_bytes / 2) / chunk_bytes;
+        wanted = wanted * WINDOW_SPANS_AUTO / d->streams;
+    uint64_t chunks = (wanted + chunk_bytes / 2) / chunk_bytes;
     if (d->streams && part_rows(d) % d->chunk_rows && chunks < STREAM_SPAN_CHUNKS)
         chunks = STREAM_SPAN_CHUNKS;
     uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
@@ -128,8 +137,9 @@ int layout_make(const struct reader_open *open, const struct source *source,
     }
     if (chunks_fit(open, source, d, e) != 0)
         return -1;
+    uint64_t wanted = is_copied(source_field(source, 0)) ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED;
     d->span_rows = open->span_rows ? span_rows_asked(d, open->span_rows)
-                                   : span_rows_auto(d, open->span_bytes_limit);
+                                   : span_rows_auto(d, wanted, open->span_bytes_limit);
     d->spans = order_spans(
         &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
     d->span_bytes_max = fields_place(d, rows_held(d, d->span_rows));
