@@ -25,8 +25,8 @@ enum {
         256 << 10, /* of rows: a contiguous data set is read as if in such chunks */
 };
 
-/* Of all pointers of a split together, which are kept: 64 million graphs. */
-#define SOURCE_POINTERS_BYTES_MAX (1ull << 30)
+/* Of all pointers of a split together, which are kept: 32 million graphs, 64 million documents. */
+#define SOURCE_POINTERS_BYTES_MAX (1ull << 29)
 
 enum source_layout { SOURCE_DENSE, SOURCE_GRAPH, SOURCE_TOKENS };
 

@@ -11,8 +11,8 @@
 
 enum { CUTS_MAX = 2 };
 
-/* Rows that are walked at most: about 10 seconds. */
-#define WALK_ROWS_MAX (1ull << 28)
+/* Rows that are walked at most: two or three seconds of the READER_REQUEST_CPU_S. */
+#define WALK_ROWS_MAX (1ull << 26)
 
 static uint64_t cut_items(const struct source_pointer *cut, uint64_t row, uint64_t rows)
 {

@@ -201,23 +201,34 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
     }
 }
 
-/* Wait for one packet and answer it. 1: go on; 0: the parent is gone; -1 and *e: we must end. */
+/* Wait for something to come; the time limits rest while we do. 0, or -1 and *e. */
+static int packet_wait(struct reader *r, struct err *e)
+{
+    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
+    double begin = decoders_clock_s();
+    sandbox_time_limit(0, 0);
+    if (poll(&wait, 1, -1) < 0 && errno != EINTR)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    r->credit_s += decoders_clock_s() - begin;
+    return 0;
+}
+
+/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+ * must end. */
 static int packet_serve(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     int fds[DOOR_FDS_MAX], fd_count = 0;
-    double begin = decoders_clock_s();
-    if (poll(&wait, 1, -1) < 0)
-        return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
-    r->credit_s = decoders_clock_s() - begin;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
+    if (got < 0 && e->code == 0)
+        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : e->code ? -1 : 1;
-    alarm(READER_REQUEST_LIMIT_S);
+        return got == 0 ? 0 : -1;
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    alarm(0);
+    r->credit_s = 0;
     if (failed) {
         if (e->code != EXIT_CODE_PERMANENT)
             return -1;

@@ -1,6 +1,6 @@
 /* reader.h - the border between loaderd, which speaks, and its reader, which touches the file.
  *
- * A reader is `loaderd --reader` (posix_spawn, close-on-exec everywhere), one a stream. It is
+ * A reader is `loaderd --reader` (fork and exec, close-on-exec everywhere), one a stream. It is
  * handed the file's descriptor (3) and one end of a SOCK_SEQPACKET pair (4); the arena and a copy
  * of the door's connection follow over the pair by SCM_RIGHTS. It parses and decodes; the parent
  * never does. What goes over the pair are the fixed structs below: both ends are the same binary. A
@@ -15,9 +15,10 @@
 
 enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 
-/* A file that keeps the reader busy for longer than this for one request ends it (SIGALRM); its
- * parent waits a little longer before it kills one that did not end itself. */
-enum { READER_REQUEST_LIMIT_S = 120 };
+/* A request that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
+ * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
+ * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
+enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 10 };
 
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */

@@ -169,7 +169,7 @@ def test_no_paths_of_one_machine():
 
 
 def test_only_the_skeleton_ends_a_process():
-    allowed = re.compile(r"proto/(daemon|err)\.c")
+    allowed = re.compile(r"proto/(daemon|err)\.c|loaderd/child\.c")  # there: a fork that could not exec
     wrong = []
     for path in files_list(".c", rooms=ROOMS[:-1]):
         if not allowed.fullmatch(path) and re.search(r"(?<![\w.>])(_?exit|abort)\s*\(", code_of(path)):

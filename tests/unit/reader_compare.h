@@ -17,16 +17,13 @@ struct compared {
 };
 
 /* Ends the test at the first difference. */
-struct compared reader_compare_all(const char *path, const struct reader_open *open);
+struct compared file_compare_all(const char *path, const struct reader_open *open);
 
 /* The number of spans compared. */
-static inline uint64_t reader_compare(const char *path, const struct reader_open *open)
+static inline uint64_t file_compare(const char *path, const struct reader_open *open)
 {
-    return reader_compare_all(path, open).spans;
+    return file_compare_all(path, open).spans;
 }
-
-/* The little-endian type called "u8" .. "f64", borrowed. */
-hid_t type_named(const char *name);
 
 /* A whole data set in that type, to be freed. *items: of its first dimension (NULL: not wanted). */
 void *set_read(const char *path, const char *name, hid_t type, uint64_t *items);

@@ -9,6 +9,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "proto/h5file_type.h"
 #include "tests/test.h"
 #include "tests/unit/reader_compare.h"
 
@@ -18,7 +19,7 @@ static void every_filter(const char *type, enum filters first, enum filters last
         hsize_t rows = 60 + test_random() % 200, values = 1 + test_random() % 40;
         hsize_t chunk = 1 + test_random() % 50;
         struct set_config sets[2] = {
-            {"features", type_named(type), 2, {rows, values}, {chunk, values}, filters, 0},
+            {"features", h5_type(h5type_of(type)), 2, {rows, values}, {chunk, values}, filters, 0},
             {"targets", H5T_STD_U8LE, 1, {rows}, {1 + test_random() % rows}, filters, 0},
         };
         struct reader_open open = open_default();
@@ -27,7 +28,7 @@ static void every_filter(const char *type, enum filters first, enum filters last
         open.streams = open.shuffle ? 0 : test_random() % 9;
         open.workers = test_random() % 4;
         file_make("every.h5", sets, 2);
-        CHECK(reader_compare("every.h5", &open) >= 2);
+        CHECK(file_compare("every.h5", &open) >= 2);
     }
 }
 
@@ -68,7 +69,7 @@ TEST_LIMIT(every_shape_of_chunk_equals_h5dread, 60)
             sets[1].dims[0] = sets[0].dims[0];
             open.span_rows = j ? 1 + test_random() % 60 : 0;
             file_make("shape.h5", sets, 2);
-            reader_compare("shape.h5", &open);
+            file_compare("shape.h5", &open);
         }
 }
 
@@ -129,7 +130,7 @@ TEST(big_endian_and_odd_precision_are_converted)
         };
         struct reader_open open = open_default();
         file_make("be.h5", sets, 2);
-        reader_compare("be.h5", &open);
+        file_compare("be.h5", &open);
     }
 }
 
@@ -147,7 +148,7 @@ TEST_LIMIT(many_small_chunks_are_read_in_boxes, 60)
         struct reader_open open = open_default();
         set.stored = H5T_STD_U16BE;
         file_make("boxes.h5", &set, 1);
-        reader_compare("boxes.h5", &open);
+        file_compare("boxes.h5", &open);
     }
 }
 
@@ -162,7 +163,7 @@ TEST(without_targets_and_in_the_root)
     H5Fclose(file);
     open.split[0] = 0;
     open.span_rows = 64;
-    CHECK_EQ(reader_compare("root.h5", &open), 16);
+    CHECK_EQ(file_compare("root.h5", &open), 16);
 }
 
 static void user_block_compare(hsize_t chunk_rows)
@@ -178,7 +179,7 @@ static void user_block_compare(hsize_t chunk_rows)
     H5Dclose(made);
     H5Gclose(group);
     H5Fclose(file);
-    reader_compare("user.h5", &open);
+    file_compare("user.h5", &open);
 }
 
 TEST(user_block_is_skipped)
@@ -206,7 +207,7 @@ TEST(chunks_never_written_hold_the_fill_value)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    reader_compare("sparse.h5", &open);
+    file_compare("sparse.h5", &open);
 }
 
 /* Chunks stored with some filters skipped, as H5Dwrite_chunk's mask says. */
@@ -227,7 +228,7 @@ TEST(filter_mask_of_a_chunk_is_heeded)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    reader_compare("mask.h5", &open);
+    file_compare("mask.h5", &open);
 }
 
 TEST(partial_last_chunk_stored_without_filters)
@@ -250,12 +251,12 @@ TEST(partial_last_chunk_stored_without_filters)
     H5Gclose(group);
     H5Fclose(file);
     struct reader_open open = open_default();
-    reader_compare("edge.h5", &open);
+    file_compare("edge.h5", &open);
 }
 
 /* ---- sizes of spans ------------------------------------------------------------------------- */
 
-TEST(spans_are_about_one_mebibyte_unless_told)
+TEST(spans_are_of_some_mebibytes_unless_told)
 {
     struct set_config sets[2] = {
         {"features", H5T_STD_U8LE, 2, {6000, 784}, {256, 784}, SHUFFLE_GZIP, 0},
@@ -271,6 +272,18 @@ TEST(spans_are_about_one_mebibyte_unless_told)
     CHECK_EQ(h.described.fields[0].values, 784);
     CHECK_STR(h.described.fields[1].name, "targets");
     CHECK(strlen(h.described.fingerprint) == 64);
+    harness_close(&h);
+
+    sets[0].filters = PLAIN; /* only copied: about 4 MiB */
+    file_make("copied.h5", sets, 2);
+    CHECK(harness_open(&h, "copied.h5", &open) == 0);
+    CHECK_EQ(h.described.span_rows, 21 * 256);
+    harness_close(&h);
+    sets[0].chunk[0] = 0;
+    file_make("copied.h5", sets, 2);
+    CHECK(harness_open(&h, "copied.h5", &open) == 0);
+    CHECK_EQ(h.described.chunk_rows, 334); /* 256 KiB of 784 bytes */
+    CHECK_EQ(h.described.span_rows, 16 * 334);
     harness_close(&h);
 
     open.span_bytes_limit = 600000; /* two chunks fit */
@@ -333,7 +346,7 @@ TEST(streams_are_cut_at_chunks)
         open.streams = cases[i].streams;
         open.span_rows = 256;
         file_make("streams.h5", &set, 1);
-        CHECK(reader_compare("streams.h5", &open) > 0);
+        CHECK(file_compare("streams.h5", &open) > 0);
         CHECK(harness_open(&h, "streams.h5", &open) == 0);
         CHECK_EQ(h.described.rows, cases[i].rows_used);
         harness_arm(&h, 1);

@@ -1,6 +1,7 @@
 /* test_layouts.c - timeframes, graphs and tokens: what a reader process delivers is what libhdf5
  * gives, the largest batch is that of a walk by hand, and what cannot be is refused.
  */
+#include "proto/h5file_type.h"
 #include "proto/order.h"
 #include "tests/test.h"
 #include "tests/unit/reader_compare.h"
@@ -13,7 +14,7 @@ static const char *const types[TYPES] = {"u8",  "i8",  "u16", "i16", "u32", "i32
 /* Big-endian every third time: those go through libhdf5's conversion. */
 static hid_t type_random(int first, int count)
 {
-    hid_t type = H5Tcopy(type_named(types[first + (int)(test_random() % (uint64_t)count)]));
+    hid_t type = H5Tcopy(h5_type(h5type_of(types[first + (int)(test_random() % (uint64_t)count)])));
     if (test_random() % 3 == 0)
         H5Tset_order(type, H5T_ORDER_BE);
     return type;
@@ -105,7 +106,7 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
         open.shuffle = i % 4 != 0;
         open.span_rows = 1 + test_random() % 40;
         timeframes_make("frames.h5", (enum naming)(i % NAMINGS), 70, 70);
-        CHECK(reader_compare("frames.h5", &open) >= 2);
+        CHECK(file_compare("frames.h5", &open) >= 2);
         CHECK(harness_open(&h, "frames.h5", &open) == 0);
         CHECK_STR(h.described.layout, "dense");
         CHECK_EQ(h.described.field_count, 4);
@@ -280,7 +281,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
             open.span_bytes_limit = 40000;
         pointers_make(&g);
         graphs_write("graphs.h5", &g);
-        reader_compare("graphs.h5", &open);
+        file_compare("graphs.h5", &open);
         graphs_free(&g);
     }
 }
@@ -308,7 +309,7 @@ TEST_LIMIT(graphs_at_the_edges_equal_h5dread, 60)
         open.span_rows = i % 2 ? 7 : 0;
         pointers_make(&g);
         graphs_write("edge.h5", &g);
-        reader_compare("edge.h5", &open);
+        file_compare("edge.h5", &open);
         graphs_free(&g);
     }
 }
@@ -333,14 +334,14 @@ TEST_LIMIT(stored_chunks_are_decoded_about_once, 60)
     pointers_make(&g);
     graphs_write("once.h5", &g);
     open.shuffle = 0;
-    struct compared ordered = reader_compare_all("once.h5", &open);
+    struct compared ordered = file_compare_all("once.h5", &open);
     CHECK_EQ(ordered.decoded, ordered.delivered);
     open.span_rows = 700;
-    ordered = reader_compare_all("once.h5", &open);
+    ordered = file_compare_all("once.h5", &open);
     CHECK_EQ(ordered.decoded, ordered.delivered);
     open.shuffle = 1;
     open.span_rows = 0;
-    struct compared permuted = reader_compare_all("once.h5", &open);
+    struct compared permuted = file_compare_all("once.h5", &open);
     CHECK(permuted.decoded >= permuted.delivered &&
           (double)permuted.decoded < 1.09 * (double)permuted.delivered);
     CHECK(permuted.chunk_rows < g.count / 4);
@@ -554,7 +555,7 @@ static void tokens_make(const char *path, uint64_t tokens, uint64_t documents, h
 
 static hid_t unsigned_random(void)
 {
-    hid_t type = H5Tcopy(type_named(types[2 * (test_random() % 4)]));
+    hid_t type = H5Tcopy(h5_type(h5type_of(types[2 * (test_random() % 4)])));
     if (test_random() % 3 == 0)
         H5Tset_order(type, H5T_ORDER_BE);
     return type;
@@ -574,7 +575,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
             open.span_bytes_limit = 60000;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
                     filters_random());
-        reader_compare("tokens.h5", &open);
+        file_compare("tokens.h5", &open);
     }
 }
 
@@ -610,12 +611,12 @@ TEST_LIMIT(stored_chunks_of_tokens_are_decoded_about_once, 60)
     open.window = 64;
     tokens_make("stream.h5", 400001, 900, H5T_STD_U16LE, 5000, SHUFFLE_GZIP);
     open.shuffle = 0;
-    struct compared ordered = reader_compare_all("stream.h5", &open);
+    struct compared ordered = file_compare_all("stream.h5", &open);
     /* windows share a token with the next: 65 are delivered for each 64 that are decoded */
     CHECK_EQ(ordered.decoded, 2 * 400001);
     CHECK_EQ(ordered.delivered, 2 * 65 * (400000 / 64));
     open.shuffle = 1;
-    struct compared permuted = reader_compare_all("stream.h5", &open);
+    struct compared permuted = file_compare_all("stream.h5", &open);
     CHECK((double)permuted.decoded < 1.09 * (double)ordered.decoded);
     CHECK_EQ(permuted.digest, ordered.digest);
 }
