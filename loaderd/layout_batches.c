@@ -11,8 +11,8 @@
 
 enum { CUTS_MAX = 2 };
 
-/* Rows that are walked at most: two or three seconds of the READER_REQUEST_CPU_S. */
-#define WALK_ROWS_MAX (1ull << 26)
+/* Rows that are walked at most, some 0.1 us each: within READER_WALK_CPU_S. */
+#define WALK_ROWS_MAX (1ull << 25)
 
 static uint64_t cut_items(const struct source_pointer *cut, uint64_t row, uint64_t rows)
 {

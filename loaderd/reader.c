@@ -84,8 +84,11 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     struct source_wish wish = {open->split, open->features, open->targets, open->window};
     source_library_open();
     if (decoders_open(&r->decoders, workers, e) != 0 || sandbox_enter(memory, e) != 0 ||
-        source_open(&r->source, READER_FILE_FD, &wish, e) != 0 ||
-        layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
+        source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
+        return -1;
+    if (source_layout(r->source) == SOURCE_GRAPH)
+        sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S + READER_WALK_CPU_S);
+    if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
     sandbox_memory_lower(memory_needed(r, workers));

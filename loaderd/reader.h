@@ -20,6 +20,10 @@ enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
  * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
 enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 10 };
 
+/* The walk over the batches of a ragged layout is our own work, and bounded: it has time of its own
+ * (layout_batches.c). */
+enum { READER_WALK_CPU_S = 15 };
+
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */
     READER_DESCRIBED, /* reader -> parent */
