@@ -176,7 +176,7 @@ static int plain_read(struct csv *c, struct building *b, struct err *e)
             return -1;
         if (byte == END || byte == c->delimiter || byte == '\n' || byte == '\r')
             return 0;
-        if (byte == '"')
+        if (byte == '"' && !c->unquoted)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "%s: line %llu, column %u has a quote inside an unquoted field; quote "
                            "the whole field and double the quotes in it",
@@ -197,7 +197,7 @@ static int field_read(struct csv *c, struct building *b, struct err *e)
     int byte = byte_peek(c, e);
     if (byte == FAILED)
         return -1;
-    if (byte == '"') {
+    if (byte == '"' && !c->unquoted) {
         c->at++;
         b->quoted = 1;
         if (quoted_read(c, b, e) < 0)
@@ -291,4 +291,41 @@ enum csv_number csv_number(const char *text, double *value)
     if (end != text + length)
         return CSV_NO_NUMBER;
     return fabs(*value) <= FLT_MAX ? CSV_NUMBER : CSV_INFINITE;
+}
+
+char *csv_trimmed(char *text)
+{
+    text += strspn(text, " \t");
+    size_t length = strlen(text);
+    while (length > 0 && (text[length - 1] == ' ' || text[length - 1] == '\t'))
+        length--;
+    text[length] = 0;
+    return text;
+}
+
+int csv_delimiter(const char *option, char *delimiter, struct err *e)
+{
+    int tab = strcmp(option, "tab") == 0;
+    *delimiter = tab ? '\t' : option[0];
+    if (!tab &&
+        (option[1] || strchr("\"\\.+-eE", option[0]) || (option[0] >= '0' && option[0] <= '9')))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "prepare.delimiter is \"%s\"; expected one character like , ; | or the "
+                       "word tab",
+                       option);
+    return 0;
+}
+
+int csv_column_number(const char *text, uint32_t columns, uint32_t *column)
+{
+    char *end;
+    long long number = strtoll(text, &end, 10);
+    if (end == text || *end)
+        return 0;
+    if (number < 0)
+        number += columns;
+    if (number < 0 || number >= columns)
+        return 0;
+    *column = (uint32_t)number;
+    return 1;
 }

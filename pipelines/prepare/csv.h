@@ -20,6 +20,7 @@ enum { CSV_ROW_BYTES_MAX = 4 << 20, CSV_FIELDS_MAX = 65536 };
 struct csv {
     char path[PATH_MAX];
     char delimiter;
+    int unquoted;               /* set it after csv_open: quotes are bytes like others */
     unsigned char special[256]; /* bytes that end or spoil an unquoted field */
     int fd;
     struct digest *digest; /* every byte read goes there; NULL: nowhere */
@@ -48,6 +49,15 @@ static inline const char *csv_field(const struct csv *c, uint32_t index)
 {
     return c->text + c->field[index];
 }
+
+/* A text without the blanks around it, in place. */
+char *csv_trimmed(char *text);
+
+/* The option prepare.delimiter, one character or "tab". */
+int csv_delimiter(const char *option, char *delimiter, struct err *e);
+
+/* "-1" is the last of `columns`, "0" the first; 1 if the text is such a number among them. */
+int csv_column_number(const char *text, uint32_t columns, uint32_t *column);
 
 enum csv_number { CSV_NUMBER, CSV_MISSING, CSV_INFINITE, CSV_NO_NUMBER };
 

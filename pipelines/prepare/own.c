@@ -1,4 +1,4 @@
-/* own.c - `prepare csv` and `prepare npy`: a user's table becomes the dense HDF5 file, once.
+/* own.c - `prepare csv`, `npy` and `molecules`: a user's source becomes an HDF5 file, once.
  *
  * The file is left alone while its stamp (the options of the section prepare; names, sizes and
  * times of the sources) is what it was. A file that prepare did not make is never replaced.
@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/molecules.h"
 #include "pipelines/prepare/prepare.h"
 #include "pipelines/prepare/table.h"
 #include "proto/err.h"
@@ -47,20 +48,51 @@ static int cache_is_current(const char *out, const char *stamp, struct err *e)
     return strcmp(old, stamp) == 0;
 }
 
+/* 1: `out` is what would be made; 0: make it; -1. */
+static int up_to_date(const char *command, const char *stamp, const struct arguments *a,
+                      struct err *e)
+{
+    int current = cache_is_current(a->out, stamp, e);
+    if (current > 0 && !a->rebuild)
+        fprintf(stderr, "prepare %s: %s is up to date\n", command, a->out);
+    return current > 0 ? !a->rebuild : current;
+}
+
+/* The source is closed afterwards. */
 static int table_make(struct table_source *s, const struct options *o, const struct arguments *a,
                       struct err *e)
 {
     char stamp[TABLE_TEXT_MAX];
-    if (stamp_write(stamp, sizeof stamp, s, o, e) < 0)
-        return -1;
-    int current = cache_is_current(a->out, stamp, e);
-    if (current < 0)
-        return -1;
-    if (current && !a->rebuild) {
-        fprintf(stderr, "prepare %s: %s is up to date\n", s->command, a->out);
-        return 0;
-    }
-    return table_convert(s, o, a->out, stamp, e);
+    int result = stamp_write(stamp, sizeof stamp, s, o, e);
+    if (result == 0)
+        result = up_to_date(s->command, stamp, a, e);
+    if (result == 0)
+        result = table_convert(s, o, a->out, stamp, e);
+    s->close(s);
+    return result < 0 ? -1 : 0;
+}
+
+static int csv_make(const struct options *o, const struct arguments *a, struct err *e)
+{
+    struct table_source *s;
+    return table_csv_open(&s, o, e) < 0 ? -1 : table_make(s, o, a, e);
+}
+
+static int npy_make(const struct options *o, const struct arguments *a, struct err *e)
+{
+    struct table_source *s;
+    return table_npy_open(&s, o, e) < 0 ? -1 : table_make(s, o, a, e);
+}
+
+static int molecules_make(const struct options *o, const struct arguments *a, struct err *e)
+{
+    char stamp[MOLECULES_STAMP_MAX];
+    int result = molecules_stamp(o, stamp, e);
+    if (result == 0)
+        result = up_to_date("molecules", stamp, a, e);
+    if (result == 0)
+        result = molecules_convert(o, a->out, stamp, e);
+    return result < 0 ? -1 : 0;
 }
 
 static const char help[] =
@@ -75,12 +107,11 @@ static const char help[] =
     "example: prepare %s --config mine.yaml --out runs/cache/mine.h5\n";
 
 static int command(int argc, char **argv, const char *name, const char *does,
-                   int (*open)(struct table_source **, const struct options *, struct err *))
+                   int (*make)(const struct options *, const struct arguments *, struct err *))
 {
     static struct options o;
     struct arguments a;
     struct err e = {0};
-    struct table_source *s = NULL;
     int result = arguments_parse(&a, argc, argv, 1, &e);
     if (result == 0 && a.help) {
         printf(help, name, does, name);
@@ -92,11 +123,7 @@ static int command(int argc, char **argv, const char *name, const char *does,
         if (!o.data_source[0])
             result = err_set(&e, EXIT_CODE_PERMANENT, "data.source is missing in %s", a.config);
         if (result == 0)
-            result = open(&s, &o, &e);
-        if (result == 0)
-            result = table_make(s, &o, &a, &e);
-        if (s)
-            s->close(s);
+            result = make(&o, &a, &e);
         options_free(&o);
     }
     if (result == 0)
@@ -110,7 +137,7 @@ int prepare_csv(int argc, char **argv)
     return command(argc, argv, "csv",
                    "Turns a table as text (data.source) into one HDF5 file: groups train and "
                    "validation, each\nwith features [N, F] and targets [N], the class numbers.",
-                   table_csv_open);
+                   csv_make);
 }
 
 int prepare_npy(int argc, char **argv)
@@ -119,5 +146,16 @@ int prepare_npy(int argc, char **argv)
                    "Turns features.npy [N, ...] and targets.npy [N] of the directory data.source "
                    "into one HDF5\nfile: groups train and validation, each with features [N, F] "
                    "and targets [N].",
-                   table_npy_open);
+                   npy_make);
+}
+
+int prepare_molecules(int argc, char **argv)
+{
+    return command(argc, argv, "molecules",
+                   "Turns molecules into graphs: MassBank records (a file, also compressed with "
+                   "zstd, or a directory\nof .txt files) with their spectra as targets, or a "
+                   "table with a column of SMILES with numbers\nabout the molecule. Groups train "
+                   "and validation, each with node_features, edge_index,\nedge_features, "
+                   "node_ptr, edge_ptr and targets. No molecule is in both.",
+                   molecules_make);
 }

@@ -15,6 +15,9 @@ int prepare_idx(int argc, char **argv);
 int prepare_csv(int argc, char **argv);
 int prepare_npy(int argc, char **argv);
 
+/* prepare molecules ...: MassBank records or a table of SMILES -> graph HDF5, likewise. */
+int prepare_molecules(int argc, char **argv);
+
 /* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */
 int prepare_check(int argc, char **argv);
 

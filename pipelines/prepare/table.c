@@ -7,10 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "pipelines/prepare/labels.h"
+#include "pipelines/prepare/progress.h"
 #include "proto/order.h"
 
 #define LAYOUT_VERSION "table 1"
@@ -20,7 +19,6 @@ enum {
     FEATURE_CHUNK_BYTES_MAX = 4 << 20,
     TARGET_CHUNK_ROWS = 8192,
     ATTRIBUTE_BYTES_MAX = 65000,
-    PROGRESS_ROWS = 1024,   /* between looks at the clock */
     SPLIT_KEY = 0x73706c69, /* "spli": the split's own stream of the seed */
 };
 
@@ -44,30 +42,10 @@ struct table {
     uint64_t rows, validation_rows;
     enum h5type feature_type, target_type;
     struct piece piece[2][2]; /* [validation][features, targets] */
-    double shown_s;
+    struct progress progress;
 };
 
 /* ---- passes --------------------------------------------------------------------------------- */
-
-/* A line rewritten in place, ten times a second; nothing where nobody watches. */
-static void progress(struct table *t, const char *what, uint64_t row)
-{
-    struct timespec now;
-    if (row % PROGRESS_ROWS || !isatty(STDERR_FILENO))
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double now_s = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-    if (now_s - t->shown_s < 0.1)
-        return;
-    t->shown_s = now_s;
-    fprintf(stderr, "\rprepare %s: %s, %3.0f %%", t->source->command, what, 100 * t->source->share);
-}
-
-static void progress_end(const struct table *t)
-{
-    if (t->shown_s > 0)
-        fputs("\r\033[K", stderr);
-}
 
 /* Read all rows once; visit(t, row, label) sees t->values. */
 static int pass(struct table *t, const char *what, struct digest *digest,
@@ -80,7 +58,7 @@ static int pass(struct table *t, const char *what, struct digest *digest,
     while (more == 0 && (more = t->source->next(t->source, t->values, &label, e)) > 0) {
         if (visit(t, row++, label, e) < 0)
             return -1;
-        progress(t, what, row);
+        progress_show(&t->progress, what, row, t->source->share);
         more = 0;
     }
     if (more < 0)
@@ -373,11 +351,12 @@ int table_convert(struct table_source *s, const struct options *o, const char *o
     if (!t)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->path);
     t->source = s;
+    t->progress.command = s->command;
     t->options = o;
     int result = labels_open(&t->labels, e) < 0 || digest_open(&t->digest, e) < 0
                      ? -1
                      : convert(t, out, stamp, e);
-    progress_end(t);
+    progress_end(&t->progress);
     if (result == 0)
         summary_print(t, out);
     h5writer_abandon(&t->writer);

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "pipelines/prepare/csv.h"
+#include "pipelines/prepare/stamp.h"
 
 enum { NAME_SHOWN = 40 };
 
@@ -40,17 +40,6 @@ static int place_error(const struct source *s, uint32_t column, struct err *e)
     return err_prefix(e, "%s: line %llu, column %u%s%s%s", s->csv.path,
                       (unsigned long long)s->csv.line, column + 1, name[0] ? " (" : "", name,
                       name[0] ? ")" : "");
-}
-
-/* A target without the blanks around it, in place. */
-static char *trimmed(char *text)
-{
-    text += strspn(text, " \t");
-    size_t length = strlen(text);
-    while (length > 0 && (text[length - 1] == ' ' || text[length - 1] == '\t'))
-        length--;
-    text[length] = 0;
-    return text;
 }
 
 /* ---- rows ----------------------------------------------------------------------------------- */
@@ -92,7 +81,7 @@ static int row_convert(struct source *s, double *values, const char **label, str
         char *field = s->csv.text + s->csv.field[i];
         enum csv_number kind = CSV_NUMBER;
         if (i == s->target) {
-            *label = trimmed(field);
+            *label = csv_trimmed(field);
             kind = (*label)[0] ? CSV_NUMBER : CSV_MISSING;
         } else {
             kind = csv_number(field, values++);
@@ -142,21 +131,6 @@ static void source_close(struct table_source *base)
 
 /* ---- the first row -------------------------------------------------------------------------- */
 
-/* "-1" is the last column, "0" the first; 1 if the text is such a number within the table. */
-static int column_number(const struct source *s, const char *text, uint32_t *column)
-{
-    char *end;
-    long long number = strtoll(text, &end, 10);
-    if (end == text || *end)
-        return 0;
-    if (number < 0)
-        number += s->columns;
-    if (number < 0 || number >= s->columns)
-        return 0;
-    *column = (uint32_t)number;
-    return 1;
-}
-
 static int target_find(struct source *s, const char *wanted, struct err *e)
 {
     uint32_t found = 0;
@@ -165,7 +139,7 @@ static int target_find(struct source *s, const char *wanted, struct err *e)
             s->target = i;
             found++;
         }
-    if (found == 1 || (found == 0 && column_number(s, wanted, &s->target)))
+    if (found == 1 || (found == 0 && csv_column_number(wanted, s->columns, &s->target)))
         return 0;
     char list[300] = "", name[NAME_SHOWN];
     size_t used = 0;
@@ -183,7 +157,7 @@ static int looks_like_header(const struct source *s, const char *wanted)
 {
     uint32_t target = UINT32_MAX;
     double value;
-    if (!column_number(s, wanted, &target))
+    if (!csv_column_number(wanted, s->columns, &target))
         return 1; /* the target is known by name */
     for (uint32_t i = 0; i < s->columns; i++)
         if (i != target && csv_number(csv_field(&s->csv, i), &value) == CSV_NO_NUMBER)
@@ -195,7 +169,7 @@ static int names_keep(struct source *s, struct err *e)
 {
     s->names = calloc(s->columns, sizeof *s->names);
     for (uint32_t i = 0; s->names && i < s->columns; i++)
-        if (!(s->names[i] = strdup(trimmed(s->csv.text + s->csv.field[i]))))
+        if (!(s->names[i] = strdup(csv_trimmed(s->csv.text + s->csv.field[i]))))
             break;
     if (!s->names || !s->names[s->columns - 1])
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->csv.path);
@@ -244,7 +218,6 @@ static int first_row_read(struct source *s, const struct options *o, struct err 
 
 int table_csv_open(struct table_source **s_p, const struct options *o, struct err *e)
 {
-    struct stat st;
     struct source *s = calloc(1, sizeof *s);
     *s_p = NULL;
     if (!s)
@@ -256,23 +229,14 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
                                     .where = source_where,
                                     .close = source_close};
     s->drop = o->prepare_missing[0] == 'd';
-    int tab = strcmp(o->prepare_delimiter, "tab") == 0, result = 0;
-    if (!tab && (o->prepare_delimiter[1] || strchr("\"\\.+-eE", o->prepare_delimiter[0]) ||
-                 (o->prepare_delimiter[0] >= '0' && o->prepare_delimiter[0] <= '9')))
-        result = err_set(e, EXIT_CODE_PERMANENT,
-                         "prepare.delimiter is \"%s\"; expected one character like , ; | or the "
-                         "word tab",
-                         o->prepare_delimiter);
+    char delimiter;
+    int result = csv_delimiter(o->prepare_delimiter, &delimiter, e);
     if (result == 0)
-        result = csv_open(&s->csv, o->data_source, tab ? '\t' : o->prepare_delimiter[0], e);
+        result = csv_open(&s->csv, o->data_source, delimiter, e);
     if (result == 0)
         result = first_row_read(s, o, e);
-    if (result == 0 && fstat(s->csv.fd, &st) == 0) {
-        const char *slash = strrchr(o->data_source, '/');
-        snprintf(s->base.stamp, sizeof s->base.stamp, "%.300s %lld %lld.%09ld",
-                 slash ? slash + 1 : o->data_source, (long long)st.st_size,
-                 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-    }
+    if (result == 0)
+        result = stamp_file(o->data_source, s->base.stamp, sizeof s->base.stamp, e);
     if (result < 0)
         source_close(&s->base);
     else

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "pipelines/prepare/npy.h"
+#include "pipelines/prepare/stamp.h"
 
 enum { BLOCK_BYTES = 1 << 20 };
 
@@ -148,18 +149,14 @@ static int array_open(struct source *s, struct npy *n, const char *directory, co
                       struct err *e)
 {
     char path[PATH_MAX];
-    struct stat st;
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return err_set(e, EXIT_CODE_PERMANENT, "data.source has more than %d bytes", PATH_MAX - 32);
     if (npy_open(n, path, e) < 0)
         return -1;
-    if (fstat(n->fd, &st) != 0)
-        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", path);
     size_t used = strlen(s->base.stamp);
-    snprintf(s->base.stamp + used, sizeof s->base.stamp - used, "%s%s %lld %lld.%09ld",
-             used ? "\n" : "", name, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-             st.st_mtim.tv_nsec);
-    return 0;
+    if (used)
+        s->base.stamp[used++] = '\n';
+    return stamp_file(path, s->base.stamp + used, sizeof s->base.stamp - used, e);
 }
 
 int table_npy_open(struct table_source **s_p, const struct options *o, struct err *e)
