@@ -61,7 +61,7 @@ int graph_descriptors_choose(const char *list, int chosen[GRAPH_DESCRIPTORS], ui
                              struct err *e)
 {
     *count = 0;
-    for (const char *at = list; *at;) {
+    for (const char *at = list + strspn(list, ", "); *at;) {
         size_t length = strcspn(at, ", ");
         int found = 0;
         while (found < GRAPH_DESCRIPTORS && (strlen(descriptors[found]) != length ||

@@ -104,13 +104,18 @@ static int unpack(struct lines *l, char *to, size_t bytes, size_t *got, struct e
     return 0;
 }
 
+static int line_refuse(const struct lines *l, struct err *e)
+{
+    return err_set(e, EXIT_CODE_PERMANENT, "%s: line %llu has more than %d bytes", l->path,
+                   (unsigned long long)l->line + 1, LINES_BYTES_MAX);
+}
+
 /* Put more bytes behind those that are there. 1; 0: there are none; -1. */
 static int text_fill(struct lines *l, struct err *e)
 {
     size_t got = 0, rest = l->held - l->at;
     if (rest > LINES_BYTES_MAX)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s: line %llu has more than %d bytes", l->path,
-                       (unsigned long long)l->line + 1, LINES_BYTES_MAX);
+        return line_refuse(l, e);
     memmove(l->text, l->text + l->at, rest);
     l->at = 0;
     l->held = rest;
@@ -142,6 +147,8 @@ int lines_next(struct lines *l, char **line, struct err *e)
         }
     }
     *line = l->text + l->at;
+    if (end - *line > LINES_BYTES_MAX)
+        return line_refuse(l, e);
     l->at = (size_t)(end - l->text) + (end < l->text + l->held);
     if (end > *line && end[-1] == '\r')
         end--;

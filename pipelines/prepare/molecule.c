@@ -54,13 +54,14 @@ static void indigo_begin(void)
 struct traits {
     char text[MOLECULE_SMILES_MAX + 1];
     int brackets, rings, aromatic, hydrogens, parts;
+    int branches; /* opened and not closed */
 };
 
 static void traits_read(struct traits *t, const char *smiles, size_t bytes)
 {
     char *to = t->text;
     int inside = 0;
-    t->brackets = t->rings = t->aromatic = t->hydrogens = t->parts = 0;
+    t->brackets = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
     for (const char *c = smiles; c < smiles + bytes; c++) {
         if (*c == '@' || *c == '/' || *c == '\\')
             continue;
@@ -74,6 +75,7 @@ static void traits_read(struct traits *t, const char *smiles, size_t bytes)
             t->rings |= (*c >= '0' && *c <= '9') || *c == '%';
             t->aromatic |= strchr("bcnops", *c) != NULL;
             t->parts |= *c == '.';
+            t->branches += (*c == '(') - (*c == ')');
         }
     }
     *to = 0;
@@ -209,6 +211,8 @@ enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsi
     if (bytes > MOLECULE_SMILES_MAX)
         return refuse(MOLECULE_LARGE, "its SMILES is too long");
     traits_read(&t, smiles, bytes);
+    if (t.branches) /* Indigo closes them by itself: a text that was cut would be a molecule */
+        return refuse(MOLECULE_UNREADABLE, "its parentheses do not match");
     enum molecule_refusal refusal = convert(m, &t, flags);
     indigoFreeAllObjects();
     return refusal;
