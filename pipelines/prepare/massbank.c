@@ -9,24 +9,27 @@
 
 #define FIRST_TAG "ACCESSION:"
 
-/* What stands behind "TAG: " or "TAG: SUBTAG ", or NULL when the line is another one. */
-static const char *value_of(const char *line, const char *tag)
+/* What stands behind "TAG:" or "TAG: SUBTAG", or NULL when the line is another one. */
+static const char *value_after(const char *line, const char *tag, size_t length)
 {
-    size_t length = strlen(tag);
-    if (strncmp(line, tag, length) != 0 || (line[length] && line[length] != ' '))
+    if (line[0] != tag[0] || strncmp(line, tag, length) != 0 ||
+        (line[length] && line[length] != ' '))
         return NULL;
     return line + length + strspn(line + length, " ");
 }
 
+#define value_of(line, tag) value_after(line, tag, sizeof tag - 1)
+
 /* Texts that are kept. */
 struct kept {
     const char *tag;
-    size_t offset, bytes;
+    size_t length, offset, bytes;
 };
 
 #define KEPT(tag, member)                                                                          \
     {                                                                                              \
-        tag, offsetof(struct massbank_record, member), sizeof((struct massbank_record *)0)->member \
+        tag, sizeof tag - 1, offsetof(struct massbank_record, member),                             \
+            sizeof((struct massbank_record *)0)->member                                            \
     }
 
 static const struct kept texts[] = {
@@ -42,7 +45,7 @@ static const struct kept texts[] = {
 static void text_keep(struct massbank_record *r, const char *line)
 {
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        const char *value = value_of(line, texts[i].tag);
+        const char *value = value_after(line, texts[i].tag, texts[i].length);
         if (!value)
             continue;
         if (strlen(value) >= texts[i].bytes)

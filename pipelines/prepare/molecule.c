@@ -134,10 +134,12 @@ static enum molecule_refusal bonds_read(struct molecule *m, int molecule, const 
             return refuse(MOLECULE_UNSPECIFIC, "a bond has no order");
         /* Atoms that were folded left gaps in Indigo's numbers; see gaps_close. */
         struct molecule_bond *b = &m->bond[m->bonds++];
+        int ring = t->rings && (order == MOLECULE_ORDER_AROMATIC || /* saves a call */
+                                indigoTopology(handle) == INDIGO_RING);
         *b = (struct molecule_bond){.from = (uint16_t)from,
                                     .to = (uint16_t)to,
                                     .order = (uint8_t)order,
-                                    .ring = t->rings && indigoTopology(handle) == INDIGO_RING};
+                                    .ring = (uint8_t)ring};
     }
     return MOLECULE_ACCEPTED;
 }

@@ -8,7 +8,7 @@
 
 #include "pipelines/prepare/molecule.h"
 
-enum { MOLECULE_MEMO_PLACES = 1024 };
+enum { MOLECULE_MEMO_PLACES = 2048 };
 
 struct molecule_memo {
     char *kept[MOLECULE_MEMO_PLACES];
