@@ -65,7 +65,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/fuzz_reader
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -85,8 +85,9 @@ $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/li
 
 # the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
 $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
-# a consumer of loaderd that does nothing with the rows (tests/bench)
+# consumers of loaderd: one that does nothing with the rows (tests/bench), one that tells their order (tests/process)
 $(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
+$(BIN)/order_probe: $(OBJ)/tests/process/order_probe.o $(BUILD)/libproto.a
 
 # the loader's reader on hostile files (tests/fuzz)
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a

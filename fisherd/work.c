@@ -69,9 +69,10 @@ static int stepper_start(struct work *w, struct err *e)
     w->batch_rows = c.batch_rows_max = stepper_fisher_rows(&c);
     if (stepper_open(&w->stepper, &w->model, &c, e) < 0)
         return -1;
+    w->rows = calloc(w->batch_rows, sizeof *w->rows);
     w->features = calloc(w->batch_rows, sizeof *w->features);
     w->targets = calloc(w->batch_rows, sizeof *w->targets);
-    return w->features && w->targets
+    return w->rows && w->features && w->targets
                ? 0
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
 }
@@ -153,6 +154,7 @@ void work_close(struct work *w)
     stepper_close(&w->stepper);
     model_close(&w->model);
     free(w->permutation);
+    free(w->rows);
     free(w->features);
     free(w->targets);
     free(w->sums);
@@ -229,9 +231,13 @@ int work_block(struct work *w, struct err *e)
 static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
 {
     uint64_t at = w->position + w->gathered, bad;
-    uint64_t count = feed_rows(w->feed, 0, at, wanted - w->gathered, w->features, w->targets);
+    uint64_t count = feed_rows(w->feed, 0, at, wanted - w->gathered, w->rows);
     if (count == 0)
         return 0;
+    for (uint64_t i = 0; i < count; i++) {
+        w->features[i] = feed_field(&w->feed->info.features, w->rows[i]);
+        w->targets[i] = feed_field(&w->feed->info.targets, w->rows[i]);
+    }
     if (stepper_gather(w->stepper, &w->gather, w->gathered, count, w->features, w->targets, &bad,
                        e) < 0)
         return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,

@@ -28,7 +28,8 @@ struct work {
     struct feed *feed;
     struct gather_config gather;
     uint32_t *permutation;
-    const void **features, **targets; /* rows of a batch */
+    struct feed_row *rows; /* of a batch; their fields: */
+    const void **features, **targets;
     uint64_t batch_rows;
     struct fisherfile_meta meta;   /* blocks, samples, parameters; what the file will say */
     uint64_t block;                /* in work, 0 .. meta.blocks - 1 */

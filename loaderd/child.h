@@ -53,8 +53,7 @@ int child_recv(struct child *c, struct reader_packet *packet, struct err *e);
 /* As child_recv for the answer to an open, but waits for it at most timeout_ms. */
 int child_wait(struct child *c, struct reader_packet *packet, int timeout_ms, struct err *e);
 
-/* Decoding threads for the option loader.num_workers (0: 1 for each 2 cores this process may use).
- */
+/* Decoding threads for the option loader.num_workers (LIMITS_AUTO: 1 for each 2 cores). */
 uint64_t child_workers(uint64_t asked);
 
 #endif

@@ -9,6 +9,14 @@
 #include <string.h>
 #include <time.h>
 
+/* What a thread decodes with. */
+struct worker {
+    struct decoder decoder;
+    struct err opened; /* code 0: the decoder is open */
+    unsigned char *whole;
+    uint64_t capacity;
+};
+
 struct decoders {
     pthread_mutex_t lock;
     pthread_cond_t work, done; /* a job to do or the end; a job came free */
@@ -17,6 +25,7 @@ struct decoders {
     int closing;
     struct err failure;
     double decode_s;
+    struct worker own; /* of the main thread, where there are no others */
     unsigned workers;
     pthread_t thread[DECODERS_WORKERS_MAX];
 };
@@ -28,29 +37,63 @@ double decoders_clock_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+static void worker_open(struct worker *w)
+{
+    *w = (struct worker){0};
+    decoder_open(&w->decoder, &w->opened);
+}
+
+static void worker_close(struct worker *w)
+{
+    decoder_close(&w->decoder);
+    free(w->whole);
+    *w = (struct worker){0};
+}
+
 /* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
-static int job_run(struct decoder *d, struct decoders_job *job, unsigned char **whole,
-                   uint64_t *capacity, struct err *e)
+static int job_run(struct worker *w, struct decoders_job *job, struct err *e)
 {
     void *out = job->out;
+    if (w->opened.code) {
+        *e = w->opened;
+        return -1;
+    }
     if (job->take_bytes != job->chunk_bytes) {
-        if (*capacity < job->chunk_bytes) {
-            free(*whole);
-            *whole = malloc(job->chunk_bytes);
-            *capacity = *whole ? job->chunk_bytes : 0;
+        if (w->capacity < job->chunk_bytes) {
+            free(w->whole);
+            w->whole = malloc(job->chunk_bytes);
+            w->capacity = w->whole ? job->chunk_bytes : 0;
         }
-        if (!*whole)
+        if (!w->whole)
             return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
                            (unsigned long long)job->chunk_bytes);
-        out = *whole;
+        out = w->whole;
     }
-    if (decode_chunk(d, job->plan, job->mask, job->raw, job->raw_bytes, out, job->chunk_bytes, e) !=
-        0)
+    if (decode_chunk(&w->decoder, job->plan, job->mask, job->raw, job->raw_bytes, out,
+                     job->chunk_bytes, e) != 0)
         return err_prefix(e, "chunk %llu of %s cannot be decoded", (unsigned long long)job->chunk,
                           job->name);
     if (out != job->out)
-        memcpy(job->out, *whole + job->skip_bytes, job->take_bytes);
+        memcpy(job->out, w->whole + job->skip_bytes, job->take_bytes);
     return 0;
+}
+
+/* The job is decoded and free again. Called with the lock held, which is given up meanwhile. */
+static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
+{
+    pthread_mutex_unlock(&p->lock);
+    struct err e = {0};
+    double begin = decoders_clock_s();
+    job_run(w, job, &e);
+    double took = decoders_clock_s() - begin;
+    pthread_mutex_lock(&p->lock);
+    p->decode_s += took;
+    if (e.code && !p->failure.code)
+        p->failure = e;
+    job->next = p->free_list;
+    p->free_list = job;
+    p->busy--;
+    pthread_cond_signal(&p->done);
 }
 
 static struct decoders_job *job_next(struct decoders *p)
@@ -69,38 +112,19 @@ static struct decoders_job *job_next(struct decoders *p)
 static void *worker_main(void *self)
 {
     struct decoders *p = self;
-    struct decoder decoder;
-    struct err opened = {0};
-    unsigned char *whole = NULL;
-    uint64_t capacity = 0;
-    decoder_open(&decoder, &opened);
-
+    struct worker w;
+    worker_open(&w);
     pthread_mutex_lock(&p->lock);
-    for (struct decoders_job *job; (job = job_next(p));) {
-        pthread_mutex_unlock(&p->lock);
-        struct err e = opened;
-        double begin = decoders_clock_s();
-        if (!e.code)
-            job_run(&decoder, job, &whole, &capacity, &e);
-        double took = decoders_clock_s() - begin;
-        pthread_mutex_lock(&p->lock);
-        p->decode_s += took;
-        if (e.code && !p->failure.code)
-            p->failure = e;
-        job->next = p->free_list;
-        p->free_list = job;
-        p->busy--;
-        pthread_cond_signal(&p->done);
-    }
+    for (struct decoders_job *job; (job = job_next(p));)
+        job_do(p, &w, job);
     pthread_mutex_unlock(&p->lock);
-    decoder_close(&decoder);
-    free(whole);
+    worker_close(&w);
     return NULL;
 }
 
 int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
 {
-    ensure(workers >= 1 && workers <= DECODERS_WORKERS_MAX);
+    ensure(workers <= DECODERS_WORKERS_MAX);
     struct decoders *p = calloc(1, sizeof *p);
     *p_p = p;
     unsigned job_count =
@@ -121,6 +145,8 @@ int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
         p->jobs[i].next = p->free_list;
         p->free_list = &p->jobs[i];
     }
+    if (!workers)
+        worker_open(&p->own);
     for (; p->workers < workers; p->workers++) {
         if (pthread_create(&p->thread[p->workers], NULL, worker_main, p) != 0) {
             decoders_close(p_p);
@@ -143,6 +169,7 @@ void decoders_close(struct decoders **p_p)
         pthread_join(p->thread[i], NULL);
     for (unsigned i = 0; i < p->job_count; i++)
         free(p->jobs[i].raw);
+    worker_close(&p->own);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->done);
     pthread_mutex_destroy(&p->lock);
@@ -177,10 +204,14 @@ void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
-    *p->todo_end = job;
-    p->todo_end = &job->next;
     p->busy++;
-    pthread_cond_signal(&p->work);
+    if (p->workers) {
+        *p->todo_end = job;
+        p->todo_end = &job->next;
+        pthread_cond_signal(&p->work);
+    } else {
+        job_do(p, &p->own, job);
+    }
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -30,7 +30,7 @@ struct decoders_job {
 
 struct decoders;
 
-/* Start `workers` threads. 0, or -1 and *e (temporary). */
+/* Start `workers` threads; without any, decoders_submit decodes. 0, or -1 and *e (temporary). */
 int decoders_open(struct decoders **p_p, unsigned workers, struct err *e);
 void decoders_close(struct decoders **p_p); /* waits for the threads; harmless on NULL */
 

@@ -14,23 +14,24 @@ enum { ANSWER_MS = 60000 };
 
 /* Largest span that a consumer of this split could take: its arena holds a window and one slot
  * more, each a whole number of pages (proto/feed.h). */
-static uint64_t span_limit(const struct options *o, int shuffled)
+static uint64_t span_limit(const struct options *o, int shuffled, uint64_t streams)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t slots = (shuffled ? o->order_window_spans : 1) + 1;
+    uint64_t slots = (shuffled ? o->order_window_spans : streams ? streams : 1) + 1;
     return (o->arena_limit_mb << 20) / slots / page * page;
 }
 
 /* Ask one reader. *fault: what it died of, or 0. */
-static int reader_ask(const struct options *o, const char *split, int shuffled, int file,
-                      struct reader_described *d, int *fault, struct err *e)
+static int reader_ask(const struct options *o, const char *split, int shuffled, uint64_t streams,
+                      int file, struct reader_described *d, int *fault, struct err *e)
 {
     struct child child = CHILD_NONE;
     struct reader_packet packet = {.kind = READER_OPEN};
     snprintf(packet.open.split, sizeof packet.open.split, "%s", split);
     packet.open.seed = o->seed;
+    packet.open.streams = streams;
     packet.open.span_rows = o->order_span_rows;
-    packet.open.span_bytes_limit = span_limit(o, shuffled);
+    packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
     int failed = child_start(&child, ".", file, e) != 0 ||
@@ -47,12 +48,12 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     return failed ? -1 : 0;
 }
 
-static int split_ask(const struct options *o, const char *split, int shuffled, int file,
-                     struct reader_described *d, struct err *e)
+static int split_ask(const struct options *o, const char *split, int shuffled, uint64_t streams,
+                     int file, struct reader_described *d, struct err *e)
 {
     int fault;
     for (int i = 0; i < CHILD_FAULTS_MAX; i++)
-        if (reader_ask(o, split, shuffled, file, d, &fault, e) == 0)
+        if (reader_ask(o, split, shuffled, streams, file, d, &fault, e) == 0)
             return 0;
         else if (!fault)
             return -1;
@@ -65,11 +66,15 @@ static int split_ask(const struct options *o, const char *split, int shuffled, i
 static void split_print(const char *prefix, const struct reader_described *d)
 {
     const struct msg_field_info *targets = d->field_count > 1 ? &d->fields[1] : NULL;
+    uint64_t row_bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++)
+        row_bytes += d->fields[i].row_bytes;
     printf("%s.rows=%llu\n", prefix, (unsigned long long)d->rows);
     printf("%s.spans=%llu\n", prefix, (unsigned long long)d->spans);
     printf("%s.chunk_rows=%llu\n", prefix, (unsigned long long)d->chunk_rows);
     printf("%s.span_rows=%llu\n", prefix, (unsigned long long)d->span_rows);
     printf("%s.span_bytes_max=%llu\n", prefix, (unsigned long long)d->span_bytes_max);
+    printf("%s.row_bytes=%llu\n", prefix, (unsigned long long)row_bytes);
     printf("%s.values=%llu\n", prefix, (unsigned long long)d->fields[0].values);
     printf("%s.feature_type=%s\n", prefix, d->fields[0].type);
     printf("%s.target_values=%llu\n", prefix, targets ? (unsigned long long)targets->values : 0ull);
@@ -85,8 +90,10 @@ static int describe(const char *config, const char *const *set, int set_count, s
     if (options_read(&o, config, set, set_count, e) != 0)
         goto out;
     file = child_file_open(o.data_file, e);
-    if (file < 0 || split_ask(&o, o.data_train, o.data_shuffle, file, &train, e) != 0 ||
-        split_ask(&o, o.data_validation, 0, file, &validation, e) != 0)
+    if (file < 0 ||
+        split_ask(&o, o.data_train, o.data_shuffle, o.data_stateful ? o.batch_size : 0, file,
+                  &train, e) != 0 ||
+        split_ask(&o, o.data_validation, 0, 0, file, &validation, e) != 0)
         goto out;
     split_print("train", &train);
     split_print("validation", &validation);

@@ -46,12 +46,13 @@ struct reader {
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
  * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
- * buffers of that and one whole chunk (decoders.c): 9 w + 4. libhdf5, reading one itself, holds it
- * stored, decoded (the buffer doubling as it grows) and in its cache of two: 8. */
+ * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
+ * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
+ * grows) and in its cache of two: 8. */
 static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 12, chunk_bytes, &bytes) ||
+    if (__builtin_mul_overflow(9 * workers + 17, chunk_bytes, &bytes) ||
         __builtin_add_overflow(bytes, LIBRARY_BYTES, &bytes))
         return UINT64_MAX;
     return bytes;
@@ -73,9 +74,8 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (r->decoders)
         return err_set(e, EXIT_CODE_PERMANENT, "the reader serves one split and was asked twice");
     r->open = *open;
-    unsigned workers = open->workers < 1                      ? 1
-                       : open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX
-                                                              : (unsigned)open->workers;
+    unsigned workers =
+        open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX : (unsigned)open->workers;
     source_library_open();
     if (decoders_open(&r->decoders, workers, e) != 0 ||
         sandbox_enter(memory_bound(workers, open->span_bytes_limit), e) != 0 ||
@@ -92,6 +92,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         .rows = r->described.rows,
         .chunk_rows = r->described.chunk_rows,
         .span_rows = r->described.span_rows,
+        .streams = r->described.streams,
         .window_spans = 1, /* rows inside a window are the consumer's business */
     };
     return 0;
@@ -138,8 +139,9 @@ static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t 
 {
     const struct source_field *f = source_field(r->source, field);
     uint64_t chunk = row / f->chunk_rows, first = chunk * f->chunk_rows, stored = 0;
-    int partial = first + f->chunk_rows > r->described.rows;
-    uint64_t held = partial ? r->described.rows - first : f->chunk_rows;
+    uint64_t all = source_rows(r->source);
+    int partial = first + f->chunk_rows > all;
+    uint64_t held = partial ? all - first : f->chunk_rows;
     if (!(partial && f->edge_unfiltered) &&
         source_chunk_stored(r->source, field, chunk, &stored, e) != 0)
         return -1;
@@ -185,20 +187,32 @@ static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t r
     return 0;
 }
 
-/* All chunks of the span, in the epoch's order, each field to its place in the slot. */
-static int chunks_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
+/* Rows [first, first + rows) of the file, each field to its place in the slot `done` rows on. */
+static int fields_fetch(struct reader *r, uint64_t first, uint64_t rows, uint64_t done, char *slot,
                         struct err *e)
 {
     const struct reader_described *d = &r->described;
+    for (uint32_t i = 0; i < d->field_count; i++)
+        if (rows_fetch(r, i, first, rows,
+                       slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
+            return -1;
+    return 0;
+}
+
+/* The span's rows: one piece of the file, or all its chunks in the epoch's order. */
+static int span_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
+                      struct err *e)
+{
+    const struct reader_described *d = &r->described;
     uint64_t place = read->span * (d->span_rows / d->chunk_rows);
+    if (!r->order.shuffle)
+        return fields_fetch(r, order_span_first(&r->order, read->span), rows, 0, slot, e);
     for (uint64_t done = 0; done < rows; place++) {
         uint64_t first = order_chunk_at(&r->order, read->epoch, place) * d->chunk_rows;
         uint64_t take = d->rows - first < d->chunk_rows ? d->rows - first : d->chunk_rows;
         ensure(take <= rows - done);
-        for (uint32_t i = 0; i < d->field_count; i++)
-            if (rows_fetch(r, i, first, take,
-                           slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
-                return -1;
+        if (fields_fetch(r, first, take, done, slot, e) != 0)
+            return -1;
         done += take;
     }
     return 0;
@@ -238,7 +252,7 @@ static int span_read(struct reader *r, const struct reader_read *read, struct re
                                  .slot = read->slot,
                                  .generation = read->generation,
                                  .rows = rows};
-    int result = chunks_fetch(r, read, rows, slot, e);
+    int result = span_fetch(r, read, rows, slot, e);
     if (decoders_wait(r->decoders, &done->decode_s, result == 0 ? e : NULL) != 0 || result != 0)
         return -1;
     done->bytes_read = source_bytes_read(r->source) - before;
@@ -280,23 +294,34 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
     }
 }
 
-/* Wait for one packet and answer it. 1: go on; 0: the parent is gone; -1 and *e: we must end. */
+/* Wait for something to come; the time limits rest while we do. 0, or -1 and *e. */
+static int packet_wait(struct reader *r, struct err *e)
+{
+    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
+    double begin = decoders_clock_s();
+    sandbox_time_limit(0, 0);
+    if (poll(&wait, 1, -1) < 0 && errno != EINTR)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    r->credit_s += decoders_clock_s() - begin;
+    return 0;
+}
+
+/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+ * must end. */
 static int packet_serve(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     int fds[DOOR_FDS_MAX], fd_count = 0;
-    double begin = decoders_clock_s();
-    if (poll(&wait, 1, -1) < 0)
-        return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
-    r->credit_s = decoders_clock_s() - begin;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
+    if (got < 0 && e->code == 0)
+        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : e->code ? -1 : 1;
-    alarm(READER_REQUEST_LIMIT_S);
+        return got == 0 ? 0 : -1;
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    alarm(0);
+    r->credit_s = 0;
     if (failed) {
         if (e->code != EXIT_CODE_PERMANENT)
             return -1;

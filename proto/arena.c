@@ -98,6 +98,16 @@ int arena_attach(struct arena *a, int fd, uint64_t slots, uint64_t slot_bytes, s
     return arena_map(a, fd, slots, slot_bytes, e);
 }
 
+int arena_pin(struct arena *a, struct err *e)
+{
+    if (mlock(a->base, a->bytes) == 0)
+        return 0;
+    return err_errno(e, EXIT_CODE_PERMANENT,
+                     "cannot lock %" PRIu64 " MiB of arena in memory (ulimit -l limits it, and "
+                     "loader.pin_memory: false does without)",
+                     a->bytes >> 20);
+}
+
 void arena_close(struct arena *a)
 {
     if (a->fd < 0)

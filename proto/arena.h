@@ -30,6 +30,9 @@ int arena_create(struct arena *a, uint64_t slots, uint64_t slot_bytes, struct er
  * that is not a memfd sealed as above, or whose size is not slots * slot_bytes. */
 int arena_attach(struct arena *a, int fd, uint64_t slots, uint64_t slot_bytes, struct err *e);
 
+/* Lock its pages in memory. 0, or -1 and *e (permanent): the limit on locked memory forbids it. */
+int arena_pin(struct arena *a, struct err *e);
+
 void arena_close(struct arena *a); /* harmless twice */
 
 static inline void *arena_slot(const struct arena *a, uint64_t slot)

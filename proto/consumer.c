@@ -31,6 +31,7 @@
 
 #include "proto/err.h"
 #include "proto/opened.h"
+#include "proto/order.h"
 
 enum {
     PINGS_A_TIMEOUT = 8, /* questions before silence counts as death */
@@ -97,8 +98,9 @@ static uint64_t place_wanted(const struct consumer *c, uint64_t epoch, uint64_t 
 
 static uint64_t span_rows(const struct consumer *c, uint64_t span)
 {
-    uint64_t first = span * c->opened.span_rows, left = c->opened.rows - first;
-    return left < c->opened.span_rows ? left : c->opened.span_rows;
+    struct order order = {
+        .rows = c->opened.rows, .span_rows = c->opened.span_rows, .streams = c->opened.streams};
+    return order_span_rows(&order, span);
 }
 
 /* ---- failing, closing, opening
@@ -410,6 +412,15 @@ void consumer_init(struct consumer *c, const struct consumer_config *config)
     memset(c, 0, sizeof *c);
     c->config = *config;
     c->state = CONSUMER_CLOSED;
+}
+
+void consumer_rest(struct consumer *c)
+{
+    c->state = CONSUMER_CLOSED;
+    c->cursor_set = c->waiting = 0;
+    c->attempts = c->retry_at_ms = 0;
+    c->config.slots = 0;
+    memset(c->slots, 0, sizeof c->slots);
 }
 
 int consumer_step(struct consumer *c, const struct consumer_event *event,

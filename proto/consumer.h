@@ -111,6 +111,12 @@ enum { CONSUMER_ACTIONS_MAX = 64 }; /* a step; if all are used, tick again at on
 
 void consumer_init(struct consumer *c, const struct consumer_config *config);
 
+/* Between two steps: nothing is wanted any more, and whoever calls has closed the door and given
+ * the arena back. What was opened once is remembered: the next opening, at the next step, must
+ * agree.
+ */
+void consumer_rest(struct consumer *c);
+
 /* One step. Returns the number of actions written. */
 int consumer_step(struct consumer *c, const struct consumer_event *event,
                   struct consumer_action actions[CONSUMER_ACTIONS_MAX]);

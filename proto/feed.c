@@ -96,6 +96,13 @@ static void message_take(struct feed *f, enum msg_type type, const union msg *m)
             feed_fail(f, &e);
             return;
         }
+        if (m->opened.streams != f->config.streams) {
+            err_set(&e, EXIT_CODE_PERMANENT,
+                    "the loader opened %" PRIu64 " streams where %" PRIu64 " were asked for",
+                    m->opened.streams, f->config.streams);
+            feed_fail(f, &e);
+            return;
+        }
         event.type = CONSUMER_EV_OPENED;
         break;
     case MSG_rejected:
@@ -190,7 +197,7 @@ void feed_open(struct feed *f, const struct feed_config *config)
     f->config.file = text_keep(f->strings[1], config->file);
     f->config.split = text_keep(f->strings[2], config->split);
     if (!config->shuffle)
-        f->config.window_spans = 1;
+        f->config.window_spans = config->streams ? config->streams : 1;
     ensure(f->config.window_spans >= 1 && f->config.window_spans <= FEED_WINDOW_SPANS_MAX);
     ensure(f->config.slots <= ARENA_SLOTS_MAX);
     f->arena = ARENA_CLOSED;
@@ -211,8 +218,21 @@ void feed_close(struct feed *f)
     f->config.role = NULL;
 }
 
+void feed_rest(struct feed *f)
+{
+    if (f->resting || f->failure.code)
+        return;
+    feed_links_close(f);
+    arena_close(&f->arena);
+    consumer_rest(&f->consumer);
+    f->window.valid = 0;
+    f->resting = 1;
+}
+
 int feed_pump(struct feed *f, struct err *e)
 {
+    if (f->resting)
+        return 0;
     /* Messages before the hang-up: what a dead loader had delivered is good. */
     messages_take(f);
     door_take(f);
@@ -238,6 +258,8 @@ int feed_poll_items(struct feed *f, struct link_poll_item *items)
 int feed_timeout_ms(const struct feed *f)
 {
     uint64_t due = consumer_due_ms(&f->consumer), now = feed_clock_ms();
+    if (f->resting)
+        return FEED_IDLE_MS;
     if (f->failure.code || due <= now)
         return 0;
     return due - now < FEED_IDLE_MS ? (int)(due - now) : FEED_IDLE_MS;

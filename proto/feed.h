@@ -27,8 +27,12 @@ struct feed_config {
     uint64_t seed;
     int shuffle;
     uint64_t span_rows;    /* 0: the loader chooses */
-    uint64_t window_spans; /* W; 1 is used when shuffle is off */
-    uint64_t slots;        /* 0: 2 W (3 if W is 1) while the limit allows, at least W + 1 */
+    uint64_t window_spans; /* W; 1 is used when shuffle is off, `streams` when there are some */
+    uint64_t streams;      /* of the order, shuffle off; 0: none */
+    uint64_t slots;        /* 0: as ahead_rows says */
+    uint64_t ahead_rows; /* room for so many rows besides a window, at least a span; 0: 2 W slots in
+                            all (3 if W is 1) while the limit allows, at least W + 1 */
+    int pin;             /* lock the arena's pages in memory */
     uint64_t arena_limit_bytes;
     uint64_t peer_timeout_ms;
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
@@ -39,6 +43,13 @@ struct feed_info { /* what was opened */
     struct order order;
     struct msg_field_info features, targets; /* targets.name is empty if there are none */
     uint64_t slots, arena_bytes;
+};
+
+/* A row of the stream: the span that holds it, and which row of that span it is. Good until the
+ * span's window is sought past. */
+struct feed_row {
+    const char *span;
+    uint64_t row;
 };
 
 struct feed_window { /* the window whose rows were asked last, found once */
@@ -56,21 +67,28 @@ struct feed {
     struct consumer consumer;
     struct feed_info info;
     int info_set;
+    int resting;               /* since feed_rest */
     char strings[3][4097];     /* own copies of role, file, split */
     uint64_t attempt;          /* openings so far */
     struct feed_window window; /* the one read last */
     struct err failure;        /* code 0: none */
 };
 
-/* How many slots of how many bytes (whole pages) the arena of such a feed gets for spans of at most
- * span_bytes_max. -1 (permanent) when the limit cannot hold a window and one span more. */
-int feed_arena(const struct feed_config *c, uint64_t span_bytes_max, uint64_t *slots,
-               uint64_t *slot_bytes, struct err *e);
+/* How many slots of how many bytes (whole pages) the arena of such a feed gets for spans of
+ * span_rows rows and at most span_bytes_max bytes. -1 (permanent) when the limit cannot hold what
+ * is asked for, at least a window and one span more. */
+int feed_arena(const struct feed_config *c, uint64_t span_rows, uint64_t span_bytes_max,
+               uint64_t *slots, uint64_t *slot_bytes, struct err *e);
 
 /* Prepare; sends nothing yet. The struct is large (allocate it, do not put it on a thread's stack).
  */
 void feed_open(struct feed *f, const struct feed_config *config);
 void feed_close(struct feed *f); /* gives the arena back; harmless twice */
+
+/* Nothing is wanted for a while: end the stream at the loader and give the arena back; f->info
+ * stays. The next feed_seek opens the stream again (the file must still be the same). Harmless
+ * twice. */
+void feed_rest(struct feed *f);
 
 /* Do what can be done now: send, receive, notice deaths. What it brought in is there for feed_rows
  * at once: look before waiting on the poll items. 0, or -1 and *e when the stream has failed for
@@ -92,13 +110,22 @@ int feed_ready(const struct feed *f);
  * goes on into later epochs up to last_epoch. Needs feed_ready. */
 void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch);
 
-/* Pointers to the rows at positions [position, position + count) of `epoch`: features[i],
- * targets[i] (NULL array allowed) point into the arena and stay valid until the window is sought
- * past. Returns how many leading positions are resident and were filled: `count`, or fewer when a
- * window is still missing (0 .. count-1). With fewer than 2 W slots two windows are never resident
- * together: a caller that gets fewer uses those, seeks past them and asks for the rest. Never
- * crosses the end of the epoch: position + count <= rows is the caller's duty. */
+/* The rows at positions [position, position + count) of `epoch` into rows[count]. Returns how many
+ * leading positions are resident and were filled: `count`, or fewer when a window is still missing
+ * (0 .. count-1). With fewer than 2 W slots two windows are never resident together: a caller that
+ * gets fewer uses those, seeks past them and asks for the rest. Never crosses the end of the epoch:
+ * position + count <= rows is the caller's duty. */
 uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                   const void **features, const void **targets);
+                   struct feed_row *rows);
+
+/* Where the loader has put that span, or NULL if it is not there. Good until its window is sought
+ * past. */
+const char *feed_span(const struct feed *f, uint64_t epoch, uint64_t span);
+
+/* Where the row's values of one of f->info's data sets stand, field->row_bytes long. */
+static inline const void *feed_field(const struct msg_field_info *field, struct feed_row row)
+{
+    return row.span + field->offset + row.row * field->row_bytes;
+}
 
 #endif

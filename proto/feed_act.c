@@ -49,12 +49,17 @@ static void fd_close(int *fd)
     *fd = -1;
 }
 
-void feed_fail(struct feed *f, const struct err *e)
+void feed_links_close(struct feed *f)
 {
-    f->failure = *e;
     fd_close(&f->door);
     fd_close(&f->pidfd);
     link_close(&f->dealer);
+}
+
+void feed_fail(struct feed *f, const struct err *e)
+{
+    f->failure = *e;
+    feed_links_close(f);
 }
 
 static int has_hung_up(int fd)
@@ -104,6 +109,7 @@ static void open_send(struct feed *f)
 {
     struct msg_open open = {.seed = f->config.seed,
                             .shuffle = f->config.shuffle,
+                            .streams = f->config.streams,
                             .span_rows = f->config.span_rows,
                             .span_bytes_limit = feed_span_bytes_limit(f),
                             .verify = f->config.verify};
@@ -115,31 +121,35 @@ static void open_send(struct feed *f)
 /* ---- arena
  * --------------------------------------------------------------------------------------- */
 
-int feed_arena(const struct feed_config *c, uint64_t span_bytes_max, uint64_t *slots_p,
-               uint64_t *slot_bytes_p, struct err *e)
+int feed_arena(const struct feed_config *c, uint64_t span_rows, uint64_t span_bytes_max,
+               uint64_t *slots_p, uint64_t *slot_bytes_p, struct err *e)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), slots = c->slots;
     uint64_t slot_bytes = (span_bytes_max + page - 1) / page * page;
-    uint64_t window = c->shuffle ? c->window_spans : 1, least = window + 1;
-    uint64_t fit = c->arena_limit_bytes / slot_bytes;
+    uint64_t window = c->shuffle ? c->window_spans : c->streams ? c->streams : 1;
+    uint64_t least = window + 1, fit = c->arena_limit_bytes / slot_bytes;
+    if (!slots && c->ahead_rows)
+        slots = window + (c->ahead_rows + span_rows - 1) / span_rows;
     if (fit < least)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "a window of %" PRIu64 " spans of %" PRIu64 " bytes needs %" PRIu64
                        " MiB of arena (%" PRIu64 " slots), arena.limit_mb is %" PRIu64
-                       "; raise it, or lower order.window_spans or order.span_rows",
+                       "; raise it, or lower %s",
                        window, slot_bytes, mib_up(least * slot_bytes), least,
-                       c->arena_limit_bytes >> 20);
-    if (c->slots && c->slots < least)
+                       c->arena_limit_bytes >> 20,
+                       c->streams ? "training.batch_size (a stream each) or order.span_rows"
+                                  : "order.window_spans or order.span_rows");
+    if (slots && slots < least)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "arena.slots is %" PRIu64 ", a window of %" PRIu64
                        " spans needs at least %" PRIu64,
-                       c->slots, window, least);
-    if (c->slots > fit)
+                       slots, window, least);
+    if (slots > fit)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "arena.slots is %" PRIu64 ", which at %" PRIu64 " bytes each needs %" PRIu64
+                       "%s %" PRIu64 " slots, which at %" PRIu64 " bytes each need %" PRIu64
                        " MiB, arena.limit_mb is %" PRIu64,
-                       c->slots, slot_bytes, mib_up(c->slots * slot_bytes),
-                       c->arena_limit_bytes >> 20);
+                       c->slots ? "arena.slots asks for" : "loader.prefetch_factor makes", slots,
+                       slot_bytes, mib_up(slots * slot_bytes), c->arena_limit_bytes >> 20);
     if (slots == 0)
         slots = window == 1 ? SLOTS_SEQUENTIAL : 2 * window;
     *slots_p = slots < fit ? slots : fit;
@@ -157,7 +167,8 @@ static void info_fill(struct feed *f)
                                    .rows = o->rows,
                                    .chunk_rows = o->chunk_rows,
                                    .span_rows = o->span_rows,
-                                   .window_spans = f->config.window_spans};
+                                   .window_spans = f->config.window_spans,
+                                   .streams = o->streams};
     f->info.features = *opened_field(o, "features");
     if (targets)
         f->info.targets = *targets;
@@ -171,8 +182,10 @@ static int arena_prepare(struct feed *f, struct err *e)
     uint64_t slots, slot_bytes;
     if (f->arena.fd >= 0)
         return 0;
-    if (feed_arena(&f->config, f->consumer.opened.span_bytes_max, &slots, &slot_bytes, e) < 0 ||
-        arena_create(&f->arena, slots, slot_bytes, e) < 0)
+    const struct msg_opened *o = &f->consumer.opened;
+    if (feed_arena(&f->config, o->span_rows, o->span_bytes_max, &slots, &slot_bytes, e) < 0 ||
+        arena_create(&f->arena, slots, slot_bytes, e) < 0 ||
+        (f->config.pin && arena_pin(&f->arena, e) < 0))
         return -1;
     f->consumer.config.slots = slots;
     info_fill(f);

@@ -8,6 +8,9 @@
 
 uint64_t feed_clock_ms(void); /* CLOCK_MONOTONIC */
 
+/* Door, pidfd and DEALER. Harmless twice. */
+void feed_links_close(struct feed *f);
+
 /* The stream has failed for good: nothing is sent or received any more; what is READY can be read.
  */
 void feed_fail(struct feed *f, const struct err *e);

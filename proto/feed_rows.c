@@ -1,4 +1,4 @@
-/* feed_rows.c - see feed.h: from positions of an epoch to pointers into the arena.
+/* feed_rows.c - see feed.h: from positions of an epoch to rows in the arena.
  *
  * A row can be read when every span of its window is READY, since the order of rows mixes the whole
  * window. The window read last is remembered with its spans' addresses, so that a batch costs one
@@ -15,11 +15,12 @@ void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_
         epoch++;
         position = 0;
     }
-    uint64_t window = position / (o->span_rows * o->window_spans);
+    uint64_t window = order_window_of(o, position);
     struct consumer_event event = {
         .type = CONSUMER_EV_CURSOR,
         .now_ms = feed_clock_ms(),
         .cursor = {.epoch = epoch, .span = window * o->window_spans, .last_epoch = last_epoch}};
+    f->resting = 0;
     if (f->failure.code || (f->consumer.cursor_set && now->epoch == epoch &&
                             now->span == event.cursor.span && now->last_epoch == last_epoch))
         return;
@@ -27,17 +28,23 @@ void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_
     feed_step(f, &event);
 }
 
+const char *feed_span(const struct feed *f, uint64_t epoch, uint64_t span)
+{
+    int slot = consumer_find(&f->consumer, epoch, span);
+    return slot < 0 ? NULL : arena_slot(&f->arena, (uint64_t)slot);
+}
+
 /* Makes f->window the window that holds `position`. 1, or 0 if one of its spans is missing. */
 static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
 {
     const struct order *o = &f->info.order;
     struct feed_window *w = &f->window;
-    uint64_t window = position / (o->span_rows * o->window_spans);
+    uint64_t window = order_window_of(o, position);
     if (w->valid && w->epoch == epoch && w->window == window)
         return 1;
     w->valid = 0;
     w->rows = order_window_rows(o, window);
-    uint64_t first_span = window * o->window_spans, missing = (w->rows - 1) / o->span_rows + 1;
+    uint64_t first_span = window * o->window_spans, missing = order_window_spans(o, window);
     uint64_t spans = missing;
     for (uint64_t i = 0; i < f->consumer.config.slots; i++) {
         const struct slot *slot = &f->consumer.slots[i];
@@ -51,7 +58,7 @@ static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
         return 0;
     w->epoch = epoch;
     w->window = window;
-    w->first_row = first_span * o->span_rows;
+    w->first_row = order_window_first(o, window);
     w->key = order_window_key(o, epoch, window);
     w->valid = 1;
     return 1;
@@ -59,34 +66,29 @@ static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
 
 /* Fills from f->window until it or `count` ends; returns how many. */
 static uint64_t window_fill(const struct feed *f, uint64_t position, uint64_t count,
-                            const void **features, const void **targets)
+                            struct feed_row *rows)
 {
     const struct feed_window *w = &f->window;
-    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
-    uint64_t span_rows = f->info.order.span_rows, first = position - w->first_row;
+    const struct order *o = &f->info.order;
+    uint64_t first = position - w->first_row;
     if (count > w->rows - first)
         count = w->rows - first;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t place = first + i;
-        if (f->info.order.shuffle)
+        if (o->shuffle)
             place = order_permute(w->key, w->rows, place);
-        const char *span = w->spans[place / span_rows];
-        uint64_t row = place % span_rows;
-        if (features)
-            features[i] = span + x->offset + row * x->row_bytes;
-        if (targets)
-            targets[i] = y->name[0] ? span + y->offset + row * y->row_bytes : NULL;
+        struct order_row at = order_window_place(o, place);
+        rows[i] = (struct feed_row){w->spans[at.span], at.row};
     }
     return count;
 }
 
 uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                   const void **features, const void **targets)
+                   struct feed_row *rows)
 {
     uint64_t done = 0;
     ensure(f->info_set && position + count <= f->info.order.rows);
     while (done < count && window_find(f, epoch, position + done))
-        done += window_fill(f, position + done, count - done, features ? features + done : NULL,
-                            targets ? targets + done : NULL);
+        done += window_fill(f, position + done, count - done, rows + done);
     return done;
 }

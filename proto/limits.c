@@ -145,6 +145,23 @@ int limits_threads(const char *root)
 
 uint64_t limits_decoders(const char *root, uint64_t asked)
 {
-    int half = asked ? 0 : limits_threads(root) / 2;
-    return asked ? asked : half > 1 ? (uint64_t)half : 1;
+    if (asked != LIMITS_AUTO)
+        return asked;
+    int half = limits_threads(root) / 2;
+    return half > 1 ? (uint64_t)half : 1;
+}
+
+uint64_t limits_host(const char *root, uint64_t asked_mb, char *source, size_t source_bytes)
+{
+    if (!asked_mb)
+        return limits_memory(root, source, source_bytes);
+    snprintf(source, source_bytes, "memory.host_limit_mb");
+    return asked_mb << 20;
+}
+
+uint64_t limits_batch_rows(uint64_t device_bytes)
+{
+    uint64_t rows = device_bytes / (1 << 27); /* 8 a GiB */
+    uint64_t steps = (rows + LIMITS_BATCH_STEP / 2) / LIMITS_BATCH_STEP;
+    return (steps ? steps : 1) * LIMITS_BATCH_STEP;
 }

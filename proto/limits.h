@@ -7,8 +7,10 @@
 #include <stdint.h>
 
 enum {
-    LIMITS_THREADS_MAX = 16
-}; /* of `threads: auto`: more gain nothing at the batch sizes of one host */
+    LIMITS_THREADS_MAX = 16, /* of `threads: auto`: more gain nothing at a host's batch sizes */
+    LIMITS_BATCH_STEP = 32,  /* rows: what `batch_size: auto` is a multiple of */
+};
+#define LIMITS_AUTO UINT64_MAX /* OPTION_NONE */
 
 /* The smallest memory limit of the control groups (version 2 or 1) this process is in, else the
  * machine's memory. `source` says which, for people. root: "" (a test gives a directory with proc/
@@ -19,7 +21,15 @@ uint64_t limits_memory(const char *root, char *source, size_t source_bytes);
  * LIMITS_THREADS_MAX. */
 int limits_threads(const char *root);
 
-/* Decoding threads of a reader: as asked, or (0) one for each two processors, at least one. */
+/* Decoding threads of a reader: as asked, or (LIMITS_AUTO) one for each two processors, at least
+ * one. */
 uint64_t limits_decoders(const char *root, uint64_t asked);
+
+/* Memory the run may plan with: memory.host_limit_mb, or (0) limits_memory. */
+uint64_t limits_host(const char *root, uint64_t asked_mb, char *source, size_t source_bytes);
+
+/* Rows of a batch for a device of so much memory: 8 a GiB, to the nearest multiple of
+ * LIMITS_BATCH_STEP, so that a "12 GB" card that has 11.6 gets 96. */
+uint64_t limits_batch_rows(uint64_t device_bytes);
 
 #endif

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "proto/order.h"
+
 enum { FIELD_ALIGNMENT = 64 };
 
 static uint64_t type_bytes(const char *type)
@@ -23,7 +25,8 @@ static uint64_t type_bytes(const char *type)
 
 static uint64_t rows_max(const struct msg_opened *o)
 {
-    return o->rows < o->span_rows ? o->rows : o->span_rows;
+    uint64_t rows = o->streams ? o->rows / o->streams : o->rows;
+    return rows < o->span_rows ? rows : o->span_rows;
 }
 
 static int order_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct err *e)
@@ -38,7 +41,12 @@ static int order_check(const struct msg_opened *o, uint64_t span_bytes_limit, st
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: a span of %" PRIu64 " rows is not a whole number of chunks of %" PRIu64,
                        start, o->span_rows, o->chunk_rows);
-    if (o->spans != (o->rows + o->span_rows - 1) / o->span_rows)
+    if (o->streams && o->rows % o->streams != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: %" PRIu64 " rows are no whole number of rows for %" PRIu64 " streams",
+                       start, o->rows, o->streams);
+    if (o->spans != order_spans(&(struct order){
+                        .rows = o->rows, .span_rows = o->span_rows, .streams = o->streams}))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: %" PRIu64 " rows in spans of %" PRIu64 " do not make %" PRIu64 " spans",
                        start, o->rows, o->span_rows, o->spans);
@@ -123,7 +131,8 @@ int opened_agrees(const struct msg_opened *first, const struct msg_opened *now, 
         return err_set(e, EXIT_CODE_PERMANENT, "%s: it had %" PRIu64 " rows and has %" PRIu64,
                        cause, first->rows, now->rows);
     if (first->spans != now->spans || first->span_rows != now->span_rows ||
-        first->chunk_rows != now->chunk_rows || first->span_bytes_max != now->span_bytes_max)
+        first->chunk_rows != now->chunk_rows || first->streams != now->streams ||
+        first->span_bytes_max != now->span_bytes_max)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: it came in %" PRIu64 " spans of %" PRIu64 " rows and now in %" PRIu64
                        " of %" PRIu64 ", or their chunks or bytes differ",

@@ -9,20 +9,28 @@
 
 #include "proto/options_parts.h"
 
-#define AUTO (-1.0)
-#define NONE (-2.0)
+/* Instead of a least number: a word is accepted too (options.def). */
+#define AUTO         (-1.0)
+#define NONE         (-2.0)
+#define AUTO_OR_ZERO (-3.0)
+
+#define IS_NUMBER(type)                                                                            \
+    (OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 || OPTION_TYPE_IS_##type == OPTION_TYPE_IS_F64)
+#define IS_WORD(low)     ((low) == AUTO || (low) == NONE || (low) == AUTO_OR_ZERO)
+#define LEAST_AUTO(type) (OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 ? 1.0 : 1e-6)
 #define ROW(owner, type, field, key, value, low, high, unit, meaning)                              \
     {OPTION_TYPE_IS_##type,                                                                        \
      key,                                                                                          \
      value,                                                                                        \
      offsetof(struct owner, field),                                                                \
-     OPTION_TYPE_IS_##type != OPTION_TYPE_IS_U64 ? (low)                                           \
-     : (low) == AUTO                             ? 1.0                                             \
-     : (low) == NONE                             ? 0.0                                             \
-                                                 : (low),                                                                      \
+     !(IS_NUMBER(type) && IS_WORD(low)) ? (low)                                                    \
+     : (low) == AUTO                    ? LEAST_AUTO(type)                                         \
+                                        : 0.0,                                                                        \
      high,                                                                                         \
-     OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 && (low) == AUTO,                                 \
-     OPTION_TYPE_IS_##type == OPTION_TYPE_IS_U64 && (low) == NONE,                                 \
+     !(IS_NUMBER(type) && IS_WORD(low)) ? NULL                                                     \
+     : (low) == NONE                    ? "none"                                                   \
+                                        : "auto",                                                                     \
+     (low) == AUTO ? 0.0 : -1.0,                                                                   \
      unit,                                                                                         \
      meaning},
 
@@ -48,6 +56,12 @@ static const struct option_row rows_of_tasks[] = {
  * decoded, how long a stage waits. Everything else is part of the result's identity. */
 static const char *const keys_that_may_change[] = {
     "loader.num_workers",
+    "loader.prefetch_factor",
+    "loader.persistent_workers",
+    "loader.pin_memory",
+    "loader.use_chunk_loader",
+    "loader.chunk_size_gb",
+    "loader.receipt",
     "loader.peer_timeout_s",
     "training.checkpoint_every_s",
     "training.checkpoint_keep",

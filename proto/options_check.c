@@ -6,6 +6,8 @@
 
 #include "proto/options_parts.h"
 
+enum { STREAMS_MAX = 1024 }; /* spans of a window: FEED_WINDOW_SPANS_MAX */
+
 int task_name_valid(const char *name)
 {
     size_t length = strlen(name);
@@ -116,9 +118,23 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
 {
     if (strcmp(o->data_prepare, "none") != 0 && !o->data_source[0])
         return origin_error(at->file, e,
-                            "data.source is missing: data.prepare is %s and needs the "
-                            "directory of the source files",
+                            "data.source is missing: data.prepare is %s and needs the source's "
+                            "file or directory",
                             o->data_prepare);
+    if (o->data_stateful && o->data_shuffle)
+        return origin_error(at->file, e,
+                            "data.stateful is true and so is data.shuffle; rows that go on from "
+                            "batch to batch need data.shuffle: false");
+    if (o->data_stateful && o->batch_size > STREAMS_MAX)
+        return origin_error(at->file, e,
+                            "training.batch_size is %llu; with data.stateful, which makes each row "
+                            "of a batch a stream, at most %d are accepted",
+                            (unsigned long long)o->batch_size, STREAMS_MAX);
+    if (o->arena_slots != 0 && o->loader_prefetch_factor != 0)
+        return origin_error(
+            at->file, e,
+            "arena.slots and loader.prefetch_factor are both given and both say how "
+            "far is read ahead; accepted is one of them");
     if (o->arena_slots != 0 && o->arena_slots < o->order_window_spans + 1)
         return origin_error(at->file, e,
                             "arena.slots is %llu; with order.window_spans %llu at least %llu or "

@@ -50,10 +50,10 @@ const char *key_nearest(const struct option_row *rows, size_t count, const char 
     const char *nearest = rows[0].key;
     int best = INT_MAX;
     size_t options;
-    for (size_t i = 0; i < count; i++)
-        nearest_try(key, rows[i].key, &best, &nearest);
-    if (rows == option_rows(&options))
+    if (rows == option_rows(&options)) /* first: "task" means tasks, not prepare.task */
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
             nearest_try(key, others[i], &best, &nearest);
+    for (size_t i = 0; i < count; i++)
+        nearest_try(key, rows[i].key, &best, &nearest);
     return nearest;
 }

@@ -27,7 +27,8 @@ struct option_row {
     const char *key, *value; /* value: the default's text */
     size_t offset;           /* in struct options or struct task_options */
     double low, high;
-    int accepts_auto, accepts_none;
+    const char *word;  /* accepted besides numbers: "auto" or "none"; NULL: no word is */
+    double word_value; /* what it gives; OPTION_NONE where that is negative */
     const char *unit, *meaning;
 };
 

@@ -150,18 +150,17 @@ int options_write(const struct options *o, FILE *out, struct err *e)
 
 static void range_text(const struct option_row *row, char *text, size_t bytes)
 {
-    const char *extra = row->accepts_auto ? ", auto" : row->accepts_none ? ", none" : "";
     if (row->type == OPTION_TYPE_IS_BOOL || row->type == OPTION_TYPE_IS_CHOICE)
         value_accepted(row, text, bytes);
     else
-        snprintf(text, bytes, "%.10g to %.10g%s%s%s", row->low, row->high,
+        snprintf(text, bytes, "%.10g to %.10g%s%s%s%s", row->low, row->high,
                  row->type == OPTION_TYPE_IS_STR    ? " bytes"
                  : row->type == OPTION_TYPE_IS_LIST ? " names"
                  : row->unit[0]                     ? " "
                                                     : "",
                  row->type == OPTION_TYPE_IS_U64 || row->type == OPTION_TYPE_IS_F64 ? row->unit
                                                                                     : "",
-                 extra);
+                 row->word ? ", " : "", row->word ? row->word : "");
 }
 
 static void help_row(FILE *out, const char *prefix, const struct option_row *row)

@@ -69,13 +69,12 @@ void value_accepted(const struct option_row *row, char *text, size_t bytes)
         snprintf(text, bytes, "true or false");
         break;
     case OPTION_TYPE_IS_U64:
-        snprintf(text, bytes, "a whole number from %.0f to %.0f%s", row->low, row->high,
-                 row->accepts_auto   ? ", or auto"
-                 : row->accepts_none ? ", or none"
-                                     : "");
+        snprintf(text, bytes, "a whole number from %.0f to %.0f%s%s", row->low, row->high,
+                 row->word ? ", or " : "", row->word ? row->word : "");
         break;
     case OPTION_TYPE_IS_F64:
-        snprintf(text, bytes, "a number from %.9g to %.9g", row->low, row->high);
+        snprintf(text, bytes, "a number from %.9g to %.9g%s%s", row->low, row->high,
+                 row->word ? ", or " : "", row->word ? row->word : "");
         break;
     case OPTION_TYPE_IS_STR:
         snprintf(text, bytes, "text of %.0f to %.0f bytes", row->low, row->high);
@@ -89,14 +88,15 @@ void value_accepted(const struct option_row *row, char *text, size_t bytes)
     }
 }
 
+static uint64_t word_u64(const struct option_row *row)
+{
+    return row->word_value < 0 ? OPTION_NONE : (uint64_t)row->word_value;
+}
+
 static int u64_parse(const struct option_row *row, const char *text, uint64_t *value)
 {
-    if (row->accepts_auto && strcmp(text, "auto") == 0) {
-        *value = 0;
-        return 0;
-    }
-    if (row->accepts_none && strcmp(text, "none") == 0) {
-        *value = OPTION_NONE;
+    if (row->word && strcmp(text, row->word) == 0) {
+        *value = word_u64(row);
         return 0;
     }
     if (!isdigit((unsigned char)text[0]) || text[strspn(text, "0123456789")] != '\0' ||
@@ -110,6 +110,10 @@ static int u64_parse(const struct option_row *row, const char *text, uint64_t *v
 static int f64_parse(const struct option_row *row, const char *text, double *value)
 {
     char *end;
+    if (row->word && strcmp(text, row->word) == 0) {
+        *value = row->word_value;
+        return 0;
+    }
     if (text[0] == '\0' || text[strspn(text, "0123456789+-.eE")] != '\0')
         return -1;
     *value = strtod(text, &end);
@@ -262,13 +266,16 @@ void value_text(const struct option_row *row, const void *base, char *text, size
         snprintf(text, bytes, "%s", *(const int *)field ? "true" : "false");
         break;
     case OPTION_TYPE_IS_U64:
-        if ((row->accepts_auto && u64 == 0) || (row->accepts_none && u64 == OPTION_NONE))
-            snprintf(text, bytes, "%s", row->accepts_auto ? "auto" : "none");
+        if (row->word && u64 == word_u64(row))
+            snprintf(text, bytes, "%s", row->word);
         else
             snprintf(text, bytes, "%llu", (unsigned long long)u64);
         break;
     case OPTION_TYPE_IS_F64:
-        f64_text(*(const double *)field, text, bytes);
+        if (row->word && *(const double *)field == row->word_value)
+            snprintf(text, bytes, "%s", row->word);
+        else
+            f64_text(*(const double *)field, text, bytes);
         break;
     case OPTION_TYPE_IS_STR:
     case OPTION_TYPE_IS_CHOICE:

@@ -52,17 +52,6 @@ uint64_t order_permute(uint64_t key, uint64_t n, uint64_t i)
     return i;
 }
 
-uint64_t order_spans(const struct order *o)
-{
-    return (o->rows + o->span_rows - 1) / o->span_rows;
-}
-
-uint64_t order_windows(const struct order *o)
-{
-    uint64_t window_rows = o->span_rows * o->window_spans;
-    return (o->rows + window_rows - 1) / window_rows;
-}
-
 /* Rows of the piece `index` when `rows` are cut into pieces of `piece` rows. */
 static uint64_t piece_rows(uint64_t rows, uint64_t piece, uint64_t index)
 {
@@ -71,14 +60,63 @@ static uint64_t piece_rows(uint64_t rows, uint64_t piece, uint64_t index)
     return rows - first < piece ? rows - first : piece;
 }
 
+/* Without streams the file is one part, whose windows have W spans each. */
+static uint64_t parts(const struct order *o)
+{
+    return o->streams ? o->streams : 1;
+}
+
+static uint64_t part_rows(const struct order *o)
+{
+    return o->rows / parts(o);
+}
+
+/* Rows of a part that lie in one window. */
+static uint64_t window_part_rows(const struct order *o)
+{
+    return o->span_rows * (o->streams ? 1 : o->window_spans);
+}
+
+uint64_t order_spans(const struct order *o)
+{
+    return parts(o) * ((part_rows(o) + o->span_rows - 1) / o->span_rows);
+}
+
+uint64_t order_windows(const struct order *o)
+{
+    uint64_t rows = window_part_rows(o);
+    return (part_rows(o) + rows - 1) / rows;
+}
+
 uint64_t order_span_rows(const struct order *o, uint64_t span)
 {
-    return piece_rows(o->rows, o->span_rows, span);
+    return piece_rows(part_rows(o), o->span_rows, span / parts(o));
 }
 
 uint64_t order_window_rows(const struct order *o, uint64_t window)
 {
-    return piece_rows(o->rows, o->span_rows * o->window_spans, window);
+    return parts(o) * piece_rows(part_rows(o), window_part_rows(o), window);
+}
+
+uint64_t order_window_of(const struct order *o, uint64_t position)
+{
+    return position / (parts(o) * window_part_rows(o));
+}
+
+uint64_t order_window_first(const struct order *o, uint64_t window)
+{
+    return window * parts(o) * window_part_rows(o);
+}
+
+uint64_t order_window_spans(const struct order *o, uint64_t window)
+{
+    return o->streams ? o->streams : (order_window_rows(o, window) - 1) / o->span_rows + 1;
+}
+
+uint64_t order_span_first(const struct order *o, uint64_t span)
+{
+    ensure(!o->shuffle);
+    return span % parts(o) * part_rows(o) + span / parts(o) * o->span_rows;
 }
 
 uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place)
@@ -96,27 +134,32 @@ uint64_t order_window_key(const struct order *o, uint64_t epoch, uint64_t window
     return order_key(order_key(order_key(o->seed, KEY_ROWS), epoch), window);
 }
 
-/* Place of the row at `position` in the epoch's chunks laid end to end. */
-static uint64_t laid_row(const struct order *o, uint64_t epoch, uint64_t position)
+struct order_row order_window_place(const struct order *o, uint64_t place)
 {
-    ensure(position < o->rows);
-    if (!o->shuffle)
-        return position;
-    uint64_t window_rows = o->span_rows * o->window_spans, window = position / window_rows;
-    uint64_t first = window * window_rows;
-    return first + order_permute(order_window_key(o, epoch, window), order_window_rows(o, window),
-                                 position - first);
+    if (o->streams)
+        return (struct order_row){.span = place % o->streams, .row = place / o->streams};
+    return (struct order_row){.span = place / o->span_rows, .row = place % o->span_rows};
 }
 
 struct order_row order_row_at(const struct order *o, uint64_t epoch, uint64_t position)
 {
-    uint64_t row = laid_row(o, epoch, position);
-    return (struct order_row){.span = row / o->span_rows, .row = row % o->span_rows};
+    ensure(position < o->rows);
+    uint64_t window = order_window_of(o, position);
+    uint64_t place = position - order_window_first(o, window);
+    if (o->shuffle)
+        place =
+            order_permute(order_window_key(o, epoch, window), order_window_rows(o, window), place);
+    struct order_row at = order_window_place(o, place);
+    at.span += window * o->window_spans;
+    return at;
 }
 
 uint64_t order_file_row(const struct order *o, uint64_t epoch, uint64_t position)
 {
-    uint64_t row = laid_row(o, epoch, position);
+    struct order_row at = order_row_at(o, epoch, position);
+    if (!o->shuffle)
+        return order_span_first(o, at.span) + at.row;
+    uint64_t row = at.span * o->span_rows + at.row;
     return order_chunk_at(o, epoch, row / o->chunk_rows) * o->chunk_rows + row % o->chunk_rows;
 }
 

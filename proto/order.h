@@ -8,6 +8,11 @@
  * are a window; the consumer reads the rows of a window in an order permuted by a second key. With
  * shuffle off both are the identity.
  *
+ * With `streams` S (shuffle off, W = S) the rows are cut into S equal contiguous parts of L rows
+ * instead, and the positions go round them: position t S + b is row t of part b, so that row b of
+ * every batch of S rows goes on where the batch before ended. Span k S + b holds the rows k R and
+ * following of part b; window k is the S spans of that k.
+ *
  * Every function is O(1) and any position can be asked at random.
  */
 #ifndef PROTO_ORDER_H
@@ -19,6 +24,7 @@ struct order {
     uint64_t seed;
     int shuffle;
     uint64_t rows, chunk_rows, span_rows, window_spans;
+    uint64_t streams; /* 0: none; else rows is a multiple of it */
 };
 
 /* A keyed permutation of 0 .. n-1: returns the image of i. Same for every machine and compiler. */
@@ -31,6 +37,15 @@ uint64_t order_spans(const struct order *o);                        /* spans an 
 uint64_t order_windows(const struct order *o);                      /* windows an epoch */
 uint64_t order_span_rows(const struct order *o, uint64_t span);     /* rows of that span */
 uint64_t order_window_rows(const struct order *o, uint64_t window); /* rows of that window */
+
+/* The window that holds `position`, the positions before it, and its spans (the first is window *
+ * window_spans). */
+uint64_t order_window_of(const struct order *o, uint64_t position);
+uint64_t order_window_first(const struct order *o, uint64_t window);
+uint64_t order_window_spans(const struct order *o, uint64_t window);
+
+/* Row of the file that a span begins with. Only where shuffle is off. */
+uint64_t order_span_first(const struct order *o, uint64_t span);
 
 /* The chunk of the file that stands at `place` (0 .. chunks-1) of epoch `epoch`: what the loader
  * reads. Span s holds the places s * R / chunk_rows and following. */
@@ -45,6 +60,10 @@ struct order_row {
     uint64_t span; /* span of the epoch that holds the row */
     uint64_t row;  /* row inside that span */
 };
+
+/* Where the place-th row of a window lies, places 0 .. order_window_rows - 1 counted before the
+ * window's own permutation; span counts from the window's first. */
+struct order_row order_window_place(const struct order *o, uint64_t place);
 
 /* Where the row at position p (0 .. rows-1) of epoch e lies: what the consumer gathers. */
 struct order_row order_row_at(const struct order *o, uint64_t epoch, uint64_t position);

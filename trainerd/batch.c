@@ -1,4 +1,5 @@
-/* batch.c - rows from the arena into the stepper: the gather that training and evaluation share.
+/* batch.c - rows from the arena or the mega-batch into the stepper: the gather that training and
+ * evaluation share.
  *
  * A batch may be larger than what is resident, and a window may end inside it: what is there is
  * gathered and released at once (the caller seeks past t->batch.gathered), the rest when it comes.
@@ -16,15 +17,20 @@ static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
 }
 
-int batch_gather(struct trainer *t, struct feed *f, const struct gather_config *g, uint64_t epoch,
-                 uint64_t position, uint64_t rows, struct err *e)
+int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
+                 uint64_t epoch, uint64_t position, uint64_t rows, struct err *e)
 {
+    const struct feed *f = m->feed;
     struct batch *b = &t->batch;
     while (b->gathered < rows) {
         uint64_t at = position + b->gathered, bad = 0;
-        uint64_t count = feed_rows(f, epoch, at, rows - b->gathered, b->features, b->targets);
+        uint64_t count = megabatch_rows(m, epoch, at, rows - b->gathered, b->rows);
         if (!count)
             return 0;
+        for (uint64_t i = 0; i < count; i++) {
+            b->features[i] = feed_field(&f->info.features, b->rows[i]);
+            b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
+        }
         if (stepper_gather(t->stepper, g, b->gathered, count, b->features, b->targets, &bad, e) < 0)
             return bad_row_error(f, epoch, at + bad, e);
         b->gathered += count;

@@ -19,7 +19,11 @@ static void follow(struct trainer *t)
     struct evaluation *v = &t->evaluation;
     uint64_t position = v->position + t->batch.gathered;
     int done = position == t->validation.info.order.rows;
-    feed_seek(&t->validation, v->pass + (uint64_t)done, done ? 0 : position, v->pass + 1);
+    if (done && v->index + 1 == v->count && !t->options->loader_persistent_workers)
+        feed_rest(&t->validation);
+    else
+        megabatch_seek(&t->validation_rows, v->pass + (uint64_t)done, done ? 0 : position,
+                       v->pass + 1);
 }
 
 static void pass_begin(struct trainer *t)
@@ -93,7 +97,7 @@ static int batch_evaluate(struct trainer *t, struct err *e)
     uint64_t rows = left < t->options->batch_size ? left : t->options->batch_size;
     double loss_sum;
     int whole =
-        batch_gather(t, &t->validation, &t->gather_validation, v->pass, v->position, rows, e);
+        batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {
         follow(t);
         return whole;

@@ -21,7 +21,7 @@ static int arena_bytes(const struct feed_config *c, const struct split_shape *s,
                        struct err *e)
 {
     uint64_t slots, slot_bytes;
-    if (feed_arena(c, s->span_bytes_max, &slots, &slot_bytes, e) < 0)
+    if (feed_arena(c, s->span_rows, s->span_bytes_max, &slots, &slot_bytes, e) < 0)
         return -1;
     *bytes = slots * slot_bytes;
     return 0;
@@ -77,38 +77,89 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     return 0;
 }
 
-/* A decoding thread holds one stored and one decoded chunk. */
+/* A decoding thread (the reading one where there are none) holds one stored and one decoded chunk.
+ */
 static void loaderd_plan(struct plan *p, const struct options *o, const struct split_shape *s,
                          const char *what)
 {
     uint64_t workers = limits_decoders("", o->loader_num_workers);
     uint64_t chunk_bytes =
         s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
-    plan_add(p, "loaderd", what, workers * 2 * chunk_bytes);
+    plan_add(p, "loaderd", what, (workers ? workers : 1) * 2 * chunk_bytes);
+}
+
+static uint64_t chunk_bytes(const struct options *o)
+{
+    char source[64];
+    if (o->loader_chunk_size_gb > 0)
+        return (uint64_t)(o->loader_chunk_size_gb * (1 << 30));
+    return limits_host("", o->host_limit_mb, source, sizeof source) / 4 * 3;
+}
+
+/* How both splits are kept, beside what the plan holds already. On the CPU a chunk of `auto` size
+ * that not all rows fit in would only be another copy of what the arena brings. */
+static int megabatches_make(const struct plan *p, const struct options *o,
+                            const struct split_shape *train, const struct split_shape *validation,
+                            struct megabatch_size sizes[2], struct err *e)
+{
+    char source[64];
+    struct feed_config f = setup_feed_config(o, 0);
+    uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
+    uint64_t room = chunk_bytes(o), planned = plan_total(p, NULL);
+    int chosen = o->loader_chunk_size_gb > 0;
+    sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    if (!o->loader_use_chunk_loader)
+        return 0;
+    if (!chosen && room > limit - planned)
+        room = planned < limit ? limit - planned : 0;
+    sizes[0] = megabatch_size_make(train->spans, train->span_bytes_max, window, room);
+    if (chosen && sizes[0].kind == MEGABATCH_ARENA)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "loader.chunk_size_gb is %g, a window of %" PRIu64 " spans needs %.3f; raise "
+            "it, or lower order.window_spans or order.span_rows",
+            o->loader_chunk_size_gb, window, (double)(window * train->span_bytes_max) / (1 << 30));
+    if (!chosen && sizes[0].kind == MEGABATCH_WINDOWS)
+        sizes[0] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    if (sizes[0].kind != MEGABATCH_WHOLE)
+        return 0;
+    room -= sizes[0].bytes < room ? sizes[0].bytes : room;
+    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
+    if (sizes[1].kind != MEGABATCH_WHOLE)
+        sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    return 0;
+}
+
+static void megabatch_plan(struct plan *p, const struct megabatch_size *size, const char *split)
+{
+    char what[64];
+    snprintf(what, sizeof what, "mega-batch, %s%s", split,
+             size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
+    if (size->bytes)
+        plan_add(p, "trainerd", what, size->bytes);
 }
 
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct split_shape *train, const struct split_shape *validation, struct err *e)
+              const struct split_shape *train, const struct split_shape *validation,
+              struct megabatch_size sizes[2], struct err *e)
 {
     if (trainerd_plan(p, o, m, train, validation, e) < 0 || fisherd_plan(p, o, m, train, e) < 0)
         return -1;
     loaderd_plan(p, o, train, "chunks being decoded, training");
     loaderd_plan(p, o, validation, "chunks being decoded, validation");
+    if (megabatches_make(p, o, train, validation, sizes, e) < 0)
+        return -1;
+    megabatch_plan(p, &sizes[0], "training");
+    megabatch_plan(p, &sizes[1], "validation");
     return 0;
-}
-
-static uint64_t limit_bytes(const struct options *o, char *source, size_t source_bytes)
-{
-    if (!o->host_limit_mb)
-        return limits_memory("", source, source_bytes);
-    snprintf(source, source_bytes, "memory.host_limit_mb");
-    return o->host_limit_mb << 20;
 }
 
 int plan_check(const struct plan *p, const struct options *o, struct err *e)
 {
     char source[64];
-    uint64_t limit = limit_bytes(o, source, sizeof source), total = plan_total(p, NULL);
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source),
+             total = plan_total(p, NULL);
     if (total <= limit)
         return 0;
     return err_set(
@@ -119,7 +170,7 @@ int plan_check(const struct plan *p, const struct options *o, struct err *e)
         (total >> 20) + 1, source, limit >> 20);
 }
 
-/* One line `key=value` of a description; others (spans, fingerprint) are of no use here. */
+/* One line `key=value` of a description; others (fingerprint) are of no use here. */
 static void shape_set(struct split_shape *s, const char *key, const char *value)
 {
     struct {
@@ -127,8 +178,10 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
         uint64_t *number;
     } numbers[] = {{"rows", &s->rows},
                    {"chunk_rows", &s->chunk_rows},
+                   {"spans", &s->spans},
                    {"span_rows", &s->span_rows},
                    {"span_bytes_max", &s->span_bytes_max},
+                   {"row_bytes", &s->row_bytes},
                    {"values", &s->values}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (strcmp(key, numbers[i].key) == 0)
@@ -160,11 +213,13 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
     const struct split_shape *both[] = {train, validation};
     for (int i = 0; i < 2; i++) {
         const struct split_shape *s = both[i];
-        if (!s->rows || !s->span_rows || !s->span_bytes_max || !s->values)
+        if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
+            !s->values)
             return err_set(
                 e, EXIT_CODE_PERMANENT,
-                "cannot plan: standard input does not describe the %s split (rows, span_rows, "
-                "span_bytes_max, values); pipe `loaderd --describe` with the same --config into it",
+                "cannot plan: standard input does not describe the %s split (rows, spans, "
+                "span_rows, span_bytes_max, row_bytes, values); pipe `loaderd --describe` with the "
+                "same --config into it",
                 i ? "validation" : "train");
     }
     return 0;
@@ -173,9 +228,39 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
 static void limit_print(const struct plan *p, const struct options *o)
 {
     char source[64];
-    uint64_t limit = limit_bytes(o, source, sizeof source);
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
     printf("\n%.0f of %.0f MiB (%s)\n", (double)plan_total(p, NULL) / (1 << 20),
            (double)limit / (1 << 20), source);
+}
+
+/* The arithmetic of the mega-batch and of the read-ahead, for people. */
+static int rows_print(const struct options *o, const struct split_shape *train,
+                      const struct megabatch_size *size, struct err *e)
+{
+    static const char *const kinds[] = {
+        [MEGABATCH_ARENA] = "batches are gathered from the arena",
+        [MEGABATCH_WINDOWS] = "filled with whole windows, again and again",
+        [MEGABATCH_WHOLE] = "all are kept, read once for all epochs",
+    };
+    struct feed_config f = setup_feed_config(o, 0);
+    uint64_t slots, slot_bytes, ahead = setup_ahead_rows(o);
+    if (feed_arena(&f, train->span_rows, train->span_bytes_max, &slots, &slot_bytes, e) < 0)
+        return -1;
+    if (o->loader_use_chunk_loader)
+        printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
+               " samples in a chunk of %.2f GiB: %s\n",
+               train->row_bytes,
+               megabatch_samples(chunk_bytes(o), train->row_bytes, train->rows, o->batch_size),
+               train->rows, (double)chunk_bytes(o) / (1 << 30), kinds[size->kind]);
+    printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
+           train->span_rows);
+    if (ahead)
+        printf("; read ahead: %" PRIu64 " workers x %" PRIu64 " batches x %" PRIu64
+               " rows = %" PRIu64,
+               ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
+               o->batch_size, ahead);
+    putchar('\n');
+    return 0;
 }
 
 static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
@@ -184,15 +269,17 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct model m = {0};
     struct plan p = {0};
     struct split_shape train, validation;
+    struct megabatch_size sizes[2];
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, e) < 0 ||
         setup_model(&m, &o, train.values, e) < 0 ||
-        plan_make(&p, &o, &m, &train, &validation, e) < 0)
+        plan_make(&p, &o, &m, &train, &validation, sizes, e) < 0)
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o);
-    result = plan_check(&p, &o, e);
+    if (rows_print(&o, &train, &sizes[0], e) == 0)
+        result = plan_check(&p, &o, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");
 out:

@@ -86,7 +86,7 @@ static uint64_t resident_bytes(const struct progress *p)
     return sscanf(text, "%*u %llu", &pages) == 1 ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-static void step_publish(struct trainer *t, const struct step_result *r, double now_s)
+static void step_publish(struct trainer *t, double rate, const struct step_result *r, double now_s)
 {
     const struct task_options *task = tasks_current(t);
     struct progress *p = &t->progress;
@@ -96,7 +96,7 @@ static void step_publish(struct trainer *t, const struct step_result *r, double 
                                  .steps = schedule_steps(&t->schedule),
                                  .loss = r->loss,
                                  .penalty = r->penalty,
-                                 .learning_rate = t->options->learning_rate,
+                                 .learning_rate = rate,
                                  .gradient_norm = r->gradient_norm,
                                  .rss_bytes = resident_bytes(p)};
     point_add(p, now_s);
@@ -110,14 +110,14 @@ static void step_publish(struct trainer *t, const struct step_result *r, double 
              task->name, m.epoch, m.epochs, m.step, m.steps, m.steps_per_s, m.loss);
 }
 
-void progress_step(struct trainer *t, uint64_t rows, const struct step_result *r)
+void progress_step(struct trainer *t, uint64_t rows, double rate, const struct step_result *r)
 {
     struct progress *p = &t->progress;
     double now_s = clock_monotonic_s();
     p->steps++;
     p->rows += rows;
     if (now_s - p->published_s >= PUBLISH_EVERY_S || t->meta.position == t->schedule.rows)
-        step_publish(t, r, now_s);
+        step_publish(t, rate, r, now_s);
 }
 
 static struct progress_mark mark_now(const struct progress *p)

@@ -75,9 +75,17 @@ int schedule_check(const struct options *o, struct err *e)
     return 0;
 }
 
-void schedule_open(struct schedule *s, const struct options *o, uint64_t rows)
+int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e)
 {
     ensure(rows > 0 && o->batch_size > 0);
+    if (o->data_drop_last && rows < o->batch_size)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "data.drop_last leaves nothing of %llu rows: they are fewer than the %llu of "
+            "a batch; lower training.batch_size",
+            (unsigned long long)rows, (unsigned long long)o->batch_size);
+    if (o->data_drop_last)
+        rows -= rows % o->batch_size;
     *s = (struct schedule){.rows = rows,
                            .batch_rows = o->batch_size,
                            .epoch_steps = (rows - 1) / o->batch_size + 1,
@@ -87,6 +95,7 @@ void schedule_open(struct schedule *s, const struct options *o, uint64_t rows)
         s->epochs[i] = o->tasks[i].epochs;
         s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
     }
+    return 0;
 }
 
 uint64_t schedule_steps(const struct schedule *s)
@@ -105,6 +114,22 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
 {
     ensure(epoch < EPOCH_KEYS_A_TASK);
     return (uint64_t)s->key_task[task] * EPOCH_KEYS_A_TASK + epoch;
+}
+
+struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
+                              uint64_t task_step)
+{
+    struct lr_schedule rates = {
+        .kind = (enum lr_schedule_kind)lr_schedule_kind_named(o->scheduler_type),
+        .steps = s->epochs[task] * s->epoch_steps,
+        .rate = o->learning_rate,
+        .beta1 = o->adam_beta1,
+        .warmup_pct = o->warmup_pct,
+        .div_factor = o->div_factor,
+        .final_div_factor = o->final_div_factor,
+        .cycle_momentum = o->cycle_momentum,
+    };
+    return lr_schedule_at(&rates, task_step);
 }
 
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)

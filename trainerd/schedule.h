@@ -10,11 +10,12 @@
 
 #include <stdint.h>
 
+#include "engine/lr_schedule.h"
 #include "proto/err.h"
 #include "proto/options.h"
 
 struct schedule {
-    uint64_t rows, batch_rows; /* of the training split; of one optimizer step */
+    uint64_t rows, batch_rows; /* of an epoch that are trained on; of one optimizer step */
     uint64_t epoch_steps;      /* the last batch of an epoch may be short */
     uint32_t task_count;
     uint64_t
@@ -27,8 +28,9 @@ struct schedule {
  * permute_features) without EWC, and the results of all tasks fit a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
-/* Needs options that schedule_check accepts, and rows > 0. */
-void schedule_open(struct schedule *s, const struct options *o, uint64_t rows);
+/* Needs options that schedule_check accepts, and rows > 0: those of an epoch of the order. -1
+ * (permanent) when data.drop_last leaves none. */
+int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e);
 
 uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
 
@@ -41,6 +43,11 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
 
 /* Key of dropout for a task's step: the original's place in the run. */
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step);
+
+/* Learning rate and beta1 of a task's step, by the options training.scheduler_type and following.
+ */
+struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
+                              uint64_t task_step);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
  * original. Returns how many were written. */

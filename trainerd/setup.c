@@ -48,15 +48,24 @@ int setup_options_check(const struct options *o, struct err *e)
     return schedule_check(o, e);
 }
 
+uint64_t setup_ahead_rows(const struct options *o)
+{
+    uint64_t workers = limits_decoders("", o->loader_num_workers);
+    return o->loader_prefetch_factor * (workers ? workers : 1) * o->batch_size;
+}
+
 struct feed_config setup_feed_config(const struct options *o, int validation)
 {
     return (struct feed_config){.file = o->data_file,
                                 .split = validation ? o->data_validation : o->data_train,
                                 .seed = order_key(o->seed, ORDER_KEY),
                                 .shuffle = validation ? 0 : o->data_shuffle,
+                                .streams = !validation && o->data_stateful ? o->batch_size : 0,
                                 .span_rows = o->order_span_rows,
                                 .window_spans = validation ? 1 : o->order_window_spans,
                                 .slots = validation ? 0 : o->arena_slots,
+                                .ahead_rows = validation ? 0 : setup_ahead_rows(o),
+                                .pin = !validation && o->loader_pin_memory,
                                 .arena_limit_bytes = o->arena_limit_mb << 20,
                                 .peer_timeout_ms = o->peer_timeout_s * 1000,
                                 .verify = o->data_verify};
@@ -119,9 +128,12 @@ static struct split_shape shape_of(const struct feed *f)
     const struct msg_opened *o = &f->consumer.opened;
     struct split_shape s = {.rows = o->rows,
                             .chunk_rows = o->chunk_rows,
+                            .spans = o->spans,
                             .span_rows = o->span_rows,
                             .span_bytes_max = o->span_bytes_max,
                             .values = f->info.features.values};
+    for (uint32_t i = 0; i < o->fields_count; i++)
+        s.row_bytes += o->fields[i].row_bytes;
     snprintf(s.feature_type, sizeof s.feature_type, "%.7s", f->info.features.type);
     snprintf(s.target_type, sizeof s.target_type, "%.7s", f->info.targets.type);
     return s;
@@ -177,8 +189,11 @@ static int plan_apply(struct trainer *t, struct err *e)
 {
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
-    if (plan_make(&p, t->options, &t->model, &train, &validation, e) < 0 ||
-        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0)
+    struct megabatch_size sizes[2];
+    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
+        megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
+        megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
         return -1;
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
@@ -200,11 +215,12 @@ static int buffers_open(struct trainer *t, struct err *e)
     struct step_config c = setup_step_config(t->options);
     if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
         return -1;
+    t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
     t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
     t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     t->tensors = calloc(t->model.tensor_count, sizeof *t->tensors);
-    if (!t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     for (uint32_t i = 0; i < t->model.tensor_count; i++) {
         const struct tensor_info *info = &t->model.tensors[i];
@@ -238,7 +254,8 @@ static void meta_init(struct trainer *t)
 /* Fresh, or where the newest checkpoint stands. */
 static int cursor_open(struct trainer *t, struct err *e)
 {
-    schedule_open(&t->schedule, t->options, t->train.info.order.rows);
+    if (schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0)
+        return -1;
     if (!t->resume_path[0]) {
         meta_init(t);
         t->state = TRAINER_BEGIN;
@@ -275,6 +292,8 @@ void setup_free(struct trainer *t)
 {
     protection_free(t);
     fisher_client_close(t);
+    megabatch_close(&t->train_rows);
+    megabatch_close(&t->validation_rows);
     if (t->feeds_open) {
         feed_close(&t->train);
         feed_close(&t->validation);
@@ -283,6 +302,7 @@ void setup_free(struct trainer *t)
     if (t->stepper)
         stepper_close(&t->stepper);
     model_close(&t->model);
+    free(t->batch.rows);
     free(t->batch.features);
     free(t->batch.targets);
     free(t->permutation);

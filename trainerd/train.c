@@ -15,14 +15,18 @@ void train_follow(struct trainer *t)
     if (position == s->rows) {
         position = 0;
         epoch++;
+        if (!t->options->loader_persistent_workers) {
+            feed_rest(&t->train);
+            return;
+        }
     }
     if (epoch == s->epochs[task]) { /* read ahead for the next task while this one is evaluated */
         epoch = 0;
         task++;
     }
     if (task < s->task_count)
-        feed_seek(&t->train, schedule_epoch_key(s, task, epoch), position,
-                  schedule_epoch_key(s, task, s->epochs[task] - 1));
+        megabatch_seek(&t->train_rows, schedule_epoch_key(s, task, epoch), position,
+                       schedule_epoch_key(s, task, s->epochs[task] - 1));
 }
 
 static int lineage_step(struct trainer *t, double loss, struct err *e)
@@ -59,9 +63,10 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
 static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
-    struct adamw_config adamw = {.learning_rate = o->learning_rate,
+    struct lr_point at = schedule_rate(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    struct adamw_config adamw = {.learning_rate = at.rate,
                                  .weight_decay = o->weight_decay,
-                                 .beta1 = o->adam_beta1,
+                                 .beta1 = at.beta1,
                                  .beta2 = o->adam_beta2,
                                  .eps = o->adam_eps,
                                  .max_grad_norm = o->max_grad_norm};
@@ -76,7 +81,7 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
     if (lineage_step(t, r.loss, e) < 0)
         return -1;
     cursor_advance(t, rows, &r);
-    progress_step(t, rows, &r);
+    progress_step(t, rows, at.rate, &r);
     return 0;
 }
 
@@ -91,7 +96,7 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     batch_permute(t, task);
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
-    int whole = batch_gather(t, &t->train, &t->gather_train, epoch, t->meta.position, rows, e);
+    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch, t->meta.position, rows, e);
     if (whole < 0)
         return DAEMON_FAILED;
     progress_wait(t, !whole);

@@ -8,7 +8,7 @@
  *   main.c           the skeleton's table: start, turn, request, stop, --plan
  *   tasks.c          the task list: which state comes next
  *   setup.c          the data are known: check, plan, allocate, resume
- *   batch.c          rows from the arena into the stepper
+ *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
  *   evaluate.c       a split's metric
  *   protection.c     the EWC terms of a task
@@ -16,7 +16,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
- *   schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
+ *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
@@ -31,6 +31,7 @@
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
+#include "trainerd/megabatch.h"
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
 #include "trainerd/schedule.h"
@@ -46,8 +47,9 @@ enum trainer_state {
 
 /* Rows of one batch (of training or evaluation) on their way from the arena into the stepper. */
 struct batch {
-    const void **features, **targets; /* room for a whole batch */
-    uint64_t gathered;                /* leading rows already in the stepper */
+    struct feed_row *rows; /* these have room for a whole batch */
+    const void **features, **targets;
+    uint64_t gathered; /* leading rows already in the stepper */
 };
 
 struct evaluation {
@@ -99,6 +101,7 @@ struct trainer {
     struct checkpoint_meta other; /* of another checkpoint, while it is looked at */
     char resume_path[4096];       /* checkpoint to begin with; empty: none */
     struct feed train, validation;
+    struct megabatch train_rows, validation_rows; /* of those feeds */
     int feeds_open;
     struct schedule schedule;
     struct model model;
@@ -137,16 +140,16 @@ void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
+uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's; 0: auto */
 /* Of the training or the validation stream; role and incarnation are the caller's. */
 struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
 
 /* batch.c */
-/* Move rows [position, position + rows) of an epoch from the arena into the stepper. 1: all are
- * there; 0: some are still missing, call again; -1: *e names a row of the file that is not fit to
- * train on. */
-int batch_gather(struct trainer *t, struct feed *f, const struct gather_config *g, uint64_t epoch,
-                 uint64_t position, uint64_t rows, struct err *e);
+/* Move rows [position, position + rows) of an epoch into the stepper. 1: all are there; 0: some are
+ * still missing, call again; -1: *e names a row of the file that is not fit to train on. */
+int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
+                 uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
 void batch_permute(struct trainer *t,
                    uint32_t task); /* features as that task has them, for both splits */
 
@@ -185,7 +188,7 @@ void progress_close(struct trainer *t);
 void progress_run(struct trainer *t); /* the training clock goes on; harmless twice */
 void progress_pause(struct trainer *t);
 void progress_wait(struct trainer *t, int missing); /* rows are missing, or have come */
-void progress_step(struct trainer *t, uint64_t rows, const struct step_result *r);
+void progress_step(struct trainer *t, uint64_t rows, double rate, const struct step_result *r);
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
@@ -194,12 +197,15 @@ int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *
 
 /* plan.c */
 struct split_shape { /* what loaderd says of a split */
-    uint64_t rows, chunk_rows, span_rows, span_bytes_max, values;
+    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
+    uint64_t row_bytes; /* of all its data sets */
     char feature_type[8], target_type[8];
 };
-/* All stages' memory. -1 (permanent) when an arena cannot hold what the order needs. */
+/* All stages' memory, and how the rows of the training and the validation split are kept. -1
+ * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct split_shape *train, const struct split_shape *validation, struct err *e);
+              const struct split_shape *train, const struct split_shape *validation,
+              struct megabatch_size sizes[2], struct err *e);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
 /* From the lines that `loaderd --describe` prints. */

@@ -293,8 +293,9 @@ enum csv_number csv_number(const char *text, double *value)
     return fabs(*value) <= FLT_MAX ? CSV_NUMBER : CSV_INFINITE;
 }
 
-char *csv_trimmed(char *text)
+char *csv_trimmed(struct csv *c, uint32_t column)
 {
+    char *text = c->text + c->field[column];
     text += strspn(text, " \t");
     size_t length = strlen(text);
     while (length > 0 && (text[length - 1] == ' ' || text[length - 1] == '\t'))
@@ -303,17 +304,46 @@ char *csv_trimmed(char *text)
     return text;
 }
 
-int csv_delimiter(const char *option, char *delimiter, struct err *e)
+const char *csv_show(const char *text, char shown[CSV_SHOWN_BYTES])
 {
-    int tab = strcmp(option, "tab") == 0;
-    *delimiter = tab ? '\t' : option[0];
-    if (!tab &&
-        (option[1] || strchr("\"\\.+-eE", option[0]) || (option[0] >= '0' && option[0] <= '9')))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "prepare.delimiter is \"%s\"; expected one character like , ; | or the "
-                       "word tab",
-                       option);
-    return 0;
+    snprintf(shown, CSV_SHOWN_BYTES, "%s", text);
+    for (char *c = shown; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    return shown;
+}
+
+int csv_place(const struct csv *c, uint32_t column, const char *name, struct err *e)
+{
+    char shown[CSV_SHOWN_BYTES];
+    csv_show(name ? name : "", shown);
+    return err_prefix(e, "%s: line %llu, column %u%s%s%s", c->path, (unsigned long long)c->line,
+                      column + 1, shown[0] ? " (" : "", shown, shown[0] ? ")" : "");
+}
+
+int csv_refuse(const struct csv *c, uint32_t column, const char *name, enum csv_number kind,
+               struct err *e)
+{
+    static const char *const why[] = {
+        [CSV_MISSING] = "no value; prepare.missing: drop leaves such rows out",
+        [CSV_INFINITE] = "larger than a float32 holds; expected a finite number",
+        [CSV_NO_NUMBER] = "no number; expected one like 12, -3.5 or 1e-4",
+    };
+    char shown[CSV_SHOWN_BYTES];
+    err_set(e, EXIT_CODE_PERMANENT, "\"%s\" is %s", csv_show(csv_field(c, column), shown),
+            why[kind]);
+    return csv_place(c, column, name, e);
+}
+
+int csv_delimiter(const char *text, char *delimiter, struct err *e)
+{
+    *delimiter = strcmp(text, "tab") == 0 ? '\t' : text[0];
+    if (*delimiter == '\t' ||
+        (!text[1] && !strchr("\"\\.+-eE", text[0]) && !(text[0] >= '0' && text[0] <= '9')))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "prepare.delimiter is \"%s\"; expected one character like , ; | or the word tab",
+                   text);
 }
 
 int csv_column_number(const char *text, uint32_t columns, uint32_t *column)

@@ -42,6 +42,12 @@ void csv_close(struct csv *c); /* harmless twice, and on a zeroed struct */
 /* Begin again at the first row; from now on bytes go to `digest`. */
 int csv_rewind(struct csv *c, struct digest *digest, struct err *e);
 
+/* The option prepare.delimiter, one character or "tab". */
+int csv_delimiter(const char *option, char *delimiter, struct err *e);
+
+/* "-1" is the last of `columns`, "0" the first; 1 if the text is such a number among them. */
+int csv_column_number(const char *text, uint32_t columns, uint32_t *column);
+
 /* Read the next row. 1; 0: there is none; -1 and *e. */
 int csv_row(struct csv *c, struct err *e);
 
@@ -50,19 +56,25 @@ static inline const char *csv_field(const struct csv *c, uint32_t index)
     return c->text + c->field[index];
 }
 
-/* A text without the blanks around it, in place. */
-char *csv_trimmed(char *text);
-
-/* The option prepare.delimiter, one character or "tab". */
-int csv_delimiter(const char *option, char *delimiter, struct err *e);
-
-/* "-1" is the last of `columns`, "0" the first; 1 if the text is such a number among them. */
-int csv_column_number(const char *text, uint32_t columns, uint32_t *column);
-
 enum csv_number { CSV_NUMBER, CSV_MISSING, CSV_INFINITE, CSV_NO_NUMBER };
 
 /* A field as a finite float32: blanks around it are allowed; hexadecimal is not. Missing: empty,
  * NA or nan in any case. Infinite: inf, and what a float32 cannot hold. */
 enum csv_number csv_number(const char *text, double *value);
+
+/* A field of the row read last, without the blanks around it, in place. */
+char *csv_trimmed(struct csv *c, uint32_t column);
+
+enum { CSV_SHOWN_BYTES = 40 };
+/* `text` cut and made one printable line for a sentence. Returns `shown`. */
+const char *csv_show(const char *text, char shown[CSV_SHOWN_BYTES]);
+
+/* Put "FILE: line 3, column 2 (height): " before the sentence in *e, for a column of the row read
+ * last; name: the column's, or NULL. Returns -1. */
+int csv_place(const struct csv *c, uint32_t column, const char *name, struct err *e);
+
+/* Refuse that column's field, which is no number for this reason. Returns -1. */
+int csv_refuse(const struct csv *c, uint32_t column, const char *name, enum csv_number kind,
+               struct err *e);
 
 #endif

@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipelines/prepare/piece.h"
+
 enum {
-    GZIP_LEVEL = 1,          /* as prepare idx */
     CHUNK_BYTES = 256 << 10, /* about: the chunk's rows are a power of two */
     CHUNK_ROWS_MAX = 8192,
 };
@@ -26,12 +27,6 @@ static const char *const set_names[SETS] = {
     "node_features", "edge_index", "edge_features", "node_ptr", "edge_ptr", "targets", "source_row",
 };
 
-struct piece {
-    char name[40];
-    uint64_t row_bytes, chunk_rows, held;
-    unsigned char *data;
-};
-
 struct graphs {
     struct h5writer *writer;
     struct piece piece[2][SETS];
@@ -46,44 +41,21 @@ static uint64_t chunk_rows_choose(uint64_t row_bytes)
     return rows;
 }
 
-static int piece_begin(struct graphs *g, int validation, enum set set, enum h5type type, int rank,
-                       uint64_t columns, struct err *e)
+static int set_begin(struct graphs *g, int validation, enum set set, enum h5type type, int rank,
+                     uint64_t columns, struct err *e)
 {
-    struct piece *p = &g->piece[validation][set];
+    char name[64];
     int axis = set == SET_EDGE_INDEX; /* [2, sum e] grows along its second dimension */
     uint64_t dims[2] = {axis ? columns : 0, axis ? 0 : columns};
-    snprintf(p->name, sizeof p->name, "%s/%s", validation ? "validation" : "train", set_names[set]);
-    p->row_bytes = columns * h5type_bytes(type);
-    p->chunk_rows = chunk_rows_choose(p->row_bytes);
-    p->data = malloc(p->chunk_rows * p->row_bytes);
-    if (!p->data)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of graphs");
-    return h5writer_growing_begin(g->writer, p->name, type, rank, dims, axis, p->chunk_rows,
-                                  GZIP_LEVEL, e);
-}
-
-static int piece_flush(struct graphs *g, struct piece *p, struct err *e)
-{
-    uint64_t rows = p->held;
-    p->held = 0;
-    return rows ? h5writer_rows_append(g->writer, p->name, p->data, rows, e) : 0;
+    snprintf(name, sizeof name, "%s/%s", validation ? "validation" : "train", set_names[set]);
+    return piece_begin_growing(&g->piece[validation][set], g->writer, name, type, rank, dims, axis,
+                               chunk_rows_choose(columns * h5type_bytes(type)), e);
 }
 
 static int rows_add(struct graphs *g, int validation, enum set set, const void *rows,
                     uint64_t count, struct err *e)
 {
-    struct piece *p = &g->piece[validation][set];
-    const unsigned char *from = rows;
-    while (count > 0) {
-        uint64_t room = p->chunk_rows - p->held, now = count < room ? count : room;
-        memcpy(p->data + p->held * p->row_bytes, from, now * p->row_bytes);
-        p->held += now;
-        from += now * p->row_bytes;
-        count -= now;
-        if (p->held == p->chunk_rows && piece_flush(g, p, e) < 0)
-            return -1;
-    }
-    return 0;
+    return piece_add(&g->piece[validation][set], rows, count, e);
 }
 
 /* The buffer holds all sources of a chunk, then all targets; a short last piece closes the gap. */
@@ -94,7 +66,7 @@ static int edges_add(struct graphs *g, int validation, const struct graph_row *r
     for (uint32_t i = 0; i < row->edges; i++) {
         sources[p->held] = row->from[i];
         targets[p->held] = row->to[i];
-        if (++p->held == p->chunk_rows && piece_flush(g, p, e) < 0)
+        if (++p->held == p->chunk_rows && piece_flush(p, e) < 0)
             return -1;
     }
     return 0;
@@ -105,7 +77,7 @@ static int edges_end(struct graphs *g, int validation, struct err *e)
     struct piece *p = &g->piece[validation][SET_EDGE_INDEX];
     uint16_t *sources = (uint16_t *)p->data;
     memmove(sources + p->held, sources + p->chunk_rows, p->held * sizeof *sources);
-    return piece_flush(g, p, e);
+    return piece_flush(p, e);
 }
 
 int graphs_open(struct graphs **g_p, const char *out, const struct graph_shape *shape,
@@ -129,8 +101,8 @@ int graphs_open(struct graphs **g_p, const char *out, const struct graph_shape *
     int result = g ? h5writer_open(&g->writer, out, e)
                    : err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", out);
     for (int i = 0; result == 0 && i < 2 * SETS; i++)
-        result = piece_begin(g, i / SETS, (enum set)(i % SETS), sets[i % SETS].type,
-                             sets[i % SETS].rank, sets[i % SETS].columns, e);
+        result = set_begin(g, i / SETS, (enum set)(i % SETS), sets[i % SETS].type,
+                           sets[i % SETS].rank, sets[i % SETS].columns, e);
     for (int v = 0; result == 0 && v < 2; v++)
         if (rows_add(g, v, SET_NODE_PTR, &start, 1, e) < 0 ||
             rows_add(g, v, SET_EDGE_PTR, &start, 1, e) < 0)
@@ -175,7 +147,7 @@ int graphs_commit(struct graphs **g_p, struct err *e)
     for (int i = 0; result == 0 && i < 2 * SETS; i++) {
         int validation = i / SETS, set = i % SETS;
         result = set == SET_EDGE_INDEX ? edges_end(g, validation, e)
-                                       : piece_flush(g, &g->piece[validation][set], e);
+                                       : piece_flush(&g->piece[validation][set], e);
     }
     if (result == 0)
         result = h5writer_commit(&g->writer, e);
@@ -190,7 +162,7 @@ void graphs_abandon(struct graphs **g_p)
         return;
     h5writer_abandon(&g->writer);
     for (int i = 0; i < 2 * SETS; i++)
-        free(g->piece[i / SETS][i % SETS].data);
+        piece_close(&g->piece[i / SETS][i % SETS]);
     free(g);
     *g_p = NULL;
 }

@@ -104,7 +104,7 @@ int labels_number(struct labels *l, struct err *e)
     if (numbers && fraction)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the target is %s in some row; expected are classes, as whole numbers or "
-                       "texts",
+                       "texts (or prepare.task: values)",
                        fraction);
     qsort(l->label, l->count, sizeof *l->label, numbers ? by_value : by_bytes);
     memset(l->table, 0, TABLE_SIZE * sizeof *l->table);

@@ -31,6 +31,8 @@ static const struct {
     {"idx", "turn idx image files into the dense HDF5 layout", prepare_idx},
     {"csv", "turn a table as text into the dense HDF5 layout", prepare_csv},
     {"npy", "turn NumPy's arrays into the dense HDF5 layout", prepare_npy},
+    {"bars", "turn bars of prices into windows of several timeframes", prepare_bars},
+    {"text", "turn files into byte tokens", prepare_text},
     {"molecules", "turn MassBank records or SMILES into the graph HDF5 layout", prepare_molecules},
     {"check", "print what a pipeline file's data hold, before a long run", prepare_check},
     {"options-reference", "print docs/OPTIONS.md", options_reference},

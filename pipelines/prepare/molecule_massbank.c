@@ -1,15 +1,14 @@
 /* molecule_massbank.c - MassBank records as a source of molecules: the records of all files. */
-#include "pipelines/prepare/molecule_source.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipelines/prepare/molecule_source.h"
+
 struct source {
     struct molecule_source base; /* first: what callers see */
-    struct text_files files;
     struct digest *digest;
-    uint64_t file;       /* the one that is open; files.count: none is left */
+    uint64_t file;       /* the one that is open, or the next one */
     uint64_t bytes_done; /* of the files before it */
     struct lines lines;
     int open;
@@ -17,26 +16,60 @@ struct source {
     struct massbank_record record;
 };
 
+static int source_begin(struct molecule_source *base, struct digest *digest, struct err *e)
+{
+    struct source *s = (struct source *)base;
+    (void)e;
+    s->digest = digest;
+    return 0;
+}
+
+static int ends_in(const char *name, const char *ending)
+{
+    size_t length = strlen(name), end = strlen(ending);
+    return length > end && strcmp(name + length - end, ending) == 0;
+}
+
+/* A single file may be called as it likes; beside records lie lists and licences. */
+static int is_wanted(const struct source *s, const char *path)
+{
+    return strcmp(path, s->base.options->data_source) == 0 || ends_in(path, ".txt") ||
+           ends_in(path, ".txt.zst");
+}
+
+/* Open the next wanted file. 1; 0: there is none; -1. */
+static int file_open(struct source *s, struct err *e)
+{
+    const struct text_files *f = &s->base.files;
+    while (s->file < f->count && !is_wanted(s, f->file[s->file].path))
+        s->bytes_done += f->file[s->file++].stored_bytes;
+    if (s->file == f->count)
+        return 0;
+    s->open = 1;
+    return lines_open(&s->lines, f->file[s->file].path, s->digest, e) < 0 ? -1 : 1;
+}
+
+static void file_close(struct source *s)
+{
+    s->bytes_done += s->base.files.file[s->file++].stored_bytes;
+    lines_close(&s->lines);
+    s->open = 0;
+}
+
 static int source_next(struct molecule_source *base, struct molecule_entry *entry, struct err *e)
 {
     struct source *s = (struct source *)base;
-    int more = 0;
-    while (more == 0 && s->file < s->files.count) {
-        if (!s->open && lines_open(&s->lines, s->files.path[s->file], s->digest, e) < 0)
-            return -1;
-        s->open = 1;
+    int more;
+    while ((more = s->open ? 1 : file_open(s, e)) > 0) {
         more = massbank_next(&s->lines, &s->record, e);
-        if (more == 0) {
-            s->bytes_done += s->lines.bytes_read;
-            lines_close(&s->lines);
-            s->open = 0;
-            s->file++;
-        }
+        if (more != 0)
+            break;
+        file_close(s);
     }
     if (more <= 0)
         return more;
-    if (s->files.bytes)
-        base->share = (double)(s->bytes_done + s->lines.bytes_read) / (double)s->files.bytes;
+    base->share =
+        (double)(s->bytes_done + s->lines.bytes_read) / (double)(base->files.stored_bytes + 1);
     *entry = (struct molecule_entry){
         .smiles = s->record.smiles,
         .key = s->record.inchikey[0] ? s->record.inchikey : s->record.inchi,
@@ -58,33 +91,26 @@ static void source_close(struct molecule_source *base)
 {
     struct source *s = (struct source *)base;
     lines_close(&s->lines);
-    text_files_free(&s->files);
+    text_files_close(&base->files);
     free(s->record.peak);
     free(s);
 }
 
-int molecule_source_massbank(struct molecule_source **s_p, struct text_files *files,
-                             const struct options *o, struct digest *digest, struct err *e)
+int molecule_source_massbank(struct molecule_source **s_p, struct err *e)
 {
     struct source *s = calloc(1, sizeof *s);
-    if (s) {
-        s->files = *files;
-        s->record.peak = malloc(MASSBANK_PEAKS_MAX * sizeof *s->record.peak);
+    struct peak *peak = malloc(MASSBANK_PEAKS_MAX * sizeof *peak);
+    if (!s || !peak) {
+        free(s);
+        free(peak);
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot keep the peaks of a record");
     }
-    if (!s || !s->record.peak) {
-        err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
-        if (s)
-            source_close(&s->base);
-        else
-            text_files_free(files);
-        return -1;
-    }
-    s->base = (struct molecule_source){.path = o->data_source,
-                                       .spectra = 1,
+    s->base = (struct molecule_source){.spectra = 1,
+                                       .begin = source_begin,
                                        .next = source_next,
                                        .where = source_where,
                                        .close = source_close};
-    s->digest = digest;
+    s->record.peak = peak;
     *s_p = &s->base;
     return 0;
 }

@@ -4,13 +4,12 @@
  * that lacks them has no structure. In a table with tabs quotes mean nothing, as names of chemicals
  * hold them.
  */
-#include "pipelines/prepare/molecule_source.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pipelines/prepare/csv.h"
+#include "pipelines/prepare/molecule_source.h"
 
 struct source {
     struct molecule_source base; /* first: what callers see */
@@ -32,9 +31,9 @@ static int source_next(struct molecule_source *base, struct molecule_entry *entr
         base->share = (double)s->csv.bytes_read / (double)s->csv.bytes;
     *entry = (struct molecule_entry){.smiles = "", .key = "", .number = s->number++};
     if (s->smiles < s->csv.field_count)
-        entry->smiles = csv_trimmed(s->csv.text + s->csv.field[s->smiles]);
+        entry->smiles = csv_trimmed(&s->csv, s->smiles);
     if (s->keyed && s->key < s->csv.field_count)
-        entry->key = csv_trimmed(s->csv.text + s->csv.field[s->key]);
+        entry->key = csv_trimmed(&s->csv, s->key);
     return 1;
 }
 
@@ -50,6 +49,7 @@ static void source_close(struct molecule_source *base)
 {
     struct source *s = (struct source *)base;
     csv_close(&s->csv);
+    text_files_close(&base->files);
     free(s);
 }
 
@@ -58,7 +58,7 @@ static int column_find(struct source *s, const char *wanted, const char *option,
                        uint32_t *column, struct err *e)
 {
     for (uint32_t i = 0; header && i < s->csv.field_count; i++)
-        if (strcmp(csv_trimmed(s->csv.text + s->csv.field[i]), wanted) == 0) {
+        if (strcmp(csv_trimmed(&s->csv, i), wanted) == 0) {
             *column = i;
             return 0;
         }
@@ -93,6 +93,12 @@ static int columns_find(struct source *s, const struct options *o, struct err *e
     return 0;
 }
 
+static int source_begin(struct molecule_source *base, struct digest *digest, struct err *e)
+{
+    struct source *s = (struct source *)base;
+    return csv_rewind(&s->csv, digest, e) < 0 ? -1 : columns_find(s, base->options, e);
+}
+
 /* A tab in the first line decides; else the option does. */
 static int delimiter_find(const struct options *o, char *delimiter, struct err *e)
 {
@@ -113,8 +119,7 @@ static int delimiter_find(const struct options *o, char *delimiter, struct err *
     return more < 0 ? -1 : 0;
 }
 
-int molecule_source_table(struct molecule_source **s_p, const struct options *o,
-                          struct digest *digest, struct err *e)
+int molecule_source_table(struct molecule_source **s_p, const struct options *o, struct err *e)
 {
     char delimiter;
     if (delimiter_find(o, &delimiter, e) < 0)
@@ -123,16 +128,12 @@ int molecule_source_table(struct molecule_source **s_p, const struct options *o,
     if (!s)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
     s->base = (struct molecule_source){
-        .path = o->data_source, .next = source_next, .where = source_where, .close = source_close};
-    int result = csv_open(&s->csv, o->data_source, delimiter, e);
-    s->csv.unquoted = delimiter == '\t';
-    if (result == 0)
-        result = csv_rewind(&s->csv, digest, e);
-    if (result == 0)
-        result = columns_find(s, o, e);
-    if (result < 0)
+        .begin = source_begin, .next = source_next, .where = source_where, .close = source_close};
+    if (csv_open(&s->csv, o->data_source, delimiter, e) < 0) {
         source_close(&s->base);
-    else
-        *s_p = &s->base;
-    return result;
+        return -1;
+    }
+    s->csv.unquoted = delimiter == '\t';
+    *s_p = &s->base;
+    return 0;
 }

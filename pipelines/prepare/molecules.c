@@ -14,7 +14,7 @@
 #include "pipelines/prepare/graphs.h"
 #include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/molecule_memo.h"
-#include "pipelines/prepare/molecule_source.h"
+#include "pipelines/prepare/own.h"
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/skeleton.h"
 #include "pipelines/prepare/spectrum.h"
@@ -26,6 +26,7 @@ enum {
     NODE_FEATURES_MAX = GRAPH_NODE_FEATURES + ENERGY_FEATURES,
     EDGES_MAX = 2 * MOLECULE_BONDS_MAX,
     SPLIT_KEY = 0x6d6f6c65,  /* "mole": the split's own stream of the seed */
+    PROGRESS_ROWS = 256,     /* between looks at the clock */
     SKELETONS_MAX = 2 << 20, /* counted exactly up to so many */
 };
 
@@ -209,7 +210,8 @@ static int entries_convert(struct molecules *x, struct err *e)
         if (fate < 0)
             return -1;
         x->count[fate]++;
-        progress_show(&x->progress, "reading", ++row, x->source->share);
+        if (++row % PROGRESS_ROWS == 0)
+            progress_show(&x->progress, "molecules", "reading", x->source->share);
     }
     return more;
 }
@@ -224,7 +226,7 @@ static int counts_judge(const struct molecules *x, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: %" PRIu64 " of %" PRIu64 " molecules cannot be used, more than "
                        "prepare.refused_max = %g allows; the first is %s",
-                       x->source->path, refused, refused + taken, limit, x->first_refusal);
+                       x->options->data_source, refused, refused + taken, limit, x->first_refusal);
     uint64_t part[2] = {graphs_counts(x->graphs, 0).graphs, graphs_counts(x->graphs, 1).graphs};
     if (part[0] && part[1])
         return 0;
@@ -232,7 +234,8 @@ static int counts_judge(const struct molecules *x, struct err *e)
                    "%s gives %" PRIu64 " graphs to train with and %" PRIu64
                    " to evaluate; at least 1 of each is needed (prepare.validation_fraction, "
                    "prepare.split_seed%s)",
-                   x->source->path, part[0], part[1], x->source->spectra ? ", prepare.adduct" : "");
+                   x->options->data_source, part[0], part[1],
+                   x->source->spectra ? ", prepare.adduct" : "");
 }
 
 static int names_write(struct molecules *x, struct err *e)
@@ -261,12 +264,9 @@ static int names_write(struct molecules *x, struct err *e)
 static int attributes_write(struct molecules *x, const char *stamp, struct err *e)
 {
     struct h5writer *w = graphs_writer(x->graphs);
-    char hex[65], name[64];
-    digest_close(&x->digest, hex);
-    if (h5writer_text(w, "", "fingerprint", hex, e) < 0 ||
-        h5writer_text(w, "", "source", x->source->path, e) < 0 ||
-        h5writer_text(w, "", "source_stamp", stamp, e) < 0 ||
-        h5writer_text(w, "", "layout", "graph", e) < 0 || names_write(x, e) < 0)
+    char name[64];
+    if (own_attributes(w, &x->digest, x->options->data_source, stamp, "graph", e) < 0 ||
+        names_write(x, e) < 0)
         return -1;
     for (int i = FATE_TAKEN + 1; i < FATES; i++) {
         fate_name(i, name);
@@ -322,10 +322,8 @@ static int shape_choose(struct molecules *x, struct err *e)
 
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
-    /* A stamp begins with the options, in one line. */
-    digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
-    digest_bytes(x->digest, stamp, strcspn(stamp, "\n"));
-    if (molecule_source_open(&x->source, x->options, x->digest, e) < 0 || shape_choose(x, e) < 0)
+    own_digest_options(x->digest, LAYOUT_VERSION, stamp);
+    if (x->source->begin(x->source, x->digest, e) < 0 || shape_choose(x, e) < 0)
         return -1;
     const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets};
     if (graphs_open(&x->graphs, out, &shape, e) < 0 || entries_convert(x, e) < 0 ||
@@ -341,14 +339,14 @@ static int convert(struct molecules *x, const char *out, const char *stamp, stru
     return 0;
 }
 
-int molecules_convert(const struct options *o, const char *out, const char *stamp, struct err *e)
+int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e)
 {
     char hex[65];
     struct molecules *x = calloc(1, sizeof *x);
     if (!x)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
-    x->options = o;
-    x->progress.command = "molecules";
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->options->data_source);
+    x->source = s;
+    x->options = s->options;
     int result = hashes_open(&x->skeletons[0], SKELETONS_MAX, e) < 0 ||
                          hashes_open(&x->skeletons[1], SKELETONS_MAX, e) < 0 ||
                          digest_open(&x->digest, e) < 0
@@ -357,8 +355,6 @@ int molecules_convert(const struct options *o, const char *out, const char *stam
     if (result < 0)
         progress_end(&x->progress);
     graphs_abandon(&x->graphs);
-    if (x->source)
-        x->source->close(x->source);
     digest_close(&x->digest, hex);
     hashes_close(&x->skeletons[0]);
     hashes_close(&x->skeletons[1]);
@@ -366,22 +362,4 @@ int molecules_convert(const struct options *o, const char *out, const char *stam
     free(x->target);
     free(x);
     return result;
-}
-
-int molecules_stamp(const struct options *o, char stamp[MOLECULES_STAMP_MAX], struct err *e)
-{
-    char files[1024];
-    if (molecule_source_stamp(o, files, sizeof files, e) < 0)
-        return -1;
-    int used = snprintf(
-        stamp, MOLECULES_STAMP_MAX,
-        "molecules smiles=%s inchikey=%s header=%s delimiter=%s descriptors=%s adduct=%s "
-        "bin_da=%.17g mz_max=%.17g intensity=%s refused_max=%.17g fraction=%.17g seed=%llu\n%s",
-        o->prepare_smiles, o->prepare_inchikey, o->prepare_header, o->prepare_delimiter,
-        o->prepare_descriptors, o->prepare_adduct, o->prepare_bin_da, o->prepare_mz_max,
-        o->prepare_intensity, o->prepare_refused_max, o->prepare_validation_fraction,
-        (unsigned long long)o->prepare_split_seed, files);
-    return used < MOLECULES_STAMP_MAX
-               ? 0
-               : err_set(e, EXIT_CODE_PERMANENT, "the options of the source are too long");
 }

@@ -13,15 +13,9 @@
 #ifndef PIPELINES_PREPARE_MOLECULES_H
 #define PIPELINES_PREPARE_MOLECULES_H
 
-#include "proto/err.h"
-#include "proto/options.h"
+#include "pipelines/prepare/molecule_source.h"
 
-enum { MOLECULES_STAMP_MAX = 4096 };
-
-/* What must differ for a rebuild: a line of options, then the source's own. */
-int molecules_stamp(const struct options *o, char stamp[MOLECULES_STAMP_MAX], struct err *e);
-
-/* Make `out` from o->data_source, at once or not at all. */
-int molecules_convert(const struct options *o, const char *out, const char *stamp, struct err *e);
+/* Make `out` from the source, at once or not at all. */
+int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e);
 
 #endif

@@ -15,7 +15,16 @@ int prepare_idx(int argc, char **argv);
 int prepare_csv(int argc, char **argv);
 int prepare_npy(int argc, char **argv);
 
-/* prepare molecules ...: MassBank records or a table of SMILES -> graph HDF5, likewise. */
+/* prepare bars --config FILE --out FILE [--set section.key=value]... [--rebuild]: bars of prices
+ * (data.source) -> dense HDF5 of several timeframes. */
+int prepare_bars(int argc, char **argv);
+
+/* prepare text --config FILE --out FILE [--set section.key=value]... [--rebuild]: the file or
+ * directory data.source -> byte tokens. */
+int prepare_text(int argc, char **argv);
+
+/* prepare molecules --config FILE --out FILE [--set section.key=value]... [--rebuild]: MassBank
+ * records or a table of SMILES (data.source) -> graph HDF5. */
 int prepare_molecules(int argc, char **argv);
 
 /* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */

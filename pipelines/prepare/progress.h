@@ -1,17 +1,17 @@
-/* progress.h - a line on the terminal that is rewritten in place while a source is read. */
+/* progress.h - how far a command of `prepare` is: one line on a terminal, rewritten in place ten
+ * times a second; nothing where nobody watches.
+ */
 #ifndef PIPELINES_PREPARE_PROGRESS_H
 #define PIPELINES_PREPARE_PROGRESS_H
 
-#include <stdint.h>
-
 struct progress {
-    const char *command; /* "csv" */
-    double shown_s;
+    double shown_s; /* when it was shown last; 0: never */
 };
 
-/* Call it at every row: now and then it looks at the clock, ten times a second it writes. Nothing
- * where nobody watches. share: 0 to 1. */
-void progress_show(struct progress *p, const char *what, uint64_t row, double share);
-void progress_end(const struct progress *p);
+/* "prepare csv: reading,  42 %". share: 0 to 1. Looks at the clock: not for every row. */
+void progress_show(struct progress *p, const char *command, const char *what, double share);
+
+/* Take the line away, if there is one. */
+void progress_end(struct progress *p);
 
 #endif

@@ -9,25 +9,16 @@
 #include <string.h>
 
 #include "pipelines/prepare/labels.h"
+#include "pipelines/prepare/piece.h"
 #include "pipelines/prepare/progress.h"
-#include "proto/order.h"
+#include "pipelines/prepare/split.h"
 
 #define LAYOUT_VERSION "table 1"
 enum {
-    GZIP_LEVEL = 1, /* as prepare idx */
     FEATURE_CHUNK_ROWS = 256,
-    FEATURE_CHUNK_BYTES_MAX = 4 << 20,
     TARGET_CHUNK_ROWS = 8192,
     ATTRIBUTE_BYTES_MAX = 65000,
-    SPLIT_KEY = 0x73706c69, /* "spli": the split's own stream of the seed */
-};
-
-/* A data set that is written as its chunks fill. */
-struct piece {
-    char name[32];
-    enum h5type type;
-    uint64_t rows, row_bytes, chunk_rows, held;
-    unsigned char *data;
+    PROGRESS_ROWS = 1024, /* between looks at the clock */
 };
 
 struct table {
@@ -37,9 +28,9 @@ struct table {
     struct h5writer *writer;
     struct labels labels;
     double *values, *mean, *deviation;
-    double low, high; /* of all values */
-    int whole;        /* all values are whole numbers */
-    uint64_t rows, validation_rows;
+    double low, high; /* of all features' values */
+    int whole;        /* they are whole numbers */
+    uint64_t rows, validation_rows, measured_rows;
     enum h5type feature_type, target_type;
     struct piece piece[2][2]; /* [validation][features, targets] */
     struct progress progress;
@@ -58,7 +49,8 @@ static int pass(struct table *t, const char *what, struct digest *digest,
     while (more == 0 && (more = t->source->next(t->source, t->values, &label, e)) > 0) {
         if (visit(t, row++, label, e) < 0)
             return -1;
-        progress_show(&t->progress, what, row, t->source->share);
+        if (row % PROGRESS_ROWS == 0)
+            progress_show(&t->progress, t->source->command, what, t->source->share);
         more = 0;
     }
     if (more < 0)
@@ -73,28 +65,23 @@ static int pass(struct table *t, const char *what, struct digest *digest,
 static int row_scan(struct table *t, uint64_t row, const char *label, struct err *e)
 {
     (void)row;
-    for (uint32_t i = 0; i < t->source->values; i++) {
+    for (uint32_t i = 0; i < t->source->features; i++) {
         double v = t->values[i];
         t->low = v < t->low ? v : t->low;
         t->high = v > t->high ? v : t->high;
         if (t->whole && v != rint(v))
             t->whole = 0;
     }
-    if (labels_add(&t->labels, label, e) == 0)
+    if (t->source->targets || labels_add(&t->labels, label, e) == 0)
         return 0;
     char where[64];
     t->source->where(t->source, where, sizeof where);
     return err_prefix(e, "%s: %s", t->source->path, where);
 }
 
-/* Is it a row of the validation part? A pure function of the seed, the number of rows and the row.
- */
 static int in_validation(const struct table *t, uint64_t row)
 {
-    if (t->options->prepare_split[0] == 'l') /* last */
-        return row >= t->rows - t->validation_rows;
-    uint64_t key = order_key(t->options->prepare_split_seed, SPLIT_KEY);
-    return order_permute(key, t->rows, row) < t->validation_rows;
+    return split_evaluates(t->options, t->rows, t->validation_rows, row);
 }
 
 /* Welford's mean and sum of squares, over the training rows. */
@@ -103,8 +90,8 @@ static int row_measure(struct table *t, uint64_t row, const char *label, struct 
     (void)label, (void)e;
     if (row >= t->rows || in_validation(t, row))
         return 0;
-    double count = (double)++t->piece[0][0].held;
-    for (uint32_t i = 0; i < t->source->values; i++) {
+    double count = (double)++t->measured_rows;
+    for (uint32_t i = 0; i < t->source->features; i++) {
         double d = t->values[i] - t->mean[i];
         t->mean[i] += d / count;
         t->deviation[i] += d * (t->values[i] - t->mean[i]);
@@ -114,18 +101,17 @@ static int row_measure(struct table *t, uint64_t row, const char *label, struct 
 
 static int measure(struct table *t, struct err *e)
 {
-    t->mean = calloc(t->source->values, sizeof *t->mean);
-    t->deviation = calloc(t->source->values, sizeof *t->deviation);
+    t->mean = calloc(t->source->features, sizeof *t->mean);
+    t->deviation = calloc(t->source->features, sizeof *t->deviation);
     if (!t->mean || !t->deviation)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot measure %s", t->source->path);
     if (pass(t, "measuring", NULL, row_measure, e) < 0)
         return -1;
-    for (uint32_t i = 0; i < t->source->values; i++) {
-        t->deviation[i] = sqrt(t->deviation[i] / (double)t->piece[0][0].held);
+    for (uint32_t i = 0; i < t->source->features; i++) {
+        t->deviation[i] = sqrt(t->deviation[i] / (double)t->measured_rows);
         if (t->deviation[i] == 0) /* a constant column becomes 0 */
             t->deviation[i] = 1;
     }
-    t->piece[0][0].held = 0;
     return 0;
 }
 
@@ -153,21 +139,6 @@ static void value_store(unsigned char *at, enum h5type type, double v)
     memcpy(at, type == H5TYPE_F32 ? (const void *)&f : (const void *)&n, h5type_bytes(type));
 }
 
-static int piece_flush(struct table *t, struct piece *p, struct err *e)
-{
-    uint64_t rows = p->held;
-    p->held = 0;
-    return rows ? h5writer_rows_append(t->writer, p->name, p->data, rows, e) : 0;
-}
-
-/* The place of the next row, or NULL and *e. */
-static unsigned char *piece_row(struct table *t, struct piece *p, struct err *e)
-{
-    if (p->held == p->chunk_rows && piece_flush(t, p, e) < 0)
-        return NULL;
-    return p->data + p->row_bytes * p->held++;
-}
-
 /* A row of the validation part may lie that far from all that was measured. */
 static int normalised_refuse(const struct table *t, uint32_t feature, struct err *e)
 {
@@ -179,48 +150,54 @@ static int normalised_refuse(const struct table *t, uint32_t feature, struct err
                    t->source->path, where, feature, t->mean[feature], t->deviation[feature]);
 }
 
-static int row_write(struct table *t, uint64_t row, const char *label, struct err *e)
+static int features_store(const struct table *t, unsigned char *at, struct err *e)
 {
-    int64_t class = labels_class(&t->labels, label);
-    if (row >= t->rows || class < 0)
-        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", t->source->path);
-    struct piece *p = t->piece[in_validation(t, row)];
-    unsigned char *features = piece_row(t, &p[0], e);
-    unsigned char *target = features ? piece_row(t, &p[1], e) : NULL;
-    if (!target)
-        return -1;
-    value_store(target, t->target_type, (double)class);
     uint32_t step = h5type_bytes(t->feature_type);
-    for (uint32_t i = 0; i < t->source->values; i++, features += step) {
+    for (uint32_t i = 0; i < t->source->features; i++, at += step) {
         double v = t->values[i];
         if (t->mean)
             v = (v - t->mean[i]) / t->deviation[i];
         if (fabs(v) > FLT_MAX)
             return normalised_refuse(t, i, e);
-        value_store(features, t->feature_type, v);
+        value_store(at, t->feature_type, v);
     }
     return 0;
 }
 
-static int piece_begin(struct table *t, int validation, int targets, struct err *e)
+static int row_write(struct table *t, uint64_t row, const char *label, struct err *e)
 {
-    struct piece *p = &t->piece[validation][targets];
-    snprintf(p->name, sizeof p->name, "%s/%s", validation ? "validation" : "train",
+    const struct table_source *s = t->source;
+    int64_t class = s->targets ? 0 : labels_class(&t->labels, label);
+    if (row >= t->rows || class < 0)
+        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", s->path);
+    struct piece *p = t->piece[in_validation(t, row)];
+    unsigned char *features = piece_row(&p[0], e);
+    unsigned char *target = features ? piece_row(&p[1], e) : NULL;
+    if (!target)
+        return -1;
+    if (!s->targets)
+        value_store(target, t->target_type, (double)class);
+    for (uint32_t i = 0; i < s->targets; i++, target += sizeof(float))
+        value_store(target, H5TYPE_F32, t->values[s->features + i]);
+    return features_store(t, features, e);
+}
+
+/* The data set of features (0) or targets (1) of the training or validation part. */
+static int set_begin(struct table *t, int validation, int targets, struct err *e)
+{
+    char name[32];
+    const struct table_source *s = t->source;
+    enum h5type type = targets ? t->target_type : t->feature_type;
+    uint64_t dims[2] = {validation ? t->validation_rows : t->rows - t->validation_rows,
+                        targets ? s->targets : s->features};
+    int rank = dims[1] ? 2 : 1;
+    uint64_t row_bytes = (dims[1] ? dims[1] : 1) * h5type_bytes(type);
+    uint64_t chunk_rows =
+        piece_chunk_rows(row_bytes, targets ? TARGET_CHUNK_ROWS : FEATURE_CHUNK_ROWS);
+    snprintf(name, sizeof name, "%s/%s", validation ? "validation" : "train",
              targets ? "targets" : "features");
-    p->type = targets ? t->target_type : t->feature_type;
-    p->rows = validation ? t->validation_rows : t->rows - t->validation_rows;
-    p->row_bytes = (targets ? 1 : t->source->values) * (uint64_t)h5type_bytes(p->type);
-    p->chunk_rows = targets ? TARGET_CHUNK_ROWS : FEATURE_CHUNK_BYTES_MAX / p->row_bytes;
-    if (!targets && p->chunk_rows > FEATURE_CHUNK_ROWS)
-        p->chunk_rows = FEATURE_CHUNK_ROWS;
-    if (p->chunk_rows > p->rows)
-        p->chunk_rows = p->rows;
-    p->data = malloc(p->chunk_rows * p->row_bytes);
-    if (!p->data)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of rows");
-    uint64_t dims[2] = {p->rows, t->source->values};
-    return h5writer_rows_begin(t->writer, p->name, p->type, targets ? 1 : 2, dims, p->chunk_rows,
-                               GZIP_LEVEL, e);
+    return piece_begin(&t->piece[validation][targets], t->writer, name, type, rank, dims,
+                       chunk_rows, e);
 }
 
 /* The classes' texts, one a line, in the order of their numbers. */
@@ -244,22 +221,25 @@ static int classes_write(struct table *t, struct err *e)
     return result;
 }
 
+/* Nothing reads the names back: a table too wide to list them goes without. */
+static int names_write(struct table *t, const char *attribute, const char *names, struct err *e)
+{
+    return names && strlen(names) <= ATTRIBUTE_BYTES_MAX
+               ? h5writer_text(t->writer, "", attribute, names, e)
+               : 0;
+}
+
 static int attributes_write(struct table *t, const char *stamp, struct err *e)
 {
-    char hex[65];
-    uint64_t dims[1] = {t->source->values};
-    digest_close(&t->digest, hex);
-    if (h5writer_text(t->writer, "", "fingerprint", hex, e) < 0 ||
-        h5writer_text(t->writer, "", "source", t->source->path, e) < 0 ||
-        h5writer_text(t->writer, "", "source_stamp", stamp, e) < 0 ||
-        h5writer_text(t->writer, "", "layout", "dense", e) < 0 ||
-        h5writer_u64(t->writer, "", "class_count", t->labels.classes, e) < 0)
+    const struct table_source *s = t->source;
+    uint64_t dims[1] = {s->features};
+    if (own_attributes(t->writer, &t->digest, s->path, stamp, "dense", e) < 0 ||
+        names_write(t, "columns", s->columns, e) < 0 ||
+        names_write(t, "target_columns", s->target_columns, e) < 0)
+        return -1;
+    if (!s->targets && h5writer_u64(t->writer, "", "class_count", t->labels.classes, e) < 0)
         return -1;
     if (t->labels.mapped && classes_write(t, e) < 0)
-        return -1;
-    /* Nothing reads the names back: a table too wide to list them goes without. */
-    if (t->source->columns && strlen(t->source->columns) <= ATTRIBUTE_BYTES_MAX &&
-        h5writer_text(t->writer, "", "columns", t->source->columns, e) < 0)
         return -1;
     return t->mean && (h5writer_array(t->writer, "normalise/mean", H5TYPE_F64, 1, dims, t->mean,
                                       e) < 0 ||
@@ -272,16 +252,18 @@ static int attributes_write(struct table *t, const char *stamp, struct err *e)
 static int file_write(struct table *t, const char *out, const char *stamp, struct err *e)
 {
     t->feature_type = feature_type(t);
-    t->target_type = t->labels.classes <= 256 ? H5TYPE_U8 : H5TYPE_U16;
+    t->target_type = t->source->targets         ? H5TYPE_F32
+                     : t->labels.classes <= 256 ? H5TYPE_U8
+                                                : H5TYPE_U16;
     if (h5writer_open(&t->writer, out, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
-        if (piece_begin(t, i / 2, i % 2, e) < 0)
+        if (set_begin(t, i / 2, i % 2, e) < 0)
             return -1;
     if (pass(t, "writing", NULL, row_write, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
-        if (piece_flush(t, &t->piece[i / 2][i % 2], e) < 0)
+        if (piece_flush(&t->piece[i / 2][i % 2], e) < 0)
             return -1;
     return attributes_write(t, stamp, e) < 0 ? -1 : h5writer_commit(&t->writer, e);
 }
@@ -295,64 +277,63 @@ static int split_choose(struct table *t, struct err *e)
                        "%s has %" PRIu64 " usable rows; at least 2 are needed, one to train with "
                        "and one to evaluate",
                        t->source->path, t->rows);
-    t->validation_rows =
-        (uint64_t)llround((double)t->rows * t->options->prepare_validation_fraction);
-    if (t->validation_rows < 1)
-        t->validation_rows = 1;
-    if (t->validation_rows > t->rows - 1)
-        t->validation_rows = t->rows - 1;
+    t->validation_rows = split_validation(t->options, t->rows);
     return 0;
 }
 
-static void summary_print(const struct table *t, const char *out)
+static void classes_print(const struct table *t)
 {
-    const char *command = t->source->command;
-    fprintf(stderr,
-            "prepare %s: %" PRIu64 " rows of %u features (%s), %" PRIu64 " to train and %" PRIu64
-            " to evaluate, %u classes -> %s\n",
-            command, t->rows, t->source->values, h5type_name(t->feature_type),
-            t->rows - t->validation_rows, t->validation_rows, t->labels.classes, out);
-    if (t->source->dropped)
-        fprintf(stderr, "prepare %s: %" PRIu64 " rows with missing values were dropped\n", command,
-                t->source->dropped);
     if (!t->labels.mapped)
         return;
-    fprintf(stderr, "prepare %s: classes", command);
+    fprintf(stderr, "prepare %s: classes", t->source->command);
     for (uint32_t i = 0; i < t->labels.count && i < 10; i++)
         fprintf(stderr, "%s %u = %s", i ? "," : "", i, t->labels.label[i].text);
     fputs(t->labels.count > 10 ? ", ... (attribute classes)\n" : "\n", stderr);
 }
 
+static void summary_print(const struct table *t, const char *out)
+{
+    const struct table_source *s = t->source;
+    fprintf(stderr,
+            "prepare %s: %" PRIu64 " rows of %u features (%s), %" PRIu64 " to train and %" PRIu64
+            " to evaluate, %u %s -> %s\n",
+            s->command, t->rows, s->features, h5type_name(t->feature_type),
+            t->rows - t->validation_rows, t->validation_rows,
+            s->targets ? s->targets : t->labels.classes, s->targets ? "target values" : "classes",
+            out);
+    if (s->dropped)
+        fprintf(stderr, "prepare %s: %" PRIu64 " rows with missing values were dropped\n",
+                s->command, s->dropped);
+    classes_print(t);
+}
+
 static int convert(struct table *t, const char *out, const char *stamp, struct err *e)
 {
-    /* A stamp begins with the options, in one line. */
-    digest_bytes(t->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
-    digest_bytes(t->digest, stamp, strcspn(stamp, "\n"));
-    t->values = calloc(t->source->values, sizeof *t->values);
+    const struct table_source *s = t->source;
+    own_digest_options(t->digest, LAYOUT_VERSION, stamp);
+    t->values = calloc(s->features + s->targets, sizeof *t->values);
     if (!t->values)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", t->source->path);
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->path);
     t->whole = 1;
     t->low = INFINITY;
     t->high = -INFINITY;
     if (pass(t, "reading", t->digest, row_scan, e) < 0 || split_choose(t, e) < 0)
         return -1;
     if (labels_number(&t->labels, e) < 0)
-        return err_prefix(e, "%s", t->source->path);
+        return err_prefix(e, "%s", s->path);
     if (strcmp(t->options->prepare_normalise, "standard") == 0 && measure(t, e) < 0)
         return -1;
     return file_write(t, out, stamp, e);
 }
 
-int table_convert(struct table_source *s, const struct options *o, const char *out,
-                  const char *stamp, struct err *e)
+int table_convert(struct table_source *s, const char *out, const char *stamp, struct err *e)
 {
     char hex[65];
     struct table *t = calloc(1, sizeof *t);
     if (!t)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->path);
     t->source = s;
-    t->progress.command = s->command;
-    t->options = o;
+    t->options = s->options;
     int result = labels_open(&t->labels, e) < 0 || digest_open(&t->digest, e) < 0
                      ? -1
                      : convert(t, out, stamp, e);
@@ -363,7 +344,7 @@ int table_convert(struct table_source *s, const struct options *o, const char *o
     digest_close(&t->digest, hex);
     labels_close(&t->labels);
     for (int i = 0; i < 4; i++)
-        free(t->piece[i / 2][i % 2].data);
+        piece_close(&t->piece[i / 2][i % 2]);
     free(t->values);
     free(t->mean);
     free(t->deviation);

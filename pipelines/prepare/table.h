@@ -2,11 +2,13 @@
  *
  *   train/features, validation/features   [N, F]  f32, or the smallest of u8 i8 u16 i16 that holds
  *                                                 every value exactly
- *   train/targets, validation/targets     [N]     u8 or u16: class numbers
+ *   train/targets, validation/targets     [N]     u8 or u16: class numbers, or
+ *                                         [N, K]  f32: values (prepare.task)
  *   normalise/mean, normalise/standard_deviation [F] f64, of the training rows (prepare.normalise)
  *
  * and attributes of the root: fingerprint (of options and contents), source, source_stamp, layout,
- * class_count, classes (their texts, one a line, when the numbers are ours), columns.
+ * columns (the features' names, one a line); of classes class_count and classes (their texts, one a
+ * line, when the numbers are ours), of values target_columns.
  *
  * The source is read from its beginning two times (kinds and classes; rows), three with
  * prepare.normalise (mean and deviation need the split, and the split the number of rows); never
@@ -17,26 +19,31 @@
 
 #include <stdint.h>
 
+#include "pipelines/prepare/own.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 #include "proto/options.h"
 
-enum { TABLE_VALUES_MAX = 1 << 20, TABLE_TEXT_MAX = 4096 };
+enum { TABLE_VALUES_MAX = 1 << 20 };
 
 /* Where rows come from. Values are finite and fit a float32; rows that prepare.missing drops do not
  * come. */
 struct table_source {
     const char *command; /* "csv", for what is printed */
     const char *path;
-    char stamp[TABLE_TEXT_MAX]; /* names, sizes and times of the files */
-    uint32_t values;            /* features a row */
-    char *columns;              /* their names, one a line; NULL: they have none */
-    uint64_t dropped;           /* rows, since begin */
-    double share;               /* read so far, 0 to 1 */
+    const struct options *options;
+    char stamp[OWN_STAMP_BYTES]; /* names, sizes and times of the files */
+    uint32_t features;           /* of a row */
+    uint32_t targets;            /* values that follow them; 0: a label tells the class */
+    const char *columns;         /* the features' names, one a line; NULL: they have none */
+    const char *target_columns;  /* the targets' names likewise; NULL for classes, too */
+    uint64_t dropped;            /* rows, since begin */
+    double share;                /* read so far, 0 to 1 */
 
     /* Go to the first row; what is read from now on enters `digest` unless it is NULL. */
     int (*begin)(struct table_source *s, struct digest *digest, struct err *e);
-    /* 1 and a row (the label is borrowed until the next call); 0: no more; -1. */
+    /* 1 and a row, values[features + targets] (the label is borrowed until the next call); 0: no
+     * more; -1. */
     int (*next)(struct table_source *s, double *values, const char **label, struct err *e);
     /* Name the row read last: "line 7". */
     void (*where)(const struct table_source *s, char *text, size_t bytes);
@@ -44,8 +51,7 @@ struct table_source {
 };
 
 /* Make `out` from the source, at once or not at all. */
-int table_convert(struct table_source *s, const struct options *o, const char *out,
-                  const char *stamp, struct err *e);
+int table_convert(struct table_source *s, const char *out, const char *stamp, struct err *e);
 
 /* Open a source: o->data_source and the options of the section prepare. 0, or -1 and nothing to
  * close. */

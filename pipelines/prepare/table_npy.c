@@ -1,7 +1,7 @@
 /* table_npy.c - NumPy's features.npy and targets.npy as a source of rows.
  *
- * features [N, ...] of any number of dimensions become [N, F]; targets are [N] or [N, 1] whole
- * numbers. Blocks of rows are read by pread.
+ * features [N, ...] of any number of dimensions become [N, F]; targets are whole numbers [N] or
+ * [N, 1], or values [N, ...] that become [N, K] (prepare.task). Blocks of rows are read by pread.
  */
 #include "pipelines/prepare/table.h"
 
@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 
 #include "pipelines/prepare/npy.h"
-#include "pipelines/prepare/stamp.h"
 
 enum { BLOCK_BYTES = 1 << 20 };
 
@@ -39,6 +38,7 @@ static int source_begin(struct table_source *base, struct digest *digest, struct
         digest_array(digest, "features", H5TYPE_U8, 0, NULL, &s->features.kind);
         digest_bytes(digest, &s->features.size, sizeof s->features.size);
         digest_bytes(digest, s->features.dims, sizeof s->features.dims);
+        digest_bytes(digest, &s->targets.kind, sizeof s->targets.kind);
         digest_bytes(digest, &s->targets.size, sizeof s->targets.size);
     }
     return 0;
@@ -60,22 +60,31 @@ static int block_read(struct source *s, struct err *e)
     return 0;
 }
 
-/* 1; 0: the row is to be dropped; -1. */
-static int features_convert(struct source *s, uint64_t row, double *values, struct err *e)
+/* Row `row` of an array whose block begins at `block`. 1; 0: the row is to be dropped; -1. */
+static int values_convert(const struct source *s, const struct npy *n, const unsigned char *block,
+                          uint64_t row, double *values, struct err *e)
 {
-    const unsigned char *at = s->block + (row - s->block_first) * s->features.row_bytes;
-    for (uint32_t i = 0; i < s->base.values; i++, at += s->features.size) {
-        values[i] = npy_value(&s->features, at);
+    const unsigned char *at = block + (row - s->block_first) * n->row_bytes;
+    for (uint64_t i = 0; i < n->row_values; i++, at += n->size) {
+        values[i] = npy_value(n, at);
         if (fabs(values[i]) <= FLT_MAX)
             continue;
         if (s->drop && isnan(values[i]))
             return 0;
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s: row %" PRIu64 ", value %u is %s; expected a finite float32%s",
-                       s->features.path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
+                       "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s",
+                       n->path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
                        isnan(values[i]) ? ", or prepare.missing: drop to leave such rows out" : "");
     }
     return 1;
+}
+
+static int row_convert(const struct source *s, uint64_t row, double *values, struct err *e)
+{
+    int whole = values_convert(s, &s->features, s->block, row, values, e);
+    if (whole == 1 && s->base.targets)
+        whole = values_convert(s, &s->targets, s->block_targets, row, values + s->base.features, e);
+    return whole;
 }
 
 static void label_write(struct source *s, uint64_t row)
@@ -97,7 +106,7 @@ static int source_next(struct table_source *base, double *values, const char **l
         if (s->row == s->block_first + s->block_rows && block_read(s, e) < 0)
             return -1;
         uint64_t row = s->row++;
-        int whole = features_convert(s, row, values, e);
+        int whole = row_convert(s, row, values, e);
         if (whole < 0)
             return -1;
         if (!whole)
@@ -129,14 +138,20 @@ static void source_close(struct table_source *base)
 static int shapes_check(struct source *s, struct err *e)
 {
     const struct npy *x = &s->features, *y = &s->targets;
+    int values = strcmp(s->base.options->prepare_task, "values") == 0;
     if (x->row_values < 1 || x->row_values > TABLE_VALUES_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64 " values a row; accepted are 1 to %d", x->path,
                        x->row_values, TABLE_VALUES_MAX);
-    if (y->kind == 'f' || y->row_values != 1)
+    if (values && (y->row_values < 1 || y->row_values > TABLE_VALUES_MAX))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %" PRIu64 " values a row; accepted are 1 to %d", y->path,
+                       y->row_values, TABLE_VALUES_MAX);
+    if (!values && (y->kind == 'f' || y->row_values != 1))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64
-                       " values of type %c%u a row; expected one whole number, the class",
+                       " values of type %c%u a row; expected one whole number, the class (or "
+                       "prepare.task: values)",
                        y->path, y->row_values, y->kind, y->size);
     if (x->dims[0] != y->dims[0])
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -149,14 +164,18 @@ static int array_open(struct source *s, struct npy *n, const char *directory, co
                       struct err *e)
 {
     char path[PATH_MAX];
+    struct stat st;
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return err_set(e, EXIT_CODE_PERMANENT, "data.source has more than %d bytes", PATH_MAX - 32);
     if (npy_open(n, path, e) < 0)
         return -1;
+    if (fstat(n->fd, &st) != 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", path);
     size_t used = strlen(s->base.stamp);
     if (used)
         s->base.stamp[used++] = '\n';
-    return stamp_file(path, s->base.stamp + used, sizeof s->base.stamp - used, e);
+    own_stamp_file(s->base.stamp + used, sizeof s->base.stamp - used, name, &st);
+    return 0;
 }
 
 int table_npy_open(struct table_source **s_p, const struct options *o, struct err *e)
@@ -167,6 +186,7 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
     s->base = (struct table_source){.command = "npy",
                                     .path = o->data_source,
+                                    .options = o,
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,
@@ -178,7 +198,9 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
         source_close(&s->base);
         return -1;
     }
-    s->base.values = (uint32_t)s->features.row_values;
+    s->base.features = (uint32_t)s->features.row_values;
+    if (strcmp(o->prepare_task, "values") == 0)
+        s->base.targets = (uint32_t)s->targets.row_values;
     s->block_rows_max = BLOCK_BYTES / s->features.row_bytes;
     if (s->block_rows_max < 1)
         s->block_rows_max = 1;

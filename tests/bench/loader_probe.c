@@ -5,20 +5,17 @@
  * A loaderd must serve RUN. Every row is gathered into a batch buffer, as trainerd does, first in
  * `epochs` timed epochs, then once more for the digest. One JSON line on standard output tells what
  * it took: seconds of the timed epochs, CPU seconds of loaderd and its reader over the same time,
- * seconds to the first row, and loaderd's memory besides the arena.
+ * seconds to the first row, and loaderd's memory besides the arena. With epochs=0 it ends at the
+ * first row.
  */
 #include <dirent.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/types.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "proto/feed.h"
 #include "proto/rowhash.h"
 #include "proto/run.h"
+#include "tests/probe.h"
 
 enum { BATCH_ROWS = 1000, PROCESSES_MAX = 8 };
 
@@ -32,12 +29,6 @@ static double now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-_Noreturn static void probe_fail(const char *what)
-{
-    fprintf(stderr, "loader_probe: %s\n", what);
-    exit(1);
 }
 
 static void loader_find(struct loader *l)
@@ -96,30 +87,22 @@ static uint64_t loader_pss_bytes(const struct loader *l)
     return sum;
 }
 
-static void feed_wait(struct feed *f)
-{
-    struct link_poll_item items[3];
-    struct err e = {0};
-    link_poll(items, feed_poll_items(f, items), feed_timeout_ms(f));
-    if (feed_pump(f, &e) < 0)
-        probe_fail(e.text);
-}
-
 struct gathered {
     uint64_t rows, digest;
     int digested;
     char *features, *targets;
 };
 
-static void rows_gather(const struct feed *f, struct gathered *g, const void **x, const void **y,
+static void rows_gather(const struct feed *f, struct gathered *g, const struct feed_row *rows,
                         uint64_t count)
 {
-    uint64_t x_bytes = f->info.features.row_bytes, y_bytes = f->info.targets.row_bytes;
-    int targets = f->info.targets.name[0] != 0;
+    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
+    uint64_t x_bytes = x->row_bytes, y_bytes = y->row_bytes;
+    int targets = y->name[0] != 0;
     for (uint64_t i = 0; i < count; i++) {
-        memcpy(g->features + i * x_bytes, x[i], x_bytes);
+        memcpy(g->features + i * x_bytes, feed_field(x, rows[i]), x_bytes);
         if (targets)
-            memcpy(g->targets + i * y_bytes, y[i], y_bytes);
+            memcpy(g->targets + i * y_bytes, feed_field(y, rows[i]), y_bytes);
     }
     g->rows += count;
     if (g->digested)
@@ -130,28 +113,19 @@ static void rows_gather(const struct feed *f, struct gathered *g, const void **x
 
 static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint64_t last)
 {
-    const void *x[BATCH_ROWS], *y[BATCH_ROWS];
+    struct feed_row batch[BATCH_ROWS];
     uint64_t rows = f->info.order.rows;
     feed_seek(f, epoch, 0, last);
     for (uint64_t at = 0; at < rows;) {
         uint64_t wanted = rows - at < BATCH_ROWS ? rows - at : BATCH_ROWS;
-        uint64_t got = feed_rows(f, epoch, at, wanted, x, y);
-        rows_gather(f, g, x, y, got);
+        uint64_t got = feed_rows(f, epoch, at, wanted, batch);
+        rows_gather(f, g, batch, got);
         at += got;
         if (at < rows)
             feed_seek(f, epoch, at, last);
         if (got < wanted)
-            feed_wait(f);
+            probe_wait(f, FEED_IDLE_MS);
     }
-}
-
-static uint64_t argument(int argc, char **argv, const char *key, uint64_t otherwise)
-{
-    size_t length = strlen(key);
-    for (int i = 4; i < argc; i++)
-        if (strncmp(argv[i], key, length) == 0 && argv[i][length] == '=')
-            return strtoull(argv[i] + length + 1, NULL, 10);
-    return otherwise;
 }
 
 int main(int argc, char **argv)
@@ -159,32 +133,24 @@ int main(int argc, char **argv)
     if (argc < 4 || chdir(argv[1]) != 0)
         probe_fail("usage: loader_probe RUN FILE SPLIT [key=value ...]");
     struct feed *f = calloc(1, sizeof *f);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t incarnation = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    struct feed_config config = {
-        .role = "trainer.train",
-        .incarnation = incarnation, /* two probes of one second must not meet as one peer */
-        .file = argv[2],
-        .split = argv[3],
-        .seed = 7,
-        .shuffle = (int)argument(argc, argv, "shuffle", 1),
-        .span_rows = argument(argc, argv, "span_rows", 0),
-        .window_spans = 4,
-        .arena_limit_bytes = argument(argc, argv, "limit_mb", 256) << 20,
-        .peer_timeout_ms = 10000,
-    };
-    uint64_t epochs = argument(argc, argv, "epochs", 1);
-    const void *x, *y;
+    struct feed_config config = probe_config(argc, argv);
+    uint64_t epochs = probe_number(argc, argv, "epochs", 1);
+    struct feed_row first;
     struct loader loader;
     double begin = now_s();
     feed_open(f, &config);
     while (!feed_ready(f))
-        feed_wait(f);
+        probe_wait(f, FEED_IDLE_MS);
     feed_seek(f, 0, 0, epochs + 1);
-    while (!feed_rows(f, 0, 0, 1, &x, &y))
-        feed_wait(f);
+    while (!feed_rows(f, 0, 0, 1, &first))
+        probe_wait(f, FEED_IDLE_MS);
     double first_row_s = now_s() - begin;
+    if (!epochs) {
+        printf("{\"first_row_s\": %.6f}\n", first_row_s);
+        feed_close(f);
+        free(f);
+        return 0;
+    }
     loader_find(&loader);
 
     struct gathered g = {.features = malloc(BATCH_ROWS * f->info.features.row_bytes),

@@ -202,7 +202,7 @@ static void end_judge(struct child *c, struct result *r)
         r->outcome = LIMITED;
         return;
     }
-    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM) {
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM && WTERMSIG(status) != SIGPROF) {
         r->outcome = DIED;
         snprintf(r->text, sizeof r->text, "died: %s", strsignal(WTERMSIG(status)));
     } else if (WIFSIGNALED(status) || WEXITSTATUS(status) == EXIT_CODE_TEMPORARY) {

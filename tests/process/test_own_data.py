@@ -100,6 +100,37 @@ def test_npy_drops_rows_with_nan_and_numbers_odd_classes():
         assert f.attrs["classes"] in ("-100\n0\n100", b"-100\n0\n100")
 
 
+def prepared(kind, *options):
+    """`prepare KIND` by itself, of mine.yaml."""
+    return subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), kind, "--config", "mine.yaml", "--out",
+                           "mine.h5", *(w for o in options for w in ("--set", "prepare." + o))],
+                          capture_output=True, text=True, timeout=60)
+
+
+@limit(60)
+def test_npy_values_are_kept_as_floats():
+    rng = numpy.random.default_rng(5)
+    os.mkdir("arrays")
+    features, targets = rng.normal(size=(700, 3)).astype("f4"), rng.normal(size=(700, 2, 2))
+    targets[5, 1, 1] = numpy.nan
+    numpy.save("arrays/features.npy", features)
+    numpy.save("arrays/targets.npy", targets)
+    pipeline("npy", "arrays", "task: values, split: last, validation_fraction: 0.5")
+    out = prepared("npy")
+    assert out.returncode == 100 and "targets.npy: row 5, value 3 is NaN" in out.stderr, out
+    out = prepared("npy", "missing=drop")
+    assert out.returncode == 0 and "4 target values" in out.stderr, out
+    kept = numpy.arange(700) != 5
+    with h5py.File("mine.h5") as f:
+        both = [numpy.concatenate([f[s + name][:] for s in ("train/", "validation/")]) for name in ("features", "targets")]
+        assert both[1].dtype == "f4" and (both[1] == targets[kept].reshape(699, 4).astype("f4")).all()
+        assert (both[0] == features[kept]).all() and "class_count" not in f.attrs
+    numpy.save("arrays/targets.npy", numpy.arange(700))
+    assert prepared("npy", "missing=drop").returncode == 0
+    with h5py.File("mine.h5") as f:
+        assert (f["validation/targets"][:] == numpy.arange(350, 700)[:, None]).all()
+
+
 @limit(60)
 def test_the_example_of_the_readme_works_as_printed():
     with open(os.path.join(ROOT, "README.md")) as f:
@@ -189,18 +220,18 @@ def test_cache_is_rebuilt_when_source_or_options_change():
     csv_write("trees.csv", features, kinds)
     pipeline("csv", "trees.csv")
 
-    def prepared(*arguments):
+    def is_made_anew(*arguments):
         out = finetune("--check-data", *arguments)
         assert out.returncode == 0, out
         return "up to date" not in out.stderr
 
-    assert prepared()
-    assert not prepared()
-    assert prepared("--rebuild-cache")
-    assert prepared("--set", "prepare.split=last")
-    assert not prepared("--set", "prepare.split=last")
+    assert is_made_anew()
+    assert not is_made_anew()
+    assert is_made_anew("--rebuild-cache")
+    assert is_made_anew("--set", "prepare.split=last")
+    assert not is_made_anew("--set", "prepare.split=last")
     csv_write("trees.csv", features[:50], kinds[:50])
-    assert prepared("--set", "prepare.split=last")
+    assert is_made_anew("--set", "prepare.split=last")
 
 
 @limit(60)

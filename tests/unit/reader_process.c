@@ -5,7 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "loaderd/decode.h"
 #include "proto/door.h"
+#include "proto/h5file_type.h"
+#include "proto/order.h"
+#include "proto/rowhash.h"
 #include "tests/test.h"
 
 #define LIMIT_BYTES (8ull << 20)
@@ -110,9 +114,95 @@ struct reader_open open_default(void)
                                 .receipt = 1};
 }
 
+/* ---- comparison with libhdf5 ---------------------------------------------------------------- */
+
+static unsigned char *rows_expected(const char *path, const char *split,
+                                    const struct msg_field_info *f)
+{
+    char name[200];
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    snprintf(name, sizeof name, "%s/%s", split, f->name);
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    CHECK(file >= 0 && set >= 0);
+    hid_t space = H5Dget_space(set);
+    unsigned char *data = calloc((size_t)H5Sget_simple_extent_npoints(space), f->row_bytes);
+    CHECK(data);
+    CHECK(H5Dread(set, h5_type(h5type_of(f->type)), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    H5Fclose(file);
+    return data;
+}
+
+/* The row of the file that is row `row` of a span. */
+static uint64_t file_row(const struct order *o, uint64_t epoch, uint64_t span, uint64_t row)
+{
+    uint64_t laid = span * o->span_rows + row;
+    if (!o->shuffle)
+        return order_span_first(o, span) + row;
+    return order_chunk_at(o, epoch, laid / o->chunk_rows) * o->chunk_rows + laid % o->chunk_rows;
+}
+
+static void span_compare(const struct harness *h, const struct order *o,
+                         const struct reader_done *done, unsigned char *const *expected)
+{
+    const unsigned char *slot = arena_slot(&h->arena, done->slot);
+    struct rowhash_field fields[8];
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+    CHECK_EQ(done->rows, order_span_rows(o, done->span));
+    for (uint32_t i = 0; i < h->described.field_count; i++) {
+        const struct msg_field_info *f = &h->described.fields[i];
+        CHECK_EQ(f->offset % 64, 0);
+        CHECK(f->offset + done->rows * f->row_bytes <= h->described.span_bytes_max);
+        for (uint64_t row = 0; row < done->rows; row++) {
+            uint64_t from = file_row(o, done->epoch, done->span, row);
+            if (memcmp(slot + f->offset + row * f->row_bytes, expected[i] + from * f->row_bytes,
+                       f->row_bytes) != 0)
+                test_fail(__FILE__, __LINE__, "%s (%s): span %llu row %llu differs", f->name,
+                          f->type, (unsigned long long)done->span, (unsigned long long)row);
+        }
+        crc = decode_crc32(crc, slot + f->offset, done->rows * f->row_bytes);
+        fields[i] = (struct rowhash_field){slot + f->offset, f->row_bytes};
+        bytes += done->rows * f->row_bytes;
+    }
+    CHECK_EQ(done->checksum, crc);
+    CHECK_EQ(done->digest, rowhash_sum_plain(fields, h->described.field_count, done->rows));
+    CHECK_EQ(done->bytes_delivered, bytes);
+}
+
+uint64_t file_compare(const char *path, const struct reader_open *open)
+{
+    struct harness h;
+    struct reader_done done;
+    unsigned char *expected[8];
+    if (harness_open(&h, path, open) != 0)
+        test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
+    const struct reader_described *d = &h.described;
+    struct order o = {open->seed, open->shuffle, d->rows, d->chunk_rows, d->span_rows,
+                      4,          d->streams};
+    CHECK_EQ(d->streams, open->streams);
+    CHECK_EQ(d->spans, order_spans(&o));
+    CHECK_EQ(d->span_rows % d->chunk_rows, 0);
+    for (uint32_t i = 0; i < d->field_count; i++)
+        expected[i] = rows_expected(path, open->split, &d->fields[i]);
+    harness_arm(&h, 3);
+    for (uint64_t epoch = 0; epoch < 2; epoch++)
+        for (uint64_t span = 0; span < d->spans; span++) {
+            if (harness_read(&h, epoch, span, span % 3, &done) != 0)
+                test_fail(__FILE__, __LINE__, "rejected: %s", h.reason);
+            span_compare(&h, &o, &done, expected);
+        }
+    uint64_t spans = 2 * d->spans;
+    for (uint32_t i = 0; i < d->field_count; i++)
+        free(expected[i]);
+    harness_close(&h);
+    return spans;
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
-static void filters_set(hid_t dcpl, enum filters filters)
+void filters_set(hid_t dcpl, enum filters filters)
 {
     if (filters == SHUFFLE || filters == SHUFFLE_GZIP || filters == SHUFFLE_GZIP_FLETCHER)
         H5Pset_shuffle(dcpl);
@@ -120,8 +210,8 @@ static void filters_set(hid_t dcpl, enum filters filters)
         H5Pset_fletcher32(dcpl);
         H5Pset_shuffle(dcpl);
     }
-    if (filters != PLAIN && filters != SHUFFLE && filters != FLETCHER && filters != NBIT)
-        H5Pset_deflate(dcpl, 4);
+    if (filters >= GZIP && filters <= GZIP_TWICE)
+        H5Pset_deflate(dcpl, (unsigned)(test_random() % 10));
     if (filters == GZIP_TWICE)
         H5Pset_filter(dcpl, H5Z_FILTER_DEFLATE, H5Z_FLAG_OPTIONAL, 1, (unsigned[]){6});
     if (filters == GZIP_SHUFFLE)
@@ -130,6 +220,10 @@ static void filters_set(hid_t dcpl, enum filters filters)
         H5Pset_fletcher32(dcpl);
     if (filters == NBIT)
         H5Pset_nbit(dcpl);
+    if (filters == SCALE_OFFSET)
+        H5Pset_scaleoffset(dcpl, H5Z_SO_INT, H5Z_SO_INT_MINBITS_DEFAULT);
+    if (filters == SZIP)
+        H5Pset_szip(dcpl, H5_SZIP_NN_OPTION_MASK, 4);
 }
 
 hid_t type_short_float(size_t exponent_bits, int big_endian)

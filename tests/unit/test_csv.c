@@ -328,6 +328,59 @@ TEST(csv_normalise_uses_the_training_rows_only)
     CHECK(mean[0] == 2); /* the old file */
 }
 
+TEST(csv_values_are_kept_as_floats)
+{
+    float x[8], y[8];
+    CHECK_EQ(csv_made("low,a,high,b\n0.5,1,-1e3,2\n1.5,3,7,4\n2,5,0.1,6\n", "prepare.task=values",
+                      "prepare.target=high, low", "prepare.split=last"),
+             EXIT_CODE_DONE);
+    CHECK_HAS(said, "3 rows of 2 features (u8), 2 to train and 1 to evaluate, 2 target values");
+    CHECK_EQ(read_set("train/targets", H5TYPE_F32, y, sizeof y), 2);
+    CHECK(y[0] == -1e3f && y[1] == 0.5f && y[2] == 7 && y[3] == 1.5f);
+    read_set("validation/targets", H5TYPE_F32, y, sizeof y);
+    CHECK(y[0] == 0.1f && y[1] == 2);
+    read_set("train/features", H5TYPE_U8, x, sizeof x);
+    CHECK(memcmp(x, (uint8_t[]){1, 2, 3, 4}, 4) == 0);
+    struct h5reader *r;
+    char names[64];
+    CHECK_OK(h5reader_open(&r, "d.h5", &e), e);
+    CHECK_OK(h5reader_text(r, "", "columns", names, sizeof names, &e), e);
+    CHECK_STR(names, "a\nb");
+    CHECK_OK(h5reader_text(r, "", "target_columns", names, sizeof names, &e), e);
+    CHECK_STR(names, "high\nlow");
+    h5reader_close(&r);
+    CHECK_EQ(csv_made("1,2\n3,4\n", "prepare.task=values", "prepare.target=-1", NULL),
+             EXIT_CODE_DONE);
+    CHECK_EQ(read_set("train/targets", H5TYPE_F32, y, sizeof y), 1);
+    CHECK_EQ(csv_made("a,\"b,c\"\n1,2.5\n3,4\n", "prepare.task=values", "prepare.target=b,c", NULL),
+             EXIT_CODE_DONE); /* one name with a comma in it */
+}
+
+TEST(csv_bad_values_have_a_sentence)
+{
+    static const struct {
+        const char *text, *target, *has;
+    } cases[] = {
+        {"a,b\n1,x\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"x\" is no number"},
+        {"a,b\n1,\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"\" is no value"},
+        {"a,b\n1,1e39\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"1e39\" is larger"},
+        {"a,b\n1,2\n2,3\n", "b,c", "has no column \"c\" (prepare.target) among its 2"},
+        {"a,b\n1,2\n2,3\n", "b,b", "names column 1 of t.csv twice"},
+        {"a,b\n1,2\n2,3\n", "b,-1", "names column 1 of t.csv twice"},
+        {"a,b\n1,2\n2,3\n", "a,b", "names all 2 columns of t.csv"},
+    };
+    char target[64];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        snprintf(target, sizeof target, "prepare.target=%s", cases[i].target);
+        CHECK_EQ(csv_made(cases[i].text, target, "prepare.task=values", NULL), EXIT_CODE_PERMANENT);
+        CHECK_HAS(said, cases[i].has);
+        CHECK(access("d.h5", F_OK) != 0);
+    }
+    CHECK_EQ(csv_made("a,b,c\n1,2,0\n2,3,1\n", "prepare.target=b,c", NULL, NULL),
+             EXIT_CODE_PERMANENT);
+    CHECK_HAS(said, "prepare.target is \"b,c\", which is no column of t.csv; several targets are");
+}
+
 TEST(csv_missing_values)
 {
     CHECK_EQ(csv_made("a,t\n1,u\n,v\n", NULL, NULL, NULL), EXIT_CODE_PERMANENT);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -80,14 +81,15 @@ static uint32_t target_of(uint64_t row)
     return (uint32_t)(row * 7 + 1);
 }
 
-static void fake_describe(union msg *m)
+static void fake_describe(const struct order *order, union msg *m)
 {
     struct msg_opened *o = &m->opened;
     memset(o, 0, sizeof *o);
     MSG_STR(o->fingerprint, fake.manner.changes_at && fake.incarnation > 1 ? "beef" : "cafe");
-    o->rows = fake.manner.rows ? fake.manner.rows : ROWS;
+    o->rows = fake.manner.rows ? fake.manner.rows : order->rows;
+    o->streams = order->streams;
     o->chunk_rows = CHUNK_ROWS;
-    o->spans = SPANS;
+    o->spans = order_spans(order);
     o->span_rows = SPAN_ROWS;
     o->span_bytes_max = fake.manner.span_bytes ? fake.manner.span_bytes : SPAN_BYTES;
     o->fields_count = 2;
@@ -96,6 +98,15 @@ static void fake_describe(union msg *m)
 }
 
 static void fake_step(struct fake_stream *s, struct server_event event);
+
+/* The row of the file that is row i of a delivered span. */
+static uint64_t fake_row(const struct order *o, uint64_t epoch, uint64_t span, uint64_t i)
+{
+    uint64_t laid = span * SPAN_ROWS + i;
+    if (!o->shuffle)
+        return order_span_first(o, span) + i;
+    return order_chunk_at(o, epoch, laid / CHUNK_ROWS) * CHUNK_ROWS + laid % CHUNK_ROWS;
+}
 
 /* Writes one span into its slot, row by row, and says so. */
 static void fake_read(struct fake_stream *s, const struct msg_grant *g)
@@ -109,9 +120,7 @@ static void fake_read(struct fake_stream *s, const struct msg_grant *g)
     for (uint64_t i = 0; i < m.ready.rows; i++) {
         if (i == m.ready.rows / 2) /* so that most deaths find a slot half written */
             nanosleep(&(struct timespec){.tv_nsec = fake.manner.slow_ms * 1000000L}, NULL);
-        uint64_t laid = g->span * SPAN_ROWS + i;
-        uint64_t chunk = order_chunk_at(&s->order, g->epoch, laid / CHUNK_ROWS);
-        uint64_t row = chunk * CHUNK_ROWS + laid % CHUNK_ROWS;
+        uint64_t row = fake_row(&s->order, g->epoch, g->span, i);
         uint32_t target = target_of(row);
         for (int j = 0; j < VALUES; j++)
             slot[i * VALUES + (uint64_t)j] = (char)feature_of(row, j);
@@ -204,7 +213,9 @@ static void fake_open(const struct link_peer *peer, const union msg *m)
                               .door = -1,
                               .arena = ARENA_CLOSED,
                               .verify = m->open.verify};
-    s->order = (struct order){m->open.seed, m->open.shuffle, ROWS, CHUNK_ROWS, SPAN_ROWS, 1};
+    uint64_t streams = m->open.streams, rows = streams ? ROWS / streams * streams : ROWS;
+    s->order =
+        (struct order){m->open.seed, m->open.shuffle, rows, CHUNK_ROWS, SPAN_ROWS, 1, streams};
     server_init(s->server, fake.incarnation * 1000 + ++fake.streams, m->head.incarnation, now_ms(),
                 5000, 60000);
     if (fake.manner.rejection) {
@@ -212,7 +223,7 @@ static void fake_open(const struct link_peer *peer, const union msg *m)
             s, (struct server_event){.type = SERVER_EV_REJECTED, .reason = fake.manner.rejection});
         return;
     }
-    fake_describe(&described);
+    fake_describe(&s->order, &described);
     fake_step(s, (struct server_event){.type = SERVER_EV_DESCRIBED, .msg = &described});
 }
 
@@ -375,15 +386,15 @@ static void feed_await_ready(struct feed *f)
 }
 
 static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
-                       const void **features, const void **targets)
+                       const struct feed_row *rows)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
-        const unsigned char *x = features[i];
+        const unsigned char *x = feed_field(&f->info.features, rows[i]);
         uint32_t target;
         for (int j = 0; j < VALUES; j++)
             CHECK_EQ(x[j], feature_of(row, j));
-        memcpy(&target, targets[i], 4);
+        memcpy(&target, feed_field(&f->info.targets, rows[i]), 4);
         CHECK_EQ(target, target_of(row));
     }
 }
@@ -393,13 +404,12 @@ static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, 
 static int feed_read(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch,
                      uint64_t batch, struct err *e)
 {
-    const void *features[256], *targets[256];
+    struct feed_row rows[256];
     feed_seek(f, epoch, position, last_epoch);
     while (epoch <= last_epoch) {
-        uint64_t rows = f->info.order.rows - position;
-        uint64_t count =
-            feed_rows(f, epoch, position, rows < batch ? rows : batch, features, targets);
-        rows_check(f, epoch, position, count, features, targets);
+        uint64_t left = f->info.order.rows - position;
+        uint64_t count = feed_rows(f, epoch, position, left < batch ? left : batch, rows);
+        rows_check(f, epoch, position, count, rows);
         if (count == 0 && feed_wait(f, e) < 0)
             return -1;
         position += count;
@@ -420,7 +430,8 @@ static struct feed *two_epochs(const struct manner *manner, const struct feed_co
     struct feed *f = feed_make(changes);
     feed_await_ready(f);
     CHECK_OK(feed_read(f, 0, 0, 1, 100, &e), e);
-    CHECK_EQ(f->info.order.rows, ROWS);
+    CHECK_EQ(f->info.order.rows,
+             changes->streams ? ROWS / changes->streams * changes->streams : ROWS);
     CHECK_STR(f->info.fingerprint, "cafe");
     return f;
 }
@@ -476,19 +487,64 @@ TEST(a_stopped_loader_is_killed)
     feed_free(f);
 }
 
+TEST(streams_go_on_from_batch_to_batch)
+{
+    enum { STREAMS = 4, PART = ROWS / STREAMS };
+    struct feed *f = two_epochs(&(struct manner){0}, &(struct feed_config){.streams = STREAMS});
+    CHECK_EQ(f->info.order.rows, STREAMS * PART);
+    for (uint64_t p = 0; p < f->info.order.rows; p++) /* and two_epochs has seen these rows */
+        CHECK_EQ(order_file_row(&f->info.order, 0, p), p % STREAMS * PART + p / STREAMS);
+    feed_free(f);
+}
+
+TEST(a_resting_feed_holds_nothing_and_goes_on)
+{
+    struct err e;
+    loader_supervise(&(struct manner){0});
+    struct feed *f = feed_make(&(struct feed_config){.shuffle = 1});
+    feed_await_ready(f);
+    for (uint64_t epoch = 0; epoch < 3; epoch++) {
+        CHECK_OK(feed_read(f, epoch, 0, epoch, 50, &e), e);
+        feed_rest(f);
+        feed_rest(f);
+        struct link_poll_item items[3];
+        CHECK(f->arena.fd < 0 && f->door < 0 && !f->dealer.socket);
+        CHECK_EQ(feed_poll_items(f, items), 0);
+        CHECK_EQ(feed_timeout_ms(f), FEED_IDLE_MS);
+        CHECK_OK(feed_pump(f, &e), e);
+    }
+    feed_free(f);
+}
+
+TEST(a_file_that_changed_while_the_feed_rested_is_refused)
+{
+    struct err e = {0};
+    loader_supervise(&(struct manner){.changes_at = UINT64_MAX});
+    struct feed *f = feed_make(&(struct feed_config){.shuffle = 1});
+    feed_await_ready(f);
+    CHECK_OK(feed_read(f, 0, 0, 0, 50, &e), e);
+    int loader = dup(f->pidfd);
+    feed_rest(f);
+    CHECK(syscall(SYS_pidfd_send_signal, loader, SIGKILL, NULL, 0) == 0);
+    CHECK(feed_read(f, 0, 0, 0, 50, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "changed under the run");
+    feed_free(f);
+}
+
 TEST(seeks_back_and_forth)
 {
     struct err e;
-    const void *features[1], *targets[1];
+    struct feed_row rows[1];
     loader_supervise(&(struct manner){0});
     struct feed *f = feed_make(&(struct feed_config){.shuffle = 1});
     feed_await_ready(f);
     for (int i = 0; i < 60; i++) {
         uint64_t epoch = test_random() % 3, position = test_random() % ROWS;
         feed_seek(f, epoch, position, 2);
-        while (feed_rows(f, epoch, position, 1, features, targets) == 0)
+        while (feed_rows(f, epoch, position, 1, rows) == 0)
             CHECK_OK(feed_wait(f, &e), e);
-        rows_check(f, epoch, position, 1, features, targets);
+        rows_check(f, epoch, position, 1, rows);
     }
     CHECK_OK(feed_read(f, 2, ROWS - 1, 2, 64, &e), e); /* and on to the very end */
     feed_seek(f, 2, ROWS, 2);

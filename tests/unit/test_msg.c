@@ -523,14 +523,15 @@ TEST(json_is_exact)
                               .fields_count = 2,
                               .fields = {{.name = "features", .type = "u8", .values = 784},
                                          {.name = "targets", .type = "u8", .values = 1}}}};
-    CHECK_STR(printed(MSG_opened, &m),
-              "{\"topic\": \"opened\", \"incarnation\": 7, \"seq\": 18446744073709551615, "
-              "\"time_s\": 1767225600.25, \"stream\": 1, "
-              "\"fingerprint\": \"a\\\"b\\\\c\\n\\u0001\\u007f\xc3\xa9\", \"rows\": 0, "
-              "\"chunk_rows\": 0, \"spans\": 0, \"span_rows\": 0, \"span_bytes_max\": 0, "
-              "\"fields\": [{\"name\": \"features\", \"type\": \"u8\", \"values\": 784, "
-              "\"row_bytes\": 0, \"offset\": 0}, {\"name\": \"targets\", \"type\": \"u8\", "
-              "\"values\": 1, \"row_bytes\": 0, \"offset\": 0}]}\n");
+    CHECK_STR(
+        printed(MSG_opened, &m),
+        "{\"topic\": \"opened\", \"incarnation\": 7, \"seq\": 18446744073709551615, "
+        "\"time_s\": 1767225600.25, \"stream\": 1, "
+        "\"fingerprint\": \"a\\\"b\\\\c\\n\\u0001\\u007f\xc3\xa9\", \"rows\": 0, "
+        "\"streams\": 0, \"chunk_rows\": 0, \"spans\": 0, \"span_rows\": 0, \"span_bytes_max\": 0, "
+        "\"fields\": [{\"name\": \"features\", \"type\": \"u8\", \"values\": 784, "
+        "\"row_bytes\": 0, \"offset\": 0}, {\"name\": \"targets\", \"type\": \"u8\", "
+        "\"values\": 1, \"row_bytes\": 0, \"offset\": 0}]}\n");
     union msg step = {
         .trainer_step = {
             .task = "A", .loss = NAN, .penalty = -INFINITY, .learning_rate = 0.1, .eta_s = 1e300}};

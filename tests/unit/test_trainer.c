@@ -42,8 +42,9 @@ static void five_tasks(void)
 TEST(schedule_counts_steps_over_all_tasks)
 {
     struct schedule s;
+    struct err e;
     five_tasks();
-    schedule_open(&s, &options, 60000);
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
     CHECK_EQ(s.epoch_steps, 469); /* 468 whole batches and one of 96 rows */
     CHECK_EQ(s.first_step[0], 0);
     CHECK_EQ(s.first_step[1], 3 * 469);
@@ -56,20 +57,37 @@ TEST(schedule_counts_steps_over_all_tasks)
 TEST(schedule_of_data_smaller_than_a_batch)
 {
     struct schedule s;
+    struct err e;
     five_tasks();
-    schedule_open(&s, &options, 5);
+    CHECK_OK(schedule_open(&s, &options, 5, &e), e);
     CHECK_EQ(s.epoch_steps, 1);
     CHECK_EQ(schedule_batch_rows(&s, 0), 5);
-    schedule_open(&s, &options, 128);
+    CHECK_OK(schedule_open(&s, &options, 128, &e), e);
     CHECK_EQ(s.epoch_steps, 1);
     CHECK_EQ(schedule_batch_rows(&s, 0), 128);
+}
+
+TEST(schedule_leaves_out_the_last_batch_if_asked)
+{
+    struct schedule s;
+    struct err e = {0};
+    five_tasks();
+    options.data_drop_last = 1;
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps, 468);
+    CHECK_EQ(s.rows, 468 * 128);
+    CHECK_OK(schedule_open(&s, &options, 128, &e), e);
+    CHECK_EQ(s.rows, 128);
+    CHECK_EQ(schedule_open(&s, &options, 127, &e), -1);
+    CHECK_HAS(e.text, "data.drop_last leaves nothing of 127 rows");
 }
 
 TEST(schedule_gives_a_comparison_the_keys_of_its_original)
 {
     struct schedule s;
+    struct err e;
     five_tasks();
-    schedule_open(&s, &options, 60000);
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
     for (uint64_t epoch = 0; epoch < 2; epoch++)
         CHECK_EQ(schedule_epoch_key(&s, 2, epoch), schedule_epoch_key(&s, 1, epoch));
     CHECK_EQ(schedule_dropout_key(&s, 2, 7), schedule_dropout_key(&s, 1, 7));
@@ -338,6 +356,7 @@ TEST(plan_reads_a_description)
     FILE *f = text_open(
         "train.rows=60000\ntrain.spans=40\ntrain.chunk_rows=256\ntrain.span_rows=1536\n"
         "train.span_bytes_max=1206272\ntrain.values=784\ntrain.feature_type=u8\n"
+        "train.spans=40\ntrain.row_bytes=785\nvalidation.spans=7\nvalidation.row_bytes=785\n"
         "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.chunk_rows=256\n"
         "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.target_type=u8\n");
     CHECK_OK(plan_read_shapes(f, &train, &validation, &e), e);
@@ -376,17 +395,18 @@ TEST(plan_fits_the_arena_and_the_limit)
                                 .span_bytes_max = 1 << 20};
     struct model m = {0};
     struct plan p = {0};
+    struct megabatch_size sizes[2];
     struct err e = {0};
     plan_options();
     CHECK_OK(setup_model(&m, &options, 784, &e), e);
-    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
     CHECK_EQ(plan_total(&p, "fisherd"), 0); /* no task has ewc */
     uint64_t without = plan_total(&p, "trainerd");
     snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
     options.tasks[1].ewc.count = 1;
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), e);
     CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
     CHECK(plan_total(&p, "fisherd") > 0);
     options.host_limit_mb = 4096;
@@ -397,8 +417,74 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
     options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
-    CHECK_EQ(plan_make(&p, &options, &m, &shape, &shape, &e), -1);
+    CHECK_EQ(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), -1);
     CHECK_HAS(e.text, "arena.limit_mb is 4");
+    model_close(&m);
+}
+
+/* The figures that users of chunk loading know: 360 steps of 167 float32 features (or 1104 of 128)
+ * and 36 targets a sample, 51,779 samples. */
+TEST(samples_of_a_chunk)
+{
+    uint64_t market = 360 * 167 * 4 + 36 * 4, frames = 1104 * 128 * 4 + 36 * 4, gib = 1 << 30;
+    CHECK_EQ(megabatch_samples(12 * gib, market, 1 << 20, 128), 53547);
+    CHECK_EQ(megabatch_samples(12 * gib, frames, 1 << 20, 128), 22789);
+    CHECK_EQ(megabatch_samples(12 * gib, market, 51779, 128), 51779);
+    CHECK_EQ(megabatch_samples(1000, market, 51779, 128), 128);
+    CHECK_EQ(megabatch_samples(1000, market, 50, 128), 50);
+}
+
+TEST(size_of_a_megabatch)
+{
+    struct megabatch_size size = megabatch_size_make(10, 1000, 4, 10 * 1024);
+    CHECK_EQ(size.kind, MEGABATCH_WHOLE);
+    CHECK_EQ(size.span_bytes, 1024);
+    CHECK_EQ(size.bytes, 12288);
+    size = megabatch_size_make(10, 1000, 4, 10 * 1024 - 1);
+    CHECK_EQ(size.kind, MEGABATCH_WINDOWS);
+    CHECK_EQ(size.spans, 8);
+    CHECK_EQ(megabatch_size_make(10, 1000, 4, 4 * 1024 - 1).kind, MEGABATCH_ARENA);
+}
+
+TEST(plan_decides_how_rows_are_kept)
+{
+    struct split_shape train = {.spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct split_shape validation = {.spans = 7, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct model m = {0};
+    struct plan p = {0};
+    struct megabatch_size sizes[2];
+    struct err e = {0};
+    static const struct {
+        double chunk_gb;
+        uint64_t limit_mb;
+        enum megabatch_kind train, validation;
+    } cases[] = {
+        {0, 4096, MEGABATCH_WHOLE, MEGABATCH_WHOLE}, /* auto: all fits 3 GiB */
+        {0, 90, MEGABATCH_WHOLE, MEGABATCH_WHOLE},
+        {0, 62, MEGABATCH_WHOLE, MEGABATCH_ARENA},
+        {0, 50, MEGABATCH_ARENA, MEGABATCH_ARENA},
+        {40.0 / 1024, 4096, MEGABATCH_WHOLE, MEGABATCH_ARENA},
+        {39.0 / 1024, 4096, MEGABATCH_WINDOWS, MEGABATCH_ARENA},
+    };
+    plan_options();
+    options.loader_use_chunk_loader = 1;
+    CHECK_OK(setup_model(&m, &options, 784, &e), e);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        p.count = 0;
+        options.loader_chunk_size_gb = cases[i].chunk_gb;
+        options.host_limit_mb = cases[i].limit_mb;
+        CHECK_OK(plan_make(&p, &options, &m, &train, &validation, sizes, &e), e);
+        CHECK_EQ(sizes[0].kind, cases[i].train);
+        CHECK_EQ(sizes[1].kind, cases[i].validation);
+        CHECK_OK(plan_check(&p, &options, &e), e);
+    }
+    p.count = 0;
+    options.loader_chunk_size_gb = 3.0 / 1024;
+    CHECK_EQ(plan_make(&p, &options, &m, &train, &validation, sizes, &e), -1);
+    CHECK_HAS(e.text, "a window of 4 spans needs 0.004");
+    options.loader_use_chunk_loader = 0;
+    CHECK_OK(plan_make(&p, &options, &m, &train, &validation, sizes, &e), e);
+    CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
     model_close(&m);
 }
 

@@ -1,0 +1,39 @@
+/* bars_rows.h - which rows a file of bars gives, and which of them train and evaluate.
+ *
+ * A row is decided at the end of a bar of the file. It shows the last bars of each timeframe that
+ * are complete then, and has the next prepare.horizon bars of the file as targets. It is possible
+ * when there are as many bars as its windows take, and bar, targets and the window of the shortest
+ * timeframe (prepare.gap_windows: none: every window) lie in one stretch. Every prepare.stride-th
+ * possible row is taken.
+ *
+ * The last rows evaluate. Of those before, only rows train whose targets end before the first price
+ * that an evaluated row was made of: nothing evaluated was seen as a target.
+ */
+#ifndef PIPELINES_PREPARE_BARS_ROWS_H
+#define PIPELINES_PREPARE_BARS_ROWS_H
+
+#include "pipelines/prepare/bars_data.h"
+
+struct bars_rows {
+    const struct bars_data *data;
+    uint32_t horizon, shortest; /* index of the series */
+    uint64_t stride;
+    int all_cut;                                /* no window goes on over a cut */
+    uint64_t rows, train_rows, validation_rows; /* the first; the last of them */
+    /* the present row, its number from 0 */
+    uint64_t row;
+    uint32_t bar;                  /* of the file, at whose end it is decided */
+    uint32_t done[TIMEFRAMES_MAX]; /* bars of each series that are complete then */
+    uint32_t next, stretch;        /* where to look on */
+    uint64_t possible;
+};
+
+/* Count the rows and divide them. Refuses data that give fewer than 2 rows, or none to train. */
+int bars_rows_open(struct bars_rows *r, const struct bars_data *d, const struct options *o,
+                   struct err *e);
+
+/* Go before the first row; to the next one: 1, or 0 when there is none. */
+void bars_rows_begin(struct bars_rows *r);
+int bars_rows_next(struct bars_rows *r);
+
+#endif

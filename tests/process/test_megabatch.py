@@ -1,0 +1,90 @@
+"""How rows are kept on their way to the step (arena, mega-batch) and what is given back between epochs: the weights are
+the same, the files are read as often as they must be."""
+import json
+import os
+import subprocess
+
+from harness import limit, skip
+from small_run import BINARIES, ROWS, trained
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+BATCH, EPOCHS = 64, 3
+TASK_B = 1 << 20  # number of its first epoch in the order
+COMMON = ("order.span_rows=64", "order.window_spans=2", "tasks.A.epochs=%d" % EPOCHS, "loader.receipt=true",
+          "data.verify=true")
+WINDOW_GB = 2 * (64 * 60 + 64 + 64) / 2 ** 30  # two spans of 64 rows of 60 features and a class
+WAYS = {
+    "whole": ("loader.chunk_size_gb=auto",),
+    "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * WINDOW_GB),),
+    "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * WINDOW_GB),),
+    "arena": ("loader.use_chunk_loader=false",),
+    "given-back": ("loader.use_chunk_loader=false", "loader.persistent_workers=false"),
+    "windows-given-back": ("loader.chunk_size_gb=%.9f" % (2.5 * WINDOW_GB), "loader.persistent_workers=false"),
+    "no-thread": ("loader.use_chunk_loader=false", "loader.num_workers=0"),
+    "read-ahead": ("loader.use_chunk_loader=false", "loader.prefetch_factor=3", "loader.num_workers=2"),
+    "locked": ("loader.use_chunk_loader=false", "loader.pin_memory=true"),
+}
+
+
+def weights(run):
+    with h5py.File(run.path("checkpoints/task-B.h5")) as f:
+        return f.attrs["parameters_sha256"]
+
+
+def steps(run):
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        return int(f.attrs["step"])
+
+
+def last_epoch(run, consumer):
+    """The number of the epoch that the loader delivered last to a consumer, by its receipt in the report."""
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(run.path("report/report.json")) as f:
+        receipt, = (r for r in json.load(f)["receipts"] if r["consumer"] == consumer)
+    assert receipt["rows"] == ROWS, receipt
+    return receipt["epoch"]
+
+
+@limit(180)
+def test_weights_do_not_depend_on_how_rows_are_kept():
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    found = {}
+    for way, settings in WAYS.items():
+        run, _, _ = trained(way, settings=COMMON + settings)
+        found[way] = weights(run)
+        train, validation = last_epoch(run, "trainer.train"), last_epoch(run, "trainer.validation")
+        if way == "whole":
+            assert train == 0 and validation == 1, (train, validation)
+        else:
+            assert train == TASK_B and validation >= EPOCHS + 2, (way, train, validation)
+    assert len(set(found.values())) == 1, found
+
+
+@limit(60)
+def test_the_last_batch_is_left_out_if_asked():
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    kept, _, _ = trained("kept", settings=COMMON)
+    dropped, _, _ = trained("dropped", settings=COMMON + ("data.drop_last=true",))
+    assert steps(kept) == EPOCHS * (ROWS // BATCH + 1) and steps(dropped) == EPOCHS * (ROWS // BATCH)
+    assert weights(kept) != weights(dropped)
+
+
+@limit(60)
+def test_streams_in_time_order():
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    order = ("data.shuffle=false", "data.stateful=true", "order.span_rows=auto")
+    found = {}
+    for way in ("whole", "arena"):
+        run, _, _ = trained("streams-" + way, settings=COMMON + order + WAYS[way])
+        found[way] = weights(run)
+        assert steps(run) == EPOCHS * (ROWS // BATCH)
+    plain, _, _ = trained("plain", settings=COMMON + ("data.shuffle=false", "data.drop_last=true"))
+    assert found["whole"] == found["arena"] != weights(plain)
