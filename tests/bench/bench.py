@@ -440,7 +440,8 @@ def molecules_compare(ours, peer):
 
 
 def bench_molecules(runs):
-    """Differences are models, not mistakes: five-bonded nitrogen (RDKit makes N(=O)=O charged), fused rings and radicals."""
+    """Differences are models, not mistakes: five-bonded nitrogen, which RDKit makes charged; the bond that two fused
+    rings share, which RDKit leaves single where only the outer cycle is aromatic; three odd aromatic systems."""
     with tempfile.TemporaryDirectory() as directory:
         for name, (kind, source, unpacked, settings) in molecules_sources(directory).items():
             ours, peer = os.path.join(directory, name + ".h5"), os.path.join(directory, name + "-peer.h5")
