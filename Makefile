@@ -105,6 +105,7 @@ check:
 asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 bench: all $(BIN)/engine_probe $(BIN)/loader_probe
+	pipelines/setup.sh bench
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)
