@@ -32,7 +32,7 @@ export PKG_CONFIG_SYSROOT_DIR := $(DEPS)
 ifneq ($(DEPS),)
 export PKG_CONFIG_PATH := $(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig
 CFLAGS += -I$(DEPS)/usr/include -I$(DEPS)/usr/include/x86_64-linux-gnu
-LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu
+LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -L$(DEPS)/usr/lib -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu:$(DEPS)/usr/lib
 endif
 # Debian 12 calls it msgpack (-lmsgpackc), Debian 13 msgpack-c (-lmsgpack-c): the first that is there.
 package = $(or $(firstword $(foreach p,$(1),$(shell pkg-config --exists $(p) && echo $(p)))),$(firstword $(1)))
@@ -43,6 +43,7 @@ CFLAGS += -DH5_USE_110_API $(shell pkg-config --cflags $(HDF5) $(MSGPACK))
 LIBS_PROTO := -lzmq $(shell pkg-config --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(shell pkg-config --libs-only-L $(HDF5)) -lhdf5 -lz -lm
 LIBS_ENGINE := -ldnnl -lgomp -lm
+LIBS_PREPARE := -lindigo -linchi -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
 SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
@@ -93,7 +94,7 @@ $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call
 
 $(BIN)/%:
 	@mkdir -p $(@D)
-	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(LIBS_PROTO)
+	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/molecule.o,$^),$(LIBS_PREPARE)) $(LIBS_PROTO)
 
 $(OBJ)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -104,6 +105,7 @@ check:
 asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 bench: all $(BIN)/engine_probe $(BIN)/loader_probe
+	pipelines/setup.sh bench
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)

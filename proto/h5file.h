@@ -66,6 +66,13 @@ int h5writer_rows_begin(struct h5writer *w, const char *name, enum h5type type, 
 int h5writer_rows_append(struct h5writer *w, const char *name, const void *data, uint64_t rows,
                          struct err *e);
 
+/* The same for a set whose size along dimension `axis` is known only at the end: dims[axis] is not
+ * looked at. A piece has any number of rows along the axis up to chunk_rows, all others being whole
+ * ([2, rows] for axis 1); only the last piece has fewer than chunk_rows. */
+int h5writer_growing_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
+                           const uint64_t *dims, int axis, uint64_t chunk_rows, int level,
+                           struct err *e);
+
 /* Close, check, commit. *w_p is NULL afterwards. On failure nothing is left behind and an older
  * file of that name stays. */
 int h5writer_commit(struct h5writer **w_p, struct err *e);

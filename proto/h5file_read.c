@@ -206,15 +206,21 @@ int h5reader_f64(struct h5reader *r, const char *object, const char *name, doubl
     return attribute_number(r, object, name, H5TYPE_F64, "a 64-bit float", value, e);
 }
 
-/* Chunked sets: chunks no larger than the array, filters none but shuffle and deflate. */
-static int chunks_acceptable(hid_t list, const struct h5array *a)
+/* Chunked sets: chunks no larger than the array but where it grew, filters none but shuffle and
+ * deflate. *chunk_bytes: of a chunk unpacked. */
+static int chunks_acceptable(hid_t set, hid_t list, const struct h5array *a, uint64_t *chunk_bytes)
 {
-    hsize_t chunk[H5FILE_RANK_MAX];
-    if (H5Pget_chunk(list, a->rank, chunk) != a->rank)
+    hsize_t chunk[H5FILE_RANK_MAX], limits[H5FILE_RANK_MAX];
+    hid_t space = H5Dget_space(set);
+    int known = space >= 0 && H5Sget_simple_extent_dims(space, NULL, limits) == a->rank &&
+                H5Pget_chunk(list, a->rank, chunk) == a->rank;
+    h5_close(&space);
+    *chunk_bytes = h5type_bytes(a->type);
+    for (int i = 0; known && i < a->rank; i++)
+        known = (chunk[i] <= a->dims[i] || limits[i] == H5S_UNLIMITED) &&
+                !__builtin_mul_overflow(*chunk_bytes, (uint64_t)chunk[i], chunk_bytes);
+    if (!known)
         return 0;
-    for (int i = 0; i < a->rank; i++)
-        if (chunk[i] > a->dims[i])
-            return 0;
     for (int i = 0; i < H5Pget_nfilters(list); i++) {
         unsigned flags, config;
         size_t values = 0;
@@ -229,6 +235,7 @@ static int chunks_acceptable(hid_t list, const struct h5array *a)
 static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, struct err *e)
 {
     int result = -1;
+    uint64_t chunk_bytes = 0;
     hid_t list = H5Dget_create_plist(set);
     H5D_layout_t layout = list < 0 ? H5D_LAYOUT_ERROR : H5Pget_layout(list);
     uint64_t stored = H5Dget_storage_size(set);
@@ -236,7 +243,7 @@ static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, st
     H5Eclear2(H5E_DEFAULT);
     int contiguous = layout == H5D_CONTIGUOUS && H5Pget_external_count(list) == 0;
     a->file_offset = contiguous && offset != HADDR_UNDEF ? offset : UINT64_MAX;
-    if (!contiguous && !(layout == H5D_CHUNKED && chunks_acceptable(list, a))) {
+    if (!contiguous && !(layout == H5D_CHUNKED && chunks_acceptable(set, list, a, &chunk_bytes))) {
         err_set(
             e, EXIT_CODE_PERMANENT,
             "data set %s in %s is stored in a way that is not ours: contiguous, or in chunks with "
@@ -248,7 +255,8 @@ static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, st
     if (contiguous && a->bytes > 0)
         backed = a->file_offset <= r->file_bytes && a->bytes <= r->file_bytes - a->file_offset;
     else if (a->bytes > 0)
-        backed = backed && a->bytes / DEFLATE_RATIO_MAX <= stored;
+        backed = backed && a->bytes / DEFLATE_RATIO_MAX <= stored &&
+                 chunk_bytes / DEFLATE_RATIO_MAX <= stored;
     if (!backed) {
         err_set(e, EXIT_CODE_PERMANENT,
                 "data set %s in %s claims %llu bytes, which a file of %llu bytes cannot hold",

@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-LAMBDA, BATCH, RATE = 700.0, 128, 2e-3  # as pipelines/fashion.yaml
+LAMBDA, DAMPING, BATCH, RATE = 250.0, 0.015, 128, 2e-3  # as pipelines/fashion.yaml
 
 
 def idx_read(path):
@@ -73,7 +73,8 @@ def fisher_of(model, x, y, samples):
         torch.nn.functional.cross_entropy(model(x[i:i + 1]), y[i:i + 1]).backward()
         for s, p in zip(sums, model.parameters()):
             s += p.grad ** 2
-    return [s / samples for s in sums]
+    floor = DAMPING * sum(s.sum() for s in sums) / sum(s.numel() for s in sums)
+    return [(s + floor) / samples for s in sums]
 
 
 class Clock:

@@ -31,6 +31,9 @@ OWNERS = {
     r"nettle/.*": r"proto/(digest\w*|h5file\w*)\.[ch]",
     r"libdeflate\.h": r"(proto/h5file\w*|loaderd/\w*decode\w*)\.c",
     r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/(idx|text)\w*)\.c",
+    r"indigo\.h": r"pipelines/prepare/molecule\.c",
+    r"inchi_api\.h": r"pipelines/prepare/skeleton\.c",
+    r"zstd\.h": r"pipelines/prepare/lines\.c",
     r"cu(da|blas|dnn)\w*\.h": r"engine/cuda/\w+\.(c|cu|h)",
     r"microhttpd\.h": r"monitord/web\w*\.c",
 }
