@@ -31,7 +31,8 @@ enum {
 
 /* How the loader behaves. */
 struct manner {
-    int kills;         /* it is killed that many times, at random moments */
+    int kills;         /* it dies that many times: once in the middle of a span, then is killed at
+                          random moments */
     int slow_ms;       /* a span takes at least that long */
     uint64_t stops_at; /* the first loader stops itself (SIGSTOP) after that many spans; 0: never */
     uint64_t
@@ -153,7 +154,9 @@ static void fake_read(struct fake_stream *s, const struct msg_grant *g)
                              .generation = g->generation,
                              .rows = order_span_rows(&s->order, g->span)}};
     for (uint64_t i = 0; i < m.ready.rows; i++) {
-        if (i == m.ready.rows / 2) /* so that most deaths find a slot half written */
+        if (i == m.ready.rows / 2 && fake.manner.kills && fake.incarnation == 1 && fake.spans == 3)
+            raise(SIGKILL);        /* one death at least finds a consumer and a slot half written */
+        if (i == m.ready.rows / 2) /* so that most others do too */
             nanosleep(&(struct timespec){.tv_nsec = fake.manner.slow_ms * 1000000L}, NULL);
         uint64_t row = fake_row(&s->order, g->epoch, g->span, i);
         uint32_t target = target_of(row);
@@ -373,7 +376,7 @@ static void loader_supervise(const struct manner *manner)
         pid_t pid = fork();
         if (pid == 0)
             fake_run(manner, incarnation);
-        if ((int)incarnation <= manner->kills) {
+        if (incarnation > 1 && (int)incarnation <= manner->kills) {
             struct timespec moment = {.tv_nsec = (long)(1 + test_random() % 60) * 1000000};
             nanosleep(&moment, NULL);
             kill(pid, SIGKILL);
