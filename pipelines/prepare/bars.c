@@ -265,7 +265,7 @@ static int bars_make(void *self, const char *out, const char *stamp, struct err 
     struct bars *b = self;
     if (digest_open(&b->digest, e) < 0)
         return -1;
-    own_digest_options(b->digest, LAYOUT_VERSION, stamp);
+    own_digest_options(b->digest, stamp);
     if (bars_data_load(&b->data, b->options, b->digest, e) < 0 ||
         bars_rows_open(&b->rows, &b->data, b->options, e) < 0)
         return -1;
@@ -288,6 +288,7 @@ int prepare_bars(int argc, char **argv)
                 "into one HDF5\nfile: groups train and validation, each with a group features of "
                 "windows of several timeframes\n[N, bars, F] (prepare.timeframes) and targets [N, "
                 "K], the log returns over the next 1 to K bars.",
+        .version = LAYOUT_VERSION,
         .open = bars_open,
         .stamp = bars_stamp,
         .make = bars_make,

@@ -8,8 +8,8 @@
  *
  * each plain or with .gz. Everything is streamed, checked before it is believed, and committed at
  * once: the file is the old one or the whole new one. A file made from the same sources (names,
- * sizes, times) is left alone. The fingerprint is over what the idx files hold, so packing does not
- * change it.
+ * sizes, times) is left alone, and so is one that prepare did not make (own.h). The fingerprint is
+ * over what the idx files hold, so packing does not change it.
  */
 #include "pipelines/prepare/prepare.h"
 
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "pipelines/prepare/idx_file.h"
+#include "pipelines/prepare/own.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -53,7 +54,7 @@ struct idx_config {
 struct idx {
     const struct idx_config *config;
     struct idx_file file[FILES];
-    char stamp[4096];
+    char stamp[OWN_STAMP_BYTES];
     struct h5writer *writer;
     struct digest *digest;
     unsigned char *piece;
@@ -90,20 +91,6 @@ static int sources_find(struct idx *x, struct err *e)
                                  (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     }
     return 0;
-}
-
-/* Was `out` made from these sources? A file that cannot be read is simply made again. */
-static int cache_is_current(const struct idx *x)
-{
-    struct h5reader *r = NULL;
-    struct err e = {0};
-    char stamp[sizeof x->stamp] = "";
-    if (access(x->config->out, F_OK) != 0 || h5reader_open(&r, x->config->out, &e) != 0)
-        return 0;
-    int same = h5reader_text(r, "", "source_stamp", stamp, sizeof stamp, &e) == 0 &&
-               strcmp(stamp, x->stamp) == 0;
-    h5reader_close(&r);
-    return same;
 }
 
 /* ---- conversion ----------------------------------------------------------------------------- */
@@ -324,10 +311,11 @@ int prepare_idx(int argc, char **argv)
         x->config = &config;
         result = sources_find(x, &e);
     }
-    if (result == 0 && !config.rebuild && cache_is_current(x))
+    int current = result == 0 ? own_is_current(config.out, x->stamp, config.rebuild, &e) : -1;
+    if (current > 0)
         fprintf(stderr, "prepare idx: %s is up to date\n", config.out);
-    else if (result == 0)
-        result = idx_convert(x, &e);
+    else
+        result = current < 0 ? -1 : idx_convert(x, &e);
     free(x);
     if (result == 0)
         return EXIT_CODE_DONE;

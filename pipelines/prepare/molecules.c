@@ -20,7 +20,6 @@
 #include "pipelines/prepare/spectrum.h"
 #include "proto/order.h"
 
-#define LAYOUT_VERSION "molecules 1"
 enum {
     BINS_MAX = 65536,
     NODE_FEATURES_MAX = GRAPH_NODE_FEATURES + ENERGY_FEATURES,
@@ -322,7 +321,7 @@ static int shape_choose(struct molecules *x, struct err *e)
 
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
-    own_digest_options(x->digest, LAYOUT_VERSION, stamp);
+    own_digest_options(x->digest, stamp);
     if (x->source->begin(x->source, x->digest, e) < 0 || shape_choose(x, e) < 0)
         return -1;
     const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets};

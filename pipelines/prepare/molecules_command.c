@@ -50,6 +50,7 @@ int prepare_molecules(int argc, char **argv)
                 "column of SMILES with numbers\nabout the molecule. Groups train and validation, "
                 "each with node_features, edge_index,\nedge_features, node_ptr, edge_ptr and "
                 "targets. No molecule is in both.",
+        .version = MOLECULES_VERSION,
         .open = source_open,
         .stamp = stamp_write,
         .make = file_make,

@@ -6,34 +6,70 @@
 
 #include "pipelines/prepare/arguments.h"
 
-/* 1: `out` was made so; 0: it is to be made; -1: it is something else, which stays. */
-static int cache_is_current(const char *out, const char *stamp, struct err *e)
+/* Is `out` empty, or does it begin as HDF5 files do? Then it may be ours, cut short or damaged. */
+static int may_be_ours(const char *out)
+{
+    static const char signature[] = "\211HDF\r\n\032\n";
+    char begin[sizeof signature - 1];
+    FILE *f = fopen(out, "rb");
+    if (!f)
+        return 0;
+    size_t bytes = fread(begin, 1, sizeof begin, f);
+    int ours = !ferror(f) &&
+               (bytes == 0 || (bytes == sizeof begin && memcmp(begin, signature, bytes) == 0));
+    fclose(f);
+    return ours;
+}
+
+/* `out` is there and cannot be read, for the reason in *e. */
+static int unreadable_judge(const char *out, int rebuild, struct err *e)
+{
+    if (e->code != EXIT_CODE_PERMANENT)
+        return -1;
+    if (!may_be_ours(out))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is there and was not made by prepare, so it is not replaced; choose "
+                       "another data.file, or remove it",
+                       out);
+    if (rebuild)
+        return 0;
+    struct err reason = *e;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s is damaged (%s); if prepare made it, --rebuild (of finetune.sh: "
+                   "--rebuild-cache) replaces it, else choose another data.file",
+                   out, reason.text);
+}
+
+int own_is_current(const char *out, const char *stamp, int rebuild, struct err *e)
 {
     struct h5reader *r = NULL;
     struct stat st;
     char old[OWN_STAMP_BYTES] = "";
     if (stat(out, &st) != 0)
         return 0;
-    int ours = h5reader_open(&r, out, e) == 0 &&
-               h5reader_text(r, "", "source_stamp", old, sizeof old, e) == 0;
+    if (h5reader_open(&r, out, e) < 0)
+        return unreadable_judge(out, rebuild, e);
+    int ours = h5reader_text(r, "", "source_stamp", old, sizeof old, e) == 0;
     h5reader_close(&r);
     if (!ours)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s is there and was not made by prepare, so it is not replaced; choose "
-                       "another data.file, or remove it",
+                       "%s is there and was not made by prepare (it is HDF5 without the attribute "
+                       "source_stamp), so it is not replaced; choose another data.file, or remove "
+                       "it",
                        out);
-    return strcmp(old, stamp) == 0;
+    return !rebuild && strcmp(old, stamp) == 0;
 }
 
 static int file_make(const struct maker *m, void *self, const struct arguments *a, struct err *e)
 {
     char stamp[OWN_STAMP_BYTES];
-    if (m->stamp(self, stamp, sizeof stamp, e) < 0)
+    int used = snprintf(stamp, sizeof stamp, "%s: ", m->version);
+    if (m->stamp(self, stamp + used, sizeof stamp - (size_t)used, e) < 0)
         return -1;
-    int current = cache_is_current(a->out, stamp, e);
+    int current = own_is_current(a->out, stamp, a->rebuild, e);
     if (current < 0)
         return -1;
-    if (current && !a->rebuild) {
+    if (current) {
         fprintf(stderr, "prepare %s: %s is up to date\n", m->name, a->out);
         return 0;
     }
@@ -88,9 +124,8 @@ void own_stamp_file(char *line, size_t bytes, const char *path, const struct sta
              (long long)st->st_size, (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
 }
 
-void own_digest_options(struct digest *d, const char *version, const char *stamp)
+void own_digest_options(struct digest *d, const char *stamp)
 {
-    digest_bytes(d, version, strlen(version) + 1);
     digest_bytes(d, stamp, strcspn(stamp, "\n"));
 }
 

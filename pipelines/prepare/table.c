@@ -13,7 +13,6 @@
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/split.h"
 
-#define LAYOUT_VERSION "table 1"
 enum {
     FEATURE_CHUNK_ROWS = 256,
     TARGET_CHUNK_ROWS = 8192,
@@ -310,7 +309,7 @@ static void summary_print(const struct table *t, const char *out)
 static int convert(struct table *t, const char *out, const char *stamp, struct err *e)
 {
     const struct table_source *s = t->source;
-    own_digest_options(t->digest, LAYOUT_VERSION, stamp);
+    own_digest_options(t->digest, stamp);
     t->values = calloc(s->features + s->targets, sizeof *t->values);
     if (!t->values)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->path);

@@ -50,6 +50,8 @@ struct table_source {
     void (*close)(struct table_source *s);
 };
 
+#define TABLE_VERSION "table 1" /* see maker.version */
+
 /* Make `out` from the source, at once or not at all. */
 int table_convert(struct table_source *s, const char *out, const char *stamp, struct err *e);
 

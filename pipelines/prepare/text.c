@@ -254,7 +254,7 @@ static int text_make(void *self, const char *out, const char *stamp, struct err 
     struct text *t = self;
     if (digest_open(&t->digest, e) < 0)
         return -1;
-    own_digest_options(t->digest, LAYOUT_VERSION, stamp);
+    own_digest_options(t->digest, stamp);
     if (files_pass(t, "reading", length_begin, length_take, length_end, e) < 0)
         return -1;
     if (t->documents > 1)
@@ -283,6 +283,7 @@ int prepare_text(int argc, char **argv)
                 "sorted by name; not\nthose that begin with a dot, nor symbolic links) into one "
                 "HDF5 file: groups train and validation,\neach with tokens, the bytes of its "
                 "documents one after the other, and doc_ptr, where each begins.",
+        .version = LAYOUT_VERSION,
         .open = text_open,
         .stamp = text_stamp,
         .make = text_make,

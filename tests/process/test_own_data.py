@@ -215,6 +215,21 @@ def test_bad_tables_keep_the_old_file():
 
 
 @limit(60)
+def test_damaged_cache_is_said_to_be_damaged_and_rebuilt_when_told_to():
+    csv_write("trees.csv", *flowers(60))
+    pipeline("csv", "trees.csv")
+    assert finetune("--check-data").returncode == 0
+    whole = open("mine.h5", "rb").read()
+    with open("mine.h5", "wb") as f:
+        f.write(whole[:len(whole) // 2])
+    out = finetune("--check-data")
+    assert out.returncode == 100 and "mine.h5 is damaged" in out.stderr and "--rebuild-cache" in out.stderr, out
+    assert os.path.getsize("mine.h5") == len(whole) // 2
+    out = finetune("--check-data", "--rebuild-cache")
+    assert out.returncode == 0 and open("mine.h5", "rb").read() == whole, out
+
+
+@limit(60)
 def test_cache_is_rebuilt_when_source_or_options_change():
     features, kinds = flowers(60)
     csv_write("trees.csv", features, kinds)

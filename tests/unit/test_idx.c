@@ -159,12 +159,30 @@ TEST(idx_is_done_once_per_source)
     CHECK(utimensat(AT_FDCWD, "source/train-labels-idx1-ubyte", times, 0) == 0);
     CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
     CHECK_HAS(said, "600 of 600");
+}
 
-    /* A broken cache is made again, without a word about it. */
-    FILE *f = fopen("made/data.h5", "w");
-    CHECK(f && fputs("broken", f) >= 0 && fclose(f) == 0);
+TEST(idx_replaces_a_damaged_cache_when_told_to_and_nothing_else)
+{
+    char said[4096];
+    struct stat whole, after;
+    source_make();
     CHECK_EQ(idx_run(NULL, said), EXIT_CODE_DONE);
-    CHECK_HAS(said, "600 of 600");
+    CHECK(stat("made/data.h5", &whole) == 0);
+    off_t cuts[] = {whole.st_size / 2, 100, 0};
+    for (int i = 0; i < 3; i++) {
+        CHECK(truncate("made/data.h5", cuts[i]) == 0);
+        CHECK_EQ(idx_run(NULL, said), EXIT_CODE_PERMANENT);
+        CHECK_HAS(said, "made/data.h5 is damaged");
+        CHECK_HAS(said, "--rebuild-cache");
+        CHECK(stat("made/data.h5", &after) == 0 && after.st_size == cuts[i]);
+        CHECK_EQ(idx_run("--rebuild", said), EXIT_CODE_DONE);
+        CHECK(stat("made/data.h5", &after) == 0 && after.st_size == whole.st_size);
+    }
+    FILE *f = fopen("made/data.h5", "w");
+    CHECK(f && fputs("a file of somebody's", f) >= 0 && fclose(f) == 0);
+    CHECK_EQ(idx_run("--rebuild", said), EXIT_CODE_PERMANENT);
+    CHECK_HAS(said, "not made by prepare");
+    CHECK(stat("made/data.h5", &after) == 0 && after.st_size == 20);
 }
 
 TEST(idx_bad_source_keeps_the_old_file)

@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include "pipelines/prepare/own.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/durable.h"
 #include "proto/options.h"
@@ -91,4 +92,87 @@ TEST(prepare_refuses_bad_arguments)
     CHECK_HAS(printed, "cannot open none.yaml");
     CHECK_EQ(call(prepare_run, "--help", NULL, NULL, NULL, NULL), EXIT_CODE_DONE);
     CHECK_HAS(printed, "example: prepare run");
+}
+
+/* ---- the frame of the commands that make a data file ----------------------------------------- */
+
+static int made; /* files, by small_make */
+
+static int small_open(void **self_p, const struct options *o, struct err *error)
+{
+    (void)o, (void)error;
+    *self_p = NULL;
+    return 0;
+}
+
+static int small_stamp(void *self, char *stamp, size_t bytes, struct err *error)
+{
+    (void)self, (void)error;
+    snprintf(stamp, bytes, "small option=1\nx.csv 7 1.5");
+    return 0;
+}
+
+static int small_make(void *self, const char *out, const char *stamp, struct err *error)
+{
+    struct h5writer *w;
+    struct digest *d;
+    (void)self;
+    made++;
+    CHECK_OK(digest_open(&d, error), *error);
+    own_digest_options(d, stamp);
+    CHECK_OK(h5writer_open(&w, out, error), *error);
+    CHECK_OK(own_attributes(w, &d, "x.csv", stamp, "dense", error), *error);
+    return h5writer_commit(&w, error);
+}
+
+static void small_close(void *self)
+{
+    (void)self;
+}
+
+static struct maker small = {
+    .name = "small",
+    .does = "",
+    .version = "small 1",
+    .open = small_open,
+    .stamp = small_stamp,
+    .make = small_make,
+    .close = small_close,
+};
+
+static int small_prepare(int argc, char **argv)
+{
+    return own_prepare(argc, argv, &small);
+}
+
+static void small_run(int made_now)
+{
+    static const char text[] =
+        "data: {source: x.csv, file: x.h5}\nmodel: {layers: [{type: relu}]}\n"
+        "tasks: [{name: A}]\n";
+    CHECK_OK(durable_write("p.yaml", text, sizeof text - 1, &e), e);
+    made = 0;
+    CHECK_EQ(call(small_prepare, "--config", "p.yaml", "--out", "x.h5", NULL), EXIT_CODE_DONE);
+    CHECK_EQ(made, made_now);
+}
+
+static void fingerprint_read(char text[65])
+{
+    struct h5reader *r;
+    CHECK_OK(h5reader_open(&r, "x.h5", &e), e);
+    CHECK_OK(h5reader_text(r, "", "fingerprint", text, 65, &e), e);
+    h5reader_close(&r);
+}
+
+TEST(prepare_makes_a_file_again_when_the_way_it_is_made_has_changed)
+{
+    char first[65], second[65];
+    small_run(1);
+    small_run(0);
+    fingerprint_read(first);
+    small.version = "small 2";
+    small_run(1);
+    small_run(0);
+    fingerprint_read(second);
+    CHECK(strcmp(first, second) != 0);
 }
