@@ -57,14 +57,28 @@ struct traits {
     int branches; /* opened and not closed */
 };
 
+/* Bytes of the chirality at `at`, which is an '@': that, "@@", or a tag as "@TH1", "@OH12". */
+static size_t chirality_bytes(const char *at)
+{
+    static const char *const tags[] = {"TH", "AL", "SP", "TB", "OH"};
+    for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++)
+        if (strncmp(at + 1, tags[i], 2) == 0)
+            return 3 + strspn(at + 3, "0123456789");
+    return at[1] == '@' ? 2 : 1;
+}
+
 static void traits_read(struct traits *t, const char *smiles, size_t bytes)
 {
     char *to = t->text;
     int inside = 0;
     t->brackets = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
     for (const char *c = smiles; c < smiles + bytes; c++) {
-        if (*c == '@' || *c == '/' || *c == '\\')
+        if (*c == '/' || *c == '\\')
             continue;
+        if (*c == '@') {
+            c += chirality_bytes(c) - 1;
+            continue;
+        }
         *to++ = *c;
         if (*c == '[' || *c == ']') {
             inside = *c == '[';

@@ -115,6 +115,19 @@ TEST(molecules_have_no_hands_and_no_hydrogens_of_their_own)
               "C1.0.3 C3.0.1 N1.0.2 C3.0.0 O1.0.0 O1.0.1 0-1 1-2 1-3 3=4 3-5");
     CHECK_STR(graph_of("C[C@H](N)C(=O)O"), graph_of("CC(N)C(=O)O"));
     CHECK_STR(graph_of("C[C@@H](N)C(=O)O"), graph_of("CC(N)C(=O)O"));
+    static const char *const tagged[][2] = {
+        {"C[C@TH1H](N)C(=O)O", "CC(N)C(=O)O"},
+        {"C[C@TH2](N)(F)O", "C[C](N)(F)O"},
+        {"CC=[C@AL1]=CF", "CC=[C]=CF"},
+        {"F[Pt@SP3](Cl)(N)Br", "F[Pt](Cl)(N)Br"},
+        {"C[As@TB15](F)(Cl)(Br)N", "C[As](F)(Cl)(Br)N"},
+        {"C[Co@OH30](F)(Cl)(Br)(N)O", "C[Co](F)(Cl)(Br)(N)O"},
+        {"C[C@TH1](N)O", "C[C](N)O"},
+    };
+    for (size_t i = 0; i < sizeof tagged / sizeof tagged[0]; i++) {
+        CHECK_HAS(graph_of(tagged[i][1]), " 0-1"); /* it is a molecule */
+        CHECK_STR(graph_of(tagged[i][0]), graph_of(tagged[i][1]));
+    }
     CHECK_STR(graph_of("F/C=C\\F"), graph_of("FC=CF"));
     CHECK_STR(graph_of("C/1=C/CC\\1"), graph_of("C1=CCC1")); /* marks that contradict each other */
     CHECK_STR(graph_of("[H]C([H])([H])[H]"), "C0.0.4");
