@@ -118,13 +118,15 @@ static int targets_make(struct molecules *x, const struct molecule_entry *entry)
         return FATE_TAKEN;
     }
     return spectrum_bin(r->peak, r->peaks, x->options->prepare_bin_da, x->targets,
-                        x->options->prepare_intensity[0] == 's', x->target)
+                        x->options->prepare_mz_max, x->options->prepare_intensity[0] == 's',
+                        x->target)
                ? FATE_TAKEN
                : FATE_NO_PEAK;
 }
 
-/* The part an entry belongs to, or -1 if its molecule has no InChIKey. */
-static int part_choose(struct molecules *x, const struct molecule_entry *entry)
+/* The part an entry belongs to, and the hash of its molecule's first block; or -1 if it has no
+ * InChIKey. */
+static int part_choose(struct molecules *x, const struct molecule_entry *entry, uint64_t *skeleton)
 {
     char block[SKELETON_LETTERS + 1];
     if (!skeleton_of_text(entry->key, block)) {
@@ -134,11 +136,9 @@ static int part_choose(struct molecules *x, const struct molecule_entry *entry)
     }
     uint64_t word[2] = {0, 0};
     memcpy(word, block, SKELETON_LETTERS);
-    uint64_t hash = order_key(order_key(SPLIT_KEY, word[0]), word[1]);
-    uint64_t drawn = order_key(x->options->prepare_split_seed, hash);
-    int validation = ldexp((double)drawn, -64) < x->options->prepare_validation_fraction;
-    hashes_add(&x->skeletons[validation], hash);
-    return validation;
+    *skeleton = order_key(order_key(SPLIT_KEY, word[0]), word[1]);
+    uint64_t drawn = order_key(x->options->prepare_split_seed, *skeleton);
+    return ldexp((double)drawn, -64) < x->options->prepare_validation_fraction;
 }
 
 static int graph_add(struct molecules *x, const struct molecule_entry *entry, int validation,
@@ -184,7 +184,8 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
         fate = FATE_NO_STRUCTURE;
     if (fate != FATE_TAKEN)
         return fate;
-    int validation = part_choose(x, entry); /* before the molecule that it may replace */
+    uint64_t skeleton;
+    int validation = part_choose(x, entry, &skeleton); /* before the molecule it may replace */
     enum molecule_refusal refusal =
         molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->flags);
     if (refusal != MOLECULE_ACCEPTED)
@@ -192,9 +193,10 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
     if (validation < 0)
         return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
     fate = targets_make(x, entry);
-    if (fate == FATE_TAKEN && graph_add(x, entry, validation, e) < 0)
-        return -1;
-    return fate;
+    if (fate != FATE_TAKEN)
+        return fate;
+    hashes_add(&x->skeletons[validation], skeleton);
+    return graph_add(x, entry, validation, e) < 0 ? -1 : fate;
 }
 
 /* ---- the whole source ----------------------------------------------------------------------- */

@@ -5,14 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-int spectrum_bin(const struct peak *peak, uint32_t peaks, double bin_da, uint32_t bins, int root,
-                 float *out)
+int spectrum_bin(const struct peak *peak, uint32_t peaks, double bin_da, uint32_t bins,
+                 double mz_max, int root, float *out)
 {
     float largest = 0;
     memset(out, 0, bins * sizeof *out);
     for (uint32_t i = 0; i < peaks; i++) {
         double place = floor(peak[i].mz / bin_da);
-        if (place >= bins)
+        if (place >= bins || peak[i].mz >= mz_max)
             continue;
         float *bin = &out[(uint32_t)place];
         *bin += peak[i].intensity;

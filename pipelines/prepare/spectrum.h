@@ -1,7 +1,8 @@
 /* spectrum.h - peaks become bins; the free text of a collision energy becomes columns of numbers.
  *
  * Bin k holds the peaks with k * bin_da <= m/z < (k + 1) * bin_da, their intensities summed,
- * divided by the largest bin, and, if wanted, replaced by their square roots.
+ * divided by the largest bin, and, if wanted, replaced by their square roots. Peaks from mz_max on
+ * are left out, also where it lies within the last bin.
  */
 #ifndef PIPELINES_PREPARE_SPECTRUM_H
 #define PIPELINES_PREPARE_SPECTRUM_H
@@ -9,8 +10,8 @@
 #include "pipelines/prepare/massbank.h"
 
 /* 1 and the bins; 0: no peak with an intensity lies in them. */
-int spectrum_bin(const struct peak *peak, uint32_t peaks, double bin_da, uint32_t bins, int root,
-                 float *out);
+int spectrum_bin(const struct peak *peak, uint32_t peaks, double bin_da, uint32_t bins,
+                 double mz_max, int root, float *out);
 
 /* Volts are taken for electronvolts, which they are for one charge; "nominal" and per cent for
  * normalised collision energy, as Orbitraps count it. */

@@ -1,5 +1,6 @@
 """`prepare molecules` on measured data: counts, no molecule in both parts, records checked by hand; damaged sources."""
 import os
+import re
 import subprocess
 
 import h5py
@@ -193,6 +194,20 @@ def test_finetune_prepares_molecules_and_rebuilds_when_something_changed():
         assert f.attrs["fingerprint"] == fingerprint
     smiles_write("t.csv", 50)
     assert made()
+
+
+@limit(60)
+def test_molecules_are_counted_that_have_a_graph():
+    smiles_write("t.csv")
+    with open("t.csv") as f:
+        lines = f.read().splitlines()
+    lines = ["%s,%s" % (line, "key" if i == 0 else "") for i, line in enumerate(lines)]
+    lines += ["bad,C1CC,QUSNBJAOOMFDIB-UHFFFAOYSA-N", "twice,CO,"]
+    with open("t.csv", "w") as f:
+        f.write("\n".join(lines) + "\n")
+    said = prepared("t.csv", "inchikey: key, refused_max: 0.1, validation_fraction: 0.3")
+    counts = re.findall(r"(\d+) graphs of (\d+) molecules", said)
+    assert [sum(int(c[k]) for c in counts) for k in (0, 1)] == [61, 60], said
 
 
 @limit(60)

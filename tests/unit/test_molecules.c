@@ -450,16 +450,18 @@ TEST(spectrum_bins_are_sums_divided_by_the_largest)
 {
     const struct peak peak[] = {{0, 1}, {9.999f, 9}, {50, 20}, {50.99f, 16}, {51, 4}, {100, 1e6f}};
     float out[100];
-    CHECK(spectrum_bin(peak, 6, 1, 100, 0, out));
+    CHECK(spectrum_bin(peak, 6, 1, 100, 100, 0, out));
     CHECK(out[0] == 1 / 36.0f && out[9] == 0.25f && out[50] == 1 && out[51] == 4 / 36.0f);
     CHECK(out[49] == 0 && out[99] == 0);
-    CHECK(spectrum_bin(peak, 6, 1, 100, 1, out));
+    CHECK(spectrum_bin(peak, 6, 1, 100, 100, 1, out));
     CHECK(out[9] == 0.5f && out[50] == 1 && fabs(out[51] - 1 / 3.0f) < 1e-7);
-    CHECK(spectrum_bin(peak, 6, 0.5, 100, 0, out));
+    CHECK(spectrum_bin(peak, 6, 0.5, 100, 100, 0, out));
     CHECK(out[0] == 1 / 9.0f && out[19] == 1 && out[99] == 0); /* 49.5 to 50 is the last bin */
-    CHECK(!spectrum_bin(peak + 5, 1, 1, 100, 0, out));
-    CHECK(!spectrum_bin((const struct peak[]){{5, 0}}, 1, 1, 100, 0, out));
-    CHECK(!spectrum_bin(peak, 0, 1, 100, 0, out));
+    CHECK(spectrum_bin(peak, 6, 1, 51, 50.5, 0, out));         /* it ends within the last bin */
+    CHECK(out[0] == 0.05f && out[50] == 1 && out[9] == 0.45f);
+    CHECK(!spectrum_bin(peak + 5, 1, 1, 100, 100, 0, out));
+    CHECK(!spectrum_bin((const struct peak[]){{5, 0}}, 1, 1, 100, 100, 0, out));
+    CHECK(!spectrum_bin(peak, 0, 1, 100, 100, 0, out));
 }
 
 /* ---- the program ---------------------------------------------------------------------------- */
