@@ -155,11 +155,11 @@ static int bar_take(struct bars_data *d, const struct bar *bar, uint64_t gap_bar
     char shown[MOMENT_BYTES];
     if (d->count == d->capacity)
         return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", d->file.csv.path);
-    if (bar->time % d->frame->seconds)
+    if (d->count && (bar->time - d->time[0]) % d->frame->seconds)
         return err_set(
             e, EXIT_CODE_PERMANENT,
-            "%s: line %llu, column %lld: %s is no beginning of a bar of %s, as which the "
-            "bars of this file were recognised by their distance",
+            "%s: line %llu, column %lld: %s is no whole number of bars of %s, as which the bars of "
+            "this file were recognised by their distance, after the first",
             d->file.csv.path, (unsigned long long)d->file.csv.line,
             (long long)d->file.column[BAR_DATE] + 1, moment_show(bar->time, shown), d->frame->name);
     int cut = 1;

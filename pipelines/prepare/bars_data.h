@@ -3,10 +3,10 @@
  *
  * Time is cut where more than prepare.gap_bars bars of the file are missing; what lies between two
  * cuts is a stretch. A bar of a longer timeframe is made of the file's bars that begin in its
- * interval of the clock (open of the first, highest high, lowest low, close of the last, sum of
- * volumes); a cut ends it, and what follows in the same interval is another bar. It is complete
- * when a bar of the file has reached the end of its interval or the first one behind it has come:
- * nothing is known earlier than a bar of the file that tells it.
+ * interval of the clock, wherever in it they begin (open of the first, highest high, lowest low,
+ * close of the last, sum of volumes); a cut ends it, and what follows in the same interval is
+ * another bar. It is complete when a bar of the file has reached the end of its interval or the
+ * first one behind it has come: nothing is known earlier than a bar of the file that tells it.
  *
  * Features of a bar: log of open, high, low and close, each over the close of the bar before of its
  * timeframe (of the first in a stretch over its own open), and log(1 + volume). About 50 bytes a

@@ -146,6 +146,20 @@ def test_rows_are_those_of_an_independent_reckoning():
 
 
 @limit(60)
+def test_bars_may_begin_anywhere_in_the_interval_of_the_clock():
+    """Days from 22:00 to 22:00, in days and by four hours; minutes at the seventh second."""
+    for length, begin, frames, gap in ((86400, 22 * 3600, [("D1", 5)], 3), (14400, 22 * 3600, [("H4", 6), ("D1", 3)], 12),
+                                       (60, 7, [("M1", 9), ("M5", 4)], 5)):
+        minutes = bars_make(300)
+        bars = [((t - minutes[0][0]) // 60 * length + 11000 * 86400 + begin, *v) for t, *v in minutes]
+        bars_write("bars.csv", bars)
+        prepared("bars.csv", "timeframes=" + " ".join("%s:%d" % f for f in frames), "horizon=2", "gap_bars=%d" % gap)
+        rows_compare("bars.h5", bars, Reckoning(bars, frames, gap, 2))
+        with h5py.File("bars.h5") as f:
+            assert len(f["train/times"]) > 100 and (f["train/times"][:] % length == begin % length).all()
+
+
+@limit(60)
 def test_the_future_changes_no_feature():
     bars = bars_make()
     bars_write("bars.csv", bars)
@@ -316,7 +330,8 @@ def test_bad_files_have_a_sentence_and_leave_the_old_one():
     refused(field(9, 6, "-3"), "line 9, column 6 (Volume)", "-3 is no volume")
     refused(line(9, ",", ",,"), "line 9 has 7 columns; expected 6 as in line 1")
     refused(good[:2] + [good[2].replace(":00,", ":30,", 1)] + good[3:], "line", "apart")
-    refused([w.replace(":00,", ":07,", 1) for w in good], "line 2, column 1", "no beginning of a bar of M1")
+    refused(good[:50] + [w.replace(":00,", ":07,", 1) for w in good[50:]], "line 51, column 1",
+            "no whole number of bars of M1")
     refused("".join("%d,1,1,1,1\n" % (1660557960 + 77 * i) for i in range(9)), "77 s", "one such timeframe")
     refused("1;2;3;4;5,6,7,8,9\n", 'at ","', 'at ";"')
     refused(good, "M1 twice", options=("timeframes=M1:30 M1:20",))
