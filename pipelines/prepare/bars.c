@@ -189,6 +189,21 @@ static int attributes_write(struct bars *b, const char *stamp, struct err *e)
                : 0;
 }
 
+/* How many rows between the parts are lost, why, and what would change it. */
+static void purged_print(const struct bars_rows *r)
+{
+    uint64_t purged = r->rows - r->train_rows - r->validation_rows;
+    if (purged == 0)
+        return;
+    fprintf(stderr,
+            "prepare bars: %" PRIu64 " rows between them (%.1f %%) are left out, because their "
+            "targets reach %s\n",
+            purged, 100.0 * (double)purged / (double)r->rows,
+            r->purge_windows ? "prices that the rows to evaluate show; prepare.purge: targets or "
+                               "shorter windows (prepare.timeframes) keep more"
+                             : "into those of the rows to evaluate (prepare.purge)");
+}
+
 static void summary_print(const struct bars *b, const char *out)
 {
     const struct bars_data *d = &b->data;
@@ -208,9 +223,9 @@ static void summary_print(const struct bars *b, const char *out)
         fprintf(stderr, " %s:%u", d->series[i].window.frame->name, d->series[i].window.bars);
     fprintf(stderr,
             " x %u features and %u targets, %" PRIu64 " to train and %" PRIu64
-            " to evaluate, %" PRIu64 " between them left out -> %s\n",
-            d->features, r->horizon, r->train_rows, r->validation_rows,
-            r->rows - r->train_rows - r->validation_rows, out);
+            " to evaluate -> %s\n",
+            d->features, r->horizon, r->train_rows, r->validation_rows, out);
+    purged_print(r);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */
@@ -250,10 +265,10 @@ static int bars_stamp(void *self, char *stamp, size_t bytes, struct err *e)
     int used =
         snprintf(stamp, bytes,
                  "bars timeframes=%s horizon=%" PRIu64 " stride=%" PRIu64 " gap_bars=%" PRIu64
-                 " gap_windows=%s missing=%s fraction=%.17g normalise=%s\n",
+                 " gap_windows=%s purge=%s missing=%s fraction=%.17g normalise=%s\n",
                  o->prepare_timeframes, o->prepare_horizon, o->prepare_stride, o->prepare_gap_bars,
-                 o->prepare_gap_windows, o->prepare_missing, o->prepare_validation_fraction,
-                 o->prepare_normalise);
+                 o->prepare_gap_windows, o->prepare_purge, o->prepare_missing,
+                 o->prepare_validation_fraction, o->prepare_normalise);
     if (fstat(b->data.file.csv.fd, &st) != 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", o->data_source);
     own_stamp_file(stamp + used, bytes - (size_t)used, o->data_source, &st);

@@ -92,16 +92,23 @@ static int rows_divide(struct bars_rows *r, const struct options *o, struct err 
     bars_rows_begin(r);
     while (bars_rows_next(r) && r->row < r->rows - r->validation_rows)
         ;
-    uint32_t first = price_first(r), bar = r->bar;
+    uint32_t bar = r->bar, first = price_first(r), end = r->purge_windows ? first : bar + 1;
     bars_rows_begin(r);
-    while (bars_rows_next(r) && r->bar < bar && r->bar + r->horizon < first)
+    while (bars_rows_next(r) && r->bar < bar && r->bar + r->horizon < end)
         r->train_rows = r->row + 1;
     if (r->train_rows > 0)
         return 0;
+    if (!r->purge_windows)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s leaves no row to train: the targets of one (the next %u bars) must end "
+                       "before those of the first row to evaluate begin; more bars, a shorter "
+                       "prepare.horizon or another prepare.validation_fraction are needed",
+                       r->data->file.csv.path, r->horizon);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "%s leaves no row to train: the first row to evaluate shows %u bars back, and "
-                   "the targets of a row to train must end before those; more bars, shorter "
-                   "windows (prepare.timeframes) or another prepare.validation_fraction are needed",
+                   "with prepare.purge: windows the targets of a row to train must end before "
+                   "those; more bars, shorter windows (prepare.timeframes), another "
+                   "prepare.validation_fraction or prepare.purge: targets are needed",
                    r->data->file.csv.path, bar - first);
 }
 
@@ -113,6 +120,7 @@ int bars_rows_open(struct bars_rows *r, const struct bars_data *d, const struct 
     r->horizon = (uint32_t)o->prepare_horizon;
     r->stride = o->prepare_stride;
     r->all_cut = strcmp(o->prepare_gap_windows, "none") == 0;
+    r->purge_windows = strcmp(o->prepare_purge, "windows") == 0;
     for (uint32_t i = 1; i < d->series_count; i++)
         if (d->series[i].window.frame->seconds < d->series[r->shortest].window.frame->seconds)
             r->shortest = i;

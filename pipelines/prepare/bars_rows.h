@@ -6,8 +6,11 @@
  * timeframe (prepare.gap_windows: none: every window) lie in one stretch. Every prepare.stride-th
  * possible row is taken.
  *
- * The last rows evaluate. Of those before, only rows train whose targets end before the first price
- * that an evaluated row was made of: nothing evaluated was seen as a target.
+ * The last rows evaluate. Those before train unless their targets overlap with evaluated ones, that
+ * is, end behind the first evaluated row's decision (prepare.purge: targets, as a split is commonly
+ * purged: what is evaluated was not seen; prices that an evaluated row shows may have been, as they
+ * are known when it is decided). prepare.purge: windows wants them to end before the first price
+ * that an evaluated row was made of, which costs as many rows as the longest window is long.
  */
 #ifndef PIPELINES_PREPARE_BARS_ROWS_H
 #define PIPELINES_PREPARE_BARS_ROWS_H
@@ -18,7 +21,8 @@ struct bars_rows {
     const struct bars_data *data;
     uint32_t horizon, shortest; /* index of the series */
     uint64_t stride;
-    int all_cut;                                /* no window goes on over a cut */
+    int all_cut; /* no window goes on over a cut */
+    int purge_windows;
     uint64_t rows, train_rows, validation_rows; /* the first; the last of them */
     /* the present row, its number from 0 */
     uint64_t row;

@@ -126,18 +126,21 @@ def rows_compare(path, bars, reckoning, features=5, every=1):
 def test_rows_are_those_of_an_independent_reckoning():
     bars = bars_make()
     bars_write("bars.csv", bars)
-    for longer in (True, False):
+    for longer, purge in ((True, "windows"), (False, "windows"), (True, "targets")):
         frames, stride = [("M5", 12), ("M1", 30), ("M15", 5)], 3
         said = prepared("bars.csv", "timeframes=M5:12 M1:30 M15:5", "horizon=7", "gap_bars=20", "stride=%d" % stride,
-                        "gap_windows=" + ("longer" if longer else "none"))
+                        "gap_windows=" + ("longer" if longer else "none"), "purge=" + purge)
         assert "3000 bars of M1" in said and "in 3 stretches" in said, said
         reckoning = Reckoning(bars, frames, 20, 7, longer)
         possible = [i for i in range(len(bars)) if reckoning.row(i) is not None]
         rows = possible[::stride]
         evaluated = rows[len(rows) - round(len(rows) * 0.1):]
-        shown = reckoning.row(evaluated[0])[2] - 1
-        trained = [i for i in rows if i < evaluated[0] and i + 7 < shown]
-        assert len(trained) > 100 and len(trained) < len(rows) - len(evaluated)
+        last = reckoning.row(evaluated[0])[2] - 2 if purge == "windows" else evaluated[0]
+        trained = [i for i in rows if i < evaluated[0] and i + 7 <= last]
+        lost = len(rows) - len(evaluated) - len(trained)
+        assert len(trained) > 100 and lost > 0
+        assert "%d rows between them (%.1f %%) are left out" % (lost, 100 * lost / len(rows)) in said, said
+        assert ("prepare.purge: targets or shorter" in said) == (purge == "windows"), said
         with h5py.File("bars.h5") as f:
             assert index_of(bars, 60, f["train/times"][:]) == trained
             assert index_of(bars, 60, f["validation/times"][:]) == evaluated
@@ -187,11 +190,30 @@ def test_the_future_changes_no_feature():
 
 
 @limit(60)
-def test_nothing_evaluated_was_a_target():
-    """Change every bar that a training row has as a target or shows: no evaluated row may notice."""
+def test_no_target_of_the_parts_overlaps():
+    """Change every bar of the evaluated targets: no row to train may notice. The last one's targets end just there."""
     bars = bars_make()
     bars_write("bars.csv", bars)
     options = ("timeframes=M1:30 M15:5", "horizon=40", "gap_bars=20", "validation_fraction=0.3")
+    prepared("bars.csv", *options)
+    with h5py.File("bars.h5") as f:
+        decided = index_of(bars, 60, f["validation/times"][:1])[0]
+        assert index_of(bars, 60, f["train/times"][-1:])[0] + 40 == decided
+    other = bars[:decided + 1] + [(t, 3 * o, 9 * h, 0.1 * l, 2 * c, v + 77) for t, o, h, l, c, v in bars[decided + 1:]]
+    bars_write("other.csv", other)
+    prepared("other.csv", *options, out="other.h5")
+    with h5py.File("bars.h5") as a, h5py.File("other.h5") as b:
+        for name in ("features/M1", "features/M15", "targets", "times"):
+            assert (a["train/" + name][:] == b["train/" + name][:]).all(), name
+        assert (a["validation/targets"][0] != b["validation/targets"][0]).all()
+
+
+@limit(60)
+def test_nothing_evaluated_was_a_target_with_purged_windows():
+    """Change every bar that a training row has as a target or shows: no evaluated row may notice."""
+    bars = bars_make()
+    bars_write("bars.csv", bars)
+    options = ("timeframes=M1:30 M15:5", "horizon=40", "gap_bars=20", "validation_fraction=0.3", "purge=windows")
     prepared("bars.csv", *options)
     with h5py.File("bars.h5") as f:
         last = index_of(bars, 60, f["train/times"][-1:])[0] + 40
@@ -339,7 +361,9 @@ def test_bad_files_have_a_sentence_and_leave_the_old_one():
     refused(good, '"M5"', options=("timeframes=M5",))
     refused(good, '"M5:0"', options=("timeframes=M5:0",))
     refused(good, "more than 6 windows", options=("timeframes=M1:1 M2:1 M3:1 M4:1 M5:1 M6:1 M10:1",))
-    refused(good, "leaves no row to train", options=("timeframes=M1:30", "horizon=80", "validation_fraction=0.9"))
+    most = ("timeframes=M1:30", "horizon=80", "validation_fraction=0.9")
+    refused(good, "leaves no row to train", "the next 80 bars", "prepare.horizon", options=most)
+    refused(good, "leaves no row to train", "prepare.purge: targets", options=(*most, "purge=windows"))
     hours = ["%d,1,1,1,1" % (1660557600 + 3600 * i) for i in range(99)]
     refused(hours, "prepare.timeframes has M1", "H1; accepted are multiples", options=("timeframes=M1:30 H1:3",))
     assert "No such file" in prepared("absent.csv", code=100)
@@ -354,7 +378,7 @@ def test_file_is_made_again_when_source_or_options_change():
     assert "up to date" in prepared("bars.csv", *options)
     with h5py.File("bars.h5") as f:
         first = f.attrs["fingerprint"]
-    for other in ("horizon=6", "stride=2", "gap_bars=100", "gap_windows=none", "timeframes=M1:30", "missing=drop",
+    for other in ("horizon=6", "stride=2", "gap_bars=100", "gap_windows=none", "purge=windows", "timeframes=M1:30", "missing=drop",
                   "normalise=standard", "validation_fraction=0.2"):
         assert "up to date" not in prepared("bars.csv", *options, other), other
         with h5py.File("bars.h5") as f:
