@@ -308,7 +308,11 @@ static int tokens_run(struct check *c, struct err *e)
     for (int i = 0; i < 2; i++)
         if (check_tokens(c->reader, c->split[i].group, e) < 0)
             return err_prefix(e, "%s", c->options->data_file);
-    return 0;
+    fflush(stdout);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s is in the tokens layout, which no layer of a model takes; accepted to "
+                   "train: the dense layout (features and targets)",
+                   c->options->data_file);
 }
 
 static int check_run(struct check *c, struct err *e)
