@@ -132,6 +132,10 @@ int h5reader_foreign(struct h5reader *r, const char *name, struct h5array *array
 /* Read rows [first, first + rows) of its first dimension into data, as array->type. */
 int h5reader_rows(struct h5reader *r, const struct h5array *array, uint64_t first, uint64_t rows,
                   void *data, struct err *e);
+/* Read items [first, first + items) of its second dimension, of every row: data[dims[0]][items]...
+ */
+int h5reader_columns(struct h5reader *r, const struct h5array *array, uint64_t first,
+                     uint64_t items, void *data, struct err *e);
 /* Visit all data sets below group `group` in the order they were created. */
 int h5reader_each(struct h5reader *r, const char *group,
                   int (*visit)(void *self, const struct h5array *array), void *self, struct err *e);

@@ -98,16 +98,19 @@ int h5reader_foreign(struct h5reader *r, const char *name, struct h5array *array
     return result;
 }
 
-int h5reader_rows(struct h5reader *r, const struct h5array *array, uint64_t first, uint64_t rows,
-                  void *data, struct err *e)
+/* Read items [first, first + items) of dimension `axis`, all others being whole. */
+static int slab_read(struct h5reader *r, const struct h5array *array, int axis, uint64_t first,
+                     uint64_t items, void *data, struct err *e)
 {
-    hsize_t start[H5FILE_RANK_MAX] = {first}, count[H5FILE_RANK_MAX] = {rows};
+    hsize_t start[H5FILE_RANK_MAX] = {0}, count[H5FILE_RANK_MAX] = {0};
     int result = -1;
-    ensure(first <= array->dims[0] && rows <= array->dims[0] - first);
-    if (array->bytes == 0 || rows == 0)
+    ensure(axis < array->rank && first <= array->dims[axis] && items <= array->dims[axis] - first);
+    if (array->bytes == 0 || items == 0)
         return 0;
-    for (int i = 1; i < array->rank; i++)
+    for (int i = 0; i < array->rank; i++)
         count[i] = array->dims[i];
+    start[axis] = first;
+    count[axis] = items;
     hid_t set = H5Dopen2(r->file, array->name, r->links);
     hid_t space = set < 0 ? H5I_INVALID_HID : H5Dget_space(set);
     hid_t memory = H5Screate_simple(array->rank, count, NULL);
@@ -116,11 +119,23 @@ int h5reader_rows(struct h5reader *r, const struct h5array *array, uint64_t firs
         H5Dread(set, h5_type(array->type), memory, space, H5P_DEFAULT, data) >= 0)
         result = 0;
     else
-        h5_fail(e, EXIT_CODE_PERMANENT, "cannot read rows %llu to %llu of data set %s in %s",
-                (unsigned long long)first, (unsigned long long)(first + rows - 1), array->name,
-                r->path);
+        h5_fail(e, EXIT_CODE_PERMANENT, "cannot read %s %llu to %llu of data set %s in %s",
+                axis ? "columns" : "rows", (unsigned long long)first,
+                (unsigned long long)(first + items - 1), array->name, r->path);
     h5_close(&memory);
     h5_close(&space);
     h5_close(&set);
     return result;
+}
+
+int h5reader_rows(struct h5reader *r, const struct h5array *array, uint64_t first, uint64_t rows,
+                  void *data, struct err *e)
+{
+    return slab_read(r, array, 0, first, rows, data, e);
+}
+
+int h5reader_columns(struct h5reader *r, const struct h5array *array, uint64_t first,
+                     uint64_t items, void *data, struct err *e)
+{
+    return slab_read(r, array, 1, first, items, data, e);
 }

@@ -5,7 +5,8 @@
  * of each class or range of the target values; then how many training rows stand in the validation
  * part as well, by a 64-bit hash of a row. features may be a group of timeframes. Memory is
  * bounded: a validation part with more different rows than HASHES_MAX is compared in part
- * (hashes.h), and the line says so. Files of tokens are read by check_tokens.c.
+ * (hashes.h), and the line says so. Files of graphs and tokens are read by check_graphs.c and
+ * check_tokens.c.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -14,7 +15,9 @@
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/check_graphs.h"
 #include "pipelines/prepare/check_tokens.h"
+#include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/look.h"
 #include "pipelines/prepare/prepare.h"
@@ -302,32 +305,33 @@ static void splits_judge(struct check *c)
     }
 }
 
-static int tokens_run(struct check *c, struct err *e)
+/* Files of another layout than dense are looked at, and are nothing to train with. */
+static int ragged_run(struct check *c, int graphs, struct err *e)
 {
+    struct err wrong = {0};
     printf("%s\n", c->options->data_file);
     for (int i = 0; i < 2; i++)
-        if (check_tokens(c->reader, c->split[i].group, e) < 0)
+        if ((graphs ? check_graphs(c->reader, c->split[i].group, &wrong, e)
+                    : check_tokens(c->reader, c->split[i].group, e)) < 0)
             return err_prefix(e, "%s", c->options->data_file);
     fflush(stdout);
+    if (wrong.code)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s is in the tokens layout, which no layer of a model takes; accepted to "
-                   "train: the dense layout (features and targets)",
-                   c->options->data_file);
+                   "%s is in the %s layout, which no layer of a model takes; accepted to train: "
+                   "the dense layout (features and targets)",
+                   c->options->data_file, graphs ? "graph" : "tokens");
 }
 
 static int check_run(struct check *c, struct err *e)
 {
-    char path[H5FILE_NAME_MAX + 1];
     if (hashes_open(&c->hashes, HASHES_MAX, e) < 0 ||
         h5reader_open(&c->reader, c->options->data_file, e) < 0)
         return -1;
     if (check_tokens_has(c->reader, c->split[0].group))
-        return tokens_run(c, e);
-    if (h5reader_has(c->reader, check_path(c->split[0].group, "node_features", path)))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s holds graphs, which are not looked at here; `loaderd --describe` prints "
-                       "what they are",
-                       c->options->data_file);
+        return ragged_run(c, 0, e);
+    if (check_graphs_has(c->reader, c->split[0].group))
+        return ragged_run(c, 1, e);
     if (split_describe(c, &c->split[0], e) < 0 || split_describe(c, &c->split[1], e) < 0 ||
         split_read(c, &c->split[1], 1, e) < 0)
         return -1;
@@ -350,8 +354,8 @@ static const char help[] =
     "Reads data.file once and prints per split: shapes, types, ranges, NaN and infinite values,\n"
     "constant features, rows of each class or range of the target values, and how many training "
     "rows\n"
-    "are in the validation part too; of tokens the documents. Ends with 100 and a sentence if "
-    "training is impossible.\n\n"
+    "are in the validation part too; of graphs and tokens how large they are. Ends with 100 and a "
+    "sentence if\ntraining is impossible.\n\n"
     "  --config FILE              pipeline file\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"

@@ -8,10 +8,8 @@
 /* 1 if `group` holds tokens. */
 int check_tokens_has(struct h5reader *r, const char *group);
 
-/* Read them once and print shape, range, documents. Refuses pointers that are not in order. */
+/* Read them once and print shape, range, documents. Refuses tokens that are no unsigned integers,
+ * and pointers that are not in order (cuts.h). */
 int check_tokens(struct h5reader *r, const char *group, struct err *e);
-
-/* "group/name", or "name" for the root (an empty group). */
-const char *check_path(const char *group, const char *name, char path[H5FILE_NAME_MAX + 1]);
 
 #endif

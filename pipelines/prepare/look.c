@@ -9,7 +9,7 @@
 
 #include "proto/order.h"
 
-enum { COLUMNS_SHOWN = 8 };
+enum { COLUMNS_SHOWN = 8, BLOCK_BYTES = 4 << 20 };
 
 double look_value(enum h5type type, const unsigned char *at)
 {
@@ -118,6 +118,20 @@ int look_read(struct look *l, struct h5reader *r, uint64_t first, uint64_t rows,
         return -1;
     for (uint64_t i = 0; i < rows; i++)
         row_look(l, first + i, l->block + i * l->row_bytes);
+    return 0;
+}
+
+int look_all(struct look *l, struct h5reader *r, struct err *e)
+{
+    uint64_t all = l->array.dims[0],
+             most = l->row_bytes < BLOCK_BYTES ? BLOCK_BYTES / l->row_bytes : 1;
+    if (look_room(l, most, e) < 0)
+        return -1;
+    for (uint64_t row = 0, rows; row < all; row += rows) {
+        rows = all - row < most ? all - row : most;
+        if (look_read(l, r, row, rows, e) < 0)
+            return -1;
+    }
     return 0;
 }
 

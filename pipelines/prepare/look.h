@@ -28,6 +28,9 @@ void look_close(struct look *l); /* harmless twice, and on a zeroed struct */
 int look_room(struct look *l, uint64_t rows, struct err *e);
 int look_read(struct look *l, struct h5reader *r, uint64_t first, uint64_t rows, struct err *e);
 
+/* Look at all rows, a few MiB at a time. */
+int look_all(struct look *l, struct h5reader *r, struct err *e);
+
 /* One value as training sees it. */
 double look_value(enum h5type type, const unsigned char *at);
 

@@ -133,7 +133,9 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
     assert found["train.node_features.batch_items_max"] == str(max(batches)), found
     assert found["train.edge_source.pointer"] == "edge_ptr" and found["train.targets.type"] == "f16", found
     code, text_checked = checked(config)
-    assert code == 100 and "holds graphs, which are not looked at" in text_checked, text_checked
+    assert code == 100 and "graph layout, which no layer of a model takes" in text_checked, text_checked
+    assert "train/node_ptr: i64 [901], graphs of 0 to 29 nodes, %d without any" % (sizes == 0).sum() in text_checked
+    assert "train/edge_index: i16 [2, " in text_checked and "validation/targets: f32 [900, 11], values" in text_checked
     shuffled = int(described(config)[0]["train.node_features.batch_items_max"])
     assert max(batches) != shuffled and sizes.mean() * 64 < shuffled < numpy.sort(sizes)[-64:].sum()
     out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", config], input=text,
@@ -144,6 +146,44 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
     found, _ = described(config, "data.window=99")
     assert found["train.rows"] == str(49999 // 99) and found["train.tokens.values"] == "100", found
     assert found["train.document_starts.values"] == "13", found
+
+
+@limit(60)
+def test_check_data_looks_at_graphs():
+    SmallRun("small", "graphs.h5")
+
+    def found(change, *words):
+        graphs_write("graphs.h5")
+        with h5py.File("graphs.h5", "a") as f:
+            change(f["train"], f["train/node_ptr"][:], f["train/edge_ptr"][:])
+        code, text = checked("small.yaml")
+        assert code == 100 and all(w in text for w in words), (words, text)
+
+    def put(name, at, value):
+        return lambda g, nodes, edges: g[name].__setitem__(at, value)
+
+    def edge_astray(g, nodes, edges):
+        graph = int(numpy.flatnonzero(numpy.diff(edges.astype(int)))[-1])
+        g["edge_index"][1, int(edges[graph + 1]) - 1] = nodes[graph + 1] - nodes[graph]
+
+    def shorter(name, rows):
+        def change(g, nodes, edges):
+            values = g[name][:rows]
+            del g[name]
+            g[name] = values
+        return change
+    found(put("node_features", (77, 3), numpy.nan), "NaN 1, infinite 0", "train/node_features has values", "row 77",
+          "validation/targets")
+    found(put("targets", (5, 2), numpy.inf), "train/targets has values", "row 5")
+    found(edge_astray, "train/edge_index: the target of edge ", "counted from 0 in each graph")
+    found(put("edge_index", (0, 0), -1), "train/edge_index: the source of edge 0 is node 65535")
+    found(put("node_ptr", 0, 1), "train/node_ptr is 1 in row 0")
+    found(put("edge_ptr", 900, 1), "train/edge_ptr is 1 in row 900")
+    found(shorter("targets", 899), "train/targets has 899 rows; expected 900, one for each of the graphs")
+    found(shorter("edge_features", 9), "train/edge_features has 9 rows", "one for each of the edges")
+    found(shorter("node_features", 9), "train/node_ptr ends with", "train/node_features has 9 items")
+    found(shorter("node_ptr", 900), "train/node_ptr ends with")
+    found(shorter("edge_index", 1), "expected whole numbers [2, edges]")
 
 
 def frames_write(path, whole):
