@@ -115,23 +115,18 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     w->feed = malloc(sizeof *w->feed);
     if (!w->feed)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot open a stream of samples");
-    feed_open(w->feed, &(struct feed_config){.role = role,
-                                             .incarnation = incarnation,
-                                             .file = w->job.file,
-                                             .split = w->job.split,
-                                             .seed = sample_seed(o->seed, w->job.job),
-                                             .shuffle = 1,
-                                             .span_rows = o->order_span_rows,
-                                             .window_spans = 1,
-                                             .arena_limit_bytes = o->arena_limit_mb << 20,
-                                             .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                             .verify = o->data_verify,
-                                             .features = o->data_features,
-                                             .targets = o->data_targets,
-                                             .window = o->data_window,
-                                             .batch_rows = w->batch_rows,
-                                             .epochs = &(struct msg_epoch_range){.count = 1},
-                                             .epoch_count = 1});
+    struct feed_config c = feed_config_of(o);
+    c.role = role;
+    c.incarnation = incarnation;
+    c.file = w->job.file;
+    c.split = w->job.split;
+    c.seed = sample_seed(o->seed, w->job.job);
+    c.shuffle = 1;
+    c.window_spans = 1;
+    c.batch_rows = w->batch_rows;
+    c.epochs = &(struct msg_epoch_range){.count = 1};
+    c.epoch_count = 1;
+    feed_open(w->feed, &c);
     return 0;
 }
 

@@ -64,23 +64,21 @@ uint64_t setup_ahead_rows(const struct options *o)
 
 struct feed_config setup_feed_config(const struct options *o, int validation)
 {
-    return (struct feed_config){.file = o->data_file,
-                                .split = validation ? o->data_validation : o->data_train,
-                                .seed = epochs_seed(o),
-                                .shuffle = validation ? 0 : o->data_shuffle,
-                                .streams = !validation && o->data_stateful ? o->batch_size : 0,
-                                .span_rows = o->order_span_rows,
-                                .window_spans = validation ? 1 : o->order_window_spans,
-                                .slots = validation ? 0 : o->arena_slots,
-                                .ahead_rows = validation ? 0 : setup_ahead_rows(o),
-                                .pin = !validation && o->loader_pin_memory,
-                                .arena_limit_bytes = o->arena_limit_mb << 20,
-                                .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                .verify = o->data_verify,
-                                .features = o->data_features,
-                                .targets = o->data_targets,
-                                .window = o->data_window,
-                                .batch_rows = o->batch_size};
+    struct feed_config c = feed_config_of(o);
+    c.file = o->data_file;
+    c.split = validation ? o->data_validation : o->data_train;
+    c.seed = epochs_seed(o);
+    c.batch_rows = o->batch_size;
+    c.window_spans = 1;
+    if (validation)
+        return c;
+    c.shuffle = o->data_shuffle;
+    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.window_spans = o->order_window_spans;
+    c.slots = o->arena_slots;
+    c.ahead_rows = setup_ahead_rows(o);
+    c.pin = o->loader_pin_memory;
+    return c;
 }
 
 static void feeds_open(struct trainer *t)

@@ -461,9 +461,9 @@ TEST(plan_decides_how_rows_are_kept)
         enum megabatch_kind train, validation;
     } cases[] = {
         {0, 4096, MEGABATCH_WHOLE, MEGABATCH_WHOLE}, /* auto: all fits 3 GiB */
-        {0, 90, MEGABATCH_WHOLE, MEGABATCH_WHOLE},
-        {0, 62, MEGABATCH_WHOLE, MEGABATCH_ARENA},
-        {0, 50, MEGABATCH_ARENA, MEGABATCH_ARENA},
+        {0, 200, MEGABATCH_WHOLE, MEGABATCH_WHOLE},
+        {0, 125, MEGABATCH_WHOLE, MEGABATCH_ARENA},
+        {0, 110, MEGABATCH_ARENA, MEGABATCH_ARENA},
         {40.0 / 1024, 4096, MEGABATCH_WHOLE, MEGABATCH_ARENA},
         {39.0 / 1024, 4096, MEGABATCH_WINDOWS, MEGABATCH_ARENA},
     };
