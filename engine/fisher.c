@@ -118,12 +118,13 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
         pool_run(s->pool, tile_item, &f, tiles);
         f.batch.wave_first += f.slices;
     }
-    if (!__builtin_isfinite(losses_sum(s, rows)))
+    double loss = rows_sum(s->losses, rows);
+    if (!__builtin_isfinite(loss))
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot estimate the Fisher information of %llu rows: the sum of their losses "
             "is %g: the parameters or the features are not usable",
-            (unsigned long long)rows, losses_sum(s, rows));
+            (unsigned long long)rows, loss);
     return 0;
 }
 

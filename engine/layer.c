@@ -1,28 +1,18 @@
-/* layer.c - the list of layer types and losses. A new one is a file in engine/layers/ and a line
+/* layer.c - the list of layer types. A new one is a file in engine/layers/ and a line
  * here. */
 #include "engine/layer.h"
 
 #include <string.h>
 
 extern const struct layer_type layer_linear, layer_relu, layer_dropout;
-extern const struct loss_type loss_softmax_cross_entropy;
 
 const struct layer_type *const layer_types[] = {&layer_linear, &layer_relu, &layer_dropout, NULL};
-const struct loss_type *const loss_types[] = {&loss_softmax_cross_entropy, NULL};
 
 const struct layer_type *layer_type_named(const char *name)
 {
     for (int i = 0; layer_types[i]; i++)
         if (strcmp(layer_types[i]->name, name) == 0)
             return layer_types[i];
-    return NULL;
-}
-
-const struct loss_type *loss_type_named(const char *name)
-{
-    for (int i = 0; loss_types[i]; i++)
-        if (strcmp(loss_types[i]->name, name) == 0)
-            return loss_types[i];
     return NULL;
 }
 

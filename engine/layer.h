@@ -70,19 +70,10 @@ struct layer_type {
                          struct matrix x2, struct matrix d2, float *squares);
 };
 
-/* Loss of a slice: losses[rows]; where d is not NULL, d(loss)/d(outputs) / divisor into it. */
-struct loss_type {
-    const char *name;
-    void (*slice)(const struct backend *b, const float *outputs, const uint32_t *targets,
-                  uint64_t rows, uint64_t width, double divisor, double *losses, float *d);
-};
-
 extern const struct layer_type *const layer_types[]; /* NULL ends the list */
-extern const struct loss_type *const loss_types[];
 
 /* NULL for a name that is not in the list. */
 const struct layer_type *layer_type_named(const char *name);
-const struct loss_type *loss_type_named(const char *name);
 
 /* Largest tile of a layer of that many inputs: what the stepper reserves. */
 uint64_t layer_tile_floats_max(const struct layer_instance *l);

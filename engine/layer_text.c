@@ -109,8 +109,7 @@ int layer_parse(struct layer_instance *l, const char *text, struct err *e)
     return keys_complete(l, given, e);
 }
 
-/* The shortest decimal that reads back as the same double. */
-static void value_format(double value, char *text, size_t bytes)
+void value_format(double value, char *text, size_t bytes)
 {
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, bytes, "%.*g", digits, value);

@@ -2,27 +2,47 @@
  */
 #include "engine/model.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/layer.h"
 #include "engine/layer_text.h"
+#include "engine/loss.h"
 
-static int loss_set(struct model *m, const char *loss, struct err *e)
+static int loss_unknown(const char *name, struct err *e)
 {
     char accepted[256] = "";
-    if (loss_type_named(loss)) {
-        snprintf(m->loss, sizeof m->loss, "%s", loss);
-        return 0;
-    }
     for (int i = 0; loss_types[i]; i++) {
         size_t used = strlen(accepted);
         snprintf(accepted + used, sizeof accepted - used, "%s%s", i ? ", " : "",
                  loss_types[i]->name);
     }
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot open the model: unknown loss '%.64s'; accepted: %s", loss, accepted);
+                   "cannot open the model: unknown loss '%.64s'; accepted: %s", name, accepted);
+}
+
+/* "NAME" or "NAME delta=NUMBER". */
+static int loss_set(struct model *m, const char *loss, struct err *e)
+{
+    char name[sizeof m->loss] = "";
+    int used = 0, end = 0;
+    sscanf(loss, "%31s%n", name, &used);
+    const struct loss_type *type = loss_type_named(name);
+    if (!type)
+        return loss_unknown(loss, e);
+    memcpy(m->loss, name, sizeof name);
+    m->loss_delta = 1;
+    if (!loss[used])
+        return 0;
+    if (type->has_delta && sscanf(loss + used, " delta=%lf%n", &m->loss_delta, &end) == 1 &&
+        !loss[used + end] && isfinite(m->loss_delta) && m->loss_delta > 0)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot open the model: loss %s is followed by '%.64s'; accepted: %s", name,
+                   loss + used, type->has_delta ? "delta=NUMBER above 0" : "nothing");
 }
 
 /* Names, places and sizes of the tensors that layer `l` has just declared at the end of the list.
@@ -106,6 +126,29 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
 fail:
     model_close(m);
     return -1;
+}
+
+int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e)
+{
+    enum element element = element_named(type);
+    if (!loss_type_named(m->loss)->values && (values != 1 || !element_is_whole(element)))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are %" PRIu64
+                       " values of type %.8s a row, and the loss %s takes one integer class a row "
+                       "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
+                       "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
+                       values, type, m->loss);
+    if (element == ELEMENT_COUNT)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "
+                       "i64, f16, f32, f64",
+                       type);
+    if (loss_type_named(m->loss)->values && values != m->outputs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are %" PRIu64 " values a row and the model has %" PRIu64
+                       " outputs; the loss %s takes a value an output",
+                       values, m->outputs, m->loss);
+    return 0;
 }
 
 void model_close(struct model *m)

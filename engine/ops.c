@@ -99,17 +99,48 @@ static void check_dropout(struct matrix x, struct matrix y, const struct dropout
     ensure(x.columns <= UINT32_MAX);
 }
 
-static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                        double *losses, struct matrix dz)
+/* dz of a loss: not wanted, or z's shape and either z itself or apart from it. */
+static void check_loss(struct matrix z, double divisor, const double *losses, struct matrix dz)
 {
-    ensure(matrix_valid(z) && targets && losses && divisor > 0);
+    ensure(matrix_valid(z) && losses && divisor > 0);
     ensure(!dz.at || (matrix_valid(dz) && matrix_same_shape(z, dz)));
     ensure(!dz.at || matrix_same_or_disjoint(z, dz));
 }
 
-static void check_correct_count(struct matrix z, const uint32_t *targets, uint64_t *correct)
+static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
+                                        double *losses, struct matrix dz)
+{
+    check_loss(z, divisor, losses, dz);
+    ensure(targets);
+}
+
+static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+                              struct matrix dz)
+{
+    check_loss(z, divisor, losses, dz);
+    ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
+}
+
+static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
+                               struct matrix y, double divisor, double *losses, struct matrix dz)
+{
+    check_cosine_loss(z, y, divisor, losses, dz);
+    ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
+}
+
+static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     ensure(matrix_valid(z) && targets && correct);
+}
+
+static void check_correct_signs(struct matrix z, struct matrix y, double *correct)
+{
+    ensure(matrix_valid(z) && matrix_valid(y) && matrix_same_shape(z, y) && correct);
+}
+
+static void check_column_moments(struct matrix y, double *sums, double *squares)
+{
+    ensure(matrix_valid(y) && sums && squares && sums != squares);
 }
 
 static void check_gather_features(enum element type, const void *const *rows,
@@ -125,6 +156,12 @@ static void check_gather_classes(enum element type, const void *const *rows, uin
 {
     ensure(element_is_whole(type) && rows && count > 0 && targets && bad_row);
     ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
+}
+
+static void check_gather_values(enum element type, const void *const *rows, double low, double high,
+                                struct matrix y, uint64_t *bad_row)
+{
+    ensure(type < ELEMENT_COUNT && rows && low <= high && matrix_valid(y) && bad_row);
 }
 
 static void check_add(const float *x, float *y, uint64_t count)

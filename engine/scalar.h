@@ -7,6 +7,7 @@
 #ifndef ENGINE_SCALAR_H
 #define ENGINE_SCALAR_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -93,6 +94,43 @@ SCALAR float scalar_half(uint16_t bits)
 SCALAR float scalar_convert(double x, double scale)
 {
     return (float)(x * scale);
+}
+
+/* ---- losses of one output z and its target y, in double ---- */
+
+struct scalar_loss {
+    double loss, d; /* d: by z */
+};
+
+SCALAR struct scalar_loss scalar_squared_error(double z, double y)
+{
+    double error = z - y;
+    return (struct scalar_loss){error * error, 2 * error};
+}
+
+/* As PyTorch: the derivative of |0| is 0; a NaN stays a NaN. */
+SCALAR struct scalar_loss scalar_absolute_error(double z, double y)
+{
+    double error = z - y;
+    return (struct scalar_loss){fabs(error), error > 0 ? 1 : error < 0 ? -1 : error};
+}
+
+/* torch.nn.HuberLoss: a parabola up to delta, then a line of slope delta. */
+SCALAR struct scalar_loss scalar_huber(double z, double y, double delta)
+{
+    double error = z - y;
+    if (fabs(error) > delta)
+        return (struct scalar_loss){delta * (fabs(error) - 0.5 * delta),
+                                    error > 0 ? delta : -delta};
+    return (struct scalar_loss){0.5 * error * error, error};
+}
+
+/* -y log p - (1 - y) log(1 - p) for p = 1 / (1 + exp(-z)), without overflow on either side. */
+SCALAR struct scalar_loss scalar_binary_cross_entropy(double z, double y)
+{
+    double small = exp(-fabs(z)); /* NaN for a NaN */
+    double p = (z >= 0 ? 1 : small) / (1 + small);
+    return (struct scalar_loss){(z > 0 ? z : 0) - z * y + log1p(small), p - y};
 }
 
 /* ---- continual learning and the optimizer ---- */

@@ -68,15 +68,23 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
+    uint64_t outputs = s->model->outputs;
     uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
-    const float *outputs = lane_activation(s, slice, buffer);
-    float *d = b->work == SLICE_EVALUATE ? NULL : lane_delta(s, slice, buffer);
-    double divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0;
-    s->loss->slice(s->backend, outputs, s->targets + row, rows, s->model->outputs, divisor,
-                   s->losses + row, d);
-    if (b->work == SLICE_EVALUATE)
-        op_correct_count(s->backend, matrix_of(outputs, rows, s->model->outputs), s->targets + row,
-                         &s->corrects[slice]);
+    struct loss_slice l = {
+        .backend = s->backend,
+        .outputs = matrix_of(lane_activation(s, slice, buffer), rows, outputs),
+        .classes = s->classes ? s->classes + row : NULL,
+        .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
+        .delta = s->model->loss_delta,
+        .divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0,
+        .result = s->losses + row,
+    };
+    if (b->work != SLICE_EVALUATE)
+        l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+    s->loss->slice(&l);
+    l.result = s->metrics + row;
+    if (b->work == SLICE_EVALUATE && s->metric->slice)
+        s->metric->slice(&l);
 }
 
 static void slice_run(void *argument, uint64_t lane, int thread)
@@ -106,10 +114,10 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double losses_sum(const struct stepper *s, uint64_t rows)
+double rows_sum(const double *numbers, uint64_t rows)
 {
     double sum = 0;
     for (uint64_t i = 0; i < rows; i++)
-        sum += s->losses[i];
+        sum += numbers[i];
     return sum;
 }

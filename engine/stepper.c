@@ -83,16 +83,26 @@ static void layout_lane(struct layout *y, const struct step_config *c, const uin
 }
 
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
-enum batch_part { BATCH_INPUTS, BATCH_TARGETS, BATCH_LOSSES, BATCH_CORRECTS, BATCH_END };
+enum batch_part {
+    BATCH_INPUTS,
+    BATCH_TARGETS,
+    BATCH_LOSSES,
+    BATCH_METRICS,
+    BATCH_TARGET_SUMS,
+    BATCH_END
+};
 
-static void batch_places(const struct model *m, const struct step_config *c, uint64_t slices,
+static void batch_places(const struct model *m, const struct step_config *c,
                          uint64_t places[BATCH_END + 1])
 {
+    const struct loss_type *loss = loss_type_named(m->loss);
+    uint64_t row_targets = loss->values ? m->outputs : 1;
     const uint64_t bytes[BATCH_END] = {
         [BATCH_INPUTS] = floats_bytes(size_times(c->batch_rows_max, m->inputs)),
-        [BATCH_TARGETS] = size_times(c->batch_rows_max, sizeof(uint32_t)),
+        [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_CORRECTS] = size_times(slices, sizeof(uint64_t)),
+        [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
+        [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
     };
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
@@ -103,7 +113,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
 {
     uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
     uint64_t places[BATCH_END + 1];
-    batch_places(m, c, y->slices_max, places);
+    batch_places(m, c, places);
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
@@ -158,11 +168,14 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     char *batch = s->region[KIND_BATCH].at;
     uint64_t places[BATCH_END + 1];
-    batch_places(s->model, &s->config, y->slices_max, places);
+    batch_places(s->model, &s->config, places);
     s->inputs = (float *)(batch + places[BATCH_INPUTS]);
-    s->targets = (uint32_t *)(batch + places[BATCH_TARGETS]);
+    s->classes = s->loss->values ? NULL : (uint32_t *)(batch + places[BATCH_TARGETS]);
+    s->values = s->loss->values ? (float *)(batch + places[BATCH_TARGETS]) : NULL;
     s->losses = (double *)(batch + places[BATCH_LOSSES]);
-    s->corrects = (uint64_t *)(batch + places[BATCH_CORRECTS]);
+    s->metrics = (double *)(batch + places[BATCH_METRICS]);
+    s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    s->target_squares = s->target_sums + s->model->outputs;
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
@@ -185,8 +198,9 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     s->model = m;
     s->backend = &backend_cpu;
     s->loss = loss_type_named(m->loss);
+    s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
     s->config = *c;
-    ensure(s->loss);
+    ensure(s->loss && s->metric);
     layout_make(&s->layout, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
         if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)

@@ -189,13 +189,13 @@ TEST(softmax_of_a_nan_or_infinity_is_a_nan)
     CHECK(isnan(loss));
 }
 
-TEST(correct_count_takes_the_first_largest)
+TEST(correct_classes_take_the_first_largest)
 {
     float z[12] = {1, 2, 0, /**/ 3, 3, 1, /**/ 0, 0, 9, /**/ 5, 1, 1};
     uint32_t targets[4] = {1, 1, 2, 0};
-    uint64_t correct = 99;
-    op_correct_count(cpu, matrix_of(z, 4, 3), targets, &correct);
-    CHECK_EQ(correct, 3);
+    double correct[4];
+    op_correct_classes(cpu, matrix_of(z, 4, 3), targets, correct);
+    CHECK(correct[0] == 1 && correct[1] == 0 && correct[2] == 1 && correct[3] == 1);
 }
 
 #define GATHER_TYPE(TYPE, WORD, HIGH)                                                              \
