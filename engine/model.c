@@ -72,7 +72,9 @@ static int layer_add(struct model *m, const char *text, struct err *e)
 {
     struct layer_instance *l = &m->layers[m->layer_count];
     l->place = m->layer_count;
-    l->inputs = l->place ? m->layers[l->place - 1].outputs : m->inputs;
+    l->steps = l->place ? m->layers[l->place - 1].steps_out : 1;
+    l->values = l->place ? m->layers[l->place - 1].values_out : m->inputs;
+    l->inputs = l->steps * l->values;
     if (layer_parse(l, text, e) < 0)
         return -1;
     if (m->tensor_count + LAYER_TENSORS_MAX > MODEL_TENSORS_MAX)
@@ -81,19 +83,62 @@ static int layer_add(struct model *m, const char *text, struct err *e)
             "cannot open the model: layer %u (%s) exceeds the %d tensors a model may have",
             l->place, l->type->name, MODEL_TENSORS_MAX);
     l->tensor_first = m->tensor_count;
-    l->type->infer(l, &m->tensors[m->tensor_count]);
+    if (l->type->infer(l, &m->tensors[m->tensor_count], e) < 0)
+        return -1;
+    l->outputs = l->steps_out * l->values_out; /* both at most 2^24 */
+    if (l->outputs > LAYER_WIDTH_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (%s) makes %" PRIu64 " x %" PRIu64
+                       " values of a row; accepted: up to %d",
+                       l->place, l->type->name, l->steps_out, l->values_out, LAYER_WIDTH_MAX);
     m->layer_count++;
     return tensors_place(m, l, e);
 }
 
-static int layers_check(const struct model *m, struct err *e)
+/* Partners and depth of the residual pairs; what a pair adds must be of one shape. */
+static int residuals_pair(struct model *m, struct err *e)
 {
+    uint32_t open[MODEL_LAYERS_MAX], depth = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        struct layer_instance *l = &m->layers[i];
+        if (l->type->residual > 0)
+            open[depth++] = i;
+        if (l->type->residual >= 0)
+            continue;
+        if (depth == 0)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "layer %u (residual_end) has no residual_begin before it", i);
+        struct layer_instance *begin = &m->layers[open[--depth]];
+        if (begin->steps != l->steps || begin->values != l->values)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "layer %u (residual_end): its input is %" PRIu64 " x %" PRIu64
+                           ", that of its residual_begin (layer %u) %" PRIu64 " x %" PRIu64
+                           "; both must be the same",
+                           i, l->steps, l->values, begin->place, begin->steps, begin->values);
+        begin->partner = i;
+        l->partner = begin->place;
+        begin->depth = l->depth = depth;
+    }
+    if (depth > 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (residual_begin) has no residual_end behind it", open[depth - 1]);
+    return 0;
+}
+
+static int layers_check(struct model *m, struct err *e)
+{
+    const struct layer_instance *last = &m->layers[m->layer_count - 1];
     if (m->parameter_count == 0)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: none of its %u layers has parameters; at least one "
                        "linear layer is needed",
                        m->layer_count);
-    return 0;
+    if (last->steps_out > 1 && !loss_type_named(m->loss)->values)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot open the model: layer %u (%s) leaves %" PRIu64
+                       " steps, and the loss %s takes one vector a row; a pool layer makes one",
+                       last->place, last->type->name, last->steps_out, m->loss);
+    return residuals_pair(m, e);
 }
 
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,

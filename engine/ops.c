@@ -81,15 +81,74 @@ static void check_column_sums(struct matrix x, float *sums)
     ensure(ranges_disjoint(x.at, matrix_bytes(x), sums, x.columns * sizeof *sums));
 }
 
-static void check_relu_forward(const float *x, float *y, uint64_t count)
+static void check_activation_forward(enum activation kind, const float *x, float *y, uint64_t count)
 {
-    ensure(x && y && (x == y || floats_disjoint(x, y, count)));
+    ensure(kind < ACTIVATION_COUNT && x && y && (x == y || floats_disjoint(x, y, count)));
 }
 
-static void check_relu_backward(const float *y, const float *dy, float *dx, uint64_t count)
+static void check_activation_backward(enum activation kind, const float *kept, const float *dy,
+                                      float *dx, uint64_t count)
 {
-    ensure(y && dy && dx && floats_disjoint(y, dx, count));
+    ensure(kind < ACTIVATION_COUNT && kept && dy && dx && floats_disjoint(kept, dx, count));
     ensure(dy == dx || floats_disjoint(dy, dx, count));
+}
+
+static void check_layernorm_forward(struct matrix x, const float *weight, const float *bias,
+                                    double eps, struct matrix y)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y) && eps >= 0);
+    ensure(matrix_same_or_disjoint(x, y) && !weight == !bias);
+}
+
+static void check_layernorm_backward(struct matrix n, struct matrix x, const float *weight,
+                                     double eps, struct matrix dy, struct matrix dx)
+{
+    ensure(matrix_valid(n) && matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx));
+    ensure(matrix_same_shape(n, x) && matrix_same_shape(x, dy) && matrix_same_shape(x, dx));
+    ensure(weight && eps >= 0 && matrix_disjoint(n, dx) && matrix_disjoint(x, dx));
+    ensure(matrix_same_or_disjoint(dy, dx));
+}
+
+static void check_multiply(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint64_t values,
+                             float *y)
+{
+    ensure(x && y && floats_disjoint(x, y, rows * steps * values));
+}
+
+static void check_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)
+{
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && steps > 0);
+    ensure(x.rows == y.rows * steps && x.columns == y.columns && matrix_disjoint(x, y));
+}
+
+static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
+                                uint64_t steps, struct matrix dx)
+{
+    check_pool_forward(kind, x, steps, dy);
+    ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
+    ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+}
+
+static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
+                               struct matrix gates, float *c, struct matrix h)
+{
+    ensure(bias_ih && bias_hh && c_before && c && matrix_valid(gates) && matrix_valid(h));
+    ensure(gates.rows == h.rows && gates.columns == 4 * h.columns && matrix_disjoint(gates, h));
+    ensure(floats_disjoint(c_before, c, h.rows * h.columns));
+}
+
+static void check_lstm_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
+                                struct matrix gates)
+{
+    ensure(c_before && c && dc && matrix_valid(gates) && matrix_valid(dh));
+    ensure(gates.rows == dh.rows && gates.columns == 4 * dh.columns && matrix_disjoint(gates, dh));
+    ensure(floats_disjoint(c, dc, dh.rows * dh.columns));
+    ensure(floats_disjoint(c_before, dc, dh.rows * dh.columns));
 }
 
 static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
@@ -165,6 +224,11 @@ static void check_gather_values(enum element type, const void *const *rows, doub
 }
 
 static void check_add(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_add_square(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));
 }

@@ -52,9 +52,12 @@ struct layout {
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
     uint32_t first_trained;    /* first layer with parameters */
+    uint64_t scratch_at;       /* in the lane: of the layer at work */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
+    uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
+    uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
 };
 
 /* Of the batches evaluated since stepper_evaluate_begin. */
@@ -81,7 +84,7 @@ struct stepper {
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
-    float *tiles;         /* [threads, tile] */
+    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares; /* [lanes, slice_rows, inputs] */
 };
 
@@ -108,6 +111,9 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
 
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
+
+/* What layer number `layer` gets for the slice. */
+struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
 
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);

@@ -261,16 +261,23 @@ static void equal_print(const struct check *c)
 
 /* ---- together ------------------------------------------------------------------------------- */
 
-/* Outputs of the last layer that says them, or 0. */
+/* Outputs a row of the last linear layer, or 0 where a layer that changes the steps follows it. */
 static uint64_t model_outputs(const struct options *o)
 {
     uint64_t outputs = 0;
+    int steps = 0;
     for (uint32_t i = 0; i < o->layer_count; i++) {
-        const char *at = strstr(o->layers[i], " out=");
-        if (at)
-            outputs = strtoull(at + 5, NULL, 10);
+        const char *layer = o->layers[i], *out = strstr(layer, " out=");
+        if (strncmp(layer, "linear ", 7) == 0 && out)
+            outputs = strtoull(out + 5, NULL, 10);
+        else if (strncmp(layer, "lstm ", 5) == 0)
+            outputs = 0;
+        if (strncmp(layer, "sequence ", 9) == 0)
+            steps = strcmp(layer, "sequence steps=1") != 0;
+        else if (strncmp(layer, "pool ", 5) == 0)
+            steps = 0;
     }
-    return outputs;
+    return steps ? 0 : outputs;
 }
 
 static void finite_judge(struct check *c, const struct look *l)

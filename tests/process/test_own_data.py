@@ -316,3 +316,45 @@ def test_two_classes_train_as_one_logit():
     assert finetune("--check-data", *settings).returncode == 0
     report = Run("run", "--config", "mine.yaml", *settings).finish()
     assert report["tasks"][0]["metric"] == "accuracy" and report["tasks"][0]["final"] > 0.9, report
+
+
+@limit(120)
+def test_series_are_learned_step_by_step():
+    """[N, T, F] arrays as sequences: an lstm and residual layers from the pipeline file to the end, EWC included."""
+    rng = numpy.random.default_rng(11)
+    x = rng.normal(size=(500, 8, 3)).astype("f4")
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", x)
+    numpy.save("arrays/targets.npy", numpy.stack([x[:, :, 0].mean(1), x[:, -1, 1]], 1))
+    pipeline("npy", "arrays", "task: values, validation_fraction: 0.2", outputs=2)
+    with open("mine.yaml", "a") as f:
+        f.write("""  - {name: B, epochs: 1, from: A, ewc: [A]}
+continual_learning: {ewc_config: {fisher_samples: 100}}
+model:
+  loss: mean_squared_error
+  layers:
+    - {type: sequence, steps: 8}
+    - {type: lstm, out: 12, bidirectional: true}
+    - {type: residual_begin}
+    - {type: layernorm}
+    - {type: linear, out: 24}
+    - {type: gelu}
+    - {type: residual_end}
+    - {type: pool, kind: mean}
+    - {type: linear, out: 2}
+""")
+    text = open("mine.yaml").read()
+    with open("mine.yaml", "w") as f:  # without the layers that pipeline() wrote
+        f.write(text.replace(text[text.index("model:\n"):text.index("training:")], "", 1))
+    assert finetune("--check-data").returncode == 0
+    run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=12", "--set", "training.slice_rows=16")
+    a, b = run.finish()["tasks"]
+    assert a["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        assert f["parameters/1.weight_hh_l0_reverse"].shape == (48, 12)
+    with open("mine.yaml") as f:
+        text = f.read()
+    with open("mine.yaml", "w") as f:
+        f.write(text.replace("steps: 8", "steps: 7"))
+    run = Run("odd", "--config", "mine.yaml")
+    assert run.wait() == 100 and "24 values a row (1 x 24) are not 7 equal steps" in run.output(), run.output()

@@ -166,7 +166,7 @@ static void squares_near(const struct fixture *f, const float *sums, const doubl
             if (!(fabs((double)sums[i] - wanted[i]) <= 1e-5 * wanted[i] + 1e-6 * largest))
                 test_fail(__FILE__, __LINE__, "%s [%d]: %g instead of %g", info->name,
                           (int)(i - info->first), (double)sums[i], wanted[i]);
-        CHECK(largest > 0);
+        CHECK(largest > 0 || strstr(info->name, "weight_hh")); /* one step: no recurrence */
     }
 }
 

@@ -63,7 +63,8 @@ TEST(model_refuses_bad_lines)
     static const struct {
         const char *line, *part;
     } cases[] = {
-        {"lineer out=3", "layer 1: unknown type 'lineer'; accepted: linear, relu, dropout"},
+        {"lineer out=3",
+         "layer 1: unknown type 'lineer'; accepted: linear, relu, gelu, silu, tanh"},
         {"", "layer 1: unknown type ''"},
         {"linear", "layer 1 (linear): key 'out' is missing"},
         {"linear width=3", "layer 1 (linear): unknown key 'width'; accepted: out"},

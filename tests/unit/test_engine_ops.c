@@ -100,8 +100,8 @@ TEST(elementwise_operations)
               *dx = floats_random(n);
         double sum = 0, squares = 0;
         x[0] = 0;
-        op_relu_forward(cpu, x, y, n);
-        op_relu_backward(cpu, y, dy, dx, n);
+        op_activation_forward(cpu, ACTIVATION_RELU, x, y, n);
+        op_activation_backward(cpu, ACTIVATION_RELU, y, dy, dx, n);
         for (uint64_t i = 0; i < n; i++)
             CHECK(y[i] == (x[i] > 0 ? x[i] : 0) && dx[i] == (x[i] > 0 ? dy[i] : 0));
         op_add(cpu, x, dx, n);
@@ -119,7 +119,7 @@ TEST(elementwise_operations)
 TEST(relu_keeps_a_nan)
 {
     float x[3] = {NAN, -1, 2}, y[3];
-    op_relu_forward(cpu, x, y, 3);
+    op_activation_forward(cpu, ACTIVATION_RELU, x, y, 3);
     CHECK(isnan(y[0]) && y[1] == 0 && y[2] == 2);
 }
 
