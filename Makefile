@@ -33,7 +33,7 @@ export PKG_CONFIG_SYSROOT_DIR := $(DEPS)
 ifneq ($(DEPS),)
 export PKG_CONFIG_PATH := $(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig
 CFLAGS += -I$(DEPS)/usr/include -I$(DEPS)/usr/include/x86_64-linux-gnu
-LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu
+LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -L$(DEPS)/usr/lib -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu:$(DEPS)/usr/lib
 endif
 # Debian 12 calls it msgpack (-lmsgpackc), Debian 13 msgpack-c (-lmsgpack-c): the first that is there.
 package = $(or $(firstword $(foreach p,$(1),$(shell pkg-config --exists $(p) && echo $(p)))),$(firstword $(1)))
@@ -44,6 +44,7 @@ CFLAGS += -DH5_USE_110_API $(shell pkg-config --cflags $(HDF5) $(MSGPACK))
 LIBS_PROTO := -lzmq $(shell pkg-config --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(shell pkg-config --libs-only-L $(HDF5)) -lhdf5 -lz -lm
 LIBS_ENGINE := -ldnnl -lgomp -lm
+LIBS_PREPARE := -lindigo -linchi -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
 SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
@@ -65,7 +66,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/fuzz_reader
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -85,15 +86,16 @@ $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/li
 
 # the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
 $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
-# a consumer of loaderd that does nothing with the rows (tests/bench)
+# consumers of loaderd: one that does nothing with the rows (tests/bench), one that tells their order (tests/process)
 $(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
+$(BIN)/order_probe: $(OBJ)/tests/process/order_probe.o $(BUILD)/libproto.a
 
 # the loader's reader on hostile files (tests/fuzz)
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
 
 $(BIN)/%:
 	@mkdir -p $(@D)
-	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(LIBS_PROTO)
+	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/molecule.o,$^),$(LIBS_PREPARE)) $(LIBS_PROTO)
 
 $(OBJ)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -104,6 +106,7 @@ check:
 asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 bench: all $(BIN)/engine_probe $(BIN)/loader_probe
+	pipelines/setup.sh bench
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)

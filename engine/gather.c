@@ -45,12 +45,15 @@ static void gather_item(void *argument, uint64_t item, int thread)
     struct stepper *s = g->s;
     uint64_t first = item * GATHER_ROWS, width = s->model->inputs, bad;
     uint64_t rows = g->count - first < GATHER_ROWS ? g->count - first : GATHER_ROWS;
-    struct matrix x = matrix_of(s->inputs + (g->at + first) * width, rows, width);
+    struct matrix x = {s->inputs + (g->at + first) * width + g->config->column, rows,
+                       g->config->features, width};
     (void)thread;
     op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
                        g->config->scale, x, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
+    if (!g->targets)
+        return;
     targets_gather(g, g->at + first, rows, g->targets + first, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
@@ -67,13 +70,15 @@ static int config_check(struct gather_work *g, struct err *e)
             "cannot gather features of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
             "u64, i64, f16, f32, f64",
             c->feature_type);
-    if (model_targets_check(g->s->model, c->target_type, c->targets, e) < 0)
+    if (g->targets && model_targets_check(g->s->model, c->target_type, c->targets, e) < 0)
         return -1;
-    if (c->features != g->s->model->inputs)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot gather rows of %" PRIu64 " features into a model of %" PRIu64
-                       " inputs",
-                       c->features, g->s->model->inputs);
+    uint64_t inputs = g->s->model->inputs;
+    int whole = !c->column && c->features == inputs;
+    if (c->column > inputs || c->features > inputs - c->column || (!whole && c->permutation))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot gather rows of %" PRIu64 " features into a model of %" PRIu64 " inputs%s",
+            c->column + c->features, inputs, c->permutation ? " permuted: they come in parts" : "");
     return 0;
 }
 
@@ -118,11 +123,12 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 {
     struct stepper *s = g->s;
     const float *x = s->inputs + (g->at + row) * s->model->inputs;
-    uint64_t bad, j = 0;
-    targets_gather(g, g->at + row, 1, g->targets + row, &bad);
+    uint64_t bad = 1, j = g->config->column;
+    if (g->targets)
+        targets_gather(g, g->at + row, 1, g->targets + row, &bad);
     if (bad == 0)
         return s->loss->values ? value_tell(g, row, e) : class_tell(g, row, e);
-    while (j + 1 < s->model->inputs && isfinite(x[j]))
+    while (j + 1 < g->config->column + g->config->features && isfinite(x[j]))
         j++;
     uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;
     return err_set(e, EXIT_CODE_PERMANENT,

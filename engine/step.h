@@ -26,7 +26,9 @@ struct gather_config {
     char feature_type[8], target_type[8]; /* "u8" .. "f64", as messages.def's field_info */
     uint64_t features, targets;           /* values a row */
     double scale;
-    const uint32_t *permutation; /* out[j] = in[permutation[j]]; NULL: as it is. Borrowed */
+    /* out[j] = in[permutation[j]], all of the model's inputs; NULL: as it is. Borrowed */
+    const uint32_t *permutation;
+    uint64_t column; /* input that the first value becomes: rows may come in several parts */
 };
 
 struct step_config {
@@ -75,9 +77,9 @@ float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
  * in the pool's threads. targets[i] points to one integer class of target_type, or, where the loss
- * takes values, to one number an output of any type. -1 (permanent) and *bad_row the index i when a
- * feature is not finite, a class is not 0 .. outputs-1 or a value not one the loss takes; *e says
- * which. */
+ * takes values, to one number an output of any type; targets NULL: they came with another part of
+ * the features. -1 (permanent) and *bad_row the index i when a feature is not finite, a class is
+ * not 0 .. outputs-1 or a value not one the loss takes; *e says which. */
 int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);

@@ -125,7 +125,13 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
                                              .window_spans = 1,
                                              .arena_limit_bytes = o->arena_limit_mb << 20,
                                              .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                             .verify = o->data_verify});
+                                             .verify = o->data_verify,
+                                             .features = o->data_features,
+                                             .targets = o->data_targets,
+                                             .window = o->data_window,
+                                             .batch_rows = w->batch_rows,
+                                             .epochs = &(struct msg_epoch_range){.count = 1},
+                                             .epoch_count = 1});
     return 0;
 }
 
@@ -171,10 +177,19 @@ static int stream_check(struct work *w, struct err *e)
                        "%s has changed since task %s was trained on it (fingerprint %.12s, was "
                        "%.12s); put the old file back, or start a new run",
                        w->job.file, w->job.task, info->fingerprint, w->job.fingerprint);
-    if (info->features.values != w->model.inputs)
+    if (strcmp(info->layout, "dense") != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is in the %s layout, the model of %s takes the dense one", w->job.file,
+                       info->layout, w->job.checkpoint);
+    if (w->job.permute && info->feature_parts > 1)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the features of %s are %u timeframes, which cannot be permuted; accepted: "
+                       "features in one data set",
+                       w->job.file, info->feature_parts);
+    if (info->feature_values != w->model.inputs)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,
-                       w->job.file, info->features.values, w->job.checkpoint, w->model.inputs);
+                       w->job.file, info->feature_values, w->job.checkpoint, w->model.inputs);
     if (!info->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has no data set `targets`; the Fisher information is that of the loss "
@@ -202,11 +217,9 @@ int work_ready(struct work *w, struct err *e)
             return err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold the permutation of the features");
         order_features(w->job.permute_seed, (uint32_t)w->model.inputs, w->permutation);
     }
-    w->gather.features = info->features.values;
     w->gather.targets = info->targets.values;
     w->gather.scale = w->job.scale;
     w->gather.permutation = w->permutation;
-    snprintf(w->gather.feature_type, sizeof w->gather.feature_type, "%.7s", info->features.type);
     snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);
     return 1;
 }
@@ -229,6 +242,27 @@ int work_block(struct work *w, struct err *e)
     return 0;
 }
 
+/* The `count` rows found, part after part of their features. */
+static int parts_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
+{
+    const struct feed_info *info = &w->feed->info;
+    struct gather_config g = w->gather;
+    for (uint64_t i = 0; i < count; i++)
+        w->targets[i] = feed_field(&info->targets, w->rows[i]);
+    for (uint32_t part = 0; part < info->feature_parts; part++) {
+        const struct msg_field_info *x = &info->features[part];
+        for (uint64_t i = 0; i < count; i++)
+            w->features[i] = feed_field(x, w->rows[i]);
+        snprintf(g.feature_type, sizeof g.feature_type, "%.7s", x->type);
+        g.features = x->values;
+        if (stepper_gather(w->stepper, &g, w->gathered, count, w->features,
+                           part ? NULL : w->targets, bad, e) < 0)
+            return -1;
+        g.column += x->values;
+    }
+    return 0;
+}
+
 /* Gather what has arrived of the batch's `wanted` rows. */
 static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
 {
@@ -236,12 +270,7 @@ static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
     uint64_t count = feed_rows(w->feed, 0, at, wanted - w->gathered, w->rows);
     if (count == 0)
         return 0;
-    for (uint64_t i = 0; i < count; i++) {
-        w->features[i] = feed_field(&w->feed->info.features, w->rows[i]);
-        w->targets[i] = feed_field(&w->feed->info.targets, w->rows[i]);
-    }
-    if (stepper_gather(w->stepper, &w->gather, w->gathered, count, w->features, w->targets, &bad,
-                       e) < 0)
+    if (parts_gather(w, count, &bad, e) < 0)
         return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
                           order_file_row(&w->feed->info.order, 0, at + bad));
     w->gathered += count;

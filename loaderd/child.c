@@ -8,8 +8,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -35,41 +35,32 @@ int child_file_open(const char *path, struct err *e)
                    S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
 }
 
-/* Dispositions and mask of a fresh process, the descriptors in their places, all others closed. */
-static int spawn_prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes,
-                         int file, int pair)
+/* In the forked child, system calls only: dies with its parent, dispositions and mask of a fresh
+ * process, the descriptors in their places, all others closed. */
+_Noreturn static void reader_exec(char **argv, int file, int pair)
 {
-    sigset_t all, none;
-    sigfillset(&all);
+    sigset_t none;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
     sigemptyset(&none);
-    return posix_spawn_file_actions_adddup2(actions, file, READER_FILE_FD) ||
-           posix_spawn_file_actions_adddup2(actions, pair, READER_PAIR_FD) ||
-           posix_spawn_file_actions_addclosefrom_np(actions, READER_PAIR_FD + 1) ||
-           posix_spawnattr_setsigdefault(attributes, &all) ||
-           posix_spawnattr_setsigmask(attributes, &none) ||
-           posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (dup2(file, READER_FILE_FD) >= 0 && dup2(pair, READER_PAIR_FD) >= 0) {
+        close_range(READER_PAIR_FD + 1, ~0u, 0); /* they are close-on-exec besides */
+        execve("/proc/self/exe", argv, environ);
+    }
+    _exit(EXIT_CODE_TEMPORARY); /* which the parent sees as a reader that died */
 }
 
-/* posix_spawn with file and pair at 3 and 4. Returns an errno. */
+/* fork, not posix_spawn: that holds the parent still until the exec, so a child that is stopped
+ * (SIGSTOP) in that instant would stop loaderd as a whole. Returns an errno. */
 static int reader_spawn(pid_t *pid, const char *run, int file, int pair)
 {
     char *argv[] = {"loaderd", "--reader", "--run", (char *)run, NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    int failed = posix_spawn_file_actions_init(&actions);
-    if (failed)
-        return failed;
-    failed = posix_spawnattr_init(&attributes);
-    if (failed) {
-        posix_spawn_file_actions_destroy(&actions);
-        return failed;
-    }
-    failed = spawn_prepare(&actions, &attributes, file, pair)
-                 ? ENOMEM
-                 : posix_spawn(pid, "/proc/self/exe", &actions, &attributes, argv, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return failed;
+    *pid = fork();
+    if (*pid == 0)
+        reader_exec(argv, file, pair);
+    return *pid < 0 ? errno : 0;
 }
 
 int child_start(struct child *c, const char *run, int file, struct err *e)
@@ -138,7 +129,9 @@ const char *child_fault_name(int fault)
     case SIGSYS:
         return "a system call that its sandbox forbids (SIGSYS)";
     case SIGALRM:
-        return "a request that kept it busy for too long (SIGALRM)";
+        return "a request that took too long (SIGALRM)";
+    case SIGPROF:
+        return "a request that made it compute for too long (SIGPROF)";
     default:
         return NULL;
     }
@@ -164,16 +157,19 @@ static int text_ends(const char *text, size_t capacity)
 
 static int field_possible(const struct msg_field_info *f, uint64_t span_bytes)
 {
-    return text_ends(f->name, sizeof f->name) && text_ends(f->type, sizeof f->type) && f->values &&
-           f->values <= 1ull << 32 && f->row_bytes && f->row_bytes <= 1ull << 36 &&
-           f->offset % 64 == 0 && f->offset <= span_bytes && span_bytes <= 1ull << 40;
+    return text_ends(f->name, sizeof f->name) && text_ends(f->type, sizeof f->type) &&
+           text_ends(f->pointer, sizeof f->pointer) && f->values && f->values <= 1ull << 32 &&
+           f->row_bytes && f->row_bytes <= 1ull << 36 && f->offset % 64 == 0 &&
+           f->offset <= span_bytes && span_bytes <= 1ull << 40 && f->items_max <= 1ull << 40 &&
+           f->batch_items_max <= 1ull << 40;
 }
 
 /* Does what the reader says lie within what messages.def lets us pass on? */
 static int described_possible(const struct reader_described *d)
 {
-    if (!text_ends(d->fingerprint, sizeof d->fingerprint) || d->field_count < 1 ||
-        d->field_count > 8 || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
+    if (!text_ends(d->fingerprint, sizeof d->fingerprint) ||
+        !text_ends(d->layout, sizeof d->layout) || d->field_count < 1 ||
+        d->field_count > SPAN_FIELDS_MAX || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
         d->chunk_rows > 1ull << 40 || !d->spans || d->spans > 1ull << 40 || !d->span_rows ||
         d->span_rows > 1ull << 40 || d->streams > 1 << 20)
         return 0;

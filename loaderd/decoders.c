@@ -50,31 +50,39 @@ static void worker_close(struct worker *w)
     *w = (struct worker){0};
 }
 
+/* Where the job's chunk is decoded to: its place, if it goes there whole, else a buffer. */
+static void *job_place(struct worker *w, const struct decoders_job *job)
+{
+    if (job->whole)
+        return job->whole;
+    if (job->part_count == 1 && job->part[0].take_bytes == job->chunk_bytes)
+        return job->part[0].out;
+    if (w->capacity < job->chunk_bytes) {
+        free(w->whole);
+        w->whole = malloc(job->chunk_bytes);
+        w->capacity = w->whole ? job->chunk_bytes : 0;
+    }
+    return w->whole;
+}
+
 /* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
 static int job_run(struct worker *w, struct decoders_job *job, struct err *e)
 {
-    void *out = job->out;
     if (w->opened.code) {
         *e = w->opened;
         return -1;
     }
-    if (job->take_bytes != job->chunk_bytes) {
-        if (w->capacity < job->chunk_bytes) {
-            free(w->whole);
-            w->whole = malloc(job->chunk_bytes);
-            w->capacity = w->whole ? job->chunk_bytes : 0;
-        }
-        if (!w->whole)
-            return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
-                           (unsigned long long)job->chunk_bytes);
-        out = w->whole;
-    }
+    char *out = job_place(w, job);
+    if (!out)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
+                       (unsigned long long)job->chunk_bytes);
     if (decode_chunk(&w->decoder, job->plan, job->mask, job->raw, job->raw_bytes, out,
                      job->chunk_bytes, e) != 0)
         return err_prefix(e, "chunk %llu of %s cannot be decoded", (unsigned long long)job->chunk,
                           job->name);
-    if (out != job->out)
-        memcpy(job->out, w->whole + job->skip_bytes, job->take_bytes);
+    for (uint32_t i = 0; i < job->part_count; i++)
+        if (job->part[i].out != out)
+            memcpy(job->part[i].out, out + job->part[i].skip_bytes, job->part[i].take_bytes);
     return 0;
 }
 

@@ -14,6 +14,12 @@
 
 enum { DECODERS_WORKERS_MAX = 64 };
 
+/* Some bytes of a decoded chunk, and where they go. */
+struct decoders_part {
+    uint64_t skip_bytes, take_bytes;
+    void *out;
+};
+
 struct decoders_job {
     /* Filled by the main thread: the stored bytes ... */
     unsigned char *raw;
@@ -21,8 +27,10 @@ struct decoders_job {
     uint32_t mask;
     const struct decode_plan *plan;
     /* ... what they decode to, and which part of that goes where. */
-    uint64_t chunk_bytes, skip_bytes, take_bytes;
-    void *out;
+    uint64_t chunk_bytes;
+    struct decoders_part part[2];
+    uint32_t part_count;
+    void *whole;      /* the decoded chunk is wanted here besides; NULL: it is not */
     const char *name; /* of the data set and chunk, for error messages */
     uint64_t chunk;
     struct decoders_job *next;

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "loaderd/child.h"
-#include "proto/options.h"
+#include "proto/epochs.h"
 
 enum { ANSWER_MS = 60000 };
 
@@ -28,12 +28,18 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     struct child child = CHILD_NONE;
     struct reader_packet packet = {.kind = READER_OPEN};
     snprintf(packet.open.split, sizeof packet.open.split, "%s", split);
-    packet.open.seed = o->seed;
+    MSG_STR(packet.open.features, o->data_features);
+    MSG_STR(packet.open.targets, o->data_targets);
+    packet.open.seed = epochs_seed(o);
     packet.open.streams = streams;
     packet.open.span_rows = o->order_span_rows;
     packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
+    packet.open.window = o->data_window;
+    packet.open.window_spans = shuffled ? o->order_window_spans : 1;
+    packet.open.batch_rows = o->batch_size;
+    packet.open.epoch_count = epochs_of_run(o, packet.open.epochs);
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
                  child_wait(&child, &packet, ANSWER_MS, e) != 1;
@@ -63,22 +69,40 @@ static int split_ask(const struct options *o, const char *split, int shuffled, u
                    o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault));
 }
 
+static void number_print(const char *prefix, const char *name, const char *key, uint64_t number)
+{
+    printf("%s.%s%s%s=%llu\n", prefix, name, name[0] ? "." : "", key, (unsigned long long)number);
+}
+
+static void field_print(const char *prefix, const struct msg_field_info *f)
+{
+    printf("%s.%s.type=%s\n", prefix, f->name, f->type);
+    number_print(prefix, f->name, "values", f->values);
+    number_print(prefix, f->name, "span_items_max", f->items_max);
+    if (!f->pointer[0])
+        return;
+    printf("%s.%s.pointer=%s\n", prefix, f->name, f->pointer);
+    number_print(prefix, f->name, "batch_items_max", f->batch_items_max);
+}
+
 static void split_print(const char *prefix, const struct reader_described *d)
 {
-    const struct msg_field_info *targets = d->field_count > 1 ? &d->fields[1] : NULL;
-    uint64_t row_bytes = 0;
-    for (uint32_t i = 0; i < d->field_count; i++)
+    uint64_t values = 0, row_bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++) {
         row_bytes += d->fields[i].row_bytes;
-    printf("%s.rows=%llu\n", prefix, (unsigned long long)d->rows);
-    printf("%s.spans=%llu\n", prefix, (unsigned long long)d->spans);
-    printf("%s.chunk_rows=%llu\n", prefix, (unsigned long long)d->chunk_rows);
-    printf("%s.span_rows=%llu\n", prefix, (unsigned long long)d->span_rows);
-    printf("%s.span_bytes_max=%llu\n", prefix, (unsigned long long)d->span_bytes_max);
-    printf("%s.row_bytes=%llu\n", prefix, (unsigned long long)row_bytes);
-    printf("%s.values=%llu\n", prefix, (unsigned long long)d->fields[0].values);
-    printf("%s.feature_type=%s\n", prefix, d->fields[0].type);
-    printf("%s.target_values=%llu\n", prefix, targets ? (unsigned long long)targets->values : 0ull);
-    printf("%s.target_type=%s\n", prefix, targets ? targets->type : "none");
+        if (strncmp(d->fields[i].name, "features", 8) == 0)
+            values += d->fields[i].values;
+    }
+    printf("%s.layout=%s\n", prefix, d->layout);
+    number_print(prefix, "", "rows", d->rows);
+    number_print(prefix, "", "spans", d->spans);
+    number_print(prefix, "", "chunk_rows", d->chunk_rows);
+    number_print(prefix, "", "span_rows", d->span_rows);
+    number_print(prefix, "", "span_bytes_max", d->span_bytes_max);
+    number_print(prefix, "", "row_bytes", row_bytes);
+    number_print(prefix, "", "values", values);
+    for (uint32_t i = 0; i < d->field_count; i++)
+        field_print(prefix, &d->fields[i]);
     printf("%s.fingerprint=%s\n", prefix, d->fingerprint);
 }
 

@@ -1,5 +1,9 @@
-/* h5source.c - see h5source.h: opening the file and its group, the fingerprint, reading. What a
- * data set must be is in h5source_open.c, the way to the bytes in h5source_driver.c.
+/* h5source.c - see h5source.h: opening the file and its group, the layout, the fingerprint.
+ *
+ *   h5source_dense.c h5source_ragged.c   which data sets a layout has, and the pointers
+ *   h5source_open.c                      what a data set must be
+ *   h5source_read.c                      its bytes
+ *   h5source_driver.c                    libhdf5's way to them
  */
 #include "loaderd/h5source_private.h"
 
@@ -89,22 +93,26 @@ static herr_t name_add(hid_t group, const char *name, const H5L_info_t *info, vo
     return 0;
 }
 
-/* "images, labels": what stands in a group, for sentences. */
-static const char *names_in(hid_t group, struct names *n)
+const char *source_names_in(hid_t group)
 {
-    *n = (struct names){0};
-    H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, name_add, n);
-    return n->count ? n->text : "nothing";
+    static struct names n;
+    n = (struct names){0};
+    H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, name_add, &n);
+    return n.count ? n.text : "nothing";
+}
+
+int source_has(const struct source *s, const char *name)
+{
+    return H5Lexists(s->group, name, H5P_DEFAULT) > 0;
 }
 
 /* One step down the path of groups, by a hard link. */
 static int group_enter(struct source *s, const char *name, struct err *e)
 {
-    struct names names;
     H5L_info_t link;
-    if (H5Lexists(s->group, name, H5P_DEFAULT) <= 0)
+    if (!source_has(s, name))
         return err_set(e, EXIT_CODE_PERMANENT, "there is no group %s (looked for %s; there is: %s)",
-                       name, s->split, names_in(s->group, &names));
+                       name, s->split, source_names_in(s->group));
     if (H5Lget_info(s->group, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s is a link to elsewhere; only groups of the file itself are read", name);
@@ -115,8 +123,8 @@ static int group_enter(struct source *s, const char *name, struct err *e)
     H5Oclose(s->group);
     s->group = next;
     if (H5Iget_type(next) != H5I_GROUP)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s is not a group; expected one with the data set features", name);
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is not a group; expected one with the data sets",
+                       name);
     return 0;
 }
 
@@ -134,24 +142,19 @@ static int group_open(struct source *s, struct err *e)
     return 0;
 }
 
-static int sets_open(struct source *s, struct err *e)
+/* What is there decides the layout. */
+static int sets_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
-    struct names names;
-    int found = 0;
-    if (source_set_open(s, "features", &found, e) != 0)
-        return -1;
-    if (!found)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s has no data set features (there is: %s)",
-                       s->split[0] ? s->split : "the root group", names_in(s->group, &names));
-    s->rows = s->set[0].dims[0];
-    if (source_set_open(s, "targets", &found, e) != 0)
-        return -1;
-    if (found && s->set[1].dims[0] != s->rows)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has %llu rows and %s has %llu; each row of features needs its targets",
-                       s->set[0].field.path, (unsigned long long)s->rows, s->set[1].field.path,
-                       (unsigned long long)s->set[1].dims[0]);
-    return 0;
+    if (source_has(s, wish->features))
+        return source_dense_open(s, wish, e);
+    if (source_has(s, "node_features") || source_has(s, "node_ptr"))
+        return source_graph_open(s, e);
+    if (source_has(s, "tokens"))
+        return source_tokens_open(s, e);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s has no data set %s (there is: %s); nor node_features of graphs, nor tokens",
+                   s->split[0] ? s->split : "the root group", wish->features,
+                   source_names_in(s->group));
 }
 
 void source_library_open(void)
@@ -162,7 +165,7 @@ void source_library_open(void)
     H5PLset_loading_state(0);
 }
 
-int source_open(struct source **s_p, int fd, const char *split, struct err *e)
+int source_open(struct source **s_p, int fd, const struct source_wish *wish, struct err *e)
 {
     struct source *s = calloc(1, sizeof *s);
     *s_p = NULL;
@@ -172,8 +175,9 @@ int source_open(struct source **s_p, int fd, const char *split, struct err *e)
     s->file = s->group = -1;
     for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
         s->set[i].dataset = -1;
-    snprintf(s->split, sizeof s->split, "%s", split);
-    if (file_open(s, e) != 0 || group_open(s, e) != 0 || sets_open(s, e) != 0) {
+    s->window = wish->window;
+    snprintf(s->split, sizeof s->split, "%s", wish->split);
+    if (file_open(s, e) != 0 || group_open(s, e) != 0 || sets_open(s, wish, e) != 0) {
         source_close(&s);
         return -1;
     }
@@ -193,8 +197,16 @@ void source_close(struct source **s_p)
         H5Oclose(s->group);
     if (s->file >= 0)
         H5Fclose(s->file);
+    free(s->nodes.at);
+    free(s->edges.at);
+    free(s->documents.at);
     free(s);
     *s_p = NULL;
+}
+
+enum source_layout source_layout(const struct source *s)
+{
+    return s->layout;
 }
 
 uint64_t source_rows(const struct source *s)
@@ -202,9 +214,19 @@ uint64_t source_rows(const struct source *s)
     return s->rows;
 }
 
-uint64_t source_chunk_rows(const struct source *s)
+const struct source_pointer *source_nodes(const struct source *s)
 {
-    return s->chunk_rows;
+    return &s->nodes;
+}
+
+const struct source_pointer *source_edges(const struct source *s)
+{
+    return &s->edges;
+}
+
+const struct source_pointer *source_documents(const struct source *s)
+{
+    return &s->documents;
 }
 
 uint32_t source_field_count(const struct source *s)
@@ -216,146 +238,6 @@ const struct source_field *source_field(const struct source *s, uint32_t field)
 {
     ensure(field < s->field_count);
     return &s->set[field].field;
-}
-
-int source_chunk_stored(struct source *s, uint32_t field, uint64_t chunk, uint64_t *bytes,
-                        struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX] = {chunk * t->chunk[0]}, stored = 0;
-    if (H5Dget_chunk_storage_size(t->dataset, at, &stored) < 0)
-        stored = 0; /* "not allocated", or damaged: then reading its rows says so */
-    if (stored > s->file_bytes || stored > 2 * t->field.chunk_bytes + 4096)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
-            "the file is damaged",
-            (unsigned long long)chunk, t->field.path, (unsigned long long)stored,
-            (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
-    *bytes = stored;
-    return 0;
-}
-
-int source_chunk_read(struct source *s, uint32_t field, uint64_t chunk, uint64_t bytes, void *raw,
-                      uint32_t *mask, struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX] = {chunk * t->chunk[0]};
-    /* Of an unfiltered chunk libhdf5 names the size that belongs there, and reads what its index
-     * claims. */
-    source_driver_guard(raw, bytes);
-    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, raw) < 0;
-    if (source_driver_guard(NULL, 0) != bytes || failed)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
-                       (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
-                       failed ? source_reason() : "the file's index has another size");
-    return 0;
-}
-
-static int plain_read(struct source *s, const struct source_field *f, uint64_t row, uint64_t rows,
-                      void *out, struct err *e)
-{
-    if (source_driver_pread(s->fd, out, rows * f->row_bytes, f->plain_at + row * f->row_bytes) == 0)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "rows %llu to %llu of %s cannot be read: the file was cut or its disk fails",
-                   (unsigned long long)row, (unsigned long long)(row + rows - 1), f->path);
-}
-
-/* A box of a data set. */
-struct box {
-    hsize_t start[H5FILE_RANK_MAX], count[H5FILE_RANK_MAX];
-};
-
-/* libhdf5 keeps some 4 KiB for each chunk that a read touches: so it is given boxes of at most this
- * many. */
-enum { CHUNKS_A_READ = 4096 };
-
-/* How large such boxes of whole chunks are; all of `whole` when it is not chunked. */
-static void box_sizes(const struct source_set *t, const struct box *whole,
-                      hsize_t sizes[H5FILE_RANK_MAX])
-{
-    uint64_t left = CHUNKS_A_READ;
-    for (int i = t->rank - 1; i >= 0; i--) {
-        sizes[i] = whole->count[i];
-        if (!t->field.chunk_rows)
-            continue;
-        uint64_t chunks = whole->count[i] / t->chunk[i] + 2; /* both ends may lie inside one */
-        if (chunks > left) {
-            chunks = left;
-            sizes[i] = chunks * t->chunk[i];
-        }
-        left = chunks < left ? left / chunks : 1;
-    }
-}
-
-/* Move `b` to the next box of `whole`; 0 after the last. */
-static int box_next(const struct source_set *t, const struct box *whole,
-                    const hsize_t sizes[H5FILE_RANK_MAX], struct box *b)
-{
-    for (int i = t->rank - 1; i >= 0; i--) {
-        hsize_t end = whole->start[i] + whole->count[i];
-        b->start[i] += b->count[i];
-        int more = b->start[i] < end;
-        if (!more)
-            b->start[i] = whole->start[i];
-        b->count[i] = end - b->start[i] < sizes[i] ? end - b->start[i] : sizes[i];
-        if (more)
-            return 1;
-    }
-    return 0;
-}
-
-static int boxes_read(const struct source_set *t, const struct box *whole, hid_t memory,
-                      hid_t space, void *out)
-{
-    hsize_t sizes[H5FILE_RANK_MAX], at[H5FILE_RANK_MAX];
-    struct box b = *whole;
-    box_sizes(t, whole, sizes);
-    for (int i = 0; i < t->rank; i++)
-        b.count[i] = sizes[i] < whole->count[i] ? sizes[i] : whole->count[i];
-    do {
-        memcpy(at, b.start, sizeof at);
-        at[0] -= whole->start[0];
-        if (H5Sselect_hyperslab(space, H5S_SELECT_SET, b.start, NULL, b.count, NULL) < 0 ||
-            H5Sselect_hyperslab(memory, H5S_SELECT_SET, at, NULL, b.count, NULL) < 0 ||
-            H5Dread(t->dataset, t->memory_type, memory, space, H5P_DEFAULT, out) < 0)
-            return -1;
-    } while (box_next(t, whole, sizes, &b));
-    return 0;
-}
-
-int source_rows_read(struct source *s, uint32_t field, uint64_t row, uint64_t rows, void *out,
-                     struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    struct box whole = {.start = {row}};
-    ensure(rows > 0 && row + rows <= s->rows);
-    if (t->field.plain_at != UINT64_MAX)
-        return plain_read(s, &t->field, row, rows, out, e);
-    memcpy(whole.count, t->dims, sizeof whole.count);
-    whole.count[0] = rows;
-    if (t->field.chunk_rows) /* a chunk never written, of a set without fill values, leaves `out`
-                                alone */
-        memset(out, 0, rows * t->field.row_bytes);
-    hid_t memory = H5Screate_simple(t->rank, whole.count, NULL), space = H5Dget_space(t->dataset);
-    int failed = memory < 0 || space < 0 || boxes_read(t, &whole, memory, space, out) != 0;
-    if (failed)
-        err_set(e, EXIT_CODE_PERMANENT, "rows %llu to %llu of %s cannot be read: %s",
-                (unsigned long long)row, (unsigned long long)(row + rows - 1), t->field.path,
-                source_reason());
-    if (memory >= 0)
-        H5Sclose(memory);
-    if (space >= 0)
-        H5Sclose(space);
-    return failed ? -1 : 0;
-}
-
-uint64_t source_bytes_read(const struct source *s)
-{
-    (void)s;
-    return source_driver_bytes();
 }
 
 /* The root's attribute `fingerprint`, if it is a text of 1 to 64 hexadecimal digits. */
@@ -405,7 +287,7 @@ int source_fingerprint(struct source *s, char hex[65], struct err *e)
     for (uint32_t i = 0; i < s->field_count; i++) {
         const struct source_field *f = &s->set[i].field;
         used = snprintf(text, sizeof text, "%s %s rows=%llu values=%llu chunk=%llu\n", f->path,
-                        h5type_name(f->type), (unsigned long long)s->rows,
+                        h5type_name(f->type), (unsigned long long)f->items,
                         (unsigned long long)f->values, (unsigned long long)f->chunk_rows);
         digest_bytes(d, text, (uint64_t)used);
     }

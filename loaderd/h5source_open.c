@@ -11,9 +11,9 @@
 /* gzip cannot make more than 1032 bytes of one, so a data set that is larger than this many times
  * its file mostly was never written. */
 enum { EXPANSION_MAX = 1100 };
-#define ROWS_MAX      (1ull << 40)
+#define ITEMS_MAX     (1ull << 40)
 #define ROW_BYTES_MAX (1ull << 36)
-/* Chunk cache for targets whose chunks outlast several chunks of features. */
+/* Chunk cache for data sets whose chunks outlast what is read together. */
 #define CACHE_BYTES (16ull << 20)
 
 static int set_refuse(const struct source_set *t, struct err *e, const char *why)
@@ -36,10 +36,10 @@ static const char *dims_text(const struct source_set *t, char text[128])
 static int set_find(struct source *s, struct source_set *t, int *found, struct err *e)
 {
     H5L_info_t link;
-    *found = H5Lexists(s->group, t->field.name, H5P_DEFAULT) > 0;
+    *found = source_has(s, t->link);
     if (!*found)
         return 0;
-    if (H5Lget_info(s->group, t->field.name, &link, H5P_DEFAULT) < 0)
+    if (H5Lget_info(s->group, t->link, &link, H5P_DEFAULT) < 0)
         return err_set(e, EXIT_CODE_PERMANENT, "%s cannot be looked up: %s", t->field.path,
                        source_reason());
     if (link.type != H5L_TYPE_HARD)
@@ -47,51 +47,62 @@ static int set_find(struct source *s, struct source_set *t, int *found, struct e
                           link.type == H5L_TYPE_EXTERNAL
                               ? "is a link to another file; only data in the file itself are read"
                               : "is a soft link; a data set must stand there itself");
-    hid_t object = H5Oopen(s->group, t->field.name, H5P_DEFAULT);
+    hid_t object = H5Oopen(s->group, t->link, H5P_DEFAULT);
     if (object < 0)
         return err_set(e, EXIT_CODE_PERMANENT, "%s cannot be opened: %s", t->field.path,
                        source_reason());
     if (H5Iget_type(object) != H5I_DATASET) {
         H5Oclose(object);
-        return set_refuse(t, e, "is not a data set; expected one with a row a sample");
+        return set_refuse(t, e, "is not a data set");
     }
     t->dataset = object;
     return 0;
 }
 
-static int shape_check(struct source_set *t, struct err *e)
+/* t->rank and t->dims; refuses another number of dimensions. */
+static int dims_read(struct source_set *t, struct err *e)
 {
-    int features = strcmp(t->field.name, "features") == 0;
-    const char *wanted =
-        features ? "2 or 3 dimensions, rows first" : "1 or 2 dimensions, rows first";
     char text[128];
     hid_t space = H5Dget_space(t->dataset);
     int simple = space >= 0 && H5Sget_simple_extent_type(space) == H5S_SIMPLE;
     t->rank = simple ? H5Sget_simple_extent_ndims(space) : 0;
-    int low = features ? 2 : 1, high = features ? 3 : 2;
     int fits = t->rank <= H5FILE_RANK_MAX && simple &&
                H5Sget_simple_extent_dims(space, t->dims, NULL) == t->rank;
     H5Sclose(space);
     if (!simple)
         return err_set(e, EXIT_CODE_PERMANENT, "%s is a single value; expected %s", t->field.path,
-                       wanted);
-    if (t->rank < low || t->rank > high || !fits)
+                       t->kind->wanted);
+    if (t->rank < t->kind->rank_low || t->rank > t->kind->rank_high || !fits)
         return err_set(e, EXIT_CODE_PERMANENT, "%s has %d dimension%s%s%s%s; expected %s",
                        t->field.path, t->rank, t->rank == 1 ? "" : "s", fits ? " (" : "",
-                       fits ? dims_text(t, text) : "", fits ? ")" : "", wanted);
-    if (t->dims[0] == 0)
+                       fits ? dims_text(t, text) : "", fits ? ")" : "", t->kind->wanted);
+    return 0;
+}
+
+static int shape_check(struct source_set *t, struct err *e)
+{
+    char text[128];
+    int axis = t->kind->axis;
+    if (dims_read(t, e) != 0)
+        return -1;
+    if (axis && t->dims[0] != SOURCE_PLANES_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has the dimensions %s; expected %s",
+                       t->field.path, dims_text(t, text), t->kind->wanted);
+    if (t->dims[axis] == 0 && !t->kind->may_be_empty)
         return err_set(e, EXIT_CODE_PERMANENT, "%s has no rows (%s)", t->field.path,
                        dims_text(t, text));
     uint64_t values = 1;
-    for (int i = 1; i < t->rank; i++)
+    for (int i = axis + 1; i < t->rank; i++)
         if (__builtin_mul_overflow(values, (uint64_t)t->dims[i], &values))
             values = UINT64_MAX;
     if (values == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "%s has rows without values (%s)", t->field.path,
                        dims_text(t, text));
-    if (t->dims[0] > ROWS_MAX || values > UINT32_MAX)
+    if (t->dims[axis] > ITEMS_MAX || values > UINT32_MAX)
         return err_set(e, EXIT_CODE_PERMANENT, "%s is too large (%s)", t->field.path,
                        dims_text(t, text));
+    t->field.items = t->dims[axis];
+    t->field.planes = axis ? SOURCE_PLANES_MAX : 1;
     t->field.values = values;
     return 0;
 }
@@ -148,6 +159,10 @@ static int type_check(struct source_set *t, struct err *e)
         t->field.direct = H5Tequal(stored, t->memory_type) > 0;
     }
     H5Tclose(stored);
+    if (type >= 0 && t->kind->numbers != SOURCE_NUMBERS && class != H5T_INTEGER)
+        return set_refuse(t, e, "has floats; expected whole numbers");
+    if (type >= 0 && t->kind->numbers == SOURCE_UNSIGNED && h5type_name(t->field.type)[0] != 'u')
+        return set_refuse(t, e, "has signed numbers; expected unsigned ones");
     if (type >= 0)
         return 0;
     if (class == H5T_INTEGER || class == H5T_FLOAT)
@@ -197,6 +212,7 @@ static int filter_note(struct source_set *t, hid_t dcpl, unsigned i, struct err 
 static int storage_check(struct source_set *t, hid_t dcpl, struct err *e)
 {
     H5D_layout_t layout = H5Pget_layout(dcpl);
+    int axis = t->kind->axis;
     if (layout == H5D_VIRTUAL)
         return set_refuse(t, e, "is a virtual data set; only data in the file itself are read");
     if (H5Pget_external_count(dcpl) > 0)
@@ -213,10 +229,13 @@ static int storage_check(struct source_set *t, hid_t dcpl, struct err *e)
     for (int i = 0; i < t->rank; i++) {
         if (t->chunk[i] == 0 || __builtin_mul_overflow(bytes, (uint64_t)t->chunk[i], &bytes))
             return set_refuse(t, e, "has impossible chunk sizes");
-        if (i > 0 && t->chunk[i] != t->dims[i])
+        if (i > axis && t->chunk[i] != t->dims[i])
             t->field.direct = 0;
     }
-    t->field.chunk_rows = t->chunk[0];
+    if (axis && t->chunk[0] > SOURCE_PLANES_MAX) /* each chunk reaches over the end */
+        t->field.direct = 0;
+    t->field.chunk_rows = t->chunk[axis];
+    t->field.chunk_planes = axis && t->chunk[0] > 1 ? SOURCE_PLANES_MAX : 1;
     t->field.chunk_bytes = bytes;
     unsigned options = 0;
     H5Pget_chunk_opts(dcpl, &options);
@@ -244,8 +263,10 @@ static int size_check(const struct source *s, struct source_set *t, struct err *
     uint64_t bytes, stored = H5Dget_storage_size(t->dataset);
     f->row_bytes = f->values * h5type_bytes(f->type);
     if (f->row_bytes > ROW_BYTES_MAX ||
-        __builtin_mul_overflow(f->row_bytes, (uint64_t)t->dims[0], &bytes))
+        __builtin_mul_overflow(f->row_bytes * f->planes, f->items, &bytes))
         return set_refuse(t, e, "is too large");
+    if (bytes == 0)
+        return 0;
     if (stored == 0)
         return set_refuse(t, e, "was never written: it declares rows and stores none");
     plain_find(s, t, bytes, stored);
@@ -265,50 +286,53 @@ static int size_check(const struct source *s, struct source_set *t, struct err *
     return 0;
 }
 
-/* Rows of what the order permutes, known once the features are. */
-static uint64_t order_chunk_rows(const struct source_set *features)
-{
-    const struct source_field *f = &features->field;
-    uint64_t rows = f->chunk_rows;
-    if (!rows)
-        rows = SOURCE_VIRTUAL_CHUNK_BYTES / f->row_bytes;
-    if (!rows)
-        rows = 1;
-    return rows < features->dims[0] ? rows : features->dims[0];
-}
-
-/* Targets in longer chunks than the features are read in pieces by libhdf5, out of its chunk cache,
- * which is made large enough to meet a chunk again. */
+/* A data set in longer chunks than are read together is read in pieces by libhdf5, out of its chunk
+ * cache, which is made large enough to meet a chunk again. */
 static int cache_set(const struct source *s, struct source_set *t, struct err *e)
 {
-    uint64_t wanted = t->field.row_bytes * (t->dims[0] + t->chunk[0]);
-    uint64_t limit =
-        t->field.chunk_bytes * 2 > CACHE_BYTES ? t->field.chunk_bytes * 2 : CACHE_BYTES;
+    const struct source_field *f = &t->field;
+    uint64_t wanted = f->row_bytes * f->planes * (f->items + f->chunk_rows);
+    uint64_t limit = f->chunk_bytes * 2 > CACHE_BYTES ? f->chunk_bytes * 2 : CACHE_BYTES;
     hid_t dapl = H5Pcreate(H5P_DATASET_ACCESS);
     t->field.direct = 0;
     H5Pset_chunk_cache(dapl, 1009, wanted < limit ? wanted : limit, 0.75);
     H5Dclose(t->dataset);
-    t->dataset = H5Dopen2(s->group, t->field.name, dapl);
+    t->dataset = H5Dopen2(s->group, t->link, dapl);
     H5Pclose(dapl);
     if (t->dataset < 0)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s cannot be opened: %s", t->field.path,
-                       source_reason());
+        return err_set(e, EXIT_CODE_PERMANENT, "%s cannot be opened: %s", f->path, source_reason());
     return 0;
 }
 
-int source_set_open(struct source *s, const char *name, int *found, struct err *e)
+uint64_t source_chunk_rows(const struct source *s)
 {
-    ensure(s->field_count < SOURCE_FIELDS_MAX);
-    struct source_set *t = &s->set[s->field_count];
-    t->dataset = -1;
-    t->field.plain_at = UINT64_MAX;
+    return s->chunk_rows;
+}
+
+int source_chunk_rows_set(struct source *s, uint64_t rows, struct err *e)
+{
+    s->chunk_rows = rows;
+    for (uint32_t i = 0; i < s->field_count; i++) {
+        struct source_set *t = &s->set[i];
+        int again =
+            t->kind->ragged ? !t->field.direct : t->field.chunk_rows > rows && rows < s->rows;
+        if (t->field.chunk_rows && again && cache_set(s, t, e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int source_set_describe(struct source *s, struct source_set *t, const char *link, const char *name,
+                        const struct source_kind *kind, int *found, struct err *e)
+{
+    *t = (struct source_set){.kind = kind, .dataset = -1, .field.plain_at = UINT64_MAX};
+    snprintf(t->link, sizeof t->link, "%s", link);
     snprintf(t->field.name, sizeof t->field.name, "%s", name);
-    snprintf(t->field.path, sizeof t->field.path, "%s%s%s", s->split, s->split[0] ? "/" : "", name);
+    snprintf(t->field.path, sizeof t->field.path, "%s%s%s", s->split, s->split[0] ? "/" : "", link);
     if (set_find(s, t, found, e) != 0)
         return -1;
     if (!*found)
         return 0;
-    s->field_count++; /* from here source_close closes it */
     if (shape_check(t, e) != 0 || type_check(t, e) != 0)
         return -1;
     hid_t dcpl = H5Dget_create_plist(t->dataset);
@@ -317,13 +341,15 @@ int source_set_open(struct source *s, const char *name, int *found, struct err *
                        source_reason());
     int result = storage_check(t, dcpl, e);
     H5Pclose(dcpl);
-    if (result == 0)
-        result = size_check(s, t, e);
-    if (result != 0)
-        return -1;
-    if (t == s->set)
-        s->chunk_rows = order_chunk_rows(t);
-    else if (t->field.chunk_rows > s->chunk_rows)
-        return cache_set(s, t, e);
-    return 0;
+    return result == 0 ? size_check(s, t, e) : -1;
+}
+
+int source_set_open(struct source *s, const char *link, const char *name,
+                    const struct source_kind *kind, int *found, struct err *e)
+{
+    ensure(s->field_count < SOURCE_FIELDS_MAX);
+    struct source_set *t = &s->set[s->field_count];
+    int result = source_set_describe(s, t, link, name, kind, found, e);
+    s->field_count += result == 0 && *found; /* source_close closes it either way */
+    return result;
 }

@@ -6,8 +6,20 @@
 
 #include "loaderd/h5source.h"
 
+/* What a data set may look like. */
+struct source_kind {
+    int rank_low, rank_high;
+    int axis;   /* dimension of the items: 0, or 1 after one of 2 planes */
+    int ragged; /* a row has any number of the items, or shares some with its neighbours */
+    int may_be_empty;
+    enum { SOURCE_NUMBERS, SOURCE_WHOLE, SOURCE_UNSIGNED } numbers;
+    const char *wanted; /* "1 or 2 dimensions, rows first": for sentences */
+};
+
 struct source_set {
     struct source_field field;
+    const struct source_kind *kind;
+    char link[SOURCE_PATH_MAX]; /* below the split's group */
     hid_t dataset, memory_type;
     int contiguous_same; /* contiguous, and stored in the slot's type */
     int rank;
@@ -19,7 +31,10 @@ struct source {
     uint64_t file_bytes;
     hid_t file, group;
     char split[65];
-    uint64_t rows, chunk_rows;
+    enum source_layout layout;
+    uint64_t rows, window;
+    uint64_t chunk_rows; /* of the order, once it is set */
+    struct source_pointer nodes, edges, documents;
     uint32_t field_count;
     struct source_set set[SOURCE_FIELDS_MAX];
 };
@@ -42,8 +57,28 @@ uint64_t source_driver_bytes(void);
  */
 const char *source_reason(void);
 
-/* Describe data set `name` of the split's group into s->set[s->field_count++]. *found = 0 and
- * success if there is none. */
-int source_set_open(struct source *s, const char *name, int *found, struct err *e);
+/* "images, labels": what stands in a group, for sentences. Valid until the next call. */
+const char *source_names_in(hid_t group);
+
+/* Is there something of that name in the split's group? */
+int source_has(const struct source *s, const char *name);
+
+/* Describe the data set that stands at `link` of the split's group, as `name`; the next of
+ * s->set. *found = 0 and success if there is none. */
+int source_set_open(struct source *s, const char *link, const char *name,
+                    const struct source_kind *kind, int *found, struct err *e);
+
+/* As that, but into *t, which the caller closes (H5Dclose where dataset >= 0). */
+int source_set_describe(struct source *s, struct source_set *t, const char *link, const char *name,
+                        const struct source_kind *kind, int *found, struct err *e);
+
+/* As source_items_read. */
+int source_set_read(struct source *s, const struct source_set *t, uint32_t plane, uint64_t item,
+                    uint64_t items, void *out, struct err *e);
+
+/* The data sets of each layout. */
+int source_dense_open(struct source *s, const struct source_wish *wish, struct err *e);
+int source_graph_open(struct source *s, struct err *e);
+int source_tokens_open(struct source *s, struct err *e);
 
 #endif

@@ -6,28 +6,25 @@
 
 #include "proto/order.h"
 
+/* A span costs some 50 us of messages and wake-ups, whatever it holds. Decoding 1 MiB takes 30
+ * times that, copying it out of the page cache twice that: spans that are only copied are longer.
+ */
 enum {
     FIELD_ALIGNMENT = 64,
-    SPAN_BYTES_AUTO = 1 << 20,
+    SPAN_BYTES_DECODED = 1 << 20,
+    SPAN_BYTES_COPIED = 4 << 20,
     WINDOW_SPANS_AUTO = 4, /* the spans of a window of streams are made smaller: so many of those */
     STREAM_CHUNKS_LOST = 64, /* one row of so many may be left out for streams of whole chunks */
     STREAM_SPAN_CHUNKS = 4,  /* of a span where streams begin inside chunks, each read twice */
 };
 
-/* Places the fields of a span of `rows` rows; returns its bytes, UINT64_MAX when they cannot be
- * counted. */
-static uint64_t fields_place(struct reader_described *d, uint64_t rows)
-{
-    uint64_t at = 0, bytes;
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        d->fields[i].offset = at;
-        if (__builtin_mul_overflow(rows, d->fields[i].row_bytes, &bytes) ||
-            __builtin_add_overflow(at, bytes, &at) || at > UINT64_MAX - FIELD_ALIGNMENT)
-            return UINT64_MAX;
-        at = (at + FIELD_ALIGNMENT - 1) / FIELD_ALIGNMENT * FIELD_ALIGNMENT;
-    }
-    return at;
-}
+/* What is being laid out. */
+struct plan {
+    const struct reader_open *open;
+    const struct source *source;
+    struct layout *l;
+    struct reader_described *d;
+};
 
 static uint64_t part_rows(const struct reader_described *d)
 {
@@ -55,6 +52,46 @@ static int streams_cut(struct reader_described *d, struct err *e)
     return 0;
 }
 
+/* Most items of field i in a span of span_rows rows. */
+static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint64_t *items,
+                     struct err *e)
+{
+    const struct layout_field *f = &p->l->field[i];
+    const struct reader_described *d = p->d;
+    struct order order = {.rows = d->rows, .span_rows = span_rows, .streams = d->streams};
+    *items = rows_held(d, span_rows);
+    if (f->from == LAYOUT_POINTER)
+        ++*items;
+    if (f->from != LAYOUT_ITEMS || !f->cut)
+        return 0;
+    if (p->open->shuffle && span_rows > d->chunk_rows)
+        return layout_chunks_max(f->cut, d->chunk_rows, span_rows / d->chunk_rows, items, e);
+    *items = layout_items_max(f->cut, &order);
+    return 0;
+}
+
+/* Places the fields of a span of span_rows rows; *span_bytes is UINT64_MAX when its bytes cannot be
+ * counted. */
+static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span_bytes,
+                        struct err *e)
+{
+    uint64_t at = 0, bytes, items;
+    *span_bytes = UINT64_MAX;
+    for (uint32_t i = 0; i < p->d->field_count; i++) {
+        struct msg_field_info *info = &p->d->fields[i];
+        if (items_max(p, i, span_rows, &items, e) != 0)
+            return -1;
+        info->offset = at;
+        info->items_max = items;
+        if (__builtin_mul_overflow(items, info->row_bytes, &bytes) ||
+            __builtin_add_overflow(at, bytes, &at) || at > UINT64_MAX - FIELD_ALIGNMENT)
+            return 0;
+        at = (at + FIELD_ALIGNMENT - 1) / FIELD_ALIGNMENT * FIELD_ALIGNMENT;
+    }
+    *span_bytes = at;
+    return 0;
+}
+
 static int limit_exceeded(const char *what, uint64_t rows, uint64_t bytes, uint64_t limit,
                           const char *advice, struct err *e)
 {
@@ -64,42 +101,81 @@ static int limit_exceeded(const char *what, uint64_t rows, uint64_t bytes, uint6
                    advice);
 }
 
-static int chunks_fit(const struct reader_open *open, const struct source *source,
-                      struct reader_described *d, struct err *e)
+static const char chunk_advice[] =
+    "raise arena.limit_mb or store smaller chunks, e.g. by h5repack -l CHUNK=";
+
+static int stored_chunks_fit(const struct plan *p, struct err *e)
 {
-    static const char advice[] =
-        "raise arena.limit_mb or store smaller chunks, e.g. by h5repack -l CHUNK=";
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        const struct source_field *f = source_field(source, i);
-        if (f->chunk_bytes > open->span_bytes_limit)
-            return limit_exceeded("a chunk", f->chunk_rows, f->chunk_bytes, open->span_bytes_limit,
-                                  advice, e) ||
+    uint64_t limit = p->open->span_bytes_limit;
+    for (uint32_t i = 0; i < source_field_count(p->source); i++) {
+        const struct source_field *f = source_field(p->source, i);
+        if (f->chunk_bytes > limit)
+            return limit_exceeded("a chunk", f->chunk_rows, f->chunk_bytes, limit, chunk_advice,
+                                  e) ||
                    err_prefix(e, "%s", f->path);
     }
-    uint64_t rows = rows_held(d, d->chunk_rows), bytes = fields_place(d, rows);
-    if (bytes > open->span_bytes_limit)
-        return limit_exceeded("a chunk", rows, bytes, open->span_bytes_limit, advice, e);
     return 0;
 }
 
-/* The whole number of chunks that comes nearest to SPAN_BYTES_AUTO and within the limit. */
-static uint64_t span_rows_auto(struct reader_described *d, uint64_t limit)
+/* Rows that the order permutes together: what the source wants; of ragged layouts, whose ranges are
+ * our choice, fewer if those do not fit. */
+static int chunk_rows_choose(const struct plan *p, struct err *e)
 {
-    uint64_t row_bytes = 0;
-    for (uint32_t i = 0; i < d->field_count; i++)
-        row_bytes += d->fields[i].row_bytes;
-    uint64_t chunk_bytes = d->chunk_rows * row_bytes, span_bytes = SPAN_BYTES_AUTO;
+    uint64_t limit = p->open->span_bytes_limit, bytes;
+    for (;;) {
+        if (fields_place(p, p->d->chunk_rows, &bytes, e) != 0)
+            return -1;
+        if (bytes <= limit)
+            return 0;
+        if (source_layout(p->source) == SOURCE_DENSE || p->d->chunk_rows == 1)
+            return limit_exceeded("a chunk", rows_held(p->d, p->d->chunk_rows), bytes, limit,
+                                  chunk_advice, e);
+        p->d->chunk_rows = (p->d->chunk_rows + 1) / 2;
+    }
+}
+
+/* Bytes that a chunk of the order has on average. */
+static uint64_t chunk_bytes_mean(const struct plan *p)
+{
+    const struct reader_described *d = p->d;
+    uint64_t chunks = (source_rows(p->source) - 1) / d->chunk_rows + 1, bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct source_pointer *cut = p->l->field[i].cut;
+        int ragged = cut && p->l->field[i].from == LAYOUT_ITEMS;
+        uint64_t items = ragged ? cut->at[cut->count - 1] / chunks : d->chunk_rows;
+        bytes += items * d->fields[i].row_bytes;
+    }
+    return bytes ? bytes : 1;
+}
+
+static int is_copied(const struct source_field *f)
+{
+    return f->plain_at != UINT64_MAX || (f->direct && f->plan.count == 0);
+}
+
+/* The whole number of chunks that comes nearest to what costs little and within the limit. */
+static int span_rows_auto(const struct plan *p, struct err *e)
+{
+    struct reader_described *d = p->d;
+    uint64_t mean = chunk_bytes_mean(p), bytes;
+    uint64_t wanted =
+        is_copied(source_field(p->source, 0)) ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED;
     if (d->streams > WINDOW_SPANS_AUTO)
-        span_bytes = SPAN_BYTES_AUTO * WINDOW_SPANS_AUTO / d->streams;
-    uint64_t chunks = (span_bytes + chunk_bytes / 2) / chunk_bytes;
+        wanted = wanted * WINDOW_SPANS_AUTO / d->streams;
+    uint64_t chunks = (wanted + mean / 2) / mean;
     if (d->streams && part_rows(d) % d->chunk_rows && chunks < STREAM_SPAN_CHUNKS)
         chunks = STREAM_SPAN_CHUNKS;
     uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
     if (chunks > chunks_max)
         chunks = chunks_max;
-    while (chunks > 1 && fields_place(d, rows_held(d, chunks * d->chunk_rows)) > limit)
-        chunks--;
-    return (chunks ? chunks : 1) * d->chunk_rows;
+    for (; chunks > 1; chunks--) {
+        if (fields_place(p, chunks * d->chunk_rows, &bytes, e) != 0)
+            return -1;
+        if (bytes <= p->open->span_bytes_limit)
+            break;
+    }
+    d->span_rows = (chunks ? chunks : 1) * d->chunk_rows;
+    return 0;
 }
 
 /* As asked, rounded up to whole chunks, and no longer than one span for everything. */
@@ -109,32 +185,98 @@ static uint64_t span_rows_asked(const struct reader_described *d, uint64_t asked
     return (rows + d->chunk_rows - 1) / d->chunk_rows * d->chunk_rows;
 }
 
-int layout_make(const struct reader_open *open, const struct source *source,
+static void field_add(const struct plan *p, const char *name, enum h5type type, uint64_t values,
+                      const char *pointer, struct layout_field from)
+{
+    ensure(p->d->field_count < SPAN_FIELDS_MAX);
+    struct msg_field_info *info = &p->d->fields[p->d->field_count];
+    p->l->field[p->d->field_count++] = from;
+    MSG_STR(info->name, name);
+    MSG_STR(info->type, h5type_name(type));
+    MSG_STR(info->pointer, pointer);
+    info->values = values;
+    info->row_bytes = values * h5type_bytes(type);
+}
+
+static void graph_field_add(const struct plan *p, uint32_t set)
+{
+    const struct source_field *f = source_field(p->source, set);
+    const struct source_pointer *nodes = source_nodes(p->source), *edges = source_edges(p->source);
+    struct layout_field from = {.set = set, .cut = edges};
+    if (strcmp(f->name, "targets") == 0) {
+        field_add(p, f->name, f->type, f->values, "", (struct layout_field){.set = set});
+    } else if (strcmp(f->name, "node_features") == 0) {
+        from.cut = nodes;
+        field_add(p, "node_ptr", H5TYPE_U64, 1, "",
+                  (struct layout_field){LAYOUT_POINTER, .cut = nodes});
+        field_add(p, f->name, f->type, f->values, "node_ptr", from);
+    } else if (strcmp(f->name, "edge_index") == 0) {
+        field_add(p, "edge_ptr", H5TYPE_U64, 1, "",
+                  (struct layout_field){LAYOUT_POINTER, .cut = edges});
+        field_add(p, "edge_source", f->type, 1, "edge_ptr", from);
+        from.plane = 1;
+        field_add(p, "edge_target", f->type, 1, "edge_ptr", from);
+    } else {
+        field_add(p, f->name, f->type, f->values, "edge_ptr", from);
+    }
+}
+
+static void fields_describe(const struct plan *p)
+{
+    const struct source_field *f = source_field(p->source, 0);
+    uint64_t tokens = p->open->window + 1;
+    if (source_layout(p->source) == SOURCE_TOKENS) {
+        field_add(p, "tokens", f->type, tokens, "", (struct layout_field){LAYOUT_WINDOWS});
+        field_add(p, "document_starts", H5TYPE_U8, (tokens + 7) / 8, "",
+                  (struct layout_field){LAYOUT_STARTS, .cut = source_documents(p->source)});
+        return;
+    }
+    for (uint32_t i = 0; i < source_field_count(p->source); i++) {
+        f = source_field(p->source, i);
+        if (source_layout(p->source) == SOURCE_GRAPH)
+            graph_field_add(p, i);
+        else
+            field_add(p, f->name, f->type, f->values, "", (struct layout_field){.set = i});
+    }
+}
+
+int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e)
 {
+    static const char *const names[] = {"dense", "graph", "tokens"};
+    struct plan p = {open, source, l, d};
+    *l = (struct layout){.window = open->window};
+    MSG_STR(d->layout, names[source_layout(source)]);
     d->rows = source_rows(source);
     d->chunk_rows = source_chunk_rows(source);
     d->streams = open->streams;
-    if (d->streams && streams_cut(d, e) != 0)
+    fields_describe(&p);
+    if ((d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
+        chunk_rows_choose(&p, e) != 0)
         return -1;
-    d->field_count = source_field_count(source);
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        const struct source_field *f = source_field(source, i);
-        struct msg_field_info *info = &d->fields[i];
-        snprintf(info->name, sizeof info->name, "%s", f->name);
-        snprintf(info->type, sizeof info->type, "%s", h5type_name(f->type));
-        info->values = f->values;
-        info->row_bytes = f->row_bytes;
-    }
-    if (chunks_fit(open, source, d, e) != 0)
+    if (open->span_rows)
+        d->span_rows = span_rows_asked(d, open->span_rows);
+    else if (span_rows_auto(&p, e) != 0)
         return -1;
-    d->span_rows = open->span_rows ? span_rows_asked(d, open->span_rows)
-                                   : span_rows_auto(d, open->span_bytes_limit);
     d->spans = order_spans(
         &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
-    d->span_bytes_max = fields_place(d, rows_held(d, d->span_rows));
+    if (fields_place(&p, d->span_rows, &d->span_bytes_max, e) != 0)
+        return -1;
     if (d->span_bytes_max > open->span_bytes_limit)
         return limit_exceeded("a span", d->span_rows, d->span_bytes_max, open->span_bytes_limit,
                               "raise arena.limit_mb or lower order.span_rows", e);
-    return 0;
+    return source_chunk_rows_set(source, d->chunk_rows, e) || layout_batches(open, l, d, e) ? -1
+                                                                                            : 0;
+}
+
+uint64_t layout_items(const struct layout *l, uint32_t i, uint64_t row, uint64_t rows,
+                      uint64_t *first)
+{
+    const struct layout_field *f = &l->field[i];
+    if (f->from == LAYOUT_WINDOWS) {
+        *first = row * l->window;
+        return rows * l->window + 1;
+    }
+    *first = f->cut ? f->cut->at[row] : row;
+    return f->cut ? f->cut->at[row + rows] - f->cut->at[row] : rows;
 }

@@ -1,17 +1,57 @@
-/* layout.h - how many rows a span has and where its fields lie in a slot: pure arithmetic.
+/* layout.h - what a slot of a stream holds: its fields, where they lie, and how many rows a span
+ * has; pure arithmetic on what the source says.
  *
- * A slot holds the fields one after the other, each with its rows contiguous, at offsets that are
- * multiples of 64 and the same for every span of the stream, the shorter last one included.
+ * A slot holds the fields one after the other, each with its items contiguous, at offsets that are
+ * multiples of 64 and the same for every span of the stream, the shorter last one included. Ragged
+ * fields have room for the most items that any span of any epoch can have.
  */
 #ifndef LOADERD_LAYOUT_H
 #define LOADERD_LAYOUT_H
 
 #include "loaderd/h5source.h"
 #include "loaderd/reader.h"
+#include "proto/order.h"
+#include "proto/span.h"
 
-/* Fill *d (all but the fingerprint) for `source` opened as `open` asks. Refuses, with figures, a
- * span or a chunk larger than open->span_bytes_limit. */
-int layout_make(const struct reader_open *open, const struct source *source,
+enum layout_from {
+    LAYOUT_ITEMS,   /* items of a data set: one a row, or those that `cut` gives the row */
+    LAYOUT_POINTER, /* where each row's items begin in the span: made from `cut` */
+    LAYOUT_WINDOWS, /* tokens: `window` of them and the next one a row */
+    LAYOUT_STARTS,  /* a bit for each token of a row: does a document begin with it? */
+};
+
+struct layout_field {
+    enum layout_from from;
+    uint32_t set, plane;              /* of ITEMS and WINDOWS: of the source */
+    const struct source_pointer *cut; /* NULL: none; of STARTS the documents */
+};
+
+struct layout {
+    struct layout_field field[SPAN_FIELDS_MAX]; /* beside struct reader_described's fields */
+    uint64_t window;
+};
+
+/* Fill *l and *d (all but the fingerprint) for `source` opened as `open` asks, and tell the source
+ * how many rows the order permutes together. Refuses, with figures, a span or a chunk larger than
+ * open->span_bytes_limit. */
+int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e);
+
+/* Items of field `i` that rows [row, row + rows) of the file have, from *first on. */
+uint64_t layout_items(const struct layout *l, uint32_t i, uint64_t row, uint64_t rows,
+                      uint64_t *first);
+
+/* Most items that a pointer gives to a span of an order in which shuffle is off. */
+uint64_t layout_items_max(const struct source_pointer *cut, const struct order *o);
+
+/* Most items of any `count` chunks of `chunk_rows` rows together. 0, or -1 when memory is short. */
+int layout_chunks_max(const struct source_pointer *cut, uint64_t chunk_rows, uint64_t count,
+                      uint64_t *items, struct err *e);
+
+/* d->fields[..].batch_items_max for the batches that open->epochs names, by walking them all; where
+ * they are so many that this takes too long, the most that any batch of so many rows can have.
+ * Nothing to do for layouts without pointers. */
+int layout_batches(const struct reader_open *open, const struct layout *l,
+                   struct reader_described *d, struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 /* reader.c - see reader.h: the process that touches the file.
  *
  *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
- *   READ -> every chunk of the span read here and decoded in the decoders' threads -> DONE
+ *   READ -> every chunk of the span read and decoded (fetch.c), CRC and digest -> DONE
  *
  * One request at a time, in the order they came. What the file or a request makes impossible is
  * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
@@ -18,26 +18,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loaderd/h5source.h"
-#include "loaderd/layout.h"
-#include "loaderd/decoders.h"
+#include "loaderd/fetch.h"
 #include "loaderd/sandbox.h"
 #include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/log.h"
-#include "proto/order.h"
-#include "proto/rowhash.h"
 
 struct reader {
     struct source *source;
     struct decoders *decoders;
     struct reader_open open;
     struct reader_described described;
+    struct layout layout;
     struct order order;
+    struct fetch fetch;
     struct arena arena;
-    uint64_t bytes_decoded;
-    double read_s, credit_s; /* of the present request */
-    int door;                /* held, never used: its hang-up means that we are gone too */
+    double credit_s; /* of the present request */
+    int door;        /* held, never used: its hang-up means that we are gone too */
 };
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
@@ -48,24 +45,30 @@ struct reader {
  * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
  * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
  * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
- * grows) and in its cache of two: 8. */
-static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes)
+ * grows) and in its cache of two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one
+ * of two planes two. Besides, the pointers, and while spans are laid out the items of each chunk of
+ * the order, which are fewer. */
+static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
+                             uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 17, chunk_bytes, &bytes) ||
-        __builtin_add_overflow(bytes, LIBRARY_BYTES, &bytes))
+    if (__builtin_mul_overflow(9 * workers + 18 + sets, chunk_bytes, &bytes) ||
+        __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
 }
 
-static uint64_t chunk_bytes_max(const struct reader *r)
+/* The bound that the file itself sets. */
+static uint64_t memory_needed(const struct reader *r, uint64_t workers)
 {
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < r->described.field_count; i++) {
+    uint32_t sets = source_field_count(r->source);
+    uint64_t most = 0, numbers = source_nodes(r->source)->count + source_edges(r->source)->count +
+                                 source_documents(r->source)->count;
+    for (uint32_t i = 0; i < sets; i++) {
         uint64_t bytes = source_field(r->source, i)->chunk_bytes;
         most = bytes > most ? bytes : most;
     }
-    return most;
+    return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
 
 /* The threads start, then the sandbox closes, then the file is looked at. */
@@ -76,14 +79,19 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     r->open = *open;
     unsigned workers =
         open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX : (unsigned)open->workers;
+    uint64_t memory =
+        memory_bound(workers, open->span_bytes_limit, SOURCE_FIELDS_MAX, SOURCE_POINTERS_BYTES_MAX);
+    struct source_wish wish = {open->split, open->features, open->targets, open->window};
     source_library_open();
-    if (decoders_open(&r->decoders, workers, e) != 0 ||
-        sandbox_enter(memory_bound(workers, open->span_bytes_limit), e) != 0 ||
-        source_open(&r->source, READER_FILE_FD, open->split, e) != 0 ||
-        layout_make(open, r->source, &r->described, e) != 0 ||
+    if (decoders_open(&r->decoders, workers, e) != 0 || sandbox_enter(memory, e) != 0 ||
+        source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
+        return -1;
+    if (source_layout(r->source) == SOURCE_GRAPH)
+        sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S + READER_WALK_CPU_S);
+    if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
-    sandbox_memory_lower(memory_bound(workers, chunk_bytes_max(r)));
+    sandbox_memory_lower(memory_needed(r, workers));
     if (open->drop_behind)
         source_drop_behind(r->source, open->shuffle);
     r->order = (struct order){
@@ -95,6 +103,11 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
         .streams = r->described.streams,
         .window_spans = 1, /* rows inside a window are the consumer's business */
     };
+    r->fetch = (struct fetch){.source = r->source,
+                              .decoders = r->decoders,
+                              .layout = &r->layout,
+                              .described = &r->described,
+                              .order = &r->order};
     return 0;
 }
 
@@ -111,129 +124,30 @@ static int reader_arm(struct reader *r, const struct reader_arena *arena, const 
     return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
 }
 
-/* By libhdf5, or from a plain field: what is delivered is what was decoded. */
-static int rows_read(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
-                     struct err *e)
-{
-    double begin = decoders_clock_s();
-    int result = source_rows_read(r->source, field, row, rows, out, e);
-    r->read_s += decoders_clock_s() - begin;
-    r->bytes_decoded += rows * source_field(r->source, field)->row_bytes;
-    return result;
-}
-
-/* The stored bytes of a chunk of which `held` rows are in the data set. */
-static int chunk_read(struct reader *r, uint32_t field, uint64_t chunk, uint64_t stored,
-                      uint64_t held, void *raw, uint32_t *mask, struct err *e)
-{
-    double begin = decoders_clock_s();
-    int result = source_chunk_read(r->source, field, chunk, stored, raw, mask, e);
-    r->read_s += decoders_clock_s() - begin;
-    r->bytes_decoded += held * source_field(r->source, field)->row_bytes;
-    return result;
-}
-
-/* Part of one stored chunk of `f`: read here, decoded by a thread. */
-static int chunk_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, void *out,
-                       struct err *e)
-{
-    const struct source_field *f = source_field(r->source, field);
-    uint64_t chunk = row / f->chunk_rows, first = chunk * f->chunk_rows, stored = 0;
-    uint64_t all = source_rows(r->source);
-    int partial = first + f->chunk_rows > all;
-    uint64_t held = partial ? all - first : f->chunk_rows;
-    if (!(partial && f->edge_unfiltered) &&
-        source_chunk_stored(r->source, field, chunk, &stored, e) != 0)
-        return -1;
-    if (stored == 0)
-        return rows_read(r, field, row, rows, out, e);
-    uint32_t mask;
-    if (f->plan.count == 0 && rows == f->chunk_rows && stored == f->chunk_bytes)
-        return chunk_read(r, field, chunk, stored, held, out, &mask, e);
-    struct decoders_job *job = decoders_take(r->decoders, stored, e);
-    if (!job)
-        return -1;
-    job->raw_bytes = stored;
-    job->plan = &f->plan;
-    job->chunk_bytes = f->chunk_bytes;
-    job->skip_bytes = (row - first) * f->row_bytes;
-    job->take_bytes = rows * f->row_bytes;
-    job->out = out;
-    job->name = f->path;
-    job->chunk = chunk;
-    if (chunk_read(r, field, chunk, stored, held, job->raw, &job->mask, e) != 0) {
-        decoders_return(r->decoders, job);
-        return -1;
-    }
-    decoders_submit(r->decoders, job);
-    return 0;
-}
-
-/* Rows [row, row + rows) of a field, out of as many of its chunks as hold them. */
-static int rows_fetch(struct reader *r, uint32_t field, uint64_t row, uint64_t rows, char *out,
-                      struct err *e)
-{
-    const struct source_field *f = source_field(r->source, field);
-    if (!f->direct)
-        return rows_read(r, field, row, rows, out, e);
-    while (rows) {
-        uint64_t left = f->chunk_rows - row % f->chunk_rows, take = left < rows ? left : rows;
-        if (chunk_fetch(r, field, row, take, out, e) != 0)
-            return -1;
-        row += take;
-        rows -= take;
-        out += take * f->row_bytes;
-    }
-    return 0;
-}
-
-/* Rows [first, first + rows) of the file, each field to its place in the slot `done` rows on. */
-static int fields_fetch(struct reader *r, uint64_t first, uint64_t rows, uint64_t done, char *slot,
-                        struct err *e)
-{
-    const struct reader_described *d = &r->described;
-    for (uint32_t i = 0; i < d->field_count; i++)
-        if (rows_fetch(r, i, first, rows,
-                       slot + d->fields[i].offset + done * d->fields[i].row_bytes, e) != 0)
-            return -1;
-    return 0;
-}
-
-/* The span's rows: one piece of the file, or all its chunks in the epoch's order. */
-static int span_fetch(struct reader *r, const struct reader_read *read, uint64_t rows, char *slot,
-                      struct err *e)
-{
-    const struct reader_described *d = &r->described;
-    uint64_t place = read->span * (d->span_rows / d->chunk_rows);
-    if (!r->order.shuffle)
-        return fields_fetch(r, order_span_first(&r->order, read->span), rows, 0, slot, e);
-    for (uint64_t done = 0; done < rows; place++) {
-        uint64_t first = order_chunk_at(&r->order, read->epoch, place) * d->chunk_rows;
-        uint64_t take = d->rows - first < d->chunk_rows ? d->rows - first : d->chunk_rows;
-        ensure(take <= rows - done);
-        if (fields_fetch(r, first, take, done, slot, e) != 0)
-            return -1;
-        done += take;
-    }
-    return 0;
-}
-
 static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char *slot)
 {
+    const struct reader_described *d = &r->described;
     uint32_t crc = 0;
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        crc = decode_crc32(crc, slot + r->described.fields[i].offset,
-                           rows * r->described.fields[i].row_bytes);
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct msg_field_info *f = &d->fields[i];
+        uint64_t items = span_items(d->fields, d->field_count, f, slot, rows);
+        crc = decode_crc32(crc, slot + f->offset, items * f->row_bytes);
+    }
     return crc;
 }
 
-static uint64_t span_digest(const struct reader *r, uint64_t rows, const char *slot)
+/* Of data sets: what is made of pointers is not counted. */
+static uint64_t bytes_delivered(const struct reader *r, uint64_t rows, const char *slot)
 {
-    struct rowhash_field fields[8];
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        fields[i] = (struct rowhash_field){slot + r->described.fields[i].offset,
-                                           r->described.fields[i].row_bytes};
-    return rowhash_sum(fields, r->described.field_count, rows);
+    const struct reader_described *d = &r->described;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        enum layout_from from = r->layout.field[i].from;
+        if (from == LAYOUT_ITEMS || from == LAYOUT_WINDOWS)
+            bytes += span_items(d->fields, d->field_count, &d->fields[i], slot, rows) *
+                     d->fields[i].row_bytes;
+    }
+    return bytes;
 }
 
 static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
@@ -245,26 +159,22 @@ static int span_read(struct reader *r, const struct reader_read *read, struct re
                        (unsigned long long)read->span, (unsigned long long)read->slot);
     char *slot = arena_slot(&r->arena, read->slot);
     uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
-    r->bytes_decoded = 0;
-    r->read_s = 0;
     *done = (struct reader_done){.epoch = read->epoch,
                                  .span = read->span,
                                  .slot = read->slot,
                                  .generation = read->generation,
                                  .rows = rows};
-    int result = span_fetch(r, read, rows, slot, e);
-    if (decoders_wait(r->decoders, &done->decode_s, result == 0 ? e : NULL) != 0 || result != 0)
+    if (fetch_span(&r->fetch, read->epoch, read->span, slot, &done->decode_s, e) != 0)
         return -1;
     done->bytes_read = source_bytes_read(r->source) - before;
-    done->bytes_decoded = r->bytes_decoded;
-    done->read_s = r->read_s;
+    done->bytes_decoded = r->fetch.bytes_decoded;
+    done->read_s = r->fetch.read_s;
     done->credit_s = r->credit_s;
-    for (uint32_t i = 0; i < r->described.field_count; i++)
-        done->bytes_delivered += rows * r->described.fields[i].row_bytes;
+    done->bytes_delivered = bytes_delivered(r, rows, slot);
     if (r->open.verify)
         done->checksum = span_checksum(r, rows, slot);
     if (r->open.receipt)
-        done->digest = span_digest(r, rows, slot);
+        done->digest = span_digest(r->described.fields, r->described.field_count, slot, rows);
     return 0;
 }
 
@@ -294,23 +204,34 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
     }
 }
 
-/* Wait for one packet and answer it. 1: go on; 0: the parent is gone; -1 and *e: we must end. */
+/* Wait for something to come; the time limits rest while we do. 0, or -1 and *e. */
+static int packet_wait(struct reader *r, struct err *e)
+{
+    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
+    double begin = decoders_clock_s();
+    sandbox_time_limit(0, 0);
+    if (poll(&wait, 1, -1) < 0 && errno != EINTR)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
+    r->credit_s += decoders_clock_s() - begin;
+    return 0;
+}
+
+/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+ * must end. */
 static int packet_serve(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    struct pollfd wait = {.fd = READER_PAIR_FD, .events = POLLIN};
     int fds[DOOR_FDS_MAX], fd_count = 0;
-    double begin = decoders_clock_s();
-    if (poll(&wait, 1, -1) < 0)
-        return errno == EINTR ? 1 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot wait for requests");
-    r->credit_s = decoders_clock_s() - begin;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
+    if (got < 0 && e->code == 0)
+        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : e->code ? -1 : 1;
-    alarm(READER_REQUEST_LIMIT_S);
+        return got == 0 ? 0 : -1;
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
     int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    alarm(0);
+    r->credit_s = 0;
     if (failed) {
         if (e->code != EXIT_CODE_PERMANENT)
             return -1;
@@ -348,6 +269,7 @@ int reader_main(void)
     if (served < 0)
         log_error("part=reader code=%d %s", e.code, e.text);
     decoders_close(&r.decoders);
+    fetch_close(&r.fetch);
     source_close(&r.source);
     arena_close(&r.arena);
     if (r.door >= 0)

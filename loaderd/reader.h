@@ -1,6 +1,6 @@
 /* reader.h - the border between loaderd, which speaks, and its reader, which touches the file.
  *
- * A reader is `loaderd --reader` (posix_spawn, close-on-exec everywhere), one a stream. It is
+ * A reader is `loaderd --reader` (fork and exec, close-on-exec everywhere), one a stream. It is
  * handed the file's descriptor (3) and one end of a SOCK_SEQPACKET pair (4); the arena and a copy
  * of the door's connection follow over the pair by SCM_RIGHTS. It parses and decodes; the parent
  * never does. What goes over the pair are the fixed structs below: both ends are the same binary. A
@@ -11,13 +11,18 @@
 
 #include <stdint.h>
 
-#include "proto/msg.h"
+#include "proto/span.h"
 
 enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 
-/* A file that keeps the reader busy for longer than this for one request ends it (SIGALRM); its
- * parent waits a little longer before it kills one that did not end itself. */
-enum { READER_REQUEST_LIMIT_S = 120 };
+/* A request that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
+ * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
+ * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
+enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 10 };
+
+/* The walk over the batches of a ragged layout is our own work, and bounded: it has time of its own
+ * (layout_batches.c). */
+enum { READER_WALK_CPU_S = 15 };
 
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */
@@ -30,18 +35,21 @@ enum reader_kind {
 };
 
 struct reader_open {
-    char split[65];
-    uint64_t seed, streams, span_rows, span_bytes_limit, workers;
+    char split[65], features[65], targets[65];
+    uint64_t seed, streams, span_rows, span_bytes_limit, workers, window;
+    uint64_t window_spans, batch_rows; /* for the largest batch of these epochs */
+    uint32_t epoch_count;
+    struct msg_epoch_range epochs[64];
     int32_t shuffle, verify;
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
 };
 
 struct reader_described {
-    char fingerprint[65];
+    char fingerprint[65], layout[9];
     uint64_t rows, streams, chunk_rows, spans, span_rows, span_bytes_max;
     uint32_t field_count;
-    struct msg_field_info fields[8];
+    struct msg_field_info fields[SPAN_FIELDS_MAX];
 };
 
 struct reader_arena {

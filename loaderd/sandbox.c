@@ -23,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -257,6 +258,13 @@ void sandbox_memory_lower(uint64_t memory_bytes)
         getrlimit(RLIMIT_DATA, &limit) != 0 || limit.rlim_max <= memory_bytes)
         return;
     setrlimit(RLIMIT_DATA, &(struct rlimit){memory_bytes, memory_bytes});
+}
+
+void sandbox_time_limit(uint64_t wall_s, uint64_t cpu_s)
+{
+    struct itimerval cpu = {.it_value.tv_sec = (time_t)cpu_s};
+    alarm((unsigned)wall_s);
+    setitimer(ITIMER_PROF, &cpu, NULL);
 }
 
 int sandbox_enter(uint64_t memory_bytes, struct err *e)

@@ -15,6 +15,10 @@
  */
 int sandbox_enter(uint64_t memory_bytes, struct err *e);
 
+/* End this process by SIGALRM in wall_s seconds and by SIGPROF once it has computed for cpu_s
+ * seconds more, all threads together. Replaces what was set before; 0: never. */
+void sandbox_time_limit(uint64_t wall_s, uint64_t cpu_s);
+
 /* Lower the bound on memory further, now that more is known. */
 void sandbox_memory_lower(uint64_t memory_bytes);
 

@@ -26,7 +26,7 @@ uint64_t stream_now_ms(void)
 
 int streams_wake_add(struct streams *s, int fd)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.fd = fd};
     return epoll_ctl(s->wake, EPOLL_CTL_ADD, fd, &event);
 }
 
@@ -87,14 +87,33 @@ struct stream **stream_find(struct streams *s, uint64_t id)
     return NULL;
 }
 
+/* Who has something to say: every stream's reader and consumer, every visitor, the listener. */
+struct spoken {
+    struct epoll_event event[3 * STREAMS_MAX + 1];
+    int count;
+};
+
+static int has_spoken(const struct spoken *k, int fd)
+{
+    for (int i = 0; i < k->count; i++)
+        if (k->event[i].data.fd == fd)
+            return 1;
+    return 0;
+}
+
+/* One question to the kernel instead of one to each descriptor: this runs for every span. */
 void streams_pump(struct streams *s)
 {
-    streams_visitors_hear(s);
+    struct spoken k;
+    k.count = epoll_wait(s->wake, k.event, sizeof k.event / sizeof *k.event, 0);
+    streams_visitors_hear(s, has_spoken(&k, s->listener));
     for (int i = 0; i < STREAMS_MAX; i++) {
         struct stream **st_p = &s->stream[i];
-        if (*st_p)
+        if (*st_p && has_spoken(&k, (*st_p)->child.pair))
             stream_reader_hear(s, st_p);
-        if (*st_p)
+        else if (*st_p)
+            stream_reader_watch(s, st_p);
+        if (*st_p && has_spoken(&k, (*st_p)->door))
             stream_door_hear(s, st_p);
         if (*st_p)
             stream_step(s, st_p,
@@ -126,8 +145,15 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
 {
     struct reader_packet packet = {.kind = READER_OPEN};
     struct reader_open *o = &packet.open;
-    snprintf(o->split, sizeof o->split, "%s", m->split);
+    MSG_STR(o->split, m->split);
+    MSG_STR(o->features, m->features);
+    MSG_STR(o->targets, m->targets);
     o->seed = m->seed;
+    o->window = m->window;
+    o->window_spans = m->window_spans;
+    o->batch_rows = m->batch_rows;
+    o->epoch_count = m->epochs_count;
+    memcpy(o->epochs, m->epochs, sizeof o->epochs);
     o->streams = m->streams;
     o->span_rows = m->span_rows;
     o->span_bytes_limit = m->span_bytes_limit;

@@ -95,8 +95,6 @@ void stream_door_hear(struct streams *s, struct stream **st_p)
     char data[16];
     struct err e = {0};
     int fds[DOOR_FDS_MAX], fd_count = 0;
-    if ((*st_p)->door < 0)
-        return;
     ssize_t got = door_recv((*st_p)->door, data, sizeof data, fds, &fd_count, &e);
     while (fd_count > 0)
         close(fds[--fd_count]);
@@ -105,9 +103,10 @@ void stream_door_hear(struct streams *s, struct stream **st_p)
                     &(struct server_event){.type = SERVER_EV_HANGUP, .now_ms = stream_now_ms()});
 }
 
-void streams_visitors_hear(struct streams *s)
+void streams_visitors_hear(struct streams *s, int knocked)
 {
-    door_open(s);
+    if (knocked)
+        door_open(s);
     for (int i = 0; i < STREAMS_MAX; i++)
         if (s->visitor[i].connection >= 0)
             visitor_hear(s, i);

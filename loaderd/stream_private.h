@@ -56,11 +56,14 @@ struct faulty_file stream_file_identity(int fd);
  */
 int stream_fault_count(struct streams *s, const struct faulty_file *identity, uint64_t now_ms);
 
-/* Everything that the stream's reader has said (stream_step.c). */
+/* Everything that the stream's reader has said; the end of one that was stopped and says nothing
+ * (stream_step.c). */
 void stream_reader_hear(struct streams *s, struct stream **st_p);
+void stream_reader_watch(struct streams *s, struct stream **st_p);
 
-/* Whoever waits at the door; what a stream's consumer said there (stream_door.c). */
-void streams_visitors_hear(struct streams *s);
+/* Whoever stands in the door, and who waits before it if somebody knocked; what a stream's consumer
+ * said there (stream_door.c). */
+void streams_visitors_hear(struct streams *s, int knocked);
 void stream_door_hear(struct streams *s, struct stream **st_p);
 void stream_door_answer(int connection, int ok, const char *reason);
 

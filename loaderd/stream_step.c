@@ -103,6 +103,7 @@ static void reader_described(struct streams *s, struct stream **st_p,
     struct msg_opened *o = &m.opened;
     o->stream = (*st_p)->server.stream;
     MSG_STR(o->fingerprint, d->fingerprint);
+    MSG_STR(o->layout, d->layout);
     o->rows = d->rows;
     o->streams = d->streams;
     o->chunk_rows = d->chunk_rows;
@@ -207,7 +208,7 @@ static void reader_died(struct streams *s, struct stream **st_p, const char *why
 
 /* One that was stopped from outside is given as long as any silent process; one that is busy ends
  * itself. */
-static void stopped_reader_end(struct streams *s, struct stream **st_p)
+void stream_reader_watch(struct streams *s, struct stream **st_p)
 {
     uint64_t patience_ms = s->daemon->options.peer_timeout_s * 1000;
     if (server_reader_silent_ms(&(*st_p)->server, stream_now_ms()) < patience_ms ||
@@ -224,10 +225,8 @@ void stream_reader_hear(struct streams *s, struct stream **st_p)
     struct err e = {0};
     for (int i = 0; *st_p && i < STREAM_PACKETS_MAX; i++) {
         int got = child_recv(&(*st_p)->child, &packet, &e);
-        if (got == 0) {
-            stopped_reader_end(s, st_p);
+        if (got == 0)
             return;
-        }
         if (got < 0) {
             reader_died(s, st_p, e.text);
             return;

@@ -50,6 +50,7 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
     uint32_t at = 0;
     h->epoch_rows += m->rows;
     h->epoch_seconds += m->seconds;
+    h->epoch_wait_seconds += m->wait_seconds;
     while (at < h->epoch_count &&
            (strcmp(h->epochs[at].task, m->task) != 0 || h->epochs[at].epoch != m->epoch))
         at++;

@@ -38,7 +38,7 @@ struct history {
         receipts[HISTORY_RECEIPTS_MAX]; /* the last of each consumer and split */
     uint32_t receipt_count;
     uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
-    double epoch_seconds;
+    double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */
     uint32_t differing_steps;   /* starts that found a recomputed step to differ from the lineage */
     struct msg_event_plan plan; /* the last one; no rows: none yet */
     /* the journal being read */

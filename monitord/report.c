@@ -99,6 +99,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     weights_find(r);
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
+    r->data_wait_share = h->epoch_seconds > 0 ? h->epoch_wait_seconds / h->epoch_seconds : NAN;
     for (uint32_t i = 0; i < h->plan.rows_count; i++) {
         int stage = stage_index(h->plan.rows[i].stage);
         if (stage >= 0)

@@ -36,6 +36,7 @@ struct report {
     int compared;            /* there is a comparison task */
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
+    double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
     uint64_t arena_bytes;
     uint64_t plan_bytes[STAGE_COUNT]; /* history's plan, summed; 0: the plan does not speak of it */
 };

@@ -110,6 +110,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_tasks(r, &j);
     json_u64(&j, "steps", r->meta->step);
     json_f64(&j, "samples_per_second", r->samples_per_second);
+    json_f64(&j, "data_wait_share", r->data_wait_share);
     json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
     json_fixed(&j, "cpu_seconds", r->cpu_seconds, 3);
     json_memory(r, &j);
@@ -150,8 +151,8 @@ static void effort_print(const struct report *r, FILE *out)
     fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->meta->step), r->wall_seconds,
             r->cpu_seconds);
     if (!isnan(r->samples_per_second))
-        fprintf(out, ", %s samples/s while training",
-                grouped(rate, (uint64_t)llround(r->samples_per_second)));
+        fprintf(out, ", %s samples/s while training, %.1f %% of that time waiting for data",
+                grouped(rate, (uint64_t)llround(r->samples_per_second)), 100 * r->data_wait_share);
 }
 
 void report_print_table(const struct report *r, FILE *out)

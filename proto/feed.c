@@ -59,12 +59,20 @@ void feed_step(struct feed *f, const struct consumer_event *event)
 /* ---- what comes in
  * ------------------------------------------------------------------------------- */
 
-/* A span has just become READY: are its bytes those that the loader decoded? */
+/* A span has just become READY: can its pointers be true, and are its bytes those that the loader
+ * decoded? */
 static void span_verify(struct feed *f, const struct slot *slot)
 {
     struct err e;
-    uint64_t index = (uint64_t)(slot - f->consumer.slots);
-    uint64_t found = opened_checksum(&f->consumer.opened, arena_slot(&f->arena, index), slot->rows);
+    const struct msg_opened *o = &f->consumer.opened;
+    const void *at = arena_slot(&f->arena, (uint64_t)(slot - f->consumer.slots));
+    if (span_check(o->fields, o->fields_count, at, slot->rows, &e) < 0) {
+        err_prefix(&e, "span %" PRIu64 " of epoch %" PRIu64 " of %s", slot->span, slot->epoch,
+                   f->config.file);
+        feed_fail(f, &e);
+        return;
+    }
+    uint64_t found = f->config.verify ? opened_checksum(o, at, slot->rows) : slot->checksum;
     if (found == slot->checksum)
         return;
     err_set(&e, EXIT_CODE_PERMANENT,
@@ -82,7 +90,7 @@ static void ready_take(struct feed *f, struct consumer_event *event)
     int was_granted = slot->state == SLOT_GRANTED;
     event->type = CONSUMER_EV_READY;
     feed_step(f, event);
-    if (f->config.verify && was_granted && slot->state == SLOT_READY && !f->failure.code)
+    if (was_granted && slot->state == SLOT_READY && !f->failure.code)
         span_verify(f, slot);
 }
 
@@ -182,23 +190,47 @@ static void door_take(struct feed *f)
 /* ---- interface
  * ----------------------------------------------------------------------------------- */
 
-static const char *text_keep(char kept[4097], const char *text)
+static const char *text_keep(char *kept, size_t capacity, const char *text)
 {
     size_t bytes = strlen(text);
-    ensure(bytes < 4097);
+    ensure(bytes < capacity);
     return memcpy(kept, text, bytes + 1);
+}
+
+static void request_make(struct feed *f)
+{
+    struct msg_open *m = &f->request;
+    struct feed_config *c = &f->config;
+    *m = (struct msg_open){.seed = c->seed,
+                           .shuffle = c->shuffle,
+                           .streams = c->streams,
+                           .span_rows = c->span_rows,
+                           .span_bytes_limit = feed_span_bytes_limit(f),
+                           .verify = c->verify,
+                           .window = c->window,
+                           .window_spans = c->window_spans,
+                           .batch_rows = c->batch_rows,
+                           .epochs_count = c->epoch_count};
+    ensure(c->epoch_count <= sizeof m->epochs / sizeof *m->epochs);
+    if (c->epoch_count)
+        memcpy(m->epochs, c->epochs, c->epoch_count * sizeof *m->epochs);
+    c->file = text_keep(m->file, sizeof m->file, c->file);
+    c->split = text_keep(m->split, sizeof m->split, c->split);
+    c->features =
+        text_keep(m->features, sizeof m->features, c->features ? c->features : "features");
+    c->targets = text_keep(m->targets, sizeof m->targets, c->targets ? c->targets : "targets");
+    c->epochs = m->epochs;
 }
 
 void feed_open(struct feed *f, const struct feed_config *config)
 {
     memset(f, 0, sizeof *f);
     f->config = *config;
-    f->config.role = text_keep(f->strings[0], config->role);
-    f->config.file = text_keep(f->strings[1], config->file);
-    f->config.split = text_keep(f->strings[2], config->split);
+    f->config.role = text_keep(f->role, sizeof f->role, config->role);
     if (!config->shuffle)
         f->config.window_spans = config->streams ? config->streams : 1;
     ensure(f->config.window_spans >= 1 && f->config.window_spans <= FEED_WINDOW_SPANS_MAX);
+    request_make(f);
     ensure(f->config.slots <= ARENA_SLOTS_MAX);
     f->arena = ARENA_CLOSED;
     f->door = f->pidfd = -1;

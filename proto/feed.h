@@ -16,6 +16,7 @@
 #include "proto/err.h"
 #include "proto/link.h"
 #include "proto/order.h"
+#include "proto/span.h"
 
 enum { FEED_WINDOW_SPANS_MAX = 1024, FEED_IDLE_MS = 60000 };
 
@@ -36,12 +37,24 @@ struct feed_config {
     uint64_t arena_limit_bytes;
     uint64_t peer_timeout_ms;
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
+    const char *features, *targets; /* names of the data sets of a dense file; NULL: these words */
+    uint64_t window;                /* of a file of tokens: a row is so many of them and one more */
+    uint64_t batch_rows;            /* for the largest batch of ragged fields; 0: not wanted */
+    const struct msg_epoch_range *epochs; /* that will be read, if batch_rows is not 0 */
+    uint32_t epoch_count;
 };
 
-struct feed_info { /* what was opened */
-    char fingerprint[65];
+struct feed_info {                   /* what was opened */
+    char fingerprint[65], layout[9]; /* dense, graph or tokens */
     struct order order;
-    struct msg_field_info features, targets; /* targets.name is empty if there are none */
+    struct msg_field_info fields[SPAN_FIELDS_MAX]; /* all there are */
+    uint32_t field_count;
+    /* Of the dense layout: one part, or one a timeframe, in the order in which they are joined to a
+     * row of feature_values values. */
+    struct msg_field_info features[SPAN_FIELDS_MAX];
+    uint32_t feature_parts;
+    uint64_t feature_values;
+    struct msg_field_info targets; /* name is empty if there are none */
     uint64_t slots, arena_bytes;
 };
 
@@ -68,7 +81,8 @@ struct feed {
     struct feed_info info;
     int info_set;
     int resting;               /* since feed_rest */
-    char strings[3][4097];     /* own copies of role, file, split */
+    char role[4097];           /* own copy */
+    struct msg_open request;   /* what is asked of the loader; has the copies of the other texts */
     uint64_t attempt;          /* openings so far */
     struct feed_window window; /* the one read last */
     struct err failure;        /* code 0: none */
@@ -122,10 +136,17 @@ uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t c
  * past. */
 const char *feed_span(const struct feed *f, uint64_t epoch, uint64_t span);
 
-/* Where the row's values of one of f->info's data sets stand, field->row_bytes long. */
+/* Where the row's values of one of f->info's data sets stand, field->row_bytes long. The field is
+ * not ragged. */
 static inline const void *feed_field(const struct msg_field_info *field, struct feed_row row)
 {
     return row.span + field->offset + row.row * field->row_bytes;
 }
+
+/* Where the row's items of a ragged field of f->info stand; *count of them, field->row_bytes each.
+ * What the pointer in the slot says is read once and believed only within the field: else NULL, and
+ * *count is 0. */
+const void *feed_items(const struct feed *f, const struct msg_field_info *field,
+                       struct feed_row row, uint64_t *count);
 
 #endif

@@ -107,15 +107,7 @@ uint64_t feed_span_bytes_limit(const struct feed *f)
 
 static void open_send(struct feed *f)
 {
-    struct msg_open open = {.seed = f->config.seed,
-                            .shuffle = f->config.shuffle,
-                            .streams = f->config.streams,
-                            .span_rows = f->config.span_rows,
-                            .span_bytes_limit = feed_span_bytes_limit(f),
-                            .verify = f->config.verify};
-    MSG_STR(open.file, f->config.file);
-    MSG_STR(open.split, f->config.split);
-    link_send(&f->dealer, NULL, MSG_open, &open); /* repeated if it is lost */
+    link_send(&f->dealer, NULL, MSG_open, &f->request); /* repeated if it is lost */
 }
 
 /* ---- arena
@@ -161,6 +153,7 @@ static void info_fill(struct feed *f)
 {
     const struct msg_opened *o = &f->consumer.opened;
     const struct msg_field_info *targets = opened_field(o, "targets");
+    f->info = (struct feed_info){0};
     memcpy(f->info.fingerprint, o->fingerprint, sizeof f->info.fingerprint);
     f->info.order = (struct order){.seed = f->config.seed,
                                    .shuffle = f->config.shuffle,
@@ -169,7 +162,14 @@ static void info_fill(struct feed *f)
                                    .span_rows = o->span_rows,
                                    .window_spans = f->config.window_spans,
                                    .streams = o->streams};
-    f->info.features = *opened_field(o, "features");
+    memcpy(f->info.layout, o->layout, sizeof f->info.layout);
+    memcpy(f->info.fields, o->fields, sizeof f->info.fields);
+    f->info.field_count = o->fields_count;
+    for (uint32_t i = 0; i < o->fields_count; i++)
+        if (strncmp(o->fields[i].name, "features", 8) == 0) {
+            f->info.features[f->info.feature_parts++] = o->fields[i];
+            f->info.feature_values += o->fields[i].values;
+        }
     if (targets)
         f->info.targets = *targets;
     f->info.slots = f->arena.slots;

@@ -92,3 +92,16 @@ uint64_t feed_rows(struct feed *f, uint64_t epoch, uint64_t position, uint64_t c
         done += window_fill(f, position + done, count - done, rows + done);
     return done;
 }
+
+const void *feed_items(const struct feed *f, const struct msg_field_info *field,
+                       struct feed_row row, uint64_t *count)
+{
+    const struct msg_field_info *pointer =
+        span_field(f->info.fields, f->info.field_count, field->pointer);
+    ensure(pointer);
+    const volatile uint64_t *at = feed_field(pointer, row); /* another process may write there */
+    uint64_t first = at[0], end = at[1];
+    int within = first <= end && end <= field->items_max;
+    *count = within ? end - first : 0;
+    return within ? row.span + field->offset + first * field->row_bytes : NULL;
+}

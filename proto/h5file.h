@@ -66,6 +66,13 @@ int h5writer_rows_begin(struct h5writer *w, const char *name, enum h5type type, 
 int h5writer_rows_append(struct h5writer *w, const char *name, const void *data, uint64_t rows,
                          struct err *e);
 
+/* The same for a set whose size along dimension `axis` is known only at the end: dims[axis] is not
+ * looked at. A piece has any number of rows along the axis up to chunk_rows, all others being whole
+ * ([2, rows] for axis 1); only the last piece has fewer than chunk_rows. */
+int h5writer_growing_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
+                           const uint64_t *dims, int axis, uint64_t chunk_rows, int level,
+                           struct err *e);
+
 /* Close, check, commit. *w_p is NULL afterwards. On failure nothing is left behind and an older
  * file of that name stays. */
 int h5writer_commit(struct h5writer **w_p, struct err *e);
@@ -89,6 +96,22 @@ int h5reader_f64(struct h5reader *r, const char *object, const char *name, doubl
 
 /* 1 if there is a group or data set of that name, else 0. */
 int h5reader_has(struct h5reader *r, const char *name);
+
+/* 1 if `name` is a group, else 0. */
+int h5reader_is_group(struct h5reader *r, const char *name);
+
+enum { H5NAMES_MAX = 15, H5NAMES_BYTES = 1024 };
+
+struct h5names {
+    char text[H5NAMES_BYTES]; /* what `name` points into: do not move the struct */
+    const char *name[H5NAMES_MAX];
+    int count;
+};
+
+/* The names that an attribute of a group lists: a text "M1 M5" or an array of texts. -1: it does
+ * not. */
+int h5reader_names(struct h5reader *r, const char *group, const char *attribute,
+                   struct h5names *names, struct err *e);
 
 struct h5array {
     char name[H5FILE_NAME_MAX + 1];

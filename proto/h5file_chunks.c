@@ -16,7 +16,8 @@
 struct h5chunks {
     char name[H5FILE_NAME_MAX + 1];
     hid_t set;
-    int rank;
+    int rank, axis; /* rows are counted along the axis; 0 but for growing sets */
+    int growing;    /* dims[axis] is what has been appended */
     uint32_t element_bytes;
     uint64_t dims[H5FILE_RANK_MAX], chunk[H5FILE_RANK_MAX];
     uint64_t chunk_bytes, packed_max;
@@ -43,13 +44,14 @@ static void chunks_close(struct h5chunks **c_p)
 static hid_t chunks_create(struct h5writer *w, const struct h5chunks *c, enum h5type type,
                            int level)
 {
-    hsize_t sizes[H5FILE_RANK_MAX], chunk[H5FILE_RANK_MAX];
+    hsize_t sizes[H5FILE_RANK_MAX], limits[H5FILE_RANK_MAX], chunk[H5FILE_RANK_MAX];
     for (int i = 0; i < c->rank; i++) {
         sizes[i] = c->dims[i];
+        limits[i] = c->growing && i == c->axis ? H5S_UNLIMITED : sizes[i];
         chunk[i] = c->chunk[i];
     }
     hid_t set = H5I_INVALID_HID;
-    hid_t space = H5Screate_simple(c->rank, sizes, NULL), list = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t space = H5Screate_simple(c->rank, sizes, limits), list = H5Pcreate(H5P_DATASET_CREATE);
     if (space >= 0 && list >= 0 && H5Pset_obj_track_times(list, 0) >= 0 &&
         H5Pset_chunk(list, c->rank, chunk) >= 0 && H5Pset_shuffle(list) >= 0 &&
         H5Pset_deflate(list, (unsigned)level) >= 0 &&
@@ -60,14 +62,15 @@ static hid_t chunks_create(struct h5writer *w, const struct h5chunks *c, enum h5
     return set;
 }
 
-/* chunk[] is cut to the array's size: a larger chunk would hold nothing but padding. */
+/* chunk[] is cut to the array's size: a larger chunk would hold nothing but padding. axis: the one
+ * that grows, or -1. */
 static int chunks_open(struct h5chunks **c_p, struct h5writer *w, const char *name,
                        enum h5type type, int rank, const uint64_t *dims, const uint64_t *chunk,
-                       int level, struct err *e)
+                       int axis, int level, struct err *e)
 {
     uint64_t bytes;
-    ensure(rank >= 1 && rank <= H5FILE_RANK_MAX && level >= 1 && level <= 9);
-    ensure(h5_bytes(type, rank, dims, &bytes) == 0);
+    ensure(rank >= 1 && rank <= H5FILE_RANK_MAX && level >= 1 && level <= 9 && axis < rank);
+    ensure(h5_bytes(type, rank, axis < 0 ? dims : chunk, &bytes) == 0);
     struct h5chunks *c = *c_p = calloc(1, sizeof *c);
     if (!c)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write data set %s in %s", name,
@@ -75,11 +78,13 @@ static int chunks_open(struct h5chunks **c_p, struct h5writer *w, const char *na
     c->set = H5I_INVALID_HID;
     snprintf(c->name, sizeof c->name, "%s", name);
     c->rank = rank;
+    c->growing = axis >= 0;
+    c->axis = c->growing ? axis : 0;
     c->element_bytes = h5type_bytes(type);
     for (int i = 0; i < rank; i++) {
-        ensure(dims[i] > 0 && chunk[i] > 0);
-        c->dims[i] = dims[i];
-        c->chunk[i] = chunk[i] < dims[i] ? chunk[i] : dims[i];
+        ensure((dims[i] > 0 || i == axis) && chunk[i] > 0);
+        c->dims[i] = i == axis ? 0 : dims[i];
+        c->chunk[i] = chunk[i] < dims[i] || i == axis ? chunk[i] : dims[i];
     }
     if (h5_bytes(type, rank, c->chunk, &c->chunk_bytes) < 0 || c->chunk_bytes > UINT32_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -178,7 +183,7 @@ int h5writer_gzip(struct h5writer *w, const char *name, enum h5type type, int ra
 {
     struct h5chunks *c = NULL;
     uint64_t offset[H5FILE_RANK_MAX] = {0};
-    int result = chunks_open(&c, w, name, type, rank, dims, chunk, level, e);
+    int result = chunks_open(&c, w, name, type, rank, dims, chunk, -1, level, e);
     int more = result == 0;
     while (more) {
         memset(c->whole, 0, c->chunk_bytes);
@@ -190,21 +195,64 @@ int h5writer_gzip(struct h5writer *w, const char *name, enum h5type type, int ra
     return result;
 }
 
-int h5writer_rows_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
-                        const uint64_t *dims, uint64_t chunk_rows, int level, struct err *e)
+/* Begin a set that stays open until the file is committed; axis: the one that grows, or -1. */
+static int rows_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
+                      const uint64_t *dims, int axis, uint64_t chunk_rows, int level, struct err *e)
 {
     uint64_t chunk[H5FILE_RANK_MAX];
     ensure(rank >= 1 && rank <= H5FILE_RANK_MAX && w->row_sets < H5FILE_ROWS_SETS_MAX);
-    chunk[0] = chunk_rows;
-    for (int i = 1; i < rank; i++)
-        chunk[i] = dims[i];
+    for (int i = 0; i < rank; i++)
+        chunk[i] = i == (axis < 0 ? 0 : axis) ? chunk_rows : dims[i];
     struct h5chunks **c_p = &w->rows[w->row_sets];
-    int result = chunks_open(c_p, w, name, type, rank, dims, chunk, level, e);
+    int result = chunks_open(c_p, w, name, type, rank, dims, chunk, axis, level, e);
     if (result < 0)
         chunks_close(c_p);
     else
         w->row_sets++;
     return result;
+}
+
+int h5writer_rows_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
+                        const uint64_t *dims, uint64_t chunk_rows, int level, struct err *e)
+{
+    return rows_begin(w, name, type, rank, dims, -1, chunk_rows, level, e);
+}
+
+int h5writer_growing_begin(struct h5writer *w, const char *name, enum h5type type, int rank,
+                           const uint64_t *dims, int axis, uint64_t chunk_rows, int level,
+                           struct err *e)
+{
+    ensure(axis >= 0);
+    return rows_begin(w, name, type, rank, dims, axis, chunk_rows, level, e);
+}
+
+/* Copy a piece of `rows` rows along the axis into the padded chunk c->whole. */
+static void piece_pad(const struct h5chunks *c, const uint8_t *data, uint64_t rows)
+{
+    uint64_t outer = 1, row_bytes = c->element_bytes;
+    for (int i = 0; i < c->axis; i++)
+        outer *= c->chunk[i];
+    for (int i = c->axis + 1; i < c->rank; i++)
+        row_bytes *= c->chunk[i];
+    uint64_t bytes = rows * row_bytes, stride = c->chunk[c->axis] * row_bytes;
+    for (uint64_t i = 0; i < outer; i++) {
+        memcpy(c->whole + i * stride, data + i * bytes, bytes);
+        memset(c->whole + i * stride + bytes, 0, stride - bytes);
+    }
+}
+
+/* Make room for a piece of `rows` rows at the end of a growing set. */
+static int set_extend(struct h5writer *w, struct h5chunks *c, uint64_t rows, struct err *e)
+{
+    hsize_t sizes[H5FILE_RANK_MAX];
+    ensure(rows <= c->chunk[c->axis] && c->rows % c->chunk[c->axis] == 0);
+    c->dims[c->axis] += rows;
+    for (int i = 0; i < c->rank; i++)
+        sizes[i] = c->dims[i];
+    return H5Dset_extent(c->set, sizes) < 0
+               ? h5_fail(e, EXIT_CODE_PERMANENT, "cannot extend data set %s in %s", c->name,
+                         w->temporary)
+               : 0;
 }
 
 int h5writer_rows_append(struct h5writer *w, const char *name, const void *data, uint64_t rows,
@@ -214,20 +262,19 @@ int h5writer_rows_append(struct h5writer *w, const char *name, const void *data,
     for (int i = 0; i < w->row_sets && !c; i++)
         if (strcmp(w->rows[i]->name, name) == 0)
             c = w->rows[i];
-    ensure(c && rows <= c->dims[0] - c->rows);
-    ensure(rows % c->chunk[0] == 0 || c->rows + rows == c->dims[0]);
-    uint64_t row_bytes = c->chunk_bytes / c->chunk[0];
+    ensure(c);
+    if (c->growing && set_extend(w, c, rows, e) < 0)
+        return -1;
+    uint64_t chunk_rows = c->chunk[c->axis], row_bytes = c->chunk_bytes / chunk_rows;
+    ensure(rows <= c->dims[c->axis] - c->rows);
+    ensure(rows % chunk_rows == 0 || c->rows + rows == c->dims[c->axis]);
     const uint8_t *from = data;
     while (rows > 0) {
-        uint64_t offset[H5FILE_RANK_MAX] = {c->rows};
-        uint64_t count = rows < c->chunk[0] ? rows : c->chunk[0];
-        const uint8_t *chunk = from;
-        if (count < c->chunk[0]) {
-            memcpy(c->whole, from, count * row_bytes);
-            memset(c->whole + count * row_bytes, 0, c->chunk_bytes - count * row_bytes);
-            chunk = c->whole;
-        }
-        if (chunk_store(w, c, offset, chunk, e) < 0)
+        uint64_t offset[H5FILE_RANK_MAX] = {0}, count = rows < chunk_rows ? rows : chunk_rows;
+        offset[c->axis] = c->rows;
+        if (count < chunk_rows)
+            piece_pad(c, from, count);
+        if (chunk_store(w, c, offset, count < chunk_rows ? c->whole : from, e) < 0)
             return -1;
         from += count * row_bytes;
         c->rows += count;
@@ -240,10 +287,11 @@ int h5_rows_complete(const struct h5writer *w, struct err *e)
 {
     for (int i = 0; i < w->row_sets; i++) {
         const struct h5chunks *c = w->rows[i];
-        if (c->rows != c->dims[0])
+        if (c->rows != c->dims[c->axis])
             return err_set(e, EXIT_CODE_PERMANENT,
                            "cannot finish %s: data set %s has %llu of its %llu rows", w->path,
-                           c->name, (unsigned long long)c->rows, (unsigned long long)c->dims[0]);
+                           c->name, (unsigned long long)c->rows,
+                           (unsigned long long)c->dims[c->axis]);
     }
     return 0;
 }

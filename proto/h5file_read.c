@@ -4,6 +4,7 @@
  * filters that h5file_write.c and h5file_chunks.c use are accepted; other files are never followed
  * into. These are files of our own, which may be damaged; hostile ones are loaderd's business.
  */
+#include "proto/h5file_names.h"
 #include "proto/h5file_private.h"
 
 #include <stdio.h>
@@ -105,11 +106,34 @@ out:
     return attribute;
 }
 
+int h5reader_is_group(struct h5reader *r, const char *name)
+{
+    hid_t at = H5Oopen(r->file, name, r->links);
+    int is_group = at >= 0 && H5Iget_type(at) == H5I_GROUP;
+    h5_close(&at);
+    H5Eclear2(H5E_DEFAULT);
+    return is_group;
+}
+
 static int attribute_wrong(struct h5reader *r, const char *object, const char *name,
                            const char *wanted, struct err *e)
 {
     return err_set(e, EXIT_CODE_PERMANENT, "attribute %s of /%s in %s is not %s", name, object,
                    r->path, wanted);
+}
+
+int h5reader_names(struct h5reader *r, const char *group, const char *attribute,
+                   struct h5names *names, struct err *e)
+{
+    hid_t at = H5Oopen(r->file, group, r->links);
+    int result = at < 0 ? -1 : h5_names(at, attribute, names);
+    h5_close(&at);
+    H5Eclear2(H5E_DEFAULT);
+    return result == 0 ? 0
+                       : attribute_wrong(r, group, attribute,
+                                         "there or not a list of at most 15 names: a text such as "
+                                         "\"M1 M5\", or an array of texts",
+                                         e);
 }
 
 int h5reader_text(struct h5reader *r, const char *object, const char *name, char *text,
@@ -182,15 +206,21 @@ int h5reader_f64(struct h5reader *r, const char *object, const char *name, doubl
     return attribute_number(r, object, name, H5TYPE_F64, "a 64-bit float", value, e);
 }
 
-/* Chunked sets: chunks no larger than the array, filters none but shuffle and deflate. */
-static int chunks_acceptable(hid_t list, const struct h5array *a)
+/* Chunked sets: chunks no larger than the array but where it grew, filters none but shuffle and
+ * deflate. *chunk_bytes: of a chunk unpacked. */
+static int chunks_acceptable(hid_t set, hid_t list, const struct h5array *a, uint64_t *chunk_bytes)
 {
-    hsize_t chunk[H5FILE_RANK_MAX];
-    if (H5Pget_chunk(list, a->rank, chunk) != a->rank)
+    hsize_t chunk[H5FILE_RANK_MAX], limits[H5FILE_RANK_MAX];
+    hid_t space = H5Dget_space(set);
+    int known = space >= 0 && H5Sget_simple_extent_dims(space, NULL, limits) == a->rank &&
+                H5Pget_chunk(list, a->rank, chunk) == a->rank;
+    h5_close(&space);
+    *chunk_bytes = h5type_bytes(a->type);
+    for (int i = 0; known && i < a->rank; i++)
+        known = (chunk[i] <= a->dims[i] || limits[i] == H5S_UNLIMITED) &&
+                !__builtin_mul_overflow(*chunk_bytes, (uint64_t)chunk[i], chunk_bytes);
+    if (!known)
         return 0;
-    for (int i = 0; i < a->rank; i++)
-        if (chunk[i] > a->dims[i])
-            return 0;
     for (int i = 0; i < H5Pget_nfilters(list); i++) {
         unsigned flags, config;
         size_t values = 0;
@@ -205,6 +235,7 @@ static int chunks_acceptable(hid_t list, const struct h5array *a)
 static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, struct err *e)
 {
     int result = -1;
+    uint64_t chunk_bytes = 0;
     hid_t list = H5Dget_create_plist(set);
     H5D_layout_t layout = list < 0 ? H5D_LAYOUT_ERROR : H5Pget_layout(list);
     uint64_t stored = H5Dget_storage_size(set);
@@ -212,7 +243,7 @@ static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, st
     H5Eclear2(H5E_DEFAULT);
     int contiguous = layout == H5D_CONTIGUOUS && H5Pget_external_count(list) == 0;
     a->file_offset = contiguous && offset != HADDR_UNDEF ? offset : UINT64_MAX;
-    if (!contiguous && !(layout == H5D_CHUNKED && chunks_acceptable(list, a))) {
+    if (!contiguous && !(layout == H5D_CHUNKED && chunks_acceptable(set, list, a, &chunk_bytes))) {
         err_set(
             e, EXIT_CODE_PERMANENT,
             "data set %s in %s is stored in a way that is not ours: contiguous, or in chunks with "
@@ -224,7 +255,8 @@ static int storage_describe(struct h5reader *r, hid_t set, struct h5array *a, st
     if (contiguous && a->bytes > 0)
         backed = a->file_offset <= r->file_bytes && a->bytes <= r->file_bytes - a->file_offset;
     else if (a->bytes > 0)
-        backed = backed && a->bytes / DEFLATE_RATIO_MAX <= stored;
+        backed = backed && a->bytes / DEFLATE_RATIO_MAX <= stored &&
+                 chunk_bytes / DEFLATE_RATIO_MAX <= stored;
     if (!backed) {
         err_set(e, EXIT_CODE_PERMANENT,
                 "data set %s in %s claims %llu bytes, which a file of %llu bytes cannot hold",

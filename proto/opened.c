@@ -7,8 +7,46 @@
 #include <zlib.h>
 
 #include "proto/order.h"
+#include "proto/span.h"
 
-enum { FIELD_ALIGNMENT = 64 };
+enum { FIELD_ALIGNMENT = 64, POINTER_BYTES = 8 };
+
+/* What a layout may consist of. */
+static const struct field_kind {
+    const char *layout, *name; /* a name ending in / begins that of any number of fields */
+    const char *pointer;       /* field that cuts it, or "" */
+    int is_pointer, is_needed;
+} kinds[] = {
+    {"dense", "features", "", 0, 0},
+    {"dense", "features/", "", 0, 0},
+    {"dense", "targets", "", 0, 0},
+    {"graph", "node_ptr", "", 1, 1},
+    {"graph", "node_features", "node_ptr", 0, 1},
+    {"graph", "edge_ptr", "", 1, 1},
+    {"graph", "edge_source", "edge_ptr", 0, 1},
+    {"graph", "edge_target", "edge_ptr", 0, 1},
+    {"graph", "edge_features", "edge_ptr", 0, 0},
+    {"graph", "targets", "", 0, 0},
+    {"tokens", "tokens", "", 0, 1},
+    {"tokens", "document_starts", "", 0, 1},
+};
+
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static int kind_names(const struct field_kind *k, const char *name)
+{
+    size_t bytes = strlen(k->name);
+    return k->name[bytes - 1] == '/' ? strncmp(k->name, name, bytes) == 0 && name[bytes]
+                                     : strcmp(k->name, name) == 0;
+}
+
+static const struct field_kind *kind_of(const struct msg_opened *o, const char *name)
+{
+    for (int i = 0; i < KINDS; i++)
+        if (strcmp(kinds[i].layout, o->layout) == 0 && kind_names(&kinds[i], name))
+            return &kinds[i];
+    return NULL;
+}
 
 static uint64_t type_bytes(const char *type)
 {
@@ -57,36 +95,77 @@ static int order_check(const struct msg_opened *o, uint64_t span_bytes_limit, st
     return 0;
 }
 
+/* Items of a field that is not ragged are known from the rows. */
+static int items_possible(const struct msg_opened *o, const struct field_kind *k,
+                          const struct msg_field_info *field)
+{
+    if (k->pointer[0])
+        return 1;
+    return field->items_max == rows_max(o) + (k->is_pointer ? 1 : 0) && !field->batch_items_max;
+}
+
 static int field_check(const struct msg_opened *o, const struct msg_field_info *field,
                        struct err *e)
 {
-    if (strcmp(field->name, "features") != 0 && strcmp(field->name, "targets") != 0)
+    const struct field_kind *k = kind_of(o, field->name);
+    if (!k)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "the loader describes a data set \"%s\"; features and targets are known",
-                       field->name);
+                       "the loader describes a data set \"%s\" in layout \"%s\", which has none of "
+                       "that name",
+                       field->name, o->layout);
     uint64_t bytes = type_bytes(field->type);
-    if (bytes == 0 || field->values == 0 || field->row_bytes != field->values * bytes)
+    if (bytes == 0 || field->values == 0 || field->row_bytes != field->values * bytes ||
+        (k->is_pointer && (field->values != 1 || strcmp(field->type, "u64") != 0)))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the loader describes %s as %" PRIu64 " values of type \"%s\" in %" PRIu64
                        " bytes a row, which cannot be true",
                        field->name, field->values, field->type, field->row_bytes);
+    if (strcmp(field->pointer, k->pointer) != 0 || !items_possible(o, k, field))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the loader describes %s as %" PRIu64 " items a span (%" PRIu64
+                       " a batch) cut by \"%s\", which cannot be true",
+                       field->name, field->items_max, field->batch_items_max, field->pointer);
     if (field->offset % FIELD_ALIGNMENT != 0 || field->offset > o->span_bytes_max ||
-        rows_max(o) > (o->span_bytes_max - field->offset) / field->row_bytes)
+        field->items_max > (o->span_bytes_max - field->offset) / field->row_bytes)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the loader puts %s at byte %" PRIu64 " of a span of %" PRIu64
-                       " bytes, where %" PRIu64 " rows of %" PRIu64
+                       " bytes, where %" PRIu64 " items of %" PRIu64
                        " bytes do not fit (or not at a multiple of %d)",
-                       field->name, field->offset, o->span_bytes_max, rows_max(o), field->row_bytes,
-                       FIELD_ALIGNMENT);
+                       field->name, field->offset, o->span_bytes_max, field->items_max,
+                       field->row_bytes, FIELD_ALIGNMENT);
     return 0;
 }
 
 /* Both have passed field_check, so the sums are below span_bytes_max. */
-static int fields_overlap(const struct msg_opened *o, const struct msg_field_info *a,
-                          const struct msg_field_info *b)
+static int fields_overlap(const struct msg_field_info *a, const struct msg_field_info *b)
 {
-    return a->offset < b->offset + rows_max(o) * b->row_bytes &&
-           b->offset < a->offset + rows_max(o) * a->row_bytes;
+    return a->offset < b->offset + b->items_max * b->row_bytes &&
+           b->offset < a->offset + a->items_max * a->row_bytes;
+}
+
+static int fields_needed_check(const struct msg_opened *o, struct err *e)
+{
+    int parts = 0;
+    for (uint32_t i = 0; i < o->fields_count; i++)
+        parts += strncmp(o->fields[i].name, "features/", 9) == 0;
+    if (strcmp(o->layout, "dense") == 0 && !opened_field(o, "features") == !parts)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       parts ? "the loader describes features that are both whole and in parts"
+                             : "the loader describes data without features");
+    for (int i = 0; i < KINDS; i++)
+        if (kinds[i].is_needed && strcmp(kinds[i].layout, o->layout) == 0 &&
+            !opened_field(o, kinds[i].name))
+            return err_set(e, EXIT_CODE_PERMANENT, "the loader describes data without %s",
+                           kinds[i].name);
+    const struct msg_field_info *from = opened_field(o, "edge_source"),
+                                *to = opened_field(o, "edge_target");
+    if (from && (strcmp(from->type, to->type) != 0 || from->type[0] == 'f' || from->values != 1 ||
+                 to->values != 1))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the loader describes the ends of edges as %s and %s; they are one whole "
+                       "number each",
+                       from->type, to->type);
+    return 0;
 }
 
 int opened_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct err *e)
@@ -99,23 +178,23 @@ int opened_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct e
     for (uint32_t i = 0; i < o->fields_count; i++)
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(o->fields[i].name, o->fields[j].name) == 0 ||
-                fields_overlap(o, &o->fields[i], &o->fields[j]))
+                fields_overlap(&o->fields[i], &o->fields[j]))
                 return err_set(e, EXIT_CODE_PERMANENT,
                                "the loader describes %s and %s as the same or overlapping bytes",
                                o->fields[j].name, o->fields[i].name);
-    if (!opened_field(o, "features"))
-        return err_set(e, EXIT_CODE_PERMANENT, "the loader describes data without features");
-    return 0;
+    return fields_needed_check(o, e);
 }
 
 static int fields_agree(const struct msg_opened *a, const struct msg_opened *b)
 {
-    if (a->fields_count != b->fields_count)
+    if (strcmp(a->layout, b->layout) != 0 || a->fields_count != b->fields_count)
         return 0;
     for (uint32_t i = 0; i < a->fields_count; i++) {
         const struct msg_field_info *x = &a->fields[i], *y = &b->fields[i];
         if (strcmp(x->name, y->name) != 0 || strcmp(x->type, y->type) != 0 ||
-            x->values != y->values || x->row_bytes != y->row_bytes || x->offset != y->offset)
+            strcmp(x->pointer, y->pointer) != 0 || x->values != y->values ||
+            x->row_bytes != y->row_bytes || x->offset != y->offset ||
+            x->items_max != y->items_max || x->batch_items_max != y->batch_items_max)
             return 0;
     }
     return 1;
@@ -145,17 +224,16 @@ int opened_agrees(const struct msg_opened *first, const struct msg_opened *now, 
 
 const struct msg_field_info *opened_field(const struct msg_opened *o, const char *name)
 {
-    for (uint32_t i = 0; i < o->fields_count; i++)
-        if (strcmp(o->fields[i].name, name) == 0)
-            return &o->fields[i];
-    return NULL;
+    return span_field(o->fields, o->fields_count, name);
 }
 
 uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows)
 {
     uLong crc = crc32_z(0, NULL, 0);
-    for (uint32_t i = 0; i < o->fields_count; i++)
-        crc =
-            crc32_z(crc, (const Bytef *)slot + o->fields[i].offset, rows * o->fields[i].row_bytes);
+    for (uint32_t i = 0; i < o->fields_count; i++) {
+        const struct msg_field_info *f = &o->fields[i];
+        uint64_t items = span_items(o->fields, o->fields_count, f, slot, rows);
+        crc = crc32_z(crc, (const Bytef *)slot + f->offset, items * f->row_bytes);
+    }
     return crc;
 }

@@ -21,7 +21,7 @@ int opened_agrees(const struct msg_opened *first, const struct msg_opened *now, 
 /* The data set of that name, or NULL. */
 const struct msg_field_info *opened_field(const struct msg_opened *o, const char *name);
 
-/* CRC-32 of a delivered span: the rows of each data set, in the order of o->fields. */
+/* CRC-32 of a delivered span: the items of each data set, in the order of o->fields. */
 uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows);
 
 #endif

@@ -129,6 +129,28 @@ uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place)
     return order_permute(order_key(order_key(o->seed, KEY_CHUNKS), epoch), full, place);
 }
 
+int order_run_next(const struct order *o, uint64_t epoch, uint64_t span, struct order_run *run)
+{
+    uint64_t span_rows = order_span_rows(o, span), at = run->at + run->rows;
+    uint64_t place = span * (o->span_rows / o->chunk_rows) + at / o->chunk_rows;
+    *run = (struct order_run){.at = at};
+    if (at < span_rows && !o->shuffle) {
+        run->first = order_span_first(o, span);
+        run->rows = span_rows;
+    }
+    for (; at < span_rows && o->shuffle; place++) {
+        uint64_t first = order_chunk_at(o, epoch, place) * o->chunk_rows;
+        if (run->rows && first != run->first + run->rows)
+            break;
+        if (!run->rows)
+            run->first = first;
+        uint64_t rows = piece_rows(o->rows, o->chunk_rows, first / o->chunk_rows);
+        run->rows += rows;
+        at += rows;
+    }
+    return run->rows > 0;
+}
+
 uint64_t order_window_key(const struct order *o, uint64_t epoch, uint64_t window)
 {
     return order_key(order_key(order_key(o->seed, KEY_ROWS), epoch), window);

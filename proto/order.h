@@ -51,6 +51,15 @@ uint64_t order_span_first(const struct order *o, uint64_t span);
  * reads. Span s holds the places s * R / chunk_rows and following. */
 uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place);
 
+/* Rows [first, first + rows) of the file, which stand at rows `at` and following of a span. */
+struct order_run {
+    uint64_t first, rows, at;
+};
+
+/* The next run of the span, chunks that follow one another in the file taken together; begin with
+ * {0}. 1, or 0 after the last. */
+int order_run_next(const struct order *o, uint64_t epoch, uint64_t span, struct order_run *run);
+
 /* Key of the permutation of a window's rows: order_permute(key, order_window_rows(window), i) is
  * the place in the window of its i-th row in reading order (shuffle on). For readers of whole
  * windows. */

@@ -88,9 +88,16 @@ static uint64_t rows_sum(const struct rowhash_field *fields, uint32_t field_coun
     pthread_once(&keys_once, keys_make);
     for (uint64_t row = 0; row < rows; row++) {
         uint64_t h = 0;
-        for (uint32_t i = 0; i < field_count; i++)
-            h = field_hash(h, (const unsigned char *)fields[i].at + row * fields[i].row_bytes,
-                           fields[i].row_bytes, block);
+        for (uint32_t i = 0; i < field_count; i++) {
+            const struct rowhash_field *f = &fields[i];
+            uint64_t first = f->pointer ? f->pointer[row] : row, items = 1;
+            if (f->pointer) {
+                items = f->pointer[row + 1] - first;
+                h = order_key(h, items);
+            }
+            h = field_hash(h, (const unsigned char *)f->at + first * f->row_bytes,
+                           items * f->row_bytes, block);
+        }
         sum += h;
     }
     return sum;

@@ -105,7 +105,7 @@ group_reference() {
     build release all unit && harness tests/reference
 }
 group_process() {
-    build release all && harness tests/process
+    build release all build/release/bin/order_probe && harness tests/process
 }
 group_fault() {
     build release all && harness tests/fault

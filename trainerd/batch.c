@@ -17,6 +17,28 @@ static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
 }
 
+/* The `count` rows found, part after part of their features. */
+static int rows_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
+                       uint64_t count, uint64_t *bad, struct err *e)
+{
+    struct batch *b = &t->batch;
+    struct gather_config g = *of;
+    for (uint64_t i = 0; i < count; i++)
+        b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
+    for (uint32_t part = 0; part < f->info.feature_parts; part++) {
+        const struct msg_field_info *x = &f->info.features[part];
+        for (uint64_t i = 0; i < count; i++)
+            b->features[i] = feed_field(x, b->rows[i]);
+        snprintf(g.feature_type, sizeof g.feature_type, "%.7s", x->type);
+        g.features = x->values;
+        if (stepper_gather(t->stepper, &g, b->gathered, count, b->features,
+                           part ? NULL : b->targets, bad, e) < 0)
+            return -1;
+        g.column += x->values;
+    }
+    return 0;
+}
+
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e)
 {
@@ -27,11 +49,7 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
         uint64_t count = megabatch_rows(m, epoch, at, rows - b->gathered, b->rows);
         if (!count)
             return 0;
-        for (uint64_t i = 0; i < count; i++) {
-            b->features[i] = feed_field(&f->info.features, b->rows[i]);
-            b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
-        }
-        if (stepper_gather(t->stepper, g, b->gathered, count, b->features, b->targets, &bad, e) < 0)
+        if (rows_gather(t, f, g, count, &bad, e) < 0)
             return bad_row_error(f, epoch, at + bad, e);
         b->gathered += count;
     }

@@ -62,7 +62,7 @@ int evaluate_begin(struct trainer *t, struct err *e)
             return -1;
     } else {
         v->count = 1;
-        v->list[0] = schedule_key_task(t->options, task);
+        v->list[0] = epochs_key_task(t->options, task);
     }
     t->batch.gathered = 0;
     t->state = TRAINER_EVALUATE;
@@ -79,7 +79,7 @@ static int pass_end(struct trainer *t, struct err *e)
     snprintf(r.after, sizeof r.after, "%s", tasks_current(t)->name);
     snprintf(r.metric, sizeof r.metric, "%s", t->meta.metric);
     snprintf(r.weights_sha256, sizeof r.weights_sha256, "%s", v->weights_sha256);
-    if (v->list[v->index] == schedule_key_task(t->options, (uint32_t)t->meta.task))
+    if (v->list[v->index] == epochs_key_task(t->options, (uint32_t)t->meta.task))
         v->own_value = r.value;
     if (v->final) {
         ensure(t->meta.result_count < CHECKPOINT_RESULTS_MAX); /* schedule_check */

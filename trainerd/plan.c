@@ -187,10 +187,8 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
         if (strcmp(key, numbers[i].key) == 0)
             *numbers[i].number = strtoull(value, NULL, 10);
     }
-    if (strcmp(key, "feature_type") == 0)
-        snprintf(s->feature_type, sizeof s->feature_type, "%.7s", value);
-    if (strcmp(key, "target_type") == 0)
-        snprintf(s->target_type, sizeof s->target_type, "%.7s", value);
+    if (strcmp(key, "layout") == 0)
+        snprintf(s->layout, sizeof s->layout, "%.8s", value);
 }
 
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
@@ -214,10 +212,10 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
     for (int i = 0; i < 2; i++) {
         const struct split_shape *s = both[i];
         if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
-            !s->values)
+            !s->layout[0] || (strcmp(s->layout, "dense") == 0 && !s->values))
             return err_set(
                 e, EXIT_CODE_PERMANENT,
-                "cannot plan: standard input does not describe the %s split (rows, spans, "
+                "cannot plan: standard input does not describe the %s split (layout, rows, spans, "
                 "span_rows, span_bytes_max, row_bytes, values); pipe `loaderd --describe` with the "
                 "same --config into it",
                 i ? "validation" : "train");
@@ -273,6 +271,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, e) < 0 ||
+        setup_layout_check(train.layout, o.data_train, o.data_file, e) < 0 ||
         setup_model(&m, &o, train.values, e) < 0 ||
         plan_make(&p, &o, &m, &train, &validation, sizes, e) < 0)
         goto out;

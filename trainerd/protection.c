@@ -68,6 +68,17 @@ static int damaged_remove(const char *path, const struct err *why, struct err *e
     return 0;
 }
 
+/* A unit that no sample woke has no Fisher information at all, on either side of it. */
+static void fisher_damp(float *fisher, uint64_t count, double share)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < count; i++)
+        sum += fisher[i];
+    float floor = (float)(share * sum / (double)count);
+    for (uint64_t i = 0; floor > 0 && i < count; i++)
+        fisher[i] += floor;
+}
+
 /* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
 static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
                        struct err *e)
@@ -90,6 +101,7 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
     if (!fisher)
         return -1;
     if (fisherfile_read(path, &meta, fisher, &why) == 0) {
+        fisher_damp(fisher, meta.parameters, t->options->ewc_damping);
         p->fisher = fisher;
         return 1;
     }

@@ -29,7 +29,7 @@ static void saved_mark(struct trainer *t)
 /* Value of `task`'s data at the end of that task, or NaN. */
 static double end_value(const struct checkpoint_meta *m, const struct options *o, uint32_t task)
 {
-    const char *own = o->tasks[schedule_key_task(o, task)].name;
+    const char *own = o->tasks[epochs_key_task(o, task)].name;
     for (uint32_t i = 0; i < m->result_count; i++) {
         if (strcmp(m->results[i].after, o->tasks[task].name) == 0 &&
             strcmp(m->results[i].task, own) == 0)

@@ -7,24 +7,10 @@
 
 #include "proto/checkpoint.h"
 
-/* Epochs a task are at most 1e6 (options.def), tasks 64: keys stay below 2^26, inside a grant's
- * 2^40. */
-enum { EPOCH_KEYS_A_TASK = 1 << 20 };
-
-uint32_t schedule_key_task(const struct options *o, uint32_t task)
-{
-    while (o->tasks[task].comparison_of[0]) {
-        int original = options_task(o, o->tasks[task].comparison_of);
-        ensure(original >= 0 && (uint32_t)original < task);
-        task = (uint32_t)original;
-    }
-    return task;
-}
-
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX])
 {
-    uint32_t count = 0, last = schedule_key_task(o, task);
+    uint32_t count = 0, last = epochs_key_task(o, task);
     for (uint32_t i = 0; i <= last; i++) {
         if (!o->tasks[i].comparison_of[0])
             list[count++] = i;
@@ -91,7 +77,7 @@ int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, st
                            .epoch_steps = (rows - 1) / o->batch_size + 1,
                            .task_count = o->task_count};
     for (uint32_t i = 0; i < o->task_count; i++) {
-        s->key_task[i] = schedule_key_task(o, i);
+        s->key_task[i] = epochs_key_task(o, i);
         s->epochs[i] = o->tasks[i].epochs;
         s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
     }
@@ -112,8 +98,7 @@ uint64_t schedule_batch_rows(const struct schedule *s, uint64_t position)
 
 uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t epoch)
 {
-    ensure(epoch < EPOCH_KEYS_A_TASK);
-    return (uint64_t)s->key_task[task] * EPOCH_KEYS_A_TASK + epoch;
+    return epochs_key(s->key_task[task], epoch);
 }
 
 struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,

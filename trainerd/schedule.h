@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "engine/lr_schedule.h"
+#include "proto/epochs.h"
 #include "proto/err.h"
 #include "proto/options.h"
 
@@ -53,8 +54,5 @@ struct lr_point schedule_rate(const struct options *o, const struct schedule *s,
  * original. Returns how many were written. */
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX]);
-
-/* The original of a comparison task, else the task itself. */
-uint32_t schedule_key_task(const struct options *o, uint32_t task);
 
 #endif

@@ -16,8 +16,6 @@
 #include "proto/limits.h"
 #include "proto/log.h"
 
-enum { ORDER_KEY = 0x6f72646572 }; /* "order" */
-
 int setup_threads(const struct options *o)
 {
     return o->threads ? (int)o->threads : limits_threads("");
@@ -51,6 +49,16 @@ const char *setup_metric(const struct options *o)
     return loss_metric_named(loss_type_named(o->model_loss), o->metric)->name;
 }
 
+int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e)
+{
+    if (strcmp(layout, "dense") == 0)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s of %s is in the %s layout, which no layer of a model takes; accepted: the "
+                   "dense layout (features and targets)",
+                   split, file, layout);
+}
+
 int setup_options_check(const struct options *o, struct err *e)
 {
     if (strcmp(o->device, "cuda") == 0)
@@ -81,7 +89,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
 {
     return (struct feed_config){.file = o->data_file,
                                 .split = validation ? o->data_validation : o->data_train,
-                                .seed = order_key(o->seed, ORDER_KEY),
+                                .seed = epochs_seed(o),
                                 .shuffle = validation ? 0 : o->data_shuffle,
                                 .streams = !validation && o->data_stateful ? o->batch_size : 0,
                                 .span_rows = o->order_span_rows,
@@ -91,7 +99,11 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
                                 .pin = !validation && o->loader_pin_memory,
                                 .arena_limit_bytes = o->arena_limit_mb << 20,
                                 .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                .verify = o->data_verify};
+                                .verify = o->data_verify,
+                                .features = o->data_features,
+                                .targets = o->data_targets,
+                                .window = o->data_window,
+                                .batch_rows = o->batch_size};
 }
 
 static void feeds_open(struct trainer *t)
@@ -101,6 +113,11 @@ static void feeds_open(struct trainer *t)
     train.role = "trainer.train";
     validation.role = "trainer.validation";
     train.incarnation = validation.incarnation = t->daemon->lock.incarnation;
+    struct msg_epoch_range epochs[OPTION_TASKS_MAX], passes = {.count = 1}; /* in file order */
+    train.epochs = epochs;
+    train.epoch_count = epochs_of_run(t->options, epochs);
+    validation.epochs = &passes;
+    validation.epoch_count = 1;
     feed_open(&t->train, &train);
     feed_open(&t->validation, &validation);
     t->feeds_open = 1;
@@ -154,11 +171,10 @@ static struct split_shape shape_of(const struct feed *f)
                             .spans = o->spans,
                             .span_rows = o->span_rows,
                             .span_bytes_max = o->span_bytes_max,
-                            .values = f->info.features.values};
+                            .values = f->info.feature_values};
+    memcpy(s.layout, o->layout, sizeof s.layout);
     for (uint32_t i = 0; i < o->fields_count; i++)
         s.row_bytes += o->fields[i].row_bytes;
-    snprintf(s.feature_type, sizeof s.feature_type, "%.7s", f->info.features.type);
-    snprintf(s.target_type, sizeof s.target_type, "%.7s", f->info.targets.type);
     return s;
 }
 
@@ -166,13 +182,15 @@ static int split_check(const struct feed *f, struct err *e)
 {
     const struct feed_info *i = &f->info;
     const char *split = f->config.split, *file = f->config.file;
+    if (setup_layout_check(i->layout, split, file, e) < 0)
+        return -1;
     if (!i->order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
                        split, file);
     if (!i->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `targets`; it holds what the model is to learn",
-                       split, file);
+                       "%s of %s has no data set `%s`; it holds what the model is to learn", split,
+                       file, f->config.targets);
     return 0;
 }
 
@@ -184,11 +202,25 @@ static int targets_check(const struct trainer *t, const struct feed *f, struct e
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }
 
+/* Timeframes are gathered one after the other: a permutation across them is not. */
+static int permutation_check(const struct trainer *t, struct err *e)
+{
+    uint32_t parts = t->train.info.feature_parts;
+    for (uint32_t i = 0; i < t->options->task_count && parts > 1; i++)
+        if (t->options->tasks[i].permute_features != OPTION_NONE)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "task %s permutes the features, which in %s are %u timeframes; "
+                           "permute_features takes features in one data set",
+                           t->options->tasks[i].name, t->options->data_file, parts);
+    return 0;
+}
+
 static int splits_check(struct trainer *t, struct err *e)
 {
-    if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0)
+    if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0 ||
+        permutation_check(t, e) < 0)
         return -1;
-    uint64_t train = t->train.info.features.values, validation = t->validation.info.features.values;
+    uint64_t train = t->train.info.feature_values, validation = t->validation.info.feature_values;
     if (train != validation)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "features of %s have %" PRIu64 " values a row, those of %s %" PRIu64
@@ -230,9 +262,7 @@ static int plan_apply(struct trainer *t, struct err *e)
 
 static struct gather_config gather_of(const struct feed *f, double scale)
 {
-    struct gather_config g = {
-        .features = f->info.features.values, .targets = f->info.targets.values, .scale = scale};
-    snprintf(g.feature_type, sizeof g.feature_type, "%.7s", f->info.features.type);
+    struct gather_config g = {.targets = f->info.targets.values, .scale = scale};
     snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
     return g;
 }
@@ -304,7 +334,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         return DAEMON_GO_ON;
     }
     if (splits_check(t, e) < 0 ||
-        setup_model(&t->model, t->options, t->train.info.features.values, e) < 0 ||
+        setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
         buffers_open(t, e) < 0 || cursor_open(t, e) < 0)

@@ -58,7 +58,7 @@ static void done_sentence(struct trainer *t)
     char *text = t->daemon->sentence, value[METRIC_TEXT_MAX];
     size_t room = sizeof t->daemon->sentence, used;
     const struct options *o = t->options;
-    const char *after = o->tasks[schedule_key_task(o, o->task_count - 1)].name;
+    const char *after = o->tasks[epochs_key_task(o, o->task_count - 1)].name;
     used = (size_t)snprintf(text, room,
                             "tasks trained: %u, steps made: %" PRIu64 "; after %s:", o->task_count,
                             t->meta.step, after);

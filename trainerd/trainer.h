@@ -136,6 +136,8 @@ int setup_start(struct trainer *t, struct err *e); /* options, what to resume, f
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
+/* Does a model take data of that layout? */
+int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e);
 const char *setup_metric(const struct options *o); /* name of what an evaluation tells */
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
@@ -198,7 +200,7 @@ int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *
 struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
     uint64_t row_bytes; /* of all its data sets */
-    char feature_type[8], target_type[8];
+    char layout[9];
 };
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */

@@ -24,7 +24,6 @@
 
 enum {
     BLOCK_BYTES = 4 << 20,
-    FEATURE_SETS_MAX = 16,
     CLASSES_MAX = 65536,
     CLASSES_SHOWN = 20,
     HASHES_MAX = 8 << 20, /* 64 MiB of them */
@@ -32,7 +31,7 @@ enum {
 
 struct split {
     const char *group;
-    struct look features[FEATURE_SETS_MAX]; /* one, or one a timeframe */
+    struct look features[H5NAMES_MAX]; /* one, or one a timeframe */
     uint32_t feature_sets;
     struct look targets;
     int values; /* targets are values, else classes */
@@ -76,9 +75,9 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
         s->class_rows[class]++;
     else
         wrong_note(c,
-                   "%s/targets has class %" PRId64 " in row %" PRIu64
+                   "%s has class %" PRId64 " in row %" PRIu64
                    "; classes are whole numbers from 0 to %d",
-                   s->group, class, row, CLASSES_MAX - 1);
+                   s->targets.array.name, class, row, CLASSES_MAX - 1);
 }
 
 /* ---- a split -------------------------------------------------------------------------------- */
@@ -89,41 +88,35 @@ static int set_open(struct check *c, struct split *s, const char *name, struct l
     char path[H5FILE_NAME_MAX + 1];
     if (!h5reader_has(c->reader, check_path(s->group, name, path)))
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has no data set %s (data.train and data.validation name the groups)",
+                       "%s has no data set %s (data.train and data.validation name the groups, "
+                       "data.features and data.targets the sets)",
                        c->options->data_file, path);
     return look_open(l, c->reader, path, e) < 0 ? err_prefix(e, "%s", c->options->data_file) : 0;
 }
 
-/* The data sets of the group features, in the order of its attribute timeframes. */
-static int timeframes_open(struct check *c, struct split *s, char *names, struct err *e)
+/* One data set, or those of a group in the order of its attribute timeframes. */
+static int features_open(struct check *c, struct split *s, struct err *e)
 {
-    char path[H5FILE_NAME_MAX + 1], *rest = names, *name;
-    while ((name = strsep(&rest, " "))) {
-        if (s->feature_sets == FEATURE_SETS_MAX)
-            return err_set(e, EXIT_CODE_PERMANENT, "%s has more than %d timeframes in %s",
-                           c->options->data_file, FEATURE_SETS_MAX, s->group);
-        if (set_open(c, s, check_path("features", name, path), &s->features[s->feature_sets++], e) <
-            0)
+    const char *features = c->options->data_features;
+    char path[H5FILE_NAME_MAX + 1];
+    struct h5names names = {.count = 1};
+    check_path(s->group, features, path);
+    int is_group = h5reader_is_group(c->reader, path);
+    if (is_group && h5reader_names(c->reader, path, "timeframes", &names, e) < 0)
+        return err_prefix(e, "%s", c->options->data_file);
+    for (int i = 0; i < names.count; i++) {
+        const char *name = is_group ? check_path(features, names.name[i], path) : features;
+        if (set_open(c, s, name, &s->features[s->feature_sets++], e) < 0)
             return -1;
     }
     return 0;
 }
 
-static int features_open(struct check *c, struct split *s, struct err *e)
-{
-    char path[H5FILE_NAME_MAX + 1], names[256];
-    check_path(s->group, "features", path);
-    if (h5reader_has(c->reader, path) &&
-        h5reader_text(c->reader, path, "timeframes", names, sizeof names, e) == 0)
-        return timeframes_open(c, s, names, e);
-    s->feature_sets = 1;
-    return set_open(c, s, "features", &s->features[0], e);
-}
-
 static int shapes_check(struct check *c, struct split *s, struct err *e)
 {
     const struct h5array *y = &s->targets.array;
-    s->values = !loss_takes_classes(c->options) || y->type == H5TYPE_F32 || y->type == H5TYPE_F64;
+    int floats = y->type == H5TYPE_F16 || y->type == H5TYPE_F32 || y->type == H5TYPE_F64;
+    s->values = floats || !loss_takes_classes(c->options);
     if (!s->values && s->targets.row_values != 1)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s in %s is not one whole number a row, the class, nor float values (type "
@@ -145,8 +138,8 @@ static int shapes_check(struct check *c, struct split *s, struct err *e)
 
 static int split_describe(struct check *c, struct split *s, struct err *e)
 {
-    if (features_open(c, s, e) < 0 || set_open(c, s, "targets", &s->targets, e) < 0 ||
-        shapes_check(c, s, e) < 0)
+    if (features_open(c, s, e) < 0 ||
+        set_open(c, s, c->options->data_targets, &s->targets, e) < 0 || shapes_check(c, s, e) < 0)
         return -1;
     s->class_rows = calloc(CLASSES_MAX, sizeof *s->class_rows);
     if (!s->class_rows)
@@ -352,11 +345,17 @@ static int tokens_run(struct check *c, struct err *e)
 
 static int check_run(struct check *c, struct err *e)
 {
+    char path[H5FILE_NAME_MAX + 1];
     if (hashes_open(&c->hashes, HASHES_MAX, e) < 0 ||
         h5reader_open(&c->reader, c->options->data_file, e) < 0)
         return -1;
     if (check_tokens_has(c->reader, c->split[0].group))
         return tokens_run(c, e);
+    if (h5reader_has(c->reader, check_path(c->split[0].group, "node_features", path)))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds graphs, which are not looked at here; `loaderd --describe` prints "
+                       "what they are",
+                       c->options->data_file);
     if (split_describe(c, &c->split[0], e) < 0 || split_describe(c, &c->split[1], e) < 0 ||
         split_read(c, &c->split[1], 1, e) < 0)
         return -1;

@@ -6,21 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "-1" is the last column, "0" the first; 1 if the text is such a number within the table. */
-static int column_number(const struct columns *c, const char *text, uint32_t *column)
-{
-    char *end;
-    long long number = strtoll(text, &end, 10);
-    if (end == text || *end)
-        return 0;
-    if (number < 0)
-        number += c->count;
-    if (number < 0 || number >= c->count)
-        return 0;
-    *column = (uint32_t)number;
-    return 1;
-}
-
 /* The column that `wanted` names, or -1 and *e. */
 static int64_t column_find(const struct columns *c, const char *wanted, struct err *e)
 {
@@ -30,7 +15,7 @@ static int64_t column_find(const struct columns *c, const char *wanted, struct e
             column = i;
             found++;
         }
-    if (found == 1 || (found == 0 && column_number(c, wanted, &column)))
+    if (found == 1 || (found == 0 && csv_column_number(wanted, c->count, &column)))
         return column;
     char list[300] = "", name[CSV_SHOWN_BYTES];
     size_t used = 0;
@@ -125,7 +110,7 @@ static int looks_like_header(const struct columns *c, const char *targets)
     snprintf(text, sizeof text, "%s", targets);
     while (is_target && !header && (name = strsep(&rest, ","))) {
         uint32_t column;
-        if (column_number(c, name, &column))
+        if (csv_column_number(name, c->count, &column))
             is_target[column] = 1;
         else
             header = 1; /* a target is known by name */

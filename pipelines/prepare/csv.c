@@ -176,7 +176,7 @@ static int plain_read(struct csv *c, struct building *b, struct err *e)
             return -1;
         if (byte == END || byte == c->delimiter || byte == '\n' || byte == '\r')
             return 0;
-        if (byte == '"')
+        if (byte == '"' && !c->unquoted)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "%s: line %llu, column %u has a quote inside an unquoted field; quote "
                            "the whole field and double the quotes in it",
@@ -197,7 +197,7 @@ static int field_read(struct csv *c, struct building *b, struct err *e)
     int byte = byte_peek(c, e);
     if (byte == FAILED)
         return -1;
-    if (byte == '"') {
+    if (byte == '"' && !c->unquoted) {
         c->at++;
         b->quoted = 1;
         if (quoted_read(c, b, e) < 0)
@@ -333,4 +333,29 @@ int csv_refuse(const struct csv *c, uint32_t column, const char *name, enum csv_
     err_set(e, EXIT_CODE_PERMANENT, "\"%s\" is %s", csv_show(csv_field(c, column), shown),
             why[kind]);
     return csv_place(c, column, name, e);
+}
+
+int csv_delimiter(const char *text, char *delimiter, struct err *e)
+{
+    *delimiter = strcmp(text, "tab") == 0 ? '\t' : text[0];
+    if (*delimiter == '\t' ||
+        (!text[1] && !strchr("\"\\.+-eE", text[0]) && !(text[0] >= '0' && text[0] <= '9')))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "prepare.delimiter is \"%s\"; expected one character like , ; | or the word tab",
+                   text);
+}
+
+int csv_column_number(const char *text, uint32_t columns, uint32_t *column)
+{
+    char *end;
+    long long number = strtoll(text, &end, 10);
+    if (end == text || *end)
+        return 0;
+    if (number < 0)
+        number += columns;
+    if (number < 0 || number >= columns)
+        return 0;
+    *column = (uint32_t)number;
+    return 1;
 }

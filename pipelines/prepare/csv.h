@@ -20,6 +20,7 @@ enum { CSV_ROW_BYTES_MAX = 4 << 20, CSV_FIELDS_MAX = 65536 };
 struct csv {
     char path[PATH_MAX];
     char delimiter;
+    int unquoted;               /* set it after csv_open: quotes are bytes like others */
     unsigned char special[256]; /* bytes that end or spoil an unquoted field */
     int fd;
     struct digest *digest; /* every byte read goes there; NULL: nowhere */
@@ -40,6 +41,12 @@ void csv_close(struct csv *c); /* harmless twice, and on a zeroed struct */
 
 /* Begin again at the first row; from now on bytes go to `digest`. */
 int csv_rewind(struct csv *c, struct digest *digest, struct err *e);
+
+/* The option prepare.delimiter, one character or "tab". */
+int csv_delimiter(const char *option, char *delimiter, struct err *e);
+
+/* "-1" is the last of `columns`, "0" the first; 1 if the text is such a number among them. */
+int csv_column_number(const char *text, uint32_t columns, uint32_t *column);
 
 /* Read the next row. 1; 0: there is none; -1 and *e. */
 int csv_row(struct csv *c, struct err *e);

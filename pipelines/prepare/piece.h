@@ -21,6 +21,11 @@ uint64_t piece_chunk_rows(uint64_t row_bytes, uint64_t wanted);
  * chunk. On failure too, piece_close is due. */
 int piece_begin(struct piece *p, struct h5writer *w, const char *name, enum h5type type, int rank,
                 const uint64_t *dims, uint64_t chunk_rows, struct err *e);
+/* The same where the number of rows is known only at the end: they grow along dimension `axis` (see
+ * h5writer_growing_begin), whose entry of dims is not looked at. */
+int piece_begin_growing(struct piece *p, struct h5writer *w, const char *name, enum h5type type,
+                        int rank, const uint64_t *dims, int axis, uint64_t chunk_rows,
+                        struct err *e);
 void piece_close(struct piece *p); /* harmless twice, and on a zeroed struct */
 
 /* The place of the next row, to be filled before the next call; NULL and *e. */

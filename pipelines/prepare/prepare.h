@@ -23,6 +23,10 @@ int prepare_bars(int argc, char **argv);
  * directory data.source -> byte tokens. */
 int prepare_text(int argc, char **argv);
 
+/* prepare molecules --config FILE --out FILE [--set section.key=value]... [--rebuild]: MassBank
+ * records or a table of SMILES (data.source) -> graph HDF5. */
+int prepare_molecules(int argc, char **argv);
+
 /* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */
 int prepare_check(int argc, char **argv);
 

@@ -90,17 +90,6 @@ static void source_close(struct table_source *base)
 
 /* ---- together ------------------------------------------------------------------------------- */
 
-static int delimiter_read(const char *text, char *delimiter, struct err *e)
-{
-    *delimiter = strcmp(text, "tab") == 0 ? '\t' : text[0];
-    if (*delimiter == '\t' ||
-        (!text[1] && !strchr("\"\\.+-eE", text[0]) && !(text[0] >= '0' && text[0] <= '9')))
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "prepare.delimiter is \"%s\"; expected one character like , ; | or the word tab",
-                   text);
-}
-
 int table_csv_open(struct table_source **s_p, const struct options *o, struct err *e)
 {
     struct stat st;
@@ -117,7 +106,7 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
                                     .where = source_where,
                                     .close = source_close};
     s->drop = o->prepare_missing[0] == 'd';
-    if (delimiter_read(o->prepare_delimiter, &delimiter, e) < 0 ||
+    if (csv_delimiter(o->prepare_delimiter, &delimiter, e) < 0 ||
         csv_open(&s->csv, o->data_source, delimiter, e) < 0 ||
         columns_read(&s->columns, &s->csv, o, e) < 0) {
         source_close(&s->base);

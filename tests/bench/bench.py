@@ -185,6 +185,7 @@ def pipeline_ours(directory):
     watch.join()
     tasks = {t["name"]: t for t in report["tasks"]}
     return {"wall_s": time.perf_counter() - wall, "cpu_s": children_cpu_s() - cpu, "daemons_cpu_s": report["cpu_seconds"],
+            "wait_share": report["data_wait_share"],
             "pss": watch.peak, "a_after_a": tasks["A"]["after_own_training"], "a_with": tasks["A"]["final"],
             "a_without": tasks["A"]["final_without_ewc"], "b_with": tasks["B"]["final"],
             "b_without": tasks["B"]["final_without_ewc"]}
@@ -218,6 +219,8 @@ def bench_pipeline(runs):
     default = statistics.median(t["cpu_s"] for t in theirs[2])
     record("fashion-pipeline-cpu", "CPU s, all processes", median("cpu_s"), best("cpu_s"), 3.0, compared)
     record("fashion-pipeline-cpu-default", "CPU s, all processes", median("cpu_s"), default, 3.0, compared)
+    record("fashion-pipeline-wait", "share of the training time spent waiting for data", median("wait_share"), None, None,
+           compared, smaller_bar=0.01)
     record("fashion-pipeline-wall", "s", median("wall_s"), best("wall_s"), 1.0, compared)
     record("fashion-pipeline-memory", "MiB (PSS of %d stages; peer RSS)" % len(STAGES), median("pss") / 2 ** 20,
            best("peak_rss_bytes") / 2 ** 20, None, compared, smaller_bar=200.0)
@@ -230,6 +233,7 @@ LOADER_FILES = {  # name: how train/features is stored
     "chunked": {"chunks": (LOADER_CHUNK, LOADER_VALUES)},
     "contiguous": {},
 }
+LOADER_SEQUENTIAL_REPEATS = 3  # plain data are read so fast that what else the machine does shows
 LOADER_SEQUENTIAL = {"gzip-shuffle": (20, 2.5), "gzip": (10, 1.6), "chunked": (100, 1.3), "contiguous": (100, 0.85)}
 
 
@@ -244,12 +248,13 @@ def loader_files(directory):
             f.create_dataset("validation/features", data=rows[:8])
 
 
+LARGE_SHAPE, LARGE_CHUNK_ROWS = (12945, 360, 167), 16
+
+
 def loader_large(directory):
     """The reference load at a quarter of its rows; one stored chunk stands for all, so that it is made in seconds."""
     import h5py
-    path, shape, chunk = os.path.join(directory, "large.h5"), (12945, 360, 167), (16, 360, 167)
-    if os.path.exists(path):
-        return path
+    path, shape, chunk = os.path.join(directory, "large.h5"), LARGE_SHAPE, (LARGE_CHUNK_ROWS, *LARGE_SHAPE[1:])
     values = numpy.round(numpy.random.default_rng(6).standard_normal(chunk) * 4).astype(numpy.float32) / 4
     with h5py.File(path, "w") as f:
         rows = f.create_dataset("train/features", shape, numpy.float32, chunks=chunk, compression=4, shuffle=True)
@@ -317,6 +322,40 @@ def loader_shuffled(loader, path, runs, compared):
            row_us(chunks, "cpu_seconds"), 2.5, compared)
 
 
+def memory_record(name, read, chunk_bytes, compared):
+    workers = max(1, os.cpu_count() // 2)
+    record(name, "MiB besides the arena (PSS)", read["pss_bytes"] / 2 ** 20, None, None, compared,
+           smaller_bar=32 + workers * 2 * chunk_bytes / 2 ** 20)
+
+
+def page_cache_drop(path):
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def loader_large_bench(directory, runs):
+    """A file of 3.1 GB of rows where the run may plan with half as much as is stored: what was read is dropped."""
+    path = loader_large(directory)
+    rows, row_bytes, chunk_rows = LARGE_SHAPE[0], LARGE_SHAPE[1] * LARGE_SHAPE[2] * 4, LARGE_CHUNK_ROWS
+    stored, first = os.path.getsize(path), []
+    with LoaderRun(directory, "loader.receipt=true", "memory.host_limit_mb=%d" % (stored // 2 ** 21)) as loader:
+        for _ in range(runs):
+            page_cache_drop(path)
+            first.append(loader.read(path, epochs=0)["first_row_s"])
+        read, receipt = loader.read(path, epochs=1), loader.receipt()
+    if receipt["rows"] != rows or receipt["digest"] != read["digest"]:
+        sys.exit("loader: the receipt says %s, the rows %s" % (receipt, read))
+    compared = "its rows are one chunk repeated, digest %s; %.0f MB stored" % (read["digest"], stored / 1e6)
+    record("loader-large-first-row", "s, %d x %d x %d float32, gzip-4 + shuffle, none of it cached" % LARGE_SHAPE,
+           statistics.median(first), None, None, compared, smaller_bar=1)
+    record("loader-large-amplification", "bytes decoded / bytes delivered, file twice as large as the memory",
+           receipt["amplification"], None, None, compared, smaller_bar=1.0)
+    record("loader-large-bytes-read", "bytes read / bytes stored, the same", receipt["bytes_read"] / stored, None, None,
+           compared, smaller_bar=1.01)
+    memory_record("loader-large-memory", read, chunk_rows * row_bytes, compared)
+
+
 def bench_loader(runs):
     with tempfile.TemporaryDirectory() as directory:
         loader_files(directory)
@@ -329,18 +368,15 @@ def bench_loader(runs):
             compared = "digest of all rows %s" % peer
             loader_shuffled(loader, paths["gzip-shuffle"], runs, compared)
             for name, (epochs, bar) in LOADER_SEQUENTIAL.items():
-                spans, theirs = {0: [], 2048: []}, []
-                for _ in range(runs):
-                    for span, ours in spans.items():
-                        ours.append(loader.read(paths[name], epochs=epochs, shuffle=0, span_rows=span))
+                ours, theirs = [], []
+                for _ in range(LOADER_SEQUENTIAL_REPEATS * runs):
+                    ours.append(loader.read(paths[name], epochs=epochs, shuffle=0))
                     theirs.append(peer_loader("whole", paths[name], epochs // 2))
-                for span, ours in spans.items():
-                    record("loader-%s%s-cpu" % (name, "-4MiB" if span else ""),
-                           "CPU us a row, H5Dread of everything; spans of %d MiB" % (4 if span else 1),
-                           row_us(ours, "cpu_seconds"), row_us(theirs, "cpu_seconds"), bar, compared)
+                record("loader-%s-cpu" % name, "CPU us a row, H5Dread of everything; spans of %.1f MiB" % (
+                    ours[0]["span_rows"] * LOADER_VALUES * 4 / 2 ** 20), row_us(ours, "cpu_seconds"),
+                    row_us(theirs, "cpu_seconds"), bar, compared)
             long = loader.read(paths["gzip-shuffle"], epochs=100)
             plain = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
-            first = [loader.read(loader_large(directory), epochs=0)["first_row_s"] for _ in range(runs)]
         with LoaderRun(directory, "loader.receipt=true") as loader:
             told = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
             receipt = loader.receipt()
@@ -350,18 +386,108 @@ def bench_loader(runs):
                row_us(plain, "cpu_seconds"), 0.9, compared)
         record("loader-amplification", "bytes decoded / bytes delivered", receipt["amplification"], None, None, compared,
                smaller_bar=1.0)
-        record("loader-first-row", "s, 12,945 x 360 x 167 float32, gzip-4 + shuffle", statistics.median(first), None,
-               None, "its rows are one chunk repeated", smaller_bar=1)
-        mib = LOADER_CHUNK * LOADER_VALUES * 4 / 2 ** 20
-        workers = max(1, os.cpu_count() // 2)
-        record("loader-memory", "MiB besides the arena (PSS)", long["pss_bytes"] / 2 ** 20, None, None, compared,
-               smaller_bar=32 + workers * 2 * mib)
+        memory_record("loader-memory", long, LOADER_CHUNK * LOADER_VALUES * 4, compared)
         record("loader-growth", "MiB over 100 epochs", long["pss_growth_bytes"] / 2 ** 20, None, None, compared,
                smaller_bar=1)
+        loader_large_bench(directory, runs)
 
 
-BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher, "lstm-step": bench_lstm,
-           "fashion-pipeline": bench_pipeline}
+SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
+HMDB = "/usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv"
+
+
+def molecules_sources(directory):
+    """{name: (source for us, for the peer, settings)}: records, and tables of molecules that differ."""
+    sources = {}
+    packed, records = os.path.join(SHARED, "massbank/massbank_mh.txt.zst"), os.path.join(directory, "records.txt")
+    if os.path.exists(packed):
+        subprocess.run(["zstd", "-q", "-d", "--long=27", packed, "-o", records], check=True)
+        smiles, pairs = "", {}
+        with open(records) as f:
+            for line in f:
+                if line.startswith("CH$SMILES: "):
+                    smiles = line[11:].rstrip()
+                elif line.startswith("CH$LINK: INCHIKEY "):
+                    pairs.setdefault(smiles, line[18:].rstrip())
+        sources["massbank-records"] = ("massbank", packed, records, [])
+        sources["massbank-distinct"] = molecules_table(directory, "distinct.tsv", pairs.items())
+    if os.path.exists(HMDB):
+        with open(HMDB) as f:
+            rows = [line.rstrip("\n").split("\t")[2:4] for line in f][::23]
+        sources["hmdb"] = molecules_table(directory, "hmdb.tsv", rows)
+    return sources
+
+
+def molecules_table(directory, name, rows):
+    path = os.path.join(directory, name)
+    with open(path, "w") as f:
+        f.writelines("%s\t%s\n" % tuple(r) for r in [("smiles", "inchikey"), *rows])
+    return "table", path, path, ["--set", "prepare.inchikey=inchikey"]
+
+
+def molecules_ours(source, out, settings):
+    config = out + ".yaml"
+    with open(config, "w") as f:
+        f.write("data: {prepare: molecules, source: %s, file: %s}\n" % (source, out) +
+                "model: {layers: [{type: relu}]}\ntasks: [{name: A}]\n")
+    cpu = children_cpu_s()
+    subprocess.run([os.path.join(os.path.dirname(PROBE), "prepare"), "molecules", "--config", config, "--out", out,
+                    "--rebuild", *settings], check=True, stderr=subprocess.DEVNULL)
+    return {"cpu_seconds": children_cpu_s() - cpu}
+
+
+def molecules_sums(path, groups):
+    """{row of the source: sums of the columns of its atoms, and of its edges}."""
+    import h5py
+    found = {}
+    with h5py.File(path) as f:
+        for g in groups:
+            sums = []
+            for features, pointer in (("node_features", "node_ptr"), ("edge_features", "edge_ptr")):
+                total = numpy.cumsum(f[g + features][:].astype(numpy.int64), axis=0)
+                total = numpy.concatenate([numpy.zeros((1, total.shape[1]), numpy.int64), total])
+                sums.append(numpy.diff(total[f[g + pointer][:].astype(numpy.int64)], axis=0))
+            nodes, edges = sums
+            found.update(zip(f[g + "source_row"][:].tolist(),
+                             numpy.concatenate([nodes[:, :33], edges], axis=1)))
+    return found
+
+
+def molecules_compare(ours, peer):
+    """How many molecules have the same atoms, bonds, elements and aromatic atoms; exits under 99 %."""
+    a, b = molecules_sums(ours, ("train/", "validation/")), molecules_sums(peer, ("",))
+    both = sorted(set(a) & set(b))
+    a, b, every = numpy.array([a[r] for r in both]), numpy.array([b[r] for r in both]), len(set(a) | set(b))
+    parts = {"elements": slice(0, 14), "aromatic": slice(30, 31), "bonds": slice(33, 37), "charge": slice(20, 25),
+             "hydrogens": slice(25, 30)}
+    same = {n: (a[:, s] == b[:, s]).all(1) for n, s in parts.items()}
+    agreed = int((same["elements"] & same["aromatic"] & same["bonds"]).sum())
+    if agreed < 0.99 * every:
+        sys.exit("molecules: only %d of %d are the same" % (agreed, every))
+    return "%d of %d alike in elements, bonds, aromatic atoms; refused by one %d; different: %s" % (
+        agreed, every, every - len(both), ", ".join("%s %d" % (n, (~v).sum()) for n, v in same.items()))
+
+
+def bench_molecules(runs):
+    """Differences are models, not mistakes: five-bonded nitrogen, which RDKit makes charged; the bond that two fused
+    rings share, which RDKit leaves single where only the outer cycle is aromatic; three odd aromatic systems."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, (kind, source, unpacked, settings) in molecules_sources(directory).items():
+            ours, peer = os.path.join(directory, name + ".h5"), os.path.join(directory, name + "-peer.h5")
+            mine, theirs = [], []
+            for _ in range(runs):
+                mine.append(molecules_ours(source, ours, settings))
+                theirs.append(output_of(PYTHON, os.path.join(HERE, "peer_molecules.py"), kind, unpacked, peer))
+            compared, count = molecules_compare(ours, peer), theirs[0]["molecules"]
+            record("molecules-%s-cpu" % name, "CPU us a molecule; RDKit, numpy and h5py", *(
+                statistics.median(t["cpu_seconds"] for t in side) / count * 1e6 for side in (mine, theirs)), 5.0,
+                compared)
+            record("molecules-%s-size" % name, "MB for 300,000 of them", os.path.getsize(ours) / count * 0.3, None, None,
+                   compared, smaller_bar=2000)
+
+
+BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
+           "lstm-step": bench_lstm, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
 def table_print():

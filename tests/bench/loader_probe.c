@@ -1,24 +1,22 @@
 /* loader_probe.c - a consumer of loaderd that does nothing with the rows, for the benchmark.
  *
  *   loader_probe RUN FILE SPLIT [key=value ...]   epochs=1 shuffle=1 limit_mb=256 span_rows=0
+ *                                     window=256
  *
  * A loaderd must serve RUN. Every row is gathered into a batch buffer, as trainerd does, first in
  * `epochs` timed epochs, then once more for the digest. One JSON line on standard output tells what
  * it took: seconds of the timed epochs, CPU seconds of loaderd and its reader over the same time,
- * seconds to the first row, and loaderd's memory besides the arena.
+ * seconds to the first row, and loaderd's memory besides the arena. With epochs=0 it ends at the
+ * first row.
  */
 #include <dirent.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/types.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "proto/feed.h"
 #include "proto/rowhash.h"
 #include "proto/run.h"
+#include "tests/probe.h"
 
 enum { BATCH_ROWS = 1000, PROCESSES_MAX = 8 };
 
@@ -32,12 +30,6 @@ static double now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-_Noreturn static void probe_fail(const char *what)
-{
-    fprintf(stderr, "loader_probe: %s\n", what);
-    exit(1);
 }
 
 static void loader_find(struct loader *l)
@@ -96,37 +88,61 @@ static uint64_t loader_pss_bytes(const struct loader *l)
     return sum;
 }
 
-static void feed_wait(struct feed *f)
-{
-    struct link_poll_item items[3];
-    struct err e = {0};
-    link_poll(items, feed_poll_items(f, items), feed_timeout_ms(f));
-    if (feed_pump(f, &e) < 0)
-        probe_fail(e.text);
-}
+/* A batch of one field: items one after the other, and of a ragged one where each row's begin. */
+struct gathered_field {
+    const struct msg_field_info *info;
+    char *at;
+    uint64_t *pointer; /* NULL: an item a row */
+    uint64_t items_max;
+};
 
 struct gathered {
     uint64_t rows, digest;
     int digested;
-    char *features, *targets;
+    struct gathered_field field[SPAN_FIELDS_MAX];
+    uint32_t field_count;
 };
+
+static void gathered_open(struct gathered *g, const struct feed *f)
+{
+    for (uint32_t i = 0; i < f->info.field_count; i++) {
+        const struct msg_field_info *info = &f->info.fields[i];
+        if (span_is_pointer(f->info.fields, f->info.field_count, i))
+            continue;
+        struct gathered_field *to = &g->field[g->field_count++];
+        to->info = info;
+        to->items_max = info->pointer[0] ? info->batch_items_max : BATCH_ROWS;
+        to->at = malloc(to->items_max * info->row_bytes + 1);
+        to->pointer = info->pointer[0] ? calloc(BATCH_ROWS + 1, sizeof *to->pointer) : NULL;
+    }
+}
+
+static void row_gather(const struct feed *f, struct gathered_field *to, struct feed_row row,
+                       uint64_t i)
+{
+    uint64_t count = 1, first = to->pointer ? to->pointer[i] : i, bytes = to->info->row_bytes;
+    const void *items =
+        to->pointer ? feed_items(f, to->info, row, &count) : feed_field(to->info, row);
+    if (!items || first + count > to->items_max)
+        probe_fail("a batch has more items than the loader said");
+    memcpy(to->at + first * bytes, items, count * bytes);
+    if (to->pointer)
+        to->pointer[i + 1] = first + count;
+}
 
 static void rows_gather(const struct feed *f, struct gathered *g, const struct feed_row *rows,
                         uint64_t count)
 {
-    const struct msg_field_info *x = &f->info.features, *y = &f->info.targets;
-    uint64_t x_bytes = x->row_bytes, y_bytes = y->row_bytes;
-    int targets = y->name[0] != 0;
-    for (uint64_t i = 0; i < count; i++) {
-        memcpy(g->features + i * x_bytes, feed_field(x, rows[i]), x_bytes);
-        if (targets)
-            memcpy(g->targets + i * y_bytes, feed_field(y, rows[i]), y_bytes);
+    struct rowhash_field hashed[SPAN_FIELDS_MAX];
+    for (uint32_t i = 0; i < g->field_count; i++) {
+        struct gathered_field *to = &g->field[i];
+        for (uint64_t row = 0; row < count; row++)
+            row_gather(f, to, rows[row], row);
+        hashed[i] = (struct rowhash_field){to->at, to->info->row_bytes, to->pointer};
     }
     g->rows += count;
     if (g->digested)
-        g->digest +=
-            rowhash_sum((struct rowhash_field[]){{g->features, x_bytes}, {g->targets, y_bytes}},
-                        1 + targets, count);
+        g->digest += rowhash_sum(hashed, g->field_count, count);
 }
 
 static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint64_t last)
@@ -135,24 +151,16 @@ static void epoch_read(struct feed *f, struct gathered *g, uint64_t epoch, uint6
     uint64_t rows = f->info.order.rows;
     feed_seek(f, epoch, 0, last);
     for (uint64_t at = 0; at < rows;) {
-        uint64_t wanted = rows - at < BATCH_ROWS ? rows - at : BATCH_ROWS;
+        uint64_t in_batch = BATCH_ROWS - at % BATCH_ROWS; /* a piece of one batch, never of two */
+        uint64_t wanted = rows - at < in_batch ? rows - at : in_batch;
         uint64_t got = feed_rows(f, epoch, at, wanted, batch);
         rows_gather(f, g, batch, got);
         at += got;
         if (at < rows)
             feed_seek(f, epoch, at, last);
         if (got < wanted)
-            feed_wait(f);
+            probe_wait(f, FEED_IDLE_MS);
     }
-}
-
-static uint64_t argument(int argc, char **argv, const char *key, uint64_t otherwise)
-{
-    size_t length = strlen(key);
-    for (int i = 4; i < argc; i++)
-        if (strncmp(argv[i], key, length) == 0 && argv[i][length] == '=')
-            return strtoull(argv[i] + length + 1, NULL, 10);
-    return otherwise;
 }
 
 int main(int argc, char **argv)
@@ -160,36 +168,32 @@ int main(int argc, char **argv)
     if (argc < 4 || chdir(argv[1]) != 0)
         probe_fail("usage: loader_probe RUN FILE SPLIT [key=value ...]");
     struct feed *f = calloc(1, sizeof *f);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t incarnation = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    struct feed_config config = {
-        .role = "trainer.train",
-        .incarnation = incarnation, /* two probes of one second must not meet as one peer */
-        .file = argv[2],
-        .split = argv[3],
-        .seed = 7,
-        .shuffle = (int)argument(argc, argv, "shuffle", 1),
-        .span_rows = argument(argc, argv, "span_rows", 0),
-        .window_spans = 4,
-        .arena_limit_bytes = argument(argc, argv, "limit_mb", 256) << 20,
-        .peer_timeout_ms = 10000,
-    };
-    uint64_t epochs = argument(argc, argv, "epochs", 1);
+    struct feed_config config = probe_config(argc, argv);
+    uint64_t epochs = probe_number(argc, argv, "epochs", 1);
+    config.window = probe_number(argc, argv, "window", 256);
+    config.batch_rows = BATCH_ROWS;
+    config.epochs = &(struct msg_epoch_range){.count = epochs + 2};
+    config.epoch_count = 1;
     struct feed_row first;
     struct loader loader;
     double begin = now_s();
     feed_open(f, &config);
     while (!feed_ready(f))
-        feed_wait(f);
+        probe_wait(f, FEED_IDLE_MS);
     feed_seek(f, 0, 0, epochs + 1);
     while (!feed_rows(f, 0, 0, 1, &first))
-        feed_wait(f);
+        probe_wait(f, FEED_IDLE_MS);
     double first_row_s = now_s() - begin;
+    if (!epochs) {
+        printf("{\"first_row_s\": %.6f}\n", first_row_s);
+        feed_close(f);
+        free(f);
+        return 0;
+    }
     loader_find(&loader);
 
-    struct gathered g = {.features = malloc(BATCH_ROWS * f->info.features.row_bytes),
-                         .targets = malloc(BATCH_ROWS * f->info.targets.row_bytes + 1)};
+    struct gathered g = {0};
+    gathered_open(&g, f);
     epoch_read(f, &g, 0, epochs + 1); /* warms the arena's pages and the page cache */
     uint64_t pss = loader_pss_bytes(&loader);
     double cpu = loader_cpu_s(&loader), start = now_s();
@@ -207,8 +211,10 @@ int main(int argc, char **argv)
            rows, seconds, cpu_s, first_row_s, g.digest, pss_after, (int64_t)(pss_after - pss),
            f->info.order.span_rows, f->info.arena_bytes);
     feed_close(f);
-    free(g.features);
-    free(g.targets);
+    for (uint32_t i = 0; i < g.field_count; i++) {
+        free(g.field[i].at);
+        free(g.field[i].pointer);
+    }
     free(f);
     return 0;
 }

@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-LAMBDA, BATCH, RATE = 1500.0, 128, 3e-3  # as pipelines/fashion.yaml
+LAMBDA, DAMPING, BATCH, RATE = 250.0, 0.015, 128, 2e-3  # as pipelines/fashion.yaml
 
 
 def idx_read(path):
@@ -59,6 +59,7 @@ def train(model, x, y, epochs, fisher=None, star=None):
                                                for f, p, s in zip(fisher, model.parameters(), star))
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             rates.step()
             steps += 1
@@ -72,7 +73,8 @@ def fisher_of(model, x, y, samples):
         torch.nn.functional.cross_entropy(model(x[i:i + 1]), y[i:i + 1]).backward()
         for s, p in zip(sums, model.parameters()):
             s += p.grad ** 2
-    return [s / samples for s in sums]
+    floor = DAMPING * sum(s.sum() for s in sums) / sum(s.numel() for s in sums)
+    return [(s + floor) / samples for s in sums]
 
 
 class Clock:

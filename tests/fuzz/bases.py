@@ -64,6 +64,38 @@ def gzip_twice(dcpl):
     dcpl.set_filter(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FLAG_OPTIONAL, (6,))
 
 
+def timeframes(f, names, dtype="<f4"):
+    """A group of timeframes; `names` is what its attribute says."""
+    for i, name in enumerate(("M1", "M5", "H1")):
+        f.create_dataset("train/features/" + name, data=rows((ROWS, 2 + i, 3), dtype), chunks=(8 + i, 2 + i, 3),
+                         compression=4, shuffle=True)
+    f["train/features"].attrs["timeframes"] = names
+    f.create_dataset("train/targets", data=rows((ROWS,), "u1"))
+
+
+def graphs(f, dtype="<f4", index="<i4", node_chunk=20, edge_chunk=(2, 30), **options):
+    """40 graphs of 0 to 5 nodes in rings."""
+    nodes = numpy.arange(ROWS) % 6
+    node_ptr = numpy.concatenate([[0], numpy.cumsum(nodes)])
+    source = numpy.concatenate([numpy.arange(n) for n in nodes])
+    target = numpy.concatenate([(numpy.arange(n) + 1) % n for n in nodes if n])
+    train = f.create_group("train")
+    train.create_dataset("node_features", data=rows((node_ptr[-1], 3), dtype),
+                         chunks=(node_chunk, 3) if node_chunk else None, **options)
+    train.create_dataset("edge_index", data=numpy.stack([source, target]).astype(index), chunks=edge_chunk, **options)
+    train.create_dataset("edge_features", data=rows((node_ptr[-1], 2), "u1"),
+                         chunks=(node_chunk, 2) if node_chunk else None, **options)
+    train["node_ptr"] = node_ptr.astype("<u8")
+    train["edge_ptr"] = node_ptr.astype("<i4")
+    train["targets"] = rows((ROWS, 4), "<f4")
+
+
+def tokens(f, dtype="<u2", chunk=(50,), **options):
+    """41 windows of 7 tokens, 20 documents, some empty."""
+    f.create_dataset("train/tokens", data=rows((290,), dtype), chunks=chunk, **options)
+    f["train/doc_ptr"] = numpy.sort(numpy.concatenate([[0, 290], rows((18,), "<u4") * 2, [140]])).astype("<u4")
+
+
 # name: (what makes it, arguments of h5py.File)
 BASES = {
     "gzip": (lambda f: pair(f, compression=4, shuffle=True), {}),
@@ -89,6 +121,16 @@ BASES = {
     "text-fingerprint": (text_fingerprint, {}),
     "groups": (groups, {}),
     "groups-new": (groups, {"libver": "latest"}),
+    "timeframes": (lambda f: timeframes(f, "M1 H1"), {}),
+    "timeframes-array": (lambda f: timeframes(f, numpy.array([b"M5", b"M1"])), {"libver": "latest"}),
+    "timeframes-strings": (lambda f: timeframes(f, ["H1", "M1", "M5"], ">i2"), {}),
+    "graphs": (lambda f: graphs(f, compression=4, shuffle=True), {}),
+    "graphs-new": (lambda f: graphs(f, dtype="<f8", edge_chunk=(1, 25), compression=4), {"libver": "latest"}),
+    "graphs-contiguous": (lambda f: graphs(f, node_chunk=None, edge_chunk=None), {}),
+    "graphs-big-endian": (lambda f: graphs(f, ">f4", ">u2", compression=1, fletcher32=True), {}),
+    "tokens": (lambda f: tokens(f, compression=4, shuffle=True), {}),
+    "tokens-contiguous": (lambda f: tokens(f, "u1", None), {"libver": "latest"}),
+    "tokens-big-endian": (lambda f: tokens(f, ">u4", (33,), compression=1), {}),
     "ordered": (lambda f: pair(f, compression=4), {"libver": "latest", "track_order": True}),
 }
 

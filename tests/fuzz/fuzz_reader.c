@@ -202,7 +202,7 @@ static void end_judge(struct child *c, struct result *r)
         r->outcome = LIMITED;
         return;
     }
-    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM) {
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM && WTERMSIG(status) != SIGPROF) {
         r->outcome = DIED;
         snprintf(r->text, sizeof r->text, "died: %s", strsignal(WTERMSIG(status)));
     } else if (WIFSIGNALED(status) || WEXITSTATUS(status) == EXIT_CODE_TEMPORARY) {
@@ -221,6 +221,13 @@ static struct result reader_try(int file)
     struct result r = {.outcome = SERVED};
     struct reader_packet packet = {.kind = READER_OPEN,
                                    .open = {.split = "train",
+                                            .features = "features",
+                                            .targets = "targets",
+                                            .window = 7,
+                                            .window_spans = 4,
+                                            .batch_rows = 3,
+                                            .epoch_count = 1,
+                                            .epochs = {{0, 2}},
                                             .seed = 1,
                                             .span_rows = 8,
                                             .span_bytes_limit = SPAN_BYTES,

@@ -21,10 +21,10 @@ def probed(path, seconds=10):
     return out.stdout + out.stderr
 
 
-def made(name, make, **options):
+def made(name, make, seconds=10, **options):
     with h5py.File(name, "w", **options) as f:
         make(f)
-    return probed(name)
+    return probed(name, seconds)
 
 
 def expect(text, *words):
@@ -159,6 +159,69 @@ def test_many_small_chunks_in_one_read():
     expect(made("tiny.h5", tiny), "served")
 
 
+def graph(f, nodes=(0, 2, 2, 5), edges=(0, 1, 1, 3), index=((0, 0, 2), (1, 1, 0)), **more):
+    f["train/node_features"] = numpy.ones((5, 2), "f4")
+    f["train/edge_index"] = numpy.array(index, "<i4")
+    for name, values in (("node_ptr", nodes), ("edge_ptr", edges)):
+        f.create_dataset("train/" + name, data=numpy.array(values, "<i8"), **more)
+
+
+def test_pointers():
+    expect(made("graph.h5", graph), "served: 3 rows")
+    for nodes, words in (((1, 2, 2, 5), "node_ptr[0] is 1"), ((0, 3, 2, 5), "node_ptr[2] is 2"),
+                         ((0, 2, 2, 6), "node_ptr[3] is 6"), ((0, 2, 2, 4), "node_ptr[3] is 4"),
+                         ((0, -1, 2, 5), "node_ptr[1] is -1"), ((0, 2, 1 << 62, 5), "node_ptr[2] is"),
+                         ((0, 2, 5), "node_ptr has 3 numbers and edge_ptr 4"), ((0, 1, 2, 5), "of graph 0 names node 1")):
+        expect(made("nodes.h5", lambda f: graph(f, nodes)), "rejected", words)
+    for end in (5, -1, 1 << 30):
+        expect(made("ends.h5", lambda f: graph(f, index=((0, 0, 2), (1, 1, end)))), "rejected", "of graph 2 names node")
+
+    def bomb(f, count=50 << 20, at="node_ptr"):
+        graph(f)
+        del f["train/" + at]
+        d = f.create_dataset("train/" + at, (count,), "u1", chunks=(1 << 20,), compression=9)
+        chunk = zlib.compress(bytes(1 << 20), 9)
+        for i in range(0, count, 1 << 20):
+            d.id.write_direct_chunk((i,), chunk)
+    expect(made("many.h5", lambda f: bomb(f, 160 << 20)), "rejected", "1280 MiB, which are kept in memory")
+    expect(made("zeros.h5", bomb, seconds=20), "rejected", "node_ptr[52428799] is 0")
+
+    def documents(f, pointer=(0, 3, 3, 30), count=30):
+        f["train/tokens"] = numpy.arange(count, dtype="u2")
+        f["train/doc_ptr"] = numpy.array(pointer)
+    expect(made("tokens.h5", documents), "served: 4 rows")
+    expect(made("short.h5", lambda f: documents(f, (0, 7), 7)), "rejected", "has 7 tokens and data.window is 7")
+    expect(made("falls.h5", lambda f: documents(f, (0, 9, 8, 30))), "rejected", "doc_ptr[2] is 8")
+    expect(made("floats.h5", lambda f: documents(f, (0., 30.))), "rejected", "doc_ptr has floats")
+
+
+def test_timeframes():
+    def frames(f, names="M1 M5", member=None):
+        f["train/features/M1"] = numpy.ones((20, 4, 3), "f4")
+        f["train/features/M5"] = numpy.ones((20, 2, 3), "u1")
+        if names is not None:
+            f["train/features"].attrs.create("timeframes", names)
+        if member is not None:
+            del f["train/features/M5"]
+            f["train/features/M5"] = member
+    expect(made("frames.h5", frames), "served: 20 rows")
+    expect(made("array.h5", lambda f: frames(f, ["M5", "M1"])), "served: 20 rows")
+    for names, words in ((None, "does not say which"), (3, "does not say which"), ("", "does not say which"),
+                         (["M1"] * 3, "twice"), ("M1 M9", "no data set M9"), ("M1 ../../train/features/M5", "names"),
+                         (["M1"] * 1000, "does not say which"), ("M1 " * 10000, "does not say which"),
+                         (numpy.full(4000, b"M1", "S2"), "does not say which"), ("M1 .", "train/features has no data set ."),
+                         (" ".join("x%d" % i for i in range(16)), "does not say which")):
+        expect(made("names.h5", lambda f: frames(f, names), libver="latest"), "rejected", words)
+    expect(made("soft.h5", lambda f: frames(f, member=h5py.SoftLink("/train/features/M1"))), "rejected", "soft link")
+    expect(made("far.h5", lambda f: frames(f, member=h5py.ExternalLink("other.h5", "/x"))), "rejected", "another file")
+
+    def cycle(f):
+        frames(f)
+        del f["train/features/M5"]
+        f["train/features/M5"] = f["train/features"]
+    expect(made("cycle.h5", cycle), "rejected", "M5 is not a data set")
+
+
 def test_groups_and_attributes():
     def cycles(f):
         f["train/features"] = rows()
@@ -198,7 +261,7 @@ def test_groups_and_attributes():
 
 @limit(60)
 def test_mutated_files():
-    sums = fuzz(VARIANT, 1500 if VARIANT == "asan" else 4000, 20261, 15, os.getcwd(), 1)
+    sums = fuzz(VARIANT, 1500 if VARIANT == "asan" else 4000, 20261, 30, os.getcwd(), 1)
     assert sums["mutations"] >= 200 and sums["died"] == 0, sums
     assert sums["served"] > 0 and sums["rejected"] > sums["served"] / 4, sums
     assert sums["limited"] * 50 < sums["mutations"], sums

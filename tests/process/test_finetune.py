@@ -48,6 +48,7 @@ def test_default_run_learns_and_remembers():
     assert report["name"] == "fashion" and report["device"] == "cpu" and report["seed"] == 1
     assert report["steps"] == 3 * 469 + 2 * 469 + 2 * 469
     assert report["samples_per_second"] > 1000 and report["wall_seconds"] > 0
+    assert 0 <= report["data_wait_share"] < 0.5, report["data_wait_share"]
     assert set(report["restarts"]) == set(STAGES) and not any(report["restarts"].values())
     assert report["memory"]["arena_bytes"] > 0
     for stage in STAGES:

@@ -51,9 +51,12 @@ class Client:
 def fingerprint_of(run, data):
     """What loaderd says of the file; nothing where it rejects it."""
     client = Client(run, "loader.ctl")
-    client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "span_rows": 0,
-                 "span_bytes_limit": 1 << 26, "verify": False}, b"open")
-    return client.receive()[1].get("fingerprint", "")
+    client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "streams": 0,
+                 "span_rows": 0, "span_bytes_limit": 1 << 26, "verify": False, "features": "features",
+                 "targets": "targets", "window": 0, "window_spans": 1, "batch_rows": 0, "epochs": []}, b"open")
+    name, m = client.receive()
+    assert name != "unknown", m
+    return m.get("fingerprint", "")
 
 
 def request_for(run, data="data.h5", **changes):

@@ -9,18 +9,18 @@ FEW = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks
        "--set", "loader.peer_timeout_s=1", "--set", "arena.slots=5", "--set", "order.span_rows=512")
 
 
-def is_reader(pid):
-    """A reader proper: for an instant before its exec it is still its parent, suspended, by another number."""
+def parent_of(pid):
     try:
-        with open("/proc/%d/cmdline" % pid) as f:
-            return "--reader" in f.read().split("\0")
+        with open("/proc/%d/stat" % pid) as f:
+            return int(f.read().rsplit(")", 1)[1].split()[1])
     except OSError:
-        return False
+        return 0
 
 
 def reader_of(run):
-    """One of loaderd's readers, or 0."""
-    return next((pid for pid, stage in run.processes().items() if stage == "loaderd" and is_reader(pid)), 0)
+    """One of loaderd's readers, perhaps before its exec, or 0."""
+    main = run.pid("loaderd")
+    return next((pid for pid in run.processes() if main and parent_of(pid) == main), 0)
 
 
 def is_gone(pid):

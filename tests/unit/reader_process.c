@@ -102,6 +102,8 @@ void harness_close(struct harness *h)
 struct reader_open open_default(void)
 {
     return (struct reader_open){.split = "train",
+                                .features = "features",
+                                .targets = "targets",
                                 .seed = test_random(),
                                 .span_bytes_limit = LIMIT_BYTES,
                                 .workers = 2,
@@ -112,7 +114,7 @@ struct reader_open open_default(void)
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
-static void filters_set(hid_t dcpl, enum filters filters)
+void filters_set(hid_t dcpl, enum filters filters)
 {
     if (filters == SHUFFLE || filters == SHUFFLE_GZIP || filters == SHUFFLE_GZIP_FLETCHER)
         H5Pset_shuffle(dcpl);
@@ -120,8 +122,8 @@ static void filters_set(hid_t dcpl, enum filters filters)
         H5Pset_fletcher32(dcpl);
         H5Pset_shuffle(dcpl);
     }
-    if (filters != PLAIN && filters != SHUFFLE && filters != FLETCHER && filters != NBIT)
-        H5Pset_deflate(dcpl, 4);
+    if (filters >= GZIP && filters <= GZIP_TWICE)
+        H5Pset_deflate(dcpl, (unsigned)(test_random() % 10));
     if (filters == GZIP_TWICE)
         H5Pset_filter(dcpl, H5Z_FILTER_DEFLATE, H5Z_FLAG_OPTIONAL, 1, (unsigned[]){6});
     if (filters == GZIP_SHUFFLE)
@@ -130,6 +132,10 @@ static void filters_set(hid_t dcpl, enum filters filters)
         H5Pset_fletcher32(dcpl);
     if (filters == NBIT)
         H5Pset_nbit(dcpl);
+    if (filters == SCALE_OFFSET)
+        H5Pset_scaleoffset(dcpl, H5Z_SO_INT, H5Z_SO_INT_MINBITS_DEFAULT);
+    if (filters == SZIP)
+        H5Pset_szip(dcpl, H5_SZIP_NN_OPTION_MASK, 4);
 }
 
 hid_t type_short_float(size_t exponent_bits, int big_endian)

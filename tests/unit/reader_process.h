@@ -34,19 +34,26 @@ int harness_read(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot
                  struct reader_done *done);
 void harness_close(struct harness *h);
 
+/* In the order in which they are applied; those from GZIP to GZIP_TWICE deflate, at a random level.
+ */
 enum filters {
     PLAIN,
-    GZIP,
     SHUFFLE,
+    FLETCHER,
+    GZIP,
     SHUFFLE_GZIP,
     GZIP_SHUFFLE,
-    FLETCHER,
     SHUFFLE_GZIP_FLETCHER,
     FLETCHER_SHUFFLE_GZIP,
     GZIP_TWICE,
     NBIT,
+    SCALE_OFFSET,
+    SZIP,
     FILTERS_COUNT
 };
+
+/* Add them to a creation list. */
+void filters_set(hid_t dcpl, enum filters filters);
 
 struct set_config {
     const char *name;

@@ -197,9 +197,17 @@ TEST(gather_names_the_bad_row)
     CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.target_rows, &bad, &e) < 0);
     CHECK_HAS(e.text, "values of type f32 a row, and the loss softmax_cross_entropy takes one");
     wrong = f.gather;
-    wrong.features = 7;
+    wrong.features = 14;
     CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.target_rows, &bad, &e) < 0);
-    CHECK_HAS(e.text, "rows of 7 features into a model of 13 inputs");
+    CHECK_HAS(e.text, "rows of 14 features into a model of 13 inputs");
+    wrong.features = 7;
+    wrong.column = 7;
+    CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.target_rows, &bad, &e) < 0);
+    CHECK_HAS(e.text, "rows of 14 features into a model of 13 inputs");
+    wrong.column = 6;
+    wrong.permutation = (uint32_t[7]){0};
+    CHECK(stepper_gather(f.s, &wrong, 0, 1, f.feature_rows, f.target_rows, &bad, &e) < 0);
+    CHECK_HAS(e.text, "permuted: they come in parts");
     fixture_close(&f);
 }
 
@@ -218,6 +226,38 @@ TEST(gather_in_pieces_equals_gather_at_once)
                  e);
     }
     CHECK(fixture_evaluate(&f, ROWS).loss == whole);
+    fixture_close(&f);
+}
+
+TEST(gather_of_parts_equals_gather_of_the_whole)
+{
+    enum { FIRST = 4 };
+    struct fixture f;
+    uint64_t bad;
+    struct err e;
+    const void *second[ROWS];
+    fixture_open(&f,
+                 &(struct fixture_config){.layers = small_layers, .count = 6, .evaluate_only = 1});
+    double whole = fixture_evaluate(&f, ROWS).loss;
+    struct gather_config part = f.gather;
+    for (int i = 0; i < ROWS; i++)
+        second[i] = (const float *)f.feature_rows[i] + FIRST;
+    memset(f.features, 0, sizeof f.features); /* so that nothing of the first gather is left */
+    fixture_gather(&f, ROWS);
+    fixture_fill(&f);
+    part.features = INPUTS - FIRST;
+    part.column = FIRST;
+    CHECK_OK(stepper_gather(f.s, &part, 0, ROWS, second, NULL, &bad, &e), e);
+    part.features = FIRST;
+    part.column = 0;
+    CHECK_OK(stepper_gather(f.s, &part, 0, ROWS, f.feature_rows, f.target_rows, &bad, &e), e);
+    CHECK(fixture_evaluate(&f, ROWS).loss == whole);
+    f.features[9][FIRST + 2] = NAN;
+    part.features = INPUTS - FIRST;
+    part.column = FIRST;
+    CHECK(stepper_gather(f.s, &part, 0, ROWS, second, NULL, &bad, &e) < 0);
+    CHECK_EQ(bad, 9);
+    CHECK_HAS(e.text, "its feature 6 ");
     fixture_close(&f);
 }
 

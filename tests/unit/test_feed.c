@@ -31,7 +31,8 @@ enum {
 
 /* How the loader behaves. */
 struct manner {
-    int kills;         /* it is killed that many times, at random moments */
+    int kills;         /* it dies that many times: once in the middle of a span, then is killed at
+                          random moments */
     int slow_ms;       /* a span takes at least that long */
     uint64_t stops_at; /* the first loader stops itself (SIGSTOP) after that many spans; 0: never */
     uint64_t
@@ -39,6 +40,8 @@ struct manner {
     uint64_t lies_at; /* the checksum of that span is wrong */
     uint64_t span_bytes;   /* announced instead of SPAN_BYTES */
     uint64_t rows;         /* announced instead of ROWS */
+    int graphs;            /* the rows are graphs */
+    uint64_t cuts_at;      /* a pointer of that span points beyond its field */
     const char *rejection; /* answer to open */
 };
 
@@ -81,6 +84,36 @@ static uint32_t target_of(uint64_t row)
     return (uint32_t)(row * 7 + 1);
 }
 
+/* Graphs: row r has r mod 5 nodes of a byte, and an edge if it has nodes. */
+enum { NODES_AT = 576, EDGE_PTR_AT = 832, FROM_AT = 1408, TO_AT = 1472 };
+
+static void fake_describe_graphs(struct msg_opened *o)
+{
+    static const struct msg_field_info fields[] = {
+        {"node_ptr", "u64", 1, 8, 0, "", SPAN_ROWS + 1},
+        {"node_features", "u8", 1, 1, NODES_AT, "node_ptr", 4 * SPAN_ROWS},
+        {"edge_ptr", "u64", 1, 8, EDGE_PTR_AT, "", SPAN_ROWS + 1},
+        {"edge_source", "u8", 1, 1, FROM_AT, "edge_ptr", SPAN_ROWS},
+        {"edge_target", "u8", 1, 1, TO_AT, "edge_ptr", SPAN_ROWS},
+    };
+    MSG_STR(o->layout, "graph");
+    memcpy(o->fields, fields, sizeof fields);
+    o->fields_count = sizeof fields / sizeof *fields;
+}
+
+static void fake_write_graph(char *slot, uint64_t i, uint64_t row)
+{
+    uint64_t *nodes = (uint64_t *)slot + i, *edges = (uint64_t *)(slot + EDGE_PTR_AT) + i;
+    if (i == 0)
+        nodes[0] = edges[0] = 0;
+    nodes[1] = nodes[0] + row % 5;
+    edges[1] = edges[0] + (row % 5 > 0);
+    for (uint64_t j = 0; j < row % 5; j++)
+        slot[NODES_AT + nodes[0] + j] = (char)feature_of(row, (int)j);
+    slot[FROM_AT + edges[0]] = 0;
+    slot[TO_AT + edges[0]] = (char)(row % 5 - 1);
+}
+
 static void fake_describe(const struct order *order, union msg *m)
 {
     struct msg_opened *o = &m->opened;
@@ -93,8 +126,11 @@ static void fake_describe(const struct order *order, union msg *m)
     o->span_rows = SPAN_ROWS;
     o->span_bytes_max = fake.manner.span_bytes ? fake.manner.span_bytes : SPAN_BYTES;
     o->fields_count = 2;
-    o->fields[0] = (struct msg_field_info){"features", "u8", VALUES, VALUES, 0};
-    o->fields[1] = (struct msg_field_info){"targets", "u32", 1, 4, TARGETS_AT};
+    MSG_STR(o->layout, "dense");
+    o->fields[0] = (struct msg_field_info){"features", "u8", VALUES, VALUES, 0, "", SPAN_ROWS};
+    o->fields[1] = (struct msg_field_info){"targets", "u32", 1, 4, TARGETS_AT, "", SPAN_ROWS};
+    if (fake.manner.graphs)
+        fake_describe_graphs(o);
 }
 
 static void fake_step(struct fake_stream *s, struct server_event event);
@@ -118,14 +154,22 @@ static void fake_read(struct fake_stream *s, const struct msg_grant *g)
                              .generation = g->generation,
                              .rows = order_span_rows(&s->order, g->span)}};
     for (uint64_t i = 0; i < m.ready.rows; i++) {
-        if (i == m.ready.rows / 2) /* so that most deaths find a slot half written */
+        if (i == m.ready.rows / 2 && fake.manner.kills && fake.incarnation == 1 && fake.spans == 3)
+            raise(SIGKILL);        /* one death at least finds a consumer and a slot half written */
+        if (i == m.ready.rows / 2) /* so that most others do too */
             nanosleep(&(struct timespec){.tv_nsec = fake.manner.slow_ms * 1000000L}, NULL);
         uint64_t row = fake_row(&s->order, g->epoch, g->span, i);
         uint32_t target = target_of(row);
+        if (fake.manner.graphs) {
+            fake_write_graph(slot, i, row);
+            continue;
+        }
         for (int j = 0; j < VALUES; j++)
             slot[i * VALUES + (uint64_t)j] = (char)feature_of(row, j);
         memcpy(slot + TARGETS_AT + i * 4, &target, 4);
     }
+    if (fake.spans + 1 == fake.manner.cuts_at)
+        ((uint64_t *)slot)[m.ready.rows] = 4 * SPAN_ROWS + 1;
     if (s->verify)
         m.ready.checksum = opened_checksum(&s->server->opened, slot, m.ready.rows);
     m.ready.checksum += ++fake.spans == fake.manner.lies_at;
@@ -332,7 +376,7 @@ static void loader_supervise(const struct manner *manner)
         pid_t pid = fork();
         if (pid == 0)
             fake_run(manner, incarnation);
-        if ((int)incarnation <= manner->kills) {
+        if (incarnation > 1 && (int)incarnation <= manner->kills) {
             struct timespec moment = {.tv_nsec = (long)(1 + test_random() % 60) * 1000000};
             nanosleep(&moment, NULL);
             kill(pid, SIGKILL);
@@ -385,12 +429,28 @@ static void feed_await_ready(struct feed *f)
         CHECK_OK(feed_wait(f, &e), e);
 }
 
+static void graph_check(const struct feed *f, struct feed_row at, uint64_t row)
+{
+    uint64_t nodes, edges;
+    const unsigned char *x = feed_items(f, &f->info.fields[1], at, &nodes);
+    const unsigned char *from = feed_items(f, &f->info.fields[3], at, &edges);
+    CHECK(x && from && nodes == row % 5 && edges == (nodes > 0));
+    for (uint64_t j = 0; j < nodes; j++)
+        CHECK_EQ(x[j], feature_of(row, (int)j));
+    const unsigned char *to = feed_items(f, &f->info.fields[4], at, &edges);
+    CHECK(!edges || (*from == 0 && *to == nodes - 1));
+}
+
 static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
                        const struct feed_row *rows)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
-        const unsigned char *x = feed_field(&f->info.features, rows[i]);
+        if (!f->info.feature_parts) {
+            graph_check(f, rows[i], row);
+            continue;
+        }
+        const unsigned char *x = feed_field(&f->info.features[0], rows[i]);
         uint32_t target;
         for (int j = 0; j < VALUES; j++)
             CHECK_EQ(x[j], feature_of(row, j));
@@ -484,6 +544,27 @@ TEST(a_stopped_loader_is_killed)
     struct feed *f =
         two_epochs(&manner, &(struct feed_config){.shuffle = 1, .peer_timeout_ms = 300});
     CHECK_EQ(f->consumer.loader_incarnation, 2);
+    feed_free(f);
+}
+
+TEST(graphs_come_with_their_own_items)
+{
+    struct feed_row row;
+    struct err e;
+    uint64_t count;
+    struct feed *f = two_epochs(&(struct manner){.graphs = 1, .kills = 2, .slow_ms = 2},
+                                &(struct feed_config){.shuffle = 1, .verify = 1});
+    CHECK_STR(f->info.layout, "graph");
+    CHECK_EQ(f->info.field_count, 5);
+    feed_seek(f, 1, ROWS - 1, 1);
+    while (feed_rows(f, 1, ROWS - 1, 1, &row) == 0)
+        CHECK_OK(feed_wait(f, &e), e);
+    uint64_t *pointer = (uint64_t *)row.span + row.row; /* somebody writes to the arena */
+    pointer[1] = 4 * SPAN_ROWS + 1;
+    CHECK(!feed_items(f, &f->info.fields[1], row, &count) && count == 0);
+    pointer[1] = 3;
+    pointer[0] = 4;
+    CHECK(!feed_items(f, &f->info.fields[1], row, &count) && count == 0);
     feed_free(f);
 }
 
@@ -596,6 +677,12 @@ TEST(a_rejection_is_passed_on)
 {
     check_fails(&(struct manner){.rejection = "the file has no group train"},
                 &(struct feed_config){.shuffle = 1}, "the file has no group train");
+}
+
+TEST(a_pointer_beyond_its_field_fails)
+{
+    check_fails(&(struct manner){.graphs = 1, .cuts_at = 5}, &(struct feed_config){.shuffle = 1},
+                "node_ptr of a span says that the items of row 63 end at 257");
 }
 
 TEST(a_wrong_checksum_fails)

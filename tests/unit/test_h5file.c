@@ -183,6 +183,43 @@ TEST(h5file_rows_come_in_pieces)
     h5reader_close(&r);
 }
 
+TEST(h5file_sets_grow_along_any_axis)
+{
+    struct err e;
+    struct h5writer *w;
+    struct h5reader *r;
+    struct h5array a;
+    enum { TOTAL = 1000, PIECE = 256 };
+    static uint16_t pairs[2][TOTAL], piece[2 * PIECE], back[2 * TOTAL];
+    const uint64_t dims[2] = {2, 0}, rows[2] = {0, 3};
+    for (int i = 0; i < 2 * TOTAL; i++)
+        pairs[i / TOTAL][i % TOTAL] = (uint16_t)test_random();
+    CHECK_OK(h5writer_open(&w, "a.h5", &e), e);
+    CHECK_OK(h5writer_growing_begin(w, "g/pairs", H5TYPE_U16, 2, dims, 1, PIECE, 6, &e), e);
+    CHECK_OK(h5writer_growing_begin(w, "g/rows", H5TYPE_U8, 2, rows, 0, PIECE, 6, &e), e);
+    CHECK_OK(h5writer_growing_begin(w, "g/none", H5TYPE_U16, 2, dims, 1, PIECE, 6, &e), e);
+    for (int at = 0; at < TOTAL; at += PIECE) {
+        int count = TOTAL - at < PIECE ? TOTAL - at : PIECE;
+        for (int k = 0; k < 2; k++)
+            memcpy(piece + k * count, &pairs[k][at], (size_t)count * sizeof piece[0]);
+        CHECK_OK(h5writer_rows_append(w, "g/pairs", piece, (uint64_t)count, &e), e);
+    }
+    CHECK_OK(h5writer_rows_append(w, "g/rows", "abcdef", 2, &e), e);
+    CHECK_OK(h5writer_commit(&w, &e), e);
+    CHECK_OK(h5reader_open(&r, "a.h5", &e), e);
+    CHECK_OK(h5reader_array(r, "g/pairs", &a, &e), e);
+    CHECK(a.rank == 2 && a.dims[0] == 2 && a.dims[1] == TOTAL);
+    CHECK_OK(h5reader_read(r, &a, back, &e), e);
+    CHECK(memcmp(back, pairs, sizeof pairs) == 0);
+    CHECK_OK(h5reader_array(r, "g/rows", &a, &e), e);
+    CHECK(a.dims[0] == 2 && a.dims[1] == 3);
+    CHECK_OK(h5reader_read(r, &a, back, &e), e);
+    CHECK(memcmp(back, "abcdef", 6) == 0);
+    CHECK_OK(h5reader_array(r, "g/none", &a, &e), e);
+    CHECK(a.dims[0] == 2 && a.dims[1] == 0 && a.bytes == 0);
+    h5reader_close(&r);
+}
+
 TEST(h5file_a_set_without_all_its_rows_is_no_file)
 {
     struct err e;

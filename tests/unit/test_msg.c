@@ -264,7 +264,7 @@ TEST(claims_of_billions_are_refused)
     put_head(&w, 10);
     put_key(&w, "fields");
     put(&w, 0xdd, 0xffffffff, 4);
-    CHECK(refused(MSG_opened, &w, "field fields has 4294967295 elements; at most 8"));
+    CHECK(refused(MSG_opened, &w, "field fields has 4294967295 elements; at most 16"));
     char nested[1000]; /* a thousand lists in each other */
     memset(nested, 0x91, sizeof nested);
     CHECK_EQ(msg_decode(MSG_status, nested, sizeof nested, &back, &e), -1);
@@ -501,7 +501,7 @@ TEST(bugs_of_the_sender_abort)
     union msg done = {0};
     memset(done.done.verb, 'x', sizeof done.done.verb);
     CHECK(ABORTS(msg_encode(MSG_done, &done, data, sizeof data)));
-    union msg opened = {.opened = {.fields_count = 9}};
+    union msg opened = {.opened = {.fields_count = 17}};
     CHECK(ABORTS(msg_encode(MSG_opened, &opened, data, sizeof data)));
 }
 
@@ -520,6 +520,7 @@ TEST(json_is_exact)
     union msg m = {.opened = {.head = {7, UINT64_MAX, 1767225600.25},
                               .stream = 1,
                               .fingerprint = "a\"b\\c\n\x01\x7f\xc3\xa9",
+                              .layout = "dense",
                               .fields_count = 2,
                               .fields = {{.name = "features", .type = "u8", .values = 784},
                                          {.name = "targets", .type = "u8", .values = 1}}}};
@@ -527,11 +528,14 @@ TEST(json_is_exact)
         printed(MSG_opened, &m),
         "{\"topic\": \"opened\", \"incarnation\": 7, \"seq\": 18446744073709551615, "
         "\"time_s\": 1767225600.25, \"stream\": 1, "
-        "\"fingerprint\": \"a\\\"b\\\\c\\n\\u0001\\u007f\xc3\xa9\", \"rows\": 0, "
+        "\"fingerprint\": \"a\\\"b\\\\c\\n\\u0001\\u007f\xc3\xa9\", \"layout\": \"dense\", "
+        "\"rows\": 0, "
         "\"streams\": 0, \"chunk_rows\": 0, \"spans\": 0, \"span_rows\": 0, \"span_bytes_max\": 0, "
         "\"fields\": [{\"name\": \"features\", \"type\": \"u8\", \"values\": 784, "
-        "\"row_bytes\": 0, \"offset\": 0}, {\"name\": \"targets\", \"type\": \"u8\", "
-        "\"values\": 1, \"row_bytes\": 0, \"offset\": 0}]}\n");
+        "\"row_bytes\": 0, \"offset\": 0, \"pointer\": \"\", \"items_max\": 0, "
+        "\"batch_items_max\": 0}, {\"name\": \"targets\", \"type\": \"u8\", "
+        "\"values\": 1, \"row_bytes\": 0, \"offset\": 0, \"pointer\": \"\", \"items_max\": 0, "
+        "\"batch_items_max\": 0}]}\n");
     union msg step = {
         .trainer_step = {
             .task = "A", .loss = NAN, .penalty = -INFINITY, .learning_rate = 0.1, .eta_s = 1e300}};

@@ -237,3 +237,33 @@ TEST(features_are_a_permutation)
         seen[out[j]] = 1;
     }
 }
+
+/* The runs of a span are its rows, in order, and none could be longer. */
+TEST(runs_are_the_rows_of_a_span)
+{
+    for (int round = 0; round < 200; round++) {
+        struct order o = {.seed = test_random(),
+                          .shuffle = round % 3 != 0,
+                          .rows = 1 + test_random() % 500,
+                          .chunk_rows = 1 + test_random() % 20,
+                          .window_spans = 4};
+        o.span_rows = o.chunk_rows * (1 + test_random() % 6);
+        for (uint64_t span = 0; span < order_spans(&o); span++) {
+            struct order_run run = {0};
+            uint64_t at = 0, before = UINT64_MAX, runs = 0;
+            for (; order_run_next(&o, 3, span, &run); runs++) {
+                CHECK_EQ(run.at, at);
+                CHECK(run.first != before);
+                for (uint64_t i = 0; i < run.rows; i++, at++) {
+                    uint64_t laid = span * o.span_rows + at;
+                    CHECK_EQ(run.first + i,
+                             order_chunk_at(&o, 3, laid / o.chunk_rows) * o.chunk_rows +
+                                 laid % o.chunk_rows);
+                }
+                before = run.first + run.rows;
+            }
+            CHECK_EQ(at, order_span_rows(&o, span));
+            CHECK(o.shuffle || runs == 1);
+        }
+    }
+}

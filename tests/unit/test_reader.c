@@ -290,7 +290,7 @@ TEST(impossible_packets_of_a_reader_are_refused)
                                                  .spans = 1,
                                                  .span_rows = 1,
                                                  .span_bytes_max = 64,
-                                                 .field_count = 9};
+                                                 .field_count = 17};
     CHECK(send(ends[1], &packet, sizeof packet, 0) > 0);
     CHECK_EQ(child_recv(&child, &got, &e), -1);
     memset(packet.text, 'x', sizeof packet.text); /* a text without end */

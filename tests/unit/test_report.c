@@ -270,6 +270,7 @@ static void epoch_ended(struct history *h, double time_s, const char *task, uint
                                   .epoch = epoch,
                                   .rows = 100,
                                   .seconds = 0.5,
+                                  .wait_seconds = 0.125,
                                   .loss = loss}};
     MSG_STR(m.event_task.task, task);
     history_add(h, MSG_event_task, &m);
@@ -314,7 +315,7 @@ TEST(history_lists_each_epoch_once)
     CHECK_STR(h.epochs[2].task, "B");
     CHECK(h.epochs[1].loss == 0.25);
     CHECK_EQ(h.epoch_rows, 400);
-    CHECK(h.epoch_seconds == 2);
+    CHECK(h.epoch_seconds == 2 && h.epoch_wait_seconds == 0.5);
     CHECK(history_wall_s(&h) == 5);
 }
 
@@ -417,7 +418,7 @@ TEST(report_of_a_finished_run)
     CHECK(report.tasks[1].final == 0.846);
     CHECK(report.tasks[1].final_without_ewc == 0.863);
     CHECK_STR(report.weights_sha256, "bb"); /* of the last task with EWC, not of the comparison */
-    CHECK(report.samples_per_second == 200);
+    CHECK(report.samples_per_second == 200 && report.data_wait_share == 0.25);
     CHECK(report.wall_seconds == 4 && report.cpu_seconds == 2.5);
     CHECK_EQ(report.arena_bytes, 12);
     options_free(&options);
@@ -446,7 +447,8 @@ TEST(report_files_say_it)
     report_print_table(&report, out);
     fclose(out);
     CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
-    CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training");
+    CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training, "
+                    "25.0 % of that time waiting for data");
     free(text);
     options_free(&options);
 }
@@ -468,6 +470,7 @@ TEST(report_of_a_run_that_has_just_begun)
               "{\"name\": \"A\", \"metric\": null, \"after_own_training\": null, \"final\": null, "
               "\"final_without_ewc\": null}");
     CHECK_HAS(text, "\"samples_per_second\": null");
+    CHECK_HAS(text, "\"data_wait_share\": null");
     CHECK_HAS(text, "\"weights_sha256\": null");
     CHECK_HAS(text, "not finished");
     free(text);

@@ -22,7 +22,7 @@ TEST(wide_and_plain_code_give_the_same_digest)
     for (int round = 0; round < 60; round++) {
         uint64_t wide = 1 + test_random() % 9000, narrow = 1 + test_random() % 9;
         unsigned char *x = bytes_random(ROWS * wide), *y = bytes_random(ROWS * narrow);
-        struct rowhash_field fields[2] = {{x, wide}, {y, narrow}};
+        struct rowhash_field fields[2] = {{x, wide, NULL}, {y, narrow, NULL}};
         CHECK_EQ(rowhash_sum(fields, 2, ROWS), rowhash_sum_plain(fields, 2, ROWS));
         free(x);
         free(y);
@@ -62,4 +62,35 @@ TEST(order_is_free_and_changes_show)
     free(y);
     free(x2);
     free(y2);
+}
+
+TEST(ragged_rows_hash_their_own_items)
+{
+    unsigned char bytes[300];
+    const uint64_t two[] = {0, 7, 20}, turned[] = {0, 13, 20}, first[] = {0, 7},
+                   other[] = {0, 8, 20};
+    unsigned char swapped[300];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)test_random();
+    struct rowhash_field field = {bytes, 15, two}, moved = {swapped, 15, turned};
+    memcpy(swapped, bytes + 7 * 15, 13 * 15); /* the second row before the first */
+    memcpy(swapped + 13 * 15, bytes, 7 * 15);
+    uint64_t digest = rowhash_sum(&field, 1, 2);
+    CHECK_EQ(rowhash_sum(&moved, 1, 2), digest);
+    CHECK_EQ(rowhash_sum_plain(&moved, 1, 2), digest);
+    /* one row: its number of items, then its bytes */
+    uint64_t plain = rowhash_sum(&(struct rowhash_field){bytes, 7 * 15, NULL}, 1, 1);
+    CHECK(rowhash_sum(&(struct rowhash_field){bytes, 15, first}, 1, 1) != plain);
+    field.pointer = other; /* the same bytes, and an item given to another row */
+    CHECK(rowhash_sum(&field, 1, 2) != digest);
+}
+
+/* Nodes that become edges of the same bytes show. */
+TEST(items_belong_to_their_field)
+{
+    const unsigned char bytes[4] = {1, 2, 3, 4};
+    const uint64_t one[] = {0, 1}, three[] = {0, 3}, two[] = {0, 2};
+    struct rowhash_field a[] = {{bytes, 1, one}, {bytes + 1, 1, three}};
+    struct rowhash_field b[] = {{bytes, 1, two}, {bytes + 2, 1, two}};
+    CHECK(rowhash_sum(a, 2, 1) != rowhash_sum(b, 2, 1));
 }

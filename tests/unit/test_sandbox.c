@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +55,26 @@ static long try_kill(void)
 static long try_signal_parent(void)
 {
     return outcome(syscall(SYS_tgkill, getppid(), getppid(), 0));
+}
+static long try_compute_long(void)
+{
+    sandbox_time_limit(15, 1);
+    for (volatile unsigned i = 0;; i++)
+        ;
+    return 0;
+}
+static long try_wait_long(void)
+{
+    sandbox_time_limit(1, 15);
+    return poll(NULL, 0, 10000);
+}
+static long try_limits_off(void)
+{
+    struct itimerval cpu;
+    sandbox_time_limit(15, 15);
+    sandbox_time_limit(0, 0);
+    long rest = alarm(0);
+    return setitimer(ITIMER_PROF, &(struct itimerval){0}, &cpu) || rest || cpu.it_value.tv_sec;
 }
 static long try_ptrace(void)
 {
@@ -226,6 +248,14 @@ TEST(needed_calls_go_on)
             CHECK_EQ(tried(try_open, in_thread), EACCES);
     }
     CHECK_EQ(tried(try_abort, 0), -SIGABRT); /* our own checks still say so */
+}
+
+TEST(time_is_bounded)
+{
+    witness_make();
+    CHECK_EQ(tried(try_compute_long, 0), -SIGPROF);
+    CHECK_EQ(tried(try_wait_long, 0), -SIGALRM);
+    CHECK_EQ(tried(try_limits_off, 0), 0);
 }
 
 TEST(memory_is_bounded)

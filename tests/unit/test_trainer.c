@@ -355,15 +355,16 @@ TEST(plan_reads_a_description)
     struct err e = {0};
     FILE *f = text_open(
         "train.rows=60000\ntrain.spans=40\ntrain.chunk_rows=256\ntrain.span_rows=1536\n"
-        "train.span_bytes_max=1206272\ntrain.values=784\ntrain.feature_type=u8\n"
+        "train.span_bytes_max=1206272\ntrain.values=784\ntrain.layout=dense\n"
         "train.spans=40\ntrain.row_bytes=785\nvalidation.spans=7\nvalidation.row_bytes=785\n"
         "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.chunk_rows=256\n"
-        "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.target_type=u8\n");
+        "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.layout=tokens\n");
     CHECK_OK(plan_read_shapes(f, &train, &validation, &e), e);
     fclose(f);
     CHECK_EQ(train.rows, 60000);
     CHECK_EQ(train.values, 784);
-    CHECK_STR(train.feature_type, "u8");
+    CHECK_STR(train.layout, "dense");
+    CHECK_STR(validation.layout, "tokens");
     CHECK_EQ(validation.span_bytes_max, 1206272);
     f = text_open("train.rows=60000\n");
     CHECK_EQ(plan_read_shapes(f, &train, &validation, &e), -1);

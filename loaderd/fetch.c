@@ -1,0 +1,225 @@
+/* fetch.c - see fetch.h: from runs of rows to runs of items, from those to stored chunks.
+ *
+ *   fetch_span -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job of the decoders
+ *              -> finish_span (finish.c): what needs the decoded items
+ */
+#include "loaderd/fetch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "loaderd/finish.h"
+
+/* Items [item, item + items) of the planes [plane, plane + planes) of a data set, and where they
+ * go. */
+struct piece {
+    uint32_t set, plane, planes;
+    uint64_t item, items;
+    char *out[SOURCE_PLANES_MAX];
+    int is_last; /* of that data set in this span */
+};
+
+void fetch_close(struct fetch *f)
+{
+    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
+        for (int j = 0; j < SOURCE_PLANES_MAX; j++)
+            free(f->kept[i][j].at);
+    memset(f->kept, 0, sizeof f->kept);
+}
+
+/* By libhdf5, or from a plain field: what is delivered is what was decoded. */
+static int items_read(struct fetch *f, const struct piece *p, struct err *e)
+{
+    const struct source_field *set = source_field(f->source, p->set);
+    double begin = decoders_clock_s();
+    int result = 0;
+    for (uint32_t i = 0; i < p->planes && result == 0; i++) {
+        result =
+            source_items_read(f->source, p->set, p->plane + i, p->item, p->items, p->out[i], e);
+        f->bytes_decoded += p->items * set->row_bytes;
+    }
+    f->read_s += decoders_clock_s() - begin;
+    return result;
+}
+
+/* The stored bytes of a chunk of which `held` items are in the data set. */
+static int chunk_read(struct fetch *f, const struct piece *p, uint64_t chunk, uint64_t stored,
+                      uint64_t held, void *raw, uint32_t *mask, struct err *e)
+{
+    const struct source_field *set = source_field(f->source, p->set);
+    double begin = decoders_clock_s();
+    int result = source_chunk_read(f->source, p->set, p->plane, chunk, stored, raw, mask, e);
+    f->read_s += decoders_clock_s() - begin;
+    f->bytes_decoded += held * set->chunk_planes * set->row_bytes;
+    return result;
+}
+
+/* Where the piece stands in its decoded chunk. */
+static struct decoders_part part_of(const struct source_field *set, const struct piece *p,
+                                    uint32_t i)
+{
+    uint64_t in_plane = p->item % set->chunk_rows;
+    return (struct decoders_part){
+        .skip_bytes = ((set->chunk_planes > 1 ? p->plane + i : 0) * set->chunk_rows + in_plane) *
+                      set->row_bytes,
+        .take_bytes = p->items * set->row_bytes,
+        .out = p->out[i],
+    };
+}
+
+/* Out of the chunk that was kept; 0: it is another one. */
+static int kept_take(const struct fetch_kept *kept, const struct source_field *set,
+                     const struct piece *p, uint64_t chunk)
+{
+    if (kept->state != FETCH_KEPT || kept->chunk != chunk)
+        return 0;
+    for (uint32_t i = 0; i < p->planes; i++) {
+        struct decoders_part part = part_of(set, p, i);
+        memcpy(part.out, kept->at + part.skip_bytes, part.take_bytes);
+    }
+    return 1;
+}
+
+/* The next span may want the rest of this chunk: it is decoded into a buffer that stays. Without
+ * memory for that it is decoded again. */
+static void keep_prepare(struct fetch_kept *kept, const struct source_field *set, uint64_t chunk,
+                         struct decoders_job *job)
+{
+    if (!kept->at)
+        kept->at = malloc(set->chunk_bytes);
+    if (!kept->at)
+        return;
+    *kept = (struct fetch_kept){kept->at, chunk, FETCH_DECODING};
+    job->whole = kept->at;
+}
+
+/* Part of one stored chunk: read here, decoded by a thread. */
+static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
+{
+    const struct source_field *set = source_field(f->source, p->set);
+    struct fetch_kept *kept = &f->kept[p->set][p->plane];
+    uint64_t chunk = p->item / set->chunk_rows, first = chunk * set->chunk_rows, stored = 0;
+    int partial = first + set->chunk_rows > set->items;
+    uint64_t held = partial ? set->items - first : set->chunk_rows;
+    uint32_t mask;
+    if (kept_take(kept, set, p, chunk))
+        return 0;
+    if (!(partial && set->edge_unfiltered) &&
+        source_chunk_stored(f->source, p->set, p->plane, chunk, &stored, e) != 0)
+        return -1;
+    if (stored == 0)
+        return items_read(f, p, e);
+    if (set->plan.count == 0 && p->items * set->row_bytes == set->chunk_bytes &&
+        stored == set->chunk_bytes)
+        return chunk_read(f, p, chunk, stored, held, p->out[0], &mask, e);
+    struct decoders_job *job = decoders_take(f->decoders, stored, e);
+    if (!job)
+        return -1;
+    job->raw_bytes = stored;
+    job->plan = &set->plan;
+    job->chunk_bytes = set->chunk_bytes;
+    job->part_count = p->planes;
+    for (uint32_t i = 0; i < p->planes; i++)
+        job->part[i] = part_of(set, p, i);
+    job->whole = NULL;
+    job->name = set->path;
+    job->chunk = chunk;
+    if (chunk_read(f, p, chunk, stored, held, job->raw, &job->mask, e) != 0) {
+        decoders_return(f->decoders, job);
+        return -1;
+    }
+    if (p->is_last && p->item + p->items < first + held)
+        keep_prepare(kept, set, chunk, job);
+    decoders_submit(f->decoders, job);
+    return 0;
+}
+
+/* Out of as many chunks as hold them. Planes that a chunk does not hold together are fetched one
+ * after the other. */
+static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
+{
+    const struct source_field *set = source_field(f->source, all->set);
+    struct piece p = *all;
+    if (!all->items)
+        return 0;
+    if (!set->direct)
+        return items_read(f, all, e);
+    if (all->planes > set->chunk_planes) {
+        for (p.planes = 1; p.plane < all->planes; p.plane++) {
+            p.out[0] = all->out[p.plane];
+            if (items_fetch(f, &p, e) != 0)
+                return -1;
+        }
+        return 0;
+    }
+    for (uint64_t left = all->items; left; left -= p.items) {
+        uint64_t in_chunk = set->chunk_rows - p.item % set->chunk_rows;
+        p.items = in_chunk < left ? in_chunk : left;
+        p.is_last = all->is_last && p.items == left;
+        if (chunk_fetch(f, &p, e) != 0)
+            return -1;
+        p.item += p.items;
+        for (uint32_t i = 0; i < p.planes; i++)
+            p.out[i] += p.items * set->row_bytes;
+    }
+    return 0;
+}
+
+/* The items of a run's rows, behind the `placed` ones that the field has in the slot. Fields of one
+ * data set's planes stand beside each other and come together. */
+static int field_fetch(struct fetch *f, uint32_t i, const struct order_run *run, uint64_t placed,
+                       int is_last, char *slot, struct err *e)
+{
+    const struct layout_field *from = &f->layout->field[i];
+    const struct source_field *set = source_field(f->source, from->set);
+    struct piece p = {.set = from->set, .planes = set->planes, .is_last = is_last};
+    p.items = layout_items(f->layout, i, run->first, run->rows, &p.item);
+    for (uint32_t plane = 0; plane < set->planes; plane++) {
+        const struct msg_field_info *info = &f->described->fields[i + plane];
+        p.out[plane] = slot + info->offset + placed * info->row_bytes;
+    }
+    if (from->from == LAYOUT_WINDOWS)
+        p.out[0] += finish_windows_shift(run->rows) * set->row_bytes;
+    return items_fetch(f, &p, e);
+}
+
+static int run_fetch(struct fetch *f, const struct order_run *run, int is_last, char *slot,
+                     uint64_t placed[SPAN_FIELDS_MAX], struct err *e)
+{
+    for (uint32_t i = 0; i < f->described->field_count; i++) {
+        const struct layout_field *from = &f->layout->field[i];
+        int has_items = from->from == LAYOUT_ITEMS || from->from == LAYOUT_WINDOWS;
+        uint64_t first;
+        if (has_items && from->plane == 0 &&
+            field_fetch(f, i, run, placed[i], is_last, slot, e) != 0)
+            return -1;
+        placed[i] += from->from == LAYOUT_ITEMS
+                         ? layout_items(f->layout, i, run->first, run->rows, &first)
+                         : run->rows;
+        ensure(placed[i] <= f->described->fields[i].items_max);
+    }
+    return 0;
+}
+
+static void kept_settle(struct fetch *f, int decoded)
+{
+    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
+        for (int j = 0; j < SOURCE_PLANES_MAX; j++)
+            if (f->kept[i][j].state == FETCH_DECODING)
+                f->kept[i][j].state = decoded ? FETCH_KEPT : FETCH_NOT_KEPT;
+}
+
+int fetch_span(struct fetch *f, uint64_t epoch, uint64_t span, char *slot, double *decode_s,
+               struct err *e)
+{
+    uint64_t placed[SPAN_FIELDS_MAX] = {0}, rows = order_span_rows(f->order, span);
+    struct order_run run = {0};
+    int failed = 0;
+    f->bytes_decoded = 0;
+    f->read_s = 0;
+    while (!failed && order_run_next(f->order, epoch, span, &run))
+        failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, e) != 0;
+    failed |= decoders_wait(f->decoders, decode_s, failed ? NULL : e) != 0;
+    kept_settle(f, !failed);
+    return failed ? -1 : finish_span(f, epoch, span, slot, e);
+}

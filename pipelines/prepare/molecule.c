@@ -1,0 +1,221 @@
+/* molecule.c - see molecule.h. The only file that knows Indigo.
+ *
+ * Each call of Indigo's costs 0.1 us and more (two locks, a time stamp, a handle), which is most of
+ * the time spent here: a question whose answer the text gives is not asked (no bracket: no charge
+ * and no isotope; no digit: no ring; no lower-case letter: nothing to dearomatise), and handles are
+ * freed all at once.
+ */
+#include "pipelines/prepare/molecule.h"
+
+#include <indigo.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/err.h"
+
+static char why[256];
+
+const char *molecule_why(void)
+{
+    return why;
+}
+
+const char *molecule_refusal_name(enum molecule_refusal refusal)
+{
+    static const char *const names[MOLECULE_REFUSALS] = {
+        [MOLECULE_ACCEPTED] = "accepted",     [MOLECULE_UNREADABLE] = "unreadable",
+        [MOLECULE_UNSPECIFIC] = "unspecific", [MOLECULE_VALENCE] = "valence",
+        [MOLECULE_LARGE] = "large",
+    };
+    ensure(refusal < MOLECULE_REFUSALS);
+    return names[refusal];
+}
+
+static enum molecule_refusal refuse(enum molecule_refusal refusal, const char *text)
+{
+    snprintf(why, sizeof why, "%s", text ? text : "");
+    for (char *c = why; *c; c++)
+        if ((unsigned char)*c < 0x20)
+            *c = ' ';
+    return refusal;
+}
+
+/* Once a process. */
+static void indigo_begin(void)
+{
+    static int begun;
+    if (begun)
+        return;
+    begun = 1;
+    ensure(indigoSetOption("aromaticity-model", "generic") >= 0);
+}
+
+/* The text without its marks of stereochemistry, and what it tells of the molecule. */
+struct traits {
+    char text[MOLECULE_SMILES_MAX + 1];
+    int brackets, rings, aromatic, hydrogens, parts;
+    int branches; /* opened and not closed */
+};
+
+static void traits_read(struct traits *t, const char *smiles, size_t bytes)
+{
+    char *to = t->text;
+    int inside = 0;
+    t->brackets = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
+    for (const char *c = smiles; c < smiles + bytes; c++) {
+        if (*c == '@' || *c == '/' || *c == '\\')
+            continue;
+        *to++ = *c;
+        if (*c == '[' || *c == ']') {
+            inside = *c == '[';
+            t->brackets = 1;
+            t->hydrogens |= inside && c[1] == 'H'; /* an atom of its own */
+            t->aromatic |= inside;                 /* as [nH], [se]: not worth telling apart */
+        } else if (!inside) {
+            t->rings |= (*c >= '0' && *c <= '9') || *c == '%';
+            t->aromatic |= strchr("bcnops", *c) != NULL;
+            t->parts |= *c == '.';
+            t->branches += (*c == '(') - (*c == ')');
+        }
+    }
+    *to = 0;
+}
+
+static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, const struct traits *t,
+                                       unsigned flags)
+{
+    int charge = 0, isotope = 0, element = indigoAtomicNumber(handle);
+    if (element < 1)
+        return refuse(MOLECULE_UNSPECIFIC, "an atom is no element");
+    int hydrogens = indigoCountImplicitHydrogens(handle);
+    if (hydrogens < 0)
+        return refuse(MOLECULE_VALENCE, indigoGetLastError());
+    if (t->brackets) {
+        indigoGetCharge(handle, &charge);
+        isotope = indigoIsotope(handle);
+    }
+    if (hydrogens > UINT8_MAX || charge < INT8_MIN || charge > INT8_MAX || isotope > UINT16_MAX)
+        return refuse(MOLECULE_VALENCE, "an atom has an impossible charge, mass or valence");
+    *a = (struct molecule_atom){.element = (uint8_t)element,
+                                .hydrogens = (uint8_t)hydrogens,
+                                .charge = (int8_t)charge,
+                                .isotope = (uint16_t)(isotope < 0 ? 0 : isotope)};
+    if (flags & MOLECULE_KEKULE)
+        snprintf(a->symbol, sizeof a->symbol, "%.3s", indigoSymbol(handle));
+    return MOLECULE_ACCEPTED;
+}
+
+static enum molecule_refusal atoms_read(struct molecule *m, int molecule, const struct traits *t,
+                                        unsigned flags)
+{
+    enum molecule_refusal refusal;
+    int iterator = indigoIterateAtoms(molecule), handle;
+    while ((handle = indigoNext(iterator)) > 0) {
+        if (m->atoms == MOLECULE_ATOMS_MAX)
+            return refuse(MOLECULE_LARGE, "it has too many atoms");
+        refusal = atom_read(&m->atom[m->atoms++], handle, t, flags);
+        if (refusal != MOLECULE_ACCEPTED)
+            return refusal;
+    }
+    if (m->atoms == 0)
+        return refuse(MOLECULE_UNREADABLE, "it has no atom");
+    return MOLECULE_ACCEPTED;
+}
+
+static enum molecule_refusal bonds_read(struct molecule *m, int molecule, const struct traits *t)
+{
+    int iterator = indigoIterateBonds(molecule), handle;
+    while ((handle = indigoNext(iterator)) > 0) {
+        if (m->bonds == MOLECULE_BONDS_MAX)
+            return refuse(MOLECULE_LARGE, "it has too many bonds");
+        int from = indigoIndex(indigoSource(handle)), to = indigoIndex(indigoDestination(handle));
+        int order = indigoBondOrder(handle);
+        if (order < 1 || order > MOLECULE_ORDER_AROMATIC)
+            return refuse(MOLECULE_UNSPECIFIC, "a bond has no order");
+        /* Atoms that were folded left gaps in Indigo's numbers; see gaps_close. */
+        struct molecule_bond *b = &m->bond[m->bonds++];
+        int ring = t->rings && (order == MOLECULE_ORDER_AROMATIC || /* saves a call */
+                                indigoTopology(handle) == INDIGO_RING);
+        *b = (struct molecule_bond){.from = (uint16_t)from,
+                                    .to = (uint16_t)to,
+                                    .order = (uint8_t)order,
+                                    .ring = (uint8_t)ring};
+    }
+    return MOLECULE_ACCEPTED;
+}
+
+/* Indigo's numbers of the atoms, which have gaps where hydrogens were folded, become 0, 1, ... */
+static enum molecule_refusal gaps_close(struct molecule *m, int molecule)
+{
+    static uint16_t place[UINT16_MAX + 1];
+    uint32_t count = 0;
+    int iterator = indigoIterateAtoms(molecule), handle;
+    while ((handle = indigoNext(iterator)) > 0) {
+        int index = indigoIndex(handle);
+        if (index < 0 || index > UINT16_MAX)
+            return refuse(MOLECULE_LARGE, "it has too many atoms");
+        place[index] = (uint16_t)count++;
+    }
+    for (uint32_t i = 0; i < m->bonds; i++) {
+        m->bond[i].from = place[m->bond[i].from];
+        m->bond[i].to = place[m->bond[i].to];
+    }
+    return MOLECULE_ACCEPTED;
+}
+
+/* What an atom has of its bonds. */
+static void bonds_spread(struct molecule *m)
+{
+    for (uint32_t i = 0; i < m->bonds; i++) {
+        const struct molecule_bond *b = &m->bond[i];
+        ensure(b->from < m->atoms && b->to < m->atoms);
+        struct molecule_atom *end[2] = {&m->atom[b->from], &m->atom[b->to]};
+        for (int k = 0; k < 2; k++) {
+            end[k]->degree += end[k]->degree < UINT8_MAX;
+            end[k]->ring |= b->ring;
+            end[k]->aromatic |= b->order == MOLECULE_ORDER_AROMATIC;
+        }
+    }
+}
+
+static enum molecule_refusal convert(struct molecule *m, const struct traits *t, unsigned flags)
+{
+    int molecule = indigoLoadMoleculeFromString(t->text);
+    if (molecule < 0)
+        return refuse(MOLECULE_UNREADABLE, indigoGetLastError());
+    if (t->aromatic && indigoDearomatize(molecule) < 0)
+        return refuse(MOLECULE_VALENCE, indigoGetLastError());
+    if (t->hydrogens && indigoFoldHydrogens(molecule) < 0)
+        return refuse(MOLECULE_VALENCE, indigoGetLastError());
+    if (t->rings && !(flags & MOLECULE_KEKULE) && indigoAromatize(molecule) < 0)
+        return refuse(MOLECULE_VALENCE, indigoGetLastError());
+    enum molecule_refusal refusal = atoms_read(m, molecule, t, flags);
+    if (refusal == MOLECULE_ACCEPTED)
+        refusal = bonds_read(m, molecule, t);
+    if (refusal == MOLECULE_ACCEPTED && t->hydrogens)
+        refusal = gaps_close(m, molecule);
+    if (refusal != MOLECULE_ACCEPTED)
+        return refusal;
+    m->components = t->parts ? (uint32_t)indigoCountComponents(molecule) : 1;
+    if (flags & MOLECULE_MASS && (m->mass = indigoMonoisotopicMass(molecule)) <= 0)
+        return refuse(MOLECULE_UNSPECIFIC, indigoGetLastError());
+    bonds_spread(m);
+    return MOLECULE_ACCEPTED;
+}
+
+enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsigned flags)
+{
+    static struct traits t;
+    size_t bytes = strcspn(smiles, " \t\r\n");
+    indigo_begin();
+    m->atoms = m->bonds = m->components = 0;
+    m->mass = 0;
+    if (bytes > MOLECULE_SMILES_MAX)
+        return refuse(MOLECULE_LARGE, "its SMILES is too long");
+    traits_read(&t, smiles, bytes);
+    if (t.branches) /* Indigo closes them by itself: a text that was cut would be a molecule */
+        return refuse(MOLECULE_UNREADABLE, "its parentheses do not match");
+    enum molecule_refusal refusal = convert(m, &t, flags);
+    indigoFreeAllObjects();
+    return refusal;
+}

@@ -1,0 +1,365 @@
+/* molecules.c - see molecules.h. One pass over the source; an entry goes to its part by a keyed
+ * hash of its InChIKey's first block, so that its part depends on nothing but the molecule and the
+ * seed.
+ */
+#include "pipelines/prepare/molecules.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipelines/prepare/graph.h"
+#include "pipelines/prepare/graphs.h"
+#include "pipelines/prepare/hashes.h"
+#include "pipelines/prepare/molecule_memo.h"
+#include "pipelines/prepare/own.h"
+#include "pipelines/prepare/progress.h"
+#include "pipelines/prepare/skeleton.h"
+#include "pipelines/prepare/spectrum.h"
+#include "proto/order.h"
+
+#define LAYOUT_VERSION "molecules 1"
+enum {
+    BINS_MAX = 65536,
+    NODE_FEATURES_MAX = GRAPH_NODE_FEATURES + ENERGY_FEATURES,
+    EDGES_MAX = 2 * MOLECULE_BONDS_MAX,
+    SPLIT_KEY = 0x6d6f6c65,  /* "mole": the split's own stream of the seed */
+    PROGRESS_ROWS = 256,     /* between looks at the clock */
+    SKELETONS_MAX = 2 << 20, /* counted exactly up to so many */
+};
+
+/* What becomes of an entry. Skipped: nothing is wrong with it. */
+enum fate {
+    FATE_TAKEN,
+    FATE_ADDUCT,
+    FATE_MS_TYPE,
+    FATE_DEPRECATED,
+    FATE_NO_STRUCTURE,
+    FATE_NO_PEAK,
+    FATE_MALFORMED, /* the first that counts against prepare.refused_max */
+    FATE_NO_SKELETON,
+    FATE_MOLECULE,
+    FATES = FATE_MOLECULE + MOLECULE_REFUSALS,
+};
+
+static const char *const fate_names[FATE_MOLECULE] = {
+    [FATE_ADDUCT] = "skipped_other_adduct",     [FATE_MS_TYPE] = "skipped_not_ms2",
+    [FATE_DEPRECATED] = "skipped_deprecated",   [FATE_NO_STRUCTURE] = "skipped_no_structure",
+    [FATE_NO_PEAK] = "skipped_no_peak",         [FATE_MALFORMED] = "refused_malformed",
+    [FATE_NO_SKELETON] = "refused_no_inchikey",
+};
+
+static void fate_name(int fate, char name[64])
+{
+    if (fate < FATE_MOLECULE)
+        snprintf(name, 64, "%s", fate_names[fate]);
+    else
+        snprintf(name, 64, "refused_%s",
+                 molecule_refusal_name((enum molecule_refusal)(fate - FATE_MOLECULE)));
+}
+
+struct molecules {
+    const struct options *options;
+    struct molecule_source *source;
+    struct digest *digest;
+    struct graphs *graphs;
+    struct molecule_memo memo;
+    struct molecule molecule;
+    struct hashes skeletons[2]; /* first blocks of each part */
+    uint32_t targets, node_features;
+    int descriptor[GRAPH_DESCRIPTORS];
+    unsigned flags;
+    float *target;
+    uint8_t node[MOLECULE_ATOMS_MAX * NODE_FEATURES_MAX];
+    uint8_t edge[EDGES_MAX * GRAPH_EDGE_FEATURES];
+    uint16_t from[EDGES_MAX], to[EDGES_MAX];
+    uint64_t count[FATES];
+    char first_refusal[512];
+    struct progress progress;
+};
+
+/* ---- one entry ------------------------------------------------------------------------------ */
+
+/* The first refusal is told at the end if there are too many. */
+static int refuse(struct molecules *x, int fate, const char *why)
+{
+    char where[300];
+    if (!x->first_refusal[0]) {
+        x->source->where(x->source, where, sizeof where);
+        snprintf(x->first_refusal, sizeof x->first_refusal, "%s: %.200s", where, why);
+    }
+    return fate;
+}
+
+static int record_look(struct molecules *x, const struct massbank_record *r)
+{
+    if (r->deprecated)
+        return FATE_DEPRECATED;
+    if (r->ms_type[0] && strcmp(r->ms_type, "MS2") != 0)
+        return FATE_MS_TYPE;
+    if (strcmp(massbank_adduct(r), x->options->prepare_adduct) != 0)
+        return FATE_ADDUCT;
+    return r->fault ? refuse(x, FATE_MALFORMED, r->fault) : FATE_TAKEN;
+}
+
+static int no_structure(const char *smiles)
+{
+    return !smiles[0] || strcmp(smiles, "N/A") == 0 || strcmp(smiles, "NA") == 0 ||
+           strchr(smiles, '*');
+}
+
+static int targets_make(struct molecules *x, const struct molecule_entry *entry)
+{
+    const struct massbank_record *r = entry->record;
+    if (!r) {
+        for (uint32_t k = 0; k < x->targets; k++)
+            x->target[k] = graph_descriptor(&x->molecule, x->descriptor[k]);
+        return FATE_TAKEN;
+    }
+    return spectrum_bin(r->peak, r->peaks, x->options->prepare_bin_da, x->targets,
+                        x->options->prepare_intensity[0] == 's', x->target)
+               ? FATE_TAKEN
+               : FATE_NO_PEAK;
+}
+
+/* The part an entry belongs to, or -1 if its molecule has no InChIKey. */
+static int part_choose(struct molecules *x, const struct molecule_entry *entry)
+{
+    char block[SKELETON_LETTERS + 1];
+    if (!skeleton_of_text(entry->key, block)) {
+        enum molecule_refusal refusal = molecule_read(&x->molecule, entry->smiles, MOLECULE_KEKULE);
+        if (refusal != MOLECULE_ACCEPTED || !skeleton_of_molecule(&x->molecule, block))
+            return -1;
+    }
+    uint64_t word[2] = {0, 0};
+    memcpy(word, block, SKELETON_LETTERS);
+    uint64_t hash = order_key(order_key(SPLIT_KEY, word[0]), word[1]);
+    uint64_t drawn = order_key(x->options->prepare_split_seed, hash);
+    int validation = ldexp((double)drawn, -64) < x->options->prepare_validation_fraction;
+    hashes_add(&x->skeletons[validation], hash);
+    return validation;
+}
+
+static int graph_add(struct molecules *x, const struct molecule_entry *entry, int validation,
+                     struct err *e)
+{
+    const struct molecule *m = &x->molecule;
+    uint8_t energy[ENERGY_FEATURES];
+    if (entry->record) {
+        struct energy given = energy_parse(entry->record->energy);
+        energy_features(&given, energy);
+    }
+    for (uint32_t i = 0; i < m->atoms; i++) {
+        uint8_t *row = x->node + i * x->node_features;
+        graph_node(&m->atom[i], row);
+        if (entry->record)
+            memcpy(row + GRAPH_NODE_FEATURES, energy, sizeof energy);
+    }
+    for (uint32_t i = 0; i < m->bonds; i++) {
+        uint8_t *row = x->edge + 2 * i * GRAPH_EDGE_FEATURES;
+        graph_edge(&m->bond[i], row);
+        memcpy(row + GRAPH_EDGE_FEATURES, row, GRAPH_EDGE_FEATURES);
+        x->from[2 * i] = x->to[2 * i + 1] = m->bond[i].from;
+        x->to[2 * i] = x->from[2 * i + 1] = m->bond[i].to;
+    }
+    const struct graph_row row = {
+        .nodes = m->atoms,
+        .edges = 2 * m->bonds,
+        .node_features = x->node,
+        .edge_features = x->edge,
+        .from = x->from,
+        .to = x->to,
+        .targets = x->target,
+        .source_row = entry->number,
+    };
+    return graphs_add(x->graphs, validation, &row, e);
+}
+
+/* The entry's fate, or -1 and *e. */
+static int entry_take(struct molecules *x, const struct molecule_entry *entry, struct err *e)
+{
+    int fate = entry->record ? record_look(x, entry->record) : FATE_TAKEN;
+    if (fate == FATE_TAKEN && no_structure(entry->smiles))
+        fate = FATE_NO_STRUCTURE;
+    if (fate != FATE_TAKEN)
+        return fate;
+    int validation = part_choose(x, entry); /* before the molecule that it may replace */
+    enum molecule_refusal refusal =
+        molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->flags);
+    if (refusal != MOLECULE_ACCEPTED)
+        return refuse(x, FATE_MOLECULE + (int)refusal, molecule_why());
+    if (validation < 0)
+        return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
+    fate = targets_make(x, entry);
+    if (fate == FATE_TAKEN && graph_add(x, entry, validation, e) < 0)
+        return -1;
+    return fate;
+}
+
+/* ---- the whole source ----------------------------------------------------------------------- */
+
+static int entries_convert(struct molecules *x, struct err *e)
+{
+    struct molecule_entry entry;
+    uint64_t row = 0;
+    int more;
+    while ((more = x->source->next(x->source, &entry, e)) > 0) {
+        int fate = entry_take(x, &entry, e);
+        if (fate < 0)
+            return -1;
+        x->count[fate]++;
+        if (++row % PROGRESS_ROWS == 0)
+            progress_show(&x->progress, "molecules", "reading", x->source->share);
+    }
+    return more;
+}
+
+static int counts_judge(const struct molecules *x, struct err *e)
+{
+    uint64_t refused = 0, taken = x->count[FATE_TAKEN];
+    for (int i = FATE_MALFORMED; i < FATES; i++)
+        refused += x->count[i];
+    double limit = x->options->prepare_refused_max;
+    if ((double)refused > limit * (double)(refused + taken))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: %" PRIu64 " of %" PRIu64 " molecules cannot be used, more than "
+                       "prepare.refused_max = %g allows; the first is %s",
+                       x->options->data_source, refused, refused + taken, limit, x->first_refusal);
+    uint64_t part[2] = {graphs_counts(x->graphs, 0).graphs, graphs_counts(x->graphs, 1).graphs};
+    if (part[0] && part[1])
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s gives %" PRIu64 " graphs to train with and %" PRIu64
+                   " to evaluate; at least 1 of each is needed (prepare.validation_fraction, "
+                   "prepare.split_seed%s)",
+                   x->options->data_source, part[0], part[1],
+                   x->source->spectra ? ", prepare.adduct" : "");
+}
+
+static int names_write(struct molecules *x, struct err *e)
+{
+    struct h5writer *w = graphs_writer(x->graphs);
+    const struct options *o = x->options;
+    char names[2048];
+    snprintf(names, sizeof names, "%s%s%s", graph_node_names, x->source->spectra ? "\n" : "",
+             x->source->spectra ? energy_names : "");
+    if (h5writer_text(w, "", "node_feature_names", names, e) < 0 ||
+        h5writer_text(w, "", "edge_feature_names", graph_edge_names, e) < 0)
+        return -1;
+    if (x->source->spectra)
+        return h5writer_f64(w, "", "bin_da", o->prepare_bin_da, e) < 0 ||
+                       h5writer_f64(w, "", "mz_max", o->prepare_mz_max, e) < 0 ||
+                       h5writer_text(w, "", "intensity", o->prepare_intensity, e) < 0
+                   ? -1
+                   : 0;
+    size_t used = 0;
+    for (uint32_t k = 0; k < x->targets; k++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", k ? "\n" : "",
+                                 graph_descriptor_name(x->descriptor[k]));
+    return h5writer_text(w, "", "target_names", names, e);
+}
+
+static int attributes_write(struct molecules *x, const char *stamp, struct err *e)
+{
+    struct h5writer *w = graphs_writer(x->graphs);
+    char name[64];
+    if (own_attributes(w, &x->digest, x->options->data_source, stamp, "graph", e) < 0 ||
+        names_write(x, e) < 0)
+        return -1;
+    for (int i = FATE_TAKEN + 1; i < FATES; i++) {
+        fate_name(i, name);
+        if (i != FATE_MOLECULE + MOLECULE_ACCEPTED && h5writer_u64(w, "", name, x->count[i], e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void summary_print(const struct molecules *x, const struct graph_counts part[2],
+                          const char *out)
+{
+    char name[64];
+    for (int i = 0; i < 2; i++)
+        fprintf(stderr,
+                "prepare molecules: %s: %" PRIu64 " graphs of %s%" PRIu64 " molecules, %" PRIu64
+                " nodes, %" PRIu64 " edges\n",
+                i ? "validation" : "train", part[i].graphs, x->skeletons[i].mask ? "over " : "",
+                x->skeletons[i].count, part[i].nodes, part[i].edges);
+    for (int i = FATE_TAKEN + 1; i < FATES; i++) {
+        fate_name(i, name);
+        if (x->count[i])
+            fprintf(stderr, "prepare molecules: %s: %" PRIu64 "\n", name, x->count[i]);
+    }
+    if (x->first_refusal[0])
+        fprintf(stderr, "prepare molecules: the first refused: %s\n", x->first_refusal);
+    fprintf(stderr, "prepare molecules: %u node features, %d edge features, %u targets -> %s\n",
+            x->node_features, GRAPH_EDGE_FEATURES, x->targets, out);
+}
+
+/* Targets and columns, as options and source ask. */
+static int shape_choose(struct molecules *x, struct err *e)
+{
+    const struct options *o = x->options;
+    x->node_features = GRAPH_NODE_FEATURES;
+    if (x->source->spectra) {
+        double bins = ceil(o->prepare_mz_max / o->prepare_bin_da);
+        if (bins > BINS_MAX)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "prepare.mz_max = %g and prepare.bin_da = %g make %.0f bins; at most %d "
+                           "are accepted",
+                           o->prepare_mz_max, o->prepare_bin_da, bins, BINS_MAX);
+        x->targets = (uint32_t)bins;
+        x->node_features += ENERGY_FEATURES;
+    } else {
+        if (graph_descriptors_choose(o->prepare_descriptors, x->descriptor, &x->targets, e) < 0)
+            return -1;
+        x->flags = MOLECULE_MASS;
+    }
+    x->target = calloc(x->targets, sizeof *x->target);
+    return x->target ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot keep the targets of a graph");
+}
+
+static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
+{
+    own_digest_options(x->digest, LAYOUT_VERSION, stamp);
+    if (x->source->begin(x->source, x->digest, e) < 0 || shape_choose(x, e) < 0)
+        return -1;
+    const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets};
+    if (graphs_open(&x->graphs, out, &shape, e) < 0 || entries_convert(x, e) < 0 ||
+        counts_judge(x, e) < 0 || attributes_write(x, stamp, e) < 0)
+        return -1;
+    const struct graph_counts part[2] = {graphs_counts(x->graphs, 0), graphs_counts(x->graphs, 1)};
+    if (graphs_commit(&x->graphs, e) < 0)
+        return -1;
+    progress_end(&x->progress);
+    hashes_seal(&x->skeletons[0]);
+    hashes_seal(&x->skeletons[1]);
+    summary_print(x, part, out);
+    return 0;
+}
+
+int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e)
+{
+    char hex[65];
+    struct molecules *x = calloc(1, sizeof *x);
+    if (!x)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->options->data_source);
+    x->source = s;
+    x->options = s->options;
+    int result = hashes_open(&x->skeletons[0], SKELETONS_MAX, e) < 0 ||
+                         hashes_open(&x->skeletons[1], SKELETONS_MAX, e) < 0 ||
+                         digest_open(&x->digest, e) < 0
+                     ? -1
+                     : convert(x, out, stamp, e);
+    if (result < 0)
+        progress_end(&x->progress);
+    graphs_abandon(&x->graphs);
+    digest_close(&x->digest, hex);
+    hashes_close(&x->skeletons[0]);
+    hashes_close(&x->skeletons[1]);
+    molecule_memo_clear(&x->memo);
+    free(x->target);
+    free(x);
+    return result;
+}
