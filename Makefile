@@ -114,9 +114,10 @@ fuzz:
 	/usr/bin/python3 tests/fuzz/fuzz.py $(COUNT) $(SEED) $(SECONDS_MAX)
 lint:
 	./tests/check.sh lint
-docs: $(BIN)/prepare $(BIN)/tap
+docs: $(BIN)/prepare $(BIN)/tap $(BIN)/trainerd
 	$(BIN)/prepare options-reference > docs/OPTIONS.md
 	$(BIN)/tap --messages-reference > docs/MESSAGES.md
+	$(BIN)/trainerd --layers-reference > docs/LAYERS.md
 clean:
 	rm -rf build
 help:

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "engine/layer.h"
+#include "engine/layer_reference.h"
 #include "engine/model.h"
 #include "engine/plan.h"
 #include "tests/test.h"
@@ -168,4 +169,22 @@ TEST(plan_adds_up_and_prints)
     CHECK_HAS(text, "9.00");
     CHECK_HAS(text, "10.00");
     CHECK(strstr(text, "moments") < strstr(text, "block")); /* stages stay together */
+}
+
+TEST(the_reference_tells_every_layer_and_loss)
+{
+    static char text[16384];
+    FILE *f = fmemopen(text, sizeof text, "w");
+    layer_reference_print(f);
+    fclose(f);
+    for (int i = 0; layer_types[i]; i++) {
+        char row[64];
+        snprintf(row, sizeof row, "\n| `%s` | %.20s", layer_types[i]->name,
+                 layer_types[i]->purpose);
+        CHECK_HAS(text, row);
+    }
+    CHECK_HAS(text, "`p` (number from 0 to below 1)");
+    CHECK_HAS(text, "`layers` (whole number from 1 to 8; without it 1)");
+    CHECK_HAS(text, "`bidirectional` (false or true; without it false)");
+    CHECK_HAS(text, "| `huber` | a number for each output | mae, r2, cosine, loss |");
 }
