@@ -108,8 +108,6 @@ static void lstm_initialise(const struct layer_instance *l, uint64_t seed, float
     layer_initialise_uniform(l, counts, 1.0 / sqrt((double)s.hidden), seed, parameters);
 }
 
-/* ---- memory ---- */
-
 /* Is x of a layer another array than h of the layer below it? */
 static int x_is_own(const struct layer_instance *l, uint64_t layer)
 {
@@ -183,8 +181,6 @@ static struct matrix step_of_direction(const struct layer_instance *l, const str
     return matrix_columns(step_of(p, at, s.directions * s.hidden, t), direction * s.hidden,
                           s.hidden);
 }
-
-/* ---- forward ---- */
 
 /* The k-th step that a direction takes. */
 static uint64_t step_number(uint64_t steps, uint64_t direction, uint64_t k)
@@ -265,8 +261,6 @@ static void lstm_forward(const struct layer_instance *l, const struct layer_pass
     }
     op_steps_swap(p->backend, at.h, s.steps, p->rows, l->values_out, p->output);
 }
-
-/* ---- backward ---- */
 
 /* From dh, the gradient at h, which gathers that of later steps: gates become the gradients at
  * their sums. */
@@ -353,8 +347,6 @@ static void lstm_backward(const struct layer_instance *l, const struct layer_pas
         op_steps_swap(p->backend, dh, s.steps, p->rows, l->values, p->d_input);
 }
 
-/* ---- per-sample squares ---- */
-
 /* A sample's rows of a matrix whose rows are steps of `rows` rows each. */
 static struct samples samples_by_step(const struct layer_pass *p, struct matrix all)
 {
@@ -377,12 +369,12 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
         squares_of_sums(p->backend, samples_by_step(p, d), sample, squares);
         return;
     }
-    if (t->tensor % TENSORS == WEIGHT_HH && s.steps == 1) {
+    if (t->tensor % TENSORS == WEIGHT_HH)
+        recurrence_of(l, p, &at, direction, &d, &x);
+    if (!d.rows) { /* one step: no recurrence */
         memset(squares, 0, t->count * sizeof *squares);
         return;
     }
-    if (t->tensor % TENSORS == WEIGHT_HH)
-        recurrence_of(l, p, &at, direction, &d, &x);
     squares_of_products(p->backend, samples_columns(samples_by_step(p, d), t->row_first, t->rows),
                         samples_by_step(p, x), sample, squares);
 }

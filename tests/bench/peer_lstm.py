@@ -5,8 +5,9 @@ import os
 import sys
 import time
 
-import numpy
-import torch
+os.environ["OPENBLAS_NUM_THREADS"] = sys.argv[2]  # torch.set_num_threads does not reach it
+import numpy  # noqa: E402
+import torch  # noqa: E402
 
 LENGTH, INPUTS, HIDDEN, LAYERS, BATCH = 64, 32, 128, 2, 64
 
