@@ -185,12 +185,13 @@ static int stream_check(struct work *w, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,
                        w->job.file, info->feature_values, w->job.checkpoint, w->model.inputs);
-    if (!info->targets.name[0] || info->targets.values != 1 || info->targets.type[0] == 'f')
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "%s has %" PRIu64 " values of type '%s' a row as targets; accepted: one whole "
-            "number, the row's class",
-            w->job.file, info->targets.name[0] ? info->targets.values : 0, info->targets.type);
+    if (!info->targets.name[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has no data set `targets`; the Fisher information is that of the loss "
+                       "at the true targets",
+                       w->job.file);
+    if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0)
+        return err_prefix(e, "%s", w->job.file);
     return 0;
 }
 
@@ -211,6 +212,7 @@ int work_ready(struct work *w, struct err *e)
             return err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold the permutation of the features");
         order_features(w->job.permute_seed, (uint32_t)w->model.inputs, w->permutation);
     }
+    w->gather.targets = info->targets.values;
     w->gather.scale = w->job.scale;
     w->gather.permutation = w->permutation;
     snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);
