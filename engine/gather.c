@@ -26,6 +26,19 @@ static void bad_row_note(struct gather_work *g, uint64_t row)
         ;
 }
 
+/* Targets of `rows` rows from the batch's place `at` on; *bad as the operations have it. */
+static void targets_gather(const struct gather_work *g, uint64_t at, uint64_t rows,
+                           const void *const *targets, uint64_t *bad)
+{
+    struct stepper *s = g->s;
+    uint64_t outputs = s->model->outputs;
+    if (s->loss->values)
+        op_gather_values(s->backend, g->target_type, targets, s->loss->low, s->loss->high,
+                         matrix_of(s->values + at * outputs, rows, outputs), bad);
+    else
+        op_gather_classes(s->backend, g->target_type, targets, rows, outputs, s->classes + at, bad);
+}
+
 static void gather_item(void *argument, uint64_t item, int thread)
 {
     struct gather_work *g = argument;
@@ -41,8 +54,7 @@ static void gather_item(void *argument, uint64_t item, int thread)
         bad_row_note(g, first + bad);
     if (!g->targets)
         return;
-    op_gather_classes(s->backend, g->target_type, g->targets + first, rows, s->model->outputs,
-                      s->targets + g->at + first, &bad);
+    targets_gather(g, g->at + first, rows, g->targets + first, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
 }
@@ -58,12 +70,8 @@ static int config_check(struct gather_work *g, struct err *e)
             "cannot gather features of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
             "u64, i64, f16, f32, f64",
             c->feature_type);
-    if (g->targets && !element_is_whole(g->target_type))
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot gather classes of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
-            "u64, i64",
-            c->target_type);
+    if (g->targets && model_targets_check(g->s->model, c->target_type, c->targets, e) < 0)
+        return -1;
     uint64_t inputs = g->s->model->inputs;
     int whole = !c->column && c->features == inputs;
     if (c->column > inputs || c->features > inputs - c->column || (!whole && c->permutation))
@@ -93,17 +101,33 @@ static int class_tell(const struct gather_work *g, uint64_t row, struct err *e)
                    value, g->s->model->outputs - 1);
 }
 
-/* The sentence for the first bad row: its class if that is wrong, else its first bad feature. */
+/* The row's first value that the loss does not take. */
+static int value_tell(const struct gather_work *g, uint64_t row, struct err *e)
+{
+    const struct loss_type *l = g->s->loss;
+    uint64_t outputs = g->s->model->outputs, k = 0;
+    const float *y = g->s->values + (g->at + row) * outputs;
+    while (k + 1 < outputs && (double)y[k] >= l->low && (double)y[k] <= l->high)
+        k++;
+    if (isfinite(y[k]))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its target %" PRIu64 " is %g; the loss %s takes %g to %g", k, (double)y[k],
+                       l->name, l->low, l->high);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "its target %" PRIu64 " as float32 is %g; accepted: finite numbers", k,
+                   (double)y[k]);
+}
+
+/* The sentence for the first bad row: its target if that is wrong, else its first bad feature. */
 static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e)
 {
     struct stepper *s = g->s;
     const float *x = s->inputs + (g->at + row) * s->model->inputs;
     uint64_t bad = 1, j = g->config->column;
     if (g->targets)
-        op_gather_classes(s->backend, g->target_type, g->targets + row, 1, s->model->outputs,
-                          s->targets + g->at + row, &bad);
+        targets_gather(g, g->at + row, 1, g->targets + row, &bad);
     if (bad == 0)
-        return class_tell(g, row, e);
+        return s->loss->values ? value_tell(g, row, e) : class_tell(g, row, e);
     while (j + 1 < g->config->column + g->config->features && isfinite(x[j]))
         j++;
     uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;

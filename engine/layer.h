@@ -2,8 +2,8 @@
  * slice of rows.
  *
  * One file in engine/layers/ a type; engine/layer.c lists them. The stepper owns all memory and
- * tells a layer where to read and write; a layer keeps nothing between calls. Widths are values a
- * row.
+ * tells a layer where to read and write; a layer keeps nothing of its own between calls. Widths are
+ * values a row. A row is a matrix [steps, values]; where it is one vector, steps is 1.
  */
 #ifndef ENGINE_LAYER_H
 #define ENGINE_LAYER_H
@@ -13,23 +13,27 @@
 #include "engine/model.h"
 #include "engine/ops.h"
 
-enum { LAYER_KEYS_MAX = 4, LAYER_TENSORS_MAX = 4, LAYER_WIDTH_MAX = 1 << 24 };
+enum { LAYER_KEYS_MAX = 4, LAYER_TENSORS_MAX = 64, LAYER_WIDTH_MAX = 1 << 24 };
 
 /* One key of a layer's line. The accepted numbers are low .. high, without high itself if
- * below_high. */
+ * below_high; or the words, whose places are the values. */
 struct layer_key {
     const char *name; /* NULL ends the list */
     int whole, required, below_high;
     double low, high, normal; /* normal: where it is not given */
+    const char *const *words; /* NULL: a number; else NULL ends it */
 };
 
 struct layer_instance {
     const struct layer_type *type;
     uint32_t place;                      /* in the list, from 0 */
-    uint64_t inputs, outputs;            /* values a row */
-    double values[LAYER_KEYS_MAX];       /* of type->keys, in their order */
+    uint64_t steps, values;              /* a row as the layer sees it: [steps, values] */
+    uint64_t steps_out, values_out;      /* as it leaves it */
+    uint64_t inputs, outputs;            /* values a row: the products of those */
+    double keys[LAYER_KEYS_MAX];         /* of type->keys, in their order */
     uint64_t first, count;               /* its parameters' range in the flat vector */
     uint32_t tensor_first, tensor_count; /* in the model's tensors */
+    uint32_t partner, depth;             /* residual_begin and _end: the other's place, nesting */
 };
 
 /* One slice of a batch on its way through one layer. */
@@ -42,49 +46,69 @@ struct layer_pass {
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
+    float *saved;              /* what forward keeps for backward and the squares */
+    float *scratch;            /* of one call */
+    const float *skip;         /* residual_end: the output of its residual_begin */
+    float *d_skip;             /* the gradient there, from residual_end to residual_begin */
+    float *squares_input;      /* what squares_begin makes of the input; may be the input itself */
+};
+
+/* A piece of a layer's parameters: whole rows of one of its tensors. */
+struct tile {
+    uint32_t tensor;          /* of the layer, from 0 */
+    uint64_t row_first, rows; /* of the tensor; a vector is one row */
+    uint64_t columns;         /* of a row */
+    uint64_t first, count;    /* range in the layer's parameters; count 0: there is no such tile */
 };
 
 struct layer_type {
     const char *name, *purpose;
     struct layer_key keys[LAYER_KEYS_MAX + 1];
     int in_place;     /* forward may overwrite its input and backward its d_output */
+    int same;         /* the output is the input itself: forward does nothing */
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
+    int residual;     /* +1: residual_begin, -1: residual_end */
 
-    /* From inputs and values: outputs, tensor_count and tensors[] (name's last part, rank, dims).
-     */
-    void (*infer)(struct layer_instance *l, struct tensor_info *tensors);
+    /* From steps, values and keys: steps_out, values_out, tensor_count and tensors[] (name's last
+     * part, rank, dims). -1 and *e where that cannot be. */
+    int (*infer)(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
     /* Fresh weights into the layer's range. NULL where there are none. */
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
+    /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows, UINT64_MAX where they
+     * do not fit. NULL: none. */
+    uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows);
+    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows);
 
     void (*forward)(const struct layer_instance *l, const struct layer_pass *p);
     void (*backward)(const struct layer_instance *l, const struct layer_pass *p);
 
-    /* Per-sample squared gradients, in tiles whose partition depends on the layer alone.
-     * tile_range: the tile's place in the layer's range, count 0 behind the last. tile_squares: sum
-     * over the slice's samples of the squared gradient, into squares[count], from x2 [rows, inputs]
-     * and d2 [rows, outputs], the squares of the layer's input and of the gradient at its output.
-     * NULL where there are no parameters. */
-    void (*tile_range)(const struct layer_instance *l, uint64_t tile, uint64_t *first,
-                       uint64_t *count);
-    void (*tile_squares)(const struct layer_instance *l, const struct backend *b, uint64_t tile,
-                         struct matrix x2, struct matrix d2, float *squares);
-};
-
-/* Loss of a slice: losses[rows]; where d is not NULL, d(loss)/d(outputs) / divisor into it. */
-struct loss_type {
-    const char *name;
-    void (*slice)(const struct backend *b, const float *outputs, const uint32_t *targets,
-                  uint64_t rows, uint64_t width, double divisor, double *losses, float *d);
+    /* Per-sample squared gradients, after backward. squares_begin turns a slice's input (into
+     * squares_input) and d_output into what tile_squares reads; NULL: nothing. tile_squares: sum
+     * over the slice's samples of the squared gradient of the tile's parameters, into
+     * squares[tile->count]; sample[tile->count] is scratch. NULL where there are no parameters. */
+    void (*squares_begin)(const struct layer_instance *l, const struct layer_pass *p);
+    void (*tile_squares)(const struct layer_instance *l, const struct layer_pass *p,
+                         const struct tile *tile, float *sample, float *squares);
 };
 
 extern const struct layer_type *const layer_types[]; /* NULL ends the list */
-extern const struct loss_type *const loss_types[];
 
 /* NULL for a name that is not in the list. */
 const struct layer_type *layer_type_named(const char *name);
-const struct loss_type *loss_type_named(const char *name);
 
-/* Largest tile of a layer of that many inputs: what the stepper reserves. */
-uint64_t layer_tile_floats_max(const struct layer_instance *l);
+/* An infer for layers that change nothing of the shape. */
+int layer_infer_same(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
+
+/* An initialise: U(-bound, bound) for all of the layer's parameters, keyed by (seed, tensor,
+ * index). counts[tensor_count]: values of each tensor. */
+void layer_initialise_uniform(const struct layer_instance *l, const uint64_t *counts, double bound,
+                              uint64_t seed, float *parameters);
+
+/* Tile number `tile` of layer `l` of `m`: a partition that depends on the layer alone. */
+struct tile layer_tile(const struct model *m, const struct layer_instance *l, uint64_t tile);
+uint64_t layer_tiles(const struct model *m, const struct layer_instance *l);
+
+/* Values of its largest tile: what the stepper reserves. */
+uint64_t layer_tile_floats_max(const struct model *m, const struct layer_instance *l);
 
 #endif

@@ -47,9 +47,26 @@ static int value_accepted(const struct layer_key *k, double value)
            !(k->below_high && value >= k->high) && !(k->whole && value != floor(value));
 }
 
+static int word_value(const struct layer_instance *l, const struct layer_key *k, const char *text,
+                      double *value, struct err *e)
+{
+    char accepted[256] = "";
+    for (int i = 0; k->words[i]; i++) {
+        size_t used = strlen(accepted);
+        *value = i;
+        if (strcmp(k->words[i], text) == 0)
+            return 0;
+        snprintf(accepted + used, sizeof accepted - used, "%s%s", i ? ", " : "", k->words[i]);
+    }
+    return err_set(e, EXIT_CODE_PERMANENT, "layer %u (%s): key '%s' is '%.64s'; accepted: %s",
+                   l->place, l->type->name, k->name, text, accepted);
+}
+
 static int value_parse(const struct layer_instance *l, const struct layer_key *k, const char *text,
                        double *value, struct err *e)
 {
+    if (k->words)
+        return word_value(l, k, text, value, e);
     char *end = NULL;
     *value = strtod(text, &end);
     if (end != text && *end == '\0' && value_accepted(k, *value))
@@ -76,7 +93,7 @@ static int word_parse(struct layer_instance *l, char *word, unsigned *given, str
         return err_set(e, EXIT_CODE_PERMANENT, "layer %u (%s): key '%s' is given twice", l->place,
                        l->type->name, word);
     *given |= 1u << index;
-    return value_parse(l, &l->type->keys[index], equals + 1, &l->values[index], e);
+    return value_parse(l, &l->type->keys[index], equals + 1, &l->keys[index], e);
 }
 
 static int keys_complete(const struct layer_instance *l, unsigned given, struct err *e)
@@ -102,15 +119,14 @@ int layer_parse(struct layer_instance *l, const char *text, struct err *e)
     if (!l->type)
         return type_unknown(l->place, name ? name : "", e);
     for (int i = 0; l->type->keys[i].name; i++)
-        l->values[i] = l->type->keys[i].normal;
+        l->keys[i] = l->type->keys[i].normal;
     for (char *word; (word = strtok_r(NULL, BLANKS, &rest));)
         if (word_parse(l, word, &given, e) < 0)
             return -1;
     return keys_complete(l, given, e);
 }
 
-/* The shortest decimal that reads back as the same double. */
-static void value_format(double value, char *text, size_t bytes)
+void value_format(double value, char *text, size_t bytes)
 {
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, bytes, "%.*g", digits, value);
@@ -124,10 +140,12 @@ int layer_format(const struct layer_instance *l, char *text, size_t bytes)
     int used = snprintf(text, bytes, "%s", l->type->name);
     for (int i = 0; l->type->keys[i].name && (size_t)used < bytes; i++) {
         char value[32];
-        if (l->type->keys[i].whole)
-            snprintf(value, sizeof value, "%.0f", l->values[i]);
+        if (l->type->keys[i].words)
+            snprintf(value, sizeof value, "%s", l->type->keys[i].words[(int)l->keys[i]]);
+        else if (l->type->keys[i].whole)
+            snprintf(value, sizeof value, "%.0f", l->keys[i]);
         else
-            value_format(l->values[i], value, sizeof value);
+            value_format(l->keys[i], value, sizeof value);
         used += snprintf(text + used, bytes - (size_t)used, " %s=%s", l->type->keys[i].name, value);
     }
     return used;

@@ -16,4 +16,7 @@ int layer_parse(struct layer_instance *l, const char *text, struct err *e);
 /* The line that layer_parse reads back to the same values. Returns its length as snprintf does. */
 int layer_format(const struct layer_instance *l, char *text, size_t bytes);
 
+/* The shortest decimal that reads back as the same double. */
+void value_format(double value, char *text, size_t bytes);
+
 #endif

@@ -2,27 +2,47 @@
  */
 #include "engine/model.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/layer.h"
 #include "engine/layer_text.h"
+#include "engine/loss.h"
 
-static int loss_set(struct model *m, const char *loss, struct err *e)
+static int loss_unknown(const char *name, struct err *e)
 {
     char accepted[256] = "";
-    if (loss_type_named(loss)) {
-        snprintf(m->loss, sizeof m->loss, "%s", loss);
-        return 0;
-    }
     for (int i = 0; loss_types[i]; i++) {
         size_t used = strlen(accepted);
         snprintf(accepted + used, sizeof accepted - used, "%s%s", i ? ", " : "",
                  loss_types[i]->name);
     }
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot open the model: unknown loss '%.64s'; accepted: %s", loss, accepted);
+                   "cannot open the model: unknown loss '%.64s'; accepted: %s", name, accepted);
+}
+
+/* "NAME" or "NAME delta=NUMBER". */
+static int loss_set(struct model *m, const char *loss, struct err *e)
+{
+    char name[sizeof m->loss] = "";
+    int used = 0, end = 0;
+    sscanf(loss, "%31s%n", name, &used);
+    const struct loss_type *type = loss_type_named(name);
+    if (!type)
+        return loss_unknown(loss, e);
+    memcpy(m->loss, name, sizeof name);
+    m->loss_delta = 1;
+    if (!loss[used])
+        return 0;
+    if (type->has_delta && sscanf(loss + used, " delta=%lf%n", &m->loss_delta, &end) == 1 &&
+        !loss[used + end] && isfinite(m->loss_delta) && m->loss_delta > 0)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot open the model: loss %s is followed by '%.64s'; accepted: %s", name,
+                   loss + used, type->has_delta ? "delta=NUMBER above 0" : "nothing");
 }
 
 /* Names, places and sizes of the tensors that layer `l` has just declared at the end of the list.
@@ -52,7 +72,9 @@ static int layer_add(struct model *m, const char *text, struct err *e)
 {
     struct layer_instance *l = &m->layers[m->layer_count];
     l->place = m->layer_count;
-    l->inputs = l->place ? m->layers[l->place - 1].outputs : m->inputs;
+    l->steps = l->place ? m->layers[l->place - 1].steps_out : 1;
+    l->values = l->place ? m->layers[l->place - 1].values_out : m->inputs;
+    l->inputs = l->steps * l->values;
     if (layer_parse(l, text, e) < 0)
         return -1;
     if (m->tensor_count + LAYER_TENSORS_MAX > MODEL_TENSORS_MAX)
@@ -61,19 +83,62 @@ static int layer_add(struct model *m, const char *text, struct err *e)
             "cannot open the model: layer %u (%s) exceeds the %d tensors a model may have",
             l->place, l->type->name, MODEL_TENSORS_MAX);
     l->tensor_first = m->tensor_count;
-    l->type->infer(l, &m->tensors[m->tensor_count]);
+    if (l->type->infer(l, &m->tensors[m->tensor_count], e) < 0)
+        return -1;
+    l->outputs = l->steps_out * l->values_out; /* both at most 2^24 */
+    if (l->outputs > LAYER_WIDTH_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (%s) makes %" PRIu64 " x %" PRIu64
+                       " values of a row; accepted: up to %d",
+                       l->place, l->type->name, l->steps_out, l->values_out, LAYER_WIDTH_MAX);
     m->layer_count++;
     return tensors_place(m, l, e);
 }
 
-static int layers_check(const struct model *m, struct err *e)
+/* Partners and depth of the residual pairs; what a pair adds must be of one shape. */
+static int residuals_pair(struct model *m, struct err *e)
 {
+    uint32_t open[MODEL_LAYERS_MAX], depth = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        struct layer_instance *l = &m->layers[i];
+        if (l->type->residual > 0)
+            open[depth++] = i;
+        if (l->type->residual >= 0)
+            continue;
+        if (depth == 0)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "layer %u (residual_end) has no residual_begin before it", i);
+        struct layer_instance *begin = &m->layers[open[--depth]];
+        if (begin->steps != l->steps || begin->values != l->values)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "layer %u (residual_end): its input is %" PRIu64 " x %" PRIu64
+                           ", that of its residual_begin (layer %u) %" PRIu64 " x %" PRIu64
+                           "; both must be the same",
+                           i, l->steps, l->values, begin->place, begin->steps, begin->values);
+        begin->partner = i;
+        l->partner = begin->place;
+        begin->depth = l->depth = depth;
+    }
+    if (depth > 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (residual_begin) has no residual_end behind it", open[depth - 1]);
+    return 0;
+}
+
+static int layers_check(struct model *m, struct err *e)
+{
+    const struct layer_instance *last = &m->layers[m->layer_count - 1];
     if (m->parameter_count == 0)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: none of its %u layers has parameters; at least one "
                        "linear layer is needed",
                        m->layer_count);
-    return 0;
+    if (last->steps_out > 1 && !loss_type_named(m->loss)->values)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot open the model: layer %u (%s) leaves %" PRIu64
+                       " steps, and the loss %s takes one vector a row; a pool layer makes one",
+                       last->place, last->type->name, last->steps_out, m->loss);
+    return residuals_pair(m, e);
 }
 
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
@@ -106,6 +171,29 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
 fail:
     model_close(m);
     return -1;
+}
+
+int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e)
+{
+    enum element element = element_named(type);
+    if (!loss_type_named(m->loss)->values && (values != 1 || !element_is_whole(element)))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are %" PRIu64
+                       " values of type %.8s a row, and the loss %s takes one integer class a row "
+                       "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
+                       "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
+                       values, type, m->loss);
+    if (element == ELEMENT_COUNT)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "
+                       "i64, f16, f32, f64",
+                       type);
+    if (loss_type_named(m->loss)->values && values != m->outputs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its targets are %" PRIu64 " values a row and the model has %" PRIu64
+                       " outputs; the loss %s takes a value an output",
+                       values, m->outputs, m->loss);
+    return 0;
 }
 
 void model_close(struct model *m)

@@ -28,7 +28,8 @@ struct layer_instance; /* engine/layer.h */
 
 struct model {
     uint64_t inputs, outputs; /* values a row */
-    char loss[32];
+    char loss[32];            /* its type's name */
+    double loss_delta;        /* Huber's; 1 for the others */
     uint32_t layer_count;
     struct layer_instance *layers;
     uint32_t tensor_count;
@@ -36,10 +37,14 @@ struct model {
     uint64_t parameter_count; /* length of the flat vector: tensors end to end, row-major */
 };
 
-/* Parse and infer shapes; allocates no parameters. inputs: features a row. Errors (permanent) name
- * the layer's place and type, the key, and what is accepted. */
+/* Parse and infer shapes; allocates no parameters. inputs: features a row; loss: "l1", "huber
+ * delta=0.5" (1 where it is not given). Errors (permanent) name the layer's place and type, the
+ * key, and what is accepted. */
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
                const char *loss, struct err *e);
+/* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
+int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
+
 void model_close(struct model *m); /* harmless twice */
 
 /* The model as one text, and back: "inputs=784 loss=softmax_cross_entropy\nlinear

@@ -3,6 +3,8 @@
  *   inputs=784 loss=softmax_cross_entropy
  *   linear out=256
  *   relu
+ *
+ * A loss with a key has it behind its name: "loss=huber delta=0.5".
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,12 +13,26 @@
 
 #include "engine/layer.h"
 #include "engine/layer_text.h"
+#include "engine/loss.h"
 #include "engine/model.h"
+
+enum { LOSS_TEXT_MAX = 80 };
+
+static void loss_format(const struct model *m, char text[LOSS_TEXT_MAX])
+{
+    char delta[32];
+    value_format(m->loss_delta, delta, sizeof delta);
+    if (loss_type_named(m->loss)->has_delta)
+        snprintf(text, LOSS_TEXT_MAX, "%s delta=%s", m->loss, delta);
+    else
+        snprintf(text, LOSS_TEXT_MAX, "%s", m->loss);
+}
 
 int model_text(const struct model *m, char *text, size_t bytes, struct err *e)
 {
-    char line[LAYER_LINE_MAX];
-    size_t used = (size_t)snprintf(text, bytes, "inputs=%" PRIu64 " loss=%s\n", m->inputs, m->loss);
+    char line[LAYER_LINE_MAX], loss[LOSS_TEXT_MAX];
+    loss_format(m, loss);
+    size_t used = (size_t)snprintf(text, bytes, "inputs=%" PRIu64 " loss=%s\n", m->inputs, loss);
     for (uint32_t i = 0; i < m->layer_count && used < bytes; i++) {
         layer_format(&m->layers[i], line, sizeof line);
         used += (size_t)snprintf(text + used, bytes - used, "%s\n", line);
@@ -28,12 +44,13 @@ int model_text(const struct model *m, char *text, size_t bytes, struct err *e)
     return 0;
 }
 
-/* "inputs=784 loss=..." with nothing else on the line. */
-static int head_parse(const char *head, uint64_t *inputs, char loss[32])
+/* "inputs=784 loss=...": the loss is the rest of the line; model_open reads it. */
+static int head_parse(const char *head, uint64_t *inputs, const char **loss)
 {
     int end = 0;
-    return sscanf(head, "inputs=%" SCNu64 " loss=%31s%n", inputs, loss, &end) == 2 &&
-           head[end] == '\0';
+    int read = sscanf(head, "inputs=%" SCNu64 " loss=%n", inputs, &end);
+    *loss = head + end;
+    return read == 1 && end > 0;
 }
 
 /* Cut `text` into lines in place; a last empty one does not count. -1: too many. */
@@ -51,7 +68,8 @@ static int lines_split(char *text, char **lines, int max)
 
 int model_from_text(struct model *m, const char *text, struct err *e)
 {
-    char *lines[MODEL_LAYERS_MAX + 1], loss[32];
+    char *lines[MODEL_LAYERS_MAX + 1];
+    const char *loss = "";
     uint64_t inputs = 0;
     int result = -1;
     *m = (struct model){0};
@@ -63,7 +81,7 @@ int model_from_text(struct model *m, const char *text, struct err *e)
         err_set(e, EXIT_CODE_PERMANENT,
                 "cannot read the model's text: it has more than %d bytes or %d layers",
                 MODEL_TEXT_MAX - 1, MODEL_LAYERS_MAX);
-    else if (count == 0 || !head_parse(lines[0], &inputs, loss))
+    else if (count == 0 || !head_parse(lines[0], &inputs, &loss))
         err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot read the model's text: its first line is '%.64s'; accepted: inputs=N loss=NAME",

@@ -81,15 +81,74 @@ static void check_column_sums(struct matrix x, float *sums)
     ensure(ranges_disjoint(x.at, matrix_bytes(x), sums, x.columns * sizeof *sums));
 }
 
-static void check_relu_forward(const float *x, float *y, uint64_t count)
+static void check_activation_forward(enum activation kind, const float *x, float *y, uint64_t count)
 {
-    ensure(x && y && (x == y || floats_disjoint(x, y, count)));
+    ensure(kind < ACTIVATION_COUNT && x && y && (x == y || floats_disjoint(x, y, count)));
 }
 
-static void check_relu_backward(const float *y, const float *dy, float *dx, uint64_t count)
+static void check_activation_backward(enum activation kind, const float *kept, const float *dy,
+                                      float *dx, uint64_t count)
 {
-    ensure(y && dy && dx && floats_disjoint(y, dx, count));
+    ensure(kind < ACTIVATION_COUNT && kept && dy && dx && floats_disjoint(kept, dx, count));
     ensure(dy == dx || floats_disjoint(dy, dx, count));
+}
+
+static void check_layernorm_forward(struct matrix x, const float *weight, const float *bias,
+                                    double eps, struct matrix y)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y) && eps >= 0);
+    ensure(matrix_same_or_disjoint(x, y) && !weight == !bias);
+}
+
+static void check_layernorm_backward(struct matrix n, struct matrix x, const float *weight,
+                                     double eps, struct matrix dy, struct matrix dx)
+{
+    ensure(matrix_valid(n) && matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx));
+    ensure(matrix_same_shape(n, x) && matrix_same_shape(x, dy) && matrix_same_shape(x, dx));
+    ensure(weight && eps >= 0 && matrix_disjoint(n, dx) && matrix_disjoint(x, dx));
+    ensure(matrix_same_or_disjoint(dy, dx));
+}
+
+static void check_multiply(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint64_t values,
+                             float *y)
+{
+    ensure(x && y && floats_disjoint(x, y, rows * steps * values));
+}
+
+static void check_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)
+{
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && steps > 0);
+    ensure(x.rows == y.rows * steps && x.columns == y.columns && matrix_disjoint(x, y));
+}
+
+static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
+                                uint64_t steps, struct matrix dx)
+{
+    check_pool_forward(kind, x, steps, dy);
+    ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
+    ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+}
+
+static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
+                               struct matrix gates, float *c, struct matrix h)
+{
+    ensure(bias_ih && bias_hh && c_before && c && matrix_valid(gates) && matrix_valid(h));
+    ensure(gates.rows == h.rows && gates.columns == 4 * h.columns && matrix_disjoint(gates, h));
+    ensure(floats_disjoint(c_before, c, h.rows * h.columns));
+}
+
+static void check_lstm_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
+                                struct matrix gates)
+{
+    ensure(c_before && c && dc && matrix_valid(gates) && matrix_valid(dh));
+    ensure(gates.rows == dh.rows && gates.columns == 4 * dh.columns && matrix_disjoint(gates, dh));
+    ensure(floats_disjoint(c, dc, dh.rows * dh.columns));
+    ensure(floats_disjoint(c_before, dc, dh.rows * dh.columns));
 }
 
 static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
@@ -99,17 +158,48 @@ static void check_dropout(struct matrix x, struct matrix y, const struct dropout
     ensure(x.columns <= UINT32_MAX);
 }
 
-static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                        double *losses, struct matrix dz)
+/* dz of a loss: not wanted, or z's shape and either z itself or apart from it. */
+static void check_loss(struct matrix z, double divisor, const double *losses, struct matrix dz)
 {
-    ensure(matrix_valid(z) && targets && losses && divisor > 0);
+    ensure(matrix_valid(z) && losses && divisor > 0);
     ensure(!dz.at || (matrix_valid(dz) && matrix_same_shape(z, dz)));
     ensure(!dz.at || matrix_same_or_disjoint(z, dz));
 }
 
-static void check_correct_count(struct matrix z, const uint32_t *targets, uint64_t *correct)
+static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
+                                        double *losses, struct matrix dz)
+{
+    check_loss(z, divisor, losses, dz);
+    ensure(targets);
+}
+
+static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+                              struct matrix dz)
+{
+    check_loss(z, divisor, losses, dz);
+    ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
+}
+
+static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
+                               struct matrix y, double divisor, double *losses, struct matrix dz)
+{
+    check_cosine_loss(z, y, divisor, losses, dz);
+    ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
+}
+
+static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     ensure(matrix_valid(z) && targets && correct);
+}
+
+static void check_correct_signs(struct matrix z, struct matrix y, double *correct)
+{
+    ensure(matrix_valid(z) && matrix_valid(y) && matrix_same_shape(z, y) && correct);
+}
+
+static void check_column_moments(struct matrix y, double *sums, double *squares)
+{
+    ensure(matrix_valid(y) && sums && squares && sums != squares);
 }
 
 static void check_gather_features(enum element type, const void *const *rows,
@@ -127,7 +217,18 @@ static void check_gather_classes(enum element type, const void *const *rows, uin
     ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
 }
 
+static void check_gather_values(enum element type, const void *const *rows, double low, double high,
+                                struct matrix y, uint64_t *bad_row)
+{
+    ensure(type < ELEMENT_COUNT && rows && low <= high && matrix_valid(y) && bad_row);
+}
+
 static void check_add(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_add_square(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));
 }

@@ -34,6 +34,26 @@ static inline int element_is_whole(enum element type)
     return type < ELEMENT_F16;
 }
 
+enum activation {
+    ACTIVATION_RELU,
+    ACTIVATION_GELU,
+    ACTIVATION_SILU,
+    ACTIVATION_TANH,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_COUNT
+};
+
+enum pooling { POOL_LAST, POOL_MEAN, POOL_SUM, POOL_MAX, POOL_COUNT };
+
+/* Losses of one output that are averaged over a row. */
+enum element_loss {
+    ELEMENT_LOSS_SQUARED,
+    ELEMENT_LOSS_ABSOLUTE,
+    ELEMENT_LOSS_HUBER,
+    ELEMENT_LOSS_BINARY_CROSS_ENTROPY,
+    ELEMENT_LOSS_COUNT
+};
+
 /* Row r starts at at + r * stride; stride >= columns. */
 struct matrix {
     float *at;

@@ -37,7 +37,17 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
     return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.parameters;
 }
 
-static struct layer_pass pass_make(const struct batch_work *b, uint64_t slice, uint32_t layer)
+/* Squares of the batch's input go elsewhere: it must stay as it is. */
+static float *squares_input(const struct stepper *s, uint64_t slice, uint32_t buffer)
+{
+    uint64_t floats = s->config.slice_rows * s->model->inputs;
+    floats =
+        (floats + MEMORY_ALIGNMENT_FLOATS - 1) / MEMORY_ALIGNMENT_FLOATS * MEMORY_ALIGNMENT_FLOATS;
+    return buffer ? lane_activation(s, slice, buffer)
+                  : s->input_squares + slice_lane(s, slice) * floats;
+}
+
+struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)
 {
     const struct stepper *s = b->s;
     const struct layer_instance *l = &s->model->layers[layer];
@@ -52,7 +62,15 @@ static struct layer_pass pass_make(const struct batch_work *b, uint64_t slice, u
         .parameters = s->parameters + l->first,
         .input = lane_activation(s, slice, route->in),
         .output = lane_activation(s, slice, route->out),
+        .saved = lane_base(s, slice) + s->layout.saved_at[layer],
+        .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
+    if (l->type->residual) {
+        p.skip = lane_activation(s, slice, s->layout.route[l->partner].out);
+        p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
+    }
+    if (b->work == SLICE_FISHER)
+        p.squares_input = squares_input(s, slice, route->in);
     if (b->work == SLICE_TRAIN)
         p.gradient = slice_gradient(s, slice) + l->first;
     if (b->work != SLICE_EVALUATE) {
@@ -68,15 +86,23 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
+    uint64_t outputs = s->model->outputs;
     uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
-    const float *outputs = lane_activation(s, slice, buffer);
-    float *d = b->work == SLICE_EVALUATE ? NULL : lane_delta(s, slice, buffer);
-    double divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0;
-    s->loss->slice(s->backend, outputs, s->targets + row, rows, s->model->outputs, divisor,
-                   s->losses + row, d);
-    if (b->work == SLICE_EVALUATE)
-        op_correct_count(s->backend, matrix_of(outputs, rows, s->model->outputs), s->targets + row,
-                         &s->corrects[slice]);
+    struct loss_slice l = {
+        .backend = s->backend,
+        .outputs = matrix_of(lane_activation(s, slice, buffer), rows, outputs),
+        .classes = s->classes ? s->classes + row : NULL,
+        .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
+        .delta = s->model->loss_delta,
+        .divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0,
+        .result = s->losses + row,
+    };
+    if (b->work != SLICE_EVALUATE)
+        l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+    s->loss->slice(&l);
+    l.result = s->metrics + row;
+    if (b->work == SLICE_EVALUATE && s->metric->slice)
+        s->metric->slice(&l);
 }
 
 static void slice_run(void *argument, uint64_t lane, int thread)
@@ -86,14 +112,14 @@ static void slice_run(void *argument, uint64_t lane, int thread)
     uint64_t slice = b->wave_first + lane;
     (void)thread;
     for (uint32_t i = 0; i < m->layer_count; i++) {
-        struct layer_pass p = pass_make(b, slice, i);
+        struct layer_pass p = slice_pass(b, slice, i);
         m->layers[i].type->forward(&m->layers[i], &p);
     }
     slice_loss(b, slice);
     if (b->work == SLICE_EVALUATE)
         return;
     for (uint32_t i = m->layer_count; i-- > b->s->layout.first_trained;) {
-        struct layer_pass p = pass_make(b, slice, i);
+        struct layer_pass p = slice_pass(b, slice, i);
         m->layers[i].type->backward(&m->layers[i], &p);
     }
 }
@@ -106,10 +132,10 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double losses_sum(const struct stepper *s, uint64_t rows)
+double rows_sum(const double *numbers, uint64_t rows)
 {
     double sum = 0;
     for (uint64_t i = 0; i < rows; i++)
-        sum += s->losses[i];
+        sum += numbers[i];
     return sum;
 }

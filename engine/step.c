@@ -1,4 +1,4 @@
-/* step.c - the optimizer step in the order of the mathematics, and evaluation.
+/* step.c - the optimizer step in the order of the mathematics.
  *
  *   waves of slices   forward, backward; each slice's gradient into its own buffer
  *   gradient sweep    add the slices in order, then the EWC terms, then the norm: one pass, block
@@ -116,7 +116,7 @@ static double blocks_sum(const double *blocks, uint64_t count)
 
 static void result_fill(const struct stepper *s, uint64_t rows, struct step_result *r)
 {
-    r->loss_sum = losses_sum(s, rows);
+    r->loss_sum = rows_sum(s->losses, rows);
     r->loss = r->loss_sum / (double)rows;
     r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
@@ -169,25 +169,5 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
         return -1;
     update.adamw = adamw_scalars_make(a, t, result->gradient_norm);
     pool_run(s->pool, update_item, &update, update.items);
-    return 0;
-}
-
-int stepper_evaluate(struct stepper *s, uint64_t rows, double *loss_sum, uint64_t *correct,
-                     struct err *e)
-{
-    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
-    uint64_t slices = batch_slices(s, rows);
-    ensure(rows > 0 && rows <= s->config.batch_rows_max);
-    while (b.wave_first < slices)
-        b.wave_first += wave_run(&b);
-    *loss_sum = losses_sum(s, rows);
-    *correct = 0;
-    for (uint64_t i = 0; i < slices; i++)
-        *correct += s->corrects[i];
-    if (!isfinite(*loss_sum))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
-                       "or the features are not usable",
-                       (unsigned long long)rows, *loss_sum);
     return 0;
 }

@@ -24,7 +24,7 @@
 /* How rows become the model's input: the gather, same for every backend. */
 struct gather_config {
     char feature_type[8], target_type[8]; /* "u8" .. "f64", as messages.def's field_info */
-    uint64_t features;                    /* values a row */
+    uint64_t features, targets;           /* values a row */
     double scale;
     /* out[j] = in[permutation[j]], all of the model's inputs; NULL: as it is. Borrowed */
     const uint32_t *permutation;
@@ -36,6 +36,8 @@ struct step_config {
     int threads;        /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
     uint64_t seed;      /* keys dropout */
+    const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
+                           usual one */
 };
 
 struct adamw_config {
@@ -74,9 +76,10 @@ float *stepper_moment_v(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
- * in the pool's threads. targets[i] points to one integer class of target_type; targets NULL: they
- * came with another part of the features. -1 (permanent) and *bad_row the index i when a feature is
- * not finite or a class is not 0 .. outputs-1; *e says which value. */
+ * in the pool's threads. targets[i] points to one integer class of target_type, or, where the loss
+ * takes values, to one number an output of any type; targets NULL: they came with another part of
+ * the features. -1 (permanent) and *bad_row the index i when a feature is not finite, a class is
+ * not 0 .. outputs-1 or a value not one the loss takes; *e says which. */
 int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);
@@ -88,10 +91,17 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct adamw_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);
 
-/* Forward only, dropout off: sum of losses and number of rows whose largest output is the target's.
- */
-int stepper_evaluate(struct stepper *s, uint64_t rows, double *loss_sum, uint64_t *correct,
-                     struct err *e);
+/* Means over the rows of the batches evaluated. */
+struct evaluation_result {
+    double loss, metric;
+    uint64_t rows;
+};
+
+/* Forward only, dropout off: stepper_evaluate once for each batch of a pass. -1 (permanent) when a
+ * loss is not finite. */
+void stepper_evaluate_begin(struct stepper *s);
+int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e);
+struct evaluation_result stepper_evaluate_end(const struct stepper *s);
 
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to

@@ -17,7 +17,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
     [KIND_SUMS] = "partial sums",
-    [KIND_SQUARES] = "squares of a tile and of the input",
+    [KIND_SQUARES] = "a sample's tile, squares, squared input",
 };
 
 static uint64_t padded(uint64_t count, uint64_t unit)
@@ -46,23 +46,66 @@ static uint64_t floats_bytes(uint64_t floats)
  * backward. */
 static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
 {
+    int kept = 0; /* somebody's backward reads the newest buffer */
     y->first_trained = m->layer_count;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
-        int kept = i > 0 && m->layers[i - 1].type->needs_output;
         y->route[i].in = i ? y->route[i - 1].out : 0;
-        if (!(l->type->in_place && y->route[i].in > 0 && !kept))
+        int in_place = l->type->in_place && y->route[i].in > 0 && !kept;
+        if (!l->type->same && !in_place)
             widths[++y->buffers] = l->outputs;
         y->route[i].out = y->buffers;
+        kept = l->type->needs_output || (l->type->same && kept);
         if (l->count > 0 && y->first_trained == m->layer_count)
             y->first_trained = i;
     }
 }
 
+/* A place for each depth of residual pairs, as wide as the widest of them. */
+static uint64_t layout_residuals(struct layout *y, const struct model *m,
+                                 const struct step_config *c, uint64_t at)
+{
+    int found = 1;
+    for (uint32_t depth = 0; found; depth++) {
+        uint64_t widest = 0;
+        found = 0;
+        for (uint32_t i = 0; i < m->layer_count; i++) {
+            const struct layer_instance *l = &m->layers[i];
+            if (!l->type->residual || l->depth != depth)
+                continue;
+            found = 1;
+            y->skip_at[i] = at;
+            widest = l->inputs > widest ? l->inputs : widest;
+        }
+        at = size_plus(at, floats_padded(size_times(c->slice_rows, widest)));
+    }
+    return at;
+}
+
+/* What each layer keeps for itself, and one scratch for all. */
+static uint64_t layout_layers(struct layout *y, const struct model *m, const struct step_config *c,
+                              uint64_t at)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        const struct layer_instance *l = &m->layers[i];
+        y->saved_at[i] = at;
+        if (l->type->saved_floats)
+            at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows)));
+        if (l->type->scratch_floats) {
+            uint64_t scratch = floats_padded(l->type->scratch_floats(l, c->slice_rows));
+            most = scratch > most ? scratch : most;
+        }
+    }
+    y->scratch_at = at;
+    return size_plus(at, most);
+}
+
 /* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
-static void layout_lane(struct layout *y, const struct step_config *c, const uint64_t *widths)
+static void layout_lane(struct layout *y, const struct model *m, const struct step_config *c,
+                        const uint64_t *widths)
 {
     uint64_t at = 0, widest = 0;
     for (uint32_t b = 1; b <= y->buffers; b++) {
@@ -79,20 +122,32 @@ static void layout_lane(struct layout *y, const struct step_config *c, const uin
             at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[b])));
         }
     }
-    y->lane_activations = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
+    at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
+    at = layout_residuals(y, m, c, at);
+    y->lane_activations = layout_layers(y, m, c, at);
 }
 
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
-enum batch_part { BATCH_INPUTS, BATCH_TARGETS, BATCH_LOSSES, BATCH_CORRECTS, BATCH_END };
+enum batch_part {
+    BATCH_INPUTS,
+    BATCH_TARGETS,
+    BATCH_LOSSES,
+    BATCH_METRICS,
+    BATCH_TARGET_SUMS,
+    BATCH_END
+};
 
-static void batch_places(const struct model *m, const struct step_config *c, uint64_t slices,
+static void batch_places(const struct model *m, const struct step_config *c,
                          uint64_t places[BATCH_END + 1])
 {
+    const struct loss_type *loss = loss_type_named(m->loss);
+    uint64_t row_targets = loss->values ? m->outputs : 1;
     const uint64_t bytes[BATCH_END] = {
         [BATCH_INPUTS] = floats_bytes(size_times(c->batch_rows_max, m->inputs)),
-        [BATCH_TARGETS] = size_times(c->batch_rows_max, sizeof(uint32_t)),
+        [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_CORRECTS] = size_times(slices, sizeof(uint64_t)),
+        [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
+        [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
     };
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
@@ -103,7 +158,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
 {
     uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
     uint64_t places[BATCH_END + 1];
-    batch_places(m, c, y->slices_max, places);
+    batch_places(m, c, places);
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
@@ -114,8 +169,8 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
             floats_bytes(size_times(y->slice_gradients, y->parameters));
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
-        y->bytes[KIND_SQUARES] = floats_bytes(size_plus(size_times((uint64_t)c->threads, y->tile),
-                                                        size_times(y->lanes, lane_inputs)));
+        y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
+            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, lane_inputs)));
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -134,9 +189,9 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
     y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
     layout_route(y, m, widths);
-    layout_lane(y, c, widths);
+    layout_lane(y, m, c, widths);
     for (uint32_t i = 0; i < m->layer_count; i++) {
-        uint64_t tile = floats_padded(layer_tile_floats_max(&m->layers[i]));
+        uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
         y->tile = tile > y->tile ? tile : y->tile;
     }
     layout_bytes(y, m, c);
@@ -158,11 +213,14 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     char *batch = s->region[KIND_BATCH].at;
     uint64_t places[BATCH_END + 1];
-    batch_places(s->model, &s->config, y->slices_max, places);
+    batch_places(s->model, &s->config, places);
     s->inputs = (float *)(batch + places[BATCH_INPUTS]);
-    s->targets = (uint32_t *)(batch + places[BATCH_TARGETS]);
+    s->classes = s->loss->values ? NULL : (uint32_t *)(batch + places[BATCH_TARGETS]);
+    s->values = s->loss->values ? (float *)(batch + places[BATCH_TARGETS]) : NULL;
     s->losses = (double *)(batch + places[BATCH_LOSSES]);
-    s->corrects = (uint64_t *)(batch + places[BATCH_CORRECTS]);
+    s->metrics = (double *)(batch + places[BATCH_METRICS]);
+    s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    s->target_squares = s->target_sums + s->model->outputs;
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
@@ -172,7 +230,7 @@ static void stepper_place(struct stepper *s)
         s->block_penalty = s->block_norm2 + y->blocks;
     } else {
         s->tiles = s->region[KIND_SQUARES].at;
-        s->input_squares = s->tiles + (uint64_t)s->config.threads * y->tile;
+        s->input_squares = s->tiles + 2 * (uint64_t)s->config.threads * y->tile;
     }
 }
 
@@ -185,8 +243,9 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     s->model = m;
     s->backend = &backend_cpu;
     s->loss = loss_type_named(m->loss);
+    s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
     s->config = *c;
-    ensure(s->loss);
+    ensure(s->loss && s->metric);
     layout_make(&s->layout, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
         if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)

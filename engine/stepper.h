@@ -13,6 +13,7 @@
 #define ENGINE_STEPPER_H
 
 #include "engine/layer.h"
+#include "engine/loss.h"
 #include "engine/memory.h"
 #include "engine/step.h"
 #include "engine/threads.h"
@@ -51,28 +52,40 @@ struct layout {
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
     uint32_t first_trained;    /* first layer with parameters */
+    uint64_t scratch_at;       /* in the lane: of the layer at work */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
+    uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
+    uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
+};
+
+/* Of the batches evaluated since stepper_evaluate_begin. */
+struct evaluation_sums {
+    double loss, metric;
+    uint64_t rows;
 };
 
 struct stepper {
     const struct model *model;
     const struct backend *backend;
     const struct loss_type *loss;
+    const struct metric_type *metric;
     struct step_config config;
     struct layout layout;
     struct region region[KIND_COUNT];
     struct pool *pool;
 
     float *parameters, *gradient, *moment_m, *moment_v;
-    float *inputs;                       /* [batch_rows_max, inputs] */
-    uint32_t *targets;                   /* [batch_rows_max] */
-    double *losses;                      /* [batch_rows_max] */
-    uint64_t *corrects;                  /* [slices_max] */
-    double *block_norm2, *block_penalty; /* [blocks] */
-    float *tiles;                        /* [threads, tile] */
-    float *input_squares;                /* [lanes, slice_rows, inputs] */
+    float *inputs;                        /* [batch_rows_max, inputs] */
+    uint32_t *classes;                    /* [batch_rows_max], where the loss takes classes */
+    float *values;                        /* [batch_rows_max, outputs], where it takes values */
+    double *losses, *metrics;             /* [batch_rows_max] */
+    double *target_sums, *target_squares; /* [outputs], of the evaluation */
+    double *block_norm2, *block_penalty;  /* [blocks] */
+    struct evaluation_sums sums;
+    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
+    float *input_squares; /* [lanes, slice_rows, inputs] */
 };
 
 /* What the slices of a batch go through. */
@@ -99,13 +112,16 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
 
+/* What layer number `layer` gets for the slice. */
+struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
+
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
 
-/* Sum of the losses of rows 0 .. rows - 1, in row order. */
-double losses_sum(const struct stepper *s, uint64_t rows);
+/* Sum of the rows' numbers, in row order. */
+double rows_sum(const double *numbers, uint64_t rows);
 
 #endif

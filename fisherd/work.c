@@ -115,23 +115,18 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     w->feed = malloc(sizeof *w->feed);
     if (!w->feed)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot open a stream of samples");
-    feed_open(w->feed, &(struct feed_config){.role = role,
-                                             .incarnation = incarnation,
-                                             .file = w->job.file,
-                                             .split = w->job.split,
-                                             .seed = sample_seed(o->seed, w->job.job),
-                                             .shuffle = 1,
-                                             .span_rows = o->order_span_rows,
-                                             .window_spans = 1,
-                                             .arena_limit_bytes = o->arena_limit_mb << 20,
-                                             .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                             .verify = o->data_verify,
-                                             .features = o->data_features,
-                                             .targets = o->data_targets,
-                                             .window = o->data_window,
-                                             .batch_rows = w->batch_rows,
-                                             .epochs = &(struct msg_epoch_range){.count = 1},
-                                             .epoch_count = 1});
+    struct feed_config c = feed_config_of(o);
+    c.role = role;
+    c.incarnation = incarnation;
+    c.file = w->job.file;
+    c.split = w->job.split;
+    c.seed = sample_seed(o->seed, w->job.job);
+    c.shuffle = 1;
+    c.window_spans = 1;
+    c.batch_rows = w->batch_rows;
+    c.epochs = &(struct msg_epoch_range){.count = 1};
+    c.epoch_count = 1;
+    feed_open(w->feed, &c);
     return 0;
 }
 
@@ -190,12 +185,13 @@ static int stream_check(struct work *w, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,
                        w->job.file, info->feature_values, w->job.checkpoint, w->model.inputs);
-    if (!info->targets.name[0] || info->targets.values != 1 || info->targets.type[0] == 'f')
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "%s has %" PRIu64 " values of type '%s' a row as targets; accepted: one whole "
-            "number, the row's class",
-            w->job.file, info->targets.name[0] ? info->targets.values : 0, info->targets.type);
+    if (!info->targets.name[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has no data set `targets`; the Fisher information is that of the loss "
+                       "at the true targets",
+                       w->job.file);
+    if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0)
+        return err_prefix(e, "%s", w->job.file);
     return 0;
 }
 
@@ -216,6 +212,7 @@ int work_ready(struct work *w, struct err *e)
             return err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold the permutation of the features");
         order_features(w->job.permute_seed, (uint32_t)w->model.inputs, w->permutation);
     }
+    w->gather.targets = info->targets.values;
     w->gather.scale = w->job.scale;
     w->gather.permutation = w->permutation;
     snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);

@@ -5,6 +5,7 @@
 
 #include "monitord/json.h"
 #include "monitord/report.h"
+#include "proto/metric.h"
 
 static const double mebibyte = 1 << 20;
 
@@ -130,16 +131,6 @@ void report_print_json(const struct report *r, FILE *out)
 /* ---- for people
  * ------------------------------------------------------------------------------------ */
 
-/* "87.3 %", or "-" for what is not known. Returns text. */
-static const char *percent(char *text, size_t bytes, double value)
-{
-    if (isnan(value))
-        snprintf(text, bytes, "-");
-    else
-        snprintf(text, bytes, "%.2f %%", 100 * value);
-    return text;
-}
-
 /* 1234567 as "1,234,567". Returns text. */
 static const char *grouped(char text[32], uint64_t value)
 {
@@ -166,15 +157,16 @@ static void effort_print(const struct report *r, FILE *out)
 
 void report_print_table(const struct report *r, FILE *out)
 {
-    char a[32], b[32], c[32];
+    char a[METRIC_TEXT_MAX], b[METRIC_TEXT_MAX], c[METRIC_TEXT_MAX];
     fprintf(out, "\n  %-16s %-10s %18s %14s", "task", "metric", "after own training", "at the end");
     fprintf(out, r->compared ? " %14s\n" : "\n", "without EWC");
     for (uint32_t i = 0; i < r->task_count; i++) {
         const struct report_task *t = &r->tasks[i];
         fprintf(out, "  %-16s %-10s %18s %14s", t->name, t->metric[0] ? t->metric : "-",
-                percent(a, sizeof a, t->after_own_training), percent(b, sizeof b, t->final));
+                metric_format(a, t->metric, t->after_own_training),
+                metric_format(b, t->metric, t->final));
         if (r->compared)
-            fprintf(out, " %14s", percent(c, sizeof c, t->final_without_ewc));
+            fprintf(out, " %14s", metric_format(c, t->metric, t->final_without_ewc));
         fputc('\n', out);
     }
     fputs("\n  ", out);
@@ -197,15 +189,16 @@ void report_print_table(const struct report *r, FILE *out)
 
 static void markdown_tasks(const struct report *r, FILE *out)
 {
-    char a[32], b[32], c[32];
+    char a[METRIC_TEXT_MAX], b[METRIC_TEXT_MAX], c[METRIC_TEXT_MAX];
     fprintf(out, "| task | metric | after own training | at the end |%s\n|---|---|---:|---:|%s\n",
             r->compared ? " at the end without EWC |" : "", r->compared ? "---:|" : "");
     for (uint32_t i = 0; i < r->task_count; i++) {
         const struct report_task *t = &r->tasks[i];
         fprintf(out, "| %s | %s | %s | %s |", t->name, t->metric[0] ? t->metric : "-",
-                percent(a, sizeof a, t->after_own_training), percent(b, sizeof b, t->final));
+                metric_format(a, t->metric, t->after_own_training),
+                metric_format(b, t->metric, t->final));
         if (r->compared)
-            fprintf(out, " %s |", percent(c, sizeof c, t->final_without_ewc));
+            fprintf(out, " %s |", metric_format(c, t->metric, t->final_without_ewc));
         fputc('\n', out);
     }
 }

@@ -11,6 +11,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "proto/metric.h"
+
 enum { LINE_BYTES_MAX = 1536, BAR_COLUMNS_MAX = 30, BAR_COLUMNS_MIN = 5 };
 
 static const double TERMINAL_PERIOD_S = 0.1, PLAIN_PERIOD_S = 2.0;
@@ -113,6 +115,7 @@ static void task_event(struct display *d, const struct msg_event_task *m)
 void display_message(struct display *d, enum msg_type type, const union msg *m)
 {
     const struct msg_trainer_evaluation *evaluation = &m->trainer_evaluation;
+    char value[METRIC_TEXT_MAX];
     switch (type) {
     case MSG_trainer_step:
         d->step = m->trainer_step;
@@ -125,9 +128,10 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
         d->changed = 1;
         break;
     case MSG_trainer_evaluation:
-        line_write(d, "%s after %s epoch %" PRIu64 ": %s %.2f %%, loss %.4f%s", evaluation->task,
+        line_write(d, "%s after %s epoch %" PRIu64 ": %s %s, loss %.4f%s", evaluation->task,
                    evaluation->after, evaluation->epoch, evaluation->metric,
-                   100 * evaluation->value, evaluation->loss, evaluation->final ? " (final)" : "");
+                   metric_format(value, evaluation->metric, evaluation->value), evaluation->loss,
+                   evaluation->final ? " (final)" : "");
         break;
     case MSG_event_task:
         task_event(d, &m->event_task);

@@ -30,6 +30,7 @@ static const struct checkpoint_field fields[] = {
     FIELD(U64, threads),
     FIELD(F64, epoch_loss_sum),
     FIELD(F64, best_value),
+    FIELD(TEXT, metric),
     FIELD(TEXT, fingerprint),
     FIELD(TEXT, cpu),
     FIELD(TEXT, parameters_sha256),

@@ -31,7 +31,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 1 */
+    uint64_t version; /* 2 */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -41,7 +41,8 @@ struct checkpoint_meta {
     uint64_t task_step; /* of this task (AdamW's t) */
     uint64_t slice_rows, micro_batch_rows, threads;
     double epoch_loss_sum; /* sum over rows of the present epoch's losses so far, fixed order */
-    double best_value;     /* best evaluation of the present task so far; -1: none */
+    double best_value;     /* best evaluation of the present task so far; NaN: none */
+    char metric[32];       /* what it is (proto/metric.h) */
     char fingerprint[65];  /* of the data file */
     char cpu[64];          /* CPU type: bits hold for one */
     char parameters_sha256[65];

@@ -190,6 +190,17 @@ static void door_take(struct feed *f)
 /* ---- interface
  * ----------------------------------------------------------------------------------- */
 
+struct feed_config feed_config_of(const struct options *o)
+{
+    return (struct feed_config){.span_rows = o->order_span_rows,
+                                .arena_limit_bytes = o->arena_limit_mb << 20,
+                                .peer_timeout_ms = o->peer_timeout_s * 1000,
+                                .verify = o->data_verify,
+                                .features = o->data_features,
+                                .targets = o->data_targets,
+                                .window = o->data_window};
+}
+
 static const char *text_keep(char *kept, size_t capacity, const char *text)
 {
     size_t bytes = strlen(text);

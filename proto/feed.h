@@ -15,6 +15,7 @@
 #include "proto/consumer.h"
 #include "proto/err.h"
 #include "proto/link.h"
+#include "proto/options.h"
 #include "proto/order.h"
 #include "proto/span.h"
 
@@ -32,7 +33,8 @@ struct feed_config {
     uint64_t streams;      /* of the order, shuffle off; 0: none */
     uint64_t slots;        /* 0: as ahead_rows says */
     uint64_t ahead_rows; /* room for so many rows besides a window, at least a span; 0: 2 W slots in
-                            all (3 if W is 1) while the limit allows, at least W + 1 */
+                            all (3 if W is 1), fewer where an epoch has fewer spans or the limit
+                            does not allow them, at least W + 1 */
     int pin;             /* lock the arena's pages in memory */
     uint64_t arena_limit_bytes;
     uint64_t peer_timeout_ms;
@@ -88,11 +90,15 @@ struct feed {
     struct err failure;        /* code 0: none */
 };
 
+/* What the options say of every feed; role, incarnation, file, split, seed, order and slots are the
+ * caller's. The texts are borrowed from *o. */
+struct feed_config feed_config_of(const struct options *o);
+
 /* How many slots of how many bytes (whole pages) the arena of such a feed gets for spans of
- * span_rows rows and at most span_bytes_max bytes. -1 (permanent) when the limit cannot hold what
- * is asked for, at least a window and one span more. */
-int feed_arena(const struct feed_config *c, uint64_t span_rows, uint64_t span_bytes_max,
-               uint64_t *slots, uint64_t *slot_bytes, struct err *e);
+ * span_rows rows and at most span_bytes_max bytes, `spans` of them an epoch. -1 (permanent) when
+ * the limit cannot hold what is asked for, at least a window and one span more. */
+int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
+               uint64_t span_bytes_max, uint64_t *slots, uint64_t *slot_bytes, struct err *e);
 
 /* Prepare; sends nothing yet. The struct is large (allocate it, do not put it on a thread's stack).
  */

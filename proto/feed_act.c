@@ -113,8 +113,8 @@ static void open_send(struct feed *f)
 /* ---- arena
  * --------------------------------------------------------------------------------------- */
 
-int feed_arena(const struct feed_config *c, uint64_t span_rows, uint64_t span_bytes_max,
-               uint64_t *slots_p, uint64_t *slot_bytes_p, struct err *e)
+int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
+               uint64_t span_bytes_max, uint64_t *slots_p, uint64_t *slot_bytes_p, struct err *e)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), slots = c->slots;
     uint64_t slot_bytes = (span_bytes_max + page - 1) / page * page;
@@ -142,8 +142,11 @@ int feed_arena(const struct feed_config *c, uint64_t span_rows, uint64_t span_by
                        " MiB, arena.limit_mb is %" PRIu64,
                        c->slots ? "arena.slots asks for" : "loader.prefetch_factor makes", slots,
                        slot_bytes, mib_up(slots * slot_bytes), c->arena_limit_bytes >> 20);
-    if (slots == 0)
+    if (slots == 0) {
         slots = window == 1 ? SLOTS_SEQUENTIAL : 2 * window;
+        if (slots > spans)
+            slots = spans > least ? spans : least;
+    }
     *slots_p = slots < fit ? slots : fit;
     *slot_bytes_p = slot_bytes;
     return 0;
@@ -183,7 +186,8 @@ static int arena_prepare(struct feed *f, struct err *e)
     if (f->arena.fd >= 0)
         return 0;
     const struct msg_opened *o = &f->consumer.opened;
-    if (feed_arena(&f->config, o->span_rows, o->span_bytes_max, &slots, &slot_bytes, e) < 0 ||
+    if (feed_arena(&f->config, o->spans, o->span_rows, o->span_bytes_max, &slots, &slot_bytes, e) <
+            0 ||
         arena_create(&f->arena, slots, slot_bytes, e) < 0 ||
         (f->config.pin && arena_pin(&f->arena, e) < 0))
         return -1;

@@ -56,6 +56,7 @@ struct options {
     uint32_t layer_count;
     struct task_options tasks[OPTION_TASKS_MAX];
     uint32_t task_count;
+    int batch_size_auto; /* training.batch_size was auto: it is this machine's number now */
     char source[OPTION_TEXT_MAX]; /* the file read last, for error messages */
 };
 

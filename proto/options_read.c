@@ -354,11 +354,12 @@ static int sources_apply(struct reading *r, const char *const *set, int set_coun
     return 0;
 }
 
-/* `auto` becomes a number at once where that number belongs to the result's identity: a run that is
- * resumed elsewhere must find the one it began with. */
+/* `auto` becomes a number at once where that number belongs to the result's identity; a run that is
+ * resumed keeps the one it began with (proto/run.c). */
 static void machine_apply(struct options *o)
 {
     char source[64];
+    o->batch_size_auto = !o->batch_size;
     if (!o->batch_size)
         o->batch_size = limits_batch_rows(limits_host("", o->host_limit_mb, source, sizeof source));
 }

@@ -104,13 +104,15 @@ static void value_quote(const struct options *o, const char *key, char *text, si
         snprintf(text, bytes, " another list");
 }
 
-static int run_resume(const char *path, const struct options *o, struct err *e)
+static int run_resume(const char *path, struct options *o, struct err *e)
 {
     struct options recorded;
     char was[80], is[80];
     if (options_read(&recorded, path, NULL, 0, e) < 0)
         return err_prefix(e, "cannot resume the run");
     int result = 0;
+    if (o->batch_size_auto) /* what it was where the run began */
+        o->batch_size = recorded.batch_size;
     const char *key = options_conflict(&recorded, o);
     if (key) {
         value_quote(&recorded, key, was, sizeof was);
@@ -126,7 +128,7 @@ static int run_resume(const char *path, const struct options *o, struct err *e)
     return result;
 }
 
-int run_prepare(const char *run, const struct options *o, struct err *e)
+int run_prepare(const char *run, struct options *o, struct err *e)
 {
     char path[PATH_MAX];
     if (run_make(run, e) < 0)

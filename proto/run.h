@@ -25,8 +25,9 @@ int run_make(const char *run, struct err *e);
 
 /* Create or resume: make the run's directory and write `o` as its effective file durably. If one is
  * there already and an option differs, -1 and a permanent sentence that names the option, both
- * values' sources and what to do (another --run, or the old options). */
-int run_prepare(const char *run, const struct options *o, struct err *e);
+ * values' sources and what to do (another --run, or the old options). What `auto` made a number of
+ * for this machine takes the recorded one. */
+int run_prepare(const char *run, struct options *o, struct err *e);
 
 struct run_lock {
     int fd;               /* -1: not held */

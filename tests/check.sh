@@ -2,7 +2,7 @@
 # check.sh - all tests, or one group:  tests/check.sh [GROUP [PART]]
 #
 #   lint       rooms, library borders, headers, formatting, messages and options that nobody uses
-#   docs       docs/OPTIONS.md and docs/MESSAGES.md are what the declarations say
+#   docs       docs/OPTIONS.md, docs/MESSAGES.md and docs/LAYERS.md are what the declarations say
 #   unit       C unit tests, hostile and mutated files for the loader's reader
 #   asan       the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   reference  the engine against PyTorch
@@ -90,6 +90,7 @@ group_docs() {
     build release all || return
     page_check docs/OPTIONS.md build/release/bin/prepare options-reference
     page_check docs/MESSAGES.md build/release/bin/tap --messages-reference
+    page_check docs/LAYERS.md build/release/bin/trainerd --layers-reference
 }
 group_unit() {
     build release all unit || return

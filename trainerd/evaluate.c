@@ -29,9 +29,9 @@ static void follow(struct trainer *t)
 static void pass_begin(struct trainer *t)
 {
     struct evaluation *v = &t->evaluation;
-    v->position = v->correct = 0;
-    v->loss_sum = 0;
+    v->position = 0;
     v->pass++;
+    stepper_evaluate_begin(t->stepper);
     follow(t);
     batch_permute(t, v->list[v->index]);
     snprintf(t->daemon->doing, sizeof t->daemon->doing,
@@ -73,12 +73,11 @@ int evaluate_begin(struct trainer *t, struct err *e)
 static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    uint64_t rows = t->validation.info.order.rows;
-    struct checkpoint_result r = {.value = (double)v->correct / (double)rows,
-                                  .loss = v->loss_sum / (double)rows};
+    struct evaluation_result done = stepper_evaluate_end(t->stepper);
+    struct checkpoint_result r = {.value = done.metric, .loss = done.loss};
     snprintf(r.task, sizeof r.task, "%s", t->options->tasks[v->list[v->index]].name);
     snprintf(r.after, sizeof r.after, "%s", tasks_current(t)->name);
-    snprintf(r.metric, sizeof r.metric, "accuracy");
+    snprintf(r.metric, sizeof r.metric, "%s", t->meta.metric);
     snprintf(r.weights_sha256, sizeof r.weights_sha256, "%s", v->weights_sha256);
     if (v->list[v->index] == epochs_key_task(t->options, (uint32_t)t->meta.task))
         v->own_value = r.value;
@@ -86,27 +85,24 @@ static int pass_end(struct trainer *t, struct err *e)
         ensure(t->meta.result_count < CHECKPOINT_RESULTS_MAX); /* schedule_check */
         t->meta.results[t->meta.result_count++] = r;
     }
-    return progress_evaluation_fact(t, &r, rows, v->final, e);
+    return progress_evaluation_fact(t, &r, done.rows, v->final, e);
 }
 
 /* 1: one more batch is done; 0: rows are missing; -1. */
 static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    uint64_t left = t->validation.info.order.rows - v->position, correct;
+    uint64_t left = t->validation.info.order.rows - v->position;
     uint64_t rows = left < t->options->batch_size ? left : t->options->batch_size;
-    double loss_sum;
     int whole =
         batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {
         follow(t);
         return whole;
     }
-    if (stepper_evaluate(t->stepper, rows, &loss_sum, &correct, e) < 0)
+    if (stepper_evaluate(t->stepper, rows, e) < 0)
         return -1;
     v->position += rows;
-    v->loss_sum += loss_sum;
-    v->correct += correct;
     t->batch.gathered = 0;
     follow(t);
     return 1;

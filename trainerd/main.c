@@ -7,6 +7,10 @@
  */
 #include "trainerd/trainer.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/layer_reference.h"
 #include "proto/log.h"
 
 static int trainer_start(void *self, struct daemon *d, struct err *e)
@@ -59,7 +63,10 @@ static void trainer_stop(void *self, struct daemon *d)
 static int trainer_command(void *self, int argc, char **argv)
 {
     (void)self;
-    return plan_command(argc, argv);
+    if (argc != 2 || strcmp(argv[1], "--layers-reference") != 0)
+        return plan_command(argc, argv);
+    layer_reference_print(stdout);
+    return fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;
 }
 
 static const struct daemon_spec spec = {
@@ -75,7 +82,9 @@ static const struct daemon_spec spec = {
     .command = trainer_command,
     .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
                   "               print the memory plan of a run and end; standard input is what\n"
-                  "               `loaderd --describe` prints of its data\n",
+                  "               `loaderd --describe` prints of its data\n"
+                  "  --layers-reference\n"
+                  "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
 };
 
 int main(int argc, char **argv)

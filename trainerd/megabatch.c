@@ -122,7 +122,8 @@ static void fill(struct megabatch *m)
         if (m->chunk_place)
             chunks_note(m, span);
         m->held++;
-        if (span % o->window_spans == o->window_spans - 1 || span == m->spans - 1)
+        int window_ends = span % o->window_spans == o->window_spans - 1 || span == m->spans - 1;
+        if (window_ends && !megabatch_complete(m))
             feed_follow(m); /* a window less in the arena: the next ones may come */
     }
     if (megabatch_complete(m))

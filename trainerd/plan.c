@@ -2,8 +2,7 @@
  *
  * The same table decides at trainerd's start and is printed by --plan, which gets the shapes of the
  * splits from `loaderd --describe` over standard input: trainerd itself opens no data file. Figures
- * are what is allocated for the work; the libraries' own base (some 10 to 20 MiB a process) is not
- * in them.
+ * are what is allocated for the work, and about what each process takes before it has any.
  */
 #include "trainerd/trainer.h"
 
@@ -14,14 +13,28 @@
 
 #include "proto/limits.h"
 
-enum { LINE_BYTES = 512 };
+enum {
+    LINE_BYTES = 512,
+    FISHER_SPAN_BYTES = 4 << 20, /* about what loaderd makes of a span where it may choose */
+};
+
+/* What a stage takes before it does anything: the program, its libraries and their tables, as
+ * resident memory of idle stages (Debian 12, x86_64) with some room. Pages that stages share count
+ * in each. */
+enum {
+    BASE_TRAINERD = 24 << 20,
+    BASE_FISHERD = 24 << 20,
+    BASE_LOADERD = 9 << 20,
+    BASE_READER = 10 << 20, /* one a stream: training, validation, Fisher */
+    BASE_MONITORD = 12 << 20,
+};
 
 /* Bytes of the arena that a feed makes for a split. */
 static int arena_bytes(const struct feed_config *c, const struct split_shape *s, uint64_t *bytes,
                        struct err *e)
 {
     uint64_t slots, slot_bytes;
-    if (feed_arena(c, s->span_rows, s->span_bytes_max, &slots, &slot_bytes, e) < 0)
+    if (feed_arena(c, s->spans, s->span_rows, s->span_bytes_max, &slots, &slot_bytes, e) < 0)
         return -1;
     *bytes = slots * slot_bytes;
     return 0;
@@ -54,20 +67,24 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     return 0;
 }
 
-/* As fisherd/work.c has it: a batch of stepper_fisher_rows, windows of one span. */
+/* As fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its
+ * spans are those of training, but where that has streams, whose spans are smaller. */
 static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
                         const struct split_shape *train, struct err *e)
 {
     struct step_config c = setup_step_config(o);
-    struct feed_config f = setup_feed_config(o, 0);
+    struct feed_config f = feed_config_of(o);
+    struct split_shape samples = *train;
     uint64_t block =
         o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
     uint64_t bytes = 0;
+    f.shuffle = 1;
     f.window_spans = 1;
-    f.slots = 0;
     if (!ewc_terms_max(o))
         return 0;
-    if (arena_bytes(&f, train, &bytes, e) < 0)
+    if (o->data_stateful && samples.span_bytes_max < FISHER_SPAN_BYTES)
+        samples.span_bytes_max = FISHER_SPAN_BYTES;
+    if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
     c.with_optimizer = 0;
     c.batch_rows_max = stepper_fisher_rows(&c);
@@ -86,6 +103,16 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct s
     uint64_t chunk_bytes =
         s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
     plan_add(p, "loaderd", what, (workers ? workers : 1) * 2 * chunk_bytes);
+}
+
+static void bases_plan(struct plan *p, int has_fisher)
+{
+    static const char what[] = "programs and libraries, about";
+    plan_add(p, "trainerd", what, BASE_TRAINERD);
+    if (has_fisher)
+        plan_add(p, "fisherd", what, BASE_FISHERD);
+    plan_add(p, "loaderd", what, BASE_LOADERD + (has_fisher ? 3 : 2) * BASE_READER);
+    plan_add(p, "monitord", what, BASE_MONITORD);
 }
 
 static uint64_t chunk_bytes(const struct options *o)
@@ -111,7 +138,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (!o->loader_use_chunk_loader)
         return 0;
-    if (!chosen && room > limit - planned)
+    if (!chosen && room > (planned < limit ? limit - planned : 0))
         room = planned < limit ? limit - planned : 0;
     sizes[0] = megabatch_size_make(train->spans, train->span_bytes_max, window, room);
     if (chosen && sizes[0].kind == MEGABATCH_ARENA)
@@ -148,6 +175,9 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
         return -1;
     loaderd_plan(p, o, train, "chunks being decoded, training");
     loaderd_plan(p, o, validation, "chunks being decoded, validation");
+    if (ewc_terms_max(o))
+        loaderd_plan(p, o, train, "chunks being decoded, Fisher");
+    bases_plan(p, ewc_terms_max(o) != 0);
     if (megabatches_make(p, o, train, validation, sizes, e) < 0)
         return -1;
     megabatch_plan(p, &sizes[0], "training");
@@ -231,25 +261,33 @@ static void limit_print(const struct plan *p, const struct options *o)
            (double)limit / (1 << 20), source);
 }
 
+static void megabatch_print(const struct options *o, const struct split_shape *train,
+                            const struct megabatch_size *size)
+{
+    uint64_t chunk = chunk_bytes(o), held = size->spans * train->span_rows;
+    printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
+           " samples fit %.2f GiB: ",
+           train->row_bytes, megabatch_samples(chunk, train->row_bytes, train->rows, o->batch_size),
+           train->rows, (double)chunk / (1 << 30));
+    if (size->kind == MEGABATCH_WHOLE)
+        puts("all are kept, read once for all epochs");
+    else if (size->kind == MEGABATCH_WINDOWS)
+        printf("%" PRIu64 " at a time, whole windows, again and again\n", held);
+    else
+        puts("not beside the rest of the plan; batches are gathered from the arena");
+}
+
 /* The arithmetic of the mega-batch and of the read-ahead, for people. */
 static int rows_print(const struct options *o, const struct split_shape *train,
                       const struct megabatch_size *size, struct err *e)
 {
-    static const char *const kinds[] = {
-        [MEGABATCH_ARENA] = "batches are gathered from the arena",
-        [MEGABATCH_WINDOWS] = "filled with whole windows, again and again",
-        [MEGABATCH_WHOLE] = "all are kept, read once for all epochs",
-    };
     struct feed_config f = setup_feed_config(o, 0);
     uint64_t slots, slot_bytes, ahead = setup_ahead_rows(o);
-    if (feed_arena(&f, train->span_rows, train->span_bytes_max, &slots, &slot_bytes, e) < 0)
+    if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
+                   e) < 0)
         return -1;
     if (o->loader_use_chunk_loader)
-        printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
-               " samples in a chunk of %.2f GiB: %s\n",
-               train->row_bytes,
-               megabatch_samples(chunk_bytes(o), train->row_bytes, train->rows, o->batch_size),
-               train->rows, (double)chunk_bytes(o) / (1 << 30), kinds[size->kind]);
+        megabatch_print(o, train, size);
     printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
            train->span_rows);
     if (ahead)

@@ -9,12 +9,14 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "proto/log.h"
+#include "proto/metric.h"
 
 static void saved_mark(struct trainer *t)
 {
@@ -24,7 +26,7 @@ static void saved_mark(struct trainer *t)
     t->saved_position = t->meta.position;
 }
 
-/* Value of `task`'s data at the end of that task, or -1. */
+/* Value of `task`'s data at the end of that task, or NaN. */
 static double end_value(const struct checkpoint_meta *m, const struct options *o, uint32_t task)
 {
     const char *own = o->tasks[epochs_key_task(o, task)].name;
@@ -33,15 +35,15 @@ static double end_value(const struct checkpoint_meta *m, const struct options *o
             strcmp(m->results[i].task, own) == 0)
             return m->results[i].value;
     }
-    return -1;
+    return NAN;
 }
 
-/* What best-<name>.h5 is worth; -1: there is none. */
+/* What best-<name>.h5 is worth; NaN: there is none. */
 static double best_value_kept(struct trainer *t, const char *path, uint32_t task)
 {
     struct err why;
     if (access(path, F_OK) != 0 || checkpoint_read_meta(path, &t->other, NULL, 0, &why) < 0)
-        return -1;
+        return NAN;
     return t->other.task == task ? t->other.best_value : end_value(&t->other, t->options, task);
 }
 
@@ -50,7 +52,7 @@ static int best_link(struct trainer *t, const char *path, uint32_t task, double 
 {
     char best[CHECKPOINT_PATH_BYTES];
     retention_best_path(best, t->options->tasks[task].name);
-    if (value <= best_value_kept(t, best, task))
+    if (!metric_better(t->meta.metric, value, best_value_kept(t, best, task)))
         return 0;
     return retention_link(path, best, e);
 }
@@ -128,6 +130,11 @@ static int agreement_check(struct trainer *t, const char *path, const char *mode
                        "data give; use "
                        "the same layers or another --run",
                        path);
+    if (strcmp(m->metric, setup_metric(t->options)) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: its best epoch was chosen by %s, the options say %s; "
+                       "use that training.metric or another --run",
+                       path, m->metric, setup_metric(t->options));
     if (strcmp(m->fingerprint, t->train.info.fingerprint) != 0)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot go on from %s: it was made with other data (fingerprint %.12s) than "

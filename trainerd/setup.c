@@ -7,10 +7,12 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/loss.h"
 #include "proto/limits.h"
 #include "proto/log.h"
 
@@ -25,15 +27,26 @@ struct step_config setup_step_config(const struct options *o)
                                 .slice_rows = o->slice_rows,
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
-                                .seed = o->seed};
+                                .seed = o->seed,
+                                .metric = o->metric};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
 {
     const char *layers[OPTION_LAYERS_MAX];
+    char loss[128];
     for (uint32_t i = 0; i < o->layer_count; i++)
         layers[i] = o->layers[i];
-    return model_open(m, layers, o->layer_count, inputs, o->model_loss, e);
+    if (strcmp(o->model_loss, "huber") == 0)
+        snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
+    else
+        snprintf(loss, sizeof loss, "%s", o->model_loss);
+    return model_open(m, layers, o->layer_count, inputs, loss, e);
+}
+
+const char *setup_metric(const struct options *o)
+{
+    return loss_metric_named(loss_type_named(o->model_loss), o->metric)->name;
 }
 
 int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e)
@@ -53,6 +66,16 @@ int setup_options_check(const struct options *o, struct err *e)
             e, EXIT_CODE_PERMANENT,
             "cannot compute on device cuda: this build has no CUDA backend; use --device cpu or "
             "auto");
+    const struct loss_type *loss = loss_type_named(o->model_loss);
+    if (loss && !loss_metric_named(loss, o->metric)) {
+        char accepted[64] = "loss";
+        for (int i = 0; loss->metrics[i]; i++)
+            snprintf(accepted + strlen(accepted), sizeof accepted - strlen(accepted), ", %s",
+                     loss->metrics[i]->name);
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "training.metric is %s, which does not go with the loss %s; accepted: %s",
+                       o->metric, o->model_loss, accepted);
+    }
     return schedule_check(o, e);
 }
 
@@ -64,23 +87,21 @@ uint64_t setup_ahead_rows(const struct options *o)
 
 struct feed_config setup_feed_config(const struct options *o, int validation)
 {
-    return (struct feed_config){.file = o->data_file,
-                                .split = validation ? o->data_validation : o->data_train,
-                                .seed = epochs_seed(o),
-                                .shuffle = validation ? 0 : o->data_shuffle,
-                                .streams = !validation && o->data_stateful ? o->batch_size : 0,
-                                .span_rows = o->order_span_rows,
-                                .window_spans = validation ? 1 : o->order_window_spans,
-                                .slots = validation ? 0 : o->arena_slots,
-                                .ahead_rows = validation ? 0 : setup_ahead_rows(o),
-                                .pin = !validation && o->loader_pin_memory,
-                                .arena_limit_bytes = o->arena_limit_mb << 20,
-                                .peer_timeout_ms = o->peer_timeout_s * 1000,
-                                .verify = o->data_verify,
-                                .features = o->data_features,
-                                .targets = o->data_targets,
-                                .window = o->data_window,
-                                .batch_rows = o->batch_size};
+    struct feed_config c = feed_config_of(o);
+    c.file = o->data_file;
+    c.split = validation ? o->data_validation : o->data_train;
+    c.seed = epochs_seed(o);
+    c.batch_rows = o->batch_size;
+    c.window_spans = 1;
+    if (validation)
+        return c;
+    c.shuffle = o->data_shuffle;
+    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.window_spans = o->order_window_spans;
+    c.slots = o->arena_slots;
+    c.ahead_rows = setup_ahead_rows(o);
+    c.pin = o->loader_pin_memory;
+    return c;
 }
 
 static void feeds_open(struct trainer *t)
@@ -166,14 +187,17 @@ static int split_check(const struct feed *f, struct err *e)
                        split, file);
     if (!i->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `%s`; one integer class a row is needed", split,
+                       "%s of %s has no data set `%s`; it holds what the model is to learn", split,
                        file, f->config.targets);
-    if (i->targets.values != 1 || i->targets.type[0] == 'f')
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "targets of %s in %s are %" PRIu64
-                       " values of type %s a row; one integer class a row (u8 to i64) is needed",
-                       split, file, i->targets.values, i->targets.type);
     return 0;
+}
+
+static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
+{
+    const struct msg_field_info *targets = &f->info.targets;
+    if (model_targets_check(&t->model, targets->type, targets->values, e) == 0)
+        return 0;
+    return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }
 
 /* Timeframes are gathered one after the other: a permutation across them is not. */
@@ -236,7 +260,7 @@ static int plan_apply(struct trainer *t, struct err *e)
 
 static struct gather_config gather_of(const struct feed *f, double scale)
 {
-    struct gather_config g = {.scale = scale};
+    struct gather_config g = {.targets = f->info.targets.values, .scale = scale};
     snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
     return g;
 }
@@ -272,9 +296,9 @@ static void meta_init(struct trainer *t)
 {
     struct step_config c = setup_step_config(t->options);
     memset(&t->meta, 0, sizeof t->meta);
-    t->meta.version = 1;
     t->meta.seed = t->options->seed;
-    t->meta.best_value = -1;
+    t->meta.best_value = NAN;
+    snprintf(t->meta.metric, sizeof t->meta.metric, "%s", setup_metric(t->options));
     t->meta.slice_rows = t->options->slice_rows;
     snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->train.info.fingerprint);
     engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);
@@ -309,6 +333,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     }
     if (splits_check(t, e) < 0 ||
         setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
+        targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
         buffers_open(t, e) < 0 || cursor_open(t, e) < 0)
         return DAEMON_FAILED;

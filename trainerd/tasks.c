@@ -18,10 +18,12 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "proto/log.h"
+#include "proto/metric.h"
 
 const struct task_options *tasks_current(const struct trainer *t)
 {
@@ -53,7 +55,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 /* One sentence with the results after the last task that is no comparison. */
 static void done_sentence(struct trainer *t)
 {
-    char *text = t->daemon->sentence;
+    char *text = t->daemon->sentence, value[METRIC_TEXT_MAX];
     size_t room = sizeof t->daemon->sentence, used;
     const struct options *o = t->options;
     const char *after = o->tasks[epochs_key_task(o, o->task_count - 1)].name;
@@ -63,8 +65,8 @@ static void done_sentence(struct trainer *t)
     for (uint32_t i = 0, shown = 0; i < t->meta.result_count && used < room; i++) {
         const struct checkpoint_result *r = &t->meta.results[i];
         if (strcmp(r->after, after) == 0)
-            used += (size_t)snprintf(text + used, room - used, "%s %s %.2f %% on %s",
-                                     shown++ ? "," : "", r->metric, 100 * r->value, r->task);
+            used += (size_t)snprintf(text + used, room - used, "%s %s %s on %s", shown++ ? "," : "",
+                                     r->metric, metric_format(value, r->metric, r->value), r->task);
     }
 }
 
@@ -82,7 +84,7 @@ static int task_end(struct trainer *t, struct err *e)
     t->meta.task++;
     t->meta.epoch = 0;
     t->meta.task_step = 0;
-    t->meta.best_value = -1;
+    t->meta.best_value = NAN;
     int more = t->meta.task < t->options->task_count;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", more ? tasks_current(t)->name : "");
     protection_free(t);
@@ -93,7 +95,7 @@ static int task_end(struct trainer *t, struct err *e)
 int tasks_epoch_end(struct trainer *t, double own_value, struct err *e)
 {
     t->meta.epoch++;
-    if (own_value > t->meta.best_value)
+    if (metric_better(t->meta.metric, own_value, t->meta.best_value))
         t->meta.best_value = own_value;
     if (progress_task_fact(t, PROGRESS_EPOCH_END, e) < 0)
         return -1;

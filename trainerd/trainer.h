@@ -56,11 +56,9 @@ struct evaluation {
     uint32_t list[OPTION_TASKS_MAX], count, index; /* whose data; which of them is in work */
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
-    double loss_sum;
-    uint64_t correct;
-    int final;               /* the task ends with it */
-    double own_value;        /* of the data the task is trained on */
-    char weights_sha256[65]; /* at a task's end; else empty */
+    int final;                                     /* the task ends with it */
+    double own_value;                              /* of the data the task is trained on */
+    char weights_sha256[65];                       /* at a task's end; else empty */
 };
 
 struct protection {             /* of one earlier task */
@@ -140,6 +138,7 @@ void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
 /* Does a model take data of that layout? */
 int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e);
+const char *setup_metric(const struct options *o); /* name of what an evaluation tells */
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
 uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's; 0: auto */

@@ -1,4 +1,4 @@
-/* elementwise.c - operations that visit every element once: bias, activations, dropout, sums.
+/* elementwise.c - operations that visit every element once: bias, dropout, squares, sums.
  *
  * The loops are plain C over scalar.h, compiled for several vector widths (CPU_CLONES). In-place
  * calls pass the same pointer twice, so those loops have no restrict; gcc then checks for overlap
@@ -36,16 +36,16 @@ void cpu_column_sums(struct matrix x, float *sums)
         row_add(x.at + r * x.stride, sums, x.columns);
 }
 
-CPU_CLONES void cpu_relu_forward(const float *x, float *y, uint64_t count)
+CPU_CLONES void cpu_multiply(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
-        y[i] = scalar_relu(x[i]);
+        y[i] *= x[i];
 }
 
-CPU_CLONES void cpu_relu_backward(const float *y, const float *dy, float *dx, uint64_t count)
+CPU_CLONES void cpu_add_square(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
-        dx[i] = scalar_relu_backward(y[i], dy[i]);
+        y[i] += x[i] * x[i];
 }
 
 CPU_CLONES void cpu_square(const float *x, float *y, uint64_t count)

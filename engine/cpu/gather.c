@@ -99,6 +99,25 @@ void cpu_gather_features(enum element type, const void *const *rows, const uint3
     }
 }
 
+CPU_CLONES static int row_within(const float *y, float low, float high, uint64_t count)
+{
+    int bad = 0;
+    for (uint64_t j = 0; j < count; j++)
+        bad |= !(y[j] >= low && y[j] <= high);
+    return !bad;
+}
+
+void cpu_gather_values(enum element type, const void *const *rows, double low, double high,
+                       struct matrix y, uint64_t *bad_row)
+{
+    for (*bad_row = 0; *bad_row < y.rows; ++*bad_row) {
+        float *out = y.at + *bad_row * y.stride;
+        row_convert(type, rows[*bad_row], NULL, 1, out, y.columns);
+        if (!row_within(out, (float)low, (float)high, y.columns))
+            return;
+    }
+}
+
 /* One class; a negative one becomes a number above every class. */
 static uint64_t class_read(enum element type, const void *row)
 {

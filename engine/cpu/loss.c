@@ -1,6 +1,6 @@
-/* loss.c - softmax cross-entropy and the count of right answers, row by row.
+/* loss.c - losses and right answers, row by row.
  *
- * A row is as long as there are classes, so the exponentials are few: they are taken in double,
+ * A row is as long as there are outputs, so the exponentials are few: they are taken in double,
  * which leaves the gradient p - 1 of a sure answer its small digits.
  */
 #include "engine/cpu/cpu.h"
@@ -39,15 +39,100 @@ void cpu_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double 
                              dz.at ? dz.at + r * dz.stride : NULL);
 }
 
-void cpu_correct_count(struct matrix z, const uint32_t *targets, uint64_t *correct)
+/* One row of a loss that is a mean over its elements. */
+#define ELEMENT_ROW(NAME, FORMULA)                                                                 \
+    CPU_CLONES static double row_##NAME(const float *z, const float *y, uint64_t count,            \
+                                        double delta, double divisor, float *dz)                   \
+    {                                                                                              \
+        double sum = 0;                                                                            \
+        (void)delta;                                                                               \
+        for (uint64_t c = 0; c < count; c++) {                                                     \
+            struct scalar_loss at = FORMULA;                                                       \
+            sum += at.loss;                                                                        \
+            if (dz)                                                                                \
+                dz[c] = (float)(at.d / divisor);                                                   \
+        }                                                                                          \
+        return sum / (double)count;                                                                \
+    }
+ELEMENT_ROW(squared, scalar_squared_error((double)z[c], (double)y[c]))
+ELEMENT_ROW(absolute, scalar_absolute_error((double)z[c], (double)y[c]))
+ELEMENT_ROW(huber, scalar_huber((double)z[c], (double)y[c], delta))
+ELEMENT_ROW(binary, scalar_binary_cross_entropy((double)z[c], (double)y[c]))
+
+void cpu_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
+                      double divisor, double *losses, struct matrix dz)
 {
-    *correct = 0;
+    static double (*const rows[ELEMENT_LOSS_COUNT])(const float *, const float *, uint64_t, double,
+                                                    double, float *) = {
+        [ELEMENT_LOSS_SQUARED] = row_squared,
+        [ELEMENT_LOSS_ABSOLUTE] = row_absolute,
+        [ELEMENT_LOSS_HUBER] = row_huber,
+        [ELEMENT_LOSS_BINARY_CROSS_ENTROPY] = row_binary,
+    };
+    divisor *= (double)z.columns;
+    for (uint64_t r = 0; r < z.rows; r++)
+        losses[r] = rows[kind](z.at + r * z.stride, y.at + r * y.stride, z.columns, delta, divisor,
+                               dz.at ? dz.at + r * dz.stride : NULL);
+}
+
+/* Shorter vectors have no direction: torch.nn.functional.cosine_similarity's eps. */
+static const double LENGTH_LEAST = 1e-8;
+
+/* With u = z / a, v = y / b, a = max(|z|, eps), b = max(|y|, eps): the loss is 1 - u v, its
+ * derivative (u (u v) - v) / a, and -v / a where a is eps. */
+static double row_cosine(const float *z, const float *y, uint64_t count, double divisor, float *dz)
+{
+    double zz = 0, yy = 0, zy = 0;
+    for (uint64_t c = 0; c < count; c++) {
+        zz += (double)z[c] * (double)z[c];
+        yy += (double)y[c] * (double)y[c];
+        zy += (double)z[c] * (double)y[c];
+    }
+    double a = sqrt(zz), b = fmax(sqrt(yy), LENGTH_LEAST);
+    int directed = !(a <= LENGTH_LEAST); /* a NaN too */
+    a = directed ? a : LENGTH_LEAST;
+    double cosine = zy / (a * b), along = directed ? cosine / a : 0;
+    for (uint64_t c = 0; dz && c < count; c++)
+        dz[c] = (float)(((double)z[c] * along - (double)y[c] / b) / a / divisor);
+    return 1 - cosine;
+}
+
+void cpu_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+                     struct matrix dz)
+{
+    for (uint64_t r = 0; r < z.rows; r++)
+        losses[r] = row_cosine(z.at + r * z.stride, y.at + r * y.stride, z.columns, divisor,
+                               dz.at ? dz.at + r * dz.stride : NULL);
+}
+
+void cpu_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
+{
     for (uint64_t r = 0; r < z.rows; r++) {
         const float *row = z.at + r * z.stride;
         uint64_t best = 0;
         for (uint64_t c = 1; c < z.columns; c++)
             if (row[c] > row[best])
                 best = c;
-        *correct += best == targets[r];
+        correct[r] = best == targets[r];
     }
+}
+
+void cpu_correct_signs(struct matrix z, struct matrix y, double *correct)
+{
+    for (uint64_t r = 0; r < z.rows; r++) {
+        uint64_t count = 0;
+        for (uint64_t c = 0; c < z.columns; c++)
+            count += (z.at[r * z.stride + c] > 0) == (y.at[r * y.stride + c] > 0.5f);
+        correct[r] = (double)count / (double)z.columns;
+    }
+}
+
+void cpu_column_moments(struct matrix y, double *sums, double *squares)
+{
+    for (uint64_t r = 0; r < y.rows; r++)
+        for (uint64_t c = 0; c < y.columns; c++) {
+            double value = (double)y.at[r * y.stride + c];
+            sums[c] += value;
+            squares[c] += value * value;
+        }
 }

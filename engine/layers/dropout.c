@@ -12,17 +12,11 @@ extern const struct layer_type layer_dropout;
 
 enum { KEY_P };
 
-static void dropout_infer(struct layer_instance *l, struct tensor_info *tensors)
-{
-    (void)tensors;
-    l->outputs = l->inputs;
-}
-
 static void dropout_apply(const struct layer_instance *l, const struct layer_pass *p,
                           const float *in, float *out)
 {
     struct dropout_mask mask = {scalar_key(p->seed, p->step, l->place), p->row_first,
-                                l->values[KEY_P]};
+                                l->keys[KEY_P]};
     if (p->training && mask.p > 0)
         op_dropout(p->backend, matrix_of(in, p->rows, l->inputs),
                    matrix_of(out, p->rows, l->inputs), &mask);
@@ -46,7 +40,7 @@ const struct layer_type layer_dropout = {
     .purpose = "training: zero with probability p, scale the rest by 1 / (1 - p)",
     .keys = {{"p", .required = 1, .below_high = 1, .low = 0, .high = 1}},
     .in_place = 1,
-    .infer = dropout_infer,
+    .infer = layer_infer_same,
     .forward = dropout_forward,
     .backward = dropout_backward,
 };

@@ -1,101 +1,98 @@
-/* linear.c - y = x W^T + b.
+/* linear.c - y = x W^T + b, for each step of a row.
  *
- *   x [rows, in], y [rows, out], W [out, in] ("weight"), b [out] ("bias")
- *   backward: dW = dy^T x, db = sum over rows of dy, dx = dy W
- *   squares: a sample's gradient of W is the outer product dy x^T, so the sum over samples of its
- * square is (dy^2)^T (x^2): FORMULAS "Exact per-sample Fisher" 1 (BackPACK, SumGradSquared of
- * Linear)
+ *   x [rows steps, in], y [rows steps, out], W [out, in] ("weight"), b [out] ("bias")
+ *   backward: dW = dy^T x, db = sum over rows and steps of dy, dx = dy W
+ *   squares: with one step a sample's gradient of W is the outer product dy x^T, so the sum over
+ *   samples of its square is (dy^2)^T (x^2): FORMULAS "Exact per-sample Fisher" 1 (BackPACK,
+ *   SumGradSquared of Linear). With several, each sample's dy^T x is formed and squared.
  */
 #include <math.h>
 
 #include "engine/layer.h"
+#include "engine/squares.h"
 
 extern const struct layer_type layer_linear;
 
 enum { KEY_OUT };
+enum { WEIGHT, BIAS };
 
-/* Values of a tile of squares: 256 KiB stay in a core's second-level cache between product and sum.
- */
-enum { TILE_FLOATS = 65536 };
-
-static void linear_infer(struct layer_instance *l, struct tensor_info *tensors)
+static int linear_infer(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
 {
-    l->outputs = (uint64_t)l->values[KEY_OUT];
+    (void)e;
+    l->steps_out = l->steps;
+    l->values_out = (uint64_t)l->keys[KEY_OUT];
     l->tensor_count = 2;
-    tensors[0] = (struct tensor_info){.name = "weight", .rank = 2, .dims = {l->outputs, l->inputs}};
-    tensors[1] = (struct tensor_info){.name = "bias", .rank = 1, .dims = {l->outputs}};
+    tensors[WEIGHT] =
+        (struct tensor_info){.name = "weight", .rank = 2, .dims = {l->values_out, l->values}};
+    tensors[BIAS] = (struct tensor_info){.name = "bias", .rank = 1, .dims = {l->values_out}};
+    return 0;
 }
 
-static struct matrix linear_weight(const struct layer_instance *l, const float *parameters)
+static struct matrix weight_of(const struct layer_instance *l, const float *parameters)
 {
-    return matrix_of(parameters, l->outputs, l->inputs);
+    return matrix_of(parameters, l->values_out, l->values);
 }
 
 /* U(-1/sqrt(in), 1/sqrt(in)) for both tensors, as torch.nn.Linear's reset_parameters. */
 static void linear_initialise(const struct layer_instance *l, uint64_t seed, float *parameters)
 {
-    double bound = 1.0 / sqrt((double)l->inputs);
-    uint64_t weights = l->outputs * l->inputs;
-    for (uint64_t i = 0; i < l->count; i++) {
-        uint32_t tensor = l->tensor_first + (i >= weights);
-        uint64_t index = i >= weights ? i - weights : i;
-        parameters[i] = scalar_uniform(scalar_key(seed, tensor, index), bound);
-    }
+    const uint64_t counts[] = {l->values_out * l->values, l->values_out};
+    layer_initialise_uniform(l, counts, 1.0 / sqrt((double)l->values), seed, parameters);
 }
 
 static void linear_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct matrix x = matrix_of(p->input, p->rows, l->inputs);
-    struct matrix y = matrix_of(p->output, p->rows, l->outputs);
-    op_product(p->backend, x, 0, linear_weight(l, p->parameters), 1, 0, y);
-    op_bias_add(p->backend, y, p->parameters + l->outputs * l->inputs);
+    struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
+    struct matrix y = matrix_of(p->output, p->rows * l->steps, l->values_out);
+    op_product(p->backend, x, 0, weight_of(l, p->parameters), 1, 0, y);
+    op_bias_add(p->backend, y, p->parameters + l->values_out * l->values);
 }
 
 static void linear_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct matrix x = matrix_of(p->input, p->rows, l->inputs);
-    struct matrix dy = matrix_of(p->d_output, p->rows, l->outputs);
+    struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
+    struct matrix dy = matrix_of(p->d_output, p->rows * l->steps, l->values_out);
     if (p->gradient) {
-        op_product(p->backend, dy, 1, x, 0, 0, linear_weight(l, p->gradient));
-        op_column_sums(p->backend, dy, p->gradient + l->outputs * l->inputs);
+        op_product(p->backend, dy, 1, x, 0, 0, weight_of(l, p->gradient));
+        op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
     }
     if (p->d_input)
-        op_product(p->backend, dy, 0, linear_weight(l, p->parameters), 0, 0,
-                   matrix_of(p->d_input, p->rows, l->inputs));
+        op_product(p->backend, dy, 0, weight_of(l, p->parameters), 0, 0,
+                   matrix_of(p->d_input, x.rows, x.columns));
 }
 
-/* Rows of W in a tile: even shares, whole rows, at least one. */
-static uint64_t tile_rows(const struct layer_instance *l)
+static void linear_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
 {
-    uint64_t rows = TILE_FLOATS / l->inputs;
-    rows = rows ? rows : 1;
-    uint64_t tiles = (l->outputs + rows - 1) / rows;
-    return (l->outputs + tiles - 1) / tiles;
+    if (l->steps > 1)
+        return;
+    op_square(p->backend, p->input, p->squares_input, p->rows * l->inputs);
+    op_square(p->backend, p->d_output, p->d_output, p->rows * l->outputs);
 }
 
-/* The bias is the tile behind the weight's. */
-static void linear_tile_range(const struct layer_instance *l, uint64_t tile, uint64_t *first,
-                              uint64_t *count)
+/* One step: x and dy are squared already. */
+static void tile_squares_rank1(const struct layer_instance *l, const struct layer_pass *p,
+                               const struct tile *t, float *squares)
 {
-    uint64_t rows = tile_rows(l), tiles = (l->outputs + rows - 1) / rows;
-    uint64_t row = tile * rows;
-    *first = tile < tiles ? row * l->inputs : l->outputs * l->inputs;
-    if (tile < tiles)
-        *count = (l->outputs - row < rows ? l->outputs - row : rows) * l->inputs;
+    struct matrix d2 = matrix_of(p->d_output, p->rows, l->values_out);
+    if (t->tensor == BIAS)
+        op_column_sums(p->backend, d2, squares);
     else
-        *count = tile == tiles ? l->outputs : 0;
+        op_product(p->backend, matrix_columns(d2, t->row_first, t->rows), 1,
+                   matrix_of(p->squares_input, p->rows, l->values), 0, 0,
+                   matrix_of(squares, t->rows, t->columns));
 }
 
-static void linear_tile_squares(const struct layer_instance *l, const struct backend *b,
-                                uint64_t tile, struct matrix x2, struct matrix d2, float *squares)
+static void linear_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
+                                const struct tile *t, float *sample, float *squares)
 {
-    uint64_t first, count;
-    linear_tile_range(l, tile, &first, &count);
-    if (first == l->outputs * l->inputs)
-        op_column_sums(b, d2, squares);
+    struct samples d = samples_of(p->d_output, p->rows, l->steps, l->values_out);
+    if (l->steps == 1)
+        tile_squares_rank1(l, p, t, squares);
+    else if (t->tensor == BIAS)
+        squares_of_sums(p->backend, d, sample, squares);
     else
-        op_product(b, matrix_columns(d2, first / l->inputs, count / l->inputs), 1, x2, 0, 0,
-                   matrix_of(squares, count / l->inputs, l->inputs));
+        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
+                            samples_of(p->input, p->rows, l->steps, l->values), sample, squares);
 }
 
 const struct layer_type layer_linear = {
@@ -106,6 +103,6 @@ const struct layer_type layer_linear = {
     .initialise = linear_initialise,
     .forward = linear_forward,
     .backward = linear_backward,
-    .tile_range = linear_tile_range,
+    .squares_begin = linear_squares_begin,
     .tile_squares = linear_tile_squares,
 };

@@ -1,19 +1,22 @@
-/* loss_softmax.c - softmax cross-entropy: -log softmax(z)[target], mean over the batch's rows (the
- * divisor).
- *
- * A slice does not know the batch's size: it is given the divisor, so that the slices' gradients
- * add up to the gradient of the batch's mean. Divisor 1 gives each sample's own gradient, which the
- * Fisher information needs.
- */
-#include "engine/layer.h"
+/* loss_softmax.c - softmax cross-entropy: -log softmax(z)[target], one class a row. */
+#include "engine/loss.h"
 
 extern const struct loss_type loss_softmax_cross_entropy;
 
-static void softmax_slice(const struct backend *b, const float *outputs, const uint32_t *targets,
-                          uint64_t rows, uint64_t width, double divisor, double *losses, float *d)
+static void softmax_slice(const struct loss_slice *s)
 {
-    op_softmax_cross_entropy(b, matrix_of(outputs, rows, width), targets, divisor, losses,
-                             matrix_of(d, rows, width));
+    op_softmax_cross_entropy(s->backend, s->outputs, s->classes, s->divisor, s->result, s->d);
 }
 
-const struct loss_type loss_softmax_cross_entropy = {"softmax_cross_entropy", softmax_slice};
+static void accuracy_slice(const struct loss_slice *s)
+{
+    op_correct_classes(s->backend, s->outputs, s->classes, s->result);
+}
+
+static const struct metric_type accuracy = {"accuracy", accuracy_slice, 0};
+
+const struct loss_type loss_softmax_cross_entropy = {
+    .name = "softmax_cross_entropy",
+    .metrics = {&accuracy},
+    .slice = softmax_slice,
+};

@@ -51,6 +51,11 @@ struct check {
     char wrong[700]; /* the first thing that makes training impossible */
 };
 
+static int loss_takes_classes(const struct options *o)
+{
+    return strcmp(o->model_loss, "softmax_cross_entropy") == 0;
+}
+
 static void wrong_note(struct check *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 static void wrong_note(struct check *c, const char *format, ...)
@@ -113,7 +118,8 @@ static int features_open(struct check *c, struct split *s, struct err *e)
 static int shapes_check(struct check *c, struct split *s, struct err *e)
 {
     const struct h5array *y = &s->targets.array;
-    s->values = y->type == H5TYPE_F16 || y->type == H5TYPE_F32 || y->type == H5TYPE_F64;
+    int floats = y->type == H5TYPE_F16 || y->type == H5TYPE_F32 || y->type == H5TYPE_F64;
+    s->values = floats || !loss_takes_classes(c->options);
     if (!s->values && s->targets.row_values != 1)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s in %s is not one whole number a row, the class, nor float values (type "
@@ -251,16 +257,23 @@ static void equal_print(const struct check *c)
 
 /* ---- together ------------------------------------------------------------------------------- */
 
-/* Outputs of the last layer that says them, or 0. */
+/* Outputs a row of the last linear layer, or 0 where a layer that changes the steps follows it. */
 static uint64_t model_outputs(const struct options *o)
 {
     uint64_t outputs = 0;
+    int steps = 0;
     for (uint32_t i = 0; i < o->layer_count; i++) {
-        const char *at = strstr(o->layers[i], " out=");
-        if (at)
-            outputs = strtoull(at + 5, NULL, 10);
+        const char *layer = o->layers[i], *out = strstr(layer, " out=");
+        if (strncmp(layer, "linear ", 7) == 0 && out)
+            outputs = strtoull(out + 5, NULL, 10);
+        else if (strncmp(layer, "lstm ", 5) == 0)
+            outputs = 0;
+        if (strncmp(layer, "sequence ", 9) == 0)
+            steps = strcmp(layer, "sequence steps=1") != 0;
+        else if (strncmp(layer, "pool ", 5) == 0)
+            steps = 0;
     }
-    return outputs;
+    return steps ? 0 : outputs;
 }
 
 static void finite_judge(struct check *c, const struct look *l)
@@ -272,14 +285,33 @@ static void finite_judge(struct check *c, const struct look *l)
                    l->array.name, l->first_bad);
 }
 
+static void probabilities_judge(struct check *c, const struct look *l)
+{
+    for (uint64_t k = 0; k < l->row_values; k++)
+        if (l->low[k] < 0 || l->high[k] > 1)
+            wrong_note(c,
+                       "%s has values from %g to %g in column %" PRIu64
+                       ", and the loss of model.loss, %s, takes 0 to 1",
+                       l->array.name, l->low[k], l->high[k], k, c->options->model_loss);
+}
+
 static void targets_judge(struct check *c, const struct split *s)
 {
     uint64_t outputs = model_outputs(c->options);
+    int classes = loss_takes_classes(c->options);
     finite_judge(c, &s->targets);
-    if (s->values && strcmp(c->options->model_loss, "softmax_cross_entropy") == 0)
+    if (s->values && classes)
         wrong_note(c, "%s has float values, and the loss of model.loss, %s, needs classes",
                    s->targets.array.name, c->options->model_loss);
-    if (!s->values && outputs && s->class_high >= (int64_t)outputs)
+    if (!classes && outputs && s->targets.row_values != outputs)
+        wrong_note(c,
+                   "%s has %" PRIu64 " values a row and the model %" PRIu64
+                   " outputs; with the loss of model.loss, %s, its last layer needs out: %" PRIu64,
+                   s->targets.array.name, s->targets.row_values, outputs, c->options->model_loss,
+                   s->targets.row_values);
+    if (strcmp(c->options->model_loss, "binary_cross_entropy") == 0)
+        probabilities_judge(c, &s->targets);
+    if (classes && !s->values && outputs && s->class_high >= (int64_t)outputs)
         wrong_note(c,
                    "%s has classes up to %" PRId64 " and the model %" PRIu64
                    " outputs; its last layer needs out: %" PRId64,

@@ -64,10 +64,11 @@ def difference(directory, ours):
     return float(numpy.linalg.norm(a - b) / numpy.linalg.norm(b))
 
 
-def engine_bench(name, unit, per, runs, ours, peer, result, tolerance, bars, penalty=False):
-    """Alternate the two sides; `ours(directory, threads, check)` and `peer(...)` return the timings."""
+def engine_bench(name, unit, per, runs, ours, peer, result, tolerance, bars, penalty=False, files=engine_files):
+    """Alternate the two sides; `ours(directory, threads, check)` and `peer(...)` return the timings. Returns the last
+    of each."""
     with tempfile.TemporaryDirectory() as directory:
-        engine_files(directory)
+        files(directory)
         if penalty:
             penalty_files(directory)
         ours(directory, 1, True), peer(directory, 1, True)
@@ -85,6 +86,7 @@ def engine_bench(name, unit, per, runs, ours, peer, result, tolerance, bars, pen
     for key, label, bar in (("cpu_seconds", "CPU", bars[0]), ("seconds", "wall", bars[1])):
         record("%s-%s" % (name, label.lower()), unit + " " + label, best(mine, key) * 1e6, best(theirs, key) * 1e6,
                bar, "relative L2 %.1e" % error)
+    return mine[1][-1], theirs[1][-1]
 
 
 def penalty_files(directory):
@@ -118,6 +120,33 @@ def bench_fisher(runs):
     def peer(directory, threads, check):
         return output_of(PYTHON, os.path.join(HERE, "peer_engine.py"), "fisher", directory, threads, 0)
     engine_bench("fashion-fisher", "us a sample", SAMPLES, runs, ours, peer, "fisher_sums.f32", 1e-5, (10.0, 10.0))
+
+
+LSTM_MODEL = "inputs=2048 loss=mean_squared_error\nsequence steps=64\nlstm out=128 layers=2\npool kind=last\nlinear out=1\n"
+LSTM_STEPS, LSTM_ROWS = 8, 256
+
+
+def lstm_files(directory):
+    random = numpy.random.default_rng(1)
+    random.normal(size=(LSTM_ROWS, 2048)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
+    random.normal(size=(LSTM_ROWS, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write(LSTM_MODEL)
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+
+
+def bench_lstm(runs):
+    """LSTM 32 -> 2 x 128 -> 1, 64 steps, batch 64 in two slices. PyTorch's products are those of the machine's BLAS."""
+    def ours(directory, threads, check):
+        return output_of(PROBE, "train", directory, "f32=1", "batch=64", "slice=32", "threads=%d" % threads,
+                         "steps=%d" % (3 if check else LSTM_STEPS))
+
+    def peer(directory, threads, check):
+        return output_of(PYTHON, os.path.join(HERE, "peer_lstm.py"), directory, threads, 3 if check else LSTM_STEPS)
+    mine, theirs = engine_bench("lstm-step", "us a step", LSTM_STEPS, runs, ours, peer, "trained.f32", 1e-5, (1.3, 2.0),
+                                files=lstm_files)
+    record("lstm-step-memory", "MiB, largest resident; peer: PyTorch's", mine["peak_rss_bytes"] / 2 ** 20,
+           theirs["peak_rss_bytes"] / 2 ** 20, None, "-", smaller_bar=40.0)
 
 
 class PssWatch(threading.Thread):
@@ -458,7 +487,7 @@ def bench_molecules(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
-           "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
+           "lstm-step": bench_lstm, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
 def table_print():

@@ -9,8 +9,9 @@ import os
 import sys
 import time
 
-import numpy
-import torch
+os.environ["OPENBLAS_NUM_THREADS"] = sys.argv[3]  # torch.set_num_threads does not reach it
+import numpy  # noqa: E402
+import torch  # noqa: E402
 
 SIZES, BATCH, RATE = (784, 256, 256, 10), 128, 1e-3
 

@@ -10,7 +10,7 @@ import h5py
 import numpy
 
 from harness import limit, skip
-from runs import ROOT
+from runs import ROOT, Run
 
 PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
 DATA = os.path.join(os.path.dirname(ROOT), "shared/data/bars")
@@ -440,3 +440,28 @@ def test_first_rows_reckoned_by_hand():
     assert numpy.allclose(block, [[0, ln(158632 / 158611), ln(158480 / 158611), ln(158571 / 158611),
                                    ln(1 + 1032 + 1220 + 1559)]], rtol=1e-6, atol=1e-12)
     assert numpy.allclose(target, [ln(158824 / 158571), ln(158833 / 158571)], rtol=1e-6)
+
+
+@limit(120)
+def test_windows_of_two_timeframes_train_an_lstm():
+    """From a CSV file of bars to a finished run: the timeframes one behind the other are the steps of a sequence."""
+    bars_write("minutes.csv", bars_make(1500))
+    config = """data: {prepare: bars, source: %s, file: %s}
+prepare: {timeframes: "M1:16 M5:8", horizon: 4, stride: 3, gap_bars: 20, normalise: standard}
+model:
+  loss: huber
+  layers: [{type: sequence, steps: %d}, {type: lstm, out: 8}, {type: pool, kind: last}, {type: linear, out: 4}]
+training: {batch_size: 32}
+tasks: [{name: A, epochs: 2}, {name: B, from: A, ewc: [A]}]
+continual_learning: {ewc_config: {fisher_samples: 64}}
+"""
+    for steps in (24, 23):
+        with open("mine.yaml", "w") as f:
+            f.write(config % (os.path.abspath("minutes.csv"), os.path.abspath("bars.h5"), steps))
+        run = Run("run%d" % steps, "--config", "mine.yaml", "--set", "training.metric=r2")
+        if steps == 23:
+            assert run.wait() == 100 and "are not 23 equal steps" in run.output(), run.output()
+            continue
+        report = run.finish()
+        assert [t["metric"] for t in report["tasks"]] == ["r2", "r2"] and report["steps"] > 20, report
+        assert all(math.isfinite(e["loss"]) for e in report["epochs"]) and len(report["epochs"]) == 3, report

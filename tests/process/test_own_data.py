@@ -278,3 +278,98 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: None, 100, "classes up to 2 and the model 2 outputs", outputs=2)
     checked(lambda f: f.__delitem__("validation/features"), 100, "no data set validation/features")
     checked(lambda f: f.__delitem__("train"), 100, "no data set train/features")
+
+
+def slopes(rows=600):
+    """Features, and two numbers that follow from them."""
+    rng = numpy.random.default_rng(7)
+    x = rng.normal(size=(rows, 3))
+    return x, numpy.stack([x[:, 0] - 2 * x[:, 1], abs(x[:, 2])], 1)
+
+
+@limit(120)
+def test_csv_values_are_learned():
+    """A regression from a table to a finished run: the metric, which epoch is best, EWC of a second task."""
+    x, y = slopes()
+    numpy.savetxt("slopes.csv", numpy.hstack([x, y]), delimiter=",", header="a,b,c,sum,size", comments="")
+    pipeline("csv", "slopes.csv", "task: values, target: 'sum,size', validation_fraction: 0.2", outputs=2)
+    with open("mine.yaml", "a") as f:
+        f.write("  - {name: B, epochs: 1, from: A, ewc: [A]}\ncontinual_learning: {ewc_config: {fisher_samples: 200}}\n")
+    out = finetune("--check-data")
+    assert out.returncode == 100 and "float values" in out.stderr, out
+    squared = ("--config", "mine.yaml", "--set", "model.loss=mean_squared_error")
+    assert finetune("--check-data", *squared[2:]).returncode == 0
+    out = finetune("--check-data", "--set", "model.loss=binary_cross_entropy")
+    assert out.returncode == 100 and "takes 0 to 1" in out.stderr, out
+    run = Run("squared", *squared)
+    a, b = run.finish()["tasks"]
+    assert a["metric"] == b["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
+    assert os.path.exists(run.path("fisher/A.h5")) and "r2 0." in run.output()
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        assert b"loss=mean_squared_error\n" in f.attrs["model"]
+    run = Run("huber", *squared[:2], "--set", "model.loss=huber", "--set", "model.huber_delta=0.5", "--set",
+              "training.learning_rate=0.1", "--set", "tasks.A.epochs=12")
+    assert run.finish()["tasks"][0]["metric"] == "mae"
+    maes = [float(v) for v in re.findall(r"A after A epoch \d+: mae ([0-9.]+),", run.output())]
+    with h5py.File(run.path("checkpoints/best-A.h5")) as f:
+        best = f.attrs["best_value"] if f.attrs["task"] == 0 else float(bytes(f["results"][:]).split(b"\t")[3])
+        assert b"loss=huber delta=0.5\n" in f.attrs["model"] and f.attrs["metric"] == b"mae"
+    assert len(maes) == 12 and abs(best - min(maes)) <= 1e-3 * best, (best, maes)
+    run = Run("wrong", *squared, "--set", "training.metric=accuracy")
+    assert run.wait() == 100 and "accepted: loss, r2, mae, cosine" in run.output(), run.output()
+    run = Run("classes", *squared[:2])
+    assert run.wait() == 100 and "takes one integer class a row" in run.output(), run.output()
+
+
+@limit(60)
+def test_two_classes_train_as_one_logit():
+    """Classes 0 and 1 of a table are targets of binary_cross_entropy as they are."""
+    x, y = slopes()
+    numpy.savetxt("sides.csv", numpy.hstack([x, (y[:, :1] > 0)]), delimiter=",", fmt=["%.6f"] * 3 + ["%d"])
+    pipeline("csv", "sides.csv", "header: no", outputs=1)
+    settings = ("--set", "model.loss=binary_cross_entropy")
+    assert finetune("--check-data", *settings).returncode == 0
+    report = Run("run", "--config", "mine.yaml", *settings).finish()
+    assert report["tasks"][0]["metric"] == "accuracy" and report["tasks"][0]["final"] > 0.9, report
+
+
+@limit(120)
+def test_series_are_learned_step_by_step():
+    """[N, T, F] arrays as sequences: an lstm and residual layers from the pipeline file to the end, EWC included."""
+    rng = numpy.random.default_rng(11)
+    x = rng.normal(size=(500, 8, 3)).astype("f4")
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", x)
+    numpy.save("arrays/targets.npy", numpy.stack([x[:, :, 0].mean(1), x[:, -1, 1]], 1))
+    pipeline("npy", "arrays", "task: values, validation_fraction: 0.2", outputs=2)
+    with open("mine.yaml", "a") as f:
+        f.write("""  - {name: B, epochs: 1, from: A, ewc: [A]}
+continual_learning: {ewc_config: {fisher_samples: 100}}
+model:
+  loss: mean_squared_error
+  layers:
+    - {type: sequence, steps: 8}
+    - {type: lstm, out: 12, bidirectional: true}
+    - {type: residual_begin}
+    - {type: layernorm}
+    - {type: linear, out: 24}
+    - {type: gelu}
+    - {type: residual_end}
+    - {type: pool, kind: mean}
+    - {type: linear, out: 2}
+""")
+    text = open("mine.yaml").read()
+    with open("mine.yaml", "w") as f:  # without the layers that pipeline() wrote
+        f.write(text.replace(text[text.index("model:\n"):text.index("training:")], "", 1))
+    assert finetune("--check-data").returncode == 0
+    run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=12", "--set", "training.slice_rows=16")
+    a, b = run.finish()["tasks"]
+    assert a["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        assert f["parameters/1.weight_hh_l0_reverse"].shape == (48, 12)
+    with open("mine.yaml") as f:
+        text = f.read()
+    with open("mine.yaml", "w") as f:
+        f.write(text.replace("steps: 8", "steps: 7"))
+    run = Run("odd", "--config", "mine.yaml")
+    assert run.wait() == 100 and "24 values a row (1 x 24) are not 7 equal steps" in run.output(), run.output()

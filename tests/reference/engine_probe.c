@@ -1,13 +1,15 @@
 /* engine_probe.c - the engine by itself, for comparisons with PyTorch: raw files in, raw files out.
  *
  *   engine_probe init   DIR [key=value ...]   model.txt -> weights.f32
- *   engine_probe train  DIR [key=value ...]   weights.f32, features, targets.u8 [, fisher.f32,
- * star.f32] -> trained.f32, steps.f64 engine_probe fisher DIR [key=value ...]   weights.f32,
- * features, targets.u8 -> fisher_sums.f32
+ *   engine_probe train  DIR [key=value ...]   weights.f32, features, targets [, fisher.f32,
+ *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
+ *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets -> fisher_sums.f32
  *
- * model.txt is model_text's form; features holds rows of `type`; batches are taken one after the
- * other, from the start again when the rows are used up. steps.f64 holds loss, penalty and norm of
- * each step. One JSON line on standard output tells the seconds and CPU seconds of the work.
+ * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32); targets are
+ * targets.u8, one class a row, or where the loss takes values targets.f32. Batches are taken one
+ * after the other, from the start again when the rows are used up. steps.f64 holds loss, penalty
+ * and norm of each step, gradient.f32 the last one's gradient. One JSON line on standard output
+ * tells the seconds and CPU seconds of the work, and the largest resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/loss.h"
 #include "engine/model.h"
 #include "engine/step.h"
 
@@ -27,9 +30,8 @@ struct probe {
     struct step_config step;
     uint64_t steps, data_rows, block, batch;
     double lambda;
-    uint64_t value_bytes;
-    char *features;
-    unsigned char *targets;
+    uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
+    char *features, *targets;
     const void **feature_rows, **target_rows;
 };
 
@@ -100,10 +102,14 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                      .beta2 = 0.999,
                                      .eps = argument(argc, argv, "eps", 1e-8),
                                      .max_grad_norm = argument(argc, argv, "clip", 0)};
-    p->gather = (struct gather_config){.target_type = "u8",
-                                       .features = p->model.inputs,
-                                       .scale = argument(argc, argv, "scale", 1.0 / 255)};
     int wide = argument(argc, argv, "f32", 0) != 0;
+    int values = loss_type_named(p->model.loss)->values;
+    p->gather =
+        (struct gather_config){.features = p->model.inputs,
+                               .targets = values ? p->model.outputs : 1,
+                               .scale = argument(argc, argv, "scale", wide ? 1 : 1.0 / 255)};
+    strcpy(p->gather.target_type, values ? "f32" : "u8");
+    p->target_bytes = values ? 4 * p->model.outputs : 1;
     strcpy(p->gather.feature_type, wide ? "f32" : "u8");
     p->value_bytes = wide ? 4 : 1;
 }
@@ -115,9 +121,10 @@ static void data_read(struct probe *p)
     if (!p->features || bytes == 0 || bytes % row_bytes != 0)
         probe_fail("features is missing or not whole rows");
     p->data_rows = bytes / row_bytes;
-    p->targets = (unsigned char *)file_read(p, "targets.u8", &bytes);
-    if (!p->targets || bytes != p->data_rows)
-        probe_fail("targets.u8 is missing or has another number of rows");
+    int values = loss_type_named(p->model.loss)->values;
+    p->targets = file_read(p, values ? "targets.f32" : "targets.u8", &bytes);
+    if (!p->targets || bytes != p->data_rows * p->target_bytes)
+        probe_fail("the targets are missing or of another number of rows");
     p->feature_rows = calloc(p->batch, sizeof *p->feature_rows);
     p->target_rows = calloc(p->batch, sizeof *p->target_rows);
     if (!p->feature_rows || !p->target_rows)
@@ -131,7 +138,7 @@ static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
     for (uint64_t i = 0; i < rows; i++) {
         uint64_t row = (first + i) % p->data_rows;
         p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
-        p->target_rows[i] = p->targets + row;
+        p->target_rows[i] = p->targets + row * p->target_bytes;
     }
     if (stepper_gather(p->stepper, &p->gather, 0, rows, p->feature_rows, p->target_rows, &bad, &e) <
         0)
@@ -143,6 +150,19 @@ static double clock_seconds(clockid_t clock)
     struct timespec t;
     clock_gettime(clock, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* VmHWM; rusage would tell that of the process that started this one, if larger. */
+static unsigned long peak_rss_bytes(void)
+{
+    char line[256];
+    unsigned long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "VmHWM: %lu", &kib) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return kib * 1024;
 }
 
 static void train_run(struct probe *p)
@@ -161,6 +181,8 @@ static void train_run(struct probe *p)
     }
     file_write(p, "steps.f64", log, p->steps * 3 * sizeof *log);
     file_write(p, "trained.f32", stepper_parameters(p->stepper),
+               p->model.parameter_count * sizeof(float));
+    file_write(p, "gradient.f32", stepper_gradient(p->stepper),
                p->model.parameter_count * sizeof(float));
     free(log);
     free(fisher);
@@ -208,8 +230,10 @@ static void work_run(struct probe *p, const char *mode)
         train_run(p);
     else
         fisher_run(p);
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f}\n", clock_seconds(CLOCK_MONOTONIC) - wall,
-           clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    wall = clock_seconds(CLOCK_MONOTONIC) - wall;
+    cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_rss_bytes\": %lu}\n", wall, cpu,
+           peak_rss_bytes());
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);

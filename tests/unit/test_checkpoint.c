@@ -60,7 +60,8 @@ static struct state *state_new(uint64_t step)
                                        .micro_batch_rows = 128,
                                        .threads = 2,
                                        .epoch_loss_sum = 0.1,
-                                       .best_value = -1,
+                                       .best_value = NAN,
+                                       .metric = "accuracy",
                                        .fingerprint = "abc",
                                        .cpu = "AMD",
                                        .result_count = 2};

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "engine/layer.h"
+#include "engine/layer_reference.h"
 #include "engine/model.h"
 #include "engine/plan.h"
 #include "tests/test.h"
@@ -63,7 +64,8 @@ TEST(model_refuses_bad_lines)
     static const struct {
         const char *line, *part;
     } cases[] = {
-        {"lineer out=3", "layer 1: unknown type 'lineer'; accepted: linear, relu, dropout"},
+        {"lineer out=3",
+         "layer 1: unknown type 'lineer'; accepted: linear, relu, gelu, silu, tanh"},
         {"", "layer 1: unknown type ''"},
         {"linear", "layer 1 (linear): key 'out' is missing"},
         {"linear width=3", "layer 1 (linear): unknown key 'width'; accepted: out"},
@@ -100,7 +102,9 @@ TEST(model_refuses_bad_sizes)
     refused(layers, 0, 784, loss, "it has 0 layers");
     refused(many, MODEL_LAYERS_MAX + 1, 784, loss, "it has 257 layers");
     refused(layers, 4, 0, loss, "its input has 0 values");
-    refused(layers, 4, 784, "mse", "unknown loss 'mse'; accepted: softmax_cross_entropy");
+    refused(layers, 4, 784, "mse", "unknown loss 'mse'; accepted: softmax_cross_entropy, mean");
+    refused(layers, 4, 784, "l1 delta=1", "loss l1 is followed by ' delta=1'; accepted: nothing");
+    refused(layers, 4, 784, "huber delta=0", "accepted: delta=NUMBER above 0");
     refused(relu, 1, 784, loss, "none of its 1 layers has parameters");
     refused(wide, 1, 784, loss, "its text has 599 bytes");
     CHECK_OK(model_open(&m, many, MODEL_LAYERS_MAX, 784, loss, &e), e); /* the limit itself */
@@ -165,4 +169,22 @@ TEST(plan_adds_up_and_prints)
     CHECK_HAS(text, "9.00");
     CHECK_HAS(text, "10.00");
     CHECK(strstr(text, "moments") < strstr(text, "block")); /* stages stay together */
+}
+
+TEST(the_reference_tells_every_layer_and_loss)
+{
+    static char text[16384];
+    FILE *f = fmemopen(text, sizeof text, "w");
+    layer_reference_print(f);
+    fclose(f);
+    for (int i = 0; layer_types[i]; i++) {
+        char row[64];
+        snprintf(row, sizeof row, "\n| `%s` | %.20s", layer_types[i]->name,
+                 layer_types[i]->purpose);
+        CHECK_HAS(text, row);
+    }
+    CHECK_HAS(text, "`p` (number from 0 to below 1)");
+    CHECK_HAS(text, "`layers` (whole number from 1 to 8; without it 1)");
+    CHECK_HAS(text, "`bidirectional` (false or true; without it false)");
+    CHECK_HAS(text, "| `huber` | a number for each output | mae, r2, cosine, loss |");
 }

@@ -100,8 +100,8 @@ TEST(elementwise_operations)
               *dx = floats_random(n);
         double sum = 0, squares = 0;
         x[0] = 0;
-        op_relu_forward(cpu, x, y, n);
-        op_relu_backward(cpu, y, dy, dx, n);
+        op_activation_forward(cpu, ACTIVATION_RELU, x, y, n);
+        op_activation_backward(cpu, ACTIVATION_RELU, y, dy, dx, n);
         for (uint64_t i = 0; i < n; i++)
             CHECK(y[i] == (x[i] > 0 ? x[i] : 0) && dx[i] == (x[i] > 0 ? dy[i] : 0));
         op_add(cpu, x, dx, n);
@@ -119,7 +119,7 @@ TEST(elementwise_operations)
 TEST(relu_keeps_a_nan)
 {
     float x[3] = {NAN, -1, 2}, y[3];
-    op_relu_forward(cpu, x, y, 3);
+    op_activation_forward(cpu, ACTIVATION_RELU, x, y, 3);
     CHECK(isnan(y[0]) && y[1] == 0 && y[2] == 2);
 }
 
@@ -189,13 +189,13 @@ TEST(softmax_of_a_nan_or_infinity_is_a_nan)
     CHECK(isnan(loss));
 }
 
-TEST(correct_count_takes_the_first_largest)
+TEST(correct_classes_take_the_first_largest)
 {
     float z[12] = {1, 2, 0, /**/ 3, 3, 1, /**/ 0, 0, 9, /**/ 5, 1, 1};
     uint32_t targets[4] = {1, 1, 2, 0};
-    uint64_t correct = 99;
-    op_correct_count(cpu, matrix_of(z, 4, 3), targets, &correct);
-    CHECK_EQ(correct, 3);
+    double correct[4];
+    op_correct_classes(cpu, matrix_of(z, 4, 3), targets, correct);
+    CHECK(correct[0] == 1 && correct[1] == 0 && correct[2] == 1 && correct[3] == 1);
 }
 
 #define GATHER_TYPE(TYPE, WORD, HIGH)                                                              \

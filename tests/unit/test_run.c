@@ -57,6 +57,29 @@ TEST(run_with_other_options_is_refused)
     CHECK_OK(prepare("seed=7"), e);
 }
 
+/* Of a machine of so much memory; returns the rows of a batch of the run. */
+static uint64_t batch_of_machine(const char *limit, const char *batch, int accepted)
+{
+    static struct options o;
+    const char *sets[] = {limit, batch};
+    options_take(&o, "seed=7");
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", sets, 2, &e), e);
+    CHECK_EQ(run_prepare("runs/deep/r", &o, &e) == 0, accepted);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "runs/deep/r/pipeline.yaml", NULL, 0, &e), e);
+    uint64_t rows = o.batch_size;
+    options_free(&o);
+    return rows;
+}
+
+TEST(batch_size_auto_keeps_the_number_of_the_machine_where_the_run_began)
+{
+    CHECK_EQ(batch_of_machine("memory.host_limit_mb=11900", "training.batch_size=auto", 1), 96);
+    CHECK_EQ(batch_of_machine("memory.host_limit_mb=24000", "training.batch_size=auto", 1), 96);
+    CHECK_EQ(batch_of_machine("memory.host_limit_mb=24000", "training.batch_size=192", 0), 96);
+}
+
 TEST(run_with_another_task_is_refused)
 {
     CHECK_OK(prepare("tasks.A.epochs=1"), e);

@@ -383,6 +383,7 @@ static void plan_options(void)
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
     options.model_loss = strdup("softmax_cross_entropy");
+    options.metric = strdup("auto");
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
 }
@@ -461,9 +462,9 @@ TEST(plan_decides_how_rows_are_kept)
         enum megabatch_kind train, validation;
     } cases[] = {
         {0, 4096, MEGABATCH_WHOLE, MEGABATCH_WHOLE}, /* auto: all fits 3 GiB */
-        {0, 90, MEGABATCH_WHOLE, MEGABATCH_WHOLE},
-        {0, 62, MEGABATCH_WHOLE, MEGABATCH_ARENA},
-        {0, 50, MEGABATCH_ARENA, MEGABATCH_ARENA},
+        {0, 200, MEGABATCH_WHOLE, MEGABATCH_WHOLE},
+        {0, 125, MEGABATCH_WHOLE, MEGABATCH_ARENA},
+        {0, 110, MEGABATCH_ARENA, MEGABATCH_ARENA},
         {40.0 / 1024, 4096, MEGABATCH_WHOLE, MEGABATCH_ARENA},
         {39.0 / 1024, 4096, MEGABATCH_WINDOWS, MEGABATCH_ARENA},
     };
@@ -500,4 +501,20 @@ TEST(setup_refuses_cuda)
     CHECK_EQ(setup_options_check(&options, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "no CUDA backend");
+}
+
+TEST(setup_refuses_a_metric_of_another_loss)
+{
+    char automatic[] = "auto", r2[] = "r2", l1[] = "l1";
+    struct err e = {0};
+    plan_options();
+    options.device = automatic;
+    CHECK_STR(setup_metric(&options), "accuracy");
+    options.metric = r2;
+    CHECK_EQ(setup_options_check(&options, &e), -1);
+    CHECK_HAS(e.text, "training.metric is r2, which does not go with the loss "
+                      "softmax_cross_entropy; accepted: loss, accuracy");
+    options.model_loss = l1;
+    CHECK_OK(setup_options_check(&options, &e), e);
+    CHECK_STR(setup_metric(&options), "r2");
 }

@@ -1,0 +1,64 @@
+/* evaluate.c - a pass over rows without training: their mean loss and metric.
+ *
+ * Sums are taken over the rows in their order, so they depend on neither threads nor batches.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine/stepper.h"
+
+void stepper_evaluate_begin(struct stepper *s)
+{
+    s->sums = (struct evaluation_sums){0};
+    if (s->values)
+        memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
+}
+
+int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
+{
+    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
+    ensure(rows > 0 && rows <= s->config.batch_rows_max);
+    while (b.wave_first < batch_slices(s, rows))
+        b.wave_first += wave_run(&b);
+    double loss = rows_sum(s->losses, rows);
+    if (!isfinite(loss))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
+                       "or the features are not usable",
+                       (unsigned long long)rows, loss);
+    s->sums.loss += loss;
+    s->sums.rows += rows;
+    if (s->metric->slice)
+        s->sums.metric += rows_sum(s->metrics, rows);
+    if (s->metric->of_variance)
+        op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
+                          s->target_squares);
+    return 0;
+}
+
+/* Of the targets about each output's mean, averaged over the outputs. */
+static double targets_variance(const struct stepper *s)
+{
+    double rows = (double)s->sums.rows, sum = 0;
+    for (uint64_t k = 0; k < s->model->outputs; k++) {
+        double mean = s->target_sums[k] / rows;
+        sum += fmax(s->target_squares[k] / rows - mean * mean, 0);
+    }
+    return sum / (double)s->model->outputs;
+}
+
+struct evaluation_result stepper_evaluate_end(const struct stepper *s)
+{
+    double rows = (double)s->sums.rows;
+    struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
+    if (!s->metric->slice)
+        r.metric = r.loss;
+    if (!s->metric->of_variance)
+        return r;
+    double variance = targets_variance(s);
+    if (variance > 0)
+        r.metric = 1 - r.metric / variance;
+    else /* targets that do not vary */
+        r.metric = r.metric == 0;
+    return r;
+}

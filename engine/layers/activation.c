@@ -1,0 +1,48 @@
+/* activation.c - relu, gelu, silu, tanh, sigmoid: y = f(x), element by element.
+ *
+ * relu, tanh and sigmoid tell their derivative from y, so they may work in place; gelu and silu
+ * need x.
+ */
+#include "engine/layer.h"
+
+extern const struct layer_type layer_relu, layer_gelu, layer_silu, layer_tanh, layer_sigmoid;
+
+static void run_forward(const struct layer_instance *l, const struct layer_pass *p,
+                        enum activation kind)
+{
+    op_activation_forward(p->backend, kind, p->input, p->output, p->rows * l->outputs);
+}
+
+static void run_backward(const struct layer_instance *l, const struct layer_pass *p,
+                         enum activation kind)
+{
+    const float *kept = l->type->needs_output ? p->output : p->input;
+    if (p->d_input)
+        op_activation_backward(p->backend, kind, kept, p->d_output, p->d_input,
+                               p->rows * l->outputs);
+}
+
+#define ACTIVATION(NAME, KIND, FROM_OUTPUT, PURPOSE)                                               \
+    static void NAME##_forward(const struct layer_instance *l, const struct layer_pass *p)         \
+    {                                                                                              \
+        run_forward(l, p, KIND);                                                                   \
+    }                                                                                              \
+    static void NAME##_backward(const struct layer_instance *l, const struct layer_pass *p)        \
+    {                                                                                              \
+        run_backward(l, p, KIND);                                                                  \
+    }                                                                                              \
+    const struct layer_type layer_##NAME = {                                                       \
+        .name = #NAME,                                                                             \
+        .purpose = PURPOSE,                                                                        \
+        .in_place = FROM_OUTPUT,                                                                   \
+        .needs_output = FROM_OUTPUT,                                                               \
+        .infer = layer_infer_same,                                                                 \
+        .forward = NAME##_forward,                                                                 \
+        .backward = NAME##_backward,                                                               \
+    }
+
+ACTIVATION(relu, ACTIVATION_RELU, 1, "y = max(x, 0)");
+ACTIVATION(gelu, ACTIVATION_GELU, 0, "y = x Phi(x), Phi the normal distribution function");
+ACTIVATION(silu, ACTIVATION_SILU, 0, "y = x / (1 + exp(-x))");
+ACTIVATION(tanh, ACTIVATION_TANH, 1, "y = tanh(x)");
+ACTIVATION(sigmoid, ACTIVATION_SIGMOID, 1, "y = 1 / (1 + exp(-x))");

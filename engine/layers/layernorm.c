@@ -1,0 +1,89 @@
+/* layernorm.c - y = (x - mean) / sqrt(variance + 1e-5) weight + bias, each step of a row by itself,
+ * as torch.nn.LayerNorm over the last dimension.
+ *
+ *   n = x normalised: dweight = sum over rows and steps of dy n, dbias = sum of dy
+ *   squares: with dy n in the input's place, both are sums over a sample's steps
+ */
+#include "engine/layer.h"
+#include "engine/memory.h"
+#include "engine/squares.h"
+
+extern const struct layer_type layer_layernorm;
+
+enum { WEIGHT, BIAS };
+static const double EPS = 1e-5;
+
+static int layernorm_infer(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
+{
+    layer_infer_same(l, tensors, e);
+    l->tensor_count = 2;
+    tensors[WEIGHT] = (struct tensor_info){.name = "weight", .rank = 1, .dims = {l->values}};
+    tensors[BIAS] = (struct tensor_info){.name = "bias", .rank = 1, .dims = {l->values}};
+    return 0;
+}
+
+static void layernorm_initialise(const struct layer_instance *l, uint64_t seed, float *parameters)
+{
+    (void)seed;
+    for (uint64_t c = 0; c < l->values; c++) {
+        parameters[c] = 1;
+        parameters[l->values + c] = 0;
+    }
+}
+
+static struct matrix rows_of(const struct layer_instance *l, const struct layer_pass *p,
+                             const float *at)
+{
+    return matrix_of(at, p->rows * l->steps, l->values);
+}
+
+static void layernorm_forward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    op_layernorm_forward(p->backend, rows_of(l, p, p->input), p->parameters,
+                         p->parameters + l->values, EPS, rows_of(l, p, p->output));
+}
+
+static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows)
+{
+    return size_times(rows, l->inputs);
+}
+
+static void layernorm_backward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix n = rows_of(l, p, p->scratch), x = rows_of(l, p, p->input);
+    struct matrix dy = rows_of(l, p, p->d_output);
+    op_layernorm_forward(p->backend, x, NULL, NULL, EPS, n);
+    if (p->d_input)
+        op_layernorm_backward(p->backend, n, x, p->parameters, EPS, dy, rows_of(l, p, p->d_input));
+    if (!p->gradient)
+        return;
+    op_multiply(p->backend, p->d_output, p->scratch, p->rows * l->inputs);
+    op_column_sums(p->backend, n, p->gradient);
+    op_column_sums(p->backend, dy, p->gradient + l->values);
+}
+
+static void layernorm_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
+{
+    op_layernorm_forward(p->backend, rows_of(l, p, p->input), NULL, NULL, EPS,
+                         rows_of(l, p, p->squares_input));
+    op_multiply(p->backend, p->d_output, p->squares_input, p->rows * l->inputs);
+}
+
+static void layernorm_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
+                                   const struct tile *t, float *sample, float *squares)
+{
+    const float *of = t->tensor == WEIGHT ? p->squares_input : p->d_output;
+    squares_of_sums(p->backend, samples_of(of, p->rows, l->steps, l->values), sample, squares);
+}
+
+const struct layer_type layer_layernorm = {
+    .name = "layernorm",
+    .purpose = "each step of a row to mean 0 and variance 1, times weight, plus bias",
+    .infer = layernorm_infer,
+    .initialise = layernorm_initialise,
+    .scratch_floats = layernorm_scratch,
+    .forward = layernorm_forward,
+    .backward = layernorm_backward,
+    .squares_begin = layernorm_squares_begin,
+    .tile_squares = layernorm_tile_squares,
+};

@@ -1,0 +1,100 @@
+/* loss_values.c - losses of outputs against values: squared and absolute error, Huber's loss,
+ * binary cross-entropy of logits, and the cosine between the row's outputs and its target
+ * (spectra).
+ *
+ * As torch.nn.MSELoss, L1Loss, HuberLoss, BCEWithLogitsLoss, and 1 - cosine_similarity.
+ */
+#include <float.h>
+
+#include "engine/loss.h"
+
+extern const struct loss_type loss_mean_squared_error, loss_l1, loss_huber, loss_cosine,
+    loss_binary_cross_entropy;
+
+static void element_slice(const struct loss_slice *s, enum element_loss kind)
+{
+    op_element_loss(s->backend, kind, s->delta, s->outputs, s->values, s->divisor, s->result, s->d);
+}
+
+static void squared_slice(const struct loss_slice *s)
+{
+    element_slice(s, ELEMENT_LOSS_SQUARED);
+}
+
+static void absolute_slice(const struct loss_slice *s)
+{
+    element_slice(s, ELEMENT_LOSS_ABSOLUTE);
+}
+
+static void huber_slice(const struct loss_slice *s)
+{
+    element_slice(s, ELEMENT_LOSS_HUBER);
+}
+
+static void binary_slice(const struct loss_slice *s)
+{
+    element_slice(s, ELEMENT_LOSS_BINARY_CROSS_ENTROPY);
+}
+
+static void cosine_slice(const struct loss_slice *s)
+{
+    op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->d);
+}
+
+/* The cosine itself: 1 - the loss. */
+static void similarity_slice(const struct loss_slice *s)
+{
+    cosine_slice(s);
+    for (uint64_t r = 0; r < s->outputs.rows; r++)
+        s->result[r] = 1 - s->result[r];
+}
+
+static void signs_slice(const struct loss_slice *s)
+{
+    op_correct_signs(s->backend, s->outputs, s->values, s->result);
+}
+
+static const struct metric_type mae = {"mae", absolute_slice, 0}, r2 = {"r2", squared_slice, 1},
+                                cosine = {"cosine", similarity_slice, 0},
+                                accuracy = {"accuracy", signs_slice, 0};
+
+#define NUMBERS .values = 1, .low = -FLT_MAX, .high = FLT_MAX
+
+const struct loss_type loss_mean_squared_error = {
+    .name = "mean_squared_error",
+    NUMBERS,
+    .metrics = {&r2, &mae, &cosine},
+    .slice = squared_slice,
+};
+
+const struct loss_type loss_l1 = {
+    .name = "l1",
+    NUMBERS,
+    .metrics = {&mae, &r2, &cosine},
+    .slice = absolute_slice,
+};
+
+const struct loss_type loss_huber = {
+    .name = "huber",
+    NUMBERS,
+    .has_delta = 1,
+    .metrics = {&mae, &r2, &cosine},
+    .slice = huber_slice,
+};
+
+const struct loss_type loss_cosine = {
+    .name = "cosine",
+    NUMBERS,
+    .metrics = {&cosine, &mae, &r2},
+    .slice = cosine_slice,
+};
+
+/* The target is a probability; outside 0 to 1 the loss has no least value. */
+const struct loss_type loss_binary_cross_entropy = {
+    .name = "binary_cross_entropy",
+    .values = 1,
+    .low = 0,
+    .high = 1,
+    .metrics = {&accuracy},
+    .slice = binary_slice,
+};

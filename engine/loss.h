@@ -1,0 +1,58 @@
+/* loss.h - what a loss is: its targets, its mathematics on one slice of rows, and the metrics that
+ * go with it.
+ *
+ * One file in engine/layers/loss_*.c a family; engine/loss.c lists them. A loss of a batch is the
+ * mean over its rows of the rows' losses. A row's loss over several outputs is their mean, so that
+ * a batch's equals PyTorch's reduction "mean" over all elements.
+ */
+#ifndef ENGINE_LOSS_H
+#define ENGINE_LOSS_H
+
+#include <stdint.h>
+
+#include "engine/ops.h"
+
+/* A slice's outputs and targets on their way through a loss or a metric. A slice does not know the
+ * batch's size: it is given the divisor, so that the slices' gradients add up to the gradient of
+ * the batch's mean. Divisor 1 gives each sample's own gradient, which the Fisher information
+ * needs. */
+struct loss_slice {
+    const struct backend *backend;
+    struct matrix outputs;
+    const uint32_t *classes; /* [rows], where the loss takes classes */
+    struct matrix values;    /* [rows, outputs], where it takes values */
+    double delta;            /* Huber's */
+    double divisor;
+    double *result;  /* [rows]: the rows' losses, or their metric */
+    struct matrix d; /* d(loss)/d(outputs) / divisor; at NULL: not wanted */
+};
+
+/* What an evaluation can tell beside the loss: a number a row, whose mean over the rows it is. */
+struct metric_type {
+    const char *name; /* of proto/metric.h */
+    void (*slice)(const struct loss_slice *s);
+    int of_variance; /* the metric is 1 - mean / (variance of the targets about each output's mean,
+                        averaged over the outputs) */
+};
+
+enum { LOSS_METRICS_MAX = 4 };
+
+struct loss_type {
+    const char *name;
+    int values;       /* targets: a float32 an output; else one class a row */
+    double low, high; /* of values */
+    int has_delta;
+    const struct metric_type *metrics[LOSS_METRICS_MAX + 1]; /* the first is the usual one */
+    void (*slice)(const struct loss_slice *s);
+};
+
+extern const struct loss_type *const loss_types[]; /* NULL ends the list */
+extern const struct metric_type metric_loss;       /* the loss itself: goes with every loss */
+
+/* NULL for a name that is not in the list. */
+const struct loss_type *loss_type_named(const char *name);
+
+/* Of that loss; "auto": its usual one. NULL where it does not go with it. */
+const struct metric_type *loss_metric_named(const struct loss_type *l, const char *name);
+
+#endif

@@ -1,0 +1,56 @@
+/* engine_fixture.h - a small model with made-up rows in a stepper, and the two checks that every
+ * layer and loss must pass: gradients by finite differences, and per-sample squares against rows
+ * taken one by one.
+ */
+#ifndef TESTS_UNIT_ENGINE_FIXTURE_H
+#define TESTS_UNIT_ENGINE_FIXTURE_H
+
+#include "engine/model.h"
+#include "engine/step.h"
+
+enum { FIXTURE_ROWS = 50, FIXTURE_INPUTS = 13, FIXTURE_OUTPUTS_MAX = 64, FIXTURE_INPUTS_MAX = 128 };
+
+struct fixture {
+    struct model m;
+    struct stepper *s;
+    struct gather_config gather;
+    float features[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a row's first ones are used */
+    uint8_t classes[FIXTURE_ROWS];                    /* 0 .. 4 */
+    float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];  /* 0 to 1 */
+    const void *feature_rows[FIXTURE_ROWS], *target_rows[FIXTURE_ROWS];
+};
+
+/* What a fixture is made of; 0 or NULL: the usual one. */
+struct fixture_config {
+    const char *const *layers;
+    uint32_t count;
+    const char *loss;  /* softmax_cross_entropy */
+    uint64_t inputs;   /* FIXTURE_INPUTS */
+    int threads;       /* 2 */
+    uint64_t slice;    /* 16 */
+    int evaluate_only; /* no optimizer */
+    const char *metric;
+};
+
+/* The same numbers each time; all rows are gathered. */
+void fixture_open(struct fixture *f, const struct fixture_config *c);
+void fixture_close(struct fixture *f);
+void fixture_fill(struct fixture *f); /* features and targets as they were */
+void fixture_gather(struct fixture *f, uint64_t rows);
+
+struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
+                                 const struct adamw_config *a, const struct ewc_term *terms, int n);
+struct evaluation_result fixture_evaluate(struct fixture *f, uint64_t rows);
+
+extern const struct adamw_config fixture_adamw, fixture_still; /* still: nothing moves */
+
+/* The gradient of loss and penalty, by central differences; theta_star, if not NULL, is set to
+ * stand beside the weights first. */
+void fixture_check_gradient(const struct fixture_config *c, const struct ewc_term *terms, int n,
+                            float *theta_star);
+
+/* stepper_fisher against one-row gradients, for several numbers of threads and sizes of blocks,
+ * all of which give the same bits. */
+void fixture_check_squares(const struct fixture_config *c);
+
+#endif
