@@ -211,6 +211,9 @@ TEST(h5file_sets_grow_along_any_axis)
     CHECK(a.rank == 2 && a.dims[0] == 2 && a.dims[1] == TOTAL);
     CHECK_OK(h5reader_read(r, &a, back, &e), e);
     CHECK(memcmp(back, pairs, sizeof pairs) == 0);
+    CHECK_OK(h5reader_columns(r, &a, 200, 300, back, &e), e); /* over a chunk's end */
+    CHECK(memcmp(back, &pairs[0][200], 600) == 0 && memcmp(back + 300, &pairs[1][200], 600) == 0);
+    CHECK_OK(h5reader_columns(r, &a, TOTAL, 0, back, &e), e);
     CHECK_OK(h5reader_array(r, "g/rows", &a, &e), e);
     CHECK(a.dims[0] == 2 && a.dims[1] == 3);
     CHECK_OK(h5reader_read(r, &a, back, &e), e);
