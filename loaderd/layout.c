@@ -134,6 +134,24 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
     }
 }
 
+/* Rows that a span can have by its limit, if every field has an item a row. */
+static uint64_t rows_limit(const struct plan *p)
+{
+    uint64_t row_bytes = 0, aligned = FIELD_ALIGNMENT * p->d->field_count;
+    for (uint32_t i = 0; i < p->d->field_count; i++)
+        row_bytes += p->d->fields[i].row_bytes;
+    return p->open->span_bytes_limit > aligned ? (p->open->span_bytes_limit - aligned) / row_bytes
+                                               : 0;
+}
+
+/* In file order the chunk that a span ends in stays decoded for the next one, so only an order that
+ * goes to and fro needs groups of rows in which the chunks of all fields end. */
+static uint64_t chunk_rows_wanted(const struct plan *p)
+{
+    int to_and_fro = p->open->shuffle || p->open->streams;
+    return source_chunk_rows(p->source, to_and_fro ? rows_limit(p) : 0);
+}
+
 /* Bytes that a chunk of the order has on average. */
 static uint64_t chunk_bytes_mean(const struct plan *p)
 {
@@ -248,9 +266,9 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     *l = (struct layout){.window = open->window};
     MSG_STR(d->layout, names[source_layout(source)]);
     d->rows = source_rows(source);
-    d->chunk_rows = source_chunk_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
+    d->chunk_rows = chunk_rows_wanted(&p);
     if ((d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
         chunk_rows_choose(&p, e) != 0)
         return -1;
