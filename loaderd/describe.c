@@ -63,10 +63,9 @@ static int split_ask(const struct options *o, const char *split, int shuffled, u
             return 0;
         else if (!fault)
             return -1;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s: %d readers died over it, the last one of %s: the file is damaged or "
-                   "hostile",
-                   o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault));
+    return err_set(e, EXIT_CODE_PERMANENT, "%s: %d readers died over it, the last one of %s: %s",
+                   o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault),
+                   child_fault_meaning(fault));
 }
 
 static void number_print(const char *prefix, const char *name, const char *key, uint64_t number)

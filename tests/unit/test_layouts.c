@@ -501,6 +501,27 @@ TEST(a_run_too_long_to_walk_is_bounded)
     graphs_free(&g);
 }
 
+/* Two graphs that fit no span together: every number of chunks but one is too many, and finding that
+ * takes no longer than a request may. */
+TEST_LIMIT(a_skewed_table_of_graphs_is_laid_out_soon, 60)
+{
+    enum { GRAPHS = 400002, LARGE = 200000, LARGE_NODES = 240000 };
+    struct graphs g = {
+        .count = GRAPHS, .nodes_max = 1, .index_type = H5T_STD_I32LE, .node_type = H5T_STD_U8LE};
+    struct reader_open open = open_default();
+    struct harness h;
+    open.span_bytes_limit = 1 << 20;
+    pointers_make(&g);
+    for (uint64_t i = 0; i < GRAPHS; i++)
+        g.nodes[i + 1] = g.nodes[i] + (i == LARGE || i == LARGE + 1 ? LARGE_NODES : 1);
+    graphs_write("skewed.h5", &g);
+    CHECK(harness_open(&h, "skewed.h5", &open) == 0);
+    CHECK(h.described.span_bytes_max <= open.span_bytes_limit);
+    CHECK_EQ(h.described.span_rows, h.described.chunk_rows);
+    harness_close(&h);
+    graphs_free(&g);
+}
+
 /* ---- graphs that cannot be ------------------------------------------------------------------ */
 
 TEST_LIMIT(impossible_graphs_are_refused, 60)
