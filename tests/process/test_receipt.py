@@ -33,7 +33,9 @@ def test_the_report_shows_what_was_delivered():
     for key in (("trainer.train", "train"), ("trainer.validation", "validation")):
         receipt = found[key]
         assert receipt["rows"] == ROWS and receipt["digest"] == expected, (receipt, expected)
-        assert receipt["spans"] == 6 and receipt["amplification"] == 1, receipt
+        assert receipt["spans"] == 6 and receipt["of"] == "whole" and receipt["amplification"] == 1, receipt
+        shares = [receipt[name + "_share"] for name in ("read", "decode", "credit")]
+        assert abs(sum(shares) - 1) < 2e-4 and min(shares) >= 0, receipt
         assert 0 < receipt["bytes_read"] and receipt["bytes_decoded"] == features.nbytes + targets.nbytes, receipt
 
 
