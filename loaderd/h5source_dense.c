@@ -128,7 +128,7 @@ uint64_t source_dense_chunk_rows(const struct source *s, uint64_t rows_limit)
         if (source_set_is_cached(&s->set[i]))
             continue;
         if (!__builtin_mul_overflow(rows / common_divisor(rows, other), other, &common) &&
-            common <= rows_limit && common <= s->rows && common / longer <= COMMON_MAX)
+            common <= rows_limit && common / longer <= COMMON_MAX)
             rows = common;
         else if (longer <= rows_limit)
             rows = longer;

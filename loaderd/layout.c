@@ -151,14 +151,15 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
     }
 }
 
-/* Rows that a span can have by its limit, if every field has an item a row. */
+/* Rows that a span can have by its limit, if every field has an item a row: of the file, or of one
+ * stream. */
 static uint64_t rows_limit(const struct plan *p)
 {
-    uint64_t row_bytes = 0, aligned = FIELD_ALIGNMENT * p->d->field_count;
+    uint64_t row_bytes = 0, limit = p->open->span_bytes_limit;
+    uint64_t aligned = FIELD_ALIGNMENT * p->d->field_count;
     for (uint32_t i = 0; i < p->d->field_count; i++)
         row_bytes += p->d->fields[i].row_bytes;
-    return p->open->span_bytes_limit > aligned ? (p->open->span_bytes_limit - aligned) / row_bytes
-                                               : 0;
+    return limit > aligned ? rows_held(p->d, (limit - aligned) / row_bytes) : 0;
 }
 
 /* In file order the chunk that a span ends in stays decoded for the next one, so only an order that

@@ -501,8 +501,8 @@ TEST(a_run_too_long_to_walk_is_bounded)
     graphs_free(&g);
 }
 
-/* Two graphs that fit no span together: every number of chunks but one is too many, and finding that
- * takes no longer than a request may. */
+/* Two graphs that fit no span together: every number of chunks but one is too many, and finding
+ * that takes no longer than a request may. */
 TEST_LIMIT(a_skewed_table_of_graphs_is_laid_out_soon, 60)
 {
     enum { GRAPHS = 400002, LARGE = 200000, LARGE_NODES = 240000 };
