@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/limits.h"
 
@@ -137,6 +138,18 @@ const char *child_fault_name(int fault)
     }
 }
 
+const char *child_fault_meaning(int fault)
+{
+    switch (fault) {
+    case SIGPROF:
+        return "computing what the file asks for took over its limit";
+    case SIGALRM:
+        return "reading it took over its limit: its disk is too slow or the file is damaged";
+    default:
+        return "the file is damaged or hostile";
+    }
+}
+
 int child_is_stopped(const struct child *c)
 {
     siginfo_t info = {0};
@@ -187,8 +200,8 @@ static int packet_possible(const struct reader_packet *p)
     case READER_ARMED:
         return 1;
     case READER_DONE:
-        return p->done.epoch <= 1ull << 40 && p->done.span <= 1ull << 40 && p->done.slot < 4096 &&
-               p->done.rows <= 1ull << 40;
+        return p->done.epoch <= 1ull << 40 && p->done.span <= 1ull << 40 &&
+               p->done.slot < ARENA_SLOTS_MAX && p->done.rows <= 1ull << 40;
     case READER_REJECTED:
         return text_ends(p->text, sizeof p->text);
     default:

@@ -35,6 +35,9 @@ int child_fault(struct child *c);
 /* "a system call that its sandbox forbids (SIGSYS)": for sentences. */
 const char *child_fault_name(int fault);
 
+/* What it says of the file when that happened CHILD_FAULTS_MAX times. */
+const char *child_fault_meaning(int fault);
+
 /* Has it been stopped (SIGSTOP) and not been continued? It will say nothing, not even by its alarm.
  */
 int child_is_stopped(const struct child *c);

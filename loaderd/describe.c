@@ -10,14 +10,18 @@
 #include "loaderd/child.h"
 #include "proto/epochs.h"
 
-enum { ANSWER_MS = 60000 };
+/* Spans of a window, as the consumer will hold them (proto/feed.h). */
+static uint64_t window_spans(const struct options *o, int shuffled, uint64_t streams)
+{
+    return shuffled ? o->order_window_spans : streams ? streams : 1;
+}
 
 /* Largest span that a consumer of this split could take: its arena holds a window and one slot
  * more, each a whole number of pages (proto/feed.h). */
 static uint64_t span_limit(const struct options *o, int shuffled, uint64_t streams)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t slots = (shuffled ? o->order_window_spans : streams ? streams : 1) + 1;
+    uint64_t slots = window_spans(o, shuffled, streams) + 1;
     return (o->arena_limit_mb << 20) / slots / page * page;
 }
 
@@ -37,12 +41,12 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
     packet.open.window = o->data_window;
-    packet.open.window_spans = shuffled ? o->order_window_spans : 1;
+    packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;
     packet.open.epoch_count = epochs_of_run(o, packet.open.epochs);
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
-                 child_wait(&child, &packet, ANSWER_MS, e) != 1;
+                 child_wait(&child, &packet, READER_ANSWER_MS, e) != 1;
     *fault = failed ? child_fault(&child) : 0;
     if (!failed && packet.kind == READER_REJECTED)
         failed = err_set(e, EXIT_CODE_PERMANENT, "%s: %.600s", o->data_file, packet.text);
@@ -63,10 +67,9 @@ static int split_ask(const struct options *o, const char *split, int shuffled, u
             return 0;
         else if (!fault)
             return -1;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s: %d readers died over it, the last one of %s: the file is damaged or "
-                   "hostile",
-                   o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault));
+    return err_set(e, EXIT_CODE_PERMANENT, "%s: %d readers died over it, the last one of %s: %s",
+                   o->data_file, CHILD_FAULTS_MAX, child_fault_name(fault),
+                   child_fault_meaning(fault));
 }
 
 static void number_print(const char *prefix, const char *name, const char *key, uint64_t number)

@@ -27,17 +27,16 @@ void fetch_close(struct fetch *f)
     memset(f->kept, 0, sizeof f->kept);
 }
 
-/* By libhdf5, or from a plain field: what is delivered is what was decoded. */
+/* By libhdf5, or from a plain field. */
 static int items_read(struct fetch *f, const struct piece *p, struct err *e)
 {
-    const struct source_field *set = source_field(f->source, p->set);
     double begin = decoders_clock_s();
+    uint64_t before = source_bytes_decoded(f->source);
     int result = 0;
-    for (uint32_t i = 0; i < p->planes && result == 0; i++) {
+    for (uint32_t i = 0; i < p->planes && result == 0; i++)
         result =
             source_items_read(f->source, p->set, p->plane + i, p->item, p->items, p->out[i], e);
-        f->bytes_decoded += p->items * set->row_bytes;
-    }
+    f->bytes_decoded += source_bytes_decoded(f->source) - before;
     f->read_s += decoders_clock_s() - begin;
     return result;
 }

@@ -76,10 +76,12 @@ const struct source_pointer *source_nodes(const struct source *s);     /* graph 
 const struct source_pointer *source_edges(const struct source *s);     /* graph */
 const struct source_pointer *source_documents(const struct source *s); /* tokens */
 
-/* Rows that the order should permute together, at least 1: a stored chunk of the features, or of a
- * ragged layout so many that few of the stored chunks read for them belong to other rows as well.
- */
-uint64_t source_chunk_rows(const struct source *s);
+/* Rows that the order should permute together, at least 1. Of a dense layout a stored chunk of the
+ * features, or, as far as rows_limit allows, so many that each chunk of the other data sets belongs
+ * to one such group of rows (of the longest of them where their lengths have no small common
+ * multiple); data sets that a cache holds whole do not count. Of a ragged layout so many that few
+ * of the stored chunks read for them belong to other rows as well. */
+uint64_t source_chunk_rows(const struct source *s, uint64_t rows_limit);
 
 /* The order permutes `rows` rows together: data sets in longer chunks are read through a cache. */
 int source_chunk_rows_set(struct source *s, uint64_t rows, struct err *e);
@@ -109,6 +111,10 @@ int source_items_read(struct source *s, uint32_t field, uint32_t plane, uint64_t
  * so large that it would push out what others need. `shuffled`: the kernel is not to read ahead
  * either, since what it brings in was dropped before or is not wanted yet. */
 void source_drop_behind(struct source *s, int shuffled);
+
+/* Bytes that source_items_read has decoded so far: whole chunks, each time that they are (libhdf5
+ * has a cache of some); those read where nothing is decoded. */
+uint64_t source_bytes_decoded(const struct source *s);
 
 /* Bytes read from the file so far, metadata included. */
 uint64_t source_bytes_read(const struct source *s);

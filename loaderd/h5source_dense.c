@@ -11,6 +11,9 @@
 
 #include "proto/h5file_names.h"
 
+/* A common multiple of two data sets' chunk lengths is taken up to so many times the longer one. */
+enum { COMMON_MAX = 4 };
+
 enum { TIMEFRAMES_MAX = SOURCE_FIELDS_MAX - 1, TIMEFRAME_BYTES_MAX = 50 };
 _Static_assert((int)TIMEFRAMES_MAX >= (int)H5NAMES_MAX, "every timeframe has a place");
 
@@ -95,8 +98,8 @@ static int features_open(struct source *s, const char *link, struct err *e)
     return source_set_open(s, link, "features", &features_kind, &found, e);
 }
 
-/* Rows of what the order permutes. */
-static uint64_t order_chunk_rows(const struct source_set *features)
+/* Rows of a chunk of the features. */
+static uint64_t features_chunk_rows(const struct source_set *features)
 {
     const struct source_field *f = &features->field;
     uint64_t rows = f->chunk_rows;
@@ -105,6 +108,32 @@ static uint64_t order_chunk_rows(const struct source_set *features)
     if (!rows)
         rows = 1;
     return rows < f->items ? rows : f->items;
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+uint64_t source_dense_chunk_rows(const struct source *s, uint64_t rows_limit)
+{
+    uint64_t rows = s->chunk_rows;
+    for (uint32_t i = 1; i < s->field_count; i++) {
+        uint64_t other = s->set[i].field.chunk_rows, longer = rows > other ? rows : other, common;
+        if (source_set_is_cached(&s->set[i]))
+            continue;
+        if (!__builtin_mul_overflow(rows / common_divisor(rows, other), other, &common) &&
+            common <= rows_limit && common / longer <= COMMON_MAX)
+            rows = common;
+        else if (longer <= rows_limit)
+            rows = longer;
+    }
+    return rows;
 }
 
 int source_dense_open(struct source *s, const struct source_wish *wish, struct err *e)
@@ -120,7 +149,7 @@ int source_dense_open(struct source *s, const struct source_wish *wish, struct e
         return -1;
     uint32_t parts = s->field_count;
     s->rows = s->set[0].field.items;
-    s->chunk_rows = order_chunk_rows(&s->set[0]);
+    s->chunk_rows = features_chunk_rows(&s->set[0]);
     if (source_set_open(s, wish->targets, "targets", &targets_kind, &found, e) != 0)
         return -1;
     if (found && s->set[parts].field.items != s->rows)

@@ -28,6 +28,7 @@ static struct {
 } handed;
 
 static uint64_t bytes_read;
+static struct source_raw raw_read;
 static int drop_behind, drop_shuffled;
 
 static struct {
@@ -142,9 +143,13 @@ static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t add
                           void *buffer)
 {
     struct driver_file *f = (struct driver_file *)file;
-    (void)type, (void)dxpl;
+    (void)dxpl;
     if (address > f->eof || bytes > f->eof - address || guard_broken(buffer, bytes))
         return -1;
+    if (type == H5FD_MEM_DRAW) {
+        raw_read.count++;
+        raw_read.bytes += bytes;
+    }
     return source_driver_pread(f->fd, buffer, bytes, address);
 }
 
@@ -172,6 +177,11 @@ static const H5FD_class_t driver_class = {
     .write = driver_write,
     .fl_map = H5FD_FLMAP_DEFAULT,
 };
+
+struct source_raw source_driver_raw(void)
+{
+    return raw_read;
+}
 
 uint64_t source_driver_bytes(void)
 {

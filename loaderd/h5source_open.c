@@ -15,6 +15,7 @@ enum { EXPANSION_MAX = 1100 };
 #define ROW_BYTES_MAX (1ull << 36)
 /* Chunk cache for data sets whose chunks outlast what is read together. */
 #define CACHE_BYTES (16ull << 20)
+enum { CACHE_SLOTS_MIN = 1009, CACHE_SLOTS_MAX = 1 << 20 };
 
 static int set_refuse(const struct source_set *t, struct err *e, const char *why)
 {
@@ -286,16 +287,38 @@ static int size_check(const struct source *s, struct source_set *t, struct err *
     return 0;
 }
 
+/* Bytes of the chunk cache that a data set may have. */
+static uint64_t cache_limit(const struct source_field *f)
+{
+    return f->chunk_bytes * 2 > CACHE_BYTES ? f->chunk_bytes * 2 : CACHE_BYTES;
+}
+
+static uint64_t chunks_count(const struct source_set *t)
+{
+    uint64_t count = 1;
+    for (int i = 0; i < t->rank; i++)
+        if (__builtin_mul_overflow(count, (t->dims[i] - 1) / t->chunk[i] + 1, &count))
+            return UINT64_MAX;
+    return count;
+}
+
+int source_set_is_cached(const struct source_set *t)
+{
+    return !t->field.chunk_rows || !t->field.items ||
+           chunks_count(t) <= cache_limit(&t->field) / t->field.chunk_bytes;
+}
+
 /* A data set in longer chunks than are read together is read in pieces by libhdf5, out of its chunk
- * cache, which is made large enough to meet a chunk again. */
+ * cache, which is made large enough to meet a chunk again. Two chunks whose numbers are the same
+ * modulo its slots drive each other out: there are more slots than it has room for chunks. */
 static int cache_set(const struct source *s, struct source_set *t, struct err *e)
 {
     const struct source_field *f = &t->field;
-    uint64_t wanted = f->row_bytes * f->planes * (f->items + f->chunk_rows);
-    uint64_t limit = f->chunk_bytes * 2 > CACHE_BYTES ? f->chunk_bytes * 2 : CACHE_BYTES;
+    uint64_t slots = cache_limit(f) / f->chunk_bytes + CACHE_SLOTS_MIN;
     hid_t dapl = H5Pcreate(H5P_DATASET_ACCESS);
     t->field.direct = 0;
-    H5Pset_chunk_cache(dapl, 1009, wanted < limit ? wanted : limit, 0.75);
+    H5Pset_chunk_cache(dapl, slots < CACHE_SLOTS_MAX ? slots : CACHE_SLOTS_MAX, cache_limit(f),
+                       0.75);
     H5Dclose(t->dataset);
     t->dataset = H5Dopen2(s->group, t->link, dapl);
     H5Pclose(dapl);
@@ -304,9 +327,9 @@ static int cache_set(const struct source *s, struct source_set *t, struct err *e
     return 0;
 }
 
-uint64_t source_chunk_rows(const struct source *s)
+uint64_t source_chunk_rows(const struct source *s, uint64_t rows_limit)
 {
-    return s->chunk_rows;
+    return s->layout == SOURCE_DENSE ? source_dense_chunk_rows(s, rows_limit) : s->chunk_rows;
 }
 
 int source_chunk_rows_set(struct source *s, uint64_t rows, struct err *e)

@@ -33,7 +33,8 @@ struct source {
     char split[65];
     enum source_layout layout;
     uint64_t rows, window;
-    uint64_t chunk_rows; /* of the order, once it is set */
+    uint64_t chunk_rows;    /* of the order: a layout's own choice, then what was set */
+    uint64_t bytes_decoded; /* see source_bytes_decoded */
     struct source_pointer nodes, edges, documents;
     uint32_t field_count;
     struct source_set set[SOURCE_FIELDS_MAX];
@@ -52,6 +53,19 @@ uint64_t source_driver_guard(const void *buffer, uint64_t bytes);
 
 /* Bytes that the driver has read so far. */
 uint64_t source_driver_bytes(void);
+
+/* Of them libhdf5's reads of items rather than metadata: it reads a filtered chunk by one. */
+struct source_raw {
+    uint64_t count, bytes;
+};
+struct source_raw source_driver_raw(void);
+
+/* Rows that the order of a dense layout should permute together: source_chunk_rows. */
+uint64_t source_dense_chunk_rows(const struct source *s, uint64_t rows_limit);
+
+/* Does the cache hold the data set's chunks all together, so that each is decoded once in whatever
+ * order they are wanted? */
+int source_set_is_cached(const struct source_set *t);
 
 /* The innermost reason on libhdf5's error stack, or "no reason given". Valid until the next call.
  */

@@ -124,14 +124,44 @@ static int boxes_read(const struct source_set *t, const struct box *whole, hid_t
     return 0;
 }
 
+/* Bytes of `count` decoded chunks, the last of them (all that hold its items) those of item `last`:
+ * the final chunk of a data set holds fewer items than the others. */
+static uint64_t chunks_bytes(const struct source_set *t, uint64_t count, uint64_t last)
+{
+    const struct source_field *f = &t->field;
+    uint64_t beside = 1, end = (last / f->chunk_rows + 1) * f->chunk_rows;
+    uint64_t item_bytes = f->row_bytes * f->chunk_planes;
+    uint64_t missing = end > f->items ? (end - f->items) * item_bytes : 0;
+    for (int i = t->kind->axis + 1; i < t->rank; i++)
+        beside *= (t->dims[i] - 1) / t->chunk[i] + 1;
+    uint64_t of_last = count < beside ? count : beside;
+    return (count * f->chunk_rows * item_bytes - of_last * missing) / beside;
+}
+
+/* What libhdf5 decoded for a read that ended with item `last`, by its reads of the file: a filtered
+ * chunk is decoded whole, and not at all where the cache still has it; of others it reads what it
+ * wants. */
+static uint64_t bytes_decoded(const struct source_set *t, const struct source_raw *before,
+                              uint64_t items, uint64_t last)
+{
+    struct source_raw now = source_driver_raw();
+    if (!t->field.chunk_rows)
+        return items * t->field.row_bytes;
+    return t->field.plan.count ? chunks_bytes(t, now.count - before->count, last)
+                               : now.bytes - before->bytes;
+}
+
 int source_set_read(struct source *s, const struct source_set *t, uint32_t plane, uint64_t item,
                     uint64_t items, void *out, struct err *e)
 {
     struct box whole = {.start = {0}};
     int axis = t->kind->axis;
+    struct source_raw before = source_driver_raw();
     ensure(items > 0 && item + items <= t->field.items && plane < t->field.planes);
-    if (t->field.plain_at != UINT64_MAX)
+    if (t->field.plain_at != UINT64_MAX) {
+        s->bytes_decoded += items * t->field.row_bytes;
         return plain_read(s, &t->field, plane, item, items, out, e);
+    }
     memcpy(whole.count, t->dims, sizeof whole.count);
     if (axis) {
         whole.start[0] = plane;
@@ -144,6 +174,7 @@ int source_set_read(struct source *s, const struct source_set *t, uint32_t plane
         memset(out, 0, items * t->field.row_bytes);
     hid_t memory = H5Screate_simple(t->rank, whole.count, NULL), space = H5Dget_space(t->dataset);
     int failed = memory < 0 || space < 0 || boxes_read(t, &whole, memory, space, out) != 0;
+    s->bytes_decoded += bytes_decoded(t, &before, items, item + items - 1);
     if (failed)
         err_set(e, EXIT_CODE_PERMANENT, "rows %llu to %llu of %s cannot be read: %s",
                 (unsigned long long)item, (unsigned long long)(item + items - 1), t->field.path,
@@ -160,6 +191,11 @@ int source_items_read(struct source *s, uint32_t field, uint32_t plane, uint64_t
 {
     ensure(field < s->field_count);
     return source_set_read(s, &s->set[field], plane, item, items, out, e);
+}
+
+uint64_t source_bytes_decoded(const struct source *s)
+{
+    return s->bytes_decoded;
 }
 
 uint64_t source_bytes_read(const struct source *s)

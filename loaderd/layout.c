@@ -24,6 +24,7 @@ struct plan {
     const struct source *source;
     struct layout *l;
     struct reader_described *d;
+    struct layout_largest *largest; /* LAYOUT_CUTS_MAX, of chunks of d->chunk_rows rows */
 };
 
 static uint64_t part_rows(const struct reader_described *d)
@@ -52,6 +53,17 @@ static int streams_cut(struct reader_described *d, struct err *e)
     return 0;
 }
 
+/* The sums of that pointer, made when they are first wanted. NULL and *e: no memory. */
+static const struct layout_largest *largest_of(const struct plan *p,
+                                               const struct source_pointer *cut, struct err *e)
+{
+    struct layout_largest *l = p->largest;
+    while (l < p->largest + LAYOUT_CUTS_MAX && l->cut && l->cut != cut)
+        l++;
+    ensure(l < p->largest + LAYOUT_CUTS_MAX);
+    return l->cut || layout_largest_make(l, cut, p->d->chunk_rows, e) == 0 ? l : NULL;
+}
+
 /* Most items of field i in a span of span_rows rows. */
 static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint64_t *items,
                      struct err *e)
@@ -64,9 +76,14 @@ static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint6
         ++*items;
     if (f->from != LAYOUT_ITEMS || !f->cut)
         return 0;
-    if (p->open->shuffle && span_rows > d->chunk_rows)
-        return layout_chunks_max(f->cut, d->chunk_rows, span_rows / d->chunk_rows, items, e);
-    *items = layout_items_max(f->cut, &order);
+    if (!p->open->shuffle || span_rows == d->chunk_rows) {
+        *items = layout_items_max(f->cut, &order);
+        return 0;
+    }
+    const struct layout_largest *largest = largest_of(p, f->cut, e);
+    if (!largest)
+        return -1;
+    *items = layout_largest_items(largest, span_rows / d->chunk_rows);
     return 0;
 }
 
@@ -134,6 +151,25 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
     }
 }
 
+/* Rows that a span can have by its limit, if every field has an item a row: of the file, or of one
+ * stream. */
+static uint64_t rows_limit(const struct plan *p)
+{
+    uint64_t row_bytes = 0, limit = p->open->span_bytes_limit;
+    uint64_t aligned = FIELD_ALIGNMENT * p->d->field_count;
+    for (uint32_t i = 0; i < p->d->field_count; i++)
+        row_bytes += p->d->fields[i].row_bytes;
+    return limit > aligned ? rows_held(p->d, (limit - aligned) / row_bytes) : 0;
+}
+
+/* In file order the chunk that a span ends in stays decoded for the next one, so only an order that
+ * goes to and fro needs groups of rows in which the chunks of all fields end. */
+static uint64_t chunk_rows_wanted(const struct plan *p)
+{
+    int to_and_fro = p->open->shuffle || p->open->streams;
+    return source_chunk_rows(p->source, to_and_fro ? rows_limit(p) : 0);
+}
+
 /* Bytes that a chunk of the order has on average. */
 static uint64_t chunk_bytes_mean(const struct plan *p)
 {
@@ -153,11 +189,29 @@ static int is_copied(const struct source_field *f)
     return f->plain_at != UINT64_MAX || (f->direct && f->plan.count == 0);
 }
 
+/* As many chunks, at most `chunks`, as a span has room for; one has (chunk_rows_choose). Without
+ * shuffle a longer span may hold fewer items, where its ends fall well: then some number that fits.
+ */
+static int chunks_fit(const struct plan *p, uint64_t chunks, uint64_t *fit, struct err *e)
+{
+    uint64_t high = chunks, bytes;
+    for (*fit = 1; *fit < high;) {
+        uint64_t middle = *fit + (high - *fit + 1) / 2;
+        if (fields_place(p, middle * p->d->chunk_rows, &bytes, e) != 0)
+            return -1;
+        if (bytes <= p->open->span_bytes_limit)
+            *fit = middle;
+        else
+            high = middle - 1;
+    }
+    return 0;
+}
+
 /* The whole number of chunks that comes nearest to what costs little and within the limit. */
 static int span_rows_auto(const struct plan *p, struct err *e)
 {
     struct reader_described *d = p->d;
-    uint64_t mean = chunk_bytes_mean(p), bytes;
+    uint64_t mean = chunk_bytes_mean(p);
     uint64_t wanted =
         is_copied(source_field(p->source, 0)) ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED;
     if (d->streams > WINDOW_SPANS_AUTO)
@@ -168,13 +222,9 @@ static int span_rows_auto(const struct plan *p, struct err *e)
     uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
     if (chunks > chunks_max)
         chunks = chunks_max;
-    for (; chunks > 1; chunks--) {
-        if (fields_place(p, chunks * d->chunk_rows, &bytes, e) != 0)
-            return -1;
-        if (bytes <= p->open->span_bytes_limit)
-            break;
-    }
-    d->span_rows = (chunks ? chunks : 1) * d->chunk_rows;
+    if (chunks_fit(p, chunks, &chunks, e) != 0)
+        return -1;
+    d->span_rows = chunks * d->chunk_rows;
     return 0;
 }
 
@@ -240,31 +290,43 @@ static void fields_describe(const struct plan *p)
     }
 }
 
+/* The rows of a span, and where its fields lie. */
+static int span_choose(const struct plan *p, struct err *e)
+{
+    struct reader_described *d = p->d;
+    uint64_t limit = p->open->span_bytes_limit;
+    if (p->open->span_rows)
+        d->span_rows = span_rows_asked(d, p->open->span_rows);
+    else if (span_rows_auto(p, e) != 0)
+        return -1;
+    d->spans = order_spans(
+        &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
+    if (fields_place(p, d->span_rows, &d->span_bytes_max, e) != 0)
+        return -1;
+    if (d->span_bytes_max > limit)
+        return limit_exceeded("a span", d->span_rows, d->span_bytes_max, limit,
+                              "raise arena.limit_mb or lower order.span_rows", e);
+    return 0;
+}
+
 int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e)
 {
     static const char *const names[] = {"dense", "graph", "tokens"};
-    struct plan p = {open, source, l, d};
+    struct layout_largest largest[LAYOUT_CUTS_MAX] = {0};
+    struct plan p = {open, source, l, d, largest};
     *l = (struct layout){.window = open->window};
     MSG_STR(d->layout, names[source_layout(source)]);
     d->rows = source_rows(source);
-    d->chunk_rows = source_chunk_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
-    if ((d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
-        chunk_rows_choose(&p, e) != 0)
+    d->chunk_rows = chunk_rows_wanted(&p);
+    int failed = (d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
+                 chunk_rows_choose(&p, e) != 0 || span_choose(&p, e) != 0;
+    for (int i = 0; i < LAYOUT_CUTS_MAX; i++)
+        layout_largest_free(&largest[i]);
+    if (failed)
         return -1;
-    if (open->span_rows)
-        d->span_rows = span_rows_asked(d, open->span_rows);
-    else if (span_rows_auto(&p, e) != 0)
-        return -1;
-    d->spans = order_spans(
-        &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
-    if (fields_place(&p, d->span_rows, &d->span_bytes_max, e) != 0)
-        return -1;
-    if (d->span_bytes_max > open->span_bytes_limit)
-        return limit_exceeded("a span", d->span_rows, d->span_bytes_max, open->span_bytes_limit,
-                              "raise arena.limit_mb or lower order.span_rows", e);
     return source_chunk_rows_set(source, d->chunk_rows, e) || layout_batches(open, l, d, e) ? -1
                                                                                             : 0;
 }

@@ -26,6 +26,8 @@ struct layout_field {
     const struct source_pointer *cut; /* NULL: none; of STARTS the documents */
 };
 
+enum { LAYOUT_CUTS_MAX = 2 }; /* pointers of a layout that cut a row's items */
+
 struct layout {
     struct layout_field field[SPAN_FIELDS_MAX]; /* beside struct reader_described's fields */
     uint64_t window;
@@ -44,9 +46,17 @@ uint64_t layout_items(const struct layout *l, uint32_t i, uint64_t row, uint64_t
 /* Most items that a pointer gives to a span of an order in which shuffle is off. */
 uint64_t layout_items_max(const struct source_pointer *cut, const struct order *o);
 
-/* Most items of any `count` chunks of `chunk_rows` rows together. 0, or -1 when memory is short. */
-int layout_chunks_max(const struct source_pointer *cut, uint64_t chunk_rows, uint64_t count,
-                      uint64_t *items, struct err *e);
+/* Most items of any chunks together, for each number of them: sorted once, asked often. */
+struct layout_largest {
+    const struct source_pointer *cut; /* NULL: not made yet */
+    uint64_t chunks, *sum;            /* sum[n - 1]: items of the n largest chunks */
+};
+
+/* Of chunks of `chunk_rows` rows. 0, or -1 when memory is short. */
+int layout_largest_make(struct layout_largest *l, const struct source_pointer *cut,
+                        uint64_t chunk_rows, struct err *e);
+uint64_t layout_largest_items(const struct layout_largest *l, uint64_t count); /* count >= 1 */
+void layout_largest_free(struct layout_largest *l);                            /* harmless twice */
 
 /* d->fields[..].batch_items_max for the batches that open->epochs names, by walking them all; where
  * they are so many that this takes too long, the most that any batch of so many rows can have.

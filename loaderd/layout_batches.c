@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CUTS_MAX = 2 };
-
 /* Rows that are walked at most, some 0.1 us each: within READER_WALK_CPU_S. */
 #define WALK_ROWS_MAX (1ull << 25)
 
@@ -36,22 +34,32 @@ static int larger_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-int layout_chunks_max(const struct source_pointer *cut, uint64_t chunk_rows, uint64_t count,
-                      uint64_t *items, struct err *e)
+int layout_largest_make(struct layout_largest *l, const struct source_pointer *cut,
+                        uint64_t chunk_rows, struct err *e)
 {
     uint64_t chunks = (cut->count - 2) / chunk_rows + 1;
-    uint64_t *of = malloc(chunks * sizeof *of);
-    if (!of)
+    uint64_t *sum = malloc(chunks * sizeof *sum);
+    if (!sum)
         return err_set(e, EXIT_CODE_TEMPORARY, "cannot count the items of %llu chunks: no memory",
                        (unsigned long long)chunks);
     for (uint64_t i = 0; i < chunks; i++)
-        of[i] = cut_items(cut, i * chunk_rows, chunk_rows);
-    qsort(of, chunks, sizeof *of, larger_first);
-    *items = 0;
-    for (uint64_t i = 0; i < chunks && i < count; i++)
-        *items += of[i];
-    free(of);
+        sum[i] = cut_items(cut, i * chunk_rows, chunk_rows);
+    qsort(sum, chunks, sizeof *sum, larger_first);
+    for (uint64_t i = 1; i < chunks; i++)
+        sum[i] += sum[i - 1];
+    *l = (struct layout_largest){cut, chunks, sum};
     return 0;
+}
+
+uint64_t layout_largest_items(const struct layout_largest *l, uint64_t count)
+{
+    return l->sum[(count < l->chunks ? count : l->chunks) - 1];
+}
+
+void layout_largest_free(struct layout_largest *l)
+{
+    free(l->sum);
+    *l = (struct layout_largest){0};
 }
 
 /* Most items of any `rows` rows: those of the largest. Their smallest, t, is found by halving. */
@@ -82,8 +90,8 @@ static uint64_t largest_rows(const struct source_pointer *cut, uint64_t rows)
 
 struct walk {
     struct order order;
-    const struct source_pointer *cut[CUTS_MAX];
-    uint64_t most[CUTS_MAX], sum[CUTS_MAX];
+    const struct source_pointer *cut[LAYOUT_CUTS_MAX];
+    uint64_t most[LAYOUT_CUTS_MAX], sum[LAYOUT_CUTS_MAX];
     uint32_t cut_count;
     uint64_t batch_rows;
     uint64_t *chunk_first; /* of a window: the file's row with which each of its chunks begins */

@@ -18,7 +18,11 @@ enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 /* A request that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
  * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
  * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
-enum { READER_REQUEST_LIMIT_S = 120, READER_REQUEST_CPU_S = 10 };
+enum {
+    READER_REQUEST_LIMIT_S = 120,
+    READER_REQUEST_CPU_S = 10,
+    READER_ANSWER_MS = (READER_REQUEST_LIMIT_S + 10) * 1000,
+};
 
 /* The walk over the batches of a ragged layout is our own work, and bounded: it has time of its own
  * (layout_batches.c). */

@@ -140,6 +140,23 @@ static int file_is_large(const struct options *o, int file)
     return fstat(file, &st) == 0 && (uint64_t)st.st_size > memory / 4;
 }
 
+/* What the fields allow each for itself and not together. */
+static int open_check(const struct msg_open *m, struct err *e)
+{
+    if (m->streams && m->shuffle)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%llu streams were asked for, shuffled; streams are in file order (shuffle "
+                       "false)",
+                       (unsigned long long)m->streams);
+    if (m->streams && m->window_spans != m->streams)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "%llu streams were asked for in windows of %llu spans; a window has a span of "
+            "each stream",
+            (unsigned long long)m->streams, (unsigned long long)m->window_spans);
+    return 0;
+}
+
 static int reader_start(struct streams *s, struct stream *st, const struct msg_open *m,
                         struct err *e)
 {
@@ -162,6 +179,8 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     o->verify = m->verify;
     o->receipt = s->daemon->options.loader_receipt;
     MSG_STR(st->split, m->split);
+    if (open_check(m, e) != 0)
+        return -1;
     int file = child_file_open(m->file, e);
     if (file < 0)
         return -1;
@@ -211,7 +230,7 @@ static void request_open(struct streams *s, const struct link_peer *peer, const 
     path_shorten(st->file, sizeof st->file, m->open.file);
     /* The number is never used again, not even by a later loaderd of this run. */
     server_init(&st->server, (s->daemon->lock.incarnation << 24) + ++s->opened, m->head.incarnation,
-                event.now_ms, STREAM_DOOR_TIMEOUT_MS, STREAM_READER_TIMEOUT_MS);
+                event.now_ms, STREAM_DOOR_TIMEOUT_MS, READER_ANSWER_MS);
     if (reader_start(s, st, &m->open, &e) != 0) {
         stream_reject(s, peer, e.code == EXIT_CODE_PERMANENT, e.text);
         stream_close(s, &st);

@@ -10,7 +10,6 @@
 enum {
     STREAM_READS_AHEAD = 3,
     STREAM_FILE_SHOWN_BYTES = 160,
-    STREAM_READER_TIMEOUT_MS = (READER_REQUEST_LIMIT_S + 10) * 1000,
     STREAM_PACKETS_MAX = 256, /* of one reader taken in one turn: one taken over never ends */
 };
 

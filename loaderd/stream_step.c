@@ -200,9 +200,8 @@ static void reader_died(struct streams *s, struct stream **st_p, const char *why
         reader_failed(s, st_p, SERVER_EV_DIED, reason);
         return;
     }
-    snprintf(reason, sizeof reason,
-             "%d of its readers died, the last one of %s: the file is damaged or hostile", faults,
-             child_fault_name(fault));
+    snprintf(reason, sizeof reason, "%d of its readers died, the last one of %s: %s", faults,
+             child_fault_name(fault), child_fault_meaning(fault));
     reader_failed(s, st_p, SERVER_EV_REJECTED, reason);
 }
 

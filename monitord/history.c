@@ -62,17 +62,24 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
     snprintf(h->epochs[at].task, sizeof h->epochs[at].task, "%s", m->task);
 }
 
+/* The newest come last; a part says nothing new of an epoch that was delivered whole. */
 static void receipt_keep(struct history *h, const struct msg_loader_receipt *m)
 {
+    struct msg_loader_receipt *r = h->receipts;
     uint32_t at = 0;
-    while (at < h->receipt_count && (strcmp(h->receipts[at].consumer, m->consumer) != 0 ||
-                                     strcmp(h->receipts[at].split, m->split) != 0))
+    while (at < h->receipt_count &&
+           (r[at].epoch != m->epoch || strcmp(r[at].consumer, m->consumer) != 0 ||
+            strcmp(r[at].split, m->split) != 0))
         at++;
-    if (at == HISTORY_RECEIPTS_MAX)
+    if (at < h->receipt_count && r[at].whole && !m->whole)
         return;
-    if (at == h->receipt_count)
-        h->receipt_count++;
-    h->receipts[at] = *m;
+    if (at == HISTORY_RECEIPTS_MAX)
+        at = 0;
+    if (at < h->receipt_count) {
+        h->receipt_count--;
+        memmove(&r[at], &r[at + 1], (h->receipt_count - at) * sizeof *r);
+    }
+    r[h->receipt_count++] = *m;
 }
 
 void history_add(struct history *h, enum msg_type type, const union msg *m)

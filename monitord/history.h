@@ -14,7 +14,7 @@
 #include "proto/err.h"
 #include "proto/msg.h"
 
-enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096, HISTORY_RECEIPTS_MAX = 32 };
+enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096, HISTORY_RECEIPTS_MAX = 256 };
 
 struct history_launch {
     uint64_t number;
@@ -35,7 +35,7 @@ struct history {
         epochs[HISTORY_EPOCHS_MAX]; /* in order; what came twice stands once, as it came last */
     uint32_t epoch_count;
     struct msg_loader_receipt
-        receipts[HISTORY_RECEIPTS_MAX]; /* the last of each consumer and split */
+        receipts[HISTORY_RECEIPTS_MAX]; /* the newest, one of each consumer, split and epoch */
     uint32_t receipt_count;
     uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */

@@ -5,6 +5,7 @@
 
 #include "monitord/json.h"
 #include "monitord/report.h"
+#include "proto/epochs.h"
 #include "proto/metric.h"
 
 static const double mebibyte = 1 << 20;
@@ -12,6 +13,33 @@ static const double mebibyte = 1 << 20;
 static uint64_t peak_bytes(const struct report *r, int stage)
 {
     return r->pages[stage].rss_peak_bytes + r->pages[stage].helpers_peak_bytes;
+}
+
+/* A receipt as it is shown: the epoch of a task (from 1) where the rows were trained on, else its
+ * number in the stream; the times as shares of their sum. */
+struct receipt_view {
+    const char *task; /* NULL: none */
+    uint64_t epoch;
+    double read, decode, credit;
+};
+
+static struct receipt_view receipt_view(const struct report *r, const struct msg_loader_receipt *m)
+{
+    double sum = m->read_s + m->decode_s + m->credit_s, scale = sum > 0 ? 1 / sum : 0;
+    struct receipt_view v = {NULL, m->epoch, m->read_s * scale, m->decode_s * scale,
+                             m->credit_s * scale};
+    uint64_t epoch;
+    uint32_t task = epochs_key_split(m->epoch, &epoch);
+    if (strcmp(m->consumer, "trainer.train") == 0 && task < r->options->task_count) {
+        v.task = r->options->tasks[task].name;
+        v.epoch = epoch + 1;
+    }
+    return v;
+}
+
+static const char *receipt_of(const struct msg_loader_receipt *m)
+{
+    return m->whole ? "whole" : "part";
 }
 
 /* ---- report.json
@@ -75,13 +103,17 @@ static void json_epochs(const struct report *r, struct json *j)
 
 static void json_receipts(const struct report *r, struct json *j)
 {
-    json_list(j, "receipts"); /* of each consumer's last epoch that was delivered to its end */
+    json_list(j, "receipts"); /* the newest last */
     for (uint32_t i = 0; i < r->history->receipt_count; i++) {
         const struct msg_loader_receipt *m = &r->history->receipts[i];
+        struct receipt_view v = receipt_view(r, m);
         json_object_flat(j, NULL);
         json_str(j, "consumer", m->consumer);
         json_str(j, "split", m->split);
-        json_u64(j, "epoch", m->epoch);
+        json_str(j, "task", v.task);
+        json_u64(j, "epoch", v.epoch);
+        json_str(j, "of", receipt_of(m));
+        json_u64(j, "first_span", m->first_span);
         json_u64(j, "spans", m->spans);
         json_u64(j, "rows", m->rows);
         json_str(j, "digest", m->digest);
@@ -91,6 +123,9 @@ static void json_receipts(const struct report *r, struct json *j)
         json_fixed(j, "read_s", m->read_s, 6);
         json_fixed(j, "decode_s", m->decode_s, 6);
         json_fixed(j, "credit_s", m->credit_s, 6);
+        json_fixed(j, "read_share", v.read, 4);
+        json_fixed(j, "decode_share", v.decode, 4);
+        json_fixed(j, "credit_share", v.credit, 4);
         json_end(j);
     }
     json_end(j);
@@ -224,17 +259,19 @@ static void markdown_receipts(const struct report *r, FILE *out)
 {
     if (!r->history->receipt_count)
         return;
-    fputs(
-        "| rows for | split | epoch | rows | digest | MiB read | decoded / delivered | s reading | "
-        "decoding | waiting for grants |\n|---|---|---:|---:|---|---:|---:|---:|---:|---:|\n",
-        out);
+    fputs("| rows for | split | task | epoch | of it | rows | digest | MiB read | decoded / "
+          "delivered "
+          "| s reading | decoding | waiting for grants |\n"
+          "|---|---|---|---:|---|---:|---|---:|---:|---:|---:|---:|\n",
+          out);
     for (uint32_t i = 0; i < r->history->receipt_count; i++) {
         const struct msg_loader_receipt *m = &r->history->receipts[i];
-        fprintf(
-            out,
-            "| %s | %s | %" PRIu64 " | %" PRIu64 " | `%s` | %.1f | %.2f | %.3f | %.3f | %.3f |\n",
-            m->consumer, m->split, m->epoch, m->rows, m->digest, (double)m->bytes_read / mebibyte,
-            m->amplification, m->read_s, m->decode_s, m->credit_s);
+        struct receipt_view v = receipt_view(r, m);
+        fprintf(out, "| %s | %s | %s | %" PRIu64 " | %s | %" PRIu64 " | `%s` | %.1f | %.2f |",
+                m->consumer, m->split, v.task ? v.task : "-", v.epoch, receipt_of(m), m->rows,
+                m->digest, (double)m->bytes_read / mebibyte, m->amplification);
+        fprintf(out, " %.3f (%.0f %%) | %.3f (%.0f %%) | %.3f (%.0f %%) |\n", m->read_s,
+                100 * v.read, m->decode_s, 100 * v.decode, m->credit_s, 100 * v.credit);
     }
     fputs("\n", out);
 }

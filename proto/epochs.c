@@ -29,6 +29,12 @@ uint64_t epochs_key(uint32_t key_task, uint64_t epoch)
     return (uint64_t)key_task * EPOCH_KEYS_A_TASK + epoch;
 }
 
+uint32_t epochs_key_split(uint64_t key, uint64_t *epoch)
+{
+    *epoch = key % EPOCH_KEYS_A_TASK;
+    return (uint32_t)(key / EPOCH_KEYS_A_TASK);
+}
+
 uint32_t epochs_of_run(const struct options *o, struct msg_epoch_range ranges[OPTION_TASKS_MAX])
 {
     uint32_t count = 0;

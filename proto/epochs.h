@@ -19,6 +19,10 @@ uint32_t epochs_key_task(const struct options *o, uint32_t task);
 /* Number of the order's epoch for an epoch of a task (epochs_key_task). */
 uint64_t epochs_key(uint32_t key_task, uint64_t epoch);
 
+/* The task to which an epoch of the order belongs, and *epoch, which of its epochs it is (from 0).
+ */
+uint32_t epochs_key_split(uint64_t key, uint64_t *epoch);
+
 /* All epochs of the run; returns how many ranges were written. */
 uint32_t epochs_of_run(const struct options *o, struct msg_epoch_range ranges[OPTION_TASKS_MAX]);
 

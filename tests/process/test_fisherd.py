@@ -48,15 +48,21 @@ class Client:
         return name, m
 
 
-def fingerprint_of(run, data):
-    """What loaderd says of the file; nothing where it rejects it."""
+def loader_asked(run, data, **changes):
+    """What loaderd answers to a request for the file."""
     client = Client(run, "loader.ctl")
     client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "streams": 0,
                  "span_rows": 0, "span_bytes_limit": 1 << 26, "verify": False, "features": "features",
-                 "targets": "targets", "window": 0, "window_spans": 1, "batch_rows": 0, "epochs": []}, b"open")
-    name, m = client.receive()
-    assert name != "unknown", m
-    return m.get("fingerprint", "")
+                 "targets": "targets", "window": 256, "window_spans": 1, "batch_rows": 0, "epochs": [], **changes},
+                b"open")
+    name, answer = client.receive()
+    assert name in ("opened", "rejected"), (name, answer)
+    return name, answer
+
+
+def fingerprint_of(run, data):
+    """What loaderd says of the file; nothing where it rejects it."""
+    return loader_asked(run, data)[1].get("fingerprint", "")
 
 
 def request_for(run, data="data.h5", **changes):
@@ -82,6 +88,18 @@ def begun(samples=ROWS):
 def vector(run, task="A"):
     with h5py.File(run.path("fisher", task + ".h5")) as f:
         return np.concatenate([f["blocks/%05d" % i][:] for i in range(int(f.attrs["blocks"]))])
+
+
+def test_streams_are_in_file_order_and_windows_hold_one_span_of_each():
+    with begun() as run:
+        run.start("loaderd")
+        run.until(lambda: run.log("loaderd").count("ready"), "loaderd is not ready")
+        name, m = loader_asked(run, "data.h5", streams=4, window_spans=4)
+        assert name == "opened" and m["streams"] == 4, (name, m)
+        for changes, words in (({"streams": 4, "window_spans": 4, "shuffle": True}, "streams are in file order"),
+                               ({"streams": 4, "window_spans": 1}, "4 streams were asked for in windows of 1 spans")):
+            name, m = loader_asked(run, "data.h5", **changes)
+            assert name == "rejected" and m["permanent"] and words in m["reason"], (name, m)
 
 
 def test_a_request_is_answered_as_often_as_it_comes():

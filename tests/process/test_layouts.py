@@ -132,6 +132,9 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
     assert found["train.layout"] == "graph" and found["train.rows"] == str(len(rows)), found
     assert found["train.node_features.batch_items_max"] == str(max(batches)), found
     assert found["train.edge_source.pointer"] == "edge_ptr" and found["train.targets.type"] == "f16", found
+    streams, _ = described(config, "data.shuffle=false", "data.stateful=true")
+    beside = sizes[:int(streams["train.rows"])].reshape(64, -1)
+    assert streams["train.node_features.batch_items_max"] == str(beside.sum(0).max()), streams
     code, text_checked = checked(config)
     assert code == 100 and "graph layout, which no layer of a model takes" in text_checked, text_checked
     assert "train/node_ptr: i64 [901], graphs of 0 to 29 nodes, %d without any" % (sizes == 0).sum() in text_checked

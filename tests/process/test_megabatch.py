@@ -13,7 +13,6 @@ except ImportError:
     h5py = None
 
 BATCH, EPOCHS = 64, 3
-TASK_B = 1 << 20  # number of its first epoch in the order
 COMMON = ("order.span_rows=64", "order.window_spans=2", "tasks.A.epochs=%d" % EPOCHS, "loader.receipt=true",
           "data.verify=true")
 WINDOW_GB = 2 * (64 * 60 + 64 + 64) / 2 ** 30  # two spans of 64 rows of 60 features and a class
@@ -41,13 +40,14 @@ def steps(run):
 
 
 def last_epoch(run, consumer):
-    """The number of the epoch that the loader delivered last to a consumer, by its receipt in the report."""
+    """The epoch that the loader delivered last to a consumer, by its receipt in the report, and its task."""
     subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
                    stdout=subprocess.DEVNULL)
     with open(run.path("report/report.json")) as f:
-        receipt, = (r for r in json.load(f)["receipts"] if r["consumer"] == consumer)
-    assert receipt["rows"] == ROWS, receipt
-    return receipt["epoch"]
+        receipts = [r for r in json.load(f)["receipts"] if r["consumer"] == consumer]
+    assert all(r["rows"] == ROWS and r["of"] == "whole" for r in receipts), receipts
+    assert len({(r["task"], r["epoch"]) for r in receipts}) == len(receipts), receipts
+    return receipts[-1]["task"], receipts[-1]["epoch"]
 
 
 @limit(180)
@@ -60,9 +60,9 @@ def test_weights_do_not_depend_on_how_rows_are_kept():
         found[way] = weights(run)
         train, validation = last_epoch(run, "trainer.train"), last_epoch(run, "trainer.validation")
         if way == "whole":
-            assert train == 0 and validation == 1, (train, validation)
+            assert train == ("A", 1) and validation == (None, 1), (train, validation)
         else:
-            assert train == TASK_B and validation >= EPOCHS + 2, (way, train, validation)
+            assert train == ("B", 1) and validation[1] >= EPOCHS + 2, (way, train, validation)
     assert len(set(found.values())) == 1, found
 
 

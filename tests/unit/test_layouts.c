@@ -181,6 +181,78 @@ TEST(data_sets_are_named_by_options)
     refused("names.h5", &open, "without /");
 }
 
+/* Targets in longer chunks than the features: 5 chunks of 4 MiB, which the cache does not hold. */
+enum { LONG_ROWS = 5 * 8192 };
+
+static void long_targets_make(const char *path, hsize_t features_chunk)
+{
+    struct set_config sets[2] = {
+        {"features", H5T_STD_U8LE, 2, {LONG_ROWS, 16}, {features_chunk, 16}, GZIP},
+        {"targets", H5T_IEEE_F32LE, 2, {LONG_ROWS, 128}, {8192, 128}, SHUFFLE_GZIP}};
+    file_make(path, sets, 2);
+}
+
+static uint64_t chunk_rows_of(const char *path, const struct reader_open *open)
+{
+    struct harness h;
+    CHECK(harness_open(&h, path, open) == 0);
+    uint64_t rows = h.described.chunk_rows;
+    harness_close(&h);
+    return rows;
+}
+
+TEST_LIMIT(the_longest_chunk_is_permuted_whole_where_it_fits, 60)
+{
+    struct reader_open open = open_default();
+    long_targets_make("long.h5", 64);
+    CHECK_EQ(chunk_rows_of("long.h5", &open), 8192);
+    struct compared found = file_compare_all("long.h5", &open);
+    CHECK_EQ(found.decoded, found.delivered);
+    open.shuffle = 0;
+    CHECK_EQ(chunk_rows_of("long.h5", &open), 64);
+    found = file_compare_all("long.h5", &open);
+    CHECK_EQ(found.decoded, found.delivered);
+}
+
+/* What is decoded again is counted again. */
+TEST_LIMIT(a_chunk_that_is_decoded_again_counts_again, 60)
+{
+    struct reader_open open = open_default();
+    long_targets_make("again.h5", 64);
+    open.span_bytes_limit = (4 << 20) + (64 << 10);
+    CHECK_EQ(chunk_rows_of("again.h5", &open), 64);
+    struct compared found = file_compare_all("again.h5", &open);
+    CHECK(found.decoded > 2 * found.delivered);
+}
+
+TEST_LIMIT(the_common_multiple_of_chunks_is_permuted_whole_where_it_is_small, 60)
+{
+    struct reader_open open = open_default();
+    open.span_bytes_limit = 32 << 20;
+    long_targets_make("common.h5", 96);
+    CHECK_EQ(chunk_rows_of("common.h5", &open), 3 * 8192);
+    long_targets_make("common.h5", 97);
+    CHECK_EQ(chunk_rows_of("common.h5", &open), 8192);
+}
+
+/* Small data sets in chunks of their own: decoded once for all epochs, and rows stay well mixed. */
+TEST_LIMIT(data_sets_that_the_cache_holds_leave_the_order_alone, 60)
+{
+    struct set_config sets[2] = {
+        {"features", H5T_STD_U8LE, 2, {6000, 64}, {64, 64}, GZIP},
+        {"targets", H5T_STD_U8LE, 2, {6000, 4}, {6000, 4}, GZIP},
+    };
+    struct reader_open open = open_default();
+    for (int i = 0; i < 3; i++) {
+        sets[1].chunk[0] = i == 0 ? 6000 : 1500;
+        sets[1].chunk[1] = i == 2 ? 1 : 4;
+        file_make("small.h5", sets, 2);
+        CHECK_EQ(chunk_rows_of("small.h5", &open), 64);
+        struct compared found = file_compare_all("small.h5", &open);
+        CHECK_EQ(found.decoded, found.delivered);
+    }
+}
+
 /* ---- graphs --------------------------------------------------------------------------------- */
 
 struct graphs {
@@ -425,6 +497,27 @@ TEST(a_run_too_long_to_walk_is_bounded)
     const struct msg_field_info *f =
         span_field(h.described.fields, h.described.field_count, "node_features");
     CHECK_EQ(f->batch_items_max, largest[0] + largest[1] + largest[2]);
+    harness_close(&h);
+    graphs_free(&g);
+}
+
+/* Two graphs that fit no span together: every number of chunks but one is too many, and finding
+ * that takes no longer than a request may. */
+TEST_LIMIT(a_skewed_table_of_graphs_is_laid_out_soon, 60)
+{
+    enum { GRAPHS = 400002, LARGE = 200000, LARGE_NODES = 240000 };
+    struct graphs g = {
+        .count = GRAPHS, .nodes_max = 1, .index_type = H5T_STD_I32LE, .node_type = H5T_STD_U8LE};
+    struct reader_open open = open_default();
+    struct harness h;
+    open.span_bytes_limit = 1 << 20;
+    pointers_make(&g);
+    for (uint64_t i = 0; i < GRAPHS; i++)
+        g.nodes[i + 1] = g.nodes[i] + (i == LARGE || i == LARGE + 1 ? LARGE_NODES : 1);
+    graphs_write("skewed.h5", &g);
+    CHECK(harness_open(&h, "skewed.h5", &open) == 0);
+    CHECK(h.described.span_bytes_max <= open.span_bytes_limit);
+    CHECK_EQ(h.described.span_rows, h.described.chunk_rows);
     harness_close(&h);
     graphs_free(&g);
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "proto/order.h"
 #include "tests/test.h"
 
 enum { SPANS = 5 };
@@ -37,6 +38,8 @@ TEST(a_whole_epoch_gives_one_receipt)
         CHECK_EQ(add(&r, epoch, SPANS - 1, out), 1);
         CHECK_EQ(out[0].epoch, epoch);
         CHECK_EQ(out[0].spans, SPANS);
+        CHECK_EQ(out[0].first_span, 0);
+        CHECK(out[0].whole);
         CHECK_EQ(out[0].rows, 50);
         CHECK_EQ(out[0].bytes_read, 150);
         CHECK_EQ(out[0].bytes_decoded, 750);
@@ -55,6 +58,75 @@ TEST(a_resumed_epoch_ends_where_the_whole_one_does)
     CHECK_EQ(add(&r, 4, 4, out), 1);
     CHECK_EQ(out[0].spans, 2);
     CHECK_EQ(out[0].rows, 20);
+    CHECK_EQ(out[0].first_span, 3);
+    CHECK(!out[0].whole);
+}
+
+/* As a mega-batch reads after a restart: a part at the epoch's last span, then the whole. */
+TEST(an_epoch_that_goes_round_becomes_whole)
+{
+    static const uint64_t spans[SPANS] = {3, 4, 0, 1, 2};
+    struct receipt r = {0};
+    struct msg_loader_receipt out[2];
+    for (int i = 0; i < SPANS; i++)
+        CHECK_EQ(add(&r, 7, spans[i], out), i == 1 || i == SPANS - 1);
+    CHECK(out[0].whole);
+    CHECK_EQ(out[0].epoch, 7);
+    CHECK_EQ(out[0].first_span, 3);
+    CHECK_EQ(out[0].spans, SPANS);
+    CHECK_EQ(out[0].rows, 50);
+    CHECK_STR(out[0].digest, "400000000000000a");
+    CHECK_EQ(add(&r, 8, 0, out), 0); /* and nothing of it is told again */
+}
+
+/* A span that comes again is no other row; what it cost counts. */
+TEST(a_span_delivered_again_counts_once)
+{
+    static const uint64_t spans[] = {0, 2, 0, 2, 1, 1, 4, 4, 4};
+    struct receipt r = {0};
+    struct msg_loader_receipt out[2];
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++)
+        CHECK_EQ(add(&r, 0, spans[i], out), i >= 6);
+    CHECK(!out[0].whole);
+    CHECK_EQ(out[0].spans, 4);
+    CHECK_EQ(out[0].rows, 40);
+    CHECK_EQ(add(&r, 0, 3, out), 1);
+    CHECK(out[0].whole);
+    CHECK_STR(out[0].digest, "400000000000000a");
+    CHECK_EQ(out[0].bytes_delivered, 1000);
+}
+
+TEST(spans_in_any_order_make_a_whole)
+{
+    enum { MANY = RECEIPT_STRETCHES_MAX };
+    for (int round = 0; round < 20; round++) {
+        uint64_t key = test_random(), wholes = 0;
+        struct receipt r = {0};
+        struct msg_loader_receipt out[2];
+        for (uint64_t i = 0; i < MANY; i++) {
+            struct reader_done done = span_done(0, order_permute(key, MANY, i));
+            int given = receipt_add(&r, MANY, &done, out);
+            wholes += given && out[0].whole;
+        }
+        CHECK_EQ(wholes, 1);
+        CHECK_EQ(out[0].rows, 10 * MANY);
+    }
+}
+
+/* Every second span leaves one gap more than is remembered: that span is not believed. */
+TEST(more_gaps_than_are_remembered_make_no_whole)
+{
+    enum { MANY = 2 * RECEIPT_STRETCHES_MAX + 1 };
+    struct receipt r = {0};
+    struct msg_loader_receipt out[2];
+    for (uint64_t i = 0; i < MANY; i++) {
+        struct reader_done done = span_done(0, i * 2 % MANY);
+        CHECK_EQ(receipt_add(&r, MANY, &done, out), i * 2 == MANY - 1);
+    }
+    CHECK_EQ(r.sum.spans, MANY - 1);
+    struct reader_done done = span_done(0, MANY - 1);
+    CHECK_EQ(receipt_add(&r, MANY, &done, out), 1);
+    CHECK(out[0].whole);
 }
 
 TEST(an_epoch_that_was_left_is_given_out_by_the_next)

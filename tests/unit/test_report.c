@@ -10,6 +10,7 @@
 #include "monitord/profile.h"
 #include "monitord/report.h"
 #include "monitord/sample.h"
+#include "proto/epochs.h"
 #include "proto/journal.h"
 #include "proto/run.h"
 #include "tests/test.h"
@@ -332,6 +333,44 @@ TEST(history_survives_more_launches_than_it_has_room_for)
     CHECK_EQ(h.epoch_count, HISTORY_EPOCHS_MAX);
 }
 
+static void delivered(struct history *h, const char *consumer, uint64_t epoch, int whole,
+                      uint64_t rows)
+{
+    union msg m = {.loader_receipt = {.head = {.time_s = 9},
+                                      .epoch = epoch,
+                                      .whole = whole,
+                                      .rows = rows,
+                                      .read_s = 0.5,
+                                      .decode_s = 1,
+                                      .credit_s = 0.5}};
+    MSG_STR(m.loader_receipt.consumer, consumer);
+    MSG_STR(m.loader_receipt.split, "train");
+    MSG_STR(m.loader_receipt.digest, "0123456789abcdef");
+    history_add(h, MSG_loader_receipt, &m);
+}
+
+TEST(history_keeps_a_receipt_of_each_epoch)
+{
+    static struct history h;
+    history_open(&h);
+    delivered(&h, "trainer.train", 0, 0, 40); /* a part, then the whole, then a part of it again */
+    delivered(&h, "trainer.train", 0, 1, 100);
+    delivered(&h, "trainer.train", 1, 0, 20);
+    delivered(&h, "trainer.train", 0, 0, 60);
+    delivered(&h, "fisher", 0, 1, 100);
+    delivered(&h, "trainer.train", 1, 0, 30);
+    CHECK_EQ(h.receipt_count, 3);
+    CHECK(h.receipts[0].whole && h.receipts[0].rows == 100);
+    CHECK_STR(h.receipts[1].consumer, "fisher");
+    CHECK_EQ(h.receipts[2].epoch, 1);
+    CHECK_EQ(h.receipts[2].rows, 30);
+    for (uint64_t i = 0; i < HISTORY_RECEIPTS_MAX; i++)
+        delivered(&h, "trainer.train", 2 + i, 1, 100);
+    CHECK_EQ(h.receipt_count, HISTORY_RECEIPTS_MAX);
+    CHECK_EQ(h.receipts[0].epoch, 2);
+    CHECK_EQ(h.receipts[HISTORY_RECEIPTS_MAX - 1].epoch, HISTORY_RECEIPTS_MAX + 1);
+}
+
 /* ---- report
  * ---------------------------------------------------------------------------------------- */
 
@@ -397,6 +436,8 @@ static void run_make_finished(void)
     history_journal(&history, 1);
     started(&history, 5, 1);
     epoch_ended(&history, 9, "A", 1, 0.5);
+    delivered(&history, "trainer.train", epochs_key(1, 2), 0, 30);
+    delivered(&history, "fisher", 5, 1, 100);
     pages[1] = (struct highwater_page){
         .rss_peak_bytes = 100, .helpers_peak_bytes = 11, .arena_peak_bytes = 7, .cpu_us = 2500000};
     pages[2].arena_peak_bytes = 5;
@@ -443,9 +484,15 @@ TEST(report_files_say_it)
     CHECK_HAS(text, "{\"stage\": \"trainerd\", \"what\": \"weights\", \"bytes\": 60}");
     CHECK_HAS(text, "{\"stage\": \"fisherd\", \"what\": \"arena\", \"bytes\": 7}");
     CHECK_HAS(text, "\"reproducible\": true");
+    CHECK_HAS(text, "{\"consumer\": \"trainer.train\", \"split\": \"train\", \"task\": \"B\", "
+                    "\"epoch\": 3, \"of\": \"part\", \"first_span\": 0,");
+    CHECK_HAS(text, "\"read_share\": 0.2500, \"decode_share\": 0.5000, \"credit_share\": 0.2500}");
+    CHECK_HAS(text, "\"task\": null, \"epoch\": 5, \"of\": \"whole\"");
     report_print_markdown(&report, out);
     report_print_table(&report, out);
     fclose(out);
+    CHECK_HAS(text, "| trainer.train | train | B | 3 | part | 30 | `0123456789abcdef` |");
+    CHECK_HAS(text, "| 0.500 (25 %) | 1.000 (50 %) | 0.500 (25 %) |");
     CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
     CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training, "
                     "25.0 % of that time waiting for data");
