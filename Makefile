@@ -6,7 +6,8 @@
 # make fuzz [COUNT=100000 SEED=1 SECONDS_MAX=3600]   the loader's reader on mutated files, under AddressSanitizer
 # make lint docs help clean
 #
-# Explicit switches, no probing: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
+# Explicit switches: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
+# CHEMISTRY=1|0 with or without Indigo for `prepare molecules` (1 where indigo.h is installed),
 # V=1 shows every command.
 
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
@@ -44,7 +45,9 @@ CFLAGS += -DH5_USE_110_API $(shell pkg-config --cflags $(HDF5) $(MSGPACK))
 LIBS_PROTO := -lzmq $(shell pkg-config --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(shell pkg-config --libs-only-L $(HDF5)) -lhdf5 -lz -lm
 LIBS_ENGINE := -ldnnl -lgomp -lm
-LIBS_PREPARE := -lindigo -linchi -lzstd -lm
+# `prepare molecules` needs Indigo and InChI, which not every release of Debian and Ubuntu has.
+CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/indigo.h),1,0)
+LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lindigo -linchi) -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
 SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
@@ -53,8 +56,12 @@ SOURCES_trainerd := $(wildcard trainerd/*.c)
 SOURCES_fisherd := $(wildcard fisherd/*.c)
 SOURCES_tap := $(wildcard monitord/tap*.c)
 SOURCES_monitord := $(filter-out $(SOURCES_tap),$(wildcard monitord/*.c))
-SOURCES_prepare := $(wildcard pipelines/prepare/*.c)
-SOURCES_unit := tests/test.c $(wildcard tests/unit/*.c)
+CHEMISTRY_0 := pipelines/prepare/molecule.c pipelines/prepare/skeleton.c \
+               $(wildcard pipelines/prepare/molecule_*.c) pipelines/prepare/molecules.c \
+               pipelines/prepare/molecules_command.c tests/unit/test_molecules.c
+CHEMISTRY_1 := pipelines/prepare/molecules_absent.c
+SOURCES_prepare := $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard pipelines/prepare/*.c))
+SOURCES_unit := tests/test.c $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard tests/unit/*.c))
 
 objects = $(patsubst %.c,$(OBJ)/%.o,$(SOURCES_$(1)))
 
@@ -95,7 +102,7 @@ $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call
 
 $(BIN)/%:
 	@mkdir -p $(@D)
-	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/molecule.o,$^),$(LIBS_PREPARE)) $(LIBS_PROTO)
+	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/prepare/lines.o,$^),$(LIBS_PREPARE)) $(LIBS_PROTO)
 
 $(OBJ)/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -26,10 +26,11 @@ bench) groups='run|test|bench' ;;
 *) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, --help" ;;
 esac
 
-# Prints the requirements ("a" or "a|b") of which no package is installed.
+# missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the
+# system may lack ("a?"), without it the others.
 missing_list() {
     local wanted installed requirement name found
-    wanted=$(sed -nE "s/^($groups) +//p" "$here/packages.txt")
+    wanted=$(sed -nE "s/^($groups) +([^?]*)${1:+\\?}\$/\2/p" "$here/packages.txt")
     installed=" $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' ${wanted//|/ } 2>/dev/null |
         sed -n 's/^installed //p' | tr '\n' ' ')"
     for requirement in $wanted; do
@@ -45,7 +46,7 @@ missing_list() {
 choose() {
     local name
     for name in ${1//|/ }; do
-        if LC_ALL=C apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+        if offered "$name"; then
             printf '%s\n' "$name"
             return
         fi
@@ -53,11 +54,24 @@ choose() {
     printf '%s\n' "${1%%|*}"
 }
 
+# offered NAME: does the archive have it?
+offered() {
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'
+}
+
+optional_offered() {
+    local requirement
+    for requirement in $(missing_list '?'); do
+        ! offered "$requirement" || printf '%s\n' "$requirement"
+    done
+}
+
 packages_chosen() {
     local requirement
-    for requirement in $missing; do
+    { for requirement in $missing; do
         choose "$requirement"
-    done | tr '\n' ' ' | sed 's/ $//'
+    done
+    optional_offered; } | tr '\n' ' ' | sed 's/ $//'
 }
 
 # as_root COMMAND...
@@ -80,7 +94,7 @@ apt() {
 command -v dpkg-query >/dev/null ||
     fail $EXIT_PERMANENT "only Debian and Ubuntu are supported, and here is no dpkg-query"
 missing=$(missing_list)
-[ -n "$missing" ] || exit 0
+[ -n "$missing$(optional_offered)" ] || exit 0
 
 if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! { [ -t 0 ] && command -v sudo >/dev/null; }; then
     fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get update && apt-get install -y --no-install-recommends $(packages_chosen)"
@@ -88,7 +102,7 @@ fi
 
 log=$(mktemp) || exit $EXIT_TEMPORARY
 trap 'rm -f "$log"' EXIT
-echo "setup: missing packages: ${missing//$'\n'/ }"
+echo "setup: missing packages:" $missing $(optional_offered)
 # A fresh machine or container has no package lists: apt then knows no candidate.
 if [ -z "$(LC_ALL=C apt-cache policy gcc 2>/dev/null | grep 'Candidate: [^(]')" ]; then
     echo "setup: fetching the package lists"

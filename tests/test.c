@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_SKIPPED = 77 };
+enum { EXIT_SKIPPED = 77, JOBS = 2 /* cases at a time */ };
 
 static struct test_case *cases;
 static uint64_t seed, random_state;
@@ -74,24 +74,33 @@ static void child_run(const struct test_case *c, const char *directory, int outp
     exit(0);
 }
 
-/* Runs one case: 0 passed, 1 failed, 2 skipped. */
-static int case_run(const struct test_case *c)
+/* A case that runs in a child. */
+struct running {
+    const struct test_case *c; /* NULL: none */
+    pid_t pid;
+    FILE *output;
+    char directory[32];
+};
+
+static void case_start(struct running *r, const struct test_case *c)
 {
-    char directory[] = "/tmp/finetuned-test-XXXXXX";
-    FILE *output = tmpfile();
-    if (!output || !mkdtemp(directory)) {
+    *r = (struct running){.c = c, .output = tmpfile(), .directory = "/tmp/finetuned-test-XXXXXX"};
+    if (!r->output || !mkdtemp(r->directory)) {
         perror("cannot make a place for a test");
         exit(1);
     }
     fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0)
-        child_run(c, directory, fileno(output));
-    int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    kill(-pid, SIGKILL); /* whatever the case left running */
-    nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    r->pid = fork();
+    if (r->pid == 0)
+        child_run(c, r->directory, fileno(r->output));
+}
+
+/* Its child has ended with `status`: 0 passed, 1 failed, 2 skipped. */
+static int case_end(struct running *r, int status)
+{
+    const struct test_case *c = r->c;
+    kill(-r->pid, SIGKILL); /* whatever the case left running */
+    nftw(r->directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 
     int skipped = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SKIPPED;
     int failed = !skipped && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -102,25 +111,55 @@ static int case_run(const struct test_case *c)
         printf("%s %s %s\n", failed ? "FAIL" : "SKIP", c->file, c->name);
     if (failed || skipped) {
         char line[1024];
-        rewind(output);
-        while (fgets(line, sizeof line, output))
+        rewind(r->output);
+        while (fgets(line, sizeof line, r->output))
             printf("     %s", line);
     }
-    fclose(output);
+    fclose(r->output);
+    r->c = NULL;
     return failed ? 1 : skipped ? 2 : 0;
+}
+
+/* Waits for one of the cases to end; returns its result. */
+static int case_await(struct running *running, int jobs)
+{
+    int status = 0;
+    for (;;) {
+        pid_t pid = waitpid(-1, &status, 0);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        for (int i = 0; i < jobs; i++)
+            if (running[i].c && running[i].pid == pid)
+                return case_end(&running[i], status);
+        if (pid < 0) {
+            perror("a test's process is lost");
+            exit(1);
+        }
+    }
 }
 
 int main(int argc, char **argv)
 {
+    struct running running[JOBS] = {0};
     const char *given = getenv("TEST_SEED");
-    int counts[3] = {0, 0, 0};
+    int counts[3] = {0, 0, 0}, busy = 0;
     seed = given ? strtoull(given, NULL, 10) : 20260101;
     for (const struct test_case *c = cases; c; c = c->next) {
         if (argc > 1 && !strstr(c->file, argv[1]) && !strstr(c->name, argv[1]))
             continue;
+        if (busy == JOBS) {
+            counts[case_await(running, JOBS)]++;
+            busy--;
+        }
+        int i = 0;
+        while (running[i].c)
+            i++;
         random_state = seed;
-        counts[case_run(c)]++;
+        case_start(&running[i], c);
+        busy++;
     }
+    for (; busy; busy--)
+        counts[case_await(running, JOBS)]++;
     printf("%d passed, %d failed, %d skipped\n", counts[0], counts[1], counts[2]);
     return counts[1] != 0;
 }

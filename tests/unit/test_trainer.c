@@ -374,6 +374,8 @@ TEST(plan_reads_a_description)
 
 static void plan_options(void)
 {
+    static char model_loss[] = "softmax_cross_entropy";
+    static char metric[] = "auto";
     static const char *const layers[] = {"linear out=256", "relu", "linear out=10"};
     five_tasks();
     options.slice_rows = 64;
@@ -382,8 +384,8 @@ static void plan_options(void)
     options.order_window_spans = 4;
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
-    options.model_loss = strdup("softmax_cross_entropy");
-    options.metric = strdup("auto");
+    options.model_loss = model_loss;
+    options.metric = metric;
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
 }
