@@ -261,7 +261,7 @@ def test_groups_and_attributes():
 
 @limit(60)
 def test_mutated_files():
-    sums = fuzz(VARIANT, 1000 if VARIANT == "asan" else 2500, 20261, 10, os.getcwd(), 1)
+    sums = fuzz(VARIANT, 1000 if VARIANT == "asan" else 2500, 20261, 30, os.getcwd(), 1)
     assert sums["mutations"] >= 200 and sums["died"] == 0, sums
     assert sums["served"] > 0 and sums["rejected"] > sums["served"] / 4, sums
     assert sums["limited"] * 50 < sums["mutations"], sums
