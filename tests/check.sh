@@ -9,8 +9,9 @@
 #   process    whole runs: smoke, restarts, kill -9, clients, bad input, locks
 #   fault      a full disk
 #
-# LONG=1 makes those cases whole that otherwise take a part of their data. PART runs only the cases whose file or name contains it. Does its own set-up (missing Debian packages, build);
-# without missing packages it needs no network. A group that runs no test counts as a failed one.
+# PART runs only the cases whose file or name contains it. LONG=1 makes those cases whole that otherwise take a part of
+# their data. Does its own set-up (missing Debian packages, build); without missing packages it needs no network. A
+# group that runs no test counts as a failed one.
 # Last line: N passed, N failed, N skipped; exit code 1 if any failed.
 set -u
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 111

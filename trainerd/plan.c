@@ -134,12 +134,13 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
     uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
     uint64_t room = chunk_bytes(o), planned = plan_total(p, NULL);
+    uint64_t left = planned < limit ? limit - planned : 0;
     int chosen = o->loader_chunk_size_gb > 0;
     sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (!o->loader_use_chunk_loader)
         return 0;
-    if (!chosen && room > (planned < limit ? limit - planned : 0))
-        room = planned < limit ? limit - planned : 0;
+    if (!chosen && room > left)
+        room = left;
     sizes[0] = megabatch_size_make(train->spans, train->span_bytes_max, window, room);
     if (chosen && sizes[0].kind == MEGABATCH_ARENA)
         return err_set(
