@@ -76,20 +76,6 @@ command_remember() {
 
 # ---- before the stages -------------------------------------------------------------------------------------
 
-programs_build() {
-    local log started=$SECONDS
-    make -s -q -C "$repository" all 2>/dev/null && return
-    log=$(mktemp) || exit $EXIT_TEMPORARY
-    echo "build: compiling (once)"
-    make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
-        cat "$log" >&2
-        rm -f "$log"
-        fail $EXIT_PERMANENT "the build failed (above)"
-    }
-    rm -f "$log"
-    echo "build: done in $((SECONDS - started)) s"
-}
-
 prepare() {
     local command=$1
     shift

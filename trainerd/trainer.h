@@ -16,6 +16,8 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
+ *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
+ *                    (selection.h)
  *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
@@ -213,5 +215,8 @@ int plan_check(const struct plan *p, const struct options *o, struct err *e);
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
                      struct err *e);
 int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
+
+/* weights_command.c */
+int weights_command(int argc, char **argv); /* trainerd --weights ...: the exit code */
 
 #endif
