@@ -8,6 +8,7 @@
  *   main.c           the skeleton's table: start, turn, request, stop, --plan
  *   tasks.c          the task list: which state comes next
  *   setup.c          the data are known: check, plan, allocate, resume
+ *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
  *   evaluate.c       a split's metric
@@ -147,6 +148,14 @@ uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's;
 /* Of the training or the validation stream; role and incarnation are the caller's. */
 struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
+
+/* pretrained.c */
+int pretrained_options_check(const struct options *o, struct err *e);
+/* Can the tasks that are still to begin `from: start` begin with model.pretrained, if that is
+ * given? Needs the model and the cursor. */
+int pretrained_check(struct trainer *t, struct err *e);
+/* Its weights over fresh ones, its digest into the cursor; nothing where it is not given. */
+int pretrained_load(struct trainer *t, float *parameters, struct err *e);
 
 /* batch.c */
 /* Move rows [position, position + rows) of an epoch into the stepper. 1: all are there; 0: some are

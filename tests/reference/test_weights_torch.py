@@ -82,6 +82,25 @@ def test_export_is_a_state_dict_that_torch_takes_strictly():
     assert abs(ours - loss) < 1e-6 * loss, (ours, loss)
 
 
+def test_a_state_dict_of_torch_is_what_the_engine_computes_with():
+    """The other way: torch's fresh weights, mapped from other names, and a run that leaves them as they are."""
+    if torch is None:
+        skip("python3-torch, python3-numpy or python3-h5py is not installed")
+    torch.manual_seed(4)
+    network, (features, targets) = Network(), rows_make()
+    state = {name.replace("1.", "encoder.rnn.", 1) if name.startswith("1.") else name: tensor.numpy()
+             for name, tensor in network.state_dict().items()}
+    safetensors_file.write("torch.safetensors", state)
+    run, _, _ = trained("run", features=features, targets=targets, pipeline=PIPELINE % LAYERS, settings=(
+        "model.pretrained=" + os.path.abspath("torch.safetensors"), "model.pretrained_map=1:encoder.rnn",
+        "training.learning_rate=0"))
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        loss = float(bytes(f["results"][:]).decode().split("\t")[4])
+    with torch.no_grad():
+        theirs = float(((network(torch.tensor(features)) - torch.tensor(targets)) ** 2).mean())
+    assert abs(theirs - loss) < 1e-6 * loss, (theirs, loss)
+
+
 def test_pt_files_go_there_and_back():
     if torch is None:
         skip("python3-torch, python3-numpy or python3-h5py is not installed")
