@@ -14,9 +14,9 @@ void stepper_evaluate_begin(struct stepper *s)
         memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
 }
 
-int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e)
 {
-    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
+    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows, .outputs = outputs};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
@@ -36,15 +36,23 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     return 0;
 }
 
-/* Of the targets about each output's mean, averaged over the outputs. */
-static double targets_variance(const struct stepper *s)
+int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
 {
-    double rows = (double)s->sums.rows, sum = 0;
-    for (uint64_t k = 0; k < s->model->outputs; k++) {
-        double mean = s->target_sums[k] / rows;
-        sum += fmax(s->target_squares[k] / rows - mean * mean, 0);
+    return stepper_predict(s, rows, NULL, e);
+}
+
+double metric_of_variance(double mean, const double *sums, const double *squares, uint64_t rows,
+                          uint64_t outputs)
+{
+    double variance = 0; /* of the targets about each output's mean, averaged over the outputs */
+    for (uint64_t k = 0; k < outputs; k++) {
+        double m = sums[k] / (double)rows;
+        variance += fmax(squares[k] / (double)rows - m * m, 0);
     }
-    return sum / (double)s->model->outputs;
+    variance /= (double)outputs;
+    if (variance > 0)
+        return 1 - mean / variance;
+    return mean == 0; /* targets that do not vary */
 }
 
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
@@ -53,12 +61,8 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
-    if (!s->metric->of_variance)
-        return r;
-    double variance = targets_variance(s);
-    if (variance > 0)
-        r.metric = 1 - r.metric / variance;
-    else /* targets that do not vary */
-        r.metric = r.metric == 0;
+    if (s->metric->of_variance)
+        r.metric = metric_of_variance(r.metric, s->target_sums, s->target_squares, s->sums.rows,
+                                      s->model->outputs);
     return r;
 }

@@ -99,6 +99,8 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+    if (b->outputs)
+        memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
     l.result = s->metrics + row;
     if (b->work == SLICE_EVALUATE && s->metric->slice)

@@ -103,6 +103,10 @@ void stepper_evaluate_begin(struct stepper *s);
 int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e);
 struct evaluation_result stepper_evaluate_end(const struct stepper *s);
 
+/* As stepper_evaluate, and the rows' outputs into outputs[rows, model outputs]. Rows gathered
+ * without targets: what it adds to the pass's result means nothing. */
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e);
+
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to
  * sums[count]. Not divided by the number of samples. Only on a stepper opened without optimizer,

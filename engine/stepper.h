@@ -96,6 +96,7 @@ struct batch_work {
     enum slice_work work;
     uint64_t rows, step;
     uint64_t wave_first; /* slice of the wave's lane 0 */
+    float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -120,6 +121,10 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
+
+/* A metric that is 1 - mean / variance of the targets, from their sums and squares [outputs]. */
+double metric_of_variance(double mean, const double *sums, const double *squares, uint64_t rows,
+                          uint64_t outputs);
 
 /* Sum of the rows' numbers, in row order. */
 double rows_sum(const double *numbers, uint64_t rows);

@@ -99,6 +99,11 @@ def test_a_state_dict_of_torch_is_what_the_engine_computes_with():
     with torch.no_grad():
         theirs = float(((network(torch.tensor(features)) - torch.tensor(targets)) ** 2).mean())
     assert abs(theirs - loss) < 1e-6 * loss, (theirs, loss)
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--data", "data.h5",
+                           "--out", "out.h5"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with h5py.File("out.h5") as f, torch.no_grad():
+        assert np.abs(f["outputs"][:] - network(torch.tensor(features)).numpy()).max() < 1e-6
 
 
 def test_pt_files_go_there_and_back():
