@@ -228,16 +228,25 @@ static int splits_check(struct trainer *t, struct err *e)
     return 0;
 }
 
+static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
+{
+    struct msg_plan_row row = {.bytes = bytes};
+    MSG_STR(row.stage, stage);
+    MSG_STR(row.what, what);
+    return row;
+}
+
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
-    for (int i = 0; i < p->count; i++) {
-        struct msg_plan_row *row = &m.rows[m.rows_count++];
-        MSG_STR(row->stage, p->rows[i].stage);
-        MSG_STR(row->what, p->rows[i].what);
-        row->bytes = p->rows[i].bytes;
-    }
+    for (int i = 0; i < p->count; i++)
+        m.rows[m.rows_count++] =
+            plan_row_message(p->rows[i].stage, p->rows[i].what, p->rows[i].bytes);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        m.totals[m.totals_count++] =
+            plan_row_message(stages[i], "most at a time", plan_total(p, stages[i]));
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
@@ -246,7 +255,9 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct megabatch_size sizes[2];
-    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+    struct plan_bases bases;
+    if (plan_bases_read(&bases, "bases", e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)

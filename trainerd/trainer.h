@@ -32,6 +32,7 @@
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
 #include "trainerd/megabatch.h"
+#include "trainerd/plan_bases.h"
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
 #include "trainerd/schedule.h"
@@ -205,13 +206,13 @@ struct split_shape { /* what loaderd says of a split */
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct split_shape *train, const struct split_shape *validation,
-              struct megabatch_size sizes[2], struct err *e);
+              const struct plan_bases *bases, const struct split_shape *train,
+              const struct split_shape *validation, struct megabatch_size sizes[2], struct err *e);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
-/* From the lines that `loaderd --describe` prints. */
+/* From the lines that `loaderd --describe` and `prepare bases` print. */
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct err *e);
+                     struct plan_bases *bases, struct err *e);
 int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
 
 #endif
