@@ -1,8 +1,9 @@
 /* step.c - the optimizer step in the order of the mathematics.
  *
  *   waves of slices   forward, backward; each slice's gradient into its own buffer
- *   gradient sweep    add the slices in order, then the EWC terms, then the norm: one pass, block
- * by block update sweep      clip and AdamW: one pass
+ *   gradient sweep    add the slices in order, after the batch's last one the EWC terms and the
+ *                     norm: one pass, block by block
+ *   update sweep      clip and AdamW: one pass
  *
  * Sums over parameters are kept a block of SWEEP_BLOCK and added in block order, so no number here
  * depends on which thread did what, or on how many there are.
@@ -17,9 +18,7 @@ struct sweep {
     struct stepper *s;
     uint64_t items, blocks;            /* of the pool; all blocks */
     uint64_t slice_first, slice_count; /* slices whose gradients are not yet in the batch's */
-    const struct ewc_term *terms;
-    int term_count;
-    int last; /* the batch is complete: EWC and norm too */
+    int last;                          /* the batch is complete: EWC and norm too */
     struct adamw_scalars adamw;
 };
 
@@ -40,8 +39,8 @@ static void block_gradient(const struct sweep *w, uint64_t block)
     if (!w->last)
         return;
     s->block_penalty[block] = 0;
-    for (int i = 0; i < w->term_count; i++) {
-        const struct ewc_term *t = &w->terms[i];
+    for (int i = 0; i < s->batch.term_count; i++) {
+        const struct ewc_term *t = &s->batch.terms[i];
         double penalty;
         op_ewc_add(s->backend, s->parameters + first, t->theta_star + first, t->fisher + first,
                    t->lambda, g, count, &penalty);
@@ -84,26 +83,33 @@ static struct sweep sweep_make(struct stepper *s)
     return w;
 }
 
-/* Forward and backward over the whole batch; afterwards the batch's gradient is complete, EWC
- * included. */
-static void gradient_compute(struct stepper *s, uint64_t rows, uint64_t step,
-                             const struct ewc_term *terms, int term_count)
+void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
+                   int term_count)
 {
-    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows, .step = step};
+    ensure(s->config.with_optimizer && rows > 0);
+    ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
+    s->batch =
+        (struct batch_state){.rows = rows, .step = step, .terms = terms, .term_count = term_count};
+}
+
+/* After the batch's last row its gradient is complete, EWC included. */
+void stepper_accumulate(struct stepper *s, uint64_t rows)
+{
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
     struct sweep w = sweep_make(s);
     uint64_t slices = batch_slices(s, rows);
-    w.terms = terms;
-    w.term_count = term_count;
+    ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     while (b.wave_first < slices) {
-        uint64_t count = wave_run(&b);
-        /* slice 0 is in place already */
-        w.slice_first = b.wave_first ? b.wave_first : 1;
-        w.slice_count = b.wave_first + count - w.slice_first;
+        uint64_t count = wave_run(&b), in_place = !s->batch.done && !b.wave_first;
+        w.slice_first = b.wave_first + in_place;
+        w.slice_count = count - in_place;
         b.wave_first += count;
-        w.last = b.wave_first == slices;
+        w.last = b.wave_first == slices && s->batch.done + rows == s->batch.rows;
         if (w.last || w.slice_count > 0)
             pool_run(s->pool, gradient_item, &w, w.items);
     }
+    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows);
+    s->batch.done += rows;
 }
 
 static double blocks_sum(const double *blocks, uint64_t count)
@@ -114,10 +120,10 @@ static double blocks_sum(const double *blocks, uint64_t count)
     return sum;
 }
 
-static void result_fill(const struct stepper *s, uint64_t rows, struct step_result *r)
+static void result_fill(const struct stepper *s, struct step_result *r)
 {
-    r->loss_sum = rows_sum(s->losses, rows);
-    r->loss = r->loss_sum / (double)rows;
+    r->loss_sum = s->batch.loss_sum;
+    r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
 }
@@ -156,18 +162,25 @@ static struct adamw_scalars adamw_scalars_make(const struct adamw_config *a, uin
     };
 }
 
-int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
-                  const struct adamw_config *a, const struct ewc_term *terms, int term_count,
-                  struct step_result *result, struct err *e)
+int stepper_update(struct stepper *s, uint64_t t, const struct adamw_config *a,
+                   struct step_result *result, struct err *e)
 {
     struct sweep update = sweep_make(s);
-    ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max && t > 0);
-
-    gradient_compute(s, rows, step, terms, term_count);
-    result_fill(s, rows, result);
-    if (result_check(result, step, e) < 0)
+    ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
+    result_fill(s, result);
+    s->batch.rows = s->batch.done = 0;
+    if (result_check(result, s->batch.step, e) < 0)
         return -1;
     update.adamw = adamw_scalars_make(a, t, result->gradient_norm);
     pool_run(s->pool, update_item, &update, update.items);
     return 0;
+}
+
+int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
+                  const struct adamw_config *a, const struct ewc_term *terms, int term_count,
+                  struct step_result *result, struct err *e)
+{
+    stepper_batch(s, rows, step, terms, term_count);
+    stepper_accumulate(s, rows);
+    return stepper_update(s, t, a, result, e);
 }

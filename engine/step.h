@@ -32,12 +32,13 @@ struct gather_config {
 };
 
 struct step_config {
-    uint64_t batch_rows_max, slice_rows;
-    int threads;        /* including the caller's; at least 1 */
+    uint64_t batch_rows_max, slice_rows; /* resident at once: of a micro-batch */
+    int threads;                         /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
     uint64_t seed;      /* keys dropout */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
+    int accumulates;    /* a training batch may be several micro-batches */
 };
 
 struct adamw_config {
@@ -84,9 +85,24 @@ int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);
 
-/* One optimizer step over the `rows` rows gathered. `step` keys dropout (counter of the run), `t`
- * is AdamW's (from 1). -1 (permanent) when the loss or the gradient's norm is not finite: nothing
+/* One optimizer step over a batch of `rows` rows, of which a micro-batch at a time is resident:
+ *
+ *   stepper_batch(s, 256, step, terms, n);
+ *   four times: stepper_gather(s, ...); stepper_accumulate(s, 64);
+ *   stepper_update(s, t, a, &result, e);
+ *
+ * `step` keys dropout (counter of the run), `t` is AdamW's (from 1), the terms are borrowed until
+ * the update. The micro-batches come in the order of the batch's rows; where all but the last are
+ * whole slices the bits are those of the batch taken at once. A batch that is begun anew forgets
+ * what was accumulated. -1 (permanent) when the loss or the gradient's norm is not finite: nothing
  * was updated. */
+void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
+                   int term_count);
+void stepper_accumulate(struct stepper *s, uint64_t rows);
+int stepper_update(struct stepper *s, uint64_t t, const struct adamw_config *a,
+                   struct step_result *result, struct err *e);
+
+/* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct adamw_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);

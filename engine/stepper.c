@@ -186,8 +186,10 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
     y->parameters = floats_padded(m->parameter_count);
     y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
-    /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
-    y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
+    /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
+     * waves */
+    int one_wave = y->slices_max == y->lanes && !c->accumulates;
+    y->slice_gradients = one_wave ? y->lanes - 1 : y->lanes;
     layout_route(y, m, widths);
     layout_lane(y, m, c, widths);
     for (uint32_t i = 0; i < m->layer_count; i++) {

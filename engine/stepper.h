@@ -66,6 +66,15 @@ struct evaluation_sums {
     uint64_t rows;
 };
 
+/* The training batch in work. */
+struct batch_state {
+    uint64_t rows, done; /* of all its micro-batches; of those accumulated */
+    uint64_t step;
+    double loss_sum; /* of the rows done, in their order */
+    const struct ewc_term *terms;
+    int term_count;
+};
+
 struct stepper {
     const struct model *model;
     const struct backend *backend;
@@ -84,6 +93,7 @@ struct stepper {
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
+    struct batch_state batch;
     float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares; /* [lanes, slice_rows, inputs] */
 };
@@ -94,7 +104,7 @@ enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER };
 struct batch_work {
     struct stepper *s;
     enum slice_work work;
-    uint64_t rows, step;
+    uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
 };
 
@@ -118,10 +128,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
-/* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
+/* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
 
-/* Sum of the rows' numbers, in row order. */
-double rows_sum(const double *numbers, uint64_t rows);
+/* `sum` and the rows' numbers, added in row order. */
+double rows_sum(double sum, const double *numbers, uint64_t rows);
 
 #endif

@@ -63,18 +63,19 @@ int schedule_check(const struct options *o, struct err *e)
 
 int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e)
 {
-    ensure(rows > 0 && o->batch_size > 0);
-    if (o->data_drop_last && rows < o->batch_size)
+    uint64_t batch_rows = options_batch_rows(o);
+    ensure(rows > 0 && batch_rows > 0);
+    if (o->data_drop_last && rows < batch_rows)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "data.drop_last leaves nothing of %llu rows: they are fewer than the %llu of "
-            "a batch; lower training.batch_size",
-            (unsigned long long)rows, (unsigned long long)o->batch_size);
+            "a batch; lower training.batch_size or gradient_accumulation_steps",
+            (unsigned long long)rows, (unsigned long long)batch_rows);
     if (o->data_drop_last)
-        rows -= rows % o->batch_size;
+        rows -= rows % batch_rows;
     *s = (struct schedule){.rows = rows,
-                           .batch_rows = o->batch_size,
-                           .epoch_steps = (rows - 1) / o->batch_size + 1,
+                           .batch_rows = batch_rows,
+                           .epoch_steps = (rows - 1) / batch_rows + 1,
                            .task_count = o->task_count};
     for (uint32_t i = 0; i < o->task_count; i++) {
         s->key_task[i] = epochs_key_task(o, i);

@@ -28,7 +28,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
                                 .seed = o->seed,
-                                .metric = o->metric};
+                                .metric = o->metric,
+                                .accumulates = o->gradient_accumulation_steps > 1};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
@@ -96,7 +97,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
-    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.streams = o->data_stateful ? options_batch_rows(o) : 0;
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);

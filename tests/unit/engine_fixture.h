@@ -30,6 +30,7 @@ struct fixture_config {
     uint64_t slice;    /* 16 */
     int evaluate_only; /* no optimizer */
     const char *metric;
+    int accumulates; /* batches of several micro-batches */
 };
 
 /* The same numbers each time; all rows are gathered. */
