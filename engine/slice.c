@@ -34,7 +34,7 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
     if (slice == 0 && s->batch.done == 0)
         return s->gradient;
     /* lanes 1.. come first: where a batch is one wave lane 0 has no buffer */
-    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.parameters;
+    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.trained;
 }
 
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
@@ -71,8 +71,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     }
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
-    if (b->work == SLICE_TRAIN)
-        p.gradient = slice_gradient(s, slice) + l->first;
+    if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
+        p.gradient = slice_gradient(s, slice) + (l->first - s->layout.frozen);
     if (b->work != SLICE_EVALUATE) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;

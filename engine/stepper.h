@@ -3,7 +3,7 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
- *   fisher.c   per-sample squared gradients
+ *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -45,13 +45,16 @@ struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
     uint64_t parameters;       /* padded to whole cache lines */
+    uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
+    uint64_t trained;          /* the rest behind the frozen ones, padded to whole cache lines */
     uint64_t input_width;      /* values of one row of the batch's input */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
     uint64_t blocks;           /* of the sweeps */
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
-    uint32_t first_trained;    /* first layer with parameters */
+    uint32_t forward_buffers;  /* the first ones of them: only frozen layers read those */
+    uint32_t first_trained;    /* first layer with parameters that are not frozen */
     uint64_t scratch_at;       /* in the lane: of the layer at work */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */

@@ -139,6 +139,15 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
                             "training.batch_size times gradient_accumulation_steps is %llu; at "
                             "most %d are accepted",
                             (unsigned long long)options_batch_rows(o), BATCH_ROWS_MAX);
+    if (o->nesterov && (strcmp(o->optimizer, "sgd") != 0 || o->momentum == 0))
+        return origin_error(at->file, e,
+                            "training.nesterov is true; it goes with training.optimizer: sgd and a "
+                            "training.momentum above 0");
+    if (!o->backbone_layers && (o->backbone_lr > 0 || o->freeze_backbone))
+        return origin_error(at->file, e,
+                            "training.%s is given, but no backbone: training.backbone_layers says "
+                            "how many of model.layers are it",
+                            o->freeze_backbone ? "freeze_backbone" : "backbone_lr");
     if (o->arena_slots != 0 && o->loader_prefetch_factor != 0)
         return origin_error(
             at->file, e,

@@ -86,7 +86,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         samples.span_bytes_max = FISHER_SPAN_BYTES;
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
-    c.with_optimizer = 0;
+    c.with_optimizer = c.freeze_backbone = 0;
     c.batch_rows_max = stepper_fisher_rows(&c);
     stepper_plan(m, &c, "fisherd", p);
     plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);

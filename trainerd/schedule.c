@@ -102,20 +102,27 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
     return epochs_key(s->key_task[task], epoch);
 }
 
-struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
-                              uint64_t task_step)
+struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
+                                     uint32_t task, uint64_t task_step)
 {
+    int sgd = strcmp(o->optimizer, "sgd") == 0;
     struct lr_schedule rates = {
         .kind = (enum lr_schedule_kind)lr_schedule_kind_named(o->scheduler_type),
         .steps = s->epochs[task] * s->epoch_steps,
         .rate = o->learning_rate,
-        .beta1 = o->adam_beta1,
+        .beta1 = sgd ? o->momentum : o->adam_beta1,
         .warmup_pct = o->warmup_pct,
         .div_factor = o->div_factor,
         .final_div_factor = o->final_div_factor,
         .cycle_momentum = o->cycle_momentum,
     };
-    return lr_schedule_at(&rates, task_step);
+    struct lr_point rest = lr_schedule_at(&rates, task_step), backbone = rest;
+    if (o->backbone_lr > 0) {
+        rates.rate = o->backbone_lr;
+        backbone = lr_schedule_at(&rates, task_step);
+    }
+    return (struct schedule_rates){
+        .rate = rest.rate, .backbone_rate = backbone.rate, .beta1 = rest.beta1};
 }
 
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)

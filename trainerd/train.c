@@ -64,15 +64,19 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
 static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
-    struct lr_point at = schedule_rate(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
-    struct adamw_config adamw = {.learning_rate = at.rate,
-                                 .weight_decay = o->weight_decay,
-                                 .beta1 = at.beta1,
-                                 .beta2 = o->adam_beta2,
-                                 .eps = o->adam_eps,
-                                 .max_grad_norm = o->max_grad_norm};
+    struct schedule_rates at =
+        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    struct optimizer_config optimizer = {.learning_rate = at.rate,
+                                         .backbone_rate = at.backbone_rate,
+                                         .momentum = at.beta1,
+                                         .nesterov = o->nesterov,
+                                         .weight_decay = o->weight_decay,
+                                         .beta1 = at.beta1,
+                                         .beta2 = o->adam_beta2,
+                                         .eps = o->adam_eps,
+                                         .max_grad_norm = o->max_grad_norm};
     struct step_result r;
-    if (stepper_update(t->stepper, t->meta.task_step + 1, &adamw, &r, e) < 0)
+    if (stepper_update(t->stepper, t->meta.task_step + 1, &optimizer, &r, e) < 0)
         return err_prefix(
             e, "step %" PRIu64 " of task %s, rows %" PRIu64 " to %" PRIu64 " of epoch %" PRIu64,
             t->meta.step + 1, tasks_current(t)->name, t->meta.position, t->meta.position + rows - 1,
