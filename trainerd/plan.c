@@ -84,7 +84,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         samples.span_bytes_max = FISHER_SPAN_BYTES;
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
-    c.with_optimizer = 0;
+    c.with_optimizer = c.freeze_backbone = 0;
     c.batch_rows_max = stepper_fisher_rows(&c);
     stepper_plan(m, &c, "fisherd", p);
     plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
@@ -318,7 +318,9 @@ static int rows_print(const struct options *o, const struct split_shape *train,
                " rows = %" PRIu64,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
                o->batch_size, ahead);
-    putchar('\n');
+    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
+           " rows an optimizer step\n",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o));
     return 0;
 }
 

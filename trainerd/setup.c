@@ -21,6 +21,13 @@ int setup_threads(const struct options *o)
     return o->threads ? (int)o->threads : limits_threads("");
 }
 
+static enum optimizer_kind optimizer_kind(const struct options *o)
+{
+    if (strcmp(o->optimizer, "sgd") != 0)
+        return OPTIMIZER_ADAMW;
+    return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -28,7 +35,11 @@ struct step_config setup_step_config(const struct options *o)
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
                                 .seed = o->seed,
-                                .metric = o->metric};
+                                .metric = o->metric,
+                                .accumulates = o->gradient_accumulation_steps > 1,
+                                .optimizer = optimizer_kind(o),
+                                .backbone_layers = (uint32_t)o->backbone_layers,
+                                .freeze_backbone = o->freeze_backbone};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
@@ -41,7 +52,15 @@ int setup_model(struct model *m, const struct options *o, uint64_t inputs, struc
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    return model_open(m, layers, o->layer_count, inputs, loss, e);
+    if (model_open(m, layers, o->layer_count, inputs, loss, e) < 0)
+        return -1;
+    struct step_config c = setup_step_config(o);
+    if (step_frozen(m, &c) < m->parameter_count)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
+                   " layers hold all parameters; lower training.backbone_layers",
+                   o->backbone_layers);
 }
 
 const char *setup_metric(const struct options *o)
@@ -96,7 +115,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
-    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.streams = o->data_stateful ? options_batch_rows(o) : 0;
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
@@ -276,9 +295,16 @@ static struct gather_config gather_of(const struct feed *f, double scale)
     return g;
 }
 
+/* NULL where the optimizer keeps none of the tensor. */
+static float *moment_of(const struct tensor_info *tensor, float *moment, uint64_t frozen)
+{
+    return moment && tensor->first >= frozen ? moment + (tensor->first - frozen) : NULL;
+}
+
 static int buffers_open(struct trainer *t, struct err *e)
 {
     struct step_config c = setup_step_config(t->options);
+    uint64_t frozen = step_frozen(&t->model, &c);
     if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
         return -1;
     t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
@@ -295,8 +321,8 @@ static int buffers_open(struct trainer *t, struct err *e)
         tensor->rank = info->rank;
         memcpy(tensor->dims, info->dims, sizeof tensor->dims);
         tensor->parameter = stepper_parameters(t->stepper) + info->first;
-        tensor->m = stepper_moment_m(t->stepper) + info->first;
-        tensor->v = stepper_moment_v(t->stepper) + info->first;
+        tensor->m = moment_of(info, stepper_moment_m(t->stepper), frozen);
+        tensor->v = moment_of(info, stepper_moment_v(t->stepper), frozen);
     }
     t->gather_train = gather_of(&t->train, t->options->data_scale);
     t->gather_validation = gather_of(&t->validation, t->options->data_scale);

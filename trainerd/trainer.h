@@ -46,11 +46,12 @@ enum trainer_state {
     TRAINER_DONE,
 };
 
-/* Rows of one batch (of training or evaluation) on their way from the arena into the stepper. */
+/* Rows of one micro-batch (or batch of evaluation) on their way from the arena into the stepper. */
 struct batch {
-    struct feed_row *rows; /* these have room for a whole batch */
+    struct feed_row *rows; /* these have room for all of them */
     const void **features, **targets;
-    uint64_t gathered; /* leading rows already in the stepper */
+    uint64_t done;     /* rows of the training batch that are accumulated */
+    uint64_t gathered; /* rows after those already in the stepper */
 };
 
 struct evaluation {
@@ -148,8 +149,9 @@ struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
 
 /* batch.c */
-/* Move rows [position, position + rows) of an epoch into the stepper. 1: all are there; 0: some are
- * still missing, call again; -1: *e names a row of the file that is not fit to train on. */
+/* Move rows [position, position + rows), at most training.batch_size of an epoch, into the stepper.
+ * 1: all are there; 0: some are still missing, call again; -1: *e names a row of the file that is
+ * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
 void batch_permute(struct trainer *t,

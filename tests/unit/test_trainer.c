@@ -32,6 +32,8 @@ static struct task_options *task_add(const char *name, const char *comparison_of
 static void five_tasks(void)
 {
     options.batch_size = 128;
+    options.gradient_accumulation_steps = 1;
+    options.optimizer = "adamw";
     task_add("A", "", 3);
     task_add("B", "", 2);
     task_add("B-without", "B", 2);
@@ -52,6 +54,41 @@ TEST(schedule_counts_steps_over_all_tasks)
     CHECK_EQ(schedule_batch_rows(&s, 0), 128);
     CHECK_EQ(schedule_batch_rows(&s, 468 * 128), 96);
     CHECK_EQ(schedule_batch_rows(&s, 59999), 1);
+}
+
+TEST(schedule_counts_optimizer_steps_of_micro_batches)
+{
+    struct schedule s;
+    struct err e;
+    five_tasks();
+    options.batch_size = 64;
+    options.gradient_accumulation_steps = 4;
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps, 235); /* 234 of 256 rows and one of 96 */
+    CHECK_EQ(schedule_batch_rows(&s, 0), 256);
+    CHECK_EQ(schedule_batch_rows(&s, 234 * 256), 96);
+}
+
+TEST(schedule_gives_the_backbone_its_rate_and_sgd_its_momentum)
+{
+    struct schedule s;
+    struct err e;
+    five_tasks();
+    options.learning_rate = 1e-2;
+    options.scheduler_type = "onecycle";
+    options.div_factor = 25;
+    options.final_div_factor = 1e4;
+    options.warmup_pct = 0.3;
+    options.adam_beta1 = 0.9;
+    options.momentum = 0.8;
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    struct schedule_rates at = schedule_rates(&options, &s, 0, 100);
+    CHECK(at.backbone_rate == at.rate && at.beta1 == 0.9);
+    options.backbone_lr = 1e-3;
+    options.optimizer = "sgd";
+    struct schedule_rates sgd = schedule_rates(&options, &s, 0, 100);
+    CHECK(sgd.rate == at.rate && sgd.beta1 == 0.8);
+    CHECK(sgd.backbone_rate > at.rate / 10.0001 && sgd.backbone_rate < at.rate / 9.9999);
 }
 
 TEST(schedule_of_data_smaller_than_a_batch)
