@@ -31,7 +31,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 2 */
+    uint64_t version; /* 3 */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -45,6 +45,7 @@ struct checkpoint_meta {
     char metric[32];       /* what it is (proto/metric.h) */
     char fingerprint[65];  /* of the data file */
     char cpu[64];          /* CPU type: bits hold for one */
+    char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     uint32_t result_count;
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
