@@ -92,10 +92,10 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
                            .result = s->numbers};
     ensure(rows > 0 && rows <= s->rows_max && of->model->outputs == width);
     s->loss->slice(&l);
-    s->loss_sum += rows_sum(s->numbers, rows);
+    s->loss_sum = rows_sum(s->loss_sum, s->numbers, rows);
     for (int i = 0; s->loss->metrics[i]; i++) {
         s->loss->metrics[i]->slice(&l);
-        s->metric_sums[i] += rows_sum(s->numbers, rows);
+        s->metric_sums[i] = rows_sum(s->metric_sums[i], s->numbers, rows);
     }
     if (s->loss->values)
         op_column_moments(of->backend, l.values, s->target_sums, s->target_squares);

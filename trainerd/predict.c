@@ -176,9 +176,11 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
 {
     struct trainer *t = &p->t;
     const struct megabatch_size arena = {.kind = MEGABATCH_ARENA};
-    struct step_config c = setup_step_config(&p->options);
-    c.with_optimizer = 0;
-    c.metric = NULL;
+    struct step_config training = setup_step_config(&p->options);
+    struct step_config c = {.batch_rows_max = training.batch_rows_max,
+                            .slice_rows = training.slice_rows,
+                            .threads = training.threads,
+                            .seed = training.seed};
     if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 || parameters_read(p, e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &arena, e) < 0 ||
         scores_open(&p->scores, &t->model, c.batch_rows_max, e) < 0)

@@ -2,9 +2,10 @@
  * alone.
  *
  * Tensors are taken by name and shape. A layer is called by its place, or as model.pretrained_map
- * says. With pretrained_head: fresh the head stays as fresh weights are: the last layer with
- * parameters, and with it everything from the first layer on whose tensors the file does not have
- * in that shape. What was and was not taken over is a fact in the journal and in the report.
+ * says. With pretrained_head: fresh the head stays as fresh weights are: the layers behind
+ * training.backbone_layers; where that is 0 the last layer with parameters, and with it everything
+ * from the first layer on whose tensors the file does not have in that shape. What was and was not
+ * taken over is a fact in the journal and in the report.
  *
  * The file is part of the run's identity: its digest is in every checkpoint once a task has begun
  * with it, and a later start that still needs the file refuses another one.
@@ -127,10 +128,12 @@ static int layer_find(struct taking *k, const struct layer_instance *l, struct e
 static int tensors_find(struct taking *k, struct err *e)
 {
     const struct model *m = &k->t->model;
+    uint32_t end = m->layer_count, backbone = (uint32_t)k->t->options->backbone_layers;
     int fresh = strcmp(k->t->options->pretrained_head, "fresh") == 0;
-    uint32_t end = m->layer_count;
     struct err why = {.text = "the model has one layer with parameters, and that is its head"};
-    if (fresh)
+    if (fresh && backbone)
+        end = backbone;
+    else if (fresh)
         while (!m->layers[--end].tensor_count) /* a model has at least one with some */
             ;
     for (uint32_t i = 0; i < end; i++) {
@@ -138,7 +141,7 @@ static int tensors_find(struct taking *k, struct err *e)
             continue;
         for (uint32_t n = 0; n < m->layers[i].tensor_count; n++)
             k->found[m->layers[i].tensor_first + n] = NULL; /* a layer is taken whole or not */
-        if (fresh)
+        if (fresh && !backbone)
             break;
         k->taken = 0;
         goto out;

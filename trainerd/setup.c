@@ -21,6 +21,13 @@ int setup_threads(const struct options *o)
     return o->threads ? (int)o->threads : limits_threads("");
 }
 
+static enum optimizer_kind optimizer_kind(const struct options *o)
+{
+    if (strcmp(o->optimizer, "sgd") != 0)
+        return OPTIMIZER_ADAMW;
+    return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -28,7 +35,11 @@ struct step_config setup_step_config(const struct options *o)
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
                                 .seed = o->seed,
-                                .metric = o->metric};
+                                .metric = o->metric,
+                                .accumulates = o->gradient_accumulation_steps > 1,
+                                .optimizer = optimizer_kind(o),
+                                .backbone_layers = (uint32_t)o->backbone_layers,
+                                .freeze_backbone = o->freeze_backbone};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
@@ -41,7 +52,15 @@ int setup_model(struct model *m, const struct options *o, uint64_t inputs, struc
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    return model_open(m, layers, o->layer_count, inputs, loss, e);
+    if (model_open(m, layers, o->layer_count, inputs, loss, e) < 0)
+        return -1;
+    struct step_config c = setup_step_config(o);
+    if (step_frozen(m, &c) < m->parameter_count)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
+                   " layers hold all parameters; lower training.backbone_layers",
+                   o->backbone_layers);
 }
 
 const char *setup_metric(const struct options *o)
@@ -98,7 +117,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
-    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.streams = o->data_stateful ? options_batch_rows(o) : 0;
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
@@ -230,16 +249,25 @@ static int splits_check(struct trainer *t, struct err *e)
     return 0;
 }
 
+static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
+{
+    struct msg_plan_row row = {.bytes = bytes};
+    MSG_STR(row.stage, stage);
+    MSG_STR(row.what, what);
+    return row;
+}
+
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
-    for (int i = 0; i < p->count; i++) {
-        struct msg_plan_row *row = &m.rows[m.rows_count++];
-        MSG_STR(row->stage, p->rows[i].stage);
-        MSG_STR(row->what, p->rows[i].what);
-        row->bytes = p->rows[i].bytes;
-    }
+    for (int i = 0; i < p->count; i++)
+        m.rows[m.rows_count++] =
+            plan_row_message(p->rows[i].stage, p->rows[i].what, p->rows[i].bytes);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        m.totals[m.totals_count++] =
+            plan_row_message(stages[i], "most at a time", plan_total(p, stages[i]));
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
@@ -248,7 +276,9 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct megabatch_size sizes[2];
-    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+    struct plan_bases bases;
+    if (plan_bases_read(&bases, "bases", e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
@@ -280,9 +310,16 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     return 0;
 }
 
+/* NULL where the optimizer keeps none of the tensor. */
+static float *moment_of(const struct tensor_info *tensor, float *moment, uint64_t frozen)
+{
+    return moment && tensor->first >= frozen ? moment + (tensor->first - frozen) : NULL;
+}
+
 static int buffers_open(struct trainer *t, struct err *e)
 {
     struct step_config c = setup_step_config(t->options);
+    uint64_t frozen = step_frozen(&t->model, &c);
     if (setup_stepper(t, &c, e) < 0)
         return -1;
     t->tensors = calloc(t->model.tensor_count, sizeof *t->tensors);
@@ -295,8 +332,8 @@ static int buffers_open(struct trainer *t, struct err *e)
         tensor->rank = info->rank;
         memcpy(tensor->dims, info->dims, sizeof tensor->dims);
         tensor->parameter = stepper_parameters(t->stepper) + info->first;
-        tensor->m = stepper_moment_m(t->stepper) + info->first;
-        tensor->v = stepper_moment_v(t->stepper) + info->first;
+        tensor->m = moment_of(info, stepper_moment_m(t->stepper), frozen);
+        tensor->v = moment_of(info, stepper_moment_v(t->stepper), frozen);
     }
     t->gather_train = setup_gather(&t->train, t->options->data_scale);
     t->gather_validation = setup_gather(&t->validation, t->options->data_scale);

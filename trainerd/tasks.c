@@ -36,7 +36,6 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
-    size_t bytes = t->model.parameter_count * sizeof *parameters;
     (void)sleep_ms;
     int fresh = strcmp(task->from, "start") == 0;
     if (fresh)
@@ -44,8 +43,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     if ((fresh ? pretrained_load(t, parameters, e) : save_read_end(t, task->from, parameters, e)) <
         0)
         return DAEMON_FAILED;
-    memset(stepper_moment_m(t->stepper), 0, bytes);
-    memset(stepper_moment_v(t->stepper), 0, bytes);
+    stepper_moments_clear(t->stepper);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);
     progress_task_begin(t);
