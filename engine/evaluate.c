@@ -65,3 +65,19 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
                                       s->model->outputs);
     return r;
 }
+
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e)
+{
+    quantised_close(&s->quantised);
+    s->int8 = 0;
+    if (quantised_open(&s->quantised, s->model, s->parameters, s->layout.lanes, e) < 0)
+        return -1;
+    *size = (struct int8_size){s->quantised.float_bytes, s->quantised.bytes};
+    return 0;
+}
+
+void stepper_int8(struct stepper *s, int on)
+{
+    ensure(!on || s->quantised.tensors);
+    s->int8 = on;
+}

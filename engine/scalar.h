@@ -226,6 +226,14 @@ SCALAR float scalar_half(uint16_t bits)
     return x;
 }
 
+/* x times the inverse of its row's scale as a whole number -127 .. 127, to even; 127 for a NaN. */
+SCALAR int32_t scalar_quantise(float x, float inverse)
+{
+    float q = rintf(x * inverse);
+    q = q < 127.0f ? q : 127.0f;
+    return (int32_t)(q > -127.0f ? q : -127.0f);
+}
+
 /* In double: one rounding, so that scale = 1/255 costs no systematic error. */
 SCALAR float scalar_convert(double x, double scale)
 {

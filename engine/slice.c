@@ -69,6 +69,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.skip = lane_activation(s, slice, s->layout.route[l->partner].out);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
     }
+    if (b->work == SLICE_EVALUATE && s->int8) {
+        p.quantised = &s->quantised;
+        p.lane = slice_lane(s, slice);
+    }
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
     if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)

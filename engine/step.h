@@ -139,6 +139,16 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s);
  * without targets: what it adds to the pass's result means nothing. */
 int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e);
 
+/* Put the weights of products, as they are now, into 8 bits besides (engine/quantised.h), and have
+ * evaluations compute with those while `on`. Weights that change afterwards need it again. The
+ * bytes are those of the weights concerned before, and with their scales now. -1 (temporary): no
+ * memory. */
+struct int8_size {
+    uint64_t float_bytes, bytes;
+};
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e);
+void stepper_int8(struct stepper *s, int on);
+
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to
  * sums[count]. Not divided by the number of samples. Only on a stepper opened without optimizer,

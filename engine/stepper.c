@@ -312,6 +312,7 @@ void stepper_close(struct stepper **s_p)
     if (!s)
         return;
     pool_close(&s->pool);
+    quantised_close(&s->quantised);
     for (int k = 0; k < KIND_COUNT; k++)
         region_close(&s->region[k]);
     free(s);

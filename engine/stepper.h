@@ -3,7 +3,8 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
- *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   fisher.c   per-sample squared gradients           quantised.c  weights in 8 bits optimizer.c
+ * the update of a block
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -15,6 +16,7 @@
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
+#include "engine/quantised.h"
 #include "engine/step.h"
 #include "engine/threads.h"
 
@@ -97,8 +99,10 @@ struct stepper {
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
-    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
-    float *input_squares; /* [lanes, slice_rows, inputs] */
+    float *tiles;               /* [threads, 2, tile]: of one sample, and the squares */
+    float *input_squares;       /* [lanes, slice_rows, inputs] */
+    struct quantised quantised; /* since stepper_quantise */
+    int int8;                   /* evaluations use it */
 };
 
 /* What the slices of a batch go through. */

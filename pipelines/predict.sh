@@ -30,9 +30,9 @@ done
 programs_build >&2
 case " ${words[*]-} " in *" --help "*) exec "$binaries/trainerd" --predict --help ;; esac
 [ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
-[ -n "$data" ] || fail $EXIT_PERMANENT "--data FILE is missing; see predict.sh --help"
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
+[ -n "$data" ] || data=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data"
 
 work=$(mktemp -d) || exit $EXIT_TEMPORARY # its path is short enough for sockets

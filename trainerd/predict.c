@@ -24,16 +24,18 @@
 #include "trainerd/selection.h"
 #include "trainerd/weights.h"
 
-static const char help[] = "usage: predict.sh --run DIR --data FILE --out FILE [options]\n\n";
+static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
 static const char help_rest[] =
     "  --data FILE        HDF5 file of the layout that the model was trained on; targets may be "
-    "missing\n"
+    "missing\n                     (default: the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "
     "the "
     "task's own\n"
+    "  --int8             weights and what they are multiplied with in 8 bits (dynamic "
+    "quantisation); where the\n                     rows have targets, float32 is told besides\n"
     "  --set SECTION.KEY=VALUE    change one option, such as data.targets or training.threads\n"
     "  --out FILE         predictions in the order of the rows: .h5, .hdf5 or .csv\n"
     "  --help             this\n\n"
@@ -49,13 +51,15 @@ enum { LINE_S = 10, BAR_S = 1 }; /* between lines of progress; on a terminal */
 struct predictor {
     struct selection selection;
     const char *work, *out, *data_as;
+    int int8;
     char path[4096]; /* of the weights */
     struct options of_run, options;
     struct weights weights;
     struct trainer t; /* of it: options, model, stepper, batch, the validation feed */
     int feed_open, has_targets;
-    float *outputs; /* [batch_size, outputs] */
-    struct scores *scores;
+    float *outputs;                       /* [batch_size, outputs] */
+    struct scores *scores, *float_scores; /* of what is written; int8: and of the float weights */
+    struct int8_size size;
     struct predictions *predictions;
     double shown_s;
 };
@@ -71,6 +75,8 @@ static int arguments_read(struct predictor *p, int argc, char **argv, struct err
         for (size_t k = 0; taken == 0 && k < sizeof known / sizeof known[0]; k++)
             if (strcmp(argv[i], known[k].word) == 0)
                 taken = selection_value(argc, argv, &i, known[k].value, e) < 0 ? -1 : 1;
+        if (taken == 0 && strcmp(argv[i], "--int8") == 0)
+            taken = p->int8 = 1;
         if (taken < 0)
             return -1;
         if (!taken)
@@ -183,7 +189,9 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .seed = training.seed};
     if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 || parameters_read(p, e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &arena, e) < 0 ||
-        scores_open(&p->scores, &t->model, c.batch_rows_max, e) < 0)
+        scores_open(&p->scores, &t->model, c.batch_rows_max, e) < 0 ||
+        (p->int8 && (stepper_quantise(t->stepper, &p->size, e) < 0 ||
+                     scores_open(&p->float_scores, &t->model, c.batch_rows_max, e) < 0)))
         return -1;
     p->outputs = calloc(c.batch_rows_max, t->model.outputs * sizeof *p->outputs);
     if (!p->outputs)
@@ -205,6 +213,18 @@ static void progress_show(struct predictor *p, uint64_t done)
             p->t.validation.info.order.rows, terminal ? "" : "\n");
 }
 
+/* p->outputs of the batch gathered, by one arithmetic or the other. */
+static int outputs_score(struct predictor *p, struct scores *scores, uint64_t rows, int int8,
+                         struct err *e)
+{
+    stepper_int8(p->t.stepper, int8);
+    if (stepper_predict(p->t.stepper, rows, p->outputs, e) < 0)
+        return -1;
+    if (p->has_targets)
+        scores_add(scores, p->t.stepper, p->outputs, rows);
+    return 0;
+}
+
 /* The next batch, from row `position` on. */
 static int batch_predict(struct predictor *p, uint64_t position, uint64_t rows, struct err *e)
 {
@@ -217,27 +237,48 @@ static int batch_predict(struct predictor *p, uint64_t position, uint64_t rows, 
         if (whole == 0 && feed_wait(&t->validation, e) < 0)
             return -1;
     } while (whole == 0);
-    if (whole < 0 || stepper_predict(t->stepper, rows, p->outputs, e) < 0)
+    if (whole < 0 ||
+        (p->int8 && p->has_targets && outputs_score(p, p->float_scores, rows, 0, e) < 0))
         return -1;
-    if (p->has_targets)
-        scores_add(p->scores, t->stepper, p->outputs, rows);
+    if (outputs_score(p, p->scores, rows, p->int8, e) < 0)
+        return -1;
     return predictions_add(p->predictions, p->outputs, rows, e);
 }
 
-/* Into the file's attributes, and for people. */
-static int scores_tell(struct predictor *p, struct err *e)
+/* For people, and into the file's attributes, whose names begin with `prefix`. */
+static int scores_tell(struct predictor *p, const struct scores *scores, const char *what,
+                       const char *prefix, struct err *e)
 {
     struct score list[SCORES_MAX];
-    char value[METRIC_TEXT_MAX];
-    uint32_t count = p->has_targets ? scores_read(p->scores, list) : 0;
+    char value[METRIC_TEXT_MAX], name[64];
+    uint32_t count = scores_read(scores, list);
     for (uint32_t i = 0; i < count; i++) {
-        printf("%s%s %s", i ? ", " : "predict: ", list[i].name,
-               metric_format(value, list[i].name, list[i].value));
-        if (predictions_number(p->predictions, list[i].name, list[i].value, e) < 0)
+        snprintf(name, sizeof name, "%s%s", prefix, list[i].name);
+        metric_format(value, list[i].name, list[i].value);
+        if (!strchr(value, '%')) /* what 8 bits cost shows behind the fourth digit */
+            snprintf(value, sizeof value, "%.6g", list[i].value);
+        printf("%s%s %s", i ? ", " : what, list[i].name, value);
+        if (predictions_number(p->predictions, name, list[i].value, e) < 0)
             return -1;
     }
-    puts(count ? "" : "predict: the rows have no targets, so there is no loss");
+    putchar('\n');
     return 0;
+}
+
+static int all_tell(struct predictor *p, struct err *e)
+{
+    if (!p->has_targets)
+        puts("predict: the rows have no targets, so there is no loss");
+    if (p->int8)
+        printf("predict: weights of products: %.1f KiB in float32, %.1f KiB in 8 bits\n",
+               (double)p->size.float_bytes / 1024, (double)p->size.bytes / 1024);
+    if (!p->has_targets)
+        return 0;
+    if (!p->int8)
+        return scores_tell(p, p->scores, "predict: ", "", e);
+    if (scores_tell(p, p->float_scores, "predict: float32: ", "float32_", e) < 0)
+        return -1;
+    return scores_tell(p, p->scores, "predict: 8 bits: ", "", e);
 }
 
 static int all_predict(struct predictor *p, struct err *e)
@@ -259,7 +300,8 @@ static int all_predict(struct predictor *p, struct err *e)
         predictions_text(p->predictions, "model", t->model_text, e) < 0 ||
         predictions_text(p->predictions, "weights_file_sha256", p->weights.sha256, e) < 0 ||
         predictions_text(p->predictions, "data_fingerprint", f->info.fingerprint, e) < 0 ||
-        scores_tell(p, e) < 0 || predictions_commit(&p->predictions, e) < 0)
+        predictions_text(p->predictions, "arithmetic", p->int8 ? "int8" : "float32", e) < 0 ||
+        all_tell(p, e) < 0 || predictions_commit(&p->predictions, e) < 0)
         return -1;
     printf("predict: %" PRIu64 " rows of %s, weights of %s -> %s\n", all, f->config.file, p->path,
            p->out);
@@ -271,6 +313,7 @@ static void predictor_close(struct predictor *p)
     struct trainer *t = &p->t;
     predictions_abandon(&p->predictions);
     scores_close(&p->scores);
+    scores_close(&p->float_scores);
     free(p->outputs);
     if (p->feed_open)
         feed_close(&t->validation);

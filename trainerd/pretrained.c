@@ -205,7 +205,7 @@ static int is_taken(const struct taking *k, const struct safetensor *s)
     for (uint32_t i = 0; i < k->t->model.tensor_count; i++)
         if (k->found[i] == s)
             return 1;
-    return 0;
+    return weights_is_scale(&k->w, s);
 }
 
 static int pretrained_fact(const struct taking *k, struct err *e)

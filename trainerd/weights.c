@@ -136,6 +136,7 @@ const struct safetensor *weights_find(const struct weights *w, const char *name)
 static float number_of(enum safetensors_type type, const char *at)
 {
     union {
+        int8_t i8;
         uint16_t u16;
         uint32_t u32;
         float f32;
@@ -143,6 +144,8 @@ static float number_of(enum safetensors_type type, const char *at)
     } v = {0};
     memcpy(&v, at, safetensors_type_bytes(type));
     switch (type) {
+    case SAFETENSORS_I8:
+        return v.i8;
     case SAFETENSORS_F16:
         return scalar_half(v.u16);
     case SAFETENSORS_BF16: /* the upper half of a float32 */
@@ -186,15 +189,57 @@ static int checkpoint_array_read(const struct weights *w, const struct safetenso
     return h5reader_read(w->reader, &array, out, e);
 }
 
+static const char scale_suffix[] = ".scale";
+
+/* The scales that belong to an I8 matrix, or NULL. */
+static const struct safetensor *scales_find(const struct weights *w, const struct safetensor *t)
+{
+    char name[SAFETENSORS_NAME_MAX + sizeof scale_suffix];
+    snprintf(name, sizeof name, "%s%s", t->name, scale_suffix);
+    const struct safetensor *s = t->type == SAFETENSORS_I8 ? weights_find(w, name) : NULL;
+    int fits =
+        s && s->type == SAFETENSORS_F32 && s->rank == 1 && t->rank == 2 && s->dims[0] == t->dims[0];
+    return fits ? s : NULL;
+}
+
+int weights_is_scale(const struct weights *w, const struct safetensor *t)
+{
+    char name[SAFETENSORS_NAME_MAX + 1];
+    size_t length = strlen(t->name), tail = sizeof scale_suffix - 1;
+    if (length <= tail || strcmp(t->name + length - tail, scale_suffix) != 0)
+        return 0;
+    snprintf(name, sizeof name, "%.*s", (int)(length - tail), t->name);
+    const struct safetensor *of = weights_find(w, name);
+    return of && scales_find(w, of) == t;
+}
+
+/* Rows of whole numbers times their scales. */
+static int scales_apply(const struct weights *w, const struct safetensor *t,
+                        const struct safetensor *s, float *out, struct err *e)
+{
+    uint64_t rows = t->dims[0], columns = t->dims[1];
+    float *scales = malloc((rows ? rows : 1) * sizeof *scales);
+    int result = scales ? foreign_read(w, s, scales, e)
+                        : err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", w->path);
+    for (uint64_t r = 0; result == 0 && r < rows; r++)
+        for (uint64_t k = 0; k < columns; k++)
+            out[r * columns + k] *= scales[r];
+    free(scales);
+    return result;
+}
+
 int weights_read(const struct weights *w, const struct safetensor *t, float *out, struct err *e)
 {
     enum safetensors_type type = t->type;
+    const struct safetensor *scales = scales_find(w, t);
     if (type != SAFETENSORS_F16 && type != SAFETENSORS_BF16 && type != SAFETENSORS_F32 &&
-        type != SAFETENSORS_F64)
+        type != SAFETENSORS_F64 && !scales)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "tensor %s of %s is of type %s; accepted: F16, BF16, F32, F64", t->name,
-                       w->path, safetensors_type_name(type));
-    if ((w->reader ? checkpoint_array_read(w, t, out, e) : foreign_read(w, t, out, e)) < 0)
+                       "tensor %s of %s is of type %s; accepted: F16, BF16, F32, F64, and I8 with "
+                       "a tensor %s.scale, F32, one number a row",
+                       t->name, w->path, safetensors_type_name(type), t->name);
+    if ((w->reader ? checkpoint_array_read(w, t, out, e) : foreign_read(w, t, out, e)) < 0 ||
+        (scales && scales_apply(w, t, scales, out, e) < 0))
         return -1;
     for (uint64_t i = 0; i < safetensor_items(t); i++)
         if (!isfinite(out[i]))

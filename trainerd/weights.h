@@ -2,8 +2,10 @@
  * anywhere. Which of the two it is the file's first bytes tell.
  *
  * A checkpoint's weights are verified against its digest when it is opened. Numbers are converted
- * to float32 while they are read: of F16, BF16, F32 and F64; others, and numbers that are not
- * finite as float32, are refused with the tensor's name.
+ * to float32 while they are read: of F16, BF16, F32, F64, and I8 where the file has a tensor of
+ * that name and ".scale" behind it, F32, one number a row (what `weights.sh export --int8` writes:
+ * weight = scale of its row times the number). Others, and numbers that are not finite as float32,
+ * are refused with the tensor's name.
  */
 #ifndef TRAINERD_WEIGHTS_H
 #define TRAINERD_WEIGHTS_H
@@ -27,6 +29,9 @@ void weights_close(struct weights *w); /* harmless twice, and on zeroed storage 
 
 /* All of them, sorted by name, are w->safetensors.tensors. Borrowed. */
 const struct safetensor *weights_find(const struct weights *w, const char *name);
+
+/* Is it the scales of another one of the file? */
+int weights_is_scale(const struct weights *w, const struct safetensor *t);
 
 /* All numbers of one of them into out[safetensor_items(t)]. */
 int weights_read(const struct weights *w, const struct safetensor *t, float *out, struct err *e);

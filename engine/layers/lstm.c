@@ -207,17 +207,17 @@ static void direction_forward(const struct layer_instance *l, const struct layer
     const float *weights = p->parameters;
     struct matrix hh = matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
     float *gates = at->gates[direction], *c = at->c[direction];
-    op_product(p->backend, matrix_of(at->x, s.steps * p->rows, w.in), 0,
-               matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 1, 0,
-               matrix_of(gates, s.steps * p->rows, 4 * s.hidden));
+    layer_product(l, p, matrix_of(at->x, s.steps * p->rows, w.in),
+                  matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
+                  matrix_of(gates, s.steps * p->rows, 4 * s.hidden));
     for (uint64_t k = 0; k < s.steps; k++) {
         uint64_t t = step_number(s.steps, direction, k);
         struct matrix sums = step_of(p, gates, 4 * s.hidden, t);
         if (k > 0)
-            op_product(
-                p->backend,
+            layer_product(
+                l, p,
                 step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
-                0, hh, 1, 1, sums);
+                hh, 1, sums);
         op_lstm_forward(p->backend, weights + w.at[BIAS_IH], weights + w.at[BIAS_HH],
                         c_before(l, p, at, direction, k), sums, c + t * p->rows * s.hidden,
                         step_of_direction(l, p, at->h, direction, t));
@@ -382,6 +382,7 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
 const struct layer_type layer_lstm = {
     .name = "lstm",
     .purpose = "long short-term memory over the steps; leaves an output a step",
+    .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},
