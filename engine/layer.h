@@ -36,6 +36,11 @@ struct layer_instance {
     uint32_t partner, depth;             /* residual_begin and _end: the other's place, nesting */
 };
 
+/* What a layer that `recomputes` leaves in pass.saved: all that backward and the squares read, or
+ * little (activation checkpointing), from which backward computes the rest again, to the same bits.
+ */
+enum layer_keep { KEEP_ALL, KEEP_LITTLE };
+
 /* One slice of a batch on its way through one layer. */
 struct layer_pass {
     const struct backend *backend;
@@ -46,6 +51,7 @@ struct layer_pass {
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
+    enum layer_keep keep;      /* KEEP_ALL where the layer does not recompute */
     float *saved;              /* what forward keeps for backward and the squares */
     float *scratch;            /* of one call */
     const float *skip;         /* residual_end: the output of its residual_begin */
@@ -68,6 +74,7 @@ struct layer_type {
     int same;         /* the output is the input itself: forward does nothing */
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
     int residual;     /* +1: residual_begin, -1: residual_end */
+    int recomputes;   /* it knows KEEP_LITTLE */
 
     /* From steps, values and keys: steps_out, values_out, tensor_count and tensors[] (name's last
      * part, rank, dims). -1 and *e where that cannot be. */
@@ -76,8 +83,8 @@ struct layer_type {
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
     /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows, UINT64_MAX where they
      * do not fit. NULL: none. */
-    uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows);
-    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows);
+    uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
+    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
 
     void (*forward)(const struct layer_instance *l, const struct layer_pass *p);
     void (*backward)(const struct layer_instance *l, const struct layer_pass *p);

@@ -114,10 +114,12 @@ static void check_multiply(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
-static void check_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint64_t values,
-                             float *y)
+static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
+                             uint64_t values, float *y)
 {
-    ensure(x && y && floats_disjoint(x, y, rows * steps * values));
+    ensure(x && y && rows > 0 && stride >= steps * values);
+    ensure(ranges_disjoint(x, ((rows - 1) * stride + steps * values) * sizeof *x, y,
+                           rows * steps * values * sizeof *y));
 }
 
 static void check_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)

@@ -62,6 +62,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .parameters = s->parameters + l->first,
         .input = lane_activation(s, slice, route->in),
         .output = lane_activation(s, slice, route->out),
+        .keep = layer_keep_of(l, &s->config),
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
@@ -105,23 +106,42 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
         s->metric->slice(&l);
 }
 
+static void layers_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+{
+    const struct layer_instance *layers = b->s->model->layers;
+    for (uint32_t i = first; i < end; i++) {
+        struct layer_pass p = slice_pass(b, slice, i);
+        layers[i].type->forward(&layers[i], &p);
+    }
+}
+
+/* Of every segment but the last, what was not kept is computed again first. */
+static void slice_backward(const struct batch_work *b, uint64_t slice)
+{
+    const struct layout *y = &b->s->layout;
+    const struct layer_instance *layers = b->s->model->layers;
+    for (uint32_t k = y->segments; k-- > 0;) {
+        uint32_t end = y->segment_first[k + 1];
+        if (end <= y->first_trained)
+            return;
+        if (k + 1 < y->segments)
+            layers_forward(b, slice, y->segment_first[k], y->again_end[k]);
+        for (uint32_t i = end; i-- > y->segment_first[k] && i >= y->first_trained;) {
+            struct layer_pass p = slice_pass(b, slice, i);
+            layers[i].type->backward(&layers[i], &p);
+        }
+    }
+}
+
 static void slice_run(void *argument, uint64_t lane, int thread)
 {
     const struct batch_work *b = argument;
-    const struct model *m = b->s->model;
     uint64_t slice = b->wave_first + lane;
     (void)thread;
-    for (uint32_t i = 0; i < m->layer_count; i++) {
-        struct layer_pass p = slice_pass(b, slice, i);
-        m->layers[i].type->forward(&m->layers[i], &p);
-    }
+    layers_forward(b, slice, 0, b->s->model->layer_count);
     slice_loss(b, slice);
-    if (b->work == SLICE_EVALUATE)
-        return;
-    for (uint32_t i = m->layer_count; i-- > b->s->layout.first_trained;) {
-        struct layer_pass p = slice_pass(b, slice, i);
-        m->layers[i].type->backward(&m->layers[i], &p);
-    }
+    if (b->work != SLICE_EVALUATE)
+        slice_backward(b, slice);
 }
 
 uint64_t wave_run(struct batch_work *b)

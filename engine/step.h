@@ -38,6 +38,11 @@ struct step_config {
     uint64_t seed;      /* keys dropout */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
+    /* Activation checkpointing: cut the layer list into segments, at most so many (0: as many as
+     * take the least memory), keep what is between them and compute the rest again in backward. The
+     * bits stay the same. Only with_optimizer; the others keep nothing or all */
+    int checkpointing;
+    uint64_t segments_max;
 };
 
 struct adamw_config {

@@ -42,14 +42,20 @@ static uint64_t floats_bytes(uint64_t floats)
 }
 
 /* Which buffer each layer reads and writes, and the widths of the buffers. A layer works in place
- * where it can, its input is a lane's buffer and the layer before does not need that for its
- * backward. */
+ * where it can, its input is a lane's buffer, the layer before does not need that for its backward
+ * and no segment begins with it. */
 static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
 {
     int kept = 0; /* somebody's backward reads the newest buffer */
+    uint32_t segment = 0;
+    y->buffers = 0;
     y->first_trained = m->layer_count;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
+        if (i == y->segment_first[segment + 1]) {
+            kept = 1;
+            segment++;
+        }
         y->route[i].in = i ? y->route[i - 1].out : 0;
         int in_place = l->type->in_place && y->route[i].in > 0 && !kept;
         if (!l->type->same && !in_place)
@@ -82,36 +88,79 @@ static uint64_t layout_residuals(struct layout *y, const struct model *m,
     return at;
 }
 
-/* What each layer keeps for itself, and one scratch for all. */
-static uint64_t layout_layers(struct layout *y, const struct model *m, const struct step_config *c,
-                              uint64_t at)
+static uint64_t scratch_floats_max(const struct model *m, const struct step_config *c)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
-        y->saved_at[i] = at;
-        if (l->type->saved_floats)
-            at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows)));
-        if (l->type->scratch_floats) {
-            uint64_t scratch = floats_padded(l->type->scratch_floats(l, c->slice_rows));
-            most = scratch > most ? scratch : most;
-        }
+        uint64_t floats = l->type->scratch_floats
+                              ? l->type->scratch_floats(l, c->slice_rows, layer_keep_of(l, c))
+                              : 0;
+        most = floats > most ? floats : most;
     }
-    y->scratch_at = at;
-    return size_plus(at, most);
+    return floats_padded(most);
+}
+
+/* What is between two segments stays, and so does what a residual pair carries over a border. */
+static void buffers_kept(const struct layout *y, const struct model *m,
+                         char kept[MODEL_LAYERS_MAX + 1])
+{
+    for (uint32_t k = 1; k < y->segments; k++)
+        kept[y->route[y->segment_first[k]].in] = 1;
+    for (uint32_t k = 0; k < y->segments; k++)
+        for (uint32_t i = y->segment_first[k]; i < y->segment_first[k + 1]; i++)
+            if (m->layers[i].type->residual > 0 && m->layers[i].partner >= y->segment_first[k + 1])
+                kept[y->route[i].out] = 1;
+}
+
+/* The place of one layer's output and of what it keeps, if that is (not) to stay; returns what is
+ * behind them. */
+static uint64_t layer_place(struct layout *y, const struct model *m, const struct step_config *c,
+                            const uint64_t *widths, uint32_t i, const char *kept, int stays,
+                            uint64_t at)
+{
+    const struct layer_instance *l = &m->layers[i];
+    enum layer_keep keep = layer_keep_of(l, c);
+    uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
+    if (buffer != before && kept[buffer] == stays) {
+        y->activation_at[buffer] = at;
+        at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[buffer])));
+    }
+    if (l->type->saved_floats && (keep == KEEP_LITTLE) == stays) {
+        y->saved_at[i] = at;
+        at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows, keep)));
+    }
+    return at;
+}
+
+/* Activations: what stays first, then one place for the rest of every segment. */
+static uint64_t layout_activations(struct layout *y, const struct model *m,
+                                   const struct step_config *c, const uint64_t *widths)
+{
+    char kept[MODEL_LAYERS_MAX + 1] = {0};
+    uint64_t rest = 0, end = 0;
+    buffers_kept(y, m, kept);
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        rest = layer_place(y, m, c, widths, i, kept, 1, rest);
+    for (uint32_t k = 0; k < y->segments; k++) {
+        uint64_t at = rest;
+        for (uint32_t i = y->segment_first[k]; i < y->segment_first[k + 1]; i++)
+            at = layer_place(y, m, c, widths, i, kept, 0, at);
+        end = at > end ? at : end;
+    }
+    return end;
 }
 
 /* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
-static void layout_lane(struct layout *y, const struct model *m, const struct step_config *c,
-                        const uint64_t *widths)
+void layout_lane(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t at = 0, widest = 0;
+    uint64_t widths[MODEL_LAYERS_MAX + 1] = {0}, widest = 0;
+    layout_route(y, m, widths);
+    uint64_t at = layout_activations(y, m, c, widths);
     for (uint32_t b = 1; b <= y->buffers; b++) {
         uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
-        y->activation_at[b] = at;
-        at = size_plus(at, floats);
         widest = floats > widest ? floats : widest;
     }
     for (uint32_t b = 1; b <= y->buffers; b++) {
@@ -123,8 +172,8 @@ static void layout_lane(struct layout *y, const struct model *m, const struct st
         }
     }
     at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
-    at = layout_residuals(y, m, c, at);
-    y->lane_activations = layout_layers(y, m, c, at);
+    y->scratch_at = layout_residuals(y, m, c, at);
+    y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
 
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
@@ -178,7 +227,6 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t widths[MODEL_LAYERS_MAX + 1] = {0};
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
@@ -188,8 +236,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
     /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
     y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
-    layout_route(y, m, widths);
-    layout_lane(y, m, c, widths);
+    segments_choose(y, m, c);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
         y->tile = tile > y->tile ? tile : y->tile;

@@ -3,6 +3,7 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
+ *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
@@ -53,6 +54,10 @@ struct layout {
     uint32_t buffers;          /* of a lane, numbered from 1 */
     uint32_t first_trained;    /* first layer with parameters */
     uint64_t scratch_at;       /* in the lane: of the layer at work */
+    uint32_t segments; /* of the layer list, one after the other; 1: nothing is recomputed */
+    uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
+    uint32_t again_end[MODEL_LAYERS_MAX]; /* by segment: backward runs its layers before this one
+                                             forward again, as the rest is still there */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
@@ -108,6 +113,19 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
     uint64_t left = rows - slice * s->config.slice_rows;
     return left < s->config.slice_rows ? left : s->config.slice_rows;
 }
+
+/* Buffers and places in a lane for the segments that y has. */
+void layout_lane(struct layout *y, const struct model *m, const struct step_config *c);
+
+/* Segments for c, of those that were tried the ones that make the lane smallest; and its layout. */
+void segments_choose(struct layout *y, const struct model *m, const struct step_config *c);
+
+/* The same with one cut, before that layer; for tests. */
+void segments_cut(struct layout *y, const struct model *m, const struct step_config *c,
+                  uint32_t before);
+
+/* What the layer keeps in training with c. */
+enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
 
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);

@@ -196,9 +196,10 @@ int plan_check(const struct plan *p, const struct options *o, struct err *e)
     return err_set(
         e, EXIT_CODE_PERMANENT,
         "the run needs %" PRIu64 " MiB of memory and %s is %" PRIu64
-        " MiB; lower training.batch_size, training.threads or arena.limit_mb, or make the model "
-        "smaller (--plan shows what takes it)",
-        (total >> 20) + 1, source, limit >> 20);
+        " MiB; lower training.batch_size, training.threads or arena.limit_mb, %sor make the "
+        "model smaller (--plan shows what takes it)",
+        (total >> 20) + 1, source, limit >> 20,
+        o->use_gradient_checkpointing ? "" : "set training.use_gradient_checkpointing, ");
 }
 
 /* One line `key=value` of a description; others (fingerprint) are of no use here. */

@@ -28,7 +28,9 @@ struct step_config setup_step_config(const struct options *o)
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
                                 .seed = o->seed,
-                                .metric = o->metric};
+                                .metric = o->metric,
+                                .checkpointing = o->use_gradient_checkpointing,
+                                .segments_max = o->checkpoint_segments};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)

@@ -43,8 +43,10 @@ static void layernorm_forward(const struct layer_instance *l, const struct layer
                          p->parameters + l->values, EPS, rows_of(l, p, p->output));
 }
 
-static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows)
+static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows,
+                                  enum layer_keep keep)
 {
+    (void)keep;
     return size_times(rows, l->inputs);
 }
 

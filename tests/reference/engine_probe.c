@@ -9,7 +9,8 @@
  * targets.u8, one class a row, or where the loss takes values targets.f32. Batches are taken one
  * after the other, from the start again when the rows are used up. steps.f64 holds loss, penalty
  * and norm of each step, gradient.f32 the last one's gradient. One JSON line on standard output
- * tells the seconds and CPU seconds of the work, and the largest resident memory.
+ * tells the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
+ * largest resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -95,7 +96,9 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->step = (struct step_config){.batch_rows_max = p->batch,
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
                                    .threads = (int)argument(argc, argv, "threads", 2),
-                                   .seed = (uint64_t)argument(argc, argv, "seed", 1)};
+                                   .seed = (uint64_t)argument(argc, argv, "seed", 1),
+                                   .checkpointing = argument(argc, argv, "checkpointing", 0) != 0,
+                                   .segments_max = (uint64_t)argument(argc, argv, "segments", 0)};
     p->adamw = (struct adamw_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
                                      .weight_decay = argument(argc, argv, "wd", 1e-2),
                                      .beta1 = 0.9,
@@ -165,6 +168,17 @@ static unsigned long peak_rss_bytes(void)
     return kib * 1024;
 }
 
+static unsigned long activation_bytes(const struct probe *p)
+{
+    struct plan plan = {.count = 0};
+    unsigned long bytes = 0;
+    stepper_plan(&p->model, &p->step, "probe", &plan);
+    for (int i = 0; i < plan.count; i++)
+        if (strncmp(plan.rows[i].what, "activations", strlen("activations")) == 0)
+            bytes += plan.rows[i].bytes;
+    return bytes;
+}
+
 static void train_run(struct probe *p)
 {
     struct err e;
@@ -232,8 +246,9 @@ static void work_run(struct probe *p, const char *mode)
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_rss_bytes\": %lu}\n", wall, cpu,
-           peak_rss_bytes());
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"activation_bytes\": %lu, "
+           "\"peak_rss_bytes\": %lu}\n",
+           wall, cpu, activation_bytes(p), peak_rss_bytes());
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);

@@ -47,7 +47,9 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .threads = c->threads ? c->threads : 2,
                                  .with_optimizer = !c->evaluate_only,
                                  .seed = 3,
-                                 .metric = c->metric};
+                                 .metric = c->metric,
+                                 .checkpointing = c->checkpointing,
+                                 .segments_max = c->segments_max};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct err e;
     CHECK_OK(model_open(&f->m, c->layers, c->count, inputs,

@@ -30,6 +30,8 @@ struct fixture_config {
     uint64_t slice;    /* 16 */
     int evaluate_only; /* no optimizer */
     const char *metric;
+    int checkpointing;
+    uint64_t segments_max;
 };
 
 /* The same numbers each time; all rows are gathered. */
