@@ -35,6 +35,11 @@ struct model {
     uint32_t tensor_count;
     struct tensor_info *tensors;
     uint64_t parameter_count; /* length of the flat vector: tensors end to end, row-major */
+    /* PyTorch's buffers of modules (running statistics): state that is no parameter, in a vector of
+     * its own. */
+    uint32_t buffer_count;
+    struct tensor_info *buffers;
+    uint64_t buffer_values; /* length of that vector */
 };
 
 /* Parse and infer shapes; allocates no parameters. inputs: features a row; loss: "l1", "huber
@@ -56,5 +61,7 @@ int model_from_text(struct model *m, const char *text, struct err *e);
  * 1/sqrt(in)) for weight and bias), counter-based, keyed by (seed, tensor, index): the same on
  * every machine. */
 void model_initialise(const struct model *m, uint64_t seed, float *parameters);
+/* The module buffers as they begin: running_mean 0, running_var 1. */
+void model_initialise_buffers(const struct model *m, float *buffers);
 
 #endif

@@ -17,6 +17,7 @@ struct sweep {
     struct stepper *s;
     uint64_t items, blocks;            /* of the pool; all blocks */
     uint64_t slice_first, slice_count; /* slices whose gradients are not yet in the batch's */
+    uint64_t first, end;               /* the range of the parameters to be added */
     const struct ewc_term *terms;
     int term_count;
     int last; /* the batch is complete: EWC and norm too */
@@ -35,8 +36,11 @@ static void block_gradient(const struct sweep *w, uint64_t block)
     struct stepper *s = w->s;
     uint64_t first = block * SWEEP_BLOCK, count = block_count(s, block);
     float *g = s->gradient + first;
-    for (uint64_t i = 0; i < w->slice_count; i++)
-        op_add(s->backend, slice_gradient(s, w->slice_first + i) + first, g, count);
+    uint64_t begin = w->first > first ? w->first : first;
+    uint64_t end = w->end < first + count ? w->end : first + count;
+    for (uint64_t i = 0; i < w->slice_count && begin < end; i++)
+        op_add(s->backend, slice_gradient(s, w->slice_first + i) + begin, s->gradient + begin,
+               end - begin);
     if (!w->last)
         return;
     s->block_penalty[block] = 0;
@@ -78,10 +82,37 @@ static void update_item(void *argument, uint64_t item, int thread)
 /* Four shares a thread: enough to even out a thread that started late. */
 static struct sweep sweep_make(struct stepper *s)
 {
-    struct sweep w = {.s = s, .blocks = s->layout.blocks};
+    struct sweep w = {
+        .s = s, .blocks = s->layout.blocks, .first = 0, .end = s->model->parameter_count};
     uint64_t shares = 4 * (uint64_t)s->config.threads;
     w.items = w.blocks < shares ? w.blocks : shares;
     return w;
+}
+
+/* The gradients of a wave of slices, slice 0's being in place already, for a range of layers. */
+static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t layer_first,
+                       uint32_t layer_end)
+{
+    struct sweep *w = argument;
+    const struct layer_instance *layers = w->s->model->layers, *last = &layers[layer_end - 1];
+    w->slice_first = first ? first : 1;
+    w->slice_count = first + count - w->slice_first;
+    if (layer_end == layer_first)
+        return;
+    w->first = layers[layer_first].first;
+    w->end = last->first + last->count;
+    if (w->slice_count > 0 && w->first < w->end)
+        pool_run(w->s->pool, gradient_item, w, w->items);
+}
+
+/* Where statistics cross the slices: all of them forward, then all of them back. */
+static void gradient_of_phases(struct batch_work *b, struct sweep *w)
+{
+    statistics_forward(b);
+    statistics_backward(b, layers_add, w);
+    w->slice_count = 0;
+    w->last = 1;
+    pool_run(b->s->pool, gradient_item, w, w->items);
 }
 
 /* Forward and backward over the whole batch; afterwards the batch's gradient is complete, EWC
@@ -94,6 +125,10 @@ static void gradient_compute(struct stepper *s, uint64_t rows, uint64_t step,
     uint64_t slices = batch_slices(s, rows);
     w.terms = terms;
     w.term_count = term_count;
+    if (s->layout.statistics_count) {
+        gradient_of_phases(&b, &w);
+        return;
+    }
     while (b.wave_first < slices) {
         uint64_t count = wave_run(&b);
         /* slice 0 is in place already */
@@ -162,11 +197,13 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
 {
     struct sweep update = sweep_make(s);
     ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max && t > 0);
-
+    if (statistics_rows_check(s, rows, e) < 0)
+        return -1;
     gradient_compute(s, rows, step, terms, term_count);
     result_fill(s, rows, result);
     if (result_check(result, step, e) < 0)
         return -1;
+    statistics_take(s, 0);
     update.adamw = adamw_scalars_make(a, t, result->gradient_norm);
     pool_run(s->pool, update_item, &update, update.items);
     return 0;

@@ -78,6 +78,9 @@ void stepper_close(struct stepper **s_p);
 float *stepper_parameters(struct stepper *s);
 float *stepper_moment_m(struct stepper *s);
 float *stepper_moment_v(struct stepper *s);
+/* PyTorch's buffers of modules, as the model has them (buffer_values numbers, initialised); NULL
+ * where there are none. A training step changes them. */
+float *stepper_module_buffers(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
@@ -95,6 +98,13 @@ int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct adamw_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);
+
+/* The running statistics of batchnorm anew, as torch.optim.swa_utils.update_bn: the plain mean over
+ * the batches of one pass, in training mode (dropout is on, keyed by `step`). begin, then renew
+ * once a batch. -1 (permanent) when a statistic is not finite, or the batch has one value a
+ * channel. */
+void stepper_renew_begin(struct stepper *s);
+int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e);
 
 /* Means over the rows of the batches evaluated. */
 struct evaluation_result {

@@ -16,6 +16,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
+    [KIND_STATISTICS] = "statistics over rows",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "a sample's tile, squares, squared input",
 };
@@ -203,11 +204,43 @@ static void batch_places(const struct model *m, const struct step_config *c,
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
 }
 
+/* Where the parts of the region of statistics start, in bytes; the last number is its size. */
+enum statistics_place {
+    STATISTICS_LIST,
+    STATISTICS_PARTS_LIST,
+    STATISTICS_NUMBERS,
+    STATISTICS_PARTS,
+    STATISTICS_BUFFERS,
+    STATISTICS_END
+};
+
+/* Arrays of struct statistics and of struct statistics_part. */
+enum { STATISTICS_ARRAYS = 5, PART_ARRAYS = 2 };
+
+static void statistics_places(const struct layout *y, const struct model *m,
+                              uint64_t places[STATISTICS_END + 1])
+{
+    uint64_t count = y->statistics_count, parts = count ? y->slices_max : 0;
+    uint64_t array = size_times(y->channels_max, sizeof(double));
+    const uint64_t bytes[STATISTICS_END] = {
+        [STATISTICS_LIST] = count * sizeof(struct statistics),
+        [STATISTICS_PARTS_LIST] = size_times(parts, sizeof(struct statistics_part)),
+        [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
+        [STATISTICS_PARTS] = size_times(size_times(parts, PART_ARRAYS), array),
+        [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
+    };
+    places[0] = 0;
+    for (int i = 0; i < STATISTICS_END; i++)
+        places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
+}
+
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
     uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
-    uint64_t places[BATCH_END + 1];
+    uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
     batch_places(m, c, places);
+    statistics_places(y, m, statistics);
+    y->bytes[KIND_STATISTICS] = statistics[STATISTICS_END];
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
@@ -231,11 +264,19 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
-    y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layers[i].type->statistics) {
+            uint64_t channels = m->layers[i].values;
+            y->channels_max = channels > y->channels_max ? channels : y->channels_max;
+            y->statistics_layer[y->statistics_count++] = i;
+        }
+    y->gradient_lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
     y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
     /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
-    y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
+    y->slice_gradients =
+        y->slices_max > y->gradient_lanes ? y->gradient_lanes : y->gradient_lanes - 1;
     segments_choose(y, m, c);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
@@ -252,6 +293,27 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
     for (int k = 0; k < KIND_COUNT; k++)
         if (y.bytes[k] > 0)
             plan_add(p, stage, kind_names[k], y.bytes[k]);
+}
+
+static void statistics_place(struct stepper *s)
+{
+    const struct layout *y = &s->layout;
+    char *at = s->region[KIND_STATISTICS].at;
+    uint64_t places[STATISTICS_END + 1], channels = y->channels_max;
+    if (!y->statistics_count)
+        return;
+    statistics_places(y, s->model, places);
+    s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
+    s->parts = (struct statistics_part *)(at + places[STATISTICS_PARTS_LIST]);
+    s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
+    double *next = (double *)(at + places[STATISTICS_NUMBERS]);
+    for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
+        s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
+                                               next + 3 * channels, next + 4 * channels};
+    next = (double *)(at + places[STATISTICS_PARTS]);
+    for (uint64_t i = 0; i < y->slices_max; i++, next += PART_ARRAYS * channels)
+        s->parts[i] = (struct statistics_part){next, next + channels};
+    model_initialise_buffers(s->model, s->module_buffers);
 }
 
 /* Pointers into the regions. */
@@ -298,6 +360,7 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)
             goto fail;
     stepper_place(s);
+    statistics_place(s);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     return 0;
@@ -321,6 +384,11 @@ void stepper_close(struct stepper **s_p)
 float *stepper_parameters(struct stepper *s)
 {
     return s->parameters;
+}
+
+float *stepper_module_buffers(struct stepper *s)
+{
+    return s->module_buffers;
 }
 
 float *stepper_moment_m(struct stepper *s)

@@ -3,12 +3,15 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
+ *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
- * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter.
+ * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter. Where a
+ * layer has statistics, training has a lane for every slice of the batch (but gradients for as many
+ * as there are threads).
  */
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
@@ -30,6 +33,7 @@ enum kind {
     KIND_SLICE_GRADIENTS,
     KIND_ACTIVATIONS,
     KIND_BATCH,
+    KIND_STATISTICS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -45,6 +49,7 @@ struct route {
 struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
+    uint64_t gradient_lanes;   /* lanes, or where a layer has statistics as many as work at once */
     uint64_t parameters;       /* padded to whole cache lines */
     uint64_t input_width;      /* values of one row of the batch's input */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
@@ -53,8 +58,11 @@ struct layout {
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
     uint32_t first_trained;    /* first layer with parameters */
-    uint64_t scratch_at;       /* in the lane: of the layer at work */
-    uint32_t segments; /* of the layer list, one after the other; 1: nothing is recomputed */
+    uint32_t statistics_count; /* layers with statistics, in their order */
+    uint32_t statistics_layer[MODEL_LAYERS_MAX];
+    uint64_t channels_max; /* of those */
+    uint64_t scratch_at;   /* in the lane: of the layer at work */
+    uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
     uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
     uint32_t again_end[MODEL_LAYERS_MAX]; /* by segment: backward runs its layers before this one
                                              forward again, as the rest is still there */
@@ -89,18 +97,23 @@ struct stepper {
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
-    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
-    float *input_squares; /* [lanes, slice_rows, inputs] */
+    struct statistics *statistics; /* [statistics_count] */
+    struct statistics_part *parts; /* [slices_max] */
+    float *module_buffers;         /* as the model has them */
+    uint64_t renewed;              /* batches since stepper_renew_begin */
+    float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
+    float *input_squares;          /* [lanes, slice_rows, inputs] */
 };
 
 /* What the slices of a batch go through. */
-enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER };
+enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };
 
 struct batch_work {
     struct stepper *s;
     enum slice_work work;
     uint64_t rows, step;
     uint64_t wave_first; /* slice of the wave's lane 0 */
+    uint32_t phase;      /* layers with statistics that all slices are behind */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -129,6 +142,32 @@ enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_
 
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
+
+/* Layers first .. end - 1 of a slice; backwards what was not kept is computed again. */
+void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);
+void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);
+
+/* Losses of the slice's rows, and unless evaluating the gradient at the outputs: of the batch's
+ * mean when training, of each sample's own loss for the Fisher information. */
+void slice_loss(const struct batch_work *b, uint64_t slice);
+
+/* Before the layer's backward: its segment's activations. */
+void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer);
+
+/* With statistics, training: all slices forward, layer group by layer group; then back, where
+ * add(argument, first slice, slices, first layer, end) is called for every wave of slices whose
+ * gradients of those layers are in their lanes. */
+void statistics_forward(struct batch_work *b);
+typedef void statistics_add(void *argument, uint64_t first, uint64_t count, uint32_t layer_first,
+                            uint32_t layer_end);
+void statistics_backward(struct batch_work *b, statistics_add *add, void *argument);
+/* The running statistics take in those of the micro-batch: momentum as the layer has it, or if
+ * `batches` the cumulative mean over so many. */
+void statistics_take(struct stepper *s, uint64_t batches);
+/* -1: a channel would have one value only. */
+int statistics_rows_check(const struct stepper *s, uint64_t rows, struct err *e);
+/* Without training: statistics are the running ones. */
+void statistics_use(struct stepper *s);
 
 /* What layer number `layer` gets for the slice. */
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);

@@ -3,12 +3,15 @@
  *   engine_probe init   DIR [key=value ...]   model.txt -> weights.f32
  *   engine_probe train  DIR [key=value ...]   weights.f32, features, targets [, fisher.f32,
  *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
- *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets -> fisher_sums.f32
+ *   engine_probe renew  DIR [key=value ...]   weights.f32, features, targets -> buffers.f32
+ *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets [, buffers.f32]
+ *                                             -> fisher_sums.f32
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32); targets are
  * targets.u8, one class a row, or where the loss takes values targets.f32. Batches are taken one
  * after the other, from the start again when the rows are used up. steps.f64 holds loss, penalty
- * and norm of each step, gradient.f32 the last one's gradient. One JSON line on standard output
+ * and norm of each step, gradient.f32 the last one's gradient; a
+ * model with batchnorm writes buffers.f32, too. One JSON line on standard output
  * tells the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
  * largest resident memory.
  */
@@ -198,14 +201,37 @@ static void train_run(struct probe *p)
                p->model.parameter_count * sizeof(float));
     file_write(p, "gradient.f32", stepper_gradient(p->stepper),
                p->model.parameter_count * sizeof(float));
+    if (p->model.buffer_values)
+        file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
+                   p->model.buffer_values * sizeof(float));
     free(log);
     free(fisher);
     free(star);
 }
 
+static void renew_run(struct probe *p)
+{
+    struct err e;
+    stepper_renew_begin(p->stepper);
+    for (uint64_t row = 0; row < p->data_rows; row += p->batch) {
+        uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
+        batch_gather(p, row, rows);
+        if (stepper_renew(p->stepper, rows, 0, &e) < 0)
+            probe_fail(e.text);
+    }
+    file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
+               p->model.buffer_values * sizeof(float));
+}
+
+/* With buffers.f32, if it is there, as running statistics. */
 static void fisher_run(struct probe *p)
 {
     struct err e;
+    size_t bytes = 0;
+    char *buffers = file_read(p, "buffers.f32", &bytes);
+    if (buffers && bytes == p->model.buffer_values * sizeof(float))
+        memcpy(stepper_module_buffers(p->stepper), buffers, bytes);
+    free(buffers);
     uint64_t total = p->model.parameter_count;
     float *sums = calloc(total, sizeof *sums);
     for (uint64_t first = 0; first < total; first += p->block)
@@ -231,7 +257,7 @@ static void init_run(struct probe *p)
 static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
-    p->step.with_optimizer = strcmp(mode, "train") == 0;
+    p->step.with_optimizer = strcmp(mode, "fisher") != 0;
     if (stepper_open(&p->stepper, &p->model, &p->step, &e) < 0)
         probe_fail(e.text);
     data_read(p);
@@ -240,8 +266,10 @@ static void work_run(struct probe *p, const char *mode)
         probe_fail("weights.f32 is missing");
     memcpy(stepper_parameters(p->stepper), weights, p->model.parameter_count * sizeof *weights);
     double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
-    if (p->step.with_optimizer)
+    if (strcmp(mode, "train") == 0)
         train_run(p);
+    else if (strcmp(mode, "renew") == 0)
+        renew_run(p);
     else
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
@@ -263,7 +291,7 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail("usage: engine_probe init|train|fisher DIR [key=value ...]");
+        probe_fail("usage: engine_probe init|train|renew|fisher DIR [key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -271,10 +299,11 @@ int main(int argc, char **argv)
     settings_read(&p, argc, argv);
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
-    else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0)
+    else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
+             strcmp(argv[1], "renew") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train or fisher");
+        probe_fail("the first argument is init, train, renew or fisher");
     model_close(&p.model);
     free(text);
     return 0;

@@ -35,6 +35,13 @@ static const struct chain chains[] = {
     {{"residual_begin", "linear out=12", "residual_end", "residual_begin", "dropout p=0.3",
       "linear out=12", "tanh", "residual_end"},
      12},
+    {{"linear out=16", "batchnorm", "relu", "linear out=16", "relu", "batchnorm", "dropout p=0.2",
+      "linear out=12", "gelu", "linear out=9", "batchnorm", "linear out=3"},
+     13},
+    {{"sequence steps=4", "residual_begin", "batchnorm", "linear out=3", "residual_end",
+      "residual_begin", "linear out=9", "gelu", "batchnorm", "linear out=3", "residual_end",
+      "lstm out=5", "batchnorm", "linear out=3", "pool kind=sum"},
+     12},
 };
 
 enum { CHAINS = sizeof chains / sizeof chains[0], STEPS = 3 };
