@@ -208,6 +208,17 @@ int model_targets_check(const struct model *m, const char *type, uint64_t values
     return 0;
 }
 
+int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
+{
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layers[i].type->statistics && rows * m->layers[i].steps < 2)
+            return err_set(
+                e, EXIT_CODE_PERMANENT,
+                "layer %u (%s) needs more than one row in a micro-batch, to have a variance", i,
+                m->layers[i].type->name);
+    return 0;
+}
+
 void model_close(struct model *m)
 {
     free(m->layers);

@@ -50,6 +50,9 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
 
+/* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
+int model_rows_check(const struct model *m, uint64_t rows, struct err *e);
+
 void model_close(struct model *m); /* harmless twice */
 
 /* The model as one text, and back: "inputs=784 loss=softmax_cross_entropy\nlinear

@@ -168,17 +168,6 @@ void statistics_use(struct stepper *s)
     }
 }
 
-int statistics_rows_check(const struct stepper *s, uint64_t rows, struct err *e)
-{
-    for (uint32_t i = 0; i < s->layout.statistics_count; i++)
-        if (rows * layer_of(s, i)->steps < 2)
-            return err_set(
-                e, EXIT_CODE_PERMANENT,
-                "layer %u (%s) needs more than one row in a micro-batch to have a variance",
-                layer_of(s, i)->place, layer_of(s, i)->type->name);
-    return 0;
-}
-
 void stepper_renew_begin(struct stepper *s)
 {
     model_initialise_buffers(s->model, s->module_buffers);
@@ -189,7 +178,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
 {
     struct batch_work b = {.s = s, .work = SLICE_RENEW, .rows = rows, .step = step};
     ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
-    if (statistics_rows_check(s, rows, e) < 0)
+    if (model_rows_check(s->model, rows, e) < 0)
         return -1;
     statistics_forward(&b);
     statistics_take(s, ++s->renewed);

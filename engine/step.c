@@ -197,7 +197,7 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
 {
     struct sweep update = sweep_make(s);
     ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max && t > 0);
-    if (statistics_rows_check(s, rows, e) < 0)
+    if (model_rows_check(s->model, rows, e) < 0)
         return -1;
     gradient_compute(s, rows, step, terms, term_count);
     result_fill(s, rows, result);

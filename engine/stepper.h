@@ -164,8 +164,6 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
 /* The running statistics take in those of the micro-batch: momentum as the layer has it, or if
  * `batches` the cumulative mean over so many. */
 void statistics_take(struct stepper *s, uint64_t batches);
-/* -1: a channel would have one value only. */
-int statistics_rows_check(const struct stepper *s, uint64_t rows, struct err *e);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);
 

@@ -28,7 +28,9 @@ struct reading {
     uint32_t count;
     const char *group; /* being visited */
     size_t member;     /* of struct checkpoint_tensor, where its arrays go */
+    int buffers;       /* the group is that of the module buffers */
     uint32_t seen;     /* arrays visited in the group */
+    uint32_t next;     /* tensor of the next one, or of another group */
     void *scratch;     /* for arrays that nobody wants */
     uint64_t scratch_bytes;
     struct err *e;
@@ -141,7 +143,7 @@ static void reading_close(struct reading *g)
 static void *array_place(struct reading *g, const struct h5array *array)
 {
     float *to =
-        g->tensors ? *(float *const *)((const char *)&g->tensors[g->seen] + g->member) : NULL;
+        g->tensors ? *(float *const *)((const char *)&g->tensors[g->next] + g->member) : NULL;
     if (to)
         return to;
     if (array->bytes > g->scratch_bytes) {
@@ -155,12 +157,19 @@ static void *array_place(struct reading *g, const struct h5array *array)
     return g->scratch;
 }
 
+/* Go to the next tensor of the group. */
+static void tensor_seek(struct reading *g)
+{
+    while (g->tensors && g->next < g->count && g->tensors[g->next].buffer != g->buffers)
+        g->next++;
+}
+
 static int tensor_agrees(const struct reading *g, const struct h5array *array)
 {
     char name[H5FILE_NAME_MAX + 1];
-    if (g->seen >= g->count)
+    if (g->next >= g->count)
         return 0;
-    const struct checkpoint_tensor *t = &g->tensors[g->seen];
+    const struct checkpoint_tensor *t = &g->tensors[g->next];
     if (strcmp(checkpoint_array_name(name, g->group, t), array->name) != 0 ||
         array->rank != t->rank)
         return 0;
@@ -182,26 +191,32 @@ static int array_visit(void *self, const struct h5array *array)
         return -1;
     digest_array(g->digest, array->name, array->type, array->rank, array->dims, to);
     g->seen++;
+    g->next++;
+    tensor_seek(g);
     return 0;
 }
 
-static int group_read(struct reading *g, const char *group, size_t member)
+static int group_read(struct reading *g, const char *group, size_t member, int buffers)
 {
     g->group = group;
     g->member = member;
-    g->seen = 0;
-    if (member != offsetof(struct checkpoint_tensor, parameter) && !h5reader_has(g->r, group)) {
-        if (!g->tensors || !*(float *const *)((const char *)g->tensors + member))
-            return 0; /* written without moments, and none are wanted */
+    g->buffers = buffers;
+    g->seen = g->next = 0;
+    tensor_seek(g);
+    int may_lack = buffers || member != offsetof(struct checkpoint_tensor, parameter);
+    if (may_lack && !h5reader_has(g->r, group)) {
+        if (!g->tensors || g->next == g->count ||
+            !*(float *const *)((const char *)&g->tensors[g->next] + member))
+            return 0; /* written without them, and none are wanted */
         return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
     }
     if (h5reader_each(g->r, group, array_visit, g, g->e) < 0)
         return -1;
-    if (g->tensors && g->seen != g->count)
+    if (g->tensors && g->next != g->count)
         return err_set(g->e, EXIT_CODE_PERMANENT,
                        "checkpoint %s is of another model: it has %" PRIu32
-                       " arrays in %s, the model %" PRIu32,
-                       g->path, g->seen, group, g->count);
+                       " arrays in %s, the model more",
+                       g->path, g->seen, group);
     return 0;
 }
 
@@ -212,16 +227,29 @@ static int digest_compare(struct reading *g, const char *what, const char *store
     if (strcmp(found, stored) == 0)
         return 0;
     return err_set(g->e, EXIT_CODE_PERMANENT,
-                   "checkpoint %s is damaged: its %s has digest %s, stored is %s", g->path, what,
+                   "checkpoint %s is damaged: its %s have digest %s, stored is %s", g->path, what,
                    found, stored);
+}
+
+static int buffers_wanted(const struct reading *g)
+{
+    uint32_t i = 0;
+    while (i < g->count && !g->tensors[i].buffer)
+        i++;
+    return i < g->count;
 }
 
 static int parameters_read(struct reading *g)
 {
-    if (digest_open(&g->digest, g->e) < 0 ||
-        group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0)
+    const size_t numbers = offsetof(struct checkpoint_tensor, parameter);
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "parameters", numbers, 0) < 0 ||
+        digest_compare(g, "parameters", g->meta->parameters_sha256) < 0)
         return -1;
-    return digest_compare(g, "parameters", g->meta->parameters_sha256);
+    if (!buffers_wanted(g))
+        return 0;
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "buffers", numbers, 1) < 0)
+        return -1;
+    return digest_compare(g, "module buffers", g->meta->buffers_sha256);
 }
 
 static int state_read(struct reading *g)
@@ -231,9 +259,10 @@ static int state_read(struct reading *g)
         digest_open(&g->digest, g->e) < 0)
         return -1;
     checkpoint_digest_meta(g->digest, g->meta, g->model, g->results);
-    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0 ||
-        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m)) < 0 ||
-        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v)) < 0)
+    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter), 0) < 0 ||
+        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m), 0) < 0 ||
+        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v), 0) < 0 ||
+        group_read(g, "buffers", offsetof(struct checkpoint_tensor, parameter), 1) < 0)
         return -1;
     return digest_compare(g, "state", stored);
 }

@@ -317,6 +317,10 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o);
+    if (m.buffer_count)
+        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
+               " rows, all of which are resident; another one is another arithmetic\n",
+               o.batch_size);
     if (rows_print(&o, &train, &sizes[0], e) == 0)
         result = plan_check(&p, &o, e);
     if (fflush(stdout) != 0)

@@ -37,10 +37,16 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     float *parameters = stepper_parameters(t->stepper);
     size_t bytes = t->model.parameter_count * sizeof *parameters;
     (void)sleep_ms;
-    if (strcmp(task->from, "start") == 0)
+    float *buffers = stepper_module_buffers(t->stepper);
+    t->meta.batches_tracked = 0;
+    if (strcmp(task->from, "start") == 0) {
         model_initialise(&t->model, t->options->seed, parameters);
-    else if (save_read_end(t, task->from, parameters, e) < 0)
+        model_initialise_buffers(&t->model, buffers);
+    } else if (save_read_end(t, task->from, parameters, buffers, e) < 0) {
         return DAEMON_FAILED;
+    } else {
+        t->meta.batches_tracked = t->other.batches_tracked;
+    }
     memset(stepper_moment_m(t->stepper), 0, bytes);
     memset(stepper_moment_v(t->stepper), 0, bytes);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);

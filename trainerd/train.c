@@ -56,6 +56,7 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
     t->meta.position += rows;
     t->meta.step++;
     t->meta.task_step++;
+    t->meta.batches_tracked += t->model.buffer_count > 0;
     t->meta.epoch_loss_sum += r->loss_sum;
     t->batch.gathered = 0;
 }
