@@ -19,6 +19,8 @@ static const double LIMIT_RATIO = 0.9;
 /* Floats of a row, before the layers are cut. */
 struct cutting {
     const struct model *m;
+    uint32_t
+        frozen; /* layers that backward does not reach: never recomputed, a segment of their own */
     uint64_t before[MODEL_LAYERS_MAX + 1];  /* sum of what the layers before this one leave */
     uint64_t border[MODEL_LAYERS_MAX + 1];  /* width of what is before this layer */
     uint32_t written[MODEL_LAYERS_MAX + 1]; /* the layer that it comes from */
@@ -31,13 +33,13 @@ enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_
 
 static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m)
 {
-    *g = (struct cutting){.m = m};
+    *g = (struct cutting){.m = m, .frozen = y->frozen ? y->first_trained : 0};
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         uint32_t before = i ? y->route[i - 1].out : 0, newest = i ? g->written[i] : 0;
         int has_own = y->route[i].out != before;
-        uint64_t leaves = has_own ? l->outputs : 0;
-        if (l->type->saved_floats && !l->type->recomputes)
+        uint64_t leaves = has_own && i >= g->frozen ? l->outputs : 0;
+        if (l->type->saved_floats && !l->type->recomputes && i >= g->frozen)
             leaves = size_plus(leaves, l->type->saved_floats(l, 1, KEEP_ALL));
         g->before[i + 1] = size_plus(g->before[i], leaves);
         g->written[i + 1] = has_own ? i : newest;
@@ -48,6 +50,8 @@ static void cutting_make(struct cutting *g, const struct layout *y, const struct
 /* May layers first .. end - 1 be one segment? */
 static int segment_allowed(const struct cutting *g, uint32_t first, uint32_t end, double limit)
 {
+    if (first < g->frozen)
+        return first == 0 && end == g->frozen;
     uint64_t rest = g->before[end] - g->before[first];
     if (end < g->m->layer_count && g->written[end] >= first)
         rest -= g->border[end] < rest ? g->border[end] : rest;
@@ -66,7 +70,9 @@ static void cut_make(struct layout *y, const struct cutting *g, double limit)
     uint32_t segments[MODEL_LAYERS_MAX + 1] = {0};
     for (uint32_t end = 1; end <= count; end++) {
         least[end] = UINT64_MAX;
-        for (uint32_t first = end; first-- > 0 && segment_allowed(g, first, end, limit);) {
+        for (uint32_t first = end; first-- > 0;) {
+            if (least[first] == UINT64_MAX || !segment_allowed(g, first, end, limit))
+                continue;
             uint64_t borders = size_plus(least[first], g->border[first]);
             if (borders < least[end] ||
                 (borders == least[end] && segments[first] + 1 < segments[end])) {

@@ -31,10 +31,10 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
 {
     float *all = s->region[KIND_SLICE_GRADIENTS].at;
     uint64_t lanes = s->layout.gradient_lanes, lane = slice % lanes;
-    if (slice == 0)
+    if (slice == 0 && s->batch.done == 0)
         return s->gradient;
-    /* lanes 1.. come first: without a second wave lane 0 has no buffer */
-    return all + (lane ? lane - 1 : lanes - 1) * s->layout.parameters;
+    /* lanes 1.. come first: where a batch is one wave lane 0 has no buffer */
+    return all + (lane ? lane - 1 : lanes - 1) * s->layout.trained;
 }
 
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
@@ -64,9 +64,9 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     struct layer_pass p = {
         .backend = s->backend,
         .rows = slice_rows(s, b->rows, slice),
-        .row_first = slice * s->config.slice_rows,
+        .row_first = s->batch.done + slice * s->config.slice_rows,
         .seed = s->config.seed,
-        .step = b->step,
+        .step = b->work == SLICE_RENEW ? s->renew_step : s->batch.step,
         .training = b->work == SLICE_TRAIN || b->work == SLICE_RENEW,
         .parameters = s->parameters + l->first,
         .input = lane_activation(s, slice, route->in),
@@ -85,8 +85,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     }
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
-    if (b->work == SLICE_TRAIN)
-        p.gradient = slice_gradient(s, slice) + l->first;
+    if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
+        p.gradient = slice_gradient(s, slice) + (l->first - s->layout.frozen);
     if (b->work == SLICE_TRAIN || b->work == SLICE_FISHER) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
@@ -106,7 +106,7 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
         .classes = s->classes ? s->classes + row : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
-        .divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0,
+        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows : 1.0,
         .result = s->losses + row,
     };
     if (b->work != SLICE_EVALUATE)
@@ -169,9 +169,8 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double rows_sum(const double *numbers, uint64_t rows)
+double rows_sum(double sum, const double *numbers, uint64_t rows)
 {
-    double sum = 0;
     for (uint64_t i = 0; i < rows; i++)
         sum += numbers[i];
     return sum;

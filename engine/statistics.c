@@ -134,19 +134,13 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
     }
 }
 
-/* running_mean, and behind it running_var. */
-static float *running_of(const struct stepper *s, uint32_t number)
-{
-    return s->module_buffers + layer_of(s, number)->buffer_first;
-}
-
 void statistics_take(struct stepper *s, uint64_t batches)
 {
     for (uint32_t i = 0; i < s->layout.statistics_count; i++) {
         const struct layer_instance *l = layer_of(s, i);
         double momentum = batches ? 1 / (double)batches : l->type->momentum(l);
         const struct statistics *t = &s->statistics[i];
-        float *mean = running_of(s, i), *variance = mean + l->values;
+        float *mean = s->module_buffers_next + l->buffer_first, *variance = mean + l->values;
         for (uint64_t c = 0; c < l->values; c++) {
             mean[c] = scalar_running(mean[c], t->mean[c], momentum);
             variance[c] = scalar_running(variance[c], t->variance[c], momentum);
@@ -154,12 +148,26 @@ void statistics_take(struct stepper *s, uint64_t batches)
     }
 }
 
+void statistics_commit(struct stepper *s)
+{
+    if (s->module_buffers)
+        memcpy(s->module_buffers, s->module_buffers_next,
+               s->model->buffer_values * sizeof *s->module_buffers);
+}
+
+void statistics_restore(struct stepper *s)
+{
+    if (s->module_buffers)
+        memcpy(s->module_buffers_next, s->module_buffers,
+               s->model->buffer_values * sizeof *s->module_buffers);
+}
+
 void statistics_use(struct stepper *s)
 {
     for (uint32_t i = 0; i < s->layout.statistics_count; i++) {
         const struct layer_instance *l = layer_of(s, i);
         const struct statistics *t = &s->statistics[i];
-        const float *mean = running_of(s, i), *variance = mean + l->values;
+        const float *mean = s->module_buffers + l->buffer_first, *variance = mean + l->values;
         for (uint64_t c = 0; c < l->values; c++) {
             t->mean[c] = (double)mean[c];
             t->scale[c] = 1 / sqrt((double)variance[c] + l->type->eps);
@@ -176,12 +184,15 @@ void stepper_renew_begin(struct stepper *s)
 
 int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e)
 {
-    struct batch_work b = {.s = s, .work = SLICE_RENEW, .rows = rows, .step = step};
+    struct batch_work b = {.s = s, .work = SLICE_RENEW, .rows = rows};
     ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
     if (model_rows_check(s->model, rows, e) < 0)
         return -1;
+    s->renew_step = step;
+    statistics_restore(s);
     statistics_forward(&b);
     statistics_take(s, ++s->renewed);
+    statistics_commit(s);
     for (uint64_t i = 0; i < s->model->buffer_values; i++)
         if (!isfinite(s->module_buffers[i]))
             return err_set(e, EXIT_CODE_PERMANENT,

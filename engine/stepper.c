@@ -6,13 +6,15 @@
 #include "engine/stepper.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "engine/optimizer.h"
 #include "engine/ops.h"
 
 static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARAMETERS] = "parameters",
     [KIND_GRADIENT] = "gradient",
-    [KIND_MOMENTS] = "moments of AdamW",
+    [KIND_MOMENTS] = "moments of the optimizer",
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
@@ -47,10 +49,9 @@ static uint64_t floats_bytes(uint64_t floats)
  * and no segment begins with it. */
 static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
 {
-    int kept = 0; /* somebody's backward reads the newest buffer */
+    int kept = 0; /* somebody's backward, or the end of a residual pair, reads the newest buffer */
     uint32_t segment = 0;
     y->buffers = 0;
-    y->first_trained = m->layer_count;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         if (i == y->segment_first[segment + 1]) {
@@ -62,10 +63,20 @@ static void layout_route(struct layout *y, const struct model *m, uint64_t *widt
         if (!l->type->same && !in_place)
             widths[++y->buffers] = l->outputs;
         y->route[i].out = y->buffers;
-        kept = l->type->needs_output || (l->type->same && kept);
-        if (l->count > 0 && y->first_trained == m->layer_count)
-            y->first_trained = i;
+        int needed = l->type->needs_output && (i >= y->first_trained || l->type->residual);
+        kept = needed || (l->type->same && kept);
     }
+}
+
+/* The buffers before the one that the first trained layer reads are dead as soon as the next layer
+ * has run, unless a residual pair begins there. */
+static void layout_forward_buffers(struct layout *y, const struct model *m)
+{
+    uint32_t read = y->route[y->first_trained].in;
+    y->forward_buffers = y->frozen && read ? read - 1 : 0;
+    for (uint32_t i = 0; i < y->first_trained; i++)
+        if (m->layers[i].type->residual)
+            y->forward_buffers = 0;
 }
 
 /* A place for each depth of residual pairs, as wide as the widest of them. */
@@ -123,23 +134,24 @@ static uint64_t layer_place(struct layout *y, const struct model *m, const struc
     const struct layer_instance *l = &m->layers[i];
     enum layer_keep keep = layer_keep_of(l, c);
     uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
-    if (buffer != before && kept[buffer] == stays) {
+    if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
         y->activation_at[buffer] = at;
         at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[buffer])));
     }
-    if (l->type->saved_floats && (keep == KEEP_LITTLE) == stays) {
+    if (l->type->saved_floats && !layer_is_frozen(y, i) && (keep == KEEP_LITTLE) == stays) {
         y->saved_at[i] = at;
         at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows, keep)));
     }
     return at;
 }
 
-/* Activations: what stays first, then one place for the rest of every segment. */
+/* Activations from `rest` on: what stays first, then one place for the rest of every segment. */
 static uint64_t layout_activations(struct layout *y, const struct model *m,
-                                   const struct step_config *c, const uint64_t *widths)
+                                   const struct step_config *c, const uint64_t *widths,
+                                   uint64_t rest)
 {
     char kept[MODEL_LAYERS_MAX + 1] = {0};
-    uint64_t rest = 0, end = 0;
+    uint64_t end = 0;
     buffers_kept(y, m, kept);
     for (uint32_t i = 0; i < m->layer_count; i++)
         rest = layer_place(y, m, c, widths, i, kept, 1, rest);
@@ -152,6 +164,31 @@ static uint64_t layout_activations(struct layout *y, const struct model *m,
     return end;
 }
 
+/* Buffers that only frozen layers read alternate between two places, and what such layers would
+ * keep, which nobody asks for, has one. */
+static uint64_t layout_frozen(struct layout *y, const struct model *m, const struct step_config *c,
+                              const uint64_t *widths)
+{
+    uint64_t at = 0, widest = 0, most = 0;
+    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
+        uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
+        widest = floats > widest ? floats : widest;
+    }
+    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
+        y->activation_at[b] = b % 2 ? 0 : widest;
+        at = size_times(b > 1 ? 2 : 1, widest);
+    }
+    for (uint32_t i = 0; i < m->layer_count && layer_is_frozen(y, i); i++) {
+        const struct layer_instance *l = &m->layers[i];
+        uint64_t saved = l->type->saved_floats
+                             ? l->type->saved_floats(l, c->slice_rows, layer_keep_of(l, c))
+                             : 0;
+        y->saved_at[i] = at;
+        most = saved > most ? saved : most;
+    }
+    return size_plus(at, floats_padded(most));
+}
+
 /* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
@@ -159,8 +196,9 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
 {
     uint64_t widths[MODEL_LAYERS_MAX + 1] = {0}, widest = 0;
     layout_route(y, m, widths);
-    uint64_t at = layout_activations(y, m, c, widths);
-    for (uint32_t b = 1; b <= y->buffers; b++) {
+    layout_forward_buffers(y, m);
+    uint64_t at = layout_activations(y, m, c, widths, layout_frozen(y, m, c, widths));
+    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++) {
         uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
         widest = floats > widest ? floats : widest;
     }
@@ -211,6 +249,7 @@ enum statistics_place {
     STATISTICS_NUMBERS,
     STATISTICS_PARTS,
     STATISTICS_BUFFERS,
+    STATISTICS_BUFFERS_NEXT,
     STATISTICS_END
 };
 
@@ -228,6 +267,7 @@ static void statistics_places(const struct layout *y, const struct model *m,
         [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
         [STATISTICS_PARTS] = size_times(size_times(parts, PART_ARRAYS), array),
         [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
+        [STATISTICS_BUFFERS_NEXT] = floats_bytes(m->buffer_values),
     };
     places[0] = 0;
     for (int i = 0; i < STATISTICS_END; i++)
@@ -245,10 +285,10 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
     if (c->with_optimizer) {
-        y->bytes[KIND_GRADIENT] = floats_bytes(y->parameters);
-        y->bytes[KIND_MOMENTS] = floats_bytes(size_times(2, y->parameters));
-        y->bytes[KIND_SLICE_GRADIENTS] =
-            floats_bytes(size_times(y->slice_gradients, y->parameters));
+        uint64_t moments = (uint64_t)optimizer_moments(c->optimizer);
+        y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
+        y->bytes[KIND_MOMENTS] = floats_bytes(size_times(moments, y->trained));
+        y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
         y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
@@ -256,6 +296,20 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
+}
+
+/* Of the first `layers` layers. */
+static uint64_t parameters_before(const struct model *m, uint32_t layers)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < layers && i < m->layer_count; i++)
+        count += m->layers[i].count;
+    return count;
+}
+
+uint64_t step_frozen(const struct model *m, const struct step_config *c)
+{
+    return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
@@ -273,10 +327,17 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->gradient_lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
     y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
-    y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
-    /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
-    y->slice_gradients =
-        y->slices_max > y->gradient_lanes ? y->gradient_lanes : y->gradient_lanes - 1;
+    y->frozen = step_frozen(m, c);
+    y->backbone = parameters_before(m, c->backbone_layers);
+    ensure(y->frozen < m->parameter_count);
+    y->trained = floats_padded(m->parameter_count - y->frozen);
+    while (!m->layers[y->first_trained].count || m->layers[y->first_trained].first < y->frozen)
+        y->first_trained++;
+    y->blocks = (m->parameter_count - y->frozen + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
+    /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
+     * waves */
+    int one_wave = y->slices_max == y->gradient_lanes && !c->accumulates;
+    y->slice_gradients = one_wave ? y->gradient_lanes - 1 : y->gradient_lanes;
     segments_choose(y, m, c);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
@@ -306,6 +367,7 @@ static void statistics_place(struct stepper *s)
     s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
     s->parts = (struct statistics_part *)(at + places[STATISTICS_PARTS_LIST]);
     s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
+    s->module_buffers_next = (float *)(at + places[STATISTICS_BUFFERS_NEXT]);
     double *next = (double *)(at + places[STATISTICS_NUMBERS]);
     for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
         s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
@@ -333,8 +395,9 @@ static void stepper_place(struct stepper *s)
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
-        s->moment_m = s->region[KIND_MOMENTS].at;
-        s->moment_v = s->moment_m + y->parameters;
+        int moments = optimizer_moments(s->config.optimizer);
+        s->moment_m = s->region[KIND_MOMENTS].at; /* NULL where there are none */
+        s->moment_v = moments > 1 ? s->moment_m + y->trained : NULL;
         s->block_norm2 = s->region[KIND_SUMS].at;
         s->block_penalty = s->block_norm2 + y->blocks;
     } else {
@@ -399,6 +462,12 @@ float *stepper_moment_m(struct stepper *s)
 float *stepper_moment_v(struct stepper *s)
 {
     return s->moment_v;
+}
+
+void stepper_moments_clear(struct stepper *s)
+{
+    if (s->moment_m)
+        memset(s->moment_m, 0, (size_t)s->region[KIND_MOMENTS].bytes);
 }
 
 float *stepper_gradient(struct stepper *s)

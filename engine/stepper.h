@@ -5,7 +5,7 @@
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
- *   fisher.c   per-sample squared gradients
+ *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -51,13 +51,16 @@ struct layout {
     uint64_t slices_max, lanes;
     uint64_t gradient_lanes;   /* lanes, or where a layer has statistics as many as work at once */
     uint64_t parameters;       /* padded to whole cache lines */
+    uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
+    uint64_t trained;          /* the rest behind the frozen ones, padded to whole cache lines */
     uint64_t input_width;      /* values of one row of the batch's input */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
     uint64_t blocks;           /* of the sweeps */
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
-    uint32_t first_trained;    /* first layer with parameters */
+    uint32_t forward_buffers;  /* the first ones of them: only frozen layers read those */
+    uint32_t first_trained;    /* first layer with parameters that are not frozen */
     uint32_t statistics_count; /* layers with statistics, in their order */
     uint32_t statistics_layer[MODEL_LAYERS_MAX];
     uint64_t channels_max; /* of those */
@@ -79,6 +82,15 @@ struct evaluation_sums {
     uint64_t rows;
 };
 
+/* The training batch in work. */
+struct batch_state {
+    uint64_t rows, done; /* of all its micro-batches; of those accumulated */
+    uint64_t step;
+    double loss_sum; /* of the rows done, in their order */
+    const struct ewc_term *terms;
+    int term_count;
+};
+
 struct stepper {
     const struct model *model;
     const struct backend *backend;
@@ -97,10 +109,12 @@ struct stepper {
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
+    struct batch_state batch;
     struct statistics *statistics; /* [statistics_count] */
     struct statistics_part *parts; /* [slices_max] */
-    float *module_buffers;         /* as the model has them */
-    uint64_t renewed;              /* batches since stepper_renew_begin */
+    float *module_buffers;         /* as the model has them, after the last update */
+    float *module_buffers_next;    /* after the micro-batches since */
+    uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
     float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
 };
@@ -111,7 +125,7 @@ enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };
 struct batch_work {
     struct stepper *s;
     enum slice_work work;
-    uint64_t rows, step;
+    uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
 };
@@ -140,6 +154,12 @@ void segments_cut(struct layout *y, const struct model *m, const struct step_con
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
 
+/* Neither it nor a layer before it is trained. */
+static inline int layer_is_frozen(const struct layout *y, uint32_t layer)
+{
+    return y->frozen && layer < y->first_trained;
+}
+
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
 
@@ -164,6 +184,9 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
 /* The running statistics take in those of the micro-batch: momentum as the layer has it, or if
  * `batches` the cumulative mean over so many. */
 void statistics_take(struct stepper *s, uint64_t batches);
+/* What the micro-batches of a batch made of them counts with the update, or not at all. */
+void statistics_commit(struct stepper *s);
+void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);
 
@@ -173,10 +196,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
-/* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
+/* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
 
-/* Sum of the rows' numbers, in row order. */
-double rows_sum(const double *numbers, uint64_t rows);
+/* `sum` and the rows' numbers, added in row order. */
+double rows_sum(double sum, const double *numbers, uint64_t rows);
 
 #endif

@@ -69,7 +69,7 @@ static void json_memory(const struct report *r, struct json *j)
         json_u64(j, stage_names[i], peak_bytes(r, i));
     json_end(j);
     json_u64(j, "arena_bytes", r->arena_bytes);
-    json_object_flat(j, "plan"); /* bytes, without what libraries take */
+    json_object_flat(j, "plan"); /* bytes at most at a time */
     for (int i = 0; i < STAGE_COUNT; i++)
         if (r->plan_bytes[i])
             json_u64(j, stage_names[i], r->plan_bytes[i]);

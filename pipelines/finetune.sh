@@ -135,7 +135,7 @@ data_trainable() {
 
 plan_print() {
     local text
-    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}") || exit
+    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}" && "$binaries/prepare" bases) || exit
     "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
     exit
 }

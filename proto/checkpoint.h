@@ -58,7 +58,8 @@ struct checkpoint_tensor {
     char name[64]; /* "0.weight" */
     int rank;
     uint64_t dims[2];
-    float *parameter, *m, *v; /* m and v may be NULL (absent); borrowed */
+    float *parameter, *m, *v; /* m and v may be NULL: absent, of this tensor alone or of all;
+                                 borrowed */
     int buffer; /* a module's buffer and no parameter: its numbers at `parameter`, no moments */
 };
 
@@ -78,9 +79,9 @@ int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *m
                          size_t model_bytes, struct err *e);
 
 /* Read tensors into the borrowed pointers of `tensors`, whose names, order and shapes must be the
- * file's, and verify the digest over everything. want_moments 0 leaves m and v alone and verifies
- * parameters_sha256, and buffers_sha256 where `tensors` has module buffers; without them it takes
- * the parameters alone. */
+ * file's, as must be which of them have an m and a v, and verify the digest over everything.
+ * want_moments 0 leaves m and v alone and verifies parameters_sha256, and buffers_sha256 where
+ * `tensors` has module buffers; without them it takes the parameters alone. */
 int checkpoint_read(const char *path, struct checkpoint_meta *meta,
                     const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
                     struct err *e);

@@ -29,8 +29,7 @@ struct reading {
     const char *group; /* being visited */
     size_t member;     /* of struct checkpoint_tensor, where its arrays go */
     int buffers;       /* the group is that of the module buffers */
-    uint32_t seen;     /* arrays visited in the group */
-    uint32_t next;     /* tensor of the next one, or of another group */
+    uint32_t seen;     /* tensors passed in the group */
     void *scratch;     /* for arrays that nobody wants */
     uint64_t scratch_bytes;
     struct err *e;
@@ -139,11 +138,26 @@ static void reading_close(struct reading *g)
     free(g->scratch);
 }
 
+/* The caller's place for the tensor's numbers in this group; NULL: it has none. */
+static float *tensor_place(const struct reading *g, uint32_t tensor)
+{
+    return *(float *const *)((const char *)&g->tensors[tensor] + g->member);
+}
+
+/* The next tensor from g->seen on that has a place in this group. */
+static uint32_t tensor_next(const struct reading *g)
+{
+    uint32_t next = g->seen;
+    while (g->tensors && next < g->count &&
+           (g->tensors[next].buffer != g->buffers || !tensor_place(g, next)))
+        next++;
+    return next;
+}
+
 /* Where the numbers of `array` go: the caller's tensor, or the scratch if there is none. */
 static void *array_place(struct reading *g, const struct h5array *array)
 {
-    float *to =
-        g->tensors ? *(float *const *)((const char *)&g->tensors[g->next] + g->member) : NULL;
+    float *to = g->tensors ? tensor_place(g, g->seen) : NULL;
     if (to)
         return to;
     if (array->bytes > g->scratch_bytes) {
@@ -157,19 +171,12 @@ static void *array_place(struct reading *g, const struct h5array *array)
     return g->scratch;
 }
 
-/* Go to the next tensor of the group. */
-static void tensor_seek(struct reading *g)
-{
-    while (g->tensors && g->next < g->count && g->tensors[g->next].buffer != g->buffers)
-        g->next++;
-}
-
 static int tensor_agrees(const struct reading *g, const struct h5array *array)
 {
     char name[H5FILE_NAME_MAX + 1];
-    if (g->next >= g->count)
+    if (g->seen >= g->count)
         return 0;
-    const struct checkpoint_tensor *t = &g->tensors[g->next];
+    const struct checkpoint_tensor *t = &g->tensors[g->seen];
     if (strcmp(checkpoint_array_name(name, g->group, t), array->name) != 0 ||
         array->rank != t->rank)
         return 0;
@@ -182,6 +189,7 @@ static int array_visit(void *self, const struct h5array *array)
     if (array->type != H5TYPE_F32)
         return err_set(g->e, EXIT_CODE_PERMANENT, "%s of checkpoint %s is not float32", array->name,
                        g->path);
+    g->seen = tensor_next(g);
     if (g->tensors && !tensor_agrees(g, array))
         return err_set(g->e, EXIT_CODE_PERMANENT,
                        "checkpoint %s is of another model: its %s is not what the model has there",
@@ -191,8 +199,6 @@ static int array_visit(void *self, const struct h5array *array)
         return -1;
     digest_array(g->digest, array->name, array->type, array->rank, array->dims, to);
     g->seen++;
-    g->next++;
-    tensor_seek(g);
     return 0;
 }
 
@@ -201,22 +207,20 @@ static int group_read(struct reading *g, const char *group, size_t member, int b
     g->group = group;
     g->member = member;
     g->buffers = buffers;
-    g->seen = g->next = 0;
-    tensor_seek(g);
+    g->seen = 0;
     int may_lack = buffers || member != offsetof(struct checkpoint_tensor, parameter);
     if (may_lack && !h5reader_has(g->r, group)) {
-        if (!g->tensors || g->next == g->count ||
-            !*(float *const *)((const char *)&g->tensors[g->next] + member))
+        if (!g->tensors || tensor_next(g) == g->count)
             return 0; /* written without them, and none are wanted */
         return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
     }
     if (h5reader_each(g->r, group, array_visit, g, g->e) < 0)
         return -1;
-    if (g->tensors && g->next != g->count)
+    if (g->tensors && tensor_next(g) != g->count)
         return err_set(g->e, EXIT_CODE_PERMANENT,
                        "checkpoint %s is of another model: it has %" PRIu32
-                       " arrays in %s, the model more",
-                       g->path, g->seen, group);
+                       " arrays in %s, the model %" PRIu32,
+                       g->path, g->seen, group, g->count);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/layer_reference.h"
+#include "engine/warm.h"
 #include "proto/log.h"
 
 static int trainer_start(void *self, struct daemon *d, struct err *e)
@@ -69,12 +70,29 @@ static int trainer_command(void *self, int argc, char **argv)
     return fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;
 }
 
+static int trainer_warm(void *self, struct err *e)
+{
+    static struct checkpoint_meta meta; /* large */
+    float numbers[3] = {0};
+    struct checkpoint_tensor tensor = {.name = "0.bias", .rank = 1, .dims = {1}};
+    char digest[65];
+    uint64_t bytes;
+    tensor.parameter = &numbers[0];
+    tensor.m = &numbers[1];
+    tensor.v = &numbers[2];
+    memset(self, 0, sizeof(struct trainer));
+    if (engine_warm(1, e) < 0)
+        return -1;
+    return checkpoint_write("warm.h5", &meta, "", &tensor, 1, digest, &bytes, e);
+}
+
 static const struct daemon_spec spec = {
     .stage = "trainerd",
     .purpose = "trains the tasks of a run, one after the other, on the rows that loaderd delivers",
     .example = "trainerd --run runs/fashion",
     .deadline_s =
         120, /* a turn is one optimizer step, a few batches of evaluation or a checkpoint */
+    .warm = trainer_warm,
     .start = trainer_start,
     .turn = trainer_turn,
     .request = trainer_request,

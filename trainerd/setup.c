@@ -21,6 +21,13 @@ int setup_threads(const struct options *o)
     return o->threads ? (int)o->threads : limits_threads("");
 }
 
+static enum optimizer_kind optimizer_kind(const struct options *o)
+{
+    if (strcmp(o->optimizer, "sgd") != 0)
+        return OPTIMIZER_ADAMW;
+    return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -30,7 +37,11 @@ struct step_config setup_step_config(const struct options *o)
                                 .seed = o->seed,
                                 .metric = o->metric,
                                 .checkpointing = o->use_gradient_checkpointing,
-                                .segments_max = o->checkpoint_segments};
+                                .segments_max = o->checkpoint_segments,
+                                .accumulates = o->gradient_accumulation_steps > 1,
+                                .optimizer = optimizer_kind(o),
+                                .backbone_layers = (uint32_t)o->backbone_layers,
+                                .freeze_backbone = o->freeze_backbone};
 }
 
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
@@ -43,7 +54,15 @@ int setup_model(struct model *m, const struct options *o, uint64_t inputs, struc
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    return model_open(m, layers, o->layer_count, inputs, loss, e);
+    if (model_open(m, layers, o->layer_count, inputs, loss, e) < 0)
+        return -1;
+    struct step_config c = setup_step_config(o);
+    if (step_frozen(m, &c) < m->parameter_count)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
+                   " layers hold all parameters; lower training.backbone_layers",
+                   o->backbone_layers);
 }
 
 const char *setup_metric(const struct options *o)
@@ -98,7 +117,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
-    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.streams = o->data_stateful ? options_batch_rows(o) : 0;
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
@@ -230,16 +249,25 @@ static int splits_check(struct trainer *t, struct err *e)
     return 0;
 }
 
+static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
+{
+    struct msg_plan_row row = {.bytes = bytes};
+    MSG_STR(row.stage, stage);
+    MSG_STR(row.what, what);
+    return row;
+}
+
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
-    for (int i = 0; i < p->count; i++) {
-        struct msg_plan_row *row = &m.rows[m.rows_count++];
-        MSG_STR(row->stage, p->rows[i].stage);
-        MSG_STR(row->what, p->rows[i].what);
-        row->bytes = p->rows[i].bytes;
-    }
+    for (int i = 0; i < p->count; i++)
+        m.rows[m.rows_count++] =
+            plan_row_message(p->rows[i].stage, p->rows[i].what, p->rows[i].bytes);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        m.totals[m.totals_count++] =
+            plan_row_message(stages[i], "most at a time", plan_total(p, stages[i]));
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
@@ -248,7 +276,9 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct megabatch_size sizes[2];
-    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+    struct plan_bases bases;
+    if (plan_bases_read(&bases, "bases", e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
@@ -267,6 +297,12 @@ static struct gather_config gather_of(const struct feed *f, double scale)
     return g;
 }
 
+/* NULL where the optimizer keeps none of the tensor. */
+static float *moment_of(const struct tensor_info *tensor, float *moment, uint64_t frozen)
+{
+    return moment && tensor->first >= frozen ? moment + (tensor->first - frozen) : NULL;
+}
+
 static void tensor_set(struct checkpoint_tensor *tensor, const struct tensor_info *info,
                        float *numbers)
 {
@@ -276,13 +312,13 @@ static void tensor_set(struct checkpoint_tensor *tensor, const struct tensor_inf
     tensor->parameter = numbers + info->first;
 }
 
-static void tensors_set(struct trainer *t)
+static void tensors_set(struct trainer *t, uint64_t frozen)
 {
     for (uint32_t i = 0; i < t->model.tensor_count; i++) {
         const struct tensor_info *info = &t->model.tensors[i];
         tensor_set(&t->tensors[i], info, stepper_parameters(t->stepper));
-        t->tensors[i].m = stepper_moment_m(t->stepper) + info->first;
-        t->tensors[i].v = stepper_moment_v(t->stepper) + info->first;
+        t->tensors[i].m = moment_of(info, stepper_moment_m(t->stepper), frozen);
+        t->tensors[i].v = moment_of(info, stepper_moment_v(t->stepper), frozen);
     }
     for (uint32_t i = 0; i < t->model.buffer_count; i++) {
         struct checkpoint_tensor *tensor = &t->tensors[t->model.tensor_count + i];
@@ -294,6 +330,7 @@ static void tensors_set(struct trainer *t)
 static int buffers_open(struct trainer *t, struct err *e)
 {
     struct step_config c = setup_step_config(t->options);
+    uint64_t frozen = step_frozen(&t->model, &c);
     if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
         return -1;
     t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
@@ -304,7 +341,7 @@ static int buffers_open(struct trainer *t, struct err *e)
     t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
     if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
-    tensors_set(t);
+    tensors_set(t, frozen);
     t->gather_train = gather_of(&t->train, t->options->data_scale);
     t->gather_validation = gather_of(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
@@ -324,16 +361,16 @@ static void meta_init(struct trainer *t)
     t->meta.threads = (uint64_t)c.threads;
 }
 
-/* An epoch's last batch is a shorter one: is it long enough? */
+/* An epoch's last micro-batch is a shorter one: is it long enough? */
 static int rows_check(const struct trainer *t, struct err *e)
 {
-    uint64_t last = t->schedule.rows % t->schedule.batch_rows;
-    if (model_rows_check(&t->model, last ? last : t->schedule.batch_rows, e) == 0)
+    uint64_t micro = t->options->batch_size, last = t->schedule.rows % micro;
+    if (model_rows_check(&t->model, last ? last : micro, e) == 0)
         return 0;
     return err_prefix(e,
-                      "an epoch of %" PRIu64 " rows in batches of %" PRIu64
-                      " ends with one of 1; set data.drop_last or another training.batch_size",
-                      t->schedule.rows, t->schedule.batch_rows);
+                      "an epoch of %" PRIu64 " rows in micro-batches of %" PRIu64
+                      " ends with one of 1 row; set data.drop_last or another training.batch_size",
+                      t->schedule.rows, micro);
 }
 
 /* Fresh, or where the newest checkpoint stands. */
@@ -347,7 +384,7 @@ static int cursor_open(struct trainer *t, struct err *e)
             "micro_batch_rows=%" PRIu64
             " batchnorm: statistics are the micro-batch's; with another size of it the weights "
             "are others",
-            t->schedule.batch_rows);
+            t->options->batch_size);
     if (!t->resume_path[0]) {
         meta_init(t);
         t->state = TRAINER_BEGIN;

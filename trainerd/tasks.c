@@ -35,7 +35,6 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
-    size_t bytes = t->model.parameter_count * sizeof *parameters;
     (void)sleep_ms;
     float *buffers = stepper_module_buffers(t->stepper);
     t->meta.batches_tracked = 0;
@@ -47,8 +46,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     } else {
         t->meta.batches_tracked = t->other.batches_tracked;
     }
-    memset(stepper_moment_m(t->stepper), 0, bytes);
-    memset(stepper_moment_v(t->stepper), 0, bytes);
+    stepper_moments_clear(t->stepper);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);
     progress_task_begin(t);

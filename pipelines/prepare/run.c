@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipelines/prepare/bases.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/err.h"
 #include "proto/options.h"
@@ -136,7 +137,8 @@ int prepare_run(int argc, char **argv)
     if (code != -1)
         return code;
     if (path_absolute(&o.data_file, "data.file", &e) < 0 ||
-        path_absolute(&o.data_source, "data.source", &e) < 0 || run_prepare(a.run, &o, &e) < 0)
+        path_absolute(&o.data_source, "data.source", &e) < 0 || run_prepare(a.run, &o, &e) < 0 ||
+        bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else
         code = EXIT_CODE_DONE;

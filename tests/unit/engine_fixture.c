@@ -8,8 +8,8 @@
 
 enum { ROWS = FIXTURE_ROWS, CLASSES = 5 };
 
-const struct adamw_config fixture_adamw = {1e-3, 1e-2, 0.9, 0.999, 1e-8, 0};
-const struct adamw_config fixture_still = {0, 0, 0.9, 0.999, 1e-8, 0};
+const struct optimizer_config fixture_adamw = {1e-3, 1e-2, 0.9, 0.999, 1e-8, 0};
+const struct optimizer_config fixture_still = {0, 0, 0.9, 0.999, 1e-8, 0};
 
 static double random_next(uint64_t *state)
 {
@@ -49,7 +49,11 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .seed = 3,
                                  .metric = c->metric,
                                  .checkpointing = c->checkpointing,
-                                 .segments_max = c->segments_max};
+                                 .segments_max = c->segments_max,
+                                 .accumulates = c->accumulates,
+                                 .optimizer = c->optimizer,
+                                 .backbone_layers = c->frozen_layers,
+                                 .freeze_backbone = c->frozen_layers > 0};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct err e;
     CHECK_OK(model_open(&f->m, c->layers, c->count, inputs,
@@ -76,7 +80,8 @@ void fixture_close(struct fixture *f)
 }
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
-                                 const struct adamw_config *a, const struct ewc_term *terms, int n)
+                                 const struct optimizer_config *a, const struct ewc_term *terms,
+                                 int n)
 {
     struct step_result r;
     struct err e;

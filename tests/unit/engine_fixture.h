@@ -32,6 +32,9 @@ struct fixture_config {
     const char *metric;
     int checkpointing;
     uint64_t segments_max;
+    int accumulates; /* batches of several micro-batches */
+    enum optimizer_kind optimizer;
+    uint32_t frozen_layers;
 };
 
 /* The same numbers each time; all rows are gathered. */
@@ -41,10 +44,11 @@ void fixture_fill(struct fixture *f); /* features and targets as they were */
 void fixture_gather(struct fixture *f, uint64_t rows);
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
-                                 const struct adamw_config *a, const struct ewc_term *terms, int n);
+                                 const struct optimizer_config *a, const struct ewc_term *terms,
+                                 int n);
 struct evaluation_result fixture_evaluate(struct fixture *f, uint64_t rows);
 
-extern const struct adamw_config fixture_adamw, fixture_still; /* still: nothing moves */
+extern const struct optimizer_config fixture_adamw, fixture_still; /* still: nothing moves */
 
 /* The gradient of loss and penalty, by central differences; theta_star, if not NULL, is set to
  * stand beside the weights first. */

@@ -130,6 +130,37 @@ TEST(a_refused_step_leaves_the_running_statistics)
     fixture_close(&f);
 }
 
+/* Micro-batches take part one by one, and a batch that is begun anew forgets them. */
+TEST(running_statistics_count_with_the_update)
+{
+    struct fixture_config c = rows_config;
+    struct fixture f;
+    struct step_result r;
+    struct err e;
+    c.accumulates = 1;
+    fixture_open(&f, &c);
+    uint64_t bytes = f.m.buffer_values * sizeof(float);
+    float *fresh = malloc(bytes), *after = malloc(bytes);
+    const float *now = stepper_module_buffers(f.s);
+    memcpy(fresh, now, bytes);
+    for (int again = 0; again < 2; again++) {
+        stepper_batch(f.s, 3 * FIXTURE_ROWS, 0, NULL, 0);
+        for (int i = 0; i < 3 - !again; i++)
+            stepper_accumulate(f.s, FIXTURE_ROWS);
+        CHECK(memcmp(now, fresh, bytes) == 0);
+    }
+    CHECK_OK(stepper_update(f.s, 1, &fixture_still, &r, &e), e);
+    memcpy(after, now, bytes);
+    CHECK(memcmp(after, fresh, bytes) != 0);
+    memcpy(stepper_module_buffers(f.s), fresh, bytes);
+    for (int i = 0; i < 3; i++) /* the same rows: as three batches */
+        fixture_train(&f, FIXTURE_ROWS, 0, 1, &fixture_still, NULL, 0);
+    CHECK(memcmp(after, now, bytes) == 0);
+    free(fresh);
+    free(after);
+    fixture_close(&f);
+}
+
 /* All slices of the micro-batch are resident in training, and only there. */
 TEST(the_plan_has_a_lane_for_every_slice)
 {
