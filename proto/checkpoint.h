@@ -46,6 +46,7 @@ struct checkpoint_meta {
     char metric[32];       /* what it is (proto/metric.h) */
     char fingerprint[65];  /* of the data file */
     char cpu[64];          /* CPU type: bits hold for one */
+    char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     char buffers_sha256[65];  /* empty: there are none */
     uint64_t batches_tracked; /* micro-batches that the module buffers have taken in: PyTorch's

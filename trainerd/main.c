@@ -64,6 +64,8 @@ static void trainer_stop(void *self, struct daemon *d)
 static int trainer_command(void *self, int argc, char **argv)
 {
     (void)self;
+    if (argc > 1 && strcmp(argv[1], "--weights") == 0)
+        return weights_command(argc, argv);
     if (argc != 2 || strcmp(argv[1], "--layers-reference") != 0)
         return plan_command(argc, argv);
     layer_reference_print(stdout);
@@ -101,6 +103,8 @@ static const struct daemon_spec spec = {
     .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
                   "               print the memory plan of a run and end; standard input is what\n"
                   "               `loaderd --describe` prints of its data\n"
+                  "  --weights export|list ...\n"
+                  "               weights for other tools; see pipelines/weights.sh --help\n"
                   "  --layers-reference\n"
                   "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
 };

@@ -97,6 +97,8 @@ int setup_options_check(const struct options *o, struct err *e)
                        "training.metric is %s, which does not go with the loss %s; accepted: %s",
                        o->metric, o->model_loss, accepted);
     }
+    if (pretrained_options_check(o, e) < 0)
+        return -1;
     return schedule_check(o, e);
 }
 
@@ -409,7 +411,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || cursor_open(t, e) < 0)
+        buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",

@@ -417,7 +417,7 @@ TEST(plan_reads_a_description)
 static void plan_options(void)
 {
     static char model_loss[] = "softmax_cross_entropy";
-    static char metric[] = "auto";
+    static char metric[] = "auto", none[] = "";
     static const char *const layers[] = {"linear out=256", "relu", "linear out=10"};
     five_tasks();
     options.slice_rows = 64;
@@ -428,6 +428,7 @@ static void plan_options(void)
     options.fisher_block_size = 1000000;
     options.model_loss = model_loss;
     options.metric = metric;
+    options.pretrained = options.pretrained_map = none;
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
 }
