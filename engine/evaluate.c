@@ -18,6 +18,7 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
 {
     struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
+    statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
     s->sums.loss = rows_sum(s->sums.loss, s->losses, rows);
