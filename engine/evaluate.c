@@ -18,6 +18,7 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
 {
     struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows, .outputs = outputs};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
+    statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
     s->sums.loss = rows_sum(s->sums.loss, s->losses, rows);
@@ -29,7 +30,7 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
     s->sums.rows += rows;
     if (s->metric->slice)
         s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows);
-    if (s->metric->of_variance)
+    if (s->metric->about)
         op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
                           s->target_squares);
     return 0;
@@ -40,18 +41,18 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     return stepper_predict(s, rows, NULL, e);
 }
 
-double metric_of_variance(double mean, const double *sums, const double *squares, uint64_t rows,
-                          uint64_t outputs)
+double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
+                        const double *squares, uint64_t rows, uint64_t outputs)
 {
-    double variance = 0; /* of the targets about each output's mean, averaged over the outputs */
+    double spread = 0; /* mean square of the targets about what the metric says */
     for (uint64_t k = 0; k < outputs; k++) {
-        double m = sums[k] / (double)rows;
-        variance += fmax(squares[k] / (double)rows - m * m, 0);
+        double about = m->about == METRIC_ABOUT_MEAN ? sums[k] / (double)rows : 0;
+        spread += fmax(squares[k] / (double)rows - about * about, 0);
     }
-    variance /= (double)outputs;
-    if (variance > 0)
-        return 1 - mean / variance;
-    return mean == 0; /* targets that do not vary */
+    spread /= (double)outputs;
+    if (spread > 0)
+        return 1 - mean / spread;
+    return mean == 0; /* targets that are all that */
 }
 
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
@@ -60,9 +61,9 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
-    if (s->metric->of_variance)
-        r.metric = metric_of_variance(r.metric, s->target_sums, s->target_squares, s->sums.rows,
-                                      s->model->outputs);
+    if (s->metric->about)
+        r.metric = metric_of_spread(s->metric, r.metric, s->target_sums, s->target_squares,
+                                    s->sums.rows, s->model->outputs);
     return r;
 }
 

@@ -128,9 +128,9 @@ uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
     for (int i = 0; s->loss->metrics[i]; i++) {
         const struct metric_type *m = s->loss->metrics[i];
         double mean = s->metric_sums[i] / rows;
-        if (m->of_variance)
-            mean = metric_of_variance(mean, s->target_sums, s->target_squares, s->rows,
-                                      s->model->outputs);
+        if (m->about)
+            mean = metric_of_spread(m, mean, s->target_sums, s->target_squares, s->rows,
+                                    s->model->outputs);
         list[n++] = (struct score){m->name, mean};
     }
     if (s->counts)

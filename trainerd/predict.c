@@ -160,24 +160,6 @@ static int model_make(struct predictor *p, struct err *e)
     return 0;
 }
 
-static int parameters_read(struct predictor *p, struct err *e)
-{
-    const struct model *m = &p->t.model;
-    for (uint32_t i = 0; i < m->tensor_count; i++) {
-        const struct tensor_info *info = &m->tensors[i];
-        const struct safetensor *s = weights_find(&p->weights, info->name);
-        if (!s || s->rank != info->rank ||
-            memcmp(s->dims, info->dims, (size_t)info->rank * sizeof s->dims[0]) != 0)
-            return err_set(e, EXIT_CODE_PERMANENT,
-                           "%s has no tensor %s of the model's shape; pipelines/weights.sh list "
-                           "shows what it has",
-                           p->path, info->name);
-        if (weights_read(&p->weights, s, stepper_parameters(p->t.stepper) + info->first, e) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
 {
     struct trainer *t = &p->t;
@@ -187,7 +169,9 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .slice_rows = training.slice_rows,
                             .threads = training.threads,
                             .seed = training.seed};
-    if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 || parameters_read(p, e) < 0 ||
+    if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 ||
+        weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
+                     stepper_module_buffers(t->stepper), e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &arena, e) < 0 ||
         scores_open(&p->scores, &t->model, c.batch_rows_max, e) < 0 ||
         (p->int8 && (stepper_quantise(t->stepper, &p->size, e) < 0 ||

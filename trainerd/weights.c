@@ -14,7 +14,9 @@
 #include "engine/scalar.h"
 #include "proto/checkpoint.h"
 
-static const char parameters[] = "parameters/";
+/* Groups of a checkpoint, in the order in which they are listed. */
+static const char *const groups[] = {"parameters", "buffers"};
+enum { GROUPS = sizeof groups / sizeof groups[0] };
 
 /* Numbers that are converted at a time. */
 enum { PIECE = 1 << 16 };
@@ -58,7 +60,7 @@ static int array_list(void *self, const struct h5array *array)
     if (s->count == s->room)
         return 0; /* CHECKPOINT_TENSORS_MAX: the house writes no more */
     struct safetensor *t = &s->tensors[s->count++];
-    snprintf(t->name, sizeof t->name, "%s", array->name + strlen(parameters));
+    snprintf(t->name, sizeof t->name, "%s", strchr(array->name, '/') + 1);
     t->type = SAFETENSORS_F32;
     t->rank = array->rank;
     memcpy(t->dims, array->dims, (size_t)array->rank * sizeof t->dims[0]);
@@ -84,10 +86,14 @@ static int checkpoint_open(struct weights *w, struct err *e)
         goto out;
     }
     if (checkpoint_read_meta(w->path, meta, w->model, CHECKPOINT_MODEL_MAX, e) < 0 ||
-        checkpoint_read(w->path, meta, NULL, 0, 0, e) < 0 ||
+        checkpoint_read(w->path, meta, NULL, 0, 1, e) < 0 ||
         h5reader_open(&w->reader, w->path, e) < 0)
         goto out;
-    result = h5reader_each(w->reader, "parameters", array_list, w, e);
+    w->batches_tracked = meta->batches_tracked;
+    result = 0;
+    for (int i = 0; result == 0 && i < GROUPS; i++)
+        if (h5reader_has(w->reader, groups[i]))
+            result = h5reader_each(w->reader, groups[i], array_list, w, e);
     qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
 out:
     free(meta);
@@ -180,8 +186,11 @@ static int checkpoint_array_read(const struct weights *w, const struct safetenso
 {
     char name[H5FILE_NAME_MAX + 1];
     struct h5array array;
-    snprintf(name, sizeof name, "%s%.*s", parameters, (int)(sizeof name - sizeof parameters),
-             t->name);
+    for (int i = 0; i < GROUPS; i++) {
+        snprintf(name, sizeof name, "%s/%.200s", groups[i], t->name);
+        if (h5reader_has(w->reader, name))
+            break;
+    }
     if (h5reader_array(w->reader, name, &array, e) < 0)
         return -1;
     if (array.type != H5TYPE_F32 || array.bytes != t->end)
@@ -247,5 +256,43 @@ int weights_read(const struct weights *w, const struct safetensor *t, float *out
                            "tensor %s of %s holds %g at place %" PRIu64
                            ", which is no weight of float32",
                            t->name, w->path, (double)out[i], i);
+    return 0;
+}
+
+uint32_t weights_count(const struct model *m)
+{
+    return m->tensor_count + m->buffer_count;
+}
+
+const struct tensor_info *weights_info(const struct model *m, uint32_t i)
+{
+    return i < m->tensor_count ? &m->tensors[i] : &m->buffers[i - m->tensor_count];
+}
+
+float *weights_place(const struct model *m, uint32_t i, float *parameters, float *buffers)
+{
+    return (i < m->tensor_count ? parameters : buffers) + weights_info(m, i)->first;
+}
+
+int weights_fits(const struct safetensor *t, const struct tensor_info *info)
+{
+    return t->rank == info->rank &&
+           memcmp(t->dims, info->dims, (size_t)info->rank * sizeof t->dims[0]) == 0;
+}
+
+int weights_load(const struct weights *w, const struct model *m, float *parameters, float *buffers,
+                 struct err *e)
+{
+    for (uint32_t i = 0; i < weights_count(m); i++) {
+        const struct tensor_info *info = weights_info(m, i);
+        const struct safetensor *t = weights_find(w, info->name);
+        if (!t || !weights_fits(t, info))
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "%s has no tensor %s of the model's shape; pipelines/weights.sh list "
+                           "shows what it has",
+                           w->path, info->name);
+        if (weights_read(w, t, weights_place(m, i, parameters, buffers), e) < 0)
+            return -1;
+    }
     return 0;
 }

@@ -59,36 +59,18 @@ static int list_print(const char *path, struct err *e)
     return fflush(stdout) == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the list");
 }
 
-/* All of a model's tensors out of the file, end to end. The caller frees *parameters. */
-static int model_weights(const struct weights *w, const struct model *m, float **parameters,
-                         struct err *e)
-{
-    *parameters = malloc(m->parameter_count * sizeof **parameters);
-    if (!*parameters)
-        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the weights of %s", w->path);
-    for (uint32_t i = 0; i < m->tensor_count; i++) {
-        const struct tensor_info *info = &m->tensors[i];
-        const struct safetensor *t = weights_find(w, info->name);
-        if (!t || safetensor_items(t) != info->count)
-            return err_set(e, EXIT_CODE_PERMANENT, "%s lacks the tensor %s of its own model",
-                           w->path, info->name);
-        if (weights_read(w, t, *parameters + info->first, e) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-/* What is written: at most two tensors for each of the model. */
+/* What is written: at most two tensors for each of the model, and num_batches_tracked. */
 struct export
 {
     const struct weights *w;
     const struct model *m;
-    const float *parameters;
+    float *parameters, *buffers;
+    int64_t batches_tracked;
     struct quantised quantised; /* without tensors: everything stays float32 */
     struct safetensors_source *sources;
     uint32_t count;
-    char(*names)[SAFETENSORS_NAME_MAX + 1]; /* of scales, [tensor_count] */
-    int8_t **rows;                          /* of matrices in 8 bits, [tensor_count]; owned */
+    char(*names)[SAFETENSORS_NAME_MAX + 1]; /* of what the model has not, [weights_count] */
+    int8_t **rows;                          /* of matrices in 8 bits, [weights_count]; owned */
 };
 
 static void source_add(struct export *x, const char *name, enum safetensors_type type, int rank,
@@ -96,7 +78,8 @@ static void source_add(struct export *x, const char *name, enum safetensors_type
 {
     struct safetensors_source *s = &x->sources[x->count++];
     *s = (struct safetensors_source){.name = name, .type = type, .rank = rank, .data = data};
-    memcpy(s->dims, dims, (size_t)rank * sizeof *dims);
+    if (rank)
+        memcpy(s->dims, dims, (size_t)rank * sizeof *dims);
 }
 
 /* The matrix without what pads its rows, and its scales. */
@@ -114,32 +97,50 @@ static int int8_add(struct export *x, uint32_t i, const struct int8_matrix *q, s
     return 0;
 }
 
+/* torch.nn.BatchNorm1d has one more, behind its last buffer. */
+static void batches_add(struct export *x, uint32_t i)
+{
+    const char *name = weights_info(x->m, i)->name, *last = strstr(name, ".running_var");
+    if (!last)
+        return;
+    snprintf(x->names[i], sizeof x->names[i], "%.*s.num_batches_tracked", (int)(last - name), name);
+    source_add(x, x->names[i], SAFETENSORS_I64, 0, NULL, &x->batches_tracked);
+}
+
 static int sources_make(struct export *x, int int8, struct err *e)
 {
     const struct model *m = x->m;
-    x->sources = calloc(m->tensor_count, 2 * sizeof *x->sources);
-    x->names = calloc(m->tensor_count, sizeof *x->names);
-    x->rows = calloc(m->tensor_count, sizeof *x->rows);
+    uint32_t all = weights_count(m);
+    x->sources = calloc(all, 2 * sizeof *x->sources);
+    x->names = calloc(all, sizeof *x->names);
+    x->rows = calloc(all, sizeof *x->rows);
     if (!x->sources || !x->names || !x->rows)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     if (int8 && quantised_open(&x->quantised, m, x->parameters, 1, e) < 0)
         return -1;
-    for (uint32_t i = 0; i < m->tensor_count; i++) {
-        const struct tensor_info *info = &m->tensors[i];
-        const struct int8_matrix *q = quantised_find(&x->quantised, info->first);
-        if (!q)
-            source_add(x, info->name, SAFETENSORS_F32, info->rank, info->dims,
-                       x->parameters + info->first);
-        else if (int8_add(x, i, q, e) < 0)
+    for (uint32_t i = 0; i < all; i++) {
+        const struct tensor_info *info = weights_info(m, i);
+        const struct int8_matrix *q =
+            i < m->tensor_count ? quantised_find(&x->quantised, info->first) : NULL;
+        if (q && int8_add(x, i, q, e) < 0)
             return -1;
+        if (q)
+            continue;
+        source_add(x, info->name, SAFETENSORS_F32, info->rank, info->dims,
+                   weights_place(m, i, x->parameters, x->buffers));
+        batches_add(x, i);
     }
     return 0;
 }
 
-static int file_write(const struct weights *w, const struct model *m, const float *parameters,
-                      const char *out, int int8, struct err *e)
+static int file_write(const struct weights *w, const struct model *m, float *parameters,
+                      float *buffers, const char *out, int int8, struct err *e)
 {
-    struct export x = {.w = w, .m = m, .parameters = parameters};
+    struct export x = {.w = w,
+                       .m = m,
+                       .parameters = parameters,
+                       .buffers = buffers,
+                       .batches_tracked = (int64_t)w->batches_tracked};
     const struct safetensors_text texts[] = {
         {(char *)"format", (char *)"pt"},
         {(char *)"model", w->model},
@@ -149,7 +150,7 @@ static int file_write(const struct weights *w, const struct model *m, const floa
     int result = sources_make(&x, int8, e);
     if (result == 0)
         result = safetensors_write(out, x.sources, x.count, texts, text_count, e);
-    for (uint32_t i = 0; x.rows && i < m->tensor_count; i++)
+    for (uint32_t i = 0; x.rows && i < weights_count(m); i++)
         free(x.rows[i]);
     free(x.rows);
     free(x.names);
@@ -162,7 +163,7 @@ static int export_make(const char *path, const char *out, int int8, struct err *
 {
     struct weights w;
     struct model m = {0};
-    float *parameters = NULL;
+    float *parameters = NULL, *buffers = NULL;
     int result = -1;
     if (weights_open(&w, path, e) < 0)
         return -1;
@@ -170,14 +171,23 @@ static int export_make(const char *path, const char *out, int int8, struct err *
         err_set(e, EXIT_CODE_PERMANENT, "%s does not say of which model its weights are", path);
         goto out;
     }
-    if (model_from_text(&m, w.model, e) < 0 || model_weights(&w, &m, &parameters, e) < 0 ||
-        file_write(&w, &m, parameters, out, int8, e) < 0)
+    if (model_from_text(&m, w.model, e) < 0)
         goto out;
-    printf("weights: %" PRIu64 " numbers in %u tensors of %s -> %s\n", m.parameter_count,
-           m.tensor_count, path, out);
+    parameters = calloc(m.parameter_count, sizeof *parameters);
+    buffers = calloc(m.buffer_values + 1, sizeof *buffers);
+    if (!parameters || !buffers) {
+        err_set(e, EXIT_CODE_TEMPORARY, "no memory for the weights of %s", path);
+        goto out;
+    }
+    if (weights_load(&w, &m, parameters, buffers, e) < 0 ||
+        file_write(&w, &m, parameters, buffers, out, int8, e) < 0)
+        goto out;
+    printf("weights: %" PRIu64 " numbers in %u tensors of %s -> %s\n",
+           m.parameter_count + m.buffer_values, weights_count(&m), path, out);
     result = 0;
 out:
     free(parameters);
+    free(buffers);
     model_close(&m);
     weights_close(&w);
     return result;
