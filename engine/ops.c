@@ -242,6 +242,11 @@ static void check_correct_classes(struct matrix z, const uint32_t *targets, doub
     ensure(matrix_valid(z) && targets && correct);
 }
 
+static void check_predicted_classes(struct matrix z, double *classes)
+{
+    ensure(matrix_valid(z) && classes);
+}
+
 static void check_correct_signs(struct matrix z, struct matrix y, double *correct)
 {
     ensure(matrix_valid(z) && matrix_valid(y) && matrix_same_shape(z, y) && correct);

@@ -235,7 +235,8 @@ static void batch_places(const struct model *m, const struct step_config *c,
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
         [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
+        [BATCH_TARGET_SUMS] =
+            size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
@@ -391,6 +392,7 @@ static void stepper_place(struct stepper *s)
     s->losses = (double *)(batch + places[BATCH_LOSSES]);
     s->metrics = (double *)(batch + places[BATCH_METRICS]);
     s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    s->counts = (struct class_counts *)s->target_sums;
     s->target_squares = s->target_sums + s->model->outputs;
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {

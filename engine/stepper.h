@@ -17,6 +17,7 @@
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
 
+#include "engine/counts.h"
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
@@ -108,8 +109,9 @@ struct stepper {
     uint32_t *classes;                    /* [batch_rows_max], where the loss takes classes */
     float *values;                        /* [batch_rows_max, outputs], where it takes values */
     double *losses, *metrics;             /* [batch_rows_max] */
-    double *target_sums, *target_squares; /* [outputs], of the evaluation */
-    double *block_norm2, *block_penalty;  /* [blocks] */
+    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
+    struct class_counts *counts;         /* [outputs], of the evaluation, where there are classes */
+    double *block_norm2, *block_penalty; /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
     struct statistics *statistics; /* [statistics_count] */
