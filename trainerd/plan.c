@@ -195,8 +195,7 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     loaderd_plan(p, o, bases, train, validation);
     plan_add(p, "monitord", base_name, bases->monitord);
     plan_add(p, "trainerd", base_name, bases->trainerd);
-    if (ewc_terms_max(o))
-        plan_add(p, "fisherd", base_name, bases->fisherd);
+    plan_add(p, "fisherd", base_name, ewc_terms_max(o) ? bases->fisherd : bases->fisherd_idle);
     if (megabatches_make(p, o, train, validation, sizes, e) < 0)
         return -1;
     splits_end(p, sizes);
