@@ -98,6 +98,14 @@ void stepper_close(struct stepper **s_p);
 /* Parameters of layers that are frozen: the first ones of the flat vector. */
 uint64_t step_frozen(const struct model *m, const struct step_config *c);
 
+/* Another size of micro-batches: batch_rows_max rows, in slices of slice_rows; accumulates as in
+ * step_config. Parameters, moments, module buffers and what the batch in work has accumulated stay;
+ * rows gathered and an evaluation's sums are lost. Where slice_rows is another one, so are the
+ * bits; else they are the same. -1 (temporary) when there is no room: all is as it was, but for the
+ * rows. -2 if even that has no room any more: the stepper can only be closed. */
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e);
+
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
  * and v, SGD with momentum m) is NULL. */
