@@ -10,6 +10,7 @@
 void stepper_evaluate_begin(struct stepper *s)
 {
     s->sums = (struct evaluation_sums){0};
+    weights_round(s);
     if (s->values)
         memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
     else

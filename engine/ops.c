@@ -157,6 +157,33 @@ static void check_batchnorm_backward(struct matrix x, const double *mean, const 
     ensure(matrix_disjoint(x, dx) && matrix_same_or_disjoint(dy, dx));
 }
 
+static void check_round_half(enum half kind, struct matrix x)
+{
+    ensure((kind == HALF_F16 || kind == HALF_BF16) && matrix_valid(x));
+}
+
+static void check_load_half(enum half kind, const uint16_t *h, float *x, uint64_t count)
+{
+    ensure((kind == HALF_F16 || kind == HALF_BF16) && h && x);
+    ensure(ranges_disjoint(h, count * sizeof *h, x, count * sizeof *x));
+}
+
+static void check_store_half(enum half kind, float *x, uint16_t *h, uint64_t count)
+{
+    check_load_half(kind, h, x, count);
+}
+
+static void check_add_half(enum half kind, const uint16_t *h, float *y, uint64_t count)
+{
+    check_load_half(kind, h, y, count);
+}
+
+static void check_scale(float factor, float *x, uint64_t count)
+{
+    (void)factor, (void)count;
+    ensure(x != NULL);
+}
+
 static void check_multiply(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));

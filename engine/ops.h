@@ -11,6 +11,14 @@
 
 #include "engine/scalar.h"
 
+/* Types of 16 bits that activations are kept in and products read. */
+enum half {
+    HALF_NONE,
+    HALF_F16,  /* IEEE 754 binary16 */
+    HALF_BF16, /* the upper half of a float32 */
+    HALF_COUNT
+};
+
 /* Types of stored elements, in the order of element_names (ops.c). */
 enum element {
     ELEMENT_U8,

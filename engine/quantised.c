@@ -105,7 +105,7 @@ void layer_product(const struct layer_instance *l, const struct layer_pass *p, s
                    struct matrix w, float beta, struct matrix y)
 {
     const struct int8_matrix *q =
-        p->quantised ? quantised_find(p->quantised, l->first + (uint64_t)(w.at - p->parameters))
+        p->quantised ? quantised_find(p->quantised, l->first + (uint64_t)(w.at - p->weights))
                      : NULL;
     if (q)
         op_product_int8(p->backend, x, *q, quantised_work(p->quantised, p->lane), beta, y);

@@ -31,12 +31,14 @@ enum { SWEEP_BLOCK = 4096 };
 
 enum kind {
     KIND_PARAMETERS,
+    KIND_WEIGHTS,
     KIND_GRADIENT,
     KIND_MOMENTS,
     KIND_SLICE_GRADIENTS,
     KIND_ACTIVATIONS,
     KIND_BATCH,
     KIND_STATISTICS,
+    KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -67,6 +69,9 @@ struct layout {
     uint32_t statistics_count; /* layers with statistics, in their order */
     uint32_t statistics_layer[MODEL_LAYERS_MAX];
     uint64_t channels_max; /* of those */
+    enum half half;        /* what activations are kept in */
+    uint64_t work_at[2];   /* with half: forward's float32 of a buffer, by its number mod 2 */
+    uint64_t read_at;      /* and the one that backward reads */
     uint64_t scratch_at;   /* in the lane: of the layer at work */
     uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
     uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
@@ -89,6 +94,7 @@ struct evaluation_sums {
 struct batch_state {
     uint64_t rows, done; /* of all its micro-batches; of those accumulated */
     uint64_t step;
+    double scale;    /* of the loss */
     double loss_sum; /* of the rows done, in their order */
     const struct ewc_term *terms;
     int term_count;
@@ -104,6 +110,9 @@ struct stepper {
     struct region region[KIND_COUNT];
     struct pool *pool;
 
+    float
+        *weights; /* the parameters as products read them; the parameters themselves without half */
+    struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
     float *inputs;                        /* [batch_rows_max, inputs] */
     uint32_t *classes;                    /* [batch_rows_max], where the loss takes classes */
@@ -158,6 +167,15 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
 void segments_cut(struct layout *y, const struct model *m, const struct step_config *c,
                   uint32_t before);
 
+/* Do activations have 16 bits, and of which kind? */
+static inline enum half layout_half(const struct step_config *c)
+{
+    return c->with_optimizer ? c->half : HALF_NONE;
+}
+
+/* With half: weights are the present parameters, rounded. */
+void weights_round(struct stepper *s);
+
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
 
@@ -197,10 +215,12 @@ void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);
 
-/* What layer number `layer` gets for the slice. */
+/* What layer number `layer` gets for the slice, and on the way back. */
+struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice, uint32_t layer);
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
 
-/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
+/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. With half
+ * lane_activation is forward's float32, and what is kept is at lane_half. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */

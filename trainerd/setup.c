@@ -28,6 +28,13 @@ static enum optimizer_kind optimizer_kind(const struct options *o)
     return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
 }
 
+static enum half half_kind(const struct options *o)
+{
+    if (!o->use_amp)
+        return HALF_NONE;
+    return strcmp(o->amp_dtype, "float16") == 0 ? HALF_F16 : HALF_BF16;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -36,6 +43,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .with_optimizer = 1,
                                 .seed = o->seed,
                                 .metric = o->metric,
+                                .half = half_kind(o),
+                                .scaler = {o->amp_init_scale, o->amp_growth_interval},
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
@@ -404,6 +413,9 @@ static int cursor_open(struct trainer *t, struct err *e)
     if (save_load(t, e) < 0)
         return -1;
     t->meta.threads = (uint64_t)setup_threads(t->options);
+    struct grad_scaler *scaler = stepper_scaler(t->stepper);
+    if (scaler && t->meta.loss_scale > 0)
+        *scaler = (struct grad_scaler){(float)t->meta.loss_scale, t->meta.scale_tracker};
     int at_beginning = !t->meta.epoch && !t->meta.position;
     t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
     train_follow(t);
