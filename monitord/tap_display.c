@@ -136,6 +136,9 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
     case MSG_event_task:
         task_event(d, &m->event_task);
         break;
+    case MSG_event_training:
+        line_write(d, "%s: %s", m->event_training.what, m->event_training.sentence);
+        break;
     case MSG_event_determinism:
         line_write(d, "not reproduced: %s", m->event_determinism.sentence);
         break;

@@ -86,7 +86,9 @@ static int checkpoint_fact(struct trainer *t, const char *path, const char *dige
 int save_checkpoint(struct trainer *t, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
-    if (m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position)
+    int saved =
+        m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position;
+    if (saved || t->weights_chosen)
         return 0;
     char path[CHECKPOINT_PATH_BYTES], digest[65];
     uint64_t bytes;
@@ -231,28 +233,44 @@ static int end_check(const struct trainer *t, const char *path, const char *task
     return 0;
 }
 
-int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
+/* The parameters of the checkpoint at `path`, whose meta becomes t->other. */
+static int parameters_read(struct trainer *t, const char *path, float *parameters, struct err *e)
 {
-    char path[CHECKPOINT_PATH_BYTES];
     struct checkpoint_tensor *tensors = malloc(t->model.tensor_count * sizeof *tensors);
-    int index = options_task(t->options, task), result = -1;
-    ensure(index >= 0);
-    retention_task_path(path, task);
-    if (!tensors) {
-        err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
-        goto out;
-    }
+    if (!tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
     for (uint32_t i = 0; i < t->model.tensor_count; i++) {
         tensors[i] = t->tensors[i];
         tensors[i].parameter = parameters + t->model.tensors[i].first;
         tensors[i].m = tensors[i].v = NULL;
     }
-    if (checkpoint_read(path, &t->other, tensors, t->model.tensor_count, 0, e) < 0) {
-        err_prefix(e, "the weights at the end of task %s", task);
-        goto out;
-    }
-    result = end_check(t, path, task, index, e);
-out:
+    int result = checkpoint_read(path, &t->other, tensors, t->model.tensor_count, 0, e);
     free(tensors);
     return result;
+}
+
+int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    int index = options_task(t->options, task);
+    ensure(index >= 0);
+    retention_task_path(path, task);
+    if (parameters_read(t, path, parameters, e) < 0)
+        return err_prefix(e, "the weights at the end of task %s", task);
+    return end_check(t, path, task, index, e);
+}
+
+int save_read_best(struct trainer *t, float *parameters, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    const struct checkpoint_meta *m = &t->other;
+    retention_best_path(path, tasks_current(t)->name);
+    if (parameters_read(t, path, parameters, e) < 0)
+        return err_prefix(e, "the weights of the best epoch of task %s", tasks_current(t)->name);
+    if (m->task == t->meta.task && m->best_value == t->meta.best_value)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s is not the checkpoint of the best epoch of task %s (%s %.6g); bring that "
+                   "file back or use another --run",
+                   path, tasks_current(t)->name, t->meta.metric, t->meta.best_value);
 }

@@ -15,6 +15,7 @@
 #include "engine/loss.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "trainerd/watch.h"
 
 int setup_threads(const struct options *o)
 {
@@ -325,6 +326,8 @@ static void meta_init(struct trainer *t)
     t->meta.seed = t->options->seed;
     t->meta.best_value = NAN;
     snprintf(t->meta.metric, sizeof t->meta.metric, "%s", setup_metric(t->options));
+    watch_begin(&t->meta, t->options);
+    t->meta.restore_scale = 1;
     t->meta.slice_rows = t->options->slice_rows;
     snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->train.info.fingerprint);
     engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);

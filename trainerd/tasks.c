@@ -24,6 +24,7 @@
 
 #include "proto/log.h"
 #include "proto/metric.h"
+#include "trainerd/watch.h"
 
 const struct task_options *tasks_current(const struct trainer *t)
 {
@@ -59,7 +60,7 @@ static void done_sentence(struct trainer *t)
     const char *after = o->tasks[epochs_key_task(o, o->task_count - 1)].name;
     used = (size_t)snprintf(text, room,
                             "tasks trained: %u, steps made: %" PRIu64 "; after %s:", o->task_count,
-                            t->meta.step, after);
+                            t->meta.step - t->meta.steps_skipped, after);
     for (uint32_t i = 0, shown = 0; i < t->meta.result_count && used < room; i++) {
         const struct checkpoint_result *r = &t->meta.results[i];
         if (strcmp(r->after, after) == 0)
@@ -82,7 +83,16 @@ static int task_end(struct trainer *t, struct err *e)
     t->meta.task++;
     t->meta.epoch = 0;
     t->meta.task_step = 0;
+    /* steps are places in the run's schedule: what a task that ended early left out is skipped */
+    t->meta.steps_skipped += t->schedule.first_step[t->meta.task] - t->meta.step;
+    t->meta.step = t->schedule.first_step[t->meta.task];
     t->meta.best_value = NAN;
+    watch_begin(&t->meta, t->options);
+    t->meta.average_count = 0;
+    t->meta.average_sha256[0] = 0;
+    t->meta.restores = 0;
+    t->meta.restore_scale = 1;
+    t->weights_chosen = 0;
     int more = t->meta.task < t->options->task_count;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", more ? tasks_current(t)->name : "");
     protection_free(t);
@@ -90,14 +100,32 @@ static int task_end(struct trainer *t, struct err *e)
     return 0;
 }
 
-int tasks_epoch_end(struct trainer *t, double own_value, struct err *e)
+/* What a task keeps from one epoch to the next. */
+static int epoch_watch(struct trainer *t, double value, double loss, struct err *e)
 {
+    char sentence[512];
+    double watched = watch_value(t->options, value, loss);
+    if (ending_average(t, e) < 0)
+        return -1;
+    if (!watch_epoch(&t->meta, t->options, watched))
+        return 0;
+    snprintf(sentence, sizeof sentence,
+             "task %s, epoch %" PRIu64 ": %" PRIu64 " epochs without a better %s than %.6g; from "
+             "now on the rate is %g of the schedule's",
+             tasks_current(t)->name, t->meta.epoch + 1, t->options->plateau_patience + 1,
+             t->options->watch, t->meta.plateau_best, t->meta.plateau_scale);
+    return progress_training_fact(t, "plateau", watched, sentence, e);
+}
+
+int tasks_epoch_end(struct trainer *t, double value, double loss, int last, struct err *e)
+{
+    if (!last && epoch_watch(t, value, loss, e) < 0)
+        return -1;
     t->meta.epoch++;
-    if (metric_better(t->meta.metric, own_value, t->meta.best_value))
-        t->meta.best_value = own_value;
+    if (metric_better(t->meta.metric, value, t->meta.best_value))
+        t->meta.best_value = value;
     if (progress_task_fact(t, PROGRESS_EPOCH_END, e) < 0)
         return -1;
-    int last = t->meta.epoch == tasks_current(t)->epochs;
     if (last && task_end(t, e) < 0)
         return -1;
     t->meta.position = 0;

@@ -65,7 +65,8 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
     struct schedule_rates at =
-        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step,
+                       t->meta.plateau_scale * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,
                                          .backbone_rate = at.backbone_rate,
                                          .momentum = at.beta1,

@@ -11,12 +11,14 @@
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
  *   evaluate.c       a split's metric
+ *   ending.c         the weights that a task ends with
  *   protection.c     the EWC terms of a task
  *   fisher_client.c  asking fisherd for what is not there yet
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
- *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
+ *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
+ *                    their own
  */
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
@@ -58,7 +60,7 @@ struct evaluation {
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
     int final;                                     /* the task ends with it */
-    double own_value;                              /* of the data the task is trained on */
+    double own_value, own_loss;                    /* of the data the task is trained on */
     char weights_sha256[65];                       /* at a task's end; else empty */
 };
 
@@ -120,17 +122,18 @@ struct trainer {
     int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
     int checkpoint_asked;
-    int failed;     /* a turn did: what is in memory may be half changed and is not saved */
-    double saved_s; /* monotonic time of the newest checkpoint */
+    int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
+    int failed;         /* a turn did: what is in memory may be half changed and is not saved */
+    double saved_s;     /* monotonic time of the newest checkpoint */
     uint64_t saved_task, saved_epoch, saved_position; /* its cursor; saved_task UINT64_MAX: none */
 };
 
 /* tasks.c */
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e);
 const struct task_options *tasks_current(const struct trainer *t);
-/* The epoch's steps and evaluation are done; own_value is the task's metric: on to the next epoch
- * or task. */
-int tasks_epoch_end(struct trainer *t, double own_value, struct err *e);
+/* The epoch's steps and evaluation are done; value and loss are those of the task's own data, and
+ * if it was the task's last all its results are there: on to the next epoch or task. */
+int tasks_epoch_end(struct trainer *t, double value, double loss, int last, struct err *e);
 
 /* setup.c */
 int setup_start(struct trainer *t, struct err *e); /* options, what to resume, feeds */
@@ -164,6 +167,15 @@ void train_follow(struct trainer *t); /* tell loaderd where reading stands, and 
 int evaluate_begin(struct trainer *t, struct err *e);
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
 
+/* ending.c */
+int ending_chooses(const struct trainer *t); /* may a task end with others than its last weights? */
+/* 1: the epoch whose evaluation gave value and loss is the task's last one; 0; -1. */
+int ending_due(struct trainer *t, double value, double loss, struct err *e);
+/* The weights that the task ends with into the stepper; value: the last epoch's. */
+int ending_choose(struct trainer *t, double value, struct err *e);
+/* At the end of an epoch: add its weights to the average, if they are to be. */
+int ending_average(struct trainer *t, struct err *e);
+
 /* protection.c */
 int protection_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void protection_free(struct trainer *t);
@@ -184,6 +196,8 @@ int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor 
 int save_links(struct trainer *t, const char *path, struct err *e);
 /* Parameters at the end of a task; t->other says the rest. */
 int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e);
+/* Parameters of the present task's best epoch; t->other says the rest. */
+int save_read_best(struct trainer *t, float *parameters, struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);
@@ -195,6 +209,9 @@ void progress_step(struct trainer *t, uint64_t rows, double rate, const struct s
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
+/* A decision of the loop: messages.def, event.training. */
+int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
+                           struct err *e);
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
                              int final, struct err *e);
 
