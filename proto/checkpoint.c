@@ -44,6 +44,7 @@ static const struct checkpoint_field fields[] = {
     FIELD(F64, restore_scale),
     FIELD(TEXT, fingerprint),
     FIELD(TEXT, cpu),
+    FIELD(TEXT, pretrained_sha256),
     FIELD(TEXT, parameters_sha256),
 };
 #undef FIELD

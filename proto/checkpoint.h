@@ -54,6 +54,7 @@ struct checkpoint_meta {
     double restore_scale;    /* ... and the factor of its rates since then */
     char fingerprint[65];    /* of the data file */
     char cpu[64];            /* CPU type: bits hold for one */
+    char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     uint32_t result_count;
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];

@@ -96,6 +96,8 @@ int setup_options_check(const struct options *o, struct err *e)
                        "training.metric is %s, which does not go with the loss %s; accepted: %s",
                        o->metric, o->model_loss, accepted);
     }
+    if (pretrained_options_check(o, e) < 0)
+        return -1;
     return schedule_check(o, e);
 }
 
@@ -248,16 +250,25 @@ static int splits_check(struct trainer *t, struct err *e)
     return 0;
 }
 
+static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
+{
+    struct msg_plan_row row = {.bytes = bytes};
+    MSG_STR(row.stage, stage);
+    MSG_STR(row.what, what);
+    return row;
+}
+
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
-    for (int i = 0; i < p->count; i++) {
-        struct msg_plan_row *row = &m.rows[m.rows_count++];
-        MSG_STR(row->stage, p->rows[i].stage);
-        MSG_STR(row->what, p->rows[i].what);
-        row->bytes = p->rows[i].bytes;
-    }
+    for (int i = 0; i < p->count; i++)
+        m.rows[m.rows_count++] =
+            plan_row_message(p->rows[i].stage, p->rows[i].what, p->rows[i].bytes);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        m.totals[m.totals_count++] =
+            plan_row_message(stages[i], "most at a time", plan_total(p, stages[i]));
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
@@ -266,7 +277,9 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct megabatch_size sizes[2];
-    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+    struct plan_bases bases;
+    if (plan_bases_read(&bases, "bases", e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
@@ -364,7 +377,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || cursor_open(t, e) < 0)
+        buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",
