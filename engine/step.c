@@ -89,6 +89,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
     s->batch =
         (struct batch_state){.rows = rows, .step = step, .terms = terms, .term_count = term_count};
+    s->fault = (struct step_fault){.layer = -1};
 }
 
 /* After the batch's last row its gradient is complete, EWC included. */
@@ -108,6 +109,9 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
             pool_run(s->pool, gradient_item, &w, w.items);
     }
     s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows);
+    if (!isfinite(s->batch.loss_sum))
+        fault_of_losses(s, rows);
+    s->batch.micro_batches++;
     s->batch.done += rows;
 }
 
@@ -127,19 +131,28 @@ static void result_fill(const struct stepper *s, struct step_result *r)
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
 }
 
-static int result_check(const struct step_result *r, uint64_t step, struct err *e)
+static int result_check(struct stepper *s, const struct step_result *r, double loss_max,
+                        struct err *e)
 {
+    unsigned long long step = s->batch.step;
     if (!isfinite(r->loss))
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot take step %llu: the batch's loss is %g; nothing was updated; a lower "
             "learning rate or another data.scale may help",
-            (unsigned long long)step, r->loss);
-    if (!isfinite(r->gradient_norm) || !isfinite(r->penalty))
+            step, r->loss);
+    if (loss_max > 0 && r->loss > loss_max)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot take step %llu: the batch's loss is %g, more than the %g that are "
+                       "accepted; nothing was updated; a lower learning rate may help",
+                       step, r->loss, loss_max);
+    if (!isfinite(r->gradient_norm) || !isfinite(r->penalty)) {
+        fault_of_gradient(s);
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot take step %llu: the gradient's norm is %g (loss %g, penalty %g); "
                        "nothing was updated; a lower learning rate or a smaller lambda may help",
-                       (unsigned long long)step, r->gradient_norm, r->loss, r->penalty);
+                       step, r->gradient_norm, r->loss, r->penalty);
+    }
     return 0;
 }
 
@@ -149,8 +162,9 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
     result_fill(s, result);
+    int refused = result_check(s, result, a->loss_max, e);
     s->batch.rows = s->batch.done = 0;
-    if (result_check(result, s->batch.step, e) < 0)
+    if (refused)
         return -1;
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
     pool_run(s->pool, update_item, &update, update.items);

@@ -4,6 +4,7 @@
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   fault.c    where a bad number came from
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -71,9 +72,9 @@ struct evaluation_sums {
 
 /* The training batch in work. */
 struct batch_state {
-    uint64_t rows, done; /* of all its micro-batches; of those accumulated */
-    uint64_t step;
-    double loss_sum; /* of the rows done, in their order */
+    uint64_t rows, done;          /* of all its micro-batches; of those accumulated */
+    uint64_t step, micro_batches; /* the key of dropout; those accumulated */
+    double loss_sum;              /* of the rows done, in their order */
     const struct ewc_term *terms;
     int term_count;
 };
@@ -97,8 +98,9 @@ struct stepper {
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
-    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
-    float *input_squares; /* [lanes, slice_rows, inputs] */
+    struct step_fault fault; /* of that batch; rows 0: none */
+    float *tiles;            /* [threads, 2, tile]: of one sample, and the squares */
+    float *input_squares;    /* [lanes, slice_rows, inputs] */
 };
 
 /* What the slices of a batch go through. */
@@ -124,6 +126,15 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
 
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
+
+/* One slice through all of it, in its lane, by the caller. */
+void slice_run_alone(struct batch_work *b, uint64_t slice);
+
+/* The first row of the resident micro-batch with a bad loss becomes s->fault, unless there is one.
+ */
+void fault_of_losses(struct stepper *s, uint64_t rows);
+/* The batch's gradient is bad, its losses are not: it becomes s->fault. */
+void fault_of_gradient(struct stepper *s);
 
 /* What layer number `layer` gets for the slice. */
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);

@@ -31,6 +31,11 @@ void retention_best_path(char path[CHECKPOINT_PATH_BYTES], const char *task)
     snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/best-%s.h5", task);
 }
 
+void retention_restore_path(char path[CHECKPOINT_PATH_BYTES])
+{
+    snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/restore.h5");
+}
+
 void retention_average_path(char path[CHECKPOINT_PATH_BYTES], uint64_t step, uint64_t task)
 {
     snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/average-%010" PRIu64 "-%02" PRIu64 ".f32",

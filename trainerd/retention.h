@@ -14,6 +14,8 @@ enum { CHECKPOINT_PATH_BYTES = 160 };
 void retention_step_path(char path[CHECKPOINT_PATH_BYTES], uint64_t step, uint64_t task);
 void retention_task_path(char path[CHECKPOINT_PATH_BYTES], const char *task);
 void retention_best_path(char path[CHECKPOINT_PATH_BYTES], const char *task);
+/* checkpoints/restore.h5: the newest end of an epoch, where a bad number goes back to */
+void retention_restore_path(char path[CHECKPOINT_PATH_BYTES]);
 /* checkpoints/average-<step>-<task>.f32 (trainerd/average.h) */
 void retention_average_path(char path[CHECKPOINT_PATH_BYTES], uint64_t step, uint64_t task);
 

@@ -1,8 +1,9 @@
 /* save.c - checkpoints: writing, the names that keep them, and reading them again.
  *
  * checkpoints/step-<step>-<task>.h5 is the state between two steps; the newest that verifies is
- * where a restart goes on. Two more names keep a file for good: task-<name>.h5 is the end of a task
- * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it.
+ * where a restart goes on. More names keep a file for good: task-<name>.h5 is the end of a task
+ * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it;
+ * a third one, restore.h5, is the newest end of an epoch where training.on_nan goes back to it.
  * The names are hard links made after the commit; a crash in between is mended when the run resumes
  * (save_links is idempotent).
  */
@@ -62,6 +63,10 @@ int save_links(struct trainer *t, const char *path, struct err *e)
     const struct checkpoint_meta *m = &t->meta;
     if (m->position)
         return 0;
+    char restore[CHECKPOINT_PATH_BYTES];
+    retention_restore_path(restore);
+    if (strcmp(t->options->on_nan, "restore") == 0 && retention_link(path, restore, e) < 0)
+        return -1;
     if (m->epoch)
         return best_link(t, path, (uint32_t)m->task, m->best_value, e);
     if (!m->task)

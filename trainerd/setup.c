@@ -348,11 +348,8 @@ static void meta_init(struct trainer *t)
     t->meta.threads = (uint64_t)c.threads;
 }
 
-/* Fresh, or where the newest checkpoint stands. */
-static int cursor_open(struct trainer *t, struct err *e)
+int setup_cursor(struct trainer *t, struct err *e)
 {
-    if (schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0)
-        return -1;
     if (!t->resume_path[0]) {
         meta_init(t);
         t->state = TRAINER_BEGIN;
@@ -377,7 +374,9 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)
+        buffers_open(t, e) < 0 ||
+        schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
+        setup_cursor(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",

@@ -74,14 +74,12 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .weight_decay = o->weight_decay,
                                          .beta1 = at.beta1,
                                          .beta2 = o->adam_beta2,
+                                         .loss_max = o->loss_max,
                                          .eps = o->adam_eps,
                                          .max_grad_norm = o->max_grad_norm};
     struct step_result r;
     if (stepper_update(t->stepper, t->meta.task_step + 1, &optimizer, &r, e) < 0)
-        return err_prefix(
-            e, "step %" PRIu64 " of task %s, rows %" PRIu64 " to %" PRIu64 " of epoch %" PRIu64,
-            t->meta.step + 1, tasks_current(t)->name, t->meta.position, t->meta.position + rows - 1,
-            t->meta.epoch + 1);
+        return recover_step(t, rows, r.loss, e);
     if (lineage_step(t, r.loss, e) < 0)
         return -1;
     cursor_advance(t, rows, &r);

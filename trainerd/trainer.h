@@ -11,6 +11,7 @@
  *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
+ *   recover.c        a step that gave no number
  *   evaluate.c       a split's metric
  *   ending.c         the weights that a task ends with
  *   protection.c     the EWC terms of a task
@@ -142,6 +143,8 @@ int tasks_epoch_end(struct trainer *t, double value, double loss, int last, stru
 /* setup.c */
 int setup_start(struct trainer *t, struct err *e); /* options, what to resume, feeds */
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
+/* The cursor, and with it the state: fresh, or where the checkpoint of resume_path stands. */
+int setup_cursor(struct trainer *t, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
 /* Does a model take data of that layout? */
@@ -174,6 +177,11 @@ void batch_permute(struct trainer *t,
 /* train.c */
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
+
+/* recover.c */
+/* *e says why the step of `rows` rows was refused: 0, training goes on from another state; -1, and
+ * *e says more. */
+int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
 
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);

@@ -1,6 +1,7 @@
 """What the training loop can do, on runs so small that each is interrupted at every checkpoint: they end with the
 bits of the undisturbed run, whatever the loop keeps between steps and epochs."""
 import os
+import re
 import struct
 import subprocess
 
@@ -253,3 +254,63 @@ def test_a_lost_average_is_said():
         whole.start("loaderd", "fisherd", "trainerd")
         assert whole.wait("trainerd") == 100
     assert "average-0000000022-00.f32 is damaged" in whole.log("trainerd"), whole.log("trainerd")
+
+
+RISING = ("training.optimizer=sgd", "training.learning_rate=1", "training.warmup_epochs=5", "tasks.A.epochs=6",
+          "training.loss_max=1.7")
+
+
+@limit(240)
+def test_a_loss_that_explodes_goes_back_to_the_epoch_before():
+    """Its loss passes 1.7 in the third epoch; wherever it is interrupted it goes back to the same state."""
+    settings = (*RISING, "training.on_nan=restore", "training.restore_factor=0.3", OFTEN)
+    whole = run_whole("whole", *settings)
+    log = whole.log("trainerd")
+    assert "back to step 22, checkpoints/restore.h5; from there on the rate is 0.3 of what it was, time 1 of 3" in log, log
+    assert "of task A" in log and "more than the 1.7 that are accepted" in log
+    assert log.count("back to step") == 1
+    run, starts = run_interrupted("interrupted", *settings)
+    print("starts:", starts)
+    assert starts >= 4
+    compare(whole, run)
+    for directory in os.listdir(run.path("checkpoints")):
+        assert directory in os.listdir(whole.path("checkpoints")) or directory.startswith("step-"), directory
+
+
+def test_going_back_has_an_end():
+    """In the first epoch there is only the beginning to go back to; a rate that becomes no better stops the run."""
+    code, log = ending("run", "training.loss_max=1", "training.on_nan=restore", "training.restores_max=2")
+    assert code == 100
+    assert log.count("back to step 0, the beginning") == 2, log
+    assert "the task went back to a checkpoint 2 times already (training.restores_max)" in log, log
+
+
+def test_a_loss_that_explodes_stops_the_run():
+    code, log = ending("run", *RISING)
+    assert code == 100 and "more than the 1.7 that are accepted; nothing was updated" in log, log
+
+
+def test_a_bad_number_names_layer_and_row():
+    """At such a rate the weights overflow soon: a row's output of a layer is no number, and the same of both ways to
+    take the batch."""
+    said = []
+    for settings in ((), ("training.batch_size=16", "training.gradient_accumulation_steps=4")):
+        code, log = ending("run-%d" % len(said), "training.optimizer=sgd", "training.learning_rate=10", "data.scale=1",
+                           "training.slice_rows=16", *settings)
+        assert code == 100, log
+        found = re.search(r"step (\d+) of task [AB], rows .* came up first in the output of layer 2 \(linear\), "
+                          r"row (\d+) of train in the file", log)
+        assert found, log
+        said.append(found.groups())
+    assert said[0] == said[1], said
+
+
+def ending(directory, *settings):
+    """(exit code of trainerd, its log) of a run that may fail."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if not os.path.exists("data.h5"):
+        data_write("data.h5")
+    with SmallRun(directory, "data.h5", settings=settings) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        return run.wait("trainerd"), run.log("trainerd")
