@@ -165,6 +165,7 @@ int setup_start(struct trainer *t, struct err *e)
     t->lineage.fd = -1;
     t->permutation_seed = OPTION_NONE;
     t->saved_task = UINT64_MAX;
+    t->deadline_s = tasks_deadline(t->options);
     progress_open(t);
     if (setup_options_check(t->options, e) < 0)
         return -1;

@@ -21,7 +21,10 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "proto/log.h"
 #include "proto/metric.h"
@@ -167,6 +170,37 @@ static void sleep_prepare(struct trainer *t, int *sleep_ms)
     *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->validation));
 }
 
+double tasks_deadline(const struct options *o)
+{
+    struct stat st;
+    struct timespec now;
+    double left = o->max_hours * 3600;
+    if (o->max_hours == 0)
+        return 0;
+    /* finetune.sh writes the file at each launch; a stage that is started by hand is its own */
+    if (getenv("FINETUNED_LAUNCH") && stat("launch", &st) == 0) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        left -= (double)(now.tv_sec - st.st_mtim.tv_sec) +
+                1e-9 * (double)(now.tv_nsec - st.st_mtim.tv_nsec);
+    }
+    return clock_monotonic_s() + left;
+}
+
+/* Between two turns: what is in memory is the state between two steps, or can be computed again. */
+static int time_is_over(struct trainer *t, struct err *e)
+{
+    char sentence[256];
+    struct err why;
+    err_set(e, EXIT_CODE_PAUSED,
+            "training.max_hours (%g) is over; the same command goes on from the newest checkpoint",
+            t->options->max_hours);
+    snprintf(sentence, sizeof sentence, "%.250s", e->text);
+    if ((t->state > TRAINER_BEGIN && save_checkpoint(t, &why) < 0) ||
+        progress_training_fact(t, "time", NAN, sentence, &why) < 0)
+        *e = why;
+    return DAEMON_FAILED;
+}
+
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     static int (*const turn_of[])(struct trainer *, int *, struct err *) = {
@@ -183,6 +217,8 @@ int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (t->state != TRAINER_DONE && save_checkpoint(t, e) < 0)
             return DAEMON_FAILED;
     }
+    if (t->deadline_s != 0 && t->state != TRAINER_DONE && clock_monotonic_s() >= t->deadline_s)
+        return time_is_over(t, e);
     int result = turn_of[t->state](t, sleep_ms, e);
     if (result == DAEMON_GO_ON && *sleep_ms)
         sleep_prepare(t, sleep_ms);

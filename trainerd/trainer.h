@@ -128,6 +128,7 @@ struct trainer {
     struct progress progress;
     int checkpoint_asked;
     int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
+    double deadline_s;  /* monotonic, of training.max_hours; 0: none */
     int failed;         /* a turn did: what is in memory may be half changed and is not saved */
     double saved_s;     /* monotonic time of the newest checkpoint */
     uint64_t saved_task, saved_epoch, saved_position; /* its cursor; saved_task UINT64_MAX: none */
@@ -135,6 +136,7 @@ struct trainer {
 
 /* tasks.c */
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e);
+double tasks_deadline(const struct options *o); /* monotonic seconds; 0: none */
 const struct task_options *tasks_current(const struct trainer *t);
 /* The epoch's steps and evaluation are done; value and loss are those of the task's own data, and
  * if it was the task's last all its results are there: on to the next epoch or task. */
