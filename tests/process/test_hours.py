@@ -22,7 +22,7 @@ def test_a_run_of_several_times_its_hours_ends_as_one_without():
         launches += 1
         assert launches < 30
         # grows, so that a slow machine ends too; what may change between launches
-        run = Run("hours", *SHORT, *COMMANDS, "--set", "training.max_hours=%g" % (0.0003 * (1 + launches)))
+        run = Run("hours", *SHORT, *COMMANDS, "--set", "training.max_hours=%g" % (0.0003 * 2 ** launches))
         code = run.wait(60)
     print("launches:", launches)
     assert code == 0, run.output()[-2000:]
