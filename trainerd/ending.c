@@ -84,8 +84,9 @@ static int best_take(struct trainer *t, double value, struct err *e)
     const char *metric = t->meta.metric;
     if (metric_better(metric, value, t->meta.best_value))
         return 0;
-    if (save_read_best(t, stepper_parameters(t->stepper), e) < 0)
+    if (save_read_best(t, e) < 0)
         return -1;
+    t->meta.batches_tracked = t->other.batches_tracked;
     snprintf(sentence, sizeof sentence,
              "task %s ends with the weights of its epoch %" PRIu64
              " (%s %s), not those of its last "
@@ -104,5 +105,49 @@ int ending_choose(struct trainer *t, double value, struct err *e)
     t->weights_chosen = 1;
     if (!t->options->use_swa)
         return best_take(t, value, e);
-    return ending_average(t, e) < 0 ? -1 : average_take(t, e);
+    if (ending_average(t, e) < 0 || average_take(t, e) < 0)
+        return -1;
+    return t->meta.average_count && t->model.buffer_count;
+}
+
+void ending_renew_begin(struct trainer *t)
+{
+    t->renewal_position = 0;
+    t->batch.gathered = 0;
+    t->meta.batches_tracked = 0;
+    stepper_renew_begin(t->stepper);
+    t->state = TRAINER_RENEW;
+    snprintf(t->daemon->doing, sizeof t->daemon->doing,
+             "task %s: the statistics of batchnorm for the average of its weights",
+             tasks_current(t)->name);
+}
+
+/* The order of the epoch that was trained last, in micro-batches; dropout as in the steps that
+ * would come next. */
+int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    uint32_t task = (uint32_t)t->meta.task;
+    uint64_t left = t->schedule.rows - t->renewal_position, micro = t->options->batch_size;
+    uint64_t rows = left < micro ? left : micro;
+    uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
+    uint64_t key = schedule_dropout_key(&t->schedule, task, t->meta.task_step);
+    batch_permute(t, task);
+    megabatch_seek(&t->train_rows, epoch, t->renewal_position + t->batch.gathered, epoch);
+    int whole =
+        batch_gather(t, &t->train_rows, &t->gather_train, epoch, t->renewal_position, rows, e);
+    if (whole < 0)
+        return DAEMON_FAILED;
+    if (!whole) {
+        megabatch_seek(&t->train_rows, epoch, t->renewal_position + t->batch.gathered, epoch);
+        *sleep_ms = 1000;
+        return DAEMON_GO_ON;
+    }
+    if (stepper_renew(t->stepper, rows, key + t->meta.batches_tracked, e) < 0)
+        return DAEMON_FAILED;
+    t->meta.batches_tracked++;
+    t->renewal_position += rows;
+    t->batch.gathered = 0;
+    if (t->renewal_position < t->schedule.rows)
+        return DAEMON_GO_ON;
+    return evaluate_end(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }

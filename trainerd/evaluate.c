@@ -78,6 +78,11 @@ int evaluate_begin(struct trainer *t, struct err *e)
     return passes_begin(t, last && !ending_chooses(t), e);
 }
 
+int evaluate_end(struct trainer *t, struct err *e)
+{
+    return passes_begin(t, 1, e);
+}
+
 static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
@@ -127,7 +132,10 @@ static int passes_end(struct trainer *t, struct err *e)
         return -1;
     if (!due)
         return tasks_epoch_end(t, v->own_value, v->own_loss, v->final, e);
-    return ending_choose(t, v->own_value, e) < 0 ? -1 : passes_begin(t, 1, e);
+    int renew = ending_choose(t, v->own_value, e);
+    if (renew > 0)
+        ending_renew_begin(t);
+    return renew > 0 ? 0 : renew < 0 ? -1 : evaluate_end(t, e);
 }
 
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)

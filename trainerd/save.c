@@ -101,8 +101,8 @@ int save_checkpoint(struct trainer *t, struct err *e)
     double began_s = clock_monotonic_s();
     progress_pause(t);
     retention_step_path(path, m->step, m->task);
-    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->model.tensor_count, digest,
-                         &bytes, e) < 0 ||
+    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
+                         e) < 0 ||
         save_links(t, path, e) < 0)
         goto out;
     retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
@@ -201,7 +201,7 @@ int save_load(struct trainer *t, struct err *e)
     }
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
-        checkpoint_read(path, &t->meta, t->tensors, t->model.tensor_count, 1, e) < 0 ||
+        checkpoint_read(path, &t->meta, t->tensors, t->tensor_count, 1, e) < 0 ||
         cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     saved_mark(t);
@@ -238,39 +238,46 @@ static int end_check(const struct trainer *t, const char *path, const char *task
     return 0;
 }
 
-/* The parameters of the checkpoint at `path`, whose meta becomes t->other. */
-static int parameters_read(struct trainer *t, const char *path, float *parameters, struct err *e)
+/* The parameters, and unless buffers is NULL the module buffers, of the checkpoint at `path`, whose
+ * meta becomes t->other. */
+static int parameters_read(struct trainer *t, const char *path, float *parameters, float *buffers,
+                           struct err *e)
 {
-    struct checkpoint_tensor *tensors = malloc(t->model.tensor_count * sizeof *tensors);
+    uint32_t count = buffers ? t->tensor_count : t->model.tensor_count;
+    struct checkpoint_tensor *tensors = malloc(t->tensor_count * sizeof *tensors);
     if (!tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
-    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         tensors[i] = t->tensors[i];
-        tensors[i].parameter = parameters + t->model.tensors[i].first;
+        tensors[i].parameter = tensors[i].buffer
+                                   ? buffers + t->model.buffers[i - t->model.tensor_count].first
+                                   : parameters + t->model.tensors[i].first;
         tensors[i].m = tensors[i].v = NULL;
     }
-    int result = checkpoint_read(path, &t->other, tensors, t->model.tensor_count, 0, e);
+    int result = checkpoint_read(path, &t->other, tensors, count, 0, e);
     free(tensors);
     return result;
 }
 
-int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
+int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
+                  struct err *e)
 {
     char path[CHECKPOINT_PATH_BYTES];
     int index = options_task(t->options, task);
     ensure(index >= 0);
     retention_task_path(path, task);
-    if (parameters_read(t, path, parameters, e) < 0)
+    if (parameters_read(t, path, parameters, buffers, e) < 0)
         return err_prefix(e, "the weights at the end of task %s", task);
     return end_check(t, path, task, index, e);
 }
 
-int save_read_best(struct trainer *t, float *parameters, struct err *e)
+int save_read_best(struct trainer *t, struct err *e)
 {
     char path[CHECKPOINT_PATH_BYTES];
     const struct checkpoint_meta *m = &t->other;
     retention_best_path(path, tasks_current(t)->name);
-    if (parameters_read(t, path, parameters, e) < 0)
+    if (parameters_read(t, path, stepper_parameters(t->stepper), stepper_module_buffers(t->stepper),
+                        e) < 0)
         return err_prefix(e, "the weights of the best epoch of task %s", tasks_current(t)->name);
     if (m->task == t->meta.task && m->best_value == t->meta.best_value)
         return 0;

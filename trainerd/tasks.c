@@ -10,8 +10,11 @@
  *             tasks in `ewc` (protection.c)
  *   TRAIN     an optimizer step a turn (train.c)     EVALUATE at the          a checkpoint at most
  *                                                    epoch's last row         checkpoint_every_s
- * old EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN all tasks
- * so far (evaluate.c)          through a checkpoint DONE      -
+ *   EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN
+ *             all tasks so far (evaluate.c)          through a checkpoint
+ *   RENEW     statistics of batchnorm for averaged   EVALUATE                 as EVALUATE
+ *             weights (ending.c)
+ *   DONE      -
  *
  * BEGIN is a pure function of the checkpoints at the ends of earlier tasks and of model.pretrained,
  * whose digest the cursor keeps, so a restart there needs no more.
@@ -41,12 +44,16 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
     (void)sleep_ms;
+    float *buffers = stepper_module_buffers(t->stepper);
     int fresh = strcmp(task->from, "start") == 0;
-    if (fresh)
+    if (fresh) {
         model_initialise(&t->model, t->options->seed, parameters);
-    if ((fresh ? pretrained_load(t, parameters, e) : save_read_end(t, task->from, parameters, e)) <
-        0)
+        model_initialise_buffers(&t->model, buffers);
+    }
+    if ((fresh ? pretrained_load(t, parameters, e)
+               : save_read_end(t, task->from, parameters, buffers, e)) < 0)
         return DAEMON_FAILED;
+    t->meta.batches_tracked = fresh ? 0 : t->other.batches_tracked;
     stepper_moments_clear(t->stepper);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);
@@ -206,7 +213,8 @@ int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
     static int (*const turn_of[])(struct trainer *, int *, struct err *) = {
         [TRAINER_OPENING] = setup_turn,      [TRAINER_BEGIN] = begin_turn,
         [TRAINER_PROTECT] = protection_turn, [TRAINER_TRAIN] = train_turn,
-        [TRAINER_EVALUATE] = evaluate_turn,  [TRAINER_DONE] = done_turn,
+        [TRAINER_EVALUATE] = evaluate_turn,  [TRAINER_RENEW] = ending_renew_turn,
+        [TRAINER_DONE] = done_turn,
     };
     *sleep_ms = 0;
     t->daemon->extra_count = 0;

@@ -49,6 +49,7 @@ enum trainer_state {
     TRAINER_PROTECT,  /* loading its EWC terms, waiting for fisherd if one is missing */
     TRAINER_TRAIN,    /* one optimizer step a turn */
     TRAINER_EVALUATE, /* position == rows: the epoch's steps are done */
+    TRAINER_RENEW,    /* statistics of batchnorm for averaged weights, before the last evaluation */
     TRAINER_DONE,
 };
 
@@ -114,10 +115,12 @@ struct trainer {
     char model_text[MODEL_TEXT_MAX];
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
+    uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
     struct batch batch;
+    uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
     struct protection protections[OPTION_NAMES_MAX];
     struct ewc_term terms[OPTION_NAMES_MAX]; /* borrow from protections */
@@ -187,14 +190,18 @@ int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
 
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);
+int evaluate_end(struct trainer *t, struct err *e); /* of a task, with its weights chosen */
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
 
 /* ending.c */
 int ending_chooses(const struct trainer *t); /* may a task end with others than its last weights? */
 /* 1: the epoch whose evaluation gave value and loss is the task's last one; 0; -1. */
 int ending_due(struct trainer *t, double value, double loss, struct err *e);
-/* The weights that the task ends with into the stepper; value: the last epoch's. */
+/* The weights that the task ends with into the stepper; value: the last epoch's. 1: their
+ * statistics of batchnorm must be renewed: ending_renew_begin, then the state's turns; 0; -1. */
 int ending_choose(struct trainer *t, double value, struct err *e);
+void ending_renew_begin(struct trainer *t);
+int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e);
 /* At the end of an epoch: add its weights to the average, if they are to be. */
 int ending_average(struct trainer *t, struct err *e);
 
@@ -216,10 +223,13 @@ int save_if_due(struct trainer *t, struct err *e);
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
 /* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
 int save_links(struct trainer *t, const char *path, struct err *e);
-/* Parameters at the end of a task; t->other says the rest. */
-int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e);
-/* Parameters of the present task's best epoch; t->other says the rest. */
-int save_read_best(struct trainer *t, float *parameters, struct err *e);
+/* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
+ * rest.
+ */
+int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
+                  struct err *e);
+/* The weights of the present task's best epoch into the stepper; t->other says the rest. */
+int save_read_best(struct trainer *t, struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);

@@ -6,7 +6,7 @@ import struct
 import subprocess
 
 from harness import limit, skip
-from small_run import BINARIES, PIPELINE, ROWS, SmallRun, data_write, trained
+from small_run import BINARIES, CLASSES, HIDDEN, LAYERS, PIPELINE, ROWS, SmallRun, data_read, data_write, trained
 
 try:
     import h5py
@@ -17,10 +17,10 @@ except ImportError:
 OFTEN = "training.checkpoint_every_s=0.05"
 
 
-def run_whole(directory, *settings):
+def run_whole(directory, *settings, layers=LAYERS):
     if h5py is None:
         skip("python3-h5py or python3-numpy is not installed")
-    return trained(directory, settings=settings)[0]
+    return trained(directory, settings=settings, layers=layers)[0]
 
 
 def end(run, task):
@@ -40,10 +40,10 @@ def lineage(run):
         return [r[:3] + r[4:] for r in struct.iter_unpack("<QQQII", f.read())]
 
 
-def run_interrupted(directory, *settings, commit=2):
+def run_interrupted(directory, *settings, commit=2, layers=LAYERS):
     """Each start of trainerd fails at its second commit of a file (where the first one is a checkpoint), so the run is
     resumed from each of its checkpoints. Returns the run and the number of starts."""
-    run = SmallRun(directory, "data.h5", ROWS, settings)
+    run = SmallRun(directory, "data.h5", ROWS, settings, layers)
     starts, code = 0, 111
     with run:
         run.start("loaderd", "fisherd")
@@ -59,7 +59,7 @@ def run_interrupted(directory, *settings, commit=2):
 def refused(directory, *settings):
     """(exit code, what was said) of a run whose options cannot be used."""
     with open(directory + ".yaml", "w") as f:
-        f.write(PIPELINE % (os.path.abspath("data.h5"), 32, 5, ROWS))
+        f.write(PIPELINE % (os.path.abspath("data.h5"), "    - {type: linear, out: 5}", ROWS))
     words = [w for s in settings for w in ("--set", s)]
     done = subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", directory + ".yaml", "--run", directory,
                            *words], capture_output=True, text=True)
@@ -237,6 +237,26 @@ def test_weight_averaging():
     assert all(numpy.array_equal(average[k], got[k]) for k in got)
     run, starts = run_interrupted("interrupted", *settings, commit=3)  # the average is the first one
     assert starts >= 6
+    compare(whole, run)
+
+
+@limit(240)
+def test_weight_averaging_renews_the_statistics_of_batchnorm():
+    """10 equal batches an epoch: the mean of their means is that of all rows, whatever their order."""
+    settings = ("training.use_swa=true", "training.swa_start_epoch=2", "tasks.A.epochs=4", "tasks.B.epochs=3",
+                "training.batch_size=70", "training.slice_rows=35", OFTEN)
+    layers = ("linear, out: %d" % HIDDEN, "relu", "batchnorm", "linear, out: %d" % CLASSES)
+    whole = run_whole("whole", *settings, layers=layers)
+    with h5py.File(whole.path("checkpoints/task-A.h5")) as f:
+        assert f.attrs["batches_tracked"] == 10
+        p = {n: f["parameters"][n][:].astype(float) for n in f["parameters"]}
+        mean, variance = f["buffers/2.running_mean"][:], f["buffers/2.running_var"][:]
+    x = data_read("data.h5")[0].astype(float) * 0.01
+    y = numpy.maximum(x @ p["0.weight"].T + p["0.bias"], 0)
+    assert numpy.abs(mean - y.mean(0)).max() < 1e-5 * numpy.abs(y.mean(0)).max()
+    assert numpy.abs(variance - y.var(0)).max() < 0.1 * y.var(0).max()
+    run, starts = run_interrupted("interrupted", *settings, commit=3, layers=layers)
+    assert starts >= 4
     compare(whole, run)
 
 

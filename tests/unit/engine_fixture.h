@@ -30,6 +30,8 @@ struct fixture_config {
     uint64_t slice;    /* 16 */
     int evaluate_only; /* no optimizer */
     const char *metric;
+    int checkpointing;
+    uint64_t segments_max;
     int accumulates; /* batches of several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t frozen_layers;
