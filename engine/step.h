@@ -66,6 +66,7 @@ struct optimizer_config {
     double learning_rate, weight_decay, beta1, beta2, eps;
     double max_grad_norm; /* 0: no clip */
     double backbone_rate; /* learning rate of the backbone, where there is one */
+    double loss_max;      /* a batch's loss above it counts as not finite; 0: none does */
     double momentum;      /* of OPTIMIZER_SGD_MOMENTUM */
     int nesterov;
 };
@@ -148,6 +149,15 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
 /* The loss scale of HALF_F16: scale and tracker are state of the training, to be kept with the
  * moments; the stepper changes them in stepper_update. NULL where there is none. */
 struct grad_scaler *stepper_scaler(struct stepper *s);
+
+/* Where the bad number of the step that stepper_update refused came up first. */
+struct step_fault {
+    int layer;          /* place in the model; -1: in none: the loss, or the penalty */
+    int backward;       /* in the gradient of the layer's parameters; else in its output */
+    uint64_t row, rows; /* of the batch, the first of them and how many; rows 0: it is the loss's
+                           size alone */
+};
+const struct step_fault *stepper_fault(const struct stepper *s);
 
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,

@@ -29,8 +29,8 @@ FILE and DIR are relative to the present directory; data.file, data.source and m
 by --set, to the repository.
 
 Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
-full); 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by Ctrl-C and SIGTERM: the same
-command goes on.
+full); 75 training.max_hours is over; 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by
+Ctrl-C and SIGTERM. After 75, 130 and 143 the same command goes on.
 
 example: pipelines/finetune.sh --run runs/lambda-500 --set continual_learning.ewc_config.lambda=500
 END
@@ -206,6 +206,8 @@ stages_start() {
     export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
     FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
     export FINETUNED_LAUNCH
+    FINETUNED_ON_END=$(prepare get run.on_end) && FINETUNED_ON_FAILURE=$(prepare get run.on_failure) || exit
+    export FINETUNED_ON_END FINETUNED_ON_FAILURE
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the stages.
     setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
     supervisor=$!

@@ -72,6 +72,9 @@ static const char *const keys_that_may_change[] = {
     "continual_learning.ewc_config.fisher_computation.compression_level",
     "monitor.sample_s",
     "monitor.profile",
+    "training.max_hours",
+    "run.on_end",
+    "run.on_failure",
 };
 
 enum {
