@@ -29,6 +29,8 @@ struct layer_key {
     const char *const *words; /* NULL: a number; else NULL ends it */
 };
 
+struct quantised; /* engine/quantised.h */
+
 struct layer_instance {
     const struct layer_type *type;
     uint32_t place;                      /* in the list, from 0 */
@@ -81,10 +83,12 @@ struct layer_pass {
      * part_forward and part_backward write. */
     const struct statistics *statistics;
     const struct statistics_part *part;
-    const float *skip;         /* residual_end: the output of its residual_begin, or */
-    const uint16_t *skip_half; /* that in 16 bits; the other is NULL */
-    float *d_skip;             /* the gradient there, from residual_end to residual_begin */
-    float *squares_input;      /* what squares_begin makes of the input; may be the input itself */
+    const float *skip;                 /* residual_end: the output of its residual_begin, or */
+    const uint16_t *skip_half;         /* that in 16 bits; the other is NULL */
+    float *d_skip;                     /* the gradient there, from residual_end to residual_begin */
+    const struct quantised *quantised; /* engine/quantised.h; NULL: the weights are float32 */
+    uint64_t lane;                     /* of its scratch */
+    float *squares_input; /* what squares_begin makes of the input; may be the input itself */
 };
 
 /* A piece of a layer's parameters: whole rows of one of its tensors. */
@@ -101,6 +105,7 @@ struct layer_type {
     int in_place;     /* forward may overwrite its input and backward its d_output */
     int same;         /* the output is the input itself: forward does nothing */
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
+    int quantises;    /* its matrices are used through layer_product alone */
     int residual;     /* +1: residual_begin, -1: residual_end */
     int recomputes;   /* it knows KEEP_LITTLE and KEEP_HALF */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
@@ -139,6 +144,11 @@ extern const struct layer_type *const layer_types[]; /* NULL ends the list */
 
 /* NULL for a name that is not in the list. */
 const struct layer_type *layer_type_named(const char *name);
+
+/* y = x w^T + beta y with weights w [out, in] of the layer at p->weights, in 8 bits where the
+ * pass is quantised: what forward of a layer type that `quantises` calls. */
+void layer_product(const struct layer_instance *l, const struct layer_pass *p, struct matrix x,
+                   struct matrix w, float beta, struct matrix y);
 
 /* An infer for layers that change nothing of the shape. */
 int layer_infer_same(struct layer_instance *l, struct tensor_info *tensors, struct err *e);

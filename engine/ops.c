@@ -69,6 +69,26 @@ static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, fl
     ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
 }
 
+static int int8_valid(struct int8_matrix m)
+{
+    return m.at && m.scales && m.rows > 0 && m.columns > 0 && m.stride >= m.columns &&
+           m.stride % INT8_COLUMNS == 0;
+}
+
+static void check_quantise(struct matrix w, struct int8_matrix q)
+{
+    ensure(matrix_valid(w) && int8_valid(q) && w.rows == q.rows && w.columns == q.columns);
+}
+
+static void check_product_int8(struct matrix x, struct int8_matrix w, struct int8_work work,
+                               float beta, struct matrix y)
+{
+    (void)beta;
+    ensure(matrix_valid(x) && int8_valid(w) && matrix_valid(y) && work.rows && work.scales);
+    ensure(x.columns == w.columns && y.columns == w.rows && y.rows == x.rows);
+    ensure(matrix_disjoint(x, y));
+}
+
 static void check_bias_add(struct matrix y, const float *bias)
 {
     ensure(matrix_valid(y) && bias);

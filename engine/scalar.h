@@ -238,6 +238,14 @@ SCALAR float scalar_half(uint16_t bits)
     return x;
 }
 
+/* x times the inverse of its row's scale as a whole number -127 .. 127, to even; 127 for a NaN. */
+SCALAR int32_t scalar_quantise(float x, float inverse)
+{
+    float q = rintf(x * inverse);
+    q = q < 127.0f ? q : 127.0f;
+    return (int32_t)(q > -127.0f ? q : -127.0f);
+}
+
 /* The nearest binary16, ties to even; from 65520 on infinite; a NaN stays one. */
 SCALAR uint16_t scalar_to_half(float x)
 {

@@ -92,6 +92,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.skip = p.skip_half ? NULL : lane_activation(s, slice, skip);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
     }
+    if (b->work == SLICE_EVALUATE && s->int8) {
+        p.quantised = &s->quantised;
+        p.lane = slice_lane(s, slice);
+    }
     if (l->type->statistics) {
         p.statistics = &s->statistics[statistics_number(s, layer)];
         p.part = &s->parts[slice];
@@ -124,6 +128,8 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+    if (b->outputs)
+        memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
     if (s->layout.half && b->work == SLICE_TRAIN)
         op_round_half(s->backend, s->layout.half, l.d);

@@ -98,6 +98,14 @@ void stepper_close(struct stepper **s_p);
 /* Parameters of layers that are frozen: the first ones of the flat vector. */
 uint64_t step_frozen(const struct model *m, const struct step_config *c);
 
+/* Another size of micro-batches: batch_rows_max rows, in slices of slice_rows; accumulates as in
+ * step_config. Parameters, moments, module buffers and what the batch in work has accumulated stay;
+ * rows gathered and an evaluation's sums are lost. Where slice_rows is another one, so are the
+ * bits; else they are the same. -1 (temporary) when there is no room: all is as it was, but for the
+ * rows. -2 if even that has no room any more: the stepper can only be closed. */
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e);
+
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
  * and v, SGD with momentum m) is NULL. */
@@ -164,6 +172,20 @@ struct evaluation_result {
 void stepper_evaluate_begin(struct stepper *s);
 int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e);
 struct evaluation_result stepper_evaluate_end(const struct stepper *s);
+
+/* As stepper_evaluate, and the rows' outputs into outputs[rows, model outputs]. Rows gathered
+ * without targets: what it adds to the pass's result means nothing. */
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e);
+
+/* Put the weights of products, as they are now, into 8 bits besides (engine/quantised.h), and have
+ * evaluations compute with those while `on`. Weights that change afterwards need it again. The
+ * bytes are those of the weights concerned before, and with their scales now. -1 (temporary): no
+ * memory. */
+struct int8_size {
+    uint64_t float_bytes, bytes;
+};
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e);
+void stepper_int8(struct stepper *s, int on);
 
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to

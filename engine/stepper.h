@@ -6,6 +6,7 @@
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   quantised.c  weights in 8 bits
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -19,6 +20,7 @@
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
+#include "engine/quantised.h"
 #include "engine/step.h"
 #include "engine/threads.h"
 
@@ -35,6 +37,7 @@ enum kind {
     KIND_ACTIVATIONS,
     KIND_BATCH,
     KIND_STATISTICS,
+    KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -125,6 +128,8 @@ struct stepper {
     uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
     float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
+    struct quantised quantised;    /* since stepper_quantise */
+    int int8;                      /* evaluations use it */
 };
 
 /* What the slices of a batch go through. */
@@ -136,6 +141,7 @@ struct batch_work {
     uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
+    float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -217,6 +223,11 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
+
+/* A metric about the targets' mean or about 0: 1 - mean / spread, from sums and squares of the
+ * targets [outputs]. */
+double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
+                        const double *squares, uint64_t rows, uint64_t outputs);
 
 /* `sum` and the rows' numbers, added in row order. */
 double rows_sum(double sum, const double *numbers, uint64_t rows);

@@ -301,11 +301,24 @@ static int plan_apply(struct trainer *t, struct err *e)
     return 0;
 }
 
-static struct gather_config gather_of(const struct feed *f, double scale)
+struct gather_config setup_gather(const struct feed *f, double scale)
 {
     struct gather_config g = {.targets = f->info.targets.values, .scale = scale};
     snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
     return g;
+}
+
+int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
+{
+    if (stepper_open(&t->stepper, &t->model, c, e) < 0)
+        return -1;
+    t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
+    t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
+    t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
+    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    return 0;
 }
 
 /* NULL where the optimizer keeps none of the tensor. */
@@ -342,19 +355,15 @@ static int buffers_open(struct trainer *t, struct err *e)
 {
     struct step_config c = setup_step_config(t->options);
     uint64_t frozen = step_frozen(&t->model, &c);
-    if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
+    if (setup_stepper(t, &c, e) < 0)
         return -1;
-    t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
-    t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
-    t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
-    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
     t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
-    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
-        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    if (!t->tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
-    t->gather_train = gather_of(&t->train, t->options->data_scale);
-    t->gather_validation = gather_of(&t->validation, t->options->data_scale);
+    t->gather_train = setup_gather(&t->train, t->options->data_scale);
+    t->gather_validation = setup_gather(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
 }
 

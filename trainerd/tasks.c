@@ -43,7 +43,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
         model_initialise(&t->model, t->options->seed, parameters);
         model_initialise_buffers(&t->model, buffers);
     }
-    if ((fresh ? pretrained_load(t, parameters, e)
+    if ((fresh ? pretrained_load(t, parameters, buffers, e)
                : save_read_end(t, task->from, parameters, buffers, e)) < 0)
         return DAEMON_FAILED;
     t->meta.batches_tracked = fresh ? 0 : t->other.batches_tracked;

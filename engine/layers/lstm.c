@@ -319,17 +319,17 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
     struct part w = part_of(l, layer, direction);
     const float *weights = p->weights, *biases = p->parameters;
     struct matrix hh = matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
-    op_product(p->backend, matrix_of(b->x, b->steps * p->rows, w.in), 0,
-               matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 1, 0,
-               matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
+    layer_product(l, p, matrix_of(b->x, b->steps * p->rows, w.in),
+                  matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
+                  matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
     for (uint64_t k = b->k; k < b->k + b->steps; k++) {
         uint64_t t = step_number(s.steps, direction, k);
         struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
         if (k > 0)
-            op_product(
-                p->backend,
+            layer_product(
+                l, p,
                 step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
-                0, hh, 1, 1, sums);
+                hh, 1, sums);
         struct matrix h = step_of_direction(l, p, at->h, direction, t);
         op_lstm_forward(p->backend, biases + w.at[BIAS_IH], biases + w.at[BIAS_HH],
                         c_before(l, p, b, direction, k), sums,
@@ -562,6 +562,7 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
 const struct layer_type layer_lstm = {
     .name = "lstm",
     .purpose = "long short-term memory over the steps; leaves an output a step",
+    .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},
