@@ -68,6 +68,20 @@ static int tensors_place(struct model *m, struct layer_instance *l, struct err *
     return 0;
 }
 
+/* Does it take rows of the kind that comes to it? */
+static int rows_check(const struct layer_instance *l, struct err *e)
+{
+    if (l->type->takes == ROWS_NO_GRAPHS && l->graphs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (%s) takes vectors or sequences, and its rows are graphs; a pool "
+                       "layer makes a vector of each",
+                       l->place, l->type->name);
+    if (l->type->takes == ROWS_GRAPHS && !l->graphs)
+        return err_set(e, EXIT_CODE_PERMANENT, "layer %u (%s) takes graphs, and its rows are %s",
+                       l->place, l->type->name, l->steps > 1 ? "sequences" : "vectors");
+    return 0;
+}
+
 static int layer_add(struct model *m, const char *text, struct err *e)
 {
     struct layer_instance *l = &m->layers[m->layer_count];
@@ -75,7 +89,9 @@ static int layer_add(struct model *m, const char *text, struct err *e)
     l->steps = l->place ? m->layers[l->place - 1].steps_out : 1;
     l->values = l->place ? m->layers[l->place - 1].values_out : m->inputs;
     l->inputs = l->steps * l->values;
-    if (layer_parse(l, text, e) < 0)
+    l->graphs = l->graphs_out = l->place ? m->layers[l->place - 1].graphs_out : m->graphs;
+    l->edge_values = m->edge_inputs;
+    if (layer_parse(l, text, e) < 0 || rows_check(l, e) < 0)
         return -1;
     if (m->tensor_count + LAYER_TENSORS_MAX > MODEL_TENSORS_MAX)
         return err_set(
@@ -95,6 +111,11 @@ static int layer_add(struct model *m, const char *text, struct err *e)
     return tensors_place(m, l, e);
 }
 
+static const char *row_words(const struct layer_instance *l)
+{
+    return l->graphs ? "of each node " : "";
+}
+
 /* Partners and depth of the residual pairs; what a pair adds must be of one shape. */
 static int residuals_pair(struct model *m, struct err *e)
 {
@@ -109,12 +130,13 @@ static int residuals_pair(struct model *m, struct err *e)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "layer %u (residual_end) has no residual_begin before it", i);
         struct layer_instance *begin = &m->layers[open[--depth]];
-        if (begin->steps != l->steps || begin->values != l->values)
+        if (begin->steps != l->steps || begin->values != l->values || begin->graphs != l->graphs)
             return err_set(e, EXIT_CODE_PERMANENT,
-                           "layer %u (residual_end): its input is %" PRIu64 " x %" PRIu64
-                           ", that of its residual_begin (layer %u) %" PRIu64 " x %" PRIu64
+                           "layer %u (residual_end): its input is %s%" PRIu64 " x %" PRIu64
+                           ", that of its residual_begin (layer %u) %s%" PRIu64 " x %" PRIu64
                            "; both must be the same",
-                           i, l->steps, l->values, begin->place, begin->steps, begin->values);
+                           i, row_words(l), l->steps, l->values, begin->place, row_words(begin),
+                           begin->steps, begin->values);
         begin->partner = i;
         l->partner = begin->place;
         begin->depth = l->depth = depth;
@@ -133,6 +155,12 @@ static int layers_check(struct model *m, struct err *e)
                        "cannot open the model: none of its %u layers has parameters; at least one "
                        "linear layer is needed",
                        m->layer_count);
+    if (last->graphs_out)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot open the model: layer %u (%s) leaves a vector for each node, and the "
+            "loss takes one for each graph; a pool layer makes it",
+            last->place, last->type->name);
     if (last->steps_out > 1 && !loss_type_named(m->loss)->values)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: layer %u (%s) leaves %" PRIu64
@@ -144,7 +172,15 @@ static int layers_check(struct model *m, struct err *e)
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
                const char *loss, struct err *e)
 {
-    *m = (struct model){.inputs = inputs};
+    return model_open_input(m, layers, count, &(struct model_input){.values = inputs}, loss, e);
+}
+
+int model_open_input(struct model *m, const char *const *layers, uint32_t count,
+                     const struct model_input *input, const char *loss, struct err *e)
+{
+    uint64_t inputs = input->values;
+    *m = (struct model){
+        .inputs = inputs, .graphs = input->graphs, .edge_inputs = input->edge_values};
     if (count < 1 || count > MODEL_LAYERS_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: it has %u layers; accepted: 1 to %d", count,
@@ -153,6 +189,10 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: its input has %llu values a row; accepted: 1 to %d",
                        (unsigned long long)inputs, LAYER_WIDTH_MAX);
+    if (input->edge_values > LAYER_WIDTH_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot open the model: edges have %" PRIu64 " features; accepted: up to %d",
+                       input->edge_values, LAYER_WIDTH_MAX);
     if (loss_set(m, loss, e) < 0)
         return -1;
     m->layers = calloc(count, sizeof *m->layers);

@@ -21,6 +21,13 @@ enum element element_named(const char *name)
     return (enum element)type;
 }
 
+uint64_t element_bytes(enum element type)
+{
+    static const uint64_t bytes[ELEMENT_COUNT] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 4, 8};
+    ensure(type < ELEMENT_COUNT);
+    return bytes[type];
+}
+
 static int matrix_valid(struct matrix m)
 {
     return m.at != NULL && m.rows > 0 && m.columns > 0 && m.stride >= m.columns;
@@ -120,18 +127,29 @@ static void check_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint
     ensure(x && y && floats_disjoint(x, y, rows * steps * values));
 }
 
-static void check_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)
+static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,
+                               struct matrix y)
 {
-    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && steps > 0);
-    ensure(x.rows == y.rows * steps && x.columns == y.columns && matrix_disjoint(x, y));
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    ensure(x.rows == segment_first(s, s.count) && matrix_disjoint(x, y));
+    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
 }
 
 static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
-                                uint64_t steps, struct matrix dx)
+                                struct segments s, struct matrix dx)
 {
-    check_pool_forward(kind, x, steps, dy);
+    check_pool_forward(kind, x, s, dy);
     ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
     ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+}
+
+static void check_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
+                                 struct matrix y)
+{
+    (void)bias, (void)beta;
+    ensure(a.begin && a.column && a.value && matrix_valid(x) && matrix_valid(y));
+    ensure(a.rows == y.rows && a.columns == x.rows && x.columns == y.columns);
+    ensure(matrix_disjoint(x, y));
 }
 
 static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,

@@ -17,8 +17,10 @@ static float *lane_base(const struct stepper *s, uint64_t slice)
 
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
+    uint64_t first = slice * s->config.slice_rows;
     if (buffer == 0)
-        return s->inputs + slice * s->config.slice_rows * s->model->inputs;
+        return s->inputs +
+               (s->model->graphs ? s->graphs.node_ptr[first] : first) * s->model->inputs;
     return lane_base(s, slice) + s->layout.activation_at[buffer];
 }
 
@@ -40,11 +42,26 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
 static float *squares_input(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
-    uint64_t floats = s->config.slice_rows * s->model->inputs;
-    floats =
-        (floats + MEMORY_ALIGNMENT_FLOATS - 1) / MEMORY_ALIGNMENT_FLOATS * MEMORY_ALIGNMENT_FLOATS;
     return buffer ? lane_activation(s, slice, buffer)
-                  : s->input_squares + slice_lane(s, slice) * floats;
+                  : s->input_squares + slice_lane(s, slice) * s->layout.lane_inputs;
+}
+
+static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, uint64_t nodes)
+{
+    return (struct sparse){a->begin + first, a->column, a->value, nodes, nodes};
+}
+
+/* The slice's rows as a layer sees them that is behind no pool yet: its nodes. */
+static void pass_graphs(const struct stepper *s, struct layer_pass *p)
+{
+    const struct graph_batch *g = &s->graphs;
+    uint64_t first = g->node_ptr[p->row_first], edge_values = s->model->edge_inputs;
+    p->samples.begin = g->node_ptr + p->row_first;
+    p->rows = segment_first(p->samples, p->rows);
+    p->row_first = first;
+    p->adjacency = slice_adjacency(&g->in, first, p->rows);
+    p->transposed = slice_adjacency(&g->out, first, p->rows);
+    p->edge_sums = matrix_of(g->edge_sums + first * edge_values, p->rows, edge_values);
 }
 
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)
@@ -56,6 +73,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .backend = s->backend,
         .rows = slice_rows(s, b->rows, slice),
         .row_first = slice * s->config.slice_rows,
+        .samples = {.count = slice_rows(s, b->rows, slice), .steps = l->steps},
         .seed = s->config.seed,
         .step = b->step,
         .training = b->work == SLICE_TRAIN,
@@ -65,6 +83,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
+    if (l->graphs)
+        pass_graphs(s, &p);
     if (l->type->residual) {
         p.skip = lane_activation(s, slice, s->layout.route[l->partner].out);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];

@@ -29,6 +29,15 @@ struct gather_config {
     /* out[j] = in[permutation[j]], all of the model's inputs; NULL: as it is. Borrowed */
     const uint32_t *permutation;
     uint64_t column; /* input that the first value becomes: rows may come in several parts */
+    char end_type[8], edge_type[8]; /* graphs: of the ends of edges, of their features */
+    uint64_t edge_features;         /* graphs: values an edge; 0: none are stored */
+};
+
+/* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
+ * targets[k], whole numbers counted from 0 in the graph. */
+struct graph_row {
+    const void *nodes, *sources, *targets, *edges; /* features of nodes and edges */
+    uint64_t node_count, edge_count;
 };
 
 struct step_config {
@@ -38,6 +47,9 @@ struct step_config {
     uint64_t seed;      /* keys dropout */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
+    /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of a slice
+     */
+    uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
 };
 
 struct adamw_config {
@@ -83,6 +95,12 @@ float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);
+
+/* The same for a model of graphs: the rows come one after the other, so `at` is 0 or the number
+ * gathered since it was. A graph has at least one node, and its edges end at its nodes. */
+int stepper_gather_graphs(struct stepper *s, const struct gather_config *g, uint64_t at,
+                          uint64_t count, const struct graph_row *graphs,
+                          const void *const *targets, uint64_t *bad_row, struct err *e);
 
 /* One optimizer step over the `rows` rows gathered. `step` keys dropout (counter of the run), `t`
  * is AdamW's (from 1). -1 (permanent) when the loss or the gradient's norm is not finite: nothing

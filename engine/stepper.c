@@ -41,10 +41,23 @@ static uint64_t floats_bytes(uint64_t floats)
     return size_times(floats, sizeof(float));
 }
 
-/* Which buffer each layer reads and writes, and the widths of the buffers. A layer works in place
+/* Most rows that a layer sees of a slice, or leaves: nodes where it is graphs. */
+static uint64_t rows_most(const struct step_config *c, int graphs)
+{
+    return graphs ? c->slice_nodes_max : c->slice_rows;
+}
+
+/* Floats of the batch's input in a slice. */
+static uint64_t input_floats(const struct model *m, const struct step_config *c)
+{
+    return floats_padded(size_times(rows_most(c, m->graphs), m->inputs));
+}
+
+/* Which buffer each layer reads and writes, and the floats of the buffers. A layer works in place
  * where it can, its input is a lane's buffer and the layer before does not need that for its
  * backward. */
-static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
+static void layout_route(struct layout *y, const struct model *m, const struct step_config *c,
+                         uint64_t *floats)
 {
     int kept = 0; /* somebody's backward reads the newest buffer */
     y->first_trained = m->layer_count;
@@ -53,7 +66,8 @@ static void layout_route(struct layout *y, const struct model *m, uint64_t *widt
         y->route[i].in = i ? y->route[i - 1].out : 0;
         int in_place = l->type->in_place && y->route[i].in > 0 && !kept;
         if (!l->type->same && !in_place)
-            widths[++y->buffers] = l->outputs;
+            floats[++y->buffers] =
+                floats_padded(size_times(rows_most(c, l->graphs_out), l->outputs));
         y->route[i].out = y->buffers;
         kept = l->type->needs_output || (l->type->same && kept);
         if (l->count > 0 && y->first_trained == m->layer_count)
@@ -61,13 +75,13 @@ static void layout_route(struct layout *y, const struct model *m, uint64_t *widt
     }
 }
 
-/* A place for each depth of residual pairs, as wide as the widest of them. */
+/* A place for each depth of residual pairs, as large as the largest of them. */
 static uint64_t layout_residuals(struct layout *y, const struct model *m,
                                  const struct step_config *c, uint64_t at)
 {
     int found = 1;
     for (uint32_t depth = 0; found; depth++) {
-        uint64_t widest = 0;
+        uint64_t most = 0;
         found = 0;
         for (uint32_t i = 0; i < m->layer_count; i++) {
             const struct layer_instance *l = &m->layers[i];
@@ -75,9 +89,10 @@ static uint64_t layout_residuals(struct layout *y, const struct model *m,
                 continue;
             found = 1;
             y->skip_at[i] = at;
-            widest = l->inputs > widest ? l->inputs : widest;
+            uint64_t floats = size_times(rows_most(c, l->graphs), l->inputs);
+            most = floats > most ? floats : most;
         }
-        at = size_plus(at, floats_padded(size_times(c->slice_rows, widest)));
+        at = size_plus(at, floats_padded(most));
     }
     return at;
 }
@@ -89,11 +104,12 @@ static uint64_t layout_layers(struct layout *y, const struct model *m, const str
     uint64_t most = 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
+        uint64_t rows = rows_most(c, l->graphs);
         y->saved_at[i] = at;
         if (l->type->saved_floats)
-            at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows)));
+            at = size_plus(at, floats_padded(l->type->saved_floats(l, rows)));
         if (l->type->scratch_floats) {
-            uint64_t scratch = floats_padded(l->type->scratch_floats(l, c->slice_rows));
+            uint64_t scratch = floats_padded(l->type->scratch_floats(l, rows));
             most = scratch > most ? scratch : most;
         }
     }
@@ -105,21 +121,20 @@ static uint64_t layout_layers(struct layout *y, const struct model *m, const str
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
 static void layout_lane(struct layout *y, const struct model *m, const struct step_config *c,
-                        const uint64_t *widths)
+                        const uint64_t *floats)
 {
     uint64_t at = 0, widest = 0;
     for (uint32_t b = 1; b <= y->buffers; b++) {
-        uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
         y->activation_at[b] = at;
-        at = size_plus(at, floats);
-        widest = floats > widest ? floats : widest;
+        at = size_plus(at, floats[b]);
+        widest = floats[b] > widest ? floats[b] : widest;
     }
     for (uint32_t b = 1; b <= y->buffers; b++) {
         if (c->with_optimizer) {
             y->delta_at[b] = size_plus(at, b % 2 ? 0 : widest);
         } else {
             y->delta_at[b] = at;
-            at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[b])));
+            at = size_plus(at, floats[b]);
         }
     }
     at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
@@ -134,7 +149,8 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_END
+    BATCH_GRAPHS, /* its parts, as enum graph_part has them */
+    BATCH_END = BATCH_GRAPHS + GRAPH_PARTS
 };
 
 static void batch_places(const struct model *m, const struct step_config *c,
@@ -142,13 +158,16 @@ static void batch_places(const struct model *m, const struct step_config *c,
 {
     const struct loss_type *loss = loss_type_named(m->loss);
     uint64_t row_targets = loss->values ? m->outputs : 1;
-    const uint64_t bytes[BATCH_END] = {
-        [BATCH_INPUTS] = floats_bytes(size_times(c->batch_rows_max, m->inputs)),
+    uint64_t input_rows = m->graphs ? c->batch_nodes_max : c->batch_rows_max;
+    uint64_t bytes[BATCH_END] = {
+        [BATCH_INPUTS] = floats_bytes(size_times(input_rows, m->inputs)),
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
         [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
         [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
     };
+    if (m->graphs)
+        graphs_bytes(m, c, bytes + BATCH_GRAPHS);
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
@@ -156,7 +175,6 @@ static void batch_places(const struct model *m, const struct step_config *c,
 
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
     uint64_t places[BATCH_END + 1];
     batch_places(m, c, places);
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
@@ -170,7 +188,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
         y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
-            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, lane_inputs)));
+            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, y->lane_inputs)));
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -178,18 +196,20 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t widths[MODEL_LAYERS_MAX + 1] = {0};
+    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0};
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
+    ensure(!m->graphs || (c->slice_nodes_max > 0 && c->batch_nodes_max >= c->slice_nodes_max));
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
     y->parameters = floats_padded(m->parameter_count);
     y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
     /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
     y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
-    layout_route(y, m, widths);
-    layout_lane(y, m, c, widths);
+    y->lane_inputs = input_floats(m, c);
+    layout_route(y, m, c, floats);
+    layout_lane(y, m, c, floats);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
         y->tile = tile > y->tile ? tile : y->tile;
@@ -221,6 +241,8 @@ static void stepper_place(struct stepper *s)
     s->metrics = (double *)(batch + places[BATCH_METRICS]);
     s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
     s->target_squares = s->target_sums + s->model->outputs;
+    if (s->model->graphs)
+        graphs_place(&s->graphs, batch, places + BATCH_GRAPHS);
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;

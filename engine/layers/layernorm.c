@@ -73,7 +73,7 @@ static void layernorm_tile_squares(const struct layer_instance *l, const struct 
                                    const struct tile *t, float *sample, float *squares)
 {
     const float *of = t->tensor == WEIGHT ? p->squares_input : p->d_output;
-    squares_of_sums(p->backend, samples_of(of, p->rows, l->steps, l->values), sample, squares);
+    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
 }
 
 const struct layer_type layer_layernorm = {

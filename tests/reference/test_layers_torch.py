@@ -91,7 +91,11 @@ def fisher_compare(net, loss, x, y):
 
 def compare(text, net, loss, inputs, targets, bar=1e-5, scale=1.0):
     torch.set_num_threads(1)
-    x, y = case_open(text, net, inputs, targets, scale)
+    data_compare(net, loss, *case_open(text, net, inputs, targets, scale), bar)
+
+
+def data_compare(net, loss, x, y, bar=1e-5):
+    """x: anything whose slices are batches that net takes."""
     gradients_compare(net, loss, x, y)
     fisher_compare(net, loss, x, y)
     steps_compare(net, loss, x, y, bar)
