@@ -1,7 +1,8 @@
 """Runs the Python tests: harness.py FILE_OR_DIRECTORY... [-k PART]
 
 Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
-that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). Its output is shown only
+that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). As many run at a time as there
+are cores, but for those marked @alone. Its output is shown only
 when it fails. skip(reason) ends a case as skipped. Whatever processes a case left in its process group or session
 are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
 """
@@ -26,6 +27,16 @@ def limit(seconds):
         function.limit_s = seconds
         return function
     return mark
+
+
+def alone(function):
+    """Decorator: no other case runs beside this one, because it measures time or counts the machine's processes."""
+    function.alone = True
+    return function
+
+
+def is_alone(function):
+    return getattr(function, "alone", False)
 
 
 class Skipped(Exception):
@@ -90,19 +101,6 @@ def child_run(function, directory, output):
             os._exit(code)
 
 
-def child_await(pid, seconds):
-    """Wait for the child; None if it took longer than its limit and was killed."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        in_time = bool(select.select([descriptor], [], [], seconds)[0])
-    finally:
-        os.close(descriptor)
-    if not in_time:
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    return os.waitstatus_to_exitcode(status) if in_time else None
-
-
 def leftovers_kill(directory, pid):
     """End what a case left behind: its session, and processes that name its directory (supervised stages
     live in a session of their own). Supervisors go before what they would start again."""
@@ -133,30 +131,68 @@ def leftovers_kill(directory, pid):
         time.sleep(0.05)
 
 
-def case_run(label, name, function):
-    """Run one case; returns passed, failed or skipped."""
-    seconds = getattr(function, "limit_s", LIMIT_S)
-    directory = os.path.realpath(tempfile.mkdtemp(prefix="finetuned-"))
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as output:
+class Case:
+    """One case in work: its child, its directory, its output, and when its time is up."""
+
+    def __init__(self, label, name, function):
+        self.title = "%s %s" % (label, name)
+        self.limit_s = getattr(function, "limit_s", LIMIT_S)
+        self.alone = is_alone(function)
+        self.directory = os.path.realpath(tempfile.mkdtemp(prefix="finetuned-"))
+        self.output = tempfile.TemporaryFile()
+        self.started = time.monotonic()
         sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            child_run(function, directory, output.fileno())
-        code = child_await(pid, seconds)
-        leftovers_kill(directory, pid)
-        shutil.rmtree(directory, ignore_errors=True)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-    outcome = "passed" if code == 0 else "skipped" if code == CODE_SKIPPED else "failed"
-    why = " (time limit %d s)" % seconds if code is None else ""
-    if outcome == "passed":
-        print("ok   %s %s %.1f s" % (label, name, time.monotonic() - started))
-    else:
-        print("%s %s %s%s" % ("SKIP" if outcome == "skipped" else "FAIL", label, name, why))
+        self.pid = os.fork()
+        if self.pid == 0:
+            child_run(function, self.directory, self.output.fileno())
+        self.descriptor = os.pidfd_open(self.pid)
+
+    def left_s(self):
+        return self.started + self.limit_s - time.monotonic()
+
+    def end(self, in_time):
+        """Reap the child, killed if it was not in time; prints and returns passed, failed or skipped."""
+        os.close(self.descriptor)
+        if not in_time:
+            os.kill(self.pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        seconds = time.monotonic() - self.started
+        leftovers_kill(self.directory, self.pid)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        with self.output as output:
+            output.seek(0)
+            text = output.read().decode(errors="replace")
+        if in_time and code == 0:
+            print("ok   %s %.1f s" % (self.title, seconds))
+            return "passed"
+        skipped = in_time and code == CODE_SKIPPED
+        why = "" if in_time else " (time limit %d s)" % self.limit_s
+        print("%s %s%s" % ("SKIP" if skipped else "FAIL", self.title, why))
         for line in text.splitlines():
             print("     " + line)
-    return outcome
+        return "skipped" if skipped else "failed"
+
+
+def case_await(running):
+    """Wait until one of the cases has ended or its time is up; takes it out, returns its outcome."""
+    soonest = max(0, min(c.left_s() for c in running))
+    ready = select.select([c.descriptor for c in running], [], [], soonest)[0]
+    ended = [c for c in running if c.descriptor in ready]
+    case = ended[0] if ended else min(running, key=Case.left_s)
+    running.remove(case)
+    return case.end(bool(ended))
+
+
+def cases_run(cases, counts):
+    """Run them all, `jobs` at a time; one marked alone has the machine to itself."""
+    jobs = len(os.sched_getaffinity(0))
+    running = []
+    for label, name, function in cases:
+        while running and (is_alone(function) or len(running) >= jobs or running[0].alone):
+            counts[case_await(running)] += 1
+        running.append(Case(label, name, function))
+    while running:
+        counts[case_await(running)] += 1
 
 
 def main(arguments):
@@ -171,19 +207,20 @@ def main(arguments):
         print(__doc__)
         return 0 if arguments else 100
     counts = {"passed": 0, "failed": 0, "skipped": 0}
+    cases = []
     for path in files_find(arguments):
         try:
-            cases = cases_find(path, part)
+            found = cases_find(path, part)
         except (Exception, SystemExit):
             traceback.print_exc(file=sys.stdout)
             print("FAIL %s cannot be loaded" % path)
             counts["failed"] += 1
             continue
-        if not cases and not part:
+        if not found and not part:
             print("FAIL %s holds no test" % path)
             counts["failed"] += 1
-        for case in cases:
-            counts[case_run(*case)] += 1
+        cases += found
+    cases_run(cases, counts)
     print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
     return 1 if counts["failed"] else 0
 
