@@ -45,8 +45,9 @@ void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t b
     bytes[GRAPH_IN_BEGIN] = bytes[GRAPH_OUT_BEGIN] = begin;
     bytes[GRAPH_IN_COLUMN] = bytes[GRAPH_OUT_COLUMN] = entries;
     bytes[GRAPH_IN_VALUE] = bytes[GRAPH_OUT_VALUE] = entries;
-    bytes[GRAPH_EDGE_SUMS] = size_times(nodes, m->edge_inputs * sizeof(float));
-    bytes[GRAPH_EDGE_ROWS] = size_times((uint64_t)c->threads, m->edge_inputs * sizeof(float));
+    uint64_t edge_bytes = m->edges_used ? m->edge_inputs * sizeof(float) : 0;
+    bytes[GRAPH_EDGE_SUMS] = size_times(nodes, edge_bytes);
+    bytes[GRAPH_EDGE_ROWS] = size_times((uint64_t)c->threads, edge_bytes);
 }
 
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS])
@@ -196,7 +197,7 @@ static int graph_gather(const struct graph_work *w, uint64_t row, int thread)
     degrees_count(b, &g);
     adjacency_make(b, &g, b->targets, b->sources, &b->in);
     adjacency_make(b, &g, b->sources, b->targets, &b->out);
-    return w->s->model->edge_inputs && edges_sum(w, &g, thread) < r->edge_count ? -1 : 0;
+    return w->s->model->edges_used && edges_sum(w, &g, thread) < r->edge_count ? -1 : 0;
 }
 
 static void bad_row_note(struct graph_work *w, uint64_t row)

@@ -43,6 +43,7 @@ struct layer_instance {
     uint64_t inputs, outputs;            /* values a row: the products of those */
     int graphs, graphs_out;              /* a row is a node: as it sees it, as it leaves it */
     uint64_t edge_values;                /* graphs: features of an edge */
+    int edges_used;                      /* set by infer: it reads edge_sums */
     double keys[LAYER_KEYS_MAX];         /* of type->keys, in their order */
     uint64_t first, count;               /* its parameters' range in the flat vector */
     uint32_t tensor_first, tensor_count; /* in the model's tensors */

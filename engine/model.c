@@ -107,6 +107,7 @@ static int layer_add(struct model *m, const char *text, struct err *e)
                        "layer %u (%s) makes %" PRIu64 " x %" PRIu64
                        " values of a row; accepted: up to %d",
                        l->place, l->type->name, l->steps_out, l->values_out, LAYER_WIDTH_MAX);
+    m->edges_used |= l->edges_used;
     m->layer_count++;
     return tensors_place(m, l, e);
 }

@@ -37,6 +37,7 @@ struct model {
     uint64_t inputs, outputs; /* values a row; inputs: of a node where rows are graphs */
     int graphs;               /* the data's rows are */
     uint64_t edge_inputs;     /* features of an edge */
+    int edges_used;           /* some layer takes them */
     char loss[32];            /* its type's name */
     double loss_delta;        /* Huber's; 1 for the others */
     uint32_t layer_count;

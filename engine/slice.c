@@ -55,7 +55,8 @@ static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, 
 static void pass_graphs(const struct stepper *s, struct layer_pass *p)
 {
     const struct graph_batch *g = &s->graphs;
-    uint64_t first = g->node_ptr[p->row_first], edge_values = s->model->edge_inputs;
+    uint64_t first = g->node_ptr[p->row_first];
+    uint64_t edge_values = s->model->edges_used ? s->model->edge_inputs : 0;
     p->samples.begin = g->node_ptr + p->row_first;
     p->rows = segment_first(p->samples, p->rows);
     p->row_first = first;

@@ -126,7 +126,6 @@ data_trainable() {
     local kind layout
     kind=$(prepare get data.prepare) || exit
     case $kind in
-    molecules) layout=graphs ;;
     text) layout=tokens ;;
     *) return ;;
     esac

@@ -152,6 +152,20 @@ int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
     return 0;
 }
 
+/* opened_check has seen that what is needed is there. */
+static void graph_info_fill(struct feed *f)
+{
+    const struct msg_opened *o = &f->consumer.opened;
+    const struct msg_field_info *edges = opened_field(o, "edge_features");
+    f->info.features[0] = *opened_field(o, "node_features");
+    f->info.feature_parts = 1;
+    f->info.feature_values = f->info.features[0].values;
+    f->info.edge_source = *opened_field(o, "edge_source");
+    f->info.edge_target = *opened_field(o, "edge_target");
+    if (edges)
+        f->info.edge_features = *edges;
+}
+
 static void info_fill(struct feed *f)
 {
     const struct msg_opened *o = &f->consumer.opened;
@@ -175,6 +189,8 @@ static void info_fill(struct feed *f)
         }
     if (targets)
         f->info.targets = *targets;
+    if (strcmp(o->layout, "graph") == 0)
+        graph_info_fill(f);
     f->info.slots = f->arena.slots;
     f->info.arena_bytes = f->arena.bytes;
     f->info_set = 1;

@@ -47,12 +47,12 @@ def data_read(path):
 class SmallRun:
     """The run's directory and the stages started in it; `with` ends them all."""
 
-    def __init__(self, directory, data, samples=ROWS, settings=()):
+    def __init__(self, directory, data, samples=ROWS, settings=(), pipeline=None):
         self.directory = os.path.abspath(directory)
         self.processes = {}
         config = self.directory + ".yaml"
         with open(config, "w") as f:
-            f.write(PIPELINE % (os.path.abspath(data), HIDDEN, CLASSES, samples))
+            f.write(pipeline or PIPELINE % (os.path.abspath(data), HIDDEN, CLASSES, samples))
         words = [w for s in settings for w in ("--set", s)]
         subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", config, "--run", self.directory, *words],
                        check=True)

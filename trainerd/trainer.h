@@ -16,6 +16,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
+ *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
@@ -49,7 +50,8 @@ enum trainer_state {
 struct batch {
     struct feed_row *rows; /* these have room for a whole batch */
     const void **features, **targets;
-    uint64_t gathered; /* leading rows already in the stepper */
+    struct graph_row *graphs; /* where rows are graphs, else NULL */
+    uint64_t gathered;        /* leading rows already in the stepper */
 };
 
 struct evaluation {
@@ -144,7 +146,8 @@ struct step_config setup_step_config(const struct options *o);
 uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's; 0: auto */
 /* Of the training or the validation stream; role and incarnation are the caller's. */
 struct feed_config setup_feed_config(const struct options *o, int validation);
-int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
+int setup_model(struct model *m, const struct options *o, const struct model_input *input,
+                struct err *e);
 
 /* batch.c */
 /* Move rows [position, position + rows) of an epoch into the stepper. 1: all are there; 0: some are
@@ -201,7 +204,24 @@ struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
     uint64_t row_bytes; /* of all its data sets */
     char layout[9];
+    /* of the graph layout, where values are a node's: features of an edge, and the most that come
+     * together */
+    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
 };
+/* shapes.c */
+struct split_shape shape_of(const struct feed *f);
+uint64_t shape_row_bytes(const struct split_shape *s); /* of a row, on average where it is ragged */
+int shape_is_graph(const struct split_shape *s);
+struct model_input shape_input(const struct split_shape *s);
+/* Do both splits hold rows of one kind and width? -1 (permanent) if not. */
+int shapes_check(const struct options *o, const struct split_shape *train,
+                 const struct split_shape *validation, struct err *e);
+/* setup_step_config with room for the batches of both. -1 (permanent) where a batch is too large.
+ */
+int shapes_step_config(struct step_config *c, const struct options *o,
+                       const struct split_shape *train, const struct split_shape *validation,
+                       struct err *e);
+
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,

@@ -43,10 +43,11 @@ static int gcn_infer(struct layer_instance *l, struct tensor_info *tensors, stru
                        l->place);
     l->steps_out = l->steps;
     l->values_out = out;
-    l->tensor_count = l->keys[KEY_EDGES] != 0 ? 3 : 2;
+    l->edges_used = l->keys[KEY_EDGES] != 0;
+    l->tensor_count = l->edges_used ? 3 : 2;
     tensors[WEIGHT] = (struct tensor_info){.name = "weight", .rank = 2, .dims = {out, l->values}};
     tensors[BIAS] = (struct tensor_info){.name = "bias", .rank = 1, .dims = {out}};
-    if (l->keys[KEY_EDGES] != 0)
+    if (l->edges_used)
         tensors[EDGE_WEIGHT] =
             (struct tensor_info){.name = "edge_weight", .rank = 2, .dims = {out, l->edge_values}};
     return 0;
@@ -79,7 +80,7 @@ static void gcn_initialise(const struct layer_instance *l, uint64_t seed, float 
 {
     memset(parameters, 0, l->count * sizeof *parameters);
     glorot(l, weight_of(l, parameters), WEIGHT, seed);
-    if (l->keys[KEY_EDGES] != 0)
+    if (l->edges_used)
         glorot(l, edge_weight_of(l, parameters), EDGE_WEIGHT, seed);
 }
 
@@ -94,11 +95,11 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    int edges = l->keys[KEY_EDGES] != 0;
     op_product(p->backend, x, 0, weight_of(l, p->parameters), 1, 0, h);
-    if (edges)
+    if (l->edges_used)
         op_product(p->backend, p->edge_sums, 0, edge_weight_of(l, p->parameters), 1, 0, y);
-    op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)edges, y);
+    op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)l->edges_used,
+                      y);
     if (l->keys[KEY_RESIDUAL] != 0)
         op_add(p->backend, p->input, p->output, p->rows * l->values);
 }
@@ -112,7 +113,7 @@ static void gcn_backward(const struct layer_instance *l, const struct layer_pass
     if (p->gradient) {
         op_product(p->backend, g, 1, x, 0, 0, weight_of(l, p->gradient));
         op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
-        if (l->keys[KEY_EDGES] != 0)
+        if (l->edges_used)
             op_product(p->backend, dy, 1, p->edge_sums, 0, 0, edge_weight_of(l, p->gradient));
     }
     if (!p->d_input)

@@ -337,7 +337,7 @@ static void splits_judge(struct check *c)
     }
 }
 
-/* Files of another layout than dense are looked at, and are nothing to train with. */
+/* Files of another layout than dense are looked at; tokens are nothing to train with. */
 static int ragged_run(struct check *c, int graphs, struct err *e)
 {
     struct err wrong = {0};
@@ -349,10 +349,13 @@ static int ragged_run(struct check *c, int graphs, struct err *e)
     fflush(stdout);
     if (wrong.code)
         return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
+    if (graphs)
+        return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s is in the %s layout, which no layer of a model takes; accepted to train: "
-                   "the dense layout (features and targets)",
-                   c->options->data_file, graphs ? "graph" : "tokens");
+                   "%s is in the tokens layout, which no layer of a model takes; accepted to "
+                   "train: the dense layout (features and targets), the graph layout (graphs and "
+                   "targets)",
+                   c->options->data_file);
 }
 
 static int check_run(struct check *c, struct err *e)

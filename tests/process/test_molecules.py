@@ -201,7 +201,7 @@ def test_finetune_prepares_molecules_and_rebuilds_when_something_changed():
 @limit(60)
 def test_finetune_refuses_what_no_layer_takes_before_it_prepares():
     smiles_write("t.csv")
-    for kind, layout in (("molecules", "graphs"), ("text", "tokens")):
+    for kind, layout in (("text", "tokens"),):
         pipeline("t.csv")
         for arguments in ((), ("--plan",)):
             out = subprocess.run([FINETUNE, "--config", "mine.yaml", "--run", "run", "--set", "data.prepare=" + kind,
