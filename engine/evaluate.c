@@ -20,16 +20,15 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
-    double loss = rows_sum(s->losses, rows);
-    if (!isfinite(loss))
+    s->sums.loss = rows_sum(s->sums.loss, s->losses, rows);
+    if (!isfinite(s->sums.loss))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
                        "or the features are not usable",
-                       (unsigned long long)rows, loss);
-    s->sums.loss += loss;
+                       (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
     if (s->metric->slice)
-        s->sums.metric += rows_sum(s->metrics, rows);
+        s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows);
     if (s->metric->of_variance)
         op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
                           s->target_squares);

@@ -1,5 +1,5 @@
-/* lr_schedule.h - the learning rate of each step of a task (and with it AdamW's beta1): pure
- * functions of the step's place.
+/* lr_schedule.h - the learning rate of each step of a task (and with it AdamW's beta1 or SGD's
+ * momentum, called beta1 here): pure functions of the step's place.
  *
  * One-cycle: Smith and Topin, "Super-Convergence" (arXiv 1708.07120), in the form and with the
  * names of torch.optim.lr_scheduler.OneCycleLR with two phases and cosine annealing: from rate /

@@ -279,6 +279,18 @@ static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t c
     ensure(floats_disjoint(m, g, count) && floats_disjoint(v, g, count));
 }
 
+static void check_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
+                               const struct sgd_scalars *a)
+{
+    ensure(p && m && g && a && floats_disjoint(p, m, count));
+    ensure(floats_disjoint(p, g, count) && floats_disjoint(m, g, count));
+}
+
+static void check_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a)
+{
+    ensure(p && g && a && floats_disjoint(p, g, count));
+}
+
 #define OP(name, args, names, what)                                                                \
     void op_##name(const struct backend *backend, OP_SPLICE args)                                  \
     {                                                                                              \

@@ -10,20 +10,36 @@ static const double MIB = 1024 * 1024;
 
 void plan_add(struct plan *p, const char *stage, const char *what, uint64_t bytes)
 {
+    plan_add_in(p, PLAN_ALWAYS, stage, what, bytes);
+}
+
+void plan_add_in(struct plan *p, int phases, const char *stage, const char *what, uint64_t bytes)
+{
     ensure(p->count < PLAN_ROWS_MAX);
     struct plan_row *row = &p->rows[p->count++];
     snprintf(row->stage, sizeof row->stage, "%s", stage);
     snprintf(row->what, sizeof row->what, "%s", what);
     row->bytes = bytes;
+    row->phases = phases;
+}
+
+static uint64_t phase_total(const struct plan *p, const char *stage, int phase)
+{
+    uint64_t total = 0;
+    for (int i = 0; i < p->count; i++)
+        if (p->rows[i].phases & phase && (!stage || strcmp(p->rows[i].stage, stage) == 0))
+            total = size_plus(total, p->rows[i].bytes);
+    return total;
 }
 
 uint64_t plan_total(const struct plan *p, const char *stage)
 {
-    uint64_t total = 0;
-    for (int i = 0; i < p->count; i++)
-        if (!stage || strcmp(p->rows[i].stage, stage) == 0)
-            total = size_plus(total, p->rows[i].bytes);
-    return total;
+    uint64_t most = 0;
+    for (int phase = 1; phase & PLAN_ALWAYS; phase <<= 1) {
+        uint64_t total = phase_total(p, stage, phase);
+        most = total > most ? total : most;
+    }
+    return most;
 }
 
 static int stage_is_new(const struct plan *p, int row)
@@ -40,7 +56,8 @@ static void stage_print(const struct plan *p, const char *stage, FILE *out)
         if (strcmp(p->rows[i].stage, stage) == 0)
             fprintf(out, "%-12s %-48s %10.2f\n", stage, p->rows[i].what,
                     (double)p->rows[i].bytes / MIB);
-    fprintf(out, "%-12s %-48s %10.2f\n", stage, "total", (double)plan_total(p, stage) / MIB);
+    fprintf(out, "%-12s %-48s %10.2f\n", stage, "most at a time",
+            (double)plan_total(p, stage) / MIB);
 }
 
 void plan_print(const struct plan *p, FILE *out)
@@ -49,5 +66,6 @@ void plan_print(const struct plan *p, FILE *out)
     for (int i = 0; i < p->count; i++)
         if (stage_is_new(p, i))
             stage_print(p, p->rows[i].stage, out);
-    fprintf(out, "%-12s %-48s %10.2f\n", "all", "total", (double)plan_total(p, NULL) / MIB);
+    fprintf(out, "%-12s %-48s %10.2f\n", "all", "most at a time",
+            (double)plan_total(p, NULL) / MIB);
 }

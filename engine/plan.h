@@ -7,9 +7,19 @@
 
 enum { PLAN_ROWS_MAX = 64 };
 
+/* When memory is held. Rows that are all kept arrive once through an arena that is then given back,
+ * so not everything is there at the same time. */
+enum plan_phase {
+    PLAN_TRAINING_ARRIVES = 1,
+    PLAN_VALIDATION_ARRIVES = 2,
+    PLAN_ALL_ARRIVED = 4,
+    PLAN_ALWAYS = 7,
+};
+
 struct plan_row {
     char stage[16], what[64];
     uint64_t bytes;
+    int phases; /* a sum of enum plan_phase */
 };
 
 struct plan {
@@ -17,8 +27,11 @@ struct plan {
     int count;
 };
 
-void plan_add(struct plan *p, const char *stage, const char *what, uint64_t bytes);
-uint64_t plan_total(const struct plan *p, const char *stage); /* NULL: all stages */
+void plan_add(struct plan *p, const char *stage, const char *what,
+              uint64_t bytes); /* always held */
+void plan_add_in(struct plan *p, int phases, const char *stage, const char *what, uint64_t bytes);
+/* The sum of its rows in the phase in which it is largest; stage NULL: of all stages together. */
+uint64_t plan_total(const struct plan *p, const char *stage);
 void plan_print(const struct plan *p, FILE *out); /* a table in MiB with totals a stage */
 
 #endif

@@ -292,6 +292,14 @@ struct adamw_element {
     float p, m, v;
 };
 
+struct sgd_scalars {
+    float clip;                   /* as above */
+    float decay;                  /* wd, coupled: added to the gradient */
+    float momentum;               /* m = momentum m + d */
+    float of_moment, of_gradient; /* the step is rate (of_moment m + of_gradient d) */
+    float rate;
+};
+
 /* SQRT is the backend's square root, so that gcc and nvcc each use their instruction. p's decay and
  * step are added before they meet p: one rounding at p's size instead of two. */
 #ifdef __CUDACC__
@@ -310,6 +318,31 @@ SCALAR struct adamw_element scalar_adamw(float p, float m, float v, float g,
     float step = a->rate * out.m / (SCALAR_SQRT(out.v) * a->root + a->eps);
     out.p = p - (a->decay * p + step);
     return out;
+}
+
+struct sgd_element {
+    float p, m;
+};
+
+/* d: the clipped gradient with the weight decay in it. */
+SCALAR float scalar_sgd_gradient(float p, float g, const struct sgd_scalars *a)
+{
+    return a->clip * g + a->decay * p;
+}
+
+SCALAR struct sgd_element scalar_sgd_momentum(float p, float m, float g,
+                                              const struct sgd_scalars *a)
+{
+    struct sgd_element out;
+    float d = scalar_sgd_gradient(p, g, a);
+    out.m = a->momentum * m + d;
+    out.p = p - a->rate * (a->of_moment * out.m + a->of_gradient * d);
+    return out;
+}
+
+SCALAR float scalar_sgd(float p, float g, const struct sgd_scalars *a)
+{
+    return p - a->rate * scalar_sgd_gradient(p, g, a);
 }
 
 #endif

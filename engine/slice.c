@@ -33,10 +33,10 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
 {
     float *all = s->region[KIND_SLICE_GRADIENTS].at;
     uint64_t lane = slice_lane(s, slice);
-    if (slice == 0)
+    if (slice == 0 && s->batch.done == 0)
         return s->gradient;
-    /* lanes 1.. come first: without a second wave lane 0 has no buffer */
-    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.parameters;
+    /* lanes 1.. come first: where a batch is one wave lane 0 has no buffer */
+    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.trained;
 }
 
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
@@ -55,11 +55,11 @@ static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, 
 static void pass_graphs(const struct stepper *s, struct layer_pass *p)
 {
     const struct graph_batch *g = &s->graphs;
-    uint64_t first = g->node_ptr[p->row_first];
+    uint64_t row = p->row_first - s->batch.done, first = g->node_ptr[row];
     uint64_t edge_values = s->model->edges_used ? s->model->edge_inputs : 0;
-    p->samples.begin = g->node_ptr + p->row_first;
+    p->samples.begin = g->node_ptr + row;
     p->rows = segment_first(p->samples, p->rows);
-    p->row_first = first;
+    p->row_first = s->graphs.nodes_done + first;
     p->adjacency = slice_adjacency(&g->in, first, p->rows);
     p->transposed = slice_adjacency(&g->out, first, p->rows);
     p->edge_sums = matrix_of(g->edge_sums + first * edge_values, p->rows, edge_values);
@@ -73,10 +73,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     struct layer_pass p = {
         .backend = s->backend,
         .rows = slice_rows(s, b->rows, slice),
-        .row_first = slice * s->config.slice_rows,
+        .row_first = s->batch.done + slice * s->config.slice_rows,
         .samples = {.count = slice_rows(s, b->rows, slice), .steps = l->steps},
         .seed = s->config.seed,
-        .step = b->step,
+        .step = s->batch.step,
         .training = b->work == SLICE_TRAIN,
         .parameters = s->parameters + l->first,
         .input = lane_activation(s, slice, route->in),
@@ -92,8 +92,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     }
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
-    if (b->work == SLICE_TRAIN)
-        p.gradient = slice_gradient(s, slice) + l->first;
+    if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
+        p.gradient = slice_gradient(s, slice) + (l->first - s->layout.frozen);
     if (b->work != SLICE_EVALUATE) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
@@ -115,7 +115,7 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
         .classes = s->classes ? s->classes + row : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
-        .divisor = b->work == SLICE_TRAIN ? (double)b->rows : 1.0,
+        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows : 1.0,
         .result = s->losses + row,
     };
     if (b->work != SLICE_EVALUATE)
@@ -153,9 +153,8 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double rows_sum(const double *numbers, uint64_t rows)
+double rows_sum(double sum, const double *numbers, uint64_t rows)
 {
-    double sum = 0;
     for (uint64_t i = 0; i < rows; i++)
         sum += numbers[i];
     return sum;

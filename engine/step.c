@@ -1,8 +1,9 @@
 /* step.c - the optimizer step in the order of the mathematics.
  *
  *   waves of slices   forward, backward; each slice's gradient into its own buffer
- *   gradient sweep    add the slices in order, then the EWC terms, then the norm: one pass, block
- * by block update sweep      clip and AdamW: one pass
+ *   gradient sweep    add the slices in order, after the batch's last one the EWC terms and the
+ *                     norm: one pass, block by block
+ *   update sweep      clip and the optimizer's step (optimizer.c): one pass
  *
  * Sums over parameters are kept a block of SWEEP_BLOCK and added in block order, so no number here
  * depends on which thread did what, or on how many there are.
@@ -11,51 +12,48 @@
 
 #include <math.h>
 
+#include "engine/optimizer.h"
 #include "engine/stepper.h"
 
 struct sweep {
     struct stepper *s;
     uint64_t items, blocks;            /* of the pool; all blocks */
     uint64_t slice_first, slice_count; /* slices whose gradients are not yet in the batch's */
-    const struct ewc_term *terms;
-    int term_count;
-    int last; /* the batch is complete: EWC and norm too */
-    struct adamw_scalars adamw;
+    int last;                          /* the batch is complete: EWC and norm too */
+    struct optimizer_scalars optimizer;
 };
 
-/* Parameters of block `block`. */
+/* First parameter of block `block`, and how many it has: blocks begin behind what is frozen. */
+static uint64_t block_first(const struct stepper *s, uint64_t block)
+{
+    return s->layout.frozen + block * SWEEP_BLOCK;
+}
+
 static uint64_t block_count(const struct stepper *s, uint64_t block)
 {
-    uint64_t left = s->model->parameter_count - block * SWEEP_BLOCK;
+    uint64_t left = s->model->parameter_count - block_first(s, block);
     return left < SWEEP_BLOCK ? left : SWEEP_BLOCK;
 }
 
 static void block_gradient(const struct sweep *w, uint64_t block)
 {
     struct stepper *s = w->s;
-    uint64_t first = block * SWEEP_BLOCK, count = block_count(s, block);
-    float *g = s->gradient + first;
+    uint64_t first = block_first(s, block), count = block_count(s, block);
+    uint64_t at = first - s->layout.frozen;
+    float *g = s->gradient + at;
     for (uint64_t i = 0; i < w->slice_count; i++)
-        op_add(s->backend, slice_gradient(s, w->slice_first + i) + first, g, count);
+        op_add(s->backend, slice_gradient(s, w->slice_first + i) + at, g, count);
     if (!w->last)
         return;
     s->block_penalty[block] = 0;
-    for (int i = 0; i < w->term_count; i++) {
-        const struct ewc_term *t = &w->terms[i];
+    for (int i = 0; i < s->batch.term_count; i++) {
+        const struct ewc_term *t = &s->batch.terms[i];
         double penalty;
         op_ewc_add(s->backend, s->parameters + first, t->theta_star + first, t->fisher + first,
                    t->lambda, g, count, &penalty);
         s->block_penalty[block] += penalty;
     }
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
-}
-
-static void block_update(const struct sweep *w, uint64_t block)
-{
-    struct stepper *s = w->s;
-    uint64_t first = block * SWEEP_BLOCK;
-    op_adamw(s->backend, s->parameters + first, s->moment_m + first, s->moment_v + first,
-             s->gradient + first, block_count(s, block), &w->adamw);
 }
 
 /* The blocks of one item of the pool. */
@@ -72,7 +70,7 @@ static void update_item(void *argument, uint64_t item, int thread)
     const struct sweep *w = argument;
     (void)thread;
     for (uint64_t b = item * w->blocks / w->items; b < (item + 1) * w->blocks / w->items; b++)
-        block_update(w, b);
+        optimizer_update(w->s, &w->optimizer, block_first(w->s, b), block_count(w->s, b));
 }
 
 /* Four shares a thread: enough to even out a thread that started late. */
@@ -84,26 +82,35 @@ static struct sweep sweep_make(struct stepper *s)
     return w;
 }
 
-/* Forward and backward over the whole batch; afterwards the batch's gradient is complete, EWC
- * included. */
-static void gradient_compute(struct stepper *s, uint64_t rows, uint64_t step,
-                             const struct ewc_term *terms, int term_count)
+void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
+                   int term_count)
 {
-    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows, .step = step};
+    ensure(s->config.with_optimizer && rows > 0);
+    ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
+    s->batch =
+        (struct batch_state){.rows = rows, .step = step, .terms = terms, .term_count = term_count};
+    s->graphs.nodes_done = 0;
+}
+
+/* After the batch's last row its gradient is complete, EWC included. */
+void stepper_accumulate(struct stepper *s, uint64_t rows)
+{
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
     struct sweep w = sweep_make(s);
     uint64_t slices = batch_slices(s, rows);
-    w.terms = terms;
-    w.term_count = term_count;
+    ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     while (b.wave_first < slices) {
-        uint64_t count = wave_run(&b);
-        /* slice 0 is in place already */
-        w.slice_first = b.wave_first ? b.wave_first : 1;
-        w.slice_count = b.wave_first + count - w.slice_first;
+        uint64_t count = wave_run(&b), in_place = !s->batch.done && !b.wave_first;
+        w.slice_first = b.wave_first + in_place;
+        w.slice_count = count - in_place;
         b.wave_first += count;
-        w.last = b.wave_first == slices;
+        w.last = b.wave_first == slices && s->batch.done + rows == s->batch.rows;
         if (w.last || w.slice_count > 0)
             pool_run(s->pool, gradient_item, &w, w.items);
     }
+    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows);
+    s->batch.done += rows;
+    s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
 }
 
 static double blocks_sum(const double *blocks, uint64_t count)
@@ -114,10 +121,10 @@ static double blocks_sum(const double *blocks, uint64_t count)
     return sum;
 }
 
-static void result_fill(const struct stepper *s, uint64_t rows, struct step_result *r)
+static void result_fill(const struct stepper *s, struct step_result *r)
 {
-    r->loss_sum = rows_sum(s->losses, rows);
-    r->loss = r->loss_sum / (double)rows;
+    r->loss_sum = s->batch.loss_sum;
+    r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
 }
@@ -138,36 +145,25 @@ static int result_check(const struct step_result *r, uint64_t step, struct err *
     return 0;
 }
 
-/* The step's constants, in double until the end; torch clip_grad_norm_ and AdamW. */
-static struct adamw_scalars adamw_scalars_make(const struct adamw_config *a, uint64_t t,
-                                               double norm)
+int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
+                   struct step_result *result, struct err *e)
 {
-    double clip = a->max_grad_norm > 0 ? fmin(1.0, a->max_grad_norm / (norm + 1e-6)) : 1.0;
-    return (struct adamw_scalars){
-        .clip = (float)clip,
-        .decay = (float)(a->learning_rate * a->weight_decay),
-        .beta1 = (float)a->beta1,
-        .one_beta1 = (float)(1.0 - a->beta1),
-        .beta2 = (float)a->beta2,
-        .one_beta2 = (float)(1.0 - a->beta2),
-        .rate = (float)(a->learning_rate / (1.0 - pow(a->beta1, (double)t))),
-        .root = (float)(1.0 / sqrt(1.0 - pow(a->beta2, (double)t))),
-        .eps = (float)a->eps,
-    };
+    struct sweep update = sweep_make(s);
+    ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
+    result_fill(s, result);
+    s->batch.rows = s->batch.done = s->graphs.nodes_done = 0;
+    if (result_check(result, s->batch.step, e) < 0)
+        return -1;
+    update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
+    pool_run(s->pool, update_item, &update, update.items);
+    return 0;
 }
 
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
-                  const struct adamw_config *a, const struct ewc_term *terms, int term_count,
+                  const struct optimizer_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e)
 {
-    struct sweep update = sweep_make(s);
-    ensure(s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max && t > 0);
-
-    gradient_compute(s, rows, step, terms, term_count);
-    result_fill(s, rows, result);
-    if (result_check(result, step, e) < 0)
-        return -1;
-    update.adamw = adamw_scalars_make(a, t, result->gradient_norm);
-    pool_run(s->pool, update_item, &update, update.items);
-    return 0;
+    stepper_batch(s, rows, step, terms, term_count);
+    stepper_accumulate(s, rows);
+    return stepper_update(s, t, a, result, e);
 }

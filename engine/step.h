@@ -10,7 +10,10 @@
  *   g   = sum over slices of d(mean loss over the batch)/d(theta)
  *   g  += lambda * F * (theta - theta*)                        EWC, FORMULAS "EWC", half = 1/2
  *   n   = ||g||; g *= min(1, max_norm / (n + 1e-6))            torch clip_grad_norm_
- *   AdamW: p *= 1 - lr wd; m, v; p -= lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps)
+ *   the update: AdamW or SGD (engine/optimizer.h)
+ *
+ * The first layers of the model may be a backbone: with a learning rate of its own, or frozen. What
+ * is frozen takes no part in any of these: no gradient, no penalty, no moments, no backward.
  */
 #ifndef ENGINE_STEP_H
 #define ENGINE_STEP_H
@@ -40,21 +43,30 @@ struct graph_row {
     uint64_t node_count, edge_count;
 };
 
+enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD_MOMENTUM, OPTIMIZER_SGD };
+
 struct step_config {
-    uint64_t batch_rows_max, slice_rows;
-    int threads;        /* including the caller's; at least 1 */
+    uint64_t batch_rows_max, slice_rows; /* resident at once: of a micro-batch */
+    int threads;                         /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
     uint64_t seed;      /* keys dropout */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
+    int accumulates;    /* a training batch may be several micro-batches */
+    enum optimizer_kind optimizer;
+    uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
+    int freeze_backbone;      /* some parameter behind it must be left */
     /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of a slice
      */
     uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
 };
 
-struct adamw_config {
-    double learning_rate, weight_decay, beta1, beta2, eps,
-        max_grad_norm; /* max_grad_norm 0: no clip */
+struct optimizer_config {
+    double learning_rate, weight_decay, beta1, beta2, eps;
+    double max_grad_norm; /* 0: no clip */
+    double backbone_rate; /* learning rate of the backbone, where there is one */
+    double momentum;      /* of OPTIMIZER_SGD_MOMENTUM */
+    int nesterov;
 };
 
 /* One protected task: borrowed arrays of parameter_count numbers. */
@@ -80,11 +92,16 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
                  struct err *e);
 void stepper_close(struct stepper **s_p);
 
-/* The flat vectors, owned by the stepper: parameters, and with_optimizer the moments (else NULL).
- */
+/* Parameters of layers that are frozen: the first ones of the flat vector. */
+uint64_t step_frozen(const struct model *m, const struct step_config *c);
+
+/* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
+ * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
+ * and v, SGD with momentum m) is NULL. */
 float *stepper_parameters(struct stepper *s);
 float *stepper_moment_m(struct stepper *s);
 float *stepper_moment_v(struct stepper *s);
+void stepper_moments_clear(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
@@ -102,11 +119,26 @@ int stepper_gather_graphs(struct stepper *s, const struct gather_config *g, uint
                           uint64_t count, const struct graph_row *graphs,
                           const void *const *targets, uint64_t *bad_row, struct err *e);
 
-/* One optimizer step over the `rows` rows gathered. `step` keys dropout (counter of the run), `t`
- * is AdamW's (from 1). -1 (permanent) when the loss or the gradient's norm is not finite: nothing
+/* One optimizer step over a batch of `rows` rows, of which a micro-batch at a time is resident:
+ *
+ *   stepper_batch(s, 256, step, terms, n);
+ *   four times: stepper_gather(s, ...); stepper_accumulate(s, 64);
+ *   stepper_update(s, t, a, &result, e);
+ *
+ * `step` keys dropout (counter of the run), `t` is AdamW's (from 1), terms are borrowed until
+ * the update. The micro-batches come in the order of the batch's rows; where all but the last are
+ * whole slices the bits are those of the batch taken at once. A batch that is begun anew forgets
+ * what was accumulated. -1 (permanent) when the loss or the gradient's norm is not finite: nothing
  * was updated. */
+void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
+                   int term_count);
+void stepper_accumulate(struct stepper *s, uint64_t rows);
+int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
+                   struct step_result *result, struct err *e);
+
+/* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
-                  const struct adamw_config *a, const struct ewc_term *terms, int term_count,
+                  const struct optimizer_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);
 
 /* Means over the rows of the batches evaluated. */

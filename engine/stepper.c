@@ -6,13 +6,15 @@
 #include "engine/stepper.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "engine/optimizer.h"
 #include "engine/ops.h"
 
 static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARAMETERS] = "parameters",
     [KIND_GRADIENT] = "gradient",
-    [KIND_MOMENTS] = "moments of AdamW",
+    [KIND_MOMENTS] = "moments of the optimizer",
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
@@ -59,8 +61,7 @@ static uint64_t input_floats(const struct model *m, const struct step_config *c)
 static void layout_route(struct layout *y, const struct model *m, const struct step_config *c,
                          uint64_t *floats)
 {
-    int kept = 0; /* somebody's backward reads the newest buffer */
-    y->first_trained = m->layer_count;
+    int kept = 0; /* somebody's backward, or the end of a residual pair, reads the newest buffer */
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         y->route[i].in = i ? y->route[i - 1].out : 0;
@@ -69,10 +70,20 @@ static void layout_route(struct layout *y, const struct model *m, const struct s
             floats[++y->buffers] =
                 floats_padded(size_times(rows_most(c, l->graphs_out), l->outputs));
         y->route[i].out = y->buffers;
-        kept = l->type->needs_output || (l->type->same && kept);
-        if (l->count > 0 && y->first_trained == m->layer_count)
-            y->first_trained = i;
+        int needed = l->type->needs_output && (i >= y->first_trained || l->type->residual);
+        kept = needed || (l->type->same && kept);
     }
+}
+
+/* The buffers before the one that the first trained layer reads are dead as soon as the next layer
+ * has run, unless a residual pair begins there. */
+static void layout_forward_buffers(struct layout *y, const struct model *m)
+{
+    uint32_t read = y->route[y->first_trained].in;
+    y->forward_buffers = y->frozen && read ? read - 1 : 0;
+    for (uint32_t i = 0; i < y->first_trained; i++)
+        if (m->layers[i].type->residual)
+            y->forward_buffers = 0;
 }
 
 /* A place for each depth of residual pairs, as large as the largest of them. */
@@ -101,13 +112,15 @@ static uint64_t layout_residuals(struct layout *y, const struct model *m,
 static uint64_t layout_layers(struct layout *y, const struct model *m, const struct step_config *c,
                               uint64_t at)
 {
-    uint64_t most = 0;
+    uint64_t most = 0, most_saved = 0, first = at;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         uint64_t rows = rows_most(c, l->graphs);
-        y->saved_at[i] = at;
-        if (l->type->saved_floats)
-            at = size_plus(at, floats_padded(l->type->saved_floats(l, rows)));
+        uint64_t saved = l->type->saved_floats ? floats_padded(l->type->saved_floats(l, rows)) : 0;
+        int dead = y->frozen && i < y->first_trained; /* nobody asks for it: one place for all */
+        most_saved = dead && saved > most_saved ? saved : most_saved;
+        y->saved_at[i] = dead ? first : at;
+        at = dead ? size_plus(first, most_saved) : size_plus(at, saved);
         if (l->type->scratch_floats) {
             uint64_t scratch = floats_padded(l->type->scratch_floats(l, rows));
             most = scratch > most ? scratch : most;
@@ -117,14 +130,21 @@ static uint64_t layout_layers(struct layout *y, const struct model *m, const str
     return size_plus(at, most);
 }
 
-/* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
- * layer before has its own: two places alternate. For the Fisher information all stay until the
- * lanes are squared. */
+/* Places of the buffers in a lane. Those that only frozen layers read alternate between two places.
+ * In training the gradient at an activation is dead as soon as the layer before has its own: two
+ * places alternate. For the Fisher information all stay until the lanes are squared. */
 static void layout_lane(struct layout *y, const struct model *m, const struct step_config *c,
                         const uint64_t *floats)
 {
     uint64_t at = 0, widest = 0;
-    for (uint32_t b = 1; b <= y->buffers; b++) {
+    for (uint32_t b = 1; b <= y->forward_buffers; b++)
+        widest = floats[b] > widest ? floats[b] : widest;
+    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
+        y->activation_at[b] = b % 2 ? 0 : widest;
+        at = size_times(b > 1 ? 2 : 1, widest);
+    }
+    widest = 0;
+    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++) {
         y->activation_at[b] = at;
         at = size_plus(at, floats[b]);
         widest = floats[b] > widest ? floats[b] : widest;
@@ -181,10 +201,10 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
     if (c->with_optimizer) {
-        y->bytes[KIND_GRADIENT] = floats_bytes(y->parameters);
-        y->bytes[KIND_MOMENTS] = floats_bytes(size_times(2, y->parameters));
-        y->bytes[KIND_SLICE_GRADIENTS] =
-            floats_bytes(size_times(y->slice_gradients, y->parameters));
+        uint64_t moments = (uint64_t)optimizer_moments(c->optimizer);
+        y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
+        y->bytes[KIND_MOMENTS] = floats_bytes(size_times(moments, y->trained));
+        y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
         y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
@@ -192,6 +212,20 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
+}
+
+/* Of the first `layers` layers. */
+static uint64_t parameters_before(const struct model *m, uint32_t layers)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < layers && i < m->layer_count; i++)
+        count += m->layers[i].count;
+    return count;
+}
+
+uint64_t step_frozen(const struct model *m, const struct step_config *c)
+{
+    return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
@@ -204,11 +238,20 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
     y->parameters = floats_padded(m->parameter_count);
-    y->blocks = (m->parameter_count + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
-    /* slice 0 writes into the batch's gradient; lane 0 has its own buffer only for later waves */
-    y->slice_gradients = y->slices_max > y->lanes ? y->lanes : y->lanes - 1;
+    y->frozen = step_frozen(m, c);
+    y->backbone = parameters_before(m, c->backbone_layers);
+    ensure(y->frozen < m->parameter_count);
+    y->trained = floats_padded(m->parameter_count - y->frozen);
+    while (!m->layers[y->first_trained].count || m->layers[y->first_trained].first < y->frozen)
+        y->first_trained++;
+    y->blocks = (m->parameter_count - y->frozen + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
+    /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
+     * waves */
+    int one_wave = y->slices_max == y->lanes && !c->accumulates;
+    y->slice_gradients = one_wave ? y->lanes - 1 : y->lanes;
     y->lane_inputs = input_floats(m, c);
     layout_route(y, m, c, floats);
+    layout_forward_buffers(y, m);
     layout_lane(y, m, c, floats);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
@@ -246,8 +289,9 @@ static void stepper_place(struct stepper *s)
     s->parameters = s->region[KIND_PARAMETERS].at;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
-        s->moment_m = s->region[KIND_MOMENTS].at;
-        s->moment_v = s->moment_m + y->parameters;
+        int moments = optimizer_moments(s->config.optimizer);
+        s->moment_m = s->region[KIND_MOMENTS].at; /* NULL where there are none */
+        s->moment_v = moments > 1 ? s->moment_m + y->trained : NULL;
         s->block_norm2 = s->region[KIND_SUMS].at;
         s->block_penalty = s->block_norm2 + y->blocks;
     } else {
@@ -306,6 +350,12 @@ float *stepper_moment_m(struct stepper *s)
 float *stepper_moment_v(struct stepper *s)
 {
     return s->moment_v;
+}
+
+void stepper_moments_clear(struct stepper *s)
+{
+    if (s->moment_m)
+        memset(s->moment_m, 0, (size_t)s->region[KIND_MOMENTS].bytes);
 }
 
 float *stepper_gradient(struct stepper *s)

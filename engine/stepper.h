@@ -3,7 +3,8 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
- *   fisher.c   per-sample squared gradients        graphs.c  rows that are graphs into the batch
+ *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -45,13 +46,16 @@ struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
     uint64_t parameters;       /* padded to whole cache lines */
+    uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
+    uint64_t trained;          /* the rest behind the frozen ones, padded to whole cache lines */
     uint64_t lane_inputs;      /* of the batch's input in a slice, padded */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
     uint64_t blocks;           /* of the sweeps */
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
-    uint32_t first_trained;    /* first layer with parameters */
+    uint32_t forward_buffers;  /* the first ones of them: only frozen layers read those */
+    uint32_t first_trained;    /* first layer with parameters that are not frozen */
     uint64_t scratch_at;       /* in the lane: of the layer at work */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
@@ -71,6 +75,7 @@ struct adjacency {
  * stepper's inputs. */
 struct graph_batch {
     uint64_t rows;                 /* graphs gathered */
+    uint64_t nodes_done;           /* of the batch's micro-batches that are accumulated */
     uint64_t *node_ptr, *edge_ptr; /* [batch_rows_max + 1] */
     uint32_t *sources, *targets;   /* [edges], nodes of the graph */
     uint32_t *degree;              /* [nodes], own loop and edges that end there */
@@ -83,6 +88,15 @@ struct graph_batch {
 struct evaluation_sums {
     double loss, metric;
     uint64_t rows;
+};
+
+/* The training batch in work. */
+struct batch_state {
+    uint64_t rows, done; /* of all its micro-batches; of those accumulated */
+    uint64_t step;
+    double loss_sum; /* of the rows done, in their order */
+    const struct ewc_term *terms;
+    int term_count;
 };
 
 struct stepper {
@@ -104,6 +118,7 @@ struct stepper {
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
+    struct batch_state batch;
     float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares; /* [lanes, slice_rows, inputs] */
 };
@@ -114,7 +129,7 @@ enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER };
 struct batch_work {
     struct stepper *s;
     enum slice_work work;
-    uint64_t rows, step;
+    uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
 };
 
@@ -138,7 +153,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
-/* Where a slice's gradient goes: the batch's own for slice 0, else the lane's. */
+/* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
 
 /* Where the parts of struct graph_batch lie in the batch's region: bytes[] of each; and pointers to
@@ -170,7 +185,7 @@ void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t 
 int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
                 struct err *e);
 
-/* Sum of the rows' numbers, in row order. */
-double rows_sum(const double *numbers, uint64_t rows);
+/* `sum` and the rows' numbers, added in row order. */
+double rows_sum(double sum, const double *numbers, uint64_t rows);
 
 #endif

@@ -6,10 +6,25 @@
  */
 #include "fisherd/estimate.h"
 
+#include <string.h>
+
+#include "engine/warm.h"
+#include "proto/fisherfile.h"
+
 static int fisher_start(void *self, struct daemon *d, struct err *e)
 {
     (void)self, (void)d, (void)e; /* a job brings all it needs */
     return 0;
+}
+
+static int fisher_warm(void *self, struct err *e)
+{
+    const struct fisherfile_block block = {.count = 1, .tensors = "0.bias"};
+    const float value = 0;
+    memset(self, 0, sizeof(struct estimator));
+    if (engine_warm(0, e) < 0)
+        return -1;
+    return fisherfile_write_part("warm.part", 0, "warm", &block, &value, 6, e);
 }
 
 static int fisher_turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
@@ -38,6 +53,7 @@ static const struct daemon_spec spec = {
                "trainerd asks",
     .example = "fisherd --run runs/fashion",
     .deadline_s = 300, /* a turn is one batch through one block, or joining the blocks of a model */
+    .warm = fisher_warm,
     .start = fisher_start,
     .turn = fisher_turn,
     .request = fisher_request,

@@ -14,6 +14,7 @@
 
 #include "loaderd/describe.h"
 #include "loaderd/reader.h"
+#include "loaderd/reader_base.h"
 #include "loaderd/stream.h"
 
 enum { TICK_MS = 1000 };
@@ -62,6 +63,8 @@ static void stop(void *self, struct daemon *d)
 static int command(void *self, int argc, char **argv)
 {
     (void)self;
+    if (argc == 3 && strcmp(argv[1], "--base") == 0 && strcmp(argv[2], "reader") == 0)
+        return reader_base_main();
     if (argc >= 2 && strcmp(argv[1], "--reader") == 0)
         return reader_main();
     if (argc >= 2 && strcmp(argv[1], "--describe") == 0)
@@ -83,6 +86,8 @@ static const struct daemon_spec spec = {
     .extra_help =
         "  --describe --config FILE [--set section.key=value]...\n"
         "      print what the two splits of the data file deliver, as key=value lines, and end\n"
+        "  --base reader\n"
+        "      the same as --base for a reader, which is a process of its own\n"
         "  --reader\n"
         "      started by loaderd itself, one a stream: the process that reads the file\n",
 };

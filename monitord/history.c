@@ -90,6 +90,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         epoch_end(h, &m->event_task);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
+    else if (type == MSG_event_pretrained)
+        h->pretrained = m->event_pretrained;
     else if (type == MSG_loader_receipt)
         receipt_keep(h, &m->loader_receipt);
     else if (type == MSG_event_plan && h->stage == stage_index("trainerd"))

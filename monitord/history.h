@@ -39,8 +39,9 @@ struct history {
     uint32_t receipt_count;
     uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */
-    uint32_t differing_steps;   /* starts that found a recomputed step to differ from the lineage */
-    struct msg_event_plan plan; /* the last one; no rows: none yet */
+    uint32_t differing_steps; /* starts that found a recomputed step to differ from the lineage */
+    struct msg_event_pretrained pretrained; /* the last one; no file: none */
+    struct msg_event_plan plan;             /* the last one; no rows: none yet */
     /* the journal being read */
     int stage, in_launch; /* in_launch: launches[launch] is the present one */
     uint32_t launch, launch_starts;

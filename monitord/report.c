@@ -100,10 +100,10 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
     r->data_wait_share = h->epoch_seconds > 0 ? h->epoch_wait_seconds / h->epoch_seconds : NAN;
-    for (uint32_t i = 0; i < h->plan.rows_count; i++) {
-        int stage = stage_index(h->plan.rows[i].stage);
+    for (uint32_t i = 0; i < h->plan.totals_count; i++) {
+        int stage = stage_index(h->plan.totals[i].stage);
         if (stage >= 0)
-            r->plan_bytes[stage] += h->plan.rows[i].bytes;
+            r->plan_bytes[stage] = h->plan.totals[i].bytes;
     }
     for (int i = 0; i < STAGE_COUNT; i++) {
         r->pages[i] = pages[i];

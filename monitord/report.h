@@ -38,7 +38,7 @@ struct report {
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
     uint64_t arena_bytes;
-    uint64_t plan_bytes[STAGE_COUNT]; /* history's plan, summed; 0: the plan does not speak of it */
+    uint64_t plan_bytes[STAGE_COUNT]; /* history's plan; 0: the plan does not speak of it */
 };
 
 /* Pure: everything from options, newest checkpoint's attributes, history and pages (STAGE_COUNT of

@@ -69,7 +69,7 @@ static void json_memory(const struct report *r, struct json *j)
         json_u64(j, stage_names[i], peak_bytes(r, i));
     json_end(j);
     json_u64(j, "arena_bytes", r->arena_bytes);
-    json_object_flat(j, "plan"); /* bytes, without what libraries take */
+    json_object_flat(j, "plan"); /* bytes at most at a time */
     for (int i = 0; i < STAGE_COUNT; i++)
         if (r->plan_bytes[i])
             json_u64(j, stage_names[i], r->plan_bytes[i]);
@@ -131,6 +131,22 @@ static void json_receipts(const struct report *r, struct json *j)
     json_end(j);
 }
 
+static void json_pretrained(const struct report *r, struct json *j)
+{
+    const struct msg_event_pretrained *m = &r->history->pretrained;
+    if (!m->file[0]) {
+        json_null(j, "pretrained");
+        return;
+    }
+    json_object(j, "pretrained");
+    json_str(j, "file", m->file);
+    json_str(j, "sha256", m->sha256);
+    json_u64(j, "tensors_taken", m->taken);
+    json_str(j, "fresh", m->fresh);
+    json_str(j, "unused", m->unused);
+    json_end(j);
+}
+
 void report_print_json(const struct report *r, FILE *out)
 {
     struct json j;
@@ -157,6 +173,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_bool(&j, "reproducible", r->history->differing_steps == 0);
     json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
     json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
+    json_pretrained(r, &j);
     json_epochs(r, &j);
     json_receipts(r, &j);
     json_end(&j);
@@ -288,6 +305,16 @@ static void markdown_plan(const struct report *r, FILE *out)
     fputs("\n", out);
 }
 
+static void markdown_pretrained(const struct msg_event_pretrained *m, FILE *out)
+{
+    if (!m->file[0])
+        return;
+    fprintf(out, "- pretrained: %" PRIu64 " tensors of `%s` (SHA-256 `%s`)", m->taken, m->file,
+            m->sha256);
+    fprintf(out, "; fresh: %s; not used of the file: %s\n", m->fresh[0] ? m->fresh : "none",
+            m->unused[0] ? m->unused : "none");
+}
+
 void report_print_markdown(const struct report *r, FILE *out)
 {
     fprintf(out, "# Run %s\n\n", r->options->name);
@@ -319,5 +346,6 @@ void report_print_markdown(const struct report *r, FILE *out)
             r->weights_sha256[0] ? r->weights_sha256 : "-");
     fprintf(out, "- data (fingerprint): `%s`\n",
             r->meta->fingerprint[0] ? r->meta->fingerprint : "-");
+    markdown_pretrained(&r->history->pretrained, out);
     fputs("- options: `../pipeline.yaml`\n", out);
 }

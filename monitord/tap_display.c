@@ -139,6 +139,11 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
     case MSG_event_determinism:
         line_write(d, "not reproduced: %s", m->event_determinism.sentence);
         break;
+    case MSG_event_pretrained:
+        line_write(d, "task %s begins with %" PRIu64 " tensors of %s; fresh: %s",
+                   m->event_pretrained.task, m->event_pretrained.taken, m->event_pretrained.file,
+                   m->event_pretrained.fresh[0] ? m->event_pretrained.fresh : "none");
+        break;
     case MSG_event_stage:
         stage_event(d, &m->event_stage);
         break;

@@ -1,4 +1,4 @@
-# common.sh - what finetune.sh, attach.sh and restart.sh share. Sourced by them, never started.
+# common.sh - what the scripts of this directory share. Sourced by them, never started.
 #
 # A run lives in a directory (proto/run.h). It is live while its s6-svscan is: s6-svok on one of the service
 # directories tells. The lock (RUN/lock) is held by finetune.sh and by everything it started.
@@ -20,6 +20,21 @@ fail() {
 # value_of OPTION COUNT: fails unless an option has its value.
 need_value() {
     [ "$2" -ge 2 ] || fail $EXIT_PERMANENT "$1 needs a value; see ${0##*/} --help"
+}
+
+# programs_build: compiles what is not there or older than its source.
+programs_build() {
+    local log started=$SECONDS
+    make -s -q -C "$repository" all 2>/dev/null && return
+    log=$(mktemp) || exit $EXIT_TEMPORARY
+    echo "build: compiling (once)"
+    make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
+        cat "$log" >&2
+        rm -f "$log"
+        fail $EXIT_PERMANENT "the build failed (above)"
+    }
+    rm -f "$log"
+    echo "build: done in $((SECONDS - started)) s"
 }
 
 # run_is_live DIR

@@ -25,8 +25,8 @@ usage: pipelines/finetune.sh [options]
   --detach                   start the run and return; pipelines/attach.sh shows its progress
   --help                     this
 
-FILE and DIR are relative to the present directory; data.file and data.source, in a pipeline file or by --set, to
-the repository.
+FILE and DIR are relative to the present directory; data.file, data.source and model.pretrained, in a pipeline file or
+by --set, to the repository.
 
 Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
 full); 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by Ctrl-C and SIGTERM: the same
@@ -76,20 +76,6 @@ command_remember() {
 
 # ---- before the stages -------------------------------------------------------------------------------------
 
-programs_build() {
-    local log started=$SECONDS
-    make -s -q -C "$repository" all 2>/dev/null && return
-    log=$(mktemp) || exit $EXIT_TEMPORARY
-    echo "build: compiling (once)"
-    make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
-        cat "$log" >&2
-        rm -f "$log"
-        fail $EXIT_PERMANENT "the build failed (above)"
-    }
-    rm -f "$log"
-    echo "build: done in $((SECONDS - started)) s"
-}
-
 prepare() {
     local command=$1
     shift
@@ -105,7 +91,8 @@ absolute() {
 }
 
 data_prepare() {
-    local kind source file
+    local kind source file pretrained
+    pretrained=$(prepare get model.pretrained) && options+=(--set "model.pretrained=$(absolute "$pretrained")") || exit
     kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) || exit
     source=$(absolute "$source") file=$(absolute "$file")
     options+=(--set "data.file=$file" --set "data.source=$source")
@@ -134,7 +121,7 @@ data_trainable() {
 
 plan_print() {
     local text
-    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}") || exit
+    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}" && "$binaries/prepare" bases) || exit
     "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
     exit
 }

@@ -33,6 +33,7 @@ static const struct checkpoint_field fields[] = {
     FIELD(TEXT, metric),
     FIELD(TEXT, fingerprint),
     FIELD(TEXT, cpu),
+    FIELD(TEXT, pretrained_sha256),
     FIELD(TEXT, parameters_sha256),
 };
 #undef FIELD

@@ -31,7 +31,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 2 */
+    uint64_t version; /* 3 */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -45,6 +45,7 @@ struct checkpoint_meta {
     char metric[32];       /* what it is (proto/metric.h) */
     char fingerprint[65];  /* of the data file */
     char cpu[64];          /* CPU type: bits hold for one */
+    char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     uint32_t result_count;
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
@@ -54,7 +55,8 @@ struct checkpoint_tensor {
     char name[64]; /* "0.weight" */
     int rank;
     uint64_t dims[2];
-    float *parameter, *m, *v; /* m and v may be NULL (absent); borrowed */
+    float *parameter, *m, *v; /* m and v may be NULL: absent, of this tensor alone or of all;
+                                 borrowed */
 };
 
 /* SHA-256 over the arrays parameters/<tensor> in order (name, type, shape and bytes of each; no
@@ -73,8 +75,8 @@ int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *m
                          size_t model_bytes, struct err *e);
 
 /* Read tensors into the borrowed pointers of `tensors`, whose names, order and shapes must be the
- * file's, and verify the digest over everything. want_moments 0 leaves m and v alone and verifies
- * parameters_sha256 only. */
+ * file's, as must be which of them have an m and a v, and verify the digest over everything.
+ * want_moments 0 leaves m and v alone and verifies parameters_sha256 only. */
 int checkpoint_read(const char *path, struct checkpoint_meta *meta,
                     const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
                     struct err *e);

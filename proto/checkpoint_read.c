@@ -28,7 +28,7 @@ struct reading {
     uint32_t count;
     const char *group; /* being visited */
     size_t member;     /* of struct checkpoint_tensor, where its arrays go */
-    uint32_t seen;     /* arrays visited in the group */
+    uint32_t seen;     /* tensors passed in the group */
     void *scratch;     /* for arrays that nobody wants */
     uint64_t scratch_bytes;
     struct err *e;
@@ -137,11 +137,25 @@ static void reading_close(struct reading *g)
     free(g->scratch);
 }
 
+/* The caller's place for the tensor's numbers in this group; NULL: it has none. */
+static float *tensor_place(const struct reading *g, uint32_t tensor)
+{
+    return *(float *const *)((const char *)&g->tensors[tensor] + g->member);
+}
+
+/* The next tensor from g->seen on that has a place in this group. */
+static uint32_t tensor_next(const struct reading *g)
+{
+    uint32_t next = g->seen;
+    while (g->tensors && next < g->count && !tensor_place(g, next))
+        next++;
+    return next;
+}
+
 /* Where the numbers of `array` go: the caller's tensor, or the scratch if there is none. */
 static void *array_place(struct reading *g, const struct h5array *array)
 {
-    float *to =
-        g->tensors ? *(float *const *)((const char *)&g->tensors[g->seen] + g->member) : NULL;
+    float *to = g->tensors ? tensor_place(g, g->seen) : NULL;
     if (to)
         return to;
     if (array->bytes > g->scratch_bytes) {
@@ -173,6 +187,7 @@ static int array_visit(void *self, const struct h5array *array)
     if (array->type != H5TYPE_F32)
         return err_set(g->e, EXIT_CODE_PERMANENT, "%s of checkpoint %s is not float32", array->name,
                        g->path);
+    g->seen = tensor_next(g);
     if (g->tensors && !tensor_agrees(g, array))
         return err_set(g->e, EXIT_CODE_PERMANENT,
                        "checkpoint %s is of another model: its %s is not what the model has there",
@@ -191,13 +206,13 @@ static int group_read(struct reading *g, const char *group, size_t member)
     g->member = member;
     g->seen = 0;
     if (member != offsetof(struct checkpoint_tensor, parameter) && !h5reader_has(g->r, group)) {
-        if (!g->tensors || !*(float *const *)((const char *)g->tensors + member))
+        if (!g->tensors || tensor_next(g) == g->count)
             return 0; /* written without moments, and none are wanted */
         return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
     }
     if (h5reader_each(g->r, group, array_visit, g, g->e) < 0)
         return -1;
-    if (g->tensors && g->seen != g->count)
+    if (g->tensors && tensor_next(g) != g->count)
         return err_set(g->e, EXIT_CODE_PERMANENT,
                        "checkpoint %s is of another model: it has %" PRIu32
                        " arrays in %s, the model %" PRIu32,

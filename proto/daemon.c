@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/daemon_base.h"
 #include "proto/daemon_process.h"
 #include "proto/durable.h"
 #include "proto/log.h"
@@ -367,6 +368,10 @@ int daemon_run(int argc, char **argv, const struct daemon_spec *spec, void *self
     if (process_asks(argc, argv, "--version")) {
         printf("%s %s\n", spec->stage, FINETUNED_VERSION);
         return EXIT_CODE_DONE;
+    }
+    if (argc == 2 && strcmp(argv[1], "--base") == 0) {
+        memset(&d, 0, sizeof d);
+        return base_print(spec, self);
     }
     int code = spec->command ? spec->command(self, argc, argv) : -1;
     if (code != -1)

@@ -10,6 +10,9 @@
  * turn's deadline, so a hang ends itself (SIGALRM: restarted). FINETUNED_LAUNCH (environment) is
  * the run's launch number for event.stage.
  *
+ * --base prints "base.<stage>=<bytes>", what the process takes before it has any work: the program,
+ * its libraries and their tables. The memory plan begins with it.
+ *
  * Exit codes: 0 only when turn said DAEMON_FINISHED, so that a supervisor can trust it; 111 with
  * the sentence "stopped by SIGTERM" (SIGINT, a stop message) for a stop before that; else e->code
  * of what failed. exits/<stage> is removed once the lock is held, so what stands there is never an
@@ -64,6 +67,10 @@ struct daemon_spec {
     /* One piece of work. Sets *sleep_ms to how long the loop may wait for messages before the next
      * turn (0: none) and d->extra to what else wakes it. Returns an enum daemon_result. */
     int (*turn)(void *self, struct daemon *d, int *sleep_ms, struct err *e);
+    /* Touches all of *self and uses each library that the stage will use once, on little, standing
+     * in an empty directory which is removed: what the process has then is its base (--base). NULL:
+     * it uses none but the skeleton's. */
+    int (*warm)(void *self, struct err *e);
     /* A control message that the skeleton does not answer itself (it answers status and stop).
      * 1: handled, 0: not for this stage (the skeleton answers `unknown`). May be NULL. */
     int (*request)(void *self, struct daemon *d, const struct link_peer *peer, enum msg_type type,

@@ -18,6 +18,7 @@ void process_help(const struct daemon_spec *spec)
 {
     printf("%s - %s\n\nusage: %s --run DIR\n\n"
            "  --run DIR    directory of the run, made by `prepare run`; its pipeline.yaml is read\n"
+           "  --base       print what the process takes of memory before it has any work\n"
            "  --help       this\n"
            "  --version    version\n%s\n",
            spec->stage, spec->purpose, spec->stage, spec->extra_help ? spec->extra_help : "");

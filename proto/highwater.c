@@ -60,10 +60,7 @@ int highwater_open(struct highwater *h, const char *stage, struct err *e)
     return 0;
 }
 
-/* A figure of /proc/PID/status in bytes, 0 if the process is dead. name is "\nName:". VmHWM is the
- * peak of a stage (ru_maxrss would not do: it survives exec and so counts the parent); RssAnon what
- * a helper has for itself (what it shares is counted in its parent and in the arena's maker). */
-static uint64_t status_bytes(pid_t pid, const char *name)
+uint64_t highwater_bytes(pid_t pid, const char *name)
 {
     char path[32], text[4096];
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
@@ -75,8 +72,11 @@ static uint64_t status_bytes(pid_t pid, const char *name)
     if (n <= 0)
         return 0;
     text[n] = '\0';
-    const char *line = strstr(text, name);
-    return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+    size_t length = strlen(name);
+    for (const char *line = text; line; line = strchr(line, '\n'), line += line != NULL)
+        if (strncmp(line, name, length) == 0 && line[length] == ':')
+            return strtoull(line + length + 1, NULL, 10) * 1024;
+    return 0;
 }
 
 static uint64_t cpu_us(int who)
@@ -98,12 +98,15 @@ static uint64_t process_cpu_us(pid_t pid)
     return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
 }
 
+/* VmHWM is the peak of a stage (ru_maxrss would not do: it survives exec and so counts the parent);
+ * RssAnon what a helper has for itself (what it shares is counted in its parent and in the arena's
+ * maker). */
 void highwater_raise(struct highwater *h)
 {
-    uint64_t rss = status_bytes(getpid(), "\nVmHWM:"), helpers_rss = 0;
+    uint64_t rss = highwater_bytes(getpid(), "VmHWM"), helpers_rss = 0;
     uint64_t cpu = h->cpu_us_before + cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
     for (int i = 0; i < h->helpers; i++) {
-        helpers_rss += status_bytes(h->helper[i], "\nRssAnon:");
+        helpers_rss += highwater_bytes(h->helper[i], "RssAnon");
         cpu += process_cpu_us(h->helper[i]);
     }
     if (rss > h->page->rss_peak_bytes)

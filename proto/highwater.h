@@ -42,6 +42,10 @@ void highwater_helper_add(struct highwater *h, pid_t pid);
 void highwater_helper_remove(struct highwater *h, pid_t pid);
 
 void highwater_close(struct highwater *h);
+
+/* A figure of /proc/PID/status in bytes, 0 if the process is dead; name is "VmHWM", "RssAnon". */
+uint64_t highwater_bytes(pid_t pid, const char *name);
+
 int highwater_read(const char *path, struct highwater_page *page, struct err *e);
 
 #endif

@@ -141,6 +141,11 @@ void options_free(struct options *o)
     o->layer_count = 0;
 }
 
+uint64_t options_batch_rows(const struct options *o)
+{
+    return o->batch_size * o->gradient_accumulation_steps;
+}
+
 int options_task(const struct options *o, const char *name)
 {
     for (uint32_t i = 0; i < o->task_count; i++)

@@ -76,6 +76,9 @@ enum { OPTION_SETS_MAX = 256 };
 int options_arguments(int argc, char **argv, int first, const char **config, const char **set,
                       int *set_count, struct err *e);
 
+/* Rows of one optimizer step: batch_size times gradient_accumulation_steps. */
+uint64_t options_batch_rows(const struct options *o);
+
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 

@@ -6,7 +6,10 @@
 
 #include "proto/options_parts.h"
 
-enum { STREAMS_MAX = 1024 }; /* spans of a window: FEED_WINDOW_SPANS_MAX */
+enum {
+    STREAMS_MAX = 1024,       /* spans of a window: FEED_WINDOW_SPANS_MAX */
+    BATCH_ROWS_MAX = 1 << 30, /* of one optimizer step */
+};
 
 int task_name_valid(const char *name)
 {
@@ -125,11 +128,26 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
         return origin_error(at->file, e,
                             "data.stateful is true and so is data.shuffle; rows that go on from "
                             "batch to batch need data.shuffle: false");
-    if (o->data_stateful && o->batch_size > STREAMS_MAX)
+    if (o->data_stateful && options_batch_rows(o) > STREAMS_MAX)
         return origin_error(at->file, e,
-                            "training.batch_size is %llu; with data.stateful, which makes each row "
-                            "of a batch a stream, at most %d are accepted",
-                            (unsigned long long)o->batch_size, STREAMS_MAX);
+                            "training.batch_size times gradient_accumulation_steps is %llu; with "
+                            "data.stateful, which makes each row of a batch a stream, at most %d "
+                            "are accepted",
+                            (unsigned long long)options_batch_rows(o), STREAMS_MAX);
+    if (options_batch_rows(o) > BATCH_ROWS_MAX)
+        return origin_error(at->file, e,
+                            "training.batch_size times gradient_accumulation_steps is %llu; at "
+                            "most %d are accepted",
+                            (unsigned long long)options_batch_rows(o), BATCH_ROWS_MAX);
+    if (o->nesterov && (strcmp(o->optimizer, "sgd") != 0 || o->momentum == 0))
+        return origin_error(at->file, e,
+                            "training.nesterov is true; it goes with training.optimizer: sgd and a "
+                            "training.momentum above 0");
+    if (!o->backbone_layers && (o->backbone_lr > 0 || o->freeze_backbone))
+        return origin_error(at->file, e,
+                            "training.%s is given, but no backbone: training.backbone_layers says "
+                            "how many of model.layers are it",
+                            o->freeze_backbone ? "freeze_backbone" : "backbone_lr");
     if (o->arena_slots != 0 && o->loader_prefetch_factor != 0)
         return origin_error(
             at->file, e,

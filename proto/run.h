@@ -1,6 +1,7 @@
 /* run.h - a run's directory: where things are, who holds it, how often a stage was started.
  *
  *   RUN/pipeline.yaml     effective pipeline file
+ *   RUN/bases             what each process takes before it has work ("base.trainerd=<bytes>" ...)
  *   RUN/lock              held (flock) by finetune.sh and everything it starts
  *   RUN/locks/<stage>     held by the stage; holds "incarnation pid\n", rewritten at each start
  *   RUN/sockets/          0700

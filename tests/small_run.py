@@ -34,8 +34,8 @@ def data_write(path, features=None, targets=None, rows=ROWS):
         targets = random.integers(0, CLASSES, len(features)).astype(np.uint8)
     with h5py.File(path, "w") as f:
         for split in ("train", "validation"):
-            f.create_dataset(split + "/features", data=features, chunks=(64, FEATURES), shuffle=True, compression=6)
-            f.create_dataset(split + "/targets", data=targets, chunks=(64,), shuffle=True, compression=6)
+            f.create_dataset(split + "/features", data=features, chunks=(64, features.shape[1]), shuffle=True, compression=6)
+            f.create_dataset(split + "/targets", data=targets, chunks=(64, *targets.shape[1:]), shuffle=True, compression=6)
 
 
 def data_read(path):
@@ -48,12 +48,13 @@ class SmallRun:
     """The run's directory and the stages started in it; `with` ends them all."""
 
     def __init__(self, directory, data, samples=ROWS, settings=(), pipeline=None):
+        """pipeline: text of another pipeline file than the small one; its data.file is set."""
         self.directory = os.path.abspath(directory)
         self.processes = {}
         config = self.directory + ".yaml"
         with open(config, "w") as f:
             f.write(pipeline or PIPELINE % (os.path.abspath(data), HIDDEN, CLASSES, samples))
-        words = [w for s in settings for w in ("--set", s)]
+        words = [w for s in (*settings, "data.file=" + os.path.abspath(data)) for w in ("--set", s)]
         subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", config, "--run", self.directory, *words],
                        check=True)
 
@@ -94,12 +95,12 @@ class SmallRun:
             process.wait()
 
 
-def trained(directory="run", samples=ROWS, settings=(), features=None, targets=None):
+def trained(directory="run", samples=ROWS, settings=(), features=None, targets=None, pipeline=None):
     """A small run trained to its end: (run, features, targets); all its stages have ended."""
     if not os.path.exists("data.h5") or features is not None: # the time of a file is in its fingerprint
         data_write("data.h5", features, targets)
     features, targets = data_read("data.h5")
-    run = SmallRun(directory, "data.h5", samples, settings)
+    run = SmallRun(directory, "data.h5", samples, settings, pipeline)
     with run:
         run.start("loaderd", "fisherd", "trainerd")
         code = run.wait("trainerd")

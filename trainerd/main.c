@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/layer_reference.h"
+#include "engine/warm.h"
 #include "proto/log.h"
 
 static int trainer_start(void *self, struct daemon *d, struct err *e)
@@ -63,10 +64,28 @@ static void trainer_stop(void *self, struct daemon *d)
 static int trainer_command(void *self, int argc, char **argv)
 {
     (void)self;
+    if (argc > 1 && strcmp(argv[1], "--weights") == 0)
+        return weights_command(argc, argv);
     if (argc != 2 || strcmp(argv[1], "--layers-reference") != 0)
         return plan_command(argc, argv);
     layer_reference_print(stdout);
     return fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;
+}
+
+static int trainer_warm(void *self, struct err *e)
+{
+    static struct checkpoint_meta meta; /* large */
+    float numbers[3] = {0};
+    struct checkpoint_tensor tensor = {.name = "0.bias", .rank = 1, .dims = {1}};
+    char digest[65];
+    uint64_t bytes;
+    tensor.parameter = &numbers[0];
+    tensor.m = &numbers[1];
+    tensor.v = &numbers[2];
+    memset(self, 0, sizeof(struct trainer));
+    if (engine_warm(1, e) < 0)
+        return -1;
+    return checkpoint_write("warm.h5", &meta, "", &tensor, 1, digest, &bytes, e);
 }
 
 static const struct daemon_spec spec = {
@@ -75,6 +94,7 @@ static const struct daemon_spec spec = {
     .example = "trainerd --run runs/fashion",
     .deadline_s =
         120, /* a turn is one optimizer step, a few batches of evaluation or a checkpoint */
+    .warm = trainer_warm,
     .start = trainer_start,
     .turn = trainer_turn,
     .request = trainer_request,
@@ -83,6 +103,8 @@ static const struct daemon_spec spec = {
     .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
                   "               print the memory plan of a run and end; standard input is what\n"
                   "               `loaderd --describe` prints of its data\n"
+                  "  --weights export|list ...\n"
+                  "               weights for other tools; see pipelines/weights.sh --help\n"
                   "  --layers-reference\n"
                   "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
 };

@@ -1,8 +1,8 @@
 /* plan.c - how much memory a run takes, stage by stage, before any of it is taken.
  *
  * The same table decides at trainerd's start and is printed by --plan, which gets the shapes of the
- * splits from `loaderd --describe` over standard input: trainerd itself opens no data file. Figures
- * are what is allocated for the work, and about what each process takes before it has any.
+ * splits from `loaderd --describe` and the processes' own memory from `prepare bases` over standard
+ * input: trainerd itself opens no data file. In a run the latter stand in its file `bases`.
  */
 #include "trainerd/trainer.h"
 
@@ -16,17 +16,6 @@
 enum {
     LINE_BYTES = 512,
     FISHER_SPAN_BYTES = 4 << 20, /* about what loaderd makes of a span where it may choose */
-};
-
-/* What a stage takes before it does anything: the program, its libraries and their tables, as
- * resident memory of idle stages (Debian 12, x86_64) with some room. Pages that stages share count
- * in each. */
-enum {
-    BASE_TRAINERD = 24 << 20,
-    BASE_FISHERD = 24 << 20,
-    BASE_LOADERD = 9 << 20,
-    BASE_READER = 10 << 20, /* one a stream: training, validation, Fisher */
-    BASE_MONITORD = 12 << 20,
 };
 
 /* Bytes of the arena that a feed makes for a split. */
@@ -48,6 +37,15 @@ static uint32_t ewc_terms_max(const struct options *o)
     return most;
 }
 
+static const char base_name[] = "program and libraries, measured";
+
+static const char fisher_reader[] = "reader, Fisher";
+
+static const struct {
+    const char *arena, *reader;
+} split_names[] = {{"arena, training", "reader, training"},
+                   {"arena, validation", "reader, validation"}};
+
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
                          const struct split_shape *train, const struct split_shape *validation,
                          struct err *e)
@@ -63,8 +61,8 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     if (terms)
         plan_add(p, "trainerd", "Fisher information and theta* of a task",
                  terms * 2 * 4 * m->parameter_count);
-    plan_add(p, "trainerd", "arena, training", bytes);
-    plan_add(p, "trainerd", "arena, validation", validation_bytes);
+    plan_add(p, "trainerd", split_names[0].arena, bytes);
+    plan_add(p, "trainerd", split_names[1].arena, validation_bytes);
     return 0;
 }
 
@@ -99,7 +97,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         samples.span_bytes_max = FISHER_SPAN_BYTES;
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
-    c.with_optimizer = 0;
+    c.with_optimizer = c.freeze_backbone = 0;
     c.batch_rows_max = stepper_fisher_rows(&c);
     fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
@@ -108,25 +106,26 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     return 0;
 }
 
-/* A decoding thread (the reading one where there are none) holds one stored and one decoded chunk.
- */
-static void loaderd_plan(struct plan *p, const struct options *o, const struct split_shape *s,
-                         const char *what)
+/* A reader, a process of its own with its private memory: up to two stored chunks a decoding thread
+ * (the reading one where there are none) and two more wait, one is decoded in each, one is kept. */
+static void reader_plan(struct plan *p, const struct options *o, const struct plan_bases *b,
+                        const struct split_shape *s, const char *what)
 {
     uint64_t workers = limits_decoders("", o->loader_num_workers);
     uint64_t chunk_bytes =
         s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
-    plan_add(p, "loaderd", what, (workers ? workers : 1) * 2 * chunk_bytes);
+    uint64_t chunks = workers ? 3 * workers + 3 : 4;
+    plan_add(p, "loaderd", what, b->reader + chunks * chunk_bytes);
 }
 
-static void bases_plan(struct plan *p, int has_fisher)
+static void loaderd_plan(struct plan *p, const struct options *o, const struct plan_bases *b,
+                         const struct split_shape *train, const struct split_shape *validation)
 {
-    static const char what[] = "programs and libraries, about";
-    plan_add(p, "trainerd", what, BASE_TRAINERD);
-    if (has_fisher)
-        plan_add(p, "fisherd", what, BASE_FISHERD);
-    plan_add(p, "loaderd", what, BASE_LOADERD + (has_fisher ? 3 : 2) * BASE_READER);
-    plan_add(p, "monitord", what, BASE_MONITORD);
+    plan_add(p, "loaderd", base_name, b->loaderd);
+    reader_plan(p, o, b, train, split_names[0].reader);
+    reader_plan(p, o, b, validation, split_names[1].reader);
+    if (ewc_terms_max(o))
+        reader_plan(p, o, b, train, fisher_reader);
 }
 
 static uint64_t chunk_bytes(const struct options *o)
@@ -173,30 +172,50 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     return 0;
 }
 
-static void megabatch_plan(struct plan *p, const struct megabatch_size *size, const char *split)
+static void megabatch_plan(struct plan *p, int phases, const struct megabatch_size *size,
+                           const char *split)
 {
     char what[64];
     snprintf(what, sizeof what, "mega-batch, %s%s", split,
              size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
     if (size->bytes)
-        plan_add(p, "trainerd", what, size->bytes);
+        plan_add_in(p, phases, "trainerd", what, size->bytes);
+}
+
+/* Where all rows of a split are kept, its arena and its reader are given back when the last of them
+ * has arrived: in the first epoch, and in the first evaluation after it. fisherd works later. */
+static void splits_end(struct plan *p, const struct megabatch_size sizes[2])
+{
+    static const int until[] = {PLAN_TRAINING_ARRIVES,
+                                PLAN_TRAINING_ARRIVES | PLAN_VALIDATION_ARRIVES};
+    for (int i = 0; i < p->count; i++) {
+        struct plan_row *row = &p->rows[i];
+        for (int split = 0; split < 2; split++)
+            if (sizes[split].kind == MEGABATCH_WHOLE &&
+                (strcmp(row->what, split_names[split].arena) == 0 ||
+                 strcmp(row->what, split_names[split].reader) == 0))
+                row->phases = until[split];
+        if (strcmp(row->what, fisher_reader) == 0)
+            row->phases = PLAN_ALL_ARRIVED;
+    }
 }
 
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct split_shape *train, const struct split_shape *validation,
-              struct megabatch_size sizes[2], struct err *e)
+              const struct plan_bases *bases, const struct split_shape *train,
+              const struct split_shape *validation, struct megabatch_size sizes[2], struct err *e)
 {
     if (trainerd_plan(p, o, m, train, validation, e) < 0 || fisherd_plan(p, o, m, train, e) < 0)
         return -1;
-    loaderd_plan(p, o, train, "chunks being decoded, training");
-    loaderd_plan(p, o, validation, "chunks being decoded, validation");
+    loaderd_plan(p, o, bases, train, validation);
+    plan_add(p, "monitord", base_name, bases->monitord);
+    plan_add(p, "trainerd", base_name, bases->trainerd);
     if (ewc_terms_max(o))
-        loaderd_plan(p, o, train, "chunks being decoded, Fisher");
-    bases_plan(p, ewc_terms_max(o) != 0);
+        plan_add(p, "fisherd", base_name, bases->fisherd);
     if (megabatches_make(p, o, train, validation, sizes, e) < 0)
         return -1;
-    megabatch_plan(p, &sizes[0], "training");
-    megabatch_plan(p, &sizes[1], "validation");
+    splits_end(p, sizes);
+    megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
+    megabatch_plan(p, PLAN_VALIDATION_ARRIVES | PLAN_ALL_ARRIVED, &sizes[1], "validation");
     return 0;
 }
 
@@ -241,10 +260,11 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
 }
 
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct err *e)
+                     struct plan_bases *bases, struct err *e)
 {
     char line[LINE_BYTES];
     *train = *validation = (struct split_shape){0};
+    *bases = (struct plan_bases){0};
     while (fgets(line, sizeof line, in)) {
         line[strcspn(line, "\n")] = 0;
         char *value = strchr(line, '='), *key = strchr(line, '.');
@@ -256,6 +276,8 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
             shape_set(train, key, value);
         else if (strcmp(line, "validation") == 0)
             shape_set(validation, key, value);
+        else if (strcmp(line, "base") == 0)
+            plan_bases_set(bases, key, value);
     }
     const struct split_shape *both[] = {train, validation};
     for (int i = 0; i < 2; i++) {
@@ -269,7 +291,7 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
                 "same --config into it",
                 i ? "validation" : "train");
     }
-    return 0;
+    return plan_bases_check(bases, "standard input", e);
 }
 
 static void limit_print(const struct plan *p, const struct options *o)
@@ -315,7 +337,9 @@ static int rows_print(const struct options *o, const struct split_shape *train,
                " rows = %" PRIu64,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
                o->batch_size, ahead);
-    putchar('\n');
+    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
+           " rows an optimizer step\n",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o));
     return 0;
 }
 
@@ -326,16 +350,17 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct plan p = {0};
     struct split_shape train, validation;
     struct model_input input;
+    struct plan_bases bases;
     struct megabatch_size sizes[2];
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
-        plan_read_shapes(stdin, &train, &validation, e) < 0 ||
+        plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
         setup_layout_check(train.layout, o.data_train, o.data_file, e) < 0 ||
         shapes_check(&o, &train, &validation, e) < 0)
         goto out;
     input = shape_input(&train);
     if (setup_model(&m, &o, &input, e) < 0 ||
-        plan_make(&p, &o, &m, &train, &validation, sizes, e) < 0)
+        plan_make(&p, &o, &m, &bases, &train, &validation, sizes, e) < 0)
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o);

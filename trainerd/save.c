@@ -155,13 +155,13 @@ static int cursor_check(struct trainer *t, const char *path, struct err *e)
     int ended = m->task == s->task_count && !m->epoch && !m->position;
     if ((inside || ended) && m->task_step == m->epoch * s->epoch_steps + epoch_step &&
         m->step == s->first_step[m->task] + m->task_step &&
-        m->slice_rows == t->options->slice_rows && m->micro_batch_rows == s->batch_rows)
+        m->slice_rows == t->options->slice_rows && m->micro_batch_rows == t->options->batch_size)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "cannot go on from %s: it stands at step %" PRIu64 " (task %" PRIu64
                    ", epoch %" PRIu64 ", row %" PRIu64
-                   "), which the options' tasks, batch_size and slice_rows do not give; use "
-                   "those it was made with or another --run",
+                   "), which the options' tasks, batch_size, gradient_accumulation_steps and "
+                   "slice_rows do not give; use those it was made with or another --run",
                    path, m->step, m->task, m->epoch, m->position);
 }
 

@@ -63,18 +63,19 @@ int schedule_check(const struct options *o, struct err *e)
 
 int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e)
 {
-    ensure(rows > 0 && o->batch_size > 0);
-    if (o->data_drop_last && rows < o->batch_size)
+    uint64_t batch_rows = options_batch_rows(o);
+    ensure(rows > 0 && batch_rows > 0);
+    if (o->data_drop_last && rows < batch_rows)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "data.drop_last leaves nothing of %llu rows: they are fewer than the %llu of "
-            "a batch; lower training.batch_size",
-            (unsigned long long)rows, (unsigned long long)o->batch_size);
+            "a batch; lower training.batch_size or gradient_accumulation_steps",
+            (unsigned long long)rows, (unsigned long long)batch_rows);
     if (o->data_drop_last)
-        rows -= rows % o->batch_size;
+        rows -= rows % batch_rows;
     *s = (struct schedule){.rows = rows,
-                           .batch_rows = o->batch_size,
-                           .epoch_steps = (rows - 1) / o->batch_size + 1,
+                           .batch_rows = batch_rows,
+                           .epoch_steps = (rows - 1) / batch_rows + 1,
                            .task_count = o->task_count};
     for (uint32_t i = 0; i < o->task_count; i++) {
         s->key_task[i] = epochs_key_task(o, i);
@@ -101,20 +102,27 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
     return epochs_key(s->key_task[task], epoch);
 }
 
-struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
-                              uint64_t task_step)
+struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
+                                     uint32_t task, uint64_t task_step)
 {
+    int sgd = strcmp(o->optimizer, "sgd") == 0;
     struct lr_schedule rates = {
         .kind = (enum lr_schedule_kind)lr_schedule_kind_named(o->scheduler_type),
         .steps = s->epochs[task] * s->epoch_steps,
         .rate = o->learning_rate,
-        .beta1 = o->adam_beta1,
+        .beta1 = sgd ? o->momentum : o->adam_beta1,
         .warmup_pct = o->warmup_pct,
         .div_factor = o->div_factor,
         .final_div_factor = o->final_div_factor,
         .cycle_momentum = o->cycle_momentum,
     };
-    return lr_schedule_at(&rates, task_step);
+    struct lr_point rest = lr_schedule_at(&rates, task_step), backbone = rest;
+    if (o->backbone_lr > 0) {
+        rates.rate = o->backbone_lr;
+        backbone = lr_schedule_at(&rates, task_step);
+    }
+    return (struct schedule_rates){
+        .rate = rest.rate, .backbone_rate = backbone.rate, .beta1 = rest.beta1};
 }
 
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)

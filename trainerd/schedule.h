@@ -45,10 +45,14 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
 /* Key of dropout for a task's step: the original's place in the run. */
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step);
 
-/* Learning rate and beta1 of a task's step, by the options training.scheduler_type and following.
- */
-struct lr_point schedule_rate(const struct options *o, const struct schedule *s, uint32_t task,
-                              uint64_t task_step);
+struct schedule_rates {
+    double rate, backbone_rate;
+    double beta1; /* SGD: the momentum */
+};
+
+/* Of a task's step, by the options training.scheduler_type and following. */
+struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
+                                     uint32_t task, uint64_t task_step);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
  * original. Returns how many were written. */

@@ -21,6 +21,13 @@ int setup_threads(const struct options *o)
     return o->threads ? (int)o->threads : limits_threads("");
 }
 
+static enum optimizer_kind optimizer_kind(const struct options *o)
+{
+    if (strcmp(o->optimizer, "sgd") != 0)
+        return OPTIMIZER_ADAMW;
+    return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -28,7 +35,11 @@ struct step_config setup_step_config(const struct options *o)
                                 .threads = setup_threads(o),
                                 .with_optimizer = 1,
                                 .seed = o->seed,
-                                .metric = o->metric};
+                                .metric = o->metric,
+                                .accumulates = o->gradient_accumulation_steps > 1,
+                                .optimizer = optimizer_kind(o),
+                                .backbone_layers = (uint32_t)o->backbone_layers,
+                                .freeze_backbone = o->freeze_backbone};
 }
 
 int setup_model(struct model *m, const struct options *o, const struct model_input *input,
@@ -42,7 +53,15 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    return model_open_input(m, layers, o->layer_count, input, loss, e);
+    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0)
+        return -1;
+    struct step_config c = setup_step_config(o);
+    if (step_frozen(m, &c) < m->parameter_count)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
+                   " layers hold all parameters; lower training.backbone_layers",
+                   o->backbone_layers);
 }
 
 const char *setup_metric(const struct options *o)
@@ -77,6 +96,8 @@ int setup_options_check(const struct options *o, struct err *e)
                        "training.metric is %s, which does not go with the loss %s; accepted: %s",
                        o->metric, o->model_loss, accepted);
     }
+    if (pretrained_options_check(o, e) < 0)
+        return -1;
     return schedule_check(o, e);
 }
 
@@ -98,7 +119,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
-    c.streams = o->data_stateful ? o->batch_size : 0;
+    c.streams = o->data_stateful ? options_batch_rows(o) : 0;
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
@@ -209,16 +230,25 @@ static int splits_check(struct trainer *t, struct err *e)
     return shapes_check(t->options, &train, &validation, e);
 }
 
+static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
+{
+    struct msg_plan_row row = {.bytes = bytes};
+    MSG_STR(row.stage, stage);
+    MSG_STR(row.what, what);
+    return row;
+}
+
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
-    for (int i = 0; i < p->count; i++) {
-        struct msg_plan_row *row = &m.rows[m.rows_count++];
-        MSG_STR(row->stage, p->rows[i].stage);
-        MSG_STR(row->what, p->rows[i].what);
-        row->bytes = p->rows[i].bytes;
-    }
+    for (int i = 0; i < p->count; i++)
+        m.rows[m.rows_count++] =
+            plan_row_message(p->rows[i].stage, p->rows[i].what, p->rows[i].bytes);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        m.totals[m.totals_count++] =
+            plan_row_message(stages[i], "most at a time", plan_total(p, stages[i]));
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
@@ -227,7 +257,9 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct megabatch_size sizes[2];
-    if (plan_make(&p, t->options, &t->model, &train, &validation, sizes, e) < 0 ||
+    struct plan_bases bases;
+    if (plan_bases_read(&bases, "bases", e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
@@ -250,6 +282,12 @@ static struct gather_config gather_of(const struct feed *f, double scale)
     return g;
 }
 
+/* NULL where the optimizer keeps none of the tensor. */
+static float *moment_of(const struct tensor_info *tensor, float *moment, uint64_t frozen)
+{
+    return moment && tensor->first >= frozen ? moment + (tensor->first - frozen) : NULL;
+}
+
 static int buffers_open(struct trainer *t, struct err *e)
 {
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
@@ -257,6 +295,7 @@ static int buffers_open(struct trainer *t, struct err *e)
     if (shapes_step_config(&c, t->options, &train, &validation, e) < 0 ||
         stepper_open(&t->stepper, &t->model, &c, e) < 0)
         return -1;
+    uint64_t frozen = step_frozen(&t->model, &c);
     t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
     t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
     t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
@@ -273,8 +312,8 @@ static int buffers_open(struct trainer *t, struct err *e)
         tensor->rank = info->rank;
         memcpy(tensor->dims, info->dims, sizeof tensor->dims);
         tensor->parameter = stepper_parameters(t->stepper) + info->first;
-        tensor->m = stepper_moment_m(t->stepper) + info->first;
-        tensor->v = stepper_moment_v(t->stepper) + info->first;
+        tensor->m = moment_of(info, stepper_moment_m(t->stepper), frozen);
+        tensor->v = moment_of(info, stepper_moment_v(t->stepper), frozen);
     }
     t->gather_train = gather_of(&t->train, t->options->data_scale);
     t->gather_validation = gather_of(&t->validation, t->options->data_scale);
@@ -325,7 +364,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     if (splits_check(t, e) < 0 || setup_model(&t->model, t->options, &input, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || cursor_open(t, e) < 0)
+        buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",

@@ -3,8 +3,9 @@
  *   state     what is being done                     leaves for               a crash leaves
  *   OPENING   loaderd describes both splits          BEGIN at a task's        what it began with
  *             (setup.c)                              start, else PROTECT
- *   BEGIN     weights of the task: fresh, or of the  PROTECT                  the end of the task
- *             end of an earlier one; moments zero                             before
+ *   BEGIN     weights of the task: fresh, of a file, PROTECT                  the end of the task
+ *             or of the end of an earlier one;                                before
+ *             moments zero
  *   PROTECT   Fisher information and theta* of the   TRAIN                    same; fisherd's files
  *             tasks in `ewc` (protection.c)
  *   TRAIN     an optimizer step a turn (train.c)     EVALUATE at the          a checkpoint at most
@@ -12,8 +13,8 @@
  * old EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN all tasks
  * so far (evaluate.c)          through a checkpoint DONE      -
  *
- * BEGIN is a pure function of the checkpoints at the ends of earlier tasks, so a restart there
- * needs no more.
+ * BEGIN is a pure function of the checkpoints at the ends of earlier tasks and of model.pretrained,
+ * whose digest the cursor keeps, so a restart there needs no more.
  */
 #include "trainerd/trainer.h"
 
@@ -35,14 +36,14 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
-    size_t bytes = t->model.parameter_count * sizeof *parameters;
     (void)sleep_ms;
-    if (strcmp(task->from, "start") == 0)
+    int fresh = strcmp(task->from, "start") == 0;
+    if (fresh)
         model_initialise(&t->model, t->options->seed, parameters);
-    else if (save_read_end(t, task->from, parameters, e) < 0)
+    if ((fresh ? pretrained_load(t, parameters, e) : save_read_end(t, task->from, parameters, e)) <
+        0)
         return DAEMON_FAILED;
-    memset(stepper_moment_m(t->stepper), 0, bytes);
-    memset(stepper_moment_v(t->stepper), 0, bytes);
+    stepper_moments_clear(t->stepper);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);
     progress_task_begin(t);

@@ -1,6 +1,7 @@
-/* train.c - one optimizer step: gather, step, advance the cursor, record. Called once a turn by
- * tasks.c while the state is TRAIN; nothing in here blocks, and nothing but the cursor remembers
- * that a step was made.
+/* train.c - one optimizer step: gather and accumulate each micro-batch, update, advance the cursor,
+ * record. Called by tasks.c while the state is TRAIN, a micro-batch a turn; nothing in here blocks,
+ * and nothing but the cursor remembers that a step was made: a batch that was accumulated in part
+ * when the process died is begun again.
  */
 #include "trainerd/trainer.h"
 
@@ -11,7 +12,7 @@ void train_follow(struct trainer *t)
 {
     const struct schedule *s = &t->schedule;
     uint32_t task = (uint32_t)t->meta.task;
-    uint64_t epoch = t->meta.epoch, position = t->meta.position + t->batch.gathered;
+    uint64_t epoch = t->meta.epoch, position = t->meta.position + t->batch.done + t->batch.gathered;
     if (position == s->rows) {
         position = 0;
         epoch++;
@@ -57,23 +58,25 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
     t->meta.step++;
     t->meta.task_step++;
     t->meta.epoch_loss_sum += r->loss_sum;
-    t->batch.gathered = 0;
+    t->batch.done = t->batch.gathered = 0;
 }
 
 static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
-    struct lr_point at = schedule_rate(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
-    struct adamw_config adamw = {.learning_rate = at.rate,
-                                 .weight_decay = o->weight_decay,
-                                 .beta1 = at.beta1,
-                                 .beta2 = o->adam_beta2,
-                                 .eps = o->adam_eps,
-                                 .max_grad_norm = o->max_grad_norm};
+    struct schedule_rates at =
+        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    struct optimizer_config optimizer = {.learning_rate = at.rate,
+                                         .backbone_rate = at.backbone_rate,
+                                         .momentum = at.beta1,
+                                         .nesterov = o->nesterov,
+                                         .weight_decay = o->weight_decay,
+                                         .beta1 = at.beta1,
+                                         .beta2 = o->adam_beta2,
+                                         .eps = o->adam_eps,
+                                         .max_grad_norm = o->max_grad_norm};
     struct step_result r;
-    uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
-    if (stepper_train(t->stepper, rows, key, t->meta.task_step + 1, &adamw, t->terms, t->term_count,
-                      &r, e) < 0)
+    if (stepper_update(t->stepper, t->meta.task_step + 1, &optimizer, &r, e) < 0)
         return err_prefix(
             e, "step %" PRIu64 " of task %s, rows %" PRIu64 " to %" PRIu64 " of epoch %" PRIu64,
             t->meta.step + 1, tasks_current(t)->name, t->meta.position, t->meta.position + rows - 1,
@@ -83,6 +86,18 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
     cursor_advance(t, rows, &r);
     progress_step(t, rows, at.rate, &r);
     return 0;
+}
+
+/* The micro-batch that has been gathered, into the gradient of a batch of `rows` rows. */
+static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
+{
+    struct batch *b = &t->batch;
+    uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    if (!b->done)
+        stepper_batch(t->stepper, rows, key, t->terms, t->term_count);
+    stepper_accumulate(t->stepper, b->gathered);
+    b->done += b->gathered;
+    b->gathered = 0;
 }
 
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
@@ -95,8 +110,10 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     progress_run(t);
     batch_permute(t, task);
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
+    uint64_t left = rows - t->batch.done, micro = t->options->batch_size;
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
-    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch, t->meta.position, rows, e);
+    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch,
+                             t->meta.position + t->batch.done, left < micro ? left : micro, e);
     if (whole < 0)
         return DAEMON_FAILED;
     progress_wait(t, !whole);
@@ -105,6 +122,9 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
         *sleep_ms = 1000;
         return DAEMON_GO_ON;
     }
+    micro_batch_accumulate(t, rows);
+    if (t->batch.done < rows)
+        return DAEMON_GO_ON;
     if (step_make(t, rows, e) < 0 || save_if_due(t, e) < 0)
         return DAEMON_FAILED;
     return DAEMON_GO_ON;

@@ -8,6 +8,7 @@
  *   main.c           the skeleton's table: start, turn, request, stop, --plan
  *   tasks.c          the task list: which state comes next
  *   setup.c          the data are known: check, plan, allocate, resume
+ *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
  *   evaluate.c       a split's metric
@@ -17,6 +18,8 @@
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
+ *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
+ *                    (selection.h)
  *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
@@ -33,6 +36,7 @@
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
 #include "trainerd/megabatch.h"
+#include "trainerd/plan_bases.h"
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
 #include "trainerd/schedule.h"
@@ -46,12 +50,13 @@ enum trainer_state {
     TRAINER_DONE,
 };
 
-/* Rows of one batch (of training or evaluation) on their way from the arena into the stepper. */
+/* Rows of one micro-batch (or batch of evaluation) on their way from the arena into the stepper. */
 struct batch {
-    struct feed_row *rows; /* these have room for a whole batch */
+    struct feed_row *rows; /* these have room for all of them */
     const void **features, **targets;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
-    uint64_t gathered;        /* leading rows already in the stepper */
+    uint64_t done;            /* rows of the training batch that are accumulated */
+    uint64_t gathered;        /* rows after those already in the stepper */
 };
 
 struct evaluation {
@@ -149,9 +154,18 @@ struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, const struct model_input *input,
                 struct err *e);
 
+/* pretrained.c */
+int pretrained_options_check(const struct options *o, struct err *e);
+/* Can the tasks that are still to begin `from: start` begin with model.pretrained, if that is
+ * given? Needs the model and the cursor. */
+int pretrained_check(struct trainer *t, struct err *e);
+/* Its weights over fresh ones, its digest into the cursor; nothing where it is not given. */
+int pretrained_load(struct trainer *t, float *parameters, struct err *e);
+
 /* batch.c */
-/* Move rows [position, position + rows) of an epoch into the stepper. 1: all are there; 0: some are
- * still missing, call again; -1: *e names a row of the file that is not fit to train on. */
+/* Move rows [position, position + rows), at most training.batch_size of an epoch, into the stepper.
+ * 1: all are there; 0: some are still missing, call again; -1: *e names a row of the file that is
+ * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
 void batch_permute(struct trainer *t,
@@ -225,13 +239,16 @@ int shapes_step_config(struct step_config *c, const struct options *o,
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct split_shape *train, const struct split_shape *validation,
-              struct megabatch_size sizes[2], struct err *e);
+              const struct plan_bases *bases, const struct split_shape *train,
+              const struct split_shape *validation, struct megabatch_size sizes[2], struct err *e);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
-/* From the lines that `loaderd --describe` prints. */
+/* From the lines that `loaderd --describe` and `prepare bases` print. */
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct err *e);
+                     struct plan_bases *bases, struct err *e);
 int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
+
+/* weights_command.c */
+int weights_command(int argc, char **argv); /* trainerd --weights ...: the exit code */
 
 #endif

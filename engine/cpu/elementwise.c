@@ -123,3 +123,22 @@ CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict 
         v[i] = out.v;
     }
 }
+
+CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const float *restrict g,
+                                 uint64_t count, const struct sgd_scalars *a)
+{
+    const struct sgd_scalars once = *a;
+    for (uint64_t i = 0; i < count; i++) {
+        struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &once);
+        p[i] = out.p;
+        m[i] = out.m;
+    }
+}
+
+CPU_CLONES void cpu_sgd(float *restrict p, const float *restrict g, uint64_t count,
+                        const struct sgd_scalars *a)
+{
+    const struct sgd_scalars once = *a;
+    for (uint64_t i = 0; i < count; i++)
+        p[i] = scalar_sgd(p[i], g[i], &once);
+}

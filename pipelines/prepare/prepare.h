@@ -34,6 +34,9 @@ int prepare_check(int argc, char **argv);
  * directory. */
 int prepare_run(int argc, char **argv);
 
+/* prepare bases: print what each process takes before it has work, measured by starting it. */
+int prepare_bases(int argc, char **argv);
+
 /* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
 int prepare_get(int argc, char **argv);
 

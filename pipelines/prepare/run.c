@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipelines/prepare/bases.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/err.h"
 #include "proto/options.h"
@@ -27,8 +28,8 @@ static const char run_help[] =
     "  --run DIR                  directory of the run; made, or resumed with the same options\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"
-    "Prints nothing but errors. data.file and data.source are taken relative to the present "
-    "directory.\n\n"
+    "Prints nothing but errors. data.file, data.source and model.pretrained are taken relative to "
+    "the present directory.\n\n"
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
 
 static const char get_help[] =
@@ -136,7 +137,9 @@ int prepare_run(int argc, char **argv)
     if (code != -1)
         return code;
     if (path_absolute(&o.data_file, "data.file", &e) < 0 ||
-        path_absolute(&o.data_source, "data.source", &e) < 0 || run_prepare(a.run, &o, &e) < 0)
+        path_absolute(&o.data_source, "data.source", &e) < 0 ||
+        path_absolute(&o.pretrained, "model.pretrained", &e) < 0 ||
+        run_prepare(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else
         code = EXIT_CODE_DONE;

@@ -9,6 +9,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 STAGES = ("loaderd", "trainerd", "fisherd", "monitord")
 
 
+def plan_check(report, stages=STAGES):
+    """Each stage's peak is what was planned: to 1 % or 4 MiB, whichever is more."""
+    memory = report["memory"]
+    for stage in stages:
+        planned, peak = memory["plan"][stage], memory["peak"][stage]
+        assert peak > 1 << 20 and abs(planned - peak) <= max(0.01 * peak, 4 << 20), (stage, planned, peak, memory)
+
+
 class Run:
     """One `finetune.sh --run DIR`; arguments are passed on. Output is kept in DIR.log."""
 

@@ -10,7 +10,7 @@ import h5py
 import numpy
 
 from harness import limit, skip
-from runs import ROOT, Run
+from runs import ROOT, Run, plan_check
 
 PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
 DATA = os.path.join(os.path.dirname(ROOT), "shared/data/bars")
@@ -463,5 +463,6 @@ continual_learning: {ewc_config: {fisher_samples: 64}}
             assert run.wait() == 100 and "are not 23 equal steps" in run.output(), run.output()
             continue
         report = run.finish()
+        plan_check(report)
         assert [t["metric"] for t in report["tasks"]] == ["r2", "r2"] and report["steps"] > 20, report
         assert all(math.isfinite(e["loss"]) for e in report["epochs"]) and len(report["epochs"]) == 3, report

@@ -102,6 +102,7 @@ def test_weights_depend_on_neither_threads_nor_memory_nor_deaths():
     expected = trained("run", longer)[1]["weights_sha256"]
     for name, settings, disturb in (("one", ("training.threads=1", "loader.use_chunk_loader=false"), None),
                                     ("three", ("training.threads=3", "loader.num_workers=0"), None),
+                                    ("pieces", ("training.batch_size=32", "training.gradient_accumulation_steps=3"), None),
                                     ("killed", ("training.checkpoint_every_s=0.01",), kill)):
         assert trained(name, longer + settings, disturb)[1]["weights_sha256"] == expected, name
 
@@ -172,9 +173,12 @@ def test_plan_is_that_of_the_run():
     run, _ = trained("run")
     found, text = described("run.yaml")
     assert int(found["train.node_features.slice_items_max"]) < int(found["train.node_features.batch_items_max"])
-    out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", "run.yaml"], input=text,
+    bases = subprocess.run([os.path.join(BINARIES, "prepare"), "bases"], capture_output=True, text=True, timeout=60).stdout
+    out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", "run.yaml"], input=text + bases,
                          capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr
-    for row in plan_of(run):
+    planned = [r for r in plan_of(run) if "activations" in r["what"] or "batch" in r["what"] or "slices" in r["what"]]
+    assert {r["stage"] for r in planned} == {"trainerd", "fisherd"}
+    for row in planned:
         line = "%-12s %-48s %10.2f" % (row["stage"], row["what"], row["bytes"] / 2 ** 20)
         assert line in out.stdout, (line, out.stdout)

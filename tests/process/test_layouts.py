@@ -142,7 +142,8 @@ def test_graphs_and_tokens_are_described():
     assert "train/edge_index: i16 [2, " in text_checked and "validation/targets: f32 [900, 11], values" in text_checked
     shuffled = int(described(config)[0]["train.node_features.batch_items_max"])
     assert max(batches) != shuffled and sizes.mean() * 64 < shuffled < numpy.sort(sizes)[-64:].sum()
-    out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", config], input=text,
+    bases = subprocess.run([os.path.join(BINARIES, "prepare"), "bases"], capture_output=True, text=True, timeout=60).stdout
+    out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", config], input=text + bases,
                          capture_output=True, text=True, timeout=60)
     assert out.returncode == 100 and all(w in out.stderr for w in words), out.stderr
 

@@ -35,7 +35,7 @@ struct probe {
     struct model model;
     struct stepper *stepper;
     struct gather_config gather;
-    struct adamw_config adamw;
+    struct optimizer_config optimizer;
     struct step_config step;
     uint64_t steps, data_rows, block, batch;
     double lambda;
@@ -104,13 +104,20 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->step = (struct step_config){.batch_rows_max = p->batch,
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
                                    .threads = (int)argument(argc, argv, "threads", 2),
-                                   .seed = (uint64_t)argument(argc, argv, "seed", 1)};
-    p->adamw = (struct adamw_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
-                                     .weight_decay = argument(argc, argv, "wd", 1e-2),
-                                     .beta1 = 0.9,
-                                     .beta2 = 0.999,
-                                     .eps = argument(argc, argv, "eps", 1e-8),
-                                     .max_grad_norm = argument(argc, argv, "clip", 0)};
+                                   .seed = (uint64_t)argument(argc, argv, "seed", 1),
+                                   .optimizer = (int)argument(argc, argv, "optimizer", 0),
+                                   .backbone_layers = (uint32_t)argument(argc, argv, "backbone", 0),
+                                   .freeze_backbone = (int)argument(argc, argv, "freeze", 0)};
+    p->optimizer =
+        (struct optimizer_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
+                                  .weight_decay = argument(argc, argv, "wd", 1e-2),
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.999,
+                                  .eps = argument(argc, argv, "eps", 1e-8),
+                                  .max_grad_norm = argument(argc, argv, "clip", 0),
+                                  .backbone_rate = argument(argc, argv, "backbone_lr", 0),
+                                  .momentum = argument(argc, argv, "momentum", 0),
+                                  .nesterov = (int)argument(argc, argv, "nesterov", 0)};
     int wide = argument(argc, argv, "f32", 0) != 0;
     int values = loss_type_named(p->model.loss)->values;
     p->gather =
@@ -238,7 +245,7 @@ static void train_run(struct probe *p)
     for (uint64_t k = 0; k < p->steps; k++) {
         struct step_result r;
         batch_gather(p, k * p->batch, p->batch);
-        if (stepper_train(p->stepper, p->batch, k, k + 1, &p->adamw, &term, fisher && star, &r,
+        if (stepper_train(p->stepper, p->batch, k, k + 1, &p->optimizer, &term, fisher && star, &r,
                           &e) < 0)
             probe_fail(e.text);
         memcpy(log + 3 * k, (double[]){r.loss, r.penalty, r.gradient_norm}, 3 * sizeof *log);
@@ -247,7 +254,7 @@ static void train_run(struct probe *p)
     file_write(p, "trained.f32", stepper_parameters(p->stepper),
                p->model.parameter_count * sizeof(float));
     file_write(p, "gradient.f32", stepper_gradient(p->stepper),
-               p->model.parameter_count * sizeof(float));
+               (p->model.parameter_count - step_frozen(&p->model, &p->step)) * sizeof(float));
     free(log);
     free(fisher);
     free(star);

@@ -8,8 +8,8 @@
 
 enum { ROWS = FIXTURE_ROWS, CLASSES = 5 };
 
-const struct adamw_config fixture_adamw = {1e-3, 1e-2, 0.9, 0.999, 1e-8, 0};
-const struct adamw_config fixture_still = {0, 0, 0.9, 0.999, 1e-8, 0};
+const struct optimizer_config fixture_adamw = {1e-3, 1e-2, 0.9, 0.999, 1e-8, 0};
+const struct optimizer_config fixture_still = {0, 0, 0.9, 0.999, 1e-8, 0};
 
 static double random_next(uint64_t *state)
 {
@@ -88,7 +88,11 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .threads = c->threads ? c->threads : 2,
                                  .with_optimizer = !c->evaluate_only,
                                  .seed = 3,
-                                 .metric = c->metric};
+                                 .metric = c->metric,
+                                 .accumulates = c->accumulates,
+                                 .optimizer = c->optimizer,
+                                 .backbone_layers = c->frozen_layers,
+                                 .freeze_backbone = c->frozen_layers > 0};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct model_input input = {inputs, c->graphs, c->edge_values};
     struct err e;
@@ -126,7 +130,8 @@ void fixture_close(struct fixture *f)
 }
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
-                                 const struct adamw_config *a, const struct ewc_term *terms, int n)
+                                 const struct optimizer_config *a, const struct ewc_term *terms,
+                                 int n)
 {
     struct step_result r;
     struct err e;

@@ -42,6 +42,9 @@ struct fixture_config {
     const char *metric;
     int graphs;           /* inputs is a node's: at most FIXTURE_INPUTS_MAX / FIXTURE_NODES_MAX */
     uint64_t edge_values; /* 0: edges have no features */
+    int accumulates;      /* batches of several micro-batches */
+    enum optimizer_kind optimizer;
+    uint32_t frozen_layers;
 };
 
 /* The same numbers each time; all rows are gathered. */
@@ -53,10 +56,11 @@ void fixture_gather(struct fixture *f, uint64_t rows);
 void fixture_gather_rows(struct fixture *f, uint64_t first, uint64_t count);
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
-                                 const struct adamw_config *a, const struct ewc_term *terms, int n);
+                                 const struct optimizer_config *a, const struct ewc_term *terms,
+                                 int n);
 struct evaluation_result fixture_evaluate(struct fixture *f, uint64_t rows);
 
-extern const struct adamw_config fixture_adamw, fixture_still; /* still: nothing moves */
+extern const struct optimizer_config fixture_adamw, fixture_still; /* still: nothing moves */
 
 /* The gradient of loss and penalty, by central differences; theta_star, if not NULL, is set to
  * stand beside the weights first. */

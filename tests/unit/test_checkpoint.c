@@ -146,6 +146,30 @@ TEST(checkpoint_of_parameters_alone)
     free(back);
 }
 
+/* A frozen tensor has no moments, SGD's others have no v. */
+TEST(checkpoint_with_moments_of_some_tensors)
+{
+    struct err e;
+    struct state *s = state_new(12), *back = state_new(0);
+    char digest[65];
+    for (int i = 0; i < 2; i++)
+        s->tensors[i].v = back->tensors[i].v = NULL;
+    s->tensors[0].m = back->tensors[0].m = NULL;
+    state_write("c.h5", s, digest);
+    memset(back->m, 0, sizeof back->m);
+    CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+    CHECK(memcmp(back->parameters, s->parameters, sizeof s->parameters) == 0);
+    CHECK(back->m[14] == 0 && memcmp(back->m + 15, s->m + 15, 3 * sizeof(float)) == 0);
+    back->tensors[0].m = back->m;
+    CHECK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e) < 0);
+    CHECK_HAS(e.text, "moments/m/0.bias is not what the model has there");
+    back->tensors[0].m = back->tensors[1].m = NULL;
+    CHECK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e) < 0);
+    CHECK_HAS(e.text, "another model");
+    free(s);
+    free(back);
+}
+
 TEST(checkpoint_without_and_with_the_most_results)
 {
     struct err e;

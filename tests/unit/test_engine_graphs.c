@@ -178,6 +178,40 @@ TEST(dropout_of_nodes_does_not_depend_on_slices)
     }
 }
 
+TEST(accumulated_batches_of_graphs_have_the_bits_of_whole_ones)
+{
+    static const char *const lines[] = {"gcn out=8", "relu", "dropout p=0.3", "pool kind=sum",
+                                        "linear out=3"};
+    struct fixture_config c = {.layers = lines,
+                               .count = 5,
+                               .inputs = 4,
+                               .loss = "mean_squared_error",
+                               .graphs = 1,
+                               .accumulates = 1};
+    float *kept = NULL;
+    for (uint64_t micro = 64; micro >= 16; micro /= 2) {
+        struct fixture f;
+        struct step_result r;
+        struct err e;
+        fixture_open(&f, &c);
+        uint64_t bytes = f.m.parameter_count * sizeof(float);
+        for (uint64_t step = 0; step < 3; step++) {
+            stepper_batch(f.s, FIXTURE_ROWS, step, NULL, 0);
+            for (uint64_t at = 0; at < FIXTURE_ROWS; at += micro) {
+                uint64_t rows = FIXTURE_ROWS - at < micro ? FIXTURE_ROWS - at : micro;
+                fixture_gather_rows(&f, at, rows);
+                stepper_accumulate(f.s, rows);
+            }
+            CHECK_OK(stepper_update(f.s, step + 1, &fixture_adamw, &r, &e), e);
+        }
+        if (!kept)
+            memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
+        CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+        fixture_close(&f);
+    }
+    free(kept);
+}
+
 TEST(pools_of_segments_equal_their_definition)
 {
     enum { SEGMENTS = 5, COLUMNS = 131 };

@@ -163,6 +163,12 @@ TEST(plan_adds_up_and_prints)
     plan_add(&p, "trainerd", "moments", 6 << 20);
     CHECK_EQ(plan_total(&p, "trainerd"), 9 << 20);
     CHECK_EQ(plan_total(&p, NULL), 10 << 20);
+    plan_add_in(&p, PLAN_TRAINING_ARRIVES, "trainerd", "arena", 2 << 20);
+    plan_add_in(&p, PLAN_ALL_ARRIVED, "fisherd", "arena", 3 << 20);
+    CHECK_EQ(plan_total(&p, "trainerd"), 11 << 20);
+    CHECK_EQ(plan_total(&p, "fisherd"), 4 << 20);
+    CHECK_EQ(plan_total(&p, NULL), 13 << 20); /* not at the same time: 9 + 4 */
+    p.count = 3;
     FILE *f = fmemopen(text, sizeof text, "w");
     plan_print(&p, f);
     fclose(f);

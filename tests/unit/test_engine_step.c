@@ -30,7 +30,7 @@ TEST_LIMIT(ewc_gradient_equals_finite_differences, 60)
 TEST(result_does_not_depend_on_the_number_of_threads)
 {
     static float star[1000], fisher[1000], first[1000], first_m[1000];
-    struct adamw_config a = fixture_adamw;
+    struct optimizer_config a = fixture_adamw;
     struct step_result r, first_r;
     a.max_grad_norm = 0.5;
     for (int i = 0; i < 1000; i++)
@@ -109,7 +109,7 @@ TEST(dropout_follows_step_and_seed_only)
 TEST(clipping_scales_the_gradient_not_the_reported_norm)
 {
     struct fixture f;
-    struct adamw_config a = fixture_adamw;
+    struct optimizer_config a = fixture_adamw;
     fixture_open(&f, &(struct fixture_config){.layers = small_layers, .count = 6, .threads = 1});
     double norm = fixture_train(&f, ROWS, 0, 1, &a, NULL, 0).gradient_norm;
     double free_m = (double)stepper_moment_m(f.s)[3];
@@ -129,7 +129,7 @@ TEST(clipping_scales_the_gradient_not_the_reported_norm)
 TEST(training_learns_and_evaluation_sees_it)
 {
     struct fixture f;
-    struct adamw_config a = fixture_adamw;
+    struct optimizer_config a = fixture_adamw;
     a.learning_rate = 1e-2;
     fixture_open(&f, &small);
     struct evaluation_result before = fixture_evaluate(&f, ROWS);
@@ -315,6 +315,9 @@ TEST(plan_equals_what_is_allocated)
     for (int with_optimizer = 0; with_optimizer < 2; with_optimizer++)
         for (uint64_t slice = 8; slice <= 64; slice *= 8) {
             struct step_config c = {4096, slice, 1, with_optimizer, 3};
+            c.backbone_layers = 3;
+            c.freeze_backbone = with_optimizer && slice > 8;
+            c.optimizer = c.freeze_backbone ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_ADAMW;
             plan_check(list, 10, &(struct model_input){784, 0, 0}, &c);
             c.batch_nodes_max = 100000;
             c.batch_edges_max = 123457;

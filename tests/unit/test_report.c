@@ -418,6 +418,10 @@ static void plan_journaled(struct history *h, const char *stage, uint64_t one, u
         MSG_STR(rows[i].what, i < 2 ? "weights" : "arena");
         rows[i].bytes = bytes[i];
     }
+    m.event_plan.totals_count = 2;
+    m.event_plan.totals[0] = rows[0];
+    m.event_plan.totals[0].bytes = one + two;
+    m.event_plan.totals[1] = rows[2];
     history_add(h, MSG_event_plan, &m);
 }
 

@@ -202,6 +202,9 @@ TEST(evaluations_and_epochs_are_told)
     CHECK_STR(written(), "task A is done after 3 epochs\n");
     show(MSG_event_determinism, (union msg){.event_determinism = {.sentence = "step 3 differs"}});
     CHECK_STR(written(), "not reproduced: step 3 differs\n");
+    show(MSG_event_pretrained,
+         (union msg){.event_pretrained = {.task = "A", .file = "x.safetensors", .taken = 4}});
+    CHECK_STR(written(), "task A begins with 4 tensors of x.safetensors; fresh: none\n");
 }
 
 TEST(stages_without_room_are_left_out)

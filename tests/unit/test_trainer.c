@@ -32,6 +32,8 @@ static struct task_options *task_add(const char *name, const char *comparison_of
 static void five_tasks(void)
 {
     options.batch_size = 128;
+    options.gradient_accumulation_steps = 1;
+    options.optimizer = "adamw";
     task_add("A", "", 3);
     task_add("B", "", 2);
     task_add("B-without", "B", 2);
@@ -52,6 +54,41 @@ TEST(schedule_counts_steps_over_all_tasks)
     CHECK_EQ(schedule_batch_rows(&s, 0), 128);
     CHECK_EQ(schedule_batch_rows(&s, 468 * 128), 96);
     CHECK_EQ(schedule_batch_rows(&s, 59999), 1);
+}
+
+TEST(schedule_counts_optimizer_steps_of_micro_batches)
+{
+    struct schedule s;
+    struct err e;
+    five_tasks();
+    options.batch_size = 64;
+    options.gradient_accumulation_steps = 4;
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps, 235); /* 234 of 256 rows and one of 96 */
+    CHECK_EQ(schedule_batch_rows(&s, 0), 256);
+    CHECK_EQ(schedule_batch_rows(&s, 234 * 256), 96);
+}
+
+TEST(schedule_gives_the_backbone_its_rate_and_sgd_its_momentum)
+{
+    struct schedule s;
+    struct err e;
+    five_tasks();
+    options.learning_rate = 1e-2;
+    options.scheduler_type = "onecycle";
+    options.div_factor = 25;
+    options.final_div_factor = 1e4;
+    options.warmup_pct = 0.3;
+    options.adam_beta1 = 0.9;
+    options.momentum = 0.8;
+    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    struct schedule_rates at = schedule_rates(&options, &s, 0, 100);
+    CHECK(at.backbone_rate == at.rate && at.beta1 == 0.9);
+    options.backbone_lr = 1e-3;
+    options.optimizer = "sgd";
+    struct schedule_rates sgd = schedule_rates(&options, &s, 0, 100);
+    CHECK(sgd.rate == at.rate && sgd.beta1 == 0.8);
+    CHECK(sgd.backbone_rate > at.rate / 10.0001 && sgd.backbone_rate < at.rate / 9.9999);
 }
 
 TEST(schedule_of_data_smaller_than_a_batch)
@@ -352,22 +389,27 @@ static FILE *text_open(const char *text)
 TEST(plan_reads_a_description)
 {
     struct split_shape train, validation;
+    struct plan_bases measured;
     struct err e = {0};
     FILE *f = text_open(
+        "base.trainerd=24000000\nbase.fisherd=22000000\nbase.loaderd=9000000\n"
+        "base.reader=3000000\nbase.monitord=12000000\n"
         "train.rows=60000\ntrain.spans=40\ntrain.chunk_rows=256\ntrain.span_rows=1536\n"
         "train.span_bytes_max=1206272\ntrain.values=784\ntrain.layout=dense\n"
         "train.spans=40\ntrain.row_bytes=785\nvalidation.spans=7\nvalidation.row_bytes=785\n"
         "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.chunk_rows=256\n"
         "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.layout=tokens\n");
-    CHECK_OK(plan_read_shapes(f, &train, &validation, &e), e);
+    CHECK_OK(plan_read_shapes(f, &train, &validation, &measured, &e), e);
     fclose(f);
     CHECK_EQ(train.rows, 60000);
     CHECK_EQ(train.values, 784);
     CHECK_STR(train.layout, "dense");
     CHECK_STR(validation.layout, "tokens");
     CHECK_EQ(validation.span_bytes_max, 1206272);
+    CHECK_EQ(measured.reader, 3000000);
+    CHECK_EQ(measured.trainerd, 24000000);
     f = text_open("train.rows=60000\n");
-    CHECK_EQ(plan_read_shapes(f, &train, &validation, &e), -1);
+    CHECK_EQ(plan_read_shapes(f, &train, &validation, &measured, &e), -1);
     fclose(f);
     CHECK_HAS(e.text, "train split");
 }
@@ -375,7 +417,7 @@ TEST(plan_reads_a_description)
 static void plan_options(void)
 {
     static char model_loss[] = "softmax_cross_entropy";
-    static char metric[] = "auto";
+    static char metric[] = "auto", none[] = "";
     static const char *const layers[] = {"linear out=256", "relu", "linear out=10"};
     five_tasks();
     options.slice_rows = 64;
@@ -386,8 +428,26 @@ static void plan_options(void)
     options.fisher_block_size = 1000000;
     options.model_loss = model_loss;
     options.metric = metric;
+    options.pretrained = options.pretrained_map = none;
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
+}
+
+static const struct plan_bases bases = {24 << 20, 24 << 20, 9 << 20, 10 << 20, 12 << 20};
+
+TEST(bases_of_a_run_are_all_there)
+{
+    struct plan_bases b;
+    struct err e = {0};
+    file_make("bases", "base.trainerd=1\nbase.fisherd=2\nbase.loaderd=3\nbase.monitord=4\n");
+    CHECK_EQ(plan_bases_read(&b, "bases", &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "bases does not say what reader takes");
+    CHECK_EQ(plan_bases_read(&b, "missing", &e), -1);
+    file_make("bases",
+              "base.trainerd=1\nbase.fisherd=2\nbase.loaderd=3\nbase.monitord=4\nbase.reader=5\n");
+    CHECK_OK(plan_bases_read(&b, "bases", &e), e);
+    CHECK_EQ(b.reader, 5);
 }
 
 TEST(plan_fits_the_arena_and_the_limit)
@@ -403,14 +463,16 @@ TEST(plan_fits_the_arena_and_the_limit)
     struct err e = {0};
     plan_options();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
-    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, sizes, &e), e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
+    CHECK_EQ(plan_total(&p, "loaderd"),
+             ((9 + 2 * 10) << 20) + 2 * 4 * 256 * ((1 << 20) / 1536 + 1));
     CHECK_EQ(plan_total(&p, "fisherd"), 0); /* no task has ewc */
     uint64_t without = plan_total(&p, "trainerd");
     snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
     options.tasks[1].ewc.count = 1;
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, sizes, &e), e);
     CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
     CHECK(plan_total(&p, "fisherd") > 0);
     options.host_limit_mb = 4096;
@@ -421,7 +483,7 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
     options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
-    CHECK_EQ(plan_make(&p, &options, &m, &shape, &shape, sizes, &e), -1);
+    CHECK_EQ(plan_make(&p, &options, &m, &bases, &shape, &shape, sizes, &e), -1);
     CHECK_HAS(e.text, "arena.limit_mb is 4");
     model_close(&m);
 }
@@ -477,17 +539,17 @@ TEST(plan_decides_how_rows_are_kept)
         p.count = 0;
         options.loader_chunk_size_gb = cases[i].chunk_gb;
         options.host_limit_mb = cases[i].limit_mb;
-        CHECK_OK(plan_make(&p, &options, &m, &train, &validation, sizes, &e), e);
+        CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, sizes, &e), e);
         CHECK_EQ(sizes[0].kind, cases[i].train);
         CHECK_EQ(sizes[1].kind, cases[i].validation);
         CHECK_OK(plan_check(&p, &options, &e), e);
     }
     p.count = 0;
     options.loader_chunk_size_gb = 3.0 / 1024;
-    CHECK_EQ(plan_make(&p, &options, &m, &train, &validation, sizes, &e), -1);
+    CHECK_EQ(plan_make(&p, &options, &m, &bases, &train, &validation, sizes, &e), -1);
     CHECK_HAS(e.text, "a window of 4 spans needs 0.004");
     options.loader_use_chunk_loader = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &train, &validation, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, sizes, &e), e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
     model_close(&m);
 }

@@ -1,0 +1,13 @@
+#!/bin/bash
+# weights.sh - weights out of a run for other tools (safetensors, PyTorch's names), and a look into such files.
+#
+# Builds what is missing; all else is `trainerd --weights`, whose --help this prints.
+#
+# example: pipelines/weights.sh export --run runs/fashion --task B --out fashion.safetensors
+set -u
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+. "$here/common.sh"
+
+"$here/setup.sh" || exit
+programs_build >&2
+exec "$binaries/trainerd" --weights "$@"

@@ -1,0 +1,28 @@
+/* plan_bases.h - what each process takes before it has any work, as `prepare bases` measured it.
+ *
+ * The lines "base.trainerd=24813568" of the run's file `bases`, or of --plan's standard input.
+ * Pages that stages share (libraries) count in each, as their resident memory does.
+ */
+#ifndef TRAINERD_PLAN_BASES_H
+#define TRAINERD_PLAN_BASES_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+
+struct plan_bases {
+    uint64_t trainerd, fisherd, loaderd, reader, monitord; /* bytes; reader: one of loaderd's, its
+                                                              private memory */
+};
+
+/* Takes key ("trainerd") and value; others are ignored. */
+void plan_bases_set(struct plan_bases *b, const char *key, const char *value);
+
+/* Are all there? -1 (permanent) and a sentence that names one that is not, and where it is missing.
+ */
+int plan_bases_check(const struct plan_bases *b, const char *where, struct err *e);
+
+/* The run's file, from its directory. -1 (permanent) when it is not there or not whole. */
+int plan_bases_read(struct plan_bases *b, const char *path, struct err *e);
+
+#endif

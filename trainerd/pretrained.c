@@ -1,0 +1,260 @@
+/* pretrained.c - model.pretrained: what tasks `from: start` begin with instead of fresh weights
+ * alone.
+ *
+ * Tensors are taken by name and shape. A layer is called by its place, or as model.pretrained_map
+ * says. With pretrained_head: fresh the head stays as fresh weights are: the last layer with
+ * parameters, and with it everything from the first layer on whose tensors the file does not have
+ * in that shape. What was and was not taken over is a fact in the journal and in the report.
+ *
+ * The file is part of the run's identity: its digest is in every checkpoint once a task has begun
+ * with it, and a later start that still needs the file refuses another one.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/layer.h"
+#include "proto/log.h"
+#include "trainerd/weights.h"
+
+struct taking {
+    struct trainer *t;
+    struct weights w;
+    const struct safetensor **found; /* [tensor_count]; NULL: stays fresh */
+    uint32_t taken;
+};
+
+/* The next "PLACE:NAME" of a map; 1: *place and the name's range are set; 0: no more; -1: it is
+ * none. */
+static int map_next(const char **at, uint64_t *place, const char **name, int *length)
+{
+    int used = 0;
+    *at += strspn(*at, " ");
+    if (!**at)
+        return 0;
+    if (**at < '0' || **at > '9' || sscanf(*at, "%4" SCNu64 ":%n", place, &used) != 1 || !used)
+        return -1;
+    *name = *at + used;
+    *length = (int)strcspn(*name, " ");
+    *at = *name + *length;
+    return 1;
+}
+
+int pretrained_options_check(const struct options *o, struct err *e)
+{
+    const char *at = o->pretrained_map, *name;
+    uint8_t seen[OPTION_LAYERS_MAX] = {0};
+    uint64_t place = 0;
+    int length, more;
+    while ((more = map_next(&at, &place, &name, &length)) > 0) {
+        if (place >= o->layer_count || seen[place]++)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "model.pretrained_map has layer %" PRIu64
+                           " %s; accepted are the places 0 to %u of model.layers, each once",
+                           place, place >= o->layer_count ? ", which is not there" : "twice",
+                           o->layer_count - 1);
+    }
+    if (more < 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "model.pretrained_map is \"%.200s\", where \"%.60s\" is no PLACE:NAME; "
+                       "accepted is for example \"0:encoder.0 2:encoder.2\"",
+                       o->pretrained_map, at);
+    if (!o->pretrained[0] && o->pretrained_map[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "model.pretrained_map is given, and model.pretrained names no file");
+    return 0;
+}
+
+/* How the file calls the model's tensor "2.weight". */
+static void name_in_file(const struct options *o, const char *tensor, char *name, size_t bytes)
+{
+    const char *at = o->pretrained_map, *to, *rest = strchr(tensor, '.');
+    uint64_t place, own = strtoull(tensor, NULL, 10);
+    int length;
+    while (map_next(&at, &place, &to, &length) > 0)
+        if (place == own) {
+            snprintf(name, bytes, "%.*s%s", length, to, length ? rest : rest + 1);
+            return;
+        }
+    snprintf(name, bytes, "%s", tensor);
+}
+
+static void shape_text(char *text, size_t bytes, int rank, const uint64_t *dims)
+{
+    size_t used = (size_t)snprintf(text, bytes, "[");
+    for (int i = 0; i < rank && used < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s%" PRIu64, i ? ", " : "", dims[i]);
+    if (used < bytes)
+        snprintf(text + used, bytes - used, "]");
+}
+
+/* The file's tensor for the model's number `i`, or NULL and *e. */
+static const struct safetensor *tensor_find(const struct taking *k, uint32_t i, struct err *e)
+{
+    const struct tensor_info *info = &k->t->model.tensors[i];
+    char name[SAFETENSORS_NAME_MAX + 1], here[64], there[192];
+    name_in_file(k->t->options, info->name, name, sizeof name);
+    const struct safetensor *s = weights_find(&k->w, name);
+    if (s && s->rank == info->rank &&
+        memcmp(s->dims, info->dims, (size_t)info->rank * sizeof s->dims[0]) == 0)
+        return s;
+    shape_text(here, sizeof here, info->rank, info->dims);
+    if (s)
+        shape_text(there, sizeof there, s->rank, s->dims);
+    if (s)
+        err_set(e, EXIT_CODE_PERMANENT, "the model's tensor %s is %s, that of %s (%s) is %s",
+                info->name, here, k->w.path, name, there);
+    else
+        err_set(e, EXIT_CODE_PERMANENT, "the model's tensor %s, %s, is in %s under no name %s",
+                info->name, here, k->w.path, name);
+    return NULL;
+}
+
+/* All tensors of one layer into k->found. */
+static int layer_find(struct taking *k, const struct layer_instance *l, struct err *e)
+{
+    for (uint32_t i = l->tensor_first; i < l->tensor_first + l->tensor_count; i++)
+        if (!(k->found[i] = tensor_find(k, i, e)))
+            return -1;
+    k->taken += l->tensor_count;
+    return 0;
+}
+
+/* What is taken of each tensor, by the rule above. */
+static int tensors_find(struct taking *k, struct err *e)
+{
+    const struct model *m = &k->t->model;
+    int fresh = strcmp(k->t->options->pretrained_head, "fresh") == 0;
+    uint32_t end = m->layer_count;
+    struct err why = {.text = "the model has one layer with parameters, and that is its head"};
+    if (fresh)
+        while (!m->layers[--end].tensor_count) /* a model has at least one with some */
+            ;
+    for (uint32_t i = 0; i < end; i++) {
+        if (layer_find(k, &m->layers[i], &why) == 0)
+            continue;
+        for (uint32_t n = 0; n < m->layers[i].tensor_count; n++)
+            k->found[m->layers[i].tensor_first + n] = NULL; /* a layer is taken whole or not */
+        if (fresh)
+            break;
+        k->taken = 0;
+        goto out;
+    }
+out:
+    if (k->taken)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot begin with model.pretrained: %s; accepted are the same names and "
+                   "shapes (pipelines/weights.sh list shows a file's), model.pretrained_map for "
+                   "other names, and model.pretrained_head: fresh for other last layers",
+                   why.text);
+}
+
+static void taking_close(struct taking *k)
+{
+    weights_close(&k->w);
+    free(k->found);
+    k->found = NULL;
+}
+
+static int taking_open(struct taking *k, struct trainer *t, struct err *e)
+{
+    const char *known = t->meta.pretrained_sha256;
+    *k = (struct taking){.t = t};
+    if (weights_open(&k->w, t->options->pretrained, e) < 0)
+        return err_prefix(e, "model.pretrained");
+    if (known[0] && strcmp(known, k->w.sha256) != 0) {
+        err_set(e, EXIT_CODE_PERMANENT,
+                "model.pretrained: %s is another file (sha256 %.12s) than the run began with "
+                "(%.12s); bring the old file back or use another --run",
+                k->w.path, k->w.sha256, known);
+        goto fail;
+    }
+    k->found = calloc(t->model.tensor_count, sizeof *k->found);
+    if (!k->found) {
+        err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of pretrained tensors");
+        goto fail;
+    }
+    if (tensors_find(k, e) == 0)
+        return 0;
+fail:
+    taking_close(k);
+    return -1;
+}
+
+/* A name at the end of a list of them, which ends in "..." where it is full. */
+static void list_add(char *list, size_t bytes, const char *name)
+{
+    size_t used = strlen(list), room = bytes - used;
+    if (used && strcmp(list + used - 3, "...") == 0)
+        return;
+    if (strlen(name) + 8 < room)
+        snprintf(list + used, room, "%s%s", used ? ", " : "", name);
+    else
+        snprintf(list + used, room, ", ...");
+}
+
+static int is_taken(const struct taking *k, const struct safetensor *s)
+{
+    for (uint32_t i = 0; i < k->t->model.tensor_count; i++)
+        if (k->found[i] == s)
+            return 1;
+    return 0;
+}
+
+static int pretrained_fact(const struct taking *k, struct err *e)
+{
+    struct msg_event_pretrained m = {.taken = k->taken};
+    const struct model *model = &k->t->model;
+    char fresh[sizeof m.fresh] = "", unused[sizeof m.unused] = "";
+    for (uint32_t i = 0; i < model->tensor_count; i++)
+        if (!k->found[i])
+            list_add(fresh, sizeof fresh, model->tensors[i].name);
+    for (uint32_t i = 0; i < k->w.safetensors.count; i++)
+        if (!is_taken(k, &k->w.safetensors.tensors[i]))
+            list_add(unused, sizeof unused, k->w.safetensors.tensors[i].name);
+    MSG_STR(m.task, tasks_current(k->t)->name);
+    MSG_STR(m.file, k->w.path);
+    MSG_STR(m.sha256, k->w.sha256);
+    MSG_STR(m.fresh, fresh);
+    MSG_STR(m.unused, unused);
+    log_info("file=%s sha256=%.12s taken=%u fresh=\"%s\" unused=\"%s\" weights were taken over",
+             k->w.path, k->w.sha256, k->taken, fresh, unused);
+    return daemon_fact(k->t->daemon, MSG_event_pretrained, &m, e);
+}
+
+int pretrained_check(struct trainer *t, struct err *e)
+{
+    struct taking k;
+    int needed = 0;
+    for (uint32_t i = (uint32_t)t->meta.task; i < t->options->task_count; i++)
+        if (strcmp(t->options->tasks[i].from, "start") == 0)
+            needed |= i > t->meta.task || t->state == TRAINER_BEGIN;
+    if (!t->options->pretrained[0] || !needed)
+        return 0;
+    if (taking_open(&k, t, e) < 0)
+        return -1;
+    taking_close(&k);
+    return 0;
+}
+
+int pretrained_load(struct trainer *t, float *parameters, struct err *e)
+{
+    struct taking k;
+    int result = 0;
+    if (!t->options->pretrained[0])
+        return 0;
+    if (taking_open(&k, t, e) < 0)
+        return -1;
+    for (uint32_t i = 0; result == 0 && i < t->model.tensor_count; i++)
+        if (k.found[i])
+            result = weights_read(&k.w, k.found[i], parameters + t->model.tensors[i].first, e);
+    if (result == 0)
+        result = pretrained_fact(&k, e);
+    memcpy(t->meta.pretrained_sha256, k.w.sha256, sizeof k.w.sha256);
+    taking_close(&k);
+    return result < 0 ? err_prefix(e, "model.pretrained") : 0;
+}
