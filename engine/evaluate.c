@@ -20,7 +20,7 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
-    s->sums.loss = rows_sum(s->sums.loss, s->losses, rows);
+    s->sums.loss = rows_sum(s, s->sums.loss, s->losses, rows);
     if (!isfinite(s->sums.loss))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
@@ -28,7 +28,7 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
     if (s->metric->slice)
-        s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows);
+        s->sums.metric = rows_sum(s, s->sums.metric, s->metrics, rows);
     if (s->metric->of_variance)
         op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
                           s->target_squares);
@@ -49,7 +49,8 @@ static double targets_variance(const struct stepper *s)
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
 {
     double rows = (double)s->sums.rows;
-    struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
+    double numbers = rows * (double)s->model->target_steps;
+    struct evaluation_result r = {s->sums.loss / numbers, s->sums.metric / numbers, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
     if (!s->metric->of_variance)

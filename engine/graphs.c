@@ -109,7 +109,7 @@ static uint64_t ends_gather(const struct graph_work *w, const struct graph *g, c
     for (uint64_t count; left > 0; left -= count, first += count) {
         count = left < ITEM_ROWS ? left : ITEM_ROWS;
         rows_point(rows, (const char *)stored + first * bytes, bytes, count);
-        op_gather_classes(w->s->backend, w->end_type, rows, count, g->row->node_count,
+        op_gather_classes(w->s->backend, w->end_type, rows, count, 1, g->row->node_count,
                           ends + g->edge + first, &bad);
         if (bad < count)
             return first + bad;

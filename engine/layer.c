@@ -6,14 +6,13 @@
 
 extern const struct layer_type layer_linear, layer_relu, layer_gelu, layer_silu, layer_tanh,
     layer_sigmoid, layer_dropout, layer_layernorm, layer_residual_begin, layer_residual_end,
-    layer_sequence, layer_lstm, layer_pool, layer_gcn;
+    layer_sequence, layer_lstm, layer_pool, layer_gcn, layer_embedding;
 
 const struct layer_type *const layer_types[] = {
-    &layer_linear,       &layer_relu,      &layer_gelu,
-    &layer_silu,         &layer_tanh,      &layer_sigmoid,
-    &layer_dropout,      &layer_layernorm, &layer_residual_begin,
-    &layer_residual_end, &layer_sequence,  &layer_lstm,
-    &layer_pool,         &layer_gcn,       NULL};
+    &layer_linear,         &layer_relu,         &layer_gelu,      &layer_silu,
+    &layer_tanh,           &layer_sigmoid,      &layer_dropout,   &layer_layernorm,
+    &layer_residual_begin, &layer_residual_end, &layer_sequence,  &layer_lstm,
+    &layer_pool,           &layer_gcn,          &layer_embedding, NULL};
 
 /* Values of a tile: 256 KiB stay in a core's second-level cache between product and sum. */
 enum { TILE_FLOATS = 65536 };

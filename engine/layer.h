@@ -33,6 +33,7 @@ enum layer_rows {
     ROWS_ANY,
     ROWS_NO_GRAPHS, /* vectors and sequences */
     ROWS_GRAPHS,    /* the nodes of graphs */
+    ROWS_TOKENS,    /* the data's rows, which are vectors: whole numbers below token_count */
 };
 
 struct layer_instance {
@@ -44,6 +45,7 @@ struct layer_instance {
     int graphs, graphs_out;              /* a row is a node: as it sees it, as it leaves it */
     uint64_t edge_values;                /* graphs: features of an edge */
     int edges_used;                      /* set by infer: it reads edge_sums */
+    uint64_t token_count;                /* set by infer, ROWS_TOKENS: see there */
     double keys[LAYER_KEYS_MAX];         /* of type->keys, in their order */
     uint64_t first, count;               /* its parameters' range in the flat vector */
     uint32_t tensor_first, tensor_count; /* in the model's tensors */

@@ -54,7 +54,7 @@ static void losses_print(FILE *out)
     for (int i = 0; loss_types[i]; i++) {
         const struct loss_type *type = loss_types[i];
         fprintf(out, "| `%s` | %s | ", type->name,
-                !type->values      ? "one class, a whole number from 0"
+                !type->values      ? "one class, a whole number from 0 (for each step that is left)"
                 : type->high < 1e9 ? "a number from 0 to 1 for each output"
                                    : "a number for each output");
         for (int k = 0; type->metrics[k]; k++)

@@ -79,6 +79,12 @@ static int rows_check(const struct layer_instance *l, struct err *e)
     if (l->type->takes == ROWS_GRAPHS && !l->graphs)
         return err_set(e, EXIT_CODE_PERMANENT, "layer %u (%s) takes graphs, and its rows are %s",
                        l->place, l->type->name, l->steps > 1 ? "sequences" : "vectors");
+    if (l->type->takes == ROWS_TOKENS && (l->place || l->graphs))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "layer %u (%s) takes tokens, the data's own rows; it must be the first layer, "
+            "and the rows no graphs",
+            l->place, l->type->name);
     return 0;
 }
 
@@ -108,6 +114,7 @@ static int layer_add(struct model *m, const char *text, struct err *e)
                        " values of a row; accepted: up to %d",
                        l->place, l->type->name, l->steps_out, l->values_out, LAYER_WIDTH_MAX);
     m->edges_used |= l->edges_used;
+    m->token_count += l->token_count; /* of the first layer only */
     m->layer_count++;
     return tensors_place(m, l, e);
 }
@@ -162,11 +169,6 @@ static int layers_check(struct model *m, struct err *e)
             "cannot open the model: layer %u (%s) leaves a vector for each node, and the "
             "loss takes one for each graph; a pool layer makes it",
             last->place, last->type->name);
-    if (last->steps_out > 1 && !loss_type_named(m->loss)->values)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot open the model: layer %u (%s) leaves %" PRIu64
-                       " steps, and the loss %s takes one vector a row; a pool layer makes one",
-                       last->place, last->type->name, last->steps_out, m->loss);
     return residuals_pair(m, e);
 }
 
@@ -208,22 +210,33 @@ int model_open_input(struct model *m, const char *const *layers, uint32_t count,
     if (layers_check(m, e) < 0)
         goto fail;
     m->outputs = m->layers[count - 1].outputs;
+    m->target_steps = loss_type_named(m->loss)->values ? 1 : m->layers[count - 1].steps_out;
     return 0;
 fail:
     model_close(m);
     return -1;
 }
 
+static int targets_refuse(const struct model *m, const char *type, uint64_t values, struct err *e)
+{
+    char steps[96] = "";
+    if (m->target_steps > 1)
+        snprintf(steps, sizeof steps, " for each of the %" PRIu64 " steps that the model leaves",
+                 m->target_steps);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "its targets are %" PRIu64
+                   " values of type %.8s a row, and the loss %s takes one integer class a row%s "
+                   "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
+                   "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
+                   values, type, m->loss, steps);
+}
+
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e)
 {
     enum element element = element_named(type);
-    if (!loss_type_named(m->loss)->values && (values != 1 || !element_is_whole(element)))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "its targets are %" PRIu64
-                       " values of type %.8s a row, and the loss %s takes one integer class a row "
-                       "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
-                       "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
-                       values, type, m->loss);
+    if (!loss_type_named(m->loss)->values &&
+        (values != m->target_steps || !element_is_whole(element)))
+        return targets_refuse(m, type, values, e);
     if (element == ELEMENT_COUNT)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "its targets are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "

@@ -38,8 +38,11 @@ struct model {
     int graphs;               /* the data's rows are */
     uint64_t edge_inputs;     /* features of an edge */
     int edges_used;           /* some layer takes them */
-    char loss[32];            /* its type's name */
-    double loss_delta;        /* Huber's; 1 for the others */
+    uint64_t token_count;     /* inputs are whole numbers below it; 0: numbers */
+    uint64_t
+        target_steps;  /* where the loss takes classes: steps that are left, a class each; else 1 */
+    char loss[32];     /* its type's name */
+    double loss_delta; /* Huber's; 1 for the others */
     uint32_t layer_count;
     struct layer_instance *layers;
     uint32_t tensor_count;

@@ -152,6 +152,28 @@ static void check_sparse_product(struct sparse a, struct matrix x, const float *
     ensure(matrix_disjoint(x, y));
 }
 
+static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)
+{
+    ensure(tokens && matrix_valid(w) && matrix_valid(y) && w.columns == y.columns);
+    ensure(matrix_disjoint(w, y));
+}
+
+static void check_embedding_add(const float *tokens, uint64_t first, struct matrix dy,
+                                struct matrix dw)
+{
+    (void)first;
+    check_embedding_forward(tokens, dw, dy);
+}
+
+static void check_embedding_square(const float *tokens, uint64_t count, uint64_t first,
+                                   struct matrix sums, float *squares)
+{
+    (void)first;
+    ensure(tokens && count > 0 && matrix_valid(sums) && squares);
+    ensure(ranges_disjoint(sums.at, matrix_bytes(sums), squares,
+                           sums.rows * sums.columns * sizeof *squares));
+}
+
 static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
                                struct matrix gates, float *c, struct matrix h)
 {
@@ -229,9 +251,10 @@ static void check_gather_features(enum element type, const void *const *rows,
 }
 
 static void check_gather_classes(enum element type, const void *const *rows, uint64_t count,
-                                 uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+                                 uint64_t steps, uint64_t classes, uint32_t *targets,
+                                 uint64_t *bad_row)
 {
-    ensure(element_is_whole(type) && rows && count > 0 && targets && bad_row);
+    ensure(element_is_whole(type) && rows && count > 0 && steps > 0 && targets && bad_row);
     ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
 }
 

@@ -107,21 +107,21 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
-    uint64_t outputs = s->model->outputs;
+    uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
     uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
     struct loss_slice l = {
         .backend = s->backend,
-        .outputs = matrix_of(lane_activation(s, slice, buffer), rows, outputs),
-        .classes = s->classes ? s->classes + row : NULL,
+        .outputs = matrix_of(lane_activation(s, slice, buffer), rows * steps, outputs / steps),
+        .classes = s->classes ? s->classes + row * steps : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
-        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows : 1.0,
-        .result = s->losses + row,
+        .divisor = (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows : 1.0),
+        .result = s->losses + row * steps,
     };
     if (b->work != SLICE_EVALUATE)
-        l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+        l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
     s->loss->slice(&l);
-    l.result = s->metrics + row;
+    l.result = s->metrics + row * steps;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
 }
@@ -153,9 +153,9 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double rows_sum(double sum, const double *numbers, uint64_t rows)
+double rows_sum(const struct stepper *s, double sum, const double *numbers, uint64_t rows)
 {
-    for (uint64_t i = 0; i < rows; i++)
+    for (uint64_t i = 0; i < rows * s->model->target_steps; i++)
         sum += numbers[i];
     return sum;
 }

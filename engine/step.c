@@ -108,7 +108,7 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
         if (w.last || w.slice_count > 0)
             pool_run(s->pool, gradient_item, &w, w.items);
     }
-    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows);
+    s->batch.loss_sum = rows_sum(s, s->batch.loss_sum, s->losses, rows);
     s->batch.done += rows;
     s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
 }
@@ -123,7 +123,7 @@ static double blocks_sum(const double *blocks, uint64_t count)
 
 static void result_fill(const struct stepper *s, struct step_result *r)
 {
-    r->loss_sum = s->batch.loss_sum;
+    r->loss_sum = s->batch.loss_sum / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));

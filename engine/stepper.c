@@ -177,13 +177,14 @@ static void batch_places(const struct model *m, const struct step_config *c,
                          uint64_t places[BATCH_END + 1])
 {
     const struct loss_type *loss = loss_type_named(m->loss);
-    uint64_t row_targets = loss->values ? m->outputs : 1;
+    uint64_t row_targets = loss->values ? m->outputs : m->target_steps;
+    uint64_t losses = size_times(c->batch_rows_max, m->target_steps);
     uint64_t input_rows = m->graphs ? c->batch_nodes_max : c->batch_rows_max;
     uint64_t bytes[BATCH_END] = {
         [BATCH_INPUTS] = floats_bytes(size_times(input_rows, m->inputs)),
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
-        [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
+        [BATCH_LOSSES] = size_times(losses, sizeof(double)),
+        [BATCH_METRICS] = size_times(losses, sizeof(double)),
         [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
     };
     if (m->graphs)

@@ -111,10 +111,10 @@ struct stepper {
 
     float *parameters, *gradient, *moment_m, *moment_v;
     float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
-    uint32_t *classes;         /* [batch_rows_max], where the loss takes classes */
+    uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
     float *values;             /* [batch_rows_max, outputs], where it takes values */
     struct graph_batch graphs; /* empty where rows are no graphs */
-    double *losses, *metrics;  /* [batch_rows_max] */
+    double *losses, *metrics;  /* [batch_rows_max, target_steps] */
     double *target_sums, *target_squares; /* [outputs], of the evaluation */
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
@@ -185,7 +185,8 @@ void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t 
 int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
                 struct err *e);
 
-/* `sum` and the rows' numbers, added in row order. */
-double rows_sum(double sum, const double *numbers, uint64_t rows);
+/* `sum` and the rows' numbers [rows, target_steps], added in row order: the sum of rows' means is
+ * that / target_steps. */
+double rows_sum(const struct stepper *s, double sum, const double *numbers, uint64_t rows);
 
 #endif

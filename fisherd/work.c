@@ -201,11 +201,10 @@ static int stream_check(struct work *w, struct err *e)
                        "%s has changed since task %s was trained on it (fingerprint %.12s, was "
                        "%.12s); put the old file back, or start a new run",
                        w->job.file, w->job.task, info->fingerprint, w->job.fingerprint);
-    const char *wanted = w->model.graphs ? "graph" : "dense";
-    if (strcmp(info->layout, wanted) != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s is in the %s layout, the model of %s takes the %s one", w->job.file,
-                       info->layout, w->job.checkpoint, wanted);
+    if ((strcmp(info->layout, "graph") == 0) != w->model.graphs)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is in the %s layout, the model of %s takes %s",
+                       w->job.file, info->layout, w->job.checkpoint,
+                       w->model.graphs ? "graphs" : "no graphs");
     if (w->job.permute && info->feature_parts > 1)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the features of %s are %u timeframes, which cannot be permuted; accepted: "

@@ -98,6 +98,8 @@ static void split_print(const char *prefix, const struct reader_described *d)
         if (strncmp(d->fields[i].name, "features", 8) == 0 ||
             strcmp(d->fields[i].name, "node_features") == 0)
             values += d->fields[i].values;
+        if (strcmp(d->fields[i].name, "tokens") == 0) /* the last one is only predicted */
+            values += d->fields[i].values - 1;
     }
     printf("%s.layout=%s\n", prefix, d->layout);
     number_print(prefix, "", "rows", d->rows);

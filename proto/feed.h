@@ -58,6 +58,8 @@ struct feed_info {                   /* what was opened */
     uint32_t feature_parts;
     uint64_t feature_values;
     struct msg_field_info targets; /* name is empty if there are none */
+    /* Of the tokens layout: features[0] are a row's tokens but the last, targets those but the
+     * first: of each step the next one. */
     /* Of the graph layout: features[0] are the nodes', feature_values of them a node. */
     struct msg_field_info edge_source, edge_target, edge_features; /* the last: as targets */
     uint64_t slots, arena_bytes;

@@ -166,6 +166,19 @@ static void graph_info_fill(struct feed *f)
         f->info.edge_features = *edges;
 }
 
+/* Each token but the last is to be followed by the next one: the same items, read from the second
+ * on. */
+static void tokens_info_fill(struct feed *f)
+{
+    struct msg_field_info steps = *opened_field(&f->consumer.opened, "tokens");
+    uint64_t bytes = steps.row_bytes / steps.values;
+    steps.values--;
+    f->info.features[0] = f->info.targets = steps;
+    f->info.targets.offset += bytes;
+    f->info.feature_parts = 1;
+    f->info.feature_values = steps.values;
+}
+
 static void info_fill(struct feed *f)
 {
     const struct msg_opened *o = &f->consumer.opened;
@@ -191,6 +204,8 @@ static void info_fill(struct feed *f)
         f->info.targets = *targets;
     if (strcmp(o->layout, "graph") == 0)
         graph_info_fill(f);
+    if (strcmp(o->layout, "tokens") == 0)
+        tokens_info_fill(f);
     f->info.slots = f->arena.slots;
     f->info.arena_bytes = f->arena.bytes;
     f->info_set = 1;

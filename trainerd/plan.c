@@ -283,7 +283,7 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
     for (int i = 0; i < 2; i++) {
         const struct split_shape *s = both[i];
         if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
-            !s->layout[0] || (strcmp(s->layout, "tokens") != 0 && !s->values))
+            !s->layout[0] || !s->values)
             return err_set(
                 e, EXIT_CODE_PERMANENT,
                 "cannot plan: standard input does not describe the %s split (layout, rows, spans, "
@@ -355,11 +355,10 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
-        setup_layout_check(train.layout, o.data_train, o.data_file, e) < 0 ||
         shapes_check(&o, &train, &validation, e) < 0)
         goto out;
     input = shape_input(&train);
-    if (setup_model(&m, &o, &input, e) < 0 ||
+    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
         plan_make(&p, &o, &m, &bases, &train, &validation, sizes, e) < 0)
         goto out;
     plan_print(&p, stdout);

@@ -69,16 +69,6 @@ const char *setup_metric(const struct options *o)
     return loss_metric_named(loss_type_named(o->model_loss), o->metric)->name;
 }
 
-int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e)
-{
-    if (strcmp(layout, "dense") == 0 || strcmp(layout, "graph") == 0)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s of %s is in the %s layout, which no layer of a model takes; accepted: the "
-                   "dense layout (features and targets), the graph layout (graphs and targets)",
-                   split, file, layout);
-}
-
 int setup_options_check(const struct options *o, struct err *e)
 {
     if (strcmp(o->device, "cuda") == 0)
@@ -188,8 +178,6 @@ static int split_check(const struct feed *f, struct err *e)
 {
     const struct feed_info *i = &f->info;
     const char *split = f->config.split, *file = f->config.file;
-    if (setup_layout_check(i->layout, split, file, e) < 0)
-        return -1;
     if (!i->order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
                        split, file);
@@ -362,6 +350,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     struct split_shape train = shape_of(&t->train);
     struct model_input input = shape_input(&train);
     if (splits_check(t, e) < 0 || setup_model(&t->model, t->options, &input, e) < 0 ||
+        shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
         buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)

@@ -66,6 +66,28 @@ int shapes_check(const struct options *o, const struct split_shape *train,
     return 0;
 }
 
+int shapes_tokens_check(const struct options *o, const struct model *m,
+                        const struct split_shape *train, struct err *e)
+{
+    if (strcmp(train->layout, "tokens") == 0 && !m->token_count)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds tokens, and the model's first layer takes numbers; accepted: "
+                       "embedding",
+                       o->data_file);
+    if (m->token_count && o->data_scale != 1)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "data.scale is %g and the model takes tokens, which cannot be scaled; "
+                       "accepted: 1",
+                       o->data_scale);
+    for (uint32_t i = 0; i < o->task_count && m->token_count; i++)
+        if (o->tasks[i].permute_features != OPTION_NONE)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "task %s permutes the features, and the model takes tokens, whose order "
+                           "is what it learns",
+                           o->tasks[i].name);
+    return 0;
+}
+
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;

@@ -143,8 +143,6 @@ int setup_start(struct trainer *t, struct err *e); /* options, what to resume, f
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
-/* Does a model take data of that layout? */
-int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e);
 const char *setup_metric(const struct options *o); /* name of what an evaluation tells */
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
@@ -230,6 +228,9 @@ struct model_input shape_input(const struct split_shape *s);
 /* Do both splits hold rows of one kind and width? -1 (permanent) if not. */
 int shapes_check(const struct options *o, const struct split_shape *train,
                  const struct split_shape *validation, struct err *e);
+/* Tokens and an embedding go together, as they are stored. -1 (permanent) if not. */
+int shapes_tokens_check(const struct options *o, const struct model *m,
+                        const struct split_shape *train, struct err *e);
 /* setup_step_config with room for the batches of both. -1 (permanent) where a batch is too large.
  */
 int shapes_step_config(struct step_config *c, const struct options *o,

@@ -147,7 +147,8 @@ def test_graphs_and_tokens_are_described():
                          capture_output=True, text=True, timeout=60)
     assert out.returncode == 100 and all(w in out.stderr for w in words), out.stderr
 
-    config = refused(["tokens layout"], "tokens", "tokens.h5", "data.window=99")
+    config = refused(["holds tokens, and the model's first layer takes numbers"], "tokens", "tokens.h5", "data.window=99",
+                     "data.scale=1")
     found, _ = described(config, "data.window=99")
     assert found["train.rows"] == str(49999 // 99) and found["train.tokens.values"] == "100", found
     assert found["train.document_starts.values"] == "13", found

@@ -5,13 +5,14 @@
  *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
  *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets -> fisher_sums.f32
  *
- * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32); targets are
- * targets.u8, one class a row, or where the loss takes values targets.f32. Batches are taken one
- * after the other, from the start again when the rows are used up. steps.f64 holds loss, penalty
- * and norm of each step, gradient.f32 the last one's gradient. Of a model of graphs, features are
- * those of the nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges,
- * whose ends are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard
- * output tells the seconds and CPU seconds of the work, and the largest resident memory.
+ * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
+ * are u8); targets are targets.u8, one class a row or step left, or where the loss takes values
+ * targets.f32. Batches are taken one after the other, from the start again when the rows are used
+ * up. steps.f64 holds loss, penalty and norm of each step, gradient.f32 the last one's gradient. Of
+ * a model of graphs, features are those of the nodes, one graph after the other; node_ptr.u64 and
+ * edge_ptr.u64 cut nodes and edges, whose ends are sources.u32 and ends.u32, their features
+ * edges.f32. One JSON line on standard output tells the seconds and CPU seconds of the work, and
+ * the largest resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -118,14 +119,14 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                   .backbone_rate = argument(argc, argv, "backbone_lr", 0),
                                   .momentum = argument(argc, argv, "momentum", 0),
                                   .nesterov = (int)argument(argc, argv, "nesterov", 0)};
-    int wide = argument(argc, argv, "f32", 0) != 0;
+    int wide = argument(argc, argv, "f32", 0) != 0 && !p->model.token_count; /* tokens: bytes */
     int values = loss_type_named(p->model.loss)->values;
-    p->gather =
-        (struct gather_config){.features = p->model.inputs,
-                               .targets = values ? p->model.outputs : 1,
-                               .scale = argument(argc, argv, "scale", wide ? 1 : 1.0 / 255)};
+    p->gather = (struct gather_config){
+        .features = p->model.inputs,
+        .targets = values ? p->model.outputs : p->model.target_steps,
+        .scale = argument(argc, argv, "scale", wide || p->model.token_count ? 1 : 1.0 / 255)};
     strcpy(p->gather.target_type, values ? "f32" : "u8");
-    p->target_bytes = values ? 4 * p->model.outputs : 1;
+    p->target_bytes = values ? 4 * p->model.outputs : p->model.target_steps;
     strcpy(p->gather.feature_type, wide ? "f32" : "u8");
     p->value_bytes = wide ? 4 : 1;
 }

@@ -52,12 +52,17 @@ void fixture_fill(struct fixture *f)
     for (int r = 0; r < ROWS; r++) {
         for (uint64_t j = 0; j < f->m.inputs * (f->m.graphs ? FIXTURE_NODES_MAX : 1); j++)
             f->features[r][j] = (float)random_next(&state);
-        f->classes[r] = (uint8_t)(state >> 60) % CLASSES;
+        for (uint64_t k = 0; k < f->m.target_steps; k++) {
+            f->classes[r][k] = (uint8_t)(state >> 60) % CLASSES;
+            state = k + 1 < f->m.target_steps ? state * 0x9e3779b97f4a7c15ull + 1 : state;
+        }
+        for (uint64_t j = 0; f->m.token_count && j < f->m.inputs; j++)
+            f->tokens[r][j] = random_below(&state, f->m.token_count);
         for (uint64_t k = 0; k < f->m.outputs; k++)
             f->values[r][k] = (float)(0.5 + 0.5 * random_next(&state));
-        f->feature_rows[r] = f->features[r];
+        f->feature_rows[r] = f->m.token_count ? (void *)f->tokens[r] : (void *)f->features[r];
         f->target_rows[r] =
-            f->gather.target_type[0] == 'f' ? (void *)f->values[r] : (void *)&f->classes[r];
+            f->gather.target_type[0] == 'f' ? (void *)f->values[r] : (void *)f->classes[r];
     }
     graphs_fill(f);
 }
@@ -107,17 +112,20 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
              e);
     CHECK(inputs * (c->graphs ? FIXTURE_NODES_MAX : 1) <= FIXTURE_INPUTS_MAX);
     CHECK(f->m.outputs <= FIXTURE_OUTPUTS_MAX && c->edge_values <= FIXTURE_EDGE_VALUES_MAX);
+    CHECK(f->m.target_steps <= FIXTURE_STEPS_MAX);
     CHECK_OK(stepper_open(&f->s, &f->m, &config, &e), e);
     model_initialise(&f->m, 12, stepper_parameters(f->s));
     int values = loss_type_named(f->m.loss)->values;
     f->gather = (struct gather_config){.feature_type = "f32",
                                        .features = inputs,
-                                       .targets = values ? f->m.outputs : 1,
+                                       .targets = values ? f->m.outputs : f->m.target_steps,
                                        .scale = 1,
                                        .end_type = "u16",
                                        .edge_type = "f32",
                                        .edge_features = c->edge_values};
     strcpy(f->gather.target_type, values ? "f32" : "u8");
+    if (f->m.token_count)
+        strcpy(f->gather.feature_type, "u16");
     fixture_fill(f);
     fixture_gather(f, ROWS);
 }

@@ -9,7 +9,12 @@
 #include "engine/step.h"
 
 enum { FIXTURE_ROWS = 50, FIXTURE_INPUTS = 13, FIXTURE_OUTPUTS_MAX = 64, FIXTURE_INPUTS_MAX = 128 };
-enum { FIXTURE_NODES_MAX = 6, FIXTURE_EDGES_MAX = 9, FIXTURE_EDGE_VALUES_MAX = 3 };
+enum {
+    FIXTURE_STEPS_MAX = 16,
+    FIXTURE_NODES_MAX = 6,
+    FIXTURE_EDGES_MAX = 9,
+    FIXTURE_EDGE_VALUES_MAX = 3
+};
 
 /* Up to 6 nodes, whose features are the row's; edges either way, some of them twice or to the node
  * itself. */
@@ -22,9 +27,10 @@ struct fixture {
     struct model m;
     struct stepper *s;
     struct gather_config gather;
-    float features[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a row's first ones are used */
-    uint8_t classes[FIXTURE_ROWS];                    /* 0 .. 4 */
-    float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];  /* 0 to 1 */
+    float features[FIXTURE_ROWS][FIXTURE_INPUTS_MAX];  /* a row's first ones are used */
+    uint8_t classes[FIXTURE_ROWS][FIXTURE_STEPS_MAX];  /* 0 .. 4, one for each step left */
+    uint16_t tokens[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a token model's inputs */
+    float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];   /* 0 to 1 */
     const void *feature_rows[FIXTURE_ROWS], *target_rows[FIXTURE_ROWS];
     struct fixture_graph graphs[FIXTURE_ROWS];
     struct graph_row graph_rows[FIXTURE_ROWS]; /* of them, where the model's rows are graphs */

@@ -179,11 +179,11 @@ TEST(gather_names_the_bad_row)
     uint64_t bad = 99;
     fixture_open(&f, &small);
     f.features[41][5] = NAN;
-    f.classes[44] = CLASSES;
+    f.classes[44][0] = CLASSES;
     CHECK(stepper_gather(f.s, &f.gather, 0, ROWS, f.feature_rows, f.target_rows, &bad, &e) < 0);
     CHECK_EQ(bad, 41);
     CHECK_HAS(e.text, "feature 5 times the scale 1 is nan");
-    f.classes[3] = CLASSES;
+    f.classes[3][0] = CLASSES;
     CHECK(stepper_gather(f.s, &f.gather, 0, ROWS, f.feature_rows, f.target_rows, &bad, &e) < 0);
     CHECK_EQ(bad, 3);
     CHECK_HAS(e.text, "accepted: 0 to 4");
