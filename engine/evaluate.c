@@ -18,6 +18,7 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
 {
     struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
+    statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
     s->sums.loss = rows_sum(s, s->sums.loss, s->losses, rows);
@@ -29,18 +30,18 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     s->sums.rows += rows;
     if (s->metric->slice)
         s->sums.metric = rows_sum(s, s->sums.metric, s->metrics, rows);
-    if (s->metric->of_variance)
+    if (s->metric->about)
         op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
                           s->target_squares);
     return 0;
 }
 
-/* Of the targets about each output's mean, averaged over the outputs. */
-static double targets_variance(const struct stepper *s)
+/* Mean square of the targets about what the metric says, averaged over the outputs. */
+static double targets_spread(const struct stepper *s)
 {
     double rows = (double)s->sums.rows, sum = 0;
     for (uint64_t k = 0; k < s->model->outputs; k++) {
-        double mean = s->target_sums[k] / rows;
+        double mean = s->metric->about == METRIC_ABOUT_MEAN ? s->target_sums[k] / rows : 0;
         sum += fmax(s->target_squares[k] / rows - mean * mean, 0);
     }
     return sum / (double)s->model->outputs;
@@ -53,12 +54,12 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     struct evaluation_result r = {s->sums.loss / numbers, s->sums.metric / numbers, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
-    if (!s->metric->of_variance)
+    if (!s->metric->about)
         return r;
-    double variance = targets_variance(s);
-    if (variance > 0)
-        r.metric = 1 - r.metric / variance;
-    else /* targets that do not vary */
+    double spread = targets_spread(s);
+    if (spread > 0)
+        r.metric = 1 - r.metric / spread;
+    else /* targets that are all that */
         r.metric = r.metric == 0;
     return r;
 }

@@ -88,6 +88,7 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
         tiles += layer_touched(&f, &s->model->layers[i])
                      ? layer_tiles(s->model, &s->model->layers[i])
                      : 0;
+    statistics_use(s);
     while (f.batch.wave_first < batch_slices(s, rows)) {
         f.slices = wave_run(&f.batch);
         pool_run(s->pool, square_item, &f, f.slices);

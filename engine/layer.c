@@ -4,15 +4,29 @@
 
 #include <string.h>
 
+#include "engine/squares.h"
+
 extern const struct layer_type layer_linear, layer_relu, layer_gelu, layer_silu, layer_tanh,
     layer_sigmoid, layer_dropout, layer_layernorm, layer_residual_begin, layer_residual_end,
-    layer_sequence, layer_lstm, layer_pool, layer_gcn, layer_embedding;
+    layer_sequence, layer_lstm, layer_pool, layer_batchnorm, layer_gcn, layer_embedding;
 
-const struct layer_type *const layer_types[] = {
-    &layer_linear,         &layer_relu,         &layer_gelu,      &layer_silu,
-    &layer_tanh,           &layer_sigmoid,      &layer_dropout,   &layer_layernorm,
-    &layer_residual_begin, &layer_residual_end, &layer_sequence,  &layer_lstm,
-    &layer_pool,           &layer_gcn,          &layer_embedding, NULL};
+const struct layer_type *const layer_types[] = {&layer_linear,
+                                                &layer_relu,
+                                                &layer_gelu,
+                                                &layer_silu,
+                                                &layer_tanh,
+                                                &layer_sigmoid,
+                                                &layer_dropout,
+                                                &layer_layernorm,
+                                                &layer_residual_begin,
+                                                &layer_residual_end,
+                                                &layer_sequence,
+                                                &layer_lstm,
+                                                &layer_pool,
+                                                &layer_batchnorm,
+                                                &layer_gcn,
+                                                &layer_embedding,
+                                                NULL};
 
 /* Values of a tile: 256 KiB stay in a core's second-level cache between product and sum. */
 enum { TILE_FLOATS = 65536 };
@@ -39,6 +53,22 @@ void layer_initialise_uniform(const struct layer_instance *l, const uint64_t *co
     for (uint32_t t = 0; t < l->tensor_count; t++)
         for (uint64_t i = 0; i < counts[t]; i++)
             *parameters++ = scalar_uniform(scalar_key(seed, l->tensor_first + t, i), bound);
+}
+
+void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float *parameters)
+{
+    (void)seed;
+    for (uint64_t c = 0; c < l->values; c++) {
+        parameters[c] = 1;
+        parameters[l->values + c] = 0;
+    }
+}
+
+void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
+                              const struct tile *tile, float *sample, float *squares)
+{
+    const float *of = tile->tensor == 0 ? p->squares_input : p->d_output;
+    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
 }
 
 /* Rows of the tensor in a tile: even shares, whole rows, at least one. */

@@ -17,7 +17,12 @@
 #include "engine/model.h"
 #include "engine/ops.h"
 
-enum { LAYER_KEYS_MAX = 4, LAYER_TENSORS_MAX = 64, LAYER_WIDTH_MAX = 1 << 24 };
+enum {
+    LAYER_KEYS_MAX = 4,
+    LAYER_TENSORS_MAX = 64,
+    LAYER_BUFFERS_MAX = 2,
+    LAYER_WIDTH_MAX = 1 << 24
+};
 
 /* One key of a layer's line. The accepted numbers are low .. high, without high itself if
  * below_high; or the words, whose places are the values. */
@@ -49,7 +54,27 @@ struct layer_instance {
     double keys[LAYER_KEYS_MAX];         /* of type->keys, in their order */
     uint64_t first, count;               /* its parameters' range in the flat vector */
     uint32_t tensor_first, tensor_count; /* in the model's tensors */
+    uint64_t buffer_first;               /* its module buffers' range in theirs */
+    uint32_t buffer_count;               /* tensors of those */
     uint32_t partner, depth;             /* residual_begin and _end: the other's place, nesting */
+};
+
+/* What a layer that `recomputes` leaves in pass.saved: all that backward and the squares read, or
+ * little (activation checkpointing), from which backward computes the rest again, to the same bits.
+ */
+enum layer_keep { KEEP_ALL, KEEP_LITTLE };
+
+/* Of a micro-batch, per channel: mean and 1 / sqrt(variance + eps) of x, means of dy and of dy n, n
+ * being x normalised. Where they come from module buffers d and dn are 0. */
+struct statistics {
+    double *mean, *scale, *d, *dn;
+    double *variance; /* unbiased */
+};
+
+/* A slice's: mean of x and sum of squares about it, before forward; sums of dy and dy n, before
+ * backward. */
+struct statistics_part {
+    double *first, *second;
 };
 
 /* One slice of a batch on its way through one layer. */
@@ -67,11 +92,17 @@ struct layer_pass {
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
+    enum layer_keep keep;      /* KEEP_ALL where the layer does not recompute */
     float *saved;              /* what forward keeps for backward and the squares */
     float *scratch;            /* of one call */
-    const float *skip;         /* residual_end: the output of its residual_begin */
-    float *d_skip;             /* the gradient there, from residual_end to residual_begin */
-    float *squares_input;      /* what squares_begin makes of the input; may be the input itself */
+    /* Of a layer with statistics, per channel: those over the micro-batch's rows, or in evaluation
+     * and for the Fisher information those its module buffers tell; and of a slice, what
+     * part_forward and part_backward write. */
+    const struct statistics *statistics;
+    const struct statistics_part *part;
+    const float *skip;    /* residual_end: the output of its residual_begin */
+    float *d_skip;        /* the gradient there, from residual_end to residual_begin */
+    float *squares_input; /* what squares_begin makes of the input; may be the input itself */
 };
 
 /* A piece of a layer's parameters: whole rows of one of its tensors. */
@@ -90,19 +121,29 @@ struct layer_type {
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
+    int recomputes; /* it knows KEEP_LITTLE */
+    int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
+                       a value; the module buffers are running_mean and running_var */
+    double eps;     /* added to their variance */
 
     /* From steps, values and keys: steps_out, values_out, tensor_count and tensors[] (name's last
-     * part, rank, dims); graphs_out is graphs unless it is set. -1 and *e where that cannot be. */
+     * part, rank, dims), then buffer_count and the module buffers behind them; graphs_out is graphs
+     * unless it is set. -1 and *e where that cannot be. */
     int (*infer)(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
     /* Fresh weights into the layer's range. NULL where there are none. */
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
     /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows (nodes of graphs),
      * UINT64_MAX where they do not fit. NULL: none. */
-    uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows);
-    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows);
+    uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
+    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
 
     void (*forward)(const struct layer_instance *l, const struct layer_pass *p);
     void (*backward)(const struct layer_instance *l, const struct layer_pass *p);
+    /* With statistics: a slice's part of them, before any slice goes forward (backward).
+     * part_backward writes the gradient. */
+    void (*part_forward)(const struct layer_instance *l, const struct layer_pass *p);
+    void (*part_backward)(const struct layer_instance *l, const struct layer_pass *p);
+    double (*momentum)(const struct layer_instance *l); /* of the running statistics */
 
     /* Per-sample squared gradients, after backward. squares_begin turns a slice's input (into
      * squares_input) and d_output into what tile_squares reads; NULL: nothing. tile_squares: sum
@@ -125,6 +166,13 @@ int layer_infer_same(struct layer_instance *l, struct tensor_info *tensors, stru
  * index). counts[tensor_count]: values of each tensor. */
 void layer_initialise_uniform(const struct layer_instance *l, const uint64_t *counts, double bound,
                               uint64_t seed, float *parameters);
+
+/* An initialise: weight 1, bias 0, a value of a row each. */
+void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float *parameters);
+
+/* A tile_squares for such a layer, whose squares_begin left dy n in squares_input. */
+void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
+                              const struct tile *tile, float *sample, float *squares);
 
 /* Tile number `tile` of layer `l` of `m`: a partition that depends on the layer alone. */
 struct tile layer_tile(const struct model *m, const struct layer_instance *l, uint64_t tile);

@@ -28,12 +28,16 @@ struct loss_slice {
     struct matrix d; /* d(loss)/d(outputs) / divisor; at NULL: not wanted */
 };
 
+/* What a metric measures the error against: how far the targets are from each output's own mean, or
+ * from zero, which is the error of a forecast of zero (of returns: that nothing changes). */
+enum metric_about { METRIC_ABOUT_NOTHING, METRIC_ABOUT_MEAN, METRIC_ABOUT_ZERO };
+
 /* What an evaluation can tell beside the loss: a number a row, whose mean over the rows it is. */
 struct metric_type {
     const char *name; /* of proto/metric.h */
     void (*slice)(const struct loss_slice *s);
-    int of_variance; /* the metric is 1 - mean / (variance of the targets about each output's mean,
-                        averaged over the outputs) */
+    enum metric_about about; /* the metric is 1 - mean / (mean square of the targets about that,
+                                averaged over the outputs) */
 };
 
 enum { LOSS_METRICS_MAX = 4 };

@@ -45,19 +45,30 @@ static int loss_set(struct model *m, const char *loss, struct err *e)
                    loss + used, type->has_delta ? "delta=NUMBER above 0" : "nothing");
 }
 
-/* Names, places and sizes of the tensors that layer `l` has just declared at the end of the list.
+/* Whole name, size and place behind `*end` values. */
+static void tensor_place(const struct layer_instance *l, struct tensor_info *t, uint64_t *end)
+{
+    char part[32];
+    snprintf(part, sizeof part, "%.31s", t->name);
+    snprintf(t->name, sizeof t->name, "%u.%s", l->place, part);
+    t->count = t->dims[0] * (t->rank == 2 ? t->dims[1] : 1); /* widths <= 2^24: fits */
+    t->first = *end;
+    *end += t->count;
+}
+
+/* The tensors and module buffers that layer `l` has just declared at the end of the list of
+ * tensors.
  */
 static int tensors_place(struct model *m, struct layer_instance *l, struct err *e)
 {
     l->first = m->parameter_count;
-    for (uint32_t i = 0; i < l->tensor_count; i++) {
-        struct tensor_info *t = &m->tensors[m->tensor_count++];
-        char part[32];
-        snprintf(part, sizeof part, "%.31s", t->name);
-        snprintf(t->name, sizeof t->name, "%u.%s", l->place, part);
-        t->count = t->dims[0] * (t->rank == 2 ? t->dims[1] : 1); /* widths <= 2^24: fits */
-        t->first = m->parameter_count;
-        m->parameter_count += t->count;
+    l->buffer_first = m->buffer_values;
+    for (uint32_t i = 0; i < l->tensor_count; i++)
+        tensor_place(l, &m->tensors[m->tensor_count++], &m->parameter_count);
+    for (uint32_t i = 0; i < l->buffer_count; i++) {
+        struct tensor_info *b = &m->buffers[m->buffer_count++];
+        *b = m->tensors[m->tensor_count + i];
+        tensor_place(l, b, &m->buffer_values);
     }
     l->count = m->parameter_count - l->first;
     if (m->parameter_count > UINT64_MAX / 64)
@@ -200,7 +211,8 @@ int model_open_input(struct model *m, const char *const *layers, uint32_t count,
         return -1;
     m->layers = calloc(count, sizeof *m->layers);
     m->tensors = calloc(MODEL_TENSORS_MAX, sizeof *m->tensors);
-    if (!m->layers || !m->tensors) {
+    m->buffers = calloc(LAYER_BUFFERS_MAX * count, sizeof *m->buffers);
+    if (!m->layers || !m->tensors || !m->buffers) {
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot allocate the model's list of %u layers", count);
         goto fail;
     }
@@ -250,10 +262,22 @@ int model_targets_check(const struct model *m, const char *type, uint64_t values
     return 0;
 }
 
+int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
+{
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layers[i].type->statistics && rows * m->layers[i].steps < 2)
+            return err_set(
+                e, EXIT_CODE_PERMANENT,
+                "layer %u (%s) needs more than one row in a micro-batch, to have a variance", i,
+                m->layers[i].type->name);
+    return 0;
+}
+
 void model_close(struct model *m)
 {
     free(m->layers);
     free(m->tensors);
+    free(m->buffers);
     *m = (struct model){0};
 }
 
@@ -264,4 +288,12 @@ void model_initialise(const struct model *m, uint64_t seed, float *parameters)
         if (l->type->initialise)
             l->type->initialise(l, seed, parameters + l->first);
     }
+}
+
+void model_initialise_buffers(const struct model *m, float *buffers)
+{
+    for (uint32_t i = 0; i < m->buffer_count; i++)
+        for (uint64_t k = 0; k < m->buffers[i].count; k++)
+            buffers[m->buffers[i].first + k] =
+                (float)(strstr(m->buffers[i].name, "running_var") != NULL);
 }

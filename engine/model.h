@@ -48,6 +48,11 @@ struct model {
     uint32_t tensor_count;
     struct tensor_info *tensors;
     uint64_t parameter_count; /* length of the flat vector: tensors end to end, row-major */
+    /* PyTorch's buffers of modules (running statistics): state that is no parameter, in a vector of
+     * its own. */
+    uint32_t buffer_count;
+    struct tensor_info *buffers;
+    uint64_t buffer_values; /* length of that vector */
 };
 
 /* Parse and infer shapes; allocates no parameters. inputs: features a row; loss: "l1", "huber
@@ -62,6 +67,9 @@ int model_open_input(struct model *m, const char *const *layers, uint32_t count,
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
 
+/* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
+int model_rows_check(const struct model *m, uint64_t rows, struct err *e);
+
 void model_close(struct model *m); /* harmless twice */
 
 /* The model as one text, and back: "inputs=784 loss=softmax_cross_entropy\nlinear
@@ -73,5 +81,7 @@ int model_from_text(struct model *m, const char *text, struct err *e);
  * 1/sqrt(in)) for weight and bias), counter-based, keyed by (seed, tensor, index): the same on
  * every machine. */
 void model_initialise(const struct model *m, uint64_t seed, float *parameters);
+/* The module buffers as they begin: running_mean 0, running_var 1. */
+void model_initialise_buffers(const struct model *m, float *buffers);
 
 #endif

@@ -116,15 +116,45 @@ static void check_layernorm_backward(struct matrix n, struct matrix x, const flo
     ensure(matrix_same_or_disjoint(dy, dx));
 }
 
+static void check_batchnorm_moments(struct matrix x, double *mean, double *squares)
+{
+    ensure(matrix_valid(x) && mean && squares && mean != squares);
+}
+
+static void check_batchnorm_forward(struct matrix x, const double *mean, const double *scale,
+                                    const float *weight, const float *bias, struct matrix y)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y) && mean && scale);
+    ensure(matrix_same_or_disjoint(x, y) && !weight == !bias);
+}
+
+static void check_batchnorm_sums(struct matrix x, const double *mean, const double *scale,
+                                 struct matrix dy, double *d, double *dn)
+{
+    ensure(matrix_valid(x) && matrix_valid(dy) && matrix_same_shape(x, dy) && mean && scale);
+    ensure(d && dn && d != dn);
+}
+
+static void check_batchnorm_backward(struct matrix x, const double *mean, const double *scale,
+                                     const float *weight, const double *d, const double *dn,
+                                     struct matrix dy, struct matrix dx)
+{
+    ensure(matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx) && matrix_same_shape(x, dy));
+    ensure(matrix_same_shape(x, dx) && mean && scale && weight && d && dn);
+    ensure(matrix_disjoint(x, dx) && matrix_same_or_disjoint(dy, dx));
+}
+
 static void check_multiply(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
-static void check_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint64_t values,
-                             float *y)
+static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
+                             uint64_t values, float *y)
 {
-    ensure(x && y && floats_disjoint(x, y, rows * steps * values));
+    ensure(x && y && rows > 0 && stride >= steps * values);
+    ensure(ranges_disjoint(x, ((rows - 1) * stride + steps * values) * sizeof *x, y,
+                           rows * steps * values * sizeof *y));
 }
 
 static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,

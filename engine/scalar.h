@@ -211,6 +211,18 @@ SCALAR struct scalar_lstm scalar_lstm_backward(const struct scalar_lstm *s, floa
     return d;
 }
 
+/* x to mean 0 and variance 1, scale being 1 / sqrt(variance + eps). */
+SCALAR float scalar_normalise(float x, double mean, double scale)
+{
+    return (float)(((double)x - mean) * scale);
+}
+
+/* A running statistic takes in a batch's, as torch.nn.BatchNorm1d. */
+SCALAR float scalar_running(float running, double now, double momentum)
+{
+    return (float)((1 - momentum) * (double)running + momentum * now);
+}
+
 /* Inverted dropout, the same in both directions: a kept value is scaled by 1 / (1 - p). */
 SCALAR float scalar_dropout(float x, uint32_t bits, uint32_t threshold, float scale)
 {

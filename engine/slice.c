@@ -32,11 +32,11 @@ float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer)
 float *slice_gradient(const struct stepper *s, uint64_t slice)
 {
     float *all = s->region[KIND_SLICE_GRADIENTS].at;
-    uint64_t lane = slice_lane(s, slice);
+    uint64_t lanes = s->layout.gradient_lanes, lane = slice % lanes;
     if (slice == 0 && s->batch.done == 0)
         return s->gradient;
     /* lanes 1.. come first: where a batch is one wave lane 0 has no buffer */
-    return all + (lane ? lane - 1 : s->layout.lanes - 1) * s->layout.trained;
+    return all + (lane ? lane - 1 : lanes - 1) * s->layout.trained;
 }
 
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
@@ -65,6 +65,15 @@ static void pass_graphs(const struct stepper *s, struct layer_pass *p)
     p->edge_sums = matrix_of(g->edge_sums + first * edge_values, p->rows, edge_values);
 }
 
+/* Which of the layers with statistics it is. */
+static uint32_t statistics_number(const struct stepper *s, uint32_t layer)
+{
+    uint32_t number = 0;
+    while (s->layout.statistics_layer[number] != layer)
+        number++;
+    return number;
+}
+
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)
 {
     const struct stepper *s = b->s;
@@ -76,11 +85,12 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .row_first = s->batch.done + slice * s->config.slice_rows,
         .samples = {.count = slice_rows(s, b->rows, slice), .steps = l->steps},
         .seed = s->config.seed,
-        .step = s->batch.step,
-        .training = b->work == SLICE_TRAIN,
+        .step = b->work == SLICE_RENEW ? s->renew_step : s->batch.step,
+        .training = b->work == SLICE_TRAIN || b->work == SLICE_RENEW,
         .parameters = s->parameters + l->first,
         .input = lane_activation(s, slice, route->in),
         .output = lane_activation(s, slice, route->out),
+        .keep = layer_keep_of(l, &s->config),
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
@@ -90,20 +100,22 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.skip = lane_activation(s, slice, s->layout.route[l->partner].out);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
     }
+    if (l->type->statistics) {
+        p.statistics = &s->statistics[statistics_number(s, layer)];
+        p.part = &s->parts[slice];
+    }
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
     if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
         p.gradient = slice_gradient(s, slice) + (l->first - s->layout.frozen);
-    if (b->work != SLICE_EVALUATE) {
+    if (b->work == SLICE_TRAIN || b->work == SLICE_FISHER) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
     }
     return p;
 }
 
-/* Losses of the slice's rows, and unless evaluating the gradient at the outputs: of the batch's
- * mean when training, of each sample's own loss for the Fisher information. */
-static void slice_loss(const struct batch_work *b, uint64_t slice)
+void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
@@ -126,23 +138,48 @@ static void slice_loss(const struct batch_work *b, uint64_t slice)
         s->metric->slice(&l);
 }
 
+void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+{
+    const struct layer_instance *layers = b->s->model->layers;
+    for (uint32_t i = first; i < end; i++) {
+        struct layer_pass p = slice_pass(b, slice, i);
+        layers[i].type->forward(&layers[i], &p);
+    }
+}
+
+void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct layout *y = &b->s->layout;
+    uint32_t k = 0;
+    while (y->segment_first[k + 1] <= layer)
+        k++;
+    if (k + 1 < y->segments && layer + 1 == y->segment_first[k + 1])
+        slice_forward(b, slice, y->segment_first[k], y->again_end[k]);
+}
+
+/* A layer with statistics has seen its segment again when its part was taken. */
+void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+{
+    const struct layer_instance *layers = b->s->model->layers;
+    uint32_t least = b->s->layout.first_trained > first ? b->s->layout.first_trained : first;
+    for (uint32_t i = end; i-- > least;) {
+        struct layer_pass p = slice_pass(b, slice, i);
+        if (!layers[i].type->statistics || b->work == SLICE_FISHER)
+            slice_again(b, slice, i);
+        layers[i].type->backward(&layers[i], &p);
+    }
+}
+
 static void slice_run(void *argument, uint64_t lane, int thread)
 {
     const struct batch_work *b = argument;
-    const struct model *m = b->s->model;
     uint64_t slice = b->wave_first + lane;
+    uint32_t count = b->s->model->layer_count;
     (void)thread;
-    for (uint32_t i = 0; i < m->layer_count; i++) {
-        struct layer_pass p = slice_pass(b, slice, i);
-        m->layers[i].type->forward(&m->layers[i], &p);
-    }
+    slice_forward(b, slice, 0, count);
     slice_loss(b, slice);
-    if (b->work == SLICE_EVALUATE)
-        return;
-    for (uint32_t i = m->layer_count; i-- > b->s->layout.first_trained;) {
-        struct layer_pass p = slice_pass(b, slice, i);
-        m->layers[i].type->backward(&m->layers[i], &p);
-    }
+    if (b->work != SLICE_EVALUATE)
+        slice_backward(b, slice, 0, count);
 }
 
 uint64_t wave_run(struct batch_work *b)

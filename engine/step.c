@@ -19,6 +19,7 @@ struct sweep {
     struct stepper *s;
     uint64_t items, blocks;            /* of the pool; all blocks */
     uint64_t slice_first, slice_count; /* slices whose gradients are not yet in the batch's */
+    uint64_t first, end;               /* the range of the parameters to be added */
     int last;                          /* the batch is complete: EWC and norm too */
     struct optimizer_scalars optimizer;
 };
@@ -38,11 +39,14 @@ static uint64_t block_count(const struct stepper *s, uint64_t block)
 static void block_gradient(const struct sweep *w, uint64_t block)
 {
     struct stepper *s = w->s;
-    uint64_t first = block_first(s, block), count = block_count(s, block);
-    uint64_t at = first - s->layout.frozen;
-    float *g = s->gradient + at;
-    for (uint64_t i = 0; i < w->slice_count; i++)
-        op_add(s->backend, slice_gradient(s, w->slice_first + i) + at, g, count);
+    uint64_t first = block_first(s, block), count = block_count(s, block),
+             frozen = s->layout.frozen;
+    uint64_t begin = w->first > first ? w->first : first;
+    uint64_t end = w->end < first + count ? w->end : first + count;
+    float *g = s->gradient + (first - frozen);
+    for (uint64_t i = 0; i < w->slice_count && begin < end; i++)
+        op_add(s->backend, slice_gradient(s, w->slice_first + i) + (begin - frozen),
+               s->gradient + (begin - frozen), end - begin);
     if (!w->last)
         return;
     s->block_penalty[block] = 0;
@@ -76,7 +80,8 @@ static void update_item(void *argument, uint64_t item, int thread)
 /* Four shares a thread: enough to even out a thread that started late. */
 static struct sweep sweep_make(struct stepper *s)
 {
-    struct sweep w = {.s = s, .blocks = s->layout.blocks};
+    struct sweep w = {
+        .s = s, .blocks = s->layout.blocks, .first = 0, .end = s->model->parameter_count};
     uint64_t shares = 4 * (uint64_t)s->config.threads;
     w.items = w.blocks < shares ? w.blocks : shares;
     return w;
@@ -87,9 +92,48 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
 {
     ensure(s->config.with_optimizer && rows > 0);
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
+    statistics_restore(s);
     s->batch =
         (struct batch_state){.rows = rows, .step = step, .terms = terms, .term_count = term_count};
     s->graphs.nodes_done = 0;
+}
+
+/* The gradients of a wave of slices, but of one that is in place already, for a range of layers. */
+static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t layer_first,
+                       uint32_t layer_end)
+{
+    struct sweep *w = argument;
+    const struct layer_instance *layers = w->s->model->layers, *last = &layers[layer_end - 1];
+    uint64_t in_place = !w->s->batch.done && !first;
+    if (layer_end == layer_first)
+        return;
+    w->slice_first = first + in_place;
+    w->slice_count = count - in_place;
+    w->first = layers[layer_first].first;
+    w->end = last->first + last->count;
+    if (w->slice_count > 0 && w->first < w->end)
+        pool_run(w->s->pool, gradient_item, w, w->items);
+}
+
+static void micro_batch_count(struct stepper *s, uint64_t rows)
+{
+    s->batch.loss_sum = rows_sum(s, s->batch.loss_sum, s->losses, rows);
+    s->batch.done += rows;
+    s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
+}
+
+/* Where statistics cross the slices: all of them forward, then all of them back. */
+static void gradient_of_phases(struct batch_work *b, struct sweep *w, uint64_t rows)
+{
+    struct stepper *s = b->s;
+    statistics_forward(b);
+    statistics_take(s, 0);
+    statistics_backward(b, layers_add, w);
+    w->slice_count = 0;
+    w->last = s->batch.done + rows == s->batch.rows;
+    if (w->last)
+        pool_run(s->pool, gradient_item, w, w->items);
+    micro_batch_count(s, rows);
 }
 
 /* After the batch's last row its gradient is complete, EWC included. */
@@ -99,6 +143,10 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
     struct sweep w = sweep_make(s);
     uint64_t slices = batch_slices(s, rows);
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
+    if (s->layout.statistics_count) {
+        gradient_of_phases(&b, &w, rows);
+        return;
+    }
     while (b.wave_first < slices) {
         uint64_t count = wave_run(&b), in_place = !s->batch.done && !b.wave_first;
         w.slice_first = b.wave_first + in_place;
@@ -108,9 +156,7 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
         if (w.last || w.slice_count > 0)
             pool_run(s->pool, gradient_item, &w, w.items);
     }
-    s->batch.loss_sum = rows_sum(s, s->batch.loss_sum, s->losses, rows);
-    s->batch.done += rows;
-    s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
+    micro_batch_count(s, rows);
 }
 
 static double blocks_sum(const double *blocks, uint64_t count)
@@ -154,6 +200,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     s->batch.rows = s->batch.done = s->graphs.nodes_done = 0;
     if (result_check(result, s->batch.step, e) < 0)
         return -1;
+    statistics_commit(s);
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
     pool_run(s->pool, update_item, &update, update.items);
     return 0;
@@ -163,6 +210,8 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct optimizer_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e)
 {
+    if (model_rows_check(s->model, rows, e) < 0)
+        return -1;
     stepper_batch(s, rows, step, terms, term_count);
     stepper_accumulate(s, rows);
     return stepper_update(s, t, a, result, e);

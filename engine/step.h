@@ -52,7 +52,12 @@ struct step_config {
     uint64_t seed;      /* keys dropout */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
-    int accumulates;    /* a training batch may be several micro-batches */
+    /* Activation checkpointing: cut the layer list into segments, at most so many (0: as many as
+     * take the least memory), keep what is between them and compute the rest again in backward. The
+     * bits stay the same. Only with_optimizer; the others keep nothing or all */
+    int checkpointing;
+    uint64_t segments_max;
+    int accumulates; /* a training batch may be several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
     int freeze_backbone;      /* some parameter behind it must be left */
@@ -101,6 +106,9 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c);
 float *stepper_parameters(struct stepper *s);
 float *stepper_moment_m(struct stepper *s);
 float *stepper_moment_v(struct stepper *s);
+/* PyTorch's buffers of modules, as the model has them (buffer_values numbers, initialised); NULL
+ * where there are none. A training step changes them. */
+float *stepper_module_buffers(struct stepper *s);
 void stepper_moments_clear(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
@@ -140,6 +148,13 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct optimizer_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);
+
+/* The running statistics of batchnorm anew, as torch.optim.swa_utils.update_bn: the plain mean over
+ * the batches of one pass, in training mode (dropout is on, keyed by `step`). begin, then renew
+ * once a batch. -1 (permanent) when a statistic is not finite, or the batch has one value a
+ * channel. */
+void stepper_renew_begin(struct stepper *s);
+int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e);
 
 /* Means over the rows of the batches evaluated. */
 struct evaluation_result {

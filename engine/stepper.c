@@ -18,6 +18,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
+    [KIND_STATISTICS] = "statistics over rows",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "a sample's tile, squares, squared input",
 };
@@ -43,8 +44,7 @@ static uint64_t floats_bytes(uint64_t floats)
     return size_times(floats, sizeof(float));
 }
 
-/* Most rows that a layer sees of a slice, or leaves: nodes where it is graphs. */
-static uint64_t rows_most(const struct step_config *c, int graphs)
+uint64_t rows_most(const struct step_config *c, int graphs)
 {
     return graphs ? c->slice_nodes_max : c->slice_rows;
 }
@@ -56,14 +56,20 @@ static uint64_t input_floats(const struct model *m, const struct step_config *c)
 }
 
 /* Which buffer each layer reads and writes, and the floats of the buffers. A layer works in place
- * where it can, its input is a lane's buffer and the layer before does not need that for its
- * backward. */
+ * where it can, its input is a lane's buffer, the layer before does not need that for its backward
+ * and no segment begins with it. */
 static void layout_route(struct layout *y, const struct model *m, const struct step_config *c,
                          uint64_t *floats)
 {
     int kept = 0; /* somebody's backward, or the end of a residual pair, reads the newest buffer */
+    uint32_t segment = 0;
+    y->buffers = 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
+        if (i == y->segment_first[segment + 1]) {
+            kept = 1;
+            segment++;
+        }
         y->route[i].in = i ? y->route[i - 1].out : 0;
         int in_place = l->type->in_place && y->route[i].in > 0 && !kept;
         if (!l->type->same && !in_place)
@@ -108,47 +114,105 @@ static uint64_t layout_residuals(struct layout *y, const struct model *m,
     return at;
 }
 
-/* What each layer keeps for itself, and one scratch for all. */
-static uint64_t layout_layers(struct layout *y, const struct model *m, const struct step_config *c,
-                              uint64_t at)
+static uint64_t scratch_floats_max(const struct model *m, const struct step_config *c)
 {
-    uint64_t most = 0, most_saved = 0, first = at;
+    uint64_t most = 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
-        uint64_t rows = rows_most(c, l->graphs);
-        uint64_t saved = l->type->saved_floats ? floats_padded(l->type->saved_floats(l, rows)) : 0;
-        int dead = y->frozen && i < y->first_trained; /* nobody asks for it: one place for all */
-        most_saved = dead && saved > most_saved ? saved : most_saved;
-        y->saved_at[i] = dead ? first : at;
-        at = dead ? size_plus(first, most_saved) : size_plus(at, saved);
-        if (l->type->scratch_floats) {
-            uint64_t scratch = floats_padded(l->type->scratch_floats(l, rows));
-            most = scratch > most ? scratch : most;
-        }
+        uint64_t floats =
+            l->type->scratch_floats
+                ? l->type->scratch_floats(l, rows_most(c, l->graphs), layer_keep_of(l, c))
+                : 0;
+        most = floats > most ? floats : most;
     }
-    y->scratch_at = at;
-    return size_plus(at, most);
+    return floats_padded(most);
 }
 
-/* Places of the buffers in a lane. Those that only frozen layers read alternate between two places.
- * In training the gradient at an activation is dead as soon as the layer before has its own: two
- * places alternate. For the Fisher information all stay until the lanes are squared. */
-static void layout_lane(struct layout *y, const struct model *m, const struct step_config *c,
-                        const uint64_t *floats)
+/* What is between two segments stays, and so does what a residual pair carries over a border. */
+static void buffers_kept(const struct layout *y, const struct model *m,
+                         char kept[MODEL_LAYERS_MAX + 1])
 {
-    uint64_t at = 0, widest = 0;
+    for (uint32_t k = 1; k < y->segments; k++)
+        kept[y->route[y->segment_first[k]].in] = 1;
+    for (uint32_t k = 0; k < y->segments; k++)
+        for (uint32_t i = y->segment_first[k]; i < y->segment_first[k + 1]; i++)
+            if (m->layers[i].type->residual > 0 && m->layers[i].partner >= y->segment_first[k + 1])
+                kept[y->route[i].out] = 1;
+}
+
+/* The place of one layer's output and of what it keeps, if that is (not) to stay; returns what is
+ * behind them. */
+static uint64_t layer_place(struct layout *y, const struct model *m, const struct step_config *c,
+                            const uint64_t *floats, uint32_t i, const char *kept, int stays,
+                            uint64_t at)
+{
+    const struct layer_instance *l = &m->layers[i];
+    enum layer_keep keep = layer_keep_of(l, c);
+    uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
+    if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
+        y->activation_at[buffer] = at;
+        at = size_plus(at, floats[buffer]);
+    }
+    if (l->type->saved_floats && !layer_is_frozen(y, i) && (keep == KEEP_LITTLE) == stays) {
+        y->saved_at[i] = at;
+        at = size_plus(at, floats_padded(l->type->saved_floats(l, rows_most(c, l->graphs), keep)));
+    }
+    return at;
+}
+
+/* Activations from `rest` on: what stays first, then one place for the rest of every segment. */
+static uint64_t layout_activations(struct layout *y, const struct model *m,
+                                   const struct step_config *c, const uint64_t *floats,
+                                   uint64_t rest)
+{
+    char kept[MODEL_LAYERS_MAX + 1] = {0};
+    uint64_t end = 0;
+    buffers_kept(y, m, kept);
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        rest = layer_place(y, m, c, floats, i, kept, 1, rest);
+    for (uint32_t k = 0; k < y->segments; k++) {
+        uint64_t at = rest;
+        for (uint32_t i = y->segment_first[k]; i < y->segment_first[k + 1]; i++)
+            at = layer_place(y, m, c, floats, i, kept, 0, at);
+        end = at > end ? at : end;
+    }
+    return end;
+}
+
+/* Buffers that only frozen layers read alternate between two places, and what such layers would
+ * keep, which nobody asks for, has one. */
+static uint64_t layout_frozen(struct layout *y, const struct model *m, const struct step_config *c,
+                              const uint64_t *floats)
+{
+    uint64_t at = 0, widest = 0, most = 0;
     for (uint32_t b = 1; b <= y->forward_buffers; b++)
         widest = floats[b] > widest ? floats[b] : widest;
     for (uint32_t b = 1; b <= y->forward_buffers; b++) {
         y->activation_at[b] = b % 2 ? 0 : widest;
         at = size_times(b > 1 ? 2 : 1, widest);
     }
-    widest = 0;
-    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++) {
-        y->activation_at[b] = at;
-        at = size_plus(at, floats[b]);
-        widest = floats[b] > widest ? floats[b] : widest;
+    for (uint32_t i = 0; i < m->layer_count && layer_is_frozen(y, i); i++) {
+        const struct layer_instance *l = &m->layers[i];
+        uint64_t saved = l->type->saved_floats ? l->type->saved_floats(l, rows_most(c, l->graphs),
+                                                                       layer_keep_of(l, c))
+                                               : 0;
+        y->saved_at[i] = at;
+        most = saved > most ? saved : most;
     }
+    return size_plus(at, floats_padded(most));
+}
+
+/* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
+ * layer before has its own: two places alternate. For the Fisher information all stay until the
+ * lanes are squared. */
+void layout_lane(struct layout *y, const struct model *m, const struct step_config *c)
+{
+    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0}, widest = 0;
+    layout_route(y, m, c, floats);
+    layout_forward_buffers(y, m);
+    uint64_t at = layout_activations(y, m, c, floats, layout_frozen(y, m, c, floats));
+    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++)
+        widest = floats[b] > widest ? floats[b] : widest;
     for (uint32_t b = 1; b <= y->buffers; b++) {
         if (c->with_optimizer) {
             y->delta_at[b] = size_plus(at, b % 2 ? 0 : widest);
@@ -158,8 +222,8 @@ static void layout_lane(struct layout *y, const struct model *m, const struct st
         }
     }
     at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
-    at = layout_residuals(y, m, c, at);
-    y->lane_activations = layout_layers(y, m, c, at);
+    y->scratch_at = layout_residuals(y, m, c, at);
+    y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
 
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
@@ -194,10 +258,44 @@ static void batch_places(const struct model *m, const struct step_config *c,
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
 }
 
+/* Where the parts of the region of statistics start, in bytes; the last number is its size. */
+enum statistics_place {
+    STATISTICS_LIST,
+    STATISTICS_PARTS_LIST,
+    STATISTICS_NUMBERS,
+    STATISTICS_PARTS,
+    STATISTICS_BUFFERS,
+    STATISTICS_BUFFERS_NEXT,
+    STATISTICS_END
+};
+
+/* Arrays of struct statistics and of struct statistics_part. */
+enum { STATISTICS_ARRAYS = 5, PART_ARRAYS = 2 };
+
+static void statistics_places(const struct layout *y, const struct model *m,
+                              uint64_t places[STATISTICS_END + 1])
+{
+    uint64_t count = y->statistics_count, parts = count ? y->slices_max : 0;
+    uint64_t array = size_times(y->channels_max, sizeof(double));
+    const uint64_t bytes[STATISTICS_END] = {
+        [STATISTICS_LIST] = count * sizeof(struct statistics),
+        [STATISTICS_PARTS_LIST] = size_times(parts, sizeof(struct statistics_part)),
+        [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
+        [STATISTICS_PARTS] = size_times(size_times(parts, PART_ARRAYS), array),
+        [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
+        [STATISTICS_BUFFERS_NEXT] = floats_bytes(m->buffer_values),
+    };
+    places[0] = 0;
+    for (int i = 0; i < STATISTICS_END; i++)
+        places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
+}
+
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t places[BATCH_END + 1];
+    uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
     batch_places(m, c, places);
+    statistics_places(y, m, statistics);
+    y->bytes[KIND_STATISTICS] = statistics[STATISTICS_END];
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
@@ -231,13 +329,19 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c)
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0};
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
     ensure(!m->graphs || (c->slice_nodes_max > 0 && c->batch_nodes_max >= c->slice_nodes_max));
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
-    y->lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layers[i].type->statistics) {
+            uint64_t channels = m->layers[i].values;
+            y->channels_max = channels > y->channels_max ? channels : y->channels_max;
+            y->statistics_layer[y->statistics_count++] = i;
+        }
+    y->gradient_lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
     y->frozen = step_frozen(m, c);
     y->backbone = parameters_before(m, c->backbone_layers);
@@ -248,12 +352,10 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->blocks = (m->parameter_count - y->frozen + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
     /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
      * waves */
-    int one_wave = y->slices_max == y->lanes && !c->accumulates;
-    y->slice_gradients = one_wave ? y->lanes - 1 : y->lanes;
+    int one_wave = y->slices_max == y->gradient_lanes && !c->accumulates;
+    y->slice_gradients = one_wave ? y->gradient_lanes - 1 : y->gradient_lanes;
     y->lane_inputs = input_floats(m, c);
-    layout_route(y, m, c, floats);
-    layout_forward_buffers(y, m);
-    layout_lane(y, m, c, floats);
+    segments_choose(y, m, c);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
         y->tile = tile > y->tile ? tile : y->tile;
@@ -269,6 +371,28 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
     for (int k = 0; k < KIND_COUNT; k++)
         if (y.bytes[k] > 0)
             plan_add(p, stage, kind_names[k], y.bytes[k]);
+}
+
+static void statistics_place(struct stepper *s)
+{
+    const struct layout *y = &s->layout;
+    char *at = s->region[KIND_STATISTICS].at;
+    uint64_t places[STATISTICS_END + 1], channels = y->channels_max;
+    if (!y->statistics_count)
+        return;
+    statistics_places(y, s->model, places);
+    s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
+    s->parts = (struct statistics_part *)(at + places[STATISTICS_PARTS_LIST]);
+    s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
+    s->module_buffers_next = (float *)(at + places[STATISTICS_BUFFERS_NEXT]);
+    double *next = (double *)(at + places[STATISTICS_NUMBERS]);
+    for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
+        s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
+                                               next + 3 * channels, next + 4 * channels};
+    next = (double *)(at + places[STATISTICS_PARTS]);
+    for (uint64_t i = 0; i < y->slices_max; i++, next += PART_ARRAYS * channels)
+        s->parts[i] = (struct statistics_part){next, next + channels};
+    model_initialise_buffers(s->model, s->module_buffers);
 }
 
 /* Pointers into the regions. */
@@ -318,6 +442,7 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)
             goto fail;
     stepper_place(s);
+    statistics_place(s);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     return 0;
@@ -341,6 +466,11 @@ void stepper_close(struct stepper **s_p)
 float *stepper_parameters(struct stepper *s)
 {
     return s->parameters;
+}
+
+float *stepper_module_buffers(struct stepper *s)
+{
+    return s->module_buffers;
 }
 
 float *stepper_moment_m(struct stepper *s)

@@ -3,12 +3,16 @@
  *
  *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
+ *   statistics.c  what crosses slices: batchnorm, phase by phase
+ *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
- * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter.
+ * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter. Where a
+ * layer has statistics, training has a lane for every slice of the batch (but gradients for as many
+ * as there are threads).
  */
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
@@ -30,6 +34,7 @@ enum kind {
     KIND_SLICE_GRADIENTS,
     KIND_ACTIVATIONS,
     KIND_BATCH,
+    KIND_STATISTICS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -45,6 +50,7 @@ struct route {
 struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
+    uint64_t gradient_lanes;   /* lanes, or where a layer has statistics as many as work at once */
     uint64_t parameters;       /* padded to whole cache lines */
     uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
     uint64_t trained;          /* the rest behind the frozen ones, padded to whole cache lines */
@@ -56,7 +62,14 @@ struct layout {
     uint32_t buffers;          /* of a lane, numbered from 1 */
     uint32_t forward_buffers;  /* the first ones of them: only frozen layers read those */
     uint32_t first_trained;    /* first layer with parameters that are not frozen */
-    uint64_t scratch_at;       /* in the lane: of the layer at work */
+    uint32_t statistics_count; /* layers with statistics, in their order */
+    uint32_t statistics_layer[MODEL_LAYERS_MAX];
+    uint64_t channels_max; /* of those */
+    uint64_t scratch_at;   /* in the lane: of the layer at work */
+    uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
+    uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
+    uint32_t again_end[MODEL_LAYERS_MAX]; /* by segment: backward runs its layers before this one
+                                             forward again, as the rest is still there */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
@@ -119,18 +132,24 @@ struct stepper {
     double *block_norm2, *block_penalty;  /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
-    float *tiles;         /* [threads, 2, tile]: of one sample, and the squares */
-    float *input_squares; /* [lanes, slice_rows, inputs] */
+    struct statistics *statistics; /* [statistics_count] */
+    struct statistics_part *parts; /* [slices_max] */
+    float *module_buffers;         /* as the model has them, after the last update */
+    float *module_buffers_next;    /* after the micro-batches since */
+    uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
+    float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
+    float *input_squares;          /* [lanes, slice_rows, inputs] */
 };
 
 /* What the slices of a batch go through. */
-enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER };
+enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };
 
 struct batch_work {
     struct stepper *s;
     enum slice_work work;
     uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
+    uint32_t phase;      /* layers with statistics that all slices are behind */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -144,8 +163,54 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
     return left < s->config.slice_rows ? left : s->config.slice_rows;
 }
 
+/* Buffers and places in a lane for the segments that y has. */
+void layout_lane(struct layout *y, const struct model *m, const struct step_config *c);
+
+/* Segments for c, of those that were tried the ones that make the lane smallest; and its layout. */
+void segments_choose(struct layout *y, const struct model *m, const struct step_config *c);
+
+/* The same with one cut, before that layer; for tests. */
+void segments_cut(struct layout *y, const struct model *m, const struct step_config *c,
+                  uint32_t before);
+
+/* What the layer keeps in training with c. */
+enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
+
+/* Neither it nor a layer before it is trained. */
+static inline int layer_is_frozen(const struct layout *y, uint32_t layer)
+{
+    return y->frozen && layer < y->first_trained;
+}
+
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
+
+/* Layers first .. end - 1 of a slice; backwards what was not kept is computed again. */
+void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);
+void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);
+
+/* Losses of the slice's rows, and unless evaluating the gradient at the outputs: of the batch's
+ * mean when training, of each sample's own loss for the Fisher information. */
+void slice_loss(const struct batch_work *b, uint64_t slice);
+
+/* Before the layer's backward: its segment's activations. */
+void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer);
+
+/* With statistics, training: all slices forward, layer group by layer group; then back, where
+ * add(argument, first slice, slices, first layer, end) is called for every wave of slices whose
+ * gradients of those layers are in their lanes. */
+void statistics_forward(struct batch_work *b);
+typedef void statistics_add(void *argument, uint64_t first, uint64_t count, uint32_t layer_first,
+                            uint32_t layer_end);
+void statistics_backward(struct batch_work *b, statistics_add *add, void *argument);
+/* The running statistics take in those of the micro-batch: momentum as the layer has it, or if
+ * `batches` the cumulative mean over so many. */
+void statistics_take(struct stepper *s, uint64_t batches);
+/* What the micro-batches of a batch made of them counts with the update, or not at all. */
+void statistics_commit(struct stepper *s);
+void statistics_restore(struct stepper *s);
+/* Without training: statistics are the running ones. */
+void statistics_use(struct stepper *s);
 
 /* What layer number `layer` gets for the slice. */
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
@@ -155,6 +220,9 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
+
+/* Most rows that a layer sees of a slice, or leaves: nodes where they are of graphs. */
+uint64_t rows_most(const struct step_config *c, int graphs);
 
 /* Where the parts of struct graph_batch lie in the batch's region: bytes[] of each; and pointers to
  * them from places[]. */

@@ -37,20 +37,26 @@ static uint64_t sample_seed(uint64_t seed, const char *job)
     return order_key(seed, hash);
 }
 
-/* Read the checkpoint's parameters into the stepper and see that they are those the job names. */
+/* Read the checkpoint's parameters and module buffers into the stepper and see that they are those
+ * the job names. */
 static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct err *e)
 {
-    struct checkpoint_tensor *tensors = calloc(w->model.tensor_count, sizeof *tensors);
+    uint32_t parameters = w->model.tensor_count, count = parameters + w->model.buffer_count;
+    struct checkpoint_tensor *tensors = calloc(count, sizeof *tensors);
     if (!tensors)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
-    for (uint32_t i = 0; i < w->model.tensor_count; i++) {
-        const struct tensor_info *t = &w->model.tensors[i];
+    for (uint32_t i = 0; i < count; i++) {
+        int buffer = i >= parameters;
+        const struct tensor_info *t =
+            buffer ? &w->model.buffers[i - parameters] : &w->model.tensors[i];
         snprintf(tensors[i].name, sizeof tensors[i].name, "%s", t->name);
         tensors[i].rank = t->rank;
         memcpy(tensors[i].dims, t->dims, sizeof t->dims);
-        tensors[i].parameter = stepper_parameters(w->stepper) + t->first;
+        tensors[i].parameter = t->first + (buffer ? stepper_module_buffers(w->stepper)
+                                                  : stepper_parameters(w->stepper));
+        tensors[i].buffer = buffer;
     }
-    int result = checkpoint_read(w->job.checkpoint, meta, tensors, w->model.tensor_count, 0, e);
+    int result = checkpoint_read(w->job.checkpoint, meta, tensors, count, 0, e);
     free(tensors);
     if (result == 0 && strcmp(meta->parameters_sha256, w->job.digest) != 0)
         result = err_set(e, EXIT_CODE_PERMANENT,

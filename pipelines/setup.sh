@@ -4,6 +4,7 @@
 #   pipelines/setup.sh         what building and running need
 #   pipelines/setup.sh test    that and what tests/check.sh needs
 #   pipelines/setup.sh bench   that and what make bench compares with
+#   pipelines/setup.sh prices  what building and running need, and R with the prices that pipelines/bars.yaml learns from
 #   pipelines/setup.sh --help  this
 #
 # The list is packages.txt. As root, or by sudo; where neither is possible it prints the one line to type and
@@ -19,11 +20,12 @@ case ${1:-} in
 '') ;;
 test) groups='run|test' ;;
 bench) groups='run|test|bench' ;;
+prices) groups='run|prices' ;;
 -h | --help)
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
     ;;
-*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, --help" ;;
+*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, --help" ;;
 esac
 
 # missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the

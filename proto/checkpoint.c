@@ -35,6 +35,8 @@ static const struct checkpoint_field fields[] = {
     FIELD(TEXT, cpu),
     FIELD(TEXT, pretrained_sha256),
     FIELD(TEXT, parameters_sha256),
+    FIELD(TEXT, buffers_sha256),
+    FIELD(U64, batches_tracked),
 };
 #undef FIELD
 /* clang-format on */
@@ -100,18 +102,32 @@ const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *gr
     return name;
 }
 
-int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
-                                 char hex[65], struct err *e)
+/* Of the parameters or the module buffers; empty where there are none. */
+static int tensors_digest(const char *group, int buffers, const struct checkpoint_tensor *tensors,
+                          uint32_t count, char hex[65], struct err *e)
 {
     struct digest *d;
     char name[H5FILE_NAME_MAX + 1];
+    int found = 0;
     if (digest_open(&d, e) < 0)
         return -1;
-    for (uint32_t i = 0; i < count; i++)
-        digest_array(d, checkpoint_array_name(name, "parameters", &tensors[i]), H5TYPE_F32,
+    for (uint32_t i = 0; i < count; i++) {
+        if (tensors[i].buffer != buffers)
+            continue;
+        digest_array(d, checkpoint_array_name(name, group, &tensors[i]), H5TYPE_F32,
                      tensors[i].rank, tensors[i].dims, tensors[i].parameter);
+        found = 1;
+    }
     digest_close(&d, hex);
+    if (!found)
+        memset(hex, 0, 65);
     return 0;
+}
+
+int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
+                                 char hex[65], struct err *e)
+{
+    return tensors_digest("parameters", 0, tensors, count, hex, e);
 }
 
 static int attributes_write(struct h5writer *w, const struct checkpoint_meta *meta,
@@ -136,13 +152,14 @@ static int attributes_write(struct h5writer *w, const struct checkpoint_meta *me
 
 /* All arrays of one group, written and digested in order; a group without arrays is left out. */
 static int group_write(struct h5writer *w, struct digest *d, const char *group, size_t member,
-                       const struct checkpoint_tensor *tensors, uint32_t count, struct err *e)
+                       int buffers, const struct checkpoint_tensor *tensors, uint32_t count,
+                       struct err *e)
 {
     char name[H5FILE_NAME_MAX + 1];
     for (uint32_t i = 0; i < count; i++) {
         const struct checkpoint_tensor *t = &tensors[i];
         const float *data = *(float *const *)((const char *)t + member);
-        if (!data)
+        if (!data || t->buffer != buffers)
             continue;
         checkpoint_array_name(name, group, t);
         if (h5writer_array(w, name, H5TYPE_F32, t->rank, t->dims, data, e) < 0)
@@ -160,12 +177,14 @@ static int state_write(struct h5writer *w, struct digest **d_p, const struct che
     if (attributes_write(w, meta, model, results, e) < 0)
         return -1;
     checkpoint_digest_meta(*d_p, meta, model, results);
-    if (group_write(w, *d_p, "parameters", offsetof(struct checkpoint_tensor, parameter), tensors,
-                    count, e) < 0 ||
-        group_write(w, *d_p, "moments/m", offsetof(struct checkpoint_tensor, m), tensors, count,
+    if (group_write(w, *d_p, "parameters", offsetof(struct checkpoint_tensor, parameter), 0,
+                    tensors, count, e) < 0 ||
+        group_write(w, *d_p, "moments/m", offsetof(struct checkpoint_tensor, m), 0, tensors, count,
                     e) < 0 ||
-        group_write(w, *d_p, "moments/v", offsetof(struct checkpoint_tensor, v), tensors, count,
-                    e) < 0)
+        group_write(w, *d_p, "moments/v", offsetof(struct checkpoint_tensor, v), 0, tensors, count,
+                    e) < 0 ||
+        group_write(w, *d_p, "buffers", offsetof(struct checkpoint_tensor, parameter), 1, tensors,
+                    count, e) < 0)
         return -1;
     digest_close(d_p, digest);
     return h5writer_text(w, "", "digest", digest, e);
@@ -189,6 +208,7 @@ int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char 
     }
     h5writer_sweep(path);
     if (checkpoint_parameters_digest(tensors, count, meta->parameters_sha256, e) < 0 ||
+        tensors_digest("buffers", 1, tensors, count, meta->buffers_sha256, e) < 0 ||
         digest_open(&d, e) < 0 || h5writer_open(&w, path, e) < 0)
         goto out;
     if (state_write(w, &d, meta, model, results, tensors, count, digest, e) < 0)

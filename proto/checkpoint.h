@@ -3,6 +3,7 @@
  * checkpoints/step-<10 digits>-<task index>.h5 holds, as contiguous data sets h5py reads:
  *   parameters/<tensor>      float32, PyTorch's names and layouts ("0.weight" [out, in], "0.bias")
  *   moments/m/<tensor>, moments/v/<tensor>
+ *   buffers/<tensor>         where the model has module buffers: "1.running_mean", "1.running_var"
  *   results                  uint8, text: a line a result; its fields, separated by tabs, are
  *                            task, after, metric, value, loss, weights_sha256
  *
@@ -47,6 +48,9 @@ struct checkpoint_meta {
     char cpu[64];          /* CPU type: bits hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
+    char buffers_sha256[65];  /* empty: there are none */
+    uint64_t batches_tracked; /* micro-batches that the module buffers have taken in: PyTorch's
+                                 num_batches_tracked of every batchnorm */
     uint32_t result_count;
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
 };
@@ -57,15 +61,16 @@ struct checkpoint_tensor {
     uint64_t dims[2];
     float *parameter, *m, *v; /* m and v may be NULL: absent, of this tensor alone or of all;
                                  borrowed */
+    int buffer; /* a module's buffer and no parameter: its numbers at `parameter`, no moments */
 };
 
 /* SHA-256 over the arrays parameters/<tensor> in order (name, type, shape and bytes of each; no
- * moments): what parameters_sha256 and weights_sha256 are. */
+ * moments, no module buffers): what parameters_sha256 and weights_sha256 are. */
 int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
                                  char hex[65], struct err *e);
 
-/* Write one durably. Fills meta->parameters_sha256; *digest is that of the whole state; path
- * (relative to the run) and *bytes say what was written. */
+/* Write one durably. Fills meta->parameters_sha256 and buffers_sha256; *digest is that of the whole
+ * state; path (relative to the run) and *bytes say what was written. */
 int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char *model,
                      const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
                      uint64_t *bytes, struct err *e);
@@ -76,7 +81,8 @@ int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *m
 
 /* Read tensors into the borrowed pointers of `tensors`, whose names, order and shapes must be the
  * file's, as must be which of them have an m and a v, and verify the digest over everything.
- * want_moments 0 leaves m and v alone and verifies parameters_sha256 only. */
+ * want_moments 0 leaves m and v alone and verifies parameters_sha256, and buffers_sha256 where
+ * `tensors` has module buffers; without them it takes the parameters alone. */
 int checkpoint_read(const char *path, struct checkpoint_meta *meta,
                     const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
                     struct err *e);

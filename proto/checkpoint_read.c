@@ -28,6 +28,7 @@ struct reading {
     uint32_t count;
     const char *group; /* being visited */
     size_t member;     /* of struct checkpoint_tensor, where its arrays go */
+    int buffers;       /* the group is that of the module buffers */
     uint32_t seen;     /* tensors passed in the group */
     void *scratch;     /* for arrays that nobody wants */
     uint64_t scratch_bytes;
@@ -147,7 +148,8 @@ static float *tensor_place(const struct reading *g, uint32_t tensor)
 static uint32_t tensor_next(const struct reading *g)
 {
     uint32_t next = g->seen;
-    while (g->tensors && next < g->count && !tensor_place(g, next))
+    while (g->tensors && next < g->count &&
+           (g->tensors[next].buffer != g->buffers || !tensor_place(g, next)))
         next++;
     return next;
 }
@@ -200,14 +202,16 @@ static int array_visit(void *self, const struct h5array *array)
     return 0;
 }
 
-static int group_read(struct reading *g, const char *group, size_t member)
+static int group_read(struct reading *g, const char *group, size_t member, int buffers)
 {
     g->group = group;
     g->member = member;
+    g->buffers = buffers;
     g->seen = 0;
-    if (member != offsetof(struct checkpoint_tensor, parameter) && !h5reader_has(g->r, group)) {
+    int may_lack = buffers || member != offsetof(struct checkpoint_tensor, parameter);
+    if (may_lack && !h5reader_has(g->r, group)) {
         if (!g->tensors || tensor_next(g) == g->count)
-            return 0; /* written without moments, and none are wanted */
+            return 0; /* written without them, and none are wanted */
         return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
     }
     if (h5reader_each(g->r, group, array_visit, g, g->e) < 0)
@@ -227,16 +231,29 @@ static int digest_compare(struct reading *g, const char *what, const char *store
     if (strcmp(found, stored) == 0)
         return 0;
     return err_set(g->e, EXIT_CODE_PERMANENT,
-                   "checkpoint %s is damaged: its %s has digest %s, stored is %s", g->path, what,
+                   "checkpoint %s is damaged: its %s have digest %s, stored is %s", g->path, what,
                    found, stored);
+}
+
+static int buffers_wanted(const struct reading *g)
+{
+    uint32_t i = 0;
+    while (i < g->count && !g->tensors[i].buffer)
+        i++;
+    return i < g->count;
 }
 
 static int parameters_read(struct reading *g)
 {
-    if (digest_open(&g->digest, g->e) < 0 ||
-        group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0)
+    const size_t numbers = offsetof(struct checkpoint_tensor, parameter);
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "parameters", numbers, 0) < 0 ||
+        digest_compare(g, "parameters", g->meta->parameters_sha256) < 0)
         return -1;
-    return digest_compare(g, "parameters", g->meta->parameters_sha256);
+    if (!buffers_wanted(g))
+        return 0;
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "buffers", numbers, 1) < 0)
+        return -1;
+    return digest_compare(g, "module buffers", g->meta->buffers_sha256);
 }
 
 static int state_read(struct reading *g)
@@ -246,9 +263,10 @@ static int state_read(struct reading *g)
         digest_open(&g->digest, g->e) < 0)
         return -1;
     checkpoint_digest_meta(g->digest, g->meta, g->model, g->results);
-    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter)) < 0 ||
-        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m)) < 0 ||
-        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v)) < 0)
+    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter), 0) < 0 ||
+        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m), 0) < 0 ||
+        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v), 0) < 0 ||
+        group_read(g, "buffers", offsetof(struct checkpoint_tensor, parameter), 1) < 0)
         return -1;
     return digest_compare(g, "state", stored);
 }

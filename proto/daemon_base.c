@@ -29,18 +29,23 @@ static void directory_remove(const char *path, int depth)
     rmdir(path);
 }
 
+struct base {
+    uint64_t idle, warm; /* before and after its libraries were used */
+};
+
 /* Both sockets of a stage start ZeroMQ's threads. */
-static int base_measure(const struct daemon_spec *spec, void *self, uint64_t *bytes, struct err *e)
+static int base_measure(const struct daemon_spec *spec, void *self, struct base *base,
+                        struct err *e)
 {
     struct link ctl = {0}, pub = {0};
     int result = -1;
     if (mkdir("sockets", 0700) != 0)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make a directory for sockets");
     if (link_open(&ctl, LINK_ROUTER, ".", "base.ctl", NULL, e) == 0 &&
-        link_open(&pub, LINK_PUB, ".", "base.pub", NULL, e) == 0 &&
-        (!spec->warm || spec->warm(self, e) == 0)) {
-        *bytes = highwater_bytes(getpid(), "VmRSS");
-        result = 0;
+        link_open(&pub, LINK_PUB, ".", "base.pub", NULL, e) == 0) {
+        base->idle = highwater_bytes(getpid(), "VmRSS");
+        result = spec->warm ? spec->warm(self, e) : 0;
+        base->warm = highwater_bytes(getpid(), "VmRSS");
     }
     link_close(&ctl);
     link_close(&pub);
@@ -53,18 +58,20 @@ int base_print(const struct daemon_spec *spec, void *self)
     const char *parent = getenv("TMPDIR");
     char directory[256];
     struct err e = {0};
-    uint64_t bytes = 0;
+    struct base base = {0};
     int result = -1;
     snprintf(directory, sizeof directory, "%s/finetuned-base-XXXXXX",
              parent && parent[0] == '/' && strlen(parent) < 200 ? parent : "/tmp");
     if (!mkdtemp(directory) || chdir(directory) != 0)
         err_errno(&e, EXIT_CODE_TEMPORARY, "cannot make a temporary directory (%s)", directory);
     else
-        result = base_measure(spec, self, &bytes, &e);
+        result = base_measure(spec, self, &base, &e);
     if (chdir("/") == 0)
         directory_remove(directory, 1);
-    if (result == 0 && (printf("base.%s=%llu\n", spec->stage, (unsigned long long)bytes) < 0 ||
-                        fflush(stdout) != 0))
+    if (result == 0 &&
+        (printf("base.%s=%llu\nbase.%s_idle=%llu\n", spec->stage, (unsigned long long)base.warm,
+                spec->stage, (unsigned long long)base.idle) < 0 ||
+         fflush(stdout) != 0))
         result = err_errno(&e, EXIT_CODE_TEMPORARY, "cannot print the base");
     if (result == 0)
         return EXIT_CODE_DONE;

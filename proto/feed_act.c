@@ -119,6 +119,7 @@ int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), slots = c->slots;
     uint64_t slot_bytes = (span_bytes_max + page - 1) / page * page;
     uint64_t window = c->shuffle ? c->window_spans : c->streams ? c->streams : 1;
+    window = window < spans ? window : spans; /* so few there may be */
     uint64_t least = window + 1, fit = c->arena_limit_bytes / slot_bytes;
     if (!slots && c->ahead_rows)
         slots = window + (c->ahead_rows + span_rows - 1) / span_rows;

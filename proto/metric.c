@@ -11,7 +11,11 @@ struct metric {
 };
 
 static const struct metric metrics[] = {
-    {"accuracy", .share = 1},         {"r2"}, {"cosine"}, {"mae", .smaller_is_better = 1},
+    {"accuracy", .share = 1},
+    {"r2"},
+    {"r2_zero"},
+    {"cosine"},
+    {"mae", .smaller_is_better = 1},
     {"loss", .smaller_is_better = 1},
 };
 

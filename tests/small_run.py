@@ -7,13 +7,12 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARIES = os.path.join(ROOT, "build", os.environ.get("VARIANT", "release"), "bin")
 FEATURES, HIDDEN, CLASSES, ROWS = 60, 32, 5, 700
+LAYERS = ("linear, out: %d" % HIDDEN, "relu", "linear, out: %d" % CLASSES)
 PIPELINE = """name: small
 data: {file: %s, scale: 0.01}
 model:
   layers:
-    - {type: linear, out: %d}
-    - {type: relu}
-    - {type: linear, out: %d}
+%s
 training: {batch_size: 64, threads: 2}
 continual_learning:
   ewc_config: {lambda: 10, fisher_samples: %d, fisher_computation: {block_size: 1000}}
@@ -47,13 +46,14 @@ def data_read(path):
 class SmallRun:
     """The run's directory and the stages started in it; `with` ends them all."""
 
-    def __init__(self, directory, data, samples=ROWS, settings=(), pipeline=None):
+    def __init__(self, directory, data, samples=ROWS, settings=(), layers=LAYERS, pipeline=None):
         """pipeline: text of another pipeline file than the small one; its data.file is set."""
         self.directory = os.path.abspath(directory)
         self.processes = {}
         config = self.directory + ".yaml"
         with open(config, "w") as f:
-            f.write(pipeline or PIPELINE % (os.path.abspath(data), HIDDEN, CLASSES, samples))
+            f.write(pipeline or PIPELINE % (os.path.abspath(data),
+                                            "\n".join("    - {type: %s}" % line for line in layers), samples))
         words = [w for s in (*settings, "data.file=" + os.path.abspath(data)) for w in ("--set", s)]
         subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", config, "--run", self.directory, *words],
                        check=True)
@@ -95,12 +95,12 @@ class SmallRun:
             process.wait()
 
 
-def trained(directory="run", samples=ROWS, settings=(), features=None, targets=None, pipeline=None):
+def trained(directory="run", samples=ROWS, settings=(), features=None, targets=None, layers=LAYERS, pipeline=None):
     """A small run trained to its end: (run, features, targets); all its stages have ended."""
     if not os.path.exists("data.h5") or features is not None: # the time of a file is in its fingerprint
         data_write("data.h5", features, targets)
     features, targets = data_read("data.h5")
-    run = SmallRun(directory, "data.h5", samples, settings, pipeline)
+    run = SmallRun(directory, "data.h5", samples, settings, layers, pipeline)
     with run:
         run.start("loaderd", "fisherd", "trainerd")
         code = run.wait("trainerd")

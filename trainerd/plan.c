@@ -209,8 +209,7 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     loaderd_plan(p, o, bases, train, validation);
     plan_add(p, "monitord", base_name, bases->monitord);
     plan_add(p, "trainerd", base_name, bases->trainerd);
-    if (ewc_terms_max(o))
-        plan_add(p, "fisherd", base_name, bases->fisherd);
+    plan_add(p, "fisherd", base_name, ewc_terms_max(o) ? bases->fisherd : bases->fisherd_idle);
     if (megabatches_make(p, o, train, validation, sizes, e) < 0)
         return -1;
     splits_end(p, sizes);
@@ -229,9 +228,10 @@ int plan_check(const struct plan *p, const struct options *o, struct err *e)
     return err_set(
         e, EXIT_CODE_PERMANENT,
         "the run needs %" PRIu64 " MiB of memory and %s is %" PRIu64
-        " MiB; lower training.batch_size, training.threads or arena.limit_mb, or make the model "
-        "smaller (--plan shows what takes it)",
-        (total >> 20) + 1, source, limit >> 20);
+        " MiB; lower training.batch_size, training.threads or arena.limit_mb, %sor make the "
+        "model smaller (--plan shows what takes it)",
+        (total >> 20) + 1, source, limit >> 20,
+        o->use_gradient_checkpointing ? "" : "set training.use_gradient_checkpointing, ");
 }
 
 /* One line `key=value` of a description; others (fingerprint) are of no use here. */
@@ -363,6 +363,10 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o);
+    if (m.buffer_count)
+        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
+               " rows, all of which are resident; another one is another arithmetic\n",
+               o.batch_size);
     if (rows_print(&o, &train, &sizes[0], e) == 0)
         result = plan_check(&p, &o, e);
     if (fflush(stdout) != 0)

@@ -13,15 +13,13 @@ struct base {
     uint64_t *bytes;
 };
 
-enum { BASES = 5 };
+enum { BASES = 6 };
 
 static void bases_list(struct plan_bases *b, struct base list[BASES])
 {
-    const struct base all[BASES] = {{"trainerd", &b->trainerd},
-                                    {"fisherd", &b->fisherd},
-                                    {"loaderd", &b->loaderd},
-                                    {"reader", &b->reader},
-                                    {"monitord", &b->monitord}};
+    const struct base all[BASES] = {
+        {"trainerd", &b->trainerd}, {"fisherd", &b->fisherd}, {"fisherd_idle", &b->fisherd_idle},
+        {"loaderd", &b->loaderd},   {"reader", &b->reader},   {"monitord", &b->monitord}};
     memcpy(list, all, sizeof all);
 }
 

@@ -11,8 +11,9 @@
 #include "proto/err.h"
 
 struct plan_bases {
-    uint64_t trainerd, fisherd, loaderd, reader, monitord; /* bytes; reader: one of loaderd's, its
-                                                              private memory */
+    uint64_t trainerd, fisherd, loaderd, monitord; /* bytes */
+    uint64_t fisherd_idle;                         /* of one that is never asked */
+    uint64_t reader;                               /* one of loaderd's: its private memory */
 };
 
 /* Takes key ("trainerd") and value; others are ignored. */

@@ -29,7 +29,7 @@ static int theta_star_load(struct trainer *t, struct protection *p, const char *
     if (p->theta_star)
         return 0;
     float *theta_star = vector_new(t, "theta*", e);
-    if (!theta_star || save_read_end(t, task, theta_star, e) < 0) {
+    if (!theta_star || save_read_end(t, task, theta_star, NULL, e) < 0) {
         free(theta_star);
         return -1;
     }

@@ -94,8 +94,8 @@ int save_checkpoint(struct trainer *t, struct err *e)
     double began_s = clock_monotonic_s();
     progress_pause(t);
     retention_step_path(path, m->step, m->task);
-    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->model.tensor_count, digest,
-                         &bytes, e) < 0 ||
+    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
+                         e) < 0 ||
         save_links(t, path, e) < 0)
         goto out;
     retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
@@ -194,7 +194,7 @@ int save_load(struct trainer *t, struct err *e)
     }
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
-        checkpoint_read(path, &t->meta, t->tensors, t->model.tensor_count, 1, e) < 0 ||
+        checkpoint_read(path, &t->meta, t->tensors, t->tensor_count, 1, e) < 0 ||
         cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     saved_mark(t);
@@ -231,10 +231,12 @@ static int end_check(const struct trainer *t, const char *path, const char *task
     return 0;
 }
 
-int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e)
+int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
+                  struct err *e)
 {
     char path[CHECKPOINT_PATH_BYTES];
-    struct checkpoint_tensor *tensors = malloc(t->model.tensor_count * sizeof *tensors);
+    struct checkpoint_tensor *tensors = malloc(t->tensor_count * sizeof *tensors);
+    uint32_t count = buffers ? t->tensor_count : t->model.tensor_count;
     int index = options_task(t->options, task), result = -1;
     ensure(index >= 0);
     retention_task_path(path, task);
@@ -242,12 +244,14 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, struct
         err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
         goto out;
     }
-    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         tensors[i] = t->tensors[i];
-        tensors[i].parameter = parameters + t->model.tensors[i].first;
+        tensors[i].parameter = tensors[i].buffer
+                                   ? buffers + t->model.buffers[i - t->model.tensor_count].first
+                                   : parameters + t->model.tensors[i].first;
         tensors[i].m = tensors[i].v = NULL;
     }
-    if (checkpoint_read(path, &t->other, tensors, t->model.tensor_count, 0, e) < 0) {
+    if (checkpoint_read(path, &t->other, tensors, count, 0, e) < 0) {
         err_prefix(e, "the weights at the end of task %s", task);
         goto out;
     }

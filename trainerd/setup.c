@@ -36,6 +36,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .with_optimizer = 1,
                                 .seed = o->seed,
                                 .metric = o->metric,
+                                .checkpointing = o->use_gradient_checkpointing,
+                                .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
                                 .optimizer = optimizer_kind(o),
                                 .backbone_layers = (uint32_t)o->backbone_layers,
@@ -276,6 +278,30 @@ static float *moment_of(const struct tensor_info *tensor, float *moment, uint64_
     return moment && tensor->first >= frozen ? moment + (tensor->first - frozen) : NULL;
 }
 
+static void tensor_set(struct checkpoint_tensor *tensor, const struct tensor_info *info,
+                       float *numbers)
+{
+    snprintf(tensor->name, sizeof tensor->name, "%s", info->name);
+    tensor->rank = info->rank;
+    memcpy(tensor->dims, info->dims, sizeof tensor->dims);
+    tensor->parameter = numbers + info->first;
+}
+
+static void tensors_set(struct trainer *t, uint64_t frozen)
+{
+    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
+        const struct tensor_info *info = &t->model.tensors[i];
+        tensor_set(&t->tensors[i], info, stepper_parameters(t->stepper));
+        t->tensors[i].m = moment_of(info, stepper_moment_m(t->stepper), frozen);
+        t->tensors[i].v = moment_of(info, stepper_moment_v(t->stepper), frozen);
+    }
+    for (uint32_t i = 0; i < t->model.buffer_count; i++) {
+        struct checkpoint_tensor *tensor = &t->tensors[t->model.tensor_count + i];
+        tensor_set(tensor, &t->model.buffers[i], stepper_module_buffers(t->stepper));
+        tensor->buffer = 1;
+    }
+}
+
 static int buffers_open(struct trainer *t, struct err *e)
 {
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
@@ -289,20 +315,12 @@ static int buffers_open(struct trainer *t, struct err *e)
     t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
     t->batch.graphs = t->model.graphs ? calloc(c.batch_rows_max, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
-    t->tensors = calloc(t->model.tensor_count, sizeof *t->tensors);
+    t->tensor_count = t->model.tensor_count + t->model.buffer_count;
+    t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
     if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation ||
         !t->tensors || (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
-    for (uint32_t i = 0; i < t->model.tensor_count; i++) {
-        const struct tensor_info *info = &t->model.tensors[i];
-        struct checkpoint_tensor *tensor = &t->tensors[i];
-        snprintf(tensor->name, sizeof tensor->name, "%s", info->name);
-        tensor->rank = info->rank;
-        memcpy(tensor->dims, info->dims, sizeof tensor->dims);
-        tensor->parameter = stepper_parameters(t->stepper) + info->first;
-        tensor->m = moment_of(info, stepper_moment_m(t->stepper), frozen);
-        tensor->v = moment_of(info, stepper_moment_v(t->stepper), frozen);
-    }
+    tensors_set(t, frozen);
     t->gather_train = gather_of(&t->train, t->options->data_scale);
     t->gather_validation = gather_of(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
@@ -322,11 +340,30 @@ static void meta_init(struct trainer *t)
     t->meta.threads = (uint64_t)c.threads;
 }
 
+/* An epoch's last micro-batch is a shorter one: is it long enough? */
+static int rows_check(const struct trainer *t, struct err *e)
+{
+    uint64_t micro = t->options->batch_size, last = t->schedule.rows % micro;
+    if (model_rows_check(&t->model, last ? last : micro, e) == 0)
+        return 0;
+    return err_prefix(e,
+                      "an epoch of %" PRIu64 " rows in micro-batches of %" PRIu64
+                      " ends with one of 1 row; set data.drop_last or another training.batch_size",
+                      t->schedule.rows, micro);
+}
+
 /* Fresh, or where the newest checkpoint stands. */
 static int cursor_open(struct trainer *t, struct err *e)
 {
-    if (schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0)
+    if (schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
+        rows_check(t, e) < 0)
         return -1;
+    if (t->model.buffer_count)
+        log_info(
+            "micro_batch_rows=%" PRIu64
+            " batchnorm: statistics are the micro-batch's; with another size of it the weights "
+            "are others",
+            t->options->batch_size);
     if (!t->resume_path[0]) {
         meta_init(t);
         t->state = TRAINER_BEGIN;

@@ -37,12 +37,16 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
     (void)sleep_ms;
+    float *buffers = stepper_module_buffers(t->stepper);
     int fresh = strcmp(task->from, "start") == 0;
-    if (fresh)
+    if (fresh) {
         model_initialise(&t->model, t->options->seed, parameters);
-    if ((fresh ? pretrained_load(t, parameters, e) : save_read_end(t, task->from, parameters, e)) <
-        0)
+        model_initialise_buffers(&t->model, buffers);
+    }
+    if ((fresh ? pretrained_load(t, parameters, e)
+               : save_read_end(t, task->from, parameters, buffers, e)) < 0)
         return DAEMON_FAILED;
+    t->meta.batches_tracked = fresh ? 0 : t->other.batches_tracked;
     stepper_moments_clear(t->stepper);
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);

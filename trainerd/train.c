@@ -57,6 +57,8 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
     t->meta.position += rows;
     t->meta.step++;
     t->meta.task_step++;
+    if (t->model.buffer_count)
+        t->meta.batches_tracked += (rows + t->options->batch_size - 1) / t->options->batch_size;
     t->meta.epoch_loss_sum += r->loss_sum;
     t->batch.done = t->batch.gathered = 0;
 }

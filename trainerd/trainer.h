@@ -113,6 +113,7 @@ struct trainer {
     char model_text[MODEL_TEXT_MAX];
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
+    uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
@@ -195,8 +196,11 @@ int save_if_due(struct trainer *t, struct err *e);
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
 /* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
 int save_links(struct trainer *t, const char *path, struct err *e);
-/* Parameters at the end of a task; t->other says the rest. */
-int save_read_end(struct trainer *t, const char *task, float *parameters, struct err *e);
+/* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
+ * rest.
+ */
+int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
+                  struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);

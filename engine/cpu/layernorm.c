@@ -27,7 +27,7 @@ void cpu_layernorm_forward(struct matrix x, const float *weight, const float *bi
         float *out = y.at + r * y.stride;
         struct row_moments m = moments_of(in, x.columns, eps);
         for (uint64_t c = 0; c < x.columns; c++) {
-            float n = (float)(((double)in[c] - m.mean) * m.scale);
+            float n = scalar_normalise(in[c], m.mean, m.scale);
             out[c] = weight ? n * weight[c] + bias[c] : n;
         }
     }

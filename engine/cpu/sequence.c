@@ -4,11 +4,12 @@
 
 #include <string.h>
 
-void cpu_steps_swap(const float *x, uint64_t rows, uint64_t steps, uint64_t values, float *y)
+void cpu_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t steps, uint64_t values,
+                    float *y)
 {
     for (uint64_t t = 0; t < steps; t++)
         for (uint64_t r = 0; r < rows; r++)
-            memcpy(y + (t * rows + r) * values, x + (r * steps + t) * values, values * sizeof *y);
+            memcpy(y + (t * rows + r) * values, x + r * stride + t * values, values * sizeof *y);
 }
 
 /* One row of a step. The four gates lie one behind the other. */

@@ -85,8 +85,9 @@ static void gcn_initialise(const struct layer_instance *l, uint64_t seed, float 
 }
 
 /* x W^T and A^T dy are as wide as the output, A x as the input. */
-static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows)
+static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
 {
+    (void)keep;
     return size_times(rows, l->values > l->values_out ? l->values : l->values_out);
 }
 

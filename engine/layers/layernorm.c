@@ -6,7 +6,6 @@
  */
 #include "engine/layer.h"
 #include "engine/memory.h"
-#include "engine/squares.h"
 
 extern const struct layer_type layer_layernorm;
 
@@ -22,15 +21,6 @@ static int layernorm_infer(struct layer_instance *l, struct tensor_info *tensors
     return 0;
 }
 
-static void layernorm_initialise(const struct layer_instance *l, uint64_t seed, float *parameters)
-{
-    (void)seed;
-    for (uint64_t c = 0; c < l->values; c++) {
-        parameters[c] = 1;
-        parameters[l->values + c] = 0;
-    }
-}
-
 static struct matrix rows_of(const struct layer_instance *l, const struct layer_pass *p,
                              const float *at)
 {
@@ -43,8 +33,10 @@ static void layernorm_forward(const struct layer_instance *l, const struct layer
                          p->parameters + l->values, EPS, rows_of(l, p, p->output));
 }
 
-static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows)
+static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows,
+                                  enum layer_keep keep)
 {
+    (void)keep;
     return size_times(rows, l->inputs);
 }
 
@@ -69,21 +61,14 @@ static void layernorm_squares_begin(const struct layer_instance *l, const struct
     op_multiply(p->backend, p->d_output, p->squares_input, p->rows * l->inputs);
 }
 
-static void layernorm_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
-                                   const struct tile *t, float *sample, float *squares)
-{
-    const float *of = t->tensor == WEIGHT ? p->squares_input : p->d_output;
-    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
-}
-
 const struct layer_type layer_layernorm = {
     .name = "layernorm",
     .purpose = "each step of a row to mean 0 and variance 1, times weight, plus bias",
     .infer = layernorm_infer,
-    .initialise = layernorm_initialise,
+    .initialise = layer_initialise_scale,
     .scratch_floats = layernorm_scratch,
     .forward = layernorm_forward,
     .backward = layernorm_backward,
     .squares_begin = layernorm_squares_begin,
-    .tile_squares = layernorm_tile_squares,
+    .tile_squares = layer_tile_squares_scale,
 };

@@ -54,23 +54,25 @@ static void signs_slice(const struct loss_slice *s)
     op_correct_signs(s->backend, s->outputs, s->values, s->result);
 }
 
-static const struct metric_type mae = {"mae", absolute_slice, 0}, r2 = {"r2", squared_slice, 1},
-                                cosine = {"cosine", similarity_slice, 0},
-                                accuracy = {"accuracy", signs_slice, 0};
+static const struct metric_type mae = {"mae", absolute_slice, METRIC_ABOUT_NOTHING},
+                                r2 = {"r2", squared_slice, METRIC_ABOUT_MEAN},
+                                r2_zero = {"r2_zero", squared_slice, METRIC_ABOUT_ZERO},
+                                cosine = {"cosine", similarity_slice, METRIC_ABOUT_NOTHING},
+                                accuracy = {"accuracy", signs_slice, METRIC_ABOUT_NOTHING};
 
 #define NUMBERS .values = 1, .low = -FLT_MAX, .high = FLT_MAX
 
 const struct loss_type loss_mean_squared_error = {
     .name = "mean_squared_error",
     NUMBERS,
-    .metrics = {&r2, &mae, &cosine},
+    .metrics = {&r2, &r2_zero, &mae, &cosine},
     .slice = squared_slice,
 };
 
 const struct loss_type loss_l1 = {
     .name = "l1",
     NUMBERS,
-    .metrics = {&mae, &r2, &cosine},
+    .metrics = {&mae, &r2, &r2_zero, &cosine},
     .slice = absolute_slice,
 };
 
@@ -78,14 +80,14 @@ const struct loss_type loss_huber = {
     .name = "huber",
     NUMBERS,
     .has_delta = 1,
-    .metrics = {&mae, &r2, &cosine},
+    .metrics = {&mae, &r2, &r2_zero, &cosine},
     .slice = huber_slice,
 };
 
 const struct loss_type loss_cosine = {
     .name = "cosine",
     NUMBERS,
-    .metrics = {&cosine, &mae, &r2},
+    .metrics = {&cosine, &mae, &r2, &r2_zero},
     .slice = cosine_slice,
 };
 

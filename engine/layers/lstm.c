@@ -6,9 +6,11 @@
  * As torch.nn.LSTM: names and layouts of the tensors, both biases, dropout on the outputs of all
  * layers but the last, the reverse direction's outputs behind the forward one's. Inside, steps come
  * before rows ([steps, rows, values]): the x of all steps is one product, and a step's rows lie
- * together. A slice keeps its x, gates, c and h; backward turns the gates into the gradients at
- * their sums in place, and all that is left of it is products over all steps. The squares take a
- * sample's rows out of the same arrays.
+ * together. Steps are taken in blocks of about the root of their number. A slice keeps its x,
+ * gates, c and h; backward turns the gates into the gradients at their sums in place, and all that
+ * is left of a block is products. The squares take a sample's rows out of the same arrays. Under
+ * KEEP_LITTLE only h and the c between two blocks are kept, and backward computes a block's rest
+ * again.
  */
 #include <math.h>
 #include <stdio.h>
@@ -38,12 +40,22 @@ struct part {
     uint64_t count[TENSORS];
 };
 
-/* Where a slice's arrays of one layer are; of one direction: gates, c. */
+/* Where a slice's arrays of one layer are; of one direction: gates, c. Under KEEP_LITTLE there are
+ * no gates, x is that of the layer below or none, and c is the one before each block but the first
+ * [blocks - 1, rows, hidden]. */
 struct place {
     float *x;        /* [steps, rows, in] */
     float *h;        /* [steps, rows, directions hidden] */
     float *gates[2]; /* [steps, rows, 4 hidden] */
     float *c[2];     /* [steps, rows, hidden] */
+};
+
+/* Steps that are worked on together: the k-th .. of those a direction takes. */
+struct block {
+    uint64_t number, k, steps;
+    uint64_t first; /* the least of its steps, where the arrays begin */
+    float *x, *gates, *c;
+    const float *c_before; /* c [rows, hidden] after the step before the k-th */
 };
 
 static struct shape shape_of(const struct layer_instance *l)
@@ -114,24 +126,36 @@ static int x_is_own(const struct layer_instance *l, uint64_t layer)
     return layer == 0 || l->keys[KEY_DROPOUT] > 0;
 }
 
-/* Values of one row and step that a layer keeps. */
-static uint64_t layer_values(const struct layer_instance *l, uint64_t layer)
+/* About as many blocks as a block has steps: what is kept between them and what is computed again
+ * inside them add up to the least. Whether it is kept or not, the arithmetic goes block by block,
+ * so that both ways give the same bits. */
+static uint64_t block_steps(const struct layer_instance *l)
 {
-    struct shape s = shape_of(l);
-    uint64_t own = x_is_own(l, layer) ? layer_in(l, layer) : 0;
-    return own + s.directions * s.hidden * (1 + 4 + 1); /* h, gates, c */
+    uint64_t k = 1;
+    while (k * k < l->steps)
+        k++;
+    return k;
 }
 
-static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows)
+static uint64_t blocks_of(const struct layer_instance *l)
 {
-    uint64_t values = 0;
-    for (uint64_t i = 0; i < shape_of(l).layers; i++)
-        values += layer_values(l, i);
-    return size_times(size_times(rows, l->steps), values);
+    return (l->steps + block_steps(l) - 1) / block_steps(l);
+}
+
+static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
+{
+    struct shape s = shape_of(l);
+    uint64_t floats = 0, out = s.directions * s.hidden; /* a row's */
+    for (uint64_t i = 0; i < s.layers; i++) {
+        uint64_t own = x_is_own(l, i) ? layer_in(l, i) : 0;
+        floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_of(l) - 1) * out
+                                      : s.steps * (own + out * (1 + 4 + 1)); /* x, h, gates, c */
+    }
+    return size_times(rows, floats);
 }
 
 /* Gradients at the outputs and the inputs of a layer, [steps, rows, values] each, then the one at
- * c, and zeroes, [rows, hidden] each. */
+ * c, and zeroes, [rows, hidden] each; under KEEP_LITTLE a block's gates, c and x. */
 static uint64_t scratch_width(const struct layer_instance *l)
 {
     struct shape s = shape_of(l);
@@ -139,28 +163,50 @@ static uint64_t scratch_width(const struct layer_instance *l)
     return out > l->values ? out : l->values;
 }
 
-static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows)
+static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
 {
-    uint64_t steps = size_times(size_times(rows, l->steps), 2 * scratch_width(l));
-    return size_plus(steps, size_times(rows, 2 * shape_of(l).hidden));
+    uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
+    if (keep == KEEP_LITTLE)
+        floats += block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l));
+    return size_times(rows, floats);
+}
+
+static float *scratch_dc(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return p->scratch + l->steps * p->rows * 2 * scratch_width(l);
+}
+
+static float *scratch_zeroes(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return scratch_dc(l, p) + p->rows * shape_of(l).hidden;
+}
+
+static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
+{
+    float *zeroes = scratch_zeroes(l, p);
+    memset(zeroes, 0, p->rows * shape_of(l).hidden * sizeof *zeroes);
 }
 
 static struct place place_of(const struct layer_instance *l, const struct layer_pass *p,
                              uint64_t layer)
 {
     struct shape s = shape_of(l);
-    uint64_t cells = s.steps * p->rows;
+    uint64_t cells = s.steps * p->rows, c = cells * s.hidden;
+    int little = p->keep == KEEP_LITTLE;
     struct place at = {0};
     float *next = p->saved, *below = NULL;
+    if (little)
+        c = (blocks_of(l) - 1) * p->rows * s.hidden;
     for (uint64_t i = 0; i <= layer; i++) {
-        at.x = x_is_own(l, i) ? next : below;
-        next += x_is_own(l, i) ? cells * layer_in(l, i) : 0;
+        int own = x_is_own(l, i);
+        at.x = !own ? below : little ? NULL : next;
+        next += own && !little ? cells * layer_in(l, i) : 0;
         at.h = below = next;
         next += cells * s.directions * s.hidden;
         for (uint64_t d = 0; d < s.directions; d++) {
-            at.gates[d] = next;
-            at.c[d] = next + cells * 4 * s.hidden;
-            next += cells * 5 * s.hidden;
+            at.gates[d] = little ? NULL : next;
+            at.c[d] = next + (little ? 0 : cells * 4 * s.hidden);
+            next = at.c[d] + c;
         }
     }
     return at;
@@ -188,97 +234,146 @@ static uint64_t step_number(uint64_t steps, uint64_t direction, uint64_t k)
     return direction ? steps - 1 - k : k;
 }
 
-/* c [rows, hidden] after the step before the k-th. */
-static const float *c_before(const struct layer_instance *l, const struct layer_pass *p,
-                             const struct place *at, uint64_t direction, uint64_t k)
+/* Block `number` of a direction, which is kept or has its place in the scratch. */
+static struct block block_of(const struct layer_instance *l, const struct layer_pass *p,
+                             const struct place *at, uint64_t layer, uint64_t direction,
+                             uint64_t number)
 {
     struct shape s = shape_of(l);
-    uint64_t width = p->rows * s.hidden;
-    if (k == 0)
-        return p->scratch + s.steps * p->rows * 2 * scratch_width(l) + width; /* zeroes */
-    return at->c[direction] + step_number(s.steps, direction, k - 1) * width;
+    uint64_t most = block_steps(l), step = p->rows * s.hidden, k = number * most;
+    struct block b = {.number = number, .k = k, .steps = s.steps - k < most ? s.steps - k : most};
+    float *block = scratch_zeroes(l, p) + step, *c = at->c[direction];
+    b.first = direction ? s.steps - k - b.steps : k;
+    b.x = at->x ? at->x + b.first * p->rows * layer_in(l, layer) : block + 5 * most * step;
+    if (p->keep == KEEP_LITTLE) {
+        b.gates = block;
+        b.c = block + 4 * most * step;
+        b.c_before = c + (number - (number > 0)) * step;
+    } else {
+        b.gates = at->gates[direction] + b.first * 4 * step;
+        b.c = c + b.first * step;
+        b.c_before = c + step_number(s.steps, direction, k - (k > 0)) * step;
+    }
+    if (number == 0)
+        b.c_before = scratch_zeroes(l, p);
+    return b;
 }
 
-static void direction_forward(const struct layer_instance *l, const struct layer_pass *p,
-                              const struct place *at, uint64_t layer, uint64_t direction)
+/* c after the step before the k-th, a step of the block. */
+static const float *c_before(const struct layer_instance *l, const struct layer_pass *p,
+                             const struct block *b, uint64_t direction, uint64_t k)
+{
+    if (k == b->k)
+        return b->c_before;
+    return b->c +
+           (step_number(l->steps, direction, k - 1) - b->first) * p->rows * shape_of(l).hidden;
+}
+
+/* The mask of a layer's input for one step of the row: a function of (seed, step of training,
+ * layer, place, step of the row, row, unit). */
+static void dropout_step(const struct layer_instance *l, const struct layer_pass *p, uint64_t layer,
+                         uint64_t t, struct matrix in, struct matrix out)
+{
+    struct dropout_mask mask = {scalar_key(scalar_key(p->seed, p->step, l->place), layer, t),
+                                p->row_first, l->keys[KEY_DROPOUT]};
+    if (p->training)
+        op_dropout(p->backend, in, out, &mask);
+    else if (in.at != out.at)
+        memcpy(out.at, in.at, in.rows * in.columns * sizeof *out.at);
+}
+
+/* x of the block's steps: the row's values, or what is below after dropout. */
+static void block_input(const struct layer_instance *l, const struct layer_pass *p,
+                        const struct place *below, uint64_t layer, const struct block *b)
+{
+    uint64_t width = layer_in(l, layer);
+    if (layer == 0)
+        op_steps_swap(p->backend, p->input + b->first * width, l->inputs, p->rows, b->steps, width,
+                      b->x);
+    for (uint64_t i = 0; layer && i < b->steps; i++)
+        dropout_step(l, p, layer, b->first + i, step_of(p, below->h, width, b->first + i),
+                     step_of(p, b->x, width, i));
+}
+
+static void block_forward(const struct layer_instance *l, const struct layer_pass *p,
+                          const struct place *at, uint64_t layer, uint64_t direction,
+                          const struct block *b)
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     const float *weights = p->parameters;
     struct matrix hh = matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
-    float *gates = at->gates[direction], *c = at->c[direction];
-    op_product(p->backend, matrix_of(at->x, s.steps * p->rows, w.in), 0,
+    op_product(p->backend, matrix_of(b->x, b->steps * p->rows, w.in), 0,
                matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 1, 0,
-               matrix_of(gates, s.steps * p->rows, 4 * s.hidden));
-    for (uint64_t k = 0; k < s.steps; k++) {
+               matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
+    for (uint64_t k = b->k; k < b->k + b->steps; k++) {
         uint64_t t = step_number(s.steps, direction, k);
-        struct matrix sums = step_of(p, gates, 4 * s.hidden, t);
+        struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
         if (k > 0)
             op_product(
                 p->backend,
                 step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
                 0, hh, 1, 1, sums);
         op_lstm_forward(p->backend, weights + w.at[BIAS_IH], weights + w.at[BIAS_HH],
-                        c_before(l, p, at, direction, k), sums, c + t * p->rows * s.hidden,
+                        c_before(l, p, b, direction, k), sums,
+                        b->c + (t - b->first) * p->rows * s.hidden,
                         step_of_direction(l, p, at->h, direction, t));
     }
 }
 
-/* The mask of a layer's input, step by step: a function of (seed, step of training, layer, place,
- * step of the row, row, unit). */
-static void dropout_apply(const struct layer_instance *l, const struct layer_pass *p,
-                          uint64_t layer, const float *in, float *out)
+/* x that is kept is there after the first direction. */
+static int input_is_due(const struct layer_instance *l, const struct layer_pass *p, uint64_t layer,
+                        uint64_t direction)
 {
-    struct shape s = shape_of(l);
-    uint64_t width = s.directions * s.hidden;
-    if (!p->training) {
-        if (in != out)
-            memcpy(out, in, s.steps * p->rows * width * sizeof *out);
-        return;
-    }
-    for (uint64_t t = 0; t < s.steps; t++) {
-        struct dropout_mask mask = {scalar_key(scalar_key(p->seed, p->step, l->place), layer, t),
-                                    p->row_first, l->keys[KEY_DROPOUT]};
-        op_dropout(p->backend, step_of(p, in, width, t), step_of(p, out, width, t), &mask);
+    return x_is_own(l, layer) && (p->keep == KEEP_LITTLE || direction == 0);
+}
+
+static void direction_forward(const struct layer_instance *l, const struct layer_pass *p,
+                              const struct place *below, const struct place *at, uint64_t layer,
+                              uint64_t direction)
+{
+    uint64_t width = p->rows * shape_of(l).hidden;
+    for (uint64_t number = 0; number < blocks_of(l); number++) {
+        struct block b = block_of(l, p, at, layer, direction, number);
+        uint64_t last = step_number(l->steps, direction, b.k + b.steps - 1) - b.first;
+        if (input_is_due(l, p, layer, direction))
+            block_input(l, p, below, layer, &b);
+        block_forward(l, p, at, layer, direction, &b);
+        if (p->keep == KEEP_LITTLE && number + 1 < blocks_of(l))
+            memcpy(at->c[direction] + number * width, b.c + last * width, width * sizeof *b.c);
     }
 }
 
 static void lstm_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
     struct shape s = shape_of(l);
-    struct place at = place_of(l, p, 0), below;
-    uint64_t width = p->rows * s.hidden;
-    memset(p->scratch + s.steps * p->rows * 2 * scratch_width(l) + width, 0,
-           width * sizeof *p->scratch);
-    op_steps_swap(p->backend, p->input, p->rows, s.steps, l->values, at.x);
+    struct place at = place_of(l, p, 0), below = at;
+    zeroes_write(l, p);
     for (uint64_t layer = 0; layer < s.layers; layer++) {
         below = at;
         at = place_of(l, p, layer);
-        if (layer && x_is_own(l, layer))
-            dropout_apply(l, p, layer, below.h, at.x);
         for (uint64_t d = 0; d < s.directions; d++)
-            direction_forward(l, p, &at, layer, d);
+            direction_forward(l, p, &below, &at, layer, d);
     }
-    op_steps_swap(p->backend, at.h, s.steps, p->rows, l->values_out, p->output);
+    op_steps_swap(p->backend, at.h, p->rows * l->values_out, s.steps, p->rows, l->values_out,
+                  p->output);
 }
 
 /* From dh, the gradient at h, which gathers that of later steps: gates become the gradients at
- * their sums. */
-static void direction_backward(const struct layer_instance *l, const struct layer_pass *p,
-                               const struct place *at, uint64_t layer, uint64_t direction,
-                               const float *dh)
+ * their sums; dc goes on to the block before. */
+static void block_backward(const struct layer_instance *l, const struct layer_pass *p,
+                           uint64_t layer, uint64_t direction, const struct block *b,
+                           const float *dh)
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     struct matrix hh = matrix_of(p->parameters + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
-    float *dc = p->scratch + s.steps * p->rows * 2 * scratch_width(l);
-    memset(dc, 0, p->rows * s.hidden * sizeof *dc);
-    for (uint64_t k = s.steps; k-- > 0;) {
+    for (uint64_t k = b->k + b->steps; k-- > b->k;) {
         uint64_t t = step_number(s.steps, direction, k);
-        struct matrix sums = step_of(p, at->gates[direction], 4 * s.hidden, t);
-        op_lstm_backward(p->backend, c_before(l, p, at, direction, k),
-                         at->c[direction] + t * p->rows * s.hidden,
-                         step_of_direction(l, p, dh, direction, t), dc, sums);
+        struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
+        op_lstm_backward(p->backend, c_before(l, p, b, direction, k),
+                         b->c + (t - b->first) * p->rows * s.hidden,
+                         step_of_direction(l, p, dh, direction, t), scratch_dc(l, p), sums);
         if (k > 0)
             op_product(
                 p->backend, sums, 0, hh, 0, 1,
@@ -286,36 +381,72 @@ static void direction_backward(const struct layer_instance *l, const struct laye
     }
 }
 
-/* d and h of the steps but the first that the direction takes, and of those before them. */
+/* Of `steps` steps from `first` on, but the first that the direction takes: d, whose array begins
+ * at gates, and h of the steps before them; no rows where there is none. */
 static void recurrence_of(const struct layer_instance *l, const struct layer_pass *p,
-                          const struct place *at, uint64_t direction, struct matrix *d,
-                          struct matrix *h)
+                          const float *gates, const float *h, uint64_t direction, uint64_t first,
+                          uint64_t steps, struct matrix *d, struct matrix *before)
 {
     struct shape s = shape_of(l);
-    uint64_t rows = (s.steps - 1) * p->rows, width = s.directions * s.hidden;
-    *d = matrix_of(at->gates[direction] + (direction ? 0 : p->rows * 4 * s.hidden), rows,
-                   4 * s.hidden);
-    *h = matrix_columns(matrix_of(at->h + (direction ? p->rows * width : 0), rows, width),
-                        direction * s.hidden, s.hidden);
+    uint64_t width = s.directions * s.hidden;
+    int begins = direction ? first + steps == s.steps : first == 0;
+    uint64_t skip = begins && !direction, left = steps - (uint64_t)begins;
+    uint64_t step_before = direction ? first + 1 : first + skip - 1;
+    *d = matrix_of(gates + skip * p->rows * 4 * s.hidden, left * p->rows, 4 * s.hidden);
+    *before = matrix_columns(matrix_of(h + step_before * p->rows * width, left * p->rows, width),
+                             direction * s.hidden, s.hidden);
 }
 
-static void gradient_write(const struct layer_instance *l, const struct layer_pass *p,
-                           const struct place *at, uint64_t layer, uint64_t direction)
+/* The block's part of the gradient of this direction of the layer; backward begins with the last
+ * block, which writes what the others add to. */
+static void gradient_add(const struct layer_instance *l, const struct layer_pass *p,
+                         const struct place *at, uint64_t layer, uint64_t direction,
+                         const struct block *b)
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    struct matrix sums = matrix_of(at->gates[direction], s.steps * p->rows, 4 * s.hidden), d, h;
-    float *g = p->gradient;
-    op_product(p->backend, sums, 1, matrix_of(at->x, s.steps * p->rows, w.in), 0, 0,
+    struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
+    float *g = p->gradient, *once = g + w.at[BIAS_HH];
+    int later = b->number + 1 < blocks_of(l);
+    op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
                matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
-    recurrence_of(l, p, at, direction, &d, &h);
-    if (s.steps > 1)
-        op_product(p->backend, d, 1, h, 0, 0,
+    recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
+    if (d.rows)
+        op_product(p->backend, d, 1, h, 0, (float)later,
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
-    else
+    else if (!later) /* one step in all */
         memset(g + w.at[WEIGHT_HH], 0, w.count[WEIGHT_HH] * sizeof *g);
-    op_column_sums(p->backend, sums, g + w.at[BIAS_IH]);
-    memcpy(g + w.at[BIAS_HH], g + w.at[BIAS_IH], w.count[BIAS_HH] * sizeof *g);
+    op_column_sums(p->backend, sums, later ? once : g + w.at[BIAS_IH]);
+    if (later)
+        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
+    if (b->number == 0)
+        memcpy(once, g + w.at[BIAS_IH], w.count[BIAS_HH] * sizeof *g);
+}
+
+/* dx [steps, rows, in] NULL: nobody needs it; the second direction adds to it. */
+static void direction_backward(const struct layer_instance *l, const struct layer_pass *p,
+                               const struct place *below, const struct place *at, uint64_t layer,
+                               uint64_t direction, const float *dh, float *dx)
+{
+    struct shape s = shape_of(l);
+    struct part w = part_of(l, layer, direction);
+    memset(scratch_dc(l, p), 0, p->rows * s.hidden * sizeof *dx);
+    for (uint64_t number = blocks_of(l); number-- > 0;) {
+        struct block b = block_of(l, p, at, layer, direction, number);
+        if (p->keep == KEEP_LITTLE) {
+            if (x_is_own(l, layer))
+                block_input(l, p, below, layer, &b);
+            block_forward(l, p, at, layer, direction, &b);
+        }
+        block_backward(l, p, layer, direction, &b, dh);
+        if (p->gradient)
+            gradient_add(l, p, at, layer, direction, &b);
+        if (dx)
+            op_product(p->backend, matrix_of(b.gates, b.steps * p->rows, 4 * s.hidden), 0,
+                       matrix_of(p->parameters + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
+                       (float)(direction > 0),
+                       matrix_of(dx + b.first * p->rows * w.in, b.steps * p->rows, w.in));
+    }
 }
 
 static void lstm_backward(const struct layer_instance *l, const struct layer_pass *p)
@@ -323,28 +454,21 @@ static void lstm_backward(const struct layer_instance *l, const struct layer_pas
     struct shape s = shape_of(l);
     uint64_t cells = s.steps * p->rows;
     float *dh = p->scratch, *dx = p->scratch + cells * scratch_width(l);
-    op_steps_swap(p->backend, p->d_output, p->rows, s.steps, l->values_out, dh);
+    zeroes_write(l, p);
+    op_steps_swap(p->backend, p->d_output, l->outputs, p->rows, s.steps, l->values_out, dh);
     for (uint64_t layer = s.layers; layer-- > 0;) {
-        struct place at = place_of(l, p, layer);
-        uint64_t in = layer_in(l, layer);
-        for (uint64_t d = 0; d < s.directions; d++) {
-            struct part w = part_of(l, layer, d);
-            direction_backward(l, p, &at, layer, d, dh);
-            if (p->gradient)
-                gradient_write(l, p, &at, layer, d);
-            if (layer || p->d_input)
-                op_product(p->backend, matrix_of(at.gates[d], cells, 4 * s.hidden), 0,
-                           matrix_of(p->parameters + w.at[WEIGHT_IH], 4 * s.hidden, in), 0, d > 0,
-                           matrix_of(dx, cells, in));
-        }
-        if (layer && x_is_own(l, layer))
-            dropout_apply(l, p, layer, dx, dx);
+        struct place at = place_of(l, p, layer), below = place_of(l, p, layer - (layer > 0));
+        uint64_t width = layer_in(l, layer);
+        for (uint64_t d = 0; d < s.directions; d++)
+            direction_backward(l, p, &below, &at, layer, d, dh, layer || p->d_input ? dx : NULL);
+        for (uint64_t t = 0; layer && x_is_own(l, layer) && t < s.steps; t++)
+            dropout_step(l, p, layer, t, step_of(p, dx, width, t), step_of(p, dx, width, t));
         float *other = dh;
         dh = dx;
         dx = other;
     }
     if (p->d_input)
-        op_steps_swap(p->backend, dh, s.steps, p->rows, l->values, p->d_input);
+        op_steps_swap(p->backend, dh, p->rows * l->values, s.steps, p->rows, l->values, p->d_input);
 }
 
 /* A sample's rows of a matrix whose rows are steps of `rows` rows each. */
@@ -370,7 +494,7 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
         return;
     }
     if (t->tensor % TENSORS == WEIGHT_HH)
-        recurrence_of(l, p, &at, direction, &d, &x);
+        recurrence_of(l, p, at.gates[direction], at.h, direction, 0, s.steps, &d, &x);
     if (!d.rows) { /* one step: no recurrence */
         memset(squares, 0, t->count * sizeof *squares);
         return;
@@ -389,6 +513,7 @@ const struct layer_type layer_lstm = {
     .takes = ROWS_NO_GRAPHS,
     .infer = lstm_infer,
     .initialise = lstm_initialise,
+    .recomputes = 1,
     .saved_floats = lstm_saved,
     .scratch_floats = lstm_scratch,
     .forward = lstm_forward,

@@ -1,7 +1,8 @@
 /* bars.c - `prepare bars`: bars of one timeframe become windows of several and their future.
  *
  *   train/features/M1 [N, 480, F], ../M5 [N, 288, F], ...  f32   oldest bar first
- *   train/targets     [N, K]   f32   log returns of the close over the next 1 to K bars
+ *   train/targets     [N, K]   f32   log returns of the close over the next 1 to K bars, times
+ *                                    prepare.target_scale
  *   train/times       [N]      i64   when the row is decided: the end of its last bar, Unix time
  *   validation/...             the same of the last rows
  *   normalise/mean, normalise/standard_deviation [timeframes, F] f64, of the training rows
@@ -142,7 +143,8 @@ static int row_write(struct bars *b, struct piece *p, struct err *e)
     if (!target || piece_add(&p[TIMES], &decided, 1, e) < 0)
         return -1;
     for (uint32_t k = 1; k <= r->horizon; k++, target += sizeof(float)) {
-        float v = (float)(d->close[r->bar + k] - d->close[r->bar]);
+        float v =
+            (float)((d->close[r->bar + k] - d->close[r->bar]) * b->options->prepare_target_scale);
         memcpy(target, &v, sizeof v);
     }
     return 0;
@@ -262,13 +264,13 @@ static int bars_stamp(void *self, char *stamp, size_t bytes, struct err *e)
     const struct bars *b = self;
     const struct options *o = b->options;
     struct stat st;
-    int used =
-        snprintf(stamp, bytes,
-                 "bars timeframes=%s horizon=%" PRIu64 " stride=%" PRIu64 " gap_bars=%" PRIu64
-                 " gap_windows=%s purge=%s missing=%s fraction=%.17g normalise=%s\n",
-                 o->prepare_timeframes, o->prepare_horizon, o->prepare_stride, o->prepare_gap_bars,
-                 o->prepare_gap_windows, o->prepare_purge, o->prepare_missing,
-                 o->prepare_validation_fraction, o->prepare_normalise);
+    int used = snprintf(
+        stamp, bytes,
+        "bars timeframes=%s horizon=%" PRIu64 " stride=%" PRIu64 " gap_bars=%" PRIu64
+        " gap_windows=%s purge=%s missing=%s fraction=%.17g normalise=%s target_scale=%.17g\n",
+        o->prepare_timeframes, o->prepare_horizon, o->prepare_stride, o->prepare_gap_bars,
+        o->prepare_gap_windows, o->prepare_purge, o->prepare_missing,
+        o->prepare_validation_fraction, o->prepare_normalise, o->prepare_target_scale);
     if (fstat(b->data.file.csv.fd, &st) != 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", o->data_source);
     own_stamp_file(stamp + used, bytes - (size_t)used, o->data_source, &st);

@@ -106,7 +106,7 @@ def index_of(bars, length, times):
     return [place[int(t)] for t in times]
 
 
-def rows_compare(path, bars, reckoning, features=5, every=1):
+def rows_compare(path, bars, reckoning, features=5, every=1, scale=1):
     with h5py.File(path) as f:
         for part in ("train", "validation"):
             names = f[part + "/features"].attrs["timeframes"]
@@ -119,17 +119,18 @@ def rows_compare(path, bars, reckoning, features=5, every=1):
                 assert wanted is not None, (part, r)
                 for got, want in zip(windows, wanted[0]):
                     assert numpy.allclose(got[r], numpy.array(want)[:, :features], rtol=2e-6, atol=1e-9), (part, r)
-                assert numpy.allclose(targets[r], wanted[1], rtol=2e-6, atol=1e-9), (part, r)
+                assert numpy.allclose(targets[r], scale * numpy.array(wanted[1]), rtol=2e-6, atol=1e-9), (part, r)
 
 
 @limit(120)
 def test_rows_are_those_of_an_independent_reckoning():
     bars = bars_make()
     bars_write("bars.csv", bars)
-    for longer, purge in ((True, "windows"), (False, "windows"), (True, "targets")):
+    for longer, purge, scale in ((True, "windows", 1), (False, "windows", 100), (True, "targets", 1)):
         frames, stride = [("M5", 12), ("M1", 30), ("M15", 5)], 3
         said = prepared("bars.csv", "timeframes=M5:12 M1:30 M15:5", "horizon=7", "gap_bars=20", "stride=%d" % stride,
-                        "gap_windows=" + ("longer" if longer else "none"), "purge=" + purge)
+                        "gap_windows=" + ("longer" if longer else "none"), "purge=" + purge,
+                        "target_scale=%d" % scale)
         assert "3000 bars of M1" in said and "in 3 stretches" in said, said
         reckoning = Reckoning(bars, frames, 20, 7, longer)
         possible = [i for i in range(len(bars)) if reckoning.row(i) is not None]
@@ -145,7 +146,7 @@ def test_rows_are_those_of_an_independent_reckoning():
             assert index_of(bars, 60, f["train/times"][:]) == trained
             assert index_of(bars, 60, f["validation/times"][:]) == evaluated
             assert f["train/features/M15"].shape == (len(trained), 5, 5) and f["train/features/M15"].dtype == "f4"
-        rows_compare("bars.h5", bars, reckoning, every=7)
+        rows_compare("bars.h5", bars, reckoning, every=7, scale=scale)
 
 
 @limit(60)
@@ -466,3 +467,33 @@ continual_learning: {ewc_config: {fisher_samples: 64}}
         plan_check(report)
         assert [t["metric"] for t in report["tasks"]] == ["r2", "r2"] and report["steps"] > 20, report
         assert all(math.isfinite(e["loss"]) for e in report["epochs"]) and len(report["epochs"]) == 3, report
+
+
+def pipeline_run(name, *settings):
+    words = [w for s in settings for w in ("--set", s)]
+    return Run(name, "--config", os.path.join(ROOT, "pipelines/bars.yaml"), "--set",
+               "data.file=" + os.path.abspath(name + ".h5"), "--set", "tasks.returns.epochs=1", *words)
+
+
+@limit(120)
+def test_the_pipeline_of_bars_takes_a_file_of_ones_own():
+    bars_write("minutes.csv", bars_make(6000))
+    report = pipeline_run("mine", "data.source=" + os.path.abspath("minutes.csv"), "prepare.stride=4",
+                          "prepare.timeframes=M1:16 M5:12 M15:10", "prepare.gap_bars=60").finish()
+    plan_check(report)
+    task, = report["tasks"]
+    assert task["metric"] == "r2_zero" and -1 < task["final"] < 1, task
+
+
+@limit(180)
+def test_the_pipeline_of_bars_exports_the_prices_of_debian():
+    if subprocess.run(["dpkg-query", "-W", "r-cran-timeseries"], capture_output=True).returncode:
+        skip("r-cran-timeseries is not installed")
+    source = os.path.join(ROOT, "runs/cache/usdchf.csv")
+    run = pipeline_run("prices", "prepare.stride=8")
+    report = run.finish(150)
+    with open(source) as f:
+        lines = f.read().splitlines()
+    assert lines[0] == "time,open,high,low,close" and lines[1] == "1996-04-01 00:00,1.193,1.193,1.193,1.193"
+    assert len(lines) == 1 + 62496 and lines[-1].startswith("2001-03-30 23:30,1.742,1.7429,1.742,1.7429"), lines[-1]
+    assert "62496 bars of M30" in run.output() and -0.05 < report["tasks"][0]["final"] < 0.05, report["tasks"]

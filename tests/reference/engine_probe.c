@@ -3,16 +3,19 @@
  *   engine_probe init   DIR [key=value ...]   model.txt -> weights.f32
  *   engine_probe train  DIR [key=value ...]   weights.f32, features, targets [, fisher.f32,
  *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
- *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets -> fisher_sums.f32
+ *   engine_probe renew  DIR [key=value ...]   weights.f32, features, targets -> buffers.f32
+ *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets [, buffers.f32]
+ *                                             -> fisher_sums.f32
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
  * are u8); targets are targets.u8, one class a row or step left, or where the loss takes values
  * targets.f32. Batches are taken one after the other, from the start again when the rows are used
- * up. steps.f64 holds loss, penalty and norm of each step, gradient.f32 the last one's gradient. Of
- * a model of graphs, features are those of the nodes, one graph after the other; node_ptr.u64 and
- * edge_ptr.u64 cut nodes and edges, whose ends are sources.u32 and ends.u32, their features
- * edges.f32. One JSON line on standard output tells the seconds and CPU seconds of the work, and
- * the largest resident memory.
+ * up. steps.f64 holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a
+ * model with batchnorm writes buffers.f32, too. Of a model of graphs, features are those of the
+ * nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends
+ * are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells
+ * the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
+ * largest resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -106,6 +109,8 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
                                    .threads = (int)argument(argc, argv, "threads", 2),
                                    .seed = (uint64_t)argument(argc, argv, "seed", 1),
+                                   .checkpointing = argument(argc, argv, "checkpointing", 0) != 0,
+                                   .segments_max = (uint64_t)argument(argc, argv, "segments", 0),
                                    .optimizer = (int)argument(argc, argv, "optimizer", 0),
                                    .backbone_layers = (uint32_t)argument(argc, argv, "backbone", 0),
                                    .freeze_backbone = (int)argument(argc, argv, "freeze", 0)};
@@ -237,6 +242,17 @@ static unsigned long peak_rss_bytes(void)
     return kib * 1024;
 }
 
+static unsigned long activation_bytes(const struct probe *p)
+{
+    struct plan plan = {.count = 0};
+    unsigned long bytes = 0;
+    stepper_plan(&p->model, &p->step, "probe", &plan);
+    for (int i = 0; i < plan.count; i++)
+        if (strncmp(plan.rows[i].what, "activations", strlen("activations")) == 0)
+            bytes += plan.rows[i].bytes;
+    return bytes;
+}
+
 static void train_run(struct probe *p)
 {
     struct err e;
@@ -256,14 +272,37 @@ static void train_run(struct probe *p)
                p->model.parameter_count * sizeof(float));
     file_write(p, "gradient.f32", stepper_gradient(p->stepper),
                (p->model.parameter_count - step_frozen(&p->model, &p->step)) * sizeof(float));
+    if (p->model.buffer_values)
+        file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
+                   p->model.buffer_values * sizeof(float));
     free(log);
     free(fisher);
     free(star);
 }
 
+static void renew_run(struct probe *p)
+{
+    struct err e;
+    stepper_renew_begin(p->stepper);
+    for (uint64_t row = 0; row < p->data_rows; row += p->batch) {
+        uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
+        batch_gather(p, row, rows);
+        if (stepper_renew(p->stepper, rows, 0, &e) < 0)
+            probe_fail(e.text);
+    }
+    file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
+               p->model.buffer_values * sizeof(float));
+}
+
+/* With buffers.f32, if it is there, as running statistics. */
 static void fisher_run(struct probe *p)
 {
     struct err e;
+    size_t bytes = 0;
+    char *buffers = file_read(p, "buffers.f32", &bytes);
+    if (buffers && bytes == p->model.buffer_values * sizeof(float))
+        memcpy(stepper_module_buffers(p->stepper), buffers, bytes);
+    free(buffers);
     uint64_t total = p->model.parameter_count;
     float *sums = calloc(total, sizeof *sums);
     for (uint64_t first = 0; first < total; first += p->block)
@@ -289,7 +328,7 @@ static void init_run(struct probe *p)
 static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
-    p->step.with_optimizer = strcmp(mode, "train") == 0;
+    p->step.with_optimizer = strcmp(mode, "fisher") != 0;
     if (p->model.graphs)
         graphs_read(p);
     if (stepper_open(&p->stepper, &p->model, &p->step, &e) < 0)
@@ -300,14 +339,17 @@ static void work_run(struct probe *p, const char *mode)
         probe_fail("weights.f32 is missing");
     memcpy(stepper_parameters(p->stepper), weights, p->model.parameter_count * sizeof *weights);
     double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
-    if (p->step.with_optimizer)
+    if (strcmp(mode, "train") == 0)
         train_run(p);
+    else if (strcmp(mode, "renew") == 0)
+        renew_run(p);
     else
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_rss_bytes\": %lu}\n", wall, cpu,
-           peak_rss_bytes());
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"activation_bytes\": %lu, "
+           "\"peak_rss_bytes\": %lu}\n",
+           wall, cpu, activation_bytes(p), peak_rss_bytes());
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);
@@ -328,7 +370,7 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail("usage: engine_probe init|train|fisher DIR [key=value ...]");
+        probe_fail("usage: engine_probe init|train|renew|fisher DIR [key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -336,10 +378,11 @@ int main(int argc, char **argv)
     settings_read(&p, argc, argv);
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
-    else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0)
+    else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
+             strcmp(argv[1], "renew") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train or fisher");
+        probe_fail("the first argument is init, train, renew or fisher");
     model_close(&p.model);
     free(text);
     return 0;

@@ -124,6 +124,9 @@ def test_convolutions_and_readouts():
              [GCN(6, 5, edges=4), nn.Tanh(), GCN(5, 7, edges=4), Readout("sum"), nn.Linear(7, 3)], 4),
             (("linear out=8", "layernorm", "gcn out=8 residual=true edges=true", "gelu", "pool kind=mean_sum", "linear out=3"),
              [nn.Linear(6, 8), nn.LayerNorm(8), GCN(8, 8, True, 2), nn.GELU(), Readout("mean_sum"), nn.Linear(16, 3)], 2),
+            (("gcn out=8", "gelu", "batchnorm", "gcn out=8 residual=true", "tanh", "batchnorm", "pool kind=sum", "linear out=3"),
+             [GCN(6, 8), nn.GELU(), nn.BatchNorm1d(8), GCN(8, 8, True), nn.Tanh(), nn.BatchNorm1d(8), Readout("sum"),
+              nn.Linear(8, 3)], 0),
             (("gcn out=70", "sigmoid", "pool kind=max", "linear out=3"),
              [GCN(6, 70), nn.Sigmoid(), Readout("max"), nn.Linear(70, 3)], 0)):
         graphs_compare(lines, layers, *squared, 6, edge_values)

@@ -94,6 +94,8 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .with_optimizer = !c->evaluate_only,
                                  .seed = 3,
                                  .metric = c->metric,
+                                 .checkpointing = c->checkpointing,
+                                 .segments_max = c->segments_max,
                                  .accumulates = c->accumulates,
                                  .optimizer = c->optimizer,
                                  .backbone_layers = c->frozen_layers,

@@ -48,7 +48,9 @@ struct fixture_config {
     const char *metric;
     int graphs;           /* inputs is a node's: at most FIXTURE_INPUTS_MAX / FIXTURE_NODES_MAX */
     uint64_t edge_values; /* 0: edges have no features */
-    int accumulates;      /* batches of several micro-batches */
+    int checkpointing;
+    uint64_t segments_max;
+    int accumulates; /* batches of several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t frozen_layers;
 };

@@ -20,7 +20,7 @@ enum { VALUES = 3 * 5 + 3 };
 
 struct state {
     float parameters[VALUES], m[VALUES], v[VALUES];
-    struct checkpoint_tensor tensors[2];
+    struct checkpoint_tensor tensors[4];
     struct checkpoint_meta meta;
 };
 
@@ -126,6 +126,63 @@ TEST(checkpoint_round_trip)
     CHECK_HAS(e.text, "at most");
     free(s);
     free(back);
+}
+
+/* A state with two module buffers behind its parameters. */
+static struct state *state_with_buffers(uint64_t step, float *numbers)
+{
+    struct state *s = state_new(step);
+    for (int i = 0; i < 2; i++) {
+        struct checkpoint_tensor *t = &s->tensors[2 + i];
+        snprintf(t->name, sizeof t->name, "%s", i ? "1.running_var" : "1.running_mean");
+        t->rank = 1;
+        t->dims[0] = 3;
+        t->parameter = numbers + 3 * i;
+        t->buffer = 1;
+    }
+    s->meta.batches_tracked = 1ull << 40;
+    return s;
+}
+
+TEST(checkpoint_with_module_buffers)
+{
+    struct err e;
+    float numbers[6] = {1, 2, 3, 4, 5, 6}, read[6] = {0};
+    struct state *s = state_with_buffers(12, numbers), *back = state_with_buffers(0, read);
+    struct state *plain = state_new(12);
+    char digest[65], other[65], path[256];
+    uint64_t bytes;
+    CHECK(mkdir("d", 0700) == 0);
+    CHECK_OK(checkpoint_write("d/step-0000000012-0.h5", &s->meta, model, s->tensors, 4, digest,
+                              &bytes, &e),
+             e);
+    for (int want_moments = 0; want_moments < 2; want_moments++) {
+        memset(read, 0, sizeof read);
+        CHECK_OK(checkpoint_read("d/step-0000000012-0.h5", &back->meta, back->tensors, 4,
+                                 want_moments, &e),
+                 e);
+        CHECK(memcmp(numbers, read, sizeof read) == 0);
+        CHECK_EQ(back->meta.batches_tracked, 1ull << 40);
+    }
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    state_write("plain.h5", plain, other);
+    CHECK_STR(plain->meta.parameters_sha256, s->meta.parameters_sha256); /* the parameters alone */
+    CHECK(strcmp(digest, other) != 0 && s->meta.buffers_sha256[0] &&
+          !plain->meta.buffers_sha256[0]);
+    /* parameters alone are to be had of both; buffers of a file without them are not */
+    CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 0, &e), e);
+    CHECK(checkpoint_read("plain.h5", &back->meta, back->tensors, 4, 0, &e) < 0);
+    CHECK_HAS(e.text, "has no buffers");
+    CHECK(checkpoint_read(path, &back->meta, back->tensors, 2, 1, &e) < 0);
+    CHECK_HAS(e.text, "of another model");
+    byte_flip(path, offset_of(path, "buffers/1.running_var"));
+    CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 0, &e), e);
+    CHECK(checkpoint_read(path, &back->meta, back->tensors, 4, 0, &e) < 0);
+    CHECK_HAS(e.text, "its module buffers have digest");
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    free(s);
+    free(back);
+    free(plain);
 }
 
 TEST(checkpoint_of_parameters_alone)

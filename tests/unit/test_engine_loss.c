@@ -146,10 +146,10 @@ static void outputs_compute(const struct fixture *f, double out[FIXTURE_ROWS][6]
     }
 }
 
-/* mae, r2, cosine, accuracy of them by the definitions. */
-static void metrics_compute(const struct fixture *f, double m[4])
+/* mae, r2, cosine, accuracy, r2_zero of them by the definitions. */
+static void metrics_compute(const struct fixture *f, double m[5])
 {
-    double out[FIXTURE_ROWS][6], squared = 0, spread = 0, n = FIXTURE_ROWS;
+    double out[FIXTURE_ROWS][6], squared = 0, spread = 0, length = 0, n = FIXTURE_ROWS;
     outputs_compute(f, out);
     m[0] = m[2] = m[3] = 0;
     for (int r = 0; r < FIXTURE_ROWS; r++) {
@@ -162,6 +162,7 @@ static void metrics_compute(const struct fixture *f, double m[4])
             zz += z * z, yy += y * y, zy += z * y;
         }
         m[2] += zy / sqrt(zz * yy) / n;
+        length += yy;
     }
     for (int k = 0; k < 6; k++) {
         double mean = 0;
@@ -171,6 +172,7 @@ static void metrics_compute(const struct fixture *f, double m[4])
             spread += ((double)f->values[r][k] - mean) * ((double)f->values[r][k] - mean);
     }
     m[1] = 1 - squared / spread;
+    m[4] = 1 - squared / length;
 }
 
 static struct evaluation_result evaluate_in_batches(struct fixture *f, uint64_t batch)
@@ -190,11 +192,11 @@ static struct evaluation_result evaluate_in_batches(struct fixture *f, uint64_t 
 
 TEST(metrics_equal_their_definitions)
 {
-    static const char *const names[] = {"mae", "r2", "cosine", "accuracy"};
-    for (int i = 0; i < 4; i++)
+    static const char *const names[] = {"mae", "r2", "cosine", "accuracy", "r2_zero"};
+    for (int i = 0; i < 5; i++)
         for (int threads = 1; threads <= 3; threads += 2) {
             struct fixture f;
-            double wanted[4];
+            double wanted[5];
             fixture_open(&f, &(struct fixture_config){.layers = layers,
                                                       .count = 3,
                                                       .loss = i == 3 ? losses[4] : losses[0],

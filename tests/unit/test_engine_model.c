@@ -192,5 +192,5 @@ TEST(the_reference_tells_every_layer_and_loss)
     CHECK_HAS(text, "`p` (number from 0 to below 1)");
     CHECK_HAS(text, "`layers` (whole number from 1 to 8; without it 1)");
     CHECK_HAS(text, "`bidirectional` (false or true; without it false)");
-    CHECK_HAS(text, "| `huber` | a number for each output | mae, r2, cosine, loss |");
+    CHECK_HAS(text, "| `huber` | a number for each output | mae, r2, r2_zero, cosine, loss |");
 }

@@ -1,0 +1,116 @@
+"""Ways of computing that cost less memory, or carry more state from batch to batch, over whole runs: activation
+checkpointing changes no bit; batchnorm's running statistics survive every kill, go on with a task that begins from
+another, and are what fisherd sees."""
+import glob
+import os
+
+from harness import limit, skip
+from small_run import CLASSES, HIDDEN, ROWS, SmallRun, trained
+
+try:
+    import h5py
+    import numpy as np
+    import torch
+except ImportError:
+    h5py = np = torch = None
+
+DEEP = ("linear, out: 32", "relu", "dropout, p: 0.2", "linear, out: 24", "layernorm", "gelu", "residual_begin",
+        "linear, out: 24", "tanh", "residual_end", "linear, out: %d" % CLASSES)
+NORMED = ("linear, out: %d" % HIDDEN, "relu", "batchnorm", "linear, out: %d" % CLASSES)
+
+
+def needed():
+    if h5py is None:
+        skip("python3-h5py, python3-numpy or python3-torch is not installed")
+
+
+def state(run, name="task-B.h5"):
+    """All arrays of a checkpoint, and its results."""
+    with h5py.File(run.path("checkpoints", name)) as f:
+        found = {"results": bytes(f["results"][:]), "batches": int(f.attrs["batches_tracked"])}
+        f.visititems(lambda n, d: found.update({n: d[:].tobytes()}) if isinstance(d, h5py.Dataset) else None)
+    return found
+
+
+@limit(120)
+def test_checkpointing_changes_no_bit():
+    needed()
+    off, _, _ = trained("off", layers=DEEP)
+    for i, settings in enumerate((("training.checkpoint_segments=3",), ("training.gradient_accumulation_steps=2",
+                                                                        "training.batch_size=32",
+                                                                        "training.slice_rows=32"))):
+        on, _, _ = trained("on%d" % i, layers=DEEP, settings=("training.use_gradient_checkpointing=true", *settings))
+        if i == 0:
+            assert state(on) == state(off)
+        else:
+            other, _, _ = trained("other", layers=DEEP, settings=settings)
+            assert state(on) == state(other)
+
+
+def killed(name, settings):
+    """The same run with trainerd killed at every checkpoint that it commits."""
+    run, seen, kills = SmallRun(name, "data.h5", settings=settings, layers=NORMED), set(), 0
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        while run.processes["trainerd"].poll() is None:
+            found = set(glob.glob(run.path("checkpoints/step-*-??.h5"))) - seen
+            if found and kills < 12:
+                seen |= found
+                kills += 1
+                run.kill("trainerd")
+                run.start("trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    assert kills >= 3, kills
+    return run
+
+
+@limit(120)
+def test_running_statistics_survive_every_kill():
+    needed()
+    settings = ("training.checkpoint_every_s=0.01", "training.batch_size=32", "training.gradient_accumulation_steps=2",
+                "training.slice_rows=16", "tasks.B.epochs=3")
+    whole, _, _ = trained("whole", settings=settings, layers=NORMED)
+    wanted = state(whole)
+    assert wanted["batches"] == 4 * ((ROWS + 31) // 32)  # task B goes on with what task A left
+    assert "buffers/2.running_mean" in wanted and "buffers/2.running_var" in wanted
+    assert state(killed("killed", settings)) == wanted
+    one, _, _ = trained("one", settings=(*settings, "training.threads=1"), layers=NORMED)
+    assert state(one) == wanted
+    assert "batchnorm: statistics are the micro-batch's" in whole.log("trainerd")
+
+
+@limit(120)
+def test_fisher_information_sees_the_running_statistics():
+    """Against a loop with batch size 1 in evaluation mode."""
+    needed()
+    run, features, targets = trained(layers=NORMED)
+    net = torch.nn.Sequential(torch.nn.Linear(features.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.BatchNorm1d(HIDDEN),
+                              torch.nn.Linear(HIDDEN, CLASSES)).double().eval()
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        weights = {n: torch.tensor(d[:]) for g in ("parameters", "buffers") for n, d in f[g].items()}
+        weights["2.num_batches_tracked"] = torch.tensor(int(f.attrs["batches_tracked"]))
+    net.load_state_dict(weights)
+    sums = [torch.zeros_like(p) for p in net.parameters()]
+    x = torch.tensor(features.astype(np.float32) * np.float32(0.01)).double()
+    for i in range(len(features)):
+        loss = torch.nn.functional.cross_entropy(net(x[i:i + 1]), torch.tensor(targets[i:i + 1].astype(np.int64)))
+        for s, g in zip(sums, torch.autograd.grad(loss, list(net.parameters()))):
+            s += g * g
+    wanted = np.concatenate([(s / len(features)).numpy().ravel() for s in sums])
+    with h5py.File(run.path("fisher/A.h5")) as f:
+        ours = np.concatenate([f["blocks"][n][:] for n in sorted(f["blocks"])])
+    off = np.linalg.norm(ours - wanted) / np.linalg.norm(wanted)
+    assert off < 1e-5, off
+
+
+def test_a_tail_of_one_row_is_refused_before_the_run():
+    needed()
+    from small_run import data_write
+    data_write("data.h5")
+    run = SmallRun("run", "data.h5", layers=NORMED, settings=("training.batch_size=%d" % (ROWS - 1),))
+    with run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+    log = run.log("trainerd")
+    assert "ends with one of 1 row; set data.drop_last" in log and "layer 2 (batchnorm)" in log, log
+    assert not os.listdir(run.path("checkpoints"))

@@ -1,0 +1,224 @@
+/* test_engine_checkpointing.c - activation checkpointing: on and off give the same bits for every
+ * kind of layer and every cut, it takes less memory, and the plan is what is allocated. */
+#include <math.h>
+
+#include "engine/stepper.h"
+#include "tests/test.h"
+#include "tests/unit/engine_fixture.h"
+
+struct chain {
+    const char *lines[16];
+    uint64_t inputs;
+};
+
+/* Pairs that span several segments, layers in place before and behind a border, dropout, steps. */
+static const struct chain chains[] = {
+    {{"linear out=31", "relu", "dropout p=0.3", "linear out=29", "tanh", "layernorm",
+      "linear out=23", "gelu", "dropout p=0.2", "linear out=21", "silu", "linear out=3"},
+     13},
+    {{"linear out=16", "residual_begin", "layernorm", "linear out=32", "gelu", "residual_begin",
+      "linear out=32", "sigmoid", "dropout p=0.5", "residual_end", "linear out=16", "residual_end",
+      "relu", "linear out=8", "relu", "linear out=3"},
+     13},
+    {{"sequence steps=4", "linear out=16", "relu", "layernorm", "linear out=16", "relu",
+      "layernorm", "residual_begin", "linear out=16", "tanh", "residual_end", "dropout p=0.1",
+      "pool kind=max", "linear out=9", "sigmoid", "linear out=3"},
+     12},
+    {{"sequence steps=7", "linear out=6", "relu", "lstm out=5 layers=3 dropout=0.4", "tanh",
+      "lstm out=4 layers=2 bidirectional=true dropout=0.2", "layernorm", "pool kind=mean",
+      "linear out=12", "relu", "linear out=3"},
+     14},
+    {{"sequence steps=13", "lstm out=6 layers=2 bidirectional=true", "residual_begin",
+      "lstm out=12", "residual_end", "pool kind=last", "linear out=3"},
+     26},
+    {{"dropout p=0.2", "sequence steps=1", "lstm out=6", "relu", "linear out=3"}, 12},
+    {{"residual_begin", "linear out=12", "residual_end", "residual_begin", "dropout p=0.3",
+      "linear out=12", "tanh", "residual_end"},
+     12},
+    {{"linear out=16", "batchnorm", "relu", "linear out=16", "relu", "batchnorm", "dropout p=0.2",
+      "linear out=12", "gelu", "linear out=9", "batchnorm", "linear out=3"},
+     13},
+    {{"sequence steps=4", "residual_begin", "batchnorm", "linear out=3", "residual_end",
+      "residual_begin", "linear out=9", "gelu", "batchnorm", "linear out=3", "residual_end",
+      "lstm out=5", "batchnorm", "linear out=3", "pool kind=sum"},
+     12},
+};
+
+enum { CHAINS = sizeof chains / sizeof chains[0], STEPS = 3 };
+
+static struct fixture_config config_of(const struct chain *c)
+{
+    struct fixture_config f = {
+        .layers = c->lines, .inputs = c->inputs, .loss = "mean_squared_error", .slice = 8};
+    while (f.count < 16 && c->lines[f.count])
+        f.count++;
+    return f;
+}
+
+/* Parameters, moments and the last result of some steps; the number of segments. */
+struct outcome {
+    struct step_result result;
+    float *numbers;
+    uint64_t bytes;
+    uint32_t segments;
+};
+
+static struct outcome outcome_of(const struct fixture_config *c)
+{
+    struct outcome o = {.bytes = 0};
+    struct fixture f;
+    fixture_open(&f, c);
+    for (uint64_t step = 0; step < STEPS; step++)
+        o.result = fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+    uint64_t bytes = f.m.parameter_count * sizeof *o.numbers;
+    uint64_t moments = bytes - step_frozen(&f.m, &f.s->config) * sizeof *o.numbers;
+    o.bytes = bytes + 2 * moments;
+    o.numbers = malloc(o.bytes);
+    memcpy(o.numbers, stepper_parameters(f.s), bytes);
+    memcpy((char *)o.numbers + bytes, stepper_moment_m(f.s), moments);
+    memcpy((char *)o.numbers + bytes + moments, stepper_moment_v(f.s), moments);
+    o.segments = f.s->layout.segments;
+    fixture_close(&f);
+    return o;
+}
+
+static void on_and_off_compare(struct fixture_config c, int number)
+{
+    struct outcome off = outcome_of(&c);
+    uint32_t most = 0;
+    CHECK_EQ(off.segments, 1);
+    c.checkpointing = 1;
+    for (c.segments_max = 0; c.segments_max <= 7; c.segments_max++)
+        for (c.threads = 1; c.threads <= 3; c.threads += 2) {
+            struct outcome on = outcome_of(&c);
+            if (memcmp(off.numbers, on.numbers, off.bytes) != 0)
+                test_fail(__FILE__, __LINE__,
+                          "chain %d, %d frozen, at most %d segments: other bits", number,
+                          (int)c.frozen_layers, (int)c.segments_max);
+            CHECK(memcmp(&off.result, &on.result, sizeof on.result) == 0);
+            most = on.segments > most ? on.segments : most;
+            free(on.numbers);
+        }
+    CHECK(most > 1);
+    free(off.numbers);
+}
+
+TEST_LIMIT(checkpointing_gives_the_same_bits, 60)
+{
+    for (int i = 0; i < CHAINS; i++)
+        on_and_off_compare(config_of(&chains[i]), i);
+}
+
+/* What is frozen is not recomputed, and its buffers do not stay. */
+TEST_LIMIT(checkpointing_behind_a_frozen_backbone_gives_the_same_bits, 60)
+{
+    for (int i = 0; i < CHAINS; i++) {
+        struct fixture_config c = config_of(&chains[i]);
+        for (c.frozen_layers = 3; c.frozen_layers + 3 < c.count; c.frozen_layers += 3)
+            on_and_off_compare(c, i);
+    }
+}
+
+/* Every cut of every chain, not only those that save memory. */
+TEST_LIMIT(every_cut_gives_the_same_bits, 60)
+{
+    for (int i = 0; i < CHAINS; i++) {
+        struct fixture_config c = config_of(&chains[i]);
+        struct outcome off = outcome_of(&c);
+        c.checkpointing = 1;
+        for (uint32_t cut = 1; cut < c.count; cut++) {
+            struct fixture f;
+            fixture_open(&f, &c);
+            struct layout *y = &f.s->layout, other = *y;
+            segments_cut(&other, &f.m, &f.s->config, cut);
+            CHECK(other.lane_activations <= 4 * y->lane_activations);
+            region_close(&f.s->region[KIND_ACTIVATIONS]);
+            struct err e;
+            CHECK_OK(region_open(&f.s->region[KIND_ACTIVATIONS],
+                                 other.lanes * other.lane_activations * sizeof(float), "test", &e),
+                     e);
+            *y = other;
+            for (uint64_t step = 0; step < STEPS; step++)
+                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+            if (memcmp(off.numbers, stepper_parameters(f.s), off.bytes / 3) != 0)
+                test_fail(__FILE__, __LINE__, "chain %d cut before layer %d: other bits", i,
+                          (int)cut);
+            fixture_close(&f);
+        }
+        free(off.numbers);
+    }
+}
+
+/* What an lstm's backward reads is its own: another layer's backward has used the scratch in
+ * between. Where that lands depends on the size of a slice, so the gradient would, too. */
+TEST(an_lstm_keeps_nothing_in_the_scratch)
+{
+    static const char *const lines[] = {"sequence steps=3", "lstm out=3",   "linear out=64",
+                                        "layernorm",        "linear out=3", "pool kind=mean"};
+    float *first = NULL;
+    double norm2 = 0, off2 = 0;
+    for (uint64_t slice = 8; slice <= FIXTURE_ROWS; slice += 42) {
+        struct fixture f;
+        fixture_open(&f, &(struct fixture_config){.layers = lines,
+                                                  .count = 6,
+                                                  .inputs = 12,
+                                                  .loss = "mean_squared_error",
+                                                  .slice = slice});
+        for (uint64_t i = 0; i < f.m.parameter_count; i++)
+            stepper_parameters(f.s)[i] *= 30; /* a large gradient in the scratch */
+        fixture_train(&f, FIXTURE_ROWS, 0, 1, &fixture_still, NULL, 0);
+        uint64_t bytes = f.m.layers[1].count * sizeof *first;
+        if (!first)
+            memcpy(first = malloc(bytes), stepper_gradient(f.s), bytes);
+        for (uint64_t i = 0; i < bytes / sizeof *first; i++) {
+            double g = (double)first[i], off = (double)stepper_gradient(f.s)[i] - g;
+            norm2 += g * g;
+            off2 += off * off;
+        }
+        fixture_close(&f);
+    }
+    CHECK(norm2 > 0 && off2 < 1e-10 * norm2);
+    free(first);
+}
+
+static uint64_t lane_floats(const char *const *lines, uint32_t count, uint64_t inputs,
+                            struct step_config *c)
+{
+    struct plan p = {.count = 0};
+    struct model m;
+    struct err e;
+    CHECK_OK(model_open(&m, lines, count, inputs, "mean_squared_error", &e), e);
+    stepper_plan(&m, c, "trainerd", &p);
+    uint64_t bytes = 0;
+    for (int i = 0; i < p.count; i++)
+        if (strcmp(p.rows[i].what, "activations and their gradients") == 0)
+            bytes = p.rows[i].bytes;
+    model_close(&m);
+    return bytes / sizeof(float);
+}
+
+TEST(checkpointing_takes_less_memory)
+{
+    static const char *deep[60];
+    static const char *const recurrent[] = {"sequence steps=100", "lstm out=32 layers=2",
+                                            "pool kind=last", "linear out=1"};
+    struct step_config c = {
+        .batch_rows_max = 64, .slice_rows = 64, .threads = 1, .with_optimizer = 1};
+    for (int i = 0; i < 60; i++)
+        deep[i] = i % 3 == 0 ? "linear out=64" : i % 3 == 1 ? "relu" : "layernorm";
+    uint64_t off = lane_floats(deep, 60, 64, &c), off_lstm = lane_floats(recurrent, 4, 800, &c);
+    c.checkpointing = 1;
+    uint64_t on = lane_floats(deep, 60, 64, &c), on_lstm = lane_floats(recurrent, 4, 800, &c);
+    /* 20 x 2 activations of 64 x 64, two gradients, a scratch; then 5 borders and the largest rest
+     */
+    CHECK_EQ(off, (40 + 3) * 4096);
+    CHECK(on <= 16 * 4096);
+    CHECK(on_lstm < off_lstm / 2);
+    c.segments_max = 2;
+    CHECK(lane_floats(deep, 60, 64, &c) > on && lane_floats(deep, 60, 64, &c) < off * 2 / 3);
+    c.with_optimizer = 0;
+    c.checkpointing = 0;
+    uint64_t fisher = lane_floats(recurrent, 4, 800, &c);
+    c.checkpointing = 1; /* the Fisher information needs all */
+    CHECK_EQ(lane_floats(recurrent, 4, 800, &c), fisher);
+}
