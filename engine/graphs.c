@@ -94,6 +94,9 @@ static uint64_t nodes_gather(const struct graph_work *w, const struct graph *g)
         op_gather_features(w->s->backend, w->node_type, rows, w->config->permutation,
                            w->config->scale,
                            matrix_of(w->s->inputs + (g->node + first) * width, count, width), &bad);
+        if (w->s->layout.half && bad == count)
+            bad = input_round(w->s,
+                              matrix_of(w->s->inputs + (g->node + first) * width, count, width));
         if (bad < count)
             return first + bad;
     }
@@ -212,7 +215,9 @@ static void graphs_item(void *argument, uint64_t item, int thread)
     struct graph_work *w = argument;
     uint64_t end = (item + 1) * ITEM_GRAPHS < w->count ? (item + 1) * ITEM_GRAPHS : w->count, bad;
     for (uint64_t row = item * ITEM_GRAPHS; row < end; row++) {
-        targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
+        bad = 1;
+        if (w->targets)
+            targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
         if (graph_gather(w, row, thread) < 0 || bad == 0)
             bad_row_note(w, row);
     }
@@ -242,10 +247,11 @@ static int bad_row_tell(const struct graph_work *w, uint64_t row, struct err *e)
     struct graph g = graph_at(w, row);
     const struct graph_row *r = g.row;
     struct graph_batch *b = &w->s->graphs;
-    uint64_t bad;
+    uint64_t bad = 1;
     if (r->node_count == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "its graph has no nodes; at least one is needed");
-    targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
+    if (w->targets)
+        targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
     if (bad == 0)
         return target_tell(w->s, w->config->target_type, w->at + row, w->targets[row], e);
     if ((bad = nodes_gather(w, &g)) < r->node_count)
@@ -265,7 +271,7 @@ static int config_check(struct graph_work *w, struct err *e)
     w->end_type = element_named(c->end_type);
     w->edge_type = element_named(c->edge_features ? c->edge_type : "f32");
     w->target_type = element_named(c->target_type);
-    if (model_targets_check(m, c->target_type, c->targets, e) < 0)
+    if (w->targets && model_targets_check(m, c->target_type, c->targets, e) < 0)
         return -1;
     if (w->node_type == ELEMENT_COUNT || w->edge_type == ELEMENT_COUNT ||
         !element_is_whole(w->end_type))
@@ -324,7 +330,7 @@ int stepper_gather_graphs(struct stepper *s, const struct gather_config *c, uint
                            .graphs = graphs,
                            .targets = targets,
                            .bad_row = count};
-    ensure(s->model->graphs && targets && (at == 0 || at == s->graphs.rows));
+    ensure(s->model->graphs && (at == 0 || at == s->graphs.rows));
     ensure(at <= s->config.batch_rows_max && count <= s->config.batch_rows_max - at);
     *bad_row = 0;
     if (config_check(&w, e) < 0)

@@ -28,7 +28,9 @@ struct cutting {
 
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c)
 {
-    return l->type->recomputes && c->checkpointing && c->with_optimizer ? KEEP_LITTLE : KEEP_ALL;
+    if (!l->type->recomputes || !c->with_optimizer)
+        return KEEP_ALL;
+    return c->checkpointing ? KEEP_LITTLE : c->half ? KEEP_HALF : KEEP_ALL;
 }
 
 static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m,

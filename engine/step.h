@@ -20,7 +20,9 @@
 
 #include <stdint.h>
 
+#include "engine/grad_scaler.h"
 #include "engine/model.h"
+#include "engine/ops.h"
 #include "engine/plan.h"
 #include "proto/err.h"
 
@@ -57,6 +59,12 @@ struct step_config {
      * bits stay the same. Only with_optimizer; the others keep nothing or all */
     int checkpointing;
     uint64_t segments_max;
+    /* Mixed precision: what lies between two layers, and the gradients there, are rounded to 16
+     * bits, and the former are kept in them; products read weights rounded to 16 bits and add up in
+     * float32; weights, their gradients, moments, losses and all inside of a layer stay float32.
+     * Only with_optimizer. HALF_F16 has a loss scale. */
+    enum half half;
+    struct grad_scaler_config scaler;
     int accumulates; /* a training batch may be several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
@@ -85,6 +93,8 @@ struct step_result {
     double loss_sum;      /* sum over the rows */
     double penalty;       /* lambda/2 sum F (theta - theta*)^2 before the update, all terms */
     double gradient_norm; /* before clipping, penalty included */
+    double loss_scale;    /* the batch's; 0: it had none */
+    uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
 };
 
 struct stepper; /* arenas, pool, buffers */
@@ -122,7 +132,8 @@ int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at
                    struct err *e);
 
 /* The same for a model of graphs: the rows come one after the other, so `at` is 0 or the number
- * gathered since it was. A graph has at least one node, and its edges end at its nodes. */
+ * gathered since it was. A graph has at least one node, and its edges end at its nodes. targets
+ * NULL: there are none. */
 int stepper_gather_graphs(struct stepper *s, const struct gather_config *g, uint64_t at,
                           uint64_t count, const struct graph_row *graphs,
                           const void *const *targets, uint64_t *bad_row, struct err *e);
@@ -137,12 +148,17 @@ int stepper_gather_graphs(struct stepper *s, const struct gather_config *g, uint
  * the update. The micro-batches come in the order of the batch's rows; where all but the last are
  * whole slices the bits are those of the batch taken at once. A batch that is begun anew forgets
  * what was accumulated. -1 (permanent) when the loss or the gradient's norm is not finite: nothing
- * was updated. */
+ * was updated. With a loss scale the norm's case is a skipped step, which is no error until the
+ * scale has fallen to 0. */
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count);
 void stepper_accumulate(struct stepper *s, uint64_t rows);
 int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
                    struct step_result *result, struct err *e);
+
+/* The loss scale of HALF_F16: scale and tracker are state of the training, to be kept with the
+ * moments; the stepper changes them in stepper_update. NULL where there is none. */
+struct grad_scaler *stepper_scaler(struct stepper *s);
 
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
@@ -167,6 +183,20 @@ struct evaluation_result {
 void stepper_evaluate_begin(struct stepper *s);
 int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e);
 struct evaluation_result stepper_evaluate_end(const struct stepper *s);
+
+/* As stepper_evaluate, and the rows' outputs into outputs[rows, model outputs]. Rows gathered
+ * without targets: what it adds to the pass's result means nothing. */
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e);
+
+/* Put the weights of products, as they are now, into 8 bits besides (engine/quantised.h), and have
+ * evaluations compute with those while `on`. Weights that change afterwards need it again. The
+ * bytes are those of the weights concerned before, and with their scales now. -1 (temporary): no
+ * memory. */
+struct int8_size {
+    uint64_t float_bytes, bytes;
+};
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e);
+void stepper_int8(struct stepper *s, int on);
 
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to

@@ -13,6 +13,7 @@
 
 static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARAMETERS] = "parameters",
+    [KIND_WEIGHTS] = "weights rounded to 16 bits, for products",
     [KIND_GRADIENT] = "gradient",
     [KIND_MOMENTS] = "moments of the optimizer",
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
@@ -140,6 +141,12 @@ static void buffers_kept(const struct layout *y, const struct model *m,
                 kept[y->route[i].out] = 1;
 }
 
+/* Floats that keep `count` values. */
+static uint64_t kept_floats(enum half half, uint64_t count)
+{
+    return floats_padded(half ? padded(count, 2) / 2 : count);
+}
+
 /* The place of one layer's output and of what it keeps, if that is (not) to stay; returns what is
  * behind them. */
 static uint64_t layer_place(struct layout *y, const struct model *m, const struct step_config *c,
@@ -151,7 +158,7 @@ static uint64_t layer_place(struct layout *y, const struct model *m, const struc
     uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
     if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
         y->activation_at[buffer] = at;
-        at = size_plus(at, floats[buffer]);
+        at = size_plus(at, kept_floats(y->half, floats[buffer]));
     }
     if (l->type->saved_floats && !layer_is_frozen(y, i) && (keep == KEEP_LITTLE) == stays) {
         y->saved_at[i] = at;
@@ -187,7 +194,7 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
     uint64_t at = 0, widest = 0, most = 0;
     for (uint32_t b = 1; b <= y->forward_buffers; b++)
         widest = floats[b] > widest ? floats[b] : widest;
-    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
+    for (uint32_t b = 1; !y->half && b <= y->forward_buffers; b++) {
         y->activation_at[b] = b % 2 ? 0 : widest;
         at = size_times(b > 1 ? 2 : 1, widest);
     }
@@ -202,6 +209,18 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
     return size_plus(at, floats_padded(most));
 }
 
+/* With half layers work on float32 in a few places: forward alternates between two, of which one
+ * may be that of a gradient, which is not there yet, unless a segment is run again in between;
+ * backward reads the one that the gradients are not in. */
+static uint64_t layout_work(struct layout *y, uint64_t widest, uint64_t at)
+{
+    uint64_t deltas = y->delta_at[1];
+    y->read_at = y->work_at[1] = at;
+    at = size_plus(at, widest);
+    y->work_at[0] = y->segments > 1 ? at : deltas;
+    return y->segments > 1 ? size_plus(at, widest) : at;
+}
+
 /* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
@@ -211,7 +230,7 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     layout_route(y, m, c, floats);
     layout_forward_buffers(y, m);
     uint64_t at = layout_activations(y, m, c, floats, layout_frozen(y, m, c, floats));
-    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++)
+    for (uint32_t b = y->half ? 1 : y->forward_buffers + 1; b <= y->buffers; b++)
         widest = floats[b] > widest ? floats[b] : widest;
     for (uint32_t b = 1; b <= y->buffers; b++) {
         if (c->with_optimizer) {
@@ -222,6 +241,7 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
         }
     }
     at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
+    at = y->half ? layout_work(y, widest, at) : at;
     y->scratch_at = layout_residuals(y, m, c, at);
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
@@ -297,6 +317,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     statistics_places(y, m, statistics);
     y->bytes[KIND_STATISTICS] = statistics[STATISTICS_END];
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
+    y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
     if (c->with_optimizer) {
@@ -333,6 +354,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
     ensure(!m->graphs || (c->slice_nodes_max > 0 && c->batch_nodes_max >= c->slice_nodes_max));
+    y->half = layout_half(c);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     for (uint32_t i = 0; i < m->layer_count; i++)
         if (m->layers[i].type->statistics) {
@@ -412,6 +434,7 @@ static void stepper_place(struct stepper *s)
     if (s->model->graphs)
         graphs_place(&s->graphs, batch, places + BATCH_GRAPHS);
     s->parameters = s->region[KIND_PARAMETERS].at;
+    s->weights = y->half ? s->region[KIND_WEIGHTS].at : s->parameters;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
         int moments = optimizer_moments(s->config.optimizer);
@@ -443,6 +466,8 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
             goto fail;
     stepper_place(s);
     statistics_place(s);
+    if (s->layout.half == HALF_F16)
+        grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     return 0;
@@ -457,6 +482,7 @@ void stepper_close(struct stepper **s_p)
     if (!s)
         return;
     pool_close(&s->pool);
+    quantised_close(&s->quantised);
     for (int k = 0; k < KIND_COUNT; k++)
         region_close(&s->region[k]);
     free(s);
@@ -466,6 +492,11 @@ void stepper_close(struct stepper **s_p)
 float *stepper_parameters(struct stepper *s)
 {
     return s->parameters;
+}
+
+struct grad_scaler *stepper_scaler(struct stepper *s)
+{
+    return s->layout.half == HALF_F16 ? &s->scaler : NULL;
 }
 
 float *stepper_module_buffers(struct stepper *s)

@@ -6,7 +6,7 @@
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
- *   graphs.c   rows that are graphs into the batch
+ *   graphs.c   rows that are graphs into the batch      quantised.c  weights in 8 bits
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -20,6 +20,7 @@
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
+#include "engine/quantised.h"
 #include "engine/step.h"
 #include "engine/threads.h"
 
@@ -29,6 +30,7 @@ enum { SWEEP_BLOCK = 4096 };
 
 enum kind {
     KIND_PARAMETERS,
+    KIND_WEIGHTS,
     KIND_GRADIENT,
     KIND_MOMENTS,
     KIND_SLICE_GRADIENTS,
@@ -65,6 +67,9 @@ struct layout {
     uint32_t statistics_count; /* layers with statistics, in their order */
     uint32_t statistics_layer[MODEL_LAYERS_MAX];
     uint64_t channels_max; /* of those */
+    enum half half;        /* what activations are kept in */
+    uint64_t work_at[2];   /* with half: forward's float32 of a buffer, by its number mod 2 */
+    uint64_t read_at;      /* and the one that backward reads */
     uint64_t scratch_at;   /* in the lane: of the layer at work */
     uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
     uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
@@ -107,6 +112,7 @@ struct evaluation_sums {
 struct batch_state {
     uint64_t rows, done; /* of all its micro-batches; of those accumulated */
     uint64_t step;
+    double scale;    /* of the loss */
     double loss_sum; /* of the rows done, in their order */
     const struct ewc_term *terms;
     int term_count;
@@ -122,6 +128,9 @@ struct stepper {
     struct region region[KIND_COUNT];
     struct pool *pool;
 
+    float
+        *weights; /* the parameters as products read them; the parameters themselves without half */
+    struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
     float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
     uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
@@ -139,6 +148,8 @@ struct stepper {
     uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
     float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
+    struct quantised quantised;    /* since stepper_quantise */
+    int int8;                      /* evaluations use it */
 };
 
 /* What the slices of a batch go through. */
@@ -150,6 +161,7 @@ struct batch_work {
     uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
+    float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -172,6 +184,15 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
 /* The same with one cut, before that layer; for tests. */
 void segments_cut(struct layout *y, const struct model *m, const struct step_config *c,
                   uint32_t before);
+
+/* Do activations have 16 bits, and of which kind? */
+static inline enum half layout_half(const struct step_config *c)
+{
+    return c->with_optimizer ? c->half : HALF_NONE;
+}
+
+/* With half: weights are the present parameters, rounded. */
+void weights_round(struct stepper *s);
 
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
@@ -212,10 +233,12 @@ void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);
 
-/* What layer number `layer` gets for the slice. */
+/* What layer number `layer` gets for the slice, and on the way back. */
+struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice, uint32_t layer);
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
 
-/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
+/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. With half
+ * lane_activation is forward's float32, and what is kept is at lane_half. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
@@ -249,12 +272,19 @@ void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRA
  * not take, or rows. */
 void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
                     const void *const *targets, uint64_t *bad);
+/* Products read the input in 16 bits, too; the first row that has become infinite, or x.rows. */
+uint64_t input_round(const struct stepper *s, struct matrix x);
 /* The sentence for one that it does not take; the row is at `at`. */
 int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
                 struct err *e);
 
-/* `sum` and the rows' numbers [rows, target_steps], added in row order: the sum of rows' means is
- * that / target_steps. */
-double rows_sum(const struct stepper *s, double sum, const double *numbers, uint64_t rows);
+/* `sum` and the numbers of rows and their steps, added in their order: over target_steps it is the
+ * sum of the rows' means. */
+double rows_sum(double sum, const double *numbers, uint64_t count);
+
+/* A metric about the targets' mean or about 0: 1 - mean / spread, from sums and squares of the
+ * targets [outputs]. */
+double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
+                        const double *squares, uint64_t rows, uint64_t outputs);
 
 #endif

@@ -23,15 +23,17 @@ static int graphs_gather(struct trainer *t, const struct feed *f, const struct g
 {
     struct batch *b = &t->batch;
     struct gather_config g = *of;
+    const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
     for (uint64_t i = 0; i < count; i++) {
         struct feed_graph row = feed_graph(f, b->rows[i]);
-        b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
+        if (targets)
+            targets[i] = feed_field(&f->info.targets, b->rows[i]);
         b->graphs[i] = (struct graph_row){row.nodes,         row.sources,    row.targets,
                                           row.edge_features, row.node_count, row.edge_count};
     }
     snprintf(g.feature_type, sizeof g.feature_type, "%.7s", f->info.features[0].type);
     g.features = f->info.feature_values;
-    return stepper_gather_graphs(t->stepper, &g, b->gathered, count, b->graphs, b->targets, bad, e);
+    return stepper_gather_graphs(t->stepper, &g, b->gathered, count, b->graphs, targets, bad, e);
 }
 
 /* The `count` rows found, part after part of their features. */
@@ -42,7 +44,8 @@ static int rows_gather(struct trainer *t, const struct feed *f, const struct gat
     struct gather_config g = *of;
     if (t->model.graphs)
         return graphs_gather(t, f, of, count, bad, e);
-    for (uint64_t i = 0; i < count; i++)
+    const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
+    for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
     for (uint32_t part = 0; part < f->info.feature_parts; part++) {
         const struct msg_field_info *x = &f->info.features[part];
@@ -50,8 +53,8 @@ static int rows_gather(struct trainer *t, const struct feed *f, const struct gat
             b->features[i] = feed_field(x, b->rows[i]);
         snprintf(g.feature_type, sizeof g.feature_type, "%.7s", x->type);
         g.features = x->values;
-        if (stepper_gather(t->stepper, &g, b->gathered, count, b->features,
-                           part ? NULL : b->targets, bad, e) < 0)
+        if (stepper_gather(t->stepper, &g, b->gathered, count, b->features, part ? NULL : targets,
+                           bad, e) < 0)
             return -1;
         g.column += x->values;
     }

@@ -28,6 +28,13 @@ static enum optimizer_kind optimizer_kind(const struct options *o)
     return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
 }
 
+static enum half half_kind(const struct options *o)
+{
+    if (!o->use_amp)
+        return HALF_NONE;
+    return strcmp(o->amp_dtype, "float16") == 0 ? HALF_F16 : HALF_BF16;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -36,6 +43,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .with_optimizer = 1,
                                 .seed = o->seed,
                                 .metric = o->metric,
+                                .half = half_kind(o),
+                                .scaler = {o->amp_init_scale, o->amp_growth_interval},
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
@@ -261,7 +270,7 @@ static int plan_apply(struct trainer *t, struct err *e)
     return 0;
 }
 
-static struct gather_config gather_of(const struct feed *f, double scale)
+struct gather_config setup_gather(const struct feed *f, double scale)
 {
     const struct feed_info *i = &f->info;
     struct gather_config g = {
@@ -270,6 +279,21 @@ static struct gather_config gather_of(const struct feed *f, double scale)
     snprintf(g.end_type, sizeof g.end_type, "%.7s", i->edge_source.type);
     snprintf(g.edge_type, sizeof g.edge_type, "%.7s", i->edge_features.type);
     return g;
+}
+
+int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
+{
+    if (stepper_open(&t->stepper, &t->model, c, e) < 0)
+        return -1;
+    t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
+    t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
+    t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
+    t->batch.graphs = t->model.graphs ? calloc(c->batch_rows_max, sizeof *t->batch.graphs) : NULL;
+    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation ||
+        (t->model.graphs && !t->batch.graphs))
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    return 0;
 }
 
 /* NULL where the optimizer keeps none of the tensor. */
@@ -307,22 +331,16 @@ static int buffers_open(struct trainer *t, struct err *e)
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct step_config c;
     if (shapes_step_config(&c, t->options, &train, &validation, e) < 0 ||
-        stepper_open(&t->stepper, &t->model, &c, e) < 0)
+        setup_stepper(t, &c, e) < 0)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);
-    t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
-    t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
-    t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
-    t->batch.graphs = t->model.graphs ? calloc(c.batch_rows_max, sizeof *t->batch.graphs) : NULL;
-    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
     t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
-    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation ||
-        !t->tensors || (t->model.graphs && !t->batch.graphs))
-        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    if (!t->tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
-    t->gather_train = gather_of(&t->train, t->options->data_scale);
-    t->gather_validation = gather_of(&t->validation, t->options->data_scale);
+    t->gather_train = setup_gather(&t->train, t->options->data_scale);
+    t->gather_validation = setup_gather(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
 }
 
@@ -372,6 +390,9 @@ static int cursor_open(struct trainer *t, struct err *e)
     if (save_load(t, e) < 0)
         return -1;
     t->meta.threads = (uint64_t)setup_threads(t->options);
+    struct grad_scaler *scaler = stepper_scaler(t->stepper);
+    if (scaler && t->meta.loss_scale > 0)
+        *scaler = (struct grad_scaler){(float)t->meta.loss_scale, t->meta.scale_tracker};
     int at_beginning = !t->meta.epoch && !t->meta.position;
     t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
     train_follow(t);

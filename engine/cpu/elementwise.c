@@ -36,6 +36,12 @@ void cpu_column_sums(struct matrix x, float *sums)
         row_add(x.at + r * x.stride, sums, x.columns);
 }
 
+CPU_CLONES void cpu_scale(float factor, float *x, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        x[i] *= factor;
+}
+
 CPU_CLONES void cpu_multiply(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)

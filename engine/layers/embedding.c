@@ -47,8 +47,7 @@ static struct matrix steps_of(const struct layer_instance *l, const struct layer
 
 static void embedding_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    op_embedding_forward(p->backend, p->input, weight_of(l, p->parameters),
-                         steps_of(l, p, p->output));
+    op_embedding_forward(p->backend, p->input, weight_of(l, p->weights), steps_of(l, p, p->output));
 }
 
 static void embedding_backward(const struct layer_instance *l, const struct layer_pass *p)

@@ -96,9 +96,9 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    op_product(p->backend, x, 0, weight_of(l, p->parameters), 1, 0, h);
+    op_product(p->backend, x, 0, weight_of(l, p->weights), 1, 0, h);
     if (l->edges_used)
-        op_product(p->backend, p->edge_sums, 0, edge_weight_of(l, p->parameters), 1, 0, y);
+        op_product(p->backend, p->edge_sums, 0, edge_weight_of(l, p->weights), 1, 0, y);
     op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)l->edges_used,
                       y);
     if (l->keys[KEY_RESIDUAL] != 0)
@@ -119,7 +119,7 @@ static void gcn_backward(const struct layer_instance *l, const struct layer_pass
     }
     if (!p->d_input)
         return;
-    op_product(p->backend, g, 0, weight_of(l, p->parameters), 0, 0,
+    op_product(p->backend, g, 0, weight_of(l, p->weights), 0, 0,
                matrix_of(p->d_input, x.rows, x.columns));
     if (l->keys[KEY_RESIDUAL] != 0)
         op_add(p->backend, p->d_output, p->d_input, p->rows * l->values);

@@ -48,6 +48,8 @@ struct fixture_config {
     const char *metric;
     int graphs;           /* inputs is a node's: at most FIXTURE_INPUTS_MAX / FIXTURE_NODES_MAX */
     uint64_t edge_values; /* 0: edges have no features */
+    enum half half;
+    double loss_scale; /* HALF_F16: the first; 65536 */
     int checkpointing;
     uint64_t segments_max;
     int accumulates; /* batches of several micro-batches */
