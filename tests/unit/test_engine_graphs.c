@@ -182,6 +182,39 @@ TEST(graphs_recomputed_have_the_same_bits)
     }
 }
 
+/* Gradients of 16-bit activations: near float32's, and the same where they are computed again. */
+TEST(graphs_in_half_precision_are_near_float32)
+{
+    static const double bar[HALF_COUNT] = {[HALF_F16] = 4e-3, [HALF_BF16] = 4e-2};
+    for (int i = 0; i < CHAINS; i++) {
+        struct fixture_config c = config_of(&chains[i]);
+        float wanted[1024], kept[1024];
+        for (c.half = HALF_NONE; c.half < HALF_COUNT; c.half++)
+            for (c.checkpointing = 0; c.checkpointing < 2; c.checkpointing++) {
+                struct fixture f;
+                double off = 0, all = 0;
+                fixture_open(&f, &c);
+                uint64_t count = f.m.parameter_count;
+                CHECK(count <= 1024);
+                fixture_train(&f, FIXTURE_ROWS, 0, 1, &fixture_still, NULL, 0);
+                float *g = stepper_gradient(f.s);
+                if (!c.checkpointing)
+                    memcpy(kept, g, count * sizeof *g);
+                CHECK(memcmp(kept, g, count * sizeof *g) == 0);
+                if (c.half == HALF_NONE)
+                    memcpy(wanted, g, count * sizeof *g);
+                for (uint64_t k = 0; k < count; k++) {
+                    double d = (double)g[k] - (double)wanted[k];
+                    off += d * d, all += (double)wanted[k] * (double)wanted[k];
+                }
+                if (c.half != HALF_NONE && !(off > 0 && sqrt(off / all) < bar[c.half]))
+                    test_fail(__FILE__, __LINE__, "%s ...: off by %g", c.layers[0],
+                              sqrt(off / all));
+                fixture_close(&f);
+            }
+    }
+}
+
 /* A node's mask is that of its place in the batch, whichever slice it is in. */
 TEST(dropout_of_nodes_does_not_depend_on_slices)
 {
