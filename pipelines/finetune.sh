@@ -16,6 +16,7 @@ usage: pipelines/finetune.sh [options]
   --run DIR                  directory of the run (default: runs/<name> in the repository); a run that is
                              there and unfinished is resumed
   --set SECTION.KEY=VALUE    change one option of the pipeline file; repeatable (docs/OPTIONS.md lists all)
+  --preset NAME              standard, saving, tight, roomy or conservative (short for --set preset=NAME)
   --device auto|cpu|cuda     where to compute (short for --set device=...)
   --rebuild-cache            prepare the data file anew even if it is there
   --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
@@ -50,6 +51,7 @@ arguments_read() {
         --config) need_value "$1" $#; config=$2; shift ;;
         --run) need_value "$1" $#; run=$2; shift ;;
         --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+        --preset) need_value "$1" $#; options+=(--set "preset=$2"); shift ;;
         --device) need_value "$1" $#; options+=(--set "device=$2"); shift ;;
         --rebuild-cache) rebuild=--rebuild ;;
         --profile-memory) options+=(--set monitor.profile=true) ;;

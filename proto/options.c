@@ -55,6 +55,7 @@ static const struct option_row rows_of_tasks[] = {
 /* What a resumed run may change: how often something is saved or measured, how fast bytes are
  * decoded, how long a stage waits. Everything else is part of the result's identity. */
 static const char *const keys_that_may_change[] = {
+    "preset", /* what it gives is looked at option by option */
     "loader.num_workers",
     "loader.prefetch_factor",
     "loader.persistent_workers",

@@ -1,11 +1,11 @@
 /* options.h - the pipeline file as a struct. proto/options.c is the only file that includes yaml.h.
  *
- * Read in this order, later wins: defaults of options.def, `include: FILE` of the pipeline file
- * (relative to it, at most 8 deep), the file, --set section.key=value in order. Then everything is
- * checked: unknown, repeated, missing, mistyped and out-of-range options are errors with file:line
- * (or the --set text) and, for an unknown key, the nearest valid one. `tasks:` and `model.layers:`
- * of a later source replace the whole list; --set tasks.<index or name>.key=value changes one
- * entry.
+ * Read in this order, later wins: defaults of options.def, the preset (presets.def), `include:
+ * FILE` of the pipeline file (relative to it, at most 8 deep), the file, --set section.key=value in
+ * order. Then everything is checked: unknown, repeated, missing, mistyped and out-of-range options
+ * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one.
+ * `tasks:` and `model.layers:` of a later source replace the whole list; --set tasks.<index or
+ * name>.key=value changes one entry.
  */
 #ifndef PROTO_OPTIONS_H
 #define PROTO_OPTIONS_H

@@ -334,3 +334,16 @@ def ending(directory, *settings):
     with SmallRun(directory, "data.h5", settings=settings) as run:
         run.start("loaderd", "fisherd", "trainerd")
         return run.wait("trainerd"), run.log("trainerd")
+
+
+@limit(120)
+def test_every_preset_trains():
+    """The small pipeline gives a batch size of its own; the rest is the preset's."""
+    for name in ("standard", "saving", "tight", "roomy", "conservative"):
+        run = run_whole(name, "preset=" + name, "tasks.A.epochs=3")
+        with open(run.path("pipeline.yaml")) as f:
+            text = f.read()
+        assert "  batch_size: 64\n" in text.replace(" # as preset %s has it" % name, "")
+        assert "accumulation_steps: %d # as preset" % {"saving": 8, "tight": 5, "roomy": 2}.get(name, 4) in text, text
+        averaged = "ends with the average of the weights" in run.log("trainerd")
+        assert averaged == (name not in ("saving", "conservative")), run.log("trainerd")
