@@ -28,7 +28,7 @@ done
 
 "$here/setup.sh" || exit
 programs_build >&2
-case " ${words[*]-} " in *" --help "*) exec "$binaries/trainerd" --predict --help ;; esac
+case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --predict --help ;; esac
 [ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
