@@ -149,6 +149,36 @@ def bench_lstm(runs):
            theirs["peak_rss_bytes"] / 2 ** 20, None, "-", smaller_bar=40.0)
 
 
+WIDE, SWEEP_STEPS = 4096, 10
+
+
+def sweep_files(directory):
+    """One linear layer with 16.8 million parameters, and something to protect."""
+    random = numpy.random.default_rng(1)
+    for name, rows, low in (("features", 8, -1), ("targets.f32", 8, -1), ("fisher.f32", WIDE + 1, 0)):
+        random.uniform(low, 1, size=(rows, WIDE)).astype(numpy.float32).tofile(os.path.join(directory, name))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write("inputs=%d loss=mean_squared_error\nlinear out=%d\n" % (WIDE, WIDE))
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+    weights = numpy.fromfile(os.path.join(directory, "weights.f32"), numpy.float32)
+    (weights * numpy.float32(0.99)).tofile(os.path.join(directory, "star.f32"))
+
+
+def bench_sweep(runs):
+    """What follows backward in a step of 16.8 million parameters: penalty, clipping and AdamW, beside PyTorch's AdamW
+    alone, and beside its AdamW with clipping and the penalty by autograd."""
+    common = ("f32=1", "batch=1", "slice=1", "clip=1", "lambda=2000", "eps=1e-5")  # smaller: a gradient that cancels decides
+    for name, kind, bar in (("sweep-adamw-alone", "adamw", 2.3), ("sweep-ewc", "ewc", 6.0)):
+        def ours(directory, threads, check):
+            return output_of(PROBE, "train" if check else "sweep", directory, *common, "threads=%d" % threads,
+                             "steps=%d" % (3 if check else SWEEP_STEPS))
+
+        def peer(directory, threads, check):
+            return output_of(PYTHON, os.path.join(HERE, "peer_sweep.py"), directory, threads,
+                             3 if check else SWEEP_STEPS, "train" if check else kind)
+        engine_bench(name, "us a step", SWEEP_STEPS, runs, ours, peer, "trained.f32", 1e-5, (bar, bar), files=sweep_files)
+
+
 DEEP_MODEL = ("inputs=6144 loss=mean_squared_error\nsequence steps=24\n" + "linear out=256\nrelu\nlayernorm\n" * 5 +
               "pool kind=mean\nlinear out=1\n")
 DEEP_STEPS, DEEP_ROWS = 8, 128
@@ -197,6 +227,43 @@ def bench_half(runs):
     for kind, name in ((1, "float16"), (2, "bfloat16")):
         settings_compare(name + "-5-layers", deep_files, DEEP_STEPS, runs, ("half=%d" % kind,), False, (0.75, 1.2))
         settings_compare(name + "-lstm", lstm_files, LSTM_STEPS, runs, ("half=%d" % kind,), False, (0.85, 1.2))
+
+
+GCN_MODEL = ("graphs inputs=32 edge_inputs=0 loss=cosine\n" + "gcn out=256\nrelu\n" * 4 + "pool kind=mean\nlinear out=1000\n")
+GCN_STEPS, GCN_GRAPHS = 20, 256
+
+
+def gcn_files(directory):
+    """Molecules of 24 atoms: a chain with two rings closed, each bond two edges; sparse positive spectra. Of the weights
+    with seed 1 PyTorch's float32 has one relu on the other side than float64 and we have: 1e-4 of the gradient."""
+    random = numpy.random.default_rng(1)
+    bonds = numpy.array([(i, i + 1) for i in range(23)] + [(0, 5), (12, 17)])
+    ends = numpy.concatenate([bonds, bonds[:, ::-1]]).T
+    files = {"features": random.normal(size=(GCN_GRAPHS * 24, 32)).astype("f4"),
+             "targets.f32": (random.random((GCN_GRAPHS, 1000)) * (random.random((GCN_GRAPHS, 1000)) < 0.02)).astype("f4"),
+             "node_ptr.u64": numpy.arange(GCN_GRAPHS + 1, dtype="u8") * 24,
+             "edge_ptr.u64": numpy.arange(GCN_GRAPHS + 1, dtype="u8") * ends.shape[1],
+             "sources.u32": numpy.tile(ends[0], GCN_GRAPHS).astype("u4"), "ends.u32": numpy.tile(ends[1], GCN_GRAPHS).astype("u4"),
+             "edges.f32": numpy.zeros(0, "f4")}
+    for name, values in files.items():
+        values.tofile(os.path.join(directory, name))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write(GCN_MODEL)
+    subprocess.run([PROBE, "init", directory, "seed=2"], check=True)
+
+
+def bench_gcn(runs):
+    """GCN 32 -> 4 x 256 -> 1000 bins, 64 molecules of 24 atoms in two slices; PyTorch in both forms that a sum of
+    messages has there. Compared is the gradient of the first step: AdamW makes whole steps of what is rounding."""
+    def ours(directory, threads, check):
+        return output_of(PROBE, "train", directory, "f32=1", "batch=64", "slice=32", "threads=%d" % threads,
+                         "steps=%d" % (1 if check else GCN_STEPS))
+
+    for form in ("index_add", "csr"):
+        def peer(directory, threads, check):
+            return output_of(PYTHON, os.path.join(HERE, "peer_gcn.py"), directory, threads, 1 if check else GCN_STEPS, form)
+        engine_bench("gcn-step-" + form.replace("_", "-"), "us a step", GCN_STEPS, runs, ours, peer, "gradient.f32", 1e-5, (1.5, 2.5),
+                     files=gcn_files)
 
 
 class PssWatch(threading.Thread):
@@ -538,8 +605,8 @@ def bench_molecules(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
-           "lstm-step": bench_lstm, "checkpointing": bench_checkpointing, "half": bench_half,
-           "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
+           "lstm-step": bench_lstm, "gcn-step": bench_gcn, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
+           "half": bench_half, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
 def table_print():
