@@ -101,8 +101,13 @@ int options_get(const struct options *o, const char *key, char *text, size_t byt
  * Valid until the next call in this thread. */
 const char *options_difference(const struct options *a, const struct options *b);
 
-/* As options_difference, without the options that a resumed run may change (docs/OPTIONS.md says
- * which). */
-const char *options_conflict(const struct options *a, const struct options *b);
+/* As options_difference, the first one that a run made with `was` cannot be resumed with
+ * (changes.def), and *reason why. */
+const char *options_conflict(const struct options *was, const struct options *is,
+                             const char **reason);
+
+/* How many options differ that count from the newest checkpoint on: "key was -> is, ..." in text,
+ * cut to its bytes. */
+int options_changes(const struct options *was, const struct options *is, char *text, size_t bytes);
 
 #endif

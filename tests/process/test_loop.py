@@ -347,3 +347,77 @@ def test_every_preset_trains():
         assert "accumulation_steps: %d # as preset" % {"saving": 8, "tight": 5, "roomy": 2}.get(name, 4) in text, text
         averaged = "ends with the average of the weights" in run.log("trainerd")
         assert averaged == (name not in ("saving", "conservative")), run.log("trainerd")
+
+
+def resume(run, directory, *settings, data="data.h5"):
+    """What `prepare run` says of the run with these settings: (exit code, stderr)."""
+    words = [w for s in (*settings, "data.file=" + os.path.abspath(data)) for w in ("--set", s)]
+    done = subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", directory + ".yaml", "--run",
+                           run.directory, *words], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def stopped_in_task_a(directory, *settings):
+    """A run whose trainerd has stopped with task A's third checkpoint."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if not os.path.exists("data.h5"):
+        data_write("data.h5")
+    run = SmallRun(directory, "data.h5", ROWS, settings)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "rename:7:EIO"})  # a checkpoint and its name of best
+        assert run.wait("trainerd") == 111, run.log("trainerd")[-2000:]
+    return run
+
+
+def go_on(run):
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    return run.log("trainerd")
+
+
+def test_a_run_goes_on_with_other_rates_and_more_epochs():
+    first = ("training.slice_rows=16", "tasks.A.epochs=9")
+    run = stopped_in_task_a("run", *first)
+    with open(run.path("lineage"), "rb") as f:
+        before = f.read()
+    then = ("training.slice_rows=16", "training.learning_rate=1e-4", "tasks.A.epochs=12", "training.batch_size=32",
+            "training.gradient_accumulation_steps=2", "training.weight_decay=0")
+    code, said = resume(run, "run", *then)
+    assert code == 0, said
+    log = go_on(run)
+    told = "on with other options: training.batch_size 64 -> 32, training.gradient_accumulation_steps 1 -> 2, " \
+           "training.learning_rate 0.001 -> 0.0001, training.weight_decay 0.01 -> 0, tasks.0.epochs 9 -> 12"
+    assert told in log, log
+    assert "gave another loss" not in log and not os.path.exists(run.path("changed"))
+    step = int(re.search(r"from step (\d+) on with", log).group(1))
+    with open(run.path("lineage"), "rb") as f:
+        after = f.read()
+    assert step > 0 and after[:32 * step] == before[:32 * step] and len(after) == 32 * 13 * 11
+    whole = run_whole("whole", *first)
+    assert end(whole, "A") != end(run, "A")
+    back = stopped_in_task_a("back", *first)  # another way and back: as if nothing had been
+    assert resume(back, "back", *then)[0] == 0 and resume(back, "back", *first)[0] == 0
+    go_on(back)
+    for task in "AB":
+        assert end(whole, task) == end(back, task), task
+
+
+def test_what_a_run_cannot_go_on_with():
+    run = stopped_in_task_a("run", "tasks.A.epochs=9")
+    for settings, reason in ((("training.slice_rows=16",), "other slices are another arithmetic"),
+                             (("training.optimizer=sgd",), "the checkpoint holds the moments of the other one"),
+                             (("training.use_swa=true",), "the average holds the epochs so far"),
+                             (("data.scale=1",), "the rows so far, or their order, would have been others"),
+                             (("training.batch_size=16",), "the steps so far took as many rows")):
+        code, said = resume(run, "run", "tasks.A.epochs=9", *settings)
+        assert code == 100 and reason in said, (settings, said)
+    assert resume(run, "run", "tasks.A.epochs=1")[0] == 0  # nobody knows here how far task A is
+    with run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+    assert "which the options' tasks" in run.log("trainerd"), run.log("trainerd")
+    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    go_on(run)
