@@ -10,13 +10,16 @@
 void stepper_evaluate_begin(struct stepper *s)
 {
     s->sums = (struct evaluation_sums){0};
+    weights_round(s);
     if (s->values)
         memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
+    else
+        memset(s->counts, 0, s->model->outputs * sizeof *s->counts);
 }
 
-int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e)
 {
-    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows};
+    struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows, .outputs = outputs};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
     statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
@@ -28,6 +31,8 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
                        "or the features are not usable",
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
+    for (uint64_t r = 0; s->metric->of_classes && r < rows; r++)
+        counts_add(s->counts, (uint32_t)s->metrics[r], s->classes[r]);
     if (s->metric->slice)
         s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows);
     if (s->metric->about)
@@ -36,15 +41,23 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
     return 0;
 }
 
-/* Mean square of the targets about what the metric says, averaged over the outputs. */
-static double targets_spread(const struct stepper *s)
+int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
 {
-    double rows = (double)s->sums.rows, sum = 0;
-    for (uint64_t k = 0; k < s->model->outputs; k++) {
-        double mean = s->metric->about == METRIC_ABOUT_MEAN ? s->target_sums[k] / rows : 0;
-        sum += fmax(s->target_squares[k] / rows - mean * mean, 0);
+    return stepper_predict(s, rows, NULL, e);
+}
+
+double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
+                        const double *squares, uint64_t rows, uint64_t outputs)
+{
+    double spread = 0; /* mean square of the targets about what the metric says */
+    for (uint64_t k = 0; k < outputs; k++) {
+        double about = m->about == METRIC_ABOUT_MEAN ? sums[k] / (double)rows : 0;
+        spread += fmax(squares[k] / (double)rows - about * about, 0);
     }
-    return sum / (double)s->model->outputs;
+    spread /= (double)outputs;
+    if (spread > 0)
+        return 1 - mean / spread;
+    return mean == 0; /* targets that are all that */
 }
 
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
@@ -53,12 +66,26 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
-    if (!s->metric->about)
-        return r;
-    double spread = targets_spread(s);
-    if (spread > 0)
-        r.metric = 1 - r.metric / spread;
-    else /* targets that are all that */
-        r.metric = r.metric == 0;
+    if (s->metric->of_classes)
+        r.metric = counts_f1_macro(s->counts, s->model->outputs);
+    if (s->metric->about)
+        r.metric = metric_of_spread(s->metric, r.metric, s->target_sums, s->target_squares,
+                                    s->sums.rows, s->model->outputs);
     return r;
+}
+
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e)
+{
+    quantised_close(&s->quantised);
+    s->int8 = 0;
+    if (quantised_open(&s->quantised, s->model, s->parameters, s->layout.lanes, e) < 0)
+        return -1;
+    *size = (struct int8_size){s->quantised.float_bytes, s->quantised.bytes};
+    return 0;
+}
+
+void stepper_int8(struct stepper *s, int on)
+{
+    ensure(!on || s->quantised.tensors);
+    s->int8 = on;
 }

@@ -27,7 +27,7 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
     for (uint32_t i = 0; i < end; i++) {
         const struct layer_instance *l = &m->layers[i];
         struct layer_pass p = slice_pass(b, slice, i);
-        l->type->forward(l, &p);
+        slice_forward(b, slice, i, i + 1);
         for (*row = 0; *row < p.rows; ++*row)
             if (!all_finite(p.output + *row * l->outputs, l->outputs))
                 return (int)i;

@@ -39,6 +39,17 @@ static void targets_gather(const struct gather_work *g, uint64_t at, uint64_t ro
         op_gather_classes(s->backend, g->target_type, targets, rows, outputs, s->classes + at, bad);
 }
 
+/* Products read the input in 16 bits, too; the first row that has become infinite, or x.rows. */
+static uint64_t input_round(const struct stepper *s, struct matrix x)
+{
+    uint64_t bad = 0;
+    op_round_half(s->backend, s->layout.half, x);
+    for (int finite = 1; finite && bad < x.rows; bad += (uint64_t)finite)
+        for (uint64_t j = 0; j < x.columns; j++)
+            finite &= isfinite(x.at[bad * x.stride + j]) != 0;
+    return bad;
+}
+
 static void gather_item(void *argument, uint64_t item, int thread)
 {
     struct gather_work *g = argument;
@@ -50,6 +61,8 @@ static void gather_item(void *argument, uint64_t item, int thread)
     (void)thread;
     op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
                        g->config->scale, x, &bad);
+    if (s->layout.half && bad == rows)
+        bad = input_round(s, x);
     if (bad < rows)
         bad_row_note(g, first + bad);
     if (!g->targets)
@@ -132,8 +145,8 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
         j++;
     uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "its feature %" PRIu64 " times the scale %g is %g; accepted: finite numbers",
-                   stored, g->config->scale, (double)x[j]);
+                   "its feature %" PRIu64 " times the scale %g is %g%s; accepted: finite numbers",
+                   stored, g->config->scale, (double)x[j], s->layout.half ? " in 16 bits" : "");
 }
 
 int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at, uint64_t count,

@@ -69,6 +69,26 @@ static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, fl
     ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
 }
 
+static int int8_valid(struct int8_matrix m)
+{
+    return m.at && m.scales && m.rows > 0 && m.columns > 0 && m.stride >= m.columns &&
+           m.stride % INT8_COLUMNS == 0;
+}
+
+static void check_quantise(struct matrix w, struct int8_matrix q)
+{
+    ensure(matrix_valid(w) && int8_valid(q) && w.rows == q.rows && w.columns == q.columns);
+}
+
+static void check_product_int8(struct matrix x, struct int8_matrix w, struct int8_work work,
+                               float beta, struct matrix y)
+{
+    (void)beta;
+    ensure(matrix_valid(x) && int8_valid(w) && matrix_valid(y) && work.rows && work.scales);
+    ensure(x.columns == w.columns && y.columns == w.rows && y.rows == x.rows);
+    ensure(matrix_disjoint(x, y));
+}
+
 static void check_bias_add(struct matrix y, const float *bias)
 {
     ensure(matrix_valid(y) && bias);
@@ -100,13 +120,15 @@ static void check_layernorm_forward(struct matrix x, const float *weight, const 
     ensure(matrix_same_or_disjoint(x, y) && !weight == !bias);
 }
 
-static void check_layernorm_backward(struct matrix n, struct matrix x, const float *weight,
-                                     double eps, struct matrix dy, struct matrix dx)
+static void check_layernorm_backward(struct matrix x, const float *weight, double eps,
+                                     struct matrix dy, struct matrix dx, float *dweight,
+                                     float *dbias)
 {
-    ensure(matrix_valid(n) && matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx));
-    ensure(matrix_same_shape(n, x) && matrix_same_shape(x, dy) && matrix_same_shape(x, dx));
-    ensure(weight && eps >= 0 && matrix_disjoint(n, dx) && matrix_disjoint(x, dx));
-    ensure(matrix_same_or_disjoint(dy, dx));
+    ensure(matrix_valid(x) && matrix_valid(dy) && matrix_same_shape(x, dy) && weight && eps >= 0);
+    ensure(!dweight == !dbias && (dx.at || dweight));
+    if (dx.at)
+        ensure(matrix_valid(dx) && matrix_same_shape(x, dx) && matrix_disjoint(x, dx) &&
+               matrix_same_or_disjoint(dy, dx));
 }
 
 static void check_batchnorm_moments(struct matrix x, double *mean, double *squares)
@@ -135,6 +157,33 @@ static void check_batchnorm_backward(struct matrix x, const double *mean, const 
     ensure(matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx) && matrix_same_shape(x, dy));
     ensure(matrix_same_shape(x, dx) && mean && scale && weight && d && dn);
     ensure(matrix_disjoint(x, dx) && matrix_same_or_disjoint(dy, dx));
+}
+
+static void check_round_half(enum half kind, struct matrix x)
+{
+    ensure((kind == HALF_F16 || kind == HALF_BF16) && matrix_valid(x));
+}
+
+static void check_load_half(enum half kind, const uint16_t *h, float *x, uint64_t count)
+{
+    ensure((kind == HALF_F16 || kind == HALF_BF16) && h && x);
+    ensure(ranges_disjoint(h, count * sizeof *h, x, count * sizeof *x));
+}
+
+static void check_store_half(enum half kind, float *x, uint16_t *h, uint64_t count)
+{
+    check_load_half(kind, h, x, count);
+}
+
+static void check_add_half(enum half kind, const uint16_t *h, float *y, uint64_t count)
+{
+    check_load_half(kind, h, y, count);
+}
+
+static void check_scale(float factor, float *x, uint64_t count)
+{
+    (void)factor, (void)count;
+    ensure(x != NULL);
 }
 
 static void check_multiply(const float *x, float *y, uint64_t count)
@@ -220,6 +269,11 @@ static void check_element_loss(enum element_loss kind, double delta, struct matr
 static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     ensure(matrix_valid(z) && targets && correct);
+}
+
+static void check_predicted_classes(struct matrix z, double *classes)
+{
+    ensure(matrix_valid(z) && classes);
 }
 
 static void check_correct_signs(struct matrix z, struct matrix y, double *correct)

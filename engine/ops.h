@@ -11,6 +11,14 @@
 
 #include "engine/scalar.h"
 
+/* Types of 16 bits that activations are kept in and products read. */
+enum half {
+    HALF_NONE,
+    HALF_F16,  /* IEEE 754 binary16 */
+    HALF_BF16, /* the upper half of a float32 */
+    HALF_COUNT
+};
+
 /* Types of stored elements, in the order of element_names (ops.c). */
 enum element {
     ELEMENT_U8,
@@ -72,6 +80,22 @@ static inline struct matrix matrix_columns(struct matrix m, uint64_t first, uint
 {
     return (struct matrix){m.at + first, m.rows, count, m.stride};
 }
+
+/* Numbers in 8 bits, row by row: value = scales[row] * at[row * stride + column]. Room for whole
+ * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0
+ * (engine/quantised.h).
+ */
+enum { INT8_ROWS = 64, INT8_OUTPUTS = 4, INT8_COLUMNS = 16 };
+struct int8_matrix {
+    int8_t *at;
+    float *scales; /* [rows] */
+    uint64_t rows, columns, stride;
+};
+
+struct int8_work { /* scratch of a product: INT8_ROWS quantised rows and their scales */
+    int16_t *rows; /* [INT8_ROWS, stride of the weights] */
+    float *scales;
+};
 
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */

@@ -238,6 +238,51 @@ SCALAR float scalar_half(uint16_t bits)
     return x;
 }
 
+/* x times the inverse of its row's scale as a whole number -127 .. 127, to even; 127 for a NaN. */
+SCALAR int32_t scalar_quantise(float x, float inverse)
+{
+    float q = rintf(x * inverse);
+    q = q < 127.0f ? q : 127.0f;
+    return (int32_t)(q > -127.0f ? q : -127.0f);
+}
+
+/* The nearest binary16, ties to even; from 65520 on infinite; a NaN stays one. */
+SCALAR uint16_t scalar_to_half(float x)
+{
+    const float half_ulp = 0.5f; /* 2^-24, the least binary16, is its last digit */
+    uint32_t bits, small, magic;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t sign = bits & 0x80000000u;
+    bits ^= sign;
+    float size, sum;
+    memcpy(&size, &bits, sizeof size);
+    sum = size + half_ulp; /* below 2^-14: rounds where a subnormal ends */
+    memcpy(&small, &sum, sizeof small);
+    memcpy(&magic, &half_ulp, sizeof magic);
+    uint32_t normal = (bits - (112u << 23) + 0xfffu + (bits >> 13 & 1)) >> 13;
+    uint32_t large = bits > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    uint32_t number = bits >= 143u << 23 ? large : normal;
+    number = bits < 113u << 23 ? small - magic : number;
+    return (uint16_t)(number | sign >> 16);
+}
+
+/* bfloat16 is a float32 without its last 16 bits. */
+SCALAR float scalar_brain(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+SCALAR uint16_t scalar_to_brain(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16, nan = bits >> 16 | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
 /* In double: one rounding, so that scale = 1/255 costs no systematic error. */
 SCALAR float scalar_convert(double x, double scale)
 {

@@ -19,7 +19,16 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
     if (buffer == 0)
         return s->inputs + slice * s->config.slice_rows * s->model->inputs;
-    return lane_base(s, slice) + s->layout.activation_at[buffer];
+    return lane_base(s, slice) +
+           (s->layout.half ? s->layout.work_at[buffer % 2] : s->layout.activation_at[buffer]);
+}
+
+/* NULL: the buffer is not kept in 16 bits. */
+static uint16_t *lane_half(const struct stepper *s, uint64_t slice, uint32_t buffer)
+{
+    if (!s->layout.half || buffer <= s->layout.forward_buffers || buffer == 0)
+        return NULL;
+    return (uint16_t *)(lane_base(s, slice) + s->layout.activation_at[buffer]);
 }
 
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer)
@@ -69,6 +78,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .step = b->work == SLICE_RENEW ? s->renew_step : s->batch.step,
         .training = b->work == SLICE_TRAIN || b->work == SLICE_RENEW,
         .parameters = s->parameters + l->first,
+        .weights = s->weights + l->first,
+        .half = s->layout.half,
         .input = lane_activation(s, slice, route->in),
         .output = lane_activation(s, slice, route->out),
         .keep = layer_keep_of(l, &s->config),
@@ -76,8 +87,14 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
     if (l->type->residual) {
-        p.skip = lane_activation(s, slice, s->layout.route[l->partner].out);
+        uint32_t skip = s->layout.route[l->partner].out;
+        p.skip_half = lane_half(s, slice, skip);
+        p.skip = p.skip_half ? NULL : lane_activation(s, slice, skip);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
+    }
+    if (b->work == SLICE_EVALUATE && s->int8) {
+        p.quantised = &s->quantised;
+        p.lane = slice_lane(s, slice);
     }
     if (l->type->statistics) {
         p.statistics = &s->statistics[statistics_number(s, layer)];
@@ -106,15 +123,35 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
         .classes = s->classes ? s->classes + row : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
-        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows : 1.0,
+        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0,
         .result = s->losses + row,
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+    if (b->outputs)
+        memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
+    if (s->layout.half && b->work == SLICE_TRAIN)
+        op_round_half(s->backend, s->layout.half, l.d);
     l.result = s->metrics + row;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
+}
+
+/* A layer's output is rounded to 16 bits, and kept where somebody else but the next layer reads it.
+ */
+static void output_round(const struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    uint32_t buffer = s->layout.route[layer].out;
+    uint64_t rows = slice_rows(s, b->rows, slice);
+    uint16_t *kept = lane_half(s, slice, buffer);
+    float *at = lane_activation(s, slice, buffer);
+    if (kept)
+        op_store_half(s->backend, s->layout.half, at, kept, rows * l->outputs);
+    else
+        op_round_half(s->backend, s->layout.half, matrix_of(at, rows, l->outputs));
 }
 
 void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
@@ -123,7 +160,38 @@ void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, u
     for (uint32_t i = first; i < end; i++) {
         struct layer_pass p = slice_pass(b, slice, i);
         layers[i].type->forward(&layers[i], &p);
+        if (p.half && !layers[i].type->same)
+            output_round(b, slice, i);
     }
+}
+
+/* What is kept of a buffer, as float32 at `to`; returns where that is. */
+static float *buffer_load(const struct batch_work *b, uint64_t slice, uint32_t buffer,
+                          uint64_t values, float *to)
+{
+    const struct stepper *s = b->s;
+    const uint16_t *kept = lane_half(s, slice, buffer);
+    if (!kept)
+        return lane_activation(s, slice, buffer);
+    op_load_half(s->backend, s->layout.half, kept, to, slice_rows(s, b->rows, slice) * values);
+    return to;
+}
+
+/* Of input and output backward reads one. */
+struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = &s->layout.route[layer];
+    struct layer_pass p = slice_pass(b, slice, layer);
+    float *to = lane_base(s, slice) + s->layout.read_at;
+    if (!p.half || l->type->residual)
+        return p;
+    if (l->type->needs_output)
+        p.output = buffer_load(b, slice, route->out, l->outputs, to);
+    else
+        p.input = buffer_load(b, slice, route->in, l->inputs, to);
+    return p;
 }
 
 void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
@@ -132,8 +200,13 @@ void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
     uint32_t k = 0;
     while (y->segment_first[k + 1] <= layer)
         k++;
-    if (k + 1 < y->segments && layer + 1 == y->segment_first[k + 1])
-        slice_forward(b, slice, y->segment_first[k], y->again_end[k]);
+    if (k + 1 == y->segments || layer + 1 != y->segment_first[k + 1])
+        return;
+    uint32_t first = y->segment_first[k], before = y->route[first].in;
+    if (y->half)
+        buffer_load(b, slice, before, b->s->model->layers[first].inputs,
+                    lane_activation(b->s, slice, before));
+    slice_forward(b, slice, first, y->again_end[k]);
 }
 
 /* A layer with statistics has seen its segment again when its part was taken. */
@@ -142,10 +215,12 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
     const struct layer_instance *layers = b->s->model->layers;
     uint32_t least = b->s->layout.first_trained > first ? b->s->layout.first_trained : first;
     for (uint32_t i = end; i-- > least;) {
-        struct layer_pass p = slice_pass(b, slice, i);
         if (!layers[i].type->statistics || b->work == SLICE_FISHER)
             slice_again(b, slice, i);
+        struct layer_pass p = slice_pass_backward(b, slice, i);
         layers[i].type->backward(&layers[i], &p);
+        if (p.half && p.d_input && (!layers[i].type->same || layers[i].type->residual))
+            op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }
 

@@ -92,8 +92,8 @@ static void backward_item(void *argument, uint64_t item, int thread)
     (void)thread;
     slice_backward(b, slice, b->phase ? before + 1 : 0, end);
     if (b->phase && before >= s->layout.first_trained) {
-        struct layer_pass p = slice_pass(b, slice, before);
         slice_again(b, slice, before);
+        struct layer_pass p = slice_pass_backward(b, slice, before);
         s->model->layers[before].type->part_backward(&s->model->layers[before], &p);
     }
 }
@@ -189,6 +189,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     if (model_rows_check(s->model, rows, e) < 0)
         return -1;
     s->renew_step = step;
+    weights_round(s);
     statistics_restore(s);
     statistics_forward(&b);
     statistics_take(s, ++s->renewed);

@@ -10,7 +10,9 @@
  */
 #include "engine/step.h"
 
+#include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "engine/optimizer.h"
 #include "engine/stepper.h"
@@ -49,6 +51,8 @@ static void block_gradient(const struct sweep *w, uint64_t block)
                s->gradient + (begin - frozen), end - begin);
     if (!w->last)
         return;
+    if (s->batch.scale != 1)
+        op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
     s->block_penalty[block] = 0;
     for (int i = 0; i < s->batch.term_count; i++) {
         const struct ewc_term *t = &s->batch.terms[i];
@@ -77,6 +81,21 @@ static void update_item(void *argument, uint64_t item, int thread)
         optimizer_update(w->s, &w->optimizer, block_first(w->s, b), block_count(w->s, b));
 }
 
+static void weights_item(void *argument, uint64_t item, int thread)
+{
+    const struct sweep *w = argument;
+    struct stepper *s = w->s;
+    uint64_t total = s->model->parameter_count;
+    uint64_t first = item * total / w->items, count = (item + 1) * total / w->items - first;
+    (void)thread;
+    for (uint64_t done = 0; done < count; done += SWEEP_BLOCK) {
+        uint64_t at = first + done, left = count - done;
+        uint64_t values = left < SWEEP_BLOCK ? left : SWEEP_BLOCK;
+        memcpy(s->weights + at, s->parameters + at, values * sizeof *s->weights);
+        op_round_half(s->backend, s->layout.half, matrix_of(s->weights + at, 1, values));
+    }
+}
+
 /* Four shares a thread: enough to even out a thread that started late. */
 static struct sweep sweep_make(struct stepper *s)
 {
@@ -87,14 +106,26 @@ static struct sweep sweep_make(struct stepper *s)
     return w;
 }
 
+void weights_round(struct stepper *s)
+{
+    struct sweep w = sweep_make(s);
+    if (s->layout.half)
+        pool_run(s->pool, weights_item, &w, w.items);
+}
+
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count)
 {
     ensure(s->config.with_optimizer && rows > 0);
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
     statistics_restore(s);
+    weights_round(s);
     s->batch =
-        (struct batch_state){.rows = rows, .step = step, .terms = terms, .term_count = term_count};
+        (struct batch_state){.rows = rows,
+                             .step = step,
+                             .terms = terms,
+                             .term_count = term_count,
+                             .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
 }
 
@@ -177,6 +208,28 @@ static void result_fill(const struct stepper *s, struct step_result *r)
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
 }
 
+/* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
+static int scaler_skips(struct stepper *s, struct step_result *r)
+{
+    r->loss_scale = r->skipped = 0;
+    if (s->layout.half != HALF_F16)
+        return 0;
+    r->loss_scale = s->batch.scale;
+    r->skipped = isfinite(r->loss) && isfinite(r->penalty) && !isfinite(r->gradient_norm);
+    grad_scaler_update(&s->scaler, &s->config.scaler, r->skipped);
+    return r->skipped;
+}
+
+static int scale_check(const struct stepper *s, struct err *e)
+{
+    if (s->scaler.scale >= FLT_MIN)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot take step %llu: gradients are not finite in float16 with any loss scale "
+                   "(it has fallen to %g); amp_dtype bfloat16 reaches further",
+                   (unsigned long long)s->batch.step, (double)s->scaler.scale);
+}
+
 static int result_check(struct stepper *s, const struct step_result *r, double loss_max,
                         struct err *e)
 {
@@ -208,8 +261,13 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
     result_fill(s, result);
-    int refused = result_check(s, result, a->loss_max, e);
+    int skips = scaler_skips(s, result);
+    int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
     s->batch.rows = s->batch.done = 0;
+    if (skips) {
+        statistics_commit(s);
+        return scale_check(s, e);
+    }
     if (refused)
         return -1;
     statistics_commit(s);

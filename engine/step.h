@@ -20,7 +20,9 @@
 
 #include <stdint.h>
 
+#include "engine/grad_scaler.h"
 #include "engine/model.h"
+#include "engine/ops.h"
 #include "engine/plan.h"
 #include "proto/err.h"
 
@@ -48,6 +50,12 @@ struct step_config {
      * bits stay the same. Only with_optimizer; the others keep nothing or all */
     int checkpointing;
     uint64_t segments_max;
+    /* Mixed precision: what lies between two layers, and the gradients there, are rounded to 16
+     * bits, and the former are kept in them; products read weights rounded to 16 bits and add up in
+     * float32; weights, their gradients, moments, losses and all inside of a layer stay float32.
+     * Only with_optimizer. HALF_F16 has a loss scale. */
+    enum half half;
+    struct grad_scaler_config scaler;
     int accumulates; /* a training batch may be several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
@@ -74,6 +82,8 @@ struct step_result {
     double loss_sum;      /* sum over the rows */
     double penalty;       /* lambda/2 sum F (theta - theta*)^2 before the update, all terms */
     double gradient_norm; /* before clipping, penalty included */
+    double loss_scale;    /* the batch's; 0: it had none */
+    uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
 };
 
 struct stepper; /* arenas, pool, buffers */
@@ -88,6 +98,14 @@ void stepper_close(struct stepper **s_p);
 
 /* Parameters of layers that are frozen: the first ones of the flat vector. */
 uint64_t step_frozen(const struct model *m, const struct step_config *c);
+
+/* Another size of micro-batches: batch_rows_max rows, in slices of slice_rows; accumulates as in
+ * step_config. Parameters, moments, module buffers and what the batch in work has accumulated stay;
+ * rows gathered and an evaluation's sums are lost. Where slice_rows is another one, so are the
+ * bits; else they are the same. -1 (temporary) when there is no room: all is as it was, but for the
+ * rows. -2 if even that has no room any more: the stepper can only be closed. */
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e);
 
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
@@ -120,12 +138,17 @@ int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at
  * the update. The micro-batches come in the order of the batch's rows; where all but the last are
  * whole slices the bits are those of the batch taken at once. A batch that is begun anew forgets
  * what was accumulated. -1 (permanent) when the loss or the gradient's norm is not finite: nothing
- * was updated. */
+ * was updated. With a loss scale the norm's case is a skipped step, which is no error until the
+ * scale has fallen to 0. */
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count);
 void stepper_accumulate(struct stepper *s, uint64_t rows);
 int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
                    struct step_result *result, struct err *e);
+
+/* The loss scale of HALF_F16: scale and tracker are state of the training, to be kept with the
+ * moments; the stepper changes them in stepper_update. NULL where there is none. */
+struct grad_scaler *stepper_scaler(struct stepper *s);
 
 /* Where the bad number of the step that stepper_update refused came up first. */
 struct step_fault {
@@ -159,6 +182,20 @@ struct evaluation_result {
 void stepper_evaluate_begin(struct stepper *s);
 int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e);
 struct evaluation_result stepper_evaluate_end(const struct stepper *s);
+
+/* As stepper_evaluate, and the rows' outputs into outputs[rows, model outputs]. Rows gathered
+ * without targets: what it adds to the pass's result means nothing. */
+int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e);
+
+/* Put the weights of products, as they are now, into 8 bits besides (engine/quantised.h), and have
+ * evaluations compute with those while `on`. Weights that change afterwards need it again. The
+ * bytes are those of the weights concerned before, and with their scales now. -1 (temporary): no
+ * memory. */
+struct int8_size {
+    uint64_t float_bytes, bytes;
+};
+int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e);
+void stepper_int8(struct stepper *s, int on);
 
 /* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
  * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to

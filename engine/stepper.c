@@ -13,12 +13,14 @@
 
 static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARAMETERS] = "parameters",
+    [KIND_WEIGHTS] = "weights rounded to 16 bits, for products",
     [KIND_GRADIENT] = "gradient",
     [KIND_MOMENTS] = "moments of the optimizer",
     [KIND_SLICE_GRADIENTS] = "gradients of slices",
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
     [KIND_STATISTICS] = "statistics over rows",
+    [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "a sample's tile, squares, squared input",
 };
@@ -125,6 +127,12 @@ static void buffers_kept(const struct layout *y, const struct model *m,
                 kept[y->route[i].out] = 1;
 }
 
+/* Floats that keep `count` values. */
+static uint64_t kept_floats(enum half half, uint64_t count)
+{
+    return floats_padded(half ? padded(count, 2) / 2 : count);
+}
+
 /* The place of one layer's output and of what it keeps, if that is (not) to stay; returns what is
  * behind them. */
 static uint64_t layer_place(struct layout *y, const struct model *m, const struct step_config *c,
@@ -136,7 +144,7 @@ static uint64_t layer_place(struct layout *y, const struct model *m, const struc
     uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
     if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
         y->activation_at[buffer] = at;
-        at = size_plus(at, floats_padded(size_times(c->slice_rows, widths[buffer])));
+        at = size_plus(at, kept_floats(y->half, size_times(c->slice_rows, widths[buffer])));
     }
     if (l->type->saved_floats && !layer_is_frozen(y, i) && (keep == KEEP_LITTLE) == stays) {
         y->saved_at[i] = at;
@@ -174,7 +182,7 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
         uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
         widest = floats > widest ? floats : widest;
     }
-    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
+    for (uint32_t b = 1; !y->half && b <= y->forward_buffers; b++) {
         y->activation_at[b] = b % 2 ? 0 : widest;
         at = size_times(b > 1 ? 2 : 1, widest);
     }
@@ -189,6 +197,18 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
     return size_plus(at, floats_padded(most));
 }
 
+/* With half layers work on float32 in a few places: forward alternates between two, of which one
+ * may be that of a gradient, which is not there yet, unless a segment is run again in between;
+ * backward reads the one that the gradients are not in. */
+static uint64_t layout_work(struct layout *y, uint64_t widest, uint64_t at)
+{
+    uint64_t deltas = y->delta_at[1];
+    y->read_at = y->work_at[1] = at;
+    at = size_plus(at, widest);
+    y->work_at[0] = y->segments > 1 ? at : deltas;
+    return y->segments > 1 ? size_plus(at, widest) : at;
+}
+
 /* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
  * layer before has its own: two places alternate. For the Fisher information all stay until the
  * lanes are squared. */
@@ -198,7 +218,7 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     layout_route(y, m, widths);
     layout_forward_buffers(y, m);
     uint64_t at = layout_activations(y, m, c, widths, layout_frozen(y, m, c, widths));
-    for (uint32_t b = y->forward_buffers + 1; b <= y->buffers; b++) {
+    for (uint32_t b = y->half ? 1 : y->forward_buffers + 1; b <= y->buffers; b++) {
         uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
         widest = floats > widest ? floats : widest;
     }
@@ -211,6 +231,7 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
         }
     }
     at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
+    at = y->half ? layout_work(y, widest, at) : at;
     y->scratch_at = layout_residuals(y, m, c, at);
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
@@ -235,7 +256,8 @@ static void batch_places(const struct model *m, const struct step_config *c,
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
         [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
+        [BATCH_TARGET_SUMS] =
+            size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
@@ -245,9 +267,7 @@ static void batch_places(const struct model *m, const struct step_config *c,
 /* Where the parts of the region of statistics start, in bytes; the last number is its size. */
 enum statistics_place {
     STATISTICS_LIST,
-    STATISTICS_PARTS_LIST,
     STATISTICS_NUMBERS,
-    STATISTICS_PARTS,
     STATISTICS_BUFFERS,
     STATISTICS_BUFFERS_NEXT,
     STATISTICS_END
@@ -259,19 +279,30 @@ enum { STATISTICS_ARRAYS = 5, PART_ARRAYS = 2 };
 static void statistics_places(const struct layout *y, const struct model *m,
                               uint64_t places[STATISTICS_END + 1])
 {
-    uint64_t count = y->statistics_count, parts = count ? y->slices_max : 0;
+    uint64_t count = y->statistics_count;
     uint64_t array = size_times(y->channels_max, sizeof(double));
     const uint64_t bytes[STATISTICS_END] = {
         [STATISTICS_LIST] = count * sizeof(struct statistics),
-        [STATISTICS_PARTS_LIST] = size_times(parts, sizeof(struct statistics_part)),
         [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
-        [STATISTICS_PARTS] = size_times(size_times(parts, PART_ARRAYS), array),
         [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
         [STATISTICS_BUFFERS_NEXT] = floats_bytes(m->buffer_values),
     };
     places[0] = 0;
     for (int i = 0; i < STATISTICS_END; i++)
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
+}
+
+/* The slices' parts: a list, and their numbers behind it. */
+static uint64_t parts_list_bytes(const struct layout *y)
+{
+    return bytes_padded(size_times(y->slices_max, sizeof(struct statistics_part)));
+}
+
+static uint64_t parts_bytes(const struct layout *y)
+{
+    uint64_t array = size_times(y->channels_max, sizeof(double));
+    return size_plus(parts_list_bytes(y),
+                     size_times(size_times(y->slices_max, PART_ARRAYS), array));
 }
 
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
@@ -281,7 +312,9 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     batch_places(m, c, places);
     statistics_places(y, m, statistics);
     y->bytes[KIND_STATISTICS] = statistics[STATISTICS_END];
+    y->bytes[KIND_PARTS] = y->statistics_count ? parts_bytes(y) : 0;
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
+    y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
     if (c->with_optimizer) {
@@ -317,6 +350,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
+    y->half = layout_half(c);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     for (uint32_t i = 0; i < m->layer_count; i++)
         if (m->layers[i].type->statistics) {
@@ -365,17 +399,23 @@ static void statistics_place(struct stepper *s)
         return;
     statistics_places(y, s->model, places);
     s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
-    s->parts = (struct statistics_part *)(at + places[STATISTICS_PARTS_LIST]);
     s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
     s->module_buffers_next = (float *)(at + places[STATISTICS_BUFFERS_NEXT]);
     double *next = (double *)(at + places[STATISTICS_NUMBERS]);
     for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
         s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
                                                next + 3 * channels, next + 4 * channels};
-    next = (double *)(at + places[STATISTICS_PARTS]);
-    for (uint64_t i = 0; i < y->slices_max; i++, next += PART_ARRAYS * channels)
-        s->parts[i] = (struct statistics_part){next, next + channels};
     model_initialise_buffers(s->model, s->module_buffers);
+}
+
+static void parts_place(struct stepper *s)
+{
+    const struct layout *y = &s->layout;
+    char *at = s->region[KIND_PARTS].at;
+    s->parts = (struct statistics_part *)at;
+    double *next = (double *)(at + (at ? parts_list_bytes(y) : 0));
+    for (uint64_t i = 0; at && i < y->slices_max; i++, next += PART_ARRAYS * y->channels_max)
+        s->parts[i] = (struct statistics_part){next, next + y->channels_max};
 }
 
 /* Pointers into the regions. */
@@ -391,8 +431,10 @@ static void stepper_place(struct stepper *s)
     s->losses = (double *)(batch + places[BATCH_LOSSES]);
     s->metrics = (double *)(batch + places[BATCH_METRICS]);
     s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    s->counts = (struct class_counts *)s->target_sums;
     s->target_squares = s->target_sums + s->model->outputs;
     s->parameters = s->region[KIND_PARAMETERS].at;
+    s->weights = y->half ? s->region[KIND_WEIGHTS].at : s->parameters;
     if (s->config.with_optimizer) {
         s->gradient = s->region[KIND_GRADIENT].at;
         int moments = optimizer_moments(s->config.optimizer);
@@ -424,6 +466,9 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
             goto fail;
     stepper_place(s);
     statistics_place(s);
+    parts_place(s);
+    if (s->layout.half == HALF_F16)
+        grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     return 0;
@@ -432,12 +477,55 @@ fail:
     return -1;
 }
 
+/* What depends on the size of micro-batches. */
+static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH, KIND_PARTS,
+                                     KIND_SQUARES};
+
+static void resident_close(struct stepper *s)
+{
+    for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
+        region_close(&s->region[resident[i]]);
+}
+
+/* Maps it for `c`; on failure none of it. */
+static int resident_open(struct stepper *s, const struct step_config *c, struct err *e)
+{
+    struct layout y;
+    layout_make(&y, s->model, c);
+    for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
+        if (region_open(&s->region[resident[i]], y.bytes[resident[i]], kind_names[resident[i]], e) <
+            0) {
+            resident_close(s);
+            return -1;
+        }
+    s->config = *c;
+    s->layout = y;
+    stepper_place(s);
+    parts_place(s);
+    return 0;
+}
+
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e)
+{
+    struct step_config old = s->config, new = old;
+    struct err other;
+    new.batch_rows_max = batch_rows_max;
+    new.slice_rows = slice_rows;
+    new.accumulates = accumulates;
+    resident_close(s);
+    if (resident_open(s, &new, e) == 0)
+        return 0;
+    return resident_open(s, &old, &other) == 0 ? -1 : -2;
+}
+
 void stepper_close(struct stepper **s_p)
 {
     struct stepper *s = *s_p;
     if (!s)
         return;
     pool_close(&s->pool);
+    quantised_close(&s->quantised);
     for (int k = 0; k < KIND_COUNT; k++)
         region_close(&s->region[k]);
     free(s);
@@ -447,6 +535,11 @@ void stepper_close(struct stepper **s_p)
 float *stepper_parameters(struct stepper *s)
 {
     return s->parameters;
+}
+
+struct grad_scaler *stepper_scaler(struct stepper *s)
+{
+    return s->layout.half == HALF_F16 ? &s->scaler : NULL;
 }
 
 float *stepper_module_buffers(struct stepper *s)

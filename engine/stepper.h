@@ -6,6 +6,7 @@
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
@@ -17,9 +18,11 @@
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
 
+#include "engine/counts.h"
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
+#include "engine/quantised.h"
 #include "engine/step.h"
 #include "engine/threads.h"
 
@@ -29,12 +32,14 @@ enum { SWEEP_BLOCK = 4096 };
 
 enum kind {
     KIND_PARAMETERS,
+    KIND_WEIGHTS,
     KIND_GRADIENT,
     KIND_MOMENTS,
     KIND_SLICE_GRADIENTS,
     KIND_ACTIVATIONS,
     KIND_BATCH,
     KIND_STATISTICS,
+    KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -65,6 +70,9 @@ struct layout {
     uint32_t statistics_count; /* layers with statistics, in their order */
     uint32_t statistics_layer[MODEL_LAYERS_MAX];
     uint64_t channels_max; /* of those */
+    enum half half;        /* what activations are kept in */
+    uint64_t work_at[2];   /* with half: forward's float32 of a buffer, by its number mod 2 */
+    uint64_t read_at;      /* and the one that backward reads */
     uint64_t scratch_at;   /* in the lane: of the layer at work */
     uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
     uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
@@ -87,6 +95,7 @@ struct evaluation_sums {
 struct batch_state {
     uint64_t rows, done;          /* of all its micro-batches; of those accumulated */
     uint64_t step, micro_batches; /* the key of dropout; those accumulated */
+    double scale;                 /* of the loss */
     double loss_sum;              /* of the rows done, in their order */
     const struct ewc_term *terms;
     int term_count;
@@ -102,13 +111,17 @@ struct stepper {
     struct region region[KIND_COUNT];
     struct pool *pool;
 
+    float
+        *weights; /* the parameters as products read them; the parameters themselves without half */
+    struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
     float *inputs;                        /* [batch_rows_max, inputs] */
     uint32_t *classes;                    /* [batch_rows_max], where the loss takes classes */
     float *values;                        /* [batch_rows_max, outputs], where it takes values */
     double *losses, *metrics;             /* [batch_rows_max] */
-    double *target_sums, *target_squares; /* [outputs], of the evaluation */
-    double *block_norm2, *block_penalty;  /* [blocks] */
+    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
+    struct class_counts *counts;         /* [outputs], of the evaluation, where there are classes */
+    double *block_norm2, *block_penalty; /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
     struct step_fault fault;       /* of that batch; rows 0: none */
@@ -119,6 +132,8 @@ struct stepper {
     uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
     float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
+    struct quantised quantised;    /* since stepper_quantise */
+    int int8;                      /* evaluations use it */
 };
 
 /* What the slices of a batch go through. */
@@ -130,6 +145,7 @@ struct batch_work {
     uint64_t rows;       /* resident */
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
+    float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -152,6 +168,15 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
 /* The same with one cut, before that layer; for tests. */
 void segments_cut(struct layout *y, const struct model *m, const struct step_config *c,
                   uint32_t before);
+
+/* Do activations have 16 bits, and of which kind? */
+static inline enum half layout_half(const struct step_config *c)
+{
+    return c->with_optimizer ? c->half : HALF_NONE;
+}
+
+/* With half: weights are the present parameters, rounded. */
+void weights_round(struct stepper *s);
 
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
@@ -201,14 +226,21 @@ void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);
 
-/* What layer number `layer` gets for the slice. */
+/* What layer number `layer` gets for the slice, and on the way back. */
+struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice, uint32_t layer);
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
 
-/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. */
+/* The lane's buffers; buffer 0 is the input of the slice that is in the lane. With half
+ * lane_activation is forward's float32, and what is kept is at lane_half. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
+
+/* A metric about the targets' mean or about 0: 1 - mean / spread, from sums and squares of the
+ * targets [outputs]. */
+double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
+                        const double *squares, uint64_t rows, uint64_t outputs);
 
 /* `sum` and the rows' numbers, added in row order. */
 double rows_sum(double sum, const double *numbers, uint64_t rows);

@@ -47,6 +47,9 @@ static const struct checkpoint_field fields[] = {
     FIELD(TEXT, pretrained_sha256),
     FIELD(TEXT, parameters_sha256),
     FIELD(TEXT, buffers_sha256),
+    FIELD(F64, loss_scale),
+    FIELD(U64, scale_tracker),
+    FIELD(U64, task_skipped),
     FIELD(U64, batches_tracked),
 };
 #undef FIELD

@@ -39,7 +39,7 @@ struct checkpoint_meta {
     uint64_t epoch;     /* epochs of the task finished */
     uint64_t position;  /* rows of the present epoch consumed: the data cursor */
     uint64_t step;      /* optimizer steps of the run so far */
-    uint64_t task_step; /* of this task (AdamW's t) */
+    uint64_t task_step; /* of this task */
     uint64_t slice_rows, micro_batch_rows, threads;
     double epoch_loss_sum; /* sum over rows of the present epoch's losses so far, fixed order */
     double best_value;     /* best evaluation of the present task so far; NaN: none */
@@ -58,6 +58,9 @@ struct checkpoint_meta {
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     char buffers_sha256[65];  /* empty: there are none */
+    double loss_scale;        /* of float16; 0: none */
+    uint64_t scale_tracker;   /* steps since it changed */
+    uint64_t task_skipped;    /* of task_step: steps that changed nothing. AdamW's t is the rest */
     uint64_t batches_tracked; /* micro-batches that the module buffers have taken in: PyTorch's
                                  num_batches_tracked of every batchnorm */
     uint32_t result_count;

@@ -97,6 +97,11 @@ void options_print_docs(FILE *out);
  * *e. */
 int options_get(const struct options *o, const char *key, char *text, size_t bytes, struct err *e);
 
+/* Call see(self, key, text) for every option, in the order of options.def: "training.batch_size",
+ * "tasks.A.epochs", and "model.layers" with its layers separated by "; ". */
+void options_each(const struct options *o,
+                  void (*see)(void *self, const char *key, const char *text), void *self);
+
 /* Name of the first option whose value differs ("training.batch_size"), or NULL when all are equal.
  * Valid until the next call in this thread. */
 const char *options_difference(const struct options *a, const struct options *b);

@@ -23,7 +23,8 @@ static int rows_gather(struct trainer *t, const struct feed *f, const struct gat
 {
     struct batch *b = &t->batch;
     struct gather_config g = *of;
-    for (uint64_t i = 0; i < count; i++)
+    const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
+    for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
     for (uint32_t part = 0; part < f->info.feature_parts; part++) {
         const struct msg_field_info *x = &f->info.features[part];
@@ -31,8 +32,8 @@ static int rows_gather(struct trainer *t, const struct feed *f, const struct gat
             b->features[i] = feed_field(x, b->rows[i]);
         snprintf(g.feature_type, sizeof g.feature_type, "%.7s", x->type);
         g.features = x->values;
-        if (stepper_gather(t->stepper, &g, b->gathered, count, b->features,
-                           part ? NULL : b->targets, bad, e) < 0)
+        if (stepper_gather(t->stepper, &g, b->gathered, count, b->features, part ? NULL : targets,
+                           bad, e) < 0)
             return -1;
         g.column += x->values;
     }

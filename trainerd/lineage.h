@@ -14,11 +14,14 @@
 
 struct lineage_record {
     uint64_t step_plus_1;
-    uint64_t task_epoch; /* lineage_task_epoch */
-    uint64_t position;   /* of the batch's first row in the epoch */
-    uint32_t micro_batch_rows;
-    uint32_t loss_bits; /* of the float that the batch's mean loss rounds to */
+    uint64_t task_epoch;       /* lineage_task_epoch */
+    uint64_t position;         /* of the batch's first row in the epoch */
+    uint32_t micro_batch_rows; /* and LINEAGE_SKIPPED */
+    uint32_t loss_bits;        /* of the float that the batch's mean loss rounds to */
 };
+
+/* The step changed nothing: its gradient overflowed in float16. */
+#define LINEAGE_SKIPPED (1u << 31)
 
 struct lineage {
     int fd; /* -1: closed */

@@ -66,6 +66,8 @@ static int trainer_command(void *self, int argc, char **argv)
     (void)self;
     if (argc > 1 && strcmp(argv[1], "--weights") == 0)
         return weights_command(argc, argv);
+    if (argc > 1 && strcmp(argv[1], "--predict") == 0)
+        return predict_command(argc, argv);
     if (argc != 2 || strcmp(argv[1], "--layers-reference") != 0)
         return plan_command(argc, argv);
     layer_reference_print(stdout);
@@ -105,6 +107,8 @@ static const struct daemon_spec spec = {
                   "               `loaderd --describe` prints of its data\n"
                   "  --weights export|list ...\n"
                   "               weights for other tools; see pipelines/weights.sh --help\n"
+                  "  --predict ...\n"
+                  "               outputs of a trained model; see pipelines/predict.sh --help\n"
                   "  --layers-reference\n"
                   "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
 };

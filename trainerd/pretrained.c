@@ -2,9 +2,10 @@
  * alone.
  *
  * Tensors are taken by name and shape. A layer is called by its place, or as model.pretrained_map
- * says. With pretrained_head: fresh the head stays as fresh weights are: the last layer with
- * parameters, and with it everything from the first layer on whose tensors the file does not have
- * in that shape. What was and was not taken over is a fact in the journal and in the report.
+ * says. With pretrained_head: fresh the head stays as fresh weights are: the layers behind
+ * training.backbone_layers; where that is 0 the last layer with parameters, and with it everything
+ * from the first layer on whose tensors the file does not have in that shape. What was and was not
+ * taken over is a fact in the journal and in the report.
  *
  * The file is part of the run's identity: its digest is in every checkpoint once a task has begun
  * with it, and a later start that still needs the file refuses another one.
@@ -23,7 +24,7 @@
 struct taking {
     struct trainer *t;
     struct weights w;
-    const struct safetensor **found; /* [tensor_count]; NULL: stays fresh */
+    const struct safetensor **found; /* [weights_count]; NULL: stays fresh */
     uint32_t taken;
 };
 
@@ -94,12 +95,11 @@ static void shape_text(char *text, size_t bytes, int rank, const uint64_t *dims)
 /* The file's tensor for the model's number `i`, or NULL and *e. */
 static const struct safetensor *tensor_find(const struct taking *k, uint32_t i, struct err *e)
 {
-    const struct tensor_info *info = &k->t->model.tensors[i];
+    const struct tensor_info *info = weights_info(&k->t->model, i);
     char name[SAFETENSORS_NAME_MAX + 1], here[64], there[192];
     name_in_file(k->t->options, info->name, name, sizeof name);
     const struct safetensor *s = weights_find(&k->w, name);
-    if (s && s->rank == info->rank &&
-        memcmp(s->dims, info->dims, (size_t)info->rank * sizeof s->dims[0]) == 0)
+    if (s && weights_fits(s, info))
         return s;
     shape_text(here, sizeof here, info->rank, info->dims);
     if (s)
@@ -113,32 +113,42 @@ static const struct safetensor *tensor_find(const struct taking *k, uint32_t i, 
     return NULL;
 }
 
-/* All tensors of one layer into k->found. */
+/* All tensors and module buffers of one layer into k->found: a layer is taken whole or not. */
 static int layer_find(struct taking *k, const struct layer_instance *l, struct err *e)
 {
-    for (uint32_t i = l->tensor_first; i < l->tensor_first + l->tensor_count; i++)
-        if (!(k->found[i] = tensor_find(k, i, e)))
-            return -1;
-    k->taken += l->tensor_count;
-    return 0;
+    const struct model *m = &k->t->model;
+    uint32_t taken = 0;
+    int result = 0;
+    for (uint32_t i = 0; i < weights_count(m); i++) {
+        if (strtoul(weights_info(m, i)->name, NULL, 10) != l->place)
+            continue;
+        k->found[i] = result == 0 ? tensor_find(k, i, e) : NULL;
+        result = k->found[i] ? result : -1;
+        taken++;
+    }
+    for (uint32_t i = 0; result < 0 && i < weights_count(m); i++)
+        if (strtoul(weights_info(m, i)->name, NULL, 10) == l->place)
+            k->found[i] = NULL;
+    k->taken += result == 0 ? taken : 0;
+    return result;
 }
 
 /* What is taken of each tensor, by the rule above. */
 static int tensors_find(struct taking *k, struct err *e)
 {
     const struct model *m = &k->t->model;
+    uint32_t end = m->layer_count, backbone = (uint32_t)k->t->options->backbone_layers;
     int fresh = strcmp(k->t->options->pretrained_head, "fresh") == 0;
-    uint32_t end = m->layer_count;
     struct err why = {.text = "the model has one layer with parameters, and that is its head"};
-    if (fresh)
+    if (fresh && backbone)
+        end = backbone;
+    else if (fresh)
         while (!m->layers[--end].tensor_count) /* a model has at least one with some */
             ;
     for (uint32_t i = 0; i < end; i++) {
         if (layer_find(k, &m->layers[i], &why) == 0)
             continue;
-        for (uint32_t n = 0; n < m->layers[i].tensor_count; n++)
-            k->found[m->layers[i].tensor_first + n] = NULL; /* a layer is taken whole or not */
-        if (fresh)
+        if (fresh && !backbone)
             break;
         k->taken = 0;
         goto out;
@@ -173,7 +183,7 @@ static int taking_open(struct taking *k, struct trainer *t, struct err *e)
                 k->w.path, k->w.sha256, known);
         goto fail;
     }
-    k->found = calloc(t->model.tensor_count, sizeof *k->found);
+    k->found = calloc(weights_count(&t->model), sizeof *k->found);
     if (!k->found) {
         err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of pretrained tensors");
         goto fail;
@@ -199,10 +209,10 @@ static void list_add(char *list, size_t bytes, const char *name)
 
 static int is_taken(const struct taking *k, const struct safetensor *s)
 {
-    for (uint32_t i = 0; i < k->t->model.tensor_count; i++)
+    for (uint32_t i = 0; i < weights_count(&k->t->model); i++)
         if (k->found[i] == s)
             return 1;
-    return 0;
+    return weights_is_scale(&k->w, s);
 }
 
 static int pretrained_fact(const struct taking *k, struct err *e)
@@ -210,9 +220,9 @@ static int pretrained_fact(const struct taking *k, struct err *e)
     struct msg_event_pretrained m = {.taken = k->taken};
     const struct model *model = &k->t->model;
     char fresh[sizeof m.fresh] = "", unused[sizeof m.unused] = "";
-    for (uint32_t i = 0; i < model->tensor_count; i++)
+    for (uint32_t i = 0; i < weights_count(model); i++)
         if (!k->found[i])
-            list_add(fresh, sizeof fresh, model->tensors[i].name);
+            list_add(fresh, sizeof fresh, weights_info(model, i)->name);
     for (uint32_t i = 0; i < k->w.safetensors.count; i++)
         if (!is_taken(k, &k->w.safetensors.tensors[i]))
             list_add(unused, sizeof unused, k->w.safetensors.tensors[i].name);
@@ -241,7 +251,7 @@ int pretrained_check(struct trainer *t, struct err *e)
     return 0;
 }
 
-int pretrained_load(struct trainer *t, float *parameters, struct err *e)
+int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct err *e)
 {
     struct taking k;
     int result = 0;
@@ -249,9 +259,10 @@ int pretrained_load(struct trainer *t, float *parameters, struct err *e)
         return 0;
     if (taking_open(&k, t, e) < 0)
         return -1;
-    for (uint32_t i = 0; result == 0 && i < t->model.tensor_count; i++)
+    for (uint32_t i = 0; result == 0 && i < weights_count(&t->model); i++)
         if (k.found[i])
-            result = weights_read(&k.w, k.found[i], parameters + t->model.tensors[i].first, e);
+            result =
+                weights_read(&k.w, k.found[i], weights_place(&t->model, i, parameters, buffers), e);
     if (result == 0)
         result = pretrained_fact(&k, e);
     memcpy(t->meta.pretrained_sha256, k.w.sha256, sizeof k.w.sha256);

@@ -100,6 +100,8 @@ static void step_publish(struct trainer *t, double rate, const struct step_resul
                                  .penalty = r->penalty,
                                  .learning_rate = rate,
                                  .gradient_norm = r->gradient_norm,
+                                 .loss_scale = r->loss_scale,
+                                 .skipped_steps = t->meta.task_skipped,
                                  .rss_bytes = resident_bytes(p)};
     point_add(p, now_s);
     rate_read(&p->rate, &m.steps_per_s, &m.samples_per_s, &m.wait_share);

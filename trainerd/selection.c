@@ -47,22 +47,23 @@ int selection_argument(struct selection *s, int argc, char **argv, int *i, struc
 }
 
 /* The task that is meant: the one named, or the only one that is no comparison. */
-static int task_find(const struct selection *s, const struct options *o, const char **name,
-                     struct err *e)
+static int task_find(struct selection *s, const struct options *o, struct err *e)
 {
     char known[512] = "";
     uint32_t count = 0;
-    *name = s->task;
+    const char *only = NULL;
     for (uint32_t i = 0; i < o->task_count; i++) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", o->tasks[i].name);
         if (s->task || o->tasks[i].comparison_of[0])
             continue;
-        *name = o->tasks[i].name;
+        only = o->tasks[i].name;
         count++;
     }
-    if (s->task ? options_task(o, s->task) >= 0 : count == 1)
+    if (s->task ? options_task(o, s->task) >= 0 : count == 1) {
+        s->task = s->task ? s->task : only;
         return 0;
+    }
     if (s->task)
         return err_set(e, EXIT_CODE_PERMANENT, "the run in %s has no task %.63s; it has %s", s->run,
                        s->task, known);
@@ -84,47 +85,60 @@ static int newest_find(const struct selection *s, char *path, size_t path_bytes,
 
 static int choice_check(const struct selection *s, struct err *e)
 {
-    if (!s->run == !s->checkpoint)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s (see --help)",
-                       s->run ? "--run and --checkpoint are both given; accepted is one of them"
-                              : "--run DIR or --checkpoint FILE is missing");
-    if (s->checkpoint && (s->task || s->best || s->last))
+    if (!s->run && !s->checkpoint)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "--checkpoint names the file; --task, --best and --last go with --run");
+                       "--run DIR or --checkpoint FILE is missing (see --help)");
+    if (s->checkpoint && (s->task || s->best || s->last))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "--checkpoint names the file; --task, --best and --last choose one of a run");
     if (s->last && (s->task || s->best))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "--last is the run's newest checkpoint; --task and --best choose another");
     return 0;
 }
 
-int selection_find(const struct selection *s, struct options *o, char *path, size_t path_bytes,
-                   struct err *e)
+static int path_set(char *path, size_t path_bytes, const char *directory, const char *name,
+                    struct err *e)
 {
-    char config[4096], name[CHECKPOINT_PATH_BYTES];
-    const char *task = NULL;
-    if (choice_check(s, e) < 0)
+    int used = snprintf(path, path_bytes, "%s/%s", directory, name);
+    return used >= 0 && (size_t)used < path_bytes
+               ? 0
+               : err_set(e, EXIT_CODE_PERMANENT, "the path %.60s... is too long", directory);
+}
+
+static int options_load(const struct selection *s, struct options *o, struct err *e)
+{
+    char config[4096];
+    if (path_set(config, sizeof config, s->run, "pipeline.yaml", e) < 0)
         return -1;
-    if (s->checkpoint)
-        return (size_t)snprintf(path, path_bytes, "%s", s->checkpoint) < path_bytes
-                   ? 0
-                   : err_set(e, EXIT_CODE_PERMANENT, "the path %.60s... is too long",
-                             s->checkpoint);
-    if ((size_t)snprintf(config, sizeof config, "%s/pipeline.yaml", s->run) >= sizeof config)
-        return err_set(e, EXIT_CODE_PERMANENT, "the path %.60s... is too long", s->run);
     if (access(config, R_OK) != 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "there is no run in %s", s->run);
-    if (options_read(o, config, NULL, 0, e) < 0)
+    return options_read(o, config, NULL, 0, e);
+}
+
+int selection_find(struct selection *s, struct options *o, char *path, size_t path_bytes,
+                   struct err *e)
+{
+    char name[CHECKPOINT_PATH_BYTES];
+    if (choice_check(s, e) < 0 || (s->run && options_load(s, o, e) < 0))
         return -1;
+    if (s->checkpoint) {
+        int used = snprintf(path, path_bytes, "%s", s->checkpoint);
+        return (size_t)used < path_bytes ? 0
+                                         : err_set(e, EXIT_CODE_PERMANENT,
+                                                   "the path %.60s... is too long", s->checkpoint);
+    }
     if (s->last)
         return newest_find(s, path, path_bytes, e);
-    if (task_find(s, o, &task, e) < 0)
+    if (task_find(s, o, e) < 0)
         return -1;
-    (s->best ? retention_best_path : retention_task_path)(name, task);
-    if ((size_t)snprintf(path, path_bytes, "%s/%s", s->run, name) >= path_bytes)
-        return err_set(e, EXIT_CODE_PERMANENT, "the path %.60s... is too long", s->run);
+    (s->best ? retention_best_path : retention_task_path)(name, s->task);
+    if (path_set(path, path_bytes, s->run, name, e) < 0)
+        return -1;
     if (access(path, R_OK) == 0)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "task %s of the run in %s has no %s yet; --last takes the newest checkpoint",
-                   task, s->run, s->best ? "finished epoch" : "end");
+                   s->task, s->run, s->best ? "finished epoch" : "end");
 }

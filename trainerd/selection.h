@@ -8,7 +8,8 @@
 #include "proto/err.h"
 #include "proto/options.h"
 
-/* What the command line says; all borrowed from argv. */
+/* What the command line says; all borrowed from argv. With a checkpoint the run only tells the
+ * options. */
 struct selection {
     const char *run, *task, *checkpoint;
     int best, last;
@@ -26,9 +27,9 @@ int selection_argument(struct selection *s, int argc, char **argv, int *i, struc
 int selection_value(int argc, char **argv, int *i, const char **value, struct err *e);
 
 /* Path of the file it means. *o gets the options of the run where one is named (options_free is
- * the caller's). -1 (permanent) when there is no such checkpoint; the sentence says what there
- * is. */
-int selection_find(const struct selection *s, struct options *o, char *path, size_t path_bytes,
+ * the caller's), and s->task, unless a file or the newest checkpoint is meant, the task's name
+ * there. -1 (permanent) when there is no such checkpoint; the sentence says what there is. */
+int selection_find(struct selection *s, struct options *o, char *path, size_t path_bytes,
                    struct err *e);
 
 #endif

@@ -31,6 +31,13 @@ static enum optimizer_kind optimizer_kind(const struct options *o)
     return o->momentum > 0 ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_SGD;
 }
 
+static enum half half_kind(const struct options *o)
+{
+    if (!o->use_amp)
+        return HALF_NONE;
+    return strcmp(o->amp_dtype, "float16") == 0 ? HALF_F16 : HALF_BF16;
+}
+
 struct step_config setup_step_config(const struct options *o)
 {
     return (struct step_config){.batch_rows_max = o->batch_size,
@@ -39,6 +46,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .with_optimizer = 1,
                                 .seed = o->seed,
                                 .metric = o->metric,
+                                .half = half_kind(o),
+                                .scaler = {o->amp_init_scale, o->amp_growth_interval},
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
@@ -296,11 +305,24 @@ static int plan_apply(struct trainer *t, struct err *e)
     return 0;
 }
 
-static struct gather_config gather_of(const struct feed *f, double scale)
+struct gather_config setup_gather(const struct feed *f, double scale)
 {
     struct gather_config g = {.targets = f->info.targets.values, .scale = scale};
     snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
     return g;
+}
+
+int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
+{
+    if (stepper_open(&t->stepper, &t->model, c, e) < 0)
+        return -1;
+    t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
+    t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
+    t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
+    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    return 0;
 }
 
 /* NULL where the optimizer keeps none of the tensor. */
@@ -337,19 +359,15 @@ static int buffers_open(struct trainer *t, struct err *e)
 {
     struct step_config c = setup_step_config(t->options);
     uint64_t frozen = step_frozen(&t->model, &c);
-    if (stepper_open(&t->stepper, &t->model, &c, e) < 0)
+    if (setup_stepper(t, &c, e) < 0)
         return -1;
-    t->batch.rows = calloc(c.batch_rows_max, sizeof *t->batch.rows);
-    t->batch.features = calloc(c.batch_rows_max, sizeof *t->batch.features);
-    t->batch.targets = calloc(c.batch_rows_max, sizeof *t->batch.targets);
-    t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
     t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
-    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation || !t->tensors)
-        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
+    if (!t->tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
-    t->gather_train = gather_of(&t->train, t->options->data_scale);
-    t->gather_validation = gather_of(&t->validation, t->options->data_scale);
+    t->gather_train = setup_gather(&t->train, t->options->data_scale);
+    t->gather_validation = setup_gather(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
 }
 
@@ -402,6 +420,9 @@ int setup_cursor(struct trainer *t, struct err *e)
         return -1;
     t->meta.threads = (uint64_t)setup_threads(t->options);
     t->meta.micro_batch_rows = t->options->batch_size;
+    struct grad_scaler *scaler = stepper_scaler(t->stepper);
+    if (scaler && t->meta.loss_scale > 0)
+        *scaler = (struct grad_scaler){(float)t->meta.loss_scale, t->meta.scale_tracker};
     int at_beginning = !t->meta.epoch && !t->meta.position;
     t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
     train_follow(t);

@@ -50,11 +50,17 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
         model_initialise(&t->model, t->options->seed, parameters);
         model_initialise_buffers(&t->model, buffers);
     }
-    if ((fresh ? pretrained_load(t, parameters, e)
+    if ((fresh ? pretrained_load(t, parameters, buffers, e)
                : save_read_end(t, task->from, parameters, buffers, e)) < 0)
         return DAEMON_FAILED;
     t->meta.batches_tracked = fresh ? 0 : t->other.batches_tracked;
     stepper_moments_clear(t->stepper);
+    if (stepper_scaler(t->stepper)) {
+        struct step_config c = setup_step_config(t->options);
+        grad_scaler_begin(stepper_scaler(t->stepper), &c.scaler);
+    }
+    t->meta.loss_scale = 0; /* until a step has used it */
+    t->meta.scale_tracker = 0;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
     train_follow(t);
     progress_task_begin(t);
@@ -95,7 +101,7 @@ static int task_end(struct trainer *t, struct err *e)
         return -1;
     t->meta.task++;
     t->meta.epoch = 0;
-    t->meta.task_step = 0;
+    t->meta.task_step = t->meta.task_skipped = 0;
     /* steps are places in the run's schedule: what a task that ended early left out is skipped */
     t->meta.steps_skipped += t->schedule.first_step[t->meta.task] - t->meta.step;
     t->meta.step = t->schedule.first_step[t->meta.task];

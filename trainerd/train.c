@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "proto/log.h"
+
 void train_follow(struct trainer *t)
 {
     const struct schedule *s = &t->schedule;
@@ -30,15 +32,17 @@ void train_follow(struct trainer *t)
                        schedule_epoch_key(s, task, s->epochs[task] - 1));
 }
 
-static int lineage_step(struct trainer *t, double loss, struct err *e)
+static int lineage_step(struct trainer *t, const struct step_result *r, struct err *e)
 {
-    struct lineage_record before, now = {
-                                      .step_plus_1 = t->meta.step + 1,
-                                      .task_epoch = lineage_task_epoch(t->meta.task, t->meta.epoch),
-                                      .position = t->meta.position,
-                                      .micro_batch_rows = (uint32_t)t->meta.micro_batch_rows,
-                                      .loss_bits = lineage_loss_bits(loss),
-                                  };
+    uint32_t skipped = r->skipped ? LINEAGE_SKIPPED : 0;
+    struct lineage_record before,
+        now = {
+            .step_plus_1 = t->meta.step + 1,
+            .task_epoch = lineage_task_epoch(t->meta.task, t->meta.epoch),
+            .position = t->meta.position,
+            .micro_batch_rows = (uint32_t)t->meta.micro_batch_rows | skipped,
+            .loss_bits = lineage_loss_bits(r->loss),
+        };
     int differs = lineage_write(&t->lineage, &now, &before, e);
     if (differs <= 0 || t->lineage_differs)
         return differs < 0 ? -1 : 0;
@@ -57,6 +61,11 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
     t->meta.position += rows;
     t->meta.step++;
     t->meta.task_step++;
+    t->meta.task_skipped += r->skipped;
+    if (stepper_scaler(t->stepper)) {
+        t->meta.loss_scale = (double)stepper_scaler(t->stepper)->scale;
+        t->meta.scale_tracker = stepper_scaler(t->stepper)->tracker;
+    }
     if (t->model.buffer_count)
         t->meta.batches_tracked += (rows + t->options->batch_size - 1) / t->options->batch_size;
     t->meta.epoch_loss_sum += r->loss_sum;
@@ -67,7 +76,8 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
     struct schedule_rates at =
-        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.task_step,
+        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.epoch,
+                       t->meta.task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
                        t->meta.plateau_scale * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,
                                          .backbone_rate = at.backbone_rate,
@@ -80,10 +90,15 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .eps = o->adam_eps,
                                          .max_grad_norm = o->max_grad_norm};
     struct step_result r;
-    if (stepper_update(t->stepper, t->meta.task_step + 1, &optimizer, &r, e) < 0)
+    if (stepper_update(t->stepper, t->meta.task_step - t->meta.task_skipped + 1, &optimizer, &r,
+                       e) < 0)
         return recover_step(t, rows, r.loss, e);
-    if (lineage_step(t, r.loss, e) < 0)
+    if (lineage_step(t, &r, e) < 0)
         return -1;
+    if (r.skipped)
+        log_info("step=%" PRIu64
+                 " loss_scale=%g a scaled gradient is not finite: the step was skipped",
+                 t->meta.step + 1, r.loss_scale);
     cursor_advance(t, rows, &r);
     progress_step(t, rows, at.rate, &r);
     return 0;

@@ -19,6 +19,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
+ *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
  *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
@@ -161,6 +162,10 @@ uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's;
 /* Of the training or the validation stream; role and incarnation are the caller's. */
 struct feed_config setup_feed_config(const struct options *o, int validation);
 int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
+/* How rows of the feed become the model's input. */
+struct gather_config setup_gather(const struct feed *f, double scale);
+/* t->stepper and the row pointers of a batch, for t->model. */
+int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e);
 
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);
@@ -168,7 +173,7 @@ int pretrained_options_check(const struct options *o, struct err *e);
  * given? Needs the model and the cursor. */
 int pretrained_check(struct trainer *t, struct err *e);
 /* Its weights over fresh ones, its digest into the cursor; nothing where it is not given. */
-int pretrained_load(struct trainer *t, float *parameters, struct err *e);
+int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct err *e);
 
 /* batch.c */
 /* Move rows [position, position + rows), at most training.batch_size of an epoch, into the stepper.
@@ -267,5 +272,8 @@ int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
 
 /* weights_command.c */
 int weights_command(int argc, char **argv); /* trainerd --weights ...: the exit code */
+
+/* predict.c */
+int predict_command(int argc, char **argv); /* trainerd --predict ...: the exit code */
 
 #endif

@@ -14,6 +14,9 @@
 #include "engine/ops.def"
 #undef OP
 
+/* For tests: products in 8 bits in plain C even where there are vectors. */
+void cpu_int8_plain(int on);
+
 /* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
  * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -21,5 +24,17 @@
 #else
 #define CPU_CLONES __attribute__((noinline))
 #endif
+
+/* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
+ */
+enum { PARTS = 16 };
+
+static inline double parts_sum(const double *parts)
+{
+    double sum = 0;
+    for (int k = 0; k < PARTS; k++)
+        sum += parts[k];
+    return sum;
+}
 
 #endif

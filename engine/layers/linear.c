@@ -44,7 +44,7 @@ static void linear_forward(const struct layer_instance *l, const struct layer_pa
 {
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix y = matrix_of(p->output, p->rows * l->steps, l->values_out);
-    op_product(p->backend, x, 0, weight_of(l, p->parameters), 1, 0, y);
+    layer_product(l, p, x, weight_of(l, p->weights), 0, y);
     op_bias_add(p->backend, y, p->parameters + l->values_out * l->values);
 }
 
@@ -57,7 +57,7 @@ static void linear_backward(const struct layer_instance *l, const struct layer_p
         op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
     }
     if (p->d_input)
-        op_product(p->backend, dy, 0, weight_of(l, p->parameters), 0, 0,
+        op_product(p->backend, dy, 0, weight_of(l, p->weights), 0, 0,
                    matrix_of(p->d_input, x.rows, x.columns));
 }
 
@@ -98,6 +98,7 @@ static void linear_tile_squares(const struct layer_instance *l, const struct lay
 const struct layer_type layer_linear = {
     .name = "linear",
     .purpose = "y = x W^T + b",
+    .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .infer = linear_infer,
     .initialise = linear_initialise,

@@ -42,12 +42,13 @@ struct part {
 
 /* Where a slice's arrays of one layer are; of one direction: gates, c. Under KEEP_LITTLE there are
  * no gates, x is that of the layer below or none, and c is the one before each block but the first
- * [blocks - 1, rows, hidden]. */
+ * [blocks - 1, rows, hidden]. Under KEEP_HALF gates and c are the ones in 16 bits. */
 struct place {
     float *x;        /* [steps, rows, in] */
     float *h;        /* [steps, rows, directions hidden] */
     float *gates[2]; /* [steps, rows, 4 hidden] */
     float *c[2];     /* [steps, rows, hidden] */
+    uint16_t *gates_half[2], *c_half[2];
 };
 
 /* Steps that are worked on together: the k-th .. of those a direction takes. */
@@ -148,14 +149,17 @@ static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum l
     uint64_t floats = 0, out = s.directions * s.hidden; /* a row's */
     for (uint64_t i = 0; i < s.layers; i++) {
         uint64_t own = x_is_own(l, i) ? layer_in(l, i) : 0;
+        uint64_t inside = keep == KEEP_HALF ? 5 * out / 2 + 5 * out % 2 : 5 * out; /* gates, c */
         floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_of(l) - 1) * out
-                                      : s.steps * (own + out * (1 + 4 + 1)); /* x, h, gates, c */
+                                      : s.steps * (own + out + inside); /* x, h */
     }
     return size_times(rows, floats);
 }
 
 /* Gradients at the outputs and the inputs of a layer, [steps, rows, values] each, then the one at
- * c, and zeroes, [rows, hidden] each; under KEEP_LITTLE a block's gates, c and x. */
+ * c, and zeroes, [rows, hidden] each; unless all is kept a block's gates, c and x, and the c before
+ * it.
+ */
 static uint64_t scratch_width(const struct layer_instance *l)
 {
     struct shape s = shape_of(l);
@@ -166,8 +170,8 @@ static uint64_t scratch_width(const struct layer_instance *l)
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
 {
     uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
-    if (keep == KEEP_LITTLE)
-        floats += block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l));
+    if (keep != KEEP_ALL)
+        floats += block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l)) + shape_of(l).hidden;
     return size_times(rows, floats);
 }
 
@@ -181,6 +185,14 @@ static float *scratch_zeroes(const struct layer_instance *l, const struct layer_
     return scratch_dc(l, p) + p->rows * shape_of(l).hidden;
 }
 
+/* c before a block, where it is not kept as float32. */
+static float *scratch_before(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return scratch_zeroes(l, p) +
+           p->rows *
+               (shape_of(l).hidden + block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l)));
+}
+
 static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
 {
     float *zeroes = scratch_zeroes(l, p);
@@ -191,12 +203,11 @@ static struct place place_of(const struct layer_instance *l, const struct layer_
                              uint64_t layer)
 {
     struct shape s = shape_of(l);
-    uint64_t cells = s.steps * p->rows, c = cells * s.hidden;
+    uint64_t cells = s.steps * p->rows, borders = (blocks_of(l) - 1) * p->rows * s.hidden;
+    uint64_t inside = cells * 5 * s.hidden; /* gates, c */
     int little = p->keep == KEEP_LITTLE;
     struct place at = {0};
     float *next = p->saved, *below = NULL;
-    if (little)
-        c = (blocks_of(l) - 1) * p->rows * s.hidden;
     for (uint64_t i = 0; i <= layer; i++) {
         int own = x_is_own(l, i);
         at.x = !own ? below : little ? NULL : next;
@@ -204,9 +215,11 @@ static struct place place_of(const struct layer_instance *l, const struct layer_
         at.h = below = next;
         next += cells * s.directions * s.hidden;
         for (uint64_t d = 0; d < s.directions; d++) {
-            at.gates[d] = little ? NULL : next;
+            at.gates[d] = next;
             at.c[d] = next + (little ? 0 : cells * 4 * s.hidden);
-            next = at.c[d] + c;
+            at.gates_half[d] = (uint16_t *)next;
+            at.c_half[d] = at.gates_half[d] + cells * 4 * s.hidden;
+            next += little ? borders : p->keep == KEEP_HALF ? inside / 2 + inside % 2 : inside;
         }
     }
     return at;
@@ -245,10 +258,11 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
     float *block = scratch_zeroes(l, p) + step, *c = at->c[direction];
     b.first = direction ? s.steps - k - b.steps : k;
     b.x = at->x ? at->x + b.first * p->rows * layer_in(l, layer) : block + 5 * most * step;
-    if (p->keep == KEEP_LITTLE) {
+    if (p->keep != KEEP_ALL) {
         b.gates = block;
         b.c = block + 4 * most * step;
-        b.c_before = c + (number - (number > 0)) * step;
+        b.c_before =
+            p->keep == KEEP_HALF ? scratch_before(l, p) : c + (number - (number > 0)) * step;
     } else {
         b.gates = at->gates[direction] + b.first * 4 * step;
         b.c = c + b.first * step;
@@ -293,6 +307,8 @@ static void block_input(const struct layer_instance *l, const struct layer_pass 
     for (uint64_t i = 0; layer && i < b->steps; i++)
         dropout_step(l, p, layer, b->first + i, step_of(p, below->h, width, b->first + i),
                      step_of(p, b->x, width, i));
+    if (layer && p->half)
+        op_round_half(p->backend, p->half, matrix_of(b->x, b->steps * p->rows, width));
 }
 
 static void block_forward(const struct layer_instance *l, const struct layer_pass *p,
@@ -301,24 +317,63 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    const float *weights = p->parameters;
+    const float *weights = p->weights, *biases = p->parameters;
     struct matrix hh = matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
-    op_product(p->backend, matrix_of(b->x, b->steps * p->rows, w.in), 0,
-               matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 1, 0,
-               matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
+    layer_product(l, p, matrix_of(b->x, b->steps * p->rows, w.in),
+                  matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
+                  matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
     for (uint64_t k = b->k; k < b->k + b->steps; k++) {
         uint64_t t = step_number(s.steps, direction, k);
         struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
         if (k > 0)
-            op_product(
-                p->backend,
+            layer_product(
+                l, p,
                 step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
-                0, hh, 1, 1, sums);
-        op_lstm_forward(p->backend, weights + w.at[BIAS_IH], weights + w.at[BIAS_HH],
+                hh, 1, sums);
+        struct matrix h = step_of_direction(l, p, at->h, direction, t);
+        op_lstm_forward(p->backend, biases + w.at[BIAS_IH], biases + w.at[BIAS_HH],
                         c_before(l, p, b, direction, k), sums,
-                        b->c + (t - b->first) * p->rows * s.hidden,
-                        step_of_direction(l, p, at->h, direction, t));
+                        b->c + (t - b->first) * p->rows * s.hidden, h);
+        if (p->half)
+            op_round_half(p->backend, p->half, h);
     }
+}
+
+/* Gates and c of a block as backward reads them. */
+static void block_keep(const struct layer_instance *l, const struct layer_pass *p,
+                       const struct place *at, uint64_t direction, const struct block *b)
+{
+    uint64_t step = p->rows * shape_of(l).hidden;
+    if (p->keep == KEEP_HALF) {
+        op_store_half(p->backend, p->half, b->gates,
+                      at->gates_half[direction] + b->first * 4 * step, b->steps * 4 * step);
+        op_store_half(p->backend, p->half, b->c, at->c_half[direction] + b->first * step,
+                      b->steps * step);
+    }
+}
+
+/* What is not kept as float32 there again: computed, or out of 16 bits. */
+static void block_again(const struct layer_instance *l, const struct layer_pass *p,
+                        const struct place *at, uint64_t layer, uint64_t direction, struct block *b)
+{
+    uint64_t hidden = shape_of(l).hidden, step = p->rows * hidden, values = b->steps * step;
+    if (p->keep == KEEP_HALF) {
+        op_load_half(p->backend, p->half, at->gates_half[direction] + b->first * 4 * step, b->gates,
+                     4 * values);
+        op_load_half(p->backend, p->half, at->c_half[direction] + b->first * step, b->c, values);
+        if (b->number)
+            op_load_half(p->backend, p->half,
+                         at->c_half[direction] + step_number(l->steps, direction, b->k - 1) * step,
+                         scratch_before(l, p), step);
+        return;
+    }
+    block_forward(l, p, at, layer, direction, b);
+    if (!p->half)
+        return;
+    op_round_half(p->backend, p->half, matrix_of(b->gates, 1, 4 * values));
+    op_round_half(p->backend, p->half, matrix_of(b->c, 1, values));
+    op_round_half(p->backend, p->half,
+                  matrix_of(b->c_before, 1, step)); /* read for the last time */
 }
 
 /* x that is kept is there after the first direction. */
@@ -339,8 +394,10 @@ static void direction_forward(const struct layer_instance *l, const struct layer
         if (input_is_due(l, p, layer, direction))
             block_input(l, p, below, layer, &b);
         block_forward(l, p, at, layer, direction, &b);
-        if (p->keep == KEEP_LITTLE && number + 1 < blocks_of(l))
-            memcpy(at->c[direction] + number * width, b.c + last * width, width * sizeof *b.c);
+        if (p->keep != KEEP_ALL && number + 1 < blocks_of(l))
+            memcpy(p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width,
+                   b.c + last * width, width * sizeof *b.c);
+        block_keep(l, p, at, direction, &b);
     }
 }
 
@@ -367,7 +424,7 @@ static void block_backward(const struct layer_instance *l, const struct layer_pa
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    struct matrix hh = matrix_of(p->parameters + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
+    struct matrix hh = matrix_of(p->weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
     for (uint64_t k = b->k + b->steps; k-- > b->k;) {
         uint64_t t = step_number(s.steps, direction, k);
         struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
@@ -433,17 +490,16 @@ static void direction_backward(const struct layer_instance *l, const struct laye
     memset(scratch_dc(l, p), 0, p->rows * s.hidden * sizeof *dx);
     for (uint64_t number = blocks_of(l); number-- > 0;) {
         struct block b = block_of(l, p, at, layer, direction, number);
-        if (p->keep == KEEP_LITTLE) {
-            if (x_is_own(l, layer))
-                block_input(l, p, below, layer, &b);
-            block_forward(l, p, at, layer, direction, &b);
-        }
+        if (p->keep == KEEP_LITTLE && x_is_own(l, layer))
+            block_input(l, p, below, layer, &b);
+        if (p->keep != KEEP_ALL)
+            block_again(l, p, at, layer, direction, &b);
         block_backward(l, p, layer, direction, &b, dh);
         if (p->gradient)
             gradient_add(l, p, at, layer, direction, &b);
         if (dx)
             op_product(p->backend, matrix_of(b.gates, b.steps * p->rows, 4 * s.hidden), 0,
-                       matrix_of(p->parameters + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
+                       matrix_of(p->weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
                        (float)(direction > 0),
                        matrix_of(dx + b.first * p->rows * w.in, b.steps * p->rows, w.in));
     }
@@ -506,6 +562,7 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
 const struct layer_type layer_lstm = {
     .name = "lstm",
     .purpose = "long short-term memory over the steps; leaves an output a step",
+    .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},

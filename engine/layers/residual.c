@@ -26,7 +26,10 @@ static void end_forward(const struct layer_instance *l, const struct layer_pass 
 {
     if (p->input != p->output)
         memcpy(p->output, p->input, p->rows * l->outputs * sizeof *p->output);
-    op_add(p->backend, p->skip, p->output, p->rows * l->outputs);
+    if (p->skip)
+        op_add(p->backend, p->skip, p->output, p->rows * l->outputs);
+    else
+        op_add_half(p->backend, p->half, p->skip_half, p->output, p->rows * l->outputs);
 }
 
 static void end_backward(const struct layer_instance *l, const struct layer_pass *p)

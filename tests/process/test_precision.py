@@ -1,6 +1,7 @@
 """Ways of computing that cost less memory, or carry more state from batch to batch, over whole runs: activation
 checkpointing changes no bit; batchnorm's running statistics survive every kill, go on with a task that begins from
-another, and are what fisherd sees."""
+another, and are what fisherd sees; 16 bits learn what float32 learns, and the loss scale and its skipped steps survive
+every kill."""
 import glob
 import os
 
@@ -28,6 +29,7 @@ def state(run, name="task-B.h5"):
     """All arrays of a checkpoint, and its results."""
     with h5py.File(run.path("checkpoints", name)) as f:
         found = {"results": bytes(f["results"][:]), "batches": int(f.attrs["batches_tracked"])}
+        found.update({n: float(f.attrs[n]) for n in ("loss_scale", "scale_tracker", "task_skipped")})
         f.visititems(lambda n, d: found.update({n: d[:].tobytes()}) if isinstance(d, h5py.Dataset) else None)
     return found
 
@@ -47,9 +49,9 @@ def test_checkpointing_changes_no_bit():
             assert state(on) == state(other)
 
 
-def killed(name, settings):
+def killed(name, settings, layers):
     """The same run with trainerd killed at every checkpoint that it commits."""
-    run, seen, kills = SmallRun(name, "data.h5", settings=settings, layers=NORMED), set(), 0
+    run, seen, kills = SmallRun(name, "data.h5", settings=settings, layers=layers), set(), 0
     with run:
         run.start("loaderd", "fisherd", "trainerd")
         while run.processes["trainerd"].poll() is None:
@@ -73,7 +75,7 @@ def test_running_statistics_survive_every_kill():
     wanted = state(whole)
     assert wanted["batches"] == 4 * ((ROWS + 31) // 32)  # task B goes on with what task A left
     assert "buffers/2.running_mean" in wanted and "buffers/2.running_var" in wanted
-    assert state(killed("killed", settings)) == wanted
+    assert state(killed("killed", settings, NORMED)) == wanted
     one, _, _ = trained("one", settings=(*settings, "training.threads=1"), layers=NORMED)
     assert state(one) == wanted
     assert "batchnorm: statistics are the micro-batch's" in whole.log("trainerd")
@@ -114,3 +116,42 @@ def test_a_tail_of_one_row_is_refused_before_the_run():
     log = run.log("trainerd")
     assert "ends with one of 1 row; set data.drop_last" in log and "layer 2 (batchnorm)" in log, log
     assert not os.listdir(run.path("checkpoints"))
+
+
+SKIPPING = ("training.use_amp=true", "training.amp_init_scale=1e8", "training.amp_growth_interval=5",
+            "training.scheduler_type=onecycle", "training.learning_rate=0.01")
+
+
+@limit(180)
+def test_loss_scale_and_skipped_steps_survive_every_kill():
+    needed()
+    settings = (*SKIPPING, "training.checkpoint_every_s=0.01", "tasks.B.epochs=3")
+    whole, _, _ = trained("whole", settings=settings, layers=DEEP)
+    wanted, first = state(whole), state(whole, sorted(n for n in os.listdir(whole.path("checkpoints")) if "step" in n)[-1])
+    assert wanted == first
+    skipped = whole.log("trainerd").count("the step was skipped")
+    assert skipped >= 4, whole.log("trainerd")  # the scale is too large at the start of both tasks, and grows back
+    with open(whole.path("lineage"), "rb") as f:
+        records = np.frombuffer(f.read(), np.dtype([("step", "<u8"), ("epoch", "<u8"), ("position", "<u8"), ("micro", "<u4"),
+                                                    ("loss", "<f4")]))
+    assert (records["micro"] >> 31).sum() == skipped and set(records["micro"] & 0x7fffffff) == {64}
+    run = killed("killed", settings, DEEP)
+    assert state(run) == wanted
+    with open(run.path("lineage"), "rb") as a, open(whole.path("lineage"), "rb") as b:
+        assert a.read() == b.read()
+    one, _, _ = trained("one", settings=(*settings, "training.threads=1"), layers=DEEP)
+    assert state(one) == wanted
+
+
+@limit(120)
+def test_a_skipped_step_holds_the_schedule_unless_told_otherwise():
+    needed()
+    ends = {}
+    for scale in ("1e8", "1"):
+        for on_skip in ("false", "true"):
+            run, _, _ = trained("run-%s-%s" % (scale, on_skip), layers=DEEP, settings=(
+                *SKIPPING, "training.amp_init_scale=" + scale, "training.amp_schedule_on_skip=" + on_skip))
+            ends[scale, on_skip] = state(run, "task-A.h5")
+            assert ("the step was skipped" in run.log("trainerd")) == (scale == "1e8")
+    assert ends["1e8", "false"] != ends["1e8", "true"]
+    assert ends["1", "false"] == ends["1", "true"]

@@ -80,6 +80,7 @@ def test_a_head_is_exchanged_and_names_are_mapped():
             ("absent", {n: a for n, a in state().items() if n[0] == "0"}, ()),
             ("mapped", {"body." + n[2:]: a for n, a in state().items() if n[0] == "0"},
              ("model.pretrained_map=0:body",)),
+            ("backbone", state(classes=9), ("training.backbone_layers=2",)),
             ("bare", {n[2:]: a for n, a in state().items() if n[0] == "0"}, ("model.pretrained_map=0:",))):
         run, weights = begun(file, STILL, "model.pretrained_head=fresh", *settings, directory=name)
         assert np.array_equal(weights["0.weight"], state()["0.weight"]), name
@@ -87,7 +88,7 @@ def test_a_head_is_exchanged_and_names_are_mapped():
         assert np.array_equal(weights["2.bias"], fresh["2.bias"]), name
         told = report(run)["pretrained"]
         assert told["tensors_taken"] == 2 and told["fresh"] == "2.weight, 2.bias", told
-        assert told["unused"] == ("2.bias, 2.weight" if name in ("shape", "same") else ""), told
+        assert told["unused"] == ("2.bias, 2.weight" if name in ("shape", "same", "backbone") else ""), told
 
 
 @limit(180)
@@ -134,6 +135,8 @@ def test_what_does_not_fit_is_one_sentence():
     assert "is [160]" in refused(file(_2_weight=np.zeros(160, np.float32)))
     assert "0.weight is [32, 60]" in refused(file(_0_weight=np.zeros((FEATURES, HIDDEN), np.float32)),
                                              "model.pretrained_head=fresh")
+    assert "0.weight is [32, 60]" in refused(file(_0_weight=np.zeros((3, 3), np.float32)), "model.pretrained_head=fresh",
+                                             "training.backbone_layers=1")
     assert "of type I8; accepted" in refused(file(_0_bias=np.zeros(HIDDEN, np.int8)))
     broken = whole["2.bias"].copy()
     broken[3] = np.nan

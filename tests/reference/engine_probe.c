@@ -100,6 +100,8 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
                                    .threads = (int)argument(argc, argv, "threads", 2),
                                    .seed = (uint64_t)argument(argc, argv, "seed", 1),
+                                   .half = (enum half)argument(argc, argv, "half", 0),
+                                   .scaler = {argument(argc, argv, "loss_scale", 65536), 2000},
                                    .checkpointing = argument(argc, argv, "checkpointing", 0) != 0,
                                    .segments_max = (uint64_t)argument(argc, argv, "segments", 0),
                                    .optimizer = (int)argument(argc, argv, "optimizer", 0),

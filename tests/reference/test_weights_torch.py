@@ -99,6 +99,47 @@ def test_a_state_dict_of_torch_is_what_the_engine_computes_with():
     with torch.no_grad():
         theirs = float(((network(torch.tensor(features)) - torch.tensor(targets)) ** 2).mean())
     assert abs(theirs - loss) < 1e-6 * loss, (theirs, loss)
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--data", "data.h5",
+                           "--out", "out.h5"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with h5py.File("out.h5") as f, torch.no_grad():
+        assert np.abs(f["outputs"][:] - network(torch.tensor(features)).numpy()).max() < 1e-6
+
+
+def test_running_statistics_go_both_ways():
+    if torch is None:
+        skip("python3-torch, python3-numpy or python3-h5py is not installed")
+    layers = """
+    - {type: linear, out: 16}
+    - {type: batchnorm}
+    - {type: relu}
+    - {type: linear, out: 3}
+"""
+    features, targets = rows_make()
+    run, _, _ = trained("run", features=features, targets=targets, pipeline=PIPELINE % layers)
+    done = weights("export", "--run", run.directory, "--out", "a.safetensors")
+    assert done.returncode == 0, done.stderr
+    state, _ = safetensors_file.read("a.safetensors")
+    assert state["1.num_batches_tracked"].shape == () and state["1.num_batches_tracked"] == (ROWS + 63) // 64
+    network = torch.nn.Sequential(torch.nn.Linear(40, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(),
+                                  torch.nn.Linear(16, 3)).eval()
+    network.load_state_dict({name: torch.tensor(array) for name, array in state.items()}, strict=True)
+    predict = [os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--out"]
+    with torch.no_grad():
+        theirs = network(torch.tensor(features)).numpy()
+    for name, words in (("a.h5", ()), ("b.h5", ("--checkpoint", "a.safetensors"))):
+        assert subprocess.run([*predict, name, *words], capture_output=True).returncode == 0
+        with h5py.File(name) as f:
+            assert np.abs(f["outputs"][:] - theirs).max() < 1e-5
+    begun, _, _ = trained("begun", features=features, targets=targets, pipeline=PIPELINE % layers, settings=(
+        "model.pretrained=" + os.path.abspath("a.safetensors"), "training.learning_rate=0",
+        "model.pretrained_head=fresh", "data.shuffle=false"))
+    with h5py.File(begun.path("checkpoints/task-A.h5")) as f:
+        assert np.array_equal(f["parameters/1.weight"][:], state["1.weight"])
+        mean = state["1.running_mean"].astype(np.float64)  # one epoch moves it on from there
+        for batch in np.split(features @ state["0.weight"].T + state["0.bias"], range(64, ROWS, 64)):
+            mean = 0.9 * mean + 0.1 * batch.mean(0)
+        assert np.abs(f["buffers/1.running_mean"][:] - mean).max() < 1e-5
 
 
 def test_pt_files_go_there_and_back():

@@ -48,6 +48,8 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .with_optimizer = !c->evaluate_only,
                                  .seed = 3,
                                  .metric = c->metric,
+                                 .half = c->half,
+                                 .scaler = {c->loss_scale > 0 ? c->loss_scale : 65536, 3},
                                  .checkpointing = c->checkpointing,
                                  .segments_max = c->segments_max,
                                  .accumulates = c->accumulates,

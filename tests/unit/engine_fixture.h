@@ -30,6 +30,8 @@ struct fixture_config {
     uint64_t slice;    /* 16 */
     int evaluate_only; /* no optimizer */
     const char *metric;
+    enum half half;
+    double loss_scale; /* HALF_F16: the first; 65536 */
     int checkpointing;
     uint64_t segments_max;
     int accumulates; /* batches of several micro-batches */

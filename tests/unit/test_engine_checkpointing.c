@@ -93,20 +93,23 @@ static void on_and_off_compare(struct fixture_config c, int number)
             struct outcome on = outcome_of(&c);
             if (memcmp(off.numbers, on.numbers, off.bytes) != 0)
                 test_fail(__FILE__, __LINE__,
-                          "chain %d, %d frozen, at most %d segments: other bits", number,
-                          (int)c.frozen_layers, (int)c.segments_max);
+                          "chain %d, %d frozen, half %d, at most %d segments: other bits", number,
+                          (int)c.frozen_layers, (int)c.half, (int)c.segments_max);
             CHECK(memcmp(&off.result, &on.result, sizeof on.result) == 0);
             most = on.segments > most ? on.segments : most;
             free(on.numbers);
         }
-    CHECK(most > 1);
+    CHECK(most > 1 || c.half); /* 16 bits and a small model: a cut may not save anything */
     free(off.numbers);
 }
 
 TEST_LIMIT(checkpointing_gives_the_same_bits, 60)
 {
-    for (int i = 0; i < CHAINS; i++)
-        on_and_off_compare(config_of(&chains[i]), i);
+    for (int i = 0; i < CHAINS; i++) {
+        struct fixture_config c = config_of(&chains[i]);
+        for (c.half = 0; c.half < HALF_COUNT; c.half++)
+            on_and_off_compare(c, i);
+    }
 }
 
 /* What is frozen is not recomputed, and its buffers do not stay. */
@@ -115,37 +118,42 @@ TEST_LIMIT(checkpointing_behind_a_frozen_backbone_gives_the_same_bits, 60)
     for (int i = 0; i < CHAINS; i++) {
         struct fixture_config c = config_of(&chains[i]);
         for (c.frozen_layers = 3; c.frozen_layers + 3 < c.count; c.frozen_layers += 3)
-            on_and_off_compare(c, i);
+            for (c.half = 0; c.half <= HALF_F16; c.half++)
+                on_and_off_compare(c, i);
     }
 }
 
 /* Every cut of every chain, not only those that save memory. */
+static void cuts_compare(struct fixture_config c, int number)
+{
+    struct outcome off = outcome_of(&c);
+    c.checkpointing = 1;
+    for (uint32_t cut = 1; cut < c.count; cut++) {
+        struct fixture f;
+        struct err e;
+        fixture_open(&f, &c);
+        struct layout *y = &f.s->layout;
+        segments_cut(y, &f.m, &f.s->config, cut);
+        region_close(&f.s->region[KIND_ACTIVATIONS]);
+        CHECK_OK(region_open(&f.s->region[KIND_ACTIVATIONS],
+                             y->lanes * y->lane_activations * sizeof(float), "test", &e),
+                 e);
+        for (uint64_t step = 0; step < STEPS; step++)
+            fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        if (memcmp(off.numbers, stepper_parameters(f.s), off.bytes / 3) != 0)
+            test_fail(__FILE__, __LINE__, "chain %d cut before layer %d, half %d: other bits",
+                      number, (int)cut, (int)c.half);
+        fixture_close(&f);
+    }
+    free(off.numbers);
+}
+
 TEST_LIMIT(every_cut_gives_the_same_bits, 60)
 {
     for (int i = 0; i < CHAINS; i++) {
         struct fixture_config c = config_of(&chains[i]);
-        struct outcome off = outcome_of(&c);
-        c.checkpointing = 1;
-        for (uint32_t cut = 1; cut < c.count; cut++) {
-            struct fixture f;
-            fixture_open(&f, &c);
-            struct layout *y = &f.s->layout, other = *y;
-            segments_cut(&other, &f.m, &f.s->config, cut);
-            CHECK(other.lane_activations <= 4 * y->lane_activations);
-            region_close(&f.s->region[KIND_ACTIVATIONS]);
-            struct err e;
-            CHECK_OK(region_open(&f.s->region[KIND_ACTIVATIONS],
-                                 other.lanes * other.lane_activations * sizeof(float), "test", &e),
-                     e);
-            *y = other;
-            for (uint64_t step = 0; step < STEPS; step++)
-                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
-            if (memcmp(off.numbers, stepper_parameters(f.s), off.bytes / 3) != 0)
-                test_fail(__FILE__, __LINE__, "chain %d cut before layer %d: other bits", i,
-                          (int)cut);
-            fixture_close(&f);
-        }
-        free(off.numbers);
+        for (c.half = 0; c.half < HALF_COUNT; c.half++)
+            cuts_compare(c, i);
     }
 }
 
@@ -209,10 +217,10 @@ TEST(checkpointing_takes_less_memory)
     uint64_t off = lane_floats(deep, 60, 64, &c), off_lstm = lane_floats(recurrent, 4, 800, &c);
     c.checkpointing = 1;
     uint64_t on = lane_floats(deep, 60, 64, &c), on_lstm = lane_floats(recurrent, 4, 800, &c);
-    /* 20 x 2 activations of 64 x 64, two gradients, a scratch; then 5 borders and the largest rest
+    /* 20 x 2 activations of 64 x 64, two gradients; then 5 borders and the largest rest
      */
-    CHECK_EQ(off, (40 + 3) * 4096);
-    CHECK(on <= 16 * 4096);
+    CHECK_EQ(off, (40 + 2) * 4096);
+    CHECK(on <= 14 * 4096);
     CHECK(on_lstm < off_lstm / 2);
     c.segments_max = 2;
     CHECK(lane_floats(deep, 60, 64, &c) > on && lane_floats(deep, 60, 64, &c) < off * 2 / 3);

@@ -1,0 +1,70 @@
+#!/bin/bash
+# predict.sh - outputs of a trained model for the rows of any file of its layout, to HDF5 or CSV.
+#
+# A loaderd of its own reads the file, in a directory of its own, so the run may go on meanwhile, and a hostile file
+# ends as a sentence; `trainerd --predict` (whose --help this prints) asks it for the rows. Nothing but the file of
+# predictions is left behind.
+#
+# example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv
+set -u
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+. "$here/common.sh"
+
+DEATHS_MAX=3 # of loaderd
+
+run= data= out= options=() words=() # words: for trainerd as they are
+while [ $# -gt 0 ]; do
+    case $1 in
+    --run) need_value "$1" $#; run=$(realpath -m -- "$2"); shift ;;
+    --data) need_value "$1" $#; data=$(realpath -m -- "$2"); shift ;;
+    --out) need_value "$1" $#; out=$(realpath -m -- "$2"); shift ;;
+    --checkpoint) need_value "$1" $#; words+=("$1" "$(realpath -m -- "$2")"); shift ;;
+    --split) need_value "$1" $#; options+=(--set "data.validation=$2"); shift ;;
+    --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+    *) words+=("$1") ;; # trainerd knows them, or says that it does not
+    esac
+    shift
+done
+
+"$here/setup.sh" || exit
+programs_build >&2
+case " ${words[*]-} " in *" --help "*) exec "$binaries/trainerd" --predict --help ;; esac
+[ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
+[ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
+[ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
+[ -n "$data" ] || data=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+[ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data"
+
+work=$(mktemp -d) || exit $EXIT_TEMPORARY # its path is short enough for sockets
+loader= predictor=
+finish() {
+    kill $loader $predictor 2>/dev/null
+    wait 2>/dev/null
+    rm -rf -- "$work"
+    [ -z "$predictor" ] || rm -f -- "$out.tmp-$predictor"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+"$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
+    --set "data.file=$data" || exit
+
+loader_start() {
+    FINETUNED_READY_FD=3 "$binaries/loaderd" --run "$work" 2>>"$work/loaderd.log" 3>/dev/null &
+    loader=$!
+}
+
+loader_start
+"$binaries/trainerd" --predict --run "$run" --work "$work" --out "$out" "${words[@]}" &
+predictor=$!
+deaths=0
+while wait -n -p ended "$loader" "$predictor"; code=$?; [ "$ended" != "$predictor" ]; do
+    deaths=$((deaths + 1))
+    if [ "$code" = $EXIT_PERMANENT ] || [ $deaths -gt $DEATHS_MAX ]; then
+        [ "$code" = $EXIT_PERMANENT ] || code=$EXIT_TEMPORARY
+        fail "$code" "loaderd, which reads the data, ended: $(tail -n 1 "$work/loaderd.log")"
+    fi
+    loader_start
+done
+exit "$code"
