@@ -1,6 +1,7 @@
 """What the training loop can do, on runs so small that each is interrupted at every checkpoint: they end with the
 bits of the undisturbed run, whatever the loop keeps between steps and epochs."""
 import os
+import random
 import re
 import struct
 import subprocess
@@ -421,3 +422,45 @@ def test_what_a_run_cannot_go_on_with():
     assert "which the options' tasks" in run.log("trainerd"), run.log("trainerd")
     assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
     go_on(run)
+
+
+@limit(240)
+def test_everything_at_once_and_kill_9_at_any_moment():
+    """Accumulation, one-cycle, plateau, averaging with batchnorm, an exploding loss and early stopping together."""
+    settings = ("training.slice_rows=16", "training.batch_size=16", "training.gradient_accumulation_steps=4",
+                "training.scheduler_type=onecycle", "training.learning_rate=10", "training.use_reduce_on_plateau=true",
+                "training.plateau_patience=0", "training.plateau_factor=0.7", "training.use_swa=true",
+                "training.swa_start_epoch=4", "training.early_stopping_patience=5", "training.on_nan=restore",
+                "training.loss_max=5", "training.restores_max=20", "tasks.A.epochs=8", "tasks.B.epochs=5", OFTEN)
+    layers = ("linear, out: %d" % HIDDEN, "batchnorm", "relu", "dropout, p: 0.1", "linear, out: %d" % CLASSES)
+    whole = run_whole("whole", *settings, layers=layers)
+    log = whole.log("trainerd")
+    for sign in ("back to step", "from now on the rate is", "ends with the average of the weights"):
+        assert sign in log, (sign, log)
+    seed, kills = int(os.environ.get("TEST_SEED", "1")), 0
+    for attempt in range(10):
+        run, killed = run_killed("killed-%d" % attempt, random.Random(seed + attempt), settings, layers)
+        print("seed", seed + attempt, "kills", killed)
+        kills += killed
+        compare(whole, run)
+        if kills >= 8:
+            return
+    raise AssertionError("only %d kills hit trainerd" % kills)
+
+
+def run_killed(directory, rng, settings, layers):
+    """The run and how often its trainerd was killed, each time soon after its start."""
+    run = SmallRun(directory, "data.h5", ROWS, settings, layers)
+    kills, code = 0, None
+    with run:
+        run.start("loaderd", "fisherd")
+        while code is None:
+            run.start("trainerd")
+            try:
+                code = run.wait("trainerd", rng.uniform(0.05, 0.3) if kills < 25 else 60)
+            except subprocess.TimeoutExpired:
+                run.kill("trainerd")
+                kills += 1
+        assert code == 0, run.log("trainerd")[-2000:]
+    assert "gave another loss" not in run.log("trainerd")
+    return run, kills
