@@ -1,5 +1,6 @@
 """What the training loop can do, on runs so small that each is interrupted at every checkpoint: they end with the
 bits of the undisturbed run, whatever the loop keeps between steps and epochs."""
+import json
 import os
 import random
 import re
@@ -141,6 +142,13 @@ def test_settings_of_the_optimizer_that_do_not_go_together():
 
 
 
+def report_of(run):
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(run.path("report/report.json")) as f:
+        return json.load(f)
+
+
 def checkpoint_at(run, task, epoch):
     """Path of the checkpoint at the end of an epoch (from 1) that is not the task's last."""
     for name in sorted(os.listdir(run.path("checkpoints"))):
@@ -184,6 +192,8 @@ def test_early_stopping_keeps_every_count():
     whole = run_whole("whole", *settings)
     log = whole.log("trainerd")
     assert "task A ends with epoch 3 of 9: 2 epochs without a better loss than" in log, log
+    report = report_of(whole)
+    assert [d["what"] for d in report["decisions"]] == ["early-stop"] and report["steps"] == 55, report
     records = lineage(whole)
     made = [r[0] for r in records if r[0]]
     assert made == list(range(1, 34)) + list(range(100, 122)), made
@@ -389,6 +399,8 @@ def test_a_run_goes_on_with_other_rates_and_more_epochs():
     code, said = resume(run, "run", *then)
     assert code == 0, said
     log = go_on(run)
+    report = report_of(run)
+    assert report["decisions"][0]["what"] == "options" and report["reproducible"] is False, report
     told = "on with other options: training.batch_size 64 -> 32, training.gradient_accumulation_steps 1 -> 2, " \
            "training.learning_rate 0.001 -> 0.0001, training.weight_decay 0.01 -> 0, tasks.0.epochs 9 -> 12"
     assert told in log, log
