@@ -149,6 +149,36 @@ def bench_lstm(runs):
            theirs["peak_rss_bytes"] / 2 ** 20, None, "-", smaller_bar=40.0)
 
 
+WIDE, SWEEP_STEPS = 4096, 10
+
+
+def sweep_files(directory):
+    """One linear layer with 16.8 million parameters, and something to protect."""
+    random = numpy.random.default_rng(1)
+    for name, rows, low in (("features", 8, -1), ("targets.f32", 8, -1), ("fisher.f32", WIDE + 1, 0)):
+        random.uniform(low, 1, size=(rows, WIDE)).astype(numpy.float32).tofile(os.path.join(directory, name))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write("inputs=%d loss=mean_squared_error\nlinear out=%d\n" % (WIDE, WIDE))
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+    weights = numpy.fromfile(os.path.join(directory, "weights.f32"), numpy.float32)
+    (weights * numpy.float32(0.99)).tofile(os.path.join(directory, "star.f32"))
+
+
+def bench_sweep(runs):
+    """What follows backward in a step of 16.8 million parameters: penalty, clipping and AdamW, beside PyTorch's AdamW
+    alone, and beside its AdamW with clipping and the penalty by autograd."""
+    common = ("f32=1", "batch=1", "slice=1", "clip=1", "lambda=2000", "eps=1e-5")  # smaller: a gradient that cancels decides
+    for name, kind, bar in (("sweep-adamw-alone", "adamw", 2.3), ("sweep-ewc", "ewc", 6.0)):
+        def ours(directory, threads, check):
+            return output_of(PROBE, "train" if check else "sweep", directory, *common, "threads=%d" % threads,
+                             "steps=%d" % (3 if check else SWEEP_STEPS))
+
+        def peer(directory, threads, check):
+            return output_of(PYTHON, os.path.join(HERE, "peer_sweep.py"), directory, threads,
+                             3 if check else SWEEP_STEPS, "train" if check else kind)
+        engine_bench(name, "us a step", SWEEP_STEPS, runs, ours, peer, "trained.f32", 1e-5, (bar, bar), files=sweep_files)
+
+
 DEEP_MODEL = ("inputs=6144 loss=mean_squared_error\nsequence steps=24\n" + "linear out=256\nrelu\nlayernorm\n" * 5 +
               "pool kind=mean\nlinear out=1\n")
 DEEP_STEPS, DEEP_ROWS = 8, 128
@@ -538,7 +568,7 @@ def bench_molecules(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
-           "lstm-step": bench_lstm, "checkpointing": bench_checkpointing, "half": bench_half,
+           "lstm-step": bench_lstm, "sweep": bench_sweep, "checkpointing": bench_checkpointing, "half": bench_half,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
