@@ -476,3 +476,18 @@ def run_killed(directory, rng, settings, layers):
         assert code == 0, run.log("trainerd")[-2000:]
     assert "gave another loss" not in run.log("trainerd")
     return run, kills
+
+
+def test_an_evaluation_that_gives_no_number():
+    """A row for evaluation that is too large for any weights: going back does not help, and has an end."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    features = numpy.random.default_rng(3).standard_normal((ROWS, 60)).astype(numpy.float32)
+    data_write("data.h5", features)
+    with h5py.File("data.h5", "r+") as f:
+        f["validation/features"][5] = 3e38
+    code, log = ending("stop", "data.scale=1")
+    assert code == 100 and "evaluating on task A after epoch 1 of task A: cannot evaluate 64 rows" in log, log
+    code, log = ending("restore", "data.scale=1", "training.on_nan=restore", "training.restores_max=2")
+    assert code == 100 and log.count("back to step 0, the beginning") == 2, log
+    assert "the task went back to a checkpoint 2 times already" in log, log
