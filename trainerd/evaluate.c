@@ -108,7 +108,7 @@ static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     uint64_t left = t->validation.info.order.rows - v->position;
-    uint64_t rows = left < t->options->batch_size ? left : t->options->batch_size;
+    uint64_t rows = left < t->micro_rows ? left : t->micro_rows;
     int whole =
         batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {

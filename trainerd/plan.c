@@ -48,12 +48,12 @@ static const struct {
 
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
                          const struct split_shape *train, const struct split_shape *validation,
-                         struct err *e)
+                         uint64_t micro_rows, struct err *e)
 {
     struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
-    if (shapes_step_config(&c, o, train, validation, e) < 0 ||
+    if (shapes_step_config(&c, o, train, validation, micro_rows, e) < 0 ||
         arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
@@ -200,11 +200,14 @@ static void splits_end(struct plan *p, const struct megabatch_size sizes[2])
     }
 }
 
-int plan_make(struct plan *p, const struct options *o, const struct model *m,
-              const struct plan_bases *bases, const struct split_shape *train,
-              const struct split_shape *validation, struct megabatch_size sizes[2], struct err *e)
+/* With micro-batches of so many rows. */
+static int plan_make_with(struct plan *p, const struct options *o, const struct model *m,
+                          const struct plan_bases *bases, const struct split_shape *train,
+                          const struct split_shape *validation, uint64_t micro_rows,
+                          struct megabatch_size sizes[2], struct err *e)
 {
-    if (trainerd_plan(p, o, m, train, validation, e) < 0 || fisherd_plan(p, o, m, train, e) < 0)
+    if (trainerd_plan(p, o, m, train, validation, micro_rows, e) < 0 ||
+        fisherd_plan(p, o, m, train, e) < 0)
         return -1;
     loaderd_plan(p, o, bases, train, validation);
     plan_add(p, "monitord", base_name, bases->monitord);
@@ -216,6 +219,35 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
     megabatch_plan(p, PLAN_VALIDATION_ARRIVES | PLAN_ALL_ARRIVED, &sizes[1], "validation");
     return 0;
+}
+
+/* Half of a micro-batch, up to whole slices; 0: there is none that gives the same bits. */
+static uint64_t micro_rows_half(const struct options *o, const struct model *m, uint64_t rows)
+{
+    uint64_t slices = (rows - 1) / o->slice_rows + 1;
+    if (!o->dynamic_batch_size || m->buffer_count || slices < 2)
+        return 0;
+    return (slices + 1) / 2 * o->slice_rows;
+}
+
+int plan_make(struct plan *p, const struct options *o, const struct model *m,
+              const struct plan_bases *bases, const struct split_shape *train,
+              const struct split_shape *validation, uint64_t *micro_rows,
+              struct megabatch_size sizes[2], struct err *e)
+{
+    char source[64];
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
+    for (uint64_t rows = o->batch_size; rows; rows = micro_rows_half(o, m, rows)) {
+        p->count = 0;
+        *micro_rows = rows;
+        if (plan_make_with(p, o, m, bases, train, validation, rows, sizes, e) < 0)
+            return -1;
+        if (plan_total(p, NULL) <= limit)
+            return 0;
+    }
+    *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked for */
+    p->count = 0;
+    return plan_make_with(p, o, m, bases, train, validation, *micro_rows, sizes, e);
 }
 
 int plan_check(const struct plan *p, const struct options *o, struct err *e)
@@ -320,7 +352,7 @@ static void megabatch_print(const struct options *o, const struct split_shape *t
 }
 
 /* The arithmetic of the mega-batch and of the read-ahead, for people. */
-static int rows_print(const struct options *o, const struct split_shape *train,
+static int rows_print(const struct options *o, const struct split_shape *train, uint64_t micro_rows,
                       const struct megabatch_size *size, struct err *e)
 {
     struct feed_config f = setup_feed_config(o, 0);
@@ -337,6 +369,10 @@ static int rows_print(const struct options *o, const struct split_shape *train,
                " rows = %" PRIu64,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
                o->batch_size, ahead);
+    if (micro_rows < o->batch_size)
+        printf("\nmicro-batches of %" PRIu64 " rows instead of %" PRIu64
+               ", with which it would not fit: the same steps, the same bits",
+               micro_rows, o->batch_size);
     printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
            " rows an optimizer step (preset: %s)\n",
            o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
@@ -352,6 +388,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct model_input input;
     struct plan_bases bases;
     struct megabatch_size sizes[2];
+    uint64_t micro_rows;
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
@@ -359,7 +396,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         goto out;
     input = shape_input(&train);
     if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
-        plan_make(&p, &o, &m, &bases, &train, &validation, sizes, e) < 0)
+        plan_make(&p, &o, &m, &bases, &train, &validation, &micro_rows, sizes, e) < 0)
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o);
@@ -367,7 +404,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
                " rows, all of which are resident; another one is another arithmetic\n",
                o.batch_size);
-    if (rows_print(&o, &train, &sizes[0], e) == 0)
+    if (rows_print(&o, &train, micro_rows, &sizes[0], e) == 0)
         result = plan_check(&p, &o, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");

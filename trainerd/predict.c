@@ -181,7 +181,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     const struct megabatch_size arena = {.kind = MEGABATCH_ARENA};
     struct split_shape shape = shape_of(&t->validation);
     struct step_config training;
-    if (shapes_step_config(&training, &p->options, &shape, &shape, e) < 0)
+    if (shapes_step_config(&training, &p->options, &shape, &shape, p->options.batch_size, e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,

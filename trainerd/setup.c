@@ -262,7 +262,8 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct megabatch_size sizes[2];
     struct plan_bases bases;
     if (plan_bases_read(&bases, "bases", e) < 0 ||
-        plan_make(&p, t->options, &t->model, &bases, &train, &validation, sizes, e) < 0 ||
+        plan_make(&p, t->options, &t->model, &bases, &train, &validation, &t->micro_rows, sizes,
+                  e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
         megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
         megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
@@ -271,6 +272,11 @@ static int plan_apply(struct trainer *t, struct err *e)
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)
         page->arena_peak_bytes = arenas;
+    if (t->micro_rows < t->options->batch_size)
+        log_warn("micro_batch_rows=%" PRIu64 " batch_size=%" PRIu64
+                 " micro-batches are smaller than asked for, because the run would not fit; its "
+                 "steps are the same",
+                 t->micro_rows, t->options->batch_size);
     return 0;
 }
 
@@ -334,7 +340,7 @@ static int buffers_open(struct trainer *t, struct err *e)
 {
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     struct step_config c;
-    if (shapes_step_config(&c, t->options, &train, &validation, e) < 0 ||
+    if (shapes_step_config(&c, t->options, &train, &validation, t->micro_rows, e) < 0 ||
         setup_stepper(t, &c, e) < 0)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);

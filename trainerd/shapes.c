@@ -95,9 +95,11 @@ static uint64_t larger(uint64_t a, uint64_t b)
 
 int shapes_step_config(struct step_config *c, const struct options *o,
                        const struct split_shape *train, const struct split_shape *validation,
-                       struct err *e)
+                       uint64_t micro_rows, struct err *e)
 {
     *c = setup_step_config(o);
+    c->batch_rows_max = micro_rows;
+    c->accumulates |= micro_rows < o->batch_size;
     c->batch_nodes_max = larger(train->batch_nodes, validation->batch_nodes);
     c->batch_edges_max = larger(train->batch_edges, validation->batch_edges);
     c->slice_nodes_max = larger(train->slice_nodes, validation->slice_nodes);

@@ -35,14 +35,13 @@ void train_follow(struct trainer *t)
 static int lineage_step(struct trainer *t, const struct step_result *r, struct err *e)
 {
     uint32_t skipped = r->skipped ? LINEAGE_SKIPPED : 0;
-    struct lineage_record before,
-        now = {
-            .step_plus_1 = t->meta.step + 1,
-            .task_epoch = lineage_task_epoch(t->meta.task, t->meta.epoch),
-            .position = t->meta.position,
-            .micro_batch_rows = (uint32_t)t->meta.micro_batch_rows | skipped,
-            .loss_bits = lineage_loss_bits(r->loss),
-        };
+    struct lineage_record before, now = {
+                                      .step_plus_1 = t->meta.step + 1,
+                                      .task_epoch = lineage_task_epoch(t->meta.task, t->meta.epoch),
+                                      .position = t->meta.position,
+                                      .micro_batch_rows = (uint32_t)t->micro_rows | skipped,
+                                      .loss_bits = lineage_loss_bits(r->loss),
+                                  };
     int differs = lineage_write(&t->lineage, &now, &before, e);
     if (differs <= 0 || t->lineage_differs)
         return differs < 0 ? -1 : 0;
@@ -126,7 +125,7 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     progress_run(t);
     batch_permute(t, task);
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
-    uint64_t left = rows - t->batch.done, micro = t->options->batch_size;
+    uint64_t left = rows - t->batch.done, micro = t->micro_rows;
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
     int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch,
                              t->meta.position + t->batch.done, left < micro ? left : micro, e);

@@ -122,6 +122,7 @@ struct trainer {
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
+    uint64_t micro_rows; /* of a micro-batch: training.batch_size, or fewer that fit */
     struct batch batch;
     uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
@@ -279,13 +280,14 @@ int shapes_tokens_check(const struct options *o, const struct model *m,
  */
 int shapes_step_config(struct step_config *c, const struct options *o,
                        const struct split_shape *train, const struct split_shape *validation,
-                       struct err *e);
+                       uint64_t micro_rows, struct err *e);
 
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
-              const struct split_shape *validation, struct megabatch_size sizes[2], struct err *e);
+              const struct split_shape *validation, uint64_t *micro_rows,
+              struct megabatch_size sizes[2], struct err *e);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
 /* From the lines that `loaderd --describe` and `prepare bases` print. */

@@ -1,5 +1,6 @@
 """finetune.sh as a user meets it: the default run, its figures, its memory, stopping, resuming, detaching."""
 import os
+import re
 import signal
 import subprocess
 import time
@@ -79,6 +80,22 @@ def test_two_runs_are_equal_and_threads_do_not_matter():
               "--set", "arena.slots=5").finish()
     other = Run("other", *SHORT, "--set", "seed=2").finish()
     assert one["weights_sha256"] == two["weights_sha256"] != other["weights_sha256"]
+
+
+@limit(120)
+def test_a_run_that_does_not_fit_takes_smaller_micro_batches():
+    large = (*SHORT, "--set", "training.batch_size=8192", "--set", "loader.use_chunk_loader=false")
+    whole = Run("whole", *large).finish()
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--plan", "--run", os.path.abspath("planned"), *large],
+                         capture_output=True, text=True, timeout=60)
+    needs = int(re.search(r"^(\d+) of \d+ MiB", out.stdout, re.M).group(1))
+    limited = Run("limited", *large, "--set", "memory.host_limit_mb=%d" % (needs - 14))
+    report = limited.finish()
+    assert report["weights_sha256"] == whole["weights_sha256"]
+    plan_check(report)
+    assert whole["memory"]["peak"]["trainerd"] - report["memory"]["peak"]["trainerd"] > 10 << 20, report["memory"]
+    with open(limited.path("logs/trainerd/current")) as f:
+        assert "micro-batches are smaller than asked for" in f.read()
 
 
 @limit(120)
