@@ -24,17 +24,17 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
     statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
-    s->sums.loss = rows_sum(s->sums.loss, s->losses, rows);
+    s->sums.loss = rows_sum(s->sums.loss, s->losses, rows * s->model->target_steps);
     if (!isfinite(s->sums.loss))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
                        "or the features are not usable",
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
-    for (uint64_t r = 0; s->metric->of_classes && r < rows; r++)
+    for (uint64_t r = 0; s->metric->of_classes && r < rows * s->model->target_steps; r++)
         counts_add(s->counts, (uint32_t)s->metrics[r], s->classes[r]);
     if (s->metric->slice)
-        s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows);
+        s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows * s->model->target_steps);
     if (s->metric->about)
         op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
                           s->target_squares);
@@ -63,11 +63,12 @@ double metric_of_spread(const struct metric_type *m, double mean, const double *
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
 {
     double rows = (double)s->sums.rows;
-    struct evaluation_result r = {s->sums.loss / rows, s->sums.metric / rows, s->sums.rows};
+    double numbers = rows * (double)s->model->target_steps;
+    struct evaluation_result r = {s->sums.loss / numbers, s->sums.metric / numbers, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
     if (s->metric->of_classes)
-        r.metric = counts_f1_macro(s->counts, s->model->outputs);
+        r.metric = counts_f1_macro(s->counts, s->model->outputs / s->model->target_steps);
     if (s->metric->about)
         r.metric = metric_of_spread(s->metric, r.metric, s->target_sums, s->target_squares,
                                     s->sums.rows, s->model->outputs);

@@ -19,6 +19,14 @@ static int all_finite(const float *x, uint64_t count)
     return 1;
 }
 
+/* What the layer leaves of a row of the slice: of a graph, of all of its nodes. */
+static int row_is_finite(const struct layer_instance *l, const struct layer_pass *p, uint64_t row)
+{
+    uint64_t first = l->graphs_out ? segment_first(p->samples, row) : row;
+    uint64_t count = l->graphs_out ? segment_rows(p->samples, row) : 1;
+    return all_finite(p->output + first * l->outputs, count * l->outputs);
+}
+
 /* The slice forward through the layers before `end`, up to the first one with a bad output. Its
  * place and *row, which row of the slice it is; -1: none has. */
 static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t end, uint64_t *row)
@@ -28,8 +36,8 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
         const struct layer_instance *l = &m->layers[i];
         slice_forward(b, slice, i, i + 1);
         struct layer_pass p = slice_pass(b, slice, i);
-        for (*row = 0; *row < p.rows; ++*row)
-            if (!all_finite(p.output + *row * l->outputs, l->outputs))
+        for (*row = 0; *row < slice_rows(b->s, b->rows, slice); ++*row)
+            if (!row_is_finite(l, &p, *row))
                 return (int)i;
     }
     return -1;
@@ -38,10 +46,11 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
 /* The first row of the slice whose loss is bad; its number of rows: none is. */
 static uint64_t loss_row(const struct stepper *s, uint64_t rows, uint64_t slice)
 {
-    uint64_t row = 0, count = slice_rows(s, rows, slice);
-    while (row < count && isfinite(s->losses[slice * s->config.slice_rows + row]))
-        row++;
-    return row;
+    uint64_t steps = s->model->target_steps, count = slice_rows(s, rows, slice) * steps, n = 0;
+    const double *losses = s->losses + slice * s->config.slice_rows * steps;
+    while (n < count && isfinite(losses[n]))
+        n++;
+    return n / steps;
 }
 
 void fault_of_losses(struct stepper *s, uint64_t rows)
@@ -83,7 +92,7 @@ void fault_of_gradient(struct stepper *s)
         (struct step_fault){.layer = backward_layer(s, s->gradient), .backward = 1, .rows = rows};
     if (s->batch.micro_batches > 1 || s->layout.statistics_count)
         return;
-    s->batch.done = 0;
+    s->batch.done = s->graphs.nodes_done = 0;
     for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
         slice_run_alone(&b, slice);
         int layer = backward_layer(s, slice_gradient(s, slice));

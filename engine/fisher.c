@@ -95,7 +95,7 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
         pool_run(s->pool, tile_item, &f, tiles);
         f.batch.wave_first += f.slices;
     }
-    double loss = rows_sum(0, s->losses, rows);
+    double loss = rows_sum(0, s->losses, rows * s->model->target_steps);
     if (!__builtin_isfinite(loss))
         return err_set(
             e, EXIT_CODE_PERMANENT,

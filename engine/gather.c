@@ -26,21 +26,19 @@ static void bad_row_note(struct gather_work *g, uint64_t row)
         ;
 }
 
-/* Targets of `rows` rows from the batch's place `at` on; *bad as the operations have it. */
-static void targets_gather(const struct gather_work *g, uint64_t at, uint64_t rows,
-                           const void *const *targets, uint64_t *bad)
+void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
+                    const void *const *targets, uint64_t *bad)
 {
-    struct stepper *s = g->s;
-    uint64_t outputs = s->model->outputs;
+    uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
     if (s->loss->values)
-        op_gather_values(s->backend, g->target_type, targets, s->loss->low, s->loss->high,
+        op_gather_values(s->backend, type, targets, s->loss->low, s->loss->high,
                          matrix_of(s->values + at * outputs, rows, outputs), bad);
     else
-        op_gather_classes(s->backend, g->target_type, targets, rows, outputs, s->classes + at, bad);
+        op_gather_classes(s->backend, type, targets, rows, steps, outputs / steps,
+                          s->classes + at * steps, bad);
 }
 
-/* Products read the input in 16 bits, too; the first row that has become infinite, or x.rows. */
-static uint64_t input_round(const struct stepper *s, struct matrix x)
+uint64_t input_round(const struct stepper *s, struct matrix x)
 {
     uint64_t bad = 0;
     op_round_half(s->backend, s->layout.half, x);
@@ -59,15 +57,19 @@ static void gather_item(void *argument, uint64_t item, int thread)
     struct matrix x = {s->inputs + (g->at + first) * width + g->config->column, rows,
                        g->config->features, width};
     (void)thread;
-    op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
-                       g->config->scale, x, &bad);
-    if (s->layout.half && bad == rows)
+    if (s->model->token_count)
+        op_gather_values(s->backend, g->feature_type, g->features + first, 0,
+                         (double)(s->model->token_count - 1), x, &bad);
+    else
+        op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
+                           g->config->scale, x, &bad);
+    if (s->layout.half && !s->model->token_count && bad == rows)
         bad = input_round(s, x);
     if (bad < rows)
         bad_row_note(g, first + bad);
     if (!g->targets)
         return;
-    targets_gather(g, g->at + first, rows, g->targets + first, &bad);
+    targets_gather(s, g->target_type, g->at + first, rows, g->targets + first, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
 }
@@ -85,6 +87,12 @@ static int config_check(struct gather_work *g, struct err *e)
             c->feature_type);
     if (g->targets && model_targets_check(g->s->model, c->target_type, c->targets, e) < 0)
         return -1;
+    if (g->s->model->token_count &&
+        (!element_is_whole(g->feature_type) || c->scale != 1 || c->permutation))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot gather tokens of type '%.8s', scaled by %g%s; accepted: integers as "
+                       "they are stored",
+                       c->feature_type, c->scale, c->permutation ? ", permuted" : "");
     uint64_t inputs = g->s->model->inputs;
     int whole = !c->column && c->features == inputs;
     if (c->column > inputs || c->features > inputs - c->column || (!whole && c->permutation))
@@ -95,31 +103,35 @@ static int config_check(struct gather_work *g, struct err *e)
     return 0;
 }
 
-/* Every 64-bit pattern of a class's type, printed as what it is. */
-static int class_tell(const struct gather_work *g, uint64_t row, struct err *e)
+/* The first class of the row that is none: every 64-bit pattern of its type, printed as what it is.
+ */
+static int class_tell(const struct stepper *s, const char *type, const char *target, struct err *e)
 {
-    static const int bytes[ELEMENT_COUNT] = {
-        [ELEMENT_U8] = 1,  [ELEMENT_I8] = 1,  [ELEMENT_U16] = 2, [ELEMENT_I16] = 2,
-        [ELEMENT_U32] = 4, [ELEMENT_I32] = 4, [ELEMENT_U64] = 8, [ELEMENT_I64] = 8};
-    int width = bytes[g->target_type];
-    uint64_t value = 0;
-    ensure(width > 0);
-    memcpy(&value, g->targets[row], (size_t)width); /* little-endian, as stored in the slot */
-    int negative = *g->config->target_type == 'i' && value >> (8 * width - 1) & 1;
+    uint64_t width = element_bytes(element_named(type)), value = 0, bad = 1, step = 0;
+    uint64_t steps = s->model->target_steps, classes = s->model->outputs / steps;
+    char which[40] = "";
+    for (uint32_t any; step < steps && bad; step += bad) {
+        const void *at = target + step * width;
+        op_gather_classes(s->backend, element_named(type), &at, 1, 1, classes, &any, &bad);
+    }
+    memcpy(&value, target + step * width, width); /* little-endian, as stored in the slot */
+    int negative = *type == 'i' && value >> (8 * width - 1) & 1;
     if (negative && width < 8)
         value |= ~0ull << (8 * width);
+    if (steps > 1)
+        snprintf(which, sizeof which, " of step %" PRIu64, step);
     return err_set(e, EXIT_CODE_PERMANENT,
-                   negative ? "its class is %" PRIi64 "; accepted: 0 to %" PRIu64
-                            : "its class is %" PRIu64 "; accepted: 0 to %" PRIu64,
-                   value, g->s->model->outputs - 1);
+                   negative ? "its class%s is %" PRIi64 "; accepted: 0 to %" PRIu64
+                            : "its class%s is %" PRIu64 "; accepted: 0 to %" PRIu64,
+                   which, value, classes - 1);
 }
 
 /* The row's first value that the loss does not take. */
-static int value_tell(const struct gather_work *g, uint64_t row, struct err *e)
+static int value_tell(const struct stepper *s, uint64_t at, struct err *e)
 {
-    const struct loss_type *l = g->s->loss;
-    uint64_t outputs = g->s->model->outputs, k = 0;
-    const float *y = g->s->values + (g->at + row) * outputs;
+    const struct loss_type *l = s->loss;
+    uint64_t outputs = s->model->outputs, k = 0;
+    const float *y = s->values + at * outputs;
     while (k + 1 < outputs && (double)y[k] >= l->low && (double)y[k] <= l->high)
         k++;
     if (isfinite(y[k]))
@@ -131,6 +143,23 @@ static int value_tell(const struct gather_work *g, uint64_t row, struct err *e)
                    (double)y[k]);
 }
 
+int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
+                struct err *e)
+{
+    return s->loss->values ? value_tell(s, at, e) : class_tell(s, type, target, e);
+}
+
+/* The row's first token that is none. */
+static int token_tell(const struct gather_work *g, uint64_t row, struct err *e)
+{
+    const float *x = g->s->inputs + (g->at + row) * g->s->model->inputs;
+    uint64_t j = g->config->column, count = g->s->model->token_count;
+    while (j + 1 < g->config->column + g->config->features && x[j] >= 0 && x[j] < (float)count)
+        j++;
+    return err_set(e, EXIT_CODE_PERMANENT, "its token %" PRIu64 " is %.0f; accepted: 0 to %" PRIu64,
+                   j, (double)x[j], count - 1);
+}
+
 /* The sentence for the first bad row: its target if that is wrong, else its first bad feature. */
 static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e)
 {
@@ -138,11 +167,13 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
     const float *x = s->inputs + (g->at + row) * s->model->inputs;
     uint64_t bad = 1, j = g->config->column;
     if (g->targets)
-        targets_gather(g, g->at + row, 1, g->targets + row, &bad);
+        targets_gather(s, g->target_type, g->at + row, 1, g->targets + row, &bad);
     if (bad == 0)
-        return s->loss->values ? value_tell(g, row, e) : class_tell(g, row, e);
+        return target_tell(s, g->config->target_type, g->at + row, g->targets[row], e);
     while (j + 1 < g->config->column + g->config->features && isfinite(x[j]))
         j++;
+    if (s->model->token_count)
+        return token_tell(g, row, e);
     uint64_t stored = g->config->permutation ? g->config->permutation[j] : j;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "its feature %" PRIu64 " times the scale %g is %g%s; accepted: finite numbers",
@@ -160,6 +191,7 @@ int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at
                             .features = features,
                             .targets = targets,
                             .bad_row = count};
+    ensure(!s->model->graphs);
     ensure(at <= s->config.batch_rows_max && count <= s->config.batch_rows_max - at);
     *bad_row = 0;
     if (config_check(&g, e) < 0)

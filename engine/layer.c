@@ -8,12 +8,25 @@
 
 extern const struct layer_type layer_linear, layer_relu, layer_gelu, layer_silu, layer_tanh,
     layer_sigmoid, layer_dropout, layer_layernorm, layer_residual_begin, layer_residual_end,
-    layer_sequence, layer_lstm, layer_pool, layer_batchnorm;
+    layer_sequence, layer_lstm, layer_pool, layer_batchnorm, layer_gcn, layer_embedding;
 
-const struct layer_type *const layer_types[] = {
-    &layer_linear,   &layer_relu,    &layer_gelu,      &layer_silu,           &layer_tanh,
-    &layer_sigmoid,  &layer_dropout, &layer_layernorm, &layer_residual_begin, &layer_residual_end,
-    &layer_sequence, &layer_lstm,    &layer_pool,      &layer_batchnorm,      NULL};
+const struct layer_type *const layer_types[] = {&layer_linear,
+                                                &layer_relu,
+                                                &layer_gelu,
+                                                &layer_silu,
+                                                &layer_tanh,
+                                                &layer_sigmoid,
+                                                &layer_dropout,
+                                                &layer_layernorm,
+                                                &layer_residual_begin,
+                                                &layer_residual_end,
+                                                &layer_sequence,
+                                                &layer_lstm,
+                                                &layer_pool,
+                                                &layer_batchnorm,
+                                                &layer_gcn,
+                                                &layer_embedding,
+                                                NULL};
 
 /* Values of a tile: 256 KiB stay in a core's second-level cache between product and sum. */
 enum { TILE_FLOATS = 65536 };
@@ -55,7 +68,7 @@ void layer_tile_squares_scale(const struct layer_instance *l, const struct layer
                               const struct tile *tile, float *sample, float *squares)
 {
     const float *of = tile->tensor == 0 ? p->squares_input : p->d_output;
-    squares_of_sums(p->backend, samples_of(of, p->rows, l->steps, l->values), sample, squares);
+    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
 }
 
 /* Rows of the tensor in a tile: even shares, whole rows, at least one. */

@@ -4,6 +4,10 @@
  * One file in engine/layers/ a type; engine/layer.c lists them. The stepper owns all memory and
  * tells a layer where to read and write; a layer keeps nothing of its own between calls. Widths are
  * values a row. A row is a matrix [steps, values]; where it is one vector, steps is 1.
+ *
+ * Where the data's rows are graphs, the layers up to a pool see a row a node, steps being 1: what
+ * works on each vector by itself needs to know nothing of graphs. Which rows are of one graph
+ * stands in pass.samples, its edges in pass.adjacency.
  */
 #ifndef ENGINE_LAYER_H
 #define ENGINE_LAYER_H
@@ -31,12 +35,24 @@ struct layer_key {
 
 struct quantised; /* engine/quantised.h */
 
+/* What a layer may be given. */
+enum layer_rows {
+    ROWS_ANY,
+    ROWS_NO_GRAPHS, /* vectors and sequences */
+    ROWS_GRAPHS,    /* the nodes of graphs */
+    ROWS_TOKENS,    /* the data's rows, which are vectors: whole numbers below token_count */
+};
+
 struct layer_instance {
     const struct layer_type *type;
     uint32_t place;                      /* in the list, from 0 */
     uint64_t steps, values;              /* a row as the layer sees it: [steps, values] */
     uint64_t steps_out, values_out;      /* as it leaves it */
     uint64_t inputs, outputs;            /* values a row: the products of those */
+    int graphs, graphs_out;              /* a row is a node: as it sees it, as it leaves it */
+    uint64_t edge_values;                /* graphs: features of an edge */
+    int edges_used;                      /* set by infer: it reads edge_sums */
+    uint64_t token_count;                /* set by infer, ROWS_TOKENS: see there */
     double keys[LAYER_KEYS_MAX];         /* of type->keys, in their order */
     uint64_t first, count;               /* its parameters' range in the flat vector */
     uint32_t tensor_first, tensor_count; /* in the model's tensors */
@@ -66,7 +82,12 @@ struct statistics_part {
 /* One slice of a batch on its way through one layer. */
 struct layer_pass {
     const struct backend *backend;
-    uint64_t rows, row_first; /* of the slice, and its place in the batch */
+    uint64_t rows,
+        row_first; /* of the slice, and its place in the batch; nodes where it is graphs */
+    struct segments samples;  /* the steps of the slice's rows, or the nodes of its graphs */
+    struct sparse adjacency;  /* graphs: A of layers/gcn.c, [rows, rows], */
+    struct sparse transposed; /* and its transposed */
+    struct matrix edge_sums;  /* graphs whose edges have features: M there, [rows, edge_values] */
     uint64_t seed, step;      /* key randomness */
     int training;             /* 0: evaluation and Fisher, dropout off */
     const float *parameters;  /* this layer's range */
@@ -107,19 +128,20 @@ struct layer_type {
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
     int quantises;    /* its matrices are used through layer_product alone */
     int residual;     /* +1: residual_begin, -1: residual_end */
-    int recomputes;   /* it knows KEEP_LITTLE and KEEP_HALF */
+    enum layer_rows takes;
+    int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
                        a value; the module buffers are running_mean and running_var */
     double eps;     /* added to their variance */
 
     /* From steps, values and keys: steps_out, values_out, tensor_count and tensors[] (name's last
-     * part, rank, dims), then buffer_count and the module buffers behind them. -1 and *e where that
-     * cannot be. */
+     * part, rank, dims), then buffer_count and the module buffers behind them; graphs_out is graphs
+     * unless it is set. -1 and *e where that cannot be. */
     int (*infer)(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
     /* Fresh weights into the layer's range. NULL where there are none. */
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
-    /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows, UINT64_MAX where they
-     * do not fit. NULL: none. */
+    /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows (nodes of graphs),
+     * UINT64_MAX where they do not fit. NULL: none. */
     uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
     uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
 

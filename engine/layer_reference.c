@@ -54,7 +54,7 @@ static void losses_print(FILE *out)
     for (int i = 0; loss_types[i]; i++) {
         const struct loss_type *type = loss_types[i];
         fprintf(out, "| `%s` | %s | ", type->name,
-                !type->values      ? "one class, a whole number from 0"
+                !type->values      ? "one class, a whole number from 0 (for each step that is left)"
                 : type->high < 1e9 ? "a number from 0 to 1 for each output"
                                    : "a number for each output");
         for (int k = 0; type->metrics[k]; k++)
@@ -86,6 +86,10 @@ void layer_reference_print(FILE *out)
           "works on\n"
           "each step by itself, but `lstm`, which goes over them, and `pool`, which makes one of "
           "them.\n"
+          "Of graphs a row is a matrix of nodes: layers work on each node by itself, but `gcn`, "
+          "which goes\n"
+          "along the edges, and `pool`, which makes one vector of a graph; a model of graphs needs "
+          "one.\n"
           "Tensors are named as in PyTorch's `nn.Sequential`: the layer's place in the list, from "
           "0,\n"
           "then `weight`, `bias`, `weight_ih_l0` and so on, with PyTorch's layouts.\n\n",

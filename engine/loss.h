@@ -3,7 +3,8 @@
  *
  * One file in engine/layers/loss_*.c a family; engine/loss.c lists them. A loss of a batch is the
  * mean over its rows of the rows' losses. A row's loss over several outputs is their mean, so that
- * a batch's equals PyTorch's reduction "mean" over all elements.
+ * a batch's equals PyTorch's reduction "mean" over all elements. Where a row has several steps, a
+ * loss of classes has one for each of them, and the row's is their mean.
  */
 #ifndef ENGINE_LOSS_H
 #define ENGINE_LOSS_H
@@ -19,7 +20,7 @@
 struct loss_slice {
     const struct backend *backend;
     struct matrix outputs;
-    const uint32_t *classes; /* [rows], where the loss takes classes */
+    const uint32_t *classes; /* [rows], where the loss takes classes: one for each step */
     struct matrix values;    /* [rows, outputs], where it takes values */
     double delta;            /* Huber's */
     double divisor;

@@ -79,6 +79,26 @@ static int tensors_place(struct model *m, struct layer_instance *l, struct err *
     return 0;
 }
 
+/* Does it take rows of the kind that comes to it? */
+static int rows_check(const struct layer_instance *l, struct err *e)
+{
+    if (l->type->takes == ROWS_NO_GRAPHS && l->graphs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (%s) takes vectors or sequences, and its rows are graphs; a pool "
+                       "layer makes a vector of each",
+                       l->place, l->type->name);
+    if (l->type->takes == ROWS_GRAPHS && !l->graphs)
+        return err_set(e, EXIT_CODE_PERMANENT, "layer %u (%s) takes graphs, and its rows are %s",
+                       l->place, l->type->name, l->steps > 1 ? "sequences" : "vectors");
+    if (l->type->takes == ROWS_TOKENS && (l->place || l->graphs))
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "layer %u (%s) takes tokens, the data's own rows; it must be the first layer, "
+            "and the rows no graphs",
+            l->place, l->type->name);
+    return 0;
+}
+
 static int layer_add(struct model *m, const char *text, struct err *e)
 {
     struct layer_instance *l = &m->layers[m->layer_count];
@@ -86,7 +106,9 @@ static int layer_add(struct model *m, const char *text, struct err *e)
     l->steps = l->place ? m->layers[l->place - 1].steps_out : 1;
     l->values = l->place ? m->layers[l->place - 1].values_out : m->inputs;
     l->inputs = l->steps * l->values;
-    if (layer_parse(l, text, e) < 0)
+    l->graphs = l->graphs_out = l->place ? m->layers[l->place - 1].graphs_out : m->graphs;
+    l->edge_values = m->edge_inputs;
+    if (layer_parse(l, text, e) < 0 || rows_check(l, e) < 0)
         return -1;
     if (m->tensor_count + LAYER_TENSORS_MAX > MODEL_TENSORS_MAX)
         return err_set(
@@ -102,8 +124,15 @@ static int layer_add(struct model *m, const char *text, struct err *e)
                        "layer %u (%s) makes %" PRIu64 " x %" PRIu64
                        " values of a row; accepted: up to %d",
                        l->place, l->type->name, l->steps_out, l->values_out, LAYER_WIDTH_MAX);
+    m->edges_used |= l->edges_used;
+    m->token_count += l->token_count; /* of the first layer only */
     m->layer_count++;
     return tensors_place(m, l, e);
+}
+
+static const char *row_words(const struct layer_instance *l)
+{
+    return l->graphs ? "of each node " : "";
 }
 
 /* Partners and depth of the residual pairs; what a pair adds must be of one shape. */
@@ -120,12 +149,13 @@ static int residuals_pair(struct model *m, struct err *e)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "layer %u (residual_end) has no residual_begin before it", i);
         struct layer_instance *begin = &m->layers[open[--depth]];
-        if (begin->steps != l->steps || begin->values != l->values)
+        if (begin->steps != l->steps || begin->values != l->values || begin->graphs != l->graphs)
             return err_set(e, EXIT_CODE_PERMANENT,
-                           "layer %u (residual_end): its input is %" PRIu64 " x %" PRIu64
-                           ", that of its residual_begin (layer %u) %" PRIu64 " x %" PRIu64
+                           "layer %u (residual_end): its input is %s%" PRIu64 " x %" PRIu64
+                           ", that of its residual_begin (layer %u) %s%" PRIu64 " x %" PRIu64
                            "; both must be the same",
-                           i, l->steps, l->values, begin->place, begin->steps, begin->values);
+                           i, row_words(l), l->steps, l->values, begin->place, row_words(begin),
+                           begin->steps, begin->values);
         begin->partner = i;
         l->partner = begin->place;
         begin->depth = l->depth = depth;
@@ -144,18 +174,27 @@ static int layers_check(struct model *m, struct err *e)
                        "cannot open the model: none of its %u layers has parameters; at least one "
                        "linear layer is needed",
                        m->layer_count);
-    if (last->steps_out > 1 && !loss_type_named(m->loss)->values)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot open the model: layer %u (%s) leaves %" PRIu64
-                       " steps, and the loss %s takes one vector a row; a pool layer makes one",
-                       last->place, last->type->name, last->steps_out, m->loss);
+    if (last->graphs_out)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot open the model: layer %u (%s) leaves a vector for each node, and the "
+            "loss takes one for each graph; a pool layer makes it",
+            last->place, last->type->name);
     return residuals_pair(m, e);
 }
 
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
                const char *loss, struct err *e)
 {
-    *m = (struct model){.inputs = inputs};
+    return model_open_input(m, layers, count, &(struct model_input){.values = inputs}, loss, e);
+}
+
+int model_open_input(struct model *m, const char *const *layers, uint32_t count,
+                     const struct model_input *input, const char *loss, struct err *e)
+{
+    uint64_t inputs = input->values;
+    *m = (struct model){
+        .inputs = inputs, .graphs = input->graphs, .edge_inputs = input->edge_values};
     if (count < 1 || count > MODEL_LAYERS_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: it has %u layers; accepted: 1 to %d", count,
@@ -164,6 +203,10 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: its input has %llu values a row; accepted: 1 to %d",
                        (unsigned long long)inputs, LAYER_WIDTH_MAX);
+    if (input->edge_values > LAYER_WIDTH_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot open the model: edges have %" PRIu64 " features; accepted: up to %d",
+                       input->edge_values, LAYER_WIDTH_MAX);
     if (loss_set(m, loss, e) < 0)
         return -1;
     m->layers = calloc(count, sizeof *m->layers);
@@ -179,22 +222,33 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
     if (layers_check(m, e) < 0)
         goto fail;
     m->outputs = m->layers[count - 1].outputs;
+    m->target_steps = loss_type_named(m->loss)->values ? 1 : m->layers[count - 1].steps_out;
     return 0;
 fail:
     model_close(m);
     return -1;
 }
 
+static int targets_refuse(const struct model *m, const char *type, uint64_t values, struct err *e)
+{
+    char steps[96] = "";
+    if (m->target_steps > 1)
+        snprintf(steps, sizeof steps, " for each of the %" PRIu64 " steps that the model leaves",
+                 m->target_steps);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "its targets are %" PRIu64
+                   " values of type %.8s a row, and the loss %s takes one integer class a row%s "
+                   "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
+                   "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
+                   values, type, m->loss, steps);
+}
+
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e)
 {
     enum element element = element_named(type);
-    if (!loss_type_named(m->loss)->values && (values != 1 || !element_is_whole(element)))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "its targets are %" PRIu64
-                       " values of type %.8s a row, and the loss %s takes one integer class a row "
-                       "(u8, i8, u16, i16, u32, i32, u64, i64); losses of values: "
-                       "mean_squared_error, l1, huber, cosine, binary_cross_entropy",
-                       values, type, m->loss);
+    if (!loss_type_named(m->loss)->values &&
+        (values != m->target_steps || !element_is_whole(element)))
+        return targets_refuse(m, type, values, e);
     if (element == ELEMENT_COUNT)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "its targets are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "

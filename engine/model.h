@@ -26,10 +26,23 @@ struct tensor_info {
 
 struct layer_instance; /* engine/layer.h */
 
+/* What a row of the data is. */
+struct model_input {
+    uint64_t values;      /* of a row; of a node where rows are graphs */
+    int graphs;           /* a row is a graph: nodes, and edges between them */
+    uint64_t edge_values; /* graphs: features of an edge; 0: they have none */
+};
+
 struct model {
-    uint64_t inputs, outputs; /* values a row */
-    char loss[32];            /* its type's name */
-    double loss_delta;        /* Huber's; 1 for the others */
+    uint64_t inputs, outputs; /* values a row; inputs: of a node where rows are graphs */
+    int graphs;               /* the data's rows are */
+    uint64_t edge_inputs;     /* features of an edge */
+    int edges_used;           /* some layer takes them */
+    uint64_t token_count;     /* inputs are whole numbers below it; 0: numbers */
+    uint64_t
+        target_steps;  /* where the loss takes classes: steps that are left, a class each; else 1 */
+    char loss[32];     /* its type's name */
+    double loss_delta; /* Huber's; 1 for the others */
     uint32_t layer_count;
     struct layer_instance *layers;
     uint32_t tensor_count;
@@ -47,6 +60,10 @@ struct model {
  * key, and what is accepted. */
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
                const char *loss, struct err *e);
+/* The same of rows of any kind. */
+int model_open_input(struct model *m, const char *const *layers, uint32_t count,
+                     const struct model_input *input, const char *loss, struct err *e);
+
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
 
@@ -56,7 +73,7 @@ int model_rows_check(const struct model *m, uint64_t rows, struct err *e);
 void model_close(struct model *m); /* harmless twice */
 
 /* The model as one text, and back: "inputs=784 loss=softmax_cross_entropy\nlinear
- * out=256\nrelu\n...". */
+ * out=256\nrelu\n..."; of graphs its first line is "graphs inputs=38 edge_inputs=5 loss=...". */
 int model_text(const struct model *m, char *text, size_t bytes, struct err *e);
 int model_from_text(struct model *m, const char *text, struct err *e);
 

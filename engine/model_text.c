@@ -4,7 +4,8 @@
  *   linear out=256
  *   relu
  *
- * A loss with a key has it behind its name: "loss=huber delta=0.5".
+ * A loss with a key has it behind its name: "loss=huber delta=0.5". Of graphs the first line is
+ * "graphs inputs=38 edge_inputs=5 loss=...".
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,7 +33,12 @@ int model_text(const struct model *m, char *text, size_t bytes, struct err *e)
 {
     char line[LAYER_LINE_MAX], loss[LOSS_TEXT_MAX];
     loss_format(m, loss);
-    size_t used = (size_t)snprintf(text, bytes, "inputs=%" PRIu64 " loss=%s\n", m->inputs, loss);
+    size_t used =
+        (size_t)(m->graphs
+                     ? snprintf(text, bytes,
+                                "graphs inputs=%" PRIu64 " edge_inputs=%" PRIu64 " loss=%s\n",
+                                m->inputs, m->edge_inputs, loss)
+                     : snprintf(text, bytes, "inputs=%" PRIu64 " loss=%s\n", m->inputs, loss));
     for (uint32_t i = 0; i < m->layer_count && used < bytes; i++) {
         layer_format(&m->layers[i], line, sizeof line);
         used += (size_t)snprintf(text + used, bytes - used, "%s\n", line);
@@ -44,13 +50,18 @@ int model_text(const struct model *m, char *text, size_t bytes, struct err *e)
     return 0;
 }
 
-/* "inputs=784 loss=...": the loss is the rest of the line; model_open reads it. */
-static int head_parse(const char *head, uint64_t *inputs, const char **loss)
+/* "inputs=784 loss=...": the loss is the rest of the line; model_open_input reads it. */
+static int head_parse(const char *head, struct model_input *input, const char **loss)
 {
     int end = 0;
-    int read = sscanf(head, "inputs=%" SCNu64 " loss=%n", inputs, &end);
+    *input = (struct model_input){.graphs = strncmp(head, "graphs ", 7) == 0};
+    if (input->graphs)
+        sscanf(head, "graphs inputs=%" SCNu64 " edge_inputs=%" SCNu64 " loss=%n", &input->values,
+               &input->edge_values, &end);
+    else
+        sscanf(head, "inputs=%" SCNu64 " loss=%n", &input->values, &end);
     *loss = head + end;
-    return read == 1 && end > 0;
+    return end > 0;
 }
 
 /* Cut `text` into lines in place; a last empty one does not count. -1: too many. */
@@ -70,7 +81,7 @@ int model_from_text(struct model *m, const char *text, struct err *e)
 {
     char *lines[MODEL_LAYERS_MAX + 1];
     const char *loss = "";
-    uint64_t inputs = 0;
+    struct model_input input;
     int result = -1;
     *m = (struct model){0};
     char *copy = strndup(text, MODEL_TEXT_MAX);
@@ -81,14 +92,14 @@ int model_from_text(struct model *m, const char *text, struct err *e)
         err_set(e, EXIT_CODE_PERMANENT,
                 "cannot read the model's text: it has more than %d bytes or %d layers",
                 MODEL_TEXT_MAX - 1, MODEL_LAYERS_MAX);
-    else if (count == 0 || !head_parse(lines[0], &inputs, &loss))
-        err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot read the model's text: its first line is '%.64s'; accepted: inputs=N loss=NAME",
-            count ? lines[0] : "");
+    else if (count == 0 || !head_parse(lines[0], &input, &loss))
+        err_set(e, EXIT_CODE_PERMANENT,
+                "cannot read the model's text: its first line is '%.64s'; accepted: inputs=N "
+                "loss=NAME, or graphs inputs=N edge_inputs=N loss=NAME",
+                count ? lines[0] : "");
     else
-        result =
-            model_open(m, (const char *const *)lines + 1, (uint32_t)count - 1, inputs, loss, e);
+        result = model_open_input(m, (const char *const *)lines + 1, (uint32_t)count - 1, &input,
+                                  loss, e);
     free(copy);
     return result;
 }

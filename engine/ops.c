@@ -21,6 +21,13 @@ enum element element_named(const char *name)
     return (enum element)type;
 }
 
+uint64_t element_bytes(enum element type)
+{
+    static const uint64_t bytes[ELEMENT_COUNT] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 4, 8};
+    ensure(type < ELEMENT_COUNT);
+    return bytes[type];
+}
+
 static int matrix_valid(struct matrix m)
 {
     return m.at != NULL && m.rows > 0 && m.columns > 0 && m.stride >= m.columns;
@@ -199,18 +206,51 @@ static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uin
                            rows * steps * values * sizeof *y));
 }
 
-static void check_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)
+static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,
+                               struct matrix y)
 {
-    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && steps > 0);
-    ensure(x.rows == y.rows * steps && x.columns == y.columns && matrix_disjoint(x, y));
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    ensure(x.rows == segment_first(s, s.count) && matrix_disjoint(x, y));
+    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
 }
 
 static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
-                                uint64_t steps, struct matrix dx)
+                                struct segments s, struct matrix dx)
 {
-    check_pool_forward(kind, x, steps, dy);
+    check_pool_forward(kind, x, s, dy);
     ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
     ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+}
+
+static void check_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
+                                 struct matrix y)
+{
+    (void)bias, (void)beta;
+    ensure(a.begin && a.column && a.value && matrix_valid(x) && matrix_valid(y));
+    ensure(a.rows == y.rows && a.columns == x.rows && x.columns == y.columns);
+    ensure(matrix_disjoint(x, y));
+}
+
+static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)
+{
+    ensure(tokens && matrix_valid(w) && matrix_valid(y) && w.columns == y.columns);
+    ensure(matrix_disjoint(w, y));
+}
+
+static void check_embedding_add(const float *tokens, uint64_t first, struct matrix dy,
+                                struct matrix dw)
+{
+    (void)first;
+    check_embedding_forward(tokens, dw, dy);
+}
+
+static void check_embedding_square(const float *tokens, uint64_t count, uint64_t first,
+                                   struct matrix sums, float *squares)
+{
+    (void)first;
+    ensure(tokens && count > 0 && matrix_valid(sums) && squares);
+    ensure(ranges_disjoint(sums.at, matrix_bytes(sums), squares,
+                           sums.rows * sums.columns * sizeof *squares));
 }
 
 static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
@@ -295,9 +335,10 @@ static void check_gather_features(enum element type, const void *const *rows,
 }
 
 static void check_gather_classes(enum element type, const void *const *rows, uint64_t count,
-                                 uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+                                 uint64_t steps, uint64_t classes, uint32_t *targets,
+                                 uint64_t *bad_row)
 {
-    ensure(element_is_whole(type) && rows && count > 0 && targets && bad_row);
+    ensure(element_is_whole(type) && rows && count > 0 && steps > 0 && targets && bad_row);
     ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
 }
 

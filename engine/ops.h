@@ -37,6 +37,7 @@ enum element {
 
 /* "u8" -> ELEMENT_U8; ELEMENT_COUNT for another word. */
 enum element element_named(const char *name);
+uint64_t element_bytes(enum element type);
 static inline int element_is_whole(enum element type)
 {
     return type < ELEMENT_F16;
@@ -51,7 +52,8 @@ enum activation {
     ACTIVATION_COUNT
 };
 
-enum pooling { POOL_LAST, POOL_MEAN, POOL_SUM, POOL_MAX, POOL_COUNT };
+/* POOL_MEAN_SUM: both, one behind the other. */
+enum pooling { POOL_LAST, POOL_MEAN, POOL_SUM, POOL_MAX, POOL_MEAN_SUM, POOL_COUNT };
 
 /* Losses of one output that are averaged over a row. */
 enum element_loss {
@@ -80,6 +82,31 @@ static inline struct matrix matrix_columns(struct matrix m, uint64_t first, uint
 {
     return (struct matrix){m.at + first, m.rows, count, m.stride};
 }
+
+/* Rows of a matrix that belong together: `count` runs, one behind the other, of `steps` rows each,
+ * or where begin is not NULL of begin[n + 1] - begin[n] rows, at least one. */
+struct segments {
+    uint64_t count, steps;
+    const uint64_t *begin; /* [count + 1]; only its differences count */
+};
+
+static inline uint64_t segment_first(struct segments s, uint64_t n)
+{
+    return s.begin ? s.begin[n] - s.begin[0] : n * s.steps;
+}
+
+static inline uint64_t segment_rows(struct segments s, uint64_t n)
+{
+    return segment_first(s, n + 1) - segment_first(s, n);
+}
+
+/* [rows, columns]: row r has the values value[k] in the columns column[k], k from begin[r] to
+ * begin[r + 1] - 1; a column that is named twice counts twice. */
+struct sparse {
+    const uint32_t *begin, *column;
+    const float *value;
+    uint64_t rows, columns;
+};
 
 /* Numbers in 8 bits, row by row: value = scales[row] * at[row * stride + column]. Room for whole
  * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0

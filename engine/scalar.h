@@ -54,6 +54,13 @@ SCALAR float scalar_uniform(uint64_t bits, double bound)
     return (float)(bound * ((double)(bits >> 40) * 0x1p-23 - 1.0));
 }
 
+/* One number of N(0, 1) from 64 bits, by Box and Muller: half of them a radius, half an angle. */
+SCALAR float scalar_normal_random(uint64_t bits)
+{
+    double radius = sqrt(-2 * log(((double)(bits >> 32) + 0.5) * 0x1p-32));
+    return (float)(radius * cos(6.283185307179586 * (double)(uint32_t)bits * 0x1p-32));
+}
+
 /* ---- exponentials ---- */
 
 /* e^x = scale (p + 1) with scale a power of two: p is e^r - 1 for the rest r, |r| <= ln(2) / 2, by

@@ -16,7 +16,7 @@
 enum { LIMITS = 64 };
 static const double LIMIT_RATIO = 0.9;
 
-/* Floats of a row, before the layers are cut. */
+/* Floats of a slice, before the layers are cut. */
 struct cutting {
     const struct model *m;
     uint32_t
@@ -34,21 +34,24 @@ enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_
     return c->checkpointing ? KEEP_LITTLE : c->half ? KEEP_HALF : KEEP_ALL;
 }
 
-static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m)
+static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m,
+                         const struct step_config *c)
 {
     *g = (struct cutting){.m = m, .frozen = y->frozen ? y->first_trained : 0};
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         uint32_t before = i ? y->route[i - 1].out : 0, newest = i ? g->written[i] : 0;
         int has_own = y->route[i].out != before;
-        uint64_t leaves = has_own && i >= g->frozen ? l->outputs : 0;
+        uint64_t rows = rows_most(c, l->graphs);
+        uint64_t floats = size_times(rows_most(c, l->graphs_out), l->outputs);
+        uint64_t leaves = has_own && i >= g->frozen ? floats : 0;
         if (l->type->saved_floats && !l->type->recomputes && i >= g->frozen)
-            leaves = size_plus(leaves, l->type->saved_floats(l, 1, KEEP_ALL));
+            leaves = size_plus(leaves, l->type->saved_floats(l, rows, KEEP_ALL));
         g->before[i + 1] = size_plus(g->before[i], leaves);
         g->written[i + 1] = has_own ? i : newest;
-        double work = (double)l->steps * (double)l->count + (double)l->outputs;
+        double work = (double)rows * (double)l->steps * (double)l->count + (double)floats;
         g->work[i + 1] = g->work[i] + (l->type->same ? 0 : work);
-        g->border[i + 1] = y->route[i].out ? l->outputs : 0;
+        g->border[i + 1] = y->route[i].out ? floats : 0;
     }
 }
 
@@ -156,7 +159,7 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
     whole_make(y, m, c);
     if (!c->checkpointing || !c->with_optimizer)
         return;
-    cutting_make(&g, y, m);
+    cutting_make(&g, y, m, c);
     double limit = (double)g.before[m->layer_count], least = 0;
     for (int i = 0; i < LIMITS; i++, limit *= LIMIT_RATIO) {
         double work = cut_make(&tried, &g, limit);

@@ -17,8 +17,10 @@ static float *lane_base(const struct stepper *s, uint64_t slice)
 
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
+    uint64_t first = slice * s->config.slice_rows;
     if (buffer == 0)
-        return s->inputs + slice * s->config.slice_rows * s->model->inputs;
+        return s->inputs +
+               (s->model->graphs ? s->graphs.node_ptr[first] : first) * s->model->inputs;
     return lane_base(s, slice) +
            (s->layout.half ? s->layout.work_at[buffer % 2] : s->layout.activation_at[buffer]);
 }
@@ -49,11 +51,27 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
 static float *squares_input(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
-    uint64_t floats = s->config.slice_rows * s->model->inputs;
-    floats =
-        (floats + MEMORY_ALIGNMENT_FLOATS - 1) / MEMORY_ALIGNMENT_FLOATS * MEMORY_ALIGNMENT_FLOATS;
     return buffer ? lane_activation(s, slice, buffer)
-                  : s->input_squares + slice_lane(s, slice) * floats;
+                  : s->input_squares + slice_lane(s, slice) * s->layout.lane_inputs;
+}
+
+static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, uint64_t nodes)
+{
+    return (struct sparse){a->begin + first, a->column, a->value, nodes, nodes};
+}
+
+/* The slice's rows as a layer sees them that is behind no pool yet: its nodes. */
+static void pass_graphs(const struct stepper *s, struct layer_pass *p)
+{
+    const struct graph_batch *g = &s->graphs;
+    uint64_t row = p->row_first - s->batch.done, first = g->node_ptr[row];
+    uint64_t edge_values = s->model->edges_used ? s->model->edge_inputs : 0;
+    p->samples.begin = g->node_ptr + row;
+    p->rows = segment_first(p->samples, p->rows);
+    p->row_first = s->graphs.nodes_done + first;
+    p->adjacency = slice_adjacency(&g->in, first, p->rows);
+    p->transposed = slice_adjacency(&g->out, first, p->rows);
+    p->edge_sums = matrix_of(g->edge_sums + first * edge_values, p->rows, edge_values);
 }
 
 /* Which of the layers with statistics it is. */
@@ -74,6 +92,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .backend = s->backend,
         .rows = slice_rows(s, b->rows, slice),
         .row_first = s->batch.done + slice * s->config.slice_rows,
+        .samples = {.count = slice_rows(s, b->rows, slice), .steps = l->steps},
         .seed = s->config.seed,
         .step = b->work == SLICE_RENEW ? s->renew_step : s->batch.step,
         .training = b->work == SLICE_TRAIN || b->work == SLICE_RENEW,
@@ -86,6 +105,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
+    if (l->graphs)
+        pass_graphs(s, &p);
     if (l->type->residual) {
         uint32_t skip = s->layout.route[l->partner].out;
         p.skip_half = lane_half(s, slice, skip);
@@ -115,27 +136,36 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
-    uint64_t outputs = s->model->outputs;
+    uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
     uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
     struct loss_slice l = {
         .backend = s->backend,
-        .outputs = matrix_of(lane_activation(s, slice, buffer), rows, outputs),
-        .classes = s->classes ? s->classes + row : NULL,
+        .outputs = matrix_of(lane_activation(s, slice, buffer), rows * steps, outputs / steps),
+        .classes = s->classes ? s->classes + row * steps : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
-        .divisor = b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0,
-        .result = s->losses + row,
+        .divisor =
+            (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0),
+        .result = s->losses + row * steps,
     };
     if (b->work != SLICE_EVALUATE)
-        l.d = matrix_of(lane_delta(s, slice, buffer), rows, outputs);
+        l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
     if (b->outputs)
         memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
     if (s->layout.half && b->work == SLICE_TRAIN)
         op_round_half(s->backend, s->layout.half, l.d);
-    l.result = s->metrics + row;
+    l.result = s->metrics + row * steps;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
+}
+
+/* Rows of the slice as a layer sees or leaves them: nodes where they are of graphs. */
+static uint64_t seen_rows(const struct batch_work *b, uint64_t slice, int graphs)
+{
+    uint64_t first = slice * b->s->config.slice_rows, rows = slice_rows(b->s, b->rows, slice);
+    const uint64_t *nodes = b->s->graphs.node_ptr;
+    return graphs ? nodes[first + rows] - nodes[first] : rows;
 }
 
 /* A layer's output is rounded to 16 bits, and kept where somebody else but the next layer reads it.
@@ -145,7 +175,7 @@ static void output_round(const struct batch_work *b, uint64_t slice, uint32_t la
     const struct stepper *s = b->s;
     const struct layer_instance *l = &s->model->layers[layer];
     uint32_t buffer = s->layout.route[layer].out;
-    uint64_t rows = slice_rows(s, b->rows, slice);
+    uint64_t rows = seen_rows(b, slice, l->graphs_out);
     uint16_t *kept = lane_half(s, slice, buffer);
     float *at = lane_activation(s, slice, buffer);
     if (kept)
@@ -173,7 +203,7 @@ static float *buffer_load(const struct batch_work *b, uint64_t slice, uint32_t b
     const uint16_t *kept = lane_half(s, slice, buffer);
     if (!kept)
         return lane_activation(s, slice, buffer);
-    op_load_half(s->backend, s->layout.half, kept, to, slice_rows(s, b->rows, slice) * values);
+    op_load_half(s->backend, s->layout.half, kept, to, values);
     return to;
 }
 
@@ -188,9 +218,10 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     if (!p.half || l->type->residual)
         return p;
     if (l->type->needs_output)
-        p.output = buffer_load(b, slice, route->out, l->outputs, to);
+        p.output =
+            buffer_load(b, slice, route->out, seen_rows(b, slice, l->graphs_out) * l->outputs, to);
     else
-        p.input = buffer_load(b, slice, route->in, l->inputs, to);
+        p.input = buffer_load(b, slice, route->in, p.rows * l->inputs, to);
     return p;
 }
 
@@ -203,8 +234,9 @@ void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
     if (k + 1 == y->segments || layer + 1 != y->segment_first[k + 1])
         return;
     uint32_t first = y->segment_first[k], before = y->route[first].in;
+    const struct layer_instance *l = &b->s->model->layers[first];
     if (y->half)
-        buffer_load(b, slice, before, b->s->model->layers[first].inputs,
+        buffer_load(b, slice, before, seen_rows(b, slice, l->graphs) * l->inputs,
                     lane_activation(b->s, slice, before));
     slice_forward(b, slice, first, y->again_end[k]);
 }
@@ -250,9 +282,9 @@ uint64_t wave_run(struct batch_work *b)
     return count;
 }
 
-double rows_sum(double sum, const double *numbers, uint64_t rows)
+double rows_sum(double sum, const double *numbers, uint64_t count)
 {
-    for (uint64_t i = 0; i < rows; i++)
+    for (uint64_t i = 0; i < count; i++)
         sum += numbers[i];
     return sum;
 }

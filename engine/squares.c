@@ -6,7 +6,13 @@
 
 static struct matrix sample_at(struct samples s, uint64_t n)
 {
-    s.first.at += n * s.distance;
+    if (s.begin) {
+        struct segments of = {.count = s.count, .begin = s.begin};
+        s.first.at += segment_first(of, n) * s.first.stride;
+        s.first.rows = segment_rows(of, n);
+    } else {
+        s.first.at += n * s.distance;
+    }
     return s.first;
 }
 

@@ -6,17 +6,18 @@
 
 #include "engine/ops.h"
 
-/* The steps of `count` samples as a matrix each: sample n begins at first.at + n * distance. */
+/* The steps of `count` samples as a matrix each: sample n begins at first.at + n * distance, or
+ * where begin is not NULL it is the rows that segments of such a begin have. */
 struct samples {
     struct matrix first;
     uint64_t count, distance;
+    const uint64_t *begin;
 };
 
-/* Of an array [rows, steps, values]: a sample a row. */
-static inline struct samples samples_of(const float *at, uint64_t rows, uint64_t steps,
-                                        uint64_t values)
+/* Of the rows of an array [rows, values]: a sample a segment. */
+static inline struct samples samples_of(const float *at, struct segments s, uint64_t values)
 {
-    return (struct samples){matrix_of(at, steps, values), rows, steps * values};
+    return (struct samples){matrix_of(at, s.steps, values), s.count, s.steps * values, s.begin};
 }
 
 static inline struct samples samples_columns(struct samples s, uint64_t first, uint64_t count)

@@ -26,9 +26,12 @@ static uint32_t phase_end(const struct stepper *s, uint32_t phase)
                                               : s->model->layer_count;
 }
 
-static uint64_t slice_values(const struct stepper *s, uint64_t rows, uint64_t slice, uint64_t steps)
+/* Values that a channel of the layer has in rows first .. first + rows - 1 of the micro-batch. */
+static uint64_t channel_values(const struct stepper *s, const struct layer_instance *l,
+                               uint64_t first, uint64_t rows)
 {
-    return slice_rows(s, rows, slice) * steps;
+    const uint64_t *nodes = s->graphs.node_ptr;
+    return l->graphs ? nodes[first + rows] - nodes[first] : rows * l->steps;
 }
 
 static void forward_item(void *argument, uint64_t slice, int thread)
@@ -55,7 +58,9 @@ static void forward_merge(const struct stepper *s, uint64_t rows, uint32_t numbe
     double all = 0;
     for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
         const struct statistics_part *part = &s->parts[slice];
-        double count = (double)slice_values(s, rows, slice, l->steps), both = all + count;
+        double count =
+            (double)channel_values(s, l, slice * s->config.slice_rows, slice_rows(s, rows, slice));
+        double both = all + count;
         for (uint64_t c = 0; c < l->values; c++) {
             double mean = slice ? t->mean[c] : 0, off = part->first[c] - mean;
             t->mean[c] = mean + off * (count / both);
@@ -102,7 +107,7 @@ static void backward_merge(const struct stepper *s, uint64_t rows, uint32_t numb
 {
     const struct layer_instance *l = layer_of(s, number);
     const struct statistics *t = &s->statistics[number];
-    double all = (double)(rows * l->steps);
+    double all = (double)channel_values(s, l, 0, rows);
     memset(t->d, 0, l->values * sizeof *t->d);
     memset(t->dn, 0, l->values * sizeof *t->dn);
     for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++)

@@ -120,6 +120,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
     statistics_restore(s);
     weights_round(s);
+    s->graphs.nodes_done = 0;
     s->batch =
         (struct batch_state){.rows = rows,
                              .step = step,
@@ -148,11 +149,12 @@ static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t 
 
 static void micro_batch_count(struct stepper *s, uint64_t rows)
 {
-    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows);
+    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows * s->model->target_steps);
     if (!isfinite(s->batch.loss_sum))
         fault_of_losses(s, rows);
     s->batch.micro_batches++;
     s->batch.done += rows;
+    s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */
@@ -202,7 +204,7 @@ static double blocks_sum(const double *blocks, uint64_t count)
 
 static void result_fill(const struct stepper *s, struct step_result *r)
 {
-    r->loss_sum = s->batch.loss_sum;
+    r->loss_sum = s->batch.loss_sum / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
     r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
@@ -263,7 +265,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     result_fill(s, result);
     int skips = scaler_skips(s, result);
     int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
-    s->batch.rows = s->batch.done = 0;
+    s->batch.rows = s->batch.done = s->graphs.nodes_done = 0;
     if (skips) {
         statistics_commit(s);
         return scale_check(s, e);

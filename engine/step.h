@@ -34,6 +34,15 @@ struct gather_config {
     /* out[j] = in[permutation[j]], all of the model's inputs; NULL: as it is. Borrowed */
     const uint32_t *permutation;
     uint64_t column; /* input that the first value becomes: rows may come in several parts */
+    char end_type[8], edge_type[8]; /* graphs: of the ends of edges, of their features */
+    uint64_t edge_features;         /* graphs: values an edge; 0: none are stored */
+};
+
+/* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
+ * targets[k], whole numbers counted from 0 in the graph. */
+struct graph_row {
+    const void *nodes, *sources, *targets, *edges; /* features of nodes and edges */
+    uint64_t node_count, edge_count;
 };
 
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD_MOMENTUM, OPTIMIZER_SGD };
@@ -60,6 +69,9 @@ struct step_config {
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
     int freeze_backbone;      /* some parameter behind it must be left */
+    /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of a slice
+     */
+    uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
 };
 
 struct optimizer_config {
@@ -127,6 +139,13 @@ float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);
+
+/* The same for a model of graphs: the rows come one after the other, so `at` is 0 or the number
+ * gathered since it was. A graph has at least one node, and its edges end at its nodes. targets
+ * NULL: there are none. */
+int stepper_gather_graphs(struct stepper *s, const struct gather_config *g, uint64_t at,
+                          uint64_t count, const struct graph_row *graphs,
+                          const void *const *targets, uint64_t *bad_row, struct err *e);
 
 /* One optimizer step over a batch of `rows` rows, of which a micro-batch at a time is resident:
  *

@@ -46,10 +46,22 @@ static uint64_t floats_bytes(uint64_t floats)
     return size_times(floats, sizeof(float));
 }
 
-/* Which buffer each layer reads and writes, and the widths of the buffers. A layer works in place
+uint64_t rows_most(const struct step_config *c, int graphs)
+{
+    return graphs ? c->slice_nodes_max : c->slice_rows;
+}
+
+/* Floats of the batch's input in a slice. */
+static uint64_t input_floats(const struct model *m, const struct step_config *c)
+{
+    return floats_padded(size_times(rows_most(c, m->graphs), m->inputs));
+}
+
+/* Which buffer each layer reads and writes, and the floats of the buffers. A layer works in place
  * where it can, its input is a lane's buffer, the layer before does not need that for its backward
  * and no segment begins with it. */
-static void layout_route(struct layout *y, const struct model *m, uint64_t *widths)
+static void layout_route(struct layout *y, const struct model *m, const struct step_config *c,
+                         uint64_t *floats)
 {
     int kept = 0; /* somebody's backward, or the end of a residual pair, reads the newest buffer */
     uint32_t segment = 0;
@@ -63,7 +75,8 @@ static void layout_route(struct layout *y, const struct model *m, uint64_t *widt
         y->route[i].in = i ? y->route[i - 1].out : 0;
         int in_place = l->type->in_place && y->route[i].in > 0 && !kept;
         if (!l->type->same && !in_place)
-            widths[++y->buffers] = l->outputs;
+            floats[++y->buffers] =
+                floats_padded(size_times(rows_most(c, l->graphs_out), l->outputs));
         y->route[i].out = y->buffers;
         int needed = l->type->needs_output && (i >= y->first_trained || l->type->residual);
         kept = needed || (l->type->same && kept);
@@ -81,13 +94,13 @@ static void layout_forward_buffers(struct layout *y, const struct model *m)
             y->forward_buffers = 0;
 }
 
-/* A place for each depth of residual pairs, as wide as the widest of them. */
+/* A place for each depth of residual pairs, as large as the largest of them. */
 static uint64_t layout_residuals(struct layout *y, const struct model *m,
                                  const struct step_config *c, uint64_t at)
 {
     int found = 1;
     for (uint32_t depth = 0; found; depth++) {
-        uint64_t widest = 0;
+        uint64_t most = 0;
         found = 0;
         for (uint32_t i = 0; i < m->layer_count; i++) {
             const struct layer_instance *l = &m->layers[i];
@@ -95,9 +108,10 @@ static uint64_t layout_residuals(struct layout *y, const struct model *m,
                 continue;
             found = 1;
             y->skip_at[i] = at;
-            widest = l->inputs > widest ? l->inputs : widest;
+            uint64_t floats = size_times(rows_most(c, l->graphs), l->inputs);
+            most = floats > most ? floats : most;
         }
-        at = size_plus(at, floats_padded(size_times(c->slice_rows, widest)));
+        at = size_plus(at, floats_padded(most));
     }
     return at;
 }
@@ -107,9 +121,10 @@ static uint64_t scratch_floats_max(const struct model *m, const struct step_conf
     uint64_t most = 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
-        uint64_t floats = l->type->scratch_floats
-                              ? l->type->scratch_floats(l, c->slice_rows, layer_keep_of(l, c))
-                              : 0;
+        uint64_t floats =
+            l->type->scratch_floats
+                ? l->type->scratch_floats(l, rows_most(c, l->graphs), layer_keep_of(l, c))
+                : 0;
         most = floats > most ? floats : most;
     }
     return floats_padded(most);
@@ -136,7 +151,7 @@ static uint64_t kept_floats(enum half half, uint64_t count)
 /* The place of one layer's output and of what it keeps, if that is (not) to stay; returns what is
  * behind them. */
 static uint64_t layer_place(struct layout *y, const struct model *m, const struct step_config *c,
-                            const uint64_t *widths, uint32_t i, const char *kept, int stays,
+                            const uint64_t *floats, uint32_t i, const char *kept, int stays,
                             uint64_t at)
 {
     const struct layer_instance *l = &m->layers[i];
@@ -144,29 +159,29 @@ static uint64_t layer_place(struct layout *y, const struct model *m, const struc
     uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
     if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
         y->activation_at[buffer] = at;
-        at = size_plus(at, kept_floats(y->half, size_times(c->slice_rows, widths[buffer])));
+        at = size_plus(at, kept_floats(y->half, floats[buffer]));
     }
     if (l->type->saved_floats && !layer_is_frozen(y, i) && (keep == KEEP_LITTLE) == stays) {
         y->saved_at[i] = at;
-        at = size_plus(at, floats_padded(l->type->saved_floats(l, c->slice_rows, keep)));
+        at = size_plus(at, floats_padded(l->type->saved_floats(l, rows_most(c, l->graphs), keep)));
     }
     return at;
 }
 
 /* Activations from `rest` on: what stays first, then one place for the rest of every segment. */
 static uint64_t layout_activations(struct layout *y, const struct model *m,
-                                   const struct step_config *c, const uint64_t *widths,
+                                   const struct step_config *c, const uint64_t *floats,
                                    uint64_t rest)
 {
     char kept[MODEL_LAYERS_MAX + 1] = {0};
     uint64_t end = 0;
     buffers_kept(y, m, kept);
     for (uint32_t i = 0; i < m->layer_count; i++)
-        rest = layer_place(y, m, c, widths, i, kept, 1, rest);
+        rest = layer_place(y, m, c, floats, i, kept, 1, rest);
     for (uint32_t k = 0; k < y->segments; k++) {
         uint64_t at = rest;
         for (uint32_t i = y->segment_first[k]; i < y->segment_first[k + 1]; i++)
-            at = layer_place(y, m, c, widths, i, kept, 0, at);
+            at = layer_place(y, m, c, floats, i, kept, 0, at);
         end = at > end ? at : end;
     }
     return end;
@@ -175,22 +190,20 @@ static uint64_t layout_activations(struct layout *y, const struct model *m,
 /* Buffers that only frozen layers read alternate between two places, and what such layers would
  * keep, which nobody asks for, has one. */
 static uint64_t layout_frozen(struct layout *y, const struct model *m, const struct step_config *c,
-                              const uint64_t *widths)
+                              const uint64_t *floats)
 {
     uint64_t at = 0, widest = 0, most = 0;
-    for (uint32_t b = 1; b <= y->forward_buffers; b++) {
-        uint64_t floats = floats_padded(size_times(c->slice_rows, widths[b]));
-        widest = floats > widest ? floats : widest;
-    }
+    for (uint32_t b = 1; b <= y->forward_buffers; b++)
+        widest = floats[b] > widest ? floats[b] : widest;
     for (uint32_t b = 1; !y->half && b <= y->forward_buffers; b++) {
         y->activation_at[b] = b % 2 ? 0 : widest;
         at = size_times(b > 1 ? 2 : 1, widest);
     }
     for (uint32_t i = 0; i < m->layer_count && layer_is_frozen(y, i); i++) {
         const struct layer_instance *l = &m->layers[i];
-        uint64_t saved = l->type->saved_floats
-                             ? l->type->saved_floats(l, c->slice_rows, layer_keep_of(l, c))
-                             : 0;
+        uint64_t saved = l->type->saved_floats ? l->type->saved_floats(l, rows_most(c, l->graphs),
+                                                                       layer_keep_of(l, c))
+                                               : 0;
         y->saved_at[i] = at;
         most = saved > most ? saved : most;
     }
@@ -233,12 +246,10 @@ static uint64_t layout_deltas(struct layout *y, const struct step_config *c, con
 /* Places of the buffers in a lane. */
 void layout_lane(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t widths[MODEL_LAYERS_MAX + 1] = {0}, floats[MODEL_LAYERS_MAX + 1] = {0};
-    layout_route(y, m, widths);
+    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0};
+    layout_route(y, m, c, floats);
     layout_forward_buffers(y, m);
-    for (uint32_t b = 1; b <= y->buffers; b++)
-        floats[b] = floats_padded(size_times(c->slice_rows, widths[b]));
-    uint64_t at = layout_activations(y, m, c, widths, layout_frozen(y, m, c, widths));
+    uint64_t at = layout_activations(y, m, c, floats, layout_frozen(y, m, c, floats));
     at = layout_deltas(y, c, floats, at);
     y->scratch_at = layout_residuals(y, m, c, at);
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
@@ -251,22 +262,27 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_END
+    BATCH_GRAPHS, /* its parts, as enum graph_part has them */
+    BATCH_END = BATCH_GRAPHS + GRAPH_PARTS
 };
 
 static void batch_places(const struct model *m, const struct step_config *c,
                          uint64_t places[BATCH_END + 1])
 {
     const struct loss_type *loss = loss_type_named(m->loss);
-    uint64_t row_targets = loss->values ? m->outputs : 1;
-    const uint64_t bytes[BATCH_END] = {
-        [BATCH_INPUTS] = floats_bytes(size_times(c->batch_rows_max, m->inputs)),
+    uint64_t row_targets = loss->values ? m->outputs : m->target_steps;
+    uint64_t losses = size_times(c->batch_rows_max, m->target_steps);
+    uint64_t input_rows = m->graphs ? c->batch_nodes_max : c->batch_rows_max;
+    uint64_t bytes[BATCH_END] = {
+        [BATCH_INPUTS] = floats_bytes(size_times(input_rows, m->inputs)),
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
-        [BATCH_LOSSES] = size_times(c->batch_rows_max, sizeof(double)),
-        [BATCH_METRICS] = size_times(c->batch_rows_max, sizeof(double)),
+        [BATCH_LOSSES] = size_times(losses, sizeof(double)),
+        [BATCH_METRICS] = size_times(losses, sizeof(double)),
         [BATCH_TARGET_SUMS] =
             size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
+    if (m->graphs)
+        graphs_bytes(m, c, bytes + BATCH_GRAPHS);
     places[0] = 0;
     for (int i = 0; i < BATCH_END; i++)
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
@@ -315,7 +331,6 @@ static uint64_t parts_bytes(const struct layout *y)
 
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t lane_inputs = floats_padded(size_times(c->slice_rows, m->inputs));
     uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
     batch_places(m, c, places);
     statistics_places(y, m, statistics);
@@ -333,7 +348,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
         y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
-            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, lane_inputs)));
+            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, y->lane_inputs)));
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -358,6 +373,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
+    ensure(!m->graphs || (c->slice_nodes_max > 0 && c->batch_nodes_max >= c->slice_nodes_max));
     y->half = layout_half(c);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     for (uint32_t i = 0; i < m->layer_count; i++)
@@ -380,6 +396,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
      * waves */
     int one_wave = y->slices_max == y->gradient_lanes && !c->accumulates;
     y->slice_gradients = one_wave ? y->gradient_lanes - 1 : y->gradient_lanes;
+    y->lane_inputs = input_floats(m, c);
     segments_choose(y, m, c);
     for (uint32_t i = 0; i < m->layer_count; i++) {
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
@@ -441,6 +458,8 @@ static void stepper_place(struct stepper *s)
     s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
     s->counts = (struct class_counts *)s->target_sums;
     s->target_squares = s->target_sums + s->model->outputs;
+    if (s->model->graphs)
+        graphs_place(&s->graphs, batch, places + BATCH_GRAPHS);
     s->parameters = s->region[KIND_PARAMETERS].at;
     s->weights = y->half ? s->region[KIND_WEIGHTS].at : s->parameters;
     if (s->config.with_optimizer) {

@@ -8,6 +8,7 @@
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
+ *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -59,7 +60,7 @@ struct layout {
     uint64_t parameters;       /* padded to whole cache lines */
     uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
     uint64_t trained;          /* the rest behind the frozen ones, padded to whole cache lines */
-    uint64_t input_width;      /* values of one row of the batch's input */
+    uint64_t lane_inputs;      /* of the batch's input in a slice, padded */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
     uint64_t blocks;           /* of the sweeps */
@@ -83,6 +84,26 @@ struct layout {
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
     uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
     uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
+};
+
+/* The edges of the batch's graphs as A of layers/gcn.c or as its transposed. */
+struct adjacency {
+    uint32_t *begin;  /* [nodes + 1] */
+    uint32_t *column; /* [nodes + edges], node of the slice */
+    float *value;
+};
+
+/* The batch's graphs, where rows are graphs. Node n of graph g is row node_ptr[g] + n of the
+ * stepper's inputs. */
+struct graph_batch {
+    uint64_t rows;                 /* graphs gathered */
+    uint64_t nodes_done;           /* of the batch's micro-batches that are accumulated */
+    uint64_t *node_ptr, *edge_ptr; /* [batch_rows_max + 1] */
+    uint32_t *sources, *targets;   /* [edges], nodes of the graph */
+    uint32_t *degree;              /* [nodes], own loop and edges that end there */
+    struct adjacency in, out;      /* A and its transposed */
+    float *edge_sums;              /* [nodes, edge_inputs]: M of layers/gcn.c */
+    float *edge_rows;              /* [threads, edge_inputs], scratch */
 };
 
 /* Of the batches evaluated since stepper_evaluate_begin. */
@@ -115,10 +136,11 @@ struct stepper {
         *weights; /* the parameters as products read them; the parameters themselves without half */
     struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
-    float *inputs;                        /* [batch_rows_max, inputs] */
-    uint32_t *classes;                    /* [batch_rows_max], where the loss takes classes */
-    float *values;                        /* [batch_rows_max, outputs], where it takes values */
-    double *losses, *metrics;             /* [batch_rows_max] */
+    float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
+    uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
+    float *values;             /* [batch_rows_max, outputs], where it takes values */
+    struct graph_batch graphs; /* empty where rows are no graphs */
+    double *losses, *metrics;  /* [batch_rows_max, target_steps] */
     double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
     struct class_counts *counts;         /* [outputs], of the evaluation, where there are classes */
     double *block_norm2, *block_penalty; /* [blocks] */
@@ -237,12 +259,47 @@ float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
 
+/* Most rows that a layer sees of a slice, or leaves: nodes where they are of graphs. */
+uint64_t rows_most(const struct step_config *c, int graphs);
+
+/* Where the parts of struct graph_batch lie in the batch's region: bytes[] of each; and pointers to
+ * them from places[]. */
+enum graph_part {
+    GRAPH_NODE_PTR,
+    GRAPH_EDGE_PTR,
+    GRAPH_SOURCES,
+    GRAPH_TARGETS,
+    GRAPH_DEGREE,
+    GRAPH_IN_BEGIN,
+    GRAPH_IN_COLUMN,
+    GRAPH_IN_VALUE,
+    GRAPH_OUT_BEGIN,
+    GRAPH_OUT_COLUMN,
+    GRAPH_OUT_VALUE,
+    GRAPH_EDGE_SUMS,
+    GRAPH_EDGE_ROWS,
+    GRAPH_PARTS
+};
+void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
+void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
+
+/* Targets of `rows` rows into the batch's places from `at` on; *bad is the first that the loss does
+ * not take, or rows. */
+void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
+                    const void *const *targets, uint64_t *bad);
+/* Products read the input in 16 bits, too; the first row that has become infinite, or x.rows. */
+uint64_t input_round(const struct stepper *s, struct matrix x);
+/* The sentence for one that it does not take; the row is at `at`. */
+int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
+                struct err *e);
+
+/* `sum` and the numbers of rows and their steps, added in their order: over target_steps it is the
+ * sum of the rows' means. */
+double rows_sum(double sum, const double *numbers, uint64_t count);
+
 /* A metric about the targets' mean or about 0: 1 - mean / spread, from sums and squares of the
  * targets [outputs]. */
 double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
                         const double *squares, uint64_t rows, uint64_t outputs);
-
-/* `sum` and the rows' numbers, added in row order. */
-double rows_sum(double sum, const double *numbers, uint64_t rows);
 
 #endif

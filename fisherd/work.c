@@ -65,25 +65,53 @@ static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct 
     return result;
 }
 
-static int stepper_start(struct work *w, struct err *e)
+static struct step_config step_config_of(const struct options *o)
 {
-    const struct options *o = w->options;
     struct step_config c = {.batch_rows_max = o->batch_size,
                             .slice_rows = o->slice_rows,
                             .threads = o->threads ? (int)o->threads : limits_threads(""),
                             .seed = o->seed};
-    w->batch_rows = c.batch_rows_max = stepper_fisher_rows(&c);
-    if (stepper_open(&w->stepper, &w->model, &c, e) < 0)
-        return -1;
+    c.batch_rows_max = stepper_fisher_rows(&c);
+    return c;
+}
+
+static int rows_start(struct work *w, struct err *e)
+{
+    w->batch_rows = step_config_of(w->options).batch_rows_max;
     w->rows = calloc(w->batch_rows, sizeof *w->rows);
     w->features = calloc(w->batch_rows, sizeof *w->features);
     w->targets = calloc(w->batch_rows, sizeof *w->targets);
-    return w->rows && w->features && w->targets
+    w->graphs = w->model.graphs ? calloc(w->batch_rows, sizeof *w->graphs) : NULL;
+    return w->rows && w->features && w->targets && (w->graphs || !w->model.graphs)
                ? 0
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
 }
 
-/* checkpoint -> model, stepper, parameters. */
+/* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */
+static int stepper_start(struct work *w, struct err *e)
+{
+    const struct feed_info *info = &w->feed->info;
+    struct step_config c = step_config_of(w->options);
+    c.batch_nodes_max = info->features[0].batch_items_max;
+    c.batch_edges_max = info->edge_source.batch_items_max;
+    c.slice_nodes_max = info->features[0].slice_items_max;
+    if (w->model.graphs && (!c.slice_nodes_max || c.batch_nodes_max > UINT32_MAX ||
+                            c.batch_edges_max > UINT32_MAX - c.batch_nodes_max))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the largest batch of %s has %" PRIu64 " nodes and %" PRIu64
+                       " edges; accepted: 1 to %" PRIu64 " together",
+                       w->job.file, c.batch_nodes_max, c.batch_edges_max, (uint64_t)UINT32_MAX);
+    struct checkpoint_meta *meta = malloc(sizeof *meta);
+    if (!meta)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
+    int result = stepper_open(&w->stepper, &w->model, &c, e);
+    if (result == 0)
+        result = parameters_read(w, meta, e);
+    free(meta);
+    return result;
+}
+
+/* checkpoint -> model. */
 static int model_start(struct work *w, struct err *e)
 {
     struct checkpoint_meta *meta = malloc(sizeof *meta);
@@ -91,9 +119,8 @@ static int model_start(struct work *w, struct err *e)
     int result = -1;
     if (!meta || !text)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
-    else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0 &&
-             model_from_text(&w->model, text, e) == 0 && stepper_start(w, e) == 0)
-        result = parameters_read(w, meta, e);
+    else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0)
+        result = model_from_text(&w->model, text, e);
     free(meta);
     free(text);
     return result;
@@ -130,6 +157,7 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     c.shuffle = 1;
     c.window_spans = 1;
     c.batch_rows = w->batch_rows;
+    c.slice_rows = o->slice_rows;
     c.epochs = &(struct msg_epoch_range){.count = 1};
     c.epoch_count = 1;
     feed_open(w->feed, &c);
@@ -148,7 +176,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
     MSG_STR(w->meta.estimator, estimator);
-    if (model_start(w, e) < 0 || blocks_start(w, e) < 0)
+    if (model_start(w, e) < 0 || rows_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
     return stream_start(w, incarnation, number, e);
 }
@@ -164,6 +192,7 @@ void work_close(struct work *w)
     free(w->rows);
     free(w->features);
     free(w->targets);
+    free(w->graphs);
     free(w->sums);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
@@ -178,10 +207,10 @@ static int stream_check(struct work *w, struct err *e)
                        "%s has changed since task %s was trained on it (fingerprint %.12s, was "
                        "%.12s); put the old file back, or start a new run",
                        w->job.file, w->job.task, info->fingerprint, w->job.fingerprint);
-    if (strcmp(info->layout, "dense") != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s is in the %s layout, the model of %s takes the dense one", w->job.file,
-                       info->layout, w->job.checkpoint);
+    if ((strcmp(info->layout, "graph") == 0) != w->model.graphs)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is in the %s layout, the model of %s takes %s",
+                       w->job.file, info->layout, w->job.checkpoint,
+                       w->model.graphs ? "graphs" : "no graphs");
     if (w->job.permute && info->feature_parts > 1)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the features of %s are %u timeframes, which cannot be permuted; accepted: "
@@ -191,6 +220,11 @@ static int stream_check(struct work *w, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s holds rows of %" PRIu64 " features, the model of %s takes %" PRIu64,
                        w->job.file, info->feature_values, w->job.checkpoint, w->model.inputs);
+    if (info->edge_features.values != w->model.edge_inputs)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds edges of %" PRIu64 " features, the model of %s takes %" PRIu64,
+                       w->job.file, info->edge_features.values, w->job.checkpoint,
+                       w->model.edge_inputs);
     if (!info->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has no data set `targets`; the Fisher information is that of the loss "
@@ -207,7 +241,7 @@ int work_ready(struct work *w, struct err *e)
         return -1;
     if (!feed_ready(w->feed))
         return 0;
-    if (stream_check(w, e) < 0)
+    if (stream_check(w, e) < 0 || stepper_start(w, e) < 0)
         return -1;
     const struct feed_info *info = &w->feed->info;
     uint64_t rows = info->order.rows;
@@ -221,7 +255,10 @@ int work_ready(struct work *w, struct err *e)
     w->gather.targets = info->targets.values;
     w->gather.scale = w->job.scale;
     w->gather.permutation = w->permutation;
+    w->gather.edge_features = info->edge_features.values;
     snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);
+    snprintf(w->gather.end_type, sizeof w->gather.end_type, "%.7s", info->edge_source.type);
+    snprintf(w->gather.edge_type, sizeof w->gather.edge_type, "%.7s", info->edge_features.type);
     return 1;
 }
 
@@ -243,11 +280,29 @@ int work_block(struct work *w, struct err *e)
     return 0;
 }
 
+/* The `count` rows found, which are graphs. */
+static int graphs_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
+{
+    const struct feed_info *info = &w->feed->info;
+    struct gather_config g = w->gather;
+    for (uint64_t i = 0; i < count; i++) {
+        struct feed_graph row = feed_graph(w->feed, w->rows[i]);
+        w->targets[i] = feed_field(&info->targets, w->rows[i]);
+        w->graphs[i] = (struct graph_row){row.nodes,         row.sources,    row.targets,
+                                          row.edge_features, row.node_count, row.edge_count};
+    }
+    snprintf(g.feature_type, sizeof g.feature_type, "%.7s", info->features[0].type);
+    g.features = info->feature_values;
+    return stepper_gather_graphs(w->stepper, &g, w->gathered, count, w->graphs, w->targets, bad, e);
+}
+
 /* The `count` rows found, part after part of their features. */
 static int parts_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
 {
     const struct feed_info *info = &w->feed->info;
     struct gather_config g = w->gather;
+    if (w->model.graphs)
+        return graphs_gather(w, count, bad, e);
     for (uint64_t i = 0; i < count; i++)
         w->targets[i] = feed_field(&info->targets, w->rows[i]);
     for (uint32_t part = 0; part < info->feature_parts; part++) {

@@ -1,7 +1,8 @@
 /* work.h - one estimate being made: model, samples, the block's sums, and the parts on disk.
  *
- *   work_open     checkpoint -> model, parameters (digest checked), blocks, stream asked of loaderd
- *   work_ready    the stream is open: which samples, in which types
+ *   work_open     checkpoint -> model, blocks, stream asked of loaderd
+ *   work_ready    the stream is open: which samples, in which types, memory for their batches,
+ *                 parameters (digest checked)
  *   work_block    the next block that has no part yet
  *   work_batch    one batch of samples into the block's sums
  *   work_finish   the block's mean -> a durable part
@@ -30,6 +31,7 @@ struct work {
     uint32_t *permutation;
     struct feed_row *rows; /* of a batch; their fields: */
     const void **features, **targets;
+    struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t batch_rows;
     struct fisherfile_meta meta;   /* blocks, samples, parameters; what the file will say */
     uint64_t block;                /* in work, 0 .. meta.blocks - 1 */

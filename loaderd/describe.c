@@ -43,6 +43,7 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.window = o->data_window;
     packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;
+    packet.open.slice_rows = o->slice_rows;
     packet.open.epoch_count = epochs_of_run(o, packet.open.epochs);
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
@@ -86,6 +87,7 @@ static void field_print(const char *prefix, const struct msg_field_info *f)
         return;
     printf("%s.%s.pointer=%s\n", prefix, f->name, f->pointer);
     number_print(prefix, f->name, "batch_items_max", f->batch_items_max);
+    number_print(prefix, f->name, "slice_items_max", f->slice_items_max);
 }
 
 static void split_print(const char *prefix, const struct reader_described *d)
@@ -93,8 +95,11 @@ static void split_print(const char *prefix, const struct reader_described *d)
     uint64_t values = 0, row_bytes = 0;
     for (uint32_t i = 0; i < d->field_count; i++) {
         row_bytes += d->fields[i].row_bytes;
-        if (strncmp(d->fields[i].name, "features", 8) == 0)
+        if (strncmp(d->fields[i].name, "features", 8) == 0 ||
+            strcmp(d->fields[i].name, "node_features") == 0)
             values += d->fields[i].values;
+        if (strcmp(d->fields[i].name, "tokens") == 0) /* the last one is only predicted */
+            values += d->fields[i].values - 1;
     }
     printf("%s.layout=%s\n", prefix, d->layout);
     number_print(prefix, "", "rows", d->rows);

@@ -88,29 +88,39 @@ static uint64_t largest_rows(const struct source_pointer *cut, uint64_t rows)
     return sum + (rows - more) * low;
 }
 
+/* Items of the rows since a batch or slice began, and the most there have been, by cut. */
+struct tally {
+    uint64_t rows, sum[LAYOUT_CUTS_MAX], most[LAYOUT_CUTS_MAX];
+};
+
 struct walk {
     struct order order;
     const struct source_pointer *cut[LAYOUT_CUTS_MAX];
-    uint64_t most[LAYOUT_CUTS_MAX], sum[LAYOUT_CUTS_MAX];
     uint32_t cut_count;
-    uint64_t batch_rows;
+    struct tally batch, slice; /* slice.rows 0: not asked for */
     uint64_t *chunk_first; /* of a window: the file's row with which each of its chunks begins */
 };
 
-static void batch_end(struct walk *w)
+static void tally_end(struct walk *w, struct tally *t)
 {
     for (uint32_t c = 0; c < w->cut_count; c++) {
-        w->most[c] = w->sum[c] > w->most[c] ? w->sum[c] : w->most[c];
-        w->sum[c] = 0;
+        t->most[c] = t->sum[c] > t->most[c] ? t->sum[c] : t->most[c];
+        t->sum[c] = 0;
     }
 }
 
 static void row_add(struct walk *w, uint64_t row, uint64_t *position)
 {
-    for (uint32_t c = 0; c < w->cut_count; c++)
-        w->sum[c] += w->cut[c]->at[row + 1] - w->cut[c]->at[row];
-    if (++*position % w->batch_rows == 0)
-        batch_end(w);
+    for (uint32_t c = 0; c < w->cut_count; c++) {
+        uint64_t items = w->cut[c]->at[row + 1] - w->cut[c]->at[row];
+        w->batch.sum[c] += items;
+        w->slice.sum[c] += items;
+    }
+    uint64_t in_batch = ++*position % w->batch.rows;
+    if (w->slice.rows && in_batch % w->slice.rows == 0)
+        tally_end(w, &w->slice);
+    if (in_batch == 0)
+        tally_end(w, &w->batch);
 }
 
 static void window_walk(struct walk *w, uint64_t epoch, uint64_t window, uint64_t *position)
@@ -133,7 +143,9 @@ static void epoch_walk(struct walk *w, uint64_t epoch)
         window_walk(w, epoch, window, &position);
     while (position < w->order.rows)
         row_add(w, order_file_row(&w->order, epoch, position), &position);
-    batch_end(w);
+    tally_end(w, &w->batch);
+    if (w->slice.rows)
+        tally_end(w, &w->slice);
 }
 
 /* Epochs that have to be walked: in file order all are the same. */
@@ -149,8 +161,10 @@ static int walk_run(struct walk *w, const struct reader_open *open, struct err *
 {
     uint64_t left = epochs_count(open), rows = w->order.rows;
     if (left > WALK_ROWS_MAX / rows) {
-        for (uint32_t c = 0; c < w->cut_count; c++)
-            w->most[c] = largest_rows(w->cut[c], w->batch_rows);
+        for (uint32_t c = 0; c < w->cut_count; c++) {
+            w->batch.most[c] = largest_rows(w->cut[c], w->batch.rows);
+            w->slice.most[c] = w->slice.rows ? largest_rows(w->cut[c], w->slice.rows) : 0;
+        }
         return 0;
     }
     uint64_t window_rows = w->order.window_spans * w->order.span_rows;
@@ -176,17 +190,21 @@ int layout_batches(const struct reader_open *open, const struct layout *l,
                                .span_rows = d->span_rows,
                                .window_spans = open->window_spans,
                                .streams = d->streams},
-                     .batch_rows = open->batch_rows};
+                     .batch = {.rows = open->batch_rows},
+                     .slice = {.rows = open->slice_rows < open->batch_rows ? open->slice_rows
+                                                                           : open->batch_rows}};
     for (uint32_t i = 0; i < d->field_count; i++)
         if (l->field[i].from == LAYOUT_POINTER)
             w.cut[w.cut_count++] = l->field[i].cut;
-    if (!w.cut_count || !w.batch_rows || !w.order.window_spans)
+    if (!w.cut_count || !w.batch.rows || !w.order.window_spans)
         return 0;
     if (walk_run(&w, open, e) != 0)
         return -1;
     for (uint32_t i = 0; i < d->field_count; i++)
         for (uint32_t c = 0; c < w.cut_count; c++)
-            if (l->field[i].from == LAYOUT_ITEMS && l->field[i].cut == w.cut[c])
-                d->fields[i].batch_items_max = w.most[c];
+            if (l->field[i].from == LAYOUT_ITEMS && l->field[i].cut == w.cut[c]) {
+                d->fields[i].batch_items_max = w.batch.most[c];
+                d->fields[i].slice_items_max = w.slice.most[c];
+            }
     return 0;
 }

@@ -169,6 +169,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     o->window = m->window;
     o->window_spans = m->window_spans;
     o->batch_rows = m->batch_rows;
+    o->slice_rows = m->slice_rows;
     o->epoch_count = m->epochs_count;
     memcpy(o->epochs, m->epochs, sizeof o->epochs);
     o->streams = m->streams;

@@ -111,19 +111,6 @@ data_prepare() {
     fi
 }
 
-# data_trainable: what trainerd would refuse anyway is refused before minutes of preparing. --check-data prepares it
-# and tells more.
-data_trainable() {
-    local kind layout
-    kind=$(prepare get data.prepare) || exit
-    case $kind in
-    molecules) layout=graphs ;;
-    text) layout=tokens ;;
-    *) return ;;
-    esac
-    fail $EXIT_PERMANENT "data.prepare: $kind makes $layout, which no layer of a model takes, so nothing is prepared; --check-data makes the file and looks at it"
-}
-
 plan_print() {
     local text
     text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}" && "$binaries/prepare" bases) || exit
@@ -252,7 +239,6 @@ if [ -z "$run" ]; then
     name=$(prepare get name) || exit
     run=$repository/runs/$name
 fi
-[ -n "$check" ] || data_trainable
 if [ -n "$plan$check" ]; then
     data_prepare
     [ -z "$check" ] || prepare check || exit

@@ -221,6 +221,7 @@ static void request_make(struct feed *f)
                            .window = c->window,
                            .window_spans = c->window_spans,
                            .batch_rows = c->batch_rows,
+                           .slice_rows = c->slice_rows,
                            .epochs_count = c->epoch_count};
     ensure(c->epoch_count <= sizeof m->epochs / sizeof *m->epochs);
     if (c->epoch_count)

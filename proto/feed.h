@@ -42,6 +42,7 @@ struct feed_config {
     const char *features, *targets; /* names of the data sets of a dense file; NULL: these words */
     uint64_t window;                /* of a file of tokens: a row is so many of them and one more */
     uint64_t batch_rows;            /* for the largest batch of ragged fields; 0: not wanted */
+    uint64_t slice_rows;            /* and for the largest slice, if batch_rows is not 0 */
     const struct msg_epoch_range *epochs; /* that will be read, if batch_rows is not 0 */
     uint32_t epoch_count;
 };
@@ -57,6 +58,10 @@ struct feed_info {                   /* what was opened */
     uint32_t feature_parts;
     uint64_t feature_values;
     struct msg_field_info targets; /* name is empty if there are none */
+    /* Of the tokens layout: features[0] are a row's tokens but the last, targets those but the
+     * first: of each step the next one. */
+    /* Of the graph layout: features[0] are the nodes', feature_values of them a node. */
+    struct msg_field_info edge_source, edge_target, edge_features; /* the last: as targets */
     uint64_t slots, arena_bytes;
 };
 
@@ -154,5 +159,15 @@ static inline const void *feed_field(const struct msg_field_info *field, struct 
  * *count is 0. */
 const void *feed_items(const struct feed *f, const struct msg_field_info *field,
                        struct feed_row row, uint64_t *count);
+
+/* A row of the graph layout. Edge k goes from node sources[k] to node targets[k] of the graph:
+ * these are another process's words, to be read once and looked at. edge_features: NULL if there
+ * are none.
+ */
+struct feed_graph {
+    const void *nodes, *sources, *targets, *edge_features;
+    uint64_t node_count, edge_count; /* 0 and 0 if the slot's pointers cannot be true */
+};
+struct feed_graph feed_graph(const struct feed *f, struct feed_row row);
 
 #endif

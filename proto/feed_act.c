@@ -153,6 +153,33 @@ int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
     return 0;
 }
 
+/* opened_check has seen that what is needed is there. */
+static void graph_info_fill(struct feed *f)
+{
+    const struct msg_opened *o = &f->consumer.opened;
+    const struct msg_field_info *edges = opened_field(o, "edge_features");
+    f->info.features[0] = *opened_field(o, "node_features");
+    f->info.feature_parts = 1;
+    f->info.feature_values = f->info.features[0].values;
+    f->info.edge_source = *opened_field(o, "edge_source");
+    f->info.edge_target = *opened_field(o, "edge_target");
+    if (edges)
+        f->info.edge_features = *edges;
+}
+
+/* Each token but the last is to be followed by the next one: the same items, read from the second
+ * on. */
+static void tokens_info_fill(struct feed *f)
+{
+    struct msg_field_info steps = *opened_field(&f->consumer.opened, "tokens");
+    uint64_t bytes = steps.row_bytes / steps.values;
+    steps.values--;
+    f->info.features[0] = f->info.targets = steps;
+    f->info.targets.offset += bytes;
+    f->info.feature_parts = 1;
+    f->info.feature_values = steps.values;
+}
+
 static void info_fill(struct feed *f)
 {
     const struct msg_opened *o = &f->consumer.opened;
@@ -176,6 +203,10 @@ static void info_fill(struct feed *f)
         }
     if (targets)
         f->info.targets = *targets;
+    if (strcmp(o->layout, "graph") == 0)
+        graph_info_fill(f);
+    if (strcmp(o->layout, "tokens") == 0)
+        tokens_info_fill(f);
     f->info.slots = f->arena.slots;
     f->info.arena_bytes = f->arena.bytes;
     f->info_set = 1;

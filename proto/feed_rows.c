@@ -105,3 +105,19 @@ const void *feed_items(const struct feed *f, const struct msg_field_info *field,
     *count = within ? end - first : 0;
     return within ? row.span + field->offset + first * field->row_bytes : NULL;
 }
+
+struct feed_graph feed_graph(const struct feed *f, struct feed_row row)
+{
+    const struct feed_info *i = &f->info;
+    struct feed_graph g = {0};
+    uint64_t ends, features = 0;
+    g.nodes = feed_items(f, &i->features[0], row, &g.node_count);
+    g.sources = feed_items(f, &i->edge_source, row, &g.edge_count);
+    g.targets = feed_items(f, &i->edge_target, row, &ends);
+    if (i->edge_features.name[0])
+        g.edge_features = feed_items(f, &i->edge_features, row, &features);
+    /* each was read from the pointer once: between two readings it may have changed */
+    if (ends != g.edge_count || (i->edge_features.name[0] && features != g.edge_count))
+        return (struct feed_graph){0};
+    return g;
+}

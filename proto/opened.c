@@ -100,8 +100,9 @@ static int items_possible(const struct msg_opened *o, const struct field_kind *k
                           const struct msg_field_info *field)
 {
     if (k->pointer[0])
-        return 1;
-    return field->items_max == rows_max(o) + (k->is_pointer ? 1 : 0) && !field->batch_items_max;
+        return field->slice_items_max <= field->batch_items_max;
+    return field->items_max == rows_max(o) + (k->is_pointer ? 1 : 0) && !field->batch_items_max &&
+           !field->slice_items_max;
 }
 
 static int field_check(const struct msg_opened *o, const struct msg_field_info *field,
@@ -123,8 +124,9 @@ static int field_check(const struct msg_opened *o, const struct msg_field_info *
     if (strcmp(field->pointer, k->pointer) != 0 || !items_possible(o, k, field))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the loader describes %s as %" PRIu64 " items a span (%" PRIu64
-                       " a batch) cut by \"%s\", which cannot be true",
-                       field->name, field->items_max, field->batch_items_max, field->pointer);
+                       " a batch, %" PRIu64 " a slice) cut by \"%s\", which cannot be true",
+                       field->name, field->items_max, field->batch_items_max,
+                       field->slice_items_max, field->pointer);
     if (field->offset % FIELD_ALIGNMENT != 0 || field->offset > o->span_bytes_max ||
         field->items_max > (o->span_bytes_max - field->offset) / field->row_bytes)
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -194,7 +196,8 @@ static int fields_agree(const struct msg_opened *a, const struct msg_opened *b)
         if (strcmp(x->name, y->name) != 0 || strcmp(x->type, y->type) != 0 ||
             strcmp(x->pointer, y->pointer) != 0 || x->values != y->values ||
             x->row_bytes != y->row_bytes || x->offset != y->offset ||
-            x->items_max != y->items_max || x->batch_items_max != y->batch_items_max)
+            x->items_max != y->items_max || x->batch_items_max != y->batch_items_max ||
+            x->slice_items_max != y->slice_items_max)
             return 0;
     }
     return 1;

@@ -17,12 +17,33 @@ static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
 }
 
+/* The `count` rows found, which are graphs. */
+static int graphs_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
+                         uint64_t count, uint64_t *bad, struct err *e)
+{
+    struct batch *b = &t->batch;
+    struct gather_config g = *of;
+    const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
+    for (uint64_t i = 0; i < count; i++) {
+        struct feed_graph row = feed_graph(f, b->rows[i]);
+        if (targets)
+            targets[i] = feed_field(&f->info.targets, b->rows[i]);
+        b->graphs[i] = (struct graph_row){row.nodes,         row.sources,    row.targets,
+                                          row.edge_features, row.node_count, row.edge_count};
+    }
+    snprintf(g.feature_type, sizeof g.feature_type, "%.7s", f->info.features[0].type);
+    g.features = f->info.feature_values;
+    return stepper_gather_graphs(t->stepper, &g, b->gathered, count, b->graphs, targets, bad, e);
+}
+
 /* The `count` rows found, part after part of their features. */
 static int rows_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
                        uint64_t count, uint64_t *bad, struct err *e)
 {
     struct batch *b = &t->batch;
     struct gather_config g = *of;
+    if (t->model.graphs)
+        return graphs_gather(t, f, of, count, bad, e);
     const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
     for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);

@@ -50,10 +50,11 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
                          const struct split_shape *train, const struct split_shape *validation,
                          struct err *e)
 {
-    struct step_config c = setup_step_config(o);
+    struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
-    if (arena_bytes(&f, train, &bytes, e) < 0 ||
+    if (shapes_step_config(&c, o, train, validation, e) < 0 ||
+        arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
     stepper_plan(m, &c, "trainerd", p);
@@ -63,6 +64,18 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     plan_add(p, "trainerd", split_names[0].arena, bytes);
     plan_add(p, "trainerd", split_names[1].arena, validation_bytes);
     return 0;
+}
+
+/* Where rows are graphs, fisherd's own order decides which come together; its slices are taken to
+ * be as large as the largest one of training. */
+static void fisher_graphs(struct step_config *c, const struct options *o,
+                          const struct split_shape *train)
+{
+    uint64_t slices = (c->batch_rows_max - 1) / o->slice_rows + 1;
+    uint64_t batches = (c->batch_rows_max - 1) / o->batch_size + 1;
+    c->slice_nodes_max = train->slice_nodes;
+    c->batch_nodes_max = slices * train->slice_nodes;
+    c->batch_edges_max = batches * train->batch_edges;
 }
 
 /* As fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its
@@ -86,6 +99,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         return -1;
     c.with_optimizer = c.freeze_backbone = 0;
     c.batch_rows_max = stepper_fisher_rows(&c);
+    fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
     plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
@@ -232,7 +246,11 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
                    {"span_rows", &s->span_rows},
                    {"span_bytes_max", &s->span_bytes_max},
                    {"row_bytes", &s->row_bytes},
-                   {"values", &s->values}};
+                   {"values", &s->values},
+                   {"edge_features.values", &s->edge_values},
+                   {"node_features.batch_items_max", &s->batch_nodes},
+                   {"edge_source.batch_items_max", &s->batch_edges},
+                   {"node_features.slice_items_max", &s->slice_nodes}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (strcmp(key, numbers[i].key) == 0)
             *numbers[i].number = strtoull(value, NULL, 10);
@@ -265,7 +283,7 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
     for (int i = 0; i < 2; i++) {
         const struct split_shape *s = both[i];
         if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
-            !s->layout[0] || (strcmp(s->layout, "dense") == 0 && !s->values))
+            !s->layout[0] || !s->values)
             return err_set(
                 e, EXIT_CODE_PERMANENT,
                 "cannot plan: standard input does not describe the %s split (layout, rows, spans, "
@@ -288,10 +306,11 @@ static void megabatch_print(const struct options *o, const struct split_shape *t
                             const struct megabatch_size *size)
 {
     uint64_t chunk = chunk_bytes(o), held = size->spans * train->span_rows;
+    uint64_t row_bytes = shape_row_bytes(train);
     printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
            " samples fit %.2f GiB: ",
-           train->row_bytes, megabatch_samples(chunk, train->row_bytes, train->rows, o->batch_size),
-           train->rows, (double)chunk / (1 << 30));
+           row_bytes, megabatch_samples(chunk, row_bytes, train->rows, o->batch_size), train->rows,
+           (double)chunk / (1 << 30));
     if (size->kind == MEGABATCH_WHOLE)
         puts("all are kept, read once for all epochs");
     else if (size->kind == MEGABATCH_WINDOWS)
@@ -330,13 +349,16 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct model m = {0};
     struct plan p = {0};
     struct split_shape train, validation;
+    struct model_input input;
     struct plan_bases bases;
     struct megabatch_size sizes[2];
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
-        setup_layout_check(train.layout, o.data_train, o.data_file, e) < 0 ||
-        setup_model(&m, &o, train.values, e) < 0 ||
+        shapes_check(&o, &train, &validation, e) < 0)
+        goto out;
+    input = shape_input(&train);
+    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
         plan_make(&p, &o, &m, &bases, &train, &validation, sizes, e) < 0)
         goto out;
     plan_print(&p, stdout);

@@ -131,8 +131,6 @@ static int rows_open(struct predictor *p, struct err *e)
     while (!feed_ready(f))
         if (feed_wait(f, e) < 0)
             return -1;
-    if (setup_layout_check(f->info.layout, c.split, c.file, e) < 0)
-        return -1;
     if (!f->info.order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
                        c.split, c.file);
@@ -144,11 +142,25 @@ static int rows_open(struct predictor *p, struct err *e)
 static int model_make(struct predictor *p, struct err *e)
 {
     const struct feed *f = &p->t.validation;
-    uint64_t values = f->info.feature_values;
+    struct split_shape shape = shape_of(f);
+    struct model_input input = shape_input(&shape);
+    uint64_t values = input.values;
     struct model *m = &p->t.model;
     if (p->weights.model ? model_from_text(m, p->weights.model, e) < 0
-                         : setup_model(m, &p->options, values, e) < 0)
+                         : setup_model(m, &p->options, &input, e) < 0)
         return -1;
+    if (m->graphs != input.graphs)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is in the %s layout, the model of %s takes %s",
+                       f->config.file, f->info.layout, p->path, m->graphs ? "graphs" : "no graphs");
+    if (m->target_steps > 1)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the model of %s leaves a class for each of %" PRIu64
+                       " steps; predictions are written for models that leave one a row",
+                       p->path, m->target_steps);
+    if (m->edge_inputs != input.edge_values)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "edges of %s have %" PRIu64 " features, the model of %s takes %" PRIu64,
+                       f->config.file, input.edge_values, p->path, m->edge_inputs);
     if (m->inputs != values)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "features of %s in %s have %" PRIu64
@@ -165,11 +177,17 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
 {
     struct trainer *t = &p->t;
     const struct megabatch_size arena = {.kind = MEGABATCH_ARENA};
-    struct step_config training = setup_step_config(&p->options);
+    struct split_shape shape = shape_of(&t->validation);
+    struct step_config training;
+    if (shapes_step_config(&training, &p->options, &shape, &shape, e) < 0)
+        return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
                             .threads = training.threads,
-                            .seed = training.seed};
+                            .seed = training.seed,
+                            .batch_nodes_max = training.batch_nodes_max,
+                            .batch_edges_max = training.batch_edges_max,
+                            .slice_nodes_max = training.slice_nodes_max};
     if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 ||
         weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
                      stepper_module_buffers(t->stepper), e) < 0 ||

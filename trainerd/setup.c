@@ -54,7 +54,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .freeze_backbone = o->freeze_backbone};
 }
 
-int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e)
+int setup_model(struct model *m, const struct options *o, const struct model_input *input,
+                struct err *e)
 {
     const char *layers[OPTION_LAYERS_MAX];
     char loss[128];
@@ -64,7 +65,7 @@ int setup_model(struct model *m, const struct options *o, uint64_t inputs, struc
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    if (model_open(m, layers, o->layer_count, inputs, loss, e) < 0)
+    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0)
         return -1;
     struct step_config c = setup_step_config(o);
     if (step_frozen(m, &c) < m->parameter_count)
@@ -78,16 +79,6 @@ int setup_model(struct model *m, const struct options *o, uint64_t inputs, struc
 const char *setup_metric(const struct options *o)
 {
     return loss_metric_named(loss_type_named(o->model_loss), o->metric)->name;
-}
-
-int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e)
-{
-    if (strcmp(layout, "dense") == 0)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s of %s is in the %s layout, which no layer of a model takes; accepted: the "
-                   "dense layout (features and targets)",
-                   split, file, layout);
 }
 
 int setup_options_check(const struct options *o, struct err *e)
@@ -125,6 +116,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.split = validation ? o->data_validation : o->data_train;
     c.seed = epochs_seed(o);
     c.batch_rows = o->batch_size;
+    c.slice_rows = o->slice_rows;
     c.window_spans = 1;
     if (validation)
         return c;
@@ -195,27 +187,10 @@ int setup_start(struct trainer *t, struct err *e)
     return 0;
 }
 
-static struct split_shape shape_of(const struct feed *f)
-{
-    const struct msg_opened *o = &f->consumer.opened;
-    struct split_shape s = {.rows = o->rows,
-                            .chunk_rows = o->chunk_rows,
-                            .spans = o->spans,
-                            .span_rows = o->span_rows,
-                            .span_bytes_max = o->span_bytes_max,
-                            .values = f->info.feature_values};
-    memcpy(s.layout, o->layout, sizeof s.layout);
-    for (uint32_t i = 0; i < o->fields_count; i++)
-        s.row_bytes += o->fields[i].row_bytes;
-    return s;
-}
-
 static int split_check(const struct feed *f, struct err *e)
 {
     const struct feed_info *i = &f->info;
     const char *split = f->config.split, *file = f->config.file;
-    if (setup_layout_check(i->layout, split, file, e) < 0)
-        return -1;
     if (!i->order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
                        split, file);
@@ -249,17 +224,11 @@ static int permutation_check(const struct trainer *t, struct err *e)
 
 static int splits_check(struct trainer *t, struct err *e)
 {
+    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
     if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0 ||
         permutation_check(t, e) < 0)
         return -1;
-    uint64_t train = t->train.info.feature_values, validation = t->validation.info.feature_values;
-    if (train != validation)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "features of %s have %" PRIu64 " values a row, those of %s %" PRIu64
-                       " in %s; both need the same number",
-                       t->train.config.split, train, t->validation.config.split, validation,
-                       t->options->data_file);
-    return 0;
+    return shapes_check(t->options, &train, &validation, e);
 }
 
 static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
@@ -305,8 +274,12 @@ static int plan_apply(struct trainer *t, struct err *e)
 
 struct gather_config setup_gather(const struct feed *f, double scale)
 {
-    struct gather_config g = {.targets = f->info.targets.values, .scale = scale};
-    snprintf(g.target_type, sizeof g.target_type, "%.7s", f->info.targets.type);
+    const struct feed_info *i = &f->info;
+    struct gather_config g = {
+        .targets = i->targets.values, .scale = scale, .edge_features = i->edge_features.values};
+    snprintf(g.target_type, sizeof g.target_type, "%.7s", i->targets.type);
+    snprintf(g.end_type, sizeof g.end_type, "%.7s", i->edge_source.type);
+    snprintf(g.edge_type, sizeof g.edge_type, "%.7s", i->edge_features.type);
     return g;
 }
 
@@ -317,8 +290,10 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
     t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
     t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
+    t->batch.graphs = t->model.graphs ? calloc(c->batch_rows_max, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
-    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation)
+    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation ||
+        (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     return 0;
 }
@@ -355,10 +330,12 @@ static void tensors_set(struct trainer *t, uint64_t frozen)
 
 static int buffers_open(struct trainer *t, struct err *e)
 {
-    struct step_config c = setup_step_config(t->options);
-    uint64_t frozen = step_frozen(&t->model, &c);
-    if (setup_stepper(t, &c, e) < 0)
+    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
+    struct step_config c;
+    if (shapes_step_config(&c, t->options, &train, &validation, e) < 0 ||
+        setup_stepper(t, &c, e) < 0)
         return -1;
+    uint64_t frozen = step_frozen(&t->model, &c);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
     t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
     if (!t->tensors)
@@ -432,8 +409,10 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         *sleep_ms = 1000;
         return DAEMON_GO_ON;
     }
-    if (splits_check(t, e) < 0 ||
-        setup_model(&t->model, t->options, t->train.info.feature_values, e) < 0 ||
+    struct split_shape train = shape_of(&t->train);
+    struct model_input input = shape_input(&train);
+    if (splits_check(t, e) < 0 || setup_model(&t->model, t->options, &input, e) < 0 ||
+        shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
         buffers_open(t, e) < 0 ||
@@ -465,6 +444,7 @@ void setup_free(struct trainer *t)
     free(t->batch.rows);
     free(t->batch.features);
     free(t->batch.targets);
+    free(t->batch.graphs);
     free(t->permutation);
     free(t->tensors);
     t->batch = (struct batch){0};

@@ -19,6 +19,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   plan.c           memory, before any of it is taken
+ *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
@@ -58,8 +59,9 @@ enum trainer_state {
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
     const void **features, **targets;
-    uint64_t done;     /* rows of the training batch that are accumulated */
-    uint64_t gathered; /* rows after those already in the stepper */
+    struct graph_row *graphs; /* where rows are graphs, else NULL */
+    uint64_t done;            /* rows of the training batch that are accumulated */
+    uint64_t gathered;        /* rows after those already in the stepper */
 };
 
 struct evaluation {
@@ -153,15 +155,14 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
 int setup_cursor(struct trainer *t, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
-/* Does a model take data of that layout? */
-int setup_layout_check(const char *layout, const char *split, const char *file, struct err *e);
 const char *setup_metric(const struct options *o); /* name of what an evaluation tells */
 int setup_threads(const struct options *o);
 struct step_config setup_step_config(const struct options *o);
 uint64_t setup_ahead_rows(const struct options *o); /* loader.prefetch_factor's; 0: auto */
 /* Of the training or the validation stream; role and incarnation are the caller's. */
 struct feed_config setup_feed_config(const struct options *o, int validation);
-int setup_model(struct model *m, const struct options *o, uint64_t inputs, struct err *e);
+int setup_model(struct model *m, const struct options *o, const struct model_input *input,
+                struct err *e);
 /* How rows of the feed become the model's input. */
 struct gather_config setup_gather(const struct feed *f, double scale);
 /* t->stepper and the row pointers of a batch, for t->model. */
@@ -257,7 +258,27 @@ struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
     uint64_t row_bytes; /* of all its data sets */
     char layout[9];
+    /* of the graph layout, where values are a node's: features of an edge, and the most that come
+     * together */
+    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
 };
+/* shapes.c */
+struct split_shape shape_of(const struct feed *f);
+uint64_t shape_row_bytes(const struct split_shape *s); /* of a row, on average where it is ragged */
+int shape_is_graph(const struct split_shape *s);
+struct model_input shape_input(const struct split_shape *s);
+/* Do both splits hold rows of one kind and width? -1 (permanent) if not. */
+int shapes_check(const struct options *o, const struct split_shape *train,
+                 const struct split_shape *validation, struct err *e);
+/* Tokens and an embedding go together, as they are stored. -1 (permanent) if not. */
+int shapes_tokens_check(const struct options *o, const struct model *m,
+                        const struct split_shape *train, struct err *e);
+/* setup_step_config with room for the batches of both. -1 (permanent) where a batch is too large.
+ */
+int shapes_step_config(struct step_config *c, const struct options *o,
+                       const struct split_shape *train, const struct split_shape *validation,
+                       struct err *e);
+
 /* All stages' memory, and how the rows of the training and the validation split are kept. -1
  * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,

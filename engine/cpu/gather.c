@@ -138,13 +138,15 @@ static uint64_t class_read(enum element type, const void *row)
     }
 }
 
-void cpu_gather_classes(enum element type, const void *const *rows, uint64_t count,
+void cpu_gather_classes(enum element type, const void *const *rows, uint64_t count, uint64_t steps,
                         uint64_t classes, uint32_t *targets, uint64_t *bad_row)
 {
-    for (*bad_row = 0; *bad_row < count; ++*bad_row) {
-        uint64_t number = class_read(type, rows[*bad_row]);
-        if (number >= classes)
-            return;
-        targets[*bad_row] = (uint32_t)number;
-    }
+    uint64_t bytes = element_bytes(type);
+    for (*bad_row = 0; *bad_row < count; ++*bad_row)
+        for (uint64_t j = 0; j < steps; j++) {
+            uint64_t number = class_read(type, (const char *)rows[*bad_row] + j * bytes);
+            if (number >= classes)
+                return;
+            targets[*bad_row * steps + j] = (uint32_t)number;
+        }
 }

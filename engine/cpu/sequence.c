@@ -1,4 +1,4 @@
-/* sequence.c - rows of several steps: their order in memory, pools over them, the cell of an LSTM.
+/* sequence.c - rows of several steps: their order in memory, the cell of an LSTM.
  */
 #include "engine/cpu/cpu.h"
 
@@ -10,58 +10,6 @@ void cpu_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t ste
     for (uint64_t t = 0; t < steps; t++)
         for (uint64_t r = 0; r < rows; r++)
             memcpy(y + (t * rows + r) * values, x + r * stride + t * values, values * sizeof *y);
-}
-
-static double column_sum(const float *x, uint64_t stride, uint64_t steps)
-{
-    double sum = 0;
-    for (uint64_t t = 0; t < steps; t++)
-        sum += (double)x[t * stride];
-    return sum;
-}
-
-/* Step of the first largest value; a NaN is larger than every number. */
-static uint64_t column_largest(const float *x, uint64_t stride, uint64_t steps)
-{
-    uint64_t best = 0;
-    for (uint64_t t = 1; t < steps; t++) {
-        float value = x[t * stride], most = x[best * stride];
-        if (most == most && !(value <= most))
-            best = t;
-    }
-    return best;
-}
-
-void cpu_pool_forward(enum pooling kind, struct matrix x, uint64_t steps, struct matrix y)
-{
-    for (uint64_t r = 0; r < y.rows; r++) {
-        const float *in = x.at + r * steps * x.stride;
-        float *out = y.at + r * y.stride;
-        for (uint64_t c = 0; c < y.columns; c++) {
-            if (kind == POOL_LAST)
-                out[c] = in[(steps - 1) * x.stride + c];
-            else if (kind == POOL_MAX)
-                out[c] = in[column_largest(in + c, x.stride, steps) * x.stride + c];
-            else
-                out[c] = (float)(column_sum(in + c, x.stride, steps) /
-                                 (kind == POOL_MEAN ? (double)steps : 1));
-        }
-    }
-}
-
-void cpu_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, uint64_t steps,
-                       struct matrix dx)
-{
-    for (uint64_t r = 0; r < dy.rows; r++)
-        for (uint64_t c = 0; c < dy.columns; c++) {
-            const float *in = x.at + r * steps * x.stride + c;
-            float *out = dx.at + r * steps * dx.stride + c, d = dy.at[r * dy.stride + c];
-            uint64_t only = kind == POOL_MAX ? column_largest(in, x.stride, steps) : steps - 1;
-            int all = kind == POOL_MEAN || kind == POOL_SUM;
-            float each = kind == POOL_MEAN ? (float)((double)d / (double)steps) : d;
-            for (uint64_t t = 0; t < steps; t++)
-                out[t * dx.stride] = all || t == only ? each : 0;
-        }
 }
 
 /* One row of a step. The four gates lie one behind the other. */

@@ -61,9 +61,15 @@ static void linear_backward(const struct layer_instance *l, const struct layer_p
                    matrix_of(p->d_input, x.rows, x.columns));
 }
 
+/* A sample's gradient is a sum over its steps, or over the nodes of its graph. */
+static int has_steps(const struct layer_instance *l)
+{
+    return l->steps > 1 || l->graphs;
+}
+
 static void linear_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
 {
-    if (l->steps > 1)
+    if (has_steps(l))
         return;
     op_square(p->backend, p->input, p->squares_input, p->rows * l->inputs);
     op_square(p->backend, p->d_output, p->d_output, p->rows * l->outputs);
@@ -85,14 +91,14 @@ static void tile_squares_rank1(const struct layer_instance *l, const struct laye
 static void linear_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
                                 const struct tile *t, float *sample, float *squares)
 {
-    struct samples d = samples_of(p->d_output, p->rows, l->steps, l->values_out);
-    if (l->steps == 1)
+    struct samples d = samples_of(p->d_output, p->samples, l->values_out);
+    if (!has_steps(l))
         tile_squares_rank1(l, p, t, squares);
     else if (t->tensor == BIAS)
         squares_of_sums(p->backend, d, sample, squares);
     else
         squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
-                            samples_of(p->input, p->rows, l->steps, l->values), sample, squares);
+                            samples_of(p->input, p->samples, l->values), sample, squares);
 }
 
 const struct layer_type layer_linear = {

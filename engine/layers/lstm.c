@@ -530,7 +530,7 @@ static void lstm_backward(const struct layer_instance *l, const struct layer_pas
 /* A sample's rows of a matrix whose rows are steps of `rows` rows each. */
 static struct samples samples_by_step(const struct layer_pass *p, struct matrix all)
 {
-    struct samples s = {all, p->rows, all.stride};
+    struct samples s = {all, p->rows, all.stride, NULL};
     s.first.rows = all.rows / p->rows;
     s.first.stride = all.stride * p->rows;
     return s;
@@ -567,6 +567,7 @@ const struct layer_type layer_lstm = {
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},
              {"dropout", .below_high = 1, .low = 0, .high = 1}},
+    .takes = ROWS_NO_GRAPHS,
     .infer = lstm_infer,
     .initialise = lstm_initialise,
     .recomputes = 1,

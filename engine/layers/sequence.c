@@ -33,6 +33,7 @@ const struct layer_type layer_sequence = {
     .purpose = "read a row as steps of equal length",
     .keys = {{"steps", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .same = 1,
+    .takes = ROWS_NO_GRAPHS,
     .infer = sequence_infer,
     .forward = sequence_pass,
     .backward = sequence_pass,

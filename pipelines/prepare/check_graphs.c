@@ -129,6 +129,22 @@ static int structure_read(struct graphs *g, struct h5array *ends, struct err *e)
                    g->nodes.array.name, g->nodes.rows, g->edges.array.name, g->edges.rows);
 }
 
+/* What training needs besides. */
+static void training_judge(struct graphs *g)
+{
+    char path[H5FILE_NAME_MAX + 1];
+    uint64_t graph = 0;
+    while (graph < g->nodes.rows && g->nodes.at[graph + 1] > g->nodes.at[graph])
+        graph++;
+    if (!g->wrong->code && graph < g->nodes.rows)
+        err_set(g->wrong, EXIT_CODE_PERMANENT,
+                "%s: graph %" PRIu64 " has no nodes; a graph that is trained on has at least one",
+                g->nodes.array.name, graph);
+    if (!g->wrong->code && !h5reader_has(g->reader, check_path(g->group, "targets", path)))
+        err_set(g->wrong, EXIT_CODE_PERMANENT,
+                "no data set %s; it holds what the model is to learn of each graph", path);
+}
+
 int check_graphs(struct h5reader *r, const char *group, struct err *wrong, struct err *e)
 {
     struct graphs g = {.reader = r, .group = group, .wrong = wrong};
@@ -144,6 +160,7 @@ int check_graphs(struct h5reader *r, const char *group, struct err *wrong, struc
                     set_look(&g, "targets", g.nodes.rows, "graphs", 0, e) < 0
                 ? -1
                 : 0;
+        training_judge(&g);
     }
     cuts_close(&g.nodes);
     cuts_close(&g.edges);

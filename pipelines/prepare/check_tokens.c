@@ -1,6 +1,8 @@
 /* check_tokens.c - see check_tokens.h. */
 #include "pipelines/prepare/check_tokens.h"
 
+#include <inttypes.h>
+
 #include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/look.h"
 
@@ -21,7 +23,7 @@ static int tokens_look(struct look *l, struct h5reader *r, const char *name, str
     return look_all(l, r, e);
 }
 
-int check_tokens(struct h5reader *r, const char *group, struct err *e)
+int check_tokens(struct h5reader *r, const char *group, uint64_t window, struct err *e)
 {
     char path[H5FILE_NAME_MAX + 1];
     struct look tokens = {0};
@@ -34,7 +36,13 @@ int check_tokens(struct h5reader *r, const char *group, struct err *e)
     look_print_shape(&tokens);
     look_print_range(&tokens);
     cuts_print(&documents, "documents", "tokens");
-    result = 0;
+    if (tokens.array.dims[0] > window)
+        result = 0;
+    else
+        err_set(e, EXIT_CODE_PERMANENT,
+                "%s has %" PRIu64 " tokens; a row is data.window tokens, here %" PRIu64
+                ", and the next one",
+                tokens.array.name, tokens.array.dims[0], window);
 out:
     look_close(&tokens);
     cuts_close(&documents);

@@ -2,6 +2,8 @@
 #ifndef PIPELINES_PREPARE_CHECK_TOKENS_H
 #define PIPELINES_PREPARE_CHECK_TOKENS_H
 
+#include <stdint.h>
+
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -9,7 +11,8 @@
 int check_tokens_has(struct h5reader *r, const char *group);
 
 /* Read them once and print shape, range, documents. Refuses tokens that are no unsigned integers,
- * and pointers that are not in order (cuts.h). */
-int check_tokens(struct h5reader *r, const char *group, struct err *e);
+ * pointers that are not in order (cuts.h), and fewer tokens than a row of `window` tokens and the
+ * next one takes. */
+int check_tokens(struct h5reader *r, const char *group, uint64_t window, struct err *e);
 
 #endif

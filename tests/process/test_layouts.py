@@ -48,10 +48,10 @@ def probe(path, *arguments):
         return json.loads(out.stdout)
 
 
-def graphs_write(path, graphs=900, seed=5):
+def graphs_write(path, graphs=900, seed=5, nodes_min=0):
     """Random graphs in both splits, as prepare would store them; returns the rows of `train` for digest()."""
     random = numpy.random.default_rng(seed)
-    nodes, edges = random.integers(0, 30, graphs), random.integers(0, 60, graphs)
+    nodes, edges = random.integers(nodes_min, 30, graphs), random.integers(0, 60, graphs)
     edges[nodes == 0] = 0
     node_ptr, edge_ptr = (numpy.concatenate([[0], numpy.cumsum(n)]) for n in (nodes, edges))
     x = random.normal(size=(node_ptr[-1], 7)).astype("f4")
@@ -121,10 +121,10 @@ def refused(words, name, path, *settings):
 
 
 @limit(60)
-def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
+def test_graphs_and_tokens_are_described():
     node_ptr, rows = graphs_write("graphs.h5")
     tokens_write("tokens.h5")
-    words = ["train of", "graph layout", "accepted: the dense layout"]
+    words = ["layer 2 (linear) leaves a vector for each node", "a pool layer makes it"]
     config = refused(words, "graph", "graphs.h5")
     found, text = described(config, "data.shuffle=false")
     sizes = numpy.diff(node_ptr)
@@ -136,7 +136,8 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
     beside = sizes[:int(streams["train.rows"])].reshape(64, -1)
     assert streams["train.node_features.batch_items_max"] == str(beside.sum(0).max()), streams
     code, text_checked = checked(config)
-    assert code == 100 and "graph layout, which no layer of a model takes" in text_checked, text_checked
+    empty = "train/node_ptr: graph %d has no nodes" % numpy.flatnonzero(sizes == 0)[0]
+    assert code == 100 and empty in text_checked, text_checked
     assert "train/node_ptr: i64 [901], graphs of 0 to 29 nodes, %d without any" % (sizes == 0).sum() in text_checked
     assert "train/edge_index: i16 [2, " in text_checked and "validation/targets: f32 [900, 11], values" in text_checked
     shuffled = int(described(config)[0]["train.node_features.batch_items_max"])
@@ -146,7 +147,8 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
                          capture_output=True, text=True, timeout=60)
     assert out.returncode == 100 and all(w in out.stderr for w in words), out.stderr
 
-    config = refused(["tokens layout"], "tokens", "tokens.h5", "data.window=99")
+    config = refused(["holds tokens, and the model's first layer takes numbers"], "tokens", "tokens.h5", "data.window=99",
+                     "data.scale=1")
     found, _ = described(config, "data.window=99")
     assert found["train.rows"] == str(49999 // 99) and found["train.tokens.values"] == "100", found
     assert found["train.document_starts.values"] == "13", found
@@ -155,9 +157,12 @@ def test_graphs_and_tokens_are_described_and_refused_by_trainerd():
 @limit(60)
 def test_check_data_looks_at_graphs():
     SmallRun("small", "graphs.h5")
+    graphs_write("graphs.h5", nodes_min=1)
+    code, text = checked("small.yaml")
+    assert code == 0 and "graphs of 1 to 29 nodes" in text, text
 
     def found(change, *words):
-        graphs_write("graphs.h5")
+        graphs_write("graphs.h5", nodes_min=1)
         with h5py.File("graphs.h5", "a") as f:
             change(f["train"], f["train/node_ptr"][:], f["train/edge_ptr"][:])
         code, text = checked("small.yaml")
@@ -188,6 +193,7 @@ def test_check_data_looks_at_graphs():
     found(shorter("node_features", 9), "train/node_ptr ends with", "train/node_features has 9 items")
     found(shorter("node_ptr", 900), "train/node_ptr ends with")
     found(shorter("edge_index", 1), "expected whole numbers [2, edges]")
+    found(lambda g, nodes, edges: g.__delitem__("targets"), "no data set train/targets")
 
 
 def frames_write(path, whole):

@@ -199,19 +199,6 @@ def test_finetune_prepares_molecules_and_rebuilds_when_something_changed():
 
 
 @limit(60)
-def test_finetune_refuses_what_no_layer_takes_before_it_prepares():
-    smiles_write("t.csv")
-    for kind, layout in (("molecules", "graphs"), ("text", "tokens")):
-        pipeline("t.csv")
-        for arguments in ((), ("--plan",)):
-            out = subprocess.run([FINETUNE, "--config", "mine.yaml", "--run", "run", "--set", "data.prepare=" + kind,
-                                  *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-            assert out.returncode == 100 and "makes %s, which no layer" % layout in out.stderr, out
-            assert out.stderr.count("\n") == 1 and "--check-data" in out.stderr, out
-            assert not os.path.exists("m.h5") and not os.path.exists("run"), os.listdir(".")
-
-
-@limit(60)
 def test_molecules_are_counted_that_have_a_graph():
     smiles_write("t.csv")
     with open("t.csv") as f:

@@ -9,12 +9,14 @@
  *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
  *                                             behind backward: penalty, clip and update
  *
- * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32); targets are
- * targets.u8, one class a row, or where the loss takes values targets.f32. Batches are taken one
- * after the other, from the start again when the rows are used up. steps.f64 holds loss, penalty
- * and norm of each step, gradient.f32 the last one's gradient; a
- * model with batchnorm writes buffers.f32, too. One JSON line on standard output
- * tells the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
+ * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
+ * are u8); targets are targets.u8, one class a row or step left, or where the loss takes values
+ * targets.f32. Batches are taken one after the other, from the start again when the rows are used
+ * up. steps.f64 holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a
+ * model with batchnorm writes buffers.f32, too. Of a model of graphs, features are those of the
+ * nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends
+ * are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells
+ * the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
  * largest resident memory.
  */
 #include <inttypes.h>
@@ -27,8 +29,15 @@
 #include "engine/model.h"
 #include "engine/step.h"
 
+struct probe_graphs {
+    uint64_t *node_ptr, *edge_ptr;
+    char *sources, *targets, *edges;
+    struct graph_row *rows; /* of a batch */
+};
+
 struct probe {
     const char *directory;
+    struct probe_graphs graphs;
     struct model model;
     struct stepper *stepper;
     struct gather_config gather;
@@ -119,16 +128,62 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                   .backbone_rate = argument(argc, argv, "backbone_lr", 0),
                                   .momentum = argument(argc, argv, "momentum", 0),
                                   .nesterov = (int)argument(argc, argv, "nesterov", 0)};
-    int wide = argument(argc, argv, "f32", 0) != 0;
+    int wide = argument(argc, argv, "f32", 0) != 0 && !p->model.token_count; /* tokens: bytes */
     int values = loss_type_named(p->model.loss)->values;
-    p->gather =
-        (struct gather_config){.features = p->model.inputs,
-                               .targets = values ? p->model.outputs : 1,
-                               .scale = argument(argc, argv, "scale", wide ? 1 : 1.0 / 255)};
+    p->gather = (struct gather_config){
+        .features = p->model.inputs,
+        .targets = values ? p->model.outputs : p->model.target_steps,
+        .scale = argument(argc, argv, "scale", wide || p->model.token_count ? 1 : 1.0 / 255)};
     strcpy(p->gather.target_type, values ? "f32" : "u8");
-    p->target_bytes = values ? 4 * p->model.outputs : 1;
+    p->target_bytes = values ? 4 * p->model.outputs : p->model.target_steps;
     strcpy(p->gather.feature_type, wide ? "f32" : "u8");
     p->value_bytes = wide ? 4 : 1;
+}
+
+static uint64_t largest_part(const uint64_t *ptr, uint64_t rows)
+{
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < rows; i++)
+        most = ptr[i + 1] - ptr[i] > most ? ptr[i + 1] - ptr[i] : most;
+    return most;
+}
+
+/* Before the stepper is opened: it reserves for the largest graphs. */
+static void graphs_read(struct probe *p)
+{
+    struct probe_graphs *g = &p->graphs;
+    size_t bytes = 0, edge_bytes = 0;
+    g->node_ptr = (uint64_t *)file_read(p, "node_ptr.u64", &bytes);
+    g->edge_ptr = (uint64_t *)file_read(p, "edge_ptr.u64", &edge_bytes);
+    if (!g->node_ptr || !g->edge_ptr || bytes != edge_bytes || bytes < 16)
+        probe_fail("node_ptr.u64 and edge_ptr.u64 are missing or of different lengths");
+    p->data_rows = bytes / sizeof(uint64_t) - 1;
+    g->sources = file_read(p, "sources.u32", &bytes);
+    g->targets = file_read(p, "ends.u32", &bytes);
+    g->edges = file_read(p, "edges.f32", &bytes);
+    g->rows = calloc(p->batch, sizeof *g->rows);
+    if (!g->sources || !g->targets || (p->model.edge_inputs && !g->edges) || !g->rows)
+        probe_fail("sources.u32, ends.u32 or edges.f32 is missing");
+    strcpy(p->gather.end_type, "u32");
+    strcpy(p->gather.edge_type, "f32");
+    p->gather.edge_features = p->model.edge_inputs;
+    uint64_t nodes = largest_part(g->node_ptr, p->data_rows);
+    uint64_t slice = p->step.slice_rows < p->batch ? p->step.slice_rows : p->batch;
+    p->step.batch_nodes_max = p->batch * nodes;
+    p->step.batch_edges_max = p->batch * largest_part(g->edge_ptr, p->data_rows);
+    p->step.slice_nodes_max = slice * nodes;
+}
+
+static struct graph_row graph_at(const struct probe *p, uint64_t row)
+{
+    const struct probe_graphs *g = &p->graphs;
+    uint64_t node = g->node_ptr[row], edge = g->edge_ptr[row];
+    return (struct graph_row){p->features + node * p->model.inputs * p->value_bytes,
+                              g->sources + edge * sizeof(uint32_t),
+                              g->targets + edge * sizeof(uint32_t),
+                              g->edges + edge * p->model.edge_inputs * sizeof(float),
+                              g->node_ptr[row + 1] - node,
+                              g->edge_ptr[row + 1] - edge};
 }
 
 static void data_read(struct probe *p)
@@ -137,7 +192,10 @@ static void data_read(struct probe *p)
     p->features = file_read(p, "features", &bytes);
     if (!p->features || bytes == 0 || bytes % row_bytes != 0)
         probe_fail("features is missing or not whole rows");
-    p->data_rows = bytes / row_bytes;
+    if (!p->model.graphs)
+        p->data_rows = bytes / row_bytes;
+    else if (bytes != p->graphs.node_ptr[p->data_rows] * row_bytes)
+        probe_fail("features are of another number of nodes than node_ptr.u64");
     int values = loss_type_named(p->model.loss)->values;
     p->targets = file_read(p, values ? "targets.f32" : "targets.u8", &bytes);
     if (!p->targets || bytes != p->data_rows * p->target_bytes)
@@ -154,11 +212,17 @@ static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
     uint64_t bad;
     for (uint64_t i = 0; i < rows; i++) {
         uint64_t row = (first + i) % p->data_rows;
-        p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
+        if (p->model.graphs)
+            p->graphs.rows[i] = graph_at(p, row);
+        else
+            p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
         p->target_rows[i] = p->targets + row * p->target_bytes;
     }
-    if (stepper_gather(p->stepper, &p->gather, 0, rows, p->feature_rows, p->target_rows, &bad, &e) <
-        0)
+    int failed = p->model.graphs ? stepper_gather_graphs(p->stepper, &p->gather, 0, rows,
+                                                         p->graphs.rows, p->target_rows, &bad, &e)
+                                 : stepper_gather(p->stepper, &p->gather, 0, rows, p->feature_rows,
+                                                  p->target_rows, &bad, &e);
+    if (failed < 0)
         probe_fail(e.text);
 }
 
@@ -296,6 +360,8 @@ static void work_run(struct probe *p, const char *mode)
     int sweep = strcmp(mode, "sweep") == 0;
     p->step.with_optimizer = strcmp(mode, "fisher") != 0;
     p->step.accumulates = sweep;
+    if (p->model.graphs)
+        graphs_read(p);
     if (stepper_open(&p->stepper, &p->model, &p->step, &e) < 0)
         probe_fail(e.text);
     data_read(p);
@@ -323,6 +389,12 @@ static void work_run(struct probe *p, const char *mode)
     free(p->targets);
     free(p->feature_rows);
     free(p->target_rows);
+    free(p->graphs.node_ptr);
+    free(p->graphs.edge_ptr);
+    free(p->graphs.sources);
+    free(p->graphs.targets);
+    free(p->graphs.edges);
+    free(p->graphs.rows);
 }
 
 int main(int argc, char **argv)

@@ -25,11 +25,13 @@ def parameters_of(net):
     return list(net.parameters())
 
 
-def case_open(text, net, inputs, targets, scale=1.0):
+def case_open(text, net, inputs, targets, scale=1.0, tokens=0):
     """Files of a case, and the network in float64 with the engine's fresh weights. Rows are normal numbers;
-    targets(random, rows) gives float32 [rows, K] or uint8 [rows]."""
+    targets(random, rows) gives float32 [rows, K] or uint8 [rows]. tokens: rows are whole numbers below it instead."""
     random = np.random.default_rng(4)
     x = (scale * random.normal(size=(ROWS, inputs))).astype(np.float32)
+    if tokens:
+        x = random.integers(0, tokens, (ROWS, inputs)).astype(np.uint8)
     y = targets(random, ROWS)
     x.tofile("features")
     y.tofile("targets." + ("u8" if y.dtype == np.uint8 else "f32"))
@@ -38,7 +40,7 @@ def case_open(text, net, inputs, targets, scale=1.0):
     probe("init", "seed=5")
     net.double()
     weights_set(net)
-    return torch.tensor(x).double(), torch.tensor(y if y.dtype == np.uint8 else y.astype(np.float64))
+    return torch.tensor(x).long() if tokens else torch.tensor(x).double(), torch.tensor(y if y.dtype == np.uint8 else y.astype(np.float64))
 
 
 def weights_set(net):
@@ -91,9 +93,13 @@ def fisher_compare(net, loss, x, y):
     near(numbers_split("fisher_sums.f32", parameters_of(net)), sums, 1e-5, "Fisher")
 
 
-def compare(text, net, loss, inputs, targets, bar=1e-5, scale=1.0):
+def compare(text, net, loss, inputs, targets, bar=1e-5, scale=1.0, tokens=0):
     torch.set_num_threads(1)
-    x, y = case_open(text, net, inputs, targets, scale)
+    data_compare(net, loss, *case_open(text, net, inputs, targets, scale, tokens), bar)
+
+
+def data_compare(net, loss, x, y, bar=1e-5):
+    """x: anything whose slices are batches that net takes."""
     gradients_compare(net, loss, x, y)
     fisher_compare(net, loss, x, y)
     steps_compare(net, loss, x, y, bar)
@@ -202,6 +208,28 @@ def test_sequences():
             (1, ("lstm out=12", "pool kind=last", "linear out=3"), [Outputs(5, 12, batch_first=True), Pool("last"),
                                                                     nn.Linear(12, 3)])):
         compare(chain("sequence steps=%d" % steps, *lines), nn.Sequential(Steps(steps), *net), loss, 5 * steps, values(3))
+
+
+@limit(200)
+def test_tokens():
+    """A class at every step, the mean over all of them; and tokens pooled to one vector."""
+    needs_torch()
+    nn = torch.nn
+
+    def classes(steps, count):
+        return lambda random, rows: random.integers(0, count, (rows, steps)).astype(np.uint8)
+
+    def each_step(z, y):
+        return nn.functional.cross_entropy(z.reshape(-1, z.shape[-1]), y.long().reshape(-1))
+    for steps, count, lines, net in (
+            (9, 30, ("embedding count=30 out=12", "lstm out=10", "linear out=30"),
+             [nn.Embedding(30, 12), Outputs(12, 10, batch_first=True), nn.Linear(10, 30)]),
+            (6, 250, ("embedding count=250 out=7", "layernorm", "linear out=250"),
+             [nn.Embedding(250, 7), nn.LayerNorm(7), nn.Linear(7, 250)])):
+        compare("loss=softmax_cross_entropy\n" + "\n".join(lines), nn.Sequential(*net), each_step, steps,
+                classes(steps, count), tokens=count)
+    compare(chain("embedding count=20 out=8", "pool kind=mean", "linear out=3"),
+            nn.Sequential(nn.Embedding(20, 8), Pool("mean"), nn.Linear(8, 3)), nn.MSELoss(), 7, values(3), tokens=20)
 
 
 def buffers_of(net):

@@ -17,27 +17,73 @@ static double random_next(uint64_t *state)
     return (double)(*state >> 11) * 0x1p-52 - 1;
 }
 
+/* Whole numbers below n. */
+static uint16_t random_below(uint64_t *state, uint64_t n)
+{
+    random_next(state);
+    return (uint16_t)((*state >> 33) % n);
+}
+
+static void graphs_fill(struct fixture *f)
+{
+    uint64_t state = 99;
+    for (int r = 0; r < ROWS; r++) {
+        struct fixture_graph *g = &f->graphs[r];
+        struct graph_row *row = &f->graph_rows[r];
+        *row = (struct graph_row){f->features[r],
+                                  g->sources,
+                                  g->targets,
+                                  g->edges,
+                                  1 + random_below(&state, FIXTURE_NODES_MAX),
+                                  random_below(&state, FIXTURE_EDGES_MAX + 1)};
+        float *edges = g->edges[0]; /* one behind the other, as wide as the model's */
+        for (uint64_t k = 0; k < row->edge_count; k++) {
+            g->sources[k] = random_below(&state, row->node_count);
+            g->targets[k] = random_below(&state, row->node_count);
+            for (uint64_t c = 0; c < f->m.edge_inputs; c++)
+                *edges++ = (float)random_next(&state);
+        }
+    }
+}
+
 void fixture_fill(struct fixture *f)
 {
     uint64_t state = 12345; /* the same numbers for every stepper that is compared */
     for (int r = 0; r < ROWS; r++) {
-        for (uint64_t j = 0; j < f->m.inputs; j++)
+        for (uint64_t j = 0; j < f->m.inputs * (f->m.graphs ? FIXTURE_NODES_MAX : 1); j++)
             f->features[r][j] = (float)random_next(&state);
-        f->classes[r] = (uint8_t)(state >> 60) % CLASSES;
+        for (uint64_t k = 0; k < f->m.target_steps; k++) {
+            f->classes[r][k] = (uint8_t)(state >> 60) % CLASSES;
+            state = k + 1 < f->m.target_steps ? state * 0x9e3779b97f4a7c15ull + 1 : state;
+        }
+        for (uint64_t j = 0; f->m.token_count && j < f->m.inputs; j++)
+            f->tokens[r][j] = random_below(&state, f->m.token_count);
         for (uint64_t k = 0; k < f->m.outputs; k++)
             f->values[r][k] = (float)(0.5 + 0.5 * random_next(&state));
-        f->feature_rows[r] = f->features[r];
+        f->feature_rows[r] = f->m.token_count ? (void *)f->tokens[r] : (void *)f->features[r];
         f->target_rows[r] =
-            f->gather.target_type[0] == 'f' ? (void *)f->values[r] : (void *)&f->classes[r];
+            f->gather.target_type[0] == 'f' ? (void *)f->values[r] : (void *)f->classes[r];
     }
+    graphs_fill(f);
+}
+
+void fixture_gather_rows(struct fixture *f, uint64_t first, uint64_t count)
+{
+    uint64_t bad;
+    struct err e;
+    if (f->m.graphs)
+        CHECK_OK(stepper_gather_graphs(f->s, &f->gather, 0, count, f->graph_rows + first,
+                                       f->target_rows + first, &bad, &e),
+                 e);
+    else
+        CHECK_OK(stepper_gather(f->s, &f->gather, 0, count, f->feature_rows + first,
+                                f->target_rows + first, &bad, &e),
+                 e);
 }
 
 void fixture_gather(struct fixture *f, uint64_t rows)
 {
-    uint64_t bad;
-    struct err e;
-    CHECK_OK(stepper_gather(f->s, &f->gather, 0, rows, f->feature_rows, f->target_rows, &bad, &e),
-             e);
+    fixture_gather_rows(f, 0, rows);
 }
 
 void fixture_open(struct fixture *f, const struct fixture_config *c)
@@ -57,19 +103,33 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .backbone_layers = c->frozen_layers,
                                  .freeze_backbone = c->frozen_layers > 0};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
+    struct model_input input = {inputs, c->graphs, c->edge_values};
     struct err e;
-    CHECK_OK(model_open(&f->m, c->layers, c->count, inputs,
-                        c->loss ? c->loss : "softmax_cross_entropy", &e),
+    if (c->graphs) {
+        uint64_t slice = config.slice_rows < ROWS ? config.slice_rows : ROWS;
+        config.batch_nodes_max = ROWS * FIXTURE_NODES_MAX;
+        config.batch_edges_max = ROWS * FIXTURE_EDGES_MAX;
+        config.slice_nodes_max = slice * FIXTURE_NODES_MAX;
+    }
+    CHECK_OK(model_open_input(&f->m, c->layers, c->count, &input,
+                              c->loss ? c->loss : "softmax_cross_entropy", &e),
              e);
-    CHECK(inputs <= FIXTURE_INPUTS_MAX && f->m.outputs <= FIXTURE_OUTPUTS_MAX);
+    CHECK(inputs * (c->graphs ? FIXTURE_NODES_MAX : 1) <= FIXTURE_INPUTS_MAX);
+    CHECK(f->m.outputs <= FIXTURE_OUTPUTS_MAX && c->edge_values <= FIXTURE_EDGE_VALUES_MAX);
+    CHECK(f->m.target_steps <= FIXTURE_STEPS_MAX);
     CHECK_OK(stepper_open(&f->s, &f->m, &config, &e), e);
     model_initialise(&f->m, 12, stepper_parameters(f->s));
     int values = loss_type_named(f->m.loss)->values;
     f->gather = (struct gather_config){.feature_type = "f32",
                                        .features = inputs,
-                                       .targets = values ? f->m.outputs : 1,
-                                       .scale = 1};
+                                       .targets = values ? f->m.outputs : f->m.target_steps,
+                                       .scale = 1,
+                                       .end_type = "u16",
+                                       .edge_type = "f32",
+                                       .edge_features = c->edge_values};
     strcpy(f->gather.target_type, values ? "f32" : "u8");
+    if (f->m.token_count)
+        strcpy(f->gather.feature_type, "u16");
     fixture_fill(f);
     fixture_gather(f, ROWS);
 }
@@ -147,15 +207,11 @@ static double *squares_by_single_rows(const struct fixture_config *of)
 {
     struct fixture f;
     struct fixture_config c = *of;
-    struct err e;
-    uint64_t bad;
     c.threads = 1;
     fixture_open(&f, &c);
     double *sums = calloc(f.m.parameter_count, sizeof *sums);
     for (int r = 0; r < ROWS; r++) {
-        CHECK_OK(
-            stepper_gather(f.s, &f.gather, 0, 1, f.feature_rows + r, f.target_rows + r, &bad, &e),
-            e);
+        fixture_gather_rows(&f, (uint64_t)r, 1);
         fixture_train(&f, 1, 0, 1, &fixture_still, NULL, 0);
         for (uint64_t i = 0; i < f.m.parameter_count; i++)
             sums[i] += (double)stepper_gradient(f.s)[i] * (double)stepper_gradient(f.s)[i];

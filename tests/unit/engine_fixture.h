@@ -9,15 +9,31 @@
 #include "engine/step.h"
 
 enum { FIXTURE_ROWS = 50, FIXTURE_INPUTS = 13, FIXTURE_OUTPUTS_MAX = 64, FIXTURE_INPUTS_MAX = 128 };
+enum {
+    FIXTURE_STEPS_MAX = 16,
+    FIXTURE_NODES_MAX = 6,
+    FIXTURE_EDGES_MAX = 9,
+    FIXTURE_EDGE_VALUES_MAX = 3
+};
+
+/* Up to 6 nodes, whose features are the row's; edges either way, some of them twice or to the node
+ * itself. */
+struct fixture_graph {
+    uint16_t sources[FIXTURE_EDGES_MAX], targets[FIXTURE_EDGES_MAX];
+    float edges[FIXTURE_EDGES_MAX][FIXTURE_EDGE_VALUES_MAX];
+};
 
 struct fixture {
     struct model m;
     struct stepper *s;
     struct gather_config gather;
-    float features[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a row's first ones are used */
-    uint8_t classes[FIXTURE_ROWS];                    /* 0 .. 4 */
-    float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];  /* 0 to 1 */
+    float features[FIXTURE_ROWS][FIXTURE_INPUTS_MAX];  /* a row's first ones are used */
+    uint8_t classes[FIXTURE_ROWS][FIXTURE_STEPS_MAX];  /* 0 .. 4, one for each step left */
+    uint16_t tokens[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a token model's inputs */
+    float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];   /* 0 to 1 */
     const void *feature_rows[FIXTURE_ROWS], *target_rows[FIXTURE_ROWS];
+    struct fixture_graph graphs[FIXTURE_ROWS];
+    struct graph_row graph_rows[FIXTURE_ROWS]; /* of them, where the model's rows are graphs */
 };
 
 /* What a fixture is made of; 0 or NULL: the usual one. */
@@ -30,6 +46,8 @@ struct fixture_config {
     uint64_t slice;    /* 16 */
     int evaluate_only; /* no optimizer */
     const char *metric;
+    int graphs;           /* inputs is a node's: at most FIXTURE_INPUTS_MAX / FIXTURE_NODES_MAX */
+    uint64_t edge_values; /* 0: edges have no features */
     enum half half;
     double loss_scale; /* HALF_F16: the first; 65536 */
     int checkpointing;
@@ -44,6 +62,8 @@ void fixture_open(struct fixture *f, const struct fixture_config *c);
 void fixture_close(struct fixture *f);
 void fixture_fill(struct fixture *f); /* features and targets as they were */
 void fixture_gather(struct fixture *f, uint64_t rows);
+/* Rows first .. first + count - 1 become the whole batch. */
+void fixture_gather_rows(struct fixture *f, uint64_t first, uint64_t count);
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
                                  const struct optimizer_config *a, const struct ewc_term *terms,

@@ -290,15 +290,15 @@ TEST(gather_classes_checks_the_range)
     uint64_t huge = UINT64_MAX, bad;
     uint32_t targets[4];
     const void *rows[4] = {&classes[0], &classes[1], &classes[2], &classes[3]};
-    op_gather_classes(cpu, ELEMENT_I64, rows, 4, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_I64, rows, 4, 1, 10, targets, &bad);
     CHECK(bad == 2 && targets[0] == 0 && targets[1] == 9);
-    op_gather_classes(cpu, ELEMENT_I64, rows + 3, 1, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_I64, rows + 3, 1, 1, 10, targets, &bad);
     CHECK_EQ(bad, 0);
     rows[0] = &huge;
-    op_gather_classes(cpu, ELEMENT_U64, rows, 1, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_U64, rows, 1, 1, 10, targets, &bad);
     CHECK_EQ(bad, 0);
     rows[0] = &small[0], rows[1] = &small[1];
-    op_gather_classes(cpu, ELEMENT_U8, rows, 2, 251, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_U8, rows, 2, 1, 251, targets, &bad);
     CHECK(bad == 2 && targets[1] == 250);
 }
 

@@ -179,11 +179,11 @@ TEST(gather_names_the_bad_row)
     uint64_t bad = 99;
     fixture_open(&f, &small);
     f.features[41][5] = NAN;
-    f.classes[44] = CLASSES;
+    f.classes[44][0] = CLASSES;
     CHECK(stepper_gather(f.s, &f.gather, 0, ROWS, f.feature_rows, f.target_rows, &bad, &e) < 0);
     CHECK_EQ(bad, 41);
     CHECK_HAS(e.text, "feature 5 times the scale 1 is nan");
-    f.classes[3] = CLASSES;
+    f.classes[3][0] = CLASSES;
     CHECK(stepper_gather(f.s, &f.gather, 0, ROWS, f.feature_rows, f.target_rows, &bad, &e) < 0);
     CHECK_EQ(bad, 3);
     CHECK_HAS(e.text, "accepted: 0 to 4");
@@ -285,32 +285,44 @@ static uint64_t mapped_bytes(void)
     return sum;
 }
 
+static void plan_check(const char *const *layers, uint32_t count, const struct model_input *input,
+                       const struct step_config *c)
+{
+    struct plan p = {.count = 0};
+    struct model m;
+    struct stepper *s;
+    struct err e;
+    CHECK_OK(model_open_input(&m, layers, count, input, "mean_squared_error", &e), e);
+    CHECK_OK(stepper_open(&s, &m, c, &e), e);
+    stepper_close(&s);
+    uint64_t before = mapped_bytes();
+    stepper_plan(&m, c, "trainerd", &p);
+    CHECK_OK(stepper_open(&s, &m, c, &e), e);
+    CHECK_EQ(mapped_bytes() - before, plan_total(&p, NULL));
+    stepper_close(&s);
+    CHECK_EQ(mapped_bytes(), before);
+    model_close(&m);
+}
+
 TEST(plan_equals_what_is_allocated)
 {
     static const char *const list[] = {
         "linear out=900",   "relu",         "dropout p=0.1",    "residual_begin",
         "sequence steps=9", "lstm out=100", "sequence steps=1", "residual_end",
         "layernorm",        "linear out=5"};
+    static const char *const graphs[] = {"gcn out=90 edges=true", "relu", "gcn out=90",
+                                         "pool kind=mean_sum", "linear out=5"};
     for (int with_optimizer = 0; with_optimizer < 2; with_optimizer++)
         for (uint64_t slice = 8; slice <= 64; slice *= 8) {
             struct step_config c = {4096, slice, 1, with_optimizer, 3};
             c.backbone_layers = 3;
             c.freeze_backbone = with_optimizer && slice > 8;
             c.optimizer = c.freeze_backbone ? OPTIMIZER_SGD_MOMENTUM : OPTIMIZER_ADAMW;
-            struct plan p = {.count = 0};
-            struct model m;
-            struct stepper *s;
-            struct err e;
-            CHECK_OK(model_open(&m, list, 10, 784, "softmax_cross_entropy", &e), e);
-            CHECK_OK(stepper_open(&s, &m, &c, &e), e);
-            stepper_close(&s);
-            uint64_t before = mapped_bytes();
-            stepper_plan(&m, &c, "trainerd", &p);
-            CHECK_OK(stepper_open(&s, &m, &c, &e), e);
-            CHECK_EQ(mapped_bytes() - before, plan_total(&p, NULL));
-            stepper_close(&s);
-            CHECK_EQ(mapped_bytes(), before);
-            model_close(&m);
+            plan_check(list, 10, &(struct model_input){784, 0, 0}, &c);
+            c.batch_nodes_max = 100000;
+            c.batch_edges_max = 123457;
+            c.slice_nodes_max = 40 * slice;
+            plan_check(graphs, 5, &(struct model_input){33, 1, 7}, &c);
         }
 }
 

@@ -439,6 +439,9 @@ static void graph_check(const struct feed *f, struct feed_row at, uint64_t row)
         CHECK_EQ(x[j], feature_of(row, (int)j));
     const unsigned char *to = feed_items(f, &f->info.fields[4], at, &edges);
     CHECK(!edges || (*from == 0 && *to == nodes - 1));
+    struct feed_graph g = feed_graph(f, at);
+    CHECK(g.nodes == x && g.sources == from && g.targets == to && !g.edge_features);
+    CHECK(g.node_count == nodes && g.edge_count == edges);
 }
 
 static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, uint64_t count,
@@ -446,7 +449,7 @@ static void rows_check(const struct feed *f, uint64_t epoch, uint64_t position, 
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t row = order_file_row(&f->info.order, epoch, position + i);
-        if (!f->info.feature_parts) {
+        if (strcmp(f->info.layout, "graph") == 0) {
             graph_check(f, rows[i], row);
             continue;
         }

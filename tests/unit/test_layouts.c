@@ -423,15 +423,16 @@ TEST_LIMIT(stored_chunks_are_decoded_about_once, 60)
 
 /* ---- the largest batch ---------------------------------------------------------------------- */
 
+/* Most items of the batches, or of their slices of slice_rows rows. */
 static uint64_t batch_by_hand(const struct order *o, const struct reader_open *open,
-                              const uint64_t *cut)
+                              uint64_t slice_rows, const uint64_t *cut)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < open->epoch_count; i++)
         for (uint64_t k = 0; k < open->epochs[i].count; k++)
             for (uint64_t at = 0, sum = 0; at < o->rows; at++) {
                 uint64_t row = order_file_row(o, open->epochs[i].first + k, at);
-                sum = (at % open->batch_rows ? sum : 0) + cut[row + 1] - cut[row];
+                sum = (at % open->batch_rows % slice_rows ? sum : 0) + cut[row + 1] - cut[row];
                 most = sum > most ? sum : most;
             }
     return most;
@@ -450,6 +451,7 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
         open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
         open.window_spans = open.streams ? open.streams : 1 + test_random() % 5;
+        open.slice_rows = test_random() % 40;
         open.epoch_count = 3;
         for (uint32_t j = 0; j < 3; j++)
             open.epochs[j] = (struct msg_epoch_range){(uint64_t)j << 20, 1 + test_random() % 3};
@@ -462,7 +464,11 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         for (uint32_t j = 0; j < d->field_count; j++) {
             const struct msg_field_info *f = &d->fields[j];
             const uint64_t *cut = strcmp(f->pointer, "node_ptr") == 0 ? g.nodes : g.edges;
-            CHECK_EQ(f->batch_items_max, f->pointer[0] ? batch_by_hand(&o, &open, cut) : 0);
+            uint64_t batch = batch_by_hand(&o, &open, open.batch_rows, cut), slice = 0;
+            if (open.slice_rows)
+                slice = batch_by_hand(&o, &open, open.slice_rows, cut);
+            CHECK_EQ(f->batch_items_max, f->pointer[0] ? batch : 0);
+            CHECK_EQ(f->slice_items_max, f->pointer[0] ? slice : 0);
         }
         harness_close(&h);
         graphs_free(&g);
@@ -478,6 +484,7 @@ TEST(a_run_too_long_to_walk_is_bounded)
     g.count = 500;
     g.nodes_max = 40;
     open.batch_rows = 3;
+    open.slice_rows = 2;
     open.window_spans = 4;
     open.epoch_count = 1;
     open.epochs[0] = (struct msg_epoch_range){0, 1ull << 30};
@@ -497,6 +504,7 @@ TEST(a_run_too_long_to_walk_is_bounded)
     const struct msg_field_info *f =
         span_field(h.described.fields, h.described.field_count, "node_features");
     CHECK_EQ(f->batch_items_max, largest[0] + largest[1] + largest[2]);
+    CHECK_EQ(f->slice_items_max, largest[0] + largest[1]);
     harness_close(&h);
     graphs_free(&g);
 }

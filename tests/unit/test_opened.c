@@ -84,7 +84,8 @@ TEST(wrong_fields_are_refused)
     REFUSED(o.fields_count = 0, "without features");
     REFUSED(o.fields[0].items_max = 65, "65 items a span");
     REFUSED(o.fields[0].items_max = 63, "63 items a span");
-    REFUSED(o.fields[0].batch_items_max = 1, "(1 a batch)");
+    REFUSED(o.fields[0].batch_items_max = 1, "(1 a batch, 0 a slice)");
+    REFUSED(o.fields[0].slice_items_max = 1, "(0 a batch, 1 a slice)");
     REFUSED(MSG_STR(o.fields[0].pointer, "targets"), "cut by \"targets\"");
     REFUSED(MSG_STR(o.layout, "graph"), "in layout \"graph\"");
     REFUSED(MSG_STR(o.layout, "sparse"), "in layout \"sparse\"");

@@ -158,8 +158,8 @@ TEST(f1_is_the_mean_over_classes_that_occur)
     fixture_open(&f, &c);
     for (int r = 0; r < FIXTURE_ROWS; r++) {
         outputs[r * 7 + (r ? 0 : 5)] = 3;
-        right += r && f.classes[r] == 0;
-        actual += f.classes[r] == 0;
+        right += r && f.classes[r][0] == 0;
+        actual += f.classes[r][0] == 0;
     }
     CHECK_OK(scores_open(&s, &f.m, FIXTURE_ROWS, &e), e);
     scores_add(s, f.s, outputs, FIXTURE_ROWS);

@@ -470,7 +470,7 @@ TEST(plan_fits_the_arena_and_the_limit)
     struct megabatch_size sizes[2];
     struct err e = {0};
     plan_options();
-    CHECK_OK(setup_model(&m, &options, 784, &e), e);
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, sizes, &e), e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
     CHECK_EQ(plan_total(&p, "loaderd"),
@@ -542,7 +542,7 @@ TEST(plan_decides_how_rows_are_kept)
     };
     plan_options();
     options.loader_use_chunk_loader = 1;
-    CHECK_OK(setup_model(&m, &options, 784, &e), e);
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         p.count = 0;
         options.loader_chunk_size_gb = cases[i].chunk_gb;

@@ -1,0 +1,164 @@
+/* gcn.c - graph convolution (Kipf and Welling): each node takes the linear map of itself and of the
+ * nodes with an edge to it.
+ *
+ *   y = A x W^T + b       as PyTorch Geometric's GCNConv: A[v, u] = 1 / sqrt(deg v deg u) for each
+ *                         edge u -> v and for u = v (a stored self loop is that one), deg v = 1 +
+ *                         edges that end in v
+ *     + M U^T             edges=true: M[v] = sum over the edges u -> v of A[v, u] times the edge's
+ *                         features, so that a message is W x_u + U e_uv ("edge_weight", U)
+ *     + x                 residual=true: after the sum; an activation comes behind it, as a layer
+ *
+ *   x [nodes, in], y [nodes, out], W [out, in], b [out], U [out, edge features]; no activation
+ *   backward: g = A^T dy; dW = g^T x, db = sum of dy, dU = dy^T M, dx = g W (+ dy)
+ *   squares: the nodes of a graph are its steps; dy_n^T (A x)_n is the same gradient as g_n^T x_n
+ *            and leaves dy as b and U need it
+ */
+#include <math.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "engine/layer.h"
+#include "engine/memory.h"
+#include "engine/squares.h"
+
+extern const struct layer_type layer_gcn;
+
+enum { KEY_OUT, KEY_RESIDUAL, KEY_EDGES };
+enum { WEIGHT, BIAS, EDGE_WEIGHT };
+
+static const char *const truth[] = {"false", "true", NULL};
+
+static int gcn_infer(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
+{
+    uint64_t out = (uint64_t)l->keys[KEY_OUT];
+    if (l->keys[KEY_RESIDUAL] != 0 && out != l->values)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (gcn): residual adds its input of %" PRIu64
+                       " values a node to its output of %" PRIu64 "; both must be the same",
+                       l->place, l->values, out);
+    if (l->keys[KEY_EDGES] != 0 && !l->edge_values)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "layer %u (gcn): edges is true, and the edges of the data have no features "
+                       "(edge_features)",
+                       l->place);
+    l->steps_out = l->steps;
+    l->values_out = out;
+    l->edges_used = l->keys[KEY_EDGES] != 0;
+    l->tensor_count = l->edges_used ? 3 : 2;
+    tensors[WEIGHT] = (struct tensor_info){.name = "weight", .rank = 2, .dims = {out, l->values}};
+    tensors[BIAS] = (struct tensor_info){.name = "bias", .rank = 1, .dims = {out}};
+    if (l->edges_used)
+        tensors[EDGE_WEIGHT] =
+            (struct tensor_info){.name = "edge_weight", .rank = 2, .dims = {out, l->edge_values}};
+    return 0;
+}
+
+static struct matrix weight_of(const struct layer_instance *l, const float *parameters)
+{
+    return matrix_of(parameters, l->values_out, l->values);
+}
+
+static const float *bias_of(const struct layer_instance *l, const float *parameters)
+{
+    return parameters + l->values_out * l->values;
+}
+
+static struct matrix edge_weight_of(const struct layer_instance *l, const float *parameters)
+{
+    return matrix_of(bias_of(l, parameters) + l->values_out, l->values_out, l->edge_values);
+}
+
+/* glorot: U(-a, a), a = sqrt(6 / (in + out)); biases 0. */
+static void glorot(const struct layer_instance *l, struct matrix w, uint32_t tensor, uint64_t seed)
+{
+    double bound = sqrt(6.0 / (double)(w.rows + w.columns));
+    for (uint64_t i = 0; i < w.rows * w.columns; i++)
+        w.at[i] = scalar_uniform(scalar_key(seed, l->tensor_first + tensor, i), bound);
+}
+
+static void gcn_initialise(const struct layer_instance *l, uint64_t seed, float *parameters)
+{
+    memset(parameters, 0, l->count * sizeof *parameters);
+    glorot(l, weight_of(l, parameters), WEIGHT, seed);
+    if (l->edges_used)
+        glorot(l, edge_weight_of(l, parameters), EDGE_WEIGHT, seed);
+}
+
+/* x W^T and A^T dy are as wide as the output, A x as the input. */
+static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
+{
+    (void)keep;
+    return size_times(rows, l->values > l->values_out ? l->values : l->values_out);
+}
+
+static void gcn_forward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix x = matrix_of(p->input, p->rows, l->values);
+    struct matrix y = matrix_of(p->output, p->rows, l->values_out);
+    struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
+    op_product(p->backend, x, 0, weight_of(l, p->weights), 1, 0, h);
+    if (l->edges_used)
+        op_product(p->backend, p->edge_sums, 0, edge_weight_of(l, p->weights), 1, 0, y);
+    op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)l->edges_used,
+                      y);
+    if (l->keys[KEY_RESIDUAL] != 0)
+        op_add(p->backend, p->input, p->output, p->rows * l->values);
+}
+
+static void gcn_backward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix x = matrix_of(p->input, p->rows, l->values);
+    struct matrix dy = matrix_of(p->d_output, p->rows, l->values_out);
+    struct matrix g = matrix_of(p->scratch, p->rows, l->values_out);
+    op_sparse_product(p->backend, p->transposed, dy, NULL, 0, g);
+    if (p->gradient) {
+        op_product(p->backend, g, 1, x, 0, 0, weight_of(l, p->gradient));
+        op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
+        if (l->edges_used)
+            op_product(p->backend, dy, 1, p->edge_sums, 0, 0, edge_weight_of(l, p->gradient));
+    }
+    if (!p->d_input)
+        return;
+    op_product(p->backend, g, 0, weight_of(l, p->weights), 0, 0,
+               matrix_of(p->d_input, x.rows, x.columns));
+    if (l->keys[KEY_RESIDUAL] != 0)
+        op_add(p->backend, p->d_output, p->d_input, p->rows * l->values);
+}
+
+/* A x takes the input's place. */
+static void gcn_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix sums = matrix_of(p->scratch, p->rows, l->values);
+    op_sparse_product(p->backend, p->adjacency, matrix_of(p->input, p->rows, l->values), NULL, 0,
+                      sums);
+    memcpy(p->squares_input, p->scratch, p->rows * l->values * sizeof *p->scratch);
+}
+
+static void gcn_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
+                             const struct tile *t, float *sample, float *squares)
+{
+    struct samples d = samples_of(p->d_output, p->samples, l->values_out);
+    const float *x = t->tensor == WEIGHT ? p->squares_input : p->edge_sums.at;
+    if (t->tensor == BIAS)
+        squares_of_sums(p->backend, d, sample, squares);
+    else
+        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
+                            samples_of(x, p->samples, t->columns), sample, squares);
+}
+
+const struct layer_type layer_gcn = {
+    .name = "gcn",
+    .purpose = "graphs: y = A x W^T + b, A the edges and self loops over sqrt(deg deg); residual: "
+               "+ x; edges: + M U^T, M = A's sums of the edges' features",
+    .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
+             {"residual", .words = truth},
+             {"edges", .words = truth}},
+    .takes = ROWS_GRAPHS,
+    .infer = gcn_infer,
+    .initialise = gcn_initialise,
+    .scratch_floats = gcn_scratch,
+    .forward = gcn_forward,
+    .backward = gcn_backward,
+    .squares_begin = gcn_squares_begin,
+    .tile_squares = gcn_tile_squares,
+};

@@ -1,0 +1,184 @@
+"""Graphs trained by the daemons: the loss of the validation split and the Fisher information are PyTorch's at the
+checkpoint's parameters, the weights do not depend on threads, memory or deaths, and bad graphs are named."""
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import h5py
+import msgpack
+import numpy
+
+from harness import limit, skip
+from runs import ROOT
+from small_run import BINARIES, SmallRun
+from test_layouts import described, graphs_write
+
+PIPELINE = """name: graphs
+data: {file: %s}
+model:
+  loss: mean_squared_error
+  layers:
+    - {type: gcn, out: 8, edges: true}
+    - {type: relu}
+    - {type: gcn, out: 8, edges: true, residual: true}
+    - {type: tanh}
+    - {type: pool, kind: mean_sum}
+    - {type: dropout, p: 0.1}
+    - {type: linear, out: 11}
+training: {batch_size: 96, slice_rows: 32, threads: 2, metric: loss}
+continual_learning:
+  ewc_config: {lambda: 10, fisher_samples: 900, fisher_computation: {block_size: 1000}}
+tasks:
+  - {name: A, epochs: 2}
+  - {name: B, epochs: 2, from: A, ewc: [A], permute_features: 5}
+"""
+
+
+def trained(name, settings=(), disturb=None):
+    """The run's directory after trainerd has ended well; its report."""
+    if not os.path.exists("graphs.h5"):
+        graphs_write("graphs.h5", nodes_min=1)
+    pipeline = PIPELINE % os.path.abspath("graphs.h5")
+    with SmallRun(name, "graphs.h5", settings=settings, pipeline=pipeline) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        if disturb:
+            disturb(run)
+        code = run.wait("trainerd")
+        assert code == 0, run.log("trainerd") + run.log("fisherd")
+        subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(run.path("report/report.json")) as f:
+            return run, json.load(f)
+
+
+@limit(120)
+def test_loss_and_fisher_information_are_those_of_pytorch():
+    sys.path.append(os.path.join(ROOT, "tests/reference"))
+    from test_graphs_torch import GCN, OfX, Last, Readout, State, torch
+    if torch is None:
+        skip("python3-torch is not installed")
+    run, report = trained("run")
+    net = torch.nn.Sequential(GCN(7, 8, edges=3), OfX(torch.nn.ReLU()), GCN(8, 8, True, 3), OfX(torch.nn.Tanh()),
+                              Readout("mean_sum"), OfX(torch.nn.Linear(16, 11)), Last()).double()
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        names = ["0.weight", "0.bias", "0.edge_weight", "2.weight", "2.bias", "2.edge_weight", "6.weight", "6.bias"]
+        for p, name in zip(net.parameters(), names):
+            p.data.copy_(torch.tensor(f["parameters/" + name][:]).double())
+    with h5py.File("graphs.h5") as f:
+        g = {name: f["train/" + name][:].astype(float if "features" in name or name == "targets" else int)
+             for name in f["train"]}
+    targets, losses, squares = torch.tensor(g["targets"]), [], None
+    for i in range(len(targets)):
+        (n, m), (a, b) = g["node_ptr"][i:i + 2], g["edge_ptr"][i:i + 2]
+        s = State(torch.tensor(g["node_features"][n:m]), torch.tensor(g["edge_index"][:, a:b]),
+                  torch.tensor(g["edge_features"][a:b]), torch.zeros(m - n, dtype=torch.long), 1)
+        net.zero_grad()
+        loss = torch.nn.functional.mse_loss(net(s)[0], targets[i])
+        loss.backward()
+        losses.append(float(loss))
+        each = torch.cat([p.grad.reshape(-1) ** 2 for p in net.parameters()])
+        squares = each if squares is None else squares + each
+    with h5py.File(run.path("fisher/A.h5")) as f:
+        ours = numpy.concatenate([f["blocks/%05d" % i][:] for i in range(int(f.attrs["blocks"]))])
+        assert f.attrs["samples"] == len(targets)
+    wanted = (squares / len(targets)).numpy()
+    assert numpy.linalg.norm(ours - wanted) < 1e-5 * numpy.linalg.norm(wanted)
+    task, = [t for t in report["tasks"] if t["name"] == "A"]  # both splits hold the same graphs
+    assert abs(task["after_own_training"] / numpy.mean(losses) - 1) < 1e-6, (task, numpy.mean(losses))
+
+
+@limit(120)
+def test_weights_depend_on_neither_threads_nor_memory_nor_deaths():
+    def kill(run):
+        for stage in ("trainerd", "loaderd", "trainerd", "fisherd"):
+            seen = run.log("trainerd").count("\n")
+            run.until(lambda: run.log("trainerd").count("\n") > seen or run.processes["trainerd"].poll() is not None,
+                      "trainerd says nothing")
+            run.kill(stage)
+            run.start(stage)
+    longer = ("tasks.A.epochs=25", "tasks.B.epochs=25")  # so that the deaths come before the end
+    expected = trained("run", longer)[1]["weights_sha256"]
+    for name, settings, disturb in (("one", ("training.threads=1", "loader.use_chunk_loader=false"), None),
+                                    ("three", ("training.threads=3", "loader.num_workers=0"), None),
+                                    ("pieces", ("training.batch_size=32", "training.gradient_accumulation_steps=3"), None),
+                                    ("killed", ("training.checkpoint_every_s=0.01",), kill)):
+        assert trained(name, longer + settings, disturb)[1]["weights_sha256"] == expected, name
+
+
+def refused(words, change, name="bad"):
+    graphs_write("graphs.h5", nodes_min=1)
+    with h5py.File("graphs.h5", "a") as f:
+        change(f["train"])
+    with SmallRun(name, "graphs.h5", pipeline=PIPELINE % os.path.abspath("graphs.h5")) as run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100, run.log("trainerd")
+        assert all(w in run.log("trainerd") for w in words), run.log("trainerd")
+
+
+@limit(60)
+def test_bad_graphs_are_named():
+    def edge_astray(g):
+        e = int(g["edge_ptr"][500])
+        g["edge_index"][1, e] = 77
+    refused(["train/edge_index of graph 500 names node 77"], edge_astray)  # loaderd sees it first
+
+    def not_finite(g):
+        g["node_features"][int(g["node_ptr"][3]) + 0, 2] = numpy.nan
+    refused(["row 3 of train", "a feature of its node 0 times"], not_finite, "nan")
+
+    def other_width(g):
+        x = g["edge_features"][:, :2]
+        del g["edge_features"]
+        g["edge_features"] = x
+    refused(["edges of train have 2 features, those of validation 3"], other_width, "width")
+
+    def no_edges(g):
+        for split in (g, g.parent["validation"]):
+            del split["edge_features"]
+    refused(["layer 0 (gcn): edges is true, and the edges of the data have no features"], no_edges, "edges")
+
+    def no_targets(g):
+        del g["targets"]
+    refused(["train of", "has no data set `targets`"], no_targets, "targets")
+
+
+@limit(60)
+def test_graphs_without_nodes_are_named():
+    graphs_write("graphs.h5")
+    with SmallRun("empty", "graphs.h5", pipeline=PIPELINE % os.path.abspath("graphs.h5")) as run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+        assert "its graph has no nodes" in run.log("trainerd"), run.log("trainerd")
+
+
+def plan_of(run):
+    """The rows of event.plan in trainerd's journal: bytes, CRC-32, name's length and name, MessagePack each."""
+    with open(run.path("journals/trainerd"), "rb") as f:
+        data = f.read()
+    at = 0
+    while at < len(data):
+        size, = struct.unpack("<I", data[at:at + 4])
+        record, at = data[at + 8:at + 8 + size], at + 8 + size
+        name = struct.unpack("<H", record[:2])[0]
+        if record[2:2 + name] == b"event.plan":
+            return msgpack.unpackb(record[2 + name:])["rows"]
+    raise AssertionError("no event.plan")
+
+
+@limit(60)
+def test_plan_is_that_of_the_run():
+    """--plan, from what loaderd describes, has the rows that trainerd writes down when it starts."""
+    run, _ = trained("run")
+    found, text = described("run.yaml")
+    assert int(found["train.node_features.slice_items_max"]) < int(found["train.node_features.batch_items_max"])
+    bases = subprocess.run([os.path.join(BINARIES, "prepare"), "bases"], capture_output=True, text=True, timeout=60).stdout
+    out = subprocess.run([os.path.join(BINARIES, "trainerd"), "--plan", "--config", "run.yaml"], input=text + bases,
+                         capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    planned = [r for r in plan_of(run) if "activations" in r["what"] or "batch" in r["what"] or "slices" in r["what"]]
+    assert {r["stage"] for r in planned} == {"trainerd", "fisherd"}
+    for row in planned:
+        line = "%-12s %-48s %10.2f" % (row["stage"], row["what"], row["bytes"] / 2 ** 20)
+        assert line in out.stdout, (line, out.stdout)

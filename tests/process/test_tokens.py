@@ -1,0 +1,119 @@
+"""Tokens trained by the daemons: the next token at every step. Loss and Fisher information are PyTorch's at the
+checkpoint's parameters, the weights do not depend on threads or deaths, and tokens out of range are named."""
+import json
+import os
+import subprocess
+
+import h5py
+import numpy
+
+from harness import limit, skip
+from small_run import BINARIES, SmallRun
+
+TOKENS, WINDOW, COUNT = 24, 16, 6000
+PIPELINE = """name: tokens
+data: {file: tokens.h5, window: %d}
+model:
+  layers:
+    - {type: embedding, count: %d, out: 6}
+    - {type: lstm, out: 10}
+    - {type: linear, out: %d}
+training: {batch_size: 64, slice_rows: 16, threads: 2, learning_rate: 1e-2, metric: loss}
+continual_learning:
+  ewc_config: {lambda: 10, fisher_samples: 1000, fisher_computation: {block_size: 1000}}
+tasks:
+  - {name: A, epochs: 10}
+  - {name: B, epochs: 1, from: A, ewc: [A]}
+""" % (WINDOW, TOKENS, TOKENS)
+
+
+def tokens_write(astray=None):
+    """Each token is mostly the one before it plus 1, so that there is something to learn."""
+    random = numpy.random.default_rng(3)
+    text = (numpy.cumsum(random.choice([1, 5], COUNT, p=[0.9, 0.1])) % TOKENS).astype("u2")
+    if astray is not None:
+        text[astray] = TOKENS
+    with h5py.File("tokens.h5", "w") as f:
+        for split in ("train", "validation"):
+            f.create_dataset(split + "/tokens", data=text, chunks=(1024,), compression=4)
+            f[split + "/doc_ptr"] = numpy.array([0, 2500, COUNT])
+    return text
+
+
+def trained(name, settings=(), disturb=None):
+    with SmallRun(name, "tokens.h5", settings=settings, pipeline=PIPELINE) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        if disturb:
+            disturb(run)
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+        subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(run.path("report/report.json")) as f:
+            return run, json.load(f)
+
+
+@limit(120)
+def test_loss_and_fisher_information_are_those_of_pytorch():
+    try:
+        import torch
+    except ImportError:
+        skip("python3-torch is not installed")
+    text = tokens_write()
+    run, report = trained("run")
+    nn, F = torch.nn, torch.nn.functional
+    table, lstm, head = nn.Embedding(TOKENS, 6), nn.LSTM(6, 10, batch_first=True), nn.Linear(10, TOKENS)
+    parameters = [p for m in (table.double(), lstm.double(), head.double()) for p in m.parameters()]
+    names = ["0.weight", *("1.%s_l0" % n for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")), "2.weight", "2.bias"]
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        for p, name in zip(parameters, names):
+            p.data.copy_(torch.tensor(f["parameters/" + name][:]).double())
+    rows, losses, squares = (COUNT - 1) // WINDOW, [], 0
+    for i in range(rows):
+        row = torch.tensor(text[i * WINDOW:(i + 1) * WINDOW + 1].astype(int))
+        for p in parameters:
+            p.grad = None
+        loss = F.cross_entropy(head(lstm(table(row[None, :-1]))[0])[0], row[1:])
+        loss.backward()
+        losses.append(float(loss))
+        squares = squares + torch.cat([p.grad.reshape(-1) ** 2 for p in parameters])
+    wanted = (squares / rows).numpy()
+    with h5py.File(run.path("fisher/A.h5")) as f:
+        ours = numpy.concatenate([f["blocks/%05d" % i][:] for i in range(int(f.attrs["blocks"]))])
+        assert f.attrs["samples"] == rows
+    assert numpy.linalg.norm(ours - wanted) < 1e-5 * numpy.linalg.norm(wanted)
+    task, = [t for t in report["tasks"] if t["name"] == "A"]  # both splits hold the same text
+    assert abs(task["after_own_training"] / numpy.mean(losses) - 1) < 1e-6, (task, numpy.mean(losses))
+    assert numpy.mean(losses) < 0.8 * numpy.log(TOKENS), "it learned nothing"
+
+
+@limit(120)
+def test_weights_depend_on_neither_threads_nor_deaths():
+    tokens_write()
+    longer = ("tasks.A.epochs=20",)
+
+    def kill(run):
+        for stage in ("trainerd", "loaderd", "trainerd"):
+            seen = run.log("trainerd").count("\n")
+            run.until(lambda: run.log("trainerd").count("\n") > seen or run.processes["trainerd"].poll() is not None,
+                      "trainerd says nothing")
+            run.kill(stage)
+            run.start(stage)
+    expected = trained("run", longer)[1]["weights_sha256"]
+    for name, settings, disturb in (("one", ("training.threads=1", "loader.use_chunk_loader=false"), None),
+                                    ("killed", ("training.checkpoint_every_s=0.01",), kill)):
+        assert trained(name, longer + settings, disturb)[1]["weights_sha256"] == expected, name
+
+
+@limit(60)
+def test_what_cannot_be_trained_is_named():
+    def refused(name, words, *settings, pipeline=PIPELINE):
+        with SmallRun(name, "tokens.h5", settings=settings, pipeline=pipeline) as run:
+            run.start("loaderd", "trainerd")
+            assert run.wait("trainerd") == 100, run.log("trainerd")
+            assert words in run.log("trainerd"), run.log("trainerd")
+    tokens_write(astray=1000)
+    refused("astray", "tokens.h5: its class of step 7 is 24; accepted: 0 to 23")
+    refused("scaled", "data.scale is 0.5 and the model takes tokens", "data.scale=0.5")
+    refused("permuted", "task A permutes the features, and the model takes tokens", "tasks.A.permute_features=1")
+    refused("pooled", "16 values of type u16 a row, and the loss softmax_cross_entropy takes one integer class",
+            pipeline=PIPELINE.replace("    - {type: linear", "    - {type: pool, kind: last}\n    - {type: linear"))
