@@ -15,14 +15,16 @@ static float *lane_base(const struct stepper *s, uint64_t slice)
     return all + slice_lane(s, slice) * s->layout.lane_activations;
 }
 
-float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer)
+float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t layer, uint32_t buffer)
 {
+    const struct layout *y = &s->layout;
     uint64_t first = slice * s->config.slice_rows;
     if (buffer == 0)
         return s->inputs +
                (s->model->graphs ? s->graphs.node_ptr[first] : first) * s->model->inputs;
-    return lane_base(s, slice) +
-           (s->layout.half ? s->layout.work_at[buffer % 2] : s->layout.activation_at[buffer]);
+    return lane_base(s, slice) + (!y->half     ? y->activation_at[buffer]
+                                  : buffer % 2 ? y->work_at
+                                               : y->work_even_at[layer_segment(y, layer)]);
 }
 
 /* NULL: the buffer is not kept in 16 bits. */
@@ -51,7 +53,7 @@ float *slice_gradient(const struct stepper *s, uint64_t slice)
 /* Squares of the batch's input go elsewhere: it must stay as it is. */
 static float *squares_input(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
-    return buffer ? lane_activation(s, slice, buffer)
+    return buffer ? lane_activation(s, slice, 0, buffer)
                   : s->input_squares + slice_lane(s, slice) * s->layout.lane_inputs;
 }
 
@@ -99,8 +101,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .parameters = s->parameters + l->first,
         .weights = s->weights + l->first,
         .half = s->layout.half,
-        .input = lane_activation(s, slice, route->in),
-        .output = lane_activation(s, slice, route->out),
+        .input = lane_activation(s, slice, layer, route->in),
+        .output = lane_activation(s, slice, layer, route->out),
         .keep = layer_keep_of(l, &s->config),
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
@@ -110,7 +112,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     if (l->type->residual) {
         uint32_t skip = s->layout.route[l->partner].out;
         p.skip_half = lane_half(s, slice, skip);
-        p.skip = p.skip_half ? NULL : lane_activation(s, slice, skip);
+        p.skip = p.skip_half ? NULL : lane_activation(s, slice, layer, skip);
         p.d_skip = lane_base(s, slice) + s->layout.skip_at[layer];
     }
     if (b->work == SLICE_EVALUATE && s->int8) {
@@ -140,7 +142,8 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     uint32_t buffer = s->layout.route[s->model->layer_count - 1].out;
     struct loss_slice l = {
         .backend = s->backend,
-        .outputs = matrix_of(lane_activation(s, slice, buffer), rows * steps, outputs / steps),
+        .outputs = matrix_of(lane_activation(s, slice, s->model->layer_count - 1, buffer),
+                             rows * steps, outputs / steps),
         .classes = s->classes ? s->classes + row * steps : NULL,
         .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
@@ -177,34 +180,46 @@ static void output_round(const struct batch_work *b, uint64_t slice, uint32_t la
     uint32_t buffer = s->layout.route[layer].out;
     uint64_t rows = seen_rows(b, slice, l->graphs_out);
     uint16_t *kept = lane_half(s, slice, buffer);
-    float *at = lane_activation(s, slice, buffer);
+    float *at = lane_activation(s, slice, layer, buffer);
     if (kept)
         op_store_half(s->backend, s->layout.half, at, kept, rows * l->outputs);
     else
         op_round_half(s->backend, s->layout.half, matrix_of(at, rows, l->outputs));
 }
 
-void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
-{
-    const struct layer_instance *layers = b->s->model->layers;
-    for (uint32_t i = first; i < end; i++) {
-        struct layer_pass p = slice_pass(b, slice, i);
-        layers[i].type->forward(&layers[i], &p);
-        if (p.half && !layers[i].type->same)
-            output_round(b, slice, i);
-    }
-}
-
 /* What is kept of a buffer, as float32 at `to`; returns where that is. */
-static float *buffer_load(const struct batch_work *b, uint64_t slice, uint32_t buffer,
-                          uint64_t values, float *to)
+static float *buffer_load(const struct batch_work *b, uint64_t slice, uint32_t layer,
+                          uint32_t buffer, uint64_t values, float *to)
 {
     const struct stepper *s = b->s;
     const uint16_t *kept = lane_half(s, slice, buffer);
     if (!kept)
-        return lane_activation(s, slice, buffer);
+        return lane_activation(s, slice, layer, buffer);
     op_load_half(s->backend, s->layout.half, kept, to, values);
     return to;
+}
+
+/* A segment's first layer finds its input where the segment works. */
+static void input_load(const struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct layer_instance *l = &b->s->model->layers[layer];
+    uint32_t in = b->s->layout.route[layer].in;
+    buffer_load(b, slice, layer, in, seen_rows(b, slice, l->graphs) * l->inputs,
+                lane_activation(b->s, slice, layer, in));
+}
+
+void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+{
+    const struct layer_instance *layers = b->s->model->layers;
+    const struct layout *y = &b->s->layout;
+    for (uint32_t i = first; i < end; i++) {
+        struct layer_pass p = slice_pass(b, slice, i);
+        if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i)
+            input_load(b, slice, i);
+        layers[i].type->forward(&layers[i], &p);
+        if (p.half && !layers[i].type->same)
+            output_round(b, slice, i);
+    }
 }
 
 /* Of input and output backward reads one. */
@@ -214,31 +229,23 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     const struct layer_instance *l = &s->model->layers[layer];
     const struct route *route = &s->layout.route[layer];
     struct layer_pass p = slice_pass(b, slice, layer);
-    float *to = lane_base(s, slice) + s->layout.read_at;
+    float *to = lane_base(s, slice) + s->layout.work_at;
     if (!p.half || l->type->residual)
         return p;
     if (l->type->needs_output)
-        p.output =
-            buffer_load(b, slice, route->out, seen_rows(b, slice, l->graphs_out) * l->outputs, to);
+        p.output = buffer_load(b, slice, layer, route->out,
+                               seen_rows(b, slice, l->graphs_out) * l->outputs, to);
     else
-        p.input = buffer_load(b, slice, route->in, p.rows * l->inputs, to);
+        p.input = buffer_load(b, slice, layer, route->in, p.rows * l->inputs, to);
     return p;
 }
 
 void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
 {
     const struct layout *y = &b->s->layout;
-    uint32_t k = 0;
-    while (y->segment_first[k + 1] <= layer)
-        k++;
-    if (k + 1 == y->segments || layer + 1 != y->segment_first[k + 1])
-        return;
-    uint32_t first = y->segment_first[k], before = y->route[first].in;
-    const struct layer_instance *l = &b->s->model->layers[first];
-    if (y->half)
-        buffer_load(b, slice, before, seen_rows(b, slice, l->graphs) * l->inputs,
-                    lane_activation(b->s, slice, before));
-    slice_forward(b, slice, first, y->again_end[k]);
+    uint32_t k = layer_segment(y, layer);
+    if (k + 1 < y->segments && layer + 1 == y->segment_first[k + 1])
+        slice_forward(b, slice, y->segment_first[k], y->again_end[k]);
 }
 
 /* A layer with statistics has seen its segment again when its part was taken. */

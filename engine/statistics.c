@@ -42,7 +42,7 @@ static void forward_item(void *argument, uint64_t slice, int thread)
     (void)thread;
     slice_forward(b, slice, b->phase ? phase_end(s, b->phase - 1) : 0, end);
     if (end < s->model->layer_count) {
-        struct layer_pass p = slice_pass(b, slice, end);
+        struct layer_pass p = slice_pass_backward(b, slice, end); /* it reads the input */
         p.part = &s->parts[slice];
         s->model->layers[end].type->part_forward(&s->model->layers[end], &p);
     } else if (b->work == SLICE_TRAIN) {

@@ -210,16 +210,18 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
     return size_plus(at, floats_padded(most));
 }
 
-/* With half layers work on float32 in a few places: forward alternates between two, of which one
- * may be that of a gradient, which is not there yet, unless a segment is run again in between;
- * backward reads the one that the gradients are not in. */
-static uint64_t layout_work(struct layout *y, uint64_t widest, uint64_t at)
+/* With half layers work on float32 in a few places. Forward alternates between one of its own and
+ * that of a gradient: where a segment runs again, the one that the gradient behind it is not in. */
+static uint64_t layout_work(struct layout *y, uint64_t odd_delta, uint64_t even_delta,
+                            uint64_t widest, uint64_t at)
 {
-    uint64_t deltas = y->delta_at[1];
-    y->read_at = y->work_at[1] = at;
-    at = size_plus(at, widest);
-    y->work_at[0] = y->segments > 1 ? at : deltas;
-    return y->segments > 1 ? size_plus(at, widest) : at;
+    y->work_at = at;
+    for (uint32_t k = 0; k < y->segments; k++) {
+        int taken = k + 1 < y->segments && y->route[y->segment_first[k + 1] - 1].out % 2;
+        y->work_even_at[k] =
+            taken && !layer_is_frozen(y, y->segment_first[k]) ? even_delta : odd_delta;
+    }
+    return size_plus(at, widest);
 }
 
 /* Gradients at the buffers. In training one is dead as soon as the layer before has its own: two
@@ -228,7 +230,7 @@ static uint64_t layout_work(struct layout *y, uint64_t widest, uint64_t at)
 static uint64_t layout_deltas(struct layout *y, const struct step_config *c, const uint64_t *floats,
                               uint64_t at)
 {
-    uint64_t most[2] = {0}, widest = 0;
+    uint64_t most[2] = {0}, widest = 0, first = at;
     for (uint32_t b = 1; b <= y->buffers; b++) {
         if (b > y->forward_buffers && floats[b] > most[b % 2])
             most[b % 2] = floats[b];
@@ -240,7 +242,7 @@ static uint64_t layout_deltas(struct layout *y, const struct step_config *c, con
         at = c->with_optimizer ? at : size_plus(at, floats[b]);
     }
     at = c->with_optimizer ? size_plus(at, size_plus(most[0], most[1])) : at;
-    return y->half ? layout_work(y, widest, at) : at;
+    return y->half ? layout_work(y, first, size_plus(first, most[1]), widest, at) : at;
 }
 
 /* Places of the buffers in a lane. */

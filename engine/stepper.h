@@ -72,10 +72,11 @@ struct layout {
     uint32_t statistics_layer[MODEL_LAYERS_MAX];
     uint64_t channels_max; /* of those */
     enum half half;        /* what activations are kept in */
-    uint64_t work_at[2];   /* with half: forward's float32 of a buffer, by its number mod 2 */
-    uint64_t read_at;      /* and the one that backward reads */
-    uint64_t scratch_at;   /* in the lane: of the layer at work */
-    uint32_t segments;     /* of the layer list, one after the other; 1: nothing is recomputed */
+    uint64_t work_at;      /* with half: float32 of an odd buffer in forward, and of the one that
+                              backward reads */
+    uint64_t work_even_at[MODEL_LAYERS_MAX]; /* by segment: of an even buffer in forward */
+    uint64_t scratch_at;                     /* in the lane: of the layer at work */
+    uint32_t segments; /* of the layer list, one after the other; 1: nothing is recomputed */
     uint32_t segment_first[MODEL_LAYERS_MAX + 1]; /* layer; the last number is the layers' count */
     uint32_t again_end[MODEL_LAYERS_MAX]; /* by segment: backward runs its layers before this one
                                              forward again, as the rest is still there */
@@ -203,6 +204,15 @@ void weights_round(struct stepper *s);
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
 
+/* The segment that a layer is in. */
+static inline uint32_t layer_segment(const struct layout *y, uint32_t layer)
+{
+    uint32_t k = 0;
+    while (y->segment_first[k + 1] <= layer)
+        k++;
+    return k;
+}
+
 /* Neither it nor a layer before it is trained. */
 static inline int layer_is_frozen(const struct layout *y, uint32_t layer)
 {
@@ -253,8 +263,8 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer);
 
 /* The lane's buffers; buffer 0 is the input of the slice that is in the lane. With half
- * lane_activation is forward's float32, and what is kept is at lane_half. */
-float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t buffer);
+ * lane_activation is forward's float32 as that layer has it, and what is kept is at lane_half. */
+float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t layer, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
 /* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
 float *slice_gradient(const struct stepper *s, uint64_t slice);
