@@ -53,7 +53,8 @@ static const struct option_row rows_of_tasks[] = {
 };
 
 /* What a resumed run may change: how often something is saved or measured, how fast bytes are
- * decoded, how long a stage waits. Everything else is part of the result's identity. */
+ * decoded, how long a stage waits, what is kept and what is computed again. Everything else is part
+ * of the result's identity. */
 static const char *const keys_that_may_change[] = {
     "preset", /* what it gives is looked at option by option */
     "loader.num_workers",
@@ -67,6 +68,8 @@ static const char *const keys_that_may_change[] = {
     "training.checkpoint_every_s",
     "training.checkpoint_keep",
     "training.threads",
+    "training.use_gradient_checkpointing",
+    "training.checkpoint_segments",
     "arena.limit_mb",
     "arena.slots",
     "memory.host_limit_mb",
