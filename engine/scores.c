@@ -12,7 +12,8 @@
 struct scores {
     const struct model *model;
     const struct loss_type *loss;
-    uint64_t rows_max, rows;
+    uint64_t width;          /* outputs of one loss: of a row, or of each of its steps */
+    uint64_t rows_max, rows; /* times steps: losses */
     double loss_sum, metric_sums[LOSS_METRICS_MAX];
     double *numbers;                      /* [rows_max], of one batch */
     double *target_sums, *target_squares; /* [outputs] */
@@ -25,8 +26,9 @@ int scores_open(struct scores **s_p, const struct model *m, uint64_t rows_max, s
     if (s) {
         s->model = m;
         s->loss = loss_type_named(m->loss);
-        s->rows_max = rows_max;
-        s->numbers = calloc(rows_max, sizeof *s->numbers);
+        s->width = m->outputs / m->target_steps;
+        s->rows_max = rows_max * m->target_steps;
+        s->numbers = calloc(s->rows_max, sizeof *s->numbers);
         s->target_sums = calloc(2 * m->outputs, sizeof *s->target_sums);
         if (scores_has_probabilities(m))
             s->counts = calloc(m->outputs, sizeof *s->counts);
@@ -55,7 +57,7 @@ void scores_close(struct scores **s_p)
 static void classes_count(struct scores *s, const struct stepper *of, const float *outputs,
                           uint64_t rows)
 {
-    uint64_t width = s->model->outputs;
+    uint64_t width = s->width;
     for (uint64_t r = 0; r < rows; r++) {
         const float *z = outputs + r * width;
         const float *y = s->loss->values ? of->values + r * width : NULL;
@@ -71,7 +73,8 @@ static void classes_count(struct scores *s, const struct stepper *of, const floa
 
 void scores_add(struct scores *s, const struct stepper *of, const float *outputs, uint64_t rows)
 {
-    uint64_t width = s->model->outputs;
+    rows *= s->model->target_steps;
+    uint64_t width = s->width;
     struct loss_slice l = {.backend = of->backend,
                            .outputs = matrix_of(outputs, rows, width),
                            .classes = of->classes,
@@ -79,7 +82,7 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
                            .delta = s->model->loss_delta,
                            .divisor = 1,
                            .result = s->numbers};
-    ensure(rows > 0 && rows <= s->rows_max && of->model->outputs == width);
+    ensure(rows > 0 && rows <= s->rows_max && of->model->outputs == s->model->outputs);
     s->loss->slice(&l);
     s->loss_sum = rows_sum(s->loss_sum, s->numbers, rows);
     for (int i = 0; s->loss->metrics[i]; i++) {
@@ -111,7 +114,7 @@ uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
         list[n++] = (struct score){m->name, mean};
     }
     if (s->counts)
-        list[n++] = (struct score){"f1_macro", counts_f1_macro(s->counts, s->model->outputs)};
+        list[n++] = (struct score){"f1_macro", counts_f1_macro(s->counts, s->width)};
     return n;
 }
 
@@ -130,14 +133,15 @@ int scores_has_probabilities(const struct model *m)
 
 void scores_probabilities(const struct model *m, const float *z, float *p)
 {
-    double sum = 0, max = z[scores_class(z, m->outputs)];
+    uint64_t width = m->outputs / m->target_steps;
+    double sum = 0, max = z[scores_class(z, width)];
     if (loss_type_named(m->loss)->values) {
-        for (uint64_t k = 0; k < m->outputs; k++)
+        for (uint64_t k = 0; k < width; k++)
             p[k] = scalar_sigmoid(z[k]);
         return;
     }
-    for (uint64_t k = 0; k < m->outputs; k++)
+    for (uint64_t k = 0; k < width; k++)
         sum += exp((double)z[k] - max);
-    for (uint64_t k = 0; k < m->outputs; k++)
+    for (uint64_t k = 0; k < width; k++)
         p[k] = (float)(exp((double)z[k] - max) / sum);
 }

@@ -30,12 +30,13 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
 /* Of all rows added (at least one), the loss first. Returns how many. */
 uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX]);
 
-/* The class that a row's outputs say: the first largest. */
+/* The class that `count` outputs say: the first largest. */
 uint32_t scores_class(const float *outputs, uint64_t count);
 
 /* Does the model's loss make probabilities of outputs? */
 int scores_has_probabilities(const struct model *m);
-/* Of one row: softmax, or a sigmoid each; p may be z. */
+/* Of one row, or one step of it where the loss takes a class for each: softmax, or a sigmoid each;
+ * p may be z. */
 void scores_probabilities(const struct model *m, const float *z, float *p);
 
 #endif

@@ -154,11 +154,6 @@ static int model_make(struct predictor *p, struct err *e)
     if (m->graphs != input.graphs)
         return err_set(e, EXIT_CODE_PERMANENT, "%s is in the %s layout, the model of %s takes %s",
                        f->config.file, f->info.layout, p->path, m->graphs ? "graphs" : "no graphs");
-    if (m->target_steps > 1)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "the model of %s leaves a class for each of %" PRIu64
-                       " steps; predictions are written for models that leave one a row",
-                       p->path, m->target_steps);
     if (m->edge_inputs != input.edge_values)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "edges of %s have %" PRIu64 " features, the model of %s takes %" PRIu64,

@@ -23,10 +23,11 @@ struct predictions {
     const char *path;
     const struct model *model;
     int has_classes, has_probabilities;
-    float *probabilities; /* [batch_rows, outputs] */
-    uint32_t *classes;    /* [batch_rows] */
-    uint64_t row;         /* next */
-    struct h5writer *h5;  /* NULL: CSV */
+    uint64_t steps, width; /* of a row; outputs of one of them */
+    float *probabilities;  /* [batch_rows, steps, width] */
+    uint32_t *classes;     /* [batch_rows, steps] */
+    uint64_t row;          /* next */
+    struct h5writer *h5;   /* NULL: CSV */
     int fd;
     char temporary[4096 + 32];
     char *text; /* TEXT_BYTES */
@@ -73,8 +74,8 @@ static int text_reserve(struct predictions *p, struct err *e)
 
 static int csv_header(struct predictions *p, struct err *e)
 {
-    TEXT_ADD(p, p->has_classes ? "row,class" : "row");
-    for (uint64_t k = 0; k < p->model->outputs; k++) {
+    TEXT_ADD(p, "row%s%s", p->steps > 1 ? ",step" : "", p->has_classes ? ",class" : "");
+    for (uint64_t k = 0; k < p->width; k++) {
         if (text_reserve(p, e) < 0)
             return -1;
         TEXT_ADD(p, ",%c_%" PRIu64, p->has_probabilities ? 'p' : 'y', k);
@@ -97,16 +98,21 @@ static int csv_open(struct predictions *p, struct err *e)
     return csv_header(p, e);
 }
 
-static int csv_row(struct predictions *p, const float *numbers, uint32_t class, struct err *e)
+static int csv_row(struct predictions *p, uint64_t step, const float *numbers, uint32_t class,
+                   struct err *e)
 {
     if (text_reserve(p, e) < 0)
         return -1;
     TEXT_ADD(p, "%" PRIu64, p->row);
+    if (p->steps > 1 && text_reserve(p, e) < 0)
+        return -1;
+    if (p->steps > 1)
+        TEXT_ADD(p, ",%" PRIu64, step);
     if (p->has_classes && text_reserve(p, e) < 0)
         return -1;
     if (p->has_classes)
         TEXT_ADD(p, ",%u", class);
-    for (uint64_t k = 0; k < p->model->outputs; k++) {
+    for (uint64_t k = 0; k < p->width; k++) {
         if (text_reserve(p, e) < 0)
             return -1;
         TEXT_ADD(p, ",%.9g", (double)numbers[k]);
@@ -122,17 +128,18 @@ static int csv_row(struct predictions *p, const float *numbers, uint32_t class, 
 
 static int h5_open(struct predictions *p, uint64_t rows, uint64_t batch_rows, struct err *e)
 {
-    const uint64_t dims[2] = {rows, p->model->outputs};
+    const uint64_t dims[3] = {rows, p->steps > 1 ? p->steps : p->width, p->width};
+    int rank = p->steps > 1 ? 3 : 2;
     uint64_t chunk = batch_rows < rows ? batch_rows : rows;
     if (h5writer_open(&p->h5, p->path, e) < 0 ||
-        h5writer_rows_begin(p->h5, "outputs", H5TYPE_F32, 2, dims, chunk, GZIP_LEVEL, e) < 0)
+        h5writer_rows_begin(p->h5, "outputs", H5TYPE_F32, rank, dims, chunk, GZIP_LEVEL, e) < 0)
         return -1;
-    if (p->has_probabilities &&
-        h5writer_rows_begin(p->h5, "probabilities", H5TYPE_F32, 2, dims, chunk, GZIP_LEVEL, e) < 0)
+    if (p->has_probabilities && h5writer_rows_begin(p->h5, "probabilities", H5TYPE_F32, rank, dims,
+                                                    chunk, GZIP_LEVEL, e) < 0)
         return -1;
     if (!p->has_classes)
         return 0;
-    return h5writer_rows_begin(p->h5, "classes", H5TYPE_U32, 1, dims, chunk, GZIP_LEVEL, e);
+    return h5writer_rows_begin(p->h5, "classes", H5TYPE_U32, rank - 1, dims, chunk, GZIP_LEVEL, e);
 }
 
 int predictions_open(struct predictions **p_p, const char *path, const struct model *m,
@@ -146,7 +153,9 @@ int predictions_open(struct predictions **p_p, const char *path, const struct mo
     p->fd = -1;
     p->has_classes = !loss_type_named(m->loss)->values;
     p->has_probabilities = scores_has_probabilities(m);
-    p->classes = calloc(batch_rows, sizeof *p->classes);
+    p->steps = m->target_steps;
+    p->width = m->outputs / m->target_steps;
+    p->classes = calloc(batch_rows, p->steps * sizeof *p->classes);
     p->probabilities = calloc(batch_rows, m->outputs * sizeof *p->probabilities);
     int result = p->classes && p->probabilities
                      ? predictions_name_check(path, e)
@@ -170,18 +179,19 @@ static int h5_add(struct predictions *p, const float *outputs, uint64_t rows, st
 
 int predictions_add(struct predictions *p, const float *outputs, uint64_t rows, struct err *e)
 {
-    uint64_t width = p->model->outputs;
     const float *shown = p->has_probabilities ? p->probabilities : outputs;
-    for (uint64_t r = 0; r < rows; r++) {
-        p->classes[r] = scores_class(outputs + r * width, width);
+    for (uint64_t i = 0; i < rows * p->steps; i++) {
+        p->classes[i] = scores_class(outputs + i * p->width, p->width);
         if (p->has_probabilities)
-            scores_probabilities(p->model, outputs + r * width, p->probabilities + r * width);
+            scores_probabilities(p->model, outputs + i * p->width, p->probabilities + i * p->width);
     }
     if (p->h5)
         return h5_add(p, outputs, rows, e);
-    for (uint64_t r = 0; r < rows; r++, p->row++)
-        if (csv_row(p, shown + r * width, p->classes[r], e) < 0)
+    for (uint64_t i = 0; i < rows * p->steps; i++) {
+        if (csv_row(p, i % p->steps, shown + i * p->width, p->classes[i], e) < 0)
             return -1;
+        p->row += i % p->steps == p->steps - 1;
+    }
     return 0;
 }
 

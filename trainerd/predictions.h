@@ -1,6 +1,9 @@
 /* predictions.h - a file of predictions, row by row in the order of the data: HDF5 or CSV, as the
  * name ends (.h5, .hdf5, .csv).
  *
+ * A model that leaves a class for each of S steps has K outputs a step: [N, S, K], [N, S], and in
+ * CSV a line a step, with a column step behind row.
+ *
  *   HDF5  outputs [N, K] float32; where the loss makes them, probabilities [N, K] float32; where it
  *         is of classes, classes [N] uint32. What else is known are attributes of the root.
  *   CSV   a header, then row (from 0), class, and p_0.. (probabilities) or y_0.. (outputs), each

@@ -96,9 +96,9 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    op_product(p->backend, x, 0, weight_of(l, p->weights), 1, 0, h);
+    layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
-        op_product(p->backend, p->edge_sums, 0, edge_weight_of(l, p->weights), 1, 0, y);
+        layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
     op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)l->edges_used,
                       y);
     if (l->keys[KEY_RESIDUAL] != 0)
@@ -150,6 +150,7 @@ const struct layer_type layer_gcn = {
     .name = "gcn",
     .purpose = "graphs: y = A x W^T + b, A the edges and self loops over sqrt(deg deg); residual: "
                "+ x; edges: + M U^T, M = A's sums of the edges' features",
+    .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
              {"residual", .words = truth},
              {"edges", .words = truth}},

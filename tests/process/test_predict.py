@@ -258,6 +258,66 @@ def test_a_loader_that_dies_and_a_script_that_is_stopped():
             os.remove(name)
 
 
+@limit(180)
+def test_graphs_with_and_without_targets():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    from test_graphs import trained as graphs_trained
+    run, _ = graphs_trained("run")
+    said = results(run, "task-B.h5")
+    for words, key in ((("--task", "A"), ("A", "A")), (("--task", "B"), ("B", "B")),
+                       (("--task", "B", "--data-as", "A"), ("A", "B"))):
+        predict(run, *words, data="graphs.h5")
+        with h5py.File("out.h5") as f:
+            assert (f.attrs["loss"],) == said[key][1:], key
+    predict(run, "--task", "A", data="graphs.h5", out="a.h5")
+    with h5py.File("graphs.h5") as f, h5py.File("bare.h5", "w") as g:
+        f.copy("validation", g)
+        del g["validation/targets"]
+    predict(run, "--task", "A", data="bare.h5", out="b.h5")
+    out = predict(run, "--task", "A", "--int8", data="graphs.h5", out="c.h5")
+    assert "in 8 bits" in out, out
+    with h5py.File("a.h5") as a, h5py.File("b.h5") as b, h5py.File("c.h5") as c:
+        assert np.array_equal(a["outputs"][:], b["outputs"][:])
+        apart = np.abs(a["outputs"][:] - c["outputs"][:])
+        assert 0 < apart.max() < 0.05 * np.abs(a["outputs"][:]).max(), apart.max()
+        assert abs(c.attrs["loss"] / c.attrs["float32_loss"] - 1) < 0.02, dict(c.attrs)
+    dense, _, _ = trained("dense")
+    assert "the model of" in refused(dense, "--task", "A", data="graphs.h5", out="x.h5")
+
+
+@limit(180)
+def test_tokens_have_a_class_for_each_step():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    from test_tokens import TOKENS, WINDOW, tokens_write, trained as tokens_trained
+    text = tokens_write()
+    run, _ = tokens_trained("run")
+    predict(run, "--task", "A", data="tokens.h5")
+    predict(run, "--task", "A", "--int8", data="tokens.h5", out="out.csv")
+    with h5py.File("out.h5") as f, h5py.File(run.path("checkpoints/task-A.h5")) as c:
+        outputs, probabilities, classes = f["outputs"][:], f["probabilities"][:], f["classes"][:]
+        told, said = dict(f.attrs), float(bytes(c["results"][:]).decode().split("\t")[4])
+    assert told["loss"] == said
+    assert outputs.shape[1:] == probabilities.shape[1:] == (WINDOW, TOKENS)
+    assert np.array_equal(classes, outputs.argmax(2))
+    exponentials = np.exp(outputs.astype(np.float64))
+    probabilities = exponentials / exponentials.sum(2, keepdims=True)
+    # windows of all tokens, one after the other; the targets are the tokens one further
+    starts = range(0, len(text) - WINDOW, WINDOW)
+    assert len(starts) == len(outputs)
+    targets = np.array([text[at + 1:at + 1 + WINDOW] for at in starts]).astype(np.int64)
+    loss = -np.log(np.take_along_axis(probabilities, targets[:, :, None], 2)).mean()
+    assert abs(loss - told["loss"]) < 1e-5 * loss
+    assert (classes == targets).mean() == told["accuracy"] > 0.8, told
+    assert abs(told["f1_macro"] - f1_macro(targets.ravel(), classes.ravel())) < 1e-12
+    with open("out.csv") as f:
+        lines = list(csv.reader(f))
+    assert lines[0][:4] == ["row", "step", "class", "p_0"] and len(lines) == 1 + targets.size
+    assert [l[:2] for l in lines[WINDOW:WINDOW + 2]] == [["0", str(WINDOW - 1)], ["1", "0"]]
+    assert np.mean([int(l[2]) == k for l, k in zip(lines[1:], classes.ravel())]) > 0.98
+
+
 FLOWERS = """name: flowers
 data: {prepare: csv, source: flowers.csv, file: flowers.h5}
 prepare: {target: species, normalise: standard, validation_fraction: 0.25}

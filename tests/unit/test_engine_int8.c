@@ -145,6 +145,9 @@ TEST(a_models_outputs_are_near_to_float32_and_the_same_for_all_slices)
     static const char *const recurrent[] = {"sequence steps=6",
                                             "lstm out=9 layers=2 bidirectional=true",
                                             "pool kind=last", "linear out=6"};
+    static const char *const graphs[] = {"gcn out=12 edges=true", "relu", "pool kind=mean_sum",
+                                         "linear out=6"};
+    static const char *const *const models[] = {dense, recurrent, graphs};
     static struct fixture f;
     static float near[FIXTURE_ROWS * 6], first[FIXTURE_ROWS * 6], out[FIXTURE_ROWS * 6];
     const struct {
@@ -153,11 +156,13 @@ TEST(a_models_outputs_are_near_to_float32_and_the_same_for_all_slices)
     } ways[] = {{1, 16}, {2, 7}, {3, 64}, {2, 1}};
     struct int8_size size;
     struct err e;
-    for (int model = 0; model < 2; model++)
+    for (int model = 0; model < 3; model++)
         for (int way = 0; way < 4; way++) {
-            struct fixture_config c = {.layers = model ? recurrent : dense,
+            struct fixture_config c = {.layers = models[model],
                                        .count = 4,
-                                       .inputs = 30,
+                                       .inputs = model == 2 ? 4 : 30,
+                                       .graphs = model == 2,
+                                       .edge_values = 3,
                                        .evaluate_only = 1,
                                        .loss = "mean_squared_error",
                                        .threads = ways[way].threads,
