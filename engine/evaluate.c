@@ -13,6 +13,8 @@ void stepper_evaluate_begin(struct stepper *s)
     weights_round(s);
     if (s->values)
         memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
+    else
+        memset(s->counts, 0, s->model->outputs * sizeof *s->counts);
 }
 
 int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e)
@@ -29,6 +31,8 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
                        "or the features are not usable",
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
+    for (uint64_t r = 0; s->metric->of_classes && r < rows * s->model->target_steps; r++)
+        counts_add(s->counts, (uint32_t)s->metrics[r], s->classes[r]);
     if (s->metric->slice)
         s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows * s->model->target_steps);
     if (s->metric->about)
@@ -63,6 +67,8 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     struct evaluation_result r = {s->sums.loss / numbers, s->sums.metric / numbers, s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
+    if (s->metric->of_classes)
+        r.metric = counts_f1_macro(s->counts, s->model->outputs / s->model->target_steps);
     if (s->metric->about)
         r.metric = metric_of_spread(s->metric, r.metric, s->target_sums, s->target_squares,
                                     s->sums.rows, s->model->outputs);

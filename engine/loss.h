@@ -38,6 +38,8 @@ struct metric_type {
     void (*slice)(const struct loss_slice *s);
     enum metric_about about; /* the metric is 1 - mean / (mean square of the targets about that,
                                 averaged over the outputs) */
+    int of_classes; /* the numbers are the rows' predicted classes, the metric is their macro F1
+                       (counts.h) */
 };
 
 enum { LOSS_METRICS_MAX = 4 };

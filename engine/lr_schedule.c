@@ -58,3 +58,10 @@ struct lr_point lr_schedule_at(const struct lr_schedule *s, uint64_t step)
         at.rate = cosine_warmup_at(s, (double)step);
     return at;
 }
+
+double lr_averaging_at(double from, double rate, uint64_t epoch, uint64_t anneal_epochs, int linear)
+{
+    double share = epoch < anneal_epochs ? (double)epoch / (double)anneal_epochs : 1;
+    double swa = linear ? share : (1 - cos(M_PI * share)) / 2;
+    return rate * swa + from * (1 - swa);
+}

@@ -35,4 +35,9 @@ int lr_schedule_kind_named(const char *name);
 /* Of optimizer step `step` of the task, 0 .. steps - 1. A phase without steps is passed over. */
 struct lr_point lr_schedule_at(const struct lr_schedule *s, uint64_t step);
 
+/* The rate of weight averaging, from `from` to `rate`, in its `epoch`-th epoch (from 1):
+ * torch.optim.swa_utils.SWALR, stepped before each epoch. anneal_epochs 0: `rate` at once. */
+double lr_averaging_at(double from, double rate, uint64_t epoch, uint64_t anneal_epochs,
+                       int linear);
+
 #endif

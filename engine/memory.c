@@ -6,6 +6,36 @@
 
 enum { PAGE_BYTES = 4096 };
 
+static struct {
+    uint64_t limit, used, fail_first, fail_count;
+} memory = {.limit = UINT64_MAX};
+
+void memory_limit_set(uint64_t bytes)
+{
+    memory.limit = bytes;
+}
+
+uint64_t memory_used(void)
+{
+    return memory.used;
+}
+
+void memory_fail(uint64_t first, uint64_t count)
+{
+    memory.fail_first = first;
+    memory.fail_count = count;
+}
+
+static int fails_by_request(void)
+{
+    if (!memory.fail_count)
+        return 0;
+    if (memory.fail_first > 1)
+        return memory.fail_first--, 0;
+    memory.fail_count--;
+    return 1;
+}
+
 uint64_t size_times(uint64_t a, uint64_t b)
 {
     uint64_t product;
@@ -31,20 +61,32 @@ int region_open(struct region *r, uint64_t bytes, const char *what, struct err *
     if (bytes == 0)
         return 0;
     uint64_t size = region_bytes(bytes);
+    uint64_t left = memory.used < memory.limit ? memory.limit - memory.used : 0;
+    if (size > left)
+        return err_set(
+            e, EXIT_CODE_TEMPORARY,
+            "cannot reserve %.1f MiB for %s: of the %.1f MiB that the limit leaves for it "
+            "%.1f are taken",
+            (double)size / (1024 * 1024), what, (double)memory.limit / (1024 * 1024),
+            (double)memory.used / (1024 * 1024));
     errno = ENOMEM;
-    void *at = size > SIZE_MAX / 2 ? MAP_FAILED
-                                   : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *at =
+        fails_by_request() || size > SIZE_MAX / 2
+            ? MAP_FAILED
+            : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot reserve %.1f MiB for %s",
                          (double)size / (1024 * 1024), what);
+    memory.used += size;
     *r = (struct region){at, size};
     return 0;
 }
 
 void region_close(struct region *r)
 {
-    if (r->at)
+    if (r->at) {
         munmap(r->at, (size_t)r->bytes);
+        memory.used -= r->bytes;
+    }
     *r = (struct region){NULL, 0};
 }

@@ -24,8 +24,17 @@ uint64_t region_bytes(uint64_t bytes);
 uint64_t size_times(uint64_t a, uint64_t b);
 uint64_t size_plus(uint64_t a, uint64_t b);
 
+/* No more than this in regions at a time; UINT64_MAX (from the start): no limit. Regions that are
+ * open stay. */
+void memory_limit_set(uint64_t bytes);
+uint64_t memory_used(void); /* by open regions */
+
+/* For tests: of the regions that will be asked for, `count` fail as if there were no room, from
+ * number `first` (from 1) on; 0, 0: none. */
+void memory_fail(uint64_t first, uint64_t count);
+
 /* Map region_bytes(bytes) of zeroes; what: "parameters", for the sentence. -1 (temporary) when
- * there is no room. */
+ * there is no room or the limit does not allow it. Not for two threads at once. */
 int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
 void region_close(struct region *r); /* harmless twice */
 

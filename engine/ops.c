@@ -127,13 +127,15 @@ static void check_layernorm_forward(struct matrix x, const float *weight, const 
     ensure(matrix_same_or_disjoint(x, y) && !weight == !bias);
 }
 
-static void check_layernorm_backward(struct matrix n, struct matrix x, const float *weight,
-                                     double eps, struct matrix dy, struct matrix dx)
+static void check_layernorm_backward(struct matrix x, const float *weight, double eps,
+                                     struct matrix dy, struct matrix dx, float *dweight,
+                                     float *dbias)
 {
-    ensure(matrix_valid(n) && matrix_valid(x) && matrix_valid(dy) && matrix_valid(dx));
-    ensure(matrix_same_shape(n, x) && matrix_same_shape(x, dy) && matrix_same_shape(x, dx));
-    ensure(weight && eps >= 0 && matrix_disjoint(n, dx) && matrix_disjoint(x, dx));
-    ensure(matrix_same_or_disjoint(dy, dx));
+    ensure(matrix_valid(x) && matrix_valid(dy) && matrix_same_shape(x, dy) && weight && eps >= 0);
+    ensure(!dweight == !dbias && (dx.at || dweight));
+    if (dx.at)
+        ensure(matrix_valid(dx) && matrix_same_shape(x, dx) && matrix_disjoint(x, dx) &&
+               matrix_same_or_disjoint(dy, dx));
 }
 
 static void check_batchnorm_moments(struct matrix x, double *mean, double *squares)
@@ -307,6 +309,11 @@ static void check_element_loss(enum element_loss kind, double delta, struct matr
 static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     ensure(matrix_valid(z) && targets && correct);
+}
+
+static void check_predicted_classes(struct matrix z, double *classes)
+{
+    ensure(matrix_valid(z) && classes);
 }
 
 static void check_correct_signs(struct matrix z, struct matrix y, double *correct)

@@ -6,11 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/counts.h"
 #include "engine/stepper.h"
-
-struct counts { /* of one class, or one output */
-    uint64_t right, predicted, actual;
-};
 
 struct scores {
     const struct model *model;
@@ -19,7 +16,7 @@ struct scores {
     double loss_sum, metric_sums[LOSS_METRICS_MAX];
     double *numbers;                      /* [rows_max], of one batch */
     double *target_sums, *target_squares; /* [outputs] */
-    struct counts *counts;                /* [outputs]; NULL: no F1 */
+    struct class_counts *counts;          /* [outputs]; NULL: no F1 */
 };
 
 int scores_open(struct scores **s_p, const struct model *m, uint64_t rows_max, struct err *e)
@@ -55,28 +52,20 @@ void scores_close(struct scores **s_p)
     *s_p = NULL;
 }
 
-static void count(struct counts *c, int predicted, int actual)
-{
-    c->predicted += (uint64_t)predicted;
-    c->actual += (uint64_t)actual;
-    c->right += (uint64_t)(predicted && actual);
-}
-
-static void counts_add(struct scores *s, const struct stepper *of, const float *outputs,
-                       uint64_t rows)
+static void classes_count(struct scores *s, const struct stepper *of, const float *outputs,
+                          uint64_t rows)
 {
     uint64_t width = s->model->outputs;
     for (uint64_t r = 0; r < rows; r++) {
         const float *z = outputs + r * width;
-        if (s->loss->values) {
-            for (uint64_t k = 0; k < width; k++)
-                count(&s->counts[k], z[k] > 0, of->values[r * width + k] > 0.5f);
-            continue;
+        const float *y = s->loss->values ? of->values + r * width : NULL;
+        if (!y)
+            counts_add(s->counts, scores_class(z, width), of->classes[r]);
+        for (uint64_t k = 0; y && k < width; k++) {
+            s->counts[k].predicted += z[k] > 0;
+            s->counts[k].actual += y[k] > 0.5f;
+            s->counts[k].right += z[k] > 0 && y[k] > 0.5f;
         }
-        uint32_t class = scores_class(z, width), target = of->classes[r];
-        count(&s->counts[class], 1, class == target);
-        if (class != target)
-            count(&s->counts[target], 0, 1);
     }
 }
 
@@ -100,22 +89,8 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
     if (s->loss->values)
         op_column_moments(of->backend, l.values, s->target_sums, s->target_squares);
     if (s->counts)
-        counts_add(s, of, outputs, rows);
+        classes_count(s, of, outputs, rows);
     s->rows += rows;
-}
-
-static double f1_macro(const struct scores *s)
-{
-    double sum = 0;
-    uint64_t classes = 0;
-    for (uint64_t k = 0; k < s->model->outputs; k++) {
-        const struct counts *c = &s->counts[k];
-        if (!c->predicted && !c->actual)
-            continue;
-        sum += 2 * (double)c->right / (double)(c->predicted + c->actual);
-        classes++;
-    }
-    return classes ? sum / (double)classes : NAN;
 }
 
 uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
@@ -127,6 +102,8 @@ uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
     list[n++] = (struct score){"loss", s->loss_sum / rows};
     for (int i = 0; s->loss->metrics[i]; i++) {
         const struct metric_type *m = s->loss->metrics[i];
+        if (m->of_classes) /* below, for every loss that has counts */
+            continue;
         double mean = s->metric_sums[i] / rows;
         if (m->about)
             mean = metric_of_spread(m, mean, s->target_sums, s->target_squares, s->rows,
@@ -134,7 +111,7 @@ uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
         list[n++] = (struct score){m->name, mean};
     }
     if (s->counts)
-        list[n++] = (struct score){"f1_macro", f1_macro(s)};
+        list[n++] = (struct score){"f1_macro", counts_f1_macro(s->counts, s->model->outputs)};
     return n;
 }
 

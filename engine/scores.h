@@ -2,10 +2,9 @@
  * are classes; and probabilities of outputs.
  *
  * Sums are taken over the rows in their order, batch by batch, as an evaluation's are: of the same
- * batches the loss and the metric have the same bits. F1 as scikit-learn's
- * f1_score(average="macro"): the mean over the classes that are some row's target or prediction of
- * 2 tp / (2 tp + fp + fn); for binary_cross_entropy over the outputs, the class being a logit above
- * 0 and a target above 1/2, and outputs without either left out.
+ * batches the loss and the metric have the same bits. F1 is
+ * counts.h's; for binary_cross_entropy over the outputs, the class being a logit above 0 and a
+ * target above 1/2.
  */
 #ifndef ENGINE_SCORES_H
 #define ENGINE_SCORES_H

@@ -24,6 +24,7 @@ struct cutting {
     uint64_t before[MODEL_LAYERS_MAX + 1];  /* sum of what the layers before this one leave */
     uint64_t border[MODEL_LAYERS_MAX + 1];  /* width of what is before this layer */
     uint32_t written[MODEL_LAYERS_MAX + 1]; /* the layer that it comes from */
+    double work[MODEL_LAYERS_MAX + 1];      /* of the layers before this one, about */
 };
 
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c)
@@ -48,6 +49,8 @@ static void cutting_make(struct cutting *g, const struct layout *y, const struct
             leaves = size_plus(leaves, l->type->saved_floats(l, rows, KEEP_ALL));
         g->before[i + 1] = size_plus(g->before[i], leaves);
         g->written[i + 1] = has_own ? i : newest;
+        double work = (double)rows * (double)l->steps * (double)l->count + (double)floats;
+        g->work[i + 1] = g->work[i] + (l->type->same ? 0 : work);
         g->border[i + 1] = y->route[i].out ? floats : 0;
     }
 }
@@ -66,31 +69,54 @@ static int segment_allowed(const struct cutting *g, uint32_t first, uint32_t end
     return end - first == 1 || (double)rest <= limit;
 }
 
-/* Into y: the segments with a rest of at most `limit` and the least borders, and of those the
- * fewest. */
-static void cut_make(struct layout *y, const struct cutting *g, double limit)
+/* Work of running the segment again, up to the layer that writes what is behind it. */
+static double segment_work(const struct cutting *g, uint32_t first, uint32_t end)
 {
-    uint32_t count = g->m->layer_count, from[MODEL_LAYERS_MAX + 1] = {0};
-    uint64_t least[MODEL_LAYERS_MAX + 1] = {0};
-    uint32_t segments[MODEL_LAYERS_MAX + 1] = {0};
+    uint32_t again = g->written[end] > first ? g->written[end] : first;
+    if (end == g->m->layer_count || end <= g->frozen)
+        return 0;
+    return g->work[again] - g->work[first];
+}
+
+/* The best cut of the layers before one. */
+struct cut {
+    uint64_t borders; /* width of what is kept between segments; UINT64_MAX: there is no cut */
+    double work;      /* done again */
+    uint32_t from, segments;
+};
+
+static int cut_better(const struct cut *a, const struct cut *b)
+{
+    if (a->borders != b->borders)
+        return a->borders < b->borders;
+    if (a->work != b->work)
+        return a->work < b->work;
+    return a->segments < b->segments;
+}
+
+/* Into y: the segments with a rest of at most `limit` and the least borders, and of those the ones
+ * with the least work, which is returned. */
+static double cut_make(struct layout *y, const struct cutting *g, double limit)
+{
+    uint32_t count = g->m->layer_count;
+    struct cut best[MODEL_LAYERS_MAX + 1] = {{0}};
     for (uint32_t end = 1; end <= count; end++) {
-        least[end] = UINT64_MAX;
+        best[end].borders = UINT64_MAX;
         for (uint32_t first = end; first-- > 0;) {
-            if (least[first] == UINT64_MAX || !segment_allowed(g, first, end, limit))
+            if (best[first].borders == UINT64_MAX || !segment_allowed(g, first, end, limit))
                 continue;
-            uint64_t borders = size_plus(least[first], g->border[first]);
-            if (borders < least[end] ||
-                (borders == least[end] && segments[first] + 1 < segments[end])) {
-                least[end] = borders;
-                from[end] = first;
-                segments[end] = segments[first] + 1;
-            }
+            struct cut c = {size_plus(best[first].borders, g->border[first]),
+                            best[first].work + segment_work(g, first, end), first,
+                            best[first].segments + 1};
+            if (cut_better(&c, &best[end]))
+                best[end] = c;
         }
     }
-    y->segments = segments[count];
+    y->segments = best[count].segments;
     y->segment_first[y->segments] = count;
     for (uint32_t k = y->segments; k > 0; k--)
-        y->segment_first[k - 1] = from[y->segment_first[k]];
+        y->segment_first[k - 1] = best[y->segment_first[k]].from;
+    return best[count].work;
 }
 
 /* Layers that only write what stays, and keep nothing else, need not run again. */
@@ -134,13 +160,17 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
     if (!c->checkpointing || !c->with_optimizer)
         return;
     cutting_make(&g, y, m, c);
-    double limit = (double)g.before[m->layer_count];
+    double limit = (double)g.before[m->layer_count], least = 0;
     for (int i = 0; i < LIMITS; i++, limit *= LIMIT_RATIO) {
-        cut_make(&tried, &g, limit);
+        double work = cut_make(&tried, &g, limit);
         layout_lane(&tried, m, c);
-        int fits = !c->segments_max || tried.segments <= c->segments_max || i == 0;
-        if (i == 0 || (fits && tried.lane_activations < y->lane_activations))
+        int fits = !c->segments_max || tried.segments <= c->segments_max;
+        int smaller = tried.lane_activations < y->lane_activations ||
+                      (tried.lane_activations == y->lane_activations && work < least);
+        if (i == 0 || (fits && smaller)) {
             *y = tried;
+            least = work;
+        }
     }
     again_make(y, m);
 }

@@ -268,6 +268,12 @@ static void slice_run(void *argument, uint64_t lane, int thread)
         slice_backward(b, slice, 0, count);
 }
 
+void slice_run_alone(struct batch_work *b, uint64_t slice)
+{
+    b->wave_first = slice;
+    slice_run(b, 0, 0);
+}
+
 uint64_t wave_run(struct batch_work *b)
 {
     uint64_t left = batch_slices(b->s, b->rows) - b->wave_first;

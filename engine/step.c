@@ -127,6 +127,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .terms = terms,
                              .term_count = term_count,
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
+    s->fault = (struct step_fault){.layer = -1};
 }
 
 /* The gradients of a wave of slices, but of one that is in place already, for a range of layers. */
@@ -149,6 +150,9 @@ static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t 
 static void micro_batch_count(struct stepper *s, uint64_t rows)
 {
     s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows * s->model->target_steps);
+    if (!isfinite(s->batch.loss_sum))
+        fault_of_losses(s, rows);
+    s->batch.micro_batches++;
     s->batch.done += rows;
     s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
 }
@@ -228,19 +232,28 @@ static int scale_check(const struct stepper *s, struct err *e)
                    (unsigned long long)s->batch.step, (double)s->scaler.scale);
 }
 
-static int result_check(const struct step_result *r, uint64_t step, struct err *e)
+static int result_check(struct stepper *s, const struct step_result *r, double loss_max,
+                        struct err *e)
 {
+    unsigned long long step = s->batch.step;
     if (!isfinite(r->loss))
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot take step %llu: the batch's loss is %g; nothing was updated; a lower "
             "learning rate or another data.scale may help",
-            (unsigned long long)step, r->loss);
-    if (!isfinite(r->gradient_norm) || !isfinite(r->penalty))
+            step, r->loss);
+    if (loss_max > 0 && r->loss > loss_max)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot take step %llu: the batch's loss is %g, more than the %g that are "
+                       "accepted; nothing was updated; a lower learning rate may help",
+                       step, r->loss, loss_max);
+    if (!isfinite(r->gradient_norm) || !isfinite(r->penalty)) {
+        fault_of_gradient(s);
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot take step %llu: the gradient's norm is %g (loss %g, penalty %g); "
                        "nothing was updated; a lower learning rate or a smaller lambda may help",
-                       (unsigned long long)step, r->gradient_norm, r->loss, r->penalty);
+                       step, r->gradient_norm, r->loss, r->penalty);
+    }
     return 0;
 }
 
@@ -250,12 +263,14 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
     result_fill(s, result);
+    int skips = scaler_skips(s, result);
+    int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
     s->batch.rows = s->batch.done = s->graphs.nodes_done = 0;
-    if (scaler_skips(s, result)) {
+    if (skips) {
         statistics_commit(s);
         return scale_check(s, e);
     }
-    if (result_check(result, s->batch.step, e) < 0)
+    if (refused)
         return -1;
     statistics_commit(s);
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);

@@ -78,6 +78,7 @@ struct optimizer_config {
     double learning_rate, weight_decay, beta1, beta2, eps;
     double max_grad_norm; /* 0: no clip */
     double backbone_rate; /* learning rate of the backbone, where there is one */
+    double loss_max;      /* a batch's loss above it counts as not finite; 0: none does */
     double momentum;      /* of OPTIMIZER_SGD_MOMENTUM */
     int nesterov;
 };
@@ -109,6 +110,14 @@ void stepper_close(struct stepper **s_p);
 
 /* Parameters of layers that are frozen: the first ones of the flat vector. */
 uint64_t step_frozen(const struct model *m, const struct step_config *c);
+
+/* Another size of micro-batches: batch_rows_max rows, in slices of slice_rows; accumulates as in
+ * step_config. Parameters, moments, module buffers and what the batch in work has accumulated stay;
+ * rows gathered and an evaluation's sums are lost. Where slice_rows is another one, so are the
+ * bits; else they are the same. -1 (temporary) when there is no room: all is as it was, but for the
+ * rows. -2 if even that has no room any more: the stepper can only be closed. */
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e);
 
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
@@ -159,6 +168,15 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
 /* The loss scale of HALF_F16: scale and tracker are state of the training, to be kept with the
  * moments; the stepper changes them in stepper_update. NULL where there is none. */
 struct grad_scaler *stepper_scaler(struct stepper *s);
+
+/* Where the bad number of the step that stepper_update refused came up first. */
+struct step_fault {
+    int layer;          /* place in the model; -1: in none: the loss, or the penalty */
+    int backward;       /* in the gradient of the layer's parameters; else in its output */
+    uint64_t row, rows; /* of the batch, the first of them and how many; rows 0: it is the loss's
+                           size alone */
+};
+const struct step_fault *stepper_fault(const struct stepper *s);
 
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,

@@ -20,6 +20,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_ACTIVATIONS] = "activations and their gradients",
     [KIND_BATCH] = "batch: inputs, targets, losses",
     [KIND_STATISTICS] = "statistics over rows",
+    [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "a sample's tile, squares, squared input",
 };
@@ -269,7 +270,8 @@ static void batch_places(const struct model *m, const struct step_config *c,
         [BATCH_TARGETS] = floats_bytes(size_times(c->batch_rows_max, row_targets)), /* or classes */
         [BATCH_LOSSES] = size_times(losses, sizeof(double)),
         [BATCH_METRICS] = size_times(losses, sizeof(double)),
-        [BATCH_TARGET_SUMS] = loss->values ? size_times(2 * sizeof(double), m->outputs) : 0,
+        [BATCH_TARGET_SUMS] =
+            size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
     if (m->graphs)
         graphs_bytes(m, c, bytes + BATCH_GRAPHS);
@@ -281,9 +283,7 @@ static void batch_places(const struct model *m, const struct step_config *c,
 /* Where the parts of the region of statistics start, in bytes; the last number is its size. */
 enum statistics_place {
     STATISTICS_LIST,
-    STATISTICS_PARTS_LIST,
     STATISTICS_NUMBERS,
-    STATISTICS_PARTS,
     STATISTICS_BUFFERS,
     STATISTICS_BUFFERS_NEXT,
     STATISTICS_END
@@ -295,13 +295,11 @@ enum { STATISTICS_ARRAYS = 5, PART_ARRAYS = 2 };
 static void statistics_places(const struct layout *y, const struct model *m,
                               uint64_t places[STATISTICS_END + 1])
 {
-    uint64_t count = y->statistics_count, parts = count ? y->slices_max : 0;
+    uint64_t count = y->statistics_count;
     uint64_t array = size_times(y->channels_max, sizeof(double));
     const uint64_t bytes[STATISTICS_END] = {
         [STATISTICS_LIST] = count * sizeof(struct statistics),
-        [STATISTICS_PARTS_LIST] = size_times(parts, sizeof(struct statistics_part)),
         [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
-        [STATISTICS_PARTS] = size_times(size_times(parts, PART_ARRAYS), array),
         [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
         [STATISTICS_BUFFERS_NEXT] = floats_bytes(m->buffer_values),
     };
@@ -310,12 +308,26 @@ static void statistics_places(const struct layout *y, const struct model *m,
         places[i + 1] = size_plus(places[i], bytes_padded(bytes[i]));
 }
 
+/* The slices' parts: a list, and their numbers behind it. */
+static uint64_t parts_list_bytes(const struct layout *y)
+{
+    return bytes_padded(size_times(y->slices_max, sizeof(struct statistics_part)));
+}
+
+static uint64_t parts_bytes(const struct layout *y)
+{
+    uint64_t array = size_times(y->channels_max, sizeof(double));
+    return size_plus(parts_list_bytes(y),
+                     size_times(size_times(y->slices_max, PART_ARRAYS), array));
+}
+
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
     uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
     batch_places(m, c, places);
     statistics_places(y, m, statistics);
     y->bytes[KIND_STATISTICS] = statistics[STATISTICS_END];
+    y->bytes[KIND_PARTS] = y->statistics_count ? parts_bytes(y) : 0;
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
@@ -404,17 +416,23 @@ static void statistics_place(struct stepper *s)
         return;
     statistics_places(y, s->model, places);
     s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
-    s->parts = (struct statistics_part *)(at + places[STATISTICS_PARTS_LIST]);
     s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
     s->module_buffers_next = (float *)(at + places[STATISTICS_BUFFERS_NEXT]);
     double *next = (double *)(at + places[STATISTICS_NUMBERS]);
     for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
         s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
                                                next + 3 * channels, next + 4 * channels};
-    next = (double *)(at + places[STATISTICS_PARTS]);
-    for (uint64_t i = 0; i < y->slices_max; i++, next += PART_ARRAYS * channels)
-        s->parts[i] = (struct statistics_part){next, next + channels};
     model_initialise_buffers(s->model, s->module_buffers);
+}
+
+static void parts_place(struct stepper *s)
+{
+    const struct layout *y = &s->layout;
+    char *at = s->region[KIND_PARTS].at;
+    s->parts = (struct statistics_part *)at;
+    double *next = (double *)(at + (at ? parts_list_bytes(y) : 0));
+    for (uint64_t i = 0; at && i < y->slices_max; i++, next += PART_ARRAYS * y->channels_max)
+        s->parts[i] = (struct statistics_part){next, next + y->channels_max};
 }
 
 /* Pointers into the regions. */
@@ -430,6 +448,7 @@ static void stepper_place(struct stepper *s)
     s->losses = (double *)(batch + places[BATCH_LOSSES]);
     s->metrics = (double *)(batch + places[BATCH_METRICS]);
     s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    s->counts = (struct class_counts *)s->target_sums;
     s->target_squares = s->target_sums + s->model->outputs;
     if (s->model->graphs)
         graphs_place(&s->graphs, batch, places + BATCH_GRAPHS);
@@ -466,6 +485,7 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
             goto fail;
     stepper_place(s);
     statistics_place(s);
+    parts_place(s);
     if (s->layout.half == HALF_F16)
         grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
@@ -474,6 +494,48 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
 fail:
     stepper_close(s_p);
     return -1;
+}
+
+/* What depends on the size of micro-batches. */
+static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH, KIND_PARTS,
+                                     KIND_SQUARES};
+
+static void resident_close(struct stepper *s)
+{
+    for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
+        region_close(&s->region[resident[i]]);
+}
+
+/* Maps it for `c`; on failure none of it. */
+static int resident_open(struct stepper *s, const struct step_config *c, struct err *e)
+{
+    struct layout y;
+    layout_make(&y, s->model, c);
+    for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
+        if (region_open(&s->region[resident[i]], y.bytes[resident[i]], kind_names[resident[i]], e) <
+            0) {
+            resident_close(s);
+            return -1;
+        }
+    s->config = *c;
+    s->layout = y;
+    stepper_place(s);
+    parts_place(s);
+    return 0;
+}
+
+int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
+                   struct err *e)
+{
+    struct step_config old = s->config, new = old;
+    struct err other;
+    new.batch_rows_max = batch_rows_max;
+    new.slice_rows = slice_rows;
+    new.accumulates = accumulates;
+    resident_close(s);
+    if (resident_open(s, &new, e) == 0)
+        return 0;
+    return resident_open(s, &old, &other) == 0 ? -1 : -2;
 }
 
 void stepper_close(struct stepper **s_p)

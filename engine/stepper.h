@@ -6,7 +6,9 @@
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
- *   graphs.c   rows that are graphs into the batch      quantised.c  weights in 8 bits
+ *   quantised.c  weights in 8 bits
+ *   fault.c    where a bad number came from
+ *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -17,6 +19,7 @@
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
 
+#include "engine/counts.h"
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
@@ -37,6 +40,7 @@ enum kind {
     KIND_ACTIVATIONS,
     KIND_BATCH,
     KIND_STATISTICS,
+    KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
     KIND_COUNT
@@ -110,10 +114,10 @@ struct evaluation_sums {
 
 /* The training batch in work. */
 struct batch_state {
-    uint64_t rows, done; /* of all its micro-batches; of those accumulated */
-    uint64_t step;
-    double scale;    /* of the loss */
-    double loss_sum; /* of the rows done, in their order */
+    uint64_t rows, done;          /* of all its micro-batches; of those accumulated */
+    uint64_t step, micro_batches; /* the key of dropout; those accumulated */
+    double scale;                 /* of the loss */
+    double loss_sum;              /* of the rows done, in their order */
     const struct ewc_term *terms;
     int term_count;
 };
@@ -137,10 +141,12 @@ struct stepper {
     float *values;             /* [batch_rows_max, outputs], where it takes values */
     struct graph_batch graphs; /* empty where rows are no graphs */
     double *losses, *metrics;  /* [batch_rows_max, target_steps] */
-    double *target_sums, *target_squares; /* [outputs], of the evaluation */
-    double *block_norm2, *block_penalty;  /* [blocks] */
+    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
+    struct class_counts *counts;         /* [outputs], of the evaluation, where there are classes */
+    double *block_norm2, *block_penalty; /* [blocks] */
     struct evaluation_sums sums;
     struct batch_state batch;
+    struct step_fault fault;       /* of that batch; rows 0: none */
     struct statistics *statistics; /* [statistics_count] */
     struct statistics_part *parts; /* [slices_max] */
     float *module_buffers;         /* as the model has them, after the last update */
@@ -205,6 +211,15 @@ static inline int layer_is_frozen(const struct layout *y, uint32_t layer)
 
 /* Runs up to `lanes` slices from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
+
+/* One slice through all of it, in its lane, by the caller. */
+void slice_run_alone(struct batch_work *b, uint64_t slice);
+
+/* The first row of the resident micro-batch with a bad loss becomes s->fault, unless there is one.
+ */
+void fault_of_losses(struct stepper *s, uint64_t rows);
+/* The batch's gradient is bad, its losses are not: it becomes s->fault. */
+void fault_of_gradient(struct stepper *s);
 
 /* Layers first .. end - 1 of a slice; backwards what was not kept is computed again. */
 void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);

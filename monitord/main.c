@@ -109,6 +109,8 @@ static void stop(void *self, struct daemon *d)
 static int command(void *self, int argc, char **argv)
 {
     (void)self;
+    if (argc > 1 && strcmp(argv[1], "--compare") == 0)
+        return compare_command(argc - 2, argv + 2);
     if (argc < 2 || strcmp(argv[1], "--report") != 0)
         return -1;
     if (argc != 3) {
@@ -132,7 +134,9 @@ int main(int argc, char **argv)
         .command = command,
         .extra_help =
             "  --report RUN    write RUN/report/report.json and report.md of a run that is "
-            "down, print the short table\n",
+            "down, print the short table\n"
+            "  --compare RUN...  print what several runs have in common and what not; see\n"
+            "                  pipelines/compare.sh --help\n",
     };
     return daemon_run(argc, argv, &spec, &self);
 }

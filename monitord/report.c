@@ -143,25 +143,32 @@ static int file_write(const struct report *r, const char *path,
     return result;
 }
 
-static int report_run(const char *run, struct options *o, struct err *e)
+int report_load(struct report *r, struct options *o, struct err *e)
 {
     static struct checkpoint_meta meta; /* large */
     static struct history history;
-    static struct report r;
     struct highwater_page pages[STAGE_COUNT];
+    char path[4096];
+    int found = checkpoint_newest("checkpoints", path, sizeof path, e);
+    memset(&meta, 0, sizeof meta);
+    if (found < 0 || (found && checkpoint_read_meta(path, &meta, NULL, 0, e) < 0) ||
+        history_read(&history, e) < 0)
+        return -1;
+    pages_read(pages);
+    report_make(r, o, &meta, &history, pages);
+    return 0;
+}
+
+static int report_run(const char *run, struct options *o, struct err *e)
+{
+    static struct report r; /* large */
     char path[4096];
     if (chdir(run) < 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter the run directory %s", run);
     if (options_read(o, "pipeline.yaml", NULL, 0, e) < 0)
         return err_prefix(e, "%s is no run directory", run);
-    int found = checkpoint_newest("checkpoints", path, sizeof path, e);
-    if (found < 0 || (found && checkpoint_read_meta(path, &meta, NULL, 0, e) < 0))
-        return -1;
-    if (history_read(&history, e) < 0)
-        return -1;
-    pages_read(pages);
-    report_make(&r, o, &meta, &history, pages);
-    if (file_write(&r, "report/report.json", report_print_json, e) < 0 ||
+    if (report_load(&r, o, e) < 0 ||
+        file_write(&r, "report/report.json", report_print_json, e) < 0 ||
         file_write(&r, "report/report.md", report_print_markdown, e) < 0)
         return -1;
     report_print_table(&r, stdout);

@@ -46,6 +46,10 @@ struct report {
 void report_make(struct report *r, const struct options *o, const struct checkpoint_meta *meta,
                  const struct history *h, const struct highwater_page *pages);
 
+/* The report of the run in the present directory into *r, which borrows *o (the caller frees it)
+ * and static storage of the last call. */
+int report_load(struct report *r, struct options *o, struct err *e);
+
 /* report_write.c */
 void report_print_json(const struct report *r, FILE *out);
 void report_print_markdown(const struct report *r, FILE *out);
@@ -53,5 +57,8 @@ void report_print_table(const struct report *r, FILE *out); /* for a terminal */
 
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);
+
+/* compare.c: `monitord --compare RUN...`: returns the exit code. */
+int compare_command(int count, char **runs);
 
 #endif

@@ -70,8 +70,9 @@ static void stage_event(struct display *d, const struct msg_event_stage *m)
 {
     struct display_stage *stage = stage_find(d, m->stage);
     int failed = strcmp(m->what, "fail") == 0;
-    /* A stop is somebody's wish; a permanent failure is the run's verdict, which says it itself. */
-    if (failed && m->code != EXIT_CODE_PERMANENT)
+    /* A stop is somebody's wish; a permanent failure and the time limit are the run's verdict,
+     * which says it itself. */
+    if (failed && m->code != EXIT_CODE_PERMANENT && m->code != EXIT_CODE_PAUSED)
         line_write(d, "%s failed with code %" PRIu64 ": %s", m->stage, m->code, m->sentence);
     if (!stage)
         return;
@@ -135,6 +136,10 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
         break;
     case MSG_event_task:
         task_event(d, &m->event_task);
+        break;
+    case MSG_event_training:
+        if (strcmp(m->event_training.what, "time") != 0) /* the verdict says it */
+            line_write(d, "%s: %s", m->event_training.what, m->event_training.sentence);
         break;
     case MSG_event_determinism:
         line_write(d, "not reproduced: %s", m->event_determinism.sentence);

@@ -5,6 +5,7 @@
 
 EXIT_PERMANENT=100 # as in proto/err.h
 EXIT_TEMPORARY=111
+EXIT_PAUSED=75
 
 STAGES="loaderd fisherd monitord trainerd"
 
@@ -95,6 +96,10 @@ progress_end() {
 run_conclude() {
     if ! verdict_read "$1"; then
         fail $EXIT_TEMPORARY "the run in $1 has not finished and nothing of it runs; start it again to go on"
+    fi
+    if [ "$verdict_code" = "$EXIT_PAUSED" ]; then
+        echo "run: $verdict_sentence${command_again:+: $command_again}"
+        exit $EXIT_PAUSED
     fi
     if [ "$verdict_code" != 0 ]; then
         fail "$verdict_code" "$verdict_sentence (logs: $1/logs)"

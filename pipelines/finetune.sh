@@ -16,6 +16,7 @@ usage: pipelines/finetune.sh [options]
   --run DIR                  directory of the run (default: runs/<name> in the repository); a run that is
                              there and unfinished is resumed
   --set SECTION.KEY=VALUE    change one option of the pipeline file; repeatable (docs/OPTIONS.md lists all)
+  --preset NAME              standard, saving, tight, roomy or conservative (short for --set preset=NAME)
   --device auto|cpu|cuda     where to compute (short for --set device=...)
   --rebuild-cache            prepare the data file anew even if it is there
   --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
@@ -29,8 +30,8 @@ FILE and DIR are relative to the present directory; data.file, data.source and m
 by --set, to the repository.
 
 Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
-full); 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by Ctrl-C and SIGTERM: the same
-command goes on.
+full); 75 training.max_hours is over; 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by
+Ctrl-C and SIGTERM. After 75, 130 and 143 the same command goes on.
 
 example: pipelines/finetune.sh --run runs/lambda-500 --set continual_learning.ewc_config.lambda=500
 END
@@ -50,6 +51,7 @@ arguments_read() {
         --config) need_value "$1" $#; config=$2; shift ;;
         --run) need_value "$1" $#; run=$2; shift ;;
         --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+        --preset) need_value "$1" $#; options+=(--set "preset=$2"); shift ;;
         --device) need_value "$1" $#; options+=(--set "device=$2"); shift ;;
         --rebuild-cache) rebuild=--rebuild ;;
         --profile-memory) options+=(--set monitor.profile=true) ;;
@@ -193,6 +195,8 @@ stages_start() {
     export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
     FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
     export FINETUNED_LAUNCH
+    FINETUNED_ON_END=$(prepare get run.on_end) && FINETUNED_ON_FAILURE=$(prepare get run.on_failure) || exit
+    export FINETUNED_ON_END FINETUNED_ON_FAILURE
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the stages.
     setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
     supervisor=$!

@@ -44,8 +44,17 @@ struct checkpoint_meta {
     double epoch_loss_sum; /* sum over rows of the present epoch's losses so far, fixed order */
     double best_value;     /* best evaluation of the present task so far; NaN: none */
     char metric[32];       /* what it is (proto/metric.h) */
-    char fingerprint[65];  /* of the data file */
-    char cpu[64];          /* CPU type: bits hold for one */
+    double plateau_best, plateau_scale; /* engine/plateau.h, of the present task */
+    uint64_t plateau_bad, plateau_cooldown;
+    double stop_best;        /* best of what early stopping watches; infinite: none */
+    uint64_t stop_bad;       /* epochs since then */
+    uint64_t average_count;  /* epochs in the average of the weights; 0: there is none yet */
+    char average_sha256[65]; /* of its file (trainerd/average.h); else empty */
+    uint64_t steps_skipped;  /* steps of the schedule that tasks which ended early did not make */
+    uint64_t restores;       /* times this task went back to a checkpoint after a bad number ... */
+    double restore_scale;    /* ... and the factor of its rates since then */
+    char fingerprint[65];    /* of the data file */
+    char cpu[64];            /* CPU type: bits hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     char buffers_sha256[65];  /* empty: there are none */

@@ -12,6 +12,7 @@
 /* Exit codes shared by every program of the house. */
 enum exit_code {
     EXIT_CODE_DONE = 0,        /* the work is finished */
+    EXIT_CODE_PAUSED = 75,     /* stopped by its own time limit: the same command goes on */
     EXIT_CODE_PERMANENT = 100, /* a restart cannot help: bad option, bad data, incompatible peer */
     EXIT_CODE_TEMPORARY = 111, /* a restart may help: disk full, peer gone, lock held */
 };

@@ -12,6 +12,7 @@ struct metric {
 
 static const struct metric metrics[] = {
     {"accuracy", .share = 1},
+    {"f1_macro"},
     {"r2"},
     {"r2_zero"},
     {"cosine"},

@@ -55,6 +55,7 @@ static const struct option_row rows_of_tasks[] = {
 /* What a resumed run may change: how often something is saved or measured, how fast bytes are
  * decoded, how long a stage waits. Everything else is part of the result's identity. */
 static const char *const keys_that_may_change[] = {
+    "preset", /* what it gives is looked at option by option */
     "loader.num_workers",
     "loader.prefetch_factor",
     "loader.persistent_workers",
@@ -72,6 +73,9 @@ static const char *const keys_that_may_change[] = {
     "continual_learning.ewc_config.fisher_computation.compression_level",
     "monitor.sample_s",
     "monitor.profile",
+    "training.max_hours",
+    "run.on_end",
+    "run.on_failure",
 };
 
 enum {
@@ -194,6 +198,35 @@ int options_get(const struct options *o, const char *key, char *text, size_t byt
                        key);
     value_text(row, base, text, bytes);
     return 0;
+}
+
+static void rows_each(const struct option_row *rows, size_t count, const void *base,
+                      const char *prefix,
+                      void (*see)(void *self, const char *key, const char *text), void *self)
+{
+    char key[OPTION_KEY_MAX + 80], text[OPTION_TEXT_MAX + 1];
+    for (size_t i = 0; i < count; i++) {
+        snprintf(key, sizeof key, "%s%s", prefix, rows[i].key);
+        value_text(&rows[i], base, text, sizeof text);
+        see(self, key, text);
+    }
+}
+
+void options_each(const struct options *o,
+                  void (*see)(void *self, const char *key, const char *text), void *self)
+{
+    static _Thread_local char layers[OPTION_LAYERS_MAX * (OPTION_LAYER_TEXT_MAX + 3)];
+    size_t used = 0;
+    rows_each(rows_of_options, OPTION_COUNT, o, "", see, self);
+    layers[0] = 0;
+    for (uint32_t i = 0; i < o->layer_count; i++)
+        used += (size_t)sprintf(layers + used, "%s%s", i ? "; " : "", o->layers[i]);
+    see(self, "model.layers", layers);
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        char prefix[80];
+        snprintf(prefix, sizeof prefix, "tasks.%.63s.", o->tasks[i].name);
+        rows_each(rows_of_tasks, TASK_COUNT, &o->tasks[i], prefix, see, self);
+    }
 }
 
 static const char *difference(const struct options *a, const struct options *b, int all)

@@ -1,11 +1,11 @@
 /* options.h - the pipeline file as a struct. proto/options.c is the only file that includes yaml.h.
  *
- * Read in this order, later wins: defaults of options.def, `include: FILE` of the pipeline file
- * (relative to it, at most 8 deep), the file, --set section.key=value in order. Then everything is
- * checked: unknown, repeated, missing, mistyped and out-of-range options are errors with file:line
- * (or the --set text) and, for an unknown key, the nearest valid one. `tasks:` and `model.layers:`
- * of a later source replace the whole list; --set tasks.<index or name>.key=value changes one
- * entry.
+ * Read in this order, later wins: defaults of options.def, the preset (presets.def), `include:
+ * FILE` of the pipeline file (relative to it, at most 8 deep), the file, --set section.key=value in
+ * order. Then everything is checked: unknown, repeated, missing, mistyped and out-of-range options
+ * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one.
+ * `tasks:` and `model.layers:` of a later source replace the whole list; --set tasks.<index or
+ * name>.key=value changes one entry.
  */
 #ifndef PROTO_OPTIONS_H
 #define PROTO_OPTIONS_H
@@ -96,6 +96,11 @@ void options_print_docs(FILE *out);
  * separated by commas; auto and none as words). `bytes` at least OPTION_TEXT_MAX + 1. 0 or -1 and
  * *e. */
 int options_get(const struct options *o, const char *key, char *text, size_t bytes, struct err *e);
+
+/* Call see(self, key, text) for every option, in the order of options.def: "training.batch_size",
+ * "tasks.A.epochs", and "model.layers" with its layers separated by "; ". */
+void options_each(const struct options *o,
+                  void (*see)(void *self, const char *key, const char *text), void *self);
 
 /* Name of the first option whose value differs ("training.batch_size"), or NULL when all are equal.
  * Valid until the next call in this thread. */

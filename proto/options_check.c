@@ -143,6 +143,10 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
         return origin_error(at->file, e,
                             "training.nesterov is true; it goes with training.optimizer: sgd and a "
                             "training.momentum above 0");
+    if (o->use_swa && strcmp(o->keep, "best") == 0)
+        return origin_error(at->file, e,
+                            "training.use_swa is true and training.keep is best; both say with "
+                            "which weights a task ends, so accepted is one of them");
     if (!o->backbone_layers && (o->backbone_lr > 0 || o->freeze_backbone))
         return origin_error(at->file, e,
                             "training.%s is given, but no backbone: training.backbone_layers says "

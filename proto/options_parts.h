@@ -51,6 +51,18 @@ void rows_free(const struct option_row *rows, size_t count, void *base);
  * all). A name wins over an index. */
 int task_key_split(const struct options *o, const char *text, const char **key);
 
+/* ---- options_preset.c ---------------------------------------------------------------------------
+ */
+
+/* The values of that preset; a name that there is none of has no values. */
+int preset_apply(struct options *o, const char *preset, struct err *e);
+
+/* Has the option the value that o->preset gives it? */
+int preset_has(const struct options *o, const struct option_row *row);
+
+/* The section of docs/OPTIONS.md. */
+void presets_print(FILE *out);
+
 /* ---- options_nearest.c --------------------------------------------------------------------------
  */
 

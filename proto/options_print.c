@@ -125,6 +125,8 @@ int options_write(const struct options *o, FILE *out, struct err *e)
         const char *dot = strrchr(rows[i].key, '.');
         fprintf(out, "%*s%s: ", 2 * depth, "", dot ? dot + 1 : rows[i].key);
         value_print(out, &rows[i], o);
+        if (preset_has(o, &rows[i]))
+            fprintf(out, " # as preset %s has it", o->preset);
         fputc('\n', out);
         previous = rows[i].key;
         int model_ends = strncmp(previous, "model.", 6) == 0 &&
@@ -227,7 +229,7 @@ static const char docs_head[] =
     "# Options of a pipeline file\n\n"
     "Made from `proto/options.def` by `make docs`; a test fails when this page is stale.\n\n"
     "A pipeline file is YAML: sections hold options, one `key: value` a line. Later sources win:\n"
-    "defaults, the file named by `include:` (relative to the including file, at most 8 deep), the\n"
+    "defaults, the `preset`, the file named by `include:` (relative to it, at most 8 deep), the\n"
     "file itself, then `--set section.key=value` in order. `tasks:` and `model: layers:` of a "
     "later\n"
     "source replace the whole list; `--set tasks.NAME.key=value` changes one entry (NAME is a "
@@ -273,4 +275,5 @@ void options_print_docs(FILE *out)
     fputs(docs_tasks, out);
     for (size_t i = 0; i < count; i++)
         docs_row(out, &rows[i], 0);
+    presets_print(out);
 }

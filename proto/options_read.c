@@ -1,4 +1,5 @@
-/* options_read.c - all sources of options in their order: defaults, includes, the file, --set.
+/* options_read.c - all sources of options in their order: defaults, the preset, includes, the file,
+ * --set.
  *
  * Each source overwrites what came before. A mistake is reported where it stands, at once, even if
  * a later source would overwrite it. What an unknown key probably meant, options_nearest.c
@@ -332,6 +333,20 @@ static int set_apply(struct reading *r, const char *text, struct origin at)
     return value_set(row, &r->o->tasks[task], equals + 1, key, at, r->e);
 }
 
+/* The values of the preset that the last of all sources names, before any of them. */
+static int sources_preset(struct reading *r, const char *const *set, int set_count)
+{
+    const char *preset = "none";
+    for (int i = r->depth - 1; i >= 0; i--)
+        for (const struct node *n = r->trees[i]->first; n; n = n->next)
+            if (strcmp(n->key, "preset") == 0 && n->kind == NODE_SCALAR)
+                preset = n->text;
+    for (int i = 0; i < set_count; i++)
+        if (strncmp(set[i], "preset=", 7) == 0)
+            preset = set[i] + 7;
+    return preset_apply(r->o, preset, r->e);
+}
+
 static int sources_apply(struct reading *r, const char *const *set, int set_count)
 {
     for (int i = r->depth - 1; i >= 0; i--) {
@@ -381,6 +396,8 @@ int options_read(struct options *o, const char *path, const char *const *set, in
     int result = rows_default(rows, count, o, e);
     if (result == 0)
         result = files_read(r, path);
+    if (result == 0)
+        result = sources_preset(r, set, set_count);
     if (result == 0)
         result = sources_apply(r, set, set_count);
     if (result == 0) {

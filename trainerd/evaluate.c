@@ -1,8 +1,9 @@
 /* evaluate.c - the metric of one or more tasks on the validation split, dropout off.
  *
  * After each epoch the task in training is evaluated; after its last one, all tasks so far are, and
- * the results go into the checkpoint that ends the task. Nothing of an evaluation is kept over a
- * restart: it begins again, and gives the same.
+ * the results go into the checkpoint that ends the task. Where the first decides whether the epoch
+ * is the last one, or with which weights the task ends (ending.c), the second comes after it.
+ * Nothing of an evaluation is kept over a restart: it begins again, and gives the same.
  */
 #include "trainerd/trainer.h"
 
@@ -47,15 +48,16 @@ static void results_drop(struct checkpoint_meta *m, const char *after)
         m->result_count--;
 }
 
-int evaluate_begin(struct trainer *t, struct err *e)
+/* final: the weights are those that the task ends with. */
+static int passes_begin(struct trainer *t, int final, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     uint32_t task = (uint32_t)t->meta.task;
     v->index = 0;
-    v->final = t->meta.epoch + 1 == tasks_current(t)->epochs;
+    v->final = final;
     v->weights_sha256[0] = 0;
     results_drop(&t->meta, tasks_current(t)->name);
-    if (v->final) {
+    if (final) {
         v->count = schedule_evaluations(t->options, task, v->list);
         if (checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) <
             0)
@@ -70,6 +72,17 @@ int evaluate_begin(struct trainer *t, struct err *e)
     return 0;
 }
 
+int evaluate_begin(struct trainer *t, struct err *e)
+{
+    int last = t->meta.epoch + 1 == tasks_current(t)->epochs;
+    return passes_begin(t, last && !ending_chooses(t), e);
+}
+
+int evaluate_end(struct trainer *t, struct err *e)
+{
+    return passes_begin(t, 1, e);
+}
+
 static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
@@ -79,8 +92,10 @@ static int pass_end(struct trainer *t, struct err *e)
     snprintf(r.after, sizeof r.after, "%s", tasks_current(t)->name);
     snprintf(r.metric, sizeof r.metric, "%s", t->meta.metric);
     snprintf(r.weights_sha256, sizeof r.weights_sha256, "%s", v->weights_sha256);
-    if (v->list[v->index] == epochs_key_task(t->options, (uint32_t)t->meta.task))
+    if (v->list[v->index] == epochs_key_task(t->options, (uint32_t)t->meta.task)) {
         v->own_value = r.value;
+        v->own_loss = r.loss;
+    }
     if (v->final) {
         ensure(t->meta.result_count < CHECKPOINT_RESULTS_MAX); /* schedule_check */
         t->meta.results[t->meta.result_count++] = r;
@@ -108,6 +123,21 @@ static int batch_evaluate(struct trainer *t, struct err *e)
     return 1;
 }
 
+/* After the task's own evaluation: once more, with all tasks so far, if that was its last epoch. */
+static int passes_end(struct trainer *t, struct err *e)
+{
+    struct evaluation *v = &t->evaluation;
+    int due = v->final ? 0 : ending_due(t, v->own_value, v->own_loss, e);
+    if (due < 0)
+        return -1;
+    if (!due)
+        return tasks_epoch_end(t, v->own_value, v->own_loss, v->final, e);
+    int renew = ending_choose(t, v->own_value, e);
+    if (renew > 0)
+        ending_renew_begin(t);
+    return renew > 0 ? 0 : renew < 0 ? -1 : evaluate_end(t, e);
+}
+
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
@@ -128,5 +158,5 @@ int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
         pass_begin(t);
         return DAEMON_GO_ON;
     }
-    return tasks_epoch_end(t, v->own_value, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+    return passes_end(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/durable.h"
@@ -69,4 +70,14 @@ int lineage_write(struct lineage *l, const struct lineage_record *now,
     if (!same && durable_pwrite_all(l->fd, now, sizeof *now, offset, "lineage", e) < 0)
         return -1;
     return there && !same;
+}
+
+int lineage_cut(struct lineage *l, uint64_t step, struct err *e)
+{
+    struct stat st;
+    off_t bytes = (off_t)(step * sizeof(struct lineage_record));
+    if (fstat(l->fd, &st) < 0 || (st.st_size > bytes && ftruncate(l->fd, bytes) < 0))
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot cut the lineage file at step %llu",
+                         (unsigned long long)step);
+    return 0;
 }

@@ -39,4 +39,8 @@ double lineage_loss(const struct lineage_record *r);
 int lineage_write(struct lineage *l, const struct lineage_record *now,
                   struct lineage_record *before, struct err *e);
 
+/* What was written of steps from `step` (from 0) on is forgotten: they come again, but otherwise.
+ */
+int lineage_cut(struct lineage *l, uint64_t step, struct err *e);
+
 #endif

@@ -338,8 +338,8 @@ static int rows_print(const struct options *o, const struct split_shape *train,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
                o->batch_size, ahead);
     printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
-           " rows an optimizer step\n",
-           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o));
+           " rows an optimizer step (preset: %s)\n",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
     return 0;
 }
 

@@ -4,8 +4,9 @@
  * The rows come from a loaderd as in training: it alone opens the file, so a hostile one ends as a
  * sentence. Both stand in a directory made for this purpose (--work), whose pipeline.yaml is that
  * of the run with the file in data.file; the run itself may be going on meanwhile. Batches and
- * slices are those of the run's evaluations, so loss and metric have the same bits as there. A
- * batch at a time is in memory; the file of predictions appears when all rows are done.
+ * slices are those of the run's evaluations, and so loss and metric have the same bits as there,
+ * unless those were in 16 bits (training.use_amp): here it is float32. A batch at a time is in
+ * memory; the file of predictions appears when all rows are done.
  */
 #include "trainerd/trainer.h"
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "proto/log.h"
+
 static const double PUBLISH_EVERY_S = 0.1, WAIT_TOLD_S = 1;
 
 static double training_seconds(const struct progress *p, double now_s)
@@ -155,6 +157,17 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
     MSG_STR(m.what, words[what]);
     MSG_STR(m.task, tasks_current(t)->name);
     return daemon_fact(t->daemon, MSG_event_task, &m, e);
+}
+
+int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
+                           struct err *e)
+{
+    struct msg_event_training m = {.epoch = t->meta.epoch, .step = t->meta.step, .value = value};
+    MSG_STR(m.what, what);
+    MSG_STR(m.task, t->meta.task_name);
+    MSG_STR(m.sentence, sentence);
+    log_info("%s", sentence);
+    return daemon_fact(t->daemon, MSG_event_training, &m, e);
 }
 
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,

@@ -31,12 +31,32 @@ void retention_best_path(char path[CHECKPOINT_PATH_BYTES], const char *task)
     snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/best-%s.h5", task);
 }
 
+void retention_restore_path(char path[CHECKPOINT_PATH_BYTES])
+{
+    snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/restore.h5");
+}
+
+void retention_average_path(char path[CHECKPOINT_PATH_BYTES], uint64_t step, uint64_t task)
+{
+    snprintf(path, CHECKPOINT_PATH_BYTES, "checkpoints/average-%010" PRIu64 "-%02" PRIu64 ".f32",
+             step, task);
+}
+
 int retention_parse(const char *name, uint64_t *step, uint64_t *task)
 {
     int end = 0;
     if (strncmp(name, "step-", 5) != 0 || name[5] < '0' || name[5] > '9')
         return 0;
     return sscanf(name, "step-%" SCNu64 "-%" SCNu64 ".h5%n", step, task, &end) == 2 && end &&
+           !name[end];
+}
+
+static int average_parse(const char *name, uint64_t *step, uint64_t *task)
+{
+    int end = 0;
+    if (strncmp(name, "average-", 8) != 0 || name[8] < '0' || name[8] > '9')
+        return 0;
+    return sscanf(name, "average-%" SCNu64 "-%" SCNu64 ".f32%n", step, task, &end) == 2 && end &&
            !name[end];
 }
 
@@ -87,12 +107,16 @@ static void file_remove(const char *directory, const char *name)
 static int is_left_over(const char *name)
 {
     const char *suffix = strstr(name, ".h5.tmp");
+    if (strncmp(name, "average-", 8) == 0)
+        return strstr(name, ".f32.tmp") != NULL;
     return suffix && (suffix[7] == 0 || suffix[7] == '-');
 }
 
-/* All step checkpoints, the caller frees; a listing cut short by memory sweeps less, the next one
- * the rest. */
-static size_t candidates_list(const char *directory, struct candidate **found_p)
+/* All files of that kind of name, newest first, the caller frees; a listing cut short by memory
+ * sweeps less, the next one the rest. */
+static size_t candidates_list(const char *directory,
+                              int (*parse)(const char *, uint64_t *, uint64_t *),
+                              struct candidate **found_p)
 {
     size_t count = 0, room = 0;
     DIR *listing = opendir(directory);
@@ -100,7 +124,7 @@ static size_t candidates_list(const char *directory, struct candidate **found_p)
         struct candidate c;
         if (is_left_over(entry->d_name))
             file_remove(directory, entry->d_name);
-        if (!retention_parse(entry->d_name, &c.step, &c.task))
+        if (!parse(entry->d_name, &c.step, &c.task))
             continue;
         if (count == room) {
             room = room ? 2 * room : 16;
@@ -113,23 +137,45 @@ static size_t candidates_list(const char *directory, struct candidate **found_p)
     }
     if (listing)
         closedir(listing);
+    if (count)
+        qsort(*found_p, count, sizeof **found_p, candidate_newer_first);
     return count;
+}
+
+/* The oldest checkpoint that stays needs the newest average up to it, if that is of its task. */
+static void averages_sweep(const char *directory, struct candidate oldest)
+{
+    struct candidate *found = NULL;
+    size_t count = candidates_list(directory, average_parse, &found);
+    int needed = 0; /* that one was passed */
+    for (size_t i = 0; i < count; i++) {
+        char path[CHECKPOINT_PATH_BYTES];
+        if (!needed && found[i].task >= oldest.task) {
+            needed = found[i].task == oldest.task && found[i].step <= oldest.step;
+            continue;
+        }
+        retention_average_path(path, found[i].step, found[i].task);
+        file_remove(directory, strrchr(path, '/') + 1);
+    }
+    free(found);
 }
 
 void retention_sweep(const char *directory, uint64_t keep, uint64_t step, uint64_t task)
 {
     struct candidate *found = NULL, newest = {step, task};
-    size_t count = candidates_list(directory, &found);
+    size_t count = candidates_list(directory, retention_parse, &found);
+    struct candidate oldest = newest;
     uint64_t kept = 0;
-    if (count)
-        qsort(found, count, sizeof *found, candidate_newer_first);
     for (size_t i = 0; i < count; i++) {
         char path[CHECKPOINT_PATH_BYTES];
         int later = candidate_newer_first(&found[i], &newest) < 0;
-        if (!later && kept++ < keep)
+        if (!later && kept++ < keep) {
+            oldest = found[i];
             continue;
+        }
         retention_step_path(path, found[i].step, found[i].task);
         file_remove(directory, strrchr(path, '/') + 1);
     }
     free(found);
+    averages_sweep(directory, oldest);
 }

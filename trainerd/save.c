@@ -1,8 +1,9 @@
 /* save.c - checkpoints: writing, the names that keep them, and reading them again.
  *
  * checkpoints/step-<step>-<task>.h5 is the state between two steps; the newest that verifies is
- * where a restart goes on. Two more names keep a file for good: task-<name>.h5 is the end of a task
- * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it.
+ * where a restart goes on. More names keep a file for good: task-<name>.h5 is the end of a task
+ * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it;
+ * a third one, restore.h5, is the newest end of an epoch where training.on_nan goes back to it.
  * The names are hard links made after the commit; a crash in between is mended when the run resumes
  * (save_links is idempotent).
  */
@@ -62,6 +63,10 @@ int save_links(struct trainer *t, const char *path, struct err *e)
     const struct checkpoint_meta *m = &t->meta;
     if (m->position)
         return 0;
+    char restore[CHECKPOINT_PATH_BYTES];
+    retention_restore_path(restore);
+    if (strcmp(t->options->on_nan, "restore") == 0 && retention_link(path, restore, e) < 0)
+        return -1;
     if (m->epoch)
         return best_link(t, path, (uint32_t)m->task, m->best_value, e);
     if (!m->task)
@@ -86,7 +91,9 @@ static int checkpoint_fact(struct trainer *t, const char *path, const char *dige
 int save_checkpoint(struct trainer *t, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
-    if (m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position)
+    int saved =
+        m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position;
+    if (saved || t->weights_chosen)
         return 0;
     char path[CHECKPOINT_PATH_BYTES], digest[65];
     uint64_t bytes;
@@ -231,19 +238,15 @@ static int end_check(const struct trainer *t, const char *path, const char *task
     return 0;
 }
 
-int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
-                  struct err *e)
+/* The parameters, and unless buffers is NULL the module buffers, of the checkpoint at `path`, whose
+ * meta becomes t->other. */
+static int parameters_read(struct trainer *t, const char *path, float *parameters, float *buffers,
+                           struct err *e)
 {
-    char path[CHECKPOINT_PATH_BYTES];
-    struct checkpoint_tensor *tensors = malloc(t->tensor_count * sizeof *tensors);
     uint32_t count = buffers ? t->tensor_count : t->model.tensor_count;
-    int index = options_task(t->options, task), result = -1;
-    ensure(index >= 0);
-    retention_task_path(path, task);
-    if (!tensors) {
-        err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
-        goto out;
-    }
+    struct checkpoint_tensor *tensors = malloc(t->tensor_count * sizeof *tensors);
+    if (!tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
     for (uint32_t i = 0; i < count; i++) {
         tensors[i] = t->tensors[i];
         tensors[i].parameter = tensors[i].buffer
@@ -251,12 +254,35 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, float 
                                    : parameters + t->model.tensors[i].first;
         tensors[i].m = tensors[i].v = NULL;
     }
-    if (checkpoint_read(path, &t->other, tensors, count, 0, e) < 0) {
-        err_prefix(e, "the weights at the end of task %s", task);
-        goto out;
-    }
-    result = end_check(t, path, task, index, e);
-out:
+    int result = checkpoint_read(path, &t->other, tensors, count, 0, e);
     free(tensors);
     return result;
+}
+
+int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
+                  struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    int index = options_task(t->options, task);
+    ensure(index >= 0);
+    retention_task_path(path, task);
+    if (parameters_read(t, path, parameters, buffers, e) < 0)
+        return err_prefix(e, "the weights at the end of task %s", task);
+    return end_check(t, path, task, index, e);
+}
+
+int save_read_best(struct trainer *t, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    const struct checkpoint_meta *m = &t->other;
+    retention_best_path(path, tasks_current(t)->name);
+    if (parameters_read(t, path, stepper_parameters(t->stepper), stepper_module_buffers(t->stepper),
+                        e) < 0)
+        return err_prefix(e, "the weights of the best epoch of task %s", tasks_current(t)->name);
+    if (m->task == t->meta.task && m->best_value == t->meta.best_value)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s is not the checkpoint of the best epoch of task %s (%s %.6g); bring that "
+                   "file back or use another --run",
+                   path, tasks_current(t)->name, t->meta.metric, t->meta.best_value);
 }

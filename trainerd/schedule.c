@@ -43,12 +43,34 @@ static int comparison_check(const struct options *o, const struct task_options *
     return 0;
 }
 
+/* Epochs of a task before those that are averaged. */
+static uint64_t averaged_from(const struct options *o, const struct task_options *t)
+{
+    if (!o->use_swa)
+        return t->epochs;
+    if (o->swa_start_epoch)
+        return o->swa_start_epoch;
+    return t->epochs > 1 ? t->epochs * 9 / 10 : 1;
+}
+
+static int averaging_check(const struct options *o, const struct task_options *t, struct err *e)
+{
+    if (!o->use_swa || !o->swa_start_epoch || averaged_from(o, t) < t->epochs)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "training.swa_start_epoch %llu leaves no epoch of task %s to average: it has "
+                   "%llu; accepted: fewer, or auto",
+                   (unsigned long long)o->swa_start_epoch, t->name, (unsigned long long)t->epochs);
+}
+
 int schedule_check(const struct options *o, struct err *e)
 {
     uint32_t list[OPTION_TASKS_MAX];
     uint64_t results = 0;
     for (uint32_t i = 0; i < o->task_count; i++) {
         if (o->tasks[i].comparison_of[0] && comparison_check(o, &o->tasks[i], e) < 0)
+            return -1;
+        if (averaging_check(o, &o->tasks[i], e) < 0)
             return -1;
         results += schedule_evaluations(o, i, list);
     }
@@ -80,6 +102,7 @@ int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, st
     for (uint32_t i = 0; i < o->task_count; i++) {
         s->key_task[i] = epochs_key_task(o, i);
         s->epochs[i] = o->tasks[i].epochs;
+        s->averaged_from[i] = averaged_from(o, &o->tasks[i]);
         s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
     }
     return 0;
@@ -102,12 +125,20 @@ uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t ep
     return epochs_key(s->key_task[task], epoch);
 }
 
-struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
-                                     uint32_t task, uint64_t task_step)
+/* constant and plateau: from 0 in equal steps, one an epoch. */
+static double warmup_share(const struct options *o, uint64_t epoch)
+{
+    return epoch < o->warmup_epochs ? (double)(epoch + 1) / (double)o->warmup_epochs : 1;
+}
+
+/* Before weight averaging. */
+static struct schedule_rates scheduled(const struct options *o, const struct schedule *s,
+                                       uint32_t task, uint64_t task_step)
 {
     int sgd = strcmp(o->optimizer, "sgd") == 0;
+    int kind = lr_schedule_kind_named(o->scheduler_type);
     struct lr_schedule rates = {
-        .kind = (enum lr_schedule_kind)lr_schedule_kind_named(o->scheduler_type),
+        .kind = kind < 0 ? LR_CONSTANT : (enum lr_schedule_kind)kind, /* plateau */
         .steps = s->epochs[task] * s->epoch_steps,
         .rate = o->learning_rate,
         .beta1 = sgd ? o->momentum : o->adam_beta1,
@@ -121,8 +152,28 @@ struct schedule_rates schedule_rates(const struct options *o, const struct sched
         rates.rate = o->backbone_lr;
         backbone = lr_schedule_at(&rates, task_step);
     }
+    double warm = rates.kind == LR_CONSTANT ? warmup_share(o, task_step / s->epoch_steps) : 1;
     return (struct schedule_rates){
-        .rate = rest.rate, .backbone_rate = backbone.rate, .beta1 = rest.beta1};
+        .rate = rest.rate * warm, .backbone_rate = backbone.rate * warm, .beta1 = rest.beta1};
+}
+
+struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
+                                     uint32_t task, uint64_t task_step, double scale)
+{
+    uint64_t epoch = task_step / s->epoch_steps, from = s->averaged_from[task];
+    struct schedule_rates r;
+    if (epoch < from) {
+        r = scheduled(o, s, task, task_step);
+    } else {
+        int linear = strcmp(o->swa_anneal, "linear") == 0;
+        r = scheduled(o, s, task, from ? from * s->epoch_steps - 1 : 0);
+        r.rate = lr_averaging_at(r.rate, o->swa_lr, epoch - from + 1, o->swa_anneal_epochs, linear);
+        r.backbone_rate = lr_averaging_at(r.backbone_rate, o->swa_lr, epoch - from + 1,
+                                          o->swa_anneal_epochs, linear);
+    }
+    r.rate *= scale;
+    r.backbone_rate *= scale;
+    return r;
 }
 
 uint64_t schedule_dropout_key(const struct schedule *s, uint32_t task, uint64_t task_step)

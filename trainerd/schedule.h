@@ -23,10 +23,12 @@ struct schedule {
         first_step[OPTION_TASKS_MAX + 1]; /* steps before each task; the last: of the whole run */
     uint32_t key_task[OPTION_TASKS_MAX];  /* the original of a comparison, else the task itself */
     uint64_t epochs[OPTION_TASKS_MAX];
+    uint64_t averaged_from[OPTION_TASKS_MAX]; /* epochs before those averaged; all: none is */
 };
 
 /* What can be checked before the data are known: a comparison repeats its original (from, epochs,
- * permute_features) without EWC, and the results of all tasks fit a checkpoint. */
+ * permute_features) without EWC, every task has epochs to average, and the results of all tasks fit
+ * a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
 /* Needs options that schedule_check accepts, and rows > 0: those of an epoch of the order. -1
@@ -50,9 +52,10 @@ struct schedule_rates {
     double beta1; /* SGD: the momentum */
 };
 
-/* Of a task's step, by the options training.scheduler_type and following. */
+/* Of a task's step, by the options training.scheduler_type and following. One writer at a time: the
+ * schedule, then weight averaging; `scale` multiplies what is in force. */
 struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
-                                     uint32_t task, uint64_t task_step);
+                                     uint32_t task, uint64_t task_step, double scale);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
  * original. Returns how many were written. */

@@ -15,6 +15,7 @@
 #include "engine/loss.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "trainerd/watch.h"
 
 int setup_threads(const struct options *o)
 {
@@ -167,6 +168,7 @@ int setup_start(struct trainer *t, struct err *e)
     t->lineage.fd = -1;
     t->permutation_seed = OPTION_NONE;
     t->saved_task = UINT64_MAX;
+    t->deadline_s = tasks_deadline(t->options);
     progress_open(t);
     if (setup_options_check(t->options, e) < 0)
         return -1;
@@ -351,6 +353,8 @@ static void meta_init(struct trainer *t)
     t->meta.seed = t->options->seed;
     t->meta.best_value = NAN;
     snprintf(t->meta.metric, sizeof t->meta.metric, "%s", setup_metric(t->options));
+    watch_begin(&t->meta, t->options);
+    t->meta.restore_scale = 1;
     t->meta.slice_rows = t->options->slice_rows;
     snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->train.info.fingerprint);
     engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);
@@ -370,18 +374,18 @@ static int rows_check(const struct trainer *t, struct err *e)
                       t->schedule.rows, micro);
 }
 
-/* Fresh, or where the newest checkpoint stands. */
-static int cursor_open(struct trainer *t, struct err *e)
+static void statistics_say(const struct trainer *t)
 {
-    if (schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
-        rows_check(t, e) < 0)
-        return -1;
     if (t->model.buffer_count)
         log_info(
             "micro_batch_rows=%" PRIu64
             " batchnorm: statistics are the micro-batch's; with another size of it the weights "
             "are others",
             t->options->batch_size);
+}
+
+int setup_cursor(struct trainer *t, struct err *e)
+{
     if (!t->resume_path[0]) {
         meta_init(t);
         t->state = TRAINER_BEGIN;
@@ -411,8 +415,11 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
         targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || cursor_open(t, e) < 0 || pretrained_check(t, e) < 0)
+        buffers_open(t, e) < 0 ||
+        schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
+        rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
+    statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",
              t->model.parameter_count, t->schedule.rows, schedule_steps(&t->schedule),

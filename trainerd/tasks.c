@@ -10,8 +10,11 @@
  *             tasks in `ewc` (protection.c)
  *   TRAIN     an optimizer step a turn (train.c)     EVALUATE at the          a checkpoint at most
  *                                                    epoch's last row         checkpoint_every_s
- * old EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN all tasks
- * so far (evaluate.c)          through a checkpoint DONE      -
+ *   EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN
+ *             all tasks so far (evaluate.c)          through a checkpoint
+ *   RENEW     statistics of batchnorm for averaged   EVALUATE                 as EVALUATE
+ *             weights (ending.c)
+ *   DONE      -
  *
  * BEGIN is a pure function of the checkpoints at the ends of earlier tasks and of model.pretrained,
  * whose digest the cursor keeps, so a restart there needs no more.
@@ -21,10 +24,14 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "proto/log.h"
 #include "proto/metric.h"
+#include "trainerd/watch.h"
 
 const struct task_options *tasks_current(const struct trainer *t)
 {
@@ -72,7 +79,7 @@ static void done_sentence(struct trainer *t)
     const char *after = o->tasks[epochs_key_task(o, o->task_count - 1)].name;
     used = (size_t)snprintf(text, room,
                             "tasks trained: %u, steps made: %" PRIu64 "; after %s:", o->task_count,
-                            t->meta.step, after);
+                            t->meta.step - t->meta.steps_skipped, after);
     for (uint32_t i = 0, shown = 0; i < t->meta.result_count && used < room; i++) {
         const struct checkpoint_result *r = &t->meta.results[i];
         if (strcmp(r->after, after) == 0)
@@ -95,7 +102,16 @@ static int task_end(struct trainer *t, struct err *e)
     t->meta.task++;
     t->meta.epoch = 0;
     t->meta.task_step = t->meta.task_skipped = 0;
+    /* steps are places in the run's schedule: what a task that ended early left out is skipped */
+    t->meta.steps_skipped += t->schedule.first_step[t->meta.task] - t->meta.step;
+    t->meta.step = t->schedule.first_step[t->meta.task];
     t->meta.best_value = NAN;
+    watch_begin(&t->meta, t->options);
+    t->meta.average_count = 0;
+    t->meta.average_sha256[0] = 0;
+    t->meta.restores = 0;
+    t->meta.restore_scale = 1;
+    t->weights_chosen = 0;
     int more = t->meta.task < t->options->task_count;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", more ? tasks_current(t)->name : "");
     protection_free(t);
@@ -103,14 +119,32 @@ static int task_end(struct trainer *t, struct err *e)
     return 0;
 }
 
-int tasks_epoch_end(struct trainer *t, double own_value, struct err *e)
+/* What a task keeps from one epoch to the next. */
+static int epoch_watch(struct trainer *t, double value, double loss, struct err *e)
 {
+    char sentence[512];
+    double watched = watch_value(t->options, value, loss);
+    if (ending_average(t, e) < 0)
+        return -1;
+    if (!watch_epoch(&t->meta, t->options, watched))
+        return 0;
+    snprintf(sentence, sizeof sentence,
+             "task %s, epoch %" PRIu64 ": %" PRIu64 " epochs without a better %s than %.6g; from "
+             "now on the rate is %g of the schedule's",
+             tasks_current(t)->name, t->meta.epoch + 1, t->options->plateau_patience + 1,
+             t->options->watch, t->meta.plateau_best, t->meta.plateau_scale);
+    return progress_training_fact(t, "plateau", watched, sentence, e);
+}
+
+int tasks_epoch_end(struct trainer *t, double value, double loss, int last, struct err *e)
+{
+    if (!last && epoch_watch(t, value, loss, e) < 0)
+        return -1;
     t->meta.epoch++;
-    if (metric_better(t->meta.metric, own_value, t->meta.best_value))
-        t->meta.best_value = own_value;
+    if (metric_better(t->meta.metric, value, t->meta.best_value))
+        t->meta.best_value = value;
     if (progress_task_fact(t, PROGRESS_EPOCH_END, e) < 0)
         return -1;
-    int last = t->meta.epoch == tasks_current(t)->epochs;
     if (last && task_end(t, e) < 0)
         return -1;
     t->meta.position = 0;
@@ -149,12 +183,44 @@ static void sleep_prepare(struct trainer *t, int *sleep_ms)
     *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->validation));
 }
 
+double tasks_deadline(const struct options *o)
+{
+    struct stat st;
+    struct timespec now;
+    double left = o->max_hours * 3600;
+    if (o->max_hours == 0)
+        return 0;
+    /* finetune.sh writes the file at each launch; a stage that is started by hand is its own */
+    if (getenv("FINETUNED_LAUNCH") && stat("launch", &st) == 0) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        left -= (double)(now.tv_sec - st.st_mtim.tv_sec) +
+                1e-9 * (double)(now.tv_nsec - st.st_mtim.tv_nsec);
+    }
+    return clock_monotonic_s() + left;
+}
+
+/* Between two turns: what is in memory is the state between two steps, or can be computed again. */
+static int time_is_over(struct trainer *t, struct err *e)
+{
+    char sentence[256];
+    struct err why;
+    err_set(e, EXIT_CODE_PAUSED,
+            "training.max_hours (%g) is over; the same command goes on from the newest checkpoint",
+            t->options->max_hours);
+    snprintf(sentence, sizeof sentence, "%.250s", e->text);
+    if ((t->state > TRAINER_BEGIN && save_checkpoint(t, &why) < 0) ||
+        progress_training_fact(t, "time", NAN, sentence, &why) < 0)
+        *e = why;
+    return DAEMON_FAILED;
+}
+
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     static int (*const turn_of[])(struct trainer *, int *, struct err *) = {
         [TRAINER_OPENING] = setup_turn,      [TRAINER_BEGIN] = begin_turn,
         [TRAINER_PROTECT] = protection_turn, [TRAINER_TRAIN] = train_turn,
-        [TRAINER_EVALUATE] = evaluate_turn,  [TRAINER_DONE] = done_turn,
+        [TRAINER_EVALUATE] = evaluate_turn,  [TRAINER_RENEW] = ending_renew_turn,
+        [TRAINER_DONE] = done_turn,
     };
     *sleep_ms = 0;
     t->daemon->extra_count = 0;
@@ -165,6 +231,8 @@ int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (t->state != TRAINER_DONE && save_checkpoint(t, e) < 0)
             return DAEMON_FAILED;
     }
+    if (t->deadline_s != 0 && t->state != TRAINER_DONE && clock_monotonic_s() >= t->deadline_s)
+        return time_is_over(t, e);
     int result = turn_of[t->state](t, sleep_ms, e);
     if (result == DAEMON_GO_ON && *sleep_ms)
         sleep_prepare(t, sleep_ms);

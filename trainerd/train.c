@@ -77,7 +77,8 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
     const struct options *o = t->options;
     struct schedule_rates at =
         schedule_rates(o, &t->schedule, (uint32_t)t->meta.task,
-                       t->meta.task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped));
+                       t->meta.task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
+                       t->meta.plateau_scale * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,
                                          .backbone_rate = at.backbone_rate,
                                          .momentum = at.beta1,
@@ -85,15 +86,13 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .weight_decay = o->weight_decay,
                                          .beta1 = at.beta1,
                                          .beta2 = o->adam_beta2,
+                                         .loss_max = o->loss_max,
                                          .eps = o->adam_eps,
                                          .max_grad_norm = o->max_grad_norm};
     struct step_result r;
     if (stepper_update(t->stepper, t->meta.task_step - t->meta.task_skipped + 1, &optimizer, &r,
                        e) < 0)
-        return err_prefix(
-            e, "step %" PRIu64 " of task %s, rows %" PRIu64 " to %" PRIu64 " of epoch %" PRIu64,
-            t->meta.step + 1, tasks_current(t)->name, t->meta.position, t->meta.position + rows - 1,
-            t->meta.epoch + 1);
+        return recover_step(t, rows, r.loss, e);
     if (lineage_step(t, &r, e) < 0)
         return -1;
     if (r.skipped)

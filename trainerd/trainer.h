@@ -11,7 +11,9 @@
  *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
+ *   recover.c        a step that gave no number
  *   evaluate.c       a split's metric
+ *   ending.c         the weights that a task ends with
  *   protection.c     the EWC terms of a task
  *   fisher_client.c  asking fisherd for what is not there yet
  *   save.c           checkpoints, and the names that keep them
@@ -21,7 +23,8 @@
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
- *   megabatch.c schedule.c lineage.c retention.c rate.c   pure parts with headers of their own
+ *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
+ *                    their own
  */
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
@@ -48,6 +51,7 @@ enum trainer_state {
     TRAINER_PROTECT,  /* loading its EWC terms, waiting for fisherd if one is missing */
     TRAINER_TRAIN,    /* one optimizer step a turn */
     TRAINER_EVALUATE, /* position == rows: the epoch's steps are done */
+    TRAINER_RENEW,    /* statistics of batchnorm for averaged weights, before the last evaluation */
     TRAINER_DONE,
 };
 
@@ -65,7 +69,7 @@ struct evaluation {
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
     int final;                                     /* the task ends with it */
-    double own_value;                              /* of the data the task is trained on */
+    double own_value, own_loss;                    /* of the data the task is trained on */
     char weights_sha256[65];                       /* at a task's end; else empty */
 };
 
@@ -119,6 +123,7 @@ struct trainer {
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
     struct batch batch;
+    uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
     struct protection protections[OPTION_NAMES_MAX];
     struct ewc_term terms[OPTION_NAMES_MAX]; /* borrow from protections */
@@ -128,21 +133,26 @@ struct trainer {
     int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
     int checkpoint_asked;
-    int failed;     /* a turn did: what is in memory may be half changed and is not saved */
-    double saved_s; /* monotonic time of the newest checkpoint */
+    int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
+    double deadline_s;  /* monotonic, of training.max_hours; 0: none */
+    int failed;         /* a turn did: what is in memory may be half changed and is not saved */
+    double saved_s;     /* monotonic time of the newest checkpoint */
     uint64_t saved_task, saved_epoch, saved_position; /* its cursor; saved_task UINT64_MAX: none */
 };
 
 /* tasks.c */
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e);
+double tasks_deadline(const struct options *o); /* monotonic seconds; 0: none */
 const struct task_options *tasks_current(const struct trainer *t);
-/* The epoch's steps and evaluation are done; own_value is the task's metric: on to the next epoch
- * or task. */
-int tasks_epoch_end(struct trainer *t, double own_value, struct err *e);
+/* The epoch's steps and evaluation are done; value and loss are those of the task's own data, and
+ * if it was the task's last all its results are there: on to the next epoch or task. */
+int tasks_epoch_end(struct trainer *t, double value, double loss, int last, struct err *e);
 
 /* setup.c */
 int setup_start(struct trainer *t, struct err *e); /* options, what to resume, feeds */
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e);
+/* The cursor, and with it the state: fresh, or where the checkpoint of resume_path stands. */
+int setup_cursor(struct trainer *t, struct err *e);
 void setup_free(struct trainer *t); /* harmless twice */
 int setup_options_check(const struct options *o, struct err *e);
 const char *setup_metric(const struct options *o); /* name of what an evaluation tells */
@@ -179,9 +189,27 @@ void batch_permute(struct trainer *t,
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
 
+/* recover.c */
+/* *e says why the step of `rows` rows was refused: 0, training goes on from another state; -1, and
+ * *e says more. */
+int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
+
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);
+int evaluate_end(struct trainer *t, struct err *e); /* of a task, with its weights chosen */
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
+
+/* ending.c */
+int ending_chooses(const struct trainer *t); /* may a task end with others than its last weights? */
+/* 1: the epoch whose evaluation gave value and loss is the task's last one; 0; -1. */
+int ending_due(struct trainer *t, double value, double loss, struct err *e);
+/* The weights that the task ends with into the stepper; value: the last epoch's. 1: their
+ * statistics of batchnorm must be renewed: ending_renew_begin, then the state's turns; 0; -1. */
+int ending_choose(struct trainer *t, double value, struct err *e);
+void ending_renew_begin(struct trainer *t);
+int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e);
+/* At the end of an epoch: add its weights to the average, if they are to be. */
+int ending_average(struct trainer *t, struct err *e);
 
 /* protection.c */
 int protection_turn(struct trainer *t, int *sleep_ms, struct err *e);
@@ -206,6 +234,8 @@ int save_links(struct trainer *t, const char *path, struct err *e);
  */
 int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
                   struct err *e);
+/* The weights of the present task's best epoch into the stepper; t->other says the rest. */
+int save_read_best(struct trainer *t, struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);
@@ -217,6 +247,9 @@ void progress_step(struct trainer *t, uint64_t rows, double rate, const struct s
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
+/* A decision of the loop: messages.def, event.training. */
+int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
+                           struct err *e);
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
                              int final, struct err *e);
 

@@ -25,4 +25,16 @@ void cpu_int8_plain(int on);
 #define CPU_CLONES __attribute__((noinline))
 #endif
 
+/* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
+ */
+enum { PARTS = 16 };
+
+static inline double parts_sum(const double *parts)
+{
+    double sum = 0;
+    for (int k = 0; k < PARTS; k++)
+        sum += parts[k];
+    return sum;
+}
+
 #endif

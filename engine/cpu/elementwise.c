@@ -8,10 +8,6 @@
 
 #include <string.h>
 
-/* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
- */
-enum { PARTS = 16 };
-
 CPU_CLONES static void row_add(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -74,14 +70,6 @@ void cpu_dropout(struct matrix x, struct matrix y, const struct dropout_mask *ma
     for (uint64_t r = 0; r < x.rows; r++)
         row_dropout(x.at + r * x.stride, y.at + r * y.stride, (uint32_t)x.columns,
                     scalar_key(mask->key, mask->row_first + r, 0), threshold, scale);
-}
-
-static double parts_sum(const double *parts)
-{
-    double sum = 0;
-    for (int k = 0; k < PARTS; k++)
-        sum += parts[k];
-    return sum;
 }
 
 CPU_CLONES void cpu_sum_squares(const float *x, uint64_t count, double *sum)

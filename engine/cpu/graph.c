@@ -115,8 +115,8 @@ void cpu_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, str
 /* 8 numbers at any address of float32. Arrays of sums would live in memory: gcc does not see that
  * a block of them fits the registers. */
 typedef float part __attribute__((vector_size(32), aligned(4), may_alias));
-enum { PART = 8, PARTS = BLOCK_PRODUCT / PART };
-_Static_assert(PARTS == 4, "block_product names its parts");
+enum { PART = 8 };
+_Static_assert(BLOCK_PRODUCT == 4 * PART, "block_product names its parts");
 
 /* A block of one row of the product. */
 CPU_CLONES static void block_product(const uint32_t *column, const float *value, uint32_t entries,

@@ -105,16 +105,26 @@ void cpu_cosine_loss(struct matrix z, struct matrix y, double divisor, double *l
                                dz.at ? dz.at + r * dz.stride : NULL);
 }
 
+/* Place of the first largest value. */
+static uint64_t row_class(const float *z, uint64_t count)
+{
+    uint64_t best = 0;
+    for (uint64_t c = 1; c < count; c++)
+        if (z[c] > z[best])
+            best = c;
+    return best;
+}
+
 void cpu_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
-    for (uint64_t r = 0; r < z.rows; r++) {
-        const float *row = z.at + r * z.stride;
-        uint64_t best = 0;
-        for (uint64_t c = 1; c < z.columns; c++)
-            if (row[c] > row[best])
-                best = c;
-        correct[r] = best == targets[r];
-    }
+    for (uint64_t r = 0; r < z.rows; r++)
+        correct[r] = row_class(z.at + r * z.stride, z.columns) == targets[r];
+}
+
+void cpu_predicted_classes(struct matrix z, double *classes)
+{
+    for (uint64_t r = 0; r < z.rows; r++)
+        classes[r] = (double)row_class(z.at + r * z.stride, z.columns);
 }
 
 void cpu_correct_signs(struct matrix z, struct matrix y, double *correct)

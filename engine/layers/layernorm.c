@@ -5,7 +5,6 @@
  *   squares: with dy n in the input's place, both are sums over a sample's steps
  */
 #include "engine/layer.h"
-#include "engine/memory.h"
 
 extern const struct layer_type layer_layernorm;
 
@@ -33,25 +32,14 @@ static void layernorm_forward(const struct layer_instance *l, const struct layer
                          p->parameters + l->values, EPS, rows_of(l, p, p->output));
 }
 
-static uint64_t layernorm_scratch(const struct layer_instance *l, uint64_t rows,
-                                  enum layer_keep keep)
-{
-    (void)keep;
-    return size_times(rows, l->inputs);
-}
-
 static void layernorm_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct matrix n = rows_of(l, p, p->scratch), x = rows_of(l, p, p->input);
-    struct matrix dy = rows_of(l, p, p->d_output);
-    op_layernorm_forward(p->backend, x, NULL, NULL, EPS, n);
-    if (p->d_input)
-        op_layernorm_backward(p->backend, n, x, p->parameters, EPS, dy, rows_of(l, p, p->d_input));
-    if (!p->gradient)
-        return;
-    op_multiply(p->backend, p->d_output, p->scratch, p->rows * l->inputs);
-    op_column_sums(p->backend, n, p->gradient);
-    op_column_sums(p->backend, dy, p->gradient + l->values);
+    float *gradient = p->gradient;
+    struct matrix dx = p->d_input ? rows_of(l, p, p->d_input) : (struct matrix){0};
+    if (p->d_input || gradient)
+        op_layernorm_backward(p->backend, rows_of(l, p, p->input), p->parameters, EPS,
+                              rows_of(l, p, p->d_output), dx, gradient,
+                              gradient ? gradient + l->values : NULL);
 }
 
 static void layernorm_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
@@ -66,7 +54,6 @@ const struct layer_type layer_layernorm = {
     .purpose = "each step of a row to mean 0 and variance 1, times weight, plus bias",
     .infer = layernorm_infer,
     .initialise = layer_initialise_scale,
-    .scratch_floats = layernorm_scratch,
     .forward = layernorm_forward,
     .backward = layernorm_backward,
     .squares_begin = layernorm_squares_begin,

@@ -13,10 +13,16 @@ static void accuracy_slice(const struct loss_slice *s)
     op_correct_classes(s->backend, s->outputs, s->classes, s->result);
 }
 
-static const struct metric_type accuracy = {"accuracy", accuracy_slice, 0};
+static void classes_slice(const struct loss_slice *s)
+{
+    op_predicted_classes(s->backend, s->outputs, s->result);
+}
+
+static const struct metric_type accuracy = {"accuracy", accuracy_slice, 0},
+                                f1_macro = {"f1_macro", classes_slice, .of_classes = 1};
 
 const struct loss_type loss_softmax_cross_entropy = {
     .name = "softmax_cross_entropy",
-    .metrics = {&accuracy},
+    .metrics = {&accuracy, &f1_macro},
     .slice = softmax_slice,
 };

@@ -149,6 +149,86 @@ def bench_lstm(runs):
            theirs["peak_rss_bytes"] / 2 ** 20, None, "-", smaller_bar=40.0)
 
 
+WIDE, SWEEP_STEPS = 4096, 10
+
+
+def sweep_files(directory):
+    """One linear layer with 16.8 million parameters, and something to protect."""
+    random = numpy.random.default_rng(1)
+    for name, rows, low in (("features", 8, -1), ("targets.f32", 8, -1), ("fisher.f32", WIDE + 1, 0)):
+        random.uniform(low, 1, size=(rows, WIDE)).astype(numpy.float32).tofile(os.path.join(directory, name))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write("inputs=%d loss=mean_squared_error\nlinear out=%d\n" % (WIDE, WIDE))
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+    weights = numpy.fromfile(os.path.join(directory, "weights.f32"), numpy.float32)
+    (weights * numpy.float32(0.99)).tofile(os.path.join(directory, "star.f32"))
+
+
+def bench_sweep(runs):
+    """What follows backward in a step of 16.8 million parameters: penalty, clipping and AdamW, beside PyTorch's AdamW
+    alone, and beside its AdamW with clipping and the penalty by autograd."""
+    common = ("f32=1", "batch=1", "slice=1", "clip=1", "lambda=2000", "eps=1e-5")  # smaller: a gradient that cancels decides
+    for name, kind, bar in (("sweep-adamw-alone", "adamw", 2.3), ("sweep-ewc", "ewc", 6.0)):
+        def ours(directory, threads, check):
+            return output_of(PROBE, "train" if check else "sweep", directory, *common, "threads=%d" % threads,
+                             "steps=%d" % (3 if check else SWEEP_STEPS))
+
+        def peer(directory, threads, check):
+            return output_of(PYTHON, os.path.join(HERE, "peer_sweep.py"), directory, threads,
+                             3 if check else SWEEP_STEPS, "train" if check else kind)
+        engine_bench(name, "us a step", SWEEP_STEPS, runs, ours, peer, "trained.f32", 1e-5, (bar, bar), files=sweep_files)
+
+
+DEEP_MODEL = ("inputs=6144 loss=mean_squared_error\nsequence steps=24\n" + "linear out=256\nrelu\nlayernorm\n" * 5 +
+              "pool kind=mean\nlinear out=1\n")
+DEEP_STEPS, DEEP_ROWS = 8, 128
+
+
+def deep_files(directory):
+    """Five layers of a graph network's size: 24 x 256 values of a row."""
+    random = numpy.random.default_rng(1)
+    random.normal(size=(DEEP_ROWS, 6144)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
+    random.normal(size=(DEEP_ROWS, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write(DEEP_MODEL)
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+
+
+def settings_compare(name, files, steps, runs, settings, same, bars):
+    """A training step with some settings beside the same without: shares of activation memory and of CPU time."""
+    with tempfile.TemporaryDirectory() as directory:
+        files(directory)
+        timings, weights = ([], []), []
+        for _ in range(runs):
+            for side, extra in zip(timings, ((), settings)):
+                side.append(output_of(PROBE, "train", directory, "f32=1", "batch=64", "threads=1", "steps=%d" % steps, *extra))
+                with open(os.path.join(directory, "trained.f32"), "rb") as f:
+                    weights.append(f.read())
+    if same and len(set(weights)) != 1:
+        sys.exit("%s: the weights differ" % name)
+    off, on = ([side[0]["activation_bytes"] for side in timings])
+    off_s, on_s = (statistics.median(t["cpu_seconds"] for t in side) for side in timings)
+    compared = "bit for bit" if same else "by tests/reference"
+    record(name + "-memory", "share of the activations' %.1f MiB" % (off / 2 ** 20), on / off, None, None, compared, bars[0])
+    record(name + "-cpu", "share of the CPU time of %.1f ms a step" % (off_s / steps * 1e3), on_s / off_s, None, None, compared,
+           bars[1])
+
+
+def bench_checkpointing(runs):
+    """On and off, same weights. What lies between layers is a slice's, not the batch's, from the start: by itself
+    checkpointing leaves 58 % of it, and the bars of FEATURES B10 (20 % of the memory, 120 % of the time) are for it together with slices
+    of 16 rows, which cost nothing where a row has 24 steps, but are another arithmetic."""
+    settings_compare("checkpointing-5-layers", deep_files, DEEP_STEPS, runs, ("checkpointing=1",), True, (0.6, 1.2))
+    settings_compare("checkpointing-slice-16", deep_files, DEEP_STEPS, runs, ("checkpointing=1", "slice=16"), False, (0.2, 1.2))
+    settings_compare("checkpointing-lstm", lstm_files, LSTM_STEPS, runs, ("checkpointing=1",), True, (0.5, 1.5))
+
+
+def bench_half(runs):
+    for kind, name in ((1, "float16"), (2, "bfloat16")):
+        settings_compare(name + "-5-layers", deep_files, DEEP_STEPS, runs, ("half=%d" % kind,), False, (0.75, 1.2))
+        settings_compare(name + "-lstm", lstm_files, LSTM_STEPS, runs, ("half=%d" % kind,), False, (0.85, 1.2))
+
+
 GCN_MODEL = ("graphs inputs=32 edge_inputs=0 loss=cosine\n" + "gcn out=256\nrelu\n" * 4 + "pool kind=mean\nlinear out=1000\n")
 GCN_STEPS, GCN_GRAPHS = 20, 256
 
@@ -574,7 +654,8 @@ def bench_molecules(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
-           "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
+           "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
+           "half": bench_half, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
 def table_print():

@@ -1,11 +1,12 @@
 """What the training loop can do, on runs so small that each is interrupted at every checkpoint: they end with the
 bits of the undisturbed run, whatever the loop keeps between steps and epochs."""
 import os
+import re
 import struct
 import subprocess
 
 from harness import limit, skip
-from small_run import BINARIES, PIPELINE, ROWS, SmallRun, data_write, trained
+from small_run import BINARIES, CLASSES, HIDDEN, LAYERS, PIPELINE, ROWS, SmallRun, data_read, data_write, trained
 
 try:
     import h5py
@@ -13,13 +14,13 @@ try:
 except ImportError:
     h5py = None
 
-OFTEN = "training.checkpoint_every_s=0.01"
+OFTEN = "training.checkpoint_every_s=0.05"
 
 
-def run_whole(directory, *settings):
+def run_whole(directory, *settings, layers=LAYERS):
     if h5py is None:
         skip("python3-h5py or python3-numpy is not installed")
-    return trained(directory, settings=settings)[0]
+    return trained(directory, settings=settings, layers=layers)[0]
 
 
 def end(run, task):
@@ -39,15 +40,15 @@ def lineage(run):
         return [r[:3] + r[4:] for r in struct.iter_unpack("<QQQII", f.read())]
 
 
-def run_interrupted(directory, *settings):
-    """Each start of trainerd fails at its second commit of a file, so the run is resumed from each of its checkpoints.
-    Returns the run and the number of starts."""
-    run = SmallRun(directory, "data.h5", ROWS, settings)
+def run_interrupted(directory, *settings, commit=2, layers=LAYERS):
+    """Each start of trainerd fails at its second commit of a file (where the first one is a checkpoint), so the run is
+    resumed from each of its checkpoints. Returns the run and the number of starts."""
+    run = SmallRun(directory, "data.h5", ROWS, settings, layers)
     starts, code = 0, 111
     with run:
         run.start("loaderd", "fisherd")
         while code == 111:
-            run.start("trainerd", environment={"FINETUNED_FAIL": "rename:2:EIO:once"})
+            run.start("trainerd", environment={"FINETUNED_FAIL": "rename:%d:EIO:once" % commit})
             code, starts = run.wait("trainerd"), starts + 1
             assert starts < 400, run.log("trainerd")[-2000:]
         assert code == 0, run.log("trainerd")[-2000:]
@@ -58,7 +59,7 @@ def run_interrupted(directory, *settings):
 def refused(directory, *settings):
     """(exit code, what was said) of a run whose options cannot be used."""
     with open(directory + ".yaml", "w") as f:
-        f.write(PIPELINE % (os.path.abspath("data.h5"), 32, 5, ROWS))
+        f.write(PIPELINE % (os.path.abspath("data.h5"), "    - {type: linear, out: 5}", ROWS))
     words = [w for s in settings for w in ("--set", s)]
     done = subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", directory + ".yaml", "--run", directory,
                            *words], capture_output=True, text=True)
@@ -85,11 +86,11 @@ def test_micro_batches_and_accumulation_give_the_same_bits():
 @limit(180)
 def test_an_accumulating_run_interrupted_at_each_checkpoint():
     settings = ("training.slice_rows=16", "training.batch_size=16", "training.gradient_accumulation_steps=4",
-                "tasks.A.epochs=3", OFTEN)
+                "tasks.A.epochs=2", OFTEN)
     whole = run_whole("whole", *settings)
     run, starts = run_interrupted("interrupted", *settings)
     print("starts:", starts)
-    assert starts >= 5
+    assert starts >= 4
     compare(whole, run)
 
 
@@ -97,10 +98,10 @@ def test_an_accumulating_run_interrupted_at_each_checkpoint():
 def test_sgd_with_a_frozen_backbone_interrupted_at_each_checkpoint():
     """B's frozen layer is A's, in every checkpoint; moments there are of the layer that is trained only."""
     settings = ("training.optimizer=sgd", "training.learning_rate=0.05", "training.backbone_layers=1",
-                "training.freeze_backbone=true", "training.scheduler_type=onecycle", "tasks.A.epochs=3", OFTEN)
+                "training.freeze_backbone=true", "training.scheduler_type=onecycle", "tasks.A.epochs=2", OFTEN)
     whole = run_whole("whole", *settings)
     run, starts = run_interrupted("interrupted", *settings)
-    assert starts >= 5
+    assert starts >= 4
     compare(whole, run)
     a, b = weights(whole, "A"), weights(whole, "B")
     assert numpy.array_equal(a["0.weight"], b["0.weight"]) and not numpy.array_equal(a["2.weight"], b["2.weight"])
@@ -136,3 +137,213 @@ def test_settings_of_the_optimizer_that_do_not_go_together():
         run.start("loaderd", "trainerd")
         assert run.wait("trainerd") == 100
         assert "leaves nothing to train: the first 3 layers hold all parameters" in run.log("trainerd")
+
+
+
+def checkpoint_at(run, task, epoch):
+    """Path of the checkpoint at the end of an epoch (from 1) that is not the task's last."""
+    for name in sorted(os.listdir(run.path("checkpoints"))):
+        if name.startswith("step-"):
+            with h5py.File(run.path("checkpoints", name)) as f:
+                if (f.attrs["task"], f.attrs["epoch"], f.attrs["position"]) == (task, epoch, 0):
+                    return run.path("checkpoints", name)
+    raise AssertionError("no checkpoint of epoch %d of task %d" % (epoch, task))
+
+
+def parameters(path):
+    with h5py.File(path) as f:
+        return {name: f["parameters"][name][:] for name in f["parameters"]}
+
+
+KEPT = "training.checkpoint_keep=1000"
+
+
+@limit(240)
+def test_plateau_interrupted_at_each_checkpoint():
+    """Targets are random, so the validation loss (of the same rows) falls and then stops falling at a high rate."""
+    settings = ("training.scheduler_type=plateau", "training.plateau_patience=0", "training.plateau_factor=0.5",
+                "training.plateau_threshold=0.05", "training.learning_rate=0.01", "tasks.A.epochs=8", OFTEN)
+    whole = run_whole("whole", *settings)
+    with h5py.File(whole.path("checkpoints/task-A.h5")) as f:
+        assert f.attrs["plateau_scale"] == 1 and f.attrs["epoch"] == 0  # those of the next task
+    reductions = whole.log("trainerd").count("from now on the rate is")
+    assert 2 <= reductions <= 8, whole.log("trainerd")
+    run, starts = run_interrupted("interrupted", *settings)
+    print("starts:", starts, "reductions:", reductions)
+    compare(whole, run)
+    other = run_whole("other", *settings, "training.scheduler_type=constant")
+    assert end(other, "A") != end(whole, "A")
+
+
+@limit(240)
+def test_early_stopping_keeps_every_count():
+    """With a rate of 0 no epoch is better than the first. Task B, and its steps, come where they would anyway."""
+    settings = ("training.learning_rate=0", "training.weight_decay=0", "training.early_stopping_patience=2",
+                "tasks.A.epochs=9", "tasks.B.epochs=2", OFTEN)
+    whole = run_whole("whole", *settings)
+    log = whole.log("trainerd")
+    assert "task A ends with epoch 3 of 9: 2 epochs without a better loss than" in log, log
+    records = lineage(whole)
+    made = [r[0] for r in records if r[0]]
+    assert made == list(range(1, 34)) + list(range(100, 122)), made
+    with h5py.File(whole.path("checkpoints/task-B.h5")) as f:
+        assert f.attrs["step"] == 11 * 11 and f.attrs["steps_skipped"] == 66
+    assert "steps made: 55" in log, log
+    run, starts = run_interrupted("interrupted", *settings)
+    assert starts >= 4
+    compare(whole, run)
+
+
+@limit(240)
+def test_the_best_epoch_is_kept():
+    """By the metric, which here is the loss on the rows that are trained on: at a rate that is far too high for
+    the last epochs, an epoch before is the best."""
+    settings = ("training.learning_rate=0.3", "training.metric=loss", "tasks.A.epochs=8", OFTEN, KEPT)
+    last = run_whole("last", *settings)
+    best = run_whole("best", *settings, "training.keep=best")
+    values = {}
+    for epoch in range(1, 8):
+        with h5py.File(checkpoint_at(last, 0, epoch)) as f:
+            values[epoch] = f.attrs["best_value"]
+    epoch = min(values, key=lambda k: (values[k], k))
+    print("values:", values)
+    assert "task A ends with the weights of its epoch %d " % epoch in best.log("trainerd"), best.log("trainerd")
+    wanted, got = parameters(checkpoint_at(last, 0, epoch)), weights(best, "A")
+    assert all(numpy.array_equal(wanted[n], got[n]) for n in wanted)
+    assert end(last, "A") != end(best, "A")
+    with h5py.File(best.path("checkpoints/task-A.h5")) as f:
+        loss = float(bytes(f["results"][:]).decode().split("\t")[3])
+    assert loss == values[epoch], (loss, values)
+    run, starts = run_interrupted("interrupted", *settings, "training.keep=best")
+    assert starts >= 9
+    compare(best, run)
+
+
+@limit(240)
+def test_weight_averaging():
+    """The weights at a task's end are torch's running mean, in float32, of those at the ends of its last epochs."""
+    settings = ("training.use_swa=true", "training.swa_start_epoch=3", "training.swa_lr=0.005", "tasks.A.epochs=6",
+                "tasks.B.epochs=4", OFTEN, KEPT)
+    whole = run_whole("whole", *settings)
+    assert "task A ends with the average of the weights at the ends of 3 epochs" in whole.log("trainerd")
+    assert "task B ends with the average of the weights at the ends of 1 epochs" in whole.log("trainerd")
+    last = [name for name in sorted(os.listdir(whole.path("checkpoints"))) if name == "step-0000000066-00.h5"]
+    epochs = [parameters(checkpoint_at(whole, 0, 4)), parameters(checkpoint_at(whole, 0, 5)),
+              parameters(whole.path("checkpoints", last[0]))]
+    average = epochs[0]
+    for n, p in enumerate(epochs[1:], 1):
+        average = {k: average[k] + (p[k] - average[k]) / numpy.float32(n + 1) for k in average}
+    got = weights(whole, "A")
+    assert all(numpy.array_equal(average[k], got[k]) for k in got)
+    run, starts = run_interrupted("interrupted", *settings, commit=3)  # the average is the first one
+    assert starts >= 6
+    compare(whole, run)
+
+
+@limit(240)
+def test_weight_averaging_renews_the_statistics_of_batchnorm():
+    """10 equal batches an epoch: the mean of their means is that of all rows, whatever their order."""
+    settings = ("training.use_swa=true", "training.swa_start_epoch=2", "tasks.A.epochs=4", "tasks.B.epochs=3",
+                "training.batch_size=70", "training.slice_rows=35", OFTEN)
+    layers = ("linear, out: %d" % HIDDEN, "relu", "batchnorm", "linear, out: %d" % CLASSES)
+    whole = run_whole("whole", *settings, layers=layers)
+    with h5py.File(whole.path("checkpoints/task-A.h5")) as f:
+        assert f.attrs["batches_tracked"] == 10
+        p = {n: f["parameters"][n][:].astype(float) for n in f["parameters"]}
+        mean, variance = f["buffers/2.running_mean"][:], f["buffers/2.running_var"][:]
+    x = data_read("data.h5")[0].astype(float) * 0.01
+    y = numpy.maximum(x @ p["0.weight"].T + p["0.bias"], 0)
+    assert numpy.abs(mean - y.mean(0)).max() < 1e-5 * numpy.abs(y.mean(0)).max()
+    assert numpy.abs(variance - y.var(0)).max() < 0.1 * y.var(0).max()
+    run, starts = run_interrupted("interrupted", *settings, commit=3, layers=layers)
+    assert starts >= 4
+    compare(whole, run)
+
+
+@limit(120)
+def test_a_lost_average_is_said():
+    settings = ("training.use_swa=true", "training.swa_start_epoch=1", "tasks.A.epochs=4", "tasks.B.epochs=2")
+    whole = run_whole("whole", *settings, KEPT)
+    for name in os.listdir(whole.path("checkpoints")):  # as after a kill inside epoch 3
+        if not name.startswith("average-") and name > "step-0000000022-00.h5" or name.startswith("best-"):
+            os.remove(whole.path("checkpoints", name))
+    average = whole.path("checkpoints/average-0000000022-00.f32")
+    with open(average, "r+b") as f:
+        f.write(b"x")
+    with whole:
+        whole.start("loaderd", "fisherd", "trainerd")
+        assert whole.wait("trainerd") == 100
+    assert "average-0000000022-00.f32 is damaged" in whole.log("trainerd"), whole.log("trainerd")
+
+
+RISING = ("training.optimizer=sgd", "training.learning_rate=1", "training.warmup_epochs=5", "tasks.A.epochs=6",
+          "training.loss_max=1.7")
+
+
+@limit(240)
+def test_a_loss_that_explodes_goes_back_to_the_epoch_before():
+    """Its loss passes 1.7 in the third epoch; wherever it is interrupted it goes back to the same state."""
+    settings = (*RISING, "training.on_nan=restore", "training.restore_factor=0.3", OFTEN)
+    whole = run_whole("whole", *settings)
+    log = whole.log("trainerd")
+    assert "back to step 22, checkpoints/restore.h5; from there on the rate is 0.3 of what it was, time 1 of 3" in log, log
+    assert "of task A" in log and "more than the 1.7 that are accepted" in log
+    assert log.count("back to step") == 1
+    run, starts = run_interrupted("interrupted", *settings)
+    print("starts:", starts)
+    assert starts >= 4
+    compare(whole, run)
+    for directory in os.listdir(run.path("checkpoints")):
+        assert directory in os.listdir(whole.path("checkpoints")) or directory.startswith("step-"), directory
+
+
+def test_going_back_has_an_end():
+    """In the first epoch there is only the beginning to go back to; a rate that becomes no better stops the run."""
+    code, log = ending("run", "training.loss_max=1", "training.on_nan=restore", "training.restores_max=2")
+    assert code == 100
+    assert log.count("back to step 0, the beginning") == 2, log
+    assert "the task went back to a checkpoint 2 times already (training.restores_max)" in log, log
+
+
+def test_a_loss_that_explodes_stops_the_run():
+    code, log = ending("run", *RISING)
+    assert code == 100 and "more than the 1.7 that are accepted; nothing was updated" in log, log
+
+
+def test_a_bad_number_names_layer_and_row():
+    """At such a rate the weights overflow soon: a row's output of a layer is no number, and the same of both ways to
+    take the batch."""
+    said = []
+    for settings in ((), ("training.batch_size=16", "training.gradient_accumulation_steps=4")):
+        code, log = ending("run-%d" % len(said), "training.optimizer=sgd", "training.learning_rate=10", "data.scale=1",
+                           "training.slice_rows=16", *settings)
+        assert code == 100, log
+        found = re.search(r"step (\d+) of task [AB], rows .* came up first in the output of layer 2 \(linear\), "
+                          r"row (\d+) of train in the file", log)
+        assert found, log
+        said.append(found.groups())
+    assert said[0] == said[1], said
+
+
+def ending(directory, *settings):
+    """(exit code of trainerd, its log) of a run that may fail."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if not os.path.exists("data.h5"):
+        data_write("data.h5")
+    with SmallRun(directory, "data.h5", settings=settings) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        return run.wait("trainerd"), run.log("trainerd")
+
+
+@limit(120)
+def test_every_preset_trains():
+    """The small pipeline gives a batch size of its own; the rest is the preset's."""
+    for name in ("standard", "saving", "tight", "roomy", "conservative"):
+        run = run_whole(name, "preset=" + name, "tasks.A.epochs=3")
+        with open(run.path("pipeline.yaml")) as f:
+            text = f.read()
+        assert "  batch_size: 64\n" in text.replace(" # as preset %s has it" % name, "")
+        assert "accumulation_steps: %d # as preset" % {"saving": 8, "tight": 5, "roomy": 2}.get(name, 4) in text, text
+        averaged = "ends with the average of the weights" in run.log("trainerd")
+        assert averaged == (name not in ("saving", "conservative")), run.log("trainerd")

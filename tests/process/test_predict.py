@@ -69,6 +69,7 @@ def f1_macro(targets, classes):
 @limit(180)
 def test_it_says_what_the_evaluation_said_in_the_order_of_the_file():
     run, features, targets = small(settings=(PERMUTED, "tasks.A.epochs=3"))
+    by_f1, _, _ = small(directory="by_f1", settings=("tasks.A.epochs=3", "training.metric=f1_macro"))
     said = results(run, "task-B.h5")
     predict(run, "--task", "A")
     with h5py.File("out.h5") as f:
@@ -81,6 +82,7 @@ def test_it_says_what_the_evaluation_said_in_the_order_of_the_file():
     exponentials = np.exp(outputs.astype(np.float64))
     assert np.abs(probabilities - exponentials / exponentials.sum(1, keepdims=True)).max() < 1e-6
     assert abs(score - f1_macro(targets, classes)) < 1e-12
+    assert results(by_f1, "task-A.h5")["A", "A"][0] == score  # the same weights, judged by it
     # other threads and slots, and CSV: the same numbers
     predict(run, "--task", "A", "--set", "training.threads=1", "--set", "loader.num_workers=0", out="out.csv")
     with open("out.csv") as f:

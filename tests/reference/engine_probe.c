@@ -6,6 +6,8 @@
  *   engine_probe renew  DIR [key=value ...]   weights.f32, features, targets -> buffers.f32
  *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets [, buffers.f32]
  *                                             -> fisher_sums.f32
+ *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
+ *                                             behind backward: penalty, clip and update
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
  * are u8); clock.f64 has the CPU seconds of the process and the batch's nodes after each step;
@@ -297,6 +299,31 @@ static void train_run(struct probe *p)
     free(star);
 }
 
+/* Steps, and between them as many forward and backward passes without what follows them: *wall and
+ * *cpu become the difference. */
+static void sweep_run(struct probe *p, double *wall, double *cpu)
+{
+    struct err e;
+    float *fisher = vector_read(p, "fisher.f32"), *star = vector_read(p, "star.f32");
+    struct ewc_term term = {fisher, star, p->lambda};
+    *wall = *cpu = 0;
+    for (uint64_t k = 0; k < 2 * p->steps; k++) {
+        struct step_result r;
+        int whole = k % 2 != 0, sign = whole ? 1 : -1;
+        batch_gather(p, k, p->batch);
+        double began = clock_seconds(CLOCK_MONOTONIC),
+               used = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        stepper_batch(p->stepper, whole ? p->batch : 2 * p->batch, k, &term, fisher && star);
+        stepper_accumulate(p->stepper, p->batch);
+        if (whole && stepper_update(p->stepper, k / 2 + 1, &p->optimizer, &r, &e) < 0)
+            probe_fail(e.text);
+        *wall += sign * (clock_seconds(CLOCK_MONOTONIC) - began);
+        *cpu += sign * (clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - used);
+    }
+    free(fisher);
+    free(star);
+}
+
 static void renew_run(struct probe *p)
 {
     struct err e;
@@ -345,7 +372,9 @@ static void init_run(struct probe *p)
 static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
+    int sweep = strcmp(mode, "sweep") == 0;
     p->step.with_optimizer = strcmp(mode, "fisher") != 0;
+    p->step.accumulates = sweep;
     if (p->model.graphs)
         graphs_read(p);
     if (stepper_open(&p->stepper, &p->model, &p->step, &e) < 0)
@@ -360,10 +389,12 @@ static void work_run(struct probe *p, const char *mode)
         train_run(p);
     else if (strcmp(mode, "renew") == 0)
         renew_run(p);
-    else
+    else if (!sweep)
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    if (sweep)
+        sweep_run(p, &wall, &cpu);
     printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"activation_bytes\": %lu, "
            "\"peak_rss_bytes\": %lu}\n",
            wall, cpu, activation_bytes(p), peak_rss_bytes());
@@ -387,7 +418,7 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail("usage: engine_probe init|train|renew|fisher DIR [key=value ...]");
+        probe_fail("usage: engine_probe init|train|renew|fisher|sweep DIR [key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -396,10 +427,10 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
     else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
-             strcmp(argv[1], "renew") == 0)
+             strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train, renew or fisher");
+        probe_fail("the first argument is init, train, renew, fisher or sweep");
     model_close(&p.model);
     free(text);
     return 0;

@@ -203,3 +203,66 @@ TEST(an_optimizer_keeps_only_its_moments)
     CHECK(total[1] - total[2] > vector - 8192 && total[1] - total[2] < vector + 8192);
     model_close(&m);
 }
+
+static void fault_provoke(struct fixture *f, uint64_t micro)
+{
+    struct err e;
+    struct step_result r;
+    uint64_t bad;
+    stepper_batch(f->s, ROWS, 0, NULL, 0);
+    for (uint64_t at = 0; at < ROWS; at += micro) {
+        uint64_t count = ROWS - at < micro ? ROWS - at : micro;
+        CHECK_OK(stepper_gather(f->s, &f->gather, 0, count, f->feature_rows + at,
+                                f->target_rows + at, &bad, &e),
+                 e);
+        stepper_accumulate(f->s, count);
+    }
+    CHECK(stepper_update(f->s, 1, &fixture_still, &r, &e) < 0);
+}
+
+/* A row whose features overflow in the first layer, found whichever way the batch is taken. */
+TEST(a_bad_loss_is_traced_to_layer_and_row)
+{
+    for (uint64_t micro = 8; micro <= 64; micro += 8) {
+        struct fixture f;
+        fixture_open(&f, &(struct fixture_config){
+                             .layers = layers, .count = 6, .slice = 8, .accumulates = 1});
+        for (int j = 0; j < FIXTURE_INPUTS; j++)
+            f.features[29][j] = f.features[41][j] = 3e38f;
+        fault_provoke(&f, micro < ROWS ? micro : ROWS);
+        const struct step_fault *fault = stepper_fault(f.s);
+        CHECK_EQ(fault->layer, 0);
+        CHECK(!fault->backward);
+        CHECK_EQ(fault->row, 29);
+        CHECK_EQ(fault->rows, 1);
+        fixture_close(&f);
+    }
+}
+
+/* Weights of 0 make the outputs small, features of 3e38 the weights' gradient infinite. */
+TEST(a_bad_gradient_is_traced_to_layer_and_slice)
+{
+    static const char *const list[] = {"linear out=5"};
+    for (uint64_t micro = 25; micro <= ROWS; micro += 25) {
+        struct fixture f;
+        fixture_open(&f, &(struct fixture_config){.layers = list,
+                                                  .count = 1,
+                                                  .loss = "mean_squared_error",
+                                                  .slice = 8,
+                                                  .accumulates = 1});
+        float *p = stepper_parameters(f.s);
+        memset(p, 0, f.m.parameter_count * sizeof *p);
+        for (int k = 0; k < 5; k++)
+            p[5 * FIXTURE_INPUTS + k] = 90; /* the biases */
+        for (int r = 16; r < 24; r++)
+            for (int j = 0; j < FIXTURE_INPUTS; j++)
+                f.features[r][j] = 3e38f;
+        fault_provoke(&f, micro);
+        const struct step_fault *fault = stepper_fault(f.s);
+        CHECK_EQ(fault->layer, 0);
+        CHECK(fault->backward);
+        CHECK_EQ(fault->row, micro == ROWS ? 16 : 0);
+        CHECK_EQ(fault->rows, micro == ROWS ? 8 : ROWS);
+        fixture_close(&f);
+    }
+}

@@ -1,10 +1,11 @@
-/* test_engine_schedule.c - engine/lr_schedule: the golden values of
- * torch.optim.lr_scheduler.OneCycleLR (1.13.1) and of transformers' cosine schedule with warm-up,
- * and what happens at the edges. */
+/* test_engine_schedule.c - engine/lr_schedule and engine/plateau: the golden values of
+ * torch.optim.lr_scheduler.OneCycleLR and ReduceLROnPlateau and of swa_utils.SWALR (1.13.1) and of
+ * transformers' cosine schedule with warm-up, and what happens at the edges. */
 #include "engine/lr_schedule.h"
 
 #include <math.h>
 
+#include "engine/plateau.h"
 #include "tests/test.h"
 
 static void check_within(double found, double wanted, double tolerance)
@@ -75,4 +76,59 @@ TEST(constant_stays)
         CHECK(lr_schedule_at(&s, i).rate == 0.5 && lr_schedule_at(&s, i).beta1 == 0.8);
     CHECK_EQ(lr_schedule_kind_named("onecycle"), LR_ONECYCLE);
     CHECK_EQ(lr_schedule_kind_named("linear"), -1);
+}
+
+TEST(plateau_is_torchs)
+{
+    static const double values[] = {1, .995, .994, .993, .992, .5, .5, .5, .5, .5, .5, .5};
+    static const double rates[] = {.1, .1, .1, .05, .05, .05, .05, .05, .025, .025, .025, .025};
+    struct plateau_config c = {
+        .threshold = 1e-2, .factor = .5, .patience = 2, .cooldown = 1, .step_min = 1e-8 / .1};
+    struct plateau p = plateau_begin(0);
+    for (int i = 0; i < 12; i++) {
+        int reduced = plateau_step(&p, &c, values[i]);
+        check_near(.1 * p.scale, rates[i]);
+        CHECK_EQ(reduced, i == 3 || i == 8);
+    }
+}
+
+/* torch.optim.lr_scheduler.ReduceLROnPlateau(mode="max", threshold_mode="abs", threshold=.1,
+ * patience=0, factor=.1, min_lr=2e-3) from 0.1. */
+TEST(plateau_of_what_is_better_when_larger)
+{
+    static const double values[] = {1, 1.05, 1.2, NAN, 1.3, 1.31, 2};
+    static const double rates[] = {.1, .01, .01, 2e-3, 2e-3, 2e-3, 2e-3};
+    struct plateau_config c = {.larger_is_better = 1,
+                               .absolute = 1,
+                               .threshold = .1,
+                               .factor = .1,
+                               .scale_min = 2e-2,
+                               .step_min = 1e-7};
+    struct plateau p = plateau_begin(1);
+    for (int i = 0; i < 7; i++) {
+        plateau_step(&p, &c, values[i]);
+        check_near(.1 * p.scale, rates[i]);
+    }
+    CHECK(p.best == 2);
+}
+
+/* A reduction too small to make still begins a cooldown, as torch's. */
+TEST(plateau_at_its_least_rate)
+{
+    struct plateau_config c = {.factor = .5, .scale_min = 1, .cooldown = 3};
+    struct plateau p = plateau_begin(0);
+    CHECK(!plateau_step(&p, &c, 1) && !plateau_step(&p, &c, 1));
+    CHECK(p.scale == 1 && p.cooldown == 3 && p.bad == 0);
+}
+
+/* SWALR(swa_lr=0.05, anneal_epochs=4) on SGD of rate 0.1, before each epoch. */
+TEST(averaging_rates_are_torchs)
+{
+    static const double cosine[] = {0.09267766952966369, 0.075, 0.05732233047033632, .05, .05};
+    static const double linear[] = {.0875, .075, .0625, .05, .05};
+    for (uint64_t i = 0; i < 5; i++) {
+        check_near(lr_averaging_at(.1, .05, i + 1, 4, 0), cosine[i]);
+        check_near(lr_averaging_at(.1, .05, i + 1, 4, 1), linear[i]);
+        check_near(lr_averaging_at(.1, .05, i + 1, 0, 1), .05);
+    }
 }

@@ -2,6 +2,7 @@
  * writing and reading back. */
 #include <sys/stat.h>
 
+#include "proto/limits.h"
 #include "proto/options.h"
 #include "tests/test.h"
 
@@ -499,4 +500,70 @@ TEST(options_help_and_docs_name_every_option)
         snprintf(cell, sizeof cell, "| `%s` | ", dot ? dot + 1 : keys[i]);
         stream_bytes(options_print_docs, cell);
     }
+}
+
+static void preset_read(const char *text, const char *set)
+{
+    CHECK_OK(set ? read_set(text, set) : read_text(text), e);
+}
+
+TEST(options_of_a_preset_stand_between_defaults_and_what_is_given)
+{
+    preset_read(BASE "preset: saving\n", NULL);
+    CHECK_EQ(o.batch_size, 32);
+    CHECK_EQ(o.gradient_accumulation_steps, 8);
+    CHECK_EQ(o.batch_size_auto, 0);
+    CHECK_EQ(o.use_gradient_checkpointing, 1);
+    CHECK_EQ(o.loader_persistent_workers, 0);
+    CHECK(o.learning_rate == 1e-3);
+    preset_read("training: {batch_size: 16}\npreset: saving\n" BASE, NULL); /* in any order */
+    CHECK_EQ(o.batch_size, 16);
+    CHECK_EQ(o.gradient_accumulation_steps, 8);
+    preset_read(BASE "preset: saving\ntraining: {batch_size: 16}\n", "preset=roomy");
+    CHECK_EQ(o.batch_size, 16);
+    CHECK_EQ(o.gradient_accumulation_steps, 2);
+    preset_read(BASE "preset: saving\n", "training.batch_size=128"); /* the default, but given */
+    CHECK_EQ(o.batch_size, 128);
+    preset_read(BASE "preset: saving\n", "preset=none");
+    CHECK_EQ(o.batch_size, 128);
+    CHECK_EQ(o.gradient_accumulation_steps, 1);
+    file_write("base.yaml", BASE "preset: roomy\ntraining: {gradient_accumulation_steps: 3}\n");
+    preset_read("include: base.yaml\npreset: tight\n", NULL);
+    CHECK_EQ(o.batch_size, 48);
+    CHECK_EQ(o.gradient_accumulation_steps, 3);
+    CHECK_HAS(refused(BASE "preset: huge\n"), "p.yaml:8: preset is \"huge\"");
+}
+
+TEST(options_of_a_preset_take_no_more_threads_than_there_are_cores)
+{
+    uint64_t cores = (uint64_t)limits_threads("");
+    preset_read(BASE "preset: roomy\n", NULL);
+    CHECK_EQ(o.loader_num_workers, cores < 8 ? cores : 8);
+    preset_read(BASE "preset: roomy\nloader: {num_workers: 8}\n", NULL);
+    CHECK_EQ(o.loader_num_workers, 8);
+}
+
+TEST(options_of_a_preset_are_marked_in_the_effective_file)
+{
+    static const char *const names[] = {"standard", "saving", "tight", "roomy", "conservative"};
+    static struct options back;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char set[64], text[1 << 16];
+        snprintf(set, sizeof set, "preset=%s", names[i]);
+        preset_read(BASE "training: {batch_size: 7}\n", set);
+        CHECK_STR(o.preset, names[i]);
+        write_effective(&o, "q.yaml");
+        FILE *f = fopen("q.yaml", "r");
+        CHECK(f != NULL);
+        text[fread(text, 1, sizeof text - 1, f)] = '\0';
+        fclose(f);
+        CHECK_HAS(text, "  batch_size: 7\n");
+        snprintf(set, sizeof set, " # as preset %s has it\n", names[i]);
+        CHECK_HAS(text, set);
+        CHECK_OK(options_read(&back, "q.yaml", NULL, 0, &e), e);
+        CHECK(!options_difference(&o, &back));
+        options_free(&back);
+    }
+    preset_read(BASE, "preset=conservative");
+    CHECK_STR(o.scheduler_type, "cosine_warmup");
 }

@@ -170,6 +170,32 @@ TEST(f1_is_the_mean_over_classes_that_occur)
     fixture_close(&f);
 }
 
+/* As a metric of evaluations, over batches: what the scores say of the same rows. */
+TEST(f1_is_a_metric_too)
+{
+    static struct fixture f;
+    const char *const layers[] = {"linear out=6"};
+    struct fixture_config c = {
+        .layers = layers, .count = 1, .evaluate_only = 1, .metric = "f1_macro"};
+    static float outputs[FIXTURE_ROWS * 6];
+    struct scores *s;
+    fixture_open(&f, &c);
+    CHECK_OK(scores_open(&s, &f.m, FIXTURE_ROWS, &e), e);
+    for (int pass = 0; pass < 2; pass++) { /* a second one begins anew */
+        stepper_evaluate_begin(f.s);
+        for (uint64_t rows = 20; rows <= FIXTURE_ROWS; rows += 15) {
+            CHECK_OK(stepper_predict(f.s, rows, outputs, &e), e);
+            if (pass)
+                scores_add(s, f.s, outputs, rows);
+        }
+    }
+    double f1 = stepper_evaluate_end(f.s).metric;
+    CHECK(f1 > 0 && f1 < 1);
+    CHECK(f1 == score_named(s, "f1_macro"));
+    scores_close(&s);
+    fixture_close(&f);
+}
+
 /* The same rows in several pieces and at once, and what the stepper's own evaluation says. */
 TEST(scores_agree_with_the_evaluation)
 {

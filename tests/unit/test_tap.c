@@ -200,8 +200,11 @@ TEST(evaluations_and_epochs_are_told)
     CHECK_STR(written(), "A epoch 1: loss 0.2500\n"); /* no time, no rate */
     show(MSG_event_task, (union msg){.event_task = {.what = "task-end", .task = "A", .epoch = 3}});
     CHECK_STR(written(), "task A is done after 3 epochs\n");
+    show(MSG_event_training,
+         (union msg){.event_training = {.what = "plateau", .sentence = "the rate is less"}});
+    show(MSG_event_training, (union msg){.event_training = {.what = "time", .sentence = "over"}});
     show(MSG_event_determinism, (union msg){.event_determinism = {.sentence = "step 3 differs"}});
-    CHECK_STR(written(), "not reproduced: step 3 differs\n");
+    CHECK_STR(written(), "plateau: the rate is less\nnot reproduced: step 3 differs\n");
     show(MSG_event_pretrained,
          (union msg){.event_pretrained = {.task = "A", .file = "x.safetensors", .taken = 4}});
     CHECK_STR(written(), "task A begins with 4 tensors of x.safetensors; fresh: none\n");

@@ -1,0 +1,111 @@
+/* fault.c - where a number that is not finite came from: looked for once a step has one, never
+ * before.
+ *
+ * A loss: the micro-batch is still resident, so its slices with such a loss go forward again, and
+ * the first layer whose output is not finite is the one, with the first such row. A gradient:
+ * backward comes from the last layer, so the last one in the list with such a gradient is the one;
+ * the slice is looked for where the whole batch is resident and no statistics cross its slices.
+ */
+#include <math.h>
+
+#include "engine/layer.h"
+#include "engine/stepper.h"
+
+static int all_finite(const float *x, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        if (!isfinite(x[i]))
+            return 0;
+    return 1;
+}
+
+/* What the layer leaves of a row of the slice: of a graph, of all of its nodes. */
+static int row_is_finite(const struct layer_instance *l, const struct layer_pass *p, uint64_t row)
+{
+    uint64_t first = l->graphs_out ? segment_first(p->samples, row) : row;
+    uint64_t count = l->graphs_out ? segment_rows(p->samples, row) : 1;
+    return all_finite(p->output + first * l->outputs, count * l->outputs);
+}
+
+/* The slice forward through the layers before `end`, up to the first one with a bad output. Its
+ * place and *row, which row of the slice it is; -1: none has. */
+static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t end, uint64_t *row)
+{
+    const struct model *m = b->s->model;
+    for (uint32_t i = 0; i < end; i++) {
+        const struct layer_instance *l = &m->layers[i];
+        struct layer_pass p = slice_pass(b, slice, i);
+        l->type->forward(l, &p);
+        for (*row = 0; *row < slice_rows(b->s, b->rows, slice); ++*row)
+            if (!row_is_finite(l, &p, *row))
+                return (int)i;
+    }
+    return -1;
+}
+
+/* The first row of the slice whose loss is bad; its number of rows: none is. */
+static uint64_t loss_row(const struct stepper *s, uint64_t rows, uint64_t slice)
+{
+    uint64_t steps = s->model->target_steps, count = slice_rows(s, rows, slice) * steps, n = 0;
+    const double *losses = s->losses + slice * s->config.slice_rows * steps;
+    while (n < count && isfinite(losses[n]))
+        n++;
+    return n / steps;
+}
+
+void fault_of_losses(struct stepper *s, uint64_t rows)
+{
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
+    uint32_t end = s->model->layer_count;
+    if (s->fault.rows) /* an earlier micro-batch had one */
+        return;
+    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
+        uint64_t of_loss = loss_row(s, rows, slice), row;
+        uint64_t first = s->batch.done + slice * s->config.slice_rows;
+        if (of_loss == slice_rows(s, rows, slice))
+            continue;
+        int layer = forward_layer(&b, slice, end, &row);
+        if (layer < 0 && s->fault.rows)
+            continue;
+        s->fault = (struct step_fault){
+            .layer = layer, .row = first + (layer < 0 ? of_loss : row), .rows = 1};
+        end = layer < 0 ? end : (uint32_t)layer;
+    }
+}
+
+/* The last layer with a bad gradient in a vector of the trained parameters; -1: none has. */
+static int backward_layer(const struct stepper *s, const float *gradient)
+{
+    for (uint32_t i = s->model->layer_count; i-- > s->layout.first_trained;) {
+        const struct layer_instance *l = &s->model->layers[i];
+        if (l->count && !all_finite(gradient + (l->first - s->layout.frozen), l->count))
+            return (int)i;
+    }
+    return -1;
+}
+
+void fault_of_gradient(struct stepper *s)
+{
+    uint64_t rows = s->batch.rows;
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
+    s->fault =
+        (struct step_fault){.layer = backward_layer(s, s->gradient), .backward = 1, .rows = rows};
+    if (s->batch.micro_batches > 1 || s->layout.statistics_count)
+        return;
+    s->batch.done = s->graphs.nodes_done = 0;
+    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
+        slice_run_alone(&b, slice);
+        int layer = backward_layer(s, slice_gradient(s, slice));
+        if (layer < 0)
+            continue;
+        s->fault.layer = layer;
+        s->fault.row = slice * s->config.slice_rows;
+        s->fault.rows = slice_rows(s, rows, slice);
+        return;
+    }
+}
+
+const struct step_fault *stepper_fault(const struct stepper *s)
+{
+    return &s->fault;
+}

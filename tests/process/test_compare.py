@@ -1,0 +1,76 @@
+"""compare.sh: what differs between runs, what each reached, and the spread over seeds."""
+import os
+import statistics
+import subprocess
+
+from harness import limit, skip
+from small_run import ROOT, SmallRun, trained
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+
+def compare(*runs, code=0):
+    done = subprocess.run([os.path.join(ROOT, "pipelines/compare.sh"), *runs], capture_output=True, text=True)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    if code:
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+    return done.stdout
+
+
+def tables(text):
+    """First cells -> the other cells, of each table."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        rows = [[cell.strip() for cell in line.strip("|").replace("\\|", "/").split("|")]
+                for line in block.splitlines() if line.startswith("|")]
+        found.append({row[0]: row[1:] for row in rows if not row[0].startswith("---")})
+        assert len({len(row) for row in rows}) <= 1, block
+    return found
+
+
+def accuracy(run):
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        return float(bytes(f["results"][:]).decode().split("\t")[3])
+
+
+@limit(180)
+def test_runs_side_by_side():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    runs = [trained("seed%d" % seed, settings=("seed=%d" % seed,))[0] for seed in (1, 2, 3)]
+    trained("other", settings=("training.learning_rate=3e-3", "tasks.B.epochs=2"))
+    options, results, figures = tables(compare("seed1", "other"))
+    assert options == {"option": ["seed1", "other"], "training.learning_rate": ["0.001", "0.003"],
+                       "tasks.B.epochs": ["1", "2"]}, options
+    assert results["task"] == ["seed1", "other"] and "A: accuracy after own training" in results, results
+    assert sum(cell.startswith("**") for cell in results["A: accuracy after own training"]) <= 1
+    assert figures["steps"] == ["22", "33"] and figures["finished"] == ["yes", "yes"], figures
+    assert float(figures["peaks of all stages, MiB"][0]) > 1 and figures["restarts"] == ["0", "0"]
+    assert len(set(figures["weights"])) == 2
+    # repeats over seeds
+    options, results, _ = tables(compare("seed1", "seed2", "seed3"))
+    assert options == {"option": ["seed1", "seed2", "seed3"], "seed": ["1", "2", "3"]}
+    cells = results["A: accuracy after own training"]
+    values = [accuracy(run) for run in runs]
+    assert [c.strip("*") for c in cells[:3]] == ["%.2f %%" % (100 * v) for v in values], (cells, values)
+    assert cells[3] == "%.2f %%, %.2f %%" % (100 * statistics.mean(values), 100 * statistics.stdev(values)), cells
+    best = max(values)
+    assert [c.startswith("**") for c in cells[:3]] == [v == best for v in values], cells
+    # the same run twice, and one that has not begun
+    assert "are the same" in compare("seed1", "seed1")
+    SmallRun("fresh", "data.h5")
+    _, results, figures = tables(compare("seed1", "fresh"))
+    assert figures["finished"] == ["yes", "no"] and results["A: accuracy after own training"][1] == "-", results
+
+
+@limit(60)
+def test_what_is_no_run_is_one_sentence():
+    os.mkdir("empty")
+    assert "1 runs are named" in compare("empty", code=100)
+    assert "cannot find the run directory nowhere" in compare("empty", "nowhere", code=100)
+    assert "is no run directory" in compare("empty", "empty", code=100)
+    assert "accepted are 2 to 16" in compare(*["empty"] * 17, code=100)

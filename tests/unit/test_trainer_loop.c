@@ -1,0 +1,185 @@
+/* test_trainer_loop.c - what the training loop keeps from epoch to epoch: rates, plateau, early
+ * stopping, the file of the average. Whole runs are in tests/process/test_loop.py. */
+#include <fcntl.h>
+#include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/test.h"
+#include "trainerd/average.h"
+#include "trainerd/schedule.h"
+#include "trainerd/watch.h"
+
+static struct options o; /* large; each case is a process of its own */
+static struct checkpoint_meta m = {.metric = "accuracy"};
+
+static void options_fill(void)
+{
+    o.batch_size = 64;
+    o.gradient_accumulation_steps = 1;
+    o.optimizer = "adamw";
+    o.scheduler_type = "constant";
+    o.learning_rate = 0.1;
+    o.adam_beta1 = 0.9;
+    o.watch = "loss";
+    o.plateau_factor = 0.5;
+    o.plateau_patience = 1;
+    o.plateau_threshold = 0.01;
+    o.plateau_threshold_mode = "rel";
+    o.swa_anneal = "cos";
+    o.swa_lr = 0.03;
+    o.task_count = 1;
+    o.tasks[0] = (struct task_options){
+        .name = "A", .epochs = 10, .from = "start", .comparison_of = "", .permute_features = 0};
+}
+
+static struct schedule schedule_of_ten_epochs(void)
+{
+    struct schedule s;
+    struct err e;
+    CHECK_OK(schedule_check(&o, &e), e);
+    CHECK_OK(schedule_open(&s, &o, 640, &e), e); /* 10 steps each */
+    return s;
+}
+
+static double rate_at(const struct schedule *s, uint64_t step, double scale)
+{
+    return schedule_rates(&o, s, 0, step, scale).rate;
+}
+
+TEST(loop_warms_up_epoch_by_epoch)
+{
+    options_fill();
+    o.warmup_epochs = 4;
+    struct schedule s = schedule_of_ten_epochs();
+    CHECK(rate_at(&s, 0, 1) == 0.1 * 0.25 && rate_at(&s, 9, 1) == 0.1 * 0.25);
+    CHECK(rate_at(&s, 10, 1) == 0.1 * 0.5 && rate_at(&s, 39, 1) == 0.1);
+    CHECK(rate_at(&s, 99, 0.5) == 0.05);
+    o.scheduler_type = "cosine_warmup"; /* has its own */
+    CHECK(rate_at(&s, 0, 1) == 0.1);
+}
+
+TEST(loop_averages_at_a_rate_that_replaces_the_schedule)
+{
+    options_fill();
+    o.use_swa = 1;
+    o.scheduler_type = "cosine_warmup";
+    o.backbone_lr = 0.01;
+    struct schedule s = schedule_of_ten_epochs();
+    CHECK_EQ(s.averaged_from[0], 9);
+    CHECK(rate_at(&s, 89, 1) < 0.1 && rate_at(&s, 90, 1) == 0.03 && rate_at(&s, 99, 1) == 0.03);
+    CHECK(schedule_rates(&o, &s, 0, 95, 0.5).backbone_rate == 0.015);
+    o.swa_start_epoch = 6;
+    o.swa_anneal_epochs = 2;
+    s = schedule_of_ten_epochs();
+    double before = rate_at(&s, 59, 1);
+    CHECK(fabs(rate_at(&s, 60, 1) - (before + 0.03) / 2) < 1e-15 && rate_at(&s, 70, 1) == 0.03);
+    o.swa_start_epoch = 10;
+    struct err e = {0};
+    CHECK_EQ(schedule_check(&o, &e), -1);
+    CHECK_HAS(e.text, "leaves no epoch of task A to average");
+    o.swa_start_epoch = 0;
+    o.tasks[0].epochs = 1; /* auto: nothing to average */
+    s = schedule_of_ten_epochs();
+    CHECK_EQ(s.averaged_from[0], 1);
+    CHECK(rate_at(&s, 2, 1) > 0.05);
+}
+
+TEST(loop_watches_the_loss)
+{
+    options_fill();
+    o.early_stopping_patience = 3;
+    watch_begin(&m, &o);
+    CHECK(!watch_stops(&m, &o, INFINITY) && m.plateau_scale == 1);
+    CHECK(watch_value(&o, 0.9, 0.3) == 0.3);
+    CHECK(!watch_epoch(&m, &o, 1) && m.stop_best == 1);
+    CHECK(!watch_epoch(&m, &o, 1.1) && !watch_epoch(&m, &o, 0.999)); /* better by any amount */
+    CHECK_EQ(m.stop_bad, 0);
+    CHECK(!watch_epoch(&m, &o, 1) && !watch_epoch(&m, &o, NAN));
+    CHECK_EQ(m.stop_bad, 2);
+    CHECK(watch_stops(&m, &o, 2) && watch_stops(&m, &o, NAN) && !watch_stops(&m, &o, 0.5));
+    CHECK(m.plateau_scale == 1); /* it is not switched on */
+}
+
+TEST(loop_watches_the_metric_and_lowers_the_rate)
+{
+    options_fill();
+    o.watch = "metric";
+    o.scheduler_type = "plateau";
+    watch_begin(&m, &o);
+    CHECK(watch_value(&o, 0.9, 0.3) == 0.9);
+    CHECK(!watch_epoch(&m, &o, 0.5) && !watch_epoch(&m, &o, 0.6));
+    CHECK(!watch_epoch(&m, &o, 0.6) && watch_epoch(&m, &o, 0.603)); /* below the threshold */
+    CHECK(m.plateau_scale == 0.5 && m.plateau_best == 0.6 && m.stop_best == 0.603);
+    struct schedule s = schedule_of_ten_epochs();
+    CHECK(rate_at(&s, 50, m.plateau_scale) == 0.05);
+    watch_begin(&m, &o);
+    CHECK(m.plateau_scale == 1 && m.plateau_best == -INFINITY && m.stop_bad == 0);
+}
+
+enum { COUNT = 70001 }; /* more than a block */
+
+TEST(average_is_torchs_and_its_file_is_checked)
+{
+    static float p[COUNT], back[COUNT], wanted[COUNT];
+    struct average now = {0}, next;
+    struct err e = {0};
+    CHECK_EQ(mkdir("checkpoints", 0700), 0);
+    for (uint64_t n = 0; n < 5; n++) {
+        for (int i = 0; i < COUNT; i++) {
+            p[i] = sinf((float)(i + 1) * (float)(n + 1));
+            wanted[i] = n ? wanted[i] + (p[i] - wanted[i]) / (float)(n + 1) : p[i];
+        }
+        next = (struct average){.step = 10 * (n + 1), .task = 3};
+        CHECK_OK(average_add(&now, &next, p, COUNT, &e), e);
+        CHECK_EQ(next.count, n + 1);
+        now = next;
+    }
+    CHECK_OK(average_read(&now, back, COUNT, &e), e);
+    CHECK(memcmp(back, wanted, sizeof back) == 0);
+    CHECK_OK(average_add(&(struct average){0}, &next, p, COUNT, &e), e); /* made again: another */
+    CHECK_EQ(average_read(&now, back, COUNT, &e), -1);
+    CHECK_HAS(e.text, "average-0000000050-03.f32 is damaged");
+    CHECK_EQ(average_add(&now, &next, p, COUNT, &e), -1);
+    CHECK_HAS(e.text, "is damaged");
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    now.step = 40;
+    CHECK_EQ(truncate("checkpoints/average-0000000040-03.f32", 4 * COUNT - 4), 0);
+    CHECK_EQ(average_read(&now, back, COUNT, &e), -1);
+    now.step = 35;
+    CHECK_EQ(average_read(&now, back, COUNT, &e), -1);
+    CHECK_HAS(e.text, "cannot open the average of the weights");
+    CHECK(access("checkpoints/average-0000000050-03.f32.tmp", F_OK) != 0);
+}
+
+static void file_make(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    CHECK(fd >= 0);
+    close(fd);
+}
+
+TEST(averages_stay_as_long_as_a_checkpoint_needs_them)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    CHECK_EQ(mkdir("checkpoints", 0700), 0);
+    for (uint64_t step = 10; step <= 70; step += 10) {
+        retention_average_path(path, step, 1);
+        file_make(path);
+        retention_step_path(path, step + 5, 1);
+        file_make(path);
+    }
+    file_make("checkpoints/average-0000000005-00.f32"); /* of the task before */
+    file_make("checkpoints/average-0000000080-01.f32.tmp");
+    retention_sweep("checkpoints", 3, 75, 1); /* stays: 75, 65 and 55 */
+    for (uint64_t step = 10; step <= 70; step += 10) {
+        retention_average_path(path, step, 1);
+        CHECK_EQ(access(path, F_OK) == 0, step >= 50);
+    }
+    CHECK(access("checkpoints/average-0000000005-00.f32", F_OK) != 0);
+    CHECK(access("checkpoints/average-0000000080-01.f32.tmp", F_OK) != 0);
+    retention_step_path(path, 90, 2);
+    file_make(path);
+    retention_sweep("checkpoints", 1, 90, 2);
+    CHECK(access("checkpoints/average-0000000070-01.f32", F_OK) != 0);
+}
