@@ -34,8 +34,8 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
     const struct model *m = b->s->model;
     for (uint32_t i = 0; i < end; i++) {
         const struct layer_instance *l = &m->layers[i];
+        slice_forward(b, slice, i, i + 1);
         struct layer_pass p = slice_pass(b, slice, i);
-        l->type->forward(l, &p);
         for (*row = 0; *row < slice_rows(b->s, b->rows, slice); ++*row)
             if (!row_is_finite(l, &p, *row))
                 return (int)i;

@@ -71,7 +71,7 @@ static void forward_merge(const struct stepper *s, uint64_t rows, uint32_t numbe
     }
     for (uint64_t c = 0; c < l->values; c++) {
         t->scale[c] = 1 / sqrt(t->variance[c] / all + l->type->eps);
-        t->variance[c] /= all - 1;
+        t->variance[c] /= all > 1 ? all - 1 : 1; /* of one value: 0 */
     }
 }
 

@@ -222,27 +222,35 @@ static uint64_t layout_work(struct layout *y, uint64_t widest, uint64_t at)
     return y->segments > 1 ? size_plus(at, widest) : at;
 }
 
-/* Places of the buffers in a lane. In training the gradient at an activation is dead as soon as the
- * layer before has its own: two places alternate. For the Fisher information all stay until the
- * lanes are squared. */
+/* Gradients at the buffers. In training one is dead as soon as the layer before has its own: two
+ * places alternate, each as large as its own buffers need, but with half forward works in the odd
+ * one, too. For the Fisher information all stay until the lanes are squared. */
+static uint64_t layout_deltas(struct layout *y, const struct step_config *c, const uint64_t *floats,
+                              uint64_t at)
+{
+    uint64_t most[2] = {0}, widest = 0;
+    for (uint32_t b = 1; b <= y->buffers; b++) {
+        if (b > y->forward_buffers && floats[b] > most[b % 2])
+            most[b % 2] = floats[b];
+        widest = floats[b] > widest ? floats[b] : widest;
+    }
+    most[1] = y->half ? widest : most[1];
+    for (uint32_t b = 1; b <= y->buffers; b++) {
+        y->delta_at[b] = c->with_optimizer && b % 2 == 0 ? size_plus(at, most[1]) : at;
+        at = c->with_optimizer ? at : size_plus(at, floats[b]);
+    }
+    at = c->with_optimizer ? size_plus(at, size_plus(most[0], most[1])) : at;
+    return y->half ? layout_work(y, widest, at) : at;
+}
+
+/* Places of the buffers in a lane. */
 void layout_lane(struct layout *y, const struct model *m, const struct step_config *c)
 {
-    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0}, widest = 0;
+    uint64_t floats[MODEL_LAYERS_MAX + 1] = {0};
     layout_route(y, m, c, floats);
     layout_forward_buffers(y, m);
     uint64_t at = layout_activations(y, m, c, floats, layout_frozen(y, m, c, floats));
-    for (uint32_t b = y->half ? 1 : y->forward_buffers + 1; b <= y->buffers; b++)
-        widest = floats[b] > widest ? floats[b] : widest;
-    for (uint32_t b = 1; b <= y->buffers; b++) {
-        if (c->with_optimizer) {
-            y->delta_at[b] = size_plus(at, b % 2 ? 0 : widest);
-        } else {
-            y->delta_at[b] = at;
-            at = size_plus(at, floats[b]);
-        }
-    }
-    at = c->with_optimizer ? size_plus(at, size_times(2, widest)) : at;
-    at = y->half ? layout_work(y, widest, at) : at;
+    at = layout_deltas(y, c, floats, at);
     y->scratch_at = layout_residuals(y, m, c, at);
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }

@@ -82,6 +82,25 @@ static void receipt_keep(struct history *h, const struct msg_loader_receipt *m)
     r[h->receipt_count++] = *m;
 }
 
+/* The newest come last; one that was made again after a death stands once, as it came last. */
+static void decision_keep(struct history *h, const struct msg_event_training *m)
+{
+    struct msg_event_training *d = h->decisions;
+    uint32_t at = 0;
+    h->option_changes += strcmp(m->what, "options") == 0;
+    while (at < h->decision_count &&
+           (d[at].step != m->step || strcmp(d[at].what, m->what) != 0 ||
+            strcmp(d[at].task, m->task) != 0 || strcmp(d[at].sentence, m->sentence) != 0))
+        at++;
+    if (at == HISTORY_DECISIONS_MAX)
+        at = 0;
+    if (at < h->decision_count) {
+        h->decision_count--;
+        memmove(&d[at], &d[at + 1], (h->decision_count - at) * sizeof *d);
+    }
+    d[h->decision_count++] = *m;
+}
+
 void history_add(struct history *h, enum msg_type type, const union msg *m)
 {
     if (type == MSG_event_stage && strcmp(m->event_stage.what, "start") == 0)
@@ -90,6 +109,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         epoch_end(h, &m->event_task);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
+    else if (type == MSG_event_training)
+        decision_keep(h, &m->event_training);
     else if (type == MSG_event_pretrained)
         h->pretrained = m->event_pretrained;
     else if (type == MSG_loader_receipt)

@@ -14,7 +14,12 @@
 #include "proto/err.h"
 #include "proto/msg.h"
 
-enum { HISTORY_LAUNCHES_MAX = 4096, HISTORY_EPOCHS_MAX = 4096, HISTORY_RECEIPTS_MAX = 256 };
+enum {
+    HISTORY_LAUNCHES_MAX = 4096,
+    HISTORY_EPOCHS_MAX = 4096,
+    HISTORY_RECEIPTS_MAX = 256,
+    HISTORY_DECISIONS_MAX = 64
+};
 
 struct history_launch {
     uint64_t number;
@@ -37,7 +42,11 @@ struct history {
     struct msg_loader_receipt
         receipts[HISTORY_RECEIPTS_MAX]; /* the newest, one of each consumer, split and epoch */
     uint32_t receipt_count;
-    uint64_t epoch_rows; /* trained on in epochs that were finished, and the time it took */
+    struct msg_event_training
+        decisions[HISTORY_DECISIONS_MAX]; /* of the training loop, the newest, each once */
+    uint32_t decision_count;
+    uint32_t option_changes; /* launches that went on with other options */
+    uint64_t epoch_rows;     /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */
     uint32_t differing_steps; /* starts that found a recomputed step to differ from the lineage */
     struct msg_event_pretrained pretrained; /* the last one; no file: none */

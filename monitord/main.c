@@ -123,6 +123,7 @@ static int command(void *self, int argc, char **argv)
 int main(int argc, char **argv)
 {
     static struct monitord self;
+    static const char *const help_of[] = {"--compare", NULL};
     static const struct daemon_spec spec = {
         .stage = "monitord",
         .purpose = "passes all streams on, samples the memory of every stage, makes the report",
@@ -132,6 +133,7 @@ int main(int argc, char **argv)
         .turn = turn,
         .stop = stop,
         .command = command,
+        .help_of = help_of,
         .extra_help =
             "  --report RUN    write RUN/report/report.json and report.md of a run that is "
             "down, print the short table\n"

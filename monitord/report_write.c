@@ -147,6 +147,31 @@ static void json_pretrained(const struct report *r, struct json *j)
     json_end(j);
 }
 
+static void json_decisions(const struct report *r, struct json *j)
+{
+    json_list(j, "decisions");
+    for (uint32_t i = 0; i < r->history->decision_count; i++) {
+        const struct msg_event_training *m = &r->history->decisions[i];
+        json_object(j, NULL);
+        json_str(j, "what", m->what);
+        json_str(j, "task", m->task);
+        json_u64(j, "epoch", m->epoch);
+        json_u64(j, "step", m->step);
+        json_f64(j, "value", m->value);
+        json_str(j, "sentence", m->sentence);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+/* NULL: it is. */
+static const char *irreproducible(const struct report *r)
+{
+    return r->history->differing_steps  ? "recomputed steps differ"
+           : r->history->option_changes ? "it went on with other options"
+                                        : NULL;
+}
+
 void report_print_json(const struct report *r, FILE *out)
 {
     struct json j;
@@ -159,7 +184,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_u64(&j, "threads", r->meta->threads);
     json_u64(&j, "seed", r->options->seed);
     json_tasks(r, &j);
-    json_u64(&j, "steps", r->meta->step);
+    json_u64(&j, "steps", r->meta->step - r->meta->steps_skipped);
     json_f64(&j, "samples_per_second", r->samples_per_second);
     json_f64(&j, "data_wait_share", r->data_wait_share);
     json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
@@ -170,10 +195,11 @@ void report_print_json(const struct report *r, FILE *out)
     for (int i = 0; i < STAGE_COUNT; i++)
         json_u64(&j, stage_names[i], r->history->restarts[i]);
     json_end(&j);
-    json_bool(&j, "reproducible", r->history->differing_steps == 0);
+    json_bool(&j, "reproducible", !irreproducible(r));
     json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
     json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
     json_pretrained(r, &j);
+    json_decisions(r, &j);
     json_epochs(r, &j);
     json_receipts(r, &j);
     json_end(&j);
@@ -338,10 +364,13 @@ void report_print_markdown(const struct report *r, FILE *out)
                     r->history->epochs[i].epoch, r->history->epochs[i].loss);
         fputs("\n", out);
     }
+    for (uint32_t i = 0; i < r->history->decision_count; i++)
+        fprintf(out, "- %s: %s\n", r->history->decisions[i].what,
+                r->history->decisions[i].sentence);
     fprintf(out, "- device: %s (%s), %" PRIu64 " threads\n- seed: %" PRIu64 "\n", r->device,
             r->meta->cpu[0] ? r->meta->cpu : "-", r->meta->threads, r->options->seed);
-    fprintf(out, "- reproducible: %s\n",
-            r->history->differing_steps ? "no, recomputed steps differ" : "yes");
+    const char *why = irreproducible(r);
+    fprintf(out, "- reproducible: %s%s\n", why ? "no, " : "yes", why ? why : "");
     fprintf(out, "- weights (SHA-256 of the parameters%s): `%s`\n", r->compared ? ", with EWC" : "",
             r->weights_sha256[0] ? r->weights_sha256 : "-");
     fprintf(out, "- data (fingerprint): `%s`\n",

@@ -258,6 +258,7 @@ if verdict_read "$run" && [ "$verdict_code" = 0 ]; then
     run_conclude "$run"
 fi
 
+[ ! -e "$run/changed" ] || echo "run: goes on with other options: $(cat "$run/changed")"
 stages_start # a signal before this ends us, and nothing is running
 trap 'on_signal INT' INT
 trap 'on_signal TERM' TERM

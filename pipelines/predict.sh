@@ -28,12 +28,30 @@ done
 
 "$here/setup.sh" || exit
 programs_build >&2
-case " ${words[*]-} " in *" --help "*) exec "$binaries/trainerd" --predict --help ;; esac
+case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --predict --help ;; esac
 [ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
-[ -n "$data" ] || data=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+[ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data"
+
+# data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
+# classes; what prepare makes holds the rows in the group validation.
+data_follow() {
+    local kind
+    case $data in
+    *.csv) kind=csv ;;
+    *) [ -e "$data/features.npy" ] || return; kind=npy ;;
+    esac
+    "$binaries/prepare" "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
+        --set "data.source=$data" --set "prepare.like=$own" --out "$work/data.h5" 2>"$work/prepare.log" || {
+        local code=$?
+        fail "$code" "$(tail -n 1 "$work/prepare.log")"
+    }
+    data=$work/data.h5
+    options+=(--set data.validation=validation --set data.features=features --set data.targets=targets)
+}
 
 work=$(mktemp -d) || exit $EXIT_TEMPORARY # its path is short enough for sockets
 loader= predictor=
@@ -47,6 +65,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+data_follow
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
     --set "data.file=$data" || exit
 

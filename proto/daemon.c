@@ -354,6 +354,15 @@ static int skeleton_end(struct skeleton *s, int result, struct err *e)
     return code;
 }
 
+/* Is it a command with a page of its own? */
+static int answers_help(const struct daemon_spec *spec, int argc, char **argv)
+{
+    for (const char *const *word = spec->help_of; word && *word && argc > 1; word++)
+        if (strcmp(argv[1], *word) == 0)
+            return 1;
+    return 0;
+}
+
 int daemon_run(int argc, char **argv, const struct daemon_spec *spec, void *self)
 {
     static struct daemon d; /* too large for some stacks */
@@ -361,7 +370,7 @@ int daemon_run(int argc, char **argv, const struct daemon_spec *spec, void *self
     struct err e = {0};
     const char *run;
     log_stage_set(spec->stage);
-    if (process_asks(argc, argv, "--help")) {
+    if (process_asks(argc, argv, "--help") && !answers_help(spec, argc, argv)) {
         process_help(spec);
         return EXIT_CODE_DONE;
     }

@@ -81,6 +81,8 @@ struct daemon_spec {
      * lists them. */
     int (*command)(void *self, int argc, char **argv);
     const char *extra_help;
+    const char *const *help_of; /* first words of those that answer --help themselves, NULL ends
+                                   them; may be NULL */
 };
 
 /* Runs the daemon; returns the exit code (never before everything is closed). */

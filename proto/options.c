@@ -1,6 +1,6 @@
 /* options.c - the table of all options (options.def) and what follows from it alone: defaults,
- * freeing, finding, comparing. Reading is options_read.c, single values options_value.c, printing
- * options_print.c.
+ * freeing, finding. Reading is options_read.c, single values options_value.c, comparing
+ * options_change.c, printing options_print.c.
  */
 #include "proto/options.h"
 
@@ -52,32 +52,6 @@ static const struct option_row rows_of_tasks[] = {
 #undef TASK
 };
 
-/* What a resumed run may change: how often something is saved or measured, how fast bytes are
- * decoded, how long a stage waits. Everything else is part of the result's identity. */
-static const char *const keys_that_may_change[] = {
-    "preset", /* what it gives is looked at option by option */
-    "loader.num_workers",
-    "loader.prefetch_factor",
-    "loader.persistent_workers",
-    "loader.pin_memory",
-    "loader.use_chunk_loader",
-    "loader.chunk_size_gb",
-    "loader.receipt",
-    "loader.peer_timeout_s",
-    "training.checkpoint_every_s",
-    "training.checkpoint_keep",
-    "training.threads",
-    "arena.limit_mb",
-    "arena.slots",
-    "memory.host_limit_mb",
-    "continual_learning.ewc_config.fisher_computation.compression_level",
-    "monitor.sample_s",
-    "monitor.profile",
-    "training.max_hours",
-    "run.on_end",
-    "run.on_failure",
-};
-
 enum {
     OPTION_COUNT = sizeof rows_of_options / sizeof rows_of_options[0],
     TASK_COUNT = sizeof rows_of_tasks / sizeof rows_of_tasks[0],
@@ -101,14 +75,6 @@ const struct option_row *row_find(const struct option_row *rows, size_t count, c
         if (strcmp(rows[i].key, key) == 0)
             return &rows[i];
     return NULL;
-}
-
-int row_may_change(const struct option_row *row)
-{
-    for (size_t i = 0; i < sizeof keys_that_may_change / sizeof keys_that_may_change[0]; i++)
-        if (strcmp(row->key, keys_that_may_change[i]) == 0)
-            return 1;
-    return 0;
 }
 
 int rows_default(const struct option_row *rows, size_t count, void *base, struct err *e)
@@ -227,37 +193,4 @@ void options_each(const struct options *o,
         snprintf(prefix, sizeof prefix, "tasks.%.63s.", o->tasks[i].name);
         rows_each(rows_of_tasks, TASK_COUNT, &o->tasks[i], prefix, see, self);
     }
-}
-
-static const char *difference(const struct options *a, const struct options *b, int all)
-{
-    static _Thread_local char name[OPTION_KEY_MAX + 1];
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (!value_equal(&rows_of_options[i], a, b) &&
-            (all || !row_may_change(&rows_of_options[i])))
-            return rows_of_options[i].key;
-    if (a->layer_count != b->layer_count)
-        return "model.layers";
-    for (uint32_t i = 0; i < a->layer_count; i++)
-        if (strcmp(a->layers[i], b->layers[i]) != 0)
-            return "model.layers";
-    if (a->task_count != b->task_count)
-        return "tasks";
-    for (uint32_t t = 0; t < a->task_count; t++)
-        for (size_t i = 0; i < TASK_COUNT; i++)
-            if (!value_equal(&rows_of_tasks[i], &a->tasks[t], &b->tasks[t])) {
-                snprintf(name, sizeof name, "tasks.%u.%s", t, rows_of_tasks[i].key);
-                return name;
-            }
-    return NULL;
-}
-
-const char *options_difference(const struct options *a, const struct options *b)
-{
-    return difference(a, b, 1);
-}
-
-const char *options_conflict(const struct options *a, const struct options *b)
-{
-    return difference(a, b, 0);
 }

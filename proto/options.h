@@ -106,8 +106,13 @@ void options_each(const struct options *o,
  * Valid until the next call in this thread. */
 const char *options_difference(const struct options *a, const struct options *b);
 
-/* As options_difference, without the options that a resumed run may change (docs/OPTIONS.md says
- * which). */
-const char *options_conflict(const struct options *a, const struct options *b);
+/* As options_difference, the first one that a run made with `was` cannot be resumed with
+ * (changes.def), and *reason why. */
+const char *options_conflict(const struct options *was, const struct options *is,
+                             const char **reason);
+
+/* How many options differ that count from the newest checkpoint on: "key was -> is, ..." in text,
+ * cut to its bytes. */
+int options_changes(const struct options *was, const struct options *is, char *text, size_t bytes);
 
 #endif

@@ -39,8 +39,9 @@ const struct option_row *task_rows(size_t *count);
 /* The row of that key among `count`, or NULL. */
 const struct option_row *row_find(const struct option_row *rows, size_t count, const char *key);
 
-/* 1 if a resumed run may have another value: it cannot change what is computed. */
-int row_may_change(const struct option_row *row);
+/* What a resumed run may make of another value (changes.def). */
+enum option_change { OPTION_CHANGE_MAY, OPTION_CHANGE_FROM_NOW, OPTION_CHANGE_REFUSED };
+enum option_change row_change(const struct option_row *row);
 
 /* Give `base` (a zeroed struct options or task_options) the defaults of its rows; free its strings.
  */

@@ -199,6 +199,10 @@ static void cell_print(FILE *out, const char *text)
     fputs(" | ", out);
 }
 
+static const char *const change_words[] = {[OPTION_CHANGE_MAY] = "may",
+                                           [OPTION_CHANGE_FROM_NOW] = "from then on",
+                                           [OPTION_CHANGE_REFUSED] = ""};
+
 static void docs_row(FILE *out, const struct option_row *row, int with_resume)
 {
     char range[256];
@@ -210,7 +214,7 @@ static void docs_row(FILE *out, const struct option_row *row, int with_resume)
     cell_print(out, required ? "required" : row->value[0] ? row->value : "empty");
     cell_print(out, range);
     if (with_resume)
-        cell_print(out, row_may_change(row) ? "may" : "");
+        cell_print(out, change_words[row_change(row)]);
     fprintf(out, "%s |\n", row->meaning);
 }
 
@@ -239,9 +243,14 @@ static const char docs_head[] =
     "errors that name file and line. Anchors, aliases, tags, several documents and files over 1 "
     "MiB\n"
     "are refused.\n\n"
-    "A run directory keeps the effective file as `pipeline.yaml`. When a run is resumed, only "
-    "options\n"
-    "marked *may* can have another value; the others are part of the result's identity.\n";
+    "A run directory keeps the effective file as `pipeline.yaml`. When a run is resumed, options "
+    "marked\n"
+    "*may* can have another value; those marked *from then on* can, too, and count from the "
+    "newest\n"
+    "checkpoint on, which is told: the weights at the end are then those of no one pipeline file. "
+    "`epochs`\n"
+    "of tasks that have not ended are such. The others are refused, with the reason "
+    "(`proto/changes.def`).\n";
 
 static const char docs_layers[] =
     "\n`model.layers` is a list of 1 to 256 layers in order, each a map with its `type` and that\n"

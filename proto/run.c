@@ -104,7 +104,25 @@ static void value_quote(const struct options *o, const char *key, char *text, si
         snprintf(text, bytes, " another list");
 }
 
-static int run_resume(const char *path, struct options *o, struct err *e)
+/* What counts from the newest checkpoint on, for trainerd to tell; before the options are there, so
+ * that a death in between tells too much and not too little. It stands behind what was not told
+ * yet, as far as there is room. */
+static int changes_write(const char *run, const struct options *was, const struct options *is,
+                         struct err *e)
+{
+    char path[PATH_MAX], text[RUN_CHANGES_MAX + 1], *old = NULL;
+    size_t used = 0, bytes = 0;
+    ensure((size_t)snprintf(path, sizeof path, "%s/changed", run) < sizeof path);
+    if (access(path, F_OK) == 0 && durable_read(path, RUN_CHANGES_MAX, &old, &bytes, e) < 0)
+        return -1;
+    used = (size_t)snprintf(text, sizeof text, "%s%s", old ? old : "", bytes ? ", " : "");
+    free(old);
+    if (used >= sizeof text || !options_changes(was, is, text + used, sizeof text - used))
+        return 0;
+    return durable_write(path, text, strlen(text), e);
+}
+
+static int run_resume(const char *run, const char *path, struct options *o, struct err *e)
 {
     struct options recorded;
     char was[80], is[80];
@@ -113,16 +131,18 @@ static int run_resume(const char *path, struct options *o, struct err *e)
     int result = 0;
     if (o->batch_size_auto) /* what it was where the run began */
         o->batch_size = recorded.batch_size;
-    const char *key = options_conflict(&recorded, o);
+    const char *reason, *key = options_conflict(&recorded, o, &reason);
     if (key) {
         value_quote(&recorded, key, was, sizeof was);
         value_quote(o, key, is, sizeof is);
         result = err_set(e, EXIT_CODE_PERMANENT,
                          "cannot resume the run with another %s: %.200s says%s, %.200s (with its "
-                         "--set options) says%s; choose another --run, or the old value",
-                         key, path, was, o->source, is);
+                         "--set options) says%s; %s; choose another --run, or the old value",
+                         key, path, was, o->source, is, reason);
     } else if (options_difference(&recorded, o)) {
-        result = effective_write(path, o, e);
+        result = changes_write(run, &recorded, o, e);
+        if (result == 0)
+            result = effective_write(path, o, e);
     }
     options_free(&recorded);
     return result;
@@ -135,7 +155,7 @@ int run_prepare(const char *run, struct options *o, struct err *e)
         return -1;
     ensure((size_t)snprintf(path, sizeof path, "%s/pipeline.yaml", run) < sizeof path);
     if (access(path, F_OK) == 0)
-        return run_resume(path, o, e);
+        return run_resume(run, path, o, e);
     if (errno != ENOENT)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at %s", path);
     return effective_write(path, o, e);

@@ -1,6 +1,7 @@
 /* run.h - a run's directory: where things are, who holds it, how often a stage was started.
  *
  *   RUN/pipeline.yaml     effective pipeline file
+ *   RUN/changed           options that are other ones since trainerd's last start: a line
  *   RUN/bases             what each process takes before it has work ("base.trainerd=<bytes>" ...)
  *   RUN/lock              held (flock) by finetune.sh and everything it starts
  *   RUN/locks/<stage>     held by the stage; holds "incarnation pid\n", rewritten at each start
@@ -25,10 +26,13 @@
 int run_make(const char *run, struct err *e);
 
 /* Create or resume: make the run's directory and write `o` as its effective file durably. If one is
- * there already and an option differs, -1 and a permanent sentence that names the option, both
- * values' sources and what to do (another --run, or the old options). What `auto` made a number of
- * for this machine takes the recorded one. */
+ * there already and an option differs that cannot (changes.def), -1 and a permanent sentence that
+ * names the option, both values' sources, the reason and what to do (another --run, or the old
+ * options). What counts from the newest checkpoint on is also written to RUN/changed, for trainerd.
+ * What `auto` made a number of for this machine takes the recorded one. */
 int run_prepare(const char *run, struct options *o, struct err *e);
+
+enum { RUN_CHANGES_MAX = 4096 }; /* bytes of RUN/changed */
 
 struct run_lock {
     int fd;               /* -1: not held */

@@ -103,7 +103,7 @@ static int pass_end(struct trainer *t, struct err *e)
     return progress_evaluation_fact(t, &r, done.rows, v->final, e);
 }
 
-/* 1: one more batch is done; 0: rows are missing; -1. */
+/* 1: one more batch is done; 0: rows are missing, or training goes on from another state; -1. */
 static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
@@ -116,7 +116,7 @@ static int batch_evaluate(struct trainer *t, struct err *e)
         return whole;
     }
     if (stepper_evaluate(t->stepper, rows, e) < 0)
-        return -1;
+        return recover_evaluation(t, e);
     v->position += rows;
     t->batch.gathered = 0;
     follow(t);
@@ -146,7 +146,7 @@ int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (done < 0)
             return DAEMON_FAILED;
         if (!done) {
-            *sleep_ms = 1000;
+            *sleep_ms = t->state == TRAINER_EVALUATE ? 1000 : 0;
             return DAEMON_GO_ON;
         }
     }

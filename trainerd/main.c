@@ -90,6 +90,8 @@ static int trainer_warm(void *self, struct err *e)
     return checkpoint_write("warm.h5", &meta, "", &tensor, 1, digest, &bytes, e);
 }
 
+static const char *const help_of[] = {"--weights", "--predict", NULL};
+
 static const struct daemon_spec spec = {
     .stage = "trainerd",
     .purpose = "trains the tasks of a run, one after the other, on the rows that loaderd delivers",
@@ -102,6 +104,7 @@ static const struct daemon_spec spec = {
     .request = trainer_request,
     .stop = trainer_stop,
     .command = trainer_command,
+    .help_of = help_of,
     .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
                   "               print the memory plan of a run and end; standard input is what\n"
                   "               `loaderd --describe` prints of its data\n"

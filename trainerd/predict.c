@@ -28,8 +28,10 @@
 static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
 static const char help_rest[] =
-    "  --data FILE        HDF5 file of the layout that the model was trained on; targets may be "
-    "missing\n                     (default: the run's data.file)\n"
+    "  --data FILE        HDF5 file of the layout that the model was trained on, or a CSV file "
+    "(.csv) "
+    "or a\n                     directory of NumPy's arrays, which is normalised as the run's data "
+    "were; targets\n                     may be missing (default: the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "

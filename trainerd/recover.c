@@ -11,6 +11,7 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,17 +95,16 @@ static int state_restore(struct trainer *t, struct err *e)
     return t->resume_path[0] ? save_checkpoint(t, e) : 0;
 }
 
-int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e)
+/* *e says why; 0: training goes on from another state. */
+static int go_back(struct trainer *t, double loss, struct err *e)
 {
     const struct options *o = t->options;
     char sentence[700];
     struct err why = *e;
-    error_describe(t, rows, &why);
-    *e = why;
+    size_t used = strlen(e->text);
     if (strcmp(o->on_nan, "restore") != 0)
         return -1;
     if (t->meta.restores >= o->restores_max) {
-        size_t used = strlen(e->text);
         snprintf(e->text + used, sizeof e->text - used,
                  "; the task went back to a checkpoint %" PRIu64
                  " times already (training.restores_max)",
@@ -119,4 +119,20 @@ int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e)
              t->meta.step, t->resume_path[0] ? t->resume_path : "the beginning",
              t->meta.restore_scale, t->meta.restores, o->restores_max, why.text);
     return progress_training_fact(t, "restore", loss, sentence, e);
+}
+
+int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e)
+{
+    error_describe(t, rows, e);
+    return go_back(t, loss, e);
+}
+
+/* Weights that were chosen at a task's end come from epochs that were good: going back would choose
+ * them again. */
+int recover_evaluation(struct trainer *t, struct err *e)
+{
+    err_prefix(e, "evaluating on task %s after epoch %" PRIu64 " of task %s",
+               t->options->tasks[t->evaluation.list[t->evaluation.index]].name, t->meta.epoch + 1,
+               tasks_current(t)->name);
+    return t->weights_chosen ? -1 : go_back(t, NAN, e);
 }

@@ -161,8 +161,7 @@ static int cursor_check(struct trainer *t, const char *path, struct err *e)
     int inside = m->task < s->task_count && m->position <= s->rows && m->epoch < s->epochs[m->task];
     int ended = m->task == s->task_count && !m->epoch && !m->position;
     if ((inside || ended) && m->task_step == m->epoch * s->epoch_steps + epoch_step &&
-        m->step == s->first_step[m->task] + m->task_step &&
-        m->slice_rows == t->options->slice_rows && m->micro_batch_rows == t->options->batch_size)
+        m->step == s->first_step[m->task] + m->task_step && m->slice_rows == t->options->slice_rows)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "cannot go on from %s: it stands at step %" PRIu64 " (task %" PRIu64

@@ -133,7 +133,7 @@ static double warmup_share(const struct options *o, uint64_t epoch)
 
 /* Before weight averaging. */
 static struct schedule_rates scheduled(const struct options *o, const struct schedule *s,
-                                       uint32_t task, uint64_t task_step)
+                                       uint32_t task, uint64_t epoch, uint64_t task_step)
 {
     int sgd = strcmp(o->optimizer, "sgd") == 0;
     int kind = lr_schedule_kind_named(o->scheduler_type);
@@ -152,21 +152,21 @@ static struct schedule_rates scheduled(const struct options *o, const struct sch
         rates.rate = o->backbone_lr;
         backbone = lr_schedule_at(&rates, task_step);
     }
-    double warm = rates.kind == LR_CONSTANT ? warmup_share(o, task_step / s->epoch_steps) : 1;
+    double warm = rates.kind == LR_CONSTANT ? warmup_share(o, epoch) : 1;
     return (struct schedule_rates){
         .rate = rest.rate * warm, .backbone_rate = backbone.rate * warm, .beta1 = rest.beta1};
 }
 
 struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
-                                     uint32_t task, uint64_t task_step, double scale)
+                                     uint32_t task, uint64_t epoch, uint64_t step, double scale)
 {
-    uint64_t epoch = task_step / s->epoch_steps, from = s->averaged_from[task];
+    uint64_t from = s->averaged_from[task];
     struct schedule_rates r;
     if (epoch < from) {
-        r = scheduled(o, s, task, task_step);
+        r = scheduled(o, s, task, epoch, step);
     } else {
         int linear = strcmp(o->swa_anneal, "linear") == 0;
-        r = scheduled(o, s, task, from ? from * s->epoch_steps - 1 : 0);
+        r = scheduled(o, s, task, from ? from - 1 : 0, from ? from * s->epoch_steps - 1 : 0);
         r.rate = lr_averaging_at(r.rate, o->swa_lr, epoch - from + 1, o->swa_anneal_epochs, linear);
         r.backbone_rate = lr_averaging_at(r.backbone_rate, o->swa_lr, epoch - from + 1,
                                           o->swa_anneal_epochs, linear);

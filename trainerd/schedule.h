@@ -52,10 +52,11 @@ struct schedule_rates {
     double beta1; /* SGD: the momentum */
 };
 
-/* Of a task's step, by the options training.scheduler_type and following. One writer at a time: the
- * schedule, then weight averaging; `scale` multiplies what is in force. */
+/* In an epoch of a task, at its place `step` (0 .. the task's steps - 1) in the schedule, by the
+ * options training.scheduler_type and following. One writer at a time: the schedule, then weight
+ * averaging; `scale` multiplies what is in force. */
 struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
-                                     uint32_t task, uint64_t task_step, double scale);
+                                     uint32_t task, uint64_t epoch, uint64_t step, double scale);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
  * original. Returns how many were written. */

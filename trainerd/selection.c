@@ -9,7 +9,7 @@
 #include "trainerd/retention.h"
 
 const char selection_help[] =
-    "  --run DIR          directory of a run; its last checkpoint at the end of a task is meant\n"
+    "  --run DIR          directory of a run; the weights at the end of its task are meant\n"
     "  --task NAME        which task's; may be left out where the run has one\n"
     "  --best             the task's best epoch instead of its end\n"
     "  --last             the run's newest checkpoint, also in the middle of a task\n"

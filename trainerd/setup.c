@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/loss.h"
+#include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
 #include "trainerd/watch.h"
@@ -394,6 +396,7 @@ int setup_cursor(struct trainer *t, struct err *e)
     if (save_load(t, e) < 0)
         return -1;
     t->meta.threads = (uint64_t)setup_threads(t->options);
+    t->meta.micro_batch_rows = t->options->batch_size;
     struct grad_scaler *scaler = stepper_scaler(t->stepper);
     if (scaler && t->meta.loss_scale > 0)
         *scaler = (struct grad_scaler){(float)t->meta.loss_scale, t->meta.scale_tracker};
@@ -401,6 +404,25 @@ int setup_cursor(struct trainer *t, struct err *e)
     t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
     train_follow(t);
     return 0;
+}
+
+/* Options that are other ones since the last start: steps from here on are not those of the
+ * lineage. */
+static int changes_tell(struct trainer *t, struct err *e)
+{
+    char *text, sentence[700];
+    size_t bytes;
+    if (access("changed", F_OK) < 0)
+        return 0;
+    if (durable_read("changed", RUN_CHANGES_MAX, &text, &bytes, e) < 0 ||
+        lineage_cut(&t->lineage, t->meta.step, e) < 0)
+        return -1;
+    snprintf(sentence, sizeof sentence, "from step %" PRIu64 " on with other options: %.600s",
+             t->meta.step, text);
+    free(text);
+    if (progress_training_fact(t, "options", NAN, sentence, e) < 0)
+        return -1;
+    return unlink("changed") == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot remove changed");
 }
 
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
@@ -417,7 +439,8 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
         buffers_open(t, e) < 0 ||
         schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
-        rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || pretrained_check(t, e) < 0)
+        rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || changes_tell(t, e) < 0 ||
+        pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64

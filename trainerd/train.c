@@ -76,7 +76,7 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
     struct schedule_rates at =
-        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task,
+        schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.epoch,
                        t->meta.task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
                        t->meta.plateau_scale * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,

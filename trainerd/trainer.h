@@ -193,6 +193,8 @@ void train_follow(struct trainer *t); /* tell loaderd where reading stands, and 
 /* *e says why the step of `rows` rows was refused: 0, training goes on from another state; -1, and
  * *e says more. */
 int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
+/* The same of an evaluation whose loss is not finite. */
+int recover_evaluation(struct trainer *t, struct err *e);
 
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);

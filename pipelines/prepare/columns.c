@@ -60,6 +60,9 @@ static int targets_mark(struct columns *c, const struct options *o, struct err *
     snprintf(text, sizeof text, "%s", o->prepare_target);
     for (uint32_t i = 0; i < c->count; i++)
         c->place[i] = UNMARKED;
+    c->features = c->count;
+    if (c->unlabelled)
+        return 0;
     if (!values || is_name(c, text)) {
         if (target_mark(c, text, e) < 0)
             return strchr(text, ',') && !values
@@ -90,7 +93,7 @@ static int places_give(struct columns *c, const struct options *o, struct err *e
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", c->csv->path);
     if (targets_mark(c, o, e) < 0)
         return -1;
-    int values = strcmp(o->prepare_task, "values") == 0;
+    int values = strcmp(o->prepare_task, "values") == 0 && !c->unlabelled;
     for (uint32_t i = 0; i < c->count; i++)
         c->place[i] = c->place[i] == UNMARKED ? next++
                       : values                ? c->place[i] + c->features
@@ -163,7 +166,8 @@ static int names_list(struct columns *c, struct err *e)
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", c->csv->path);
 }
 
-int columns_read(struct columns *c, struct csv *csv, const struct options *o, struct err *e)
+int columns_read(struct columns *c, struct csv *csv, const struct options *o,
+                 const struct like *like, struct err *e)
 {
     memset(c, 0, sizeof *c);
     c->csv = csv;
@@ -173,7 +177,8 @@ int columns_read(struct columns *c, struct csv *csv, const struct options *o, st
     if (more == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", c->csv->path);
     c->count = c->csv->field_count;
-    if (c->count < 2)
+    c->unlabelled = like->path && c->count == like->features;
+    if (c->count < 2 && !c->unlabelled)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: line %llu has 1 column; features and a target are needed (is "
                        "prepare.delimiter right?)",
@@ -184,7 +189,9 @@ int columns_read(struct columns *c, struct csv *csv, const struct options *o, st
         c->header = o->prepare_header[0] == 'y';
     if ((c->header && names_keep(c, csv, e) < 0) || places_give(c, o, e) < 0)
         return -1;
-    return c->header ? names_list(c, e) : 0;
+    if (c->header && names_list(c, e) < 0)
+        return -1;
+    return like_check(like, csv->path, c->features, c->feature_names, e);
 }
 
 void columns_free(struct columns *c)

@@ -138,6 +138,7 @@ int prepare_run(int argc, char **argv)
         return code;
     if (path_absolute(&o.data_file, "data.file", &e) < 0 ||
         path_absolute(&o.data_source, "data.source", &e) < 0 ||
+        path_absolute(&o.prepare_like, "prepare.like", &e) < 0 ||
         path_absolute(&o.pretrained, "model.pretrained", &e) < 0 ||
         run_prepare(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);

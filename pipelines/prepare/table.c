@@ -42,7 +42,7 @@ static int pass(struct table *t, const char *what, struct digest *digest,
                 int (*visit)(struct table *t, uint64_t row, const char *label, struct err *e),
                 struct err *e)
 {
-    const char *label;
+    const char *label = "";
     uint64_t row = 0;
     int more = t->source->begin(t->source, digest, e);
     while (more == 0 && (more = t->source->next(t->source, t->values, &label, e)) > 0) {
@@ -71,7 +71,15 @@ static int row_scan(struct table *t, uint64_t row, const char *label, struct err
         if (t->whole && v != rint(v))
             t->whole = 0;
     }
-    if (t->source->targets || labels_add(&t->labels, label, e) == 0)
+    uint32_t known = t->labels.count;
+    if (t->source->targets || t->source->unlabelled)
+        return 0;
+    int result = labels_add(&t->labels, label, e);
+    if (result == 0 && t->source->like.class_names && t->labels.count > known)
+        result = err_set(e, EXIT_CODE_PERMANENT,
+                         "the class \"%.60s\" is none of those of %s (prepare.like)", label,
+                         t->source->like.path);
+    if (result == 0)
         return 0;
     char where[64];
     t->source->where(t->source, where, sizeof where);
@@ -80,7 +88,7 @@ static int row_scan(struct table *t, uint64_t row, const char *label, struct err
 
 static int in_validation(const struct table *t, uint64_t row)
 {
-    return split_evaluates(t->options, t->rows, t->validation_rows, row);
+    return t->source->like.path || split_evaluates(t->options, t->rows, t->validation_rows, row);
 }
 
 /* Welford's mean and sum of squares, over the training rows. */
@@ -95,6 +103,22 @@ static int row_measure(struct table *t, uint64_t row, const char *label, struct 
         t->mean[i] += d / count;
         t->deviation[i] += d * (t->values[i] - t->mean[i]);
     }
+    return 0;
+}
+
+/* As the file that is followed has it; *e only for memory. */
+static int measure_like(struct table *t, struct err *e)
+{
+    const struct like *like = &t->source->like;
+    size_t bytes = t->source->features * sizeof *t->mean;
+    if (!like->mean)
+        return 0;
+    t->mean = malloc(bytes);
+    t->deviation = malloc(bytes);
+    if (!t->mean || !t->deviation)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", t->source->path);
+    memcpy(t->mean, like->mean, bytes);
+    memcpy(t->deviation, like->deviation, bytes);
     return 0;
 }
 
@@ -166,12 +190,16 @@ static int features_store(const struct table *t, unsigned char *at, struct err *
 static int row_write(struct table *t, uint64_t row, const char *label, struct err *e)
 {
     const struct table_source *s = t->source;
-    int64_t class = s->targets ? 0 : labels_class(&t->labels, label);
+    int64_t class = s->targets || s->unlabelled ? 0 : labels_class(&t->labels, label);
     if (row >= t->rows || class < 0)
         return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", s->path);
     struct piece *p = t->piece[in_validation(t, row)];
     unsigned char *features = piece_row(&p[0], e);
-    unsigned char *target = features ? piece_row(&p[1], e) : NULL;
+    if (!features)
+        return -1;
+    if (s->unlabelled)
+        return features_store(t, features, e);
+    unsigned char *target = piece_row(&p[1], e);
     if (!target)
         return -1;
     if (!s->targets)
@@ -236,7 +264,8 @@ static int attributes_write(struct table *t, const char *stamp, struct err *e)
         names_write(t, "columns", s->columns, e) < 0 ||
         names_write(t, "target_columns", s->target_columns, e) < 0)
         return -1;
-    if (!s->targets && h5writer_u64(t->writer, "", "class_count", t->labels.classes, e) < 0)
+    if (!s->targets && !s->unlabelled &&
+        h5writer_u64(t->writer, "", "class_count", t->labels.classes, e) < 0)
         return -1;
     if (t->labels.mapped && classes_write(t, e) < 0)
         return -1;
@@ -248,6 +277,12 @@ static int attributes_write(struct table *t, const char *stamp, struct err *e)
                : 0;
 }
 
+/* Sets 0 and 1 are the training rows' features and targets, 2 and 3 those of the others. */
+static int set_is_there(const struct table *t, int set)
+{
+    return !(set < 2 && t->source->like.path) && !(set % 2 && t->source->unlabelled);
+}
+
 static int file_write(struct table *t, const char *out, const char *stamp, struct err *e)
 {
     t->feature_type = feature_type(t);
@@ -257,12 +292,12 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
     if (h5writer_open(&t->writer, out, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
-        if (set_begin(t, i / 2, i % 2, e) < 0)
+        if (set_is_there(t, i) && set_begin(t, i / 2, i % 2, e) < 0)
             return -1;
     if (pass(t, "writing", NULL, row_write, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
-        if (piece_flush(&t->piece[i / 2][i % 2], e) < 0)
+        if (set_is_there(t, i) && piece_flush(&t->piece[i / 2][i % 2], e) < 0)
             return -1;
     return attributes_write(t, stamp, e) < 0 ? -1 : h5writer_commit(&t->writer, e);
 }
@@ -271,6 +306,10 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
 
 static int split_choose(struct table *t, struct err *e)
 {
+    if (t->source->like.path && t->rows > 0) {
+        t->validation_rows = t->rows;
+        return 0;
+    }
     if (t->rows < 2)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64 " usable rows; at least 2 are needed, one to train with "
@@ -293,17 +332,60 @@ static void classes_print(const struct table *t)
 static void summary_print(const struct table *t, const char *out)
 {
     const struct table_source *s = t->source;
-    fprintf(stderr,
-            "prepare %s: %" PRIu64 " rows of %u features (%s), %" PRIu64 " to train and %" PRIu64
-            " to evaluate, %u %s -> %s\n",
-            s->command, t->rows, s->features, h5type_name(t->feature_type),
-            t->rows - t->validation_rows, t->validation_rows,
-            s->targets ? s->targets : t->labels.classes, s->targets ? "target values" : "classes",
-            out);
+    if (s->like.path)
+        fprintf(stderr,
+                "prepare %s: %" PRIu64 " rows of %u features (%s)%s like those of %s -> %s\n",
+                s->command, t->rows, s->features, h5type_name(t->feature_type),
+                s->unlabelled ? " without targets" : "", s->like.path, out);
+    else
+        fprintf(stderr,
+                "prepare %s: %" PRIu64 " rows of %u features (%s), %" PRIu64
+                " to train and %" PRIu64 " to evaluate, %u %s -> %s\n",
+                s->command, t->rows, s->features, h5type_name(t->feature_type),
+                t->rows - t->validation_rows, t->validation_rows,
+                s->targets ? s->targets : t->labels.classes,
+                s->targets ? "target values" : "classes", out);
     if (s->dropped)
         fprintf(stderr, "prepare %s: %" PRIu64 " rows with missing values were dropped\n",
                 s->command, s->dropped);
     classes_print(t);
+}
+
+/* The classes of the file that is followed come first: with them the same texts get the same
+ * numbers. */
+static int classes_begin(struct table *t, struct err *e)
+{
+    const struct like *like = &t->source->like;
+    char text[LABEL_BYTES_MAX + 1];
+    for (const char *at = like->class_names; at && *at;) {
+        size_t length = strcspn(at, "\n");
+        snprintf(text, sizeof text, "%.*s", (int)length, at);
+        if (labels_add(&t->labels, text, e) < 0)
+            return err_prefix(e, "%s (prepare.like)", like->path);
+        at += length + (at[length] == '\n');
+    }
+    return 0;
+}
+
+/* Numbers of classes must mean there what they mean here. */
+static int classes_follow(struct table *t, struct err *e)
+{
+    const struct table_source *s = t->source;
+    if (s->unlabelled)
+        return 0;
+    if (s->targets != s->like.targets)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %u target values a row, %s (prepare.like) has %u (0: classes)",
+                       s->path, s->targets, s->like.path, s->like.targets);
+    if (s->targets)
+        return 0;
+    if (t->labels.classes > s->like.classes || t->labels.mapped != !!s->like.class_names)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the classes of %s are not those of %s (prepare.like), which are %s0 to %u",
+                       s->path, s->like.path, s->like.class_names ? "texts numbered " : "",
+                       s->like.classes - 1);
+    t->labels.classes = s->like.classes;
+    return 0;
 }
 
 static int convert(struct table *t, const char *out, const char *stamp, struct err *e)
@@ -316,11 +398,13 @@ static int convert(struct table *t, const char *out, const char *stamp, struct e
     t->whole = 1;
     t->low = INFINITY;
     t->high = -INFINITY;
-    if (pass(t, "reading", t->digest, row_scan, e) < 0 || split_choose(t, e) < 0)
+    if (classes_begin(t, e) < 0 || pass(t, "reading", t->digest, row_scan, e) < 0 ||
+        split_choose(t, e) < 0)
         return -1;
-    if (labels_number(&t->labels, e) < 0)
+    if (!s->unlabelled && labels_number(&t->labels, e) < 0)
         return err_prefix(e, "%s", s->path);
-    if (strcmp(t->options->prepare_normalise, "standard") == 0 && measure(t, e) < 0)
+    if (s->like.path ? classes_follow(t, e) < 0 || measure_like(t, e) < 0
+                     : strcmp(t->options->prepare_normalise, "standard") == 0 && measure(t, e) < 0)
         return -1;
     return file_write(t, out, stamp, e);
 }

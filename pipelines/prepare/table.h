@@ -10,6 +10,8 @@
  * columns (the features' names, one a line); of classes class_count and classes (their texts, one a
  * line, when the numbers are ours), of values target_columns.
  *
+ * With prepare.like there is no group train, and where the source has no targets none of those.
+ *
  * The source is read from its beginning two times (kinds and classes; rows), three with
  * prepare.normalise (mean and deviation need the split, and the split the number of rows); never
  * more than a few chunks of it are held.
@@ -19,6 +21,7 @@
 
 #include <stdint.h>
 
+#include "pipelines/prepare/like.h"
 #include "pipelines/prepare/own.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
@@ -35,6 +38,8 @@ struct table_source {
     char stamp[OWN_STAMP_BYTES]; /* names, sizes and times of the files */
     uint32_t features;           /* of a row */
     uint32_t targets;            /* values that follow them; 0: a label tells the class */
+    int unlabelled;              /* there are neither */
+    struct like like;            /* prepare.like; owned by the source */
     const char *columns;         /* the features' names, one a line; NULL: they have none */
     const char *target_columns;  /* the targets' names likewise; NULL for classes, too */
     uint64_t dropped;            /* rows, since begin */

@@ -85,6 +85,7 @@ static void source_close(struct table_source *base)
     struct source *s = (struct source *)base;
     columns_free(&s->columns);
     csv_close(&s->csv);
+    like_close(&s->base.like);
     free(s);
 }
 
@@ -106,15 +107,17 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
                                     .where = source_where,
                                     .close = source_close};
     s->drop = o->prepare_missing[0] == 'd';
-    if (csv_delimiter(o->prepare_delimiter, &delimiter, e) < 0 ||
+    if (like_read(&s->base.like, o->prepare_like, e) < 0 ||
+        csv_delimiter(o->prepare_delimiter, &delimiter, e) < 0 ||
         csv_open(&s->csv, o->data_source, delimiter, e) < 0 ||
-        columns_read(&s->columns, &s->csv, o, e) < 0) {
+        columns_read(&s->columns, &s->csv, o, &s->base.like, e) < 0) {
         source_close(&s->base);
         return -1;
     }
     s->first_line = s->csv.line;
     s->base.features = s->columns.features;
     s->base.targets = s->columns.targets;
+    s->base.unlabelled = s->columns.unlabelled;
     s->base.columns = s->columns.feature_names;
     s->base.target_columns = s->columns.target_names;
     if (fstat(s->csv.fd, &st) == 0)

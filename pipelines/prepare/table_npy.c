@@ -130,6 +130,7 @@ static void source_close(struct table_source *base)
     struct source *s = (struct source *)base;
     npy_close(&s->features);
     npy_close(&s->targets);
+    like_close(&s->base.like);
     free(s->block);
     free(s->block_targets);
     free(s);
@@ -192,9 +193,12 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
                                     .where = source_where,
                                     .close = source_close};
     s->drop = o->prepare_missing[0] == 'd';
-    if (array_open(s, &s->features, o->data_source, "features.npy", e) < 0 ||
+    if (like_read(&s->base.like, o->prepare_like, e) < 0 ||
+        array_open(s, &s->features, o->data_source, "features.npy", e) < 0 ||
         array_open(s, &s->targets, o->data_source, "targets.npy", e) < 0 ||
-        shapes_check(s, e) < 0) {
+        shapes_check(s, e) < 0 ||
+        like_check(&s->base.like, s->features.path, (uint32_t)s->features.row_values, NULL, e) <
+            0) {
         source_close(&s->base);
         return -1;
     }

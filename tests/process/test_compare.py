@@ -68,6 +68,14 @@ def test_runs_side_by_side():
 
 
 @limit(60)
+def test_each_script_has_a_page_of_its_own():
+    for script, word in (("compare.sh", "deviation"), ("predict.sh", "--data-as"), ("weights.sh", "export")):
+        done = subprocess.run([os.path.join(ROOT, "pipelines", script), "--help"], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith("usage: " + script) and word in done.stdout, done
+        assert "example: pipelines/" + script in done.stdout and max(map(len, done.stdout.splitlines())) <= 110
+
+
+@limit(60)
 def test_what_is_no_run_is_one_sentence():
     os.mkdir("empty")
     assert "1 runs are named" in compare("empty", code=100)

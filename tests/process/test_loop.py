@@ -1,6 +1,8 @@
 """What the training loop can do, on runs so small that each is interrupted at every checkpoint: they end with the
 bits of the undisturbed run, whatever the loop keeps between steps and epochs."""
+import json
 import os
+import random
 import re
 import struct
 import subprocess
@@ -140,6 +142,13 @@ def test_settings_of_the_optimizer_that_do_not_go_together():
 
 
 
+def report_of(run):
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(run.path("report/report.json")) as f:
+        return json.load(f)
+
+
 def checkpoint_at(run, task, epoch):
     """Path of the checkpoint at the end of an epoch (from 1) that is not the task's last."""
     for name in sorted(os.listdir(run.path("checkpoints"))):
@@ -183,6 +192,8 @@ def test_early_stopping_keeps_every_count():
     whole = run_whole("whole", *settings)
     log = whole.log("trainerd")
     assert "task A ends with epoch 3 of 9: 2 epochs without a better loss than" in log, log
+    report = report_of(whole)
+    assert [d["what"] for d in report["decisions"]] == ["early-stop"] and report["steps"] == 55, report
     records = lineage(whole)
     made = [r[0] for r in records if r[0]]
     assert made == list(range(1, 34)) + list(range(100, 122)), made
@@ -347,3 +358,136 @@ def test_every_preset_trains():
         assert "accumulation_steps: %d # as preset" % {"saving": 8, "tight": 5, "roomy": 2}.get(name, 4) in text, text
         averaged = "ends with the average of the weights" in run.log("trainerd")
         assert averaged == (name not in ("saving", "conservative")), run.log("trainerd")
+
+
+def resume(run, directory, *settings, data="data.h5"):
+    """What `prepare run` says of the run with these settings: (exit code, stderr)."""
+    words = [w for s in (*settings, "data.file=" + os.path.abspath(data)) for w in ("--set", s)]
+    done = subprocess.run([os.path.join(BINARIES, "prepare"), "run", "--config", directory + ".yaml", "--run",
+                           run.directory, *words], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def stopped_in_task_a(directory, *settings):
+    """A run whose trainerd has stopped with task A's third checkpoint."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if not os.path.exists("data.h5"):
+        data_write("data.h5")
+    run = SmallRun(directory, "data.h5", ROWS, settings)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "rename:7:EIO"})  # a checkpoint and its name of best
+        assert run.wait("trainerd") == 111, run.log("trainerd")[-2000:]
+    return run
+
+
+def go_on(run):
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    return run.log("trainerd")
+
+
+def test_a_run_goes_on_with_other_rates_and_more_epochs():
+    first = ("training.slice_rows=16", "tasks.A.epochs=9")
+    run = stopped_in_task_a("run", *first)
+    with open(run.path("lineage"), "rb") as f:
+        before = f.read()
+    then = ("training.slice_rows=16", "training.learning_rate=1e-4", "tasks.A.epochs=12", "training.batch_size=32",
+            "training.gradient_accumulation_steps=2", "training.weight_decay=0")
+    code, said = resume(run, "run", *then)
+    assert code == 0, said
+    log = go_on(run)
+    report = report_of(run)
+    assert report["decisions"][0]["what"] == "options" and report["reproducible"] is False, report
+    told = "on with other options: training.batch_size 64 -> 32, training.gradient_accumulation_steps 1 -> 2, " \
+           "training.learning_rate 0.001 -> 0.0001, training.weight_decay 0.01 -> 0, tasks.0.epochs 9 -> 12"
+    assert told in log, log
+    assert "gave another loss" not in log and not os.path.exists(run.path("changed"))
+    step = int(re.search(r"from step (\d+) on with", log).group(1))
+    with open(run.path("lineage"), "rb") as f:
+        after = f.read()
+    assert step > 0 and after[:32 * step] == before[:32 * step] and len(after) == 32 * 13 * 11
+    whole = run_whole("whole", *first)
+    assert end(whole, "A") != end(run, "A")
+    back = stopped_in_task_a("back", *first)  # another way and back: as if nothing had been
+    assert resume(back, "back", *then)[0] == 0 and resume(back, "back", *first)[0] == 0
+    go_on(back)
+    for task in "AB":
+        assert end(whole, task) == end(back, task), task
+
+
+def test_what_a_run_cannot_go_on_with():
+    run = stopped_in_task_a("run", "tasks.A.epochs=9")
+    for settings, reason in ((("training.slice_rows=16",), "other slices are another arithmetic"),
+                             (("training.optimizer=sgd",), "the checkpoint holds the moments of the other one"),
+                             (("training.use_swa=true",), "the average holds the epochs so far"),
+                             (("data.scale=1",), "the rows so far, or their order, would have been others"),
+                             (("training.batch_size=16",), "the steps so far took as many rows")):
+        code, said = resume(run, "run", "tasks.A.epochs=9", *settings)
+        assert code == 100 and reason in said, (settings, said)
+    assert resume(run, "run", "tasks.A.epochs=1")[0] == 0  # nobody knows here how far task A is
+    with run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+    assert "which the options' tasks" in run.log("trainerd"), run.log("trainerd")
+    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    go_on(run)
+
+
+@limit(240)
+def test_everything_at_once_and_kill_9_at_any_moment():
+    """Accumulation, one-cycle, plateau, averaging with batchnorm, an exploding loss and early stopping together."""
+    settings = ("training.slice_rows=16", "training.batch_size=16", "training.gradient_accumulation_steps=4",
+                "training.scheduler_type=onecycle", "training.learning_rate=10", "training.use_reduce_on_plateau=true",
+                "training.plateau_patience=0", "training.plateau_factor=0.7", "training.use_swa=true",
+                "training.swa_start_epoch=4", "training.early_stopping_patience=5", "training.on_nan=restore",
+                "training.loss_max=5", "training.restores_max=20", "tasks.A.epochs=8", "tasks.B.epochs=5", OFTEN)
+    layers = ("linear, out: %d" % HIDDEN, "batchnorm", "relu", "dropout, p: 0.1", "linear, out: %d" % CLASSES)
+    whole = run_whole("whole", *settings, layers=layers)
+    log = whole.log("trainerd")
+    for sign in ("back to step", "from now on the rate is", "ends with the average of the weights"):
+        assert sign in log, (sign, log)
+    seed, kills = int(os.environ.get("TEST_SEED", "1")), 0
+    for attempt in range(10):
+        run, killed = run_killed("killed-%d" % attempt, random.Random(seed + attempt), settings, layers)
+        print("seed", seed + attempt, "kills", killed)
+        kills += killed
+        compare(whole, run)
+        if kills >= 8:
+            return
+    raise AssertionError("only %d kills hit trainerd" % kills)
+
+
+def run_killed(directory, rng, settings, layers):
+    """The run and how often its trainerd was killed, each time soon after its start."""
+    run = SmallRun(directory, "data.h5", ROWS, settings, layers)
+    kills, code = 0, None
+    with run:
+        run.start("loaderd", "fisherd")
+        while code is None:
+            run.start("trainerd")
+            try:
+                code = run.wait("trainerd", rng.uniform(0.05, 0.3) if kills < 25 else 60)
+            except subprocess.TimeoutExpired:
+                run.kill("trainerd")
+                kills += 1
+        assert code == 0, run.log("trainerd")[-2000:]
+    assert "gave another loss" not in run.log("trainerd")
+    return run, kills
+
+
+def test_an_evaluation_that_gives_no_number():
+    """A row for evaluation that is too large for any weights: going back does not help, and has an end."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    features = numpy.random.default_rng(3).standard_normal((ROWS, 60)).astype(numpy.float32)
+    data_write("data.h5", features)
+    with h5py.File("data.h5", "r+") as f:
+        f["validation/features"][5] = 3e38
+    code, log = ending("stop", "data.scale=1")
+    assert code == 100 and "evaluating on task A after epoch 1 of task A: cannot evaluate 64 rows" in log, log
+    code, log = ending("restore", "data.scale=1", "training.on_nan=restore", "training.restores_max=2")
+    assert code == 100 and log.count("back to step 0, the beginning") == 2, log
+    assert "the task went back to a checkpoint 2 times already" in log, log

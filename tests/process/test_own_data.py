@@ -317,7 +317,7 @@ def test_csv_values_are_learned():
     # the display may have come too late for the first epochs, which are not the best
     assert len(maes) > 2 and abs(best - min(maes)) <= 1e-3 * best, (best, maes)
     run = Run("wrong", *squared, "--set", "training.metric=accuracy")
-    assert run.wait() == 100 and "accepted: loss, r2, mae, cosine" in run.output(), run.output()
+    assert run.wait() == 100 and "accepted: loss, r2, r2_zero, mae, cosine" in run.output(), run.output()
     run = Run("classes", *squared[:2])
     assert run.wait() == 100 and "takes one integer class a row" in run.output(), run.output()
 

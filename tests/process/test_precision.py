@@ -49,6 +49,23 @@ def test_checkpointing_changes_no_bit():
             assert state(on) == state(other)
 
 
+def test_a_resumed_run_may_switch_checkpointing():
+    needed()
+    settings = ("tasks.B.epochs=3", "training.checkpoint_every_s=0.01")
+    whole, _, _ = trained("whole", layers=DEEP, settings=settings)
+    run = SmallRun("switched", "data.h5", layers=DEEP, settings=settings)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        run.until(lambda: os.path.exists(run.path("checkpoints/task-A.h5")), "no checkpoint of task A")
+        run.kill("trainerd")
+    assert not os.path.exists(run.path("checkpoints/task-B.h5"))
+    run = SmallRun("switched", "data.h5", layers=DEEP, settings=(*settings, "training.use_gradient_checkpointing=true"))
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    assert state(run) == state(whole)
+
+
 def killed(name, settings, layers):
     """The same run with trainerd killed at every checkpoint that it commits."""
     run, seen, kills = SmallRun(name, "data.h5", settings=settings, layers=layers), set(), 0

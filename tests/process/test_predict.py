@@ -256,3 +256,86 @@ def test_a_loader_that_dies_and_a_script_that_is_stopped():
             assert not [n for n in os.listdir(".") if ".tmp" in n]
         for name in [n for n in os.listdir(".") if ".tmp" in n]:
             os.remove(name)
+
+
+FLOWERS = """name: flowers
+data: {prepare: csv, source: flowers.csv, file: flowers.h5}
+prepare: {target: species, normalise: standard, validation_fraction: 0.25}
+model:
+  layers:
+    - {type: linear, out: 8}
+    - {type: relu}
+    - {type: linear, out: 3}
+training: {batch_size: 32, threads: 2, learning_rate: 1e-2}
+tasks:
+  - {name: first, epochs: 60}
+"""
+
+
+def flowers_write(path, rows, with_species=True, names=("length", "width", "height")):
+    with open(path, "w") as f:
+        f.write(",".join(names + ("species",) * with_species) + "\n")
+        for values, species in rows:
+            f.write(",".join(["%.6g" % v for v in values] + [species] * with_species) + "\n")
+
+
+@limit(180)
+def test_a_table_is_prepared_as_the_runs_data_were():
+    """Rows whose own mean and classes are others: normalised by themselves they would be told wrong."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    random, kinds = np.random.default_rng(8), ("iris", "rose", "tulip")
+    rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), kinds[k]) for k in random.integers(0, 3, 240)]
+    flowers_write("flowers.csv", rows)
+    with open("flowers.yaml", "w") as f:
+        f.write(FLOWERS)
+    prepare = os.path.join(ROOT, "build/release/bin/prepare")
+    subprocess.run([prepare, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    run = SmallRun("run", "flowers.h5", pipeline=FLOWERS)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    roses = [row for row in rows if row[1] != "iris"]  # other mean, fewer classes
+    flowers_write("new.csv", roses)
+    flowers_write("bare.csv", roses, with_species=False)
+    for name in ("new", "bare"):
+        out = predict(run, data=name + ".csv", out=name + ".h5")
+        assert ("accuracy" in out) == (name == "new"), out
+    with h5py.File("new.h5") as new, h5py.File("bare.h5") as bare, h5py.File("flowers.h5") as f:
+        assert np.array_equal(new["outputs"][:], bare["outputs"][:])
+        expected = np.array([kinds.index(species) for _, species in roses])
+        assert (new["classes"][:] == expected).mean() == new.attrs["accuracy"] > 0.95, dict(new.attrs)
+        mean, deviation = f["normalise/mean"][:], f["normalise/standard_deviation"][:]
+    values = np.array([["%.6g" % v for v in values] for values, _ in roses], np.float64)
+    with h5py.File("mine.h5", "w") as f:  # what it must have been
+        f["validation/features"] = ((values - mean) / deviation).astype(np.float32)
+    predict(run, data="mine.h5", out="again.h5")
+    with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
+        assert np.array_equal(new["outputs"][:], again["outputs"][:])
+    os.mkdir("arrays")
+    np.save("arrays/features.npy", values)
+    np.save("arrays/targets.npy", expected)
+    assert "is none of those of" in refused(run, data="arrays", out="x.h5")  # numbers where texts were numbered
+    numbers = FLOWERS.replace("csv", "npy").replace("source: flowers.npy", "source: numbers")
+    with open("numbers.yaml", "w") as f:
+        f.write(numbers)
+    os.mkdir("numbers")
+    np.save("numbers/features.npy", np.array([v for v, _ in rows]))
+    np.save("numbers/targets.npy", np.array([kinds.index(k) for _, k in rows]))
+    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "numbers.h5"], check=True)
+    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "like.h5", "--set", "data.source=arrays",
+                    "--set", "prepare.like=numbers.h5"], check=True)
+    with h5py.File("numbers.h5") as a, h5py.File("like.h5") as b:
+        x = (values - a["normalise/mean"][:]) / a["normalise/standard_deviation"][:]
+        assert np.array_equal(b["validation/features"][:], x.astype(np.float32)) and "train" not in b
+        assert np.array_equal(b["validation/targets"][:], expected) and b.attrs["class_count"] == 3
+    # what is not alike
+    flowers_write("order.csv", roses, names=("width", "length", "height"))
+    assert 'feature 0 of' in (said := refused(run, data="order.csv", out="x.h5")) and '"width"' in said, said
+    flowers_write("kind.csv", [(roses[0][0], "orchid")])
+    assert 'the class "orchid" is none of those' in refused(run, data="kind.csv", out="x.h5")
+    with open("narrow.csv", "w") as f:
+        f.write("length,species\n3,rose\n")
+    assert "has 1 features a row" in refused(run, data="narrow.csv", out="x.h5")
+    small_run, _, _ = trained("plain")  # whose data prepare did not make
+    assert "is no file of `prepare csv`" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")

@@ -297,3 +297,24 @@ TEST(half_precision_takes_less_memory)
     CHECK(activations(lstm, 4, 800, HALF_F16, 1) < activations(lstm, 4, 800, HALF_NONE, 1) * 4 / 5);
     CHECK_EQ(activations(deep, 40, 64, HALF_F16, 0), activations(deep, 40, 64, HALF_NONE, 0));
 }
+
+/* A sum beyond float16's largest number: finite in float32, and still that layer's fault. */
+TEST(an_output_beyond_float16_is_its_layers_fault)
+{
+    static const char *const four[] = {"linear out=9", "tanh", "linear out=7", "linear out=5"};
+    for (enum half kind = HALF_NONE; kind < HALF_COUNT; kind++) {
+        struct fixture f;
+        struct step_result r;
+        struct err e;
+        fixture_open(&f, &(struct fixture_config){.layers = four, .count = 4, .half = kind});
+        stepper_parameters(f.s)[f.m.tensors[3].first] = 70000; /* a bias of layer 2 */
+        int result = stepper_train(f.s, FIXTURE_ROWS, 0, 1, &fixture_still, NULL, 0, &r, &e);
+        CHECK(result == (kind == HALF_F16 ? -1 : 0));
+        if (kind == HALF_F16) {
+            CHECK_HAS(e.text, "loss is ");
+            CHECK_EQ(stepper_fault(f.s)->layer, 2);
+            CHECK_EQ(stepper_fault(f.s)->row, 0);
+        }
+        fixture_close(&f);
+    }
+}

@@ -401,6 +401,12 @@ TEST(options_random_values_are_read_back_the_same)
     }
 }
 
+static const char *conflict(const struct options *a, const struct options *b)
+{
+    const char *reason;
+    return options_conflict(a, b, &reason);
+}
+
 static const char *difference_of(const char *a, const char *b,
                                  const char *(*compare)(const struct options *,
                                                         const struct options *))
@@ -422,11 +428,24 @@ TEST(options_differences_are_named)
               "tasks.0.epochs");
     CHECK_STR(difference_of("monitor.sample_s=1", "monitor.sample_s=2", options_difference),
               "monitor.sample_s");
-    CHECK_STR(difference_of("monitor.sample_s=1", "monitor.sample_s=2", options_conflict), "");
-    CHECK_STR(difference_of("loader.num_workers=1", "loader.num_workers=2", options_conflict), "");
-    CHECK_STR(difference_of("training.threads=1", "training.threads=2", options_conflict), "");
-    CHECK_STR(difference_of("training.slice_rows=64", "training.slice_rows=32", options_conflict),
+    CHECK_STR(difference_of("monitor.sample_s=1", "monitor.sample_s=2", conflict), "");
+    CHECK_STR(difference_of("loader.num_workers=1", "loader.num_workers=2", conflict), "");
+    CHECK_STR(difference_of("training.threads=1", "training.threads=2", conflict), "");
+    CHECK_STR(difference_of("training.slice_rows=64", "training.slice_rows=32", conflict),
               "training.slice_rows");
+    CHECK_STR(difference_of("training.adam_eps=1e-8", "training.adam_eps=1e-7", conflict), "");
+    CHECK_STR(difference_of("training.momentum=0.5", "training.momentum=0.6", conflict), "");
+    CHECK_STR(difference_of("training.momentum=0.5", "training.momentum=0", conflict),
+              "training.momentum");
+}
+
+/* changes.def says of every option what becomes of it. */
+TEST(options_all_have_a_rule_for_resuming)
+{
+    FILE *out = fopen("options.md", "w");
+    CHECK(out != NULL);
+    options_print_docs(out); /* ensures it */
+    CHECK_EQ(fclose(out), 0);
 }
 
 TEST(options_single_values_are_printed)

@@ -320,6 +320,35 @@ TEST(history_lists_each_epoch_once)
     CHECK(history_wall_s(&h) == 5);
 }
 
+static void decided(struct history *h, const char *what, uint64_t step, const char *sentence)
+{
+    union msg m = {.event_training = {.step = step, .value = 0.5}};
+    MSG_STR(m.event_training.what, what);
+    MSG_STR(m.event_training.task, "A");
+    MSG_STR(m.event_training.sentence, sentence);
+    history_add(h, MSG_event_training, &m);
+}
+
+TEST(history_lists_each_decision_once_and_the_newest)
+{
+    static struct history h;
+    history_open(&h);
+    history_journal(&h, 1);
+    started(&h, 0, 1);
+    decided(&h, "plateau", 10, "less");
+    decided(&h, "early-stop", 20, "ends");
+    decided(&h, "plateau", 10, "less"); /* a death, and again */
+    CHECK_EQ(h.decision_count, 2);
+    CHECK_STR(h.decisions[1].what, "plateau");
+    CHECK_EQ(h.option_changes, 0);
+    decided(&h, "options", 30, "other ones");
+    CHECK_EQ(h.option_changes, 1);
+    for (uint64_t step = 100; step < 100 + HISTORY_DECISIONS_MAX; step++)
+        decided(&h, "plateau", step, "less");
+    CHECK_EQ(h.decision_count, HISTORY_DECISIONS_MAX);
+    CHECK_EQ(h.decisions[0].step, 100);
+}
+
 TEST(history_survives_more_launches_than_it_has_room_for)
 {
     static struct history h;

@@ -53,7 +53,7 @@ TEST(run_with_other_options_is_refused)
     CHECK(prepare("seed=8") < 0);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "another seed: runs/deep/r/pipeline.yaml says \"7\", p.yaml");
-    CHECK_HAS(e.text, "says \"8\"; choose another --run");
+    CHECK_HAS(e.text, "says \"8\"; everything random so far came from it; choose another --run");
     CHECK_OK(prepare("seed=7"), e);
 }
 
@@ -82,9 +82,49 @@ TEST(batch_size_auto_keeps_the_number_of_the_machine_where_the_run_began)
 
 TEST(run_with_another_task_is_refused)
 {
-    CHECK_OK(prepare("tasks.A.epochs=1"), e);
-    CHECK(prepare("tasks.A.epochs=2") < 0);
-    CHECK_HAS(e.text, "another tasks.0.epochs");
+    CHECK_OK(prepare("tasks.A.permute_features=1"), e);
+    CHECK(prepare("tasks.A.permute_features=2") < 0);
+    CHECK_HAS(e.text, "another tasks.0.permute_features");
+    CHECK_HAS(e.text, "; the tasks so far would have been others; choose another --run");
+}
+
+static void changed_is(const char *wanted)
+{
+    char *text;
+    size_t bytes;
+    CHECK_OK(durable_read("runs/deep/r/changed", RUN_CHANGES_MAX, &text, &bytes, &e), e);
+    CHECK_STR(text, wanted);
+    free(text);
+}
+
+TEST(run_tells_what_counts_from_then_on)
+{
+    CHECK_OK(prepare("training.learning_rate=0.5"), e);
+    CHECK(access("runs/deep/r/changed", F_OK) != 0);
+    CHECK_OK(prepare("training.learning_rate=0.25"), e);
+    changed_is("training.learning_rate 0.5 -> 0.25");
+    CHECK_OK(prepare("training.learning_rate=0.25"), e);
+    CHECK_OK(prepare("training.learning_rate=2"), e); /* not told yet */
+    changed_is("training.learning_rate 0.5 -> 0.25, training.learning_rate 0.25 -> 2");
+    for (int i = 0; i < 200; i++)
+        CHECK_OK(prepare(i % 2 ? "tasks.A.epochs=3" : "tasks.A.epochs=2"), e);
+    struct stat st;
+    CHECK(stat("runs/deep/r/changed", &st) == 0 && st.st_size <= RUN_CHANGES_MAX);
+}
+
+TEST(run_keeps_the_rows_of_a_step)
+{
+    static struct options o;
+    const char *other[] = {"training.batch_size=32", "training.gradient_accumulation_steps=4"};
+    CHECK_OK(prepare("training.batch_size=128"), e);
+    CHECK(prepare("training.batch_size=64") < 0);
+    CHECK_HAS(e.text, "the steps so far took as many rows as");
+    options_take(&o, other[0]);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", other, 2, &e), e);
+    CHECK_OK(run_prepare("runs/deep/r", &o, &e), e);
+    options_free(&o);
+    changed_is("training.batch_size 128 -> 32, training.gradient_accumulation_steps 1 -> 4");
 }
 
 TEST(run_takes_over_what_may_change)

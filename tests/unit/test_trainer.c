@@ -82,11 +82,11 @@ TEST(schedule_gives_the_backbone_its_rate_and_sgd_its_momentum)
     options.adam_beta1 = 0.9;
     options.momentum = 0.8;
     CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
-    struct schedule_rates at = schedule_rates(&options, &s, 0, 100, 1);
+    struct schedule_rates at = schedule_rates(&options, &s, 0, 0, 100, 1);
     CHECK(at.backbone_rate == at.rate && at.beta1 == 0.9);
     options.backbone_lr = 1e-3;
     options.optimizer = "sgd";
-    struct schedule_rates sgd = schedule_rates(&options, &s, 0, 100, 1);
+    struct schedule_rates sgd = schedule_rates(&options, &s, 0, 0, 100, 1);
     CHECK(sgd.rate == at.rate && sgd.beta1 == 0.8);
     CHECK(sgd.backbone_rate > at.rate / 10.0001 && sgd.backbone_rate < at.rate / 9.9999);
 }

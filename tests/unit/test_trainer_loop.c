@@ -44,7 +44,7 @@ static struct schedule schedule_of_ten_epochs(void)
 
 static double rate_at(const struct schedule *s, uint64_t step, double scale)
 {
-    return schedule_rates(&o, s, 0, step, scale).rate;
+    return schedule_rates(&o, s, 0, step / s->epoch_steps, step, scale).rate;
 }
 
 TEST(loop_warms_up_epoch_by_epoch)
@@ -68,7 +68,7 @@ TEST(loop_averages_at_a_rate_that_replaces_the_schedule)
     struct schedule s = schedule_of_ten_epochs();
     CHECK_EQ(s.averaged_from[0], 9);
     CHECK(rate_at(&s, 89, 1) < 0.1 && rate_at(&s, 90, 1) == 0.03 && rate_at(&s, 99, 1) == 0.03);
-    CHECK(schedule_rates(&o, &s, 0, 95, 0.5).backbone_rate == 0.015);
+    CHECK(schedule_rates(&o, &s, 0, 9, 95, 0.5).backbone_rate == 0.015);
     o.swa_start_epoch = 6;
     o.swa_anneal_epochs = 2;
     s = schedule_of_ten_epochs();

@@ -1,0 +1,124 @@
+/* like.c - see like.h. */
+#include "pipelines/prepare/like.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipelines/prepare/csv.h"
+#include "proto/h5file.h"
+
+enum { FEATURES_MAX = 1 << 20 }; /* as table.h's TABLE_VALUES_MAX */
+
+/* An attribute of the root in new memory; NULL: there is none. */
+static char *attribute_read(struct h5reader *r, const char *name)
+{
+    struct err e;
+    char *text = malloc(H5FILE_TEXT_MAX + 1);
+    if (text && h5reader_text(r, "", name, text, H5FILE_TEXT_MAX + 1, &e) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* One of normalise/'s arrays in new memory. */
+static int numbers_read(struct like *l, struct h5reader *r, const char *name, double **numbers,
+                        struct err *e)
+{
+    struct h5array a;
+    if (h5reader_array(r, name, &a, e) < 0)
+        return -1;
+    if (a.type != H5TYPE_F64 || a.rank != 1 || a.dims[0] != l->features)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s of %s is not a number for each of %u features",
+                       name, l->path, l->features);
+    *numbers = malloc(l->features * sizeof **numbers);
+    if (!*numbers)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", l->path);
+    return h5reader_read(r, &a, *numbers, e);
+}
+
+/* The shapes of the rows that evaluate: every file of these commands has some. */
+static int shapes_read(struct like *l, struct h5reader *r, struct err *e)
+{
+    struct h5array features, targets;
+    uint64_t classes = 0;
+    if (h5reader_array(r, "validation/features", &features, e) < 0 ||
+        h5reader_array(r, "validation/targets", &targets, e) < 0)
+        return -1;
+    if (features.rank != 2 || features.dims[1] > FEATURES_MAX || targets.rank > 2 ||
+        (targets.rank == 2 && targets.dims[1] > FEATURES_MAX))
+        return err_set(e, EXIT_CODE_PERMANENT, "its features or targets are of another shape");
+    l->features = (uint32_t)features.dims[1];
+    l->targets = targets.rank == 2 ? (uint32_t)targets.dims[1] : 0;
+    if (!l->targets && h5reader_u64(r, "", "class_count", &classes, e) < 0)
+        return -1;
+    l->classes = (uint32_t)classes;
+    return h5reader_text(r, "", "fingerprint", l->fingerprint, sizeof l->fingerprint, e);
+}
+
+int like_read(struct like *l, const char *path, struct err *e)
+{
+    struct h5reader *r = NULL;
+    int result = -1;
+    *l = (struct like){0};
+    if (!*path)
+        return 0;
+    l->path = strdup(path);
+    if (!l->path)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
+    if (h5reader_open(&r, path, e) < 0 || shapes_read(l, r, e) < 0)
+        goto out;
+    l->class_names = attribute_read(r, "classes");
+    l->columns = attribute_read(r, "columns");
+    result = 0;
+    if (h5reader_has(r, "normalise"))
+        result = numbers_read(l, r, "normalise/mean", &l->mean, e) < 0 ||
+                         numbers_read(l, r, "normalise/standard_deviation", &l->deviation, e) < 0
+                     ? -1
+                     : 0;
+out:
+    h5reader_close(&r);
+    return result == 0
+               ? 0
+               : err_prefix(e, "prepare.like: %s is no file of `prepare csv` or `npy`", path);
+}
+
+void like_close(struct like *l)
+{
+    free(l->path);
+    free(l->class_names);
+    free(l->columns);
+    free(l->mean);
+    free(l->deviation);
+    *l = (struct like){0};
+}
+
+/* The line at *at, up to its end; past it. */
+static void line_take(const char **at, char *line, size_t bytes)
+{
+    size_t length = strcspn(*at, "\n");
+    snprintf(line, bytes, "%.*s", (int)(length < bytes ? length : bytes - 1), *at);
+    *at += length + ((*at)[length] == '\n');
+}
+
+int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
+               struct err *e)
+{
+    const char *ours = l->columns, *theirs = names;
+    char a[256], b[256], shown_a[CSV_SHOWN_BYTES], shown_b[CSV_SHOWN_BYTES];
+    if (!l->path)
+        return 0;
+    if (features != l->features)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has %u features a row, %s (prepare.like) has %u",
+                       source, features, l->path, l->features);
+    for (uint32_t i = 0; ours && theirs && i < features; i++) {
+        line_take(&ours, a, sizeof a);
+        line_take(&theirs, b, sizeof b);
+        if (strcmp(a, b) != 0)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "feature %u of %s is \"%s\", of %s (prepare.like) \"%s\"; the columns "
+                           "must be the same, in the same order",
+                           i, source, csv_show(b, shown_b), l->path, csv_show(a, shown_a));
+    }
+    return 0;
+}
