@@ -100,6 +100,8 @@ data_prepare() {
     options+=(--set "data.file=$file" --set "data.source=$source")
     # the source of pipelines/bars.yaml, which a Debian package has in another form
     [ "$source" != "$repository/runs/cache/usdchf.csv" ] || "$here/usdchf.sh" "$source" || exit
+    # that of pipelines/molecules.yaml
+    [ "$source" != /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv ] || [ -e "$source" ] || "$here/setup.sh" structures || exit
     if [ "$kind" != none ]; then
         mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
         case $kind in

@@ -5,6 +5,7 @@
 #   pipelines/setup.sh test    that and what tests/check.sh needs
 #   pipelines/setup.sh bench   that and what make bench compares with
 #   pipelines/setup.sh prices  what building and running need, and R with the prices that pipelines/bars.yaml learns from
+#   pipelines/setup.sh structures  the same, and the table of structures that pipelines/molecules.yaml learns from
 #   pipelines/setup.sh --help  this
 #
 # The list is packages.txt. As root, or by sudo; where neither is possible it prints the one line to type and
@@ -21,11 +22,12 @@ case ${1:-} in
 test) groups='run|test' ;;
 bench) groups='run|test|bench' ;;
 prices) groups='run|prices' ;;
+structures) groups='run|structures' ;;
 -h | --help)
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
     ;;
-*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, --help" ;;
+*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, --help" ;;
 esac
 
 # missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { BLOCK = 64 };
+enum { BLOCK = 64, BLOCK_PRODUCT = 32 };
 
 /* Columns first .. first + count - 1, count up to BLOCK, of `rows` rows. */
 CPU_CLONES static void block_sums(const float *x, uint64_t stride, uint64_t rows, uint64_t count,
@@ -112,19 +112,25 @@ void cpu_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, str
     }
 }
 
+/* 8 numbers at any address of float32. Arrays of sums would live in memory: gcc does not see that
+ * a block of them fits the registers. */
+typedef float part __attribute__((vector_size(32), aligned(4), may_alias));
+enum { PART = 8 };
+_Static_assert(BLOCK_PRODUCT == 4 * PART, "block_product names its parts");
+
 /* A block of one row of the product. */
 CPU_CLONES static void block_product(const uint32_t *column, const float *value, uint32_t entries,
                                      const float *x, uint64_t stride, float *restrict y)
 {
-    float sums[BLOCK];
-    memcpy(sums, y, sizeof sums);
+    part *out = (part *)y, a = out[0], b = out[1], c = out[2], d = out[3];
     for (uint32_t k = 0; k < entries; k++) {
-        const float *in = x + column[k] * stride;
-        float v = value[k];
-        for (int c = 0; c < BLOCK; c++)
-            sums[c] += v * in[c];
+        const part *in = (const part *)(x + column[k] * stride);
+        a += value[k] * in[0];
+        b += value[k] * in[1];
+        c += value[k] * in[2];
+        d += value[k] * in[3];
     }
-    memcpy(y, sums, sizeof sums);
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
 }
 
 CPU_CLONES static void rest_product(const uint32_t *column, const float *value, uint32_t entries,
@@ -155,7 +161,7 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
         float *out = y.at + r * y.stride;
         uint64_t c = 0;
         row_begin(bias, beta, out, y.columns);
-        for (; c + BLOCK <= y.columns; c += BLOCK)
+        for (; c + BLOCK_PRODUCT <= y.columns; c += BLOCK_PRODUCT)
             block_product(column, value, entries, x.at + c, x.stride, out + c);
         rest_product(column, value, entries, x.at + c, x.stride, y.columns - c, out + c);
     }

@@ -145,7 +145,7 @@ static int graph_add(struct molecules *x, const struct molecule_entry *entry, in
                      struct err *e)
 {
     const struct molecule *m = &x->molecule;
-    uint8_t energy[ENERGY_FEATURES];
+    uint8_t energy[ENERGY_FEATURES] = {0};
     if (entry->record) {
         struct energy given = energy_parse(entry->record->energy);
         energy_features(&given, energy);
@@ -153,7 +153,7 @@ static int graph_add(struct molecules *x, const struct molecule_entry *entry, in
     for (uint32_t i = 0; i < m->atoms; i++) {
         uint8_t *row = x->node + i * x->node_features;
         graph_node(&m->atom[i], row);
-        if (entry->record)
+        if (x->node_features > GRAPH_NODE_FEATURES)
             memcpy(row + GRAPH_NODE_FEATURES, energy, sizeof energy);
     }
     for (uint32_t i = 0; i < m->bonds; i++) {
@@ -244,8 +244,9 @@ static int names_write(struct molecules *x, struct err *e)
     struct h5writer *w = graphs_writer(x->graphs);
     const struct options *o = x->options;
     char names[2048];
-    snprintf(names, sizeof names, "%s%s%s", graph_node_names, x->source->spectra ? "\n" : "",
-             x->source->spectra ? energy_names : "");
+    int energy = x->node_features > GRAPH_NODE_FEATURES;
+    snprintf(names, sizeof names, "%s%s%s", graph_node_names, energy ? "\n" : "",
+             energy ? energy_names : "");
     if (h5writer_text(w, "", "node_feature_names", names, e) < 0 ||
         h5writer_text(w, "", "edge_feature_names", graph_edge_names, e) < 0)
         return -1;
@@ -302,7 +303,8 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
 static int shape_choose(struct molecules *x, struct err *e)
 {
     const struct options *o = x->options;
-    x->node_features = GRAPH_NODE_FEATURES;
+    int energy = x->source->spectra || o->prepare_energy;
+    x->node_features = GRAPH_NODE_FEATURES + (energy ? ENERGY_FEATURES : 0);
     if (x->source->spectra) {
         double bins = ceil(o->prepare_mz_max / o->prepare_bin_da);
         if (bins > BINS_MAX)
@@ -311,7 +313,6 @@ static int shape_choose(struct molecules *x, struct err *e)
                            "are accepted",
                            o->prepare_mz_max, o->prepare_bin_da, bins, BINS_MAX);
         x->targets = (uint32_t)bins;
-        x->node_features += ENERGY_FEATURES;
     } else {
         if (graph_descriptors_choose(o->prepare_descriptors, x->descriptor, &x->targets, e) < 0)
             return -1;

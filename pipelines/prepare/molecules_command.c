@@ -15,16 +15,18 @@ static int stamp_write(void *self, char *stamp, size_t bytes, struct err *e)
 {
     const struct molecule_source *s = self;
     const struct options *o = s->options;
-    int used = snprintf(
-        stamp, bytes,
-        "molecules smiles=%s inchikey=%s header=%s delimiter=%s descriptors=%s adduct=%s "
-        "bin_da=%.17g mz_max=%.17g intensity=%s refused_max=%.17g fraction=%.17g seed=%llu\n"
-        "%llu files %llu bytes %s",
-        o->prepare_smiles, o->prepare_inchikey, o->prepare_header, o->prepare_delimiter,
-        o->prepare_descriptors, o->prepare_adduct, o->prepare_bin_da, o->prepare_mz_max,
-        o->prepare_intensity, o->prepare_refused_max, o->prepare_validation_fraction,
-        (unsigned long long)o->prepare_split_seed, (unsigned long long)s->files.count,
-        (unsigned long long)s->files.stored_bytes, s->files.digest);
+    int used =
+        snprintf(stamp, bytes,
+                 "molecules smiles=%s inchikey=%s header=%s delimiter=%s descriptors=%s adduct=%s "
+                 "bin_da=%.17g mz_max=%.17g intensity=%s refused_max=%.17g fraction=%.17g "
+                 "seed=%llu energy=%d\n"
+                 "%llu files %llu bytes %s",
+                 o->prepare_smiles, o->prepare_inchikey, o->prepare_header, o->prepare_delimiter,
+                 o->prepare_descriptors, o->prepare_adduct, o->prepare_bin_da, o->prepare_mz_max,
+                 o->prepare_intensity, o->prepare_refused_max, o->prepare_validation_fraction,
+                 (unsigned long long)o->prepare_split_seed, o->prepare_energy,
+                 (unsigned long long)s->files.count, (unsigned long long)s->files.stored_bytes,
+                 s->files.digest);
     return used < (int)bytes
                ? 0
                : err_set(e, EXIT_CODE_PERMANENT, "the options of the section prepare are too long");

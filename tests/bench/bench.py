@@ -276,6 +276,55 @@ def bench_gcn(runs):
                      files=gcn_files)
 
 
+STEADY_MODEL = ("graphs inputs=52 edge_inputs=5 loss=cosine\n" + "gcn out=128 edges=true\nrelu\n" * 5 +
+                "pool kind=mean_sum\nlinear out=1000\n")
+STEADY_STEPS = 400
+
+
+def steady_files(directory, data):
+    """MassBank's graphs of the training part, in any order: batches of very different sizes."""
+    import h5py
+    with h5py.File(data) as f:
+        g = {name: f["train/" + name][:] for name in f["train"]}
+    order = numpy.random.default_rng(2).permutation(len(g["targets"]))[:STEADY_STEPS * 64]
+    parts = {}
+    for name, axis in (("node", 0), ("edge", 1)):
+        ptr = g[name + "_ptr"].astype(int)
+        parts[name] = numpy.concatenate([numpy.arange(ptr[i], ptr[i + 1]) for i in order])
+        lengths = numpy.diff(ptr)[order]
+        numpy.concatenate([[0], numpy.cumsum(lengths)]).astype("u8").tofile(os.path.join(directory, name + "_ptr.u64"))
+    for name, values in (("features", g["node_features"][parts["node"]].astype("f4")),
+                         ("edges.f32", g["edge_features"][parts["edge"]].astype("f4")),
+                         ("sources.u32", g["edge_index"][0, parts["edge"]].astype("u4")),
+                         ("ends.u32", g["edge_index"][1, parts["edge"]].astype("u4")),
+                         ("targets.f32", g["targets"][order].astype("f4"))):
+        values.tofile(os.path.join(directory, name))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write(STEADY_MODEL)
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+
+
+def bench_steady(runs):
+    """Nodes a CPU second, averaged over windows of a CPU second: the least spread of the runs."""
+    if not os.path.exists(os.path.join(SHARED, "massbank/massbank_mh.txt.zst")):
+        print("gcn-steady: no MassBank records in ../shared/data", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        data, spreads = os.path.join(directory, "massbank.h5"), []
+        molecules_ours(os.path.join(SHARED, "massbank/massbank_mh.txt.zst"), data, [])
+        steady_files(directory, data)
+        for _ in range(runs):
+            output_of(PROBE, "train", directory, "f32=1", "batch=64", "slice=64", "threads=1", "steps=%d" % STEADY_STEPS)
+            clock = numpy.fromfile(os.path.join(directory, "clock.f64")).reshape(-1, 2)
+            seconds, nodes = clock[1:, 0] - clock[0, 0], numpy.cumsum(clock[1:, 1])
+            at = numpy.searchsorted(seconds, numpy.arange(int(seconds[-1]) + 1))
+            averages = numpy.diff(nodes[at]) / numpy.diff(seconds[at])
+            spreads.append(averages.max() / averages.min())
+        sizes = clock[:, 1]
+    record("gcn-steady", "largest / smallest average of nodes a CPU second over 1 s", min(spreads), None, None,
+           "batches of %d to %d nodes, %d windows" % (sizes.min(), sizes.max(), len(averages)), smaller_bar=1.5)
+
+
 class PssWatch(threading.Thread):
     """Largest sum of proportional set sizes over the processes of a run, four samples a second."""
 
@@ -615,7 +664,7 @@ def bench_molecules(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
-           "lstm-step": bench_lstm, "gcn-step": bench_gcn, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
+           "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 

@@ -191,6 +191,10 @@ def test_finetune_prepares_molecules_and_rebuilds_when_something_changed():
     assert made("--rebuild-cache")
     assert made("--set", "prepare.descriptors=rings")
     assert made("--set", "prepare.split_seed=2")
+    assert made("--set", "prepare.energy=true")
+    with h5py.File("m.h5") as f:  # the columns that spectra have, empty
+        assert f["train/node_features"].shape[1] == 52 and not f["train/node_features"][:, 33:].any()
+        assert names(f, "node_feature_names")[33] == "energy_plain" and len(names(f, "node_feature_names")) == 52
     assert made()
     with h5py.File("m.h5") as f:
         assert f.attrs["fingerprint"] == fingerprint

@@ -10,14 +10,15 @@
  *                                             behind backward: penalty, clip and update
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
- * are u8); targets are targets.u8, one class a row or step left, or where the loss takes values
- * targets.f32. Batches are taken one after the other, from the start again when the rows are used
- * up. steps.f64 holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a
- * model with batchnorm writes buffers.f32, too. Of a model of graphs, features are those of the
- * nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends
- * are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells
- * the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
- * largest resident memory.
+ * are u8); clock.f64 has the CPU seconds of the process and the batch's nodes after each step;
+ * targets are targets.u8, one class a row or step left, or where the loss takes values targets.f32.
+ * Batches are taken one after the other, from the start again when the rows are used up. steps.f64
+ * holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a model with
+ * batchnorm writes buffers.f32, too. Of a model of graphs, features are those of the nodes, one
+ * graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends are
+ * sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells the
+ * seconds and CPU seconds of the work, the bytes of the activations in the plan, and the largest
+ * resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -257,12 +258,22 @@ static unsigned long activation_bytes(const struct probe *p)
     return bytes;
 }
 
+/* Of the batch that is gathered; 0 where rows are no graphs. */
+static double batch_nodes(const struct probe *p)
+{
+    uint64_t nodes = 0;
+    for (uint64_t i = 0; p->model.graphs && i < p->batch; i++)
+        nodes += p->graphs.rows[i].node_count;
+    return (double)nodes;
+}
+
 static void train_run(struct probe *p)
 {
     struct err e;
     float *fisher = vector_read(p, "fisher.f32"), *star = vector_read(p, "star.f32");
     struct ewc_term term = {fisher, star, p->lambda};
     double *log = calloc(p->steps, 3 * sizeof *log);
+    double *clock = calloc(p->steps, 2 * sizeof *clock);
     for (uint64_t k = 0; k < p->steps; k++) {
         struct step_result r;
         batch_gather(p, k * p->batch, p->batch);
@@ -270,7 +281,11 @@ static void train_run(struct probe *p)
                           &e) < 0)
             probe_fail(e.text);
         memcpy(log + 3 * k, (double[]){r.loss, r.penalty, r.gradient_norm}, 3 * sizeof *log);
+        clock[2 * k] = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        clock[2 * k + 1] = batch_nodes(p);
     }
+    file_write(p, "clock.f64", clock, p->steps * 2 * sizeof *clock);
+    free(clock);
     file_write(p, "steps.f64", log, p->steps * 3 * sizeof *log);
     file_write(p, "trained.f32", stepper_parameters(p->stepper),
                p->model.parameter_count * sizeof(float));

@@ -1,0 +1,44 @@
+"""pipelines/molecules.yaml and then pipelines/spectra.yaml, on a small table and made-up records: the second begins with
+the backbone that the first has trained, and both learn."""
+import os
+
+from harness import limit
+from runs import ROOT, Run
+from test_molecules import pipeline
+
+
+def table_write(path):
+    with open(path, "w") as f:
+        for i in range(400):
+            f.write("H%d\tname\t%s%s%s\t\n" % (i, "C" * (i % 17 + 1), ("N", "O", "S", "NN")[i % 4], "C" * (i // 17)))
+
+
+def records_write(path):
+    """A peak for each kind of end of a chain, and one for its length."""
+    with open(path, "w") as f:
+        for i in range(300):
+            smiles = "C" * (i % 19 + 2) + ("O", "N", "S", "NN")[i % 4] + "C" * (i // 19)
+            f.write("ACCESSION: T%d\nCH$SMILES: %s\nMS$FOCUSED_ION: PRECURSOR_TYPE [M+H]+\n"
+                    "AC$MASS_SPECTROMETRY: COLLISION_ENERGY 20 eV\nPK$NUM_PEAK: 2\nPK$PEAK: m/z int. rel.int.\n"
+                    "  %d.5 100 999\n  %d.5 50 500\n//\n" % (i, smiles, 40 + i % 4, 100 + i % 19))
+
+
+@limit(120)
+def test_spectra_begin_with_what_molecules_have_trained():
+    pipeline("none")  # skips where the chemistry library is missing
+    table_write("table.tsv")
+    records_write("records.txt")
+    small = ("--set", "training.threads=2", "--set", "prepare.validation_fraction=0.2")
+    first = Run("first", "--config", os.path.join(ROOT, "pipelines/molecules.yaml"), *small, "--set",
+                "data.source=" + os.path.abspath("table.tsv"), "--set", "data.file=" + os.path.abspath("m.h5"),
+                "--set", "prepare.inchikey=", "--set", "tasks.descriptors.epochs=20").finish()
+    task, = first["tasks"]
+    assert task["metric"] == "r2" and task["final"] > 0.5, task
+    run = Run("second", "--config", os.path.join(ROOT, "pipelines/spectra.yaml"), *small, "--set",
+              "data.source=" + os.path.abspath("records.txt"), "--set", "data.file=" + os.path.abspath("s.h5"), "--set",
+              "model.pretrained=" + os.path.abspath("first/checkpoints/task-descriptors.h5"))
+    task, = run.finish()["tasks"]
+    assert task["metric"] == "cosine" and task["final"] > 0.3, task
+    with open(run.path("report/report.md")) as f:
+        text = f.read()
+    assert "pretrained: 21 tensors of" in text and "fresh: 16.weight, 16.bias;" in text, text
