@@ -325,6 +325,38 @@ def bench_steady(runs):
            "batches of %d to %d nodes, %d windows" % (sizes.min(), sizes.max(), len(averages)), smaller_bar=1.5)
 
 
+def bench_start(runs):
+    """From the start of the supervisor to the first finished step of the default pipeline, its data being prepared."""
+    seconds = []
+    for k in range(2 * runs + 1):
+        with tempfile.TemporaryDirectory() as directory:
+            run, began = Run(os.path.join(directory, "run"), "--set", "tasks.A.epochs=1"), None
+            while not os.path.exists(run.path("lineage")) or os.path.getsize(run.path("lineage")) < 32:
+                if began is None and os.path.exists(run.path("supervisor")):
+                    began = time.monotonic()
+                if run.process.poll() is not None:
+                    sys.exit("start: the run ended before its first step:\n" + run.output())
+                time.sleep(0.001)
+            seconds += [time.monotonic() - began] if k else []  # the first one prepares the data
+            run.process.terminate()
+            run.process.wait()
+    record("start-to-first-step", "s", statistics.median(seconds), None, None, "-", smaller_bar=0.3)
+
+
+def bench_busy(runs):
+    """A training step while another process keeps a core of the two busy, against the same step alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        engine_files(directory)
+        alone, beside = [], []
+        for _ in range(2 * runs + 1):
+            alone.append(output_of(PROBE, "train", directory, "steps=%d" % STEPS, "threads=2")["cpu_seconds"])
+            with subprocess.Popen([PYTHON, "-c", "while True: pass"]) as other:
+                beside.append(output_of(PROBE, "train", directory, "steps=%d" % STEPS, "threads=2")["cpu_seconds"])
+                other.kill()
+    record("fashion-step-busy", "CPU time beside a busy process / alone", statistics.median(beside) / statistics.median(alone),
+           None, None, "-", smaller_bar=1.3)
+
+
 class PssWatch(threading.Thread):
     """Largest sum of proportional set sizes over the processes of a run, four samples a second."""
 
@@ -665,7 +697,8 @@ def bench_molecules(runs):
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
-           "half": bench_half, "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
+           "half": bench_half, "start": bench_start, "busy": bench_busy,
+           "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
 
 
 def table_print():
