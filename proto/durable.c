@@ -44,7 +44,8 @@ int durable_fail_after(const char *text, struct err *e)
         return 0;
     if (sscanf(text, "%7[a-z]:%lu:%15[A-Z0-9]%n", call, &first, name, &used) != 3 ||
         (text[used] && strcmp(text + used, ":once")) || first == 0 || errno_of(name) == 0 ||
-        (strcmp(call, "write") && strcmp(call, "fsync") && strcmp(call, "rename")))
+        (strcmp(call, "write") && strcmp(call, "fsync") && strcmp(call, "rename") &&
+         strcmp(call, "memory")))
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "FINETUNED_FAIL is \"%.60s\"; accepted is call:n:errno-name with call write, "

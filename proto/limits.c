@@ -1,4 +1,4 @@
-/* limits.c - see limits.h. Called once at the start and by --plan.
+/* limits.c - see limits.h. Called at the start, by --plan, and now and then (limits_available).
  *
  * A process is in one group a hierarchy; the limit of every group above it holds as well. Inside a
  * container the path of /proc/self/cgroup may be the host's and not exist below the mount: then the
@@ -78,25 +78,73 @@ static void memory_visit(void *self, const char *directory)
     }
 }
 
-static uint64_t machine_memory(const char *root)
+/* The number behind a line's first word `key`, or 0. */
+static uint64_t line_number(const char *path, const char *key)
 {
-    char name[PATH_BYTES], line[LINE_BYTES];
-    unsigned long long kib = 0;
-    snprintf(name, sizeof name, "%s/proc/meminfo", root);
-    FILE *f = fopen(name, "re");
-    while (f && fgets(line, sizeof line, f)) {
-        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
+    char line[LINE_BYTES];
+    size_t length = strlen(key);
+    unsigned long long number = 0;
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, key, length) == 0 && line[length] == ' ') {
+            number = strtoull(line + length, NULL, 10);
             break;
-    }
+        }
     if (f)
         fclose(f);
-    return kib ? (uint64_t)kib << 10 : UINT64_MAX;
+    return number;
+}
+
+static uint64_t machine_memory(const char *root, const char *key)
+{
+    char name[PATH_BYTES];
+    snprintf(name, sizeof name, "%s/proc/meminfo", root);
+    uint64_t kib = line_number(name, key);
+    return kib ? kib << 10 : UINT64_MAX;
+}
+
+/* What a group may still take: its limit less its usage, of which the page cache that nobody has
+ * used lately is given back first. */
+static void available_visit(void *self, const char *directory)
+{
+    static const struct {
+        const char *limit, *usage, *cache;
+    } names[] = {{"memory.max", "memory.current", "inactive_file"},
+                 {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
+    uint64_t *least = self;
+    for (int i = 0; i < 2; i++) {
+        char path[2 * PATH_BYTES + 32];
+        long long limit[2], usage[2];
+        snprintf(path, sizeof path, "%s/%s", directory, names[i].limit);
+        if (numbers_read(path, limit) < 1 || limit[0] <= 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", directory, names[i].usage);
+        if (numbers_read(path, usage) < 1)
+            continue;
+        snprintf(path, sizeof path, "%s/memory.stat", directory);
+        long long left = limit[0] - usage[0] + (long long)line_number(path, names[i].cache);
+        if (left < 0)
+            left = 0;
+        if ((uint64_t)left < *least)
+            *least = (uint64_t)left;
+    }
+}
+
+uint64_t limits_available(const char *root)
+{
+    char group[PATH_BYTES];
+    uint64_t least = machine_memory(root, "MemAvailable:");
+    if (group_path(root, "", group, sizeof group))
+        groups_each(root, "", group, available_visit, &least);
+    if (group_path(root, "memory", group, sizeof group))
+        groups_each(root, "/memory", group, available_visit, &least);
+    return least;
 }
 
 uint64_t limits_memory(const char *root, char *source, size_t source_bytes)
 {
     char group[PATH_BYTES];
-    uint64_t machine = machine_memory(root), least = machine;
+    uint64_t machine = machine_memory(root, "MemTotal:"), least = machine;
     if (group_path(root, "", group, sizeof group))
         groups_each(root, "", group, memory_visit, &least);
     if (group_path(root, "memory", group, sizeof group))

@@ -17,6 +17,10 @@ enum {
  * and sys/). */
 uint64_t limits_memory(const char *root, char *source, size_t source_bytes);
 
+/* Memory that this process can still take before one of those limits, or the machine's end, is
+ * reached; UINT64_MAX where nothing tells. */
+uint64_t limits_available(const char *root);
+
 /* Processors: the scheduler's affinity mask, less if the control group's quota is less; 1 to
  * LIMITS_THREADS_MAX. */
 int limits_threads(const char *root);

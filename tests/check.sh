@@ -96,14 +96,14 @@ group_docs() {
 group_unit() {
     build release all unit || return
     # tests keep one core busy: the other one builds the next group meanwhile
-    [ "$wanted" != "$GROUPS_ALL" ] || make -s VARIANT=asan unit >/dev/null 2>&1 &
+    [ "$wanted" != "$GROUPS_ALL" ] || make -s VARIANT=asan all unit >/dev/null 2>&1 &
     asan_build=$!
     counted build/release/bin/unit $part
     harness tests/fuzz
 }
 group_asan() {
     [ -z "${asan_build:-}" ] || wait "$asan_build"
-    build asan unit || return
+    build asan all unit || return # the stages too: a case measures them
     counted build/asan/bin/unit $part
     VARIANT=asan harness tests/fuzz
 }

@@ -221,8 +221,7 @@ static int plan_make_with(struct plan *p, const struct options *o, const struct 
     return 0;
 }
 
-/* Half of a micro-batch, up to whole slices; 0: there is none that gives the same bits. */
-static uint64_t micro_rows_half(const struct options *o, const struct model *m, uint64_t rows)
+uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows)
 {
     uint64_t slices = (rows - 1) / o->slice_rows + 1;
     if (!o->dynamic_batch_size || m->buffer_count || slices < 2)
@@ -237,7 +236,7 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 {
     char source[64];
     uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    for (uint64_t rows = o->batch_size; rows; rows = micro_rows_half(o, m, rows)) {
+    for (uint64_t rows = o->batch_size; rows; rows = plan_micro_rows_half(o, m, rows)) {
         p->count = 0;
         *micro_rows = rows;
         if (plan_make_with(p, o, m, bases, train, validation, rows, sizes, e) < 0)

@@ -272,6 +272,7 @@ static int plan_apply(struct trainer *t, struct err *e)
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)
         page->arena_peak_bytes = arenas;
+    t->micro_rows_planned = t->micro_rows;
     if (t->micro_rows < t->options->batch_size)
         log_warn("micro_batch_rows=%" PRIu64 " batch_size=%" PRIu64
                  " micro-batches are smaller than asked for, because the run would not fit; its "

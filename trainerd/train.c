@@ -124,6 +124,8 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     }
     progress_run(t);
     batch_permute(t, task);
+    if (!t->batch.gathered && dynamic_turn(t, e) < 0)
+        return DAEMON_FAILED;
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
     uint64_t left = rows - t->batch.done, micro = t->micro_rows;
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);

@@ -11,6 +11,7 @@
  *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
  *   train.c          one optimizer step
+ *   dynamic.c        micro-batches that follow the memory there is
  *   recover.c        a step that gave no number
  *   evaluate.c       a split's metric
  *   ending.c         the weights that a task ends with
@@ -123,6 +124,7 @@ struct trainer {
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
     uint64_t micro_rows; /* of a micro-batch: training.batch_size, or fewer that fit */
+    uint64_t micro_rows_planned, micro_rows_step; /* what the plan gave; when they last changed */
     struct batch batch;
     uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
@@ -185,6 +187,11 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
 void batch_permute(struct trainer *t,
                    uint32_t task); /* features as that task has them, for both splits */
+
+/* dynamic.c */
+/* Before a micro-batch is gathered: fewer rows of it where memory is short, more where there is
+ * room again. -1 (temporary) when there is none at all. */
+int dynamic_turn(struct trainer *t, struct err *e);
 
 /* train.c */
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
@@ -288,6 +295,9 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
               const struct split_shape *validation, uint64_t *micro_rows,
               struct megabatch_size sizes[2], struct err *e);
+/* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
+ * gives the same bits. */
+uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
 /* From the lines that `loaderd --describe` and `prepare bases` print. */

@@ -491,3 +491,35 @@ def test_an_evaluation_that_gives_no_number():
     code, log = ending("restore", "data.scale=1", "training.on_nan=restore", "training.restores_max=2")
     assert code == 100 and log.count("back to step 0, the beginning") == 2, log
     assert "the task went back to a checkpoint 2 times already" in log, log
+
+
+def decisions(run):
+    """What trainerd said of its micro-batches."""
+    return re.findall(r"micro-batches of (\d+) rows instead of (\d+): ([a-z ]+);", run.log("trainerd"))
+
+
+@limit(120)
+def test_a_micro_batch_without_memory_is_repeated_in_smaller_ones():
+    settings = ("training.batch_size=64", "training.gradient_accumulation_steps=2", "training.slice_rows=16",
+                "tasks.A.epochs=%d" % (300 * 128 // ROWS + 1))
+    whole = run_whole("whole", *settings)
+    run = SmallRun("short", "data.h5", ROWS, settings)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:6:ENOMEM:once"})  # the second half of step 3
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    assert decisions(run) == [("32", "64", "memory is short"), ("64", "32", "there is room again")], decisions(run)
+    for task in ("A", "B"):
+        assert end(run, task) == end(whole, task)
+    assert lineage(run) == lineage(whole)
+    with open(run.path("lineage"), "rb") as f:
+        rows = [r[3] for r in struct.iter_unpack("<QQQII", f.read())]
+    assert rows[:2] == [64, 64] and rows[2:250] == [32] * 248 and rows[-1] == 64, rows
+
+    run = SmallRun("none", "data.h5", ROWS, settings)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:3:ENOMEM"})
+        assert run.wait("trainerd") == 111, run.log("trainerd")[-2000:]
+    assert [d[0] for d in decisions(run)] == ["32", "16"], decisions(run)
+    assert "no memory for it, and no smaller one of whole slices" in run.log("trainerd")

@@ -354,6 +354,23 @@ TEST(limits_takes_the_smallest_group_of_version_2)
     CHECK_EQ(limits_memory(".", source, sizeof source), 536870912);
 }
 
+TEST(what_is_available_is_the_least_that_any_group_leaves)
+{
+    tree_make("0::/a/b\n", "a/memory.max", "1000000\n");
+    CHECK_EQ(limits_available("."), UINT64_MAX); /* nothing tells */
+    file_make("proc/meminfo", "MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable:    2048 kB\n");
+    CHECK_EQ(limits_available("."), 2048 << 10);
+    file_make("sys/fs/cgroup/a/memory.current", "900000\n");
+    CHECK_EQ(limits_available("."), 100000);
+    file_make("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 50000\nactive_file 7\n");
+    CHECK_EQ(limits_available("."), 150000); /* the page cache gives way */
+    file_make("sys/fs/cgroup/a/b/memory.max", "max\n");
+    file_make("sys/fs/cgroup/a/b/memory.current", "1\n");
+    CHECK_EQ(limits_available("."), 150000);
+    file_make("sys/fs/cgroup/a/memory.current", "2000000\n");
+    CHECK_EQ(limits_available("."), 0);
+}
+
 TEST(limits_reads_version_1_below_a_container_mount)
 {
     char source[64]; /* the group's path is the host's and does not exist here */
