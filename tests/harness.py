@@ -82,6 +82,7 @@ def child_run(function, directory, output):
     """In the child: never returns."""
     code = 1
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored, and that is inherited
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(directory)
