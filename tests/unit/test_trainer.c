@@ -522,6 +522,35 @@ TEST(size_of_a_megabatch)
     CHECK_EQ(megabatch_size_make(10, 1000, 4, 4 * 1024 - 1).kind, MEGABATCH_ARENA);
 }
 
+/* There are never more rows in memory than the data have, nor in a slice than in a micro-batch. */
+TEST(plan_counts_no_rows_that_never_come)
+{
+    struct split_shape shape = {.rows = 64,
+                                .spans = 1,
+                                .chunk_rows = 64,
+                                .span_rows = 64,
+                                .values = 784,
+                                .span_bytes_max = 1 << 16};
+    static const struct {
+        uint64_t batch_size, slice_rows;
+    } cases[] = {{64, 64}, {4096, 64}, {64, 4096}, {1 << 20, 65536}};
+    uint64_t expected = 0;
+    struct model m = {0};
+    struct megabatch_size sizes[2];
+    struct err e = {0};
+    plan_options();
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct plan p = {0};
+        options.batch_size = cases[i].batch_size;
+        options.slice_rows = cases[i].slice_rows;
+        CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+        expected = i ? expected : plan_total(&p, "trainerd");
+        CHECK_EQ(plan_total(&p, "trainerd"), expected);
+    }
+    model_close(&m);
+}
+
 TEST(micro_batches_are_halved_until_the_run_fits)
 {
     struct split_shape shape = {.rows = 60000,
@@ -563,8 +592,10 @@ TEST(micro_batches_are_halved_until_the_run_fits)
 
 TEST(plan_decides_how_rows_are_kept)
 {
-    struct split_shape train = {.spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
-    struct split_shape validation = {.spans = 7, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct split_shape train = {
+        .rows = 60000, .spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct split_shape validation = {
+        .rows = 10000, .spans = 7, .span_rows = 1536, .span_bytes_max = 1 << 20};
     struct model m = {0};
     struct plan p = {0};
     struct megabatch_size sizes[2];
