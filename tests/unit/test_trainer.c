@@ -426,6 +426,7 @@ static void plan_options(void)
     options.order_window_spans = 4;
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
+    options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
     options.pretrained = options.pretrained_map = none;
@@ -534,11 +535,13 @@ TEST(plan_counts_no_rows_that_never_come)
     static const struct {
         uint64_t batch_size, slice_rows;
     } cases[] = {{64, 64}, {4096, 64}, {64, 4096}, {1 << 20, 65536}};
-    uint64_t expected = 0;
+    uint64_t expected = 0, fisher = 0;
     struct model m = {0};
     struct megabatch_size sizes[2];
     struct err e = {0};
     plan_options();
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
+    options.tasks[1].ewc.count = 1;
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct plan p = {0};
@@ -546,7 +549,9 @@ TEST(plan_counts_no_rows_that_never_come)
         options.slice_rows = cases[i].slice_rows;
         CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
         expected = i ? expected : plan_total(&p, "trainerd");
+        fisher = i ? fisher : plan_total(&p, "fisherd");
         CHECK_EQ(plan_total(&p, "trainerd"), expected);
+        CHECK_EQ(plan_total(&p, "fisherd"), fisher);
     }
     model_close(&m);
 }
