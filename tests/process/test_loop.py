@@ -343,6 +343,8 @@ def test_going_back_has_an_end():
 def test_a_loss_that_explodes_stops_the_run():
     code, log = ending("run", *RISING)
     assert code == 100 and "more than the 1.7 that are accepted; nothing was updated" in log, log
+    # one number of the step, that of trainer.step and the journal, counted from 1
+    assert re.search(r"error code=100 step \d+ of task [AB], rows \d+ to \d+ of epoch \d+: cannot take the step: ", log), log
 
 
 def test_a_bad_number_names_layer_and_row():
