@@ -105,9 +105,10 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
     return 0;
 }
 
-uint64_t stepper_fisher_rows(const struct step_config *c)
+uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples)
 {
     uint64_t slices = (c->batch_rows_max - 1) / c->slice_rows + 1, threads = (uint64_t)c->threads;
     slices = slices < 4 * threads ? slices : 4 * threads; /* more are only memory */
-    return c->slice_rows * (slices > threads ? slices : threads);
+    uint64_t rows = c->slice_rows * (slices > threads ? slices : threads);
+    return rows < samples ? rows : samples;
 }

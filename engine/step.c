@@ -227,32 +227,30 @@ static int scale_check(const struct stepper *s, struct err *e)
     if (s->scaler.scale >= FLT_MIN)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot take step %llu: gradients are not finite in float16 with any loss scale "
+                   "cannot take the step: gradients are not finite in float16 with any loss scale "
                    "(it has fallen to %g); amp_dtype bfloat16 reaches further",
-                   (unsigned long long)s->batch.step, (double)s->scaler.scale);
+                   (double)s->scaler.scale);
 }
 
 static int result_check(struct stepper *s, const struct step_result *r, double loss_max,
                         struct err *e)
 {
-    unsigned long long step = s->batch.step;
     if (!isfinite(r->loss))
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot take step %llu: the batch's loss is %g; nothing was updated; a lower "
-            "learning rate or another data.scale may help",
-            step, r->loss);
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot take the step: the batch's loss is %g; nothing was updated; a lower "
+                       "learning rate or another data.scale may help",
+                       r->loss);
     if (loss_max > 0 && r->loss > loss_max)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot take step %llu: the batch's loss is %g, more than the %g that are "
+                       "cannot take the step: the batch's loss is %g, more than the %g that are "
                        "accepted; nothing was updated; a lower learning rate may help",
-                       step, r->loss, loss_max);
+                       r->loss, loss_max);
     if (!isfinite(r->gradient_norm) || !isfinite(r->penalty)) {
         fault_of_gradient(s);
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot take step %llu: the gradient's norm is %g (loss %g, penalty %g); "
+                       "cannot take the step: the gradient's norm is %g (loss %g, penalty %g); "
                        "nothing was updated; a lower learning rate or a smaller lambda may help",
-                       step, r->gradient_norm, r->loss, r->penalty);
+                       r->gradient_norm, r->loss, r->penalty);
     }
     return 0;
 }

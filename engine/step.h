@@ -226,8 +226,8 @@ int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t co
                    struct err *e);
 
 /* Rows of a batch for it when a training batch has c->batch_rows_max: whole slices, at least one a
- * thread. The sums are the same for every batch of whole slices. */
-uint64_t stepper_fisher_rows(const struct step_config *c);
+ * thread, but no more than the `samples` there are. The sums are the same for every such batch. */
+uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples);
 
 /* CPU type for a checkpoint ("AuthenticAMD 26/2 avx512"): bits hold for one. */
 void engine_cpu_name(char *text, size_t bytes);

@@ -48,7 +48,8 @@ static uint64_t floats_bytes(uint64_t floats)
 
 uint64_t rows_most(const struct step_config *c, int graphs)
 {
-    return graphs ? c->slice_nodes_max : c->slice_rows;
+    uint64_t rows = c->batch_rows_max < c->slice_rows ? c->batch_rows_max : c->slice_rows;
+    return graphs ? c->slice_nodes_max : rows;
 }
 
 /* Floats of the batch's input in a slice. */

@@ -71,7 +71,7 @@ static struct step_config step_config_of(const struct options *o)
                             .slice_rows = o->slice_rows,
                             .threads = o->threads ? (int)o->threads : limits_threads(""),
                             .seed = o->seed};
-    c.batch_rows_max = stepper_fisher_rows(&c);
+    c.batch_rows_max = stepper_fisher_rows(&c, o->fisher_samples);
     return c;
 }
 

@@ -78,6 +78,14 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
     return 1;
 }
 
+uint64_t batch_micro_rows(const struct trainer *t, uint64_t done, uint64_t left)
+{
+    uint64_t whole = t->options->batch_size, rows = whole - done % whole;
+    if (rows > t->micro_rows)
+        rows = t->micro_rows;
+    return rows < left ? rows : left;
+}
+
 void batch_permute(struct trainer *t, uint32_t task)
 {
     uint64_t seed = t->options->tasks[task].permute_features;

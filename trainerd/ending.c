@@ -127,8 +127,8 @@ void ending_renew_begin(struct trainer *t)
 int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
-    uint64_t left = t->schedule.rows - t->renewal_position, micro = t->micro_rows;
-    uint64_t rows = left < micro ? left : micro;
+    uint64_t rows =
+        batch_micro_rows(t, t->renewal_position, t->schedule.rows - t->renewal_position);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
     uint64_t key = schedule_dropout_key(&t->schedule, task, t->meta.task_step);
     batch_permute(t, task);

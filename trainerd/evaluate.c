@@ -107,8 +107,7 @@ static int pass_end(struct trainer *t, struct err *e)
 static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    uint64_t left = t->validation.info.order.rows - v->position;
-    uint64_t rows = left < t->micro_rows ? left : t->micro_rows;
+    uint64_t rows = batch_micro_rows(t, v->position, t->validation.info.order.rows - v->position);
     int whole =
         batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {

@@ -98,7 +98,8 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
     c.with_optimizer = c.freeze_backbone = 0;
-    c.batch_rows_max = stepper_fisher_rows(&c);
+    c.batch_rows_max =
+        stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
     plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);

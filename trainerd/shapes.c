@@ -98,7 +98,8 @@ int shapes_step_config(struct step_config *c, const struct options *o,
                        uint64_t micro_rows, struct err *e)
 {
     *c = setup_step_config(o);
-    c->batch_rows_max = micro_rows;
+    uint64_t rows = larger(train->rows, validation->rows);
+    c->batch_rows_max = micro_rows < rows ? micro_rows : rows;
     c->accumulates |= micro_rows < o->batch_size;
     c->batch_nodes_max = larger(train->batch_nodes, validation->batch_nodes);
     c->batch_edges_max = larger(train->batch_edges, validation->batch_edges);

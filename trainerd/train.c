@@ -127,10 +127,10 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     if (!t->batch.gathered && dynamic_turn(t, e) < 0)
         return DAEMON_FAILED;
     uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
-    uint64_t left = rows - t->batch.done, micro = t->micro_rows;
+    uint64_t micro = batch_micro_rows(t, t->batch.done, rows - t->batch.done);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
     int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch,
-                             t->meta.position + t->batch.done, left < micro ? left : micro, e);
+                             t->meta.position + t->batch.done, micro, e);
     if (whole < 0)
         return DAEMON_FAILED;
     progress_wait(t, !whole);

@@ -185,6 +185,10 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
  * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
+/* Rows of the micro-batch behind the first `done` of a step or a pass, of which `left` are to come.
+ * Where fewer are resident than training.batch_size asks for none reaches over the end of a batch
+ * of that size, so the slices, and with them bits and largest graphs, are the same. */
+uint64_t batch_micro_rows(const struct trainer *t, uint64_t done, uint64_t left);
 void batch_permute(struct trainer *t,
                    uint32_t task); /* features as that task has them, for both splits */
 

@@ -107,6 +107,44 @@ def test_weights_depend_on_neither_threads_nor_memory_nor_deaths():
         assert trained(name, longer + settings, disturb)[1]["weights_sha256"] == expected, name
 
 
+def rings_write(path, sizes):
+    """Graphs of so many nodes, each with a ring of edges, in both splits."""
+    node_ptr, random = numpy.concatenate([[0], numpy.cumsum(sizes)]), numpy.random.default_rng(1)
+    ends = [numpy.stack([numpy.arange(n), (numpy.arange(n) + 1) % n]) for n in sizes]
+    with h5py.File(path, "w") as f:
+        for split in ("train", "validation"):
+            g = f.create_group(split)
+            g["node_ptr"] = g["edge_ptr"] = node_ptr
+            g["node_features"] = random.normal(size=(node_ptr[-1], 8)).astype("f4")
+            g["edge_index"] = numpy.concatenate(ends, 1).astype("u2")
+            g["targets"] = random.normal(size=(len(sizes), 3)).astype("f4")
+
+
+@limit(120)
+def test_slices_are_the_same_where_memory_makes_micro_batches_smaller():
+    """Slices begin anew with each batch of 100: the large graphs are never eight in one slice, for which there is no
+    place, as they would be if an epoch were cut every 64 rows."""
+    rings_write("rings.h5", [400 if 96 <= i < 104 else 5 for i in range(200)])
+    pipeline = ("name: rings\ndata: {file: rings.h5, shuffle: false}\nloader: {use_chunk_loader: false}\n"
+                "model:\n  loss: mean_squared_error\n  layers:\n    - {type: gcn, out: 1024}\n    - {type: relu}\n"
+                "    - {type: pool, kind: mean}\n    - {type: linear, out: 3}\n"
+                "training: {batch_size: 100, gradient_accumulation_steps: 2, slice_rows: 32, threads: 4, metric: loss}\n"
+                "tasks:\n  - {name: A, epochs: 2}\n")
+
+    def run(name, code, settings=()):
+        with SmallRun(name, "rings.h5", pipeline=pipeline, settings=settings) as run:
+            run.start("loaderd", "trainerd")
+            assert run.wait("trainerd") == code, run.log("trainerd")
+            return run.log("trainerd"), run.path("checkpoints/task-A.h5")
+    whole = run("whole", 0)[1]
+    needed = int(run("needs", 100, ["memory.host_limit_mb=1"])[0].split("the run needs ")[1].split()[0])
+    log, smaller = run("smaller", 0, ["memory.host_limit_mb=%d" % (needed - 3)])
+    assert "micro_batch_rows=64 batch_size=100" in log
+    with h5py.File(whole) as a, h5py.File(smaller) as b:
+        assert a.attrs["parameters_sha256"] == b.attrs["parameters_sha256"]
+        assert bytes(a["results"][:]) == bytes(b["results"][:])
+
+
 def refused(words, change, name="bad"):
     graphs_write("graphs.h5", nodes_min=1)
     with h5py.File("graphs.h5", "a") as f:

@@ -85,6 +85,30 @@ def test_micro_batches_and_accumulation_give_the_same_bits():
     assert len(lineage(whole)) == 4 * 11
 
 
+def needs(directory, *settings, **options):
+    """MiB that the run's plan has."""
+    with SmallRun(directory, "data.h5", settings=(*settings, "memory.host_limit_mb=1"), **options) as run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+        return int(re.search(r"the run needs (\d+) MiB", run.log("trainerd")).group(1))
+
+
+@limit(120)
+def test_micro_batches_that_memory_makes_smaller_give_the_same_bits():
+    """A batch of 1000 rows has 15 slices of 64 and one of 40; computed as 512 and 488 it has the same."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    rows = numpy.random.default_rng(3)
+    data_write("data.h5", rows.integers(0, 256, (2100, 3000)).astype("u1"), rows.integers(0, CLASSES, 2100).astype("u1"))
+    settings = ("training.batch_size=1000", "training.gradient_accumulation_steps=2", "training.threads=1",
+                "loader.use_chunk_loader=false", "tasks.A.epochs=2")
+    whole = run_whole("whole", *settings)
+    limited = "memory.host_limit_mb=%d" % (needs("needs", *settings) - 3)
+    smaller = run_whole("smaller", *settings, limited)
+    assert "micro_batch_rows=512 batch_size=1000" in smaller.log("trainerd")
+    compare(whole, smaller)
+
+
 @limit(180)
 def test_an_accumulating_run_interrupted_at_each_checkpoint():
     settings = ("training.slice_rows=16", "training.batch_size=16", "training.gradient_accumulation_steps=4",
@@ -319,6 +343,8 @@ def test_going_back_has_an_end():
 def test_a_loss_that_explodes_stops_the_run():
     code, log = ending("run", *RISING)
     assert code == 100 and "more than the 1.7 that are accepted; nothing was updated" in log, log
+    # one number of the step, that of trainer.step and the journal, counted from 1
+    assert re.search(r"error code=100 step \d+ of task [AB], rows \d+ to \d+ of epoch \d+: cannot take the step: ", log), log
 
 
 def test_a_bad_number_names_layer_and_row():

@@ -235,7 +235,7 @@ TEST(a_loss_scale_of_0_is_the_end)
            steps++ < 1000)
         ;
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
-    CHECK_HAS(e.text, "cannot take step");
+    CHECK_HAS(e.text, "cannot take the step: ");
     fixture_close(&f);
 }
 

@@ -443,6 +443,7 @@ static void plan_options(void)
     options.order_window_spans = 4;
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
+    options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
     options.pretrained = options.pretrained_map = none;
@@ -539,6 +540,39 @@ TEST(size_of_a_megabatch)
     CHECK_EQ(megabatch_size_make(10, 1000, 4, 4 * 1024 - 1).kind, MEGABATCH_ARENA);
 }
 
+/* There are never more rows in memory than the data have, nor in a slice than in a micro-batch. */
+TEST(plan_counts_no_rows_that_never_come)
+{
+    struct split_shape shape = {.rows = 64,
+                                .spans = 1,
+                                .chunk_rows = 64,
+                                .span_rows = 64,
+                                .values = 784,
+                                .span_bytes_max = 1 << 16};
+    static const struct {
+        uint64_t batch_size, slice_rows;
+    } cases[] = {{64, 64}, {4096, 64}, {64, 4096}, {1 << 20, 65536}};
+    uint64_t expected = 0, fisher = 0;
+    struct model m = {0};
+    struct megabatch_size sizes[2];
+    struct err e = {0};
+    plan_options();
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
+    options.tasks[1].ewc.count = 1;
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct plan p = {0};
+        options.batch_size = cases[i].batch_size;
+        options.slice_rows = cases[i].slice_rows;
+        CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+        expected = i ? expected : plan_total(&p, "trainerd");
+        fisher = i ? fisher : plan_total(&p, "fisherd");
+        CHECK_EQ(plan_total(&p, "trainerd"), expected);
+        CHECK_EQ(plan_total(&p, "fisherd"), fisher);
+    }
+    model_close(&m);
+}
+
 TEST(micro_batches_are_halved_until_the_run_fits)
 {
     struct split_shape shape = {.rows = 60000,
@@ -580,8 +614,10 @@ TEST(micro_batches_are_halved_until_the_run_fits)
 
 TEST(plan_decides_how_rows_are_kept)
 {
-    struct split_shape train = {.spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
-    struct split_shape validation = {.spans = 7, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct split_shape train = {
+        .rows = 60000, .spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct split_shape validation = {
+        .rows = 10000, .spans = 7, .span_rows = 1536, .span_bytes_max = 1 << 20};
     struct model m = {0};
     struct plan p = {0};
     struct megabatch_size sizes[2];
