@@ -7,7 +7,7 @@ import h5py
 import numpy
 
 from harness import limit
-from runs import ROOT, Run
+from runs import ROOT, Run, plan_check
 
 FINETUNE = os.path.join(ROOT, "pipelines/finetune.sh")
 
@@ -374,3 +374,21 @@ model:
         f.write(text.replace("steps: 8", "steps: 7"))
     run = Run("odd", "--config", "mine.yaml")
     assert run.wait() == 100 and "24 values a row (1 x 24) are not 7 equal steps" in run.output(), run.output()
+
+
+@limit(120)
+def test_wide_layers_on_several_threads_take_what_is_planned():
+    """What the matrix library packs its operands into is given back at each call, not kept by every thread's heap."""
+    rng = numpy.random.default_rng(5)
+    kinds = rng.integers(0, 3, 2600)
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", (rng.normal(size=(2600, 2400)) + kinds[:, None]).astype("f4"))
+    numpy.save("arrays/targets.npy", kinds)
+    pipeline("npy", "arrays", "validation_fraction: 0.2")
+    wide = "[{type: linear, out: 512}, {type: relu}, {type: linear, out: 3}]"
+    with open("mine.yaml") as f:
+        text = re.sub(r"  layers:\n(    - .*\n)+", "  layers: " + wide + "\n", f.read())
+    with open("mine.yaml", "w") as f:
+        f.write(text)
+    plan_check(Run("wide", "--config", "mine.yaml", "--set", "training.batch_size=512", "--set", "training.threads=4",
+                   "--set", "loader.use_chunk_loader=false", "--set", "tasks.A.epochs=2").finish(), ("trainerd",))
