@@ -160,11 +160,11 @@ TEST(numbers_that_are_not_finite_stop_the_step_untouched)
     float kept = p[0];
     CHECK(stepper_train(f.s, ROWS, 4, 1, &fixture_adamw, &term, 1, &r, &e) < 0);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
-    CHECK_HAS(e.text, "step 4: the gradient's norm is");
+    CHECK_HAS(e.text, "take the step: the gradient's norm is");
     CHECK(p[0] == kept && stepper_moment_m(f.s)[0] == 0);
     p[f.m.parameter_count - 1] = NAN;
     CHECK(stepper_train(f.s, ROWS, 5, 1, &fixture_adamw, NULL, 0, &r, &e) < 0);
-    CHECK_HAS(e.text, "step 5: the batch's loss is");
+    CHECK_HAS(e.text, "take the step: the batch's loss is");
     CHECK_EQ(bits_of(p[0]), bits_of(kept));
     stepper_evaluate_begin(f.s);
     CHECK(stepper_evaluate(f.s, ROWS, &e) < 0);
