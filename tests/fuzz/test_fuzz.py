@@ -8,7 +8,7 @@ import h5py
 import numpy
 
 from fuzz import ROOT, fuzz
-from harness import limit
+from harness import limit, skip
 
 VARIANT = os.environ.get("VARIANT", "release")
 PROBE = os.path.join(ROOT, "build", VARIANT, "bin/fuzz_reader")
@@ -40,6 +40,17 @@ def chunks_written(f, payload, shape=(64, 10), chunks=(16, 10), dtype="<u2", **o
     d = f.create_dataset("train/features", shape, dtype, chunks=chunks, **options)
     for row in range(0, shape[0], chunks[0]):
         d.id.write_direct_chunk((row,) + (0,) * (len(shape) - 1), payload)
+
+
+@limit(60)
+def test_mutated_files():
+    """Half a minute of `make fuzz`, where a fault of ours does not go unseen. First, since it keeps one core busy."""
+    if VARIANT != "asan":
+        skip("runs in the asan variant")
+    sums = fuzz(VARIANT, 1000, 20261, 30, os.getcwd(), 1)
+    assert sums["mutations"] >= 200 and sums["died"] == 0, sums
+    assert sums["served"] > 0 and sums["rejected"] > sums["served"] / 4, sums
+    assert sums["limited"] * 50 < sums["mutations"], sums
 
 
 def test_links_and_other_files():
@@ -257,11 +268,3 @@ def test_groups_and_attributes():
         f["train/features"] = rows()
         f.attrs["fingerprint"] = "a" * (30 << 20)
     expect(made("text.h5", text, libver="latest"), "served")
-
-
-@limit(60)
-def test_mutated_files():
-    sums = fuzz(VARIANT, 1000 if VARIANT == "asan" else 2500, 20261, 30, os.getcwd(), 1)
-    assert sums["mutations"] >= 200 and sums["died"] == 0, sums
-    assert sums["served"] > 0 and sums["rejected"] > sums["served"] / 4, sums
-    assert sums["limited"] * 50 < sums["mutations"], sums

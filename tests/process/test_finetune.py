@@ -11,7 +11,7 @@ import numpy
 from harness import limit, skip
 from runs import ROOT, STAGES, Run, plan_check
 
-LONGER = ("--set", "tasks.A.epochs=9")  # some seconds, so that there is time to meddle
+LONGER = ("--set", "tasks.A.epochs=6")  # some seconds, so that there is time to meddle
 SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
 
 

@@ -8,7 +8,7 @@ import zmq
 from harness import limit
 from runs import ROOT, Run
 
-SOME_SECONDS = ("--set", "tasks.A.epochs=8", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
+SOME_SECONDS = ("--set", "tasks.A.epochs=5", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
 FIELDS = {"incarnation", "seq", "time_s", "task", "epoch", "epochs", "step", "steps", "loss", "penalty",
           "learning_rate", "gradient_norm", "loss_scale", "skipped_steps", "steps_per_s", "samples_per_s", "wait_share", "eta_s",
           "rss_bytes"}
