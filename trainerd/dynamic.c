@@ -70,8 +70,10 @@ static int grow(struct trainer *t, struct err *e)
 int dynamic_turn(struct trainer *t, struct err *e)
 {
     int between = !t->batch.done, look = between && t->meta.step % LOOK_STEPS == 0;
-    if (!t->options->dynamic_batch_size || t->model.buffer_count)
-        return 0;
+    uint64_t asked = t->meta.step * options_batch_rows(t->options) + t->batch.done + 1;
+    if (!t->options->dynamic_batch_size || t->model.buffer_count || asked == t->micro_asked)
+        return 0; /* once a micro-batch, however often its rows are waited for */
+    t->micro_asked = asked;
     int refused = durable_may("memory") < 0;
     if (refused || (look && limits_available("") < RESERVE_BYTES)) {
         int result = shrink(t, e);

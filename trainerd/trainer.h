@@ -125,6 +125,7 @@ struct trainer {
     uint64_t permutation_seed;
     uint64_t micro_rows; /* of a micro-batch: training.batch_size, or fewer that fit */
     uint64_t micro_rows_planned, micro_rows_step; /* what the plan gave; when they last changed */
+    uint64_t micro_asked; /* the micro-batch that memory was last asked for; 0: none yet */
     struct batch batch;
     uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
