@@ -151,6 +151,16 @@ struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step
     return r;
 }
 
+void fixture_check_bits(struct fixture *f, float **kept)
+{
+    uint64_t bytes = f->m.parameter_count * sizeof(float);
+    for (uint64_t step = 0; step < 4; step++)
+        fixture_train(f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+    if (!*kept)
+        memcpy(*kept = malloc(bytes), stepper_parameters(f->s), bytes);
+    CHECK(memcmp(*kept, stepper_parameters(f->s), bytes) == 0);
+}
+
 struct evaluation_result fixture_evaluate(struct fixture *f, uint64_t rows)
 {
     struct err e;

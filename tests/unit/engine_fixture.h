@@ -70,6 +70,10 @@ struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step
                                  int n);
 struct evaluation_result fixture_evaluate(struct fixture *f, uint64_t rows);
 
+/* Four steps over all rows; the weights then have the bits of *kept, which the first call (NULL)
+ * makes of them and the caller frees. */
+void fixture_check_bits(struct fixture *f, float **kept);
+
 extern const struct optimizer_config fixture_adamw, fixture_still; /* still: nothing moves */
 
 /* The gradient of loss and penalty, by central differences; theta_star, if not NULL, is set to

@@ -150,12 +150,7 @@ TEST(graphs_give_the_same_bits_for_every_number_of_threads_and_pieces)
                                           FIXTURE_ROWS - at < piece ? FIXTURE_ROWS - at : piece,
                                           f.graph_rows + at, f.target_rows + at, &bad, &e),
                     e);
-            uint64_t bytes = f.m.parameter_count * sizeof(float);
-            for (uint64_t step = 0; step < 4; step++)
-                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
-            if (!kept)
-                memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
-            CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+            fixture_check_bits(&f, &kept);
             fixture_close(&f);
         }
         free(kept);
@@ -170,12 +165,7 @@ TEST(graphs_recomputed_have_the_same_bits)
         for (c.checkpointing = 0; c.checkpointing < 2; c.checkpointing++) {
             struct fixture f;
             fixture_open(&f, &c);
-            uint64_t bytes = f.m.parameter_count * sizeof(float);
-            for (uint64_t step = 0; step < 4; step++)
-                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
-            if (!kept)
-                memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
-            CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+            fixture_check_bits(&f, &kept);
             fixture_close(&f);
         }
         free(kept);

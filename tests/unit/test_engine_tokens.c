@@ -60,12 +60,7 @@ TEST(tokens_give_the_same_bits_for_every_number_of_threads)
         for (c.threads = 1; c.threads <= 4; c.threads++) {
             struct fixture f;
             fixture_open(&f, &c);
-            uint64_t bytes = f.m.parameter_count * sizeof(float);
-            for (uint64_t step = 0; step < 4; step++)
-                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
-            if (!kept)
-                memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
-            CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+            fixture_check_bits(&f, &kept);
             fixture_close(&f);
         }
         free(kept);

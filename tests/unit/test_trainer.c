@@ -477,21 +477,24 @@ TEST(bases_of_a_run_are_all_there)
 
 static uint64_t micro_rows;
 
+static const struct split_shape shape_of_images = {.rows = 60000,
+                                                   .spans = 40,
+                                                   .chunk_rows = 256,
+                                                   .span_rows = 1536,
+                                                   .values = 784,
+                                                   .span_bytes_max = 1 << 20};
+
 TEST(plan_fits_the_arena_and_the_limit)
 {
-    struct split_shape shape = {.rows = 60000,
-                                .spans = 40,
-                                .chunk_rows = 256,
-                                .span_rows = 1536,
-                                .values = 784,
-                                .span_bytes_max = 1 << 20};
     struct model m = {0};
     struct plan p = {0};
     struct megabatch_size sizes[2];
     struct err e = {0};
     plan_options();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
     CHECK_EQ(plan_total(&p, "loaderd"),
              ((9 + 2 * 10) << 20) + 2 * 4 * 256 * ((1 << 20) / 1536 + 1));
@@ -500,7 +503,9 @@ TEST(plan_fits_the_arena_and_the_limit)
     snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
     options.tasks[1].ewc.count = 1;
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
@@ -511,7 +516,9 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
     options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
-    CHECK_EQ(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), -1);
+    CHECK_EQ(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             -1);
     CHECK_HAS(e.text, "arena.limit_mb is 4");
     model_close(&m);
 }
@@ -575,12 +582,6 @@ TEST(plan_counts_no_rows_that_never_come)
 
 TEST(micro_batches_are_halved_until_the_run_fits)
 {
-    struct split_shape shape = {.rows = 60000,
-                                .spans = 40,
-                                .chunk_rows = 256,
-                                .span_rows = 1536,
-                                .values = 784,
-                                .span_bytes_max = 1 << 20};
     struct model m = {0};
     struct plan p = {0};
     struct megabatch_size sizes[2];
@@ -591,23 +592,33 @@ TEST(micro_batches_are_halved_until_the_run_fits)
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     options.host_limit_mb = 1 << 20;
     options.dynamic_batch_size = 1;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(micro_rows, 4160);
     uint64_t whole = plan_total(&p, NULL) >> 20;
     options.host_limit_mb = whole - 3; /* a row takes 3 KiB: half of the rows 6 MiB */
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
     CHECK_OK(plan_check(&p, &options, &e), e);
     options.host_limit_mb = whole - 10;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(micro_rows, 9 * 64);
     options.dynamic_batch_size = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(micro_rows, 4160);
     CHECK_EQ(plan_check(&p, &options, &e), -1);
     options.dynamic_batch_size = 1;
     options.host_limit_mb = 10; /* nothing helps: the plan is that of what was asked for */
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
+                       sizes, &e),
+             e);
     CHECK_EQ(micro_rows, 4160);
     model_close(&m);
 }
