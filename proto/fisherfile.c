@@ -219,6 +219,7 @@ static int meta_write(struct h5writer *w, const struct fisherfile_meta *m, struc
         h5writer_text(w, "", "checkpoint", m->checkpoint, e) < 0 ||
         h5writer_text(w, "", "parameters_sha256", m->parameters_sha256, e) < 0 ||
         h5writer_text(w, "", "estimator", m->estimator, e) < 0 ||
+        h5writer_text(w, "", "labels", m->labels, e) < 0 ||
         h5writer_u64(w, "", "samples", m->samples, e) < 0 ||
         h5writer_u64(w, "", "parameters", m->parameters, e) < 0 ||
         h5writer_u64(w, "", "blocks", m->blocks, e) < 0 ||
@@ -236,6 +237,7 @@ static int meta_read(struct h5reader *r, struct fisherfile_meta *m, struct err *
         h5reader_text(r, "", "parameters_sha256", m->parameters_sha256, sizeof m->parameters_sha256,
                       e) < 0 ||
         h5reader_text(r, "", "estimator", m->estimator, sizeof m->estimator, e) < 0 ||
+        h5reader_text(r, "", "labels", m->labels, sizeof m->labels, e) < 0 ||
         h5reader_u64(r, "", "samples", &m->samples, e) < 0 ||
         h5reader_u64(r, "", "parameters", &m->parameters, e) < 0 ||
         h5reader_u64(r, "", "blocks", &m->blocks, e) < 0 ||

@@ -5,9 +5,9 @@
  * file order attributes: first (index of its first parameter in the flat vector), tensors (names it
  * covers) attributes of the root: job, task, checkpoint (path), parameters_sha256 (theta*),
  * samples, estimator
- *     ("empirical: true labels, mean over samples of the squared gradient"), trace, parameters,
- * blocks, digest (over the blocks' values). The flat vector is the checkpoint's parameters, tensor
- * after tensor, row-major. While an estimate is under way each finished block is a durable file
+ *     ("exact: mean over samples of the squared gradient"), labels, trace, parameters, blocks,
+ * digest (over the blocks' values). The flat vector is the checkpoint's parameters, tensor after
+ * tensor, row-major. While an estimate is under way each finished block is a durable file
  * fisher/<task>.part/<5 digits>.h5 of the same form, so that a restart goes on after the last
  * complete one; it has job and digest (over its block) at the root.
  */
@@ -20,6 +20,7 @@
 
 struct fisherfile_meta {
     char job[129], task[64], checkpoint[4097], parameters_sha256[65], estimator[128], digest[65];
+    char labels[16]; /* of the gradients: engine/labels.h */
     uint64_t samples, parameters, blocks, block_size;
     double trace;
 };
