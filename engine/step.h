@@ -100,6 +100,7 @@ struct step_result {
 };
 
 struct stepper; /* arenas, pool, buffers */
+struct pool;
 
 /* Rows of the plan for this configuration, exactly what stepper_open allocates. */
 void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
@@ -234,6 +235,9 @@ struct fisher_sums {
  * same order: independent of the number of threads. -1 (permanent) where a sum is not finite, with
  * the first layer and samples that are not; the sums are not usable then. */
 int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *f, struct err *e);
+
+/* Its threads, for other work between two calls. */
+struct pool *stepper_pool(struct stepper *s);
 
 /* Rows of a batch for it when a training batch has c->batch_rows_max: whole slices, at least one a
  * thread, but no more than the `samples` there are. The sums are the same for every such batch. */
