@@ -17,6 +17,9 @@
 /* For tests: products in 8 bits in plain C even where there are vectors. */
 void cpu_int8_plain(int on);
 
+/* For tests: the same of sums of squared products, whose bits are others then. */
+void cpu_squares_plain(int on);
+
 /* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
  * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
