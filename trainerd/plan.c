@@ -105,7 +105,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
-    plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
+    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
 }

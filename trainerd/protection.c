@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/fisher_code.h"
 #include "proto/fisherfile.h"
 #include "proto/log.h"
 
@@ -66,6 +67,46 @@ static void fisher_damp(float *fisher, uint64_t count, double share)
         fisher[i] += floor;
 }
 
+/* A block's values to their place. */
+static int block_place(const char *path, const struct fisherfile_block *block, float *values,
+                       struct err *e)
+{
+    struct fisher_code code = {.count = block->count};
+    int form = fisher_form_of(block->form);
+    if (form < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is stored in the form '%s', which is unknown",
+                       path, block->form);
+    code.form = (enum fisher_form)form;
+    for (; code.parts < block->arrays && code.parts < FISHER_PARTS_MAX; code.parts++) {
+        const struct fisherfile_array *a = &block->array[code.parts];
+        code.part[code.parts] =
+            (struct fisher_part){a->name, h5type_name(a->type), a->count, a->data};
+    }
+    return fisher_decode(&code, values + block->first, e) < 0
+               ? err_prefix(e, "%s, parameters from %" PRIu64 " on", path, block->first)
+               : 0;
+}
+
+/* All blocks, one after the other, into values[parameters]. */
+static int blocks_read(const char *path, uint64_t parameters, float *values, struct err *e)
+{
+    struct fisherfile *f;
+    struct fisherfile_meta meta;
+    struct fisherfile_block block;
+    int more = fisherfile_open(&f, path, &meta, e);
+    if (more < 0)
+        return -1;
+    ensure(meta.parameters == parameters); /* a file is never changed in place */
+    while ((more = fisherfile_next(f, &block, e)) > 0) {
+        more = block_place(path, &block, values, e);
+        fisherfile_block_free(&block);
+        if (more < 0)
+            break;
+    }
+    fisherfile_close(&f);
+    return more;
+}
+
 /* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
 static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
                        struct err *e)
@@ -89,7 +130,7 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
         return err_set(e, EXIT_CODE_TEMPORARY,
                        "no memory for the Fisher information: %" PRIu64 " parameters",
                        meta.parameters);
-    if (fisherfile_read(path, &meta, fisher, &why) == 0) {
+    if (blocks_read(path, meta.parameters, fisher, &why) == 0) {
         fisher_damp(fisher, meta.parameters, t->options->ewc_damping);
         p->fisher = fisher;
         return 1;
