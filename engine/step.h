@@ -84,10 +84,12 @@ struct optimizer_config {
     int nesterov;
 };
 
-/* One protected task: borrowed arrays of parameter_count numbers. */
+/* One protected task; all is borrowed. */
 struct ewc_term {
-    const float *fisher, *theta_star;
+    const float *fisher;     /* [parameter_count] */
+    const float *theta_star; /* [parameter_count]; NULL: theta_stars */
     double lambda;
+    const float *const *theta_stars; /* [tensor_count]: each of the model's tensors */
 };
 
 struct step_result {

@@ -8,6 +8,7 @@
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
+ *   penalty.c  the EWC terms of a block
  *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the

@@ -37,6 +37,7 @@
 #include "engine/plan.h"
 #include "engine/step.h"
 #include "proto/checkpoint.h"
+#include "proto/checkpoint_map.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
@@ -65,18 +66,25 @@ struct batch {
     uint64_t gathered;        /* rows after those already in the stepper */
 };
 
+enum evaluation_kind {
+    EVALUATION_START, /* of the weights that the run begins with, on the data of all tasks */
+    EVALUATION_EPOCH, /* of the task in training */
+    EVALUATION_END,   /* of the weights that it ends with, on the data of all tasks so far */
+};
+
 struct evaluation {
+    enum evaluation_kind kind;
     uint32_t list[OPTION_TASKS_MAX], count, index; /* whose data; which of them is in work */
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
-    int final;                                     /* the task ends with it */
     double own_value, own_loss;                    /* of the data the task is trained on */
-    char weights_sha256[65];                       /* at a task's end; else empty */
+    char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
-struct protection {             /* of one earlier task */
-    float *fisher, *theta_star; /* parameter_count numbers each, owned; NULL: not loaded yet */
-    char sha256[65];            /* of theta_star */
+struct protection {                   /* of one earlier task */
+    float *fisher;                    /* [parameter_count], owned; NULL: not loaded yet */
+    struct checkpoint_map theta_star; /* at NULL: not mapped yet */
+    char sha256[65];                  /* of theta_star */
 };
 
 struct fisher_client {
@@ -212,6 +220,8 @@ int recover_evaluation(struct trainer *t, struct err *e);
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);
 int evaluate_end(struct trainer *t, struct err *e); /* of a task, with its weights chosen */
+/* Before the first step of the run, on the data of all tasks; PROTECT comes next. */
+int evaluate_first(struct trainer *t, struct err *e);
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
 
 /* ending.c */
@@ -249,6 +259,8 @@ int save_links(struct trainer *t, const char *path, struct err *e);
  */
 int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
                   struct err *e);
+/* The parameters there, mapped. */
+int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e);
 /* The weights of the present task's best epoch into the stepper; t->other says the rest. */
 int save_read_best(struct trainer *t, struct err *e);
 
@@ -266,7 +278,7 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
 int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
                            struct err *e);
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
-                             int final, struct err *e);
+                             struct err *e);
 
 /* plan.c */
 struct split_shape { /* what loaderd says of a split */
