@@ -27,12 +27,12 @@ tasks:
 """
 
 
-def rows_write(path):
+def rows_write(path, rows=700, seed=5, features=60):
     """Five classes, each a noisy pattern: learned in two epochs."""
-    random = numpy.random.default_rng(5)
-    targets = random.integers(0, 5, 700).astype("u1")
-    patterns = random.integers(0, 200, (5, 60))
-    data_write(path, (patterns[targets] + random.integers(0, 56, (700, 60))).astype("u1"), targets)
+    random = numpy.random.default_rng(seed)
+    targets = random.integers(0, 5, rows).astype("u1")
+    patterns = random.integers(0, 200, (5, features))
+    data_write(path, (patterns[targets] + random.integers(0, 56, (rows, features))).astype("u1"), targets)
 
 
 def pipeline(text=PIPELINE, data="data.h5"):
@@ -95,6 +95,47 @@ def test_report_of_three_tasks_is_what_evaluations_said():
     assert again["weights_sha256"] == report["weights_sha256"] and again["restarts"]["trainerd"] == 1
 
 
+OWN = """name: own
+data: {file: %s, scale: 0.01}
+model:
+  layers:
+    - {type: linear, out: 32}
+    - {type: relu}
+    - {type: linear, out: 5}
+training: {batch_size: 64, learning_rate: 3e-3, checkpoint_every_s: 0.01}
+continual_learning:
+  compare_without_ewc: true
+  ewc_config: {lambda: 100, fisher_samples: 1000}
+tasks:
+  - {name: A, epochs: 2}
+  - {name: B, epochs: 2, file: second.h5, batch_size: 32, learning_rate: 1e-3, from: previous, ewc: [all]}
+  - {name: C, epochs: 2, lambda: 1e-6, from: previous, ewc: [all]}
+"""
+
+
+@limit(120)
+def test_tasks_have_data_batches_and_rates_of_their_own():
+    """Two files of different length, read by turns: schedule, matrix, Fisher samples, and a kill in the second one."""
+    import h5py
+    rows_write("data.h5")
+    rows_write("second.h5", rows=300, seed=6)
+    words = (*pipeline(OWN), "--set", "tasks.B.file=" + os.path.abspath("second.h5"))
+    run = Run("run", *words, script="continual.sh")
+    report = run.finish()
+    assert report["steps"] == 2 * 11 + 2 * (2 * 10 + 2 * 11), report["steps"]
+    c = report["continual"]["own"]["results"]
+    assert c[0][0] > 0.9 and c[1][1] > 0.4 and c[2][2] > 0.9 and c[0][1] is None, c
+    for task, samples in (("A", 700), ("B", 300)):
+        with h5py.File(run.path("fisher/%s.h5" % task)) as f:
+            assert f.attrs["samples"] == samples, (task, f.attrs["samples"])
+    plan = subprocess.run([CONTINUAL, *words, "--plan"], capture_output=True, text=True)
+    assert plan.returncode == 0 and "64 rows a micro-batch" in plan.stdout, plan
+    other = Run("killed", *words, script="continual.sh")
+    other.await_path("fisher/A.h5")
+    os.kill(other.pid("trainerd"), 9)
+    assert other.finish()["weights_sha256"] == report["weights_sha256"]
+
+
 def refused(*words, text=PIPELINE, options=()):
     done = subprocess.run([CONTINUAL, "--run", "refused", *pipeline(text), *options], capture_output=True, text=True)
     lines = done.stderr.splitlines()
@@ -109,6 +150,12 @@ def test_lists_of_tasks_that_cannot_be_are_refused():
     refused("tasks.2.name", "as is tasks.0.name", text=PIPELINE.replace("name: C", "name: A"))
     refused("unknown option tasks.0.epoch", text=PIPELINE.replace("epochs: 2", "epoch: 2", 1))
     refused("unknown option '--use-memory'", options=("--use-memory",))
+    refused("tasks.B.classes goes with data.prepare: idx",
+            text=PIPELINE.replace("name: B,", "name: B, classes: [0, 1],"))
+    rows_write("wide.h5", features=61)
+    wide = "tasks.B.file=" + os.path.abspath("wide.h5")
+    run = Run("wide", *pipeline(), "--set", wide, script="continual.sh")
+    assert run.wait() == 100 and "do not hold rows of one kind" in run.output(), run.output()
 
 
 @limit(60)
