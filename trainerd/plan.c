@@ -58,9 +58,12 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
     stepper_plan(m, &c, "trainerd", p);
-    if (terms)
-        plan_add(p, "trainerd", "Fisher information and theta* of a task",
-                 terms * 2 * 4 * m->parameter_count);
+    if (terms) {
+        plan_add(p, "trainerd", "Fisher information of protected tasks",
+                 terms * sizeof(float) * m->parameter_count);
+        plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
+                 terms * sizeof(float) * m->parameter_count);
+    }
     plan_add(p, "trainerd", split_names[0].arena, bytes);
     plan_add(p, "trainerd", split_names[1].arena, validation_bytes);
     return 0;
@@ -102,7 +105,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
-    plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
+    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
 }

@@ -277,6 +277,20 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, float 
     return end_check(t, path, task, index, e);
 }
 
+int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    int index = options_task(t->options, task);
+    ensure(index >= 0);
+    retention_task_path(path, task);
+    if (checkpoint_map_open(map, path, &t->other, t->tensors, t->model.tensor_count, e) < 0)
+        return err_prefix(e, "the weights at the end of task %s", task);
+    if (end_check(t, path, task, index, e) == 0)
+        return 0;
+    checkpoint_map_close(map);
+    return -1;
+}
+
 int save_read_best(struct trainer *t, struct err *e)
 {
     char path[CHECKPOINT_PATH_BYTES];

@@ -38,6 +38,7 @@
 #include "engine/plan.h"
 #include "engine/step.h"
 #include "proto/checkpoint.h"
+#include "proto/checkpoint_map.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
@@ -113,9 +114,10 @@ struct evaluation {
     char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
-struct protection {             /* of one earlier task */
-    float *fisher, *theta_star; /* parameter_count numbers each, owned; NULL: not loaded yet */
-    char sha256[65];            /* of theta_star */
+struct protection {                   /* of one earlier task */
+    float *fisher;                    /* [parameter_count], owned; NULL: not loaded yet */
+    struct checkpoint_map theta_star; /* at NULL: not mapped yet */
+    char sha256[65];                  /* of theta_star */
 };
 
 struct fisher_client {
@@ -311,6 +313,8 @@ int save_links(struct trainer *t, const char *path, struct err *e);
  */
 int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
                   struct err *e);
+/* The parameters there, mapped. */
+int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e);
 /* The weights of the present task's best epoch into the stepper; t->other says the rest. */
 int save_read_best(struct trainer *t, struct err *e);
 
