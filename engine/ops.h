@@ -124,6 +124,13 @@ struct int8_work { /* scratch of a product: INT8_ROWS quantised rows and their s
     float *scales;
 };
 
+/* Scratch of sums of squares, a thread's own. */
+enum { SQUARES_PACKED = 35840 };
+struct squares_work {
+    float *packed; /* [SQUARES_PACKED] */
+    float *tile;   /* [D, X] of product_square_add */
+};
+
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */
