@@ -60,7 +60,9 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     stepper_plan(m, &c, "trainerd", p);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
-                 terms * sizeof(float) * m->parameter_count);
+                 terms * importance_bytes(m));
+        plan_add(p, "trainerd", "the same of one of them, while it is compressed",
+                 sizeof(float) * m->parameter_count);
         plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
                  terms * sizeof(float) * m->parameter_count);
     }

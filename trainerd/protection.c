@@ -1,8 +1,9 @@
 /* protection.c - the EWC terms of a task: for each task it protects, Fisher information and theta*.
  *
  * theta* is the checkpoint at that task's end, mapped where it lies; the Fisher file must have been
- * made from just those parameters. Where there is none yet, fisherd is asked. All is in place
- * before the task's first step, so a Fisher result never takes effect in the middle of a task.
+ * made from just those parameters, and is kept compressed (engine/importance.h). Where there is
+ * none yet, fisherd is asked. All is in place before the task's first step, so a Fisher result
+ * never takes effect in the middle of a task.
  */
 #include "trainerd/trainer.h"
 
@@ -55,18 +56,42 @@ static int damaged_remove(const char *path, const struct err *why, struct err *e
     return 0;
 }
 
-/* A unit that no sample woke has no Fisher information at all, on either side of it. */
-static void fisher_damp(float *fisher, uint64_t count, double share)
+/* The file's values, as often as it takes, into f. */
+static int fisher_compress(struct importance *f, const float *values, uint64_t count, struct err *e)
 {
-    double sum = 0;
-    for (uint64_t i = 0; i < count; i++)
-        sum += fisher[i];
-    float floor = (float)(share * sum / (double)count);
-    for (uint64_t i = 0; floor > 0 && i < count; i++)
-        fisher[i] += floor;
+    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
+        importance_pass(f, pass);
+        if (importance_take(f, values, count, e) < 0)
+            return -1;
+    }
+    importance_done(f);
+    return 0;
 }
 
-/* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
+/* p->fisher from the file: 1; or it is damaged and removed: 0; -1. */
+static int fisher_read(struct trainer *t, struct protection *p, const char *path,
+                       const struct fisherfile_meta *meta, struct err *e)
+{
+    struct err why;
+    int result = -1;
+    float *values = malloc(meta->parameters * sizeof *values);
+    if (!values)
+        return err_set(e, EXIT_CODE_TEMPORARY,
+                       "no memory for the Fisher information: %" PRIu64 " parameters",
+                       meta->parameters);
+    if (fisherfile_read(path, meta, values, &why) < 0)
+        result = damaged_remove(path, &why, e);
+    else if (importance_open(&p->fisher, &t->model, e) == 0)
+        result = fisher_compress(&p->fisher, values, meta->parameters, e) < 0
+                     ? err_prefix(e, "%s", path)
+                     : 1;
+    free(values);
+    if (result < 1)
+        importance_close(&p->fisher);
+    return result;
+}
+
+/* 1: p->fisher is there; 0: there is no file of this job; -1. */
 static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
                        struct err *e)
 {
@@ -84,18 +109,22 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
         return 0;
     if (fisher_check(t, p, path, &meta, e) < 0)
         return -1;
-    float *fisher = malloc(meta.parameters * sizeof *fisher);
-    if (!fisher)
-        return err_set(e, EXIT_CODE_TEMPORARY,
-                       "no memory for the Fisher information: %" PRIu64 " parameters",
-                       meta.parameters);
-    if (fisherfile_read(path, &meta, fisher, &why) == 0) {
-        fisher_damp(fisher, meta.parameters, t->options->ewc_damping);
-        p->fisher = fisher;
-        return 1;
-    }
-    free(fisher);
-    return damaged_remove(path, &why, e);
+    int result = fisher_read(t, p, path, &meta, e);
+    if (result == 1)
+        log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it",
+                 task, (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
+    return result;
+}
+
+/* A unit that no sample woke has no Fisher information at all, on either side of it: that is what
+ * damping is for. */
+static void term_add(struct trainer *t, const struct protection *p)
+{
+    t->terms[t->term_count++] =
+        (struct ewc_term){.importance = &p->fisher,
+                          .theta_stars = p->theta_star.parameters,
+                          .lambda = t->options->ewc_lambda,
+                          .damping = t->options->ewc_damping * p->fisher.mean};
 }
 
 int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
@@ -114,9 +143,7 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (!there)
             return fisher_client_turn(t, task, p->sha256, sleep_ms, e) < 0 ? DAEMON_FAILED
                                                                            : DAEMON_GO_ON;
-        t->terms[t->term_count++] = (struct ewc_term){.fisher = p->fisher,
-                                                      .theta_stars = p->theta_star.parameters,
-                                                      .lambda = t->options->ewc_lambda};
+        term_add(t, p);
     }
     fisher_client_close(t);
     t->saved_s = clock_monotonic_s();
@@ -127,7 +154,7 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
 void protection_free(struct trainer *t)
 {
     for (int i = 0; i < OPTION_NAMES_MAX; i++) {
-        free(t->protections[i].fisher);
+        importance_close(&t->protections[i].fisher);
         checkpoint_map_close(&t->protections[i].theta_star);
         t->protections[i] = (struct protection){0};
     }

@@ -14,8 +14,10 @@
 #include "engine/ops.def"
 #undef OP
 
-/* For tests: products in 8 bits in plain C even where there are vectors. */
-void cpu_int8_plain(int on);
+/* For tests: products in 8 bits, and the expansion of codes, in plain C even where there are
+ * vectors. */
+void cpu_plain(int on);
+int cpu_has_avx2(void); /* 0 where plain C is asked for */
 
 /* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
  * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
