@@ -10,6 +10,8 @@
  */
 #include "engine/stepper.h"
 
+#include <string.h>
+
 struct fisher_work {
     struct batch_work batch;
     uint64_t slices;       /* of the wave */
@@ -38,9 +40,10 @@ static void square_item(void *argument, uint64_t lane, int thread)
     }
 }
 
-/* The tile's part of the sums, slice after slice. */
+/* The tile's part of the sums, slice after slice. A tile that the range cuts is summed whole, in
+ * `whole`: each slice's sums are added as they are to a tile that is not cut. */
 static void tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t number,
-                            float *sample, float *squares)
+                            const struct tile_work *w, float *whole)
 {
     const struct stepper *s = f->batch.s;
     const struct layer_instance *l = &s->model->layers[layer];
@@ -48,12 +51,16 @@ static void tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_
     uint64_t first = tile.first + l->first, end = first + tile.count;
     uint64_t begin = first > f->first ? first : f->first;
     end = end < f->first + f->count ? end : f->first + f->count;
+    int cut = end - begin < tile.count;
     if (begin >= end)
         return;
     for (uint64_t i = 0; i < f->slices; i++) {
         struct layer_pass p = slice_pass(&f->batch, f->batch.wave_first + i, layer);
-        l->type->tile_squares(l, &p, &tile, sample, squares);
-        op_add(s->backend, squares + (begin - first), f->sums + (begin - f->first), end - begin);
+        if (cut)
+            memset(whole, 0, tile.count * sizeof *whole);
+        l->type->tile_squares(l, &p, &tile, w, cut ? whole : f->sums + (first - f->first));
+        if (cut)
+            op_add(s->backend, whole + (begin - first), f->sums + (begin - f->first), end - begin);
     }
 }
 
@@ -62,12 +69,14 @@ static void tile_item(void *argument, uint64_t item, int thread)
 {
     const struct fisher_work *f = argument;
     const struct stepper *s = f->batch.s;
-    float *sample = s->tiles + 2 * (uint64_t)thread * s->layout.tile;
+    uint64_t tile = s->layout.tile;
+    float *at = s->tiles + (uint64_t)thread * s->layout.squares;
+    struct tile_work w = {at, {at + 3 * tile, at + tile}};
     for (uint32_t i = 0; i < s->model->layer_count; i++) {
         const struct layer_instance *l = &s->model->layers[i];
         uint64_t tiles = layer_touched(f, l) ? layer_tiles(s->model, l) : 0;
         if (item < tiles) {
-            tile_accumulate(f, i, item, sample, sample + s->layout.tile);
+            tile_accumulate(f, i, item, &w, at + 2 * tile);
             return;
         }
         item -= tiles;

@@ -65,10 +65,10 @@ void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float
 }
 
 void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
-                              const struct tile *tile, float *sample, float *squares)
+                              const struct tile *tile, const struct tile_work *w, float *sums)
 {
     const float *of = tile->tensor == 0 ? p->squares_input : p->d_output;
-    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
+    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), w, sums);
 }
 
 /* Rows of the tensor in a tile: even shares, whole rows, at least one. */

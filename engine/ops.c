@@ -359,6 +359,21 @@ static void check_add(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
+static void check_product_square_add(struct matrix d, struct matrix x, struct squares_work work,
+                                     struct matrix y)
+{
+    ensure(matrix_valid(d) && matrix_valid(x) && matrix_valid(y) && work.packed && work.tile);
+    ensure(d.rows == x.rows && y.rows == d.columns && y.columns == x.columns);
+    ensure(matrix_disjoint(d, y) && matrix_disjoint(x, y));
+    ensure(matrix_disjoint(y, matrix_of(work.tile, y.rows, y.columns)));
+}
+
+static void check_squares_product_add(struct matrix d, struct matrix x, struct squares_work work,
+                                      struct matrix y)
+{
+    check_product_square_add(d, x, work, y);
+}
+
 static void check_add_square(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));

@@ -136,6 +136,13 @@ struct coded_matrix {
     uint64_t rows, columns;
 };
 
+/* Scratch of sums of squares, a thread's own. */
+enum { SQUARES_PACKED = 35840 };
+struct squares_work {
+    float *packed; /* [SQUARES_PACKED] */
+    float *tile;   /* [D, X] of product_square_add */
+};
+
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */

@@ -64,6 +64,7 @@ struct layout {
     uint64_t lane_inputs;      /* of the batch's input in a slice, padded */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
+    uint64_t squares;          /* scratch of a thread for them: three tiles, what is packed */
     uint64_t blocks;           /* of the sweeps */
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
@@ -154,7 +155,7 @@ struct stepper {
     float *module_buffers;         /* as the model has them, after the last update */
     float *module_buffers_next;    /* after the micro-batches since */
     uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
-    float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
+    float *tiles;                  /* [threads, squares]: see layout */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
     struct quantised quantised;    /* since stepper_quantise */
     int int8;                      /* evaluations use it */

@@ -82,6 +82,14 @@ uint64_t options_batch_rows(const struct options *o);
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 
+/* Index of the task that is a comparison of `task`, or -1. */
+int options_comparison(const struct options *o, uint32_t task);
+
+/* A comparison repeats its original without EWC, from the same weights or, where the original goes
+ * on from a task that has a comparison itself, from that one's. Key of the first option in which
+ * the comparison `task` differs beyond that; NULL: none. */
+const char *options_comparison_differs(const struct options *o, uint32_t task);
+
 /* Write the effective file: every option with its value, in the order of options.def, read back by
  * options_read to the same values (a test proves it). */
 int options_write(const struct options *o, FILE *out, struct err *e);

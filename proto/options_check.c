@@ -65,10 +65,11 @@ static int task_name_check(const struct options *o, uint32_t index, const struct
     const char *name = o->tasks[index].name;
     char shown[SHOWN_BYTES];
     struct origin place = task_origin(at, index, "name");
-    if (!task_name_valid(name) || strcmp(name, "start") == 0)
+    if (!task_name_valid(name) || strcmp(name, "start") == 0 || strcmp(name, "previous") == 0 ||
+        strcmp(name, "all") == 0)
         return origin_error(place, e,
                             "tasks.%u.name is \"%s\"; accepted are 1 to 63 letters, digits, - and "
-                            "_, and not the word start",
+                            "_, and none of the words start, previous and all",
                             index, text_show(name, shown));
     int first = options_task(o, name);
     if ((uint32_t)first != index)

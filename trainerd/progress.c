@@ -171,13 +171,14 @@ int progress_training_fact(struct trainer *t, const char *what, double value, co
 }
 
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
-                             int final, struct err *e)
+                             struct err *e)
 {
-    struct msg_trainer_evaluation m = {.epoch = t->meta.epoch + 1,
+    enum evaluation_kind kind = t->evaluation.kind;
+    struct msg_trainer_evaluation m = {.epoch = kind == EVALUATION_START ? 0 : t->meta.epoch + 1,
                                        .value = r->value,
                                        .loss = r->loss,
                                        .rows = rows,
-                                       .final = final};
+                                       .final = kind == EVALUATION_END};
     MSG_STR(m.task, r->task);
     MSG_STR(m.after, r->after);
     MSG_STR(m.metric, r->metric);

@@ -10,36 +10,41 @@
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX])
 {
-    uint32_t count = 0, last = epochs_key_task(o, task);
-    for (uint32_t i = 0; i <= last; i++) {
-        if (!o->tasks[i].comparison_of[0])
-            list[count++] = i;
+    uint32_t count = 0, last = epochs_key_task(o, task), next = o->forward_transfer;
+    for (uint32_t i = 0; i < o->task_count && (i <= last || next); i++) {
+        if (o->tasks[i].comparison_of[0])
+            continue;
+        list[count++] = i;
+        next -= i > last;
     }
     return count;
 }
 
-static int comparison_check(const struct options *o, const struct task_options *t, struct err *e)
+uint32_t schedule_first_evaluations(const struct options *o, uint32_t list[OPTION_TASKS_MAX])
 {
-    const struct task_options *original = &o->tasks[options_task(o, t->comparison_of)];
-    const char *differs = NULL;
-    if (t->epochs != original->epochs)
-        differs = "epochs";
-    else if (strcmp(t->from, original->from) != 0)
-        differs = "from";
-    else if (t->permute_features != original->permute_features)
-        differs = "permute_features";
+    uint32_t count = 0;
+    for (uint32_t i = 0; o->forward_transfer && i < o->task_count; i++)
+        if (!o->tasks[i].comparison_of[0])
+            list[count++] = i;
+    return count;
+}
+
+static int comparison_check(const struct options *o, uint32_t task, struct err *e)
+{
+    const struct task_options *t = &o->tasks[task];
+    const char *differs = options_comparison_differs(o, task);
     if (differs)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "task %s is a comparison of %s but has another value of %s; a comparison repeats its "
             "original without EWC, so give both the same",
-            t->name, original->name, differs);
+            t->name, t->comparison_of, differs);
     if (t->ewc.count)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "task %s is a comparison of %s and names tasks in ewc; a comparison repeats its "
             "original without EWC, so leave its ewc empty",
-            t->name, original->name);
+            t->name, t->comparison_of);
     return 0;
 }
 
@@ -66,9 +71,9 @@ static int averaging_check(const struct options *o, const struct task_options *t
 int schedule_check(const struct options *o, struct err *e)
 {
     uint32_t list[OPTION_TASKS_MAX];
-    uint64_t results = 0;
+    uint64_t results = schedule_first_evaluations(o, list);
     for (uint32_t i = 0; i < o->task_count; i++) {
-        if (o->tasks[i].comparison_of[0] && comparison_check(o, &o->tasks[i], e) < 0)
+        if (o->tasks[i].comparison_of[0] && comparison_check(o, i, e) < 0)
             return -1;
         if (averaging_check(o, &o->tasks[i], e) < 0)
             return -1;

@@ -26,9 +26,9 @@ struct schedule {
     uint64_t averaged_from[OPTION_TASKS_MAX]; /* epochs before those averaged; all: none is */
 };
 
-/* What can be checked before the data are known: a comparison repeats its original (from, epochs,
- * permute_features) without EWC, every task has epochs to average, and the results of all tasks fit
- * a checkpoint. */
+/* What can be checked before the data are known: a comparison repeats its original
+ * (options_comparison_differs) without EWC, every task has epochs to average, and the results of
+ * all tasks fit a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
 /* Needs options that schedule_check accepts, and rows > 0: those of an epoch of the order. -1
@@ -59,8 +59,13 @@ struct schedule_rates schedule_rates(const struct options *o, const struct sched
                                      uint32_t task, uint64_t epoch, uint64_t step, double scale);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
- * original. Returns how many were written. */
+ * original, and with continual_learning.forward_transfer the next one. Returns how many were
+ * written. */
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX]);
+
+/* The same before the first task's first step: with continual_learning.forward_transfer all that
+ * are no comparison, else none. */
+uint32_t schedule_first_evaluations(const struct options *o, uint32_t list[OPTION_TASKS_MAX]);
 
 #endif

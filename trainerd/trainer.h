@@ -67,13 +67,19 @@ struct batch {
     uint64_t gathered;        /* rows after those already in the stepper */
 };
 
+enum evaluation_kind {
+    EVALUATION_START, /* of the weights that the run begins with, on the data of all tasks */
+    EVALUATION_EPOCH, /* of the task in training */
+    EVALUATION_END,   /* of the weights that it ends with, on the data of all tasks so far */
+};
+
 struct evaluation {
+    enum evaluation_kind kind;
     uint32_t list[OPTION_TASKS_MAX], count, index; /* whose data; which of them is in work */
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
-    int final;                                     /* the task ends with it */
     double own_value, own_loss;                    /* of the data the task is trained on */
-    char weights_sha256[65];                       /* at a task's end; else empty */
+    char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
 struct protection { /* of one earlier task */
@@ -215,6 +221,8 @@ int recover_evaluation(struct trainer *t, struct err *e);
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);
 int evaluate_end(struct trainer *t, struct err *e); /* of a task, with its weights chosen */
+/* Before the first step of the run, on the data of all tasks; PROTECT comes next. */
+int evaluate_first(struct trainer *t, struct err *e);
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
 
 /* ending.c */
@@ -271,7 +279,7 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
 int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
                            struct err *e);
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
-                             int final, struct err *e);
+                             struct err *e);
 
 /* plan.c */
 struct split_shape { /* what loaderd says of a split */

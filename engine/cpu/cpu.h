@@ -19,6 +19,9 @@
 void cpu_plain(int on);
 int cpu_has_avx2(void); /* 0 where plain C is asked for */
 
+/* For tests: the same of sums of squared products, whose bits are others then. */
+void cpu_squares_plain(int on);
+
 /* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
  * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

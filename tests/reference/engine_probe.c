@@ -8,6 +8,8 @@
  *                                             -> fisher_sums.f32
  *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
  *                                             behind backward: penalty, clip and update
+ *   engine_probe beside DIR [key=value ...]   as fisher of one batch, `steps` times, and between
+ * them as many forward and backward passes of training: the line has pass_cpu_seconds, too
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
  * are u8); clock.f64 has the CPU seconds of the process and the batch's nodes after each step;
@@ -361,6 +363,40 @@ static void fisher_run(struct probe *p)
     free(sums);
 }
 
+/* Passes of training and of the Fisher information over the same batch, one after the other:
+ * seconds of the latter, CPU seconds of both. p->stepper is the one for training. */
+static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_cpu)
+{
+    struct err e;
+    struct step_config c = p->step;
+    struct stepper *steppers[2] = {p->stepper};
+    float *sums = calloc(p->model.parameter_count, sizeof *sums);
+    c.with_optimizer = 0;
+    if (stepper_open(&steppers[1], &p->model, &c, &e) < 0 || !sums)
+        probe_fail("no memory");
+    memcpy(stepper_parameters(steppers[1]), stepper_parameters(p->stepper),
+           p->model.parameter_count * sizeof *sums);
+    for (int i = 1; i >= 0; i--) {
+        p->stepper = steppers[i];
+        batch_gather(p, 0, p->batch);
+    }
+    *wall = *cpu = *pass_cpu = 0;
+    for (uint64_t k = 0; k <= p->steps; k++) { /* the first one warms up */
+        double used = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        stepper_batch(steppers[0], p->batch, k, NULL, 0);
+        stepper_accumulate(steppers[0], p->batch);
+        double between = clock_seconds(CLOCK_PROCESS_CPUTIME_ID),
+               began = clock_seconds(CLOCK_MONOTONIC);
+        if (stepper_fisher(steppers[1], p->batch, 0, p->model.parameter_count, sums, &e) < 0)
+            probe_fail(e.text);
+        *pass_cpu += k ? between - used : 0;
+        *cpu += k ? clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - between : 0;
+        *wall += k ? clock_seconds(CLOCK_MONOTONIC) - began : 0;
+    }
+    stepper_close(&steppers[1]);
+    free(sums);
+}
+
 static void init_run(struct probe *p)
 {
     float *parameters = calloc(p->model.parameter_count, sizeof *parameters);
@@ -372,7 +408,8 @@ static void init_run(struct probe *p)
 static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
-    int sweep = strcmp(mode, "sweep") == 0;
+    int sweep = strcmp(mode, "sweep") == 0, beside = strcmp(mode, "beside") == 0;
+    double pass_cpu = 0;
     p->step.with_optimizer = strcmp(mode, "fisher") != 0;
     p->step.accumulates = sweep;
     if (p->model.graphs)
@@ -389,15 +426,17 @@ static void work_run(struct probe *p, const char *mode)
         train_run(p);
     else if (strcmp(mode, "renew") == 0)
         renew_run(p);
-    else if (!sweep)
+    else if (strcmp(mode, "fisher") == 0)
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (sweep)
         sweep_run(p, &wall, &cpu);
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"activation_bytes\": %lu, "
-           "\"peak_rss_bytes\": %lu}\n",
-           wall, cpu, activation_bytes(p), peak_rss_bytes());
+    if (beside)
+        beside_run(p, &wall, &cpu, &pass_cpu);
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
+           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu}\n",
+           wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes());
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);
@@ -418,7 +457,7 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail("usage: engine_probe init|train|renew|fisher|sweep DIR [key=value ...]");
+        probe_fail("usage: engine_probe init|train|renew|fisher|sweep|beside DIR [key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -427,10 +466,11 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
     else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
-             strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0)
+             strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0 ||
+             strcmp(argv[1], "beside") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train, renew, fisher or sweep");
+        probe_fail("the first argument is init, train, renew, fisher, sweep or beside");
     model_close(&p.model);
     free(text);
     return 0;
