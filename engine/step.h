@@ -105,6 +105,7 @@ struct step_result {
 };
 
 struct stepper; /* arenas, pool, buffers */
+struct pool;
 
 /* Rows of the plan for this configuration, exactly what stepper_open allocates. */
 void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
@@ -230,6 +231,9 @@ void stepper_int8(struct stepper *s, int on);
  * number of threads. After -1 the sums are not usable. */
 int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t count, float *sums,
                    struct err *e);
+
+/* Its threads, for other work between two calls. */
+struct pool *stepper_pool(struct stepper *s);
 
 /* Rows of a batch for it when a training batch has c->batch_rows_max: whole slices, at least one a
  * thread, but no more than the `samples` there are. The sums are the same for every such batch. */

@@ -550,6 +550,11 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
     return resident_open(s, &old, &other) == 0 ? -1 : -2;
 }
 
+struct pool *stepper_pool(struct stepper *s)
+{
+    return s->pool;
+}
+
 void stepper_close(struct stepper **s_p)
 {
     struct stepper *s = *s_p;

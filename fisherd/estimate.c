@@ -130,8 +130,8 @@ static double eta_s(const struct estimator *s, double now_s)
     return ours > 0 ? (now_s - s->began_s) / (double)ours * (double)(total - done) : 0;
 }
 
-/* bytes: of the block's part when it has just been finished, else 0. */
-static void progress_publish(struct estimator *s, struct daemon *d, uint64_t bytes)
+/* finished: the block has just been written. */
+static void progress_publish(struct estimator *s, struct daemon *d, int finished)
 {
     const struct work *w = &s->work;
     double now_s = clock_monotonic_s();
@@ -139,13 +139,14 @@ static void progress_publish(struct estimator *s, struct daemon *d, uint64_t byt
              "Fisher information of task %s: block %" PRIu64 " of %" PRIu64 ", %" PRIu64
              " of %" PRIu64 " samples",
              w->job.task, w->block + 1, w->meta.blocks, w->position, w->meta.samples);
-    if (bytes == 0 && now_s - s->published_s < PUBLISH_EVERY_S)
+    if (!finished && now_s - s->published_s < PUBLISH_EVERY_S)
         return;
     struct msg_fisher_block m = {.block = w->block + 1,
                                  .blocks = w->meta.blocks,
                                  .samples_done = w->position,
                                  .samples = w->meta.samples,
-                                 .bytes = bytes,
+                                 .bytes = finished ? w->range.bytes : 0,
+                                 .error = finished ? w->range.error : 0,
                                  .eta_s = eta_s(s, now_s)};
     MSG_STR(m.job, w->job.job);
     MSG_STR(m.task, w->job.task);
@@ -216,7 +217,6 @@ static int turn_block(struct estimator *s, struct daemon *d, struct err *e)
 
 static int turn_summing(struct estimator *s, struct daemon *d, int *sleep_ms, struct err *e)
 {
-    uint64_t bytes = 0;
     int summed = work_batch(&s->work, e);
     if (summed < 0)
         return -1;
@@ -224,10 +224,11 @@ static int turn_summing(struct estimator *s, struct daemon *d, int *sleep_ms, st
         stream_wait(s, d, sleep_ms);
         return 0;
     }
-    if (work_block_done(&s->work) && work_finish(&s->work, &bytes, e) < 0)
+    int finished = work_block_done(&s->work);
+    if (finished && work_finish(&s->work, e) < 0)
         return -1;
-    progress_publish(s, d, bytes);
-    if (work_block_done(&s->work)) {
+    progress_publish(s, d, finished);
+    if (finished) {
         s->work.block++;
         s->work.position = 0;
         s->state = ESTIMATE_BLOCK;
@@ -241,10 +242,10 @@ static int turn_joining(struct estimator *s, struct daemon *d, struct err *e)
         return -1;
     const struct fisherfile_meta *meta = &s->work.meta;
     log_info("job=%s path=%s samples=%" PRIu64 " blocks=%" PRIu64
-             " trace=%.6g seconds=%.2f The estimate is "
+             " trace=%.6g form=%s bytes=%" PRIu64 " error=%.4f seconds=%.2f The estimate is "
              "done.",
-             meta->job, s->work.path, meta->samples, meta->blocks, meta->trace,
-             clock_monotonic_s() - s->began_s);
+             meta->job, s->work.path, meta->samples, meta->blocks, meta->trace, meta->compression,
+             meta->bytes, meta->error, clock_monotonic_s() - s->began_s);
     estimated_reply(d, &s->queue[0].peer, s->work.path, meta);
     job_end(s);
     return 0;

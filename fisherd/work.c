@@ -12,9 +12,9 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "fisherd/blocks.h"
+#include "fisherd/store.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "proto/log.h"
@@ -176,6 +176,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
     MSG_STR(w->meta.estimator, estimator);
+    MSG_STR(w->meta.compression, store_form(o));
     if (model_start(w, e) < 0 || rows_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
     return stream_start(w, incarnation, number, e);
@@ -356,22 +357,15 @@ int work_batch(struct work *w, struct err *e)
     return 1;
 }
 
-int work_finish(struct work *w, uint64_t *bytes, struct err *e)
+int work_finish(struct work *w, struct err *e)
 {
-    struct stat st;
-    char path[128];
     for (uint64_t i = 0; i < w->range.count; i++)
         w->sums[i] = (float)((double)w->sums[i] / (double)w->meta.samples);
-    if (fisherfile_write_part(w->part_dir, w->block, w->job.job, &w->range, w->sums,
-                              (int)w->options->fisher_compression_level, e) < 0)
-        return -1;
-    snprintf(path, sizeof path, "%s/%05" PRIu64 ".h5", w->part_dir, w->block);
-    *bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
-    return 0;
+    return store_block(w->options, &w->model, stepper_pool(w->stepper), w->part_dir, w->block,
+                       w->job.job, &w->range, w->sums, e);
 }
 
 int work_join(struct work *w, struct err *e)
 {
-    return fisherfile_join(w->path, w->part_dir, &w->meta,
-                           (int)w->options->fisher_compression_level, e);
+    return fisherfile_join(w->path, w->part_dir, &w->meta, e);
 }

@@ -61,8 +61,8 @@ static inline int work_block_done(const struct work *w)
     return w->position == w->meta.samples;
 }
 
-/* Write the block's part; *bytes is its size. */
-int work_finish(struct work *w, uint64_t *bytes, struct err *e);
+/* Write the block's part; w->range then has its size and error. */
+int work_finish(struct work *w, struct err *e);
 int work_join(struct work *w, struct err *e);
 
 /* Samples of all blocks together, done and to do. */

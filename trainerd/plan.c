@@ -37,6 +37,12 @@ static uint32_t ewc_terms_max(const struct options *o)
     return most;
 }
 
+/* Most parameters of a block of the Fisher information. */
+static uint64_t block_parameters(const struct options *o, const struct model *m)
+{
+    return o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+}
+
 static const char base_name[] = "program and libraries, measured";
 
 static const char fisher_reader[] = "reader, Fisher";
@@ -61,8 +67,8 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
                  terms * importance_bytes(m));
-        plan_add(p, "trainerd", "the same of one of them, while it is compressed",
-                 sizeof(float) * m->parameter_count);
+        plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
+                 2 * sizeof(float) * block_parameters(o, m));
         plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
                  terms * sizeof(float) * m->parameter_count);
     }
@@ -91,8 +97,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
     struct split_shape samples = *train;
-    uint64_t block =
-        o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+    uint64_t block = block_parameters(o, m);
     uint64_t bytes = 0;
     f.shuffle = 1;
     f.window_spans = 1;
@@ -107,7 +112,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
     stepper_plan(m, &c, "fisherd", p);
-    plan_add(p, "fisherd", "a block of the Fisher information, and one read back", 2 * 4 * block);
+    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/fisher_code.h"
 #include "proto/fisherfile.h"
 #include "proto/log.h"
 
@@ -56,38 +57,75 @@ static int damaged_remove(const char *path, const struct err *why, struct err *e
     return 0;
 }
 
-/* The file's values, as often as it takes, into f. */
-static int fisher_compress(struct importance *f, const float *values, uint64_t count, struct err *e)
+/* The values of a block that was read. */
+static int block_values(const struct fisherfile_block *block, float *values, struct err *e)
 {
-    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
-        importance_pass(f, pass);
-        if (importance_take(f, values, count, e) < 0)
-            return -1;
+    struct fisher_code code = {.count = block->count};
+    int form = fisher_form_of(block->form);
+    if (form < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "stored in the form '%s', which is unknown",
+                       block->form);
+    code.form = (enum fisher_form)form;
+    for (; code.parts < block->arrays && code.parts < FISHER_PARTS_MAX; code.parts++) {
+        const struct fisherfile_array *a = &block->array[code.parts];
+        code.part[code.parts] =
+            (struct fisher_part){a->name, h5type_name(a->type), a->count, a->data};
     }
-    importance_done(f);
-    return 0;
+    return fisher_decode(&code, values, e);
 }
 
-/* p->fisher from the file: 1; or it is damaged and removed: 0; -1. */
-static int fisher_read(struct trainer *t, struct protection *p, const char *path,
-                       const struct fisherfile_meta *meta, struct err *e)
+/* One block into the form that training keeps. */
+static int block_take(struct importance *f, const char *path, const struct fisherfile_block *block,
+                      struct err *e)
 {
-    struct err why;
-    int result = -1;
-    float *values = malloc(meta->parameters * sizeof *values);
+    float *values = malloc(block->count * sizeof *values);
     if (!values)
         return err_set(e, EXIT_CODE_TEMPORARY,
-                       "no memory for the Fisher information: %" PRIu64 " parameters",
-                       meta->parameters);
-    if (fisherfile_read(path, meta, values, &why) < 0)
-        result = damaged_remove(path, &why, e);
-    else if (importance_open(&p->fisher, &t->model, e) == 0)
-        result = fisher_compress(&p->fisher, values, meta->parameters, e) < 0
-                     ? err_prefix(e, "%s", path)
-                     : 1;
+                       "no memory for a block of the Fisher information: %" PRIu64 " parameters",
+                       block->count);
+    int result = block_values(block, values, e);
+    if (result == 0)
+        result = importance_take(f, values, block->count, e);
     free(values);
-    if (result < 1)
-        importance_close(&p->fisher);
+    return result == 0 ? 0
+                       : err_prefix(e, "%s, parameters from %" PRIu64 " on", path, block->first);
+}
+
+/* All blocks, one after the other. */
+static int blocks_take(struct importance *f, const char *path, struct err *e)
+{
+    struct fisherfile *file;
+    struct fisherfile_meta meta;
+    struct fisherfile_block block;
+    int more = fisherfile_open(&file, path, &meta, e);
+    if (more < 0)
+        return -1;
+    while ((more = fisherfile_next(file, &block, e)) > 0) {
+        more = block_take(f, path, &block, e);
+        fisherfile_block_free(&block);
+        if (more < 0)
+            break;
+    }
+    fisherfile_close(&file);
+    return more;
+}
+
+static int fisher_read(struct trainer *t, struct importance *f, const char *path, struct err *e)
+{
+    int result = importance_open(f, &t->model, e);
+    for (int pass = 0; result == 0 && pass < IMPORTANCE_PASSES; pass++) {
+        importance_pass(f, pass);
+        result = blocks_take(f, path, e);
+        if (result == 0 && importance_taken(f) != t->model.parameter_count)
+            result = err_set(e, EXIT_CODE_PERMANENT,
+                             "%s has become another file while it was read: %" PRIu64
+                             " parameters, the model has %" PRIu64,
+                             path, importance_taken(f), t->model.parameter_count);
+    }
+    if (result == 0)
+        importance_done(f);
+    else
+        importance_close(f);
     return result;
 }
 
@@ -109,11 +147,11 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
         return 0;
     if (fisher_check(t, p, path, &meta, e) < 0)
         return -1;
-    int result = fisher_read(t, p, path, &meta, e);
-    if (result == 1)
-        log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it",
-                 task, (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
-    return result;
+    if (fisher_read(t, &p->fisher, path, &why) < 0)
+        return damaged_remove(path, &why, e);
+    log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it", task,
+             (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
+    return 1;
 }
 
 /* A unit that no sample woke has no Fisher information at all, on either side of it: that is what

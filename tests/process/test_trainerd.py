@@ -58,7 +58,7 @@ def test_a_damaged_fisher_file_is_made_again():
     with open(run.path("fisher/A.h5"), "rb") as f:
         fisher = f.read()
     with h5py.File(run.path("fisher/A.h5")) as f:
-        offset = f["blocks/00001"].id.get_chunk_info(0).byte_offset
+        offset = f["blocks/00001/codes"].id.get_chunk_info(0).byte_offset
     step_back(run)
     with open(run.path("fisher/A.h5"), "r+b") as f:
         f.seek(offset + 10)
