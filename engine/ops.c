@@ -187,6 +187,12 @@ static void check_add_half(enum half kind, const uint16_t *h, float *y, uint64_t
     check_load_half(kind, h, y, count);
 }
 
+static void check_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+{
+    ensure(m.codes && m.row && m.column && m.level && x && m.rows && m.columns);
+    ensure(from <= m.rows * m.columns && count <= m.rows * m.columns - from);
+}
+
 static void check_scale(float factor, float *x, uint64_t count)
 {
     (void)factor, (void)count;
@@ -416,9 +422,9 @@ static void check_sum_squares(const float *x, uint64_t count, double *sum)
 }
 
 static void check_ewc_add(const float *theta, const float *theta_star, const float *fisher,
-                          double lambda, float *g, uint64_t count, double *penalty)
+                          double damping, double lambda, float *g, uint64_t count, double *penalty)
 {
-    (void)lambda;
+    (void)damping, (void)lambda;
     ensure(theta && theta_star && fisher && g && penalty);
     ensure(floats_disjoint(theta, g, count) && floats_disjoint(theta_star, g, count));
     ensure(floats_disjoint(fisher, g, count));

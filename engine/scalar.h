@@ -290,6 +290,27 @@ SCALAR uint16_t scalar_to_brain(float x)
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* A number in eight bits, five of exponent and three of mantissa: 2^-31 to 1 and a little above. */
+enum { SHARE_ONE = 31 << 3 };
+
+SCALAR float scalar_share(uint8_t bits)
+{
+    uint32_t wide = ((uint32_t)bits << 20) + (96u << 23);
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+/* The nearest one to x, 0 <= x <= 1. */
+SCALAR uint8_t scalar_to_share(double x)
+{
+    int exponent;
+    double mantissa = frexp(x, &exponent); /* 1/2 <= mantissa < 1 */
+    if (x < 0x1p-31)
+        return 0;
+    return (uint8_t)(((exponent + 30) << 3) + (int)(16 * mantissa - 7.5));
+}
+
 /* In double: one rounding, so that scale = 1/255 costs no systematic error. */
 SCALAR float scalar_convert(double x, double scale)
 {

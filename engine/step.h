@@ -8,7 +8,7 @@
  * stepper_open.
  *
  *   g   = sum over slices of d(mean loss over the batch)/d(theta)
- *   g  += lambda * F * (theta - theta*)                        EWC, FORMULAS "EWC", half = 1/2
+ *   g  += lambda * (F + damping) * (theta - theta*)            EWC, FORMULAS "EWC", half = 1/2
  *   n   = ||g||; g *= min(1, max_norm / (n + 1e-6))            torch clip_grad_norm_
  *   the update: AdamW or SGD (engine/optimizer.h)
  *
@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "engine/grad_scaler.h"
+#include "engine/importance.h"
 #include "engine/labels.h"
 #include "engine/model.h"
 #include "engine/ops.h"
@@ -84,18 +85,21 @@ struct optimizer_config {
     int nesterov;
 };
 
-/* One protected task; all is borrowed. */
+/* One protected task; all is borrowed. Of the Fisher information and of theta* each is given in one
+ * of two ways. */
 struct ewc_term {
-    const float *fisher;     /* [parameter_count] */
+    const float *fisher;     /* [parameter_count]; NULL: importance */
     const float *theta_star; /* [parameter_count]; NULL: theta_stars */
     double lambda;
-    const float *const *theta_stars; /* [tensor_count]: each of the model's tensors */
+    const struct importance *importance; /* of the same model (engine/importance.h) */
+    const float *const *theta_stars;     /* [tensor_count]: each of the model's tensors */
+    double damping;                      /* added to every F */
 };
 
 struct step_result {
-    double loss;          /* mean over the batch, summed in row order in double */
-    double loss_sum;      /* sum over the rows */
-    double penalty;       /* lambda/2 sum F (theta - theta*)^2 before the update, all terms */
+    double loss;     /* mean over the batch, summed in row order in double */
+    double loss_sum; /* sum over the rows */
+    double penalty; /* lambda/2 sum (F + damping) (theta - theta*)^2 before the update, all terms */
     double gradient_norm; /* before clipping, penalty included */
     double loss_scale;    /* the batch's; 0: it had none */
     uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
