@@ -354,6 +354,27 @@ SCALAR struct scalar_loss scalar_binary_cross_entropy(double z, double y)
     return (struct scalar_loss){(z > 0 ? z : 0) - z * y + log1p(small), p - y};
 }
 
+/* ---- the losses as likelihoods of the target ---- */
+
+/* Uniform in [0, 1), 53 bits. */
+SCALAR double scalar_unit_random(uint64_t bits)
+{
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+SCALAR double scalar_probability(double z)
+{
+    double small = exp(-fabs(z));
+    return (z >= 0 ? 1 : small) / (1 + small);
+}
+
+/* sqrt(p (1 - p)) for the same p, which far from 0 is not lost in 1 - p. */
+SCALAR double scalar_deviation(double z)
+{
+    double small = exp(-fabs(z));
+    return sqrt(small) / (1 + small);
+}
+
 /* ---- continual learning and the optimizer ---- */
 
 /* d/d(theta) of lambda/2 F (theta - theta*)^2 */

@@ -22,6 +22,7 @@
 
 #include "engine/grad_scaler.h"
 #include "engine/importance.h"
+#include "engine/labels.h"
 #include "engine/model.h"
 #include "engine/ops.h"
 #include "engine/plan.h"
@@ -223,14 +224,28 @@ struct int8_size {
 int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e);
 void stepper_int8(struct stepper *s, int on);
 
-/* Exact per-sample squared gradients of the loss at the true labels (dropout off), summed over the
- * `rows` rows gathered, for parameters first .. first + count - 1 of the flat vector, added to
- * sums[count]. Not divided by the number of samples. Only on a stepper opened without optimizer,
- * which keeps what this needs. FORMULAS "Exact per-sample Fisher" 1: for a linear layer (delta^2)^T
- * (x^2), delta the gradient of one sample's own loss. Same slices, same order: independent of the
- * number of threads. After -1 the sums are not usable. */
-int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t count, float *sums,
-                   struct err *e);
+/* Which squares stepper_fisher sums, and where. */
+struct fisher_sums {
+    uint64_t first, count; /* parameters, a range of the flat vector */
+    float *at;             /* [count], added to */
+    enum fisher_labels labels;
+    uint64_t key, position; /* FISHER_SAMPLED: draws are a function of the key and a row's place
+                               among the samples; that of the batch's first row */
+    /* NULL, or called once at[first] .. at[first + count - 1] are not needed for a while, which is
+     * after about `resident` of them */
+    void (*release)(void *argument, uint64_t first, uint64_t count);
+    void *argument;
+    uint64_t resident;
+};
+
+/* Exact per-sample squared gradients of the loss at those labels (dropout off), summed over the
+ * `rows` rows gathered. Not divided by the number of samples. Only on a stepper opened without
+ * optimizer, which keeps what this needs, and for labels that fisher_labels_check accepts; where
+ * they are drawn they take the place of the rows' targets. FORMULAS "Exact per-sample Fisher" 1:
+ * for a linear layer (delta^2)^T (x^2), delta the gradient of one sample's own loss. Same slices,
+ * same order: independent of the number of threads. -1 (permanent) where a sum is not finite, with
+ * the first layer and samples that are not; the sums are not usable then. */
+int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *f, struct err *e);
 
 /* Its threads, for other work between two calls. */
 struct pool *stepper_pool(struct stepper *s);

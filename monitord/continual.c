@@ -87,7 +87,7 @@ static void results_clear(struct continual_results *r)
 {
     for (uint32_t i = 0; i < OPTION_TASKS_MAX; i++)
         for (uint32_t j = 0; j < OPTION_TASKS_MAX; j++)
-            r->result[i][j] = NAN;
+            r->result[i][j] = r->loss[i][j] = NAN;
 }
 
 /* Row i: what was said after task after[i] of the options. */
@@ -99,8 +99,10 @@ static void results_fill(struct continual *c, struct continual_results *r, const
         const struct checkpoint_result *m = &meta->results[k];
         uint32_t task = name_find(c, m->task);
         for (uint32_t i = 0; task < c->count && i < c->count; i++)
-            if (strcmp(m->after, o->tasks[after[i]].name) == 0)
+            if (strcmp(m->after, o->tasks[after[i]].name) == 0) {
                 r->result[i][task] = m->value;
+                r->loss[i][task] = m->loss;
+            }
     }
     continual_figures(r, c->metric, c->fresh, c->count);
 }

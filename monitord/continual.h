@@ -25,7 +25,8 @@
 
 /* Of one way through the tasks; NaN: not known. */
 struct continual_results {
-    double result[OPTION_TASKS_MAX][OPTION_TASKS_MAX]; /* [after][task] */
+    double result[OPTION_TASKS_MAX][OPTION_TASKS_MAX]; /* [after][task]: R */
+    double loss[OPTION_TASKS_MAX][OPTION_TASKS_MAX];   /* the mean loss, likewise */
     double average, forgetting, backward_transfer, forward_transfer;
 };
 

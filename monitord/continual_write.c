@@ -2,6 +2,7 @@
  * table; see continual.h. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "monitord/continual.h"
 #include "proto/metric.h"
@@ -9,18 +10,26 @@
 /* ---- report.json
  * ----------------------------------------------------------------------------------- */
 
+/* A row is what was said after a task, a column a task's data. */
+static void json_matrix(const struct continual *c, const double matrix[][OPTION_TASKS_MAX],
+                        const char *key, struct json *j)
+{
+    json_list(j, key);
+    for (uint32_t i = 0; i < c->count; i++) {
+        json_list_flat(j, NULL);
+        for (uint32_t k = 0; k < c->count; k++)
+            json_f64(j, NULL, matrix[i][k]);
+        json_end(j);
+    }
+    json_end(j);
+}
+
 static void json_results(const struct continual *c, const struct continual_results *r,
                          const char *key, struct json *j)
 {
     json_object(j, key);
-    json_list(j, "results"); /* a row is what was said after a task, a column a task's data */
-    for (uint32_t i = 0; i < c->count; i++) {
-        json_list_flat(j, NULL);
-        for (uint32_t k = 0; k < c->count; k++)
-            json_f64(j, NULL, r->result[i][k]);
-        json_end(j);
-    }
-    json_end(j);
+    json_matrix(c, r->result, "results", j);
+    json_matrix(c, r->loss, "losses", j);
     json_f64(j, "average", r->average);
     json_f64(j, "forgetting", r->forgetting);
     json_f64(j, "backward_transfer", r->backward_transfer);
@@ -70,31 +79,40 @@ void continual_print_json(const struct continual *c, struct json *j)
 /* ---- for people
  * ------------------------------------------------------------------------------------ */
 
-static void markdown_row(const struct continual *c, const char *name, const double *results,
-                         FILE *out)
+static void markdown_row(const struct continual *c, const char *name, const char *metric,
+                         const double *results, FILE *out)
 {
     char text[METRIC_TEXT_MAX];
     fprintf(out, "| %s |", name);
     for (uint32_t k = 0; k < c->count; k++)
-        fprintf(out, " %s |", metric_format(text, c->metric, results[k]));
+        fprintf(out, " %s |", metric_format(text, metric, results[k]));
     fputc('\n', out);
 }
 
-static void markdown_results(const struct continual *c, const struct continual_results *r,
-                             const char *what, FILE *out)
+/* fresh: the row before all tasks, or NULL. */
+static void markdown_matrix(const struct continual *c, const double matrix[][OPTION_TASKS_MAX],
+                            const char *metric, const char *what, const double *fresh, FILE *out)
 {
-    fprintf(out, "| %s%s, after | on %s |", c->metric, what, c->names[0]);
+    fprintf(out, "| %s%s, after | on %s |", metric, what, c->names[0]);
     for (uint32_t i = 1; i < c->count; i++)
         fprintf(out, " %s |", c->names[i]);
     fputs("\n|---|", out);
     for (uint32_t i = 0; i < c->count; i++)
         fputs("---:|", out);
     fputc('\n', out);
-    if (!isnan(c->fresh[0]))
-        markdown_row(c, "nothing", c->fresh, out);
+    if (fresh && !isnan(fresh[0]))
+        markdown_row(c, "nothing", metric, fresh, out);
     for (uint32_t i = 0; i < c->count; i++)
-        markdown_row(c, c->names[i], r->result[i], out);
+        markdown_row(c, c->names[i], metric, matrix[i], out);
     fputc('\n', out);
+}
+
+static void markdown_results(const struct continual *c, const struct continual_results *r,
+                             const char *what, FILE *out)
+{
+    markdown_matrix(c, r->result, c->metric, what, c->fresh, out);
+    if (strcmp(c->metric, "loss") != 0)
+        markdown_matrix(c, r->loss, "loss", what, NULL, out);
 }
 
 struct figure {

@@ -106,30 +106,74 @@ absolute() {
     esac
 }
 
+# files_each COMMAND: calls it for each data file of the tasks with the name of a task that reads it, file, source,
+# classes and rows of a micro-batch. The names are as in the pipeline file.
+files_each() {
+    local list task file source classes rows
+    list=$(prepare files) || exit
+    while IFS=$'\037' read -r task file source classes rows; do
+        "$1" "$task" "$file" "$source" "$classes" "$rows" </dev/null
+    done <<<"$list"
+}
+
+# Sources that come with Debian in another form than the one that pipelines/*.yaml read.
+source_fetch() {
+    case $1 in
+    "$repository/runs/cache/usdchf.csv") "$here/usdchf.sh" "$1" || exit ;; # bars.yaml
+    "$repository/runs/cache/manpages/"??) "$here/manpages.sh" "${1%/*}" || exit ;; # text.yaml
+    /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv) [ -e "$1" ] || "$here/setup.sh" structures || exit ;;
+    esac
+}
+
+prepared= # names of the files that were, each in newlines
+file_prepare() {
+    local kind file=$2 source=$3 classes=$4
+    case $prepared in *$'\n'"$file"$'\n'*) return ;; esac
+    prepared+=$'\n'$file$'\n'
+    kind=$(prepare get data.prepare) || exit
+    source_fetch "$source"
+    mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
+    case $kind in
+    idx)
+        "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
+            ${classes:+--only "$classes" --labels "$labels"} || exit
+        ;;
+    *) prepare "$kind" --task "$1" --out "$file" $rebuild || exit ;;
+    esac
+}
+
+# What a task's own file and source are from here on: absolute.
+task_absolute() {
+    [ -z "$(prepare get "tasks.$1.file")" ] || options+=(--set "tasks.$1.file=$(absolute "$2")")
+    [ -z "$(prepare get "tasks.$1.source")" ] || options+=(--set "tasks.$1.source=$(absolute "$3")")
+}
+
 data_prepare() {
-    local kind source file pretrained
+    local kind source file pretrained labels
     pretrained=$(prepare get model.pretrained) && options+=(--set "model.pretrained=$(absolute "$pretrained")") || exit
-    kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) || exit
-    source=$(absolute "$source") file=$(absolute "$file")
-    options+=(--set "data.file=$file" --set "data.source=$source")
-    # the source of pipelines/bars.yaml, which a Debian package has in another form
-    [ "$source" != "$repository/runs/cache/usdchf.csv" ] || "$here/usdchf.sh" "$source" || exit
-    # that of pipelines/molecules.yaml
-    [ "$source" != /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv ] || [ -e "$source" ] || "$here/setup.sh" structures || exit
+    kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) &&
+        labels=$(prepare get prepare.labels) || exit
+    options+=(--set "data.file=$(absolute "$file")" --set "data.source=$(absolute "$source")")
+    files_each task_absolute
     if [ "$kind" != none ]; then
-        mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
-        case $kind in
-        idx) "$binaries/prepare" idx --source "$source" --out "$file" $rebuild || exit ;;
-        *) prepare "$kind" --out "$file" $rebuild || exit ;;
-        esac
+        files_each file_prepare
     elif [ -n "$rebuild" ]; then
         fail $EXIT_PERMANENT "--rebuild-cache: nothing to rebuild, data.prepare is none in $config"
     fi
 }
 
+file_check() {
+    prepare check --set "data.file=$2" || exit
+}
+
+file_describe() {
+    "$binaries/loaderd" --describe --config "$config" "${options[@]}" --set "data.file=$2" \
+        --set "training.batch_size=$5" || exit
+}
+
 plan_print() {
     local text
-    text=$("$binaries/loaderd" --describe --config "$config" "${options[@]}" && "$binaries/prepare" bases) || exit
+    text=$(files_each file_describe && "$binaries/prepare" bases) || exit
     "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
     exit
 }
@@ -258,7 +302,7 @@ launch() {
     fi
     if [ -n "$plan$check" ]; then
         data_prepare
-        [ -z "$check" ] || prepare check || exit
+        [ -z "$check" ] || files_each file_check
         [ -z "$plan" ] || plan_print
         exit 0
     fi

@@ -13,6 +13,9 @@
 
 enum { FISHER_BLOCK_WHOLE = 1000000000 }; /* the largest block_size there is */
 
+/* ---- sequences
+ * ------------------------------------------------------------------------------------- */
+
 static const char word_previous[] = "previous", word_all[] = "all", suffix[] = "-without-ewc";
 
 static int is_comparison(const struct task_options *t)
@@ -146,6 +149,101 @@ static int comparison_add(struct options *o, uint32_t task, struct origins *at, 
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the tasks");
 }
 
+/* ---- tasks with options of their own
+ * --------------------------------------------------------------- */
+
+/* Rows of TASK that stand for an option of the run, of the same type. */
+static const struct {
+    const char *task, *option;
+} overrides[] = {{"file", "data.file"},
+                 {"source", "data.source"},
+                 {"smiles", "prepare.smiles"},
+                 {"inchikey", "prepare.inchikey"},
+                 {"rows_max", "prepare.rows_max"},
+                 {"batch_size", "training.batch_size"},
+                 {"learning_rate", "training.learning_rate"},
+                 {"lambda", "continual_learning.ewc_config.lambda"}};
+
+/* Bytes of a value that is copied as it is, a text's pointer included. */
+static size_t value_bytes(const struct option_row *row)
+{
+    return row->type == OPTION_TYPE_IS_U64   ? sizeof(uint64_t)
+           : row->type == OPTION_TYPE_IS_F64 ? sizeof(double)
+                                             : sizeof(char *);
+}
+
+void options_of_task(const struct options *o, uint32_t task, struct options *view)
+{
+    size_t count, task_count;
+    const struct option_row *rows = option_rows(&count), *own = task_rows(&task_count);
+    char text[OPTION_TEXT_MAX + 1];
+    *view = *o;
+    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
+        const struct option_row *from = row_find(own, task_count, overrides[i].task);
+        const struct option_row *to = row_find(rows, count, overrides[i].option);
+        ensure(from && to && from->type == to->type && from->type != OPTION_TYPE_IS_LIST);
+        value_text(from, &o->tasks[task], text, sizeof text);
+        if (strcmp(text, from->value) != 0)
+            memcpy((char *)view + to->offset, (const char *)&o->tasks[task] + from->offset,
+                   value_bytes(from));
+    }
+}
+
+static const char *file_of(const struct options *o, uint32_t task)
+{
+    return o->tasks[task].file[0] ? o->tasks[task].file : o->data_file;
+}
+
+static uint64_t batch_size_of(const struct options *o, uint32_t task)
+{
+    return o->tasks[task].batch_size ? o->tasks[task].batch_size : o->batch_size;
+}
+
+uint64_t options_batch_size_max(const struct options *o)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        most = batch_size_of(o, i) > most ? batch_size_of(o, i) : most;
+    return most;
+}
+
+uint32_t options_data_task(const struct options *o, uint32_t task)
+{
+    uint32_t i = 0;
+    while (i < task && (strcmp(file_of(o, i), file_of(o, task)) != 0 ||
+                        batch_size_of(o, i) != batch_size_of(o, task)))
+        i++;
+    return i;
+}
+
+/* The file of a task with classes and no file of its own: "x.h5" gives "x-classes-0-1.h5". */
+static int classes_file_name(struct options *o, uint32_t task, const struct origins *at,
+                             struct err *e)
+{
+    struct task_options *t = &o->tasks[task];
+    size_t length = strlen(o->data_file), used, suffix_bytes = 0;
+    char *name;
+    if (!t->classes.count || t->file[0])
+        return 0;
+    if (strcmp(o->data_prepare, "idx") != 0)
+        return origin_error(at->entry[task], e,
+                            "tasks.%s.classes goes with data.prepare: idx, and that is %s; give "
+                            "the task a file of its own",
+                            t->name, o->data_prepare);
+    name = calloc(1, length + sizeof "-classes" + sizeof t->classes.name + OPTION_NAMES_MAX);
+    if (!name)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the tasks");
+    if (length > 3 && strcmp(o->data_file + length - 3, ".h5") == 0)
+        suffix_bytes = 3;
+    used = (size_t)sprintf(name, "%.*s-classes", (int)(length - suffix_bytes), o->data_file);
+    for (uint32_t i = 0; i < t->classes.count; i++)
+        used += (size_t)sprintf(name + used, "-%s", t->classes.name[i]);
+    memcpy(name + used, o->data_file + length - suffix_bytes, suffix_bytes);
+    free(t->file);
+    t->file = name;
+    return 0;
+}
+
 /* `auto` becomes a number at once where that number belongs to the result's identity; a run that is
  * resumed keeps the one it began with (proto/run.c). */
 static void numbers_complete(struct options *o)
@@ -166,7 +264,7 @@ int options_complete(struct options *o, struct origins *at, struct err *e)
         if (!task_name_valid(o->tasks[i].name))
             return 0;
     for (uint32_t i = 0; i < given; i++)
-        if (words_replace(o, i, at, e) < 0)
+        if (words_replace(o, i, at, e) < 0 || classes_file_name(o, i, at, e) < 0)
             return -1;
     for (uint32_t i = 0; o->compare_without_ewc && i < given; i++)
         if (!is_comparison(&o->tasks[i]) && ewc_matters(o, i) && options_comparison(o, i) < 0 &&

@@ -20,6 +20,8 @@ static void follow(struct trainer *t)
 {
     struct evaluation *v = &t->evaluation;
     uint64_t position = v->position + t->batch.gathered;
+    if (!data_holds(t, &t->validation, v->list[v->index]))
+        return; /* not yet */
     int done = position == t->validation.info.order.rows;
     if (done && v->index + 1 == v->count && !t->options->loader_persistent_workers)
         feed_rest(&t->validation);
@@ -118,7 +120,8 @@ static int pass_end(struct trainer *t, struct err *e)
 static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    uint64_t rows = batch_micro_rows(t, v->position, t->validation.info.order.rows - v->position);
+    uint64_t rows = batch_micro_rows(t, t->data.set[t->data.set_of[v->list[v->index]]].batch_size,
+                                     v->position, t->validation.info.order.rows - v->position);
     int whole =
         batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {
@@ -156,6 +159,9 @@ static int passes_end(struct trainer *t, struct err *e)
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
+    int there = data_validation(t, v->list[v->index], e);
+    if (there <= 0)
+        return data_wait(there, sleep_ms);
     for (int i = 0; i < BATCHES_A_TURN && v->position < t->validation.info.order.rows; i++) {
         int done = batch_evaluate(t, e);
         if (done < 0)

@@ -120,7 +120,8 @@ void progress_step(struct trainer *t, uint64_t rows, double rate, const struct s
     double now_s = clock_monotonic_s();
     p->steps++;
     p->rows += rows;
-    if (now_s - p->published_s >= PUBLISH_EVERY_S || t->meta.position == t->schedule.rows)
+    if (now_s - p->published_s >= PUBLISH_EVERY_S ||
+        t->meta.position == t->schedule.rows[t->meta.task])
         step_publish(t, rate, r, now_s);
 }
 
@@ -153,7 +154,7 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
                                .wait_seconds = now.wait_s - since->wait_s,
                                .loss = NAN};
     if (what != PROGRESS_TASK_START)
-        m.loss = t->meta.epoch_loss_sum / (double)t->schedule.rows;
+        m.loss = t->meta.epoch_loss_sum / (double)t->schedule.rows[t->meta.task];
     MSG_STR(m.what, words[what]);
     MSG_STR(m.task, tasks_current(t)->name);
     return daemon_fact(t->daemon, MSG_event_task, &m, e);

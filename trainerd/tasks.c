@@ -44,6 +44,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
+    data_task(t);
     (void)sleep_ms;
     float *buffers = stepper_module_buffers(t->stepper);
     int fresh = strcmp(task->from, "start") == 0;
@@ -63,6 +64,8 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     t->meta.loss_scale = 0; /* until a step has used it */
     t->meta.scale_tracker = 0;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
+    if (data_train(t, (uint32_t)t->meta.task, e) < 0) /* it is opened while other things are done */
+        return DAEMON_FAILED;
     train_follow(t);
     progress_task_begin(t);
     if (progress_task_fact(t, PROGRESS_TASK_START, e) < 0)

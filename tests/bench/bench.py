@@ -493,6 +493,33 @@ class PssWatch(threading.Thread):
             time.sleep(0.25)
 
 
+def bench_continual(runs):
+    """Five permuted tasks with as many seeds: what EWC keeps, and what storing its state at 5 % error costs."""
+    gains, losses, bytes_each = [], [], []
+    with tempfile.TemporaryDirectory() as directory:
+        for seed in range(1, runs + 1):
+            both = []
+            for name, settings in (("stored", ()), ("exact", (
+                    "continual_learning.ewc_config.fisher_computation.use_compression=false",
+                    "continual_learning.compare_without_ewc=false"))):
+                words = [w for s in ("seed=%d" % seed, *settings) for w in ("--set", s)]
+                both.append(Run(os.path.join(directory, name + str(seed)), *words, script="continual.sh")
+                            .finish(1200)["continual"])
+            stored, exact = both
+            gains.append(100 * (stored["own"]["average"] - stored["without_ewc"]["average"]))
+            losses.append(100 * (exact["own"]["average"] - stored["own"]["average"]))
+            bytes_each.append(max(c["fisher_bytes"] / c["fisher_parameters"] for c in stored["costs"] if c["fisher_bytes"]))
+            print("continual: seed %d: average accuracy %.2f %%, uncompressed %.2f %%, without EWC %.2f %%" % (
+                seed, 100 * stored["own"]["average"], 100 * exact["own"]["average"],
+                100 * stored["without_ewc"]["average"]))
+    compared = "%d seeds" % runs
+    record("continual-without-ewc", "points of average accuracy above that with EWC", -statistics.mean(gains), None, None,
+           compared, smaller_bar=-20)
+    record("continual-compressed", "points of average accuracy lost by 5 % error", statistics.mean(losses), None, None,
+           compared, smaller_bar=0.3)
+    record("continual-state", "bytes a parameter of a Fisher file", max(bytes_each), None, None, compared, smaller_bar=0.6)
+
+
 def children_cpu_s():
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
@@ -811,7 +838,8 @@ def bench_molecules(runs):
                    compared, smaller_bar=2000)
 
 
-BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
+BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty, "continual": bench_continual,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

@@ -52,6 +52,7 @@ struct probe {
     struct step_config step;
     uint64_t steps, data_rows, block, batch;
     double lambda;
+    enum fisher_labels labels;
     int terms;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
     char *features, *targets;
@@ -115,6 +116,7 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->steps = (uint64_t)argument(argc, argv, "steps", 10);
     p->block = (uint64_t)argument(argc, argv, "block", 1e6);
     p->lambda = argument(argc, argv, "lambda", 2000);
+    p->labels = (enum fisher_labels)argument(argc, argv, "labels", FISHER_TRUE);
     p->terms = (int)argument(argc, argv, "terms", 1);
     p->step = (struct step_config){.batch_rows_max = p->batch,
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
@@ -362,7 +364,8 @@ static void fisher_run(struct probe *p)
             uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
             uint64_t count = total - first < p->block ? total - first : p->block;
             batch_gather(p, row, rows);
-            if (stepper_fisher(p->stepper, rows, first, count, sums + first, &e) < 0)
+            struct fisher_sums to = {first, count, sums + first, p->labels, p->step.seed, row};
+            if (stepper_fisher(p->stepper, rows, &to, &e) < 0)
                 probe_fail(e.text);
         }
     file_write(p, "fisher_sums.f32", sums, total * sizeof *sums);
@@ -377,6 +380,7 @@ static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_
     struct step_config c = p->step;
     struct stepper *steppers[2] = {p->stepper};
     float *sums = calloc(p->model.parameter_count, sizeof *sums);
+    struct fisher_sums to = {.count = p->model.parameter_count, .at = sums};
     c.with_optimizer = 0;
     if (stepper_open(&steppers[1], &p->model, &c, &e) < 0 || !sums)
         probe_fail("no memory");
@@ -393,7 +397,7 @@ static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_
         stepper_accumulate(steppers[0], p->batch);
         double between = clock_seconds(CLOCK_PROCESS_CPUTIME_ID),
                began = clock_seconds(CLOCK_MONOTONIC);
-        if (stepper_fisher(steppers[1], p->batch, 0, p->model.parameter_count, sums, &e) < 0)
+        if (stepper_fisher(steppers[1], p->batch, &to, &e) < 0)
             probe_fail(e.text);
         *pass_cpu += k ? between - used : 0;
         *cpu += k ? clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - between : 0;

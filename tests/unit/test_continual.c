@@ -138,6 +138,41 @@ TEST(a_comparison_goes_on_from_a_comparison)
     CHECK_HAS(e.text, "another value of from");
 }
 
+TEST(a_task_has_options_of_its_own)
+{
+    static struct options view;
+    CHECK_OK(read_text(BASE "- {name: A}\n- {name: B, file: b.h5, batch_size: 32, lambda: 5}\n"
+                            "- {name: C, file: x.h5, learning_rate: 1e-2, source: s}\n"),
+             e);
+    options_of_task(&o, 0, &view);
+    CHECK_STR(view.data_file, "x.h5");
+    CHECK(view.batch_size == 128 && view.learning_rate == 1e-3 && view.ewc_lambda == 2000);
+    options_of_task(&o, 1, &view);
+    CHECK_STR(view.data_file, "b.h5");
+    CHECK(view.batch_size == 32 && view.learning_rate == 1e-3 && view.ewc_lambda == 5);
+    options_of_task(&o, 2, &view);
+    CHECK(view.learning_rate == 1e-2);
+    CHECK_STR(view.data_source, "s");
+    CHECK_EQ(options_data_task(&o, 1), 1);
+    CHECK_EQ(options_data_task(&o, 2), 0); /* the same file, in batches of the same size */
+    CHECK_EQ(options_batch_size_max(&o), 128);
+}
+
+TEST(classes_have_a_file_beside_the_runs)
+{
+    CHECK_OK(
+        read_text("data: {file: d/x.h5, prepare: idx, source: s}\nmodel: {layers: [{type: relu}]}\n"
+                  "tasks:\n- {name: A, classes: [3, 1]}\n"
+                  "- {name: B, classes: [2], file: own.h5}\n"),
+        e);
+    CHECK_STR(o.tasks[0].file, "d/x-classes-3-1.h5");
+    CHECK_STR(o.tasks[1].file, "own.h5");
+    CHECK_HAS(refused("data: {file: x.h5, prepare: idx, source: s}\n"
+                      "model: {layers: [{type: relu}]}\ntasks:\n- {name: A, classes: [256]}\n"),
+              "holds \"256\"; accepted are whole numbers from 0 to 255");
+    CHECK_HAS(refused(BASE "- {name: A, classes: [1]}\n"), "goes with data.prepare: idx");
+}
+
 /* ---- the figures
  * ----------------------------------------------------------------------------------- */
 
