@@ -195,6 +195,7 @@ void work_close(struct work *w)
     free(w->targets);
     free(w->graphs);
     free(w->sums);
+    fisher_code_free(&w->code);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
 }
@@ -361,8 +362,8 @@ int work_finish(struct work *w, struct err *e)
 {
     for (uint64_t i = 0; i < w->range.count; i++)
         w->sums[i] = (float)((double)w->sums[i] / (double)w->meta.samples);
-    return store_block(w->options, &w->model, stepper_pool(w->stepper), w->part_dir, w->block,
-                       w->job.job, &w->range, w->sums, e);
+    return store_block(&w->code, w->options, &w->model, stepper_pool(w->stepper), w->part_dir,
+                       w->block, w->job.job, &w->range, w->sums, e);
 }
 
 int work_join(struct work *w, struct err *e)

@@ -15,6 +15,7 @@
 
 #include <stdint.h>
 
+#include "engine/fisher_code.h"
 #include "engine/step.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
@@ -36,6 +37,7 @@ struct work {
     struct fisherfile_meta meta;   /* blocks, samples, parameters; what the file will say */
     uint64_t block;                /* in work, 0 .. meta.blocks - 1 */
     struct fisherfile_block range; /* of it */
+    struct fisher_code code;       /* of a block being stored */
     float *sums;                   /* over the samples so far; room for the largest block */
     uint64_t position;             /* samples of the block summed */
     uint64_t gathered;             /* rows of the next batch already in the stepper */
