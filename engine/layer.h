@@ -136,6 +136,8 @@ struct layer_type {
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    int spends;     /* backward or squares_begin leave less than they found: another backward needs
+                       forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
                        a value; the module buffers are running_mean and running_var */
     double eps;     /* added to their variance */

@@ -1,7 +1,7 @@
 /* penalty.c - see penalty.h. Each element's arithmetic is op_ewc_add's. */
 #include "engine/penalty.h"
 
-/* Parameters of a piece: weights, theta* and gradient take 12 KiB. */
+/* Parameters of a piece: weights, theta*, Fisher information and gradient take 16 KiB. */
 enum { PIECE = 1024 };
 
 /* The tensor that parameter `at` of the flat vector is in. */
@@ -25,9 +25,13 @@ static double term_add(const struct stepper *s, const struct ewc_term *term, uin
     uint64_t first = s->model->tensors[tensor].first + from;
     const float *theta_star =
         term->theta_star ? term->theta_star + first : term->theta_stars[tensor] + from;
+    float expanded[PIECE];
     double penalty;
-    op_ewc_add(s->backend, s->parameters + first, theta_star, term->fisher + first, term->lambda, g,
-               count, &penalty);
+    const float *fisher = term->fisher ? term->fisher + first : expanded;
+    if (!term->fisher)
+        importance_expand(term->importance, s->backend, tensor, from, count, expanded);
+    op_ewc_add(s->backend, s->parameters + first, theta_star, fisher, term->damping, term->lambda,
+               g, count, &penalty);
     return penalty;
 }
 

@@ -171,6 +171,9 @@ struct batch_work {
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
     float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
+    const struct fisher_sums *fisher; /* SLICE_FISHER */
+    uint64_t pass;                    /* of fisher_labels_passes, from 0 */
+    int backward_only;                /* what forward left is still there */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -232,6 +235,10 @@ void slice_run_alone(struct batch_work *b, uint64_t slice);
 void fault_of_losses(struct stepper *s, uint64_t rows);
 /* The batch's gradient is bad, its losses are not: it becomes s->fault. */
 void fault_of_gradient(struct stepper *s);
+
+/* A sum of squares is not finite, or a loss. bad: place and 1 of the last layer with such sums, 0:
+ * none has. -1 and the sentence; it becomes s->fault. */
+int fault_of_fisher(struct batch_work *b, uint32_t bad, struct err *e);
 
 /* Layers first .. end - 1 of a slice; backwards what was not kept is computed again. */
 void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);

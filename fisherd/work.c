@@ -20,7 +20,7 @@
 #include "proto/log.h"
 #include "proto/order.h"
 
-static const char estimator[] = "empirical: true labels, mean over samples of the squared gradient";
+static const char estimator[] = "exact: mean over samples of the squared gradient";
 
 void work_paths(const char *task, char path[96], char part_dir[96])
 {
@@ -35,6 +35,12 @@ static uint64_t sample_seed(uint64_t seed, const char *job)
     for (const char *at = job; *at; at++)
         hash = (hash ^ (unsigned char)*at) * 0x100000001b3ull;
     return order_key(seed, hash);
+}
+
+/* A key for the labels drawn at them. */
+static uint64_t draws_key(uint64_t seed, const char *job)
+{
+    return order_key(sample_seed(seed, job), 0);
 }
 
 /* Read the checkpoint's parameters and module buffers into the stepper and see that they are those
@@ -121,6 +127,8 @@ static int model_start(struct work *w, struct err *e)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
     else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0)
         result = model_from_text(&w->model, text, e);
+    if (result == 0)
+        result = fisher_labels_check(&w->model, fisher_labels_of(w->options->fisher_labels), e);
     free(meta);
     free(text);
     return result;
@@ -176,6 +184,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
     MSG_STR(w->meta.estimator, estimator);
+    MSG_STR(w->meta.labels, o->fisher_labels);
     MSG_STR(w->meta.compression, store_form(o));
     if (model_start(w, e) < 0 || rows_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
@@ -336,6 +345,16 @@ static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
     return 0;
 }
 
+/* A gradient that is not finite: which row of the file that was. */
+static int fault_tell(const struct work *w, struct err *e)
+{
+    const struct step_fault *f = stepper_fault(w->stepper);
+    if (f->rows != 1)
+        return -1;
+    return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
+                      order_file_row(&w->feed->info.order, 0, w->position + f->row));
+}
+
 int work_batch(struct work *w, struct err *e)
 {
     uint64_t left = w->meta.samples - w->position;
@@ -349,9 +368,14 @@ int work_batch(struct work *w, struct err *e)
     } while (w->gathered > before && w->gathered < wanted);
     if (w->gathered < wanted)
         return 0;
-    if (wanted > 0 &&
-        stepper_fisher(w->stepper, wanted, w->range.first, w->range.count, w->sums, e) < 0)
-        return -1;
+    struct fisher_sums to = {.first = w->range.first,
+                             .count = w->range.count,
+                             .at = w->sums,
+                             .labels = fisher_labels_of(w->options->fisher_labels),
+                             .key = draws_key(w->options->seed, w->job.job),
+                             .position = w->position};
+    if (wanted > 0 && stepper_fisher(w->stepper, wanted, &to, e) < 0)
+        return fault_tell(w, e);
     w->position += wanted;
     w->gathered = 0;
     return 1;

@@ -6,8 +6,9 @@
  * Attributes: first (index of its first parameter in the flat vector), count (n), tensors (names it
  * covers), form, sum, norm and error (of the penalty's gradient), bytes (its arrays in the file),
  * digest (over form, range and arrays). attributes of the root: job, task, checkpoint (path),
- * parameters_sha256 (theta*), estimator, compression, samples, parameters, blocks, block_size,
- * trace, error, bytes, bytes_per_parameter, digest (over the blocks' digests).
+ * parameters_sha256 (theta*), estimator ("exact: mean over samples of the squared gradient"),
+ * labels (of those), compression, samples, parameters, blocks, block_size, trace, error, bytes,
+ * bytes_per_parameter, digest (over the blocks' digests).
  *
  * The flat vector is the checkpoint's parameters, tensor after tensor, row-major. While an estimate
  * is under way each finished block is a durable file fisher/<task>.part/<5 digits>.h5 of the same
@@ -23,8 +24,8 @@
 #include "proto/h5file.h"
 
 struct fisherfile_meta {
-    char job[129], task[64], checkpoint[4097], parameters_sha256[65], estimator[128],
-        compression[16];
+    char job[129], task[64], checkpoint[4097], parameters_sha256[65], estimator[128], labels[16],
+        compression[16]; /* labels: engine/labels.h */
     char digest[65];
     uint64_t samples, parameters, blocks, block_size, bytes;
     double trace, error;

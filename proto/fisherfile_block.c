@@ -161,6 +161,7 @@ int fisherfile_meta_write(struct h5writer *w, const struct fisherfile_meta *m, s
         h5writer_text(w, "", "checkpoint", m->checkpoint, e) < 0 ||
         h5writer_text(w, "", "parameters_sha256", m->parameters_sha256, e) < 0 ||
         h5writer_text(w, "", "estimator", m->estimator, e) < 0 ||
+        h5writer_text(w, "", "labels", m->labels, e) < 0 ||
         h5writer_text(w, "", "compression", m->compression, e) < 0 ||
         h5writer_u64(w, "", "samples", m->samples, e) < 0 ||
         h5writer_u64(w, "", "parameters", m->parameters, e) < 0 ||
@@ -182,6 +183,7 @@ int fisherfile_meta_read(struct h5reader *r, struct fisherfile_meta *m, struct e
         h5reader_text(r, "", "parameters_sha256", m->parameters_sha256, sizeof m->parameters_sha256,
                       e) < 0 ||
         h5reader_text(r, "", "estimator", m->estimator, sizeof m->estimator, e) < 0 ||
+        h5reader_text(r, "", "labels", m->labels, sizeof m->labels, e) < 0 ||
         h5reader_text(r, "", "compression", m->compression, sizeof m->compression, e) < 0 ||
         h5reader_u64(r, "", "samples", &m->samples, e) < 0 ||
         h5reader_u64(r, "", "parameters", &m->parameters, e) < 0 ||

@@ -37,6 +37,12 @@ static uint32_t ewc_terms_max(const struct options *o)
     return most;
 }
 
+/* Most parameters of a block of the Fisher information. */
+static uint64_t block_parameters(const struct options *o, const struct model *m)
+{
+    return o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+}
+
 static const char base_name[] = "program and libraries, measured";
 
 static const char fisher_reader[] = "reader, Fisher";
@@ -60,7 +66,9 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     stepper_plan(m, &c, "trainerd", p);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
-                 terms * sizeof(float) * m->parameter_count);
+                 terms * importance_bytes(m));
+        plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
+                 2 * sizeof(float) * block_parameters(o, m));
         plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
                  terms * sizeof(float) * m->parameter_count);
     }
@@ -89,8 +97,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
     struct split_shape samples = *train;
-    uint64_t block =
-        o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+    uint64_t block = block_parameters(o, m);
     uint64_t bytes = 0;
     f.shuffle = 1;
     f.window_spans = 1;

@@ -182,6 +182,8 @@ static int split_check(const struct feed *f, struct err *e)
 static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
 {
     const struct msg_field_info *targets = &f->info.targets;
+    if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
+        return err_prefix(e, "continual_learning.ewc_config");
     if (model_targets_check(&t->model, targets->type, targets->values, e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);

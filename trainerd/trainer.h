@@ -34,6 +34,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "engine/importance.h"
 #include "engine/model.h"
 #include "engine/plan.h"
 #include "engine/step.h"
@@ -114,8 +115,8 @@ struct evaluation {
     char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
-struct protection {                   /* of one earlier task */
-    float *fisher;                    /* [parameter_count], owned; NULL: not loaded yet */
+struct protection { /* of one earlier task */
+    struct importance fisher;
     struct checkpoint_map theta_star; /* at NULL: not mapped yet */
     char sha256[65];                  /* of theta_star */
 };

@@ -155,6 +155,7 @@ const struct layer_type layer_gcn = {
              {"residual", .words = truth},
              {"edges", .words = truth}},
     .takes = ROWS_GRAPHS,
+    .spends = 1,
     .infer = gcn_infer,
     .initialise = gcn_initialise,
     .scratch_floats = gcn_scratch,

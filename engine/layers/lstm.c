@@ -569,6 +569,7 @@ const struct layer_type layer_lstm = {
     .infer = lstm_infer,
     .initialise = lstm_initialise,
     .recomputes = 1,
+    .spends = 1,
     .saved_floats = lstm_saved,
     .scratch_floats = lstm_scratch,
     .forward = lstm_forward,

@@ -313,6 +313,56 @@ def bench_fisher_pass(runs):
                      files=files)
 
 
+PENALTIES = {"mlp": (engine_files, 128, 64, 300, ()), "lstm": (lstm_files, 64, 32, 10, ("f32=1",)),
+             "gcn": (gcn_files, 64, 32, 20, ("f32=1",))}  # files, batch, slice, steps, settings
+
+
+def displacement(directory, common):
+    """Train a while, then on permuted features, without a penalty: F and theta* between the two, and the way since."""
+    def vector(name):
+        return numpy.fromfile(os.path.join(directory, name), numpy.float32)
+    output_of(PROBE, "train", directory, "steps=600", *common)
+    star = vector("trained.f32")
+    star.tofile(os.path.join(directory, "weights.f32"))
+    output_of(PROBE, "fisher", directory, *common)
+    fisher = vector("fisher_sums.f32") / numpy.float32(SAMPLES)
+    features = numpy.fromfile(os.path.join(directory, "features"), numpy.uint8).reshape(SAMPLES, -1)
+    features[:, numpy.random.default_rng(1).permutation(features.shape[1])].tofile(os.path.join(directory, "features"))
+    output_of(PROBE, "train", directory, "steps=600", *common)
+    way = vector("trained.f32").astype(float) - star
+    fisher.tofile(os.path.join(directory, "fisher.f32"))
+    star.tofile(os.path.join(directory, "star.f32"))
+    return fisher.astype(float), way
+
+
+def bench_penalty(runs):
+    """What a protected task costs: CPU time of a training step with it beside the same step without, taking turns in one
+    process; for the network of the default run also its Fisher information's bytes, and the error of the penalty's
+    gradient at the end of a second task."""
+    for name, (files, batch, slices, steps, settings) in PENALTIES.items():
+        common = ("batch=%d" % batch, "slice=%d" % slices, *settings)
+        with tempfile.TemporaryDirectory() as directory:
+            files(directory)
+            way = None
+            if name == "mlp":
+                fisher, way = displacement(directory, common)
+            else:
+                output_of(PROBE, "fisher", directory, *common)
+                os.rename(os.path.join(directory, "fisher_sums.f32"), os.path.join(directory, "fisher.f32"))
+                shutil.copy(os.path.join(directory, "weights.f32"), os.path.join(directory, "star.f32"))
+            for tasks, bar in ((1, 0.15), (4, 0.6)):
+                timings = [output_of(PROBE, "penalty", directory, "steps=%d" % steps, "terms=%d" % tasks, "lambda=1e-3",
+                                     "threads=1", *common) for _ in range(runs)]
+                record("penalty-%s-%d" % (name, tasks), "CPU time of a step that protects %d, more than without" % tasks,
+                       statistics.median(t["cpu_seconds"] / t["pass_cpu_seconds"] for t in timings) - 1, None, None,
+                       "bit for bit those of F expanded (unit tests)", bar)
+            if way is not None:
+                kept = numpy.fromfile(os.path.join(directory, "expanded.f32"), numpy.float32).astype(float)
+                record("penalty-bytes", "bytes a parameter", timings[0]["importance_bytes"] / len(kept), None, None, "-", 0.55)
+                record("penalty-error", "of the penalty's gradient at the end of a second task",
+                       numpy.linalg.norm((kept - fisher) * way) / numpy.linalg.norm(fisher * way), None, None, "-", 0.055)
+
+
 STEADY_MODEL = ("graphs inputs=52 edge_inputs=5 loss=cosine\n" + "gcn out=128 edges=true\nrelu\n" * 5 +
                 "pool kind=mean_sum\nlinear out=1000\n")
 STEADY_STEPS = 400
@@ -788,7 +838,7 @@ def bench_molecules(runs):
                    compared, smaller_bar=2000)
 
 
-BENCHES = {"continual": bench_continual, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass,
+BENCHES = {"continual": bench_continual, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

@@ -245,3 +245,23 @@ def test_kill_9_at_any_moment_gives_the_same_file():
 
 def client_result(run):
     return Client(run).result(request_for(run))[0]
+
+
+def test_labels_are_those_of_the_options():
+    if zmq is None:
+        skip("python3-zmq, python3-msgpack, python3-numpy or python3-h5py is not installed")
+    found = {}
+    for labels in ("true", "sampled", "all"):
+        run, _, _ = trained(labels, settings=("continual_learning.ewc_config.fisher_labels=" + labels,))
+        with h5py.File(run.path("fisher/A.h5")) as f:
+            assert f.attrs["labels"].decode() == labels and f.attrs["samples"] == ROWS
+        found[labels] = vector(run)
+    # the classes are made up, the model all but undecided: drawn labels and all of them give the same up to their noise
+    for labels, less in (("sampled", 0.5), ("true", 1.0)):
+        off = np.linalg.norm(found[labels] - found["all"]) / np.linalg.norm(found["all"])
+        assert 0.01 < off < less, (labels, off)
+    with SmallRun("gaussian", "data.h5", settings=("continual_learning.ewc_config.fisher_labels=gaussian",)) as run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+        assert "ewc_config: fisher_labels is gaussian, which the loss softmax_cross_entropy has not; accepted: true, sampled, all" \
+            in run.log("trainerd")

@@ -63,7 +63,10 @@ TEST(theta_star_of_single_tensors_gives_the_bits_of_the_flat_one)
     for (int pieces = 0; pieces < 2; pieces++) {
         struct fixture f;
         fixture_open(&f, &(struct fixture_config){.layers = large, .count = 4});
-        struct ewc_term term = {flat, pieces ? NULL : flat, 20, (const float *const *)apart};
+        struct ewc_term term = {.fisher = flat,
+                                .theta_star = pieces ? NULL : flat,
+                                .lambda = 20,
+                                .theta_stars = (const float *const *)apart};
         uint64_t bytes = f.m.parameter_count * sizeof *flat;
         CHECK(f.m.parameter_count <= 30000 && f.m.tensor_count == 6);
         for (uint64_t i = 0; i < f.m.parameter_count; i++) {

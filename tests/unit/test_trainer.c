@@ -546,7 +546,7 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
              e);
-    CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
+    CHECK_EQ(plan_total(&p, "trainerd") - without, 12 * m.parameter_count + importance_bytes(&m));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
     CHECK_OK(plan_check(&p, &options, &e), e);
