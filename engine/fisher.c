@@ -14,10 +14,12 @@
 
 struct fisher_work {
     struct batch_work batch;
-    uint64_t slices;                /* of the wave */
-    int last;                       /* the batch's last wave and pass: sums are looked at */
-    uint32_t bad[POOL_THREADS_MAX]; /* layers with a sum that is not finite, by thread: the last
-                                       one's place and 1; 0: none */
+    uint64_t slices;                  /* of the wave */
+    uint64_t tiles[MODEL_LAYERS_MAX]; /* of each layer that the range touches, else 0 */
+    uint64_t tile_first;              /* what item 0 is */
+    int last;                         /* the batch's last wave and pass: sums are looked at */
+    uint32_t bad[POOL_THREADS_MAX];   /* layers with a sum that is not finite, by thread: the last
+                                         one's place and 1; 0: none */
 };
 
 static int layer_touched(const struct fisher_work *f, const struct layer_instance *l)
@@ -73,23 +75,61 @@ static int tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t
     return __builtin_isfinite(sum);
 }
 
-/* Items number the tiles of all touched layers, one layer after the other. */
+/* Tiles are numbered over all touched layers, one layer after the other: the layer of one, and
+ * *number, which of the layer's it is. */
+static uint32_t tile_layer(const struct fisher_work *f, uint64_t tile, uint64_t *number)
+{
+    uint32_t layer = 0;
+    while (tile >= f->tiles[layer])
+        tile -= f->tiles[layer++];
+    *number = tile;
+    return layer;
+}
+
 static void tile_item(void *argument, uint64_t item, int thread)
 {
     struct fisher_work *f = argument;
     const struct stepper *s = f->batch.s;
-    uint64_t tile = s->layout.tile;
+    uint64_t tile = s->layout.tile, number;
     float *at = s->tiles + (uint64_t)thread * s->layout.squares;
     struct tile_work w = {at, {at + 3 * tile, at + tile}};
-    for (uint32_t i = 0; i < s->model->layer_count; i++) {
-        const struct layer_instance *l = &s->model->layers[i];
-        uint64_t tiles = layer_touched(f, l) ? layer_tiles(s->model, l) : 0;
-        if (item < tiles) {
-            if (!tile_accumulate(f, i, item, &w, at + 2 * tile) && f->bad[thread] < i + 1)
-                f->bad[thread] = i + 1;
-            return;
-        }
-        item -= tiles;
+    uint32_t layer = tile_layer(f, f->tile_first + item, &number);
+    if (!tile_accumulate(f, layer, number, &w, at + 2 * tile) && f->bad[thread] < layer + 1)
+        f->bad[thread] = layer + 1;
+}
+
+/* Tiles from tile_first on that have about `resident` parameters together; *end is the one behind
+ * them, in the flat vector. */
+static uint64_t tiles_resident(const struct fisher_work *f, uint64_t tiles, uint64_t *end)
+{
+    const struct model *m = f->batch.s->model;
+    uint64_t count = 0, parameters = 0, number;
+    do {
+        const struct layer_instance *l = &m->layers[tile_layer(f, f->tile_first + count, &number)];
+        struct tile tile = layer_tile(m, l, number);
+        parameters += tile.count;
+        *end = l->first + tile.first + tile.count;
+        count++;
+    } while (f->tile_first + count < tiles && parameters < f->batch.fisher->resident);
+    return count;
+}
+
+/* All tiles, so many at a time that their sums may be resident together. */
+static void tiles_run(struct fisher_work *f, uint64_t tiles)
+{
+    const struct fisher_sums *to = f->batch.fisher;
+    uint64_t done = to->first, end, count;
+    f->tile_first = 0;
+    if (!to->release) {
+        pool_run(f->batch.s->pool, tile_item, f, tiles);
+        return;
+    }
+    for (; f->tile_first < tiles; f->tile_first += count) {
+        count = tiles_resident(f, tiles, &end);
+        end = end < to->first + to->count ? end : to->first + to->count;
+        pool_run(f->batch.s->pool, tile_item, f, count);
+        to->release(to->argument, done - to->first, end - done);
+        done = end;
     }
 }
 
@@ -113,7 +153,7 @@ static void wave_accumulate(struct fisher_work *f, uint64_t tiles)
         f->last = f->batch.pass + 1 == passes &&
                   f->batch.wave_first + slices == batch_slices(s, f->batch.rows);
         pool_run(s->pool, square_item, f, slices);
-        pool_run(s->pool, tile_item, f, tiles);
+        tiles_run(f, tiles);
     }
     f->batch.wave_first += slices;
 }
@@ -125,10 +165,11 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
     uint32_t bad = 0;
     ensure(!s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
     ensure(to->first < total && to->count > 0 && to->count <= total - to->first);
-    for (uint32_t i = 0; i < s->model->layer_count; i++)
-        tiles += layer_touched(&f, &s->model->layers[i])
-                     ? layer_tiles(s->model, &s->model->layers[i])
-                     : 0;
+    for (uint32_t i = 0; i < s->model->layer_count; i++) {
+        if (layer_touched(&f, &s->model->layers[i]))
+            f.tiles[i] = layer_tiles(s->model, &s->model->layers[i]);
+        tiles += f.tiles[i];
+    }
     statistics_use(s);
     while (f.batch.wave_first < batch_slices(s, rows))
         wave_accumulate(&f, tiles);

@@ -103,8 +103,11 @@ struct tile layer_tile(const struct model *m, const struct layer_instance *l, ui
 uint64_t layer_tiles(const struct model *m, const struct layer_instance *l)
 {
     uint64_t tiles = 0;
-    while (layer_tile(m, l, tiles).count > 0)
-        tiles++;
+    for (uint32_t i = 0; i < l->tensor_count; i++) {
+        const struct tensor_info *t = &m->tensors[l->tensor_first + i];
+        uint64_t all = t->rank == 2 ? t->dims[0] : 1;
+        tiles += (all - 1) / tile_rows(all, t->dims[t->rank - 1]) + 1;
+    }
     return tiles;
 }
 

@@ -231,6 +231,11 @@ struct fisher_sums {
     enum fisher_labels labels;
     uint64_t key, position; /* FISHER_SAMPLED: draws are a function of the key and a row's place
                                among the samples; that of the batch's first row */
+    /* NULL, or called once at[first] .. at[first + count - 1] are not needed for a while, which is
+     * after about `resident` of them */
+    void (*release)(void *argument, uint64_t first, uint64_t count);
+    void *argument;
+    uint64_t resident;
 };
 
 /* Exact per-sample squared gradients of the loss at those labels (dropout off), summed over the

@@ -138,7 +138,7 @@ file_prepare() {
         "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
             ${classes:+--only "$classes" --labels "$labels"} || exit
         ;;
-    *) prepare "$kind" --set "data.source=$source" --out "$file" $rebuild || exit ;;
+    *) prepare "$kind" --task "$1" --out "$file" $rebuild || exit ;;
     esac
 }
 

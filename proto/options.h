@@ -82,8 +82,9 @@ uint64_t options_batch_rows(const struct options *o);
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 
-/* The run's options with those of task `task` in their places (data.file, data.source,
- * training.batch_size, training.learning_rate, ewc_config.lambda): what counts while that task's
+/* The run's options with those of task `task` in their places (data.file, data.source and
+ * others of the sections data and prepare, training.batch_size, training.learning_rate,
+ * ewc_config.lambda): what counts while that task's
  * data are read. *view borrows all of *o; it is not to be freed. */
 void options_of_task(const struct options *o, uint32_t task, struct options *view);
 

@@ -157,6 +157,9 @@ static const struct {
     const char *task, *option;
 } overrides[] = {{"file", "data.file"},
                  {"source", "data.source"},
+                 {"smiles", "prepare.smiles"},
+                 {"inchikey", "prepare.inchikey"},
+                 {"rows_max", "prepare.rows_max"},
                  {"batch_size", "training.batch_size"},
                  {"learning_rate", "training.learning_rate"},
                  {"lambda", "continual_learning.ewc_config.lambda"}};

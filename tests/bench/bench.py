@@ -838,7 +838,8 @@ def bench_molecules(runs):
                    compared, smaller_bar=2000)
 
 
-BENCHES = {"continual": bench_continual, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
+BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty, "continual": bench_continual,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

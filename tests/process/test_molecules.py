@@ -231,6 +231,31 @@ def test_so_many_rows_are_taken():
     assert "2 graphs to train" in prepared("t.csv", "rows_max: 2, validation_fraction: 0.000001", 100)
 
 
+@limit(60)
+def test_each_task_has_a_table_of_its_own():
+    smiles_write("t.csv")
+    with open("t.csv") as f:
+        rows = [line.rstrip().split(",")[::-1] for line in f][1:]
+    with open("u.tsv", "w") as f:
+        f.writelines("x\t%s\t%s\n" % tuple(row) for row in rows)
+    pipeline("t.csv", "rows_max: 30")
+    with open("mine.yaml") as f:
+        text = f.read()
+    with open("mine.yaml", "w") as f:
+        f.write(text.replace("[{name: A}]", "[{name: A}, {name: B, source: %s, file: %s, smiles: '1', rows_max: 25}]" %
+                             (os.path.abspath("u.tsv"), os.path.abspath("u.h5"))))
+    said = subprocess.run([FINETUNE, "--config", "mine.yaml", "--check-data"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said
+    for name, count in (("m.h5", 30), ("u.h5", 25)):
+        with h5py.File(name) as f:
+            layout_check(f)
+            assert sum(len(f[p + "/source_row"]) for p in PARTS) == count
+    said = subprocess.run([PREPARE, "molecules", "--config", "mine.yaml", "--task", "C", "--out", "u.h5"],
+                          capture_output=True, text=True)
+    assert said.returncode == 100 and said.stderr.endswith(': mine.yaml has no task "C"\n'), said
+
+
 def smiles_write(path, rows=60):
     with open(path, "w") as f:
         f.write("name,smiles\n" + "".join("n%d,%s%s\n" % (i, "C" * (i % 20 + 1), "ONF"[i // 20]) for i in range(rows)))

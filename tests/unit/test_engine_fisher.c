@@ -56,6 +56,44 @@ TEST(drawn_values_have_the_variance_of_their_loss)
     CHECK(fabs(ones - 1 / (1 + exp(-0.7))) < 2.5 / sqrt(n));
 }
 
+struct released {
+    uint64_t end, most, calls;
+};
+
+static void release(void *argument, uint64_t first, uint64_t count)
+{
+    struct released *r = argument;
+    CHECK(first == r->end || first == 0); /* in order, wave after wave */
+    r->end = first + count;
+    r->most = count > r->most ? count : r->most;
+    r->calls++;
+}
+
+TEST(sums_are_released_in_order_and_keep_their_bits)
+{
+    static const char *const layers[] = {"linear out=600", "tanh", "linear out=700",
+                                         "linear out=4"};
+    struct fixture_config c = {
+        .layers = layers, .count = 4, .loss = "mean_squared_error", .evaluate_only = 1};
+    struct fixture f;
+    struct err e;
+    struct released r = {0};
+    fixture_open(&f, &c);
+    uint64_t count = f.m.parameter_count;
+    float *whole = calloc(count, sizeof *whole), *pieces = calloc(count, sizeof *pieces);
+    struct fisher_sums to = {.count = count, .at = whole};
+    CHECK_OK(stepper_fisher(f.s, FIXTURE_ROWS, &to, &e), e);
+    to.at = pieces;
+    to.release = release;
+    to.argument = &r;
+    to.resident = 100000;
+    CHECK_OK(stepper_fisher(f.s, FIXTURE_ROWS, &to, &e), e);
+    CHECK(memcmp(whole, pieces, count * sizeof *whole) == 0);
+    CHECK(r.end == count && r.calls > 4 && r.most < 100000 + 65536);
+    free(whole), free(pieces);
+    fixture_close(&f);
+}
+
 static void refused(const char *loss, const char *lines, enum fisher_labels labels,
                     const char *words)
 {
