@@ -183,10 +183,13 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
 static int moments_start(struct work *w, struct err *e)
 {
     const struct options *o = w->options;
+    int task = options_task(o, w->job.task);
+    uint64_t own = task >= 0 ? o->tasks[task].batch_size : 0;
+    uint64_t rows = (own ? own : o->batch_size) * o->gradient_accumulation_steps;
     if (pool_open(&w->pool, step_config_of(o).threads, e) < 0)
         return -1;
     return moments_open(&w->moments, w->job.checkpoint, w->job.digest, &w->model, o->adam_beta2,
-                        options_batch_rows(o), e);
+                        rows, e);
 }
 
 int work_open(struct work *w, const struct options *o, uint64_t incarnation, uint64_t number,
@@ -227,6 +230,7 @@ void work_close(struct work *w)
     moments_close(&w->moments);
     pool_close(&w->pool);
     free(w->values);
+    fisher_code_free(&w->code);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
 }
@@ -376,8 +380,8 @@ int work_finish(struct work *w, struct err *e)
     struct pool *pool = w->pool ? w->pool : stepper_pool(w->stepper);
     if (block_values(w, e) < 0)
         return -1;
-    return store_block(w->options, &w->model, pool, w->part_dir, w->block, w->job.job, &w->range,
-                       w->values, e);
+    return store_block(&w->code, w->options, &w->model, pool, w->part_dir, w->block, w->job.job,
+                       &w->range, w->values, e);
 }
 
 int work_join(struct work *w, struct err *e)
