@@ -483,6 +483,9 @@ static void plan_options(void)
     options.order_window_spans = 4;
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
+    options.fisher_estimator = "exact";
+    options.fisher_labels = "true";
+    options.ewc_mode = "separate";
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
