@@ -95,6 +95,16 @@ def test_a_theta_star_that_is_missing_another_or_damaged_is_refused():
     assert ends(run)["task-B.h5"] == whole["task-B.h5"]
 
 
+def test_a_whole_penalty_of_half_the_strength_is_the_same():
+    ewc = "continual_learning.ewc_config."
+    _, whole = finished(settings=(ewc + "lambda=2000",))
+    _, other = finished("other", settings=(ewc + "lambda=1000", ewc + "half=false"))
+    assert other == whole
+    exact, found = finished("exact", settings=(ewc + "lambda=2000", ewc + "fisher_computation.use_compression=false"))
+    assert "error=0.0000 its Fisher" in exact.log("trainerd"), exact.log("trainerd")
+    assert found["task-A.h5"] == whole["task-A.h5"] and found["task-B.h5"] != whole["task-B.h5"]
+
+
 @limit(180)
 def test_one_fact_that_cannot_be_written_costs_no_more_than_a_restart():
     _, whole = finished()
