@@ -19,12 +19,17 @@ static int fisher_start(void *self, struct daemon *d, struct err *e)
 
 static int fisher_warm(void *self, struct err *e)
 {
-    const struct fisherfile_block block = {.count = 1, .tensors = "0.bias"};
+    struct fisherfile_block block = {.count = 1,
+                                     .tensors = "0.bias",
+                                     .form = "float32",
+                                     .arrays = 1,
+                                     .array = {{.name = "values"}}};
     const float value = 0;
+    const struct h5packed packed = {.type = H5TYPE_F32, .count = 1, .data = &value};
     memset(self, 0, sizeof(struct estimator));
     if (engine_warm(0, e) < 0)
         return -1;
-    return fisherfile_write_part("warm.part", 0, "warm", &block, &value, 6, e);
+    return fisherfile_write_part("warm.part", 0, "warm", &block, &packed, e);
 }
 
 static int fisher_turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
@@ -52,7 +57,7 @@ static const struct daemon_spec spec = {
     .purpose = "estimates which weights of a finished task matter (Fisher information), when "
                "trainerd asks",
     .example = "fisherd --run runs/fashion",
-    .deadline_s = 300, /* a turn is one batch through one block, or joining the blocks of a model */
+    .deadline_s = 300, /* a turn is one batch, writing a block, or joining the blocks of a model */
     .warm = fisher_warm,
     .start = fisher_start,
     .turn = fisher_turn,

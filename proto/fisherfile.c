@@ -1,150 +1,80 @@
 /* fisherfile.c - see fisherfile.h: blocks of a diagonal, each durable on its own, joined to one
- * file.
- *
- * A part holds what the joined file will hold of its block, so joining is reading and writing one
- * block after the other. Digests are over values, not over files: a part, the joined file, and a
- * file compressed at another level agree.
+ * file, and read one after the other. A part holds what the joined file will hold of its block, so
+ * joining is reading a block, to see that it is whole, and copying its group, packed as it is.
  */
-#include "proto/fisherfile.h"
+#include "proto/fisherfile_private.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "proto/h5file.h"
 #include "proto/log.h"
 
-/* 256 KiB a chunk: what a reader of a few parameters has to unpack. */
-enum { CHUNK_VALUES = 65536, PATH_BYTES = 4200, NAME_BYTES = 32 };
+struct fisherfile {
+    char path[FISHERFILE_PATH_BYTES];
+    struct h5reader *reader;
+    struct fisherfile_meta meta;
+    struct fisherfile_sum sum;
+    uint64_t index; /* of the next block */
+};
 
-static const char *block_name(char name[NAME_BYTES], uint64_t index)
+static const char *part_path(char path[FISHERFILE_PATH_BYTES], const char *part_dir, uint64_t index)
 {
-    snprintf(name, NAME_BYTES, "blocks/%05" PRIu64, index);
-    return name;
-}
-
-static const char *part_path(char path[PATH_BYTES], const char *part_dir, uint64_t index)
-{
-    snprintf(path, PATH_BYTES, "%s/%05" PRIu64 ".h5", part_dir, index);
+    snprintf(path, FISHERFILE_PATH_BYTES, "%s/%05" PRIu64 ".h5", part_dir, index);
     return path;
 }
 
-static void block_digest(struct digest *d, const char *name, uint64_t count, const float *values)
-{
-    digest_array(d, name, H5TYPE_F32, 1, &count, values);
-}
-
-static int block_write(struct h5writer *w, uint64_t index, const struct fisherfile_block *block,
-                       const float *values, int level, struct err *e)
-{
-    char name[NAME_BYTES];
-    const uint64_t chunk[1] = {CHUNK_VALUES};
-    block_name(name, index);
-    if (h5writer_gzip(w, name, H5TYPE_F32, 1, &block->count, chunk, level, values, e) < 0 ||
-        h5writer_u64(w, name, "first", block->first, e) < 0)
-        return -1;
-    return h5writer_text(w, name, "tensors", block->tensors, e);
-}
-
-/* Read block `index` into *values (grown to fit; *room numbers fit) and *block. */
-static int block_read(struct h5reader *r, const char *path, uint64_t index,
-                      struct fisherfile_block *block, float **values, uint64_t *room, struct err *e)
-{
-    char name[NAME_BYTES];
-    struct h5array a;
-    if (h5reader_array(r, block_name(name, index), &a, e) < 0 ||
-        h5reader_u64(r, name, "first", &block->first, e) < 0 ||
-        h5reader_text(r, name, "tensors", block->tensors, sizeof block->tensors, e) < 0)
-        return -1;
-    if (a.type != H5TYPE_F32 || a.rank != 1)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s of %s is not one row of float32", name, path);
-    block->count = a.dims[0];
-    if (block->count > *room) {
-        float *more = realloc(*values, a.bytes);
-        if (!more)
-            return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s of %s", name, path);
-        *values = more;
-        *room = block->count;
-    }
-    return h5reader_read(r, &a, *values, e);
-}
-
-static int one_digest(uint64_t index, uint64_t count, const float *values, char hex[65],
-                      struct err *e)
-{
-    struct digest *d;
-    char name[NAME_BYTES];
-    if (digest_open(&d, e) < 0)
-        return -1;
-    block_digest(d, block_name(name, index), count, values);
-    digest_close(&d, hex);
-    return 0;
-}
-
 int fisherfile_write_part(const char *part_dir, uint64_t index, const char *job,
-                          const struct fisherfile_block *block, const float *values, int level,
+                          struct fisherfile_block *block, const struct h5packed *packed,
                           struct err *e)
 {
-    char path[PATH_BYTES], hex[65];
+    char path[FISHERFILE_PATH_BYTES];
     struct h5writer *w;
     if (mkdir(part_dir, 0700) < 0 && errno != EEXIST)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot make directory %s", part_dir);
     h5writer_sweep(part_path(path, part_dir, index));
-    if (one_digest(index, block->count, values, hex, e) < 0 || h5writer_open(&w, path, e) < 0)
+    if (h5writer_open(&w, path, e) < 0)
         return -1;
-    if (block_write(w, index, block, values, level, e) < 0 ||
-        h5writer_text(w, "", "job", job, e) < 0 || h5writer_text(w, "", "digest", hex, e) < 0) {
+    if (fisherfile_block_write(w, index, block, packed, e) < 0 ||
+        h5writer_text(w, "", "job", job, e) < 0) {
         h5writer_abandon(&w);
         return -1;
     }
     return h5writer_commit(&w, e);
 }
 
-/* One part with its job and its digest checked; *values as in block_read. */
-static int part_read(const char *path, uint64_t index, const char *job,
-                     struct fisherfile_block *block, float **values, uint64_t *room, struct err *e)
+/* Open a part and read its block, job and digest checked. fisherfile_block_free and h5reader_close
+ * are due either way. */
+static int part_read(struct h5reader **r_p, const char *path, uint64_t index, const char *job,
+                     struct fisherfile_block *block, char hex[65], struct err *e)
 {
-    char found[129], stored[65], hex[65];
-    struct h5reader *r;
-    if (h5reader_open(&r, path, e) < 0)
+    char found[129];
+    block->arrays = 0;
+    if (h5reader_open(r_p, path, e) < 0 ||
+        h5reader_text(*r_p, "", "job", found, sizeof found, e) < 0)
         return -1;
-    int result = -1;
-    if (h5reader_text(r, "", "job", found, sizeof found, e) < 0 ||
-        h5reader_text(r, "", "digest", stored, sizeof stored, e) < 0)
-        goto out;
-    if (strcmp(found, job) != 0) {
-        err_set(e, EXIT_CODE_PERMANENT, "%s is of the job %s, not of %s", path, found, job);
-        goto out;
-    }
-    if (block_read(r, path, index, block, values, room, e) < 0 ||
-        one_digest(index, block->count, *values, hex, e) < 0)
-        goto out;
-    if (strcmp(hex, stored) != 0)
-        err_set(e, EXIT_CODE_PERMANENT, "%s is damaged: digest %s, stored is %s", path, hex,
-                stored);
-    else
-        result = 0;
-out:
-    h5reader_close(&r);
-    return result;
+    if (strcmp(found, job) != 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s is of the job %s, not of %s", path, found, job);
+    return fisherfile_block_read(*r_p, path, index, block, hex, e);
 }
 
 int fisherfile_has_part(const char *part_dir, uint64_t index, const char *job, struct err *e)
 {
-    char path[PATH_BYTES];
+    char path[FISHERFILE_PATH_BYTES], hex[65];
     struct fisherfile_block block;
-    float *values = NULL;
-    uint64_t room = 0;
+    struct h5reader *r = NULL;
     if (access(part_path(path, part_dir, index), F_OK) < 0)
         return 0;
-    int result = part_read(path, index, job, &block, &values, &room, e);
-    free(values);
+    int result = part_read(&r, path, index, job, &block, hex, e);
+    fisherfile_block_free(&block);
+    h5reader_close(&r);
     if (result == 0)
         return 1;
     if (e->code == EXIT_CODE_TEMPORARY)
@@ -157,7 +87,7 @@ int fisherfile_has_part(const char *part_dir, uint64_t index, const char *job, s
 
 void fisherfile_remove_parts(const char *part_dir)
 {
-    char path[PATH_BYTES + NAME_MAX];
+    char path[FISHERFILE_PATH_BYTES + NAME_MAX];
     DIR *d = opendir(part_dir);
     if (!d)
         return;
@@ -172,99 +102,59 @@ void fisherfile_remove_parts(const char *part_dir)
     rmdir(part_dir);
 }
 
-/* Add one block: it must begin where the one before ended. */
-static int block_join(struct h5writer *w, struct digest *d, struct fisherfile_meta *meta,
-                      uint64_t index, uint64_t *next, const struct fisherfile_block *block,
-                      const float *values, int level, struct err *e)
+static int part_join(struct h5writer *w, struct fisherfile_sum *sum, const char *part_dir,
+                     uint64_t index, const struct fisherfile_meta *meta, struct err *e)
 {
-    char name[NAME_BYTES];
-    if (block->first != *next || block->count > meta->parameters - *next)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "block %" PRIu64 " of %s covers parameters from %" PRIu64
-                       " on, wanted from %" PRIu64,
-                       index, meta->job, block->first, *next);
-    for (uint64_t i = 0; i < block->count; i++)
-        meta->trace += (double)values[i];
-    block_digest(d, block_name(name, index), block->count, values);
-    *next += block->count;
-    return block_write(w, index, block, values, level, e);
-}
-
-static int parts_join(struct h5writer *w, struct digest *d, const char *part_dir,
-                      struct fisherfile_meta *meta, int level, struct err *e)
-{
-    char path[PATH_BYTES];
+    char path[FISHERFILE_PATH_BYTES], name[FISHERFILE_BLOCK_BYTES], hex[65];
     struct fisherfile_block block;
-    float *values = NULL;
-    uint64_t room = 0, next = 0;
-    int result = 0;
-    meta->trace = 0;
-    for (uint64_t i = 0; result == 0 && i < meta->blocks; i++) {
-        result = part_read(part_path(path, part_dir, i), i, meta->job, &block, &values, &room, e);
-        if (result == 0)
-            result = block_join(w, d, meta, i, &next, &block, values, level, e);
-    }
-    if (result == 0 && next != meta->parameters)
-        result = err_set(e, EXIT_CODE_PERMANENT,
-                         "the parts in %s cover %" PRIu64 " of %" PRIu64 " parameters", part_dir,
-                         next, meta->parameters);
-    free(values);
+    struct h5reader *r = NULL;
+    int result = part_read(&r, part_path(path, part_dir, index), index, meta->job, &block, hex, e);
+    if (result == 0)
+        result = fisherfile_sum_add(sum, meta->job, index, meta->parameters, &block, hex, e);
+    fisherfile_block_free(&block);
+    if (result == 0)
+        result = h5writer_copy(w, fisherfile_block_name(name, index), r, e);
+    h5reader_close(&r);
     return result;
 }
 
-static int meta_write(struct h5writer *w, const struct fisherfile_meta *m, struct err *e)
+static int parts_join(struct h5writer *w, struct fisherfile_sum *sum, const char *part_dir,
+                      struct fisherfile_meta *meta, struct err *e)
 {
-    if (h5writer_text(w, "", "job", m->job, e) < 0 ||
-        h5writer_text(w, "", "task", m->task, e) < 0 ||
-        h5writer_text(w, "", "checkpoint", m->checkpoint, e) < 0 ||
-        h5writer_text(w, "", "parameters_sha256", m->parameters_sha256, e) < 0 ||
-        h5writer_text(w, "", "estimator", m->estimator, e) < 0 ||
-        h5writer_u64(w, "", "samples", m->samples, e) < 0 ||
-        h5writer_u64(w, "", "parameters", m->parameters, e) < 0 ||
-        h5writer_u64(w, "", "blocks", m->blocks, e) < 0 ||
-        h5writer_u64(w, "", "block_size", m->block_size, e) < 0 ||
-        h5writer_f64(w, "", "trace", m->trace, e) < 0)
-        return -1;
-    return h5writer_text(w, "", "digest", m->digest, e);
+    for (uint64_t i = 0; i < meta->blocks; i++)
+        if (part_join(w, sum, part_dir, i, meta, e) < 0)
+            return -1;
+    if (sum->next != meta->parameters)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the parts in %s cover %" PRIu64 " of %" PRIu64 " parameters", part_dir,
+                       sum->next, meta->parameters);
+    meta->trace = sum->trace;
+    meta->bytes = sum->bytes;
+    meta->error = sum->squares > 0 ? sqrt(sum->differences / sum->squares) : 0;
+    meta->noise = sum->squares > 0 ? sqrt(sum->noises / sum->squares) : 0;
+    digest_close(&sum->digest, meta->digest);
+    return 0;
 }
 
-static int meta_read(struct h5reader *r, struct fisherfile_meta *m, struct err *e)
-{
-    if (h5reader_text(r, "", "job", m->job, sizeof m->job, e) < 0 ||
-        h5reader_text(r, "", "task", m->task, sizeof m->task, e) < 0 ||
-        h5reader_text(r, "", "checkpoint", m->checkpoint, sizeof m->checkpoint, e) < 0 ||
-        h5reader_text(r, "", "parameters_sha256", m->parameters_sha256, sizeof m->parameters_sha256,
-                      e) < 0 ||
-        h5reader_text(r, "", "estimator", m->estimator, sizeof m->estimator, e) < 0 ||
-        h5reader_u64(r, "", "samples", &m->samples, e) < 0 ||
-        h5reader_u64(r, "", "parameters", &m->parameters, e) < 0 ||
-        h5reader_u64(r, "", "blocks", &m->blocks, e) < 0 ||
-        h5reader_u64(r, "", "block_size", &m->block_size, e) < 0 ||
-        h5reader_f64(r, "", "trace", &m->trace, e) < 0)
-        return -1;
-    return h5reader_text(r, "", "digest", m->digest, sizeof m->digest, e);
-}
-
-int fisherfile_join(const char *path, const char *part_dir, struct fisherfile_meta *meta, int level,
+int fisherfile_join(const char *path, const char *part_dir, struct fisherfile_meta *meta,
                     struct err *e)
 {
     struct h5writer *w = NULL;
-    struct digest *d = NULL;
+    struct fisherfile_sum sum = {0};
     char ignored[65];
     int result = -1;
     h5writer_sweep(path);
-    if (digest_open(&d, e) < 0 || h5writer_open(&w, path, e) < 0)
+    if (digest_open(&sum.digest, e) < 0 || h5writer_open(&w, path, e) < 0)
         goto out;
-    if (parts_join(w, d, part_dir, meta, level, e) < 0)
+    if (parts_join(w, &sum, part_dir, meta, e) < 0)
         goto out;
-    digest_close(&d, meta->digest);
-    if (meta_write(w, meta, e) < 0 || h5writer_commit(&w, e) < 0)
+    if (fisherfile_meta_write(w, meta, e) < 0 || h5writer_commit(&w, e) < 0)
         goto out;
     fisherfile_remove_parts(part_dir);
     result = 0;
 out:
     h5writer_abandon(&w);
-    digest_close(&d, ignored);
+    digest_close(&sum.digest, ignored);
     return result;
 }
 
@@ -274,55 +164,62 @@ int fisherfile_read_meta(const char *path, struct fisherfile_meta *meta, struct 
     memset(meta, 0, sizeof *meta);
     if (h5reader_open(&r, path, e) < 0)
         return -1;
-    int result = meta_read(r, meta, e);
+    int result = fisherfile_meta_read(r, meta, e);
     h5reader_close(&r);
     return result;
 }
 
-/* One block to its place in values[meta->parameters]. */
-static int block_place(struct h5reader *r, const char *path, const struct fisherfile_meta *meta,
-                       uint64_t index, uint64_t *next, float *values, struct digest *d,
-                       struct err *e)
+int fisherfile_open(struct fisherfile **f_p, const char *path, struct fisherfile_meta *meta,
+                    struct err *e)
 {
-    char name[NAME_BYTES];
-    struct h5array a;
-    uint64_t first;
-    if (h5reader_array(r, block_name(name, index), &a, e) < 0 ||
-        h5reader_u64(r, name, "first", &first, e) < 0)
+    struct fisherfile *f = *f_p = calloc(1, sizeof *f);
+    if (!f)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
+    snprintf(f->path, sizeof f->path, "%s", path);
+    if (digest_open(&f->sum.digest, e) < 0 || h5reader_open(&f->reader, path, e) < 0 ||
+        fisherfile_meta_read(f->reader, &f->meta, e) < 0) {
+        fisherfile_close(f_p);
         return -1;
-    if (a.type != H5TYPE_F32 || a.rank != 1 || first != *next ||
-        a.dims[0] > meta->parameters - first)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s of %s does not follow the block before it", name,
-                       path);
-    if (h5reader_read(r, &a, values + first, e) < 0)
-        return -1;
-    block_digest(d, name, a.dims[0], values + first);
-    *next += a.dims[0];
+    }
+    *meta = f->meta;
     return 0;
 }
 
-int fisherfile_read(const char *path, const struct fisherfile_meta *meta, float *values,
-                    struct err *e)
+void fisherfile_close(struct fisherfile **f_p)
 {
-    struct h5reader *r = NULL;
-    struct digest *d = NULL;
+    struct fisherfile *f = *f_p;
+    char ignored[65];
+    if (!f)
+        return;
+    h5reader_close(&f->reader);
+    digest_close(&f->sum.digest, ignored);
+    free(f);
+    *f_p = NULL;
+}
+
+static int end_check(struct fisherfile *f, struct err *e)
+{
+    char hex[65] = "";
+    digest_close(&f->sum.digest, hex);
+    if (f->sum.next == f->meta.parameters && strcmp(hex, f->meta.digest) == 0)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s is damaged: %" PRIu64 " of %" PRIu64 " parameters, digest %s, stored is %s",
+                   f->path, f->sum.next, f->meta.parameters, hex, f->meta.digest);
+}
+
+int fisherfile_next(struct fisherfile *f, struct fisherfile_block *block, struct err *e)
+{
     char hex[65];
-    uint64_t next = 0;
-    int result = -1;
-    if (h5reader_open(&r, path, e) < 0 || digest_open(&d, e) < 0)
-        goto out;
-    for (uint64_t i = 0; i < meta->blocks; i++)
-        if (block_place(r, path, meta, i, &next, values, d, e) < 0)
-            goto out;
-    digest_close(&d, hex);
-    if (next != meta->parameters || strcmp(hex, meta->digest) != 0)
-        err_set(e, EXIT_CODE_PERMANENT,
-                "%s is damaged: %" PRIu64 " of %" PRIu64 " parameters, digest %s, stored is %s",
-                path, next, meta->parameters, hex, meta->digest);
-    else
-        result = 0;
-out:
-    h5reader_close(&r);
-    digest_close(&d, hex);
-    return result;
+    block->arrays = 0;
+    ensure(f->sum.digest); /* not called again after the end */
+    if (f->index == f->meta.blocks)
+        return end_check(f, e);
+    if (fisherfile_block_read(f->reader, f->path, f->index, block, hex, e) < 0 ||
+        fisherfile_sum_add(&f->sum, f->path, f->index, f->meta.parameters, block, hex, e) < 0) {
+        fisherfile_block_free(block);
+        return -1;
+    }
+    f->index++;
+    return 1;
 }

@@ -36,6 +36,7 @@ int h5type_of(const char *name);           /* or -1 */
 uint32_t h5type_bytes(enum h5type type);
 
 struct h5writer;
+struct h5reader;
 /* Begin a file that will be `path`. 0 or -1. */
 int h5writer_open(struct h5writer **w_p, const char *path, struct err *e);
 
@@ -73,6 +74,42 @@ int h5writer_growing_begin(struct h5writer *w, const char *name, enum h5type typ
                            const uint64_t *dims, int axis, uint64_t chunk_rows, int level,
                            struct err *e);
 
+/* How the chunks of a set are packed by the caller, in threads of its own. */
+enum h5packing {
+    H5PACK_NONE, /* one contiguous set, as h5writer_array */
+    H5PACK_GZIP, /* byte shuffle and gzip */
+    H5PACK_CODES /* bytes that are codes: huffman.h; chunks of at most HUFFMAN_BYTES_MAX */
+};
+
+/* A one-dimensional set of `count` elements at `data`, in chunks of `chunk` elements of which the
+ * last may be short. */
+struct h5packed {
+    enum h5packing packing;
+    enum h5type type;
+    int level; /* of gzip, 1 to 9 */
+    uint64_t count, chunk;
+    const void *data;
+    uint64_t chunks;
+    struct h5packed_chunk {
+        void *bytes; /* NULL until packed */
+        uint64_t size;
+    } * chunk_at;
+};
+
+/* Describe the set; `data` is borrowed, and so is nothing else: h5packed_free is due. */
+int h5packed_open(struct h5packed *p, enum h5packing packing, enum h5type type, int level,
+                  uint64_t count, uint64_t chunk, const void *data, struct err *e);
+/* Pack chunk `index`. Each once, in any order, from any thread; no libhdf5 in it. */
+int h5packed_chunk(struct h5packed *p, uint64_t index, struct err *e);
+uint64_t h5packed_bytes(const struct h5packed *p); /* what its chunks take */
+void h5packed_free(struct h5packed *p);            /* harmless twice */
+
+/* Write the set, all of whose chunks are packed, as ordinary chunks of the standard filters. */
+int h5writer_packed(struct h5writer *w, const char *name, const struct h5packed *p, struct err *e);
+
+/* Copy the group `name`, with all in it, from another file, its chunks as they are. */
+int h5writer_copy(struct h5writer *w, const char *name, struct h5reader *from, struct err *e);
+
 /* Close, check, commit. *w_p is NULL afterwards. On failure nothing is left behind and an older
  * file of that name stays. */
 int h5writer_commit(struct h5writer **w_p, struct err *e);
@@ -83,7 +120,6 @@ void h5writer_abandon(struct h5writer **w_p); /* harmless on NULL */
  * directory. */
 void h5writer_sweep(const char *path);
 
-struct h5reader;
 int h5reader_open(struct h5reader **r_p, const char *path, struct err *e);
 void h5reader_close(struct h5reader **r_p);
 /* Read attributes; missing or mistyped: -1. text: NUL-terminated into `capacity` bytes. */

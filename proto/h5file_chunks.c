@@ -137,7 +137,7 @@ static void region_copy(const struct h5chunks *c, const uint64_t *offset, const 
     } while (line_next(c, offset, line));
 }
 
-static void shuffle(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t element_bytes)
+void h5_shuffle(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t element_bytes)
 {
     uint64_t count = bytes / element_bytes;
     for (uint32_t k = 0; k < element_bytes; k++)
@@ -153,7 +153,7 @@ static int chunk_store(struct h5writer *w, struct h5chunks *c, const uint64_t *o
     for (int i = 0; i < c->rank; i++)
         at[i] = offset[i];
     if (c->element_bytes > 1) {
-        shuffle(c->shuffled, data, c->chunk_bytes, c->element_bytes);
+        h5_shuffle(c->shuffled, data, c->chunk_bytes, c->element_bytes);
         data = c->shuffled;
     }
     size_t packed =

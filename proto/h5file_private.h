@@ -55,6 +55,9 @@ int h5_bytes(enum h5type type, int rank, const uint64_t *dims, uint64_t *bytes);
 /* Make the groups above `name` that are not there yet. */
 int h5_groups_make(struct h5writer *w, const char *name, struct err *e);
 
+/* Byte k of every element, for each k in turn. */
+void h5_shuffle(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t element_bytes);
+
 /* Create `path` (borrowed) for writing. On failure too, h5_sink_close is due. */
 int h5_sink_open(struct h5sink *s, const char *path, struct err *e);
 /* Make a file that is created with these access properties write to the sink. */

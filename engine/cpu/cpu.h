@@ -8,22 +8,20 @@
 #ifndef ENGINE_CPU_CPU_H
 #define ENGINE_CPU_CPU_H
 
+#include "engine/clones.h"
 #include "engine/ops.h"
 
 #define OP(name, args, names, what) void cpu_##name args;
 #include "engine/ops.def"
 #undef OP
 
-/* For tests: products in 8 bits in plain C even where there are vectors. */
-void cpu_int8_plain(int on);
+/* For tests: products in 8 bits, and the expansion of codes, in plain C even where there are
+ * vectors. */
+void cpu_plain(int on);
+int cpu_has_avx2(void); /* 0 where plain C is asked for */
 
-/* A loop worth compiling for wide vectors; the loader's resolver picks the one for this machine.
- * The resolvers run before a sanitizer's own start, so sanitized builds do without. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define CPU_CLONES __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
-#else
-#define CPU_CLONES __attribute__((noinline))
-#endif
+/* For tests: the same of sums of squared products, whose bits are others then. */
+void cpu_squares_plain(int on);
 
 /* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
  */

@@ -1,0 +1,152 @@
+/* fisher_grid.c - see fisher_grid.h. */
+#include "engine/fisher_grid.h"
+
+#include <string.h>
+
+#include "engine/clones.h"
+
+/* Sums of SEGMENT products of a weight and a distance on the grid fit 32 bits: 64 * 2^13 * 4096. */
+enum { SEGMENT = 4096 };
+
+/* log2 of a number that is not negative, to 6e-5: exponent, and a polynomial of the rest from
+ * sqrt(1/2) to sqrt(2). Denormal numbers are whole multiples of 2^-149. */
+static inline float log2_of(uint32_t bits)
+{
+    float whole = (float)(int32_t)bits, rest;
+    uint32_t wide;
+    memcpy(&wide, &whole, sizeof wide);
+    uint32_t normal = bits < 0x00800000u ? wide : bits;
+    int32_t exponent =
+        (int32_t)(normal - 0x3f3504f3u) >> 23; /* of the power of two nearest in ratio */
+    uint32_t mantissa = normal - ((uint32_t)exponent << 23);
+    memcpy(&rest, &mantissa, sizeof rest);
+    rest -= 1.0f;
+    float p = -0.38679895f + rest * 0.25271839f;
+    p = 1.44265926f + rest * (-0.72077566f + rest * (0.48478392f + rest * p));
+    return rest * p + (float)(exponent - (bits < 0x00800000u ? 149 : 0));
+}
+
+/* Sixteen sums, in a fixed order whatever the vectors. */
+CPU_CLONES struct grid_sums grid_sums(const float *values, uint64_t count)
+{
+    enum { PARTS = 16 };
+    double sum[PARTS] = {0}, squares[PARTS] = {0};
+    float peak[PARTS] = {0};
+    uint32_t some[PARTS] = {0};
+    struct grid_sums all = {0};
+    for (uint64_t first = 0; first < count; first += PARTS) {
+        uint64_t end = count - first < PARTS ? count - first : PARTS;
+        for (uint64_t k = 0; k < end; k++) {
+            float x = values[first + k];
+            uint32_t bits;
+            memcpy(&bits, &x, sizeof bits);
+            sum[k] += (double)x;
+            squares[k] += (double)x * (double)x;
+            peak[k] = x > peak[k] ? x : peak[k];
+            some[k] += bits << 1 != 0;
+        }
+    }
+    for (int k = 0; k < PARTS; k++) {
+        all.sum += sum[k];
+        all.squares += squares[k];
+        all.peak = peak[k] > all.peak ? peak[k] : all.peak;
+        all.some += some[k];
+    }
+    return all;
+}
+
+CPU_CLONES uint8_t grid_row(const struct grid_scale *scale, const float *values, uint64_t count,
+                            int16_t *restrict grid, uint8_t *restrict weight,
+                            uint8_t *restrict level)
+{
+    const float shift = 12582912.0f; /* 1.5 2^23: a float this large keeps whole numbers only */
+    const float per_log2 = scale->per_log2, by_weight = scale->weight, knee = scale->knee,
+                first = scale->first;
+    uint8_t top = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t bits, raised;
+        float above = values[i] + knee, w = values[i] * by_weight;
+        memcpy(&bits, &values[i], sizeof bits);
+        memcpy(&raised, &above, sizeof raised);
+        bits &= 0x7fffffffu;
+        w = w > 1.0f ? w : 1.0f;
+        w = w < (float)GRID_WEIGHT_MAX ? w : (float)GRID_WEIGHT_MAX;
+        int32_t at = (int32_t)(log2_of(bits) * per_log2 + shift - shift);
+        int32_t n = (int32_t)(log2_of(raised) * per_log2 + shift - shift - first);
+        grid[i] = (int16_t)(bits ? at : 0);
+        weight[i] = (uint8_t)(bits ? (int32_t)w : 0);
+        level[i] = (uint8_t)(n > 0 ? n : 0);
+    }
+    for (uint64_t i = 0; i < count; i++)
+        top = level[i] > top ? level[i] : top;
+    return top;
+}
+
+static int32_t nearest(int64_t sum, int64_t weight)
+{
+    int64_t half = sum < 0 ? -weight / 2 : weight / 2;
+    return weight ? (int32_t)((sum + half) / weight) : 0;
+}
+
+CPU_CLONES int32_t grid_row_mean(const int16_t *grid, const uint8_t *weight,
+                                 const int32_t *column_mean, uint64_t count, uint8_t *some)
+{
+    int64_t sum = 0, total = 0;
+    for (uint64_t first = 0; first < count; first += SEGMENT) {
+        uint64_t end = count - first < SEGMENT ? count : first + SEGMENT;
+        int32_t part = 0, weights = 0;
+        for (uint64_t i = first; i < end; i++) {
+            part += (grid[i] - column_mean[i]) * weight[i];
+            weights += weight[i];
+        }
+        sum += part;
+        total += weights;
+    }
+    *some = total > 0;
+    return nearest(sum, total);
+}
+
+CPU_CLONES void grid_column_means(const int16_t *grid, const uint8_t *weight,
+                                  const int32_t *row_mean, uint64_t rows, uint64_t stride,
+                                  uint64_t count, int32_t *mean, uint8_t *some)
+{
+    int64_t sum[GRID_STRIP_COLUMNS] = {0}, total[GRID_STRIP_COLUMNS] = {0};
+    for (uint64_t first = 0; first < rows; first += SEGMENT) {
+        int32_t part[GRID_STRIP_COLUMNS] = {0}, weights[GRID_STRIP_COLUMNS] = {0};
+        uint64_t end = rows - first < SEGMENT ? rows : first + SEGMENT;
+        for (uint64_t i = first; i < end; i++)
+            for (uint64_t k = 0; k < count; k++) {
+                part[k] += (grid[i * stride + k] - row_mean[i]) * weight[i * stride + k];
+                weights[k] += weight[i * stride + k];
+            }
+        for (uint64_t k = 0; k < count; k++) {
+            sum[k] += part[k];
+            total[k] += weights[k];
+        }
+    }
+    for (uint64_t k = 0; k < count; k++) {
+        mean[k] = nearest(sum[k], total[k]);
+        some[k] = total[k] > 0;
+    }
+}
+
+void grid_codes(const uint8_t *restrict weight, const uint8_t *restrict level, uint32_t expected,
+                const uint32_t *restrict column, uint64_t count, uint32_t levels,
+                uint8_t *restrict code)
+{
+    for (uint64_t k = 0; k < count; k++) {
+        uint32_t j = column[k], above = (uint32_t)level[j] - expected;
+        above += level[j] < expected ? levels : 0;
+        code[k] = (uint8_t)(weight[j] ? above + 1 : 0);
+    }
+}
+
+void grid_levels_add(struct grid_levels *levels, const float *values, const uint8_t *level,
+                     const uint8_t *weight, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t n = weight[i] ? level[i] : 255;
+        levels->sum[i % GRID_PARTS][n] += (double)values[i];
+        levels->count[i % GRID_PARTS][n]++;
+    }
+}
