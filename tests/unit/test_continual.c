@@ -132,6 +132,7 @@ TEST(a_comparison_goes_on_from_a_comparison)
 {
     CHECK_OK(read_text(THREE), e);
     CHECK(!options_comparison_differs(&o, 4));
+    free(o.tasks[4].from);
     o.tasks[4].from = strdup("A");
     CHECK_STR(options_comparison_differs(&o, 4), "from");
     CHECK_EQ(schedule_check(&o, &e), -1);
