@@ -172,6 +172,10 @@ TEST(classes_have_a_file_beside_the_runs)
                       "model: {layers: [{type: relu}]}\ntasks:\n- {name: A, classes: [256]}\n"),
               "holds \"256\"; accepted are whole numbers from 0 to 255");
     CHECK_HAS(refused(BASE "- {name: A, classes: [1]}\n"), "goes with data.prepare: idx");
+    CHECK_HAS(refused("data: {file: x.h5, prepare: text, source: s}\n"
+                      "model: {layers: [{type: relu}]}\ntasks:\n- {name: A}\n"
+                      "- {name: B, source: other}\n"),
+              "tasks.B has the file x.h5, as has tasks.A, but another source");
 }
 
 /* ---- the figures
