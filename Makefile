@@ -74,7 +74,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
 all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fuzz_reader
+unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -98,6 +98,9 @@ $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a 
 $(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
 $(BIN)/order_probe: $(OBJ)/tests/process/order_probe.o $(BUILD)/libproto.a
 
+# the Fisher information to disk and back (tests/bench, tests/process)
+$(BIN)/fisher_probe: $(OBJ)/tests/bench/fisher_probe.o $(filter-out %/main.o,$(call objects,fisherd)) $(BUILD)/libengine.a $(BUILD)/libproto.a
+
 # the loader's reader on hostile files (tests/fuzz)
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
 
@@ -113,7 +116,7 @@ check:
 	./tests/check.sh
 asan tsan:
 	$(MAKE) VARIANT=$@ all unit
-bench: all $(BIN)/engine_probe $(BIN)/loader_probe
+bench: all $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/fisher_probe
 	pipelines/setup.sh bench
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
 soak: all

@@ -1,6 +1,4 @@
-/* fisher_code.c - see fisher_code.h: what the forms have in common, and the exact one. The recorded
- * error is that of the values as a reader will have them: what was encoded is decoded and compared.
- */
+/* fisher_code.c - see fisher_code.h: what the forms have in common, and the exact one. */
 #include "engine/fisher_code_private.h"
 
 #include <math.h>
@@ -11,10 +9,11 @@ static int values_encode(struct fisher_code *c, const struct fisher_coding *codi
                          const float *values, struct pool *pool, struct err *e)
 {
     float *to = fisher_part_add(c, "values", "f32", c->count, e);
-    (void)coding, (void)pieces, (void)piece_count, (void)pool;
-    if (to)
-        memcpy(to, values, c->count * sizeof *to);
-    return to ? 0 : -1;
+    (void)coding, (void)pieces, (void)piece_count;
+    if (!to)
+        return -1;
+    memcpy(to, values, c->count * sizeof *to);
+    return fisher_measure(c, values, pool, e);
 }
 
 static int values_decode(const struct fisher_code *c, float *values, struct err *e)
@@ -59,19 +58,30 @@ static uint64_t type_bytes(const char *type)
     return type[1] == '8' ? 1 : 4; /* u8; u32 and f32 */
 }
 
+static void *memory_take(struct fisher_memory *m, uint64_t bytes, struct err *e)
+{
+    if (m->bytes < bytes || !m->data) {
+        free(m->data);
+        *m = (struct fisher_memory){malloc(bytes ? bytes : 1), bytes};
+    }
+    if (!m->data)
+        err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a block of the Fisher information");
+    return m->data;
+}
+
 void *fisher_part_add(struct fisher_code *c, const char *name, const char *type, uint64_t count,
                       struct err *e)
 {
     ensure(c->parts < FISHER_PARTS_MAX);
-    struct fisher_part *part = &c->part[c->parts];
-    *part = (struct fisher_part){name, type, count, calloc(count ? count : 1, type_bytes(type))};
-    if (!part->data) {
-        err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold the %s of a block of the Fisher information",
-                  name);
-        return NULL;
-    }
-    c->parts++;
-    return part->data;
+    void *data = memory_take(&c->memory[c->parts], count * type_bytes(type), e);
+    if (data)
+        c->part[c->parts++] = (struct fisher_part){name, type, count, data};
+    return data;
+}
+
+void *fisher_scratch(struct fisher_code *c, uint64_t bytes, struct err *e)
+{
+    return memory_take(&c->memory[FISHER_PARTS_MAX], bytes, e);
 }
 
 int fisher_part_find(const struct fisher_code *c, const char *name, const char *type,
@@ -142,45 +152,48 @@ static void compare_item(void *argument, uint64_t item, int thread)
     c->sums[item][2] = (difference[0] + difference[1]) + (difference[2] + difference[3]);
 }
 
-/* sum, norm and error of the block, in an order of additions of its own. */
-static int code_compare(struct fisher_code *c, const float *values, struct pool *pool,
-                        struct err *e)
+void fisher_sums_take(struct fisher_code *c, const struct fisher_sums *sums)
 {
-    uint64_t items = (c->count + COMPARE_VALUES - 1) / COMPARE_VALUES;
-    float *decoded = malloc(c->count * sizeof *decoded);
-    double(*sums)[3] = calloc(items, sizeof *sums), total[3] = {0};
-    int result = -1;
-    if (!decoded || !sums)
-        err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a block of the Fisher information");
-    else
-        result = forms[c->form]->decode(c, decoded, e);
-    if (result == 0) {
-        struct comparison compared = {values, decoded, c->count, sums};
-        pool_run(pool, compare_item, &compared, items);
-        for (uint64_t i = 0; i < items; i++)
-            for (int k = 0; k < 3; k++)
-                total[k] += sums[i][k];
-        c->sum = total[0];
-        c->norm = sqrt(total[1]);
-        c->error = total[1] > 0 ? sqrt(total[2] / total[1]) : 0;
+    c->sum = sums->values;
+    c->norm = sqrt(sums->squares);
+    c->error = sums->squares > 0 ? sqrt(sums->differences / sums->squares) : 0;
+}
+
+int fisher_measure(struct fisher_code *c, const float *values, struct pool *pool, struct err *e)
+{
+    uint64_t items = (c->count + COMPARE_VALUES - 1) / COMPARE_VALUES,
+             sums_bytes = items * 3 * sizeof(double);
+    struct fisher_sums total = {0};
+    double(*sums)[3] = fisher_scratch(c, sums_bytes + c->count * sizeof(float), e);
+    if (!sums)
+        return -1;
+    float *decoded = (float *)(sums + items);
+    if (forms[c->form]->decode(c, decoded, e) < 0)
+        return -1;
+    struct comparison compared = {values, decoded, c->count, sums};
+    pool_run(pool, compare_item, &compared, items);
+    for (uint64_t i = 0; i < items; i++) {
+        total.values += sums[i][0];
+        total.squares += sums[i][1];
+        total.differences += sums[i][2];
     }
-    free(decoded);
-    free(sums);
-    return result;
+    fisher_sums_take(c, &total);
+    return 0;
 }
 
 int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
                   const struct fisher_piece *pieces, uint64_t piece_count, const float *values,
                   struct pool *pool, struct err *e)
 {
-    *c = (struct fisher_code){.form = coding->form};
+    c->form = coding->form;
+    c->count = 0;
+    c->parts = 0;
     for (uint64_t i = 0; i < piece_count; i++)
         c->count += pieces[i].rows * pieces[i].columns;
     ensure(c->count > 0);
-    if (values_check(values, c->count, "store", e) < 0 ||
-        forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e) < 0)
+    if (values_check(values, c->count, "store", e) < 0)
         return -1;
-    return code_compare(c, values, pool, e);
+    return forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e);
 }
 
 int fisher_decode(const struct fisher_code *c, float *values, struct err *e)
@@ -192,7 +205,7 @@ int fisher_decode(const struct fisher_code *c, float *values, struct err *e)
 
 void fisher_code_free(struct fisher_code *c)
 {
-    for (int i = 0; i < c->parts; i++)
-        free(c->part[i].data);
-    c->parts = 0;
+    for (int i = 0; i <= FISHER_PARTS_MAX; i++)
+        free(c->memory[i].data);
+    memset(c, 0, sizeof *c);
 }

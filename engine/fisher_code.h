@@ -48,8 +48,9 @@ struct fisher_part {
 
 enum { FISHER_PARTS_MAX = 5 };
 
-/* A block in its stored form. Of what fisher_encode fills, fisher_code_free releases the data; a
- * reader fills form, count and part[] with data of its own. */
+/* A block in its stored form. A reader fills form, count and part[] with data of its own.
+ * fisher_encode fills all, with data that lasts until it is called again; that call uses the memory
+ * again, fisher_code_free releases it. */
 struct fisher_code {
     enum fisher_form form;
     uint64_t count; /* values of the block */
@@ -59,10 +60,15 @@ struct fisher_code {
     double error; /* norm of what the decoded values differ by, as a share of `norm`: the relative
                      error of the penalty's gradient where the displacement is equally large
                      everywhere */
+    struct fisher_memory {
+        void *data;
+        uint64_t bytes;
+    } memory[FISHER_PARTS_MAX + 1]; /* of the parts, and for encoding */
 };
 
 /* values[count], the pieces in order covering them. A value that is negative or not finite is
- * refused, with its place. 0, or -1 and *e; fisher_code_free is due either way. */
+ * refused, with its place. *c is zero the first time. 0, or
+ * -1 and *e; fisher_code_free is due either way. */
 int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
                   const struct fisher_piece *pieces, uint64_t piece_count, const float *values,
                   struct pool *pool, struct err *e);

@@ -19,14 +19,29 @@ struct fisher_form_type {
 
 extern const struct fisher_form_type fisher_form_int8, fisher_form_int4, fisher_form_log_rank1;
 
-/* Add a part of `count` elements of zeros, which the code owns; NULL and *e when there is no
+/* Add a part of `count` elements of any content, which the code owns; NULL and *e when there is no
  * memory. */
 void *fisher_part_add(struct fisher_code *c, const char *name, const char *type, uint64_t count,
                       struct err *e);
 
+/* `bytes` bytes that last until the next call, owned by the code; NULL and *e when there is no
+ * memory. */
+void *fisher_scratch(struct fisher_code *c, uint64_t bytes, struct err *e);
+
 /* The part of that name; -1 and *e when it is missing, or of another type. */
 int fisher_part_find(const struct fisher_code *c, const char *name, const char *type,
                      struct fisher_part *part, struct err *e);
+
+/* Sums over a block: the values, their squares, the squared differences of the decoded ones. */
+struct fisher_sums {
+    double values, squares, differences;
+};
+
+/* What they say of the block: sum, norm, error. */
+void fisher_sums_take(struct fisher_code *c, const struct fisher_sums *sums);
+
+/* The same by decoding what was encoded. */
+int fisher_measure(struct fisher_code *c, const float *values, struct pool *pool, struct err *e);
 
 /* Not zero, denormal numbers included even where they are flushed. */
 static inline int fisher_is_some(float value)

@@ -26,33 +26,60 @@ static inline float log2_of(uint32_t bits)
     return rest * p + (float)(exponent - (bits < 0x00800000u ? 149 : 0));
 }
 
-CPU_CLONES void grid_row(struct grid_scale scale, const float *values, uint64_t count,
-                         int16_t *grid, uint8_t *weight)
+/* Sixteen sums, in a fixed order whatever the vectors. */
+CPU_CLONES struct grid_sums grid_sums(const float *values, uint64_t count)
 {
-    const float shift = 12582912.0f; /* 1.5 2^23: a float this large keeps whole numbers only */
-    for (uint64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        bits &= 0x7fffffffu;
-        float at = log2_of(bits) * scale.per_log2 + shift - shift;
-        float w = values[i] * scale.weight;
-        w = w > 1.0f ? w : 1.0f;
-        w = w < (float)GRID_WEIGHT_MAX ? w : (float)GRID_WEIGHT_MAX;
-        grid[i] = (int16_t)(bits ? (int32_t)at : 0);
-        weight[i] = (uint8_t)(bits ? (int32_t)w : 0);
+    enum { PARTS = 16 };
+    double sum[PARTS] = {0}, squares[PARTS] = {0};
+    float peak[PARTS] = {0};
+    uint32_t some[PARTS] = {0};
+    struct grid_sums all = {0};
+    for (uint64_t first = 0; first < count; first += PARTS) {
+        uint64_t end = count - first < PARTS ? count - first : PARTS;
+        for (uint64_t k = 0; k < end; k++) {
+            float x = values[first + k];
+            uint32_t bits;
+            memcpy(&bits, &x, sizeof bits);
+            sum[k] += (double)x;
+            squares[k] += (double)x * (double)x;
+            peak[k] = x > peak[k] ? x : peak[k];
+            some[k] += bits << 1 != 0;
+        }
     }
+    for (int k = 0; k < PARTS; k++) {
+        all.sum += sum[k];
+        all.squares += squares[k];
+        all.peak = peak[k] > all.peak ? peak[k] : all.peak;
+        all.some += some[k];
+    }
+    return all;
 }
 
-CPU_CLONES struct grid_range grid_row_range(const int16_t *grid, const uint8_t *weight,
-                                            uint64_t count)
+CPU_CLONES uint8_t grid_row(const struct grid_scale *scale, const float *values, uint64_t count,
+                            int16_t *restrict grid, uint8_t *restrict weight,
+                            uint8_t *restrict level)
 {
-    int16_t low = INT16_MAX, high = INT16_MIN;
+    const float shift = 12582912.0f; /* 1.5 2^23: a float this large keeps whole numbers only */
+    const float per_log2 = scale->per_log2, by_weight = scale->weight, knee = scale->knee,
+                first = scale->first;
+    uint8_t top = 0;
     for (uint64_t i = 0; i < count; i++) {
-        int16_t down = weight[i] ? grid[i] : INT16_MAX, up = weight[i] ? grid[i] : INT16_MIN;
-        low = down < low ? down : low;
-        high = up > high ? up : high;
+        uint32_t bits, raised;
+        float above = values[i] + knee, w = values[i] * by_weight;
+        memcpy(&bits, &values[i], sizeof bits);
+        memcpy(&raised, &above, sizeof raised);
+        bits &= 0x7fffffffu;
+        w = w > 1.0f ? w : 1.0f;
+        w = w < (float)GRID_WEIGHT_MAX ? w : (float)GRID_WEIGHT_MAX;
+        int32_t at = (int32_t)(log2_of(bits) * per_log2 + shift - shift);
+        int32_t n = (int32_t)(log2_of(raised) * per_log2 + shift - shift - first);
+        grid[i] = (int16_t)(bits ? at : 0);
+        weight[i] = (uint8_t)(bits ? (int32_t)w : 0);
+        level[i] = (uint8_t)(n > 0 ? n : 0);
     }
-    return (struct grid_range){low, high};
+    for (uint64_t i = 0; i < count; i++)
+        top = level[i] > top ? level[i] : top;
+    return top;
 }
 
 static int32_t nearest(int64_t sum, int64_t weight)
@@ -62,7 +89,7 @@ static int32_t nearest(int64_t sum, int64_t weight)
 }
 
 CPU_CLONES int32_t grid_row_mean(const int16_t *grid, const uint8_t *weight,
-                                 const int32_t *column_mean, uint64_t count, int *some)
+                                 const int32_t *column_mean, uint64_t count, uint8_t *some)
 {
     int64_t sum = 0, total = 0;
     for (uint64_t first = 0; first < count; first += SEGMENT) {
@@ -100,5 +127,26 @@ CPU_CLONES void grid_column_means(const int16_t *grid, const uint8_t *weight,
     for (uint64_t k = 0; k < count; k++) {
         mean[k] = nearest(sum[k], total[k]);
         some[k] = total[k] > 0;
+    }
+}
+
+void grid_codes(const uint8_t *restrict weight, const uint8_t *restrict level, uint32_t expected,
+                const uint32_t *restrict column, uint64_t count, uint32_t levels,
+                uint8_t *restrict code)
+{
+    for (uint64_t k = 0; k < count; k++) {
+        uint32_t j = column[k], above = (uint32_t)level[j] - expected;
+        above += level[j] < expected ? levels : 0;
+        code[k] = (uint8_t)(weight[j] ? above + 1 : 0);
+    }
+}
+
+void grid_levels_add(struct grid_levels *levels, const float *values, const uint8_t *level,
+                     const uint8_t *weight, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t n = weight[i] ? level[i] : 255;
+        levels->sum[i % GRID_PARTS][n] += (double)values[i];
+        levels->count[i % GRID_PARTS][n]++;
     }
 }

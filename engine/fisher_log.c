@@ -1,100 +1,61 @@
 /* fisher_log.c - the form log_rank1: ln F on a grid, less what its row and column say.
  *
  * Of each piece:
- *   grid   m = round(ln F / step), a whole number; F = 0 has none.
- *   level  n = round(ln(e^(step m) + knee) / step), counted from the piece's least: where F is
- * large a level is a step of ln F wide; below the knee, KNEE of the root mean square, levels run
- * together, because an error there is nothing in the whole. The value of a level is the mean of the
- * F that are on it. means  R, C: what the row and the column add to m, whole numbers; means over
- * what is not zero, an F below the knee counting in proportion, because its level hardly depends on
- * it. code   1 + (n - level expected at R + C) modulo the number of levels; 0 for F = 0. Rows and
- * columns without any F have no codes. From m on everything is in whole numbers: threads do not
- * change it, and a reader needs two tables and no arithmetic.
+ *   grid    m = round(ln F / step), a whole number; F = 0 has none.
+ *   level   n = round(ln(F + knee) / step), counted from F = 0: where F is large a level is a step
+ *           of ln F wide; below the knee levels run together, because an error there is nothing in
+ *           the whole. The value of a level is the mean of the F that are on it.
+ *   means   R, C: what the row and the column add to m, whole numbers; means over what is not
+ *           zero, an F below the knee counting in proportion: its level hardly depends on it.
+ *   code    1 + (n - level expected at R + C) modulo the number of levels; 0 for F = 0. Rows and
+ *           columns without any F have no codes. Codes lie by the level expected, those of one
+ *           level together: codes that are alike pack better.
+ *
+ * From m and n on everything is in whole numbers: threads do not change it, and a reader needs two
+ * tables and no arithmetic.
  */
 #include "engine/fisher_log.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/fisher_grid.h"
-#include "engine/scalar.h"
-
 /* 32768: of the rows that a thread takes at once. */
-enum { GROUP_VALUES = 32768 };
-static const double KNEE = 1.0 / 32;
+enum { GROUP_VALUES = 32768, ALIGNMENT = 64 };
 
-struct level_sums {
-    double sum[LOG_LEVELS_MAX + 1];
-    uint64_t count[LOG_LEVELS_MAX + 1];
-};
-
-/* One piece being encoded; everything in whole rows of `columns`. */
-struct log_piece {
-    uint64_t rows, columns, group_rows, groups;
-    const float *values;
-    double step, knee;
-    double *squares;          /* [2 groups]: sum of the squares, how many are not zero */
-    int16_t *grid;            /* [rows][columns] */
-    uint8_t *weight;          /* [rows][columns] */
-    struct grid_range *range; /* [groups] */
-    int32_t *row, *column;    /* means; the column's are 0 where there is one row */
-    uint8_t *row_some, *column_some;
-    int32_t low, high;          /* of the grid */
-    uint8_t *level_of;          /* [high - low + 1] */
-    uint32_t levels, expecteds; /* how many */
-    uint8_t expected[LOG_EXPECTED_MAX];
-    uint32_t *alive; /* columns with any F */
-    uint64_t alive_columns, alive_rows;
-    uint8_t *means;          /* as stored: rows, then columns */
-    struct level_sums *sums; /* [groups] */
-    uint8_t *codes;          /* [alive_rows][alive_columns] */
-    uint64_t *code_row;      /* [rows]: alive rows before */
-};
-
-static uint64_t group_end(const struct log_piece *p, uint64_t group)
+static uint64_t group_rows(const struct log_piece *p, uint64_t group)
 {
-    uint64_t end = (group + 1) * p->group_rows;
-    return end < p->rows ? end : p->rows;
+    uint64_t left = p->rows - group * p->group_rows;
+    return left < p->group_rows ? left : p->group_rows;
 }
 
-static void squares_item(void *argument, uint64_t group, int thread)
+static void values_item(void *argument, uint64_t group, int thread)
 {
     struct log_piece *p = argument;
-    uint64_t end = group_end(p, group) * p->columns;
-    double sum[4] = {0};
-    uint64_t some = 0;
     (void)thread;
-    for (uint64_t i = group * p->group_rows * p->columns; i < end; i++) {
-        double x = (double)p->values[i];
-        sum[i & 3] += x * x;
-        some += (uint64_t)fisher_is_some(p->values[i]);
-    }
-    p->squares[2 * group] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    p->squares[2 * group + 1] = (double)some;
+    p->of_group[group] = grid_sums(p->values + group * p->group_rows * p->columns,
+                                   group_rows(p, group) * p->columns);
 }
 
 static void grid_item(void *argument, uint64_t group, int thread)
 {
     struct log_piece *p = argument;
-    const struct grid_scale scale = {(float)(0.6931471805599453 / p->step),
-                                     (float)(GRID_WEIGHT_MAX / p->knee)};
-    uint64_t first = group * p->group_rows * p->columns,
-             count = group_end(p, group) * p->columns - first;
+    const struct grid_scale scale = {(float)log_per_log2(p->step),
+                                     (float)(GRID_WEIGHT_MAX / p->knee), (float)p->knee,
+                                     (float)rint(log(p->knee) / p->step)};
+    uint64_t first = group * p->group_rows * p->columns, count = group_rows(p, group) * p->columns;
     (void)thread;
-    grid_row(scale, p->values + first, count, p->grid + first, p->weight + first);
-    p->range[group] = grid_row_range(p->grid + first, p->weight + first, count);
+    p->top[group] = grid_row(&scale, p->values + first, count, p->grid + first, p->weight + first,
+                             p->level + first);
 }
 
 static void rows_item(void *argument, uint64_t group, int thread)
 {
     struct log_piece *p = argument;
+    uint64_t first = group * p->group_rows, end = first + group_rows(p, group);
     (void)thread;
-    for (uint64_t i = group * p->group_rows; i < group_end(p, group); i++) {
-        int some;
+    for (uint64_t i = first; i < end; i++)
         p->row[i] = grid_row_mean(p->grid + i * p->columns, p->weight + i * p->columns, p->column,
-                                  p->columns, &some);
-        p->row_some[i] = (uint8_t)some;
-    }
+                                  p->columns, &p->row_some[i]);
 }
 
 static void columns_item(void *argument, uint64_t strip, int thread)
@@ -107,210 +68,119 @@ static void columns_item(void *argument, uint64_t strip, int thread)
                       p->column_some + first);
 }
 
-/* Where levels run together; never so low that there would be more levels than codes. 0: there is
- * no F. */
-static double knee_of(const struct log_piece *p)
-{
-    double squares = 0, some = 0, peak = 0;
-    for (uint64_t i = 0; i < p->groups; i++) {
-        squares += p->squares[2 * i];
-        some += p->squares[2 * i + 1];
-    }
-    if (some == 0)
-        return 0;
-    for (uint64_t i = 0; i < p->rows * p->columns; i++)
-        peak = (double)p->values[i] > peak ? (double)p->values[i] : peak;
-    double knee = KNEE * sqrt(squares / some), least = peak * exp(-(LOG_LEVELS_MAX - 3) * p->step);
-    knee = knee > least ? knee : least;
-    return knee > 0x1p-120 ? knee : 0x1p-120; /* its inverse is a float32 */
-}
-
-static double level_at(const struct log_piece *p, int32_t m)
-{
-    return rint(log(exp(p->step * m) + p->knee) / p->step);
-}
-
-/* Three sweeps settle the means: the fourth hardly moves one. */
+/* Three sweeps settle the means: a fourth hardly moves one. */
 static void means_fit(struct log_piece *p, struct pool *pool)
 {
-    uint64_t strips = (p->columns - 1) / GRID_STRIP_COLUMNS + 1;
     pool_run(pool, rows_item, p, p->groups);
     if (p->rows == 1) {
         memset(p->column_some, 1, p->columns);
         return;
     }
-    pool_run(pool, columns_item, p, strips);
+    pool_run(pool, columns_item, p, (p->columns - 1) / GRID_STRIP_COLUMNS + 1);
     pool_run(pool, rows_item, p, p->groups);
 }
 
-/* The means in 0 .. LOG_MEAN_MAX, from the least on; what does not fit is held at the end, which
- * costs only bytes. */
-static uint32_t means_store(const int32_t *mean, const uint8_t *some, uint64_t count,
-                            int32_t *least, uint8_t *stored)
+static void counts_item(void *argument, uint64_t group, int thread)
 {
-    uint32_t top = 0;
-    *least = INT32_MAX;
-    for (uint64_t i = 0; i < count; i++)
-        if (some[i] && mean[i] < *least)
-            *least = mean[i];
-    for (uint64_t i = 0; i < count; i++) {
-        uint32_t above = some[i] ? (uint32_t)(mean[i] - *least) : LOG_DEAD;
-        stored[i] = (uint8_t)(some[i] && above > LOG_MEAN_MAX ? LOG_MEAN_MAX : above);
-        if (some[i] && stored[i] > top)
-            top = stored[i];
-    }
-    return top;
+    struct log_piece *p = argument;
+    uint64_t first = group * p->group_rows, end = first + group_rows(p, group);
+    (void)thread;
+    memset(p->code_at[group], 0, sizeof p->code_at[group]);
+    for (uint64_t i = first; i < end; i++)
+        if (p->means[i] != LOG_DEAD)
+            log_row_count(&p->columns_of, p->expected + p->means[i], p->code_at[group]);
 }
 
-/* Both tables: the level at each point of the grid, and the level expected at each sum of two
- * means. */
-static int levels_make(struct log_piece *p, struct err *e)
+/* Counts become places: one expected level after the other, and of each one group after the other.
+ */
+static void codes_place(struct log_piece *p)
 {
-    int32_t row_least, column_least = 0;
-    uint32_t top = means_store(p->row, p->row_some, p->rows, &row_least, p->means);
-    if (p->rows > 1)
-        top +=
-            means_store(p->column, p->column_some, p->columns, &column_least, p->means + p->rows);
-    double first = level_at(p, p->low);
-    p->levels = (uint32_t)(level_at(p, p->high) - first) + 1;
-    ensure(p->levels <= LOG_LEVELS_MAX);
-    p->level_of = malloc((uint64_t)(p->high - p->low) + 1);
-    if (!p->level_of)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot encode a block of the Fisher information");
-    for (int32_t m = p->low; m <= p->high; m++)
-        p->level_of[m - p->low] = (uint8_t)(level_at(p, m) - first);
-    p->expecteds = top + 1;
-    for (uint32_t i = 0; i <= top; i++) {
-        int32_t m = row_least + column_least + (int32_t)i;
-        m = m < p->low ? p->low : m > p->high ? p->high : m;
-        p->expected[i] = p->level_of[m - p->low];
-    }
-    return 0;
-}
-
-static void alive_find(struct log_piece *p)
-{
-    p->alive_rows = p->alive_columns = 0;
-    for (uint64_t i = 0; i < p->rows; i++) {
-        p->code_row[i] = p->alive_rows;
-        p->alive_rows += p->row_some[i];
-    }
-    for (uint64_t j = 0; j < p->columns; j++)
-        if (p->column_some[j])
-            p->alive[p->alive_columns++] = (uint32_t)j;
-}
-
-/* Codes of a row, and its part of the levels' sums. */
-static void row_encode(const struct log_piece *p, uint64_t i, struct level_sums *sums)
-{
-    const float *value = p->values + i * p->columns;
-    const int16_t *grid = p->grid + i * p->columns;
-    const uint8_t *weight = p->weight + i * p->columns,
-                  *column_mean = p->rows > 1 ? p->means + p->rows : NULL;
-    const uint8_t *expected = p->expected + p->means[i];
-    uint8_t *code = p->codes + p->code_row[i] * p->alive_columns;
-    for (uint64_t k = 0; k < p->alive_columns; k++) {
-        uint32_t j = p->alive[k];
-        if (!weight[j]) {
-            code[k] = 0;
-            continue;
+    uint64_t next = 0;
+    for (uint32_t level = 0; level < LOG_LEVELS_MAX; level++)
+        for (uint64_t i = 0; i < p->groups; i++) {
+            uint64_t count = p->code_at[i][level];
+            p->code_at[i][level] = next;
+            next += count;
         }
-        uint32_t level = p->level_of[grid[j] - p->low];
-        int32_t above = (int32_t)level - expected[column_mean ? column_mean[j] : 0];
-        code[k] = (uint8_t)(1 + above + (above < 0 ? (int32_t)p->levels : 0));
-        sums->sum[level] += (double)value[j];
-        sums->count[level]++;
+}
+
+static void row_encode(struct log_piece *p, uint64_t i, uint64_t *code_at)
+{
+    const struct log_columns *c = &p->columns_of;
+    const uint8_t *weight = p->weight + i * p->columns, *level = p->level + i * p->columns;
+    for (uint32_t k = 0; k < c->runs; k++) {
+        uint8_t expected = p->expected[p->means[i] + c->run[k].mean];
+        grid_codes(weight, level, expected, c->order + c->run[k].first, c->run[k].count, p->levels,
+                   p->codes + code_at[expected]);
+        code_at[expected] += c->run[k].count;
     }
 }
 
 static void codes_item(void *argument, uint64_t group, int thread)
 {
     struct log_piece *p = argument;
+    uint64_t first = group * p->group_rows, end = first + group_rows(p, group);
     (void)thread;
-    for (uint64_t i = group * p->group_rows; i < group_end(p, group); i++)
-        if (p->row_some[i])
-            row_encode(p, i, &p->sums[group]);
-}
-
-/* The mean of what is on the level, in 16 bits: an eighth of a percent is nothing beside a step,
- * and it packs better. Never so small that a processor may take it for zero. */
-static void level_values(const struct log_piece *p, float *value)
-{
-    for (uint32_t n = 0; n < p->levels; n++) {
-        double sum = 0;
-        uint64_t count = 0;
-        for (uint64_t i = 0; i < p->groups; i++) {
-            sum += p->sums[i].sum[n];
-            count += p->sums[i].count[n];
-        }
-        float mean = count ? (float)(sum / (double)count) : n ? value[n - 1] : 0;
-        mean = mean < 0x1p-126f ? 0x1p-126f : mean > 0x1.fep127f ? 0x1.fep127f : mean;
-        value[n] = scalar_brain(scalar_to_brain(mean));
+    for (uint64_t i = first; i < end; i++) {
+        uint64_t at = i * p->columns;
+        if (p->means[i] == LOG_DEAD)
+            continue;
+        row_encode(p, i, p->code_at[group]);
+        grid_levels_add(&p->of_levels[group], p->values + at, p->level + at, p->weight + at,
+                        p->columns);
     }
-}
-
-static void piece_close(struct log_piece *p)
-{
-    free(p->squares);
-    free(p->grid);
-    free(p->weight);
-    free(p->range);
-    free(p->row);
-    free(p->column);
-    free(p->row_some);
-    free(p->column_some);
-    free(p->level_of);
-    free(p->alive);
-    free(p->sums);
-    free(p->code_row);
-}
-
-static int piece_open(struct log_piece *p, const struct fisher_piece *shape, const float *values,
-                      double step, struct err *e)
-{
-    uint64_t rows = shape->rows, columns = shape->columns;
-    *p = (struct log_piece){.rows = rows, .columns = columns, .values = values, .step = step};
-    p->group_rows = GROUP_VALUES / columns ? GROUP_VALUES / columns : 1;
-    p->groups = (rows - 1) / p->group_rows + 1;
-    p->squares = calloc(p->groups, 2 * sizeof *p->squares);
-    p->grid = malloc(rows * columns * sizeof *p->grid);
-    p->weight = malloc(rows * columns);
-    p->range = calloc(p->groups, sizeof *p->range);
-    p->row = calloc(rows, sizeof *p->row);
-    p->column = calloc(columns, sizeof *p->column);
-    p->row_some = calloc(rows, 1);
-    p->column_some = calloc(columns, 1);
-    p->alive = malloc(columns * sizeof *p->alive);
-    p->sums = calloc(p->groups, sizeof *p->sums);
-    p->code_row = calloc(rows, sizeof *p->code_row);
-    return p->squares && p->grid && p->weight && p->range && p->row && p->column && p->row_some &&
-                   p->column_some && p->alive && p->sums && p->code_row
-               ? 0
-               : err_errno(e, EXIT_CODE_TEMPORARY,
-                           "cannot encode a block of the Fisher information");
 }
 
 /* The piece's grid, means, levels and codes, to where p->means and p->codes point. */
-static int piece_encode(struct log_piece *p, struct pool *pool, struct err *e)
+static void piece_encode(struct log_piece *p, struct pool *pool)
 {
-    pool_run(pool, squares_item, p, p->groups);
-    p->knee = knee_of(p);
+    pool_run(pool, values_item, p, p->groups);
+    log_knee_find(p);
     if (p->knee == 0) {
-        memset(p->means, LOG_DEAD, p->rows + (p->rows > 1 ? p->columns : 0));
-        return 0;
+        memset(p->means, LOG_DEAD, log_means_count(p->rows, p->columns));
+        return;
     }
     pool_run(pool, grid_item, p, p->groups);
-    p->low = INT32_MAX, p->high = INT32_MIN;
-    for (uint64_t i = 0; i < p->groups; i++) {
-        p->low = p->range[i].low < p->low ? p->range[i].low : p->low;
-        p->high = p->range[i].high > p->high ? p->range[i].high : p->high;
-    }
+    for (uint64_t i = 0; i < p->groups; i++)
+        p->levels = p->top[i] >= p->levels ? (uint32_t)p->top[i] + 1 : p->levels;
+    ensure(p->levels <= LOG_LEVELS_MAX);
     means_fit(p, pool);
-    if (levels_make(p, e) < 0)
-        return -1;
-    alive_find(p);
+    log_means_store(p);
+    pool_run(pool, counts_item, p, p->groups);
+    codes_place(p);
+    memset(p->of_levels, 0, p->groups * sizeof *p->of_levels);
     pool_run(pool, codes_item, p, p->groups);
-    return 0;
+}
+
+/* Give *array_p the next `bytes` bytes of what begins at `base`, or only count them where that is
+ * NULL. */
+static void carve(uint8_t *base, uint64_t *used, uint64_t bytes, void *array_p)
+{
+    void *at = base ? base + *used : NULL;
+    memcpy(array_p, &at, sizeof at);
+    *used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* A piece of that shape, its arrays in `base`. Returns the bytes they take. */
+static uint64_t piece_open(struct log_piece *p, const struct fisher_piece *shape, uint8_t *base)
+{
+    uint64_t rows = shape->rows, columns = shape->columns, used = 0;
+    *p = (struct log_piece){.rows = rows, .columns = columns};
+    p->group_rows = GROUP_VALUES / columns ? GROUP_VALUES / columns : 1;
+    p->groups = (rows - 1) / p->group_rows + 1;
+    carve(base, &used, p->groups * sizeof *p->of_group, &p->of_group);
+    carve(base, &used, rows * columns * sizeof *p->grid, &p->grid);
+    carve(base, &used, rows * columns, &p->weight);
+    carve(base, &used, rows * columns, &p->level);
+    carve(base, &used, p->groups, &p->top);
+    carve(base, &used, rows * sizeof *p->row, &p->row);
+    carve(base, &used, columns * sizeof *p->column, &p->column);
+    carve(base, &used, rows, &p->row_some);
+    carve(base, &used, columns, &p->column_some);
+    carve(base, &used, columns * sizeof *p->columns_of.order, &p->columns_of.order);
+    carve(base, &used, p->groups * sizeof *p->code_at, &p->code_at);
+    carve(base, &used, p->groups * sizeof *p->of_levels, &p->of_levels);
+    return used;
 }
 
 /* The parts of a block, filled piece after piece; their counts say how far. */
@@ -323,7 +193,7 @@ static int parts_open(struct fisher_code *c, struct log_parts *parts,
 {
     uint64_t means = 0;
     for (uint64_t i = 0; i < piece_count; i++)
-        means += pieces[i].rows + (pieces[i].rows > 1 ? pieces[i].columns : 0);
+        means += log_means_count(pieces[i].rows, pieces[i].columns);
     if (!fisher_part_add(c, "shapes", "u32", LOG_NUMBERS * piece_count, e) ||
         !fisher_part_add(c, "codes", "u8", c->count, e) ||
         !fisher_part_add(c, "means", "u8", means, e) ||
@@ -336,18 +206,20 @@ static int parts_open(struct fisher_code *c, struct log_parts *parts,
     return 0;
 }
 
-static void piece_add(const struct log_piece *p, struct log_parts *parts)
+static void piece_add(const struct log_piece *p, struct log_parts *parts, struct fisher_sums *sums)
 {
     const uint32_t shape[LOG_NUMBERS] = {(uint32_t)p->rows, (uint32_t)p->columns, p->levels,
                                          p->expecteds};
     memcpy((uint32_t *)parts->shapes->data + parts->shapes->count, shape, sizeof shape);
-    level_values(p, (float *)parts->levels->data + parts->levels->count);
+    sums->differences += log_level_values(p, (float *)parts->levels->data + parts->levels->count);
     memcpy((uint8_t *)parts->expected->data + parts->expected->count, p->expected, p->expecteds);
     parts->shapes->count += LOG_NUMBERS;
     parts->levels->count += p->levels;
     parts->expected->count += p->expecteds;
-    parts->means->count += p->rows + (p->rows > 1 ? p->columns : 0);
-    parts->codes->count += p->alive_rows * p->alive_columns;
+    parts->means->count += log_means_count(p->rows, p->columns);
+    parts->codes->count += p->alive_rows * p->columns_of.count;
+    sums->values += p->all.sum;
+    sums->squares += p->all.squares;
 }
 
 int log_encode(struct fisher_code *c, const struct fisher_coding *coding,
@@ -355,19 +227,24 @@ int log_encode(struct fisher_code *c, const struct fisher_coding *coding,
                struct pool *pool, struct err *e)
 {
     struct log_parts parts;
-    int result = parts_open(c, &parts, pieces, piece_count, e);
-    for (uint64_t i = 0; result == 0 && i < piece_count; i++) {
+    struct fisher_sums sums = {0};
+    if (parts_open(c, &parts, pieces, piece_count, e) < 0)
+        return -1;
+    for (uint64_t i = 0; i < piece_count; i++) {
         struct log_piece p;
-        result = piece_open(&p, &pieces[i], values, coding->step, e);
-        if (result == 0) {
-            p.means = (uint8_t *)parts.means->data + parts.means->count;
-            p.codes = (uint8_t *)parts.codes->data + parts.codes->count;
-            result = piece_encode(&p, pool, e);
-        }
-        if (result == 0)
-            piece_add(&p, &parts);
-        values += pieces[i].rows * pieces[i].columns;
-        piece_close(&p);
+        uint8_t *scratch = fisher_scratch(c, piece_open(&p, &pieces[i], NULL), e);
+        if (!scratch)
+            return -1;
+        piece_open(&p, &pieces[i], scratch);
+        memset(p.column, 0, p.columns * sizeof *p.column);
+        p.step = coding->step;
+        p.values = values;
+        p.means = (uint8_t *)parts.means->data + parts.means->count;
+        p.codes = (uint8_t *)parts.codes->data + parts.codes->count;
+        piece_encode(&p, pool);
+        piece_add(&p, &parts, &sums);
+        values += p.rows * p.columns;
     }
-    return result;
+    fisher_sums_take(c, &sums);
+    return 0;
 }

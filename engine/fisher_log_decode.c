@@ -3,6 +3,8 @@
  * before it is used. */
 #include "engine/fisher_log.h"
 
+#include <stdlib.h>
+
 /* What is left of each part. */
 struct log_cursor {
     const uint32_t *shape;
@@ -14,7 +16,7 @@ struct log_cursor {
 struct log_shape {
     uint64_t rows, columns, means;
     uint32_t levels, expected;
-    uint64_t alive_columns;
+    uint64_t codes;
 };
 
 static int cursor_open(struct log_cursor *r, const struct fisher_code *c, struct err *e)
@@ -56,11 +58,10 @@ static int shape_next(struct log_cursor *r, struct log_shape *s, struct err *e)
     return 0;
 }
 
-/* How many rows or columns have codes; -1: a sum of two means could lie outside the expected
- * levels. */
-static int64_t alive_count(const uint8_t *means, uint64_t count, uint32_t *top)
+/* How many rows or columns have codes, and their greatest mean. */
+static uint64_t alive_count(const uint8_t *means, uint64_t count, uint32_t *top)
 {
-    int64_t alive = 0;
+    uint64_t alive = 0;
     *top = 0;
     for (uint64_t i = 0; i < count; i++) {
         if (means[i] == LOG_DEAD)
@@ -74,17 +75,17 @@ static int64_t alive_count(const uint8_t *means, uint64_t count, uint32_t *top)
 static int tables_check(const struct log_cursor *r, struct log_shape *s, struct err *e)
 {
     uint32_t row_top, column_top = 0;
-    uint64_t rows = (uint64_t)alive_count(r->means, s->rows, &row_top);
-    s->alive_columns = s->rows > 1
-                           ? (uint64_t)alive_count(r->means + s->rows, s->columns, &column_top)
-                           : s->columns;
-    if (rows > 0 && s->alive_columns > 0 && row_top + column_top >= s->expected)
+    uint64_t rows = alive_count(r->means, s->rows, &row_top), columns = s->columns;
+    if (s->rows > 1)
+        columns = alive_count(r->means + s->rows, s->columns, &column_top);
+    s->codes = rows && columns <= r->codes_left / rows ? rows * columns : 0;
+    if (rows > 0 && columns > 0 && row_top + column_top >= s->expected)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the means of a piece reach to %u, expected levels to %u",
                        row_top + column_top, s->expected);
-    if (rows > 0 && s->alive_columns > r->codes_left / rows)
+    if (rows > 0 && columns > 0 && s->codes == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "a piece of %llu x %llu codes has %llu left",
-                       (unsigned long long)rows, (unsigned long long)s->alive_columns,
+                       (unsigned long long)rows, (unsigned long long)columns,
                        (unsigned long long)r->codes_left);
     for (uint32_t i = 0; i < s->expected; i++)
         if (r->expected[i] >= s->levels)
@@ -93,41 +94,72 @@ static int tables_check(const struct log_cursor *r, struct log_shape *s, struct 
     return 0;
 }
 
-/* One row with codes; the greatest code found. */
-static uint32_t row_decode(const struct log_shape *s, const uint8_t *code, const uint8_t *expected,
-                           const uint8_t *column_mean, const float *levels, float *values)
+/* Where the codes of each expected level begin. */
+static void codes_place(const struct log_cursor *r, const struct log_shape *s,
+                        const struct log_columns *c, const uint8_t *at[LOG_LEVELS_MAX])
+{
+    uint64_t count[LOG_LEVELS_MAX] = {0};
+    const uint8_t *next = r->codes;
+    for (uint64_t i = 0; i < s->rows; i++)
+        if (r->means[i] != LOG_DEAD)
+            log_row_count(c, r->expected + r->means[i], count);
+    for (uint32_t level = 0; level < LOG_LEVELS_MAX; level++) {
+        at[level] = next;
+        next += count[level];
+    }
+}
+
+/* A row with codes; the greatest code found. */
+static uint32_t row_decode(const struct log_shape *s, const struct log_columns *c,
+                           const uint8_t *expected, const float *levels,
+                           const uint8_t *at[LOG_LEVELS_MAX], float *values)
 {
     uint32_t top = 0;
-    for (uint64_t j = 0; j < s->columns; j++) {
-        uint32_t mean = column_mean ? column_mean[j] : 0;
-        if (mean == LOG_DEAD) {
-            values[j] = 0;
-            continue;
+    for (uint32_t k = 0; k < c->runs; k++) {
+        uint32_t from = expected[c->run[k].mean];
+        const uint32_t *column = c->order + c->run[k].first;
+        const uint8_t *code = at[from];
+        for (uint32_t i = 0; i < c->run[k].count; i++) {
+            uint32_t level = code[i] - 1u + from;
+            top = code[i] > top ? code[i] : top;
+            level -= level >= s->levels ? s->levels : 0;
+            values[column[i]] = code[i] && level < s->levels ? levels[level] : 0;
         }
-        uint32_t here = *code++, level = here - 1 + expected[mean];
-        top = here > top ? here : top;
-        level -= level >= s->levels ? s->levels : 0;
-        values[j] = here && level < s->levels ? levels[level] : 0;
+        at[from] += c->run[k].count;
     }
     return top;
+}
+
+static int rows_decode(const struct log_cursor *r, const struct log_shape *s,
+                       const struct log_columns *c, float *values, struct err *e)
+{
+    const uint8_t *at[LOG_LEVELS_MAX];
+    uint32_t top = 0;
+    codes_place(r, s, c, at);
+    memset(values, 0, s->rows * s->columns * sizeof *values);
+    for (uint64_t i = 0; i < s->rows; i++, values += s->columns) {
+        if (r->means[i] == LOG_DEAD)
+            continue;
+        uint32_t here = row_decode(s, c, r->expected + r->means[i], r->levels, at, values);
+        top = here > top ? here : top;
+    }
+    return top > s->levels
+               ? err_set(e, EXIT_CODE_PERMANENT, "a code is %u, of %u levels", top, s->levels)
+               : 0;
 }
 
 static int piece_decode(struct log_cursor *r, const struct log_shape *s, float *values,
                         struct err *e)
 {
-    const uint8_t *column_mean = s->rows > 1 ? r->means + s->rows : NULL;
-    for (uint64_t i = 0; i < s->rows; i++, values += s->columns) {
-        if (r->means[i] == LOG_DEAD || s->alive_columns == 0) {
-            memset(values, 0, s->columns * sizeof *values);
-            continue;
-        }
-        uint32_t top =
-            row_decode(s, r->codes, r->expected + r->means[i], column_mean, r->levels, values);
-        if (top > s->levels)
-            return err_set(e, EXIT_CODE_PERMANENT, "a code is %u, of %u levels", top, s->levels);
-        r->codes += s->alive_columns;
-        r->codes_left -= s->alive_columns;
-    }
+    struct log_columns c = {.order = malloc(s->columns * sizeof *c.order)};
+    int result = -1;
+    if (!c.order)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read a block of the Fisher information");
+    log_columns_sort(&c, s->rows > 1 ? r->means + s->rows : NULL, s->columns);
+    result = rows_decode(r, s, &c, values, e);
+    free(c.order);
+    r->codes += s->codes;
+    r->codes_left -= s->codes;
     r->means += s->means;
     r->means_left -= s->means;
     r->levels += s->levels;
@@ -135,7 +167,7 @@ static int piece_decode(struct log_cursor *r, const struct log_shape *s, float *
     r->expected += s->expected;
     r->expected_left -= s->expected;
     r->values_left -= s->rows * s->columns;
-    return 0;
+    return result;
 }
 
 int log_decode(const struct fisher_code *c, float *values, struct err *e)

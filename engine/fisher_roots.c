@@ -65,8 +65,9 @@ static int roots_encode(struct fisher_code *c, const struct fisher_coding *codin
     f.scales = f.codes ? fisher_part_add(c, "scales", "f32", groups_count(&f), e) : NULL;
     if (!f.scales)
         return -1;
+    memset(f.codes, 0, c->part[0].count);
     pool_run(pool, group_encode, &f, groups_count(&f));
-    return 0;
+    return fisher_measure(c, values, pool, e);
 }
 
 static int roots_decode(const struct fisher_code *c, float *values, struct err *e)

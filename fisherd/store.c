@@ -6,11 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    CHUNK_CODES = 131072, /* a byte each: large enough for its table to cost nothing, small enough
-                             to share out */
-    CHUNK_OTHER = 65536
-};
+/* Elements of a chunk: large enough for its tables to cost nothing, small enough to be shared out
+ * among threads. */
+enum { CHUNK = 65536 };
 
 const char *store_form(const struct options *o)
 {
@@ -76,11 +74,14 @@ static void pack_item(void *argument, uint64_t item, int thread)
         ensure(p->why[item].code);
 }
 
+/* The bytes of log_rank1 lie so that what is alike is together; those of int8 and int4 lie as they
+ * come, and gzip may find rows that repeat. */
 static enum h5packing packing_of(const struct fisher_code *c, const struct fisher_part *part)
 {
     if (c->form == FISHER_FLOAT32)
         return H5PACK_NONE;
-    return strcmp(part->name, "codes") == 0 ? H5PACK_CODES : H5PACK_GZIP;
+    int bytes = strcmp(part->type, h5type_name(H5TYPE_U8)) == 0;
+    return bytes && c->form == FISHER_LOG_RANK1 ? H5PACK_CODES : H5PACK_GZIP;
 }
 
 /* The arrays of the block, named in *block. */
@@ -93,8 +94,7 @@ static int packing_open(struct packing *p, const struct fisher_code *c, int leve
         enum h5packing packing = packing_of(c, part);
         snprintf(block->array[i].name, sizeof block->array[i].name, "%s", part->name);
         if (h5packed_open(&p->array[i], packing, (enum h5type)h5type_of(part->type), level,
-                          part->count, packing == H5PACK_CODES ? CHUNK_CODES : CHUNK_OTHER,
-                          part->data, e) < 0)
+                          part->count, CHUNK, part->data, e) < 0)
             return -1;
         block->arrays = ++p->arrays;
     }
@@ -144,21 +144,18 @@ static int code_write(const struct fisher_code *c, int level, struct pool *pool,
     return result;
 }
 
-int store_block(const struct options *o, const struct model *m, struct pool *pool,
-                const char *part_dir, uint64_t index, const char *job,
+int store_block(struct fisher_code *code, const struct options *o, const struct model *m,
+                struct pool *pool, const char *part_dir, uint64_t index, const char *job,
                 struct fisherfile_block *block, const float *values, struct err *e)
 {
     const struct fisher_coding coding = coding_of(o);
-    struct fisher_code code = {0};
     struct fisher_piece *pieces;
     uint64_t count = store_pieces(m, block->first, block->count, &pieces);
-    int result = pieces ? fisher_encode(&code, &coding, pieces, count, values, pool, e)
+    int result = pieces ? fisher_encode(code, &coding, pieces, count, values, pool, e)
                         : err_errno(e, EXIT_CODE_TEMPORARY,
                                     "cannot store a block of the Fisher information");
-    if (result == 0)
-        result = code_write(&code, (int)o->fisher_compression_level, pool, part_dir, index, job,
-                            block, e);
-    fisher_code_free(&code);
     free(pieces);
-    return result;
+    return result < 0 ? -1
+                      : code_write(code, (int)o->fisher_compression_level, pool, part_dir, index,
+                                   job, block, e);
 }

@@ -18,9 +18,10 @@ uint64_t store_pieces(const struct model *m, uint64_t first, uint64_t count,
                       struct fisher_piece **pieces_p);
 
 /* Write values[block->count] as part `index` of the job. Of *block first, count and tensors are
- * given; form, sum, norm, error and bytes are filled. */
-int store_block(const struct options *o, const struct model *m, struct pool *pool,
-                const char *part_dir, uint64_t index, const char *job,
+ * given; form, sum, norm, error and bytes are filled. *code is zero the first time and keeps memory
+ * for the next; fisher_code_free is due. */
+int store_block(struct fisher_code *code, const struct options *o, const struct model *m,
+                struct pool *pool, const char *part_dir, uint64_t index, const char *job,
                 struct fisherfile_block *block, const float *values, struct err *e);
 
 #endif

@@ -206,6 +206,7 @@ void work_close(struct work *w)
     free(w->graphs);
     sums_close(&w->sums);
     free(w->values);
+    fisher_code_free(&w->code);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
 }
@@ -457,8 +458,8 @@ int work_finish(struct work *w, struct err *e)
     sums_release(&w->sums, w->range.first, w->range.count);
     if (sums_in_memory(&w->sums)) /* there is no other block: room for the stored form */
         sums_close(&w->sums);
-    return store_block(w->options, &w->model, stepper_pool(w->stepper), w->part_dir, w->block,
-                       w->job.job, &w->range, w->values, e);
+    return store_block(&w->code, w->options, &w->model, stepper_pool(w->stepper), w->part_dir,
+                       w->block, w->job.job, &w->range, w->values, e);
 }
 
 int work_join(struct work *w, struct err *e)

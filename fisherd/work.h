@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "engine/fisher_code.h"
 #include "engine/step.h"
 #include "fisherd/sums.h"
 #include "proto/daemon.h"
@@ -42,6 +43,7 @@ struct work {
     double committed_s, commit_cost; /* when the sums were last made durable; seconds it took */
     uint64_t block;                  /* to be written, 0 .. meta.blocks - 1 */
     struct fisherfile_block range;   /* of it */
+    struct fisher_code code;         /* of a block being stored */
     float *values;                   /* room for the largest block */
     char path[96], part_dir[96];     /* relative to the run */
 };

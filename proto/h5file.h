@@ -78,8 +78,7 @@ int h5writer_growing_begin(struct h5writer *w, const char *name, enum h5type typ
 enum h5packing {
     H5PACK_NONE, /* one contiguous set, as h5writer_array */
     H5PACK_GZIP, /* byte shuffle and gzip */
-    H5PACK_CODES /* bytes that are codes: Huffman codes only, or gzip where matches make it smaller
-                  */
+    H5PACK_CODES /* bytes that are codes: huffman.h; chunks of at most HUFFMAN_BYTES_MAX */
 };
 
 /* A one-dimensional set of `count` elements at `data`, in chunks of `chunk` elements of which the

@@ -2,8 +2,7 @@
  * sees them.
  *
  * H5PACK_GZIP is the standard pair of filters, shuffle and deflate; H5PACK_CODES is deflate alone,
- * by huffman.c, and by libdeflate too where the codes take so few bits that matches may make them
- * smaller still: the smaller one is kept.
+ * by huffman.c.
  */
 #include "proto/h5file_private.h"
 
@@ -13,13 +12,14 @@
 
 #include "proto/huffman.h"
 
-/* Below two bits a byte matches may win; above they were never seen to. */
-enum { MATCHES_BELOW = 4 };
+/* Bytes so few that clearing the tables of a higher level takes longer than packing. */
+enum { SMALL = 16384 };
 
 int h5packed_open(struct h5packed *p, enum h5packing packing, enum h5type type, int level,
                   uint64_t count, uint64_t chunk, const void *data, struct err *e)
 {
     chunk = chunk < count || !count ? chunk : count;
+    ensure(packing != H5PACK_CODES || (type == H5TYPE_U8 && chunk <= HUFFMAN_BYTES_MAX));
     ensure(level >= 1 && level <= 9 && chunk > 0 && chunk * h5type_bytes(type) <= UINT32_MAX);
     *p = (struct h5packed){packing, type, level, count, chunk, data, 0, NULL};
     if (packing == H5PACK_NONE || count == 0)
@@ -48,33 +48,29 @@ uint64_t h5packed_bytes(const struct h5packed *p)
     return bytes;
 }
 
-/* libdeflate's stream of data[bytes], where it is smaller than what is in *c. 0, or -1 without
- * memory. */
 static int chunk_deflate(struct h5packed_chunk *c, const uint8_t *data, uint64_t bytes, int level)
 {
-    struct libdeflate_compressor *compressor = libdeflate_alloc_compressor(level);
+    struct libdeflate_compressor *compressor =
+        libdeflate_alloc_compressor(bytes < SMALL ? 1 : level);
     if (!compressor)
         return -1;
     uint64_t room = libdeflate_zlib_compress_bound(compressor, bytes);
-    void *packed = malloc(room);
-    uint64_t size = packed ? libdeflate_zlib_compress(compressor, data, bytes, packed, room) : 0;
-    libdeflate_free_compressor(compressor);
-    if (size && (!c->bytes || size < c->size)) {
-        free(c->bytes);
-        *c = (struct h5packed_chunk){packed, size};
-    } else {
-        free(packed);
+    c->bytes = malloc(room);
+    if (c->bytes) {
+        c->size = libdeflate_zlib_compress(compressor, data, bytes, c->bytes, room);
+        ensure(c->size > 0); /* `room` is libdeflate's own bound */
     }
-    return size ? 0 : -1;
+    libdeflate_free_compressor(compressor);
+    return c->bytes ? 0 : -1;
 }
 
-static int chunk_huffman(struct h5packed_chunk *c, const uint8_t *data, uint64_t bytes, int level)
+static int chunk_huffman(struct h5packed_chunk *c, const uint8_t *data, uint64_t bytes)
 {
     c->bytes = malloc(huffman_bound(bytes));
     if (!c->bytes)
         return -1;
     c->size = huffman_pack(data, bytes, c->bytes);
-    return c->size < bytes / MATCHES_BELOW ? chunk_deflate(c, data, bytes, level) : 0;
+    return 0;
 }
 
 /* What is kept is only as large as it has to be: all chunks of a block are held until they are
@@ -109,7 +105,7 @@ int h5packed_chunk(struct h5packed *p, uint64_t index, struct err *e)
         from = shuffled;
     }
     result = p->packing == H5PACK_GZIP ? chunk_deflate(c, from, bytes, p->level)
-                                       : chunk_huffman(c, from, bytes, p->level);
+                                       : chunk_huffman(c, from, bytes);
     if (result == 0)
         chunk_trim(c);
 out:

@@ -2,8 +2,9 @@
  *
  * The data are cut into segments of SEGMENT bytes, and neighbours are joined while one table for
  * both costs less than two; each is a deflate block with a table of its own (RFC 1951), or a stored
- * one where that is smaller. Code lengths are Huffman's, and where they exceed the format's limit
- * counts are halved until they do not: rare symbols then cost a little more.
+ * one where that is smaller. Runs of one byte become matches at distance 1 where that takes fewer
+ * bits. Code lengths are Huffman's, and where they exceed the format's limit counts are halved
+ * until they do not: rare symbols then cost a little more.
  */
 #include "proto/huffman.h"
 
@@ -14,14 +15,17 @@
 #include "proto/err.h"
 
 enum {
-    LITERALS = 257, /* bytes, and the end of a block */
-    END = 256,
-    LENGTH_MAX = 15,
-    SEGMENT = 16384,
+    END = 256,       /* of a block */
+    LENGTHS = 257,   /* of runs: the first symbol for them */
+    SYMBOLS = 286,   /* bytes, end, lengths */
+    LENGTH_MAX = 15, /* of a code */
+    RUN_MIN = 4,     /* below, a run is never worth it; the format has 3 */
+    RUN_MAX = 258,
+    SEGMENT = 4096,
     STORED_MAX = 65535,
     HEADER_SYMBOLS = 19, /* of the code that describes a table: lengths 0 to 15, repeats */
     HEADER_LENGTH_MAX = 7,
-    HEADER_BITS_MAX = 3 + 14 + 3 * HEADER_SYMBOLS + (LITERALS + 2) * HEADER_LENGTH_MAX
+    HEADER_BITS_MAX = 3 + 14 + 3 * HEADER_SYMBOLS + (SYMBOLS + 1) * HEADER_LENGTH_MAX
 };
 
 struct bits {
@@ -46,8 +50,18 @@ static inline void bits_put(struct bits *b, uint32_t value, uint32_t count)
 }
 
 struct table {
-    uint8_t length[LITERALS + 2]; /* of distances there is one, unused */
-    uint16_t code[LITERALS];
+    uint8_t length[SYMBOLS + 1]; /* the last: of the only distance, 1; 0 where there are no runs */
+    uint16_t code[SYMBOLS];
+};
+
+/* A part of the data that a block has: counts of symbols, and the runs that are worth a match. */
+struct run {
+    uint32_t at, length; /* of the bytes after the first, from the chunk's beginning on */
+};
+struct segment {
+    uint32_t frequency[SYMBOLS];
+    uint32_t extra_bits; /* of the lengths of runs */
+    uint32_t runs;
 };
 
 /* Bit-reversed canonical codes of the lengths. */
@@ -93,7 +107,7 @@ static uint32_t symbols_sort(const uint32_t *frequency, uint32_t count, uint16_t
 static uint32_t lengths_huffman(const uint32_t *frequency, const uint16_t *symbol, uint32_t used,
                                 uint8_t *length)
 {
-    uint32_t weight[2 * LITERALS], parent[2 * LITERALS], depth[2 * LITERALS], longest = 0;
+    uint32_t weight[2 * SYMBOLS], parent[2 * SYMBOLS], depth[2 * SYMBOLS], longest = 0;
     uint32_t leaf = 0, node = used, made = used;
     for (uint32_t i = 0; i < used; i++)
         weight[i] = frequency[symbol[i]];
@@ -117,8 +131,8 @@ static uint32_t lengths_huffman(const uint32_t *frequency, const uint16_t *symbo
 
 static void lengths_make(const uint32_t *frequency, uint32_t count, uint32_t limit, uint8_t *length)
 {
-    uint32_t scaled[LITERALS];
-    uint16_t symbol[LITERALS];
+    uint32_t scaled[SYMBOLS];
+    uint16_t symbol[SYMBOLS];
     memset(length, 0, count);
     memcpy(scaled, frequency, count * sizeof *scaled);
     for (;;) {
@@ -135,7 +149,7 @@ static void lengths_make(const uint32_t *frequency, uint32_t count, uint32_t lim
 /* The lengths of a table as the format describes them: a symbol, and for 16, 17 and 18 how often
  * more. */
 struct header {
-    uint8_t symbol[LITERALS + 2], extra[LITERALS + 2];
+    uint8_t symbol[SYMBOLS + 1], extra[SYMBOLS + 1];
     uint32_t used, literals;
     uint32_t frequency[HEADER_SYMBOLS];
 };
@@ -147,17 +161,22 @@ static void header_symbol(struct header *h, uint32_t symbol, uint32_t extra)
     h->frequency[symbol]++;
 }
 
-static void header_make(struct header *h, const uint8_t *length)
+static void header_make(struct header *h, const struct table *t)
 {
-    *h = (struct header){.literals = LITERALS};
-    uint32_t count = LITERALS + 1, run;
+    uint8_t length[SYMBOLS + 1];
+    *h = (struct header){.literals = SYMBOLS};
+    while (h->literals > LENGTHS && t->length[h->literals - 1] == 0)
+        h->literals--;
+    memcpy(length, t->length, h->literals);
+    length[h->literals] = t->length[SYMBOLS];
+    uint32_t count = h->literals + 1, run;
     for (uint32_t i = 0; i < count; i += run) {
         uint32_t most = length[i] ? 7 : 138;
         for (run = 1; i + run < count && run < most && length[i + run] == length[i];)
             run++;
         if (length[i] == 0 && run >= 3) {
             header_symbol(h, run > 10 ? 18 : 17, run > 10 ? run - 11 : run - 3);
-        } else if (run >= 4) {
+        } else if (length[i] && run >= 4) {
             header_symbol(h, length[i], 0);
             header_symbol(h, 16, run - 4);
         } else {
@@ -190,13 +209,21 @@ static void header_put(struct bits *b, const struct header *h)
     }
 }
 
-/* Three codes of up to 15 bits fit what bits_flush leaves free. */
-static void literals_put(struct bits *b, const struct table *t, const uint8_t *data, uint64_t bytes)
+/* The symbol of a run's length, and how many bits of it follow: eight lengths with a symbol each,
+ * then four symbols for each number of bits. */
+static uint32_t length_symbol(uint32_t length, uint32_t *extra)
 {
-    uint32_t both[256]; /* code, and its length above */
+    uint32_t above = length - 3, bits = 0;
+    while (length < RUN_MAX && above >> (bits + 3))
+        bits++;
+    *extra = bits;
+    return length == RUN_MAX ? SYMBOLS - 1 : LENGTHS + 4 * bits + (above >> bits);
+}
+
+/* Three codes of up to 15 bits fit what bits_flush leaves free. */
+static void literals_put(struct bits *b, const uint32_t *both, const uint8_t *data, uint64_t bytes)
+{
     uint64_t i = 0;
-    for (uint32_t k = 0; k < 256; k++)
-        both[k] = t->code[k] | (uint32_t)t->length[k] << 16;
     struct bits w = *b;
     for (; i + 3 <= bytes; i += 3) {
         for (uint64_t k = i; k < i + 3; k++) {
@@ -208,8 +235,31 @@ static void literals_put(struct bits *b, const struct table *t, const uint8_t *d
     }
     for (; i < bytes; i++)
         bits_put(&w, both[data[i]] & 0xffff, both[data[i]] >> 16);
-    bits_put(&w, t->code[END], t->length[END]);
     *b = w;
+}
+
+static void run_put(struct bits *b, const struct table *t, uint32_t length)
+{
+    uint32_t extra, symbol = length_symbol(length, &extra);
+    bits_put(b, t->code[symbol], t->length[symbol]);
+    bits_put(b, (length - 3) & ((1u << extra) - 1), extra);
+    bits_put(b, 0, 1); /* the distance */
+}
+
+/* Bytes [first, end) of the data, of which the runs are matches. */
+static void symbols_put(struct bits *b, const struct table *t, const uint8_t *data, uint64_t first,
+                        uint64_t end, const struct run *runs, uint32_t count)
+{
+    uint32_t both[256]; /* code, and its length above */
+    for (uint32_t k = 0; k < 256; k++)
+        both[k] = t->code[k] | (uint32_t)t->length[k] << 16;
+    for (uint32_t k = 0; k < count; k++) {
+        literals_put(b, both, data + first, runs[k].at - first);
+        run_put(b, t, runs[k].length);
+        first = runs[k].at + runs[k].length;
+    }
+    literals_put(b, both, data + first, end - first);
+    bits_put(b, t->code[END], t->length[END]);
 }
 
 static void stored_put(struct bits *b, const uint8_t *data, uint64_t bytes, int last)
@@ -227,24 +277,25 @@ static void stored_put(struct bits *b, const uint8_t *data, uint64_t bytes, int 
     } while (bytes > 0);
 }
 
-static void block_put(struct bits *b, const uint32_t *frequency, const uint8_t *data,
-                      uint64_t bytes, int last)
+static void block_put(struct bits *b, const struct segment *s, const uint8_t *data, uint64_t first,
+                      uint64_t end, const struct run *runs, int last)
 {
     struct table t = {0};
     struct header h;
-    uint64_t bits = HEADER_BITS_MAX;
-    lengths_make(frequency, LITERALS, LENGTH_MAX, t.length);
-    codes_assign(t.length, LITERALS, t.code);
-    for (uint32_t i = 0; i < LITERALS; i++)
-        bits += (uint64_t)frequency[i] * t.length[i];
-    if (bits >= 8 * bytes) {
-        stored_put(b, data, bytes, last);
+    uint64_t bits = HEADER_BITS_MAX + s->extra_bits + s->runs;
+    lengths_make(s->frequency, SYMBOLS, LENGTH_MAX, t.length);
+    codes_assign(t.length, SYMBOLS, t.code);
+    t.length[SYMBOLS] = s->runs > 0;
+    for (uint32_t i = 0; i < SYMBOLS; i++)
+        bits += (uint64_t)s->frequency[i] * t.length[i];
+    if (bits >= 8 * (end - first)) {
+        stored_put(b, data + first, end - first, last);
         return;
     }
-    header_make(&h, t.length);
+    header_make(&h, &t);
     bits_put(b, (uint32_t)(last ? 1 : 0) | 2u << 1, 3);
     header_put(b, &h);
-    literals_put(b, &t, data, bytes);
+    symbols_put(b, &t, data, first, end, runs, s->runs);
 }
 
 static void frequencies_count(const uint8_t *data, uint64_t bytes, uint32_t *frequency)
@@ -258,65 +309,119 @@ static void frequencies_count(const uint8_t *data, uint64_t bytes, uint32_t *fre
         four[0][data[i]]++;
     for (uint32_t k = 0; k < 256; k++)
         frequency[k] = four[0][k] + four[1][k] + four[2][k] + four[3][k];
-    frequency[END] = 1;
 }
 
-/* Bits that a segment of these counts takes with a table of its own, about. */
-static double entropy_bits(const uint32_t *frequency)
+/* How long a run of each byte has to be to take fewer bits as a match: about 9, with its length's
+ * and its distance's. */
+static void run_lengths(const uint32_t *frequency, uint32_t total, uint32_t *least)
 {
-    double total = 0, bits = 0, symbols = 0;
     for (uint32_t k = 0; k < 256; k++) {
-        if (!frequency[k])
-            continue;
-        total += frequency[k];
-        symbols++;
-        bits -= frequency[k] * log2(frequency[k]);
+        float bits = frequency[k] ? log2f((float)total / (float)frequency[k]) : 8;
+        uint32_t length = (uint32_t)(9 / (bits > 1 ? bits : 1)) + 1;
+        least[k] = length > RUN_MIN ? length : RUN_MIN;
     }
-    return bits + total * log2(total) + 60 + 4 * symbols; /* the table's description */
+}
+
+/* The runs of [first, end) that are worth it, and what the segment then counts. */
+static void segment_read(struct segment *s, const uint8_t *data, uint64_t first, uint64_t end,
+                         struct run *runs)
+{
+    uint32_t least[256];
+    memset(s, 0, sizeof *s);
+    frequencies_count(data + first, end - first, s->frequency);
+    s->frequency[END] = 1;
+    run_lengths(s->frequency, (uint32_t)(end - first), least);
+    for (uint64_t i = first + 1; i + RUN_MIN <= end; i++) {
+        uint32_t four, length = 0, extra;
+        memcpy(&four, data + i, sizeof four);
+        if (four != data[i - 1] * 0x01010101u)
+            continue;
+        for (length = RUN_MIN;
+             i + length < end && length < RUN_MAX && data[i + length] == data[i - 1];)
+            length++;
+        if (length >= least[data[i]]) {
+            runs[s->runs++] = (struct run){(uint32_t)i, length};
+            s->frequency[data[i]] -= length;
+            s->frequency[length_symbol(length, &extra)]++;
+            s->extra_bits += extra;
+        }
+        i += length - 1;
+    }
+}
+
+/* Bits of a block of these counts with a table of its own, about. */
+static float segment_bits(const struct segment *s)
+{
+    float total = 0, bits = 0, symbols = 0;
+    for (uint32_t k = 0; k < SYMBOLS; k++) {
+        if (!s->frequency[k])
+            continue;
+        float count = (float)s->frequency[k];
+        total += count;
+        symbols++;
+        bits -= count * log2f(count);
+    }
+    return bits + total * log2f(total) + (float)(s->extra_bits + s->runs) + 60 +
+           4 * symbols; /* the table's description */
+}
+
+static void segments_join(struct segment *to, const struct segment *other)
+{
+    for (uint32_t k = 0; k < SYMBOLS; k++)
+        to->frequency[k] += other->frequency[k];
+    to->frequency[END] = 1;
+    to->extra_bits += other->extra_bits;
+    to->runs += other->runs;
 }
 
 uint64_t huffman_bound(uint64_t bytes)
 {
     /* every block is at most its data and a stored block's header for each 64 KiB; then the
      * stream's ends, and what bits_flush writes ahead */
-    return bytes + (bytes / SEGMENT + 1) * 16 + 32;
+    return bytes + (bytes / SEGMENT + 1) * 8 + 32;
 }
 
-/* How far a block from `first` on reaches; its counts are in frequency. */
-static uint64_t block_end(const uint8_t *data, uint64_t first, uint64_t bytes, uint32_t *frequency)
+/* Blocks one after the other: one grows while the next segment is cheaper inside it than on its
+ * own. `runs` has room for those of all segments. */
+static void blocks_put(struct bits *b, const uint8_t *data, uint64_t bytes, struct run *runs)
 {
-    uint64_t end = bytes - first < SEGMENT ? bytes : first + SEGMENT;
-    frequencies_count(data + first, end - first, frequency);
-    double cost = entropy_bits(frequency);
+    struct segment block, next, both;
+    uint64_t first = 0, end = bytes < SEGMENT ? bytes : SEGMENT;
+    segment_read(&block, data, 0, end, runs);
+    float cost = segment_bits(&block);
     while (end < bytes) {
-        uint32_t next[LITERALS], both[LITERALS];
-        uint64_t part = bytes - end < SEGMENT ? bytes - end : SEGMENT;
-        frequencies_count(data + end, part, next);
-        for (uint32_t k = 0; k < 256; k++)
-            both[k] = frequency[k] + next[k];
-        double joined = entropy_bits(both);
-        if (joined > cost + entropy_bits(next))
-            break;
-        memcpy(frequency, both, 256 * sizeof *both);
-        cost = joined;
-        end += part;
+        uint64_t next_end = bytes - end < SEGMENT ? bytes : end + SEGMENT;
+        segment_read(&next, data, end, next_end, runs + block.runs);
+        both = block;
+        segments_join(&both, &next);
+        float alone = segment_bits(&next), joined = segment_bits(&both);
+        if (joined <= cost + alone) {
+            block = both;
+            cost = joined;
+        } else {
+            block_put(b, &block, data, first, end, runs, 0);
+            memmove(runs, runs + block.runs, next.runs * sizeof *runs);
+            first = end;
+            block = next;
+            cost = alone;
+        }
+        end = next_end;
     }
-    return end;
+    block_put(b, &block, data, first, bytes, runs, 1);
 }
 
 uint64_t huffman_pack(const uint8_t *data, uint64_t bytes, uint8_t *packed)
 {
+    struct run runs[HUFFMAN_BYTES_MAX / RUN_MIN];
     struct bits b = {.at = packed};
-    uint32_t frequency[LITERALS];
     uint32_t sum = (uint32_t)adler32_z(1, data, bytes);
+    ensure(bytes <= HUFFMAN_BYTES_MAX);
     bits_put(&b, 0x78, 8);
     bits_put(&b, 0x01, 8);
     if (bytes == 0)
         stored_put(&b, data, 0, 1);
-    for (uint64_t first = 0, end; first < bytes; first = end) {
-        end = block_end(data, first, bytes, frequency);
-        block_put(&b, frequency, data + first, end - first, end == bytes);
-    }
+    else
+        blocks_put(&b, data, bytes, runs);
     bits_put(&b, 0, (8 - b.count) & 7);
     for (int shift = 24; shift >= 0; shift -= 8)
         bits_put(&b, sum >> shift & 0xff, 8);

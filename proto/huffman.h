@@ -1,14 +1,16 @@
-/* huffman.h - zlib streams of Huffman codes only: what a matching compressor is too slow for and
- * finds nothing in.
+/* huffman.h - zlib streams of Huffman codes and runs only: what a matching compressor is too slow
+ * for and finds little in.
  *
  * Codes of one byte that hardly repeat in sequences (those of the Fisher information's stored
- * forms) pack as well without looking for matches, at several times the speed. Any inflate reads
- * the result. Thread-safe: no state.
+ * forms) pack as well without looking for matches, at many times the speed. Any inflate reads the
+ * result. Thread-safe: no state.
  */
 #ifndef PROTO_HUFFMAN_H
 #define PROTO_HUFFMAN_H
 
 #include <stdint.h>
+
+enum { HUFFMAN_BYTES_MAX = 65536 }; /* of one stream */
 
 /* Room that huffman_pack needs for `bytes` bytes at the most. */
 uint64_t huffman_bound(uint64_t bytes);

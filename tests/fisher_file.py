@@ -35,13 +35,15 @@ def log_rank1(block, count):
         column = np.zeros(columns, np.uint8)
         if rows > 1:
             column, means = means[:columns], means[columns:]
-        alive = np.ix_(row != 255, column != 255)
+        rows_of, columns_of = np.flatnonzero(row != 255), np.argsort(column, kind="stable")[:(column != 255).sum()]
+        at = expected[row[rows_of].astype(int)[:, None] + column[columns_of]].ravel()  # level expected of each value
+        order = np.argsort(at, kind="stable")  # codes lie by it
+        code, codes = codes[:at.size], codes[at.size:]
+        value = np.zeros(at.size, np.float32)
+        if at.size:
+            value[order] = np.where(code > 0, levels[(code.astype(int) - 1 + at[order]) % level_count], 0)
         piece = np.zeros((rows, columns), np.float32)
-        shape = piece[alive].shape
-        code, codes = codes[:shape[0] * shape[1]].reshape(shape).astype(int), codes[shape[0] * shape[1]:]
-        if code.size:
-            from_means = expected[row[row != 255].astype(int)[:, None] + column[column != 255][None, :]]
-            piece[alive] = np.where(code > 0, levels[(code - 1 + from_means) % level_count], 0)
+        piece[np.ix_(rows_of, columns_of)] = value.reshape(len(rows_of), len(columns_of))
         levels, expected = levels[level_count:], expected[expected_count:]
         pieces.append(piece.ravel())
     assert not len(codes) and not len(means) and not len(levels) and not len(expected)

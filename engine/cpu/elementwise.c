@@ -95,12 +95,12 @@ CPU_CLONES void cpu_ewc_add(const float *restrict theta, const float *restrict t
         for (int k = 0; k < PARTS; k++) {
             float pull = scalar_ewc_gradient(theta[i + k], theta_star[i + k], fisher[i + k] + floor,
                                              strength);
-            parts[k] += (double)pull * (double)(theta[i + k] - theta_star[i + k]);
+            parts[k] += (double)(pull * (theta[i + k] - theta_star[i + k]));
             g[i + k] += pull;
         }
     for (int k = 0; i < count; i++, k++) {
         float pull = scalar_ewc_gradient(theta[i], theta_star[i], fisher[i] + floor, strength);
-        parts[k] += (double)pull * (double)(theta[i] - theta_star[i]);
+        parts[k] += (double)(pull * (theta[i] - theta_star[i]));
         g[i] += pull;
     }
     *penalty = 0.5 * parts_sum(parts);
