@@ -151,6 +151,7 @@ static struct state *state_with_buffers(uint64_t step, float *numbers)
         t->parameter = numbers + 3 * i;
         t->buffer = 1;
     }
+    s->meta.moment_steps = 77;
     s->meta.batches_tracked = 1ull << 40;
     return s;
 }
