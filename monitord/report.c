@@ -156,6 +156,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
         return -1;
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
+    report_ewc_read(r);
     return 0;
 }
 

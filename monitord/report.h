@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "monitord/history.h"
+#include "monitord/json.h"
 #include "monitord/stages.h"
 #include "proto/checkpoint.h"
 #include "proto/highwater.h"
@@ -24,6 +25,13 @@ struct report_task { /* a value that is not known is NaN */
     double final_without_ewc;  /* at the end of the comparison */
 };
 
+/* A task's Fisher information as it is stored. */
+struct report_ewc {
+    char task[64], form[16];
+    uint64_t bytes, parameters, samples;
+    double error; /* fisher_code.h's */
+};
+
 struct report {
     const struct options *options;      /* borrowed */
     const struct checkpoint_meta *meta; /* borrowed; zeroed if there is no checkpoint yet */
@@ -33,6 +41,8 @@ struct report {
     const char *device;
     struct report_task tasks[OPTION_TASKS_MAX]; /* without the comparisons */
     uint32_t task_count;
+    struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
+    uint32_t ewc_count;
     int compared;            /* there is a comparison task */
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
@@ -54,6 +64,11 @@ int report_load(struct report *r, struct options *o, struct err *e);
 void report_print_json(const struct report *r, FILE *out);
 void report_print_markdown(const struct report *r, FILE *out);
 void report_print_table(const struct report *r, FILE *out); /* for a terminal */
+
+/* report_ewc.c: from fisher/ of the present directory */
+void report_ewc_read(struct report *r);
+void report_ewc_json(const struct report *r, struct json *j);
+void report_ewc_markdown(const struct report *r, FILE *out);
 
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);
