@@ -7,6 +7,7 @@
  * the slice is looked for where the whole batch is resident and no statistics cross its slices.
  */
 #include <math.h>
+#include <stdio.h>
 
 #include "engine/layer.h"
 #include "engine/stepper.h"
@@ -53,24 +54,29 @@ static uint64_t loss_row(const struct stepper *s, uint64_t rows, uint64_t slice)
     return n / steps;
 }
 
-void fault_of_losses(struct stepper *s, uint64_t rows)
+static void losses_look(struct batch_work *b)
 {
-    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
+    struct stepper *s = b->s;
     uint32_t end = s->model->layer_count;
-    if (s->fault.rows) /* an earlier micro-batch had one */
-        return;
-    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
-        uint64_t of_loss = loss_row(s, rows, slice), row;
+    for (uint64_t slice = 0; slice < batch_slices(s, b->rows); slice++) {
+        uint64_t of_loss = loss_row(s, b->rows, slice), row;
         uint64_t first = s->batch.done + slice * s->config.slice_rows;
-        if (of_loss == slice_rows(s, rows, slice))
+        if (of_loss == slice_rows(s, b->rows, slice))
             continue;
-        int layer = forward_layer(&b, slice, end, &row);
+        int layer = forward_layer(b, slice, end, &row);
         if (layer < 0 && s->fault.rows)
             continue;
         s->fault = (struct step_fault){
             .layer = layer, .row = first + (layer < 0 ? of_loss : row), .rows = 1};
         end = layer < 0 ? end : (uint32_t)layer;
     }
+}
+
+void fault_of_losses(struct stepper *s, uint64_t rows)
+{
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
+    if (!s->fault.rows) /* no earlier micro-batch had one */
+        losses_look(&b);
 }
 
 /* The last layer with a bad gradient in a vector of the trained parameters; -1: none has. */
@@ -103,6 +109,56 @@ void fault_of_gradient(struct stepper *s)
         s->fault.rows = slice_rows(s, rows, slice);
         return;
     }
+}
+
+/* The first row of the slice at which the gradient at the layer's output is bad; its number of
+ * rows: at none. */
+static uint64_t backward_row(struct batch_work *b, uint64_t slice, uint32_t layer)
+{
+    const struct layer_instance *l = &b->s->model->layers[layer];
+    uint64_t rows = slice_rows(b->s, b->rows, slice), row = 0;
+    slice_run_alone(b, slice);
+    struct layer_pass p = slice_pass(b, slice, layer);
+    p.output = p.d_output;
+    while (row < rows && row_is_finite(l, &p, row))
+        row++;
+    return row;
+}
+
+/* Of the losses, or of any pass; rows of the batch. */
+static struct step_fault fisher_fault(struct batch_work *b, uint32_t bad)
+{
+    struct stepper *s = b->s;
+    uint64_t passes = fisher_labels_passes(s->model, b->fisher->labels), row;
+    b->backward_only = 0;
+    s->fault = (struct step_fault){0};
+    losses_look(b);
+    for (uint64_t slice = 0; !s->fault.rows && bad && slice < batch_slices(s, b->rows); slice++)
+        for (b->pass = 0; b->pass < passes; b->pass++)
+            if ((row = backward_row(b, slice, bad - 1)) < slice_rows(s, b->rows, slice))
+                return (struct step_fault){(int)bad - 1, 1, slice * s->config.slice_rows + row, 1};
+    return s->fault.rows ? s->fault : (struct step_fault){(int)bad - 1, 1, 0, b->rows};
+}
+
+int fault_of_fisher(struct batch_work *b, uint32_t bad, struct err *e)
+{
+    const struct stepper *s = b->s;
+    struct step_fault f = b->s->fault = fisher_fault(b, bad);
+    char layer[64] = "the loss";
+    if (f.layer >= 0)
+        snprintf(layer, sizeof layer, "layer %d (%s)", f.layer,
+                 s->model->layers[f.layer].type->name);
+    if (f.rows > 1)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the squared gradients of %s are not finite; none of samples %llu to %llu "
+                       "has such a gradient alone: they are too large for float32",
+                       layer, (unsigned long long)b->fisher->position,
+                       (unsigned long long)(b->fisher->position + f.rows - 1));
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s of %s is not finite at sample %llu: the parameters or the features are not "
+                   "usable",
+                   f.backward ? "the gradient" : "the output", layer,
+                   (unsigned long long)(b->fisher->position + f.row));
 }
 
 const struct step_fault *stepper_fault(const struct stepper *s)

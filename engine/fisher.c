@@ -10,16 +10,22 @@
  */
 #include "engine/stepper.h"
 
+#include <string.h>
+
 struct fisher_work {
     struct batch_work batch;
-    uint64_t slices;       /* of the wave */
-    uint64_t first, count; /* range of the flat vector */
-    float *sums;
+    uint64_t slices;                  /* of the wave */
+    uint64_t tiles[MODEL_LAYERS_MAX]; /* of each layer that the range touches, else 0 */
+    uint64_t tile_first;              /* what item 0 is */
+    int last;                         /* the batch's last wave and pass: sums are looked at */
+    uint32_t bad[POOL_THREADS_MAX];   /* layers with a sum that is not finite, by thread: the last
+                                         one's place and 1; 0: none */
 };
 
 static int layer_touched(const struct fisher_work *f, const struct layer_instance *l)
 {
-    return l->count > 0 && l->first < f->first + f->count && f->first < l->first + l->count;
+    const struct fisher_sums *to = f->batch.fisher;
+    return l->count > 0 && l->first < to->first + to->count && to->first < l->first + l->count;
 }
 
 /* What squares_begin makes of what a slice left behind. No two layers with parameters share an
@@ -38,71 +44,139 @@ static void square_item(void *argument, uint64_t lane, int thread)
     }
 }
 
-/* The tile's part of the sums, slice after slice. */
-static void tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t number,
-                            float *sample, float *squares)
+/* The tile's part of the sums, slice after slice. A tile that the range cuts is summed whole, in
+ * `whole`: each slice's sums are added as they are to a tile that is not cut. 0: one of them is not
+ * finite. */
+static int tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t number,
+                           const struct tile_work *w, float *whole)
 {
     const struct stepper *s = f->batch.s;
+    const struct fisher_sums *to = f->batch.fisher;
     const struct layer_instance *l = &s->model->layers[layer];
     struct tile tile = layer_tile(s->model, l, number);
     uint64_t first = tile.first + l->first, end = first + tile.count;
-    uint64_t begin = first > f->first ? first : f->first;
-    end = end < f->first + f->count ? end : f->first + f->count;
+    uint64_t begin = first > to->first ? first : to->first;
+    end = end < to->first + to->count ? end : to->first + to->count;
+    int cut = end - begin < tile.count;
+    double sum = 0;
     if (begin >= end)
-        return;
+        return 1;
+    float *sums = to->at + (begin - to->first);
     for (uint64_t i = 0; i < f->slices; i++) {
         struct layer_pass p = slice_pass(&f->batch, f->batch.wave_first + i, layer);
-        l->type->tile_squares(l, &p, &tile, sample, squares);
-        op_add(s->backend, squares + (begin - first), f->sums + (begin - f->first), end - begin);
+        if (cut)
+            memset(whole, 0, tile.count * sizeof *whole);
+        l->type->tile_squares(l, &p, &tile, w, cut ? whole : sums);
+        if (cut)
+            op_add(s->backend, whole + (begin - first), sums, end - begin);
     }
+    if (f->last)
+        op_sum_squares(s->backend, sums, end - begin, &sum);
+    return __builtin_isfinite(sum);
 }
 
-/* Items number the tiles of all touched layers, one layer after the other. */
+/* Tiles are numbered over all touched layers, one layer after the other: the layer of one, and
+ * *number, which of the layer's it is. */
+static uint32_t tile_layer(const struct fisher_work *f, uint64_t tile, uint64_t *number)
+{
+    uint32_t layer = 0;
+    while (tile >= f->tiles[layer])
+        tile -= f->tiles[layer++];
+    *number = tile;
+    return layer;
+}
+
 static void tile_item(void *argument, uint64_t item, int thread)
 {
-    const struct fisher_work *f = argument;
+    struct fisher_work *f = argument;
     const struct stepper *s = f->batch.s;
-    float *sample = s->tiles + 2 * (uint64_t)thread * s->layout.tile;
-    for (uint32_t i = 0; i < s->model->layer_count; i++) {
-        const struct layer_instance *l = &s->model->layers[i];
-        uint64_t tiles = layer_touched(f, l) ? layer_tiles(s->model, l) : 0;
-        if (item < tiles) {
-            tile_accumulate(f, i, item, sample, sample + s->layout.tile);
-            return;
-        }
-        item -= tiles;
+    uint64_t tile = s->layout.tile, number;
+    float *at = s->tiles + (uint64_t)thread * s->layout.squares;
+    struct tile_work w = {at, {at + 3 * tile, at + tile}};
+    uint32_t layer = tile_layer(f, f->tile_first + item, &number);
+    if (!tile_accumulate(f, layer, number, &w, at + 2 * tile) && f->bad[thread] < layer + 1)
+        f->bad[thread] = layer + 1;
+}
+
+/* Tiles from tile_first on that have about `resident` parameters together; *end is the one behind
+ * them, in the flat vector. */
+static uint64_t tiles_resident(const struct fisher_work *f, uint64_t tiles, uint64_t *end)
+{
+    const struct model *m = f->batch.s->model;
+    uint64_t count = 0, parameters = 0, number;
+    do {
+        const struct layer_instance *l = &m->layers[tile_layer(f, f->tile_first + count, &number)];
+        struct tile tile = layer_tile(m, l, number);
+        parameters += tile.count;
+        *end = l->first + tile.first + tile.count;
+        count++;
+    } while (f->tile_first + count < tiles && parameters < f->batch.fisher->resident);
+    return count;
+}
+
+/* All tiles, so many at a time that their sums may be resident together. */
+static void tiles_run(struct fisher_work *f, uint64_t tiles)
+{
+    const struct fisher_sums *to = f->batch.fisher;
+    uint64_t done = to->first, end, count;
+    f->tile_first = 0;
+    if (!to->release) {
+        pool_run(f->batch.s->pool, tile_item, f, tiles);
+        return;
+    }
+    for (; f->tile_first < tiles; f->tile_first += count) {
+        count = tiles_resident(f, tiles, &end);
+        end = end < to->first + to->count ? end : to->first + to->count;
+        pool_run(f->batch.s->pool, tile_item, f, count);
+        to->release(to->argument, done - to->first, end - done);
+        done = end;
     }
 }
 
-int stepper_fisher(struct stepper *s, uint64_t rows, uint64_t first, uint64_t count, float *sums,
-                   struct err *e)
+/* Does another backward need forward again? */
+static int model_spends(const struct model *m)
 {
-    struct fisher_work f = {.batch = {.s = s, .work = SLICE_FISHER, .rows = rows},
-                            .first = first,
-                            .count = count,
-                            .sums = sums};
-    uint64_t tiles = 0, total = s->model->parameter_count;
-    ensure(!s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
-    ensure(first < total && count > 0 && count <= total - first);
-    for (uint32_t i = 0; i < s->model->layer_count; i++)
-        tiles += layer_touched(&f, &s->model->layers[i])
-                     ? layer_tiles(s->model, &s->model->layers[i])
-                     : 0;
-    statistics_use(s);
-    while (f.batch.wave_first < batch_slices(s, rows)) {
-        f.slices = wave_run(&f.batch);
-        pool_run(s->pool, square_item, &f, f.slices);
-        pool_run(s->pool, tile_item, &f, tiles);
-        f.batch.wave_first += f.slices;
-    }
-    double loss = rows_sum(0, s->losses, rows * s->model->target_steps);
-    if (!__builtin_isfinite(loss))
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot estimate the Fisher information of %llu rows: the sum of their losses "
-            "is %g: the parameters or the features are not usable",
-            (unsigned long long)rows, loss);
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layers[i].type->spends)
+            return 1;
     return 0;
+}
+
+/* The wave from wave_first on: backward once a pass, the sums after each. */
+static void wave_accumulate(struct fisher_work *f, uint64_t tiles)
+{
+    struct stepper *s = f->batch.s;
+    uint64_t passes = fisher_labels_passes(s->model, f->batch.fisher->labels), slices = 0;
+    for (f->batch.pass = 0; f->batch.pass < passes; f->batch.pass++) {
+        f->batch.backward_only = f->batch.pass > 0 && !model_spends(s->model);
+        slices = f->slices = wave_run(&f->batch);
+        f->last = f->batch.pass + 1 == passes &&
+                  f->batch.wave_first + slices == batch_slices(s, f->batch.rows);
+        pool_run(s->pool, square_item, f, slices);
+        tiles_run(f, tiles);
+    }
+    f->batch.wave_first += slices;
+}
+
+int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *to, struct err *e)
+{
+    struct fisher_work f = {.batch = {.s = s, .work = SLICE_FISHER, .rows = rows, .fisher = to}};
+    uint64_t tiles = 0, total = s->model->parameter_count;
+    uint32_t bad = 0;
+    ensure(!s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
+    ensure(to->first < total && to->count > 0 && to->count <= total - to->first);
+    for (uint32_t i = 0; i < s->model->layer_count; i++) {
+        if (layer_touched(&f, &s->model->layers[i]))
+            f.tiles[i] = layer_tiles(s->model, &s->model->layers[i]);
+        tiles += f.tiles[i];
+    }
+    statistics_use(s);
+    while (f.batch.wave_first < batch_slices(s, rows))
+        wave_accumulate(&f, tiles);
+    for (int i = 0; i < s->config.threads; i++)
+        bad = f.bad[i] > bad ? f.bad[i] : bad;
+    double loss = rows_sum(0, s->losses, rows * s->model->target_steps);
+    return bad || !__builtin_isfinite(loss) ? fault_of_fisher(&f.batch, bad, e) : 0;
 }
 
 uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples)

@@ -65,10 +65,10 @@ void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float
 }
 
 void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
-                              const struct tile *tile, float *sample, float *squares)
+                              const struct tile *tile, const struct tile_work *w, float *sums)
 {
     const float *of = tile->tensor == 0 ? p->squares_input : p->d_output;
-    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), sample, squares);
+    squares_of_sums(p->backend, samples_of(of, p->samples, l->values), w, sums);
 }
 
 /* Rows of the tensor in a tile: even shares, whole rows, at least one. */
@@ -103,8 +103,11 @@ struct tile layer_tile(const struct model *m, const struct layer_instance *l, ui
 uint64_t layer_tiles(const struct model *m, const struct layer_instance *l)
 {
     uint64_t tiles = 0;
-    while (layer_tile(m, l, tiles).count > 0)
-        tiles++;
+    for (uint32_t i = 0; i < l->tensor_count; i++) {
+        const struct tensor_info *t = &m->tensors[l->tensor_first + i];
+        uint64_t all = t->rank == 2 ? t->dims[0] : 1;
+        tiles += (all - 1) / tile_rows(all, t->dims[t->rank - 1]) + 1;
+    }
     return tiles;
 }
 

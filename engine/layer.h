@@ -120,6 +120,12 @@ struct tile {
     uint64_t first, count;    /* range in the layer's parameters; count 0: there is no such tile */
 };
 
+/* Scratch for a tile of squares, a thread's own. */
+struct tile_work {
+    float *squares; /* [tile->count] */
+    struct squares_work products;
+};
+
 struct layer_type {
     const char *name, *purpose;
     struct layer_key keys[LAYER_KEYS_MAX + 1];
@@ -130,6 +136,8 @@ struct layer_type {
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    int spends;     /* backward or squares_begin leave less than they found: another backward needs
+                       forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
                        a value; the module buffers are running_mean and running_var */
     double eps;     /* added to their variance */
@@ -155,11 +163,11 @@ struct layer_type {
 
     /* Per-sample squared gradients, after backward. squares_begin turns a slice's input (into
      * squares_input) and d_output into what tile_squares reads; NULL: nothing. tile_squares: sum
-     * over the slice's samples of the squared gradient of the tile's parameters, into
-     * squares[tile->count]; sample[tile->count] is scratch. NULL where there are no parameters. */
+     * over the slice's samples of the squared gradient of the tile's parameters, added to
+     * sums[tile->count]. NULL where there are no parameters. */
     void (*squares_begin)(const struct layer_instance *l, const struct layer_pass *p);
     void (*tile_squares)(const struct layer_instance *l, const struct layer_pass *p,
-                         const struct tile *tile, float *sample, float *squares);
+                         const struct tile *tile, const struct tile_work *w, float *sums);
 };
 
 extern const struct layer_type *const layer_types[]; /* NULL ends the list */
@@ -185,7 +193,7 @@ void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float
 
 /* A tile_squares for such a layer, whose squares_begin left dy n in squares_input. */
 void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
-                              const struct tile *tile, float *sample, float *squares);
+                              const struct tile *tile, const struct tile_work *w, float *sums);
 
 /* Tile number `tile` of layer `l` of `m`: a partition that depends on the layer alone. */
 struct tile layer_tile(const struct model *m, const struct layer_instance *l, uint64_t tile);

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+#include "engine/labels.h"
 #include "engine/ops.h"
 
 /* A slice's outputs and targets on their way through a loss or a metric. A slice does not know the
@@ -20,9 +21,9 @@
 struct loss_slice {
     const struct backend *backend;
     struct matrix outputs;
-    const uint32_t *classes; /* [rows], where the loss takes classes: one for each step */
-    struct matrix values;    /* [rows, outputs], where it takes values */
-    double delta;            /* Huber's */
+    uint32_t *classes;    /* [rows], where the loss takes classes: one for each step */
+    struct matrix values; /* [rows, outputs], where it takes values; only draw writes either */
+    double delta;         /* Huber's */
     double divisor;
     double *result;  /* [rows]: the rows' losses, or their metric */
     struct matrix d; /* d(loss)/d(outputs) / divisor; at NULL: not wanted */
@@ -51,6 +52,13 @@ struct loss_type {
     int has_delta;
     const struct metric_type *metrics[LOSS_METRICS_MAX + 1]; /* the first is the usual one */
     void (*slice)(const struct loss_slice *s);
+    /* Where exp(-loss) is a likelihood of the target, for the Fisher information; else NULL. draw:
+     * targets from it, a function of (key, first + row) and the outputs. root: into d, for one
+     * output, a gradient whose squares over all outputs add up to the expectation over the targets;
+     * `exact` says which labels that is. */
+    void (*draw)(const struct loss_slice *s, uint64_t key, uint64_t first);
+    void (*root)(const struct loss_slice *s, uint32_t output);
+    enum fisher_labels exact;
 };
 
 extern const struct loss_type *const loss_types[]; /* NULL ends the list */

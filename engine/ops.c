@@ -187,6 +187,12 @@ static void check_add_half(enum half kind, const uint16_t *h, float *y, uint64_t
     check_load_half(kind, h, y, count);
 }
 
+static void check_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+{
+    ensure(m.codes && m.row && m.column && m.level && x && m.rows && m.columns);
+    ensure(from <= m.rows * m.columns && count <= m.rows * m.columns - from);
+}
+
 static void check_scale(float factor, float *x, uint64_t count)
 {
     (void)factor, (void)count;
@@ -306,6 +312,38 @@ static void check_element_loss(enum element_loss kind, double delta, struct matr
     ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
 }
 
+static void check_classes_draw(struct matrix z, uint64_t key, uint64_t first, uint32_t *classes)
+{
+    (void)key, (void)first;
+    ensure(matrix_valid(z) && classes);
+}
+
+static int is_likelihood(enum element_loss kind)
+{
+    return kind == ELEMENT_LOSS_SQUARED || kind == ELEMENT_LOSS_BINARY_CROSS_ENTROPY;
+}
+
+static void check_values_draw(enum element_loss kind, struct matrix z, uint64_t key, uint64_t first,
+                              struct matrix y)
+{
+    (void)key, (void)first;
+    ensure(is_likelihood(kind) && matrix_valid(z) && matrix_valid(y) && matrix_same_shape(z, y));
+    ensure(matrix_disjoint(z, y));
+}
+
+static void check_class_root(struct matrix z, uint32_t class, struct matrix dz)
+{
+    ensure(matrix_valid(z) && matrix_valid(dz) && matrix_same_shape(z, dz));
+    ensure(class < z.columns && matrix_disjoint(z, dz));
+}
+
+static void check_value_root(enum element_loss kind, struct matrix z, uint32_t column,
+                             struct matrix dz)
+{
+    ensure(is_likelihood(kind));
+    check_class_root(z, column, dz);
+}
+
 static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     ensure(matrix_valid(z) && targets && correct);
@@ -353,6 +391,21 @@ static void check_add(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
+static void check_product_square_add(struct matrix d, struct matrix x, struct squares_work work,
+                                     struct matrix y)
+{
+    ensure(matrix_valid(d) && matrix_valid(x) && matrix_valid(y) && work.packed && work.tile);
+    ensure(d.rows == x.rows && y.rows == d.columns && y.columns == x.columns);
+    ensure(matrix_disjoint(d, y) && matrix_disjoint(x, y));
+    ensure(matrix_disjoint(y, matrix_of(work.tile, y.rows, y.columns)));
+}
+
+static void check_squares_product_add(struct matrix d, struct matrix x, struct squares_work work,
+                                      struct matrix y)
+{
+    check_product_square_add(d, x, work, y);
+}
+
 static void check_add_square(const float *x, float *y, uint64_t count)
 {
     ensure(x && y && floats_disjoint(x, y, count));
@@ -369,9 +422,9 @@ static void check_sum_squares(const float *x, uint64_t count, double *sum)
 }
 
 static void check_ewc_add(const float *theta, const float *theta_star, const float *fisher,
-                          double lambda, float *g, uint64_t count, double *penalty)
+                          double damping, double lambda, float *g, uint64_t count, double *penalty)
 {
-    (void)lambda;
+    (void)damping, (void)lambda;
     ensure(theta && theta_star && fisher && g && penalty);
     ensure(floats_disjoint(theta, g, count) && floats_disjoint(theta_star, g, count));
     ensure(floats_disjoint(fisher, g, count));

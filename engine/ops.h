@@ -124,6 +124,25 @@ struct int8_work { /* scratch of a product: INT8_ROWS quantised rows and their s
     float *scales;
 };
 
+/* A matrix in 4 bits: value [r, c] = share(row[r]) share(column[c]) level[code], scalar.h having
+ * the shares. Codes are in row-major order, CODED_GROUP of them in half as many bytes: byte k of a
+ * group has the code of its value k in the lower half and that of value k + CODED_GROUP / 2 in the
+ * upper.
+ */
+enum { CODED_GROUP = 32, CODED_LEVELS = 16 };
+struct coded_matrix {
+    const uint8_t *codes, *row, *column;
+    const float *level;
+    uint64_t rows, columns;
+};
+
+/* Scratch of sums of squares, a thread's own. */
+enum { SQUARES_PACKED = 35840 };
+struct squares_work {
+    float *packed; /* [SQUARES_PACKED] */
+    float *tile;   /* [D, X] of product_square_add */
+};
+
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */

@@ -290,6 +290,27 @@ SCALAR uint16_t scalar_to_brain(float x)
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* A number in eight bits, five of exponent and three of mantissa: 2^-31 to 1 and a little above. */
+enum { SHARE_ONE = 31 << 3 };
+
+SCALAR float scalar_share(uint8_t bits)
+{
+    uint32_t wide = ((uint32_t)bits << 20) + (96u << 23);
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+/* The nearest one to x, 0 <= x <= 1. */
+SCALAR uint8_t scalar_to_share(double x)
+{
+    int exponent;
+    double mantissa = frexp(x, &exponent); /* 1/2 <= mantissa < 1 */
+    if (x < 0x1p-31)
+        return 0;
+    return (uint8_t)(((exponent + 30) << 3) + (int)(16 * mantissa - 7.5));
+}
+
 /* In double: one rounding, so that scale = 1/255 costs no systematic error. */
 SCALAR float scalar_convert(double x, double scale)
 {
@@ -331,6 +352,27 @@ SCALAR struct scalar_loss scalar_binary_cross_entropy(double z, double y)
     double small = exp(-fabs(z)); /* NaN for a NaN */
     double p = (z >= 0 ? 1 : small) / (1 + small);
     return (struct scalar_loss){(z > 0 ? z : 0) - z * y + log1p(small), p - y};
+}
+
+/* ---- the losses as likelihoods of the target ---- */
+
+/* Uniform in [0, 1), 53 bits. */
+SCALAR double scalar_unit_random(uint64_t bits)
+{
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+SCALAR double scalar_probability(double z)
+{
+    double small = exp(-fabs(z));
+    return (z >= 0 ? 1 : small) / (1 + small);
+}
+
+/* sqrt(p (1 - p)) for the same p, which far from 0 is not lost in 1 - p. */
+SCALAR double scalar_deviation(double z)
+{
+    double small = exp(-fabs(z));
+    return sqrt(small) / (1 + small);
 }
 
 /* ---- continual learning and the optimizer ---- */

@@ -153,9 +153,13 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
+    if (b->work == SLICE_FISHER && b->fisher->labels == FISHER_SAMPLED)
+        s->loss->draw(&l, b->fisher->key, (b->fisher->position + row) * steps);
     if (b->outputs)
         memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
+    if (b->work == SLICE_FISHER && b->fisher->labels > FISHER_SAMPLED)
+        s->loss->root(&l, (uint32_t)b->pass);
     if (s->layout.half && b->work == SLICE_TRAIN)
         op_round_half(s->backend, s->layout.half, l.d);
     l.result = s->metrics + row * steps;
@@ -269,7 +273,8 @@ static void slice_run(void *argument, uint64_t lane, int thread)
     uint64_t slice = b->wave_first + lane;
     uint32_t count = b->s->model->layer_count;
     (void)thread;
-    slice_forward(b, slice, 0, count);
+    if (!b->backward_only)
+        slice_forward(b, slice, 0, count);
     slice_loss(b, slice);
     if (b->work != SLICE_EVALUATE)
         slice_backward(b, slice, 0, count);

@@ -1,5 +1,5 @@
 /* squares.c - see squares.h: one sample after the other, its gradient squared before it leaves the
- * cache. */
+ * cache. The samples are summed by themselves first: sums of many slices keep more digits so. */
 #include "engine/squares.h"
 
 #include <string.h>
@@ -16,23 +16,24 @@ static struct matrix sample_at(struct samples s, uint64_t n)
     return s.first;
 }
 
-void squares_of_products(const struct backend *b, struct samples d, struct samples x, float *sample,
-                         float *squares)
+void squares_of_products(const struct backend *b, struct samples d, struct samples x,
+                         const struct tile_work *w, float *sums)
 {
-    struct matrix gradient = matrix_of(sample, d.first.columns, x.first.columns);
     uint64_t count = d.first.columns * x.first.columns;
-    memset(squares, 0, count * sizeof *squares);
-    for (uint64_t n = 0; n < d.count; n++) {
-        op_product(b, sample_at(d, n), 1, sample_at(x, n), 0, 0, gradient);
-        op_add_square(b, sample, squares, count);
-    }
+    struct matrix squares = matrix_of(w->squares, d.first.columns, x.first.columns);
+    memset(w->squares, 0, count * sizeof *w->squares);
+    for (uint64_t n = 0; n < d.count; n++)
+        op_product_square_add(b, sample_at(d, n), sample_at(x, n), w->products, squares);
+    op_add(b, w->squares, sums, count);
 }
 
-void squares_of_sums(const struct backend *b, struct samples d, float *sample, float *squares)
+void squares_of_sums(const struct backend *b, struct samples d, const struct tile_work *w,
+                     float *sums)
 {
-    memset(squares, 0, d.first.columns * sizeof *squares);
+    memset(w->squares, 0, d.first.columns * sizeof *w->squares);
     for (uint64_t n = 0; n < d.count; n++) {
-        op_column_sums(b, sample_at(d, n), sample);
-        op_add_square(b, sample, squares, d.first.columns);
+        op_column_sums(b, sample_at(d, n), w->products.tile);
+        op_add_square(b, w->products.tile, w->squares, d.first.columns);
     }
+    op_add(b, w->squares, sums, d.first.columns);
 }

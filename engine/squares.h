@@ -4,7 +4,7 @@
 #ifndef ENGINE_SQUARES_H
 #define ENGINE_SQUARES_H
 
-#include "engine/ops.h"
+#include "engine/layer.h"
 
 /* The steps of `count` samples as a matrix each: sample n begins at first.at + n * distance, or
  * where begin is not NULL it is the rows that segments of such a begin have. */
@@ -26,12 +26,12 @@ static inline struct samples samples_columns(struct samples s, uint64_t first, u
     return s;
 }
 
-/* squares[D, X] = sum over the samples of (d_n^T x_n)^2, d_n [steps, D], x_n [steps, X];
- * sample[D, X] is scratch. */
-void squares_of_products(const struct backend *b, struct samples d, struct samples x, float *sample,
-                         float *squares);
+/* sums[D, X] += sum over the samples of (d_n^T x_n)^2, d_n [steps, D], x_n [steps, X]. */
+void squares_of_products(const struct backend *b, struct samples d, struct samples x,
+                         const struct tile_work *w, float *sums);
 
-/* squares[D] = sum over the samples of (sum over the steps of d_n)^2; sample[D] is scratch. */
-void squares_of_sums(const struct backend *b, struct samples d, float *sample, float *squares);
+/* sums[D] += sum over the samples of (sum over the steps of d_n)^2. */
+void squares_of_sums(const struct backend *b, struct samples d, const struct tile_work *w,
+                     float *sums);
 
 #endif

@@ -1,8 +1,8 @@
 /* step.c - the optimizer step in the order of the mathematics.
  *
  *   waves of slices   forward, backward; each slice's gradient into its own buffer
- *   gradient sweep    add the slices in order, after the batch's last one the EWC terms and the
- *                     norm: one pass, block by block
+ *   gradient sweep    add the slices in order, after the batch's last one the EWC terms
+ *                     (penalty.c) and the norm: one pass, block by block
  *   update sweep      clip and the optimizer's step (optimizer.c): one pass
  *
  * Sums over parameters are kept a block of SWEEP_BLOCK and added in block order, so no number here
@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "engine/optimizer.h"
+#include "engine/penalty.h"
 #include "engine/stepper.h"
 
 struct sweep {
@@ -53,14 +54,7 @@ static void block_gradient(const struct sweep *w, uint64_t block)
         return;
     if (s->batch.scale != 1)
         op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
-    s->block_penalty[block] = 0;
-    for (int i = 0; i < s->batch.term_count; i++) {
-        const struct ewc_term *t = &s->batch.terms[i];
-        double penalty;
-        op_ewc_add(s->backend, s->parameters + first, t->theta_star + first, t->fisher + first,
-                   t->lambda, g, count, &penalty);
-        s->block_penalty[block] += penalty;
-    }
+    s->block_penalty[block] = penalty_add(s, first, count, g);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
 

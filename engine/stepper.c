@@ -22,7 +22,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_STATISTICS] = "statistics over rows",
     [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
-    [KIND_SQUARES] = "a sample's tile, squares, squared input",
+    [KIND_SQUARES] = "tiles of squares, squared input",
 };
 
 static uint64_t padded(uint64_t count, uint64_t unit)
@@ -351,7 +351,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
     } else {
         y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
-            size_times(2 * (uint64_t)c->threads, y->tile), size_times(y->lanes, y->lane_inputs)));
+            size_times((uint64_t)c->threads, y->squares), size_times(y->lanes, y->lane_inputs)));
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -405,6 +405,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
         uint64_t tile = floats_padded(layer_tile_floats_max(m, &m->layers[i]));
         y->tile = tile > y->tile ? tile : y->tile;
     }
+    y->squares = size_plus(size_times(3, y->tile), SQUARES_PACKED);
     layout_bytes(y, m, c);
 }
 
@@ -474,7 +475,7 @@ static void stepper_place(struct stepper *s)
         s->block_penalty = s->block_norm2 + y->blocks;
     } else {
         s->tiles = s->region[KIND_SQUARES].at;
-        s->input_squares = s->tiles + 2 * (uint64_t)s->config.threads * y->tile;
+        s->input_squares = s->tiles + (uint64_t)s->config.threads * y->squares;
     }
 }
 

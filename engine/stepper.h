@@ -8,6 +8,7 @@
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
+ *   penalty.c  the EWC terms of a block
  *   graphs.c   rows that are graphs into the batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
@@ -63,6 +64,7 @@ struct layout {
     uint64_t lane_inputs;      /* of the batch's input in a slice, padded */
     uint64_t lane_activations; /* activations and gradients at them, one lane */
     uint64_t tile;             /* largest tile of squares */
+    uint64_t squares;          /* scratch of a thread for them: three tiles, what is packed */
     uint64_t blocks;           /* of the sweeps */
     uint64_t slice_gradients;  /* buffers of `parameters` floats */
     uint32_t buffers;          /* of a lane, numbered from 1 */
@@ -153,7 +155,7 @@ struct stepper {
     float *module_buffers;         /* as the model has them, after the last update */
     float *module_buffers_next;    /* after the micro-batches since */
     uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
-    float *tiles;                  /* [threads, 2, tile]: of one sample, and the squares */
+    float *tiles;                  /* [threads, squares]: see layout */
     float *input_squares;          /* [lanes, slice_rows, inputs] */
     struct quantised quantised;    /* since stepper_quantise */
     int int8;                      /* evaluations use it */
@@ -169,6 +171,9 @@ struct batch_work {
     uint64_t wave_first; /* slice of the wave's lane 0 */
     uint32_t phase;      /* layers with statistics that all slices are behind */
     float *outputs; /* [rows, outputs] where an evaluation keeps them; NULL: nobody wants them */
+    const struct fisher_sums *fisher; /* SLICE_FISHER */
+    uint64_t pass;                    /* of fisher_labels_passes, from 0 */
+    int backward_only;                /* what forward left is still there */
 };
 
 static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
@@ -230,6 +235,10 @@ void slice_run_alone(struct batch_work *b, uint64_t slice);
 void fault_of_losses(struct stepper *s, uint64_t rows);
 /* The batch's gradient is bad, its losses are not: it becomes s->fault. */
 void fault_of_gradient(struct stepper *s);
+
+/* A sum of squares is not finite, or a loss. bad: place and 1 of the last layer with such sums, 0:
+ * none has. -1 and the sentence; it becomes s->fault. */
+int fault_of_fisher(struct batch_work *b, uint32_t bad, struct err *e);
 
 /* Layers first .. end - 1 of a slice; backwards what was not kept is computed again. */
 void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end);

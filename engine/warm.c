@@ -28,7 +28,8 @@ static int batch_work(struct stepper *s, const struct model *m, int with_optimiz
     ensure(m->parameter_count <= sizeof squares / sizeof *squares);
     if (with_optimizer)
         return stepper_train(s, ROWS, 1, 1, &adamw, NULL, 0, &result, e);
-    return stepper_fisher(s, ROWS, 0, m->parameter_count, squares, e);
+    return stepper_fisher(s, ROWS,
+                          &(struct fisher_sums){.count = m->parameter_count, .at = squares}, e);
 }
 
 int engine_warm(int with_optimizer, struct err *e)

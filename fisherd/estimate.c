@@ -2,14 +2,15 @@
  *
  *   state     what exists                    left when
  *   IDLE      nothing                        a job is queued                       -> OPENING
- *   OPENING   parameters, stream asked for   loaderd has opened it                 -> BLOCK
- *   BLOCK     as above, stream open          a block without a part: -> SUMMING; none: -> JOINING
- *   SUMMING   sums of one block              all samples are in: part written      -> BLOCK
+ *   OPENING   parameters, stream asked for   loaderd has opened it                 -> SUMMING
+ *   SUMMING   as above, stream open, sums    all samples are in                    -> BLOCK
+ *   BLOCK     as above, some parts           a block without a part: it is written -> BLOCK
+ *                                            none                                  -> JOINING
  *   JOINING   all parts                      fisher/<task>.h5 is committed         -> IDLE
  *
- * A kill leaves the finished parts in every state, and after JOINING the file. Requests are
- * idempotent: the answer to one is looked up by its job in the file first, then in the queue. A
- * permanent error ends the job
+ * A kill leaves the sums of some position and the finished parts in every state, and after JOINING
+ * the file. Requests are idempotent: the answer to one is looked up by its job in the file first,
+ * then in the queue. A permanent error ends the job
  * (`refused`) and not the process; a temporary one, a full disk for instance, ends the process with
  * its code, and the job is sent again to the next one.
  */
@@ -39,8 +40,8 @@ static void estimating_reply(const struct estimator *s, struct daemon *d,
     struct msg_estimating answer = {.samples = j->request.samples};
     MSG_STR(answer.job, j->request.job);
     if (j == &s->queue[0] && s->state > ESTIMATE_OPENING) {
-        answer.samples_done = work_samples_done(&s->work);
-        answer.samples = work_samples(&s->work);
+        answer.samples_done = s->work.position;
+        answer.samples = s->work.meta.samples;
     }
     daemon_reply(d, &j->peer, MSG_estimating, &answer);
 }
@@ -125,7 +126,7 @@ void estimate_request(struct estimator *s, struct daemon *d, const struct link_p
 
 static double eta_s(const struct estimator *s, double now_s)
 {
-    uint64_t done = work_samples_done(&s->work), total = work_samples(&s->work);
+    uint64_t done = s->work.position, total = s->work.meta.samples;
     uint64_t ours = done - s->samples_skipped;
     return ours > 0 ? (now_s - s->began_s) / (double)ours * (double)(total - done) : 0;
 }
@@ -136,12 +137,13 @@ static void progress_publish(struct estimator *s, struct daemon *d, int finished
     const struct work *w = &s->work;
     double now_s = clock_monotonic_s();
     snprintf(d->doing, sizeof d->doing,
-             "Fisher information of task %s: block %" PRIu64 " of %" PRIu64 ", %" PRIu64
-             " of %" PRIu64 " samples",
-             w->job.task, w->block + 1, w->meta.blocks, w->position, w->meta.samples);
+             "Fisher information of task %s: %" PRIu64 " of %" PRIu64 " samples, %" PRIu64
+             " of %" PRIu64 " blocks written",
+             w->job.task, w->position, w->meta.samples, w->block + (uint64_t)finished,
+             w->meta.blocks);
     if (!finished && now_s - s->published_s < PUBLISH_EVERY_S)
         return;
-    struct msg_fisher_block m = {.block = w->block + 1,
+    struct msg_fisher_block m = {.block = w->block + (uint64_t)finished,
                                  .blocks = w->meta.blocks,
                                  .samples_done = w->position,
                                  .samples = w->meta.samples,
@@ -199,19 +201,11 @@ static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, st
     struct highwater_page *page = d->highwater.page;
     if (page && s->work.feed->info.arena_bytes > page->arena_peak_bytes)
         page->arena_peak_bytes = s->work.feed->info.arena_bytes;
-    s->state = ESTIMATE_BLOCK;
-    return 0;
-}
-
-static int turn_block(struct estimator *s, struct daemon *d, struct err *e)
-{
-    uint64_t before = s->work.block;
-    (void)d;
-    int found = work_block(&s->work, e);
-    if (found < 0)
-        return -1;
-    s->samples_skipped += (s->work.block - before) * s->work.meta.samples;
-    s->state = found ? ESTIMATE_SUMMING : ESTIMATE_JOINING;
+    s->samples_skipped = s->work.position;
+    if (s->samples_skipped)
+        log_info("job=%s samples=%" PRIu64 " The estimate goes on behind so many samples.",
+                 s->work.job.job, s->samples_skipped);
+    s->state = work_summed(&s->work) ? ESTIMATE_BLOCK : ESTIMATE_SUMMING;
     return 0;
 }
 
@@ -224,15 +218,23 @@ static int turn_summing(struct estimator *s, struct daemon *d, int *sleep_ms, st
         stream_wait(s, d, sleep_ms);
         return 0;
     }
-    int finished = work_block_done(&s->work);
-    if (finished && work_finish(&s->work, e) < 0)
-        return -1;
-    progress_publish(s, d, finished);
-    if (finished) {
-        s->work.block++;
-        s->work.position = 0;
+    progress_publish(s, d, 0);
+    if (work_summed(&s->work))
         s->state = ESTIMATE_BLOCK;
+    return 0;
+}
+
+static int turn_block(struct estimator *s, struct daemon *d, struct err *e)
+{
+    int found = work_block(&s->work, e);
+    if (found < 0 || (found && work_finish(&s->work, e) < 0))
+        return -1;
+    if (!found) {
+        s->state = ESTIMATE_JOINING;
+        return 0;
     }
+    progress_publish(s, d, 1);
+    s->work.block++;
     return 0;
 }
 
@@ -242,10 +244,10 @@ static int turn_joining(struct estimator *s, struct daemon *d, struct err *e)
         return -1;
     const struct fisherfile_meta *meta = &s->work.meta;
     log_info("job=%s path=%s samples=%" PRIu64 " blocks=%" PRIu64
-             " trace=%.6g form=%s bytes=%" PRIu64 " error=%.4f seconds=%.2f The estimate is "
-             "done.",
-             meta->job, s->work.path, meta->samples, meta->blocks, meta->trace, meta->compression,
-             meta->bytes, meta->error, clock_monotonic_s() - s->began_s);
+             " trace=%.6g noise=%.4f form=%s bytes=%" PRIu64
+             " error=%.4f seconds=%.2f The estimate is done.",
+             meta->job, s->work.path, meta->samples, meta->blocks, meta->trace, meta->noise,
+             meta->compression, meta->bytes, meta->error, clock_monotonic_s() - s->began_s);
     estimated_reply(d, &s->queue[0].peer, s->work.path, meta);
     job_end(s);
     return 0;

@@ -13,8 +13,8 @@ enum { ESTIMATE_QUEUE_MAX = 8 };
 enum estimate_state {
     ESTIMATE_IDLE,
     ESTIMATE_OPENING,
-    ESTIMATE_BLOCK,
     ESTIMATE_SUMMING,
+    ESTIMATE_BLOCK,
     ESTIMATE_JOINING
 };
 
@@ -31,7 +31,7 @@ struct estimator {
     uint64_t jobs; /* begun by this process */
     struct work work;
     double began_s, published_s;
-    uint64_t samples_skipped; /* of blocks that an earlier process had finished */
+    uint64_t samples_skipped; /* that an earlier process had summed */
 };
 
 /* Take a request and answer it. Never waits. */

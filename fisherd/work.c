@@ -1,15 +1,16 @@
-/* work.c - see work.h: the exact per-sample Fisher information, block after block.
+/* work.c - see work.h: the exact per-sample Fisher information, in one pass over the samples.
  *
- * A block's sums are float32 numbers of squared gradients, added slice after slice in the order of
- * the samples: batches are always whole, whenever the rows of one arrive, so the result depends
- * neither on the loader's timing nor on the number of threads. The samples are the first positions
- * of epoch 0 of an order keyed by the run's seed and the job: a random subset that every restart
- * finds again.
+ * The sums are float32 numbers of squared gradients, added slice after slice in the order of the
+ * samples: slices are always whole, whenever the rows of one arrive, so the result depends neither
+ * on the loader's timing, nor on the number of threads, nor on where a kill came. The samples are
+ * the first positions of epoch 0 of an order keyed by the run's seed and the job: a random subset
+ * that every restart finds again.
  */
 #include "fisherd/work.h"
 
 #include <inttypes.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@
 #include "proto/log.h"
 #include "proto/order.h"
 
-static const char estimator[] = "empirical: true labels, mean over samples of the squared gradient";
+static const char estimator[] = "exact: mean over samples of the squared gradient";
 
 void work_paths(const char *task, char path[96], char part_dir[96])
 {
@@ -35,6 +36,12 @@ static uint64_t sample_seed(uint64_t seed, const char *job)
     for (const char *at = job; *at; at++)
         hash = (hash ^ (unsigned char)*at) * 0x100000001b3ull;
     return order_key(seed, hash);
+}
+
+/* A key for the labels drawn at them. */
+static uint64_t draws_key(uint64_t seed, const char *job)
+{
+    return order_key(sample_seed(seed, job), 0);
 }
 
 /* Read the checkpoint's parameters and module buffers into the stepper and see that they are those
@@ -121,6 +128,8 @@ static int model_start(struct work *w, struct err *e)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
     else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0)
         result = model_from_text(&w->model, text, e);
+    if (result == 0)
+        result = fisher_labels_check(&w->model, fisher_labels_of(w->options->fisher_labels), e);
     free(meta);
     free(text);
     return result;
@@ -132,8 +141,8 @@ static int blocks_start(struct work *w, struct err *e)
     w->meta.parameters = total;
     w->meta.block_size = size;
     w->meta.blocks = blocks_count(&w->model, size);
-    w->sums = malloc((size < total ? size : total) * sizeof *w->sums);
-    return w->sums
+    w->values = malloc((size < total ? size : total) * sizeof *w->values);
+    return w->values
                ? 0
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a block of the Fisher information");
 }
@@ -176,6 +185,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
     MSG_STR(w->meta.estimator, estimator);
+    MSG_STR(w->meta.labels, o->fisher_labels);
     MSG_STR(w->meta.compression, store_form(o));
     if (model_start(w, e) < 0 || rows_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
@@ -194,7 +204,8 @@ void work_close(struct work *w)
     free(w->features);
     free(w->targets);
     free(w->graphs);
-    free(w->sums);
+    sums_close(&w->sums);
+    free(w->values);
     fisher_code_free(&w->code);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
@@ -237,6 +248,42 @@ static int stream_check(struct work *w, struct err *e)
     return 0;
 }
 
+int work_block(struct work *w, struct err *e)
+{
+    for (; w->block < w->meta.blocks; w->block++) {
+        int has = fisherfile_has_part(w->part_dir, w->block, w->job.job, e);
+        if (has < 0)
+            return -1;
+        if (has)
+            continue;
+        blocks_at(&w->model, w->options->fisher_block_size, w->block, &w->range);
+        return 1;
+    }
+    return 0;
+}
+
+/* Where all blocks are made nothing is summed any more. Half of the samples are whole slices:
+ * cutting there changes no bits. */
+static int sums_start(struct work *w, struct err *e)
+{
+    const uint64_t slice = w->options->slice_rows;
+    struct sums_config c = {.directory = w->part_dir,
+                            .job = w->job.job,
+                            .parameters = w->meta.parameters,
+                            .resident = w->meta.block_size,
+                            .half_at = w->meta.samples / 2 / slice * slice};
+    int found = work_block(w, e);
+    w->position = w->meta.samples;
+    if (found <= 0)
+        return found;
+    if (sums_open(&w->sums, &c, e) < 0)
+        return -1;
+    w->position = w->sums.position;
+    w->committed_s = clock_monotonic_s();
+    feed_seek(w->feed, 0, w->position, 0);
+    return 0;
+}
+
 int work_ready(struct work *w, struct err *e)
 {
     if (feed_pump(w->feed, e) < 0)
@@ -261,25 +308,7 @@ int work_ready(struct work *w, struct err *e)
     snprintf(w->gather.target_type, sizeof w->gather.target_type, "%.7s", info->targets.type);
     snprintf(w->gather.end_type, sizeof w->gather.end_type, "%.7s", info->edge_source.type);
     snprintf(w->gather.edge_type, sizeof w->gather.edge_type, "%.7s", info->edge_features.type);
-    return 1;
-}
-
-int work_block(struct work *w, struct err *e)
-{
-    for (; w->block < w->meta.blocks; w->block++) {
-        int has = fisherfile_has_part(w->part_dir, w->block, w->job.job, e);
-        if (has < 0)
-            return -1;
-        if (has)
-            continue;
-        blocks_at(&w->model, w->options->fisher_block_size, w->block, &w->range);
-        memset(w->sums, 0, w->range.count * sizeof *w->sums);
-        w->position = w->gathered = 0;
-        feed_seek(w->feed, 0, 0, 0);
-        return 1;
-    }
-    w->position = 0;
-    return 0;
+    return sums_start(w, e) < 0 ? -1 : 1;
 }
 
 /* The `count` rows found, which are graphs. */
@@ -337,10 +366,59 @@ static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
     return 0;
 }
 
+/* A gradient that is not finite: which row of the file that was. */
+static int fault_tell(const struct work *w, struct err *e)
+{
+    const struct step_fault *f = stepper_fault(w->stepper);
+    if (f->rows != 1)
+        return -1;
+    return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
+                      order_file_row(&w->feed->info.order, 0, w->position + f->row));
+}
+
+static void sums_forget(void *argument, uint64_t first, uint64_t count)
+{
+    sums_release(argument, first, count);
+}
+
+/* The gathered batch into the sums. */
+static int batch_sum(struct work *w, uint64_t rows, struct err *e)
+{
+    struct fisher_sums to = {.count = w->meta.parameters,
+                             .at = w->sums.at,
+                             .labels = fisher_labels_of(w->options->fisher_labels),
+                             .key = draws_key(w->options->seed, w->job.job),
+                             .position = w->position,
+                             .release = sums_in_memory(&w->sums) ? NULL : sums_forget,
+                             .argument = &w->sums,
+                             .resident = w->sums.config.resident};
+    if (stepper_fisher(w->stepper, rows, &to, e) < 0)
+        return fault_tell(w, e);
+    w->position += rows;
+    w->gathered = 0;
+    return 0;
+}
+
+/* At half of the samples, at their end, and from time to time: a tenth of it at most. */
+static int sums_keep(struct work *w, struct err *e)
+{
+    double now_s = clock_monotonic_s(), every_s = w->options->checkpoint_every_s;
+    if (w->position == w->sums.config.half_at && sums_half(&w->sums, e) < 0)
+        return -1;
+    if (!work_summed(w) && now_s - w->committed_s < fmax(every_s, 9 * w->commit_cost))
+        return 0;
+    if (sums_commit(&w->sums, w->position, !work_summed(w), e) < 0)
+        return -1;
+    w->committed_s = clock_monotonic_s();
+    w->commit_cost = w->committed_s - now_s;
+    return 0;
+}
+
 int work_batch(struct work *w, struct err *e)
 {
-    uint64_t left = w->meta.samples - w->position;
-    uint64_t wanted = left < w->batch_rows ? left : w->batch_rows, before;
+    uint64_t half = w->sums.config.half_at;
+    uint64_t left = (w->position < half ? half : w->meta.samples) - w->position, before;
+    uint64_t wanted = left < w->batch_rows ? left : w->batch_rows;
     if (feed_pump(w->feed, e) < 0)
         return -1;
     do { /* once a window that the batch touches */
@@ -350,23 +428,43 @@ int work_batch(struct work *w, struct err *e)
     } while (w->gathered > before && w->gathered < wanted);
     if (w->gathered < wanted)
         return 0;
-    if (wanted > 0 &&
-        stepper_fisher(w->stepper, wanted, w->range.first, w->range.count, w->sums, e) < 0)
+    if (batch_sum(w, wanted, e) < 0 || sums_keep(w, e) < 0)
         return -1;
-    w->position += wanted;
-    w->gathered = 0;
     return 1;
+}
+
+/* The block's mean into w->values. Its noise: what the means of the two halves of the samples
+ * differ by, as a share of the mean, times the root of n1 n2 / n^2, which makes that difference's
+ * variance the mean's. NaN where there is one slice. */
+static double block_mean(struct work *w)
+{
+    const float *sums = w->sums.at + w->range.first;
+    const float *half = w->sums.has_half ? w->sums.half + w->range.first : NULL;
+    double n = (double)w->meta.samples, n1 = (double)w->sums.config.half_at, n2 = n - n1;
+    double differences = 0, squares = 0;
+    for (uint64_t i = 0; i < w->range.count; i++) {
+        double mean = (double)sums[i] / n;
+        double off = half ? (double)half[i] / n1 - ((double)sums[i] - (double)half[i]) / n2 : NAN;
+        differences += off * off;
+        squares += mean * mean;
+        w->values[i] = (float)mean;
+    }
+    return squares > 0 || !half ? sqrt(differences * n1 * n2 / squares) / n : 0;
 }
 
 int work_finish(struct work *w, struct err *e)
 {
-    for (uint64_t i = 0; i < w->range.count; i++)
-        w->sums[i] = (float)((double)w->sums[i] / (double)w->meta.samples);
+    w->range.noise = block_mean(w);
+    sums_release(&w->sums, w->range.first, w->range.count);
+    if (sums_in_memory(&w->sums)) /* there is no other block: room for the stored form */
+        sums_close(&w->sums);
     return store_block(&w->code, w->options, &w->model, stepper_pool(w->stepper), w->part_dir,
-                       w->block, w->job.job, &w->range, w->sums, e);
+                       w->block, w->job.job, &w->range, w->values, e);
 }
 
 int work_join(struct work *w, struct err *e)
 {
+    sums_close(&w->sums); /* the parts are all there */
+    sums_remove(w->part_dir);
     return fisherfile_join(w->path, w->part_dir, &w->meta, e);
 }

@@ -1,14 +1,15 @@
-/* work.h - one estimate being made: model, samples, the block's sums, and the parts on disk.
+/* work.h - one estimate being made: model, samples, the sums, and the parts on disk.
  *
  *   work_open     checkpoint -> model, blocks, stream asked of loaderd
  *   work_ready    the stream is open: which samples, in which types, memory for their batches,
- *                 parameters (digest checked)
+ *                 parameters (digest checked), sums where an earlier process left them
+ *   work_batch    one batch of samples into the sums of all parameters
  *   work_block    the next block that has no part yet
- *   work_batch    one batch of samples into the block's sums
  *   work_finish   the block's mean -> a durable part
  *   work_join     all parts -> fisher/<task>.h5
  *
- * estimate.c calls them in this order. What a kill leaves is the finished parts.
+ * estimate.c calls them in this order. What a kill leaves is the sums as sums.h has them, and the
+ * finished parts.
  */
 #ifndef FISHERD_WORK_H
 #define FISHERD_WORK_H
@@ -17,6 +18,7 @@
 
 #include "engine/fisher_code.h"
 #include "engine/step.h"
+#include "fisherd/sums.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "proto/fisherfile.h"
@@ -34,14 +36,16 @@ struct work {
     const void **features, **targets;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t batch_rows;
-    struct fisherfile_meta meta;   /* blocks, samples, parameters; what the file will say */
-    uint64_t block;                /* in work, 0 .. meta.blocks - 1 */
-    struct fisherfile_block range; /* of it */
-    struct fisher_code code;       /* of a block being stored */
-    float *sums;                   /* over the samples so far; room for the largest block */
-    uint64_t position;             /* samples of the block summed */
-    uint64_t gathered;             /* rows of the next batch already in the stepper */
-    char path[96], part_dir[96];   /* relative to the run */
+    struct fisherfile_meta meta; /* blocks, samples, parameters; what the file will say */
+    struct sums sums;
+    uint64_t position;               /* samples summed */
+    uint64_t gathered;               /* rows of the next batch already in the stepper */
+    double committed_s, commit_cost; /* when the sums were last made durable; seconds it took */
+    uint64_t block;                  /* to be written, 0 .. meta.blocks - 1 */
+    struct fisherfile_block range;   /* of it */
+    struct fisher_code code;         /* of a block being stored */
+    float *values;                   /* room for the largest block */
+    char path[96], part_dir[96];     /* relative to the run */
 };
 
 /* `number` counts the jobs of this process. 0 or -1 and *e: permanent when the job cannot be done
@@ -53,29 +57,19 @@ void work_close(struct work *w); /* gives all memory and the arena back; harmles
 /* 1: the stream is open and fits the model; 0: not yet. */
 int work_ready(struct work *w, struct err *e);
 
-/* Go to the first block from w->block on that has no part. 1: there is one; 0: all are made. */
-int work_block(struct work *w, struct err *e);
-
 /* Sum one batch if its rows are there. 1: done or nothing left to do; 0: rows are missing, wait. */
 int work_batch(struct work *w, struct err *e);
-static inline int work_block_done(const struct work *w)
+static inline int work_summed(const struct work *w)
 {
     return w->position == w->meta.samples;
 }
 
+/* Go to the first block from w->block on that has no part. 1: there is one; 0: all are made. */
+int work_block(struct work *w, struct err *e);
+
 /* Write the block's part; w->range then has its size and error. */
 int work_finish(struct work *w, struct err *e);
 int work_join(struct work *w, struct err *e);
-
-/* Samples of all blocks together, done and to do. */
-static inline uint64_t work_samples_done(const struct work *w)
-{
-    return w->block * w->meta.samples + w->position;
-}
-static inline uint64_t work_samples(const struct work *w)
-{
-    return w->meta.blocks * w->meta.samples;
-}
 
 /* Where the Fisher file of a task is, and its parts while it is made. */
 void work_paths(const char *task, char path[96], char part_dir[96]);

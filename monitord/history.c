@@ -58,7 +58,8 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
         return;
     if (at == h->epoch_count)
         h->epoch_count++;
-    h->epochs[at] = (struct history_epoch){.epoch = m->epoch, .loss = m->loss};
+    h->epochs[at] =
+        (struct history_epoch){.epoch = m->epoch, .loss = m->loss, .seconds = m->seconds};
     snprintf(h->epochs[at].task, sizeof h->epochs[at].task, "%s", m->task);
 }
 

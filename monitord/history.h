@@ -28,8 +28,8 @@ struct history_launch {
 
 struct history_epoch {
     char task[65];
-    uint64_t epoch; /* from 1 */
-    double loss;
+    uint64_t epoch;       /* from 1 */
+    double loss, seconds; /* mean of its training; time it took */
 };
 
 struct history {

@@ -96,6 +96,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     r->finished = meta->version != 0 && meta->task == o->task_count;
     r->device = strcmp(o->device, "auto") == 0 ? "cpu" : o->device; /* this build computes there */
     tasks_make(r);
+    continual_make(&r->continual, o, meta, h);
     weights_find(r);
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
@@ -157,6 +158,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
     report_ewc_read(r);
+    continual_measure(&r->continual);
     return 0;
 }
 
@@ -164,6 +166,7 @@ static int report_run(const char *run, struct options *o, struct err *e)
 {
     static struct report r; /* large */
     char path[4096];
+    struct err why;
     if (chdir(run) < 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter the run directory %s", run);
     if (options_read(o, "pipeline.yaml", NULL, 0, e) < 0)
@@ -172,6 +175,8 @@ static int report_run(const char *run, struct options *o, struct err *e)
         file_write(&r, "report/report.json", report_print_json, e) < 0 ||
         file_write(&r, "report/report.md", report_print_markdown, e) < 0)
         return -1;
+    if (continual_draw(&r.continual, &why) < 0)
+        log_warn("The pictures of the report are missing: %s", why.text);
     report_print_table(&r, stdout);
     if (!realpath("report/report.md", path))
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot find report/report.md again");

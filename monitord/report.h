@@ -1,7 +1,7 @@
 /* report.h - the report of a run, a pure function of what the run left on disk.
  *
- *   options, newest checkpoint, journals, high-water pages -> struct report -> report.json,
- * report.md, table
+ *   options, newest checkpoint, journals, high-water pages, sizes of the Fisher files
+ *       -> struct report -> report.json, report.md, pictures, table
  *
  * So it can be made again at any time, and a kill while it is made costs nothing.
  */
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "monitord/continual.h"
 #include "monitord/history.h"
 #include "monitord/json.h"
 #include "monitord/stages.h"
@@ -43,7 +44,8 @@ struct report {
     uint32_t task_count;
     struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
     uint32_t ewc_count;
-    int compared;            /* there is a comparison task */
+    int compared; /* there is a comparison task */
+    struct continual continual;
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */

@@ -185,6 +185,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_u64(&j, "seed", r->options->seed);
     json_tasks(r, &j);
     report_ewc_json(r, &j);
+    continual_print_json(&r->continual, &j);
     json_u64(&j, "steps", r->meta->step - r->meta->steps_skipped);
     json_f64(&j, "samples_per_second", r->samples_per_second);
     json_f64(&j, "data_wait_share", r->data_wait_share);
@@ -248,6 +249,7 @@ void report_print_table(const struct report *r, FILE *out)
             fprintf(out, " %14s", metric_format(c, t->metric, t->final_without_ewc));
         fputc('\n', out);
     }
+    continual_print_table(&r->continual, out);
     fputs("\n  ", out);
     effort_print(r, out);
     fputs("\n  peak memory:", out);
@@ -350,6 +352,7 @@ void report_print_markdown(const struct report *r, FILE *out)
     markdown_tasks(r, out);
     fputs("\n", out);
     report_ewc_markdown(r, out);
+    continual_print_markdown(&r->continual, out);
     effort_print(r, out);
     fprintf(out, ", %u %s.\n\n", r->history->launch_count,
             r->history->launch_count == 1 ? "launch" : "launches");

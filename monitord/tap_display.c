@@ -230,9 +230,7 @@ static double progress_part(const struct display *d)
     const struct msg_fisher_block *b = &d->block;
     if (d->latest != MSG_fisher_block)
         return part_of((double)d->step.step, (double)d->step.steps);
-    double before = b->block > 0 ? (double)(b->block - 1) : 0;
-    return part_of(before + part_of((double)b->samples_done, (double)b->samples),
-                   (double)b->blocks);
+    return part_of((double)b->samples_done, (double)b->samples);
 }
 
 /* A bar of so many columns; only the percentage when they are too few. */

@@ -12,7 +12,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 
 DEATHS_MAX=3 # of loaderd
 
-run= data= out= options=() words=() # words: for trainerd as they are
+run= data= out= task= data_as= options=() words=() # words: for trainerd as they are
 while [ $# -gt 0 ]; do
     case $1 in
     --run) need_value "$1" $#; run=$(realpath -m -- "$2"); shift ;;
@@ -21,6 +21,8 @@ while [ $# -gt 0 ]; do
     --checkpoint) need_value "$1" $#; words+=("$1" "$(realpath -m -- "$2")"); shift ;;
     --split) need_value "$1" $#; options+=(--set "data.validation=$2"); shift ;;
     --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+    --task) need_value "$1" $#; task=$2; words+=("$1" "$2"); shift ;;
+    --data-as) need_value "$1" $#; data_as=$2; words+=("$1" "$2"); shift ;;
     *) words+=("$1") ;; # trainerd knows them, or says that it does not
     esac
     shift
@@ -33,6 +35,9 @@ case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --pr
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+# a task may have a file of its own; one that there is not, trainerd refuses
+task=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.${data_as:-$task}.file" 2>/dev/null)
+own=${task:-$own}
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data"
 

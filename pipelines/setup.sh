@@ -6,6 +6,7 @@
 #   pipelines/setup.sh bench   that and what make bench compares with
 #   pipelines/setup.sh prices  what building and running need, and R with the prices that pipelines/bars.yaml learns from
 #   pipelines/setup.sh structures  the same, and the table of structures that pipelines/molecules.yaml learns from
+#   pipelines/setup.sh lists   fetches the package lists, and installs nothing
 #   pipelines/setup.sh --help  this
 #
 # The list is packages.txt. As root, or by sudo; where neither is possible it prints the one line to type and
@@ -23,11 +24,12 @@ test) groups='run|test' ;;
 bench) groups='run|test|bench' ;;
 prices) groups='run|prices' ;;
 structures) groups='run|structures' ;;
+lists) groups= ;;
 -h | --help)
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
     ;;
-*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, --help" ;;
+*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, lists, --help" ;;
 esac
 
 # missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the
@@ -95,8 +97,19 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1
 }
 
+lists_fetch() {
+    echo "setup: fetching the package lists"
+    apt update || { cat "$log" >&2; fail $EXIT_TEMPORARY "apt-get update failed (above)"; }
+}
+
 command -v dpkg-query >/dev/null ||
     fail $EXIT_PERMANENT "only Debian and Ubuntu are supported, and here is no dpkg-query"
+if [ -z "$groups" ]; then
+    log=$(mktemp) || exit $EXIT_TEMPORARY
+    trap 'rm -f "$log"' EXIT
+    lists_fetch
+    exit 0
+fi
 missing=$(missing_list)
 [ -n "$missing$(optional_offered)" ] || exit 0
 
@@ -109,8 +122,7 @@ trap 'rm -f "$log"' EXIT
 echo "setup: missing packages:" $missing $(optional_offered)
 # A fresh machine or container has no package lists: apt then knows no candidate.
 if [ -z "$(LC_ALL=C apt-cache policy gcc 2>/dev/null | grep 'Candidate: [^(]')" ]; then
-    echo "setup: fetching the package lists"
-    apt update || { cat "$log" >&2; fail $EXIT_TEMPORARY "apt-get update failed (above)"; }
+    lists_fetch
     updated=1
 fi
 chosen=$(packages_chosen)

@@ -23,9 +23,13 @@
 
 enum { CHECKPOINT_TENSORS_MAX = 4096, CHECKPOINT_RESULTS_MAX = 1024, CHECKPOINT_MODEL_MAX = 65536 };
 
+/* Instead of a task that had ended: the weights are those that the run began with. No task is
+ * called that. */
+#define CHECKPOINT_AFTER_NONE "start"
+
 struct checkpoint_result { /* one evaluation at the end of a task */
     char task[64];         /* whose data */
-    char after[64];        /* task that had ended */
+    char after[64];        /* task that had ended, or CHECKPOINT_AFTER_NONE */
     char metric[32];
     double value, loss;
     char weights_sha256[65]; /* of the parameters evaluated */

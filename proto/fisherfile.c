@@ -131,6 +131,7 @@ static int parts_join(struct h5writer *w, struct fisherfile_sum *sum, const char
     meta->trace = sum->trace;
     meta->bytes = sum->bytes;
     meta->error = sum->squares > 0 ? sqrt(sum->differences / sum->squares) : 0;
+    meta->noise = sum->squares > 0 ? sqrt(sum->noises / sum->squares) : 0;
     digest_close(&sum->digest, meta->digest);
     return 0;
 }

@@ -4,9 +4,10 @@
  *   blocks/<5 digits>   a group: the diagonal of n parameters in file order, as the arrays of a
  * stored form. What they hold is engine/fisher_code.h's; here they are only names, types and bytes.
  * Attributes: first (index of its first parameter in the flat vector), count (n), tensors (names it
- * covers), form, sum, norm and error (of the penalty's gradient), bytes (its arrays in the file),
- * digest (over form, range and arrays). attributes of the root: job, task, checkpoint (path),
- * parameters_sha256 (theta*), estimator, compression, samples, parameters, blocks, block_size,
+ * covers), form, sum, norm, error (of the penalty's gradient) and noise (of the estimate), bytes
+ * (its arrays in the file), digest (over form, range and arrays). attributes of the root: job,
+ * task, checkpoint (path), parameters_sha256 (theta*), estimator ("exact: mean over samples of the
+ * squared gradient"), labels (of those), compression, samples, parameters, blocks, block_size,
  * trace, error, bytes, bytes_per_parameter, digest (over the blocks' digests).
  *
  * The flat vector is the checkpoint's parameters, tensor after tensor, row-major. While an estimate
@@ -23,11 +24,11 @@
 #include "proto/h5file.h"
 
 struct fisherfile_meta {
-    char job[129], task[64], checkpoint[4097], parameters_sha256[65], estimator[128],
-        compression[16];
+    char job[129], task[64], checkpoint[4097], parameters_sha256[65], estimator[128], labels[16],
+        compression[16]; /* labels: engine/labels.h */
     char digest[65];
     uint64_t samples, parameters, blocks, block_size, bytes;
-    double trace, error;
+    double trace, error, noise;
 };
 
 enum { FISHERFILE_ARRAYS_MAX = 8, FISHERFILE_NAME_BYTES = 16 };
@@ -45,6 +46,7 @@ struct fisherfile_block {
     char form[FISHERFILE_NAME_BYTES];
     double sum, norm, error; /* of the values: their sum, the root of the sum of their squares,
                                 fisher_code.h's error */
+    double noise;            /* of the estimate, relative to norm as the error is; NaN: not known */
     uint64_t bytes;          /* that the arrays take in the file */
     int arrays;
     struct fisherfile_array array[FISHERFILE_ARRAYS_MAX];

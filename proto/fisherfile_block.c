@@ -64,6 +64,7 @@ int fisherfile_block_write(struct h5writer *w, uint64_t index, struct fisherfile
         h5writer_f64(w, name, "sum", block->sum, e) < 0 ||
         h5writer_f64(w, name, "norm", block->norm, e) < 0 ||
         h5writer_f64(w, name, "error", block->error, e) < 0 ||
+        h5writer_f64(w, name, "noise", block->noise, e) < 0 ||
         h5writer_u64(w, name, "bytes", block->bytes, e) < 0)
         return -1;
     return h5writer_text(w, name, "digest", hex, e);
@@ -79,6 +80,7 @@ static int attributes_read(struct h5reader *r, const char *name, struct fisherfi
         h5reader_f64(r, name, "sum", &b->sum, e) < 0 ||
         h5reader_f64(r, name, "norm", &b->norm, e) < 0 ||
         h5reader_f64(r, name, "error", &b->error, e) < 0 ||
+        h5reader_f64(r, name, "noise", &b->noise, e) < 0 ||
         h5reader_u64(r, name, "bytes", &b->bytes, e) < 0)
         return -1;
     return h5reader_text(r, name, "digest", digest, 65, e);
@@ -150,6 +152,7 @@ int fisherfile_sum_add(struct fisherfile_sum *s, const char *path, uint64_t inde
     s->trace += block->sum;
     s->squares += block->norm * block->norm;
     s->differences += block->norm * block->error * (block->norm * block->error);
+    s->noises += block->norm * block->noise * (block->norm * block->noise);
     digest_bytes(s->digest, hex, 64);
     return 0;
 }
@@ -161,6 +164,7 @@ int fisherfile_meta_write(struct h5writer *w, const struct fisherfile_meta *m, s
         h5writer_text(w, "", "checkpoint", m->checkpoint, e) < 0 ||
         h5writer_text(w, "", "parameters_sha256", m->parameters_sha256, e) < 0 ||
         h5writer_text(w, "", "estimator", m->estimator, e) < 0 ||
+        h5writer_text(w, "", "labels", m->labels, e) < 0 ||
         h5writer_text(w, "", "compression", m->compression, e) < 0 ||
         h5writer_u64(w, "", "samples", m->samples, e) < 0 ||
         h5writer_u64(w, "", "parameters", m->parameters, e) < 0 ||
@@ -168,6 +172,7 @@ int fisherfile_meta_write(struct h5writer *w, const struct fisherfile_meta *m, s
         h5writer_u64(w, "", "block_size", m->block_size, e) < 0 ||
         h5writer_f64(w, "", "trace", m->trace, e) < 0 ||
         h5writer_f64(w, "", "error", m->error, e) < 0 ||
+        h5writer_f64(w, "", "noise", m->noise, e) < 0 ||
         h5writer_u64(w, "", "bytes", m->bytes, e) < 0 ||
         h5writer_f64(w, "", "bytes_per_parameter", (double)m->bytes / (double)m->parameters, e) < 0)
         return -1;
@@ -182,6 +187,7 @@ int fisherfile_meta_read(struct h5reader *r, struct fisherfile_meta *m, struct e
         h5reader_text(r, "", "parameters_sha256", m->parameters_sha256, sizeof m->parameters_sha256,
                       e) < 0 ||
         h5reader_text(r, "", "estimator", m->estimator, sizeof m->estimator, e) < 0 ||
+        h5reader_text(r, "", "labels", m->labels, sizeof m->labels, e) < 0 ||
         h5reader_text(r, "", "compression", m->compression, sizeof m->compression, e) < 0 ||
         h5reader_u64(r, "", "samples", &m->samples, e) < 0 ||
         h5reader_u64(r, "", "parameters", &m->parameters, e) < 0 ||
@@ -189,6 +195,7 @@ int fisherfile_meta_read(struct h5reader *r, struct fisherfile_meta *m, struct e
         h5reader_u64(r, "", "block_size", &m->block_size, e) < 0 ||
         h5reader_f64(r, "", "trace", &m->trace, e) < 0 ||
         h5reader_f64(r, "", "error", &m->error, e) < 0 ||
+        h5reader_f64(r, "", "noise", &m->noise, e) < 0 ||
         h5reader_u64(r, "", "bytes", &m->bytes, e) < 0)
         return -1;
     return h5reader_text(r, "", "digest", m->digest, sizeof m->digest, e);

@@ -24,7 +24,7 @@ int fisherfile_meta_read(struct h5reader *r, struct fisherfile_meta *m, struct e
 /* What the blocks add up to, one after the other. */
 struct fisherfile_sum {
     uint64_t next, bytes; /* parameters so far; bytes of their blocks */
-    double trace, squares, differences;
+    double trace, squares, differences, noises;
     struct digest *digest; /* over the blocks' */
 };
 

@@ -82,6 +82,26 @@ uint64_t options_batch_rows(const struct options *o);
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 
+/* The run's options with those of task `task` in their places (data.file, data.source and
+ * others of the sections data and prepare, training.batch_size, training.learning_rate,
+ * ewc_config.lambda): what counts while that task's
+ * data are read. *view borrows all of *o; it is not to be freed. */
+void options_of_task(const struct options *o, uint32_t task, struct options *view);
+
+/* Index of the first task that reads the same data as `task` (file and batch size). */
+uint32_t options_data_task(const struct options *o, uint32_t task);
+
+/* Rows of the largest micro-batch of all tasks, for room that lasts the whole run. */
+uint64_t options_batch_size_max(const struct options *o);
+
+/* Index of the task that is a comparison of `task`, or -1. */
+int options_comparison(const struct options *o, uint32_t task);
+
+/* A comparison repeats its original without EWC, from the same weights or, where the original goes
+ * on from a task that has a comparison itself, from that one's. Key of the first option in which
+ * the comparison `task` differs beyond that; NULL: none. */
+const char *options_comparison_differs(const struct options *o, uint32_t task);
+
 /* Write the effective file: every option with its value, in the order of options.def, read back by
  * options_read to the same values (a test proves it). */
 int options_write(const struct options *o, FILE *out, struct err *e);

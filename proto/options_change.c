@@ -21,7 +21,9 @@ static const struct change_row rows_of_changes[] = {
 #undef REFUSED
 };
 
-static const struct change_row task_epochs = {"epochs", OPTION_CHANGE_FROM_NOW, NULL};
+/* Of tasks that have not ended. */
+static const struct change_row task_from_now = {"", OPTION_CHANGE_FROM_NOW, NULL};
+static const char *const task_keys_from_now[] = {"epochs", "learning_rate", "lambda"};
 static const struct change_row task_other = {"", OPTION_CHANGE_REFUSED,
                                              "the tasks so far would have been others"};
 
@@ -92,8 +94,9 @@ static const char *difference_at(const struct options *was, const struct options
     size_t task = (i - options - 2) / keys, key = (i - options - 2) % keys;
     if (value_equal(&of_task[key], &was->tasks[task], &is->tasks[task]))
         return NULL;
-    if (strcmp(of_task[key].key, task_epochs.key) == 0)
-        *row = &task_epochs;
+    for (size_t k = 0; k < sizeof task_keys_from_now / sizeof *task_keys_from_now; k++)
+        if (strcmp(of_task[key].key, task_keys_from_now[k]) == 0)
+            *row = &task_from_now;
     snprintf(name, sizeof name, "tasks.%zu.%s", task, of_task[key].key);
     return name;
 }

@@ -2,6 +2,7 @@
  *
  * Comes after all sources are read; each value alone is already within its own range.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/options_parts.h"
@@ -65,10 +66,11 @@ static int task_name_check(const struct options *o, uint32_t index, const struct
     const char *name = o->tasks[index].name;
     char shown[SHOWN_BYTES];
     struct origin place = task_origin(at, index, "name");
-    if (!task_name_valid(name) || strcmp(name, "start") == 0)
+    if (!task_name_valid(name) || strcmp(name, "start") == 0 || strcmp(name, "previous") == 0 ||
+        strcmp(name, "all") == 0)
         return origin_error(place, e,
                             "tasks.%u.name is \"%s\"; accepted are 1 to 63 letters, digits, - and "
-                            "_, and not the word start",
+                            "_, and none of the words start, previous and all",
                             index, text_show(name, shown));
     int first = options_task(o, name);
     if ((uint32_t)first != index)
@@ -116,29 +118,64 @@ static int task_check(const struct options *o, uint32_t index, const struct orig
     return 0;
 }
 
-/* Options that only make sense together. */
-static int pairs_check(const struct options *o, const struct origins *at, struct err *e)
+static int classes_check(const struct options *o, uint32_t index, const struct origins *at,
+                         struct err *e)
+{
+    const struct option_list *classes = &o->tasks[index].classes;
+    for (uint32_t i = 0; i < classes->count; i++) {
+        const char *name = classes->name[i];
+        if (strspn(name, "0123456789") != strlen(name) || strlen(name) > 3 || atoi(name) > 255)
+            return origin_error(task_origin(at, index, "classes"), e,
+                                "tasks.%s.classes holds \"%s\"; accepted are whole numbers from 0 "
+                                "to 255",
+                                o->tasks[index].name, name);
+    }
+    return 0;
+}
+
+/* Of a task's data, or the run's: what is read, in which batches. */
+static int data_check(const struct options *o, struct origin at, struct err *e)
 {
     if (strcmp(o->data_prepare, "none") != 0 && !o->data_source[0])
-        return origin_error(at->file, e,
+        return origin_error(at, e,
                             "data.source is missing: data.prepare is %s and needs the source's "
                             "file or directory",
                             o->data_prepare);
-    if (o->data_stateful && o->data_shuffle)
-        return origin_error(at->file, e,
-                            "data.stateful is true and so is data.shuffle; rows that go on from "
-                            "batch to batch need data.shuffle: false");
     if (o->data_stateful && options_batch_rows(o) > STREAMS_MAX)
-        return origin_error(at->file, e,
+        return origin_error(at, e,
                             "training.batch_size times gradient_accumulation_steps is %llu; with "
                             "data.stateful, which makes each row of a batch a stream, at most %d "
                             "are accepted",
                             (unsigned long long)options_batch_rows(o), STREAMS_MAX);
     if (options_batch_rows(o) > BATCH_ROWS_MAX)
-        return origin_error(at->file, e,
+        return origin_error(at, e,
                             "training.batch_size times gradient_accumulation_steps is %llu; at "
                             "most %d are accepted",
                             (unsigned long long)options_batch_rows(o), BATCH_ROWS_MAX);
+    return 0;
+}
+
+static int tasks_data_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    struct options *view = malloc(sizeof *view); /* large */
+    int result = view ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot check the tasks");
+    for (uint32_t i = 0; result == 0 && i < o->task_count; i++) {
+        options_of_task(o, i, view);
+        result = classes_check(o, i, at, e);
+        if (result == 0)
+            result = data_check(view, o->tasks[i].batch_size ? at->entry[i] : at->file, e);
+    }
+    free(view);
+    return result;
+}
+
+/* Options that only make sense together. */
+static int pairs_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    if (o->data_stateful && o->data_shuffle)
+        return origin_error(at->file, e,
+                            "data.stateful is true and so is data.shuffle; rows that go on from "
+                            "batch to batch need data.shuffle: false");
     if (o->nesterov && (strcmp(o->optimizer, "sgd") != 0 || o->momentum == 0))
         return origin_error(at->file, e,
                             "training.nesterov is true; it goes with training.optimizer: sgd and a "
@@ -189,5 +226,5 @@ int options_check(const struct options *o, const struct origins *at, struct err 
     for (uint32_t i = 0; i < o->task_count; i++)
         if (task_check(o, i, at, e) < 0)
             return -1;
-    return 0;
+    return tasks_data_check(o, at, e);
 }

@@ -1,9 +1,9 @@
 /* options_parts.h - what the options_*.c files share; nobody else includes it.
  *
- * A pipeline file goes through four of them: options_yaml.c turns bytes into a tree of nodes and
+ * A pipeline file goes through five of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
- * options_value.c turns each text into a checked value, options_check.c looks at what spans several
- * options.
+ * options_value.c turns each text into a checked value, options_complete.c derives what follows
+ * from them, options_check.c looks at what spans several options.
  */
 #ifndef PROTO_OPTIONS_PARTS_H
 #define PROTO_OPTIONS_PARTS_H
@@ -139,6 +139,16 @@ struct origins {
 
 /* Required options, names, references between tasks. */
 int options_check(const struct options *o, const struct origins *at, struct err *e);
+
+/* ---- options_complete.c
+ * ----------------------------------------------------------------------------
+ */
+
+/* What options say of others: batch_size that is auto, blocks of the whole model; in tasks the
+ * words previous and all become names, and the comparisons of
+ * continual_learning.compare_without_ewc are added. Done again it changes nothing. Before
+ * options_check: of tasks that are not right nothing is made. -1 when there are too many. */
+int options_complete(struct options *o, struct origins *at, struct err *e);
 
 /* 1 if `name` has 1 to 63 letters, digits, - and _, and no other. */
 int task_name_valid(const char *name);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proto/limits.h"
 #include "proto/options_parts.h"
 
 enum { INCLUDE_DEPTH_MAX = 8 };
@@ -369,16 +368,6 @@ static int sources_apply(struct reading *r, const char *const *set, int set_coun
     return 0;
 }
 
-/* `auto` becomes a number at once where that number belongs to the result's identity; a run that is
- * resumed keeps the one it began with (proto/run.c). */
-static void machine_apply(struct options *o)
-{
-    char source[64];
-    o->batch_size_auto = !o->batch_size;
-    if (!o->batch_size)
-        o->batch_size = limits_batch_rows(limits_host("", o->host_limit_mb, source, sizeof source));
-}
-
 int options_read(struct options *o, const char *path, const char *const *set, int set_count,
                  struct err *e)
 {
@@ -400,10 +389,10 @@ int options_read(struct options *o, const char *path, const char *const *set, in
         result = sources_preset(r, set, set_count);
     if (result == 0)
         result = sources_apply(r, set, set_count);
-    if (result == 0) {
-        machine_apply(o);
+    if (result == 0)
+        result = options_complete(o, &r->at, e);
+    if (result == 0)
         result = options_check(o, &r->at, e);
-    }
     for (int i = 0; i <= INCLUDE_DEPTH_MAX; i++) {
         node_free(r->trees[i]);
         free(r->paths[i]);

@@ -78,9 +78,9 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
     return 1;
 }
 
-uint64_t batch_micro_rows(const struct trainer *t, uint64_t done, uint64_t left)
+uint64_t batch_micro_rows(const struct trainer *t, uint64_t whole, uint64_t done, uint64_t left)
 {
-    uint64_t whole = t->options->batch_size, rows = whole - done % whole;
+    uint64_t rows = whole - done % whole;
     if (rows > t->micro_rows)
         rows = t->micro_rows;
     return rows < left ? rows : left;

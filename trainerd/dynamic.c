@@ -35,7 +35,7 @@ static int change_tell(struct trainer *t, uint64_t before, const char *why, stru
 /* 0: so many rows it is; 1: there is no room for them, and all is as it was; -1. */
 static int resize(struct trainer *t, uint64_t rows, struct err *e)
 {
-    int accumulates = rows < options_batch_rows(t->options);
+    int accumulates = rows < t->batch_rows_max;
     int result = stepper_resize(t->stepper, rows, t->options->slice_rows, accumulates, e);
     if (result == 0)
         t->micro_rows = rows;

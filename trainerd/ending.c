@@ -43,7 +43,8 @@ int ending_due(struct trainer *t, double value, double loss, struct err *e)
 static struct average average_at(const struct trainer *t, uint64_t epochs)
 {
     const struct checkpoint_meta *m = &t->meta;
-    struct average a = {.step = t->schedule.first_step[m->task] + epochs * t->schedule.epoch_steps,
+    struct average a = {.step = t->schedule.first_step[m->task] +
+                                epochs * t->schedule.epoch_steps[m->task],
                         .task = m->task,
                         .count = m->average_count};
     memcpy(a.sha256, m->average_sha256, sizeof a.sha256);
@@ -127,8 +128,12 @@ void ending_renew_begin(struct trainer *t)
 int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
+    uint64_t all = t->schedule.rows[task];
+    int there = data_train(t, task, e);
+    if (there <= 0)
+        return data_wait(there, sleep_ms);
     uint64_t rows =
-        batch_micro_rows(t, t->renewal_position, t->schedule.rows - t->renewal_position);
+        batch_micro_rows(t, t->options->batch_size, t->renewal_position, all - t->renewal_position);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
     uint64_t key = schedule_dropout_key(&t->schedule, task, t->meta.task_step);
     batch_permute(t, task);
@@ -147,7 +152,7 @@ int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
     t->meta.batches_tracked++;
     t->renewal_position += rows;
     t->batch.gathered = 0;
-    if (t->renewal_position < t->schedule.rows)
+    if (t->renewal_position < all)
         return DAEMON_GO_ON;
     return evaluate_end(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }

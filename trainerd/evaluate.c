@@ -1,8 +1,9 @@
 /* evaluate.c - the metric of one or more tasks on the validation split, dropout off.
  *
  * After each epoch the task in training is evaluated; after its last one, all tasks so far are, and
- * the results go into the checkpoint that ends the task. Where the first decides whether the epoch
- * is the last one, or with which weights the task ends (ending.c), the second comes after it.
+ * the results go into the checkpoint that ends the task. Those of the weights that the run begins
+ * with, where they are wanted, go into its first checkpoint. Where the first decides whether the
+ * epoch is the last one, or with which weights the task ends (ending.c), the second comes after it.
  * Nothing of an evaluation is kept over a restart: it begins again, and gives the same.
  */
 #include "trainerd/trainer.h"
@@ -19,6 +20,8 @@ static void follow(struct trainer *t)
 {
     struct evaluation *v = &t->evaluation;
     uint64_t position = v->position + t->batch.gathered;
+    if (!data_holds(t, &t->validation, v->list[v->index]))
+        return; /* not yet */
     int done = position == t->validation.info.order.rows;
     if (done && v->index + 1 == v->count && !t->options->loader_persistent_workers)
         feed_rest(&t->validation);
@@ -48,24 +51,29 @@ static void results_drop(struct checkpoint_meta *m, const char *after)
         m->result_count--;
 }
 
-/* final: the weights are those that the task ends with. */
-static int passes_begin(struct trainer *t, int final, struct err *e)
+/* What the results are of: a task's name, or the word for the weights before all tasks. */
+static const char *passes_after(const struct trainer *t)
+{
+    return t->evaluation.kind == EVALUATION_START ? CHECKPOINT_AFTER_NONE : tasks_current(t)->name;
+}
+
+static int passes_begin(struct trainer *t, enum evaluation_kind kind, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     uint32_t task = (uint32_t)t->meta.task;
     v->index = 0;
-    v->final = final;
+    v->kind = kind;
     v->weights_sha256[0] = 0;
-    results_drop(&t->meta, tasks_current(t)->name);
-    if (final) {
+    v->count = 1;
+    v->list[0] = epochs_key_task(t->options, task);
+    results_drop(&t->meta, passes_after(t));
+    if (kind == EVALUATION_END)
         v->count = schedule_evaluations(t->options, task, v->list);
-        if (checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) <
-            0)
-            return -1;
-    } else {
-        v->count = 1;
-        v->list[0] = epochs_key_task(t->options, task);
-    }
+    if (kind == EVALUATION_START)
+        v->count = schedule_first_evaluations(t->options, v->list);
+    if (kind != EVALUATION_EPOCH &&
+        checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) < 0)
+        return -1;
     t->batch.gathered = 0;
     t->state = TRAINER_EVALUATE;
     pass_begin(t);
@@ -75,12 +83,17 @@ static int passes_begin(struct trainer *t, int final, struct err *e)
 int evaluate_begin(struct trainer *t, struct err *e)
 {
     int last = t->meta.epoch + 1 == tasks_current(t)->epochs;
-    return passes_begin(t, last && !ending_chooses(t), e);
+    return passes_begin(t, last && !ending_chooses(t) ? EVALUATION_END : EVALUATION_EPOCH, e);
+}
+
+int evaluate_first(struct trainer *t, struct err *e)
+{
+    return passes_begin(t, EVALUATION_START, e);
 }
 
 int evaluate_end(struct trainer *t, struct err *e)
 {
-    return passes_begin(t, 1, e);
+    return passes_begin(t, EVALUATION_END, e);
 }
 
 static int pass_end(struct trainer *t, struct err *e)
@@ -89,25 +102,26 @@ static int pass_end(struct trainer *t, struct err *e)
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
     struct checkpoint_result r = {.value = done.metric, .loss = done.loss};
     snprintf(r.task, sizeof r.task, "%s", t->options->tasks[v->list[v->index]].name);
-    snprintf(r.after, sizeof r.after, "%s", tasks_current(t)->name);
+    snprintf(r.after, sizeof r.after, "%s", passes_after(t));
     snprintf(r.metric, sizeof r.metric, "%s", t->meta.metric);
     snprintf(r.weights_sha256, sizeof r.weights_sha256, "%s", v->weights_sha256);
     if (v->list[v->index] == epochs_key_task(t->options, (uint32_t)t->meta.task)) {
         v->own_value = r.value;
         v->own_loss = r.loss;
     }
-    if (v->final) {
+    if (v->kind != EVALUATION_EPOCH) {
         ensure(t->meta.result_count < CHECKPOINT_RESULTS_MAX); /* schedule_check */
         t->meta.results[t->meta.result_count++] = r;
     }
-    return progress_evaluation_fact(t, &r, done.rows, v->final, e);
+    return progress_evaluation_fact(t, &r, done.rows, e);
 }
 
 /* 1: one more batch is done; 0: rows are missing, or training goes on from another state; -1. */
 static int batch_evaluate(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    uint64_t rows = batch_micro_rows(t, v->position, t->validation.info.order.rows - v->position);
+    uint64_t rows = batch_micro_rows(t, t->data.set[t->data.set_of[v->list[v->index]]].batch_size,
+                                     v->position, t->validation.info.order.rows - v->position);
     int whole =
         batch_gather(t, &t->validation_rows, &t->gather_validation, v->pass, v->position, rows, e);
     if (whole <= 0) {
@@ -126,11 +140,16 @@ static int batch_evaluate(struct trainer *t, struct err *e)
 static int passes_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
-    int due = v->final ? 0 : ending_due(t, v->own_value, v->own_loss, e);
+    int ends = v->kind == EVALUATION_END;
+    if (v->kind == EVALUATION_START) {
+        t->state = TRAINER_PROTECT;
+        return 0;
+    }
+    int due = ends ? 0 : ending_due(t, v->own_value, v->own_loss, e);
     if (due < 0)
         return -1;
     if (!due)
-        return tasks_epoch_end(t, v->own_value, v->own_loss, v->final, e);
+        return tasks_epoch_end(t, v->own_value, v->own_loss, ends, e);
     int renew = ending_choose(t, v->own_value, e);
     if (renew > 0)
         ending_renew_begin(t);
@@ -140,6 +159,9 @@ static int passes_end(struct trainer *t, struct err *e)
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
+    int there = data_validation(t, v->list[v->index], e);
+    if (there <= 0)
+        return data_wait(there, sleep_ms);
     for (int i = 0; i < BATCHES_A_TURN && v->position < t->validation.info.order.rows; i++) {
         int done = batch_evaluate(t, e);
         if (done < 0)

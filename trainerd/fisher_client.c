@@ -17,15 +17,20 @@
 
 static const double ASK_EVERY_S = 1;
 
-static uint64_t samples_wanted(const struct trainer *t)
+static const struct data_set *data_of(const struct trainer *t, const char *task)
 {
-    uint64_t rows = t->train.info.order.rows;
+    return &t->data.set[t->data.set_of[options_task(t->options, task)]];
+}
+
+static uint64_t samples_wanted(const struct trainer *t, const char *task)
+{
+    uint64_t rows = data_of(t, task)->train.rows;
     return t->options->fisher_samples < rows ? t->options->fisher_samples : rows;
 }
 
 void fisher_client_job(const struct trainer *t, const char *task, const char *sha256, char job[129])
 {
-    snprintf(job, 129, "%s-%.32s-%" PRIu64, task, sha256, samples_wanted(t));
+    snprintf(job, 129, "%s-%.32s-%" PRIu64, task, sha256, samples_wanted(t, task));
 }
 
 void fisher_client_close(struct trainer *t)
@@ -53,7 +58,7 @@ static void estimate_send(struct trainer *t, const char *task, const char *sha25
 {
     const struct options *o = t->options;
     uint64_t permute = o->tasks[options_task(o, task)].permute_features;
-    struct msg_estimate m = {.samples = samples_wanted(t),
+    struct msg_estimate m = {.samples = samples_wanted(t, task),
                              .scale = o->data_scale,
                              .permute = permute != OPTION_NONE,
                              .permute_seed = permute != OPTION_NONE ? permute : 0};
@@ -63,9 +68,9 @@ static void estimate_send(struct trainer *t, const char *task, const char *sha25
     MSG_STR(m.task, task);
     MSG_STR(m.checkpoint, path);
     MSG_STR(m.digest, sha256);
-    MSG_STR(m.file, o->data_file);
+    MSG_STR(m.file, data_of(t, task)->file);
     MSG_STR(m.split, o->data_train);
-    MSG_STR(m.fingerprint, t->meta.fingerprint);
+    MSG_STR(m.fingerprint, data_of(t, task)->fingerprint);
     link_send(&t->fisher.dealer, NULL, MSG_estimate,
               &m); /* lost is as good as late: it is sent again */
 }
@@ -132,7 +137,7 @@ int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, 
              "task %s: waiting for fisherd, Fisher information of task %s, %" PRIu64 " of %" PRIu64
              " samples",
              tasks_current(t)->name, task, c->samples_done,
-             c->samples ? c->samples : samples_wanted(t));
+             c->samples ? c->samples : samples_wanted(t, task));
     *sleep_ms = (int)(1000 * (c->asked_s + ASK_EVERY_S - now_s)) + 1;
     return 0;
 }

@@ -18,7 +18,8 @@ static int trainer_start(void *self, struct daemon *d, struct err *e)
 {
     struct trainer *t = self;
     t->daemon = d;
-    t->options = &d->options;
+    t->present = d->options;
+    t->options = &t->present;
     if (setup_start(t, e) == 0)
         return 0;
     setup_free(t);

@@ -37,6 +37,12 @@ static uint32_t ewc_terms_max(const struct options *o)
     return most;
 }
 
+/* Most parameters of a block of the Fisher information. */
+static uint64_t block_parameters(const struct options *o, const struct model *m)
+{
+    return o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+}
+
 static const char base_name[] = "program and libraries, measured";
 
 static const char fisher_reader[] = "reader, Fisher";
@@ -58,9 +64,14 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
     stepper_plan(m, &c, "trainerd", p);
-    if (terms)
-        plan_add(p, "trainerd", "Fisher information and theta* of a task",
-                 terms * 2 * 4 * m->parameter_count);
+    if (terms) {
+        plan_add(p, "trainerd", "Fisher information of protected tasks",
+                 terms * importance_bytes(m));
+        plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
+                 2 * sizeof(float) * block_parameters(o, m));
+        plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
+                 terms * sizeof(float) * m->parameter_count);
+    }
     plan_add(p, "trainerd", split_names[0].arena, bytes);
     plan_add(p, "trainerd", split_names[1].arena, validation_bytes);
     return 0;
@@ -86,8 +97,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
     struct split_shape samples = *train;
-    uint64_t block =
-        o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
+    uint64_t block = block_parameters(o, m);
     uint64_t bytes = 0;
     f.shuffle = 1;
     f.window_spans = 1;
@@ -183,15 +193,25 @@ static void megabatch_plan(struct plan *p, int phases, const struct megabatch_si
         plan_add_in(p, phases, "trainerd", what, size->bytes);
 }
 
+static int data_sets(const struct options *o)
+{
+    int count = 0;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        count += options_data_task(o, i) == i;
+    return count;
+}
+
 /* Where all rows of a split are kept, its arena and its reader are given back when the last of them
- * has arrived: in the first epoch, and in the first evaluation after it. fisherd works later. */
-static void splits_end(struct plan *p, const struct megabatch_size sizes[2])
+ * has arrived: in the first epoch, and in the first evaluation after it. fisherd works later. Not
+ * so where tasks have data of their own, which arrive again and again. */
+static void splits_end(struct plan *p, const struct options *o,
+                       const struct megabatch_size sizes[2])
 {
     static const int until[] = {PLAN_TRAINING_ARRIVES,
                                 PLAN_TRAINING_ARRIVES | PLAN_VALIDATION_ARRIVES};
     for (int i = 0; i < p->count; i++) {
         struct plan_row *row = &p->rows[i];
-        for (int split = 0; split < 2; split++)
+        for (int split = 0; split < 2 && data_sets(o) == 1; split++)
             if (sizes[split].kind == MEGABATCH_WHOLE &&
                 (strcmp(row->what, split_names[split].arena) == 0 ||
                  strcmp(row->what, split_names[split].reader) == 0))
@@ -216,7 +236,7 @@ static int plan_make_with(struct plan *p, const struct options *o, const struct 
     plan_add(p, "fisherd", base_name, ewc_terms_max(o) ? bases->fisherd : bases->fisherd_idle);
     if (megabatches_make(p, o, train, validation, sizes, e) < 0)
         return -1;
-    splits_end(p, sizes);
+    splits_end(p, o, sizes);
     megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
     megabatch_plan(p, PLAN_VALIDATION_ARRIVES | PLAN_ALL_ARRIVED, &sizes[1], "validation");
     return 0;
@@ -291,11 +311,25 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
         snprintf(s->layout, sizeof s->layout, "%.8s", value);
 }
 
+/* What was read of one file goes into the most of all. */
+static int shapes_add(struct split_shape most[2], struct split_shape now[2], struct err *e)
+{
+    if (now[0].rows && most[0].rows &&
+        data_shapes_agree(&most[0], &now[0], "one file", "another", e) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        if (now[i].rows)
+            data_shapes_join(&most[i], &now[i]);
+        now[i] = (struct split_shape){0};
+    }
+    return 0;
+}
+
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
                      struct plan_bases *bases, struct err *e)
 {
     char line[LINE_BYTES];
-    *train = *validation = (struct split_shape){0};
+    struct split_shape most[2] = {{0}}, now[2] = {{0}};
     *bases = (struct plan_bases){0};
     while (fgets(line, sizeof line, in)) {
         line[strcspn(line, "\n")] = 0;
@@ -304,16 +338,20 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
             continue;
         *value++ = 0;
         *key++ = 0;
-        if (strcmp(line, "train") == 0)
-            shape_set(train, key, value);
-        else if (strcmp(line, "validation") == 0)
-            shape_set(validation, key, value);
+        int split = strcmp(line, "train") == 0 ? 0 : strcmp(line, "validation") == 0 ? 1 : -1;
+        if (split == 0 && now[1].layout[0] && shapes_add(most, now, e) < 0) /* the next file */
+            return -1;
+        if (split >= 0)
+            shape_set(&now[split], key, value);
         else if (strcmp(line, "base") == 0)
             plan_bases_set(bases, key, value);
     }
-    const struct split_shape *both[] = {train, validation};
+    if (shapes_add(most, now, e) < 0)
+        return -1;
+    *train = most[0];
+    *validation = most[1];
     for (int i = 0; i < 2; i++) {
-        const struct split_shape *s = both[i];
+        const struct split_shape *s = &most[i];
         if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
             !s->layout[0] || !s->values)
             return err_set(
@@ -394,6 +432,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
         shapes_check(&o, &train, &validation, e) < 0)
         goto out;
+    o.batch_size = options_batch_size_max(&o);
     input = shape_input(&train);
     if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
         plan_make(&p, &o, &m, &bases, &train, &validation, &micro_rows, sizes, e) < 0)

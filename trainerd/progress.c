@@ -120,7 +120,8 @@ void progress_step(struct trainer *t, uint64_t rows, double rate, const struct s
     double now_s = clock_monotonic_s();
     p->steps++;
     p->rows += rows;
-    if (now_s - p->published_s >= PUBLISH_EVERY_S || t->meta.position == t->schedule.rows)
+    if (now_s - p->published_s >= PUBLISH_EVERY_S ||
+        t->meta.position == t->schedule.rows[t->meta.task])
         step_publish(t, rate, r, now_s);
 }
 
@@ -153,7 +154,7 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
                                .wait_seconds = now.wait_s - since->wait_s,
                                .loss = NAN};
     if (what != PROGRESS_TASK_START)
-        m.loss = t->meta.epoch_loss_sum / (double)t->schedule.rows;
+        m.loss = t->meta.epoch_loss_sum / (double)t->schedule.rows[t->meta.task];
     MSG_STR(m.what, words[what]);
     MSG_STR(m.task, tasks_current(t)->name);
     return daemon_fact(t->daemon, MSG_event_task, &m, e);
@@ -171,13 +172,14 @@ int progress_training_fact(struct trainer *t, const char *what, double value, co
 }
 
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
-                             int final, struct err *e)
+                             struct err *e)
 {
-    struct msg_trainer_evaluation m = {.epoch = t->meta.epoch + 1,
+    enum evaluation_kind kind = t->evaluation.kind;
+    struct msg_trainer_evaluation m = {.epoch = kind == EVALUATION_START ? 0 : t->meta.epoch + 1,
                                        .value = r->value,
                                        .loss = r->loss,
                                        .rows = rows,
-                                       .final = final};
+                                       .final = kind == EVALUATION_END};
     MSG_STR(m.task, r->task);
     MSG_STR(m.after, r->after);
     MSG_STR(m.metric, r->metric);

@@ -1,8 +1,9 @@
 /* protection.c - the EWC terms of a task: for each task it protects, Fisher information and theta*.
  *
- * theta* is the checkpoint at that task's end; the Fisher file must have been made from just those
- * parameters. Where there is none yet, fisherd is asked. All is in place before the task's first
- * step, so a Fisher result never takes effect in the middle of a task.
+ * theta* is the checkpoint at that task's end, mapped where it lies; the Fisher file must have been
+ * made from just those parameters, and is kept compressed (engine/importance.h). Where there is
+ * none yet, fisherd is asked. All is in place before the task's first step, so a Fisher result
+ * never takes effect in the middle of a task.
  */
 #include "trainerd/trainer.h"
 
@@ -16,25 +17,12 @@
 #include "proto/fisherfile.h"
 #include "proto/log.h"
 
-static float *vector_new(const struct trainer *t, const char *what, struct err *e)
+static int theta_star_map(struct trainer *t, struct protection *p, const char *task, struct err *e)
 {
-    float *v = malloc(t->model.parameter_count * sizeof *v);
-    if (!v)
-        err_set(e, EXIT_CODE_TEMPORARY, "no memory for %s: %" PRIu64 " parameters", what,
-                t->model.parameter_count);
-    return v;
-}
-
-static int theta_star_load(struct trainer *t, struct protection *p, const char *task, struct err *e)
-{
-    if (p->theta_star)
+    if (p->theta_star.at)
         return 0;
-    float *theta_star = vector_new(t, "theta*", e);
-    if (!theta_star || save_read_end(t, task, theta_star, NULL, e) < 0) {
-        free(theta_star);
+    if (save_map_end(t, task, &p->theta_star, e) < 0)
         return -1;
-    }
-    p->theta_star = theta_star;
     snprintf(p->sha256, sizeof p->sha256, "%s", t->other.parameters_sha256);
     return 0;
 }
@@ -69,58 +57,79 @@ static int damaged_remove(const char *path, const struct err *why, struct err *e
     return 0;
 }
 
-/* A unit that no sample woke has no Fisher information at all, on either side of it. */
-static void fisher_damp(float *fisher, uint64_t count, double share)
-{
-    double sum = 0;
-    for (uint64_t i = 0; i < count; i++)
-        sum += fisher[i];
-    float floor = (float)(share * sum / (double)count);
-    for (uint64_t i = 0; floor > 0 && i < count; i++)
-        fisher[i] += floor;
-}
-
-/* A block's values to their place. */
-static int block_place(const char *path, const struct fisherfile_block *block, float *values,
-                       struct err *e)
+/* The values of a block that was read. */
+static int block_values(const struct fisherfile_block *block, float *values, struct err *e)
 {
     struct fisher_code code = {.count = block->count};
     int form = fisher_form_of(block->form);
     if (form < 0)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s is stored in the form '%s', which is unknown",
-                       path, block->form);
+        return err_set(e, EXIT_CODE_PERMANENT, "stored in the form '%s', which is unknown",
+                       block->form);
     code.form = (enum fisher_form)form;
     for (; code.parts < block->arrays && code.parts < FISHER_PARTS_MAX; code.parts++) {
         const struct fisherfile_array *a = &block->array[code.parts];
         code.part[code.parts] =
             (struct fisher_part){a->name, h5type_name(a->type), a->count, a->data};
     }
-    return fisher_decode(&code, values + block->first, e) < 0
-               ? err_prefix(e, "%s, parameters from %" PRIu64 " on", path, block->first)
-               : 0;
+    return fisher_decode(&code, values, e);
 }
 
-/* All blocks, one after the other, into values[parameters]. */
-static int blocks_read(const char *path, uint64_t parameters, float *values, struct err *e)
+/* One block into the form that training keeps. */
+static int block_take(struct importance *f, const char *path, const struct fisherfile_block *block,
+                      struct err *e)
 {
-    struct fisherfile *f;
+    float *values = malloc(block->count * sizeof *values);
+    if (!values)
+        return err_set(e, EXIT_CODE_TEMPORARY,
+                       "no memory for a block of the Fisher information: %" PRIu64 " parameters",
+                       block->count);
+    int result = block_values(block, values, e);
+    if (result == 0)
+        result = importance_take(f, values, block->count, e);
+    free(values);
+    return result == 0 ? 0
+                       : err_prefix(e, "%s, parameters from %" PRIu64 " on", path, block->first);
+}
+
+/* All blocks, one after the other. */
+static int blocks_take(struct importance *f, const char *path, struct err *e)
+{
+    struct fisherfile *file;
     struct fisherfile_meta meta;
     struct fisherfile_block block;
-    int more = fisherfile_open(&f, path, &meta, e);
+    int more = fisherfile_open(&file, path, &meta, e);
     if (more < 0)
         return -1;
-    ensure(meta.parameters == parameters); /* a file is never changed in place */
-    while ((more = fisherfile_next(f, &block, e)) > 0) {
-        more = block_place(path, &block, values, e);
+    while ((more = fisherfile_next(file, &block, e)) > 0) {
+        more = block_take(f, path, &block, e);
         fisherfile_block_free(&block);
         if (more < 0)
             break;
     }
-    fisherfile_close(&f);
+    fisherfile_close(&file);
     return more;
 }
 
-/* 1: p->fisher is loaded; 0: there is no file of this job; -1. */
+static int fisher_read(struct trainer *t, struct importance *f, const char *path, struct err *e)
+{
+    int result = importance_open(f, &t->model, e);
+    for (int pass = 0; result == 0 && pass < IMPORTANCE_PASSES; pass++) {
+        importance_pass(f, pass);
+        result = blocks_take(f, path, e);
+        if (result == 0 && importance_taken(f) != t->model.parameter_count)
+            result = err_set(e, EXIT_CODE_PERMANENT,
+                             "%s has become another file while it was read: %" PRIu64
+                             " parameters, the model has %" PRIu64,
+                             path, importance_taken(f), t->model.parameter_count);
+    }
+    if (result == 0)
+        importance_done(f);
+    else
+        importance_close(f);
+    return result;
+}
+
+/* 1: p->fisher is there; 0: there is no file of this job; -1. */
 static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
                        struct err *e)
 {
@@ -138,16 +147,22 @@ static int fisher_load(struct trainer *t, struct protection *p, const char *task
         return 0;
     if (fisher_check(t, p, path, &meta, e) < 0)
         return -1;
-    float *fisher = vector_new(t, "the Fisher information", e);
-    if (!fisher)
-        return -1;
-    if (blocks_read(path, meta.parameters, fisher, &why) == 0) {
-        fisher_damp(fisher, meta.parameters, t->options->ewc_damping);
-        p->fisher = fisher;
-        return 1;
-    }
-    free(fisher);
-    return damaged_remove(path, &why, e);
+    if (fisher_read(t, &p->fisher, path, &why) < 0)
+        return damaged_remove(path, &why, e);
+    log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it", task,
+             (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
+    return 1;
+}
+
+/* A unit that no sample woke has no Fisher information at all, on either side of it: that is what
+ * damping is for. */
+static void term_add(struct trainer *t, const struct protection *p)
+{
+    t->terms[t->term_count++] =
+        (struct ewc_term){.importance = &p->fisher,
+                          .theta_stars = p->theta_star.parameters,
+                          .lambda = t->options->ewc_lambda,
+                          .damping = t->options->ewc_damping * p->fisher.mean};
 }
 
 int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
@@ -157,7 +172,7 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
         const char *task = names->name[t->term_count];
         struct protection *p = &t->protections[t->term_count];
         char job[129];
-        if (theta_star_load(t, p, task, e) < 0)
+        if (theta_star_map(t, p, task, e) < 0)
             return DAEMON_FAILED;
         fisher_client_job(t, task, p->sha256, job);
         int there = fisher_load(t, p, task, job, e);
@@ -166,8 +181,7 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (!there)
             return fisher_client_turn(t, task, p->sha256, sleep_ms, e) < 0 ? DAEMON_FAILED
                                                                            : DAEMON_GO_ON;
-        t->terms[t->term_count++] = (struct ewc_term){
-            .fisher = p->fisher, .theta_star = p->theta_star, .lambda = t->options->ewc_lambda};
+        term_add(t, p);
     }
     fisher_client_close(t);
     t->saved_s = clock_monotonic_s();
@@ -178,8 +192,8 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
 void protection_free(struct trainer *t)
 {
     for (int i = 0; i < OPTION_NAMES_MAX; i++) {
-        free(t->protections[i].fisher);
-        free(t->protections[i].theta_star);
+        importance_close(&t->protections[i].fisher);
+        checkpoint_map_close(&t->protections[i].theta_star);
         t->protections[i] = (struct protection){0};
     }
     t->term_count = 0;

@@ -116,7 +116,8 @@ out:
 
 int save_if_due(struct trainer *t, struct err *e)
 {
-    if (t->meta.position == t->schedule.rows) /* the epoch's own checkpoint follows at once */
+    if (t->meta.position ==
+        t->schedule.rows[t->meta.task]) /* the epoch's own checkpoint follows at once */
         return 0;
     if (clock_monotonic_s() - t->saved_s < t->options->checkpoint_every_s)
         return 0;
@@ -142,12 +143,13 @@ static int agreement_check(struct trainer *t, const char *path, const char *mode
                        "cannot go on from %s: its best epoch was chosen by %s, the options say %s; "
                        "use that training.metric or another --run",
                        path, m->metric, setup_metric(t->options));
-    if (strcmp(m->fingerprint, t->train.info.fingerprint) != 0)
+    if (strcmp(m->fingerprint, t->data.fingerprint) != 0)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot go on from %s: it was made with other data (fingerprint %.12s) than "
-                       "%s now holds "
+                       "%s%s now holds "
                        "(%.12s); bring the old file back or use another --run",
-                       path, m->fingerprint, t->options->data_file, t->train.info.fingerprint);
+                       path, m->fingerprint, t->options->data_file,
+                       t->data.set_count > 1 ? " or another task's file" : "", t->data.fingerprint);
     return 0;
 }
 
@@ -157,10 +159,15 @@ static int cursor_check(struct trainer *t, const char *path, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
     const struct schedule *s = &t->schedule;
-    uint64_t epoch_step = (m->position + s->batch_rows - 1) / s->batch_rows;
-    int inside = m->task < s->task_count && m->position <= s->rows && m->epoch < s->epochs[m->task];
-    int ended = m->task == s->task_count && !m->epoch && !m->position;
-    if ((inside || ended) && m->task_step == m->epoch * s->epoch_steps + epoch_step &&
+    int ended = m->task == s->task_count && !m->epoch && !m->position, inside = 0;
+    uint64_t task_step = 0;
+    if (m->task < s->task_count) {
+        uint64_t batch_rows = s->batch_rows[m->task];
+        task_step =
+            m->epoch * s->epoch_steps[m->task] + (m->position + batch_rows - 1) / batch_rows;
+        inside = m->position <= s->rows[m->task] && m->epoch < s->epochs[m->task];
+    }
+    if ((inside || ended) && m->task_step == task_step &&
         m->step == s->first_step[m->task] + m->task_step && m->slice_rows == t->options->slice_rows)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
@@ -268,6 +275,20 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, float 
     if (parameters_read(t, path, parameters, buffers, e) < 0)
         return err_prefix(e, "the weights at the end of task %s", task);
     return end_check(t, path, task, index, e);
+}
+
+int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    int index = options_task(t->options, task);
+    ensure(index >= 0);
+    retention_task_path(path, task);
+    if (checkpoint_map_open(map, path, &t->other, t->tensors, t->model.tensor_count, e) < 0)
+        return err_prefix(e, "the weights at the end of task %s", task);
+    if (end_check(t, path, task, index, e) == 0)
+        return 0;
+    checkpoint_map_close(map);
+    return -1;
 }
 
 int save_read_best(struct trainer *t, struct err *e)

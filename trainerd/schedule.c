@@ -10,36 +10,41 @@
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX])
 {
-    uint32_t count = 0, last = epochs_key_task(o, task);
-    for (uint32_t i = 0; i <= last; i++) {
-        if (!o->tasks[i].comparison_of[0])
-            list[count++] = i;
+    uint32_t count = 0, last = epochs_key_task(o, task), next = o->forward_transfer;
+    for (uint32_t i = 0; i < o->task_count && (i <= last || next); i++) {
+        if (o->tasks[i].comparison_of[0])
+            continue;
+        list[count++] = i;
+        next -= i > last;
     }
     return count;
 }
 
-static int comparison_check(const struct options *o, const struct task_options *t, struct err *e)
+uint32_t schedule_first_evaluations(const struct options *o, uint32_t list[OPTION_TASKS_MAX])
 {
-    const struct task_options *original = &o->tasks[options_task(o, t->comparison_of)];
-    const char *differs = NULL;
-    if (t->epochs != original->epochs)
-        differs = "epochs";
-    else if (strcmp(t->from, original->from) != 0)
-        differs = "from";
-    else if (t->permute_features != original->permute_features)
-        differs = "permute_features";
+    uint32_t count = 0;
+    for (uint32_t i = 0; o->forward_transfer && i < o->task_count; i++)
+        if (!o->tasks[i].comparison_of[0])
+            list[count++] = i;
+    return count;
+}
+
+static int comparison_check(const struct options *o, uint32_t task, struct err *e)
+{
+    const struct task_options *t = &o->tasks[task];
+    const char *differs = options_comparison_differs(o, task);
     if (differs)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "task %s is a comparison of %s but has another value of %s; a comparison repeats its "
             "original without EWC, so give both the same",
-            t->name, original->name, differs);
+            t->name, t->comparison_of, differs);
     if (t->ewc.count)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "task %s is a comparison of %s and names tasks in ewc; a comparison repeats its "
             "original without EWC, so leave its ewc empty",
-            t->name, original->name);
+            t->name, t->comparison_of);
     return 0;
 }
 
@@ -66,9 +71,9 @@ static int averaging_check(const struct options *o, const struct task_options *t
 int schedule_check(const struct options *o, struct err *e)
 {
     uint32_t list[OPTION_TASKS_MAX];
-    uint64_t results = 0;
+    uint64_t results = schedule_first_evaluations(o, list);
     for (uint32_t i = 0; i < o->task_count; i++) {
-        if (o->tasks[i].comparison_of[0] && comparison_check(o, &o->tasks[i], e) < 0)
+        if (o->tasks[i].comparison_of[0] && comparison_check(o, i, e) < 0)
             return -1;
         if (averaging_check(o, &o->tasks[i], e) < 0)
             return -1;
@@ -83,28 +88,36 @@ int schedule_check(const struct options *o, struct err *e)
     return 0;
 }
 
-int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e)
+static int task_open(struct schedule *s, const struct options *o, uint32_t i, uint64_t rows,
+                     struct err *e)
 {
-    uint64_t batch_rows = options_batch_rows(o);
+    uint64_t batch_size = o->tasks[i].batch_size ? o->tasks[i].batch_size : o->batch_size;
+    uint64_t batch_rows = batch_size * o->gradient_accumulation_steps;
     ensure(rows > 0 && batch_rows > 0);
     if (o->data_drop_last && rows < batch_rows)
         return err_set(
             e, EXIT_CODE_PERMANENT,
-            "data.drop_last leaves nothing of %llu rows: they are fewer than the %llu of "
-            "a batch; lower training.batch_size or gradient_accumulation_steps",
-            (unsigned long long)rows, (unsigned long long)batch_rows);
+            "data.drop_last leaves nothing of the %llu rows of task %s: they are fewer than the "
+            "%llu of a batch; lower training.batch_size or gradient_accumulation_steps",
+            (unsigned long long)rows, o->tasks[i].name, (unsigned long long)batch_rows);
     if (o->data_drop_last)
         rows -= rows % batch_rows;
-    *s = (struct schedule){.rows = rows,
-                           .batch_rows = batch_rows,
-                           .epoch_steps = (rows - 1) / batch_rows + 1,
-                           .task_count = o->task_count};
-    for (uint32_t i = 0; i < o->task_count; i++) {
-        s->key_task[i] = epochs_key_task(o, i);
-        s->epochs[i] = o->tasks[i].epochs;
-        s->averaged_from[i] = averaged_from(o, &o->tasks[i]);
-        s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps;
-    }
+    s->rows[i] = rows;
+    s->batch_rows[i] = batch_rows;
+    s->epoch_steps[i] = (rows - 1) / batch_rows + 1;
+    s->key_task[i] = epochs_key_task(o, i);
+    s->epochs[i] = o->tasks[i].epochs;
+    s->averaged_from[i] = averaged_from(o, &o->tasks[i]);
+    s->first_step[i + 1] = s->first_step[i] + s->epochs[i] * s->epoch_steps[i];
+    return 0;
+}
+
+int schedule_open(struct schedule *s, const struct options *o, const uint64_t *rows, struct err *e)
+{
+    *s = (struct schedule){.task_count = o->task_count};
+    for (uint32_t i = 0; i < o->task_count; i++)
+        if (task_open(s, o, i, rows[i], e) < 0)
+            return -1;
     return 0;
 }
 
@@ -113,11 +126,11 @@ uint64_t schedule_steps(const struct schedule *s)
     return s->first_step[s->task_count];
 }
 
-uint64_t schedule_batch_rows(const struct schedule *s, uint64_t position)
+uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position)
 {
-    ensure(position < s->rows);
-    uint64_t left = s->rows - position;
-    return left < s->batch_rows ? left : s->batch_rows;
+    ensure(task < s->task_count && position < s->rows[task]);
+    uint64_t left = s->rows[task] - position;
+    return left < s->batch_rows[task] ? left : s->batch_rows[task];
 }
 
 uint64_t schedule_epoch_key(const struct schedule *s, uint32_t task, uint64_t epoch)
@@ -139,7 +152,7 @@ static struct schedule_rates scheduled(const struct options *o, const struct sch
     int kind = lr_schedule_kind_named(o->scheduler_type);
     struct lr_schedule rates = {
         .kind = kind < 0 ? LR_CONSTANT : (enum lr_schedule_kind)kind, /* plateau */
-        .steps = s->epochs[task] * s->epoch_steps,
+        .steps = s->epochs[task] * s->epoch_steps[task],
         .rate = o->learning_rate,
         .beta1 = sgd ? o->momentum : o->adam_beta1,
         .warmup_pct = o->warmup_pct,
@@ -166,7 +179,7 @@ struct schedule_rates schedule_rates(const struct options *o, const struct sched
         r = scheduled(o, s, task, epoch, step);
     } else {
         int linear = strcmp(o->swa_anneal, "linear") == 0;
-        r = scheduled(o, s, task, from ? from - 1 : 0, from ? from * s->epoch_steps - 1 : 0);
+        r = scheduled(o, s, task, from ? from - 1 : 0, from ? from * s->epoch_steps[task] - 1 : 0);
         r.rate = lr_averaging_at(r.rate, o->swa_lr, epoch - from + 1, o->swa_anneal_epochs, linear);
         r.backbone_rate = lr_averaging_at(r.backbone_rate, o->swa_lr, epoch - from + 1,
                                           o->swa_anneal_epochs, linear);

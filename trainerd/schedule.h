@@ -16,9 +16,10 @@
 #include "proto/options.h"
 
 struct schedule {
-    uint64_t rows, batch_rows; /* of an epoch that are trained on; of one optimizer step */
-    uint64_t epoch_steps;      /* the last batch of an epoch may be short */
     uint32_t task_count;
+    /* of each task: rows of an epoch that are trained on; of one optimizer step; steps of an epoch,
+     * whose last batch may be short */
+    uint64_t rows[OPTION_TASKS_MAX], batch_rows[OPTION_TASKS_MAX], epoch_steps[OPTION_TASKS_MAX];
     uint64_t
         first_step[OPTION_TASKS_MAX + 1]; /* steps before each task; the last: of the whole run */
     uint32_t key_task[OPTION_TASKS_MAX];  /* the original of a comparison, else the task itself */
@@ -26,19 +27,19 @@ struct schedule {
     uint64_t averaged_from[OPTION_TASKS_MAX]; /* epochs before those averaged; all: none is */
 };
 
-/* What can be checked before the data are known: a comparison repeats its original (from, epochs,
- * permute_features) without EWC, every task has epochs to average, and the results of all tasks fit
- * a checkpoint. */
+/* What can be checked before the data are known: a comparison repeats its original
+ * (options_comparison_differs) without EWC, every task has epochs to average, and the results of
+ * all tasks fit a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
-/* Needs options that schedule_check accepts, and rows > 0: those of an epoch of the order. -1
- * (permanent) when data.drop_last leaves none. */
-int schedule_open(struct schedule *s, const struct options *o, uint64_t rows, struct err *e);
+/* Needs options that schedule_check accepts, and rows[task_count], each > 0: those of an epoch of
+ * the task's order. -1 (permanent) when data.drop_last leaves none. */
+int schedule_open(struct schedule *s, const struct options *o, const uint64_t *rows, struct err *e);
 
 uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
 
-/* Rows of the batch that begins at `position` of an epoch. */
-uint64_t schedule_batch_rows(const struct schedule *s, uint64_t position);
+/* Rows of the batch that begins at `position` of an epoch of a task. */
+uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position);
 
 /* Number of the order's epoch for an epoch of a task: one a run, so that no two tasks share an
  * order. */
@@ -52,15 +53,20 @@ struct schedule_rates {
     double beta1; /* SGD: the momentum */
 };
 
-/* In an epoch of a task, at its place `step` (0 .. the task's steps - 1) in the schedule, by the
- * options training.scheduler_type and following. One writer at a time: the schedule, then weight
- * averaging; `scale` multiplies what is in force. */
+/* Of options_of_task. In an epoch of a task, at its place `step` (0 .. the task's steps - 1) in the
+ * schedule, by the options training.scheduler_type and following. One writer at a time: the
+ * schedule, then weight averaging; `scale` multiplies what is in force. */
 struct schedule_rates schedule_rates(const struct options *o, const struct schedule *s,
                                      uint32_t task, uint64_t epoch, uint64_t step, double scale);
 
 /* The tasks whose data are evaluated when `task` ends: all that are no comparison, up to its
- * original. Returns how many were written. */
+ * original, and with continual_learning.forward_transfer the next one. Returns how many were
+ * written. */
 uint32_t schedule_evaluations(const struct options *o, uint32_t task,
                               uint32_t list[OPTION_TASKS_MAX]);
+
+/* The same before the first task's first step: with continual_learning.forward_transfer all that
+ * are no comparison, else none. */
+uint32_t schedule_first_evaluations(const struct options *o, uint32_t list[OPTION_TASKS_MAX]);
 
 #endif

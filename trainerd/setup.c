@@ -131,23 +131,6 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     return c;
 }
 
-static void feeds_open(struct trainer *t)
-{
-    struct feed_config train = setup_feed_config(t->options, 0);
-    struct feed_config validation = setup_feed_config(t->options, 1);
-    train.role = "trainer.train";
-    validation.role = "trainer.validation";
-    train.incarnation = validation.incarnation = t->daemon->lock.incarnation;
-    struct msg_epoch_range epochs[OPTION_TASKS_MAX], passes = {.count = 1}; /* in file order */
-    train.epochs = epochs;
-    train.epoch_count = epochs_of_run(t->options, epochs);
-    validation.epochs = &passes;
-    validation.epoch_count = 1;
-    feed_open(&t->train, &train);
-    feed_open(&t->validation, &validation);
-    t->feeds_open = 1;
-}
-
 /* A run whose last checkpoint says that all is done needs no data to say so again; a kill may have
  * come between that checkpoint and its other names. */
 static int resume_find(struct trainer *t, struct err *e)
@@ -172,18 +155,11 @@ int setup_start(struct trainer *t, struct err *e)
     t->saved_task = UINT64_MAX;
     t->deadline_s = tasks_deadline(t->options);
     progress_open(t);
-    if (setup_options_check(t->options, e) < 0)
-        return -1;
-    if (t->options->data_file[0] != '/')
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "data.file is \"%s\"; in a run's effective pipeline file it is absolute, as "
-                       "`prepare run` "
-                       "writes it",
-                       t->options->data_file);
-    if (resume_find(t, e) < 0)
+    if (setup_options_check(t->options, e) < 0 || resume_find(t, e) < 0)
         return -1;
     if (t->state != TRAINER_DONE) {
-        feeds_open(t);
+        if (data_begin(t, e) < 0)
+            return -1;
         snprintf(t->daemon->doing, sizeof t->daemon->doing, "waiting for loaderd to open the data");
     }
     return 0;
@@ -206,6 +182,8 @@ static int split_check(const struct feed *f, struct err *e)
 static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
 {
     const struct msg_field_info *targets = &f->info.targets;
+    if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
+        return err_prefix(e, "continual_learning.ewc_config");
     if (model_targets_check(&t->model, targets->type, targets->values, e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
@@ -224,6 +202,7 @@ static int permutation_check(const struct trainer *t, struct err *e)
     return 0;
 }
 
+/* Of the set of data that is open. */
 static int splits_check(struct trainer *t, struct err *e)
 {
     struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
@@ -255,18 +234,19 @@ static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
     return daemon_fact(t->daemon, MSG_event_plan, &m, e);
 }
 
+/* For the most of all tasks. The options are the run's with the largest batch_size in its place. */
 static int plan_apply(struct trainer *t, struct err *e)
 {
     struct plan p = {0};
-    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
-    struct megabatch_size sizes[2];
+    struct data *d = &t->data;
     struct plan_bases bases;
+    t->present = t->daemon->options;
+    t->present.batch_size = options_batch_size_max(&t->present);
+    t->batch_rows_max = options_batch_rows(&t->present);
     if (plan_bases_read(&bases, "bases", e) < 0 ||
-        plan_make(&p, t->options, &t->model, &bases, &train, &validation, &t->micro_rows, sizes,
-                  e) < 0 ||
-        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0 ||
-        megabatch_open(&t->train_rows, &t->train, &sizes[0], e) < 0 ||
-        megabatch_open(&t->validation_rows, &t->validation, &sizes[1], e) < 0)
+        plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
+                  d->sizes, e) < 0 ||
+        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0)
         return -1;
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
@@ -339,9 +319,9 @@ static void tensors_set(struct trainer *t, uint64_t frozen)
 
 static int buffers_open(struct trainer *t, struct err *e)
 {
-    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
+    const struct data *d = &t->data;
     struct step_config c;
-    if (shapes_step_config(&c, t->options, &train, &validation, t->micro_rows, e) < 0 ||
+    if (shapes_step_config(&c, t->options, &d->train, &d->validation, t->micro_rows, e) < 0 ||
         setup_stepper(t, &c, e) < 0)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);
@@ -350,8 +330,6 @@ static int buffers_open(struct trainer *t, struct err *e)
     if (!t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
-    t->gather_train = setup_gather(&t->train, t->options->data_scale);
-    t->gather_validation = setup_gather(&t->validation, t->options->data_scale);
     return lineage_open(&t->lineage, "lineage", e);
 }
 
@@ -365,7 +343,7 @@ static void meta_init(struct trainer *t)
     watch_begin(&t->meta, t->options);
     t->meta.restore_scale = 1;
     t->meta.slice_rows = t->options->slice_rows;
-    snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->train.info.fingerprint);
+    snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->data.fingerprint);
     engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);
     t->meta.micro_batch_rows = t->options->batch_size;
     t->meta.threads = (uint64_t)c.threads;
@@ -374,13 +352,18 @@ static void meta_init(struct trainer *t)
 /* An epoch's last micro-batch is a shorter one: is it long enough? */
 static int rows_check(const struct trainer *t, struct err *e)
 {
-    uint64_t micro = t->options->batch_size, last = t->schedule.rows % micro;
-    if (model_rows_check(&t->model, last ? last : micro, e) == 0)
-        return 0;
-    return err_prefix(e,
-                      "an epoch of %" PRIu64 " rows in micro-batches of %" PRIu64
-                      " ends with one of 1 row; set data.drop_last or another training.batch_size",
-                      t->schedule.rows, micro);
+    for (uint32_t i = 0; i < t->options->task_count; i++) {
+        uint64_t micro = t->data.set[t->data.set_of[i]].batch_size, rows = t->schedule.rows[i];
+        uint64_t last = rows % micro;
+        if (model_rows_check(&t->model, last ? last : micro, e) < 0)
+            return err_prefix(e,
+                              "an epoch of task %s, of %" PRIu64
+                              " rows in micro-batches of %" PRIu64
+                              ", ends with one of 1 row; set data.drop_last or another "
+                              "training.batch_size",
+                              t->options->tasks[i].name, rows, micro);
+    }
+    return 0;
 }
 
 static void statistics_say(const struct trainer *t)
@@ -409,6 +392,9 @@ int setup_cursor(struct trainer *t, struct err *e)
         *scaler = (struct grad_scaler){(float)t->meta.loss_scale, t->meta.scale_tracker};
     int at_beginning = !t->meta.epoch && !t->meta.position;
     t->state = at_beginning ? TRAINER_BEGIN : TRAINER_PROTECT;
+    data_task(t);
+    if (data_train(t, (uint32_t)t->meta.task, e) < 0)
+        return -1;
     train_follow(t);
     return 0;
 }
@@ -432,27 +418,47 @@ static int changes_tell(struct trainer *t, struct err *e)
     return unlink("changed") == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot remove changed");
 }
 
+/* Both streams of a set of data are open: is it what a model can be trained on, and this model? */
+static int set_check(struct trainer *t, struct err *e)
+{
+    struct split_shape train = shape_of(&t->train);
+    struct model_input input = shape_input(&train);
+    if (splits_check(t, e) < 0)
+        return -1;
+    if (!t->data.known && (setup_model(&t->model, t->options, &input, e) < 0 ||
+                           model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0))
+        return -1;
+    return shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
+                   targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0
+               ? -1
+               : 0;
+}
+
+static int schedule_make(struct trainer *t, struct err *e)
+{
+    uint64_t rows[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < t->options->task_count; i++)
+        rows[i] = t->data.set[t->data.set_of[i]].train.rows;
+    return schedule_open(&t->schedule, &t->daemon->options, rows, e);
+}
+
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     if (!feed_ready(&t->train) || !feed_ready(&t->validation)) {
         *sleep_ms = 1000;
         return DAEMON_GO_ON;
     }
-    struct split_shape train = shape_of(&t->train);
-    struct model_input input = shape_input(&train);
-    if (splits_check(t, e) < 0 || setup_model(&t->model, t->options, &input, e) < 0 ||
-        shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
-        targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0 ||
-        model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 || plan_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 ||
-        schedule_open(&t->schedule, t->options, t->train.info.order.rows, e) < 0 ||
+    int described = set_check(t, e) < 0 ? -1 : data_describe(t, e);
+    if (described <= 0)
+        return data_wait(described, sleep_ms);
+    if (plan_apply(t, e) < 0 || buffers_open(t, e) < 0 || schedule_make(t, e) < 0 ||
         rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || changes_tell(t, e) < 0 ||
         pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",
-             t->model.parameter_count, t->schedule.rows, schedule_steps(&t->schedule),
+             t->model.parameter_count, t->data.train.rows, schedule_steps(&t->schedule),
              t->meta.threads);
     return DAEMON_GO_ON;
 }
@@ -463,11 +469,8 @@ void setup_free(struct trainer *t)
     fisher_client_close(t);
     megabatch_close(&t->train_rows);
     megabatch_close(&t->validation_rows);
-    if (t->feeds_open) {
-        feed_close(&t->train);
-        feed_close(&t->validation);
-        t->feeds_open = 0;
-    }
+    feed_close(&t->train);
+    feed_close(&t->validation);
     if (t->stepper)
         stepper_close(&t->stepper);
     model_close(&t->model);

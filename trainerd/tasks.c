@@ -3,15 +3,16 @@
  *   state     what is being done                     leaves for               a crash leaves
  *   OPENING   loaderd describes both splits          BEGIN at a task's        what it began with
  *             (setup.c)                              start, else PROTECT
- *   BEGIN     weights of the task: fresh, of a file, PROTECT                  the end of the task
- *             or of the end of an earlier one;                                before
- *             moments zero
+ *   BEGIN     weights of the task: fresh, of a file, PROTECT, or EVALUATE     the end of the task
+ *             or of the end of an earlier one;       before the run's first   before
+ *             moments zero                           step
  *   PROTECT   Fisher information and theta* of the   TRAIN                    same; fisherd's files
  *             tasks in `ewc` (protection.c)
  *   TRAIN     an optimizer step a turn (train.c)     EVALUATE at the          a checkpoint at most
  *                                                    epoch's last row         checkpoint_every_s
- *   EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN or DONE     as TRAIN
- *             all tasks so far (evaluate.c)          through a checkpoint
+ *   EVALUATE  the task's metric, at its end that of  TRAIN, BEGIN, DONE; or   as TRAIN
+ *             all tasks so far (evaluate.c)          PROTECT; mostly through
+ *                                                    a checkpoint
  *   RENEW     statistics of batchnorm for averaged   EVALUATE                 as EVALUATE
  *             weights (ending.c)
  *   DONE      -
@@ -43,6 +44,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
     float *parameters = stepper_parameters(t->stepper);
+    data_task(t);
     (void)sleep_ms;
     float *buffers = stepper_module_buffers(t->stepper);
     int fresh = strcmp(task->from, "start") == 0;
@@ -62,11 +64,15 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
     t->meta.loss_scale = 0; /* until a step has used it */
     t->meta.scale_tracker = 0;
     snprintf(t->meta.task_name, sizeof t->meta.task_name, "%s", task->name);
+    if (data_train(t, (uint32_t)t->meta.task, e) < 0) /* it is opened while other things are done */
+        return DAEMON_FAILED;
     train_follow(t);
     progress_task_begin(t);
     if (progress_task_fact(t, PROGRESS_TASK_START, e) < 0)
         return DAEMON_FAILED;
     t->state = TRAINER_PROTECT;
+    if (!t->meta.task && t->options->forward_transfer && evaluate_first(t, e) < 0)
+        return DAEMON_FAILED;
     return DAEMON_GO_ON;
 }
 

@@ -15,7 +15,9 @@ void train_follow(struct trainer *t)
     const struct schedule *s = &t->schedule;
     uint32_t task = (uint32_t)t->meta.task;
     uint64_t epoch = t->meta.epoch, position = t->meta.position + t->batch.done + t->batch.gathered;
-    if (position == s->rows) {
+    if (!data_holds(t, &t->train, task))
+        return; /* not yet: the stream is another task's, or being opened */
+    if (position == s->rows[task]) {
         position = 0;
         epoch++;
         if (!t->options->loader_persistent_workers) {
@@ -27,7 +29,7 @@ void train_follow(struct trainer *t)
         epoch = 0;
         task++;
     }
-    if (task < s->task_count)
+    if (task < s->task_count && data_holds(t, &t->train, task))
         megabatch_seek(&t->train_rows, schedule_epoch_key(s, task, epoch), position,
                        schedule_epoch_key(s, task, s->epochs[task] - 1));
 }
@@ -118,16 +120,20 @@ static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
-    if (t->meta.position == t->schedule.rows) {
+    if (t->meta.position == t->schedule.rows[task]) {
         progress_pause(t);
         return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
     }
+    int there = data_train(t, task, e);
+    if (there <= 0)
+        return data_wait(there, sleep_ms);
     progress_run(t);
     batch_permute(t, task);
     if (!t->batch.gathered && dynamic_turn(t, e) < 0)
         return DAEMON_FAILED;
-    uint64_t rows = schedule_batch_rows(&t->schedule, t->meta.position);
-    uint64_t micro = batch_micro_rows(t, t->batch.done, rows - t->batch.done);
+    uint64_t rows = schedule_batch_rows(&t->schedule, task, t->meta.position);
+    uint64_t micro =
+        batch_micro_rows(t, t->options->batch_size, t->batch.done, rows - t->batch.done);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
     int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch,
                              t->meta.position + t->batch.done, micro, e);

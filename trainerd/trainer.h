@@ -7,6 +7,7 @@
  *
  *   main.c           the skeleton's table: start, turn, request, stop, --plan
  *   tasks.c          the task list: which state comes next
+ *   data.c           which task's rows the streams bring
  *   setup.c          the data are known: check, plan, allocate, resume
  *   pretrained.c     weights of a file to begin with
  *   batch.c          rows from the arena or the mega-batch into the stepper
@@ -33,10 +34,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "engine/importance.h"
 #include "engine/model.h"
 #include "engine/plan.h"
 #include "engine/step.h"
 #include "proto/checkpoint.h"
+#include "proto/checkpoint_map.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "trainerd/lineage.h"
@@ -56,6 +59,38 @@ enum trainer_state {
     TRAINER_DONE,
 };
 
+struct split_shape { /* what loaderd says of a split */
+    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
+    uint64_t row_bytes; /* of all its data sets */
+    char layout[9];
+    /* of the graph layout, where values are a node's: features of an edge, and the most that come
+     * together */
+    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
+};
+
+struct data_set {     /* what tasks of one file and one batch size read */
+    uint32_t task;    /* the first of them */
+    const char *file; /* borrowed from the options */
+    uint64_t batch_size;
+    struct split_shape train, validation;
+    char fingerprint[65], of_validation[65]; /* as the streams gave them */
+};
+
+struct data_stream { /* of the training or the validation rows */
+    uint32_t set;    /* whose rows it brings */
+    int ready;       /* it is open, and its mega-batch too */
+};
+
+struct data {
+    struct data_set set[OPTION_TASKS_MAX];
+    uint32_t set_count, set_of[OPTION_TASKS_MAX]; /* of each task */
+    uint32_t known, first;                        /* sets described so far, and the first of them */
+    struct split_shape train, validation;         /* the most of all sets */
+    struct megabatch_size sizes[2];               /* as planned for those */
+    struct data_stream stream[2];                 /* train, validation */
+    char fingerprint[65];                         /* of all files */
+};
+
 /* Rows of one micro-batch (or batch of evaluation) on their way from the arena into the stepper. */
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
@@ -65,18 +100,25 @@ struct batch {
     uint64_t gathered;        /* rows after those already in the stepper */
 };
 
+enum evaluation_kind {
+    EVALUATION_START, /* of the weights that the run begins with, on the data of all tasks */
+    EVALUATION_EPOCH, /* of the task in training */
+    EVALUATION_END,   /* of the weights that it ends with, on the data of all tasks so far */
+};
+
 struct evaluation {
+    enum evaluation_kind kind;
     uint32_t list[OPTION_TASKS_MAX], count, index; /* whose data; which of them is in work */
     uint64_t position;                             /* rows of the split evaluated */
     uint64_t pass;                                 /* epoch of the validation stream */
-    int final;                                     /* the task ends with it */
     double own_value, own_loss;                    /* of the data the task is trained on */
-    char weights_sha256[65];                       /* at a task's end; else empty */
+    char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
-struct protection {             /* of one earlier task */
-    float *fisher, *theta_star; /* parameter_count numbers each, owned; NULL: not loaded yet */
-    char sha256[65];            /* of theta_star */
+struct protection { /* of one earlier task */
+    struct importance fisher;
+    struct checkpoint_map theta_star; /* at NULL: not mapped yet */
+    char sha256[65];                  /* of theta_star */
 };
 
 struct fisher_client {
@@ -106,14 +148,15 @@ enum progress_fact { PROGRESS_TASK_START, PROGRESS_EPOCH_END, PROGRESS_TASK_END 
 
 struct trainer {
     struct daemon *daemon;
-    const struct options *options;
+    const struct options *options; /* of the present task: points at `present` */
+    struct options present;        /* the run's, with that task's in their places */
     enum trainer_state state;
     struct checkpoint_meta meta;  /* the cursor */
     struct checkpoint_meta other; /* of another checkpoint, while it is looked at */
     char resume_path[4096];       /* checkpoint to begin with; empty: none */
     struct feed train, validation;
     struct megabatch train_rows, validation_rows; /* of those feeds */
-    int feeds_open;
+    struct data data;
     struct schedule schedule;
     struct model model;
     char model_text[MODEL_TEXT_MAX];
@@ -123,7 +166,8 @@ struct trainer {
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
-    uint64_t micro_rows; /* of a micro-batch: training.batch_size, or fewer that fit */
+    uint64_t batch_rows_max; /* of an optimizer step, the most of all tasks */
+    uint64_t micro_rows;     /* of a micro-batch: training.batch_size, or fewer that fit */
     uint64_t micro_rows_planned, micro_rows_step; /* what the plan gave; when they last changed */
     uint64_t micro_asked; /* the micro-batch that memory was last asked for; 0: none yet */
     struct batch batch;
@@ -172,6 +216,25 @@ struct gather_config setup_gather(const struct feed *f, double scale);
 /* t->stepper and the row pointers of a batch, for t->model. */
 int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e);
 
+/* data.c */
+/* Opens the streams of the first set of data to be described. Needs the cursor's task. */
+int data_begin(struct trainer *t, struct err *e);
+/* Both streams are ready: what they hold goes into t->data. 1: all sets are described, and the
+ * streams are those of the present task; 0: the next one is being opened; -1. */
+int data_describe(struct trainer *t, struct err *e);
+/* *most has room for *s too. */
+void data_shapes_join(struct split_shape *most, const struct split_shape *s);
+/* Do both files hold rows of one kind? -1 (permanent) if not. */
+int data_shapes_agree(const struct split_shape *a, const struct split_shape *b, const char *file_a,
+                      const char *file_b, struct err *e);
+/* The stream brings rows of that task's data: 1; 0: it is being opened; -1. */
+int data_train(struct trainer *t, uint32_t task, struct err *e);
+int data_validation(struct trainer *t, uint32_t task, struct err *e);
+int data_wait(int there, int *sleep_ms); /* what a turn returns where those gave no 1 */
+/* Is that so already? */
+int data_holds(const struct trainer *t, const struct feed *f, uint32_t task);
+void data_task(struct trainer *t); /* the options of the cursor's task */
+
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);
 /* Can the tasks that are still to begin `from: start` begin with model.pretrained, if that is
@@ -187,9 +250,9 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
 /* Rows of the micro-batch behind the first `done` of a step or a pass, of which `left` are to come.
- * Where fewer are resident than training.batch_size asks for none reaches over the end of a batch
- * of that size, so the slices, and with them bits and largest graphs, are the same. */
-uint64_t batch_micro_rows(const struct trainer *t, uint64_t done, uint64_t left);
+ * Where fewer are resident than `whole`, the task's batch_size, asks for none reaches over the end
+ * of a batch of that size, so the slices, and with them bits and largest graphs, are the same. */
+uint64_t batch_micro_rows(const struct trainer *t, uint64_t whole, uint64_t done, uint64_t left);
 void batch_permute(struct trainer *t,
                    uint32_t task); /* features as that task has them, for both splits */
 
@@ -212,6 +275,8 @@ int recover_evaluation(struct trainer *t, struct err *e);
 /* evaluate.c */
 int evaluate_begin(struct trainer *t, struct err *e);
 int evaluate_end(struct trainer *t, struct err *e); /* of a task, with its weights chosen */
+/* Before the first step of the run, on the data of all tasks; PROTECT comes next. */
+int evaluate_first(struct trainer *t, struct err *e);
 int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e);
 
 /* ending.c */
@@ -249,6 +314,8 @@ int save_links(struct trainer *t, const char *path, struct err *e);
  */
 int save_read_end(struct trainer *t, const char *task, float *parameters, float *buffers,
                   struct err *e);
+/* The parameters there, mapped. */
+int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e);
 /* The weights of the present task's best epoch into the stepper; t->other says the rest. */
 int save_read_best(struct trainer *t, struct err *e);
 
@@ -266,17 +333,8 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
 int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
                            struct err *e);
 int progress_evaluation_fact(struct trainer *t, const struct checkpoint_result *r, uint64_t rows,
-                             int final, struct err *e);
+                             struct err *e);
 
-/* plan.c */
-struct split_shape { /* what loaderd says of a split */
-    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
-    uint64_t row_bytes; /* of all its data sets */
-    char layout[9];
-    /* of the graph layout, where values are a node's: features of an edge, and the most that come
-     * together */
-    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
-};
 /* shapes.c */
 struct split_shape shape_of(const struct feed *f);
 uint64_t shape_row_bytes(const struct split_shape *s); /* of a row, on average where it is ragged */
@@ -305,7 +363,8 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
 /* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
 int plan_check(const struct plan *p, const struct options *o, struct err *e);
-/* From the lines that `loaderd --describe` and `prepare bases` print. */
+/* From the lines that `loaderd --describe`, once for each file, and `prepare bases` print: the most
+ * of all files. */
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
                      struct plan_bases *bases, struct err *e);
 int plan_command(int argc, char **argv); /* --plan; -1: not such a call */

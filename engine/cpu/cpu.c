@@ -17,6 +17,22 @@ const struct backend backend_cpu = {
 #undef OP
 };
 
+static int plain; /* asked for */
+
+void cpu_plain(int on)
+{
+    plain = on;
+}
+
+int cpu_has_avx2(void)
+{
+#if defined(__x86_64__)
+    return !plain && __builtin_cpu_supports("avx2");
+#else
+    return 0;
+#endif
+}
+
 #if defined(__x86_64__)
 void engine_cpu_name(char *text, size_t bytes)
 {

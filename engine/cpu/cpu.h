@@ -15,8 +15,13 @@
 #include "engine/ops.def"
 #undef OP
 
-/* For tests: products in 8 bits in plain C even where there are vectors. */
-void cpu_int8_plain(int on);
+/* For tests: products in 8 bits, and the expansion of codes, in plain C even where there are
+ * vectors. */
+void cpu_plain(int on);
+int cpu_has_avx2(void); /* 0 where plain C is asked for */
+
+/* For tests: the same of sums of squared products, whose bits are others then. */
+void cpu_squares_plain(int on);
 
 /* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
  */

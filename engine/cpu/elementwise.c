@@ -85,22 +85,22 @@ CPU_CLONES void cpu_sum_squares(const float *x, uint64_t count, double *sum)
 }
 
 CPU_CLONES void cpu_ewc_add(const float *restrict theta, const float *restrict theta_star,
-                            const float *restrict fisher, double lambda, float *restrict g,
-                            uint64_t count, double *restrict penalty)
+                            const float *restrict fisher, double damping, double lambda,
+                            float *restrict g, uint64_t count, double *restrict penalty)
 {
     double parts[PARTS] = {0};
-    float strength = (float)lambda;
+    float strength = (float)lambda, floor = (float)damping;
     uint64_t i = 0;
     for (; i + PARTS <= count; i += PARTS)
         for (int k = 0; k < PARTS; k++) {
-            float pull =
-                scalar_ewc_gradient(theta[i + k], theta_star[i + k], fisher[i + k], strength);
-            parts[k] += (double)pull * (double)(theta[i + k] - theta_star[i + k]);
+            float pull = scalar_ewc_gradient(theta[i + k], theta_star[i + k], fisher[i + k] + floor,
+                                             strength);
+            parts[k] += (double)(pull * (theta[i + k] - theta_star[i + k]));
             g[i + k] += pull;
         }
     for (int k = 0; i < count; i++, k++) {
-        float pull = scalar_ewc_gradient(theta[i], theta_star[i], fisher[i], strength);
-        parts[k] += (double)pull * (double)(theta[i] - theta_star[i]);
+        float pull = scalar_ewc_gradient(theta[i], theta_star[i], fisher[i] + floor, strength);
+        parts[k] += (double)(pull * (theta[i] - theta_star[i]));
         g[i] += pull;
     }
     *penalty = 0.5 * parts_sum(parts);

@@ -114,17 +114,10 @@ __attribute__((target("avx2"))) static void sums_avx2(const int16_t *const a[PAI
 typedef void sums_function(const int16_t *const a[PAIR], const int8_t *b, uint64_t stride,
                            uint64_t count, int32_t sums[PAIR][INT8_OUTPUTS]);
 
-static int plain; /* asked for */
-
-void cpu_int8_plain(int on)
-{
-    plain = on;
-}
-
 static sums_function *sums_choose(void)
 {
 #ifdef __x86_64__
-    if (!plain && __builtin_cpu_supports("avx2"))
+    if (cpu_has_avx2())
         return sums_avx2;
 #endif
     return sums_plain;

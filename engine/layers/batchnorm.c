@@ -89,6 +89,7 @@ const struct layer_type layer_batchnorm = {
                "weight, plus bias; evaluation uses running statistics",
     .keys = {{"momentum", .low = 0, .high = 1, .normal = 0.1}},
     .statistics = 1,
+    .spends = 1,
     .eps = 1e-5,
     .infer = batchnorm_infer,
     .initialise = layer_initialise_scale,

@@ -61,18 +61,19 @@ static void embedding_backward(const struct layer_instance *l, const struct laye
 
 /* A sample touches few rows of W: only those are squared, and left at 0 for the next one. */
 static void embedding_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
-                                   const struct tile *t, float *sample, float *squares)
+                                   const struct tile *t, const struct tile_work *w, float *sums)
 {
-    struct matrix sums = matrix_of(sample, t->rows, t->columns);
-    memset(sample, 0, t->count * sizeof *sample);
-    memset(squares, 0, t->count * sizeof *squares);
+    struct matrix sample = matrix_of(w->products.tile, t->rows, t->columns);
+    memset(sample.at, 0, t->count * sizeof *sample.at);
+    memset(w->squares, 0, t->count * sizeof *w->squares);
     for (uint64_t r = 0; r < p->rows; r++) {
         const float *tokens = p->input + r * l->steps_out;
         const float *dy = p->d_output + r * l->outputs;
         op_embedding_add(p->backend, tokens, t->row_first,
-                         matrix_of(dy, l->steps_out, l->values_out), sums);
-        op_embedding_square(p->backend, tokens, l->steps_out, t->row_first, sums, squares);
+                         matrix_of(dy, l->steps_out, l->values_out), sample);
+        op_embedding_square(p->backend, tokens, l->steps_out, t->row_first, sample, w->squares);
     }
+    op_add(p->backend, w->squares, sums, t->count);
 }
 
 const struct layer_type layer_embedding = {

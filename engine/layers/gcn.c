@@ -135,15 +135,15 @@ static void gcn_squares_begin(const struct layer_instance *l, const struct layer
 }
 
 static void gcn_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
-                             const struct tile *t, float *sample, float *squares)
+                             const struct tile *t, const struct tile_work *w, float *sums)
 {
     struct samples d = samples_of(p->d_output, p->samples, l->values_out);
     const float *x = t->tensor == WEIGHT ? p->squares_input : p->edge_sums.at;
     if (t->tensor == BIAS)
-        squares_of_sums(p->backend, d, sample, squares);
+        squares_of_sums(p->backend, d, w, sums);
     else
         squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
-                            samples_of(x, p->samples, t->columns), sample, squares);
+                            samples_of(x, p->samples, t->columns), w, sums);
 }
 
 const struct layer_type layer_gcn = {
@@ -155,6 +155,7 @@ const struct layer_type layer_gcn = {
              {"residual", .words = truth},
              {"edges", .words = truth}},
     .takes = ROWS_GRAPHS,
+    .spends = 1,
     .infer = gcn_infer,
     .initialise = gcn_initialise,
     .scratch_floats = gcn_scratch,

@@ -52,6 +52,7 @@ static void layernorm_squares_begin(const struct layer_instance *l, const struct
 const struct layer_type layer_layernorm = {
     .name = "layernorm",
     .purpose = "each step of a row to mean 0 and variance 1, times weight, plus bias",
+    .spends = 1,
     .infer = layernorm_infer,
     .initialise = layer_initialise_scale,
     .forward = layernorm_forward,

@@ -67,38 +67,22 @@ static int has_steps(const struct layer_instance *l)
     return l->steps > 1 || l->graphs;
 }
 
-static void linear_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
-{
-    if (has_steps(l))
-        return;
-    op_square(p->backend, p->input, p->squares_input, p->rows * l->inputs);
-    op_square(p->backend, p->d_output, p->d_output, p->rows * l->outputs);
-}
-
-/* One step: x and dy are squared already. */
-static void tile_squares_rank1(const struct layer_instance *l, const struct layer_pass *p,
-                               const struct tile *t, float *squares)
-{
-    struct matrix d2 = matrix_of(p->d_output, p->rows, l->values_out);
-    if (t->tensor == BIAS)
-        op_column_sums(p->backend, d2, squares);
-    else
-        op_product(p->backend, matrix_columns(d2, t->row_first, t->rows), 1,
-                   matrix_of(p->squares_input, p->rows, l->values), 0, 0,
-                   matrix_of(squares, t->rows, t->columns));
-}
-
 static void linear_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
-                                const struct tile *t, float *sample, float *squares)
+                                const struct tile *t, const struct tile_work *w, float *sums)
 {
     struct samples d = samples_of(p->d_output, p->samples, l->values_out);
-    if (!has_steps(l))
-        tile_squares_rank1(l, p, t, squares);
-    else if (t->tensor == BIAS)
-        squares_of_sums(p->backend, d, sample, squares);
+    struct samples of_tile = samples_columns(d, t->row_first, t->rows);
+    if (t->tensor == BIAS)
+        squares_of_sums(p->backend, d, w, sums);
+    else if (has_steps(l))
+        squares_of_products(p->backend, of_tile, samples_of(p->input, p->samples, l->values), w,
+                            sums);
     else
-        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
-                            samples_of(p->input, p->samples, l->values), sample, squares);
+        op_squares_product_add(
+            p->backend,
+            matrix_columns(matrix_of(p->d_output, p->rows, l->values_out), t->row_first, t->rows),
+            matrix_of(p->input, p->rows, l->values), w->products,
+            matrix_of(sums, t->rows, t->columns));
 }
 
 const struct layer_type layer_linear = {
@@ -110,6 +94,5 @@ const struct layer_type layer_linear = {
     .initialise = linear_initialise,
     .forward = linear_forward,
     .backward = linear_backward,
-    .squares_begin = linear_squares_begin,
     .tile_squares = linear_tile_squares,
 };

@@ -18,6 +18,16 @@ static void classes_slice(const struct loss_slice *s)
     op_predicted_classes(s->backend, s->outputs, s->result);
 }
 
+static void softmax_draw(const struct loss_slice *s, uint64_t key, uint64_t first)
+{
+    op_classes_draw(s->backend, s->outputs, key, first, s->classes);
+}
+
+static void softmax_root(const struct loss_slice *s, uint32_t output)
+{
+    op_class_root(s->backend, s->outputs, output, s->d);
+}
+
 static const struct metric_type accuracy = {"accuracy", accuracy_slice, 0},
                                 f1_macro = {"f1_macro", classes_slice, .of_classes = 1};
 
@@ -25,4 +35,7 @@ const struct loss_type loss_softmax_cross_entropy = {
     .name = "softmax_cross_entropy",
     .metrics = {&accuracy, &f1_macro},
     .slice = softmax_slice,
+    .draw = softmax_draw,
+    .root = softmax_root,
+    .exact = FISHER_ALL,
 };

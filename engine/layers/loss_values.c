@@ -36,6 +36,27 @@ static void binary_slice(const struct loss_slice *s)
     element_slice(s, ELEMENT_LOSS_BINARY_CROSS_ENTROPY);
 }
 
+static void squared_draw(const struct loss_slice *s, uint64_t key, uint64_t first)
+{
+    op_values_draw(s->backend, ELEMENT_LOSS_SQUARED, s->outputs, key, first, s->values);
+}
+
+static void squared_root(const struct loss_slice *s, uint32_t output)
+{
+    op_value_root(s->backend, ELEMENT_LOSS_SQUARED, s->outputs, output, s->d);
+}
+
+static void binary_draw(const struct loss_slice *s, uint64_t key, uint64_t first)
+{
+    op_values_draw(s->backend, ELEMENT_LOSS_BINARY_CROSS_ENTROPY, s->outputs, key, first,
+                   s->values);
+}
+
+static void binary_root(const struct loss_slice *s, uint32_t output)
+{
+    op_value_root(s->backend, ELEMENT_LOSS_BINARY_CROSS_ENTROPY, s->outputs, output, s->d);
+}
+
 static void cosine_slice(const struct loss_slice *s)
 {
     op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->d);
@@ -67,6 +88,9 @@ const struct loss_type loss_mean_squared_error = {
     NUMBERS,
     .metrics = {&r2, &r2_zero, &mae, &cosine},
     .slice = squared_slice,
+    .draw = squared_draw,
+    .root = squared_root,
+    .exact = FISHER_GAUSSIAN,
 };
 
 const struct loss_type loss_l1 = {
@@ -99,4 +123,7 @@ const struct loss_type loss_binary_cross_entropy = {
     .high = 1,
     .metrics = {&accuracy},
     .slice = binary_slice,
+    .draw = binary_draw,
+    .root = binary_root,
+    .exact = FISHER_ALL,
 };

@@ -537,7 +537,7 @@ static struct samples samples_by_step(const struct layer_pass *p, struct matrix 
 }
 
 static void lstm_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
-                              const struct tile *t, float *sample, float *squares)
+                              const struct tile *t, const struct tile_work *w, float *sums)
 {
     struct shape s = shape_of(l);
     uint64_t number = t->tensor / TENSORS, direction = number % s.directions;
@@ -546,17 +546,15 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
     struct matrix d = matrix_of(at.gates[direction], cells, 4 * s.hidden);
     struct matrix x = matrix_of(at.x, cells, in);
     if (t->tensor % TENSORS >= BIAS_IH) {
-        squares_of_sums(p->backend, samples_by_step(p, d), sample, squares);
+        squares_of_sums(p->backend, samples_by_step(p, d), w, sums);
         return;
     }
     if (t->tensor % TENSORS == WEIGHT_HH)
         recurrence_of(l, p, at.gates[direction], at.h, direction, 0, s.steps, &d, &x);
-    if (!d.rows) { /* one step: no recurrence */
-        memset(squares, 0, t->count * sizeof *squares);
+    if (!d.rows) /* one step: no recurrence */
         return;
-    }
     squares_of_products(p->backend, samples_columns(samples_by_step(p, d), t->row_first, t->rows),
-                        samples_by_step(p, x), sample, squares);
+                        samples_by_step(p, x), w, sums);
 }
 
 const struct layer_type layer_lstm = {
@@ -571,6 +569,7 @@ const struct layer_type layer_lstm = {
     .infer = lstm_infer,
     .initialise = lstm_initialise,
     .recomputes = 1,
+    .spends = 1,
     .saved_floats = lstm_saved,
     .scratch_floats = lstm_scratch,
     .forward = lstm_forward,

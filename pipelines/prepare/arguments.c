@@ -26,6 +26,8 @@ int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, st
             result = value_take(argc, argv, &i, &a->config, e);
         else if (strcmp(argv[i], "--out") == 0 && with_out)
             result = value_take(argc, argv, &i, &a->out, e);
+        else if (strcmp(argv[i], "--task") == 0 && with_out)
+            result = value_take(argc, argv, &i, &a->task, e);
         else if (strcmp(argv[i], "--set") == 0 && a->set_count < OPTION_SETS_MAX)
             result = value_take(argc, argv, &i, &a->set[a->set_count++], e);
         else if (strcmp(argv[i], "--rebuild") == 0 && with_out)

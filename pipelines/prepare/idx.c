@@ -7,7 +7,8 @@
  *   t10k-labels-idx1-ubyte   ->  validation/targets
  *
  * each plain or with .gz. Everything is streamed, checked before it is believed, and committed at
- * once: the file is the old one or the whole new one. A file made from the same sources (names,
+ * once: the file is the old one or the whole new one. With --only, rows of other classes are left
+ * out (idx_labels.h). A file made from the same sources (names,
  * sizes, times) is left alone, and so is one that prepare did not make (own.h). The fingerprint is
  * over what the idx files hold, so packing does not change it.
  */
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include "pipelines/prepare/idx_file.h"
+#include "pipelines/prepare/idx_labels.h"
 #include "pipelines/prepare/own.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
@@ -35,7 +37,6 @@ enum {
     FEATURE_CHUNK_BYTES_MAX = 4 << 20, /* larger images get fewer rows a chunk */
     TARGET_CHUNK_ROWS = 8192,
     CLASSES_DEFAULT = 10, /* of MNIST and its siblings */
-    CLASSES_MAX = 256,
 };
 
 static const char *const file_names[FILES] = {
@@ -48,6 +49,7 @@ static const char *const file_names[FILES] = {
 struct idx_config {
     const char *source, *out;
     unsigned classes;
+    struct idx_selection selection;
     int rebuild;
 };
 
@@ -66,8 +68,8 @@ struct idx {
 /* Find each source file, plain before .gz, and write the stamp: what must differ for a rebuild. */
 static int sources_find(struct idx *x, struct err *e)
 {
-    size_t used = (size_t)snprintf(x->stamp, sizeof x->stamp, "%s classes=%u", LAYOUT_VERSION,
-                                   x->config->classes);
+    size_t used = (size_t)snprintf(x->stamp, sizeof x->stamp, "%s classes=%u%s", LAYOUT_VERSION,
+                                   x->config->classes, x->config->selection.text);
     for (int i = 0; i < FILES; i++) {
         struct stat st;
         char *path = x->file[i].path;
@@ -109,49 +111,60 @@ static void progress(struct idx *x, const char *group, uint64_t done, uint64_t r
             (unsigned long long)done, (unsigned long long)rows, done < rows ? "" : "\n");
 }
 
-static int labels_check(const struct idx *x, const struct idx_file *f, uint64_t first,
-                        uint64_t rows, struct err *e)
+/* Rows of the image file from row *row on into x->piece, until `chunk` are wanted or all are read.
+ */
+static int rows_read(struct idx *x, struct idx_file *f, const struct idx_labels *labels,
+                     uint64_t *row, uint64_t chunk, uint64_t *filled, struct err *e)
 {
-    for (uint64_t i = 0; i < rows; i++)
-        if (x->piece[i] >= x->config->classes)
-            return err_set(e, EXIT_CODE_PERMANENT,
-                           "%s has label %u in row %llu; expected 0 to %u (--classes %u)", f->path,
-                           x->piece[i], (unsigned long long)(first + i), x->config->classes - 1,
-                           x->config->classes);
+    uint64_t row_bytes = f->rows * f->columns;
+    *filled = 0;
+    while (*row < f->count && *filled < chunk) {
+        if (idx_file_read(f, x->piece + *filled * row_bytes, row_bytes, e) != 0)
+            return -1;
+        *filled += labels->wanted[(*row)++];
+    }
     return 0;
 }
 
-/* All rows of one opened file into data set `name`, chunk by chunk. */
-static int rows_convert(struct idx *x, struct idx_file *f, const char *name, int images,
-                        struct err *e)
+/* The wanted rows of the opened images into data set `name`, chunk by chunk. */
+static int images_convert(struct idx *x, struct idx_file *f, const struct idx_labels *labels,
+                          const char *name, struct err *e)
 {
-    uint64_t row_bytes = f->rows * f->columns, dims[2] = {f->count, row_bytes};
-    uint64_t chunk = TARGET_CHUNK_ROWS;
-    if (images)
-        chunk = FEATURE_CHUNK_BYTES_MAX / row_bytes < FEATURE_CHUNK_ROWS
-                    ? FEATURE_CHUNK_BYTES_MAX / row_bytes
-                    : FEATURE_CHUNK_ROWS;
-    if (chunk > f->count)
-        chunk = f->count;
-    if (h5writer_rows_begin(x->writer, name, H5TYPE_U8, images ? 2 : 1, dims, chunk, GZIP_LEVEL,
-                            e) != 0)
+    uint64_t row_bytes = f->rows * f->columns, dims[2] = {labels->wanted_rows, row_bytes};
+    uint64_t chunk = FEATURE_CHUNK_BYTES_MAX / row_bytes < FEATURE_CHUNK_ROWS
+                         ? FEATURE_CHUNK_BYTES_MAX / row_bytes
+                         : FEATURE_CHUNK_ROWS;
+    if (chunk > dims[0])
+        chunk = dims[0];
+    if (h5writer_rows_begin(x->writer, name, H5TYPE_U8, 2, dims, chunk, GZIP_LEVEL, e) != 0)
         return -1;
     for (uint64_t row = 0; row < f->count;) {
-        uint64_t rows = f->count - row < chunk ? f->count - row : chunk;
-        if (idx_file_read(f, x->piece, rows * row_bytes, e) != 0 ||
-            (!images && labels_check(x, f, row, rows, e) != 0) ||
-            h5writer_rows_append(x->writer, name, x->piece, rows, e) != 0)
+        uint64_t rows;
+        if (rows_read(x, f, labels, &row, chunk, &rows, e) != 0 ||
+            (rows && h5writer_rows_append(x->writer, name, x->piece, rows, e) != 0))
             return -1;
-        row += rows;
-        if (images)
-            progress(x, name, row, f->count);
+        progress(x, name, row, f->count);
     }
     return idx_file_end(f, e);
+}
+
+static int labels_convert(struct idx *x, const struct idx_labels *labels, const char *name,
+                          struct err *e)
+{
+    uint64_t all = labels->wanted_rows, chunk = all < TARGET_CHUNK_ROWS ? all : TARGET_CHUNK_ROWS;
+    if (h5writer_rows_begin(x->writer, name, H5TYPE_U8, 1, &all, chunk, GZIP_LEVEL, e) != 0)
+        return -1;
+    for (uint64_t row = 0; row < all; row += chunk)
+        if (h5writer_rows_append(x->writer, name, labels->label + row,
+                                 all - row < chunk ? all - row : chunk, e) != 0)
+            return -1;
+    return 0;
 }
 
 static int split_convert(struct idx *x, const char *group, struct idx_file *images,
                          struct idx_file *labels, struct err *e)
 {
+    struct idx_labels of_rows = {0};
     char name[64];
     int result = -1;
     images->digest = labels->digest = x->digest;
@@ -174,11 +187,13 @@ static int split_convert(struct idx *x, const char *group, struct idx_file *imag
         goto out;
     }
     snprintf(name, sizeof name, "%s/targets", group);
-    if (rows_convert(x, labels, name, 0, e) != 0)
+    if (idx_labels_read(&of_rows, labels, &x->config->selection, x->config->classes, e) != 0 ||
+        labels_convert(x, &of_rows, name, e) != 0)
         goto out;
     snprintf(name, sizeof name, "%s/features", group);
-    result = rows_convert(x, images, name, 1, e);
+    result = images_convert(x, images, &of_rows, name, e);
 out:
+    idx_labels_close(&of_rows);
     idx_file_close(images);
     idx_file_close(labels);
     return result;
@@ -224,6 +239,7 @@ static int idx_convert(struct idx *x, struct err *e)
     if (directory_make(x->config->out, e) != 0 || digest_open(&x->digest, e) != 0)
         goto out;
     digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
+    digest_bytes(x->digest, x->config->selection.text, strlen(x->config->selection.text));
     if (h5writer_open(&x->writer, x->config->out, e) != 0 ||
         split_convert(x, "train", &x->file[0], &x->file[1], e) != 0 ||
         split_convert(x, "validation", &x->file[2], &x->file[3], e) != 0 ||
@@ -245,7 +261,7 @@ out:
 static void help_print(void)
 {
     printf(
-        "prepare idx --source DIR --out FILE [--classes N] [--rebuild]\n\n"
+        "prepare idx --source DIR --out FILE [--classes N] [--only LIST] [--rebuild]\n\n"
         "Turns idx image files (MNIST and its family) into one HDF5 file with the groups train "
         "and\n"
         "validation, each with features u8 [N, rows * columns] and targets u8 [N].\n\n"
@@ -253,15 +269,23 @@ static void help_print(void)
         "                 %s and %s, plain or .gz\n"
         "  --out FILE     HDF5 file to make; left alone if it was made from the same sources\n"
         "  --classes N    labels are 0 to N-1, 1 to %d (default %d)\n"
+        "  --only LIST    rows of these classes, as 0,1, and no others; their labels are the "
+        "places "
+        "in\n"
+        "                 the list, from 0\n"
+        "  --labels kept  with --only: labels are the classes' own numbers\n"
         "  --rebuild      make it again in any case\n"
         "  --help         this text\n\n"
         "Example: prepare idx --source /usr/share/datasets/fashion-mnist --out data/fashion.h5\n",
-        file_names[0], file_names[1], file_names[2], file_names[3], CLASSES_MAX, CLASSES_DEFAULT);
+        file_names[0], file_names[1], file_names[2], file_names[3], IDX_CLASSES_MAX,
+        CLASSES_DEFAULT);
 }
 
 /* 0; 1: help was printed; -1 and *e. */
 static int arguments_read(int argc, char **argv, struct idx_config *c, struct err *e)
 {
+    const char *only = "";
+    int kept = 0;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--help") == 0) {
@@ -276,12 +300,17 @@ static int arguments_read(int argc, char **argv, struct idx_config *c, struct er
             c->source = value;
         } else if (strcmp(argv[i], "--out") == 0 && value) {
             c->out = value;
+        } else if (strcmp(argv[i], "--only") == 0 && value) {
+            only = value;
+        } else if (strcmp(argv[i], "--labels") == 0 && value &&
+                   (strcmp(value, "kept") == 0 || strcmp(value, "position") == 0)) {
+            kept = value[0] == 'k';
         } else if (strcmp(argv[i], "--classes") == 0 && value) {
             char *end;
             unsigned long classes = strtoul(value, &end, 10);
-            if (*end || classes < 1 || classes > CLASSES_MAX)
+            if (*end || classes < 1 || classes > IDX_CLASSES_MAX)
                 return err_set(e, EXIT_CODE_PERMANENT, "--classes %s: expected 1 to %d", value,
-                               CLASSES_MAX);
+                               IDX_CLASSES_MAX);
             c->classes = (unsigned)classes;
         } else {
             return err_set(e, EXIT_CODE_PERMANENT, "cannot use %s; see prepare idx --help",
@@ -292,7 +321,7 @@ static int arguments_read(int argc, char **argv, struct idx_config *c, struct er
     if (!c->source || !c->source[0] || !c->out || !c->out[0])
         return err_set(e, EXIT_CODE_PERMANENT, "%s is missing; see prepare idx --help",
                        c->source && c->source[0] ? "--out FILE" : "--source DIR");
-    return 0;
+    return idx_selection_read(&c->selection, only, kept, e);
 }
 
 int prepare_idx(int argc, char **argv)

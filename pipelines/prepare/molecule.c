@@ -95,6 +95,27 @@ static void traits_read(struct traits *t, const char *smiles, size_t bytes)
     *to = 0;
 }
 
+/* Of one atom by itself, as Indigo has it, so that no table of ours can differ. 0: it has none. */
+static double mass_ask(const char *symbol, int isotope)
+{
+    char text[16];
+    snprintf(text, sizeof text, "[%.0d%.3s]", isotope, symbol);
+    int alone = indigoLoadMoleculeFromString(text);
+    return alone < 0 ? 0 : indigoMonoisotopicMass(alone);
+}
+
+/* What an element weighs is asked once a process, an isotope each time. */
+static double mass_of(const struct molecule_atom *a, int handle)
+{
+    static double known[UINT8_MAX + 1], hydrogen;
+    if (!a->isotope && known[a->element] <= 0)
+        known[a->element] = mass_ask(indigoSymbol(handle), 0);
+    double mass = a->isotope ? mass_ask(indigoSymbol(handle), a->isotope) : known[a->element];
+    if (hydrogen <= 0)
+        hydrogen = mass_ask("H", 0);
+    return mass > 0 ? mass + a->hydrogens * hydrogen : 0;
+}
+
 static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, const struct traits *t,
                                        unsigned flags)
 {
@@ -116,6 +137,8 @@ static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, cons
                                 .isotope = (uint16_t)(isotope < 0 ? 0 : isotope)};
     if (flags & MOLECULE_KEKULE)
         snprintf(a->symbol, sizeof a->symbol, "%.3s", indigoSymbol(handle));
+    if (flags & MOLECULE_ATOM_MASSES && (a->mass = mass_of(a, handle)) <= 0)
+        return refuse(MOLECULE_UNSPECIFIC, "an atom has no mass");
     return MOLECULE_ACCEPTED;
 }
 

@@ -17,6 +17,7 @@ enum { MOLECULE_ATOMS_MAX = 1023, MOLECULE_BONDS_MAX = 2047, MOLECULE_SMILES_MAX
 
 struct molecule_atom {
     char symbol[4];    /* of the element; MOLECULE_KEKULE only */
+    double mass;       /* monoisotopic, Da, with its folded hydrogens; MOLECULE_ATOM_MASSES only */
     uint8_t element;   /* atomic number */
     uint8_t hydrogens; /* folded ones */
     uint8_t degree;    /* bonds to other atoms of the graph */
@@ -53,7 +54,7 @@ enum molecule_refusal {
 /* Identifier of a refusal, as in counts: "unreadable". */
 const char *molecule_refusal_name(enum molecule_refusal refusal);
 
-enum { MOLECULE_MASS = 1, MOLECULE_KEKULE = 2 };
+enum { MOLECULE_MASS = 1, MOLECULE_KEKULE = 2, MOLECULE_ATOM_MASSES = 4 };
 
 /* Fill *m. The text ends at the first blank (names follow in some files). With MOLECULE_KEKULE
  * single and double bonds stay and nothing is aromatic. */

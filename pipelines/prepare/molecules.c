@@ -14,6 +14,7 @@
 #include "pipelines/prepare/graphs.h"
 #include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/molecule_memo.h"
+#include "pipelines/prepare/molecule_targets.h"
 #include "pipelines/prepare/own.h"
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/skeleton.h"
@@ -21,7 +22,6 @@
 #include "proto/order.h"
 
 enum {
-    BINS_MAX = 65536,
     NODE_FEATURES_MAX = GRAPH_NODE_FEATURES + ENERGY_FEATURES,
     EDGES_MAX = 2 * MOLECULE_BONDS_MAX,
     SPLIT_KEY = 0x6d6f6c65,  /* "mole": the split's own stream of the seed */
@@ -36,6 +36,7 @@ enum fate {
     FATE_MS_TYPE,
     FATE_DEPRECATED,
     FATE_NO_STRUCTURE,
+    FATE_ATOMS,
     FATE_NO_PEAK,
     FATE_MALFORMED, /* the first that counts against prepare.refused_max */
     FATE_NO_SKELETON,
@@ -44,10 +45,10 @@ enum fate {
 };
 
 static const char *const fate_names[FATE_MOLECULE] = {
-    [FATE_ADDUCT] = "skipped_other_adduct",     [FATE_MS_TYPE] = "skipped_not_ms2",
-    [FATE_DEPRECATED] = "skipped_deprecated",   [FATE_NO_STRUCTURE] = "skipped_no_structure",
-    [FATE_NO_PEAK] = "skipped_no_peak",         [FATE_MALFORMED] = "refused_malformed",
-    [FATE_NO_SKELETON] = "refused_no_inchikey",
+    [FATE_ADDUCT] = "skipped_other_adduct",   [FATE_MS_TYPE] = "skipped_not_ms2",
+    [FATE_DEPRECATED] = "skipped_deprecated", [FATE_NO_STRUCTURE] = "skipped_no_structure",
+    [FATE_ATOMS] = "skipped_atoms_max",       [FATE_NO_PEAK] = "skipped_no_peak",
+    [FATE_MALFORMED] = "refused_malformed",   [FATE_NO_SKELETON] = "refused_no_inchikey",
 };
 
 static void fate_name(int fate, char name[64])
@@ -67,10 +68,8 @@ struct molecules {
     struct molecule_memo memo;
     struct molecule molecule;
     struct hashes skeletons[2]; /* first blocks of each part */
-    uint32_t targets, node_features;
-    int descriptor[GRAPH_DESCRIPTORS];
-    unsigned flags;
-    float *target;
+    struct molecule_targets targets;
+    uint32_t node_features;
     uint8_t node[MOLECULE_ATOMS_MAX * NODE_FEATURES_MAX];
     uint8_t edge[EDGES_MAX * GRAPH_EDGE_FEATURES];
     uint16_t from[EDGES_MAX], to[EDGES_MAX];
@@ -107,21 +106,6 @@ static int no_structure(const char *smiles)
 {
     return !smiles[0] || strcmp(smiles, "N/A") == 0 || strcmp(smiles, "NA") == 0 ||
            strchr(smiles, '*');
-}
-
-static int targets_make(struct molecules *x, const struct molecule_entry *entry)
-{
-    const struct massbank_record *r = entry->record;
-    if (!r) {
-        for (uint32_t k = 0; k < x->targets; k++)
-            x->target[k] = graph_descriptor(&x->molecule, x->descriptor[k]);
-        return FATE_TAKEN;
-    }
-    return spectrum_bin(r->peak, r->peaks, x->options->prepare_bin_da, x->targets,
-                        x->options->prepare_mz_max, x->options->prepare_intensity[0] == 's',
-                        x->target)
-               ? FATE_TAKEN
-               : FATE_NO_PEAK;
 }
 
 /* The part an entry belongs to, and the hash of its molecule's first block; or -1 if it has no
@@ -170,7 +154,7 @@ static int graph_add(struct molecules *x, const struct molecule_entry *entry, in
         .edge_features = x->edge,
         .from = x->from,
         .to = x->to,
-        .targets = x->target,
+        .targets = x->targets.value,
         .source_row = entry->number,
     };
     return graphs_add(x->graphs, validation, &row, e);
@@ -187,14 +171,15 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
     uint64_t skeleton;
     int validation = part_choose(x, entry, &skeleton); /* before the molecule it may replace */
     enum molecule_refusal refusal =
-        molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->flags);
+        molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->targets.flags);
     if (refusal != MOLECULE_ACCEPTED)
         return refuse(x, FATE_MOLECULE + (int)refusal, molecule_why());
     if (validation < 0)
         return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
-    fate = targets_make(x, entry);
-    if (fate != FATE_TAKEN)
-        return fate;
+    if (x->molecule.atoms > x->options->prepare_atoms_max)
+        return FATE_ATOMS;
+    if (!molecule_targets_make(&x->targets, &x->molecule, entry->record))
+        return FATE_NO_PEAK;
     hashes_add(&x->skeletons[validation], skeleton);
     return graph_add(x, entry, validation, e) < 0 ? -1 : fate;
 }
@@ -205,8 +190,9 @@ static int entries_convert(struct molecules *x, struct err *e)
 {
     struct molecule_entry entry;
     uint64_t row = 0;
-    int more;
-    while ((more = x->source->next(x->source, &entry, e)) > 0) {
+    int more = 0;
+    while (x->count[FATE_TAKEN] < x->options->prepare_rows_max &&
+           (more = x->source->next(x->source, &entry, e)) > 0) {
         int fate = entry_take(x, &entry, e);
         if (fate < 0)
             return -1;
@@ -214,7 +200,7 @@ static int entries_convert(struct molecules *x, struct err *e)
         if (++row % PROGRESS_ROWS == 0)
             progress_show(&x->progress, "molecules", "reading", x->source->share);
     }
-    return more;
+    return more < 0 ? -1 : 0;
 }
 
 static int counts_judge(const struct molecules *x, struct err *e)
@@ -242,7 +228,6 @@ static int counts_judge(const struct molecules *x, struct err *e)
 static int names_write(struct molecules *x, struct err *e)
 {
     struct h5writer *w = graphs_writer(x->graphs);
-    const struct options *o = x->options;
     char names[2048];
     int energy = x->node_features > GRAPH_NODE_FEATURES;
     snprintf(names, sizeof names, "%s%s%s", graph_node_names, energy ? "\n" : "",
@@ -250,17 +235,7 @@ static int names_write(struct molecules *x, struct err *e)
     if (h5writer_text(w, "", "node_feature_names", names, e) < 0 ||
         h5writer_text(w, "", "edge_feature_names", graph_edge_names, e) < 0)
         return -1;
-    if (x->source->spectra)
-        return h5writer_f64(w, "", "bin_da", o->prepare_bin_da, e) < 0 ||
-                       h5writer_f64(w, "", "mz_max", o->prepare_mz_max, e) < 0 ||
-                       h5writer_text(w, "", "intensity", o->prepare_intensity, e) < 0
-                   ? -1
-                   : 0;
-    size_t used = 0;
-    for (uint32_t k = 0; k < x->targets; k++)
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", k ? "\n" : "",
-                                 graph_descriptor_name(x->descriptor[k]));
-    return h5writer_text(w, "", "target_names", names, e);
+    return molecule_targets_name(&x->targets, w, e);
 }
 
 static int attributes_write(struct molecules *x, const char *stamp, struct err *e)
@@ -295,39 +270,20 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
     }
     if (x->first_refusal[0])
         fprintf(stderr, "prepare molecules: the first refused: %s\n", x->first_refusal);
-    fprintf(stderr, "prepare molecules: %u node features, %d edge features, %u targets -> %s\n",
-            x->node_features, GRAPH_EDGE_FEATURES, x->targets, out);
-}
-
-/* Targets and columns, as options and source ask. */
-static int shape_choose(struct molecules *x, struct err *e)
-{
-    const struct options *o = x->options;
-    int energy = x->source->spectra || o->prepare_energy;
-    x->node_features = GRAPH_NODE_FEATURES + (energy ? ENERGY_FEATURES : 0);
-    if (x->source->spectra) {
-        double bins = ceil(o->prepare_mz_max / o->prepare_bin_da);
-        if (bins > BINS_MAX)
-            return err_set(e, EXIT_CODE_PERMANENT,
-                           "prepare.mz_max = %g and prepare.bin_da = %g make %.0f bins; at most %d "
-                           "are accepted",
-                           o->prepare_mz_max, o->prepare_bin_da, bins, BINS_MAX);
-        x->targets = (uint32_t)bins;
-    } else {
-        if (graph_descriptors_choose(o->prepare_descriptors, x->descriptor, &x->targets, e) < 0)
-            return -1;
-        x->flags = MOLECULE_MASS;
-    }
-    x->target = calloc(x->targets, sizeof *x->target);
-    return x->target ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot keep the targets of a graph");
+    fprintf(stderr, "prepare molecules: %u node features, %d edge features, targets: %u %s -> %s\n",
+            x->node_features, GRAPH_EDGE_FEATURES, x->targets.count,
+            molecule_targets_word(&x->targets), out);
 }
 
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
     own_digest_options(x->digest, stamp);
-    if (x->source->begin(x->source, x->digest, e) < 0 || shape_choose(x, e) < 0)
+    if (x->source->begin(x->source, x->digest, e) < 0 ||
+        molecule_targets_open(&x->targets, x->options, x->source->spectra, e) < 0)
         return -1;
-    const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets};
+    int energy = x->source->spectra || x->options->prepare_energy;
+    x->node_features = GRAPH_NODE_FEATURES + (energy ? ENERGY_FEATURES : 0);
+    const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets.count};
     if (graphs_open(&x->graphs, out, &shape, e) < 0 || entries_convert(x, e) < 0 ||
         counts_judge(x, e) < 0 || attributes_write(x, stamp, e) < 0)
         return -1;
@@ -361,7 +317,7 @@ int molecules_convert(struct molecule_source *s, const char *out, const char *st
     hashes_close(&x->skeletons[0]);
     hashes_close(&x->skeletons[1]);
     molecule_memo_clear(&x->memo);
-    free(x->target);
+    molecule_targets_close(&x->targets);
     free(x);
     return result;
 }

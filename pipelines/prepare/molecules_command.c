@@ -17,16 +17,18 @@ static int stamp_write(void *self, char *stamp, size_t bytes, struct err *e)
     const struct options *o = s->options;
     int used =
         snprintf(stamp, bytes,
-                 "molecules smiles=%s inchikey=%s header=%s delimiter=%s descriptors=%s adduct=%s "
+                 "molecules smiles=%s inchikey=%s header=%s delimiter=%s compute=%s descriptors=%s "
+                 "adduct=%s "
                  "bin_da=%.17g mz_max=%.17g intensity=%s refused_max=%.17g fraction=%.17g "
-                 "seed=%llu energy=%d\n"
+                 "seed=%llu energy=%d atoms_max=%llu rows_max=%llu\n"
                  "%llu files %llu bytes %s",
                  o->prepare_smiles, o->prepare_inchikey, o->prepare_header, o->prepare_delimiter,
-                 o->prepare_descriptors, o->prepare_adduct, o->prepare_bin_da, o->prepare_mz_max,
-                 o->prepare_intensity, o->prepare_refused_max, o->prepare_validation_fraction,
-                 (unsigned long long)o->prepare_split_seed, o->prepare_energy,
-                 (unsigned long long)s->files.count, (unsigned long long)s->files.stored_bytes,
-                 s->files.digest);
+                 o->prepare_compute, o->prepare_descriptors, o->prepare_adduct, o->prepare_bin_da,
+                 o->prepare_mz_max, o->prepare_intensity, o->prepare_refused_max,
+                 o->prepare_validation_fraction, (unsigned long long)o->prepare_split_seed,
+                 o->prepare_energy, (unsigned long long)o->prepare_atoms_max,
+                 (unsigned long long)o->prepare_rows_max, (unsigned long long)s->files.count,
+                 (unsigned long long)s->files.stored_bytes, s->files.digest);
     return used < (int)bytes
                ? 0
                : err_set(e, EXIT_CODE_PERMANENT, "the options of the section prepare are too long");
@@ -49,7 +51,8 @@ int prepare_molecules(int argc, char **argv)
         .name = "molecules",
         .does = "Turns molecules into graphs: MassBank records (a file, also compressed with zstd, "
                 "or a directory\nof .txt files) with their spectra as targets, or a table with a "
-                "column of SMILES with numbers\nabout the molecule. Groups train and validation, "
+                "column of SMILES with numbers\nabout the molecule or computed spectra. Groups "
+                "train and validation, "
                 "each with node_features, edge_index,\nedge_features, node_ptr, edge_ptr and "
                 "targets. No molecule is in both.",
         .version = MOLECULES_VERSION,

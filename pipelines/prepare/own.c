@@ -77,19 +77,38 @@ static int file_make(const struct maker *m, void *self, const struct arguments *
 }
 
 static const char help[] =
-    "usage: prepare %s --config FILE --out FILE [--set SECTION.KEY=VALUE]... [--rebuild]\n\n"
+    "usage: prepare %s --config FILE --out FILE [--task NAME] [--set SECTION.KEY=VALUE]...\n"
+    "       [--rebuild]\n\n"
     "%s\n\n"
     "  --config FILE              pipeline file: data.source and the section prepare are used\n"
     "  --out FILE                 HDF5 file to make; left alone if it was made from the same\n"
     "                             source with the same options\n"
+    "  --task NAME                make it of what this task says of its data (tasks[].source ...)\n"
+    "                             where it differs from the run\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --rebuild                  make it again in any case\n"
     "  --help                     this\n\n"
     "example: prepare %s --config mine.yaml --out runs/cache/mine.h5\n";
 
+/* The options that count: the run's, or with --task those of that task. */
+static int view_choose(const struct options *o, const struct arguments *a, struct options *view,
+                       struct err *e)
+{
+    *view = *o;
+    if (a->task) {
+        int task = options_task(o, a->task);
+        if (task < 0)
+            return err_set(e, EXIT_CODE_PERMANENT, "%s has no task \"%.63s\"", a->config, a->task);
+        options_of_task(o, (uint32_t)task, view);
+    }
+    return view->data_source[0]
+               ? 0
+               : err_set(e, EXIT_CODE_PERMANENT, "data.source is missing in %s", a->config);
+}
+
 int own_prepare(int argc, char **argv, const struct maker *m)
 {
-    static struct options o;
+    static struct options o, view; /* large */
     struct arguments a;
     struct err e = {0};
     void *self = NULL;
@@ -101,10 +120,9 @@ int own_prepare(int argc, char **argv, const struct maker *m)
     if (result == 0)
         result = options_read(&o, a.config, a.set, a.set_count, &e);
     if (result == 0) {
-        if (!o.data_source[0])
-            result = err_set(&e, EXIT_CODE_PERMANENT, "data.source is missing in %s", a.config);
+        result = view_choose(&o, &a, &view, &e);
         if (result == 0)
-            result = m->open(&self, &o, &e);
+            result = m->open(&self, &view, &e);
         if (result == 0) {
             result = file_make(m, self, &a, &e);
             m->close(self);

@@ -7,7 +7,8 @@
 #ifndef PIPELINES_PREPARE_H
 #define PIPELINES_PREPARE_H
 
-/* prepare idx --source DIR --out FILE [--classes N] [--rebuild]: idx image files -> dense HDF5. */
+/* prepare idx --source DIR --out FILE [--classes N] [--only LIST] [--rebuild]: idx image files ->
+ * dense HDF5. */
 int prepare_idx(int argc, char **argv);
 
 /* prepare csv|npy --config FILE --out FILE [--set section.key=value]... [--rebuild]: the table
@@ -36,6 +37,9 @@ int prepare_run(int argc, char **argv);
 
 /* prepare bases: print what each process takes before it has work, measured by starting it. */
 int prepare_bases(int argc, char **argv);
+
+/* prepare files --config FILE [--set section.key=value]...: print the data files of the tasks. */
+int prepare_files(int argc, char **argv);
 
 /* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
 int prepare_get(int argc, char **argv);

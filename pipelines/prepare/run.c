@@ -107,6 +107,21 @@ static int path_absolute(char **path, const char *key, struct err *e)
     return 0;
 }
 
+/* All names of files and directories. */
+static int paths_absolute(struct options *o, struct err *e)
+{
+    if (path_absolute(&o->data_file, "data.file", e) < 0 ||
+        path_absolute(&o->data_source, "data.source", e) < 0 ||
+        path_absolute(&o->prepare_like, "prepare.like", e) < 0 ||
+        path_absolute(&o->pretrained, "model.pretrained", e) < 0)
+        return -1;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        if (path_absolute(&o->tasks[i].file, "a task's file", e) < 0 ||
+            path_absolute(&o->tasks[i].source, "a task's source", e) < 0)
+            return -1;
+    return 0;
+}
+
 static int complain(const char *command, const struct err *e)
 {
     fprintf(stderr, "prepare %s: %s\n", command, e->text);
@@ -136,11 +151,7 @@ int prepare_run(int argc, char **argv)
     int code = begin(&a, &o, argc, argv, 0);
     if (code != -1)
         return code;
-    if (path_absolute(&o.data_file, "data.file", &e) < 0 ||
-        path_absolute(&o.data_source, "data.source", &e) < 0 ||
-        path_absolute(&o.prepare_like, "prepare.like", &e) < 0 ||
-        path_absolute(&o.pretrained, "model.pretrained", &e) < 0 ||
-        run_prepare(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
+    if (paths_absolute(&o, &e) < 0 || run_prepare(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else
         code = EXIT_CODE_DONE;

@@ -126,10 +126,10 @@ LSTM_MODEL = "inputs=2048 loss=mean_squared_error\nsequence steps=64\nlstm out=1
 LSTM_STEPS, LSTM_ROWS = 8, 256
 
 
-def lstm_files(directory):
+def lstm_files(directory, rows=LSTM_ROWS):
     random = numpy.random.default_rng(1)
-    random.normal(size=(LSTM_ROWS, 2048)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
-    random.normal(size=(LSTM_ROWS, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
+    random.normal(size=(rows, 2048)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
+    random.normal(size=(rows, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
     with open(os.path.join(directory, "model.txt"), "w") as f:
         f.write(LSTM_MODEL)
     subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
@@ -243,17 +243,17 @@ GCN_MODEL = ("graphs inputs=32 edge_inputs=0 loss=cosine\n" + "gcn out=256\nrelu
 GCN_STEPS, GCN_GRAPHS = 20, 256
 
 
-def gcn_files(directory, model=GCN_MODEL):
+def gcn_files(directory, model=GCN_MODEL, graphs=GCN_GRAPHS):
     """Molecules of 24 atoms: a chain with two rings closed, each bond two edges; sparse positive spectra. Of the weights
     with seed 1 PyTorch's float32 has one relu on the other side than float64 and we have: 1e-4 of the gradient."""
     random = numpy.random.default_rng(1)
     bonds = numpy.array([(i, i + 1) for i in range(23)] + [(0, 5), (12, 17)])
     ends = numpy.concatenate([bonds, bonds[:, ::-1]]).T
-    files = {"features": random.normal(size=(GCN_GRAPHS * 24, 32)).astype("f4"),
-             "targets.f32": (random.random((GCN_GRAPHS, 1000)) * (random.random((GCN_GRAPHS, 1000)) < 0.02)).astype("f4"),
-             "node_ptr.u64": numpy.arange(GCN_GRAPHS + 1, dtype="u8") * 24,
-             "edge_ptr.u64": numpy.arange(GCN_GRAPHS + 1, dtype="u8") * ends.shape[1],
-             "sources.u32": numpy.tile(ends[0], GCN_GRAPHS).astype("u4"), "ends.u32": numpy.tile(ends[1], GCN_GRAPHS).astype("u4"),
+    files = {"features": random.normal(size=(graphs * 24, 32)).astype("f4"),
+             "targets.f32": (random.random((graphs, 1000)) * (random.random((graphs, 1000)) < 0.02)).astype("f4"),
+             "node_ptr.u64": numpy.arange(graphs + 1, dtype="u8") * 24,
+             "edge_ptr.u64": numpy.arange(graphs + 1, dtype="u8") * ends.shape[1],
+             "sources.u32": numpy.tile(ends[0], graphs).astype("u4"), "ends.u32": numpy.tile(ends[1], graphs).astype("u4"),
              "edges.f32": numpy.zeros(0, "f4")}
     for name, values in files.items():
         values.tofile(os.path.join(directory, name))
@@ -274,6 +274,93 @@ def bench_gcn(runs):
             return output_of(PYTHON, os.path.join(HERE, "peer_gcn.py"), directory, threads, 1 if check else GCN_STEPS, form)
         engine_bench("gcn-step-" + form.replace("_", "-"), "us a step", GCN_STEPS, runs, ours, peer, "gradient.f32", 1e-5, (1.5, 2.5),
                      files=gcn_files)
+
+
+MLP_MODEL = "inputs=256 loss=softmax_cross_entropy\nlinear out=512\nrelu\nlinear out=512\nrelu\nlinear out=10\n"
+
+
+def mlp_files(directory):
+    random = numpy.random.default_rng(1)
+    random.normal(size=(256, 256)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
+    random.integers(0, 10, 256).astype("u1").tofile(os.path.join(directory, "targets.u8"))
+    with open(os.path.join(directory, "model.txt"), "w") as f:
+        f.write(MLP_MODEL)
+    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+
+
+FISHERS = {"mlp": (mlp_files, 256, 64, 1.3), "lstm": (lambda d: lstm_files(d, 64), 64, 32, 1.3),
+           "gcn": (lambda d: gcn_files(d, graphs=64), 64, 64, 1.4)}  # files, samples, slice, bar
+
+
+def bench_fisher_pass(runs):
+    """The exact per-sample Fisher information of a batch beside one forward and backward pass of ours over it, taking
+    turns in one process; and beside PyTorch's batch-1 loop over the same samples."""
+    for name, (files, samples, slices, bar) in FISHERS.items():
+        def ours(directory, threads, check):
+            timing = output_of(PROBE, "fisher" if check else "beside", directory, "f32=1", "batch=%d" % samples,
+                               "slice=%d" % slices, "threads=%d" % threads, "steps=10")
+            return {key: value / 10 for key, value in timing.items()}
+
+        def peer(directory, threads, check):
+            return output_of(PYTHON, os.path.join(HERE, "peer_fisher.py"), directory, threads, name)
+        with tempfile.TemporaryDirectory() as directory:
+            files(directory)
+            for threads in (1, 2):
+                shares = [t["cpu_seconds"] / t["pass_cpu_seconds"] for t in (ours(directory, threads, False) for _ in range(runs))]
+                record("fisher-pass-%s-%d" % (name, threads), "CPU time, of a pass of training", statistics.median(shares),
+                       None, None, "by tests/reference", bar)
+        engine_bench("fisher-loop-" + name, "us a sample", samples, runs, ours, peer, "fisher_sums.f32", 1e-5, (10.0, 10.0),
+                     files=files)
+
+
+PENALTIES = {"mlp": (engine_files, 128, 64, 300, ()), "lstm": (lstm_files, 64, 32, 10, ("f32=1",)),
+             "gcn": (gcn_files, 64, 32, 20, ("f32=1",))}  # files, batch, slice, steps, settings
+
+
+def displacement(directory, common):
+    """Train a while, then on permuted features, without a penalty: F and theta* between the two, and the way since."""
+    def vector(name):
+        return numpy.fromfile(os.path.join(directory, name), numpy.float32)
+    output_of(PROBE, "train", directory, "steps=600", *common)
+    star = vector("trained.f32")
+    star.tofile(os.path.join(directory, "weights.f32"))
+    output_of(PROBE, "fisher", directory, *common)
+    fisher = vector("fisher_sums.f32") / numpy.float32(SAMPLES)
+    features = numpy.fromfile(os.path.join(directory, "features"), numpy.uint8).reshape(SAMPLES, -1)
+    features[:, numpy.random.default_rng(1).permutation(features.shape[1])].tofile(os.path.join(directory, "features"))
+    output_of(PROBE, "train", directory, "steps=600", *common)
+    way = vector("trained.f32").astype(float) - star
+    fisher.tofile(os.path.join(directory, "fisher.f32"))
+    star.tofile(os.path.join(directory, "star.f32"))
+    return fisher.astype(float), way
+
+
+def bench_penalty(runs):
+    """What a protected task costs: CPU time of a training step with it beside the same step without, taking turns in one
+    process; for the network of the default run also its Fisher information's bytes, and the error of the penalty's
+    gradient at the end of a second task."""
+    for name, (files, batch, slices, steps, settings) in PENALTIES.items():
+        common = ("batch=%d" % batch, "slice=%d" % slices, *settings)
+        with tempfile.TemporaryDirectory() as directory:
+            files(directory)
+            way = None
+            if name == "mlp":
+                fisher, way = displacement(directory, common)
+            else:
+                output_of(PROBE, "fisher", directory, *common)
+                os.rename(os.path.join(directory, "fisher_sums.f32"), os.path.join(directory, "fisher.f32"))
+                shutil.copy(os.path.join(directory, "weights.f32"), os.path.join(directory, "star.f32"))
+            for tasks, bar in ((1, 0.15), (4, 0.6)):
+                timings = [output_of(PROBE, "penalty", directory, "steps=%d" % steps, "terms=%d" % tasks, "lambda=1e-3",
+                                     "threads=1", *common) for _ in range(runs)]
+                record("penalty-%s-%d" % (name, tasks), "CPU time of a step that protects %d, more than without" % tasks,
+                       statistics.median(t["cpu_seconds"] / t["pass_cpu_seconds"] for t in timings) - 1, None, None,
+                       "bit for bit those of F expanded (unit tests)", bar)
+            if way is not None:
+                kept = numpy.fromfile(os.path.join(directory, "expanded.f32"), numpy.float32).astype(float)
+                record("penalty-bytes", "bytes a parameter", timings[0]["importance_bytes"] / len(kept), None, None, "-", 0.55)
+                record("penalty-error", "of the penalty's gradient at the end of a second task",
+                       numpy.linalg.norm((kept - fisher) * way) / numpy.linalg.norm(fisher * way), None, None, "-", 0.055)
 
 
 STEADY_MODEL = ("graphs inputs=52 edge_inputs=5 loss=cosine\n" + "gcn out=128 edges=true\nrelu\n" * 5 +
@@ -404,6 +491,33 @@ class PssWatch(threading.Thread):
                     pass
             self.peak = max(self.peak, total * 1024)
             time.sleep(0.25)
+
+
+def bench_continual(runs):
+    """Five permuted tasks with as many seeds: what EWC keeps, and what storing its state at 5 % error costs."""
+    gains, losses, bytes_each = [], [], []
+    with tempfile.TemporaryDirectory() as directory:
+        for seed in range(1, runs + 1):
+            both = []
+            for name, settings in (("stored", ()), ("exact", (
+                    "continual_learning.ewc_config.fisher_computation.use_compression=false",
+                    "continual_learning.compare_without_ewc=false"))):
+                words = [w for s in ("seed=%d" % seed, *settings) for w in ("--set", s)]
+                both.append(Run(os.path.join(directory, name + str(seed)), *words, script="continual.sh")
+                            .finish(1200)["continual"])
+            stored, exact = both
+            gains.append(100 * (stored["own"]["average"] - stored["without_ewc"]["average"]))
+            losses.append(100 * (exact["own"]["average"] - stored["own"]["average"]))
+            bytes_each.append(max(c["fisher_bytes"] / c["fisher_parameters"] for c in stored["costs"] if c["fisher_bytes"]))
+            print("continual: seed %d: average accuracy %.2f %%, uncompressed %.2f %%, without EWC %.2f %%" % (
+                seed, 100 * stored["own"]["average"], 100 * exact["own"]["average"],
+                100 * stored["without_ewc"]["average"]))
+    compared = "%d seeds" % runs
+    record("continual-without-ewc", "points of average accuracy above that with EWC", -statistics.mean(gains), None, None,
+           compared, smaller_bar=-20)
+    record("continual-compressed", "points of average accuracy lost by 5 % error", statistics.mean(losses), None, None,
+           compared, smaller_bar=0.3)
+    record("continual-state", "bytes a parameter of a Fisher file", max(bytes_each), None, None, compared, smaller_bar=0.6)
 
 
 def children_cpu_s():
@@ -747,7 +861,8 @@ def bench_fisher_stream(runs):
     record("fisher-stream-memory", "MiB, largest resident", out["peak_bytes"] / 2 ** 20, None, None, compared, smaller_bar=256)
 
 
-BENCHES = {"fisher-curve": bench_fisher_curve, "fisher-stream": bench_fisher_stream, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc, "fashion-fisher": bench_fisher,
+BENCHES = {"fisher-curve": bench_fisher_curve, "fisher-stream": bench_fisher_stream, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty, "continual": bench_continual,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

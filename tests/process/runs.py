@@ -18,14 +18,14 @@ def plan_check(report, stages=STAGES):
 
 
 class Run:
-    """One `finetune.sh --run DIR`; arguments are passed on. Output is kept in DIR.log."""
+    """One `finetune.sh --run DIR`, or another script; arguments are passed on. Output is kept in DIR.log."""
 
-    def __init__(self, directory, *arguments, environment=None):
+    def __init__(self, directory, *arguments, environment=None, script="finetune.sh"):
         self.directory = os.path.abspath(directory)
         self.log_path = self.directory.rstrip("/") + ".log"
         self.log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            [os.path.join(ROOT, "pipelines/finetune.sh"), "--run", self.directory, *arguments],
+            [os.path.join(ROOT, "pipelines", script), "--run", self.directory, *arguments],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})}, start_new_session=True)
 
@@ -37,7 +37,7 @@ class Run:
             return f.read()
 
     def wait(self, timeout=120):
-        """Exit code of finetune.sh; the run is stopped when it takes longer."""
+        """Exit code of the script; the run is stopped when it takes longer."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:

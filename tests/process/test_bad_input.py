@@ -163,7 +163,7 @@ def test_every_program_answers_help():
         out = subprocess.run([os.path.join(ROOT, "build/release/bin", name), "--help"], capture_output=True,
                              text=True, timeout=10)
         assert out.returncode == 0 and "xample" in out.stdout and "--help" in out.stdout, (name, out)
-    for name in ("finetune.sh", "attach.sh", "restart.sh", "setup.sh"):
+    for name in ("finetune.sh", "continual.sh", "attach.sh", "restart.sh", "setup.sh"):
         out = subprocess.run([os.path.join(ROOT, "pipelines", name), "--help"], capture_output=True, text=True,
                              timeout=10)
         assert out.returncode == 0 and "xample" in out.stdout and "--help" in out.stdout, (name, out)

@@ -1,4 +1,5 @@
 """`prepare molecules` on measured data: counts, no molecule in both parts, records checked by hand; damaged sources."""
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from runs import ROOT
 PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
 FINETUNE = os.path.join(ROOT, "pipelines/finetune.sh")
 MASSBANK = os.path.join(os.path.dirname(ROOT), "shared/data/massbank/massbank_mh.txt.zst")
+WEHI = "/usr/share/RDKit/Data/Pains/test_data/wehi_mols.csv"
 HMDB = "/usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv"
 PARTS = ("train", "validation")
 
@@ -166,6 +168,92 @@ def test_table_of_114107_molecules():
         g = Graph(f, 1)  # NCCCN
         assert len(g.nodes) == 5 and g.index.tolist() == [[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]]
         assert abs(10 ** g.targets[0] - 74.0844) < 1e-3
+
+
+def fragments_by_rdkit(smiles):
+    """The bins of fragments.h, from fragments that RDKit makes; None where it reads another molecule than we do."""
+    from rdkit import Chem, RDLogger
+    RDLogger.DisableLog("rdApp.*")
+    molecule, table, bins = Chem.MolFromSmiles(smiles), Chem.GetPeriodicTable(), numpy.zeros(1000)
+    if molecule is None or "N(=O)=O" in smiles or "O=N(=O)" in smiles:  # RDKit gives those nitrogens charges
+        return None
+
+    def mass(atoms):
+        return sum(table.GetMostCommonIsotopeMass(a.GetAtomicNum()) + a.GetTotalNumHs() * 1.00782503 for a in atoms)
+    for bond in molecule.GetBonds():
+        if bond.IsInRing():
+            continue
+        ends, broken = (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()), Chem.RWMol(molecule)
+        broken.RemoveBond(*ends)
+        for part in Chem.GetMolFrags(broken):
+            mz = mass(molecule.GetAtomWithIdx(i) for i in part) + 1.00727647
+            if set(part) & set(ends) and mz < 1000:
+                bins[int(mz)] += 1 / bond.GetBondTypeAsDouble()
+    return numpy.sqrt(bins / bins.max()) if bins.any() else bins
+
+
+@limit(120)
+def test_computed_spectra_are_what_rdkit_breaks():
+    """Each 40th of Debian's screening compounds and each 400th of its metabolites, at most 60 atoms each."""
+    sources = [s for s in ((WEHI, ",", 0, 40), (HMDB, "\t", 2, 400)) if os.path.exists(s[0])]
+    if not sources or not importlib.util.find_spec("rdkit"):
+        skip("Debian's python3-rdkit, or both rdkit-data and openms-common, are not installed")
+    rows = []
+    for path, delimiter, column, step in sources:
+        with open(path) as f:
+            rows += [line.split(delimiter)[column].strip('"') for line in f][::step]
+    with open("t.csv", "w") as f:
+        f.writelines(row + "\n" for row in rows)
+    said = prepared("t.csv", "smiles: '0', compute: fragments, atoms_max: 60")
+    assert "targets: 1000 bins of computed spectra" in said, said
+    with h5py.File("m.h5") as f:
+        layout_check(f)
+        assert f.attrs["spectra"] in ("computed", b"computed") and f.attrs["bin_da"] == 1
+        taken = dict(pair for p in PARTS for pair in zip(f[p + "/source_row"][:].tolist(), f[p + "/targets"][:]))
+        sizes = numpy.concatenate([numpy.diff(f[p + "/node_ptr"][:].astype(int)) for p in PARTS])
+        assert sizes.max() <= 60 and f.attrs["skipped_atoms_max"] > 0 and f.attrs["skipped_no_peak"] >= 0
+        assert len(taken) + sum(f.attrs[k] for k in f.attrs if k[:8] in ("skipped_", "refused_")) == len(rows)
+    compared = wrong = 0
+    for row, bins in taken.items():
+        wanted = fragments_by_rdkit(rows[row])
+        if wanted is not None:
+            compared += 1
+            wrong += abs(bins - wanted).max() > 1e-5
+    assert compared > 0.9 * len(taken) and wrong == 0, (len(taken), compared, wrong)
+
+
+@limit(60)
+def test_so_many_rows_are_taken():
+    smiles_write("t.csv")
+    prepared("t.csv", "compute: fragments, rows_max: 25")
+    with h5py.File("m.h5") as f:  # row 0 is CO; 20, CN, and 40, CF, are like it; no molecule here has no bond
+        assert sorted(r for p in PARTS for r in f[p + "/source_row"][:].tolist()) == list(range(25))
+    assert "2 graphs to train" in prepared("t.csv", "rows_max: 2, validation_fraction: 0.000001", 100)
+
+
+@limit(60)
+def test_each_task_has_a_table_of_its_own():
+    smiles_write("t.csv")
+    with open("t.csv") as f:
+        rows = [line.rstrip().split(",")[::-1] for line in f][1:]
+    with open("u.tsv", "w") as f:
+        f.writelines("x\t%s\t%s\n" % tuple(row) for row in rows)
+    pipeline("t.csv", "rows_max: 30")
+    with open("mine.yaml") as f:
+        text = f.read()
+    with open("mine.yaml", "w") as f:
+        f.write(text.replace("[{name: A}]", "[{name: A}, {name: B, source: %s, file: %s, smiles: '1', rows_max: 25}]" %
+                             (os.path.abspath("u.tsv"), os.path.abspath("u.h5"))))
+    said = subprocess.run([FINETUNE, "--config", "mine.yaml", "--check-data"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said
+    for name, count in (("m.h5", 30), ("u.h5", 25)):
+        with h5py.File(name) as f:
+            layout_check(f)
+            assert sum(len(f[p + "/source_row"]) for p in PARTS) == count
+    said = subprocess.run([PREPARE, "molecules", "--config", "mine.yaml", "--task", "C", "--out", "u.h5"],
+                          capture_output=True, text=True)
+    assert said.returncode == 100 and said.stderr.endswith(': mine.yaml has no task "C"\n'), said
 
 
 def smiles_write(path, rows=60):

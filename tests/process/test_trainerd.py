@@ -70,16 +70,27 @@ def test_a_damaged_fisher_file_is_made_again():
     assert ends(run)["task-B.h5"] == whole["task-B.h5"]
 
 
-def test_other_weights_under_the_name_of_a_tasks_end_are_refused():
+def test_a_theta_star_that_is_missing_another_or_damaged_is_refused():
     two_epochs = "tasks.B.epochs=2"  # so that there is a checkpoint inside task B
     run, whole = finished(settings=(two_epochs,))
     other, _ = finished("other", settings=(two_epochs, "seed=2"))
     step_back(run)
-    os.rename(run.path("checkpoints/task-A.h5"), "kept.h5")
-    shutil.copy(other.path("checkpoints/task-A.h5"), run.path("checkpoints/task-A.h5"))
+    theta_star = run.path("checkpoints/task-A.h5")
+    os.rename(theta_star, "kept.h5")
+    log = go_on(run, 100)
+    assert "the weights at the end of task A" in log and "No such file" in log, log
+    shutil.copy(other.path("checkpoints/task-A.h5"), theta_star)
     log = go_on(run, 100)
     assert "checkpoints/task-A.h5 holds the weights" in log and "another --run" in log, log
-    os.rename("kept.h5", run.path("checkpoints/task-A.h5"))
+    shutil.copy("kept.h5", theta_star)
+    with h5py.File(theta_star) as f:
+        offset = f["parameters/2.bias"].id.get_offset()
+    with open(theta_star, "r+b") as f:
+        f.seek(offset)
+        f.write(b"\x01")
+    log = go_on(run, 100)
+    assert "checkpoints/task-A.h5 is damaged: its parameters have digest" in log, log
+    os.rename("kept.h5", theta_star)
     go_on(run)
     assert ends(run)["task-B.h5"] == whole["task-B.h5"]
 

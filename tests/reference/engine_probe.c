@@ -8,6 +8,12 @@
  *                                             -> fisher_sums.f32
  *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
  *                                             behind backward: penalty, clip and update
+ *   engine_probe beside DIR [key=value ...]   as fisher of one batch, `steps` times, and between
+ * them as many forward and backward passes of training: the line has pass_cpu_seconds, too
+ *
+ *   engine_probe penalty DIR [key=value ...]  as train with fisher.f32 and star.f32; F is
+ * compressed, and written as that gives it back: expanded.f32. Every second step goes without the
+ * penalty: CPU seconds of those are pass_cpu_seconds. terms=n: so many tasks
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
  * are u8); clock.f64 has the CPU seconds of the process and the batch's nodes after each step;
@@ -46,6 +52,8 @@ struct probe {
     struct step_config step;
     uint64_t steps, data_rows, block, batch;
     double lambda;
+    enum fisher_labels labels;
+    int terms;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
     char *features, *targets;
     const void **feature_rows, **target_rows;
@@ -108,6 +116,8 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->steps = (uint64_t)argument(argc, argv, "steps", 10);
     p->block = (uint64_t)argument(argc, argv, "block", 1e6);
     p->lambda = argument(argc, argv, "lambda", 2000);
+    p->labels = (enum fisher_labels)argument(argc, argv, "labels", FISHER_TRUE);
+    p->terms = (int)argument(argc, argv, "terms", 1);
     p->step = (struct step_config){.batch_rows_max = p->batch,
                                    .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
                                    .threads = (int)argument(argc, argv, "threads", 2),
@@ -354,11 +364,100 @@ static void fisher_run(struct probe *p)
             uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
             uint64_t count = total - first < p->block ? total - first : p->block;
             batch_gather(p, row, rows);
-            if (stepper_fisher(p->stepper, rows, first, count, sums + first, &e) < 0)
+            struct fisher_sums to = {first, count, sums + first, p->labels, p->step.seed, row};
+            if (stepper_fisher(p->stepper, rows, &to, &e) < 0)
                 probe_fail(e.text);
         }
     file_write(p, "fisher_sums.f32", sums, total * sizeof *sums);
     free(sums);
+}
+
+/* Passes of training and of the Fisher information over the same batch, one after the other:
+ * seconds of the latter, CPU seconds of both. p->stepper is the one for training. */
+static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_cpu)
+{
+    struct err e;
+    struct step_config c = p->step;
+    struct stepper *steppers[2] = {p->stepper};
+    float *sums = calloc(p->model.parameter_count, sizeof *sums);
+    struct fisher_sums to = {.count = p->model.parameter_count, .at = sums};
+    c.with_optimizer = 0;
+    if (stepper_open(&steppers[1], &p->model, &c, &e) < 0 || !sums)
+        probe_fail("no memory");
+    memcpy(stepper_parameters(steppers[1]), stepper_parameters(p->stepper),
+           p->model.parameter_count * sizeof *sums);
+    for (int i = 1; i >= 0; i--) {
+        p->stepper = steppers[i];
+        batch_gather(p, 0, p->batch);
+    }
+    *wall = *cpu = *pass_cpu = 0;
+    for (uint64_t k = 0; k <= p->steps; k++) { /* the first one warms up */
+        double used = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        stepper_batch(steppers[0], p->batch, k, NULL, 0);
+        stepper_accumulate(steppers[0], p->batch);
+        double between = clock_seconds(CLOCK_PROCESS_CPUTIME_ID),
+               began = clock_seconds(CLOCK_MONOTONIC);
+        if (stepper_fisher(steppers[1], p->batch, &to, &e) < 0)
+            probe_fail(e.text);
+        *pass_cpu += k ? between - used : 0;
+        *cpu += k ? clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - between : 0;
+        *wall += k ? clock_seconds(CLOCK_MONOTONIC) - began : 0;
+    }
+    stepper_close(&steppers[1]);
+    free(sums);
+}
+
+/* fisher.f32 compressed, and expanded again into expanded.f32. */
+static struct importance importance_read(const struct probe *p)
+{
+    struct importance f;
+    struct err e;
+    uint64_t count = p->model.parameter_count;
+    float *fisher = vector_read(p, "fisher.f32");
+    if (!fisher || importance_open(&f, &p->model, &e) < 0)
+        probe_fail("fisher.f32 is missing, or there is no memory");
+    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
+        importance_pass(&f, pass);
+        if (importance_take(&f, fisher, count, &e) < 0)
+            probe_fail(e.text);
+    }
+    importance_done(&f);
+    for (uint32_t i = 0; i < p->model.tensor_count; i++)
+        importance_expand(&f, &backend_cpu, i, 0, p->model.tensors[i].count,
+                          fisher + p->model.tensors[i].first);
+    file_write(p, "expanded.f32", fisher, count * sizeof *fisher);
+    free(fisher);
+    return f;
+}
+
+static void penalty_run(struct probe *p, double *wall, double *cpu, double *pass_cpu)
+{
+    enum { TERMS_MAX = 16 };
+    struct err e;
+    struct importance f = importance_read(p);
+    struct ewc_term terms[TERMS_MAX];
+    float *star = vector_read(p, "star.f32");
+    if (!star || p->terms < 1 || p->terms > TERMS_MAX)
+        probe_fail("star.f32 is missing, or terms is not 1 to 16");
+    for (int i = 0; i < p->terms; i++)
+        terms[i] =
+            (struct ewc_term){.importance = &f, .theta_star = star, .lambda = p->lambda / p->terms};
+    *wall = *cpu = *pass_cpu = 0;
+    for (uint64_t k = 0; k < 2 * p->steps + 2; k++) { /* the first two warm up */
+        struct step_result r;
+        int with = (k + k / 2) % 2 != 0; /* which goes first takes turns, too */
+        batch_gather(p, k / 2 * p->batch, p->batch);
+        double began = clock_seconds(CLOCK_MONOTONIC),
+               used = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        if (stepper_train(p->stepper, p->batch, k, k + 1, &p->optimizer, terms, with ? p->terms : 0,
+                          &r, &e) < 0)
+            probe_fail(e.text);
+        used = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - used;
+        *wall += k > 1 && with ? clock_seconds(CLOCK_MONOTONIC) - began : 0;
+        *(with ? cpu : pass_cpu) += k > 1 ? used : 0;
+    }
+    importance_close(&f);
+    free(star);
 }
 
 static void init_run(struct probe *p)
@@ -372,7 +471,8 @@ static void init_run(struct probe *p)
 static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
-    int sweep = strcmp(mode, "sweep") == 0;
+    int sweep = strcmp(mode, "sweep") == 0, beside = strcmp(mode, "beside") == 0;
+    double pass_cpu = 0;
     p->step.with_optimizer = strcmp(mode, "fisher") != 0;
     p->step.accumulates = sweep;
     if (p->model.graphs)
@@ -389,15 +489,20 @@ static void work_run(struct probe *p, const char *mode)
         train_run(p);
     else if (strcmp(mode, "renew") == 0)
         renew_run(p);
-    else if (!sweep)
+    else if (strcmp(mode, "fisher") == 0)
         fisher_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (sweep)
         sweep_run(p, &wall, &cpu);
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"activation_bytes\": %lu, "
-           "\"peak_rss_bytes\": %lu}\n",
-           wall, cpu, activation_bytes(p), peak_rss_bytes());
+    if (beside)
+        beside_run(p, &wall, &cpu, &pass_cpu);
+    if (strcmp(mode, "penalty") == 0)
+        penalty_run(p, &wall, &cpu, &pass_cpu);
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
+           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64
+           "}\n",
+           wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model));
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);
@@ -418,7 +523,8 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail("usage: engine_probe init|train|renew|fisher|sweep DIR [key=value ...]");
+        probe_fail(
+            "usage: engine_probe init|train|renew|fisher|sweep|beside|penalty DIR [key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -427,10 +533,11 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
     else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
-             strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0)
+             strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0 ||
+             strcmp(argv[1], "beside") == 0 || strcmp(argv[1], "penalty") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train, renew, fisher or sweep");
+        probe_fail("the first argument is init, train, renew, fisher, sweep, beside or penalty");
     model_close(&p.model);
     free(text);
     return 0;

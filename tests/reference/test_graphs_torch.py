@@ -98,7 +98,8 @@ if torch is not None:
             return s.x
 
 
-def graphs_compare(lines, layers, loss_name, loss, targets, inputs, edge_values=0):
+def graphs_open(lines, layers, loss_name, targets, inputs, edge_values):
+    """Files of a case: the network with the engine's fresh weights, graphs and targets."""
     torch.set_num_threads(1)
     graphs = Graphs(inputs, edge_values)
     graphs.write()
@@ -109,7 +110,12 @@ def graphs_compare(lines, layers, loss_name, loss, targets, inputs, edge_values=
     probe("init", "seed=5")
     net = torch.nn.Sequential(*[n if isinstance(n, (GCN, Readout)) else OfX(n) for n in layers], Last()).double()
     weights_set(net)
-    data_compare(net, loss, graphs, torch.tensor(y if y.dtype == np.uint8 else y.astype(np.float64)))
+    return net, graphs, torch.tensor(y if y.dtype == np.uint8 else y.astype(np.float64))
+
+
+def graphs_compare(lines, layers, loss_name, loss, targets, inputs, edge_values=0):
+    net, graphs, y = graphs_open(lines, layers, loss_name, targets, inputs, edge_values)
+    data_compare(net, loss, graphs, y)
 
 
 @limit(200)

@@ -259,8 +259,12 @@ void fixture_check_squares(const struct fixture_config *of)
             uint64_t total = f.m.parameter_count;
             float *sums = calloc(total, sizeof *sums);
             for (uint64_t at = 0; at < total; at += block)
-                CHECK_OK(stepper_fisher(f.s, ROWS, at, total - at < block ? total - at : block,
-                                        sums + at, &e),
+                CHECK_OK(stepper_fisher(
+                             f.s, ROWS,
+                             &(struct fisher_sums){.first = at,
+                                                   .count = total - at < block ? total - at : block,
+                                                   .at = sums + at},
+                             &e),
                          e);
             if (!first)
                 memcpy(first = malloc(total * sizeof *first), sums, total * sizeof *first);

@@ -1,6 +1,6 @@
 /* test_checkpoint.c - the state of training survives the file, and a damaged file is never taken
  * for it. */
-#include "proto/checkpoint.h"
+#include "proto/checkpoint_map.h"
 
 #include <math.h>
 #include <sys/stat.h>
@@ -302,6 +302,48 @@ TEST(checkpoint_digest_covers_arrays_attributes_and_results)
     state_write("c.h5", s, other);
     CHECK(strcmp(first, other) != 0);
     free(s);
+}
+
+static void map_refused(const char *path, struct state *s, const char *words)
+{
+    struct checkpoint_map map;
+    struct err e;
+    CHECK(checkpoint_map_open(&map, path, &s->meta, s->tensors, 2, &e) < 0);
+    CHECK(map.at == NULL && map.parameters == NULL);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, words);
+}
+
+TEST(checkpoint_mapped)
+{
+    struct checkpoint_map map;
+    struct err e;
+    struct state *s = state_new(12), *other = state_new(0);
+    char digest[65];
+    state_write("c.h5", s, digest);
+    size_t weight = offset_of("c.h5", "parameters/0.weight"), bias = weight + 64;
+    CHECK_EQ(bias, offset_of("c.h5", "parameters/0.bias"));
+    CHECK_OK(checkpoint_map_open(&map, "c.h5", &other->meta, other->tensors, 2, &e), e);
+    CHECK_STR(other->meta.parameters_sha256, s->meta.parameters_sha256);
+    CHECK((uintptr_t)map.parameters[0] % 64 == 0 && (uintptr_t)map.parameters[1] % 64 == 0);
+    CHECK(unlink("c.h5") == 0); /* what is mapped stays */
+    CHECK(memcmp(map.parameters[0], s->parameters, 15 * sizeof(float)) == 0);
+    CHECK(memcmp(map.parameters[1], s->parameters + 15, 3 * sizeof(float)) == 0);
+    checkpoint_map_close(&map);
+    checkpoint_map_close(&map);
+    map_refused("c.h5", other, "No such file");
+    state_write("c.h5", s, digest);
+    other->tensors[0].dims[0] = 5;
+    other->tensors[0].dims[1] = 3;
+    map_refused("c.h5", other, "its parameters/0.weight is not what the model has there");
+    byte_flip("c.h5", bias + 11);
+    map_refused("c.h5", s, "is damaged: its parameters have digest");
+    CHECK(truncate("c.h5", (off_t)bias) == 0);
+    map_refused("c.h5", s, "c.h5");
+    CHECK_OK(durable_write("text.h5", "no HDF5", 7, &e), e);
+    map_refused("text.h5", s, "text.h5");
+    free(s);
+    free(other);
 }
 
 TEST(checkpoint_newest_passes_over_damage)

@@ -60,9 +60,9 @@ static void product_case(uint64_t rows, uint64_t outputs, uint64_t columns, floa
     memcpy(plain, y.at, bytes);
     op_quantise(cpu, w, q);
     op_product_int8(cpu, x, q, work, beta, y);
-    cpu_int8_plain(1);
+    cpu_plain(1);
     op_product_int8(cpu, x, q, work, beta, (struct matrix){plain, rows, outputs, y.stride});
-    cpu_int8_plain(0);
+    cpu_plain(0);
     CHECK(memcmp(plain, y.at, bytes) == 0);
     for (uint64_t r = 0; r < rows; r++) {
         double sx = (double)row_by_hand(x.at + r * x.stride, columns, a);
@@ -106,7 +106,7 @@ TEST(a_long_sum_does_not_overflow)
         ones[k] = 1;
     op_quantise(cpu, matrix_of(ones, 1, COLUMNS), q);
     for (int on = 0; on < 2; on++) {
-        cpu_int8_plain(on);
+        cpu_plain(on);
         op_product_int8(cpu, matrix_of(ones, 1, COLUMNS), q, work, 0, matrix_of(&y, 1, 1));
         CHECK(fabs((double)y - COLUMNS) < 0.1);
     }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "engine/cpu/cpu.h"
 #include "engine/ops.h"
 #include "tests/test.h"
 
@@ -69,6 +70,53 @@ TEST(product_with_beta_zero_does_not_read_c)
     float a[4] = {1, 2, 3, 4}, c[4] = {NAN, NAN, NAN, NAN};
     op_product(cpu, matrix_of(a, 2, 2), 0, matrix_of(a, 2, 2), 0, 0, matrix_of(c, 2, 2));
     CHECK(c[0] == 7 && c[1] == 10 && c[2] == 15 && c[3] == 22);
+}
+
+/* Sums of squared products into y[m, n], in one piece and cut into `cuts` pieces by rows. `square`:
+ * of the products, else of the factors. */
+static void squares_case(uint64_t m, uint64_t n, uint64_t k, int square, uint64_t cuts)
+{
+    struct matrix d = {floats_random(k * (m + 2)), k, m, m + 2};
+    struct matrix x = {floats_random(k * (n + 1)), k, n, n + 1};
+    struct matrix y = {floats_random(m * (n + 3)), m, n, n + 3};
+    float *before = malloc(m * y.stride * sizeof *before), *again = malloc(m * n * sizeof *again);
+    struct squares_work work = {malloc(SQUARES_PACKED * sizeof(float)), floats_random(m * n)};
+    memcpy(before, y.at, m * y.stride * sizeof *before);
+    for (uint64_t i = 0; i < m * n; i++)
+        again[i] = before[i / n * y.stride + i % n];
+    (square ? op_product_square_add : op_squares_product_add)(cpu, d, x, work, y);
+    for (uint64_t i = 0; i < m; i++)
+        for (uint64_t j = 0; j < y.stride; j++) {
+            double sum = 0, was = (double)before[i * y.stride + j];
+            for (uint64_t s = 0; j < n && s < k; s++) {
+                double factor = (double)d.at[s * d.stride + i] * (double)x.at[s * x.stride + j];
+                sum += square ? factor : factor * factor;
+            }
+            near(y.at[i * y.stride + j], was + (square ? sum * sum : sum), (double)k + 1,
+                 "squares");
+        }
+    for (uint64_t first = 0; first < m; first += (m - 1) / cuts + 1) {
+        uint64_t rows = m - first < (m - 1) / cuts + 1 ? m - first : (m - 1) / cuts + 1;
+        (square ? op_product_square_add : op_squares_product_add)(
+            cpu, matrix_columns(d, first, rows), x, work, matrix_of(again + first * n, rows, n));
+    }
+    for (uint64_t i = 0; i < m * n; i++)
+        CHECK(again[i] == y.at[i / n * y.stride + i % n]);
+    free(d.at), free(x.at), free(y.at), free(before), free(again), free(work.packed),
+        free(work.tile);
+}
+
+TEST(sums_of_squared_products_equal_a_plain_loop_however_they_are_cut)
+{
+    static const uint64_t sizes[][3] = {{1, 1, 1},   {6, 16, 24},  {7, 17, 3},   {64, 10, 1},
+                                        {1, 300, 9}, {13, 129, 5}, {9, 131, 600}};
+    for (int plain = 0; plain < 2; plain++) {
+        cpu_squares_plain(plain);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int square = 0; square < 2; square++)
+                squares_case(sizes[i][0], sizes[i][1], sizes[i][2], square, 3);
+    }
+    cpu_squares_plain(0);
 }
 
 TEST(bias_and_column_sums)
@@ -309,11 +357,12 @@ TEST(ewc_add_equals_its_formula)
               *g = floats_random(n), *before = floats_random(n);
         double penalty, wanted = 0;
         memcpy(before, g, n * sizeof *g);
-        op_ewc_add(cpu, theta, star, fisher, 2000, g, n, &penalty);
+        op_ewc_add(cpu, theta, star, fisher, 0.25, 2000, g, n, &penalty);
         for (uint64_t i = 0; i < n; i++) {
             double distance = (double)theta[i] - (double)star[i];
-            wanted += 1000 * (double)fisher[i] * distance * distance;
-            near(g[i], before[i] + 2000 * (double)fisher[i] * distance, 4000, "ewc gradient");
+            double damped = (double)fisher[i] + 0.25;
+            wanted += 1000 * damped * distance * distance;
+            near(g[i], before[i] + 2000 * damped * distance, 4000, "ewc gradient");
         }
         near(penalty, wanted, 4000 * (double)n, "ewc penalty");
         free(theta), free(star), free(fisher), free(g), free(before);

@@ -55,6 +55,41 @@ TEST(result_does_not_depend_on_the_number_of_threads)
     }
 }
 
+/* theta* in pieces that lie anywhere, as a mapped checkpoint has them. */
+TEST(theta_star_of_single_tensors_gives_the_bits_of_the_flat_one)
+{
+    static const char *const large[] = {"linear out=300", "relu", "linear out=70", "linear out=5"};
+    float *flat = calloc(30000, sizeof *flat), *kept = NULL, *apart[6];
+    for (int pieces = 0; pieces < 2; pieces++) {
+        struct fixture f;
+        fixture_open(&f, &(struct fixture_config){.layers = large, .count = 4});
+        struct ewc_term term = {.fisher = flat,
+                                .theta_star = pieces ? NULL : flat,
+                                .lambda = 20,
+                                .theta_stars = (const float *const *)apart};
+        uint64_t bytes = f.m.parameter_count * sizeof *flat;
+        CHECK(f.m.parameter_count <= 30000 && f.m.tensor_count == 6);
+        for (uint64_t i = 0; i < f.m.parameter_count; i++) {
+            stepper_parameters(f.s)[i] = (float)(i % 11) * 0.01f;
+            flat[i] = (float)(i % 7) * 0.01f;
+        }
+        for (uint32_t i = 0; i < 6; i++) {
+            const struct tensor_info *t = &f.m.tensors[i];
+            apart[i] = malloc(t->count * sizeof *flat);
+            memcpy(apart[i], flat + t->first, t->count * sizeof *flat);
+        }
+        CHECK(fixture_train(&f, ROWS, 0, 1, &fixture_adamw, &term, 1).penalty > 0);
+        if (!pieces)
+            memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
+        CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+        for (int i = 0; i < 6; i++)
+            free(apart[i]);
+        fixture_close(&f);
+    }
+    free(flat);
+    free(kept);
+}
+
 TEST(a_large_model_gives_the_same_bits_with_two_threads)
 {
     static const char *const large[] = {"linear out=300", "relu", "linear out=200", "relu",

@@ -24,6 +24,11 @@ static void big_endian_put(struct idx_bytes *b, uint32_t value)
         b->data[b->bytes++] = (unsigned char)(value >> shift);
 }
 
+static unsigned char pixel(uint32_t i)
+{
+    return (unsigned char)(i * 7 + i / 11);
+}
+
 static struct idx_bytes images_make(uint32_t count)
 {
     struct idx_bytes b = {.bytes = 0};
@@ -32,7 +37,7 @@ static struct idx_bytes images_make(uint32_t count)
     big_endian_put(&b, ROWS);
     big_endian_put(&b, COLUMNS);
     for (uint32_t i = 0; i < count * PIXELS; i++)
-        b.data[b.bytes++] = (unsigned char)(i * 7 + i / 11);
+        b.data[b.bytes++] = pixel(i);
     return b;
 }
 
@@ -271,4 +276,44 @@ TEST(idx_missing_file_and_arguments)
     CHECK_HAS(said, "cannot use --fast");
     char *none[] = {"idx", "--source", "source", NULL};
     CHECK_EQ(prepare_idx(3, none), EXIT_CODE_PERMANENT);
+}
+
+TEST(idx_of_some_classes_has_their_rows_only)
+{
+    char *argv[] = {"idx",    "--source", "source",   "--out",    "made/data.h5",
+                    "--only", "7,2",      "--labels", "position", NULL};
+    static unsigned char data[TRAIN * PIXELS], targets[TRAIN];
+    struct err e = {0};
+    struct h5reader *r;
+    struct h5array array;
+    source_make();
+    CHECK_EQ(prepare_idx(9, argv), EXIT_CODE_DONE);
+    CHECK_OK(h5reader_open(&r, "made/data.h5", &e), e);
+    CHECK_OK(h5reader_array(r, "train/targets", &array, &e), e);
+    CHECK_EQ(array.dims[0], TRAIN / 10 * 2);
+    CHECK_OK(h5reader_read(r, &array, targets, &e), e);
+    CHECK_OK(h5reader_array(r, "train/features", &array, &e), e);
+    CHECK_EQ(array.dims[0], TRAIN / 10 * 2);
+    CHECK_OK(h5reader_read(r, &array, data, &e), e);
+    for (uint32_t i = 0; i < TRAIN / 10 * 2; i++) { /* rows 2, 7, 12, 17: classes 2, 7, 2, 7 */
+        uint32_t row = 2 + 5 * i;
+        CHECK_EQ(targets[i], i % 2 ? 0 : 1);
+        for (uint32_t k = 0; k < PIXELS; k++)
+            CHECK_EQ(data[i * PIXELS + k], pixel(row * PIXELS + k));
+    }
+    h5reader_close(&r);
+    argv[8] = "kept"; /* another file */
+    CHECK_EQ(prepare_idx(9, argv), EXIT_CODE_DONE);
+    CHECK_OK(h5reader_open(&r, "made/data.h5", &e), e);
+    CHECK_OK(h5reader_array(r, "train/targets", &array, &e), e);
+    CHECK_OK(h5reader_read(r, &array, targets, &e), e);
+    CHECK(targets[0] == 2 && targets[1] == 7);
+    h5reader_close(&r);
+    static const char *const wrong[] = {"1,1", "256", "a", "1,", ",1", "-1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        argv[6] = (char *)wrong[i];
+        CHECK_EQ(prepare_idx(9, argv), EXIT_CODE_PERMANENT);
+    }
+    argv[6] = "200"; /* no row has it */
+    CHECK_EQ(prepare_idx(9, argv), EXIT_CODE_PERMANENT);
 }

@@ -221,7 +221,7 @@ TEST(options_tasks_refer_to_earlier_ones)
     CHECK_HAS(refused(TASKS "- {name: A}\n- {name: A}\n"), "p.yaml:5: tasks.1.name is \"A\"");
     CHECK_HAS(refused(TASKS "- {name: a b}\n"), "accepted are 1 to 63 letters, digits, - and _");
     CHECK_HAS(refused(TASKS "- {name: ../x}\n"), "accepted are 1 to 63 letters");
-    CHECK_HAS(refused(TASKS "- {name: start}\n"), "not the word start");
+    CHECK_HAS(refused(TASKS "- {name: start}\n"), "none of the words start");
     CHECK_HAS(refused(TASKS "- {name: A}\n- name: B\n\n  from: C\n"),
               "p.yaml:7: tasks.B.from names \"C\", which is no task");
     CHECK_HAS(refused(TASKS "- {name: A, ewc: [B]}\n- {name: B}\n"), "which is a later task");

@@ -108,11 +108,11 @@ TEST(narrow_terminals_keep_the_time_left)
                          "left 1:02\033[K");
     show(MSG_fisher_block, block);
     display_tick(&d, 102, 40);
-    CHECK_STR(written(), "\r 38 %  A Fisher 2/4 2048/4096 left 1:01\033[K");
+    CHECK_STR(written(), "\r 50 %  A Fisher 2/4 2048/4096 left 1:01\033[K");
     show(MSG_fisher_block, block);
     display_tick(&d, 103, 80);
     CHECK_STR(written(),
-              "\r[##########................]  38 %  A Fisher 2/4 2048/4096 138 MiB left "
+              "\r[#############.............]  50 %  A Fisher 2/4 2048/4096 138 MiB left "
               "1:01:40\033[K");
     display_close(&d, 80);
 }
@@ -136,7 +136,7 @@ TEST(plain_lines_are_calm)
     CHECK_STR(written(), "");
     show(MSG_fisher_block, block);
     display_close(&d, 80); /* the last news are not lost */
-    CHECK_STR(written(), " 38 %  A Fisher  block 2/4  sample 2048/4096  left 1:01:40\n");
+    CHECK_STR(written(), " 50 %  A Fisher  block 2/4  sample 2048/4096  left 1:01:40\n");
 }
 
 TEST(penalty_and_unknown_times)

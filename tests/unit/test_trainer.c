@@ -24,6 +24,8 @@ static struct task_options *task_add(const char *name, const char *comparison_of
                                .epochs = epochs,
                                .from = strdup("start"),
                                .comparison_of = strdup(comparison_of),
+                               .file = strdup(""),
+                               .source = strdup(""),
                                .permute_features = OPTION_NONE};
     return t;
 }
@@ -34,6 +36,7 @@ static void five_tasks(void)
     options.batch_size = 128;
     options.gradient_accumulation_steps = 1;
     options.optimizer = "adamw";
+    options.data_file = "x.h5";
     task_add("A", "", 3);
     task_add("B", "", 2);
     task_add("B-without", "B", 2);
@@ -41,19 +44,28 @@ static void five_tasks(void)
     task_add("C-without", "C", 1);
 }
 
+/* All tasks with so many rows. */
+static int open_all(struct schedule *s, uint64_t rows, struct err *e)
+{
+    uint64_t of_tasks[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < options.task_count; i++)
+        of_tasks[i] = rows;
+    return schedule_open(s, &options, of_tasks, e);
+}
+
 TEST(schedule_counts_steps_over_all_tasks)
 {
     struct schedule s;
     struct err e;
     five_tasks();
-    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
-    CHECK_EQ(s.epoch_steps, 469); /* 468 whole batches and one of 96 rows */
+    CHECK_OK(open_all(&s, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps[0], 469); /* 468 whole batches and one of 96 rows */
     CHECK_EQ(s.first_step[0], 0);
     CHECK_EQ(s.first_step[1], 3 * 469);
     CHECK_EQ(schedule_steps(&s), 9 * 469);
-    CHECK_EQ(schedule_batch_rows(&s, 0), 128);
-    CHECK_EQ(schedule_batch_rows(&s, 468 * 128), 96);
-    CHECK_EQ(schedule_batch_rows(&s, 59999), 1);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 0), 128);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 468 * 128), 96);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 59999), 1);
 }
 
 TEST(schedule_counts_optimizer_steps_of_micro_batches)
@@ -63,10 +75,10 @@ TEST(schedule_counts_optimizer_steps_of_micro_batches)
     five_tasks();
     options.batch_size = 64;
     options.gradient_accumulation_steps = 4;
-    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
-    CHECK_EQ(s.epoch_steps, 235); /* 234 of 256 rows and one of 96 */
-    CHECK_EQ(schedule_batch_rows(&s, 0), 256);
-    CHECK_EQ(schedule_batch_rows(&s, 234 * 256), 96);
+    CHECK_OK(open_all(&s, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps[0], 235); /* 234 of 256 rows and one of 96 */
+    CHECK_EQ(schedule_batch_rows(&s, 0, 0), 256);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 234 * 256), 96);
 }
 
 TEST(schedule_gives_the_backbone_its_rate_and_sgd_its_momentum)
@@ -81,7 +93,7 @@ TEST(schedule_gives_the_backbone_its_rate_and_sgd_its_momentum)
     options.warmup_pct = 0.3;
     options.adam_beta1 = 0.9;
     options.momentum = 0.8;
-    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    CHECK_OK(open_all(&s, 60000, &e), e);
     struct schedule_rates at = schedule_rates(&options, &s, 0, 0, 100, 1);
     CHECK(at.backbone_rate == at.rate && at.beta1 == 0.9);
     options.backbone_lr = 1e-3;
@@ -96,12 +108,12 @@ TEST(schedule_of_data_smaller_than_a_batch)
     struct schedule s;
     struct err e;
     five_tasks();
-    CHECK_OK(schedule_open(&s, &options, 5, &e), e);
-    CHECK_EQ(s.epoch_steps, 1);
-    CHECK_EQ(schedule_batch_rows(&s, 0), 5);
-    CHECK_OK(schedule_open(&s, &options, 128, &e), e);
-    CHECK_EQ(s.epoch_steps, 1);
-    CHECK_EQ(schedule_batch_rows(&s, 0), 128);
+    CHECK_OK(open_all(&s, 5, &e), e);
+    CHECK_EQ(s.epoch_steps[0], 1);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 0), 5);
+    CHECK_OK(open_all(&s, 128, &e), e);
+    CHECK_EQ(s.epoch_steps[0], 1);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 0), 128);
 }
 
 TEST(schedule_leaves_out_the_last_batch_if_asked)
@@ -110,13 +122,13 @@ TEST(schedule_leaves_out_the_last_batch_if_asked)
     struct err e = {0};
     five_tasks();
     options.data_drop_last = 1;
-    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
-    CHECK_EQ(s.epoch_steps, 468);
-    CHECK_EQ(s.rows, 468 * 128);
-    CHECK_OK(schedule_open(&s, &options, 128, &e), e);
-    CHECK_EQ(s.rows, 128);
-    CHECK_EQ(schedule_open(&s, &options, 127, &e), -1);
-    CHECK_HAS(e.text, "data.drop_last leaves nothing of 127 rows");
+    CHECK_OK(open_all(&s, 60000, &e), e);
+    CHECK_EQ(s.epoch_steps[0], 468);
+    CHECK_EQ(s.rows[0], 468 * 128);
+    CHECK_OK(open_all(&s, 128, &e), e);
+    CHECK_EQ(s.rows[0], 128);
+    CHECK_EQ(open_all(&s, 127, &e), -1);
+    CHECK_HAS(e.text, "data.drop_last leaves nothing of the 127 rows of task A");
 }
 
 TEST(schedule_gives_a_comparison_the_keys_of_its_original)
@@ -124,7 +136,7 @@ TEST(schedule_gives_a_comparison_the_keys_of_its_original)
     struct schedule s;
     struct err e;
     five_tasks();
-    CHECK_OK(schedule_open(&s, &options, 60000, &e), e);
+    CHECK_OK(open_all(&s, 60000, &e), e);
     for (uint64_t epoch = 0; epoch < 2; epoch++)
         CHECK_EQ(schedule_epoch_key(&s, 2, epoch), schedule_epoch_key(&s, 1, epoch));
     CHECK_EQ(schedule_dropout_key(&s, 2, 7), schedule_dropout_key(&s, 1, 7));
@@ -403,6 +415,24 @@ static FILE *text_open(const char *text)
     return fopen("text", "r");
 }
 
+/* Two files, the first with 5 values a row, the second with so many; the most is in either. */
+static const char *described_twice(const char *values)
+{
+    static char text[2048];
+    static const char *const splits[] = {"train", "validation"}, *const rows[] = {"7", "3", "9",
+                                                                                  "2"};
+    size_t used = (size_t)snprintf(text, sizeof text,
+                                   "base.trainerd=1\nbase.fisherd=1\nbase.fisherd_idle=1\n"
+                                   "base.loaderd=1\nbase.reader=1\nbase.monitord=1\n");
+    for (int i = 0; i < 4; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used,
+                                 "%1$s.layout=dense\n%1$s.rows=%2$s\n%1$s.spans=%3$d\n"
+                                 "%1$s.span_rows=4\n%1$s.span_bytes_max=9\n%1$s.row_bytes=6\n"
+                                 "%1$s.values=%4$s\n",
+                                 splits[i % 2], rows[i], 4 - i, i < 2 ? "5" : values);
+    return text;
+}
+
 TEST(plan_reads_a_description)
 {
     struct split_shape train, validation;
@@ -425,6 +455,16 @@ TEST(plan_reads_a_description)
     CHECK_EQ(validation.span_bytes_max, 1206272);
     CHECK_EQ(measured.reader, 3000000);
     CHECK_EQ(measured.trainerd, 24000000);
+    f = text_open(described_twice("5"));
+    CHECK_OK(plan_read_shapes(f, &train, &validation, &measured, &e), e);
+    fclose(f);
+    CHECK_EQ(train.rows, 9);
+    CHECK_EQ(train.spans, 4);
+    CHECK_EQ(validation.rows, 3);
+    f = text_open(described_twice("6")); /* one model takes both */
+    CHECK_EQ(plan_read_shapes(f, &train, &validation, &measured, &e), -1);
+    CHECK_HAS(e.text, "do not hold rows of one kind");
+    fclose(f);
     f = text_open("train.rows=60000\n");
     CHECK_EQ(plan_read_shapes(f, &train, &validation, &measured, &e), -1);
     fclose(f);
@@ -506,7 +546,7 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
              e);
-    CHECK_EQ(plan_total(&p, "trainerd") - without, 8 * m.parameter_count);
+    CHECK_EQ(plan_total(&p, "trainerd") - without, 12 * m.parameter_count + importance_bytes(&m));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
     CHECK_OK(plan_check(&p, &options, &e), e);

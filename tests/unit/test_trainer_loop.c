@@ -38,13 +38,13 @@ static struct schedule schedule_of_ten_epochs(void)
     struct schedule s;
     struct err e;
     CHECK_OK(schedule_check(&o, &e), e);
-    CHECK_OK(schedule_open(&s, &o, 640, &e), e); /* 10 steps each */
+    CHECK_OK(schedule_open(&s, &o, &(uint64_t){640}, &e), e); /* 10 steps each */
     return s;
 }
 
 static double rate_at(const struct schedule *s, uint64_t step, double scale)
 {
-    return schedule_rates(&o, s, 0, step / s->epoch_steps, step, scale).rate;
+    return schedule_rates(&o, s, 0, step / s->epoch_steps[0], step, scale).rate;
 }
 
 TEST(loop_warms_up_epoch_by_epoch)

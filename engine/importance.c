@@ -1,0 +1,122 @@
+/* importance.c - see importance.h: which form each tensor has, where it lies, and how it is
+ * expanded. importance_build.c makes it.
+ */
+#include "engine/importance.h"
+
+#include <stdlib.h>
+
+#include "engine/importance_private.h"
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+}
+
+static uint64_t codes_bytes(const struct importance_tensor *t)
+{
+    return aligned((t->count + CODED_GROUP - 1) / CODED_GROUP * (CODED_GROUP / 2));
+}
+
+static uint64_t values_bytes(uint64_t count)
+{
+    return aligned(count * sizeof(uint16_t));
+}
+
+static uint64_t coded_bytes(const struct importance_tensor *t)
+{
+    return codes_bytes(t) + aligned(t->rows) + aligned(t->columns);
+}
+
+/* Nothing of a tensor is placed yet, but coded[i] says which form it has. Returns all bytes. */
+static uint64_t forms_choose(const struct model *m, struct importance_tensor *tensors, char *coded)
+{
+    uint64_t total = 0;
+    double most = IMPORTANCE_BYTES * (double)m->parameter_count;
+    for (uint32_t i = 0; i < m->tensor_count; i++) {
+        const struct tensor_info *of = &m->tensors[i];
+        struct importance_tensor *t = &tensors[i];
+        *t = (struct importance_tensor){.first = of->first, .count = of->count};
+        t->rows = of->rank == 2 ? of->dims[0] : 1;
+        t->columns = of->count / t->rows;
+        coded[i] = of->rank == 2 && coded_bytes(t) < values_bytes(t->count);
+        total += coded[i] ? coded_bytes(t) : values_bytes(t->count);
+    }
+    for (;;) {
+        uint32_t least = m->tensor_count;
+        for (uint32_t i = 0; i < m->tensor_count; i++)
+            if (coded[i] && (least == m->tensor_count || tensors[i].count < tensors[least].count))
+                least = i;
+        if (least == m->tensor_count)
+            return total;
+        const struct importance_tensor *t = &tensors[least];
+        uint64_t more = total - coded_bytes(t) + values_bytes(t->count);
+        if ((double)more > most)
+            return total;
+        coded[least] = 0;
+        total = more;
+    }
+}
+
+uint64_t importance_bytes(const struct model *m)
+{
+    struct importance_tensor tensors[MODEL_TENSORS_MAX];
+    char coded[MODEL_TENSORS_MAX];
+    return region_bytes(forms_choose(m, tensors, coded));
+}
+
+static void tensor_place(struct importance_tensor *t, int coded, char **at)
+{
+    if (!coded) {
+        t->values = (uint16_t *)*at;
+        *at += values_bytes(t->count);
+        return;
+    }
+    t->codes = (uint8_t *)*at;
+    *at += codes_bytes(t);
+    t->row = (uint8_t *)*at;
+    *at += aligned(t->rows);
+    t->column = (uint8_t *)*at;
+    *at += aligned(t->columns);
+}
+
+int importance_open(struct importance *f, const struct model *m, struct err *e)
+{
+    char coded[MODEL_TENSORS_MAX];
+    *f = (struct importance){.count = m->tensor_count};
+    f->tensors = calloc(m->tensor_count, sizeof *f->tensors);
+    if (!f->tensors)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of Fisher tensors");
+    uint64_t bytes = forms_choose(m, f->tensors, coded);
+    if (region_open(&f->region, bytes, "Fisher information", e) < 0)
+        return -1;
+    char *at = f->region.at;
+    for (uint32_t i = 0; i < f->count; i++)
+        tensor_place(&f->tensors[i], coded[i], &at);
+    return importance_build_open(f, e);
+}
+
+void importance_close(struct importance *f)
+{
+    importance_done(f);
+    region_close(&f->region);
+    free(f->tensors);
+    *f = (struct importance){0};
+}
+
+void importance_expand(const struct importance *f, const struct backend *backend, uint32_t tensor,
+                       uint64_t from, uint64_t count, float *out)
+{
+    const struct importance_tensor *t = &f->tensors[tensor];
+    ensure(tensor < f->count && from <= t->count && count <= t->count - from);
+    if (t->values)
+        op_load_half(backend, HALF_BF16, t->values + from, out, count);
+    else
+        op_expand_codes(backend,
+                        (struct coded_matrix){.codes = t->codes,
+                                              .row = t->row,
+                                              .column = t->column,
+                                              .level = t->level,
+                                              .rows = t->rows,
+                                              .columns = t->columns},
+                        from, count, out);
+}

@@ -1,0 +1,74 @@
+/* importance.h - the Fisher information of a protected task as training holds it: about half a byte
+ * a parameter, expanded where the penalty needs it.
+ *
+ *   matrix [R, C]   F[r, c] = share of row r x share of column c x level of the code: a byte a row
+ *                   and a column, 4 bits a value; code 0 stands for zero alone
+ *   else            bfloat16: vectors, matrices that would take no less, and the smallest ones as
+ *                   long as all takes at most IMPORTANCE_BYTES a parameter
+ *
+ * Which is which follows from the shapes, so the plan is exact. Row and column are fitted to ln F,
+ * and 15 levels to what is left of F (Lloyd-Max, least error relative to F), both weighted by F: a
+ * displacement that a penalty has shaped is the smaller the larger F is, one without it is as large
+ * everywhere, and the weights of these would be about 1 and F^2. A value that is not zero does not
+ * become zero.
+ *
+ * It is made from the values in order, IMPORTANCE_PASSES times over, so that nobody has to hold
+ * them all: importance_open, in each pass importance_pass and importance_take, importance_done.
+ */
+#ifndef ENGINE_IMPORTANCE_H
+#define ENGINE_IMPORTANCE_H
+
+#include <stdint.h>
+
+#include "engine/memory.h"
+#include "engine/model.h"
+#include "engine/ops.h"
+#include "proto/err.h"
+
+enum { IMPORTANCE_PASSES = 4 };
+
+#define IMPORTANCE_BYTES 0.55 /* a parameter */
+
+struct importance_tensor {
+    uint64_t first, count; /* range of the flat vector */
+    uint64_t rows, columns;
+    uint16_t *values;              /* bfloat16; NULL: codes */
+    uint8_t *codes, *row, *column; /* as struct coded_matrix has them */
+    float level[CODED_LEVELS];
+};
+
+struct importance_build; /* importance_build.c: what is known between two passes */
+
+struct importance {
+    struct region region; /* of all tensors */
+    uint32_t count;
+    struct importance_tensor *tensors; /* in the order of the flat vector */
+    struct importance_build *build;    /* NULL when done */
+    double mean;                       /* of the values that it was made from */
+    double error; /* norm of what the values differ by, as a share of theirs: the relative error of
+                     the penalty's gradient where the displacement is equally large everywhere */
+};
+
+/* Bytes that it takes for this model. */
+uint64_t importance_bytes(const struct model *m);
+
+/* 0, or -1 and *e (temporary); importance_close is due either way. */
+int importance_open(struct importance *f, const struct model *m, struct err *e);
+void importance_close(struct importance *f); /* harmless twice, and on zeroed storage */
+
+/* Begin pass 0, 1, ..; every value came in the one before. */
+void importance_pass(struct importance *f, int pass);
+/* The next `count` values of the flat vector. -1 (permanent) when one is negative or not finite, or
+ * there are more of them than parameters; *e says which. */
+int importance_take(struct importance *f, const float *values, uint64_t count, struct err *e);
+/* How many have come in this pass. */
+uint64_t importance_taken(const struct importance *f);
+/* After the last pass: what only the passes needed is given back. */
+void importance_done(struct importance *f);
+
+/* Values from .. from + count - 1 of tensor `tensor` into out[count]. The bits do not depend on how
+ * a tensor is cut into ranges. */
+void importance_expand(const struct importance *f, const struct backend *backend, uint32_t tensor,
+                       uint64_t from, uint64_t count, float *out);
+
+#endif

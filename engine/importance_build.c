@@ -1,0 +1,365 @@
+/* importance_build.c - see importance.h: values in order, four times over -> codes.
+ *
+ *   pass 0   each column's share of the matrix's sum, to begin with
+ *   pass 1   row r: the mean over its values of ln F - ln share of the column, weighted by F;
+ *            then column c: that of ln F - what its row has just got
+ *   pass 2   a histogram of q = F / (row share x column share), from which the levels follow
+ *   pass 3   the code of each value: that of the level nearest to its q
+ *
+ * Values are gathered to whole rows first. Only one tensor is in work at a time, and everything is
+ * in the order of the values.
+ */
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/importance_private.h"
+#include "engine/scalar.h"
+
+enum { PASS_SUMS, PASS_FIT, PASS_LEVELS, PASS_CODES };
+
+/* A bin is a 32nd of an octave of q, by the bits of a float32. */
+enum { BIN_SHIFT = 18, BINS = 1 << (31 - BIN_SHIFT), LEVELS = CODED_LEVELS - 1, ROUNDS = 50 };
+
+/* So that its product with the smallest shares is still above 0. */
+static const double LEVEL_MIN = 0x1p-80;
+
+/* Of the values of a bin: sums of w, w / q and w / q^2. */
+struct bin {
+    double weight, over_q, over_q2;
+};
+
+/* Of a row or a column, while it is fitted: its weight, and the mean that it has. */
+struct centre {
+    double weight, mean;
+};
+
+struct importance_build {
+    int pass;
+    uint32_t tensor;               /* in work */
+    uint64_t row;                  /* of it */
+    uint64_t gathered, taken;      /* values of that row; of all */
+    float *values;                 /* that row */
+    double *logs;                  /* of its values, or of what the columns have */
+    struct centre *rows, *columns; /* of that tensor */
+    struct bin *bins;              /* [BINS] */
+    double sum, square, off;       /* of all values: theirs, their squares, the errors' squares */
+};
+
+int importance_build_open(struct importance *f, struct err *e)
+{
+    uint64_t rows = 1, columns = 1;
+    for (uint32_t i = 0; i < f->count; i++) {
+        rows = f->tensors[i].rows > rows ? f->tensors[i].rows : rows;
+        columns = f->tensors[i].columns > columns ? f->tensors[i].columns : columns;
+    }
+    struct importance_build *b = f->build = calloc(1, sizeof *b);
+    if (b) {
+        b->values = calloc(columns, sizeof *b->values);
+        b->logs = calloc(columns, sizeof *b->logs);
+        b->rows = calloc(rows, sizeof *b->rows);
+        b->columns = calloc(columns, sizeof *b->columns);
+        b->bins = calloc(BINS, sizeof *b->bins);
+    }
+    if (!b || !b->values || !b->logs || !b->rows || !b->columns || !b->bins)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no memory to compress the Fisher information");
+    return 0;
+}
+
+void importance_done(struct importance *f)
+{
+    struct importance_build *b = f->build;
+    if (!b)
+        return;
+    free(b->values);
+    free(b->logs);
+    free(b->rows);
+    free(b->columns);
+    free(b->bins);
+    free(b);
+    f->build = NULL;
+}
+
+uint64_t importance_taken(const struct importance *f)
+{
+    return f->build->taken;
+}
+
+void importance_pass(struct importance *f, int pass)
+{
+    struct importance_build *b = f->build;
+    ensure(pass >= 0 && pass < IMPORTANCE_PASSES);
+    ensure(pass == 0 || (pass == b->pass + 1 && b->tensor == f->count));
+    *b = (struct importance_build){.pass = pass,
+                                   .values = b->values,
+                                   .logs = b->logs,
+                                   .rows = b->rows,
+                                   .columns = b->columns,
+                                   .bins = b->bins};
+}
+
+/* ---- passes 0 and 1: rows and columns ---- */
+
+static void sums_row(struct importance_build *b, const struct importance_tensor *t)
+{
+    for (uint64_t c = 0; c < t->columns; c++)
+        b->columns[c].weight += (double)b->values[c];
+}
+
+static void sums_end(struct importance_build *b, struct importance_tensor *t)
+{
+    double most = 0;
+    for (uint64_t c = 0; c < t->columns; c++)
+        most = b->columns[c].weight > most ? b->columns[c].weight : most;
+    for (uint64_t c = 0; c < t->columns; c++) {
+        t->column[c] = scalar_to_share(most > 0 ? b->columns[c].weight / most : 1);
+        b->columns[c] = (struct centre){0};
+    }
+}
+
+/* One more value of weight w in the mean. */
+static void centre_add(struct centre *c, double w, double value)
+{
+    c->weight += w;
+    c->mean += w / c->weight * (value - c->mean);
+}
+
+static void fit_row(struct importance_build *b, const struct importance_tensor *t)
+{
+    struct centre *row = &b->rows[b->row];
+    for (uint64_t c = 0; c < t->columns; c++) {
+        if (!(b->values[c] > 0))
+            continue;
+        b->logs[c] = log((double)b->values[c]);
+        centre_add(row, (double)b->values[c], b->logs[c] - log((double)scalar_share(t->column[c])));
+    }
+    for (uint64_t c = 0; c < t->columns; c++)
+        if (b->values[c] > 0)
+            centre_add(&b->columns[c], (double)b->values[c], b->logs[c] - row->mean);
+}
+
+/* Relative to the largest of them. */
+static void shares_store(struct centre *centres, uint64_t count, uint8_t *shares)
+{
+    double most = -INFINITY;
+    for (uint64_t i = 0; i < count; i++)
+        if (centres[i].weight > 0 && centres[i].mean > most)
+            most = centres[i].mean;
+    for (uint64_t i = 0; i < count; i++) {
+        shares[i] =
+            centres[i].weight > 0 ? scalar_to_share(exp(centres[i].mean - most)) : SHARE_ONE;
+        centres[i] = (struct centre){0};
+    }
+}
+
+/* ---- pass 2: levels ---- */
+
+/* As it is expanded; above 0. */
+static float shares_of(const struct importance_tensor *t, uint64_t row, uint64_t column)
+{
+    return scalar_share(t->row[row]) * scalar_share(t->column[column]);
+}
+
+static void bins_row(struct importance_build *b, const struct importance_tensor *t)
+{
+    for (uint64_t c = 0; c < t->columns; c++) {
+        if (!(b->values[c] > 0))
+            continue;
+        float q = b->values[c] / shares_of(t, b->row, c);
+        q = q > FLT_MAX ? FLT_MAX : q < FLT_MIN ? FLT_MIN : q;
+        uint32_t bits;
+        memcpy(&bits, &q, sizeof bits);
+        struct bin *bin = &b->bins[bits >> BIN_SHIFT];
+        double weight = (double)b->values[c], wide = (double)q;
+        bin->weight += weight;
+        bin->over_q += weight / wide;
+        bin->over_q2 += weight / wide / wide;
+    }
+}
+
+/* The bins that hold something, moved to the front. */
+static uint32_t bins_pack(struct bin *bins)
+{
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < BINS; i++)
+        if (bins[i].weight > 0)
+            bins[used++] = bins[i];
+    return used;
+}
+
+/* The level with the least error for all of the bin. */
+static double bin_centre(const struct bin *bin)
+{
+    return bin->over_q / bin->over_q2;
+}
+
+/* To begin with: each level has as much of the sum of the bins' fourth roots below as above it. */
+static void levels_begin(const struct bin *bins, uint32_t used, double level[LEVELS])
+{
+    double all = 0, below = 0;
+    int k = 0;
+    for (uint32_t i = 0; i < used; i++)
+        all += sqrt(sqrt(bins[i].weight));
+    for (uint32_t i = 0; i < used; i++) {
+        below += sqrt(sqrt(bins[i].weight));
+        while (k < LEVELS && (below >= all * (k + 0.5) / LEVELS || i + 1 == used))
+            level[k++] = bin_centre(&bins[i]);
+    }
+}
+
+/* Each bin to the level that it is nearest to, each level to where the error of its bins is least.
+ * A level without bins stays; all stay in order. */
+static void levels_round(const struct bin *bins, uint32_t used, double level[LEVELS])
+{
+    struct bin cells[LEVELS] = {{0}};
+    int k = 0;
+    for (uint32_t i = 0; i < used; i++) {
+        while (k + 1 < LEVELS && bin_centre(&bins[i]) >= (level[k] + level[k + 1]) / 2)
+            k++;
+        cells[k].over_q += bins[i].over_q;
+        cells[k].over_q2 += bins[i].over_q2;
+    }
+    for (k = 0; k < LEVELS; k++)
+        if (cells[k].over_q2 > 0)
+            level[k] = bin_centre(&cells[k]);
+}
+
+static void levels_store(struct importance_build *b, struct importance_tensor *t)
+{
+    double level[LEVELS] = {0};
+    uint32_t used = bins_pack(b->bins);
+    if (used)
+        levels_begin(b->bins, used, level);
+    for (int i = 0; i < ROUNDS; i++)
+        levels_round(b->bins, used, level);
+    t->level[0] = 0;
+    for (int k = 0; k < LEVELS; k++)
+        t->level[k + 1] = (float)fmax(level[k], LEVEL_MIN);
+    memset(b->bins, 0, BINS * sizeof *b->bins);
+}
+
+/* ---- pass 3: codes ---- */
+
+static void off_add(struct importance_build *b, float value, float kept)
+{
+    double off = (double)kept - (double)value;
+    b->sum += (double)value;
+    b->square += (double)value * (double)value;
+    b->off += off * off;
+}
+
+static void code_store(uint8_t *codes, uint64_t at, unsigned code)
+{
+    uint64_t group = at / CODED_GROUP, place = at % CODED_GROUP, half = CODED_GROUP / 2;
+    codes[group * half + place % half] |= (uint8_t)(place < half ? code : code << 4);
+}
+
+static void codes_row(struct importance_build *b, struct importance_tensor *t)
+{
+    float middle[LEVELS - 1];
+    for (int k = 0; k + 1 < LEVELS; k++)
+        middle[k] = t->level[k + 1] / 2 + t->level[k + 2] / 2;
+    for (uint64_t c = 0; c < t->columns; c++) {
+        float value = b->values[c], shares = shares_of(t, b->row, c), q = value / shares;
+        unsigned code = value > 0;
+        for (int k = 0; code && k + 1 < LEVELS; k++)
+            code += q >= middle[k];
+        code_store(t->codes, b->row * t->columns + c, code);
+        off_add(b, value, code ? t->level[code] * shares : 0);
+    }
+}
+
+/* A value that is not zero stays one. */
+static void values_row(struct importance_build *b, struct importance_tensor *t)
+{
+    uint16_t *kept = t->values + b->row * t->columns;
+    for (uint64_t c = 0; c < t->columns; c++) {
+        kept[c] = scalar_to_brain(b->values[c]);
+        kept[c] = kept[c] == 0 && b->values[c] > 0 ? 1 : kept[c];
+        off_add(b, b->values[c], scalar_brain(kept[c]));
+    }
+}
+
+/* ---- all passes ---- */
+
+static void row_take(struct importance_build *b, struct importance_tensor *t)
+{
+    if (b->pass == PASS_CODES && t->values)
+        values_row(b, t);
+    else if (t->values)
+        return;
+    else if (b->pass == PASS_SUMS)
+        sums_row(b, t);
+    else if (b->pass == PASS_FIT)
+        fit_row(b, t);
+    else if (b->pass == PASS_LEVELS)
+        bins_row(b, t);
+    else
+        codes_row(b, t);
+}
+
+static void tensor_end(struct importance_build *b, struct importance_tensor *t)
+{
+    if (t->codes && b->pass == PASS_SUMS)
+        sums_end(b, t);
+    if (t->codes && b->pass == PASS_LEVELS)
+        levels_store(b, t);
+    if (t->codes && b->pass == PASS_FIT) {
+        shares_store(b->rows, t->rows, t->row);
+        shares_store(b->columns, t->columns, t->column);
+    }
+}
+
+static int values_check(const struct importance_build *b, const float *values, uint64_t count,
+                        struct err *e)
+{
+    for (uint64_t i = 0; i < count; i++)
+        if (!(values[i] >= 0 && values[i] <= FLT_MAX))
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "the Fisher information of parameter %" PRIu64
+                           " is %g; accepted: a finite number that is not negative",
+                           b->taken + i, (double)values[i]);
+    return 0;
+}
+
+/* The row is complete. */
+static void row_end(struct importance *f, struct importance_build *b, struct importance_tensor *t)
+{
+    row_take(b, t);
+    b->gathered = 0;
+    if (++b->row < t->rows)
+        return;
+    tensor_end(b, t);
+    b->row = 0;
+    b->tensor++;
+    if (b->pass == PASS_CODES && b->tensor == f->count) {
+        f->mean = b->sum / (double)b->taken;
+        f->error = b->square > 0 ? sqrt(b->off / b->square) : 0;
+    }
+}
+
+int importance_take(struct importance *f, const float *values, uint64_t count, struct err *e)
+{
+    struct importance_build *b = f->build;
+    if (values_check(b, values, count, e) < 0)
+        return -1;
+    while (count > 0 && b->tensor < f->count) {
+        struct importance_tensor *t = &f->tensors[b->tensor];
+        uint64_t left = t->columns - b->gathered, piece = count < left ? count : left;
+        memcpy(b->values + b->gathered, values, piece * sizeof *values);
+        b->gathered += piece;
+        b->taken += piece;
+        values += piece;
+        count -= piece;
+        if (b->gathered == t->columns)
+            row_end(f, b, t);
+    }
+    if (count > 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "there is Fisher information of more than the %" PRIu64
+                       " parameters that the model has",
+                       b->taken);
+    return 0;
+}

@@ -1,0 +1,276 @@
+/* sums.c - see sums.h: files of a head and float32 numbers. A head that does not check is that of a
+ * generation being worked on. */
+#include "fisherd/sums.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+
+enum { HEAD_BYTES = 4096, JOB_BYTES = 129 };
+
+static const char *const file_names[SUMS_FILES] = {"sums-0", "sums-1", "half"};
+
+/* What the file holds; a host's own numbers, for its next process. */
+struct head {
+    char job[JOB_BYTES];
+    uint64_t parameters, position;
+    uint64_t check; /* of what is before it */
+};
+
+static uint64_t head_check(const struct head *h)
+{
+    const unsigned char *at = (const unsigned char *)h;
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (size_t i = 0; i < offsetof(struct head, check); i++)
+        hash = (hash ^ at[i]) * 0x100000001b3ull;
+    return hash;
+}
+
+static void file_path(char path[4200], const char *directory, int file)
+{
+    snprintf(path, 4200, "%s/%s", directory, file_names[file]);
+}
+
+static uint64_t numbers_bytes(const struct sums *s)
+{
+    return s->config.parameters * sizeof(float);
+}
+
+/* Do the file's numbers mean anything? */
+static int head_read(const struct sums *s, int file, struct head *h)
+{
+    return pread(s->fd[file], h, sizeof *h, 0) == (ssize_t)sizeof *h && h->check == head_check(h);
+}
+
+/* 1: the file holds sums of the job, of *position samples. */
+static int file_holds(const struct sums *s, int file, uint64_t *position)
+{
+    struct head h;
+    if (!head_read(s, file, &h) || strncmp(h.job, s->config.job, JOB_BYTES) != 0 ||
+        h.parameters != s->config.parameters)
+        return 0;
+    *position = h.position;
+    return 1;
+}
+
+static int sync_file(const struct sums *s, int file, struct err *e)
+{
+    char path[4200];
+    file_path(path, s->config.directory, file);
+    return durable_sync(s->fd[file], path, e);
+}
+
+/* What is in the file is from now on the sums of so many samples; or, valid 0, of nothing. */
+static int head_write(const struct sums *s, int file, int valid, uint64_t position, struct err *e)
+{
+    char path[4200];
+    struct head h;
+    memset(&h, 0, sizeof h); /* its padding is checked, too */
+    snprintf(h.job, sizeof h.job, "%s", s->config.job);
+    h.parameters = s->config.parameters;
+    h.position = position;
+    h.check = valid ? head_check(&h) : ~head_check(&h);
+    file_path(path, s->config.directory, file);
+    if (durable_pwrite_all(s->fd[file], &h, sizeof h, 0, path, e) < 0)
+        return -1;
+    return sync_file(s, file, e);
+}
+
+static int file_open(struct sums *s, int file, struct err *e)
+{
+    char path[4200];
+    uint64_t bytes = HEAD_BYTES + numbers_bytes(s);
+    file_path(path, s->config.directory, file);
+    struct stat st;
+    s->fd[file] = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->fd[file] < 0 || fstat(s->fd[file], &st) < 0)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot open %s", path);
+    s->made[file] = st.st_size == 0;
+    errno = durable_may("write") < 0 ? errno : posix_fallocate(s->fd[file], 0, (off_t)bytes);
+    if (errno)
+        return err_errno(e, EXIT_CODE_TEMPORARY,
+                         "cannot keep the sums of %" PRIu64
+                         " parameters in %s, which takes %" PRIu64
+                         " MiB three times while the estimate is made",
+                         s->config.parameters, path, bytes >> 20);
+    s->map[file] = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd[file], 0);
+    if (s->map[file] == MAP_FAILED) {
+        s->map[file] = NULL;
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot map %s", path);
+    }
+    return 0;
+}
+
+static float *file_numbers(const struct sums *s, int file)
+{
+    return (float *)((char *)s->map[file] + HEAD_BYTES);
+}
+
+/* Those at either end, too: what is still wanted of them comes back from the file. */
+static void pages_release(const float *at, uint64_t count)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)at / page * page;
+    uintptr_t end = ((uintptr_t)(at + count) + page - 1) / page * page;
+    madvise((void *)first, end - first, MADV_DONTNEED); /* shared: what was written stays */
+}
+
+void sums_release(struct sums *s, uint64_t first, uint64_t count)
+{
+    if (sums_in_memory(s))
+        return;
+    pages_release(s->at + first, count);
+    pages_release(s->half + first, count);
+}
+
+/* The numbers of one file into another, a block at a time. */
+static int file_copy(struct sums *s, int from, int to, struct err *e)
+{
+    char path[4200];
+    const float *numbers = file_numbers(s, from);
+    file_path(path, s->config.directory, to);
+    for (uint64_t at = 0; at < s->config.parameters; at += s->config.resident) {
+        uint64_t left = s->config.parameters - at;
+        uint64_t count = left < s->config.resident ? left : s->config.resident;
+        if (durable_pwrite_all(s->fd[to], numbers + at, count * sizeof *numbers,
+                               HEAD_BYTES + at * sizeof *numbers, path, e) < 0)
+            return -1;
+        pages_release(numbers + at, count);
+    }
+    return 0;
+}
+
+/* The other generation becomes the one that is worked on, beginning as `committed`. */
+static int work_on_other(struct sums *s, int committed, struct err *e)
+{
+    s->working = 1 - committed;
+    s->at = file_numbers(s, s->working);
+    if (head_write(s, s->working, 0, 0, e) < 0)
+        return -1;
+    return file_copy(s, committed, s->working, e);
+}
+
+/* Nothing was committed: zeroes. */
+static int begin_anew(struct sums *s, struct err *e)
+{
+    struct head h;
+    s->has_half = 0;
+    s->position = s->working = 0;
+    s->at = file_numbers(s, 0);
+    for (int file = 0; file < SUMS_FILES; file++)
+        if (head_read(s, file, &h) && head_write(s, file, 0, 0, e) < 0)
+            return -1;
+    for (uint64_t at = 0; at < s->config.parameters; at += s->config.resident) {
+        uint64_t left = s->config.parameters - at;
+        uint64_t count = left < s->config.resident ? left : s->config.resident;
+        memset(s->at + at, 0, count * sizeof *s->at);
+        pages_release(s->at + at, count);
+    }
+    return 0;
+}
+
+static int files_open(struct sums *s, struct err *e)
+{
+    uint64_t position[SUMS_FILES] = {0};
+    int valid[SUMS_FILES], newest = SUMS_0;
+    if (mkdir(s->config.directory, 0700) < 0 && errno != EEXIST)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make directory %s", s->config.directory);
+    for (int file = 0; file < SUMS_FILES; file++) {
+        if (file_open(s, file, e) < 0)
+            return -1;
+        valid[file] = file_holds(s, file, &position[file]);
+    }
+    s->half = file_numbers(s, SUMS_HALF);
+    s->has_half = valid[SUMS_HALF] && position[SUMS_HALF] == s->config.half_at;
+    if (valid[SUMS_1] && (!valid[SUMS_0] || position[SUMS_1] > position[SUMS_0]))
+        newest = SUMS_1;
+    int half_due = s->config.half_at && position[newest] >= s->config.half_at && !s->has_half;
+    if (!valid[newest] || half_due)
+        return begin_anew(s, e);
+    s->position = position[newest];
+    return work_on_other(s, newest, e);
+}
+
+/* After a failure: others need a full disk, too. */
+static void made_remove(const struct sums *s)
+{
+    char path[4200];
+    for (int file = 0; file < SUMS_FILES; file++) {
+        file_path(path, s->config.directory, file);
+        if (s->made[file])
+            unlink(path);
+    }
+}
+
+int sums_open(struct sums *s, const struct sums_config *c, struct err *e)
+{
+    *s = (struct sums){.config = *c, .fd = {-1, -1, -1}};
+    ensure(c->parameters > 0 && c->resident > 0);
+    if (!sums_in_memory(s)) {
+        int result = files_open(s, e);
+        if (result < 0)
+            made_remove(s);
+        return result;
+    }
+    s->at = calloc(c->parameters, sizeof *s->at);
+    s->half = c->half_at ? malloc(c->parameters * sizeof *s->half) : NULL;
+    return s->at && (s->half || !c->half_at)
+               ? 0
+               : err_errno(e, EXIT_CODE_TEMPORARY,
+                           "cannot hold the sums of the Fisher information");
+}
+
+void sums_close(struct sums *s)
+{
+    if (!s->config.parameters)
+        return;
+    if (sums_in_memory(s)) {
+        free(s->at);
+        free(s->half);
+    }
+    for (int file = 0; file < SUMS_FILES; file++) {
+        if (s->map[file])
+            munmap(s->map[file], HEAD_BYTES + numbers_bytes(s));
+        if (s->fd[file] >= 0)
+            close(s->fd[file]);
+    }
+    memset(s, 0, sizeof *s);
+}
+
+int sums_half(struct sums *s, struct err *e)
+{
+    if (sums_in_memory(s))
+        memcpy(s->half, s->at, numbers_bytes(s));
+    else if (file_copy(s, s->working, SUMS_HALF, e) < 0 || sync_file(s, SUMS_HALF, e) < 0 ||
+             head_write(s, SUMS_HALF, 1, s->config.half_at, e) < 0)
+        return -1;
+    s->has_half = 1;
+    return 0;
+}
+
+int sums_commit(struct sums *s, uint64_t position, int go_on, struct err *e)
+{
+    s->position = position;
+    if (sums_in_memory(s))
+        return 0;
+    if (sync_file(s, s->working, e) < 0 || head_write(s, s->working, 1, position, e) < 0)
+        return -1;
+    return go_on ? work_on_other(s, s->working, e) : 0;
+}
+
+void sums_remove(const char *directory)
+{
+    char path[4200];
+    for (int file = 0; file < SUMS_FILES; file++) {
+        file_path(path, directory, file);
+        unlink(path);
+    }
+}

@@ -1,0 +1,340 @@
+# launch.sh - one run from its arguments to its report: what finetune.sh and continual.sh do. Sourced by them, never
+# started; they say which pipeline file is the default (`config`) and, in usage_begin, what they are for.
+#
+# Installs missing packages, builds, prepares the data, writes the run's effective pipeline file, starts the four
+# stages under s6, shows progress, prints the report. Each step skips what is done already, so the same command
+# resumes an unfinished run. What happens to a stage that dies is decided in services/finish.
+. "$here/common.sh"
+
+usage() {
+    usage_begin
+    cat <<'END'
+  --run DIR                  directory of the run (default: runs/<name> in the repository); a run that is
+                             there and unfinished is resumed
+  --set SECTION.KEY=VALUE    change one option of the pipeline file; repeatable (docs/OPTIONS.md lists all)
+  --preset NAME              standard, saving, tight, roomy or conservative (short for --set preset=NAME)
+  --device auto|cpu|cuda     where to compute (short for --set device=...)
+  --use-memory-efficient [on|off]
+                             Fisher information block by block, or the whole model at once (short for --set
+                             continual_learning.ewc_config.fisher_computation.use_memory_efficient=...; default: on)
+  --dynamic-batch-size [on|off]
+                             smaller micro-batches where memory is short (short for --set
+                             training.dynamic_batch_size=...; default: on)
+  --rebuild-cache            prepare the data file anew even if it is there
+  --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
+  --plan                     print the memory plan and run nothing
+  --check-data               print what the data hold (shapes, ranges, NaN, classes, rows in both splits), say what
+                             would make training impossible, and run nothing
+  --detach                   start the run and return; pipelines/attach.sh shows its progress
+  --help                     this
+
+FILE and DIR are relative to the present directory; data.file, data.source and model.pretrained, in a pipeline file or
+by --set, to the repository.
+
+Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
+full); 75 training.max_hours is over; 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by
+Ctrl-C and SIGTERM. After 75, 130 and 143 the same command goes on.
+
+END
+    usage_example
+}
+
+# ---- arguments --------------------------------------------------------------------------------------------
+
+run= detach= plan= check= rebuild= config_default=$config
+options=() # --set texts for the programs
+
+# The command that goes on with this run, from anywhere.
+command_again=
+
+# switch OPTION WORD: on, or what the word says if it is on or off; 0 if it was one of them.
+switch() {
+    case $2 in
+    on | off) options+=(--set "$1=$([ "$2" = on ] && echo true || echo false)") ;;
+    *) options+=(--set "$1=true"); return 1 ;;
+    esac
+}
+
+arguments_read() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --config) need_value "$1" $#; config=$2; shift ;;
+        --run) need_value "$1" $#; run=$2; shift ;;
+        --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
+        --preset) need_value "$1" $#; options+=(--set "preset=$2"); shift ;;
+        --device) need_value "$1" $#; options+=(--set "device=$2"); shift ;;
+        --use-memory-efficient)
+            switch continual_learning.ewc_config.fisher_computation.use_memory_efficient "${2:-}" && shift
+            ;;
+        --dynamic-batch-size) switch training.dynamic_batch_size "${2:-}" && shift ;;
+        --rebuild-cache) rebuild=--rebuild ;;
+        --profile-memory) options+=(--set monitor.profile=true) ;;
+        --plan) plan=1 ;;
+        --check-data) check=1 ;;
+        --detach) detach=1 ;;
+        -h | --help) usage; exit 0 ;;
+        *) fail $EXIT_PERMANENT "unknown option '$1'; see ${0##*/} --help" ;;
+        esac
+        shift
+    done
+    [ -r "$config" ] || fail $EXIT_PERMANENT "cannot read the pipeline file $config"
+    config=$(realpath -- "$config")
+    [ -z "$run" ] || run=$(realpath -m -- "$run")
+}
+
+# Sets command_again: the same pipeline, run and options.
+command_remember() {
+    command_again=$(printf '%q' "$here/${0##*/}")
+    [ "$config" = "$config_default" ] || command_again+=$(printf ' --config %q' "$config")
+    command_again+=$(printf ' --run %q' "$run")
+    [ ${#options[@]} = 0 ] || command_again+=$(printf ' %q' "${options[@]}")
+}
+
+# ---- before the stages -------------------------------------------------------------------------------------
+
+prepare() {
+    local command=$1
+    shift
+    "$binaries/prepare" "$command" --config "$config" "${options[@]}" "$@"
+}
+
+# absolute FILE: a file named in a pipeline file is relative to the repository.
+absolute() {
+    case $1 in
+    '' | /*) printf '%s\n' "$1" ;;
+    *) printf '%s\n' "$repository/$1" ;;
+    esac
+}
+
+# files_each COMMAND: calls it for each data file of the tasks with the name of a task that reads it, file, source,
+# classes and rows of a micro-batch. The names are as in the pipeline file.
+files_each() {
+    local list task file source classes rows
+    list=$(prepare files) || exit
+    while IFS=$'\037' read -r task file source classes rows; do
+        "$1" "$task" "$file" "$source" "$classes" "$rows" </dev/null
+    done <<<"$list"
+}
+
+# Sources that come with Debian in another form than the one that pipelines/*.yaml read.
+source_fetch() {
+    case $1 in
+    "$repository/runs/cache/usdchf.csv") "$here/usdchf.sh" "$1" || exit ;; # bars.yaml
+    "$repository/runs/cache/manpages/"??) "$here/manpages.sh" "${1%/*}" || exit ;; # text.yaml
+    /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv) [ -e "$1" ] || "$here/setup.sh" structures || exit ;;
+    esac
+}
+
+prepared= # names of the files that were, each in newlines
+file_prepare() {
+    local kind file=$2 source=$3 classes=$4
+    case $prepared in *$'\n'"$file"$'\n'*) return ;; esac
+    prepared+=$'\n'$file$'\n'
+    kind=$(prepare get data.prepare) || exit
+    source_fetch "$source"
+    mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
+    case $kind in
+    idx)
+        "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
+            ${classes:+--only "$classes" --labels "$labels"} || exit
+        ;;
+    *) prepare "$kind" --task "$1" --out "$file" $rebuild || exit ;;
+    esac
+}
+
+# What a task's own file and source are from here on: absolute.
+task_absolute() {
+    [ -z "$(prepare get "tasks.$1.file")" ] || options+=(--set "tasks.$1.file=$(absolute "$2")")
+    [ -z "$(prepare get "tasks.$1.source")" ] || options+=(--set "tasks.$1.source=$(absolute "$3")")
+}
+
+data_prepare() {
+    local kind source file pretrained labels
+    pretrained=$(prepare get model.pretrained) && options+=(--set "model.pretrained=$(absolute "$pretrained")") || exit
+    kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) &&
+        labels=$(prepare get prepare.labels) || exit
+    options+=(--set "data.file=$(absolute "$file")" --set "data.source=$(absolute "$source")")
+    files_each task_absolute
+    if [ "$kind" != none ]; then
+        files_each file_prepare
+    elif [ -n "$rebuild" ]; then
+        fail $EXIT_PERMANENT "--rebuild-cache: nothing to rebuild, data.prepare is none in $config"
+    fi
+}
+
+file_check() {
+    prepare check --set "data.file=$2" || exit
+}
+
+file_describe() {
+    "$binaries/loaderd" --describe --config "$config" "${options[@]}" --set "data.file=$2" \
+        --set "training.batch_size=$5" || exit
+}
+
+plan_print() {
+    local text
+    text=$(files_each file_describe && "$binaries/prepare" bases) || exit
+    "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
+    exit
+}
+
+# directory_make: a directory with other files in it is not taken for a run, whose subdirectories we remove and
+# write anew. RUN/pipeline.yaml comes with the first start; before it there are the lock and empty directories.
+directory_make() {
+    mkdir -p -- "$run" 2>/dev/null || fail $EXIT_PERMANENT "cannot make the run's directory $run"
+    [ -e "$run/pipeline.yaml" ] || [ -z "$(find "$run" -mindepth 1 -maxdepth 2 ! -type d ! -name lock \
+        ! -name 'pipeline.yaml*' -print -quit)" ] ||
+        fail $EXIT_PERMANENT "$run holds other files and no run; choose another --run"
+}
+
+# ---- the lock ----------------------------------------------------------------------------------------------
+
+# RUN/lock holds "pid start-time state" of the script that took it; state is attached or detached.
+lock_write() {
+    printf '%s %s %s\n' $$ "$(process_start $$)" "$1" >"$run/lock"
+}
+
+# lock_take: holds RUN/lock on descriptor 9, which everything started from here inherits. A tree whose
+# script was killed is stopped first.
+lock_take() {
+    local pid=0 start= state=
+    { exec 9<>"$run/lock"; } 2>/dev/null || fail $EXIT_PERMANENT "cannot write in the run's directory $run"
+    flock -n 9 && return
+    read -r pid start state <"$run/lock"
+    if [ "$state" = detached ]; then
+        fail $EXIT_PERMANENT "the run in $run is in use: it goes on detached; pipelines/attach.sh --run '$run' shows it"
+    fi
+    if [ -n "$start" ] && [ "$(process_start "$pid")" = "$start" ]; then
+        fail $EXIT_PERMANENT "the run in $run is in use by process $pid (${0##*/}); wait for it, stop it, or choose another --run"
+    fi
+    echo "run: the script that started it (process ${pid:-?}) is gone; stopping what it left"
+    s6-svscanctl -t "$run/services" 2>/dev/null || stages_stop_each
+    flock -w 30 9 || fail $EXIT_PERMANENT "the run in $run is in use: a process of it does not end"
+}
+
+# For a tree without its s6-svscan.
+stages_stop_each() {
+    local stage
+    for stage in $STAGES; do
+        s6-svc -xd "$run/services/$stage" 2>/dev/null
+        s6-svc -xd "$run/services/$stage/log" 2>/dev/null
+    done
+}
+
+# ---- the stages --------------------------------------------------------------------------------------------
+
+services_write() {
+    local stage directory
+    rm -rf -- "$run/services" "$run/deaths"
+    mkdir -p -- "$run/services/.s6-svscan"
+    cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish"
+    for stage in $STAGES; do
+        directory=$run/services/$stage
+        mkdir -p -- "$directory/log" "$run/logs/$stage"
+        cp -- "$here/services/run" "$here/services/finish" "$directory/"
+        cp -- "$here/services/log-run" "$directory/log/run"
+        echo 3 >"$directory/notification-fd"
+        echo 10000 >"$directory/timeout-kill"    # ms from SIGTERM to SIGKILL
+        echo 20000 >"$directory/timeout-finish"  # ms that finish may take
+    done
+}
+
+launch_count() {
+    local launch=0
+    [ -f "$run/launch" ] && read -r launch <"$run/launch"
+    launch=$((launch + 1))
+    echo "$launch" >"$run/launch.tmp" && mv -- "$run/launch.tmp" "$run/launch"
+    echo "$launch"
+}
+
+stages_start() {
+    rm -f -- "$run/verdict"
+    rm -rf -- "$run/exits"
+    mkdir -p -- "$run/exits" "$run/report"
+    services_write || exit $EXIT_TEMPORARY
+    export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
+    FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
+    export FINETUNED_LAUNCH
+    FINETUNED_ON_END=$(prepare get run.on_end) && FINETUNED_ON_FAILURE=$(prepare get run.on_failure) || exit
+    export FINETUNED_ON_END FINETUNED_ON_FAILURE
+    # A session of its own: neither Ctrl-C nor a closed terminal reaches the stages.
+    setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
+    supervisor=$!
+    echo "$supervisor" >"$run/supervisor"
+}
+
+stopped= progress_pid=
+on_signal() {
+    if [ -n "$stopped" ]; then
+        echo "${0##*/}: still stopping (at most 10 s)"
+        return
+    fi
+    stopped=$1
+    kill "$progress_pid" 2>/dev/null # it would only wonder
+    printf '\nrun: stopping\n'
+    s6-svscanctl -t "$run/services" 2>/dev/null || kill -TERM "$supervisor" # before it listens
+}
+
+on_hangup() {
+    lock_write detached
+    exit 129
+}
+
+# Waits until s6-svscan has ended. If it was killed, its stages are stopped too.
+stages_wait() {
+    while kill -0 "$supervisor" 2>/dev/null; do
+        { wait "$supervisor"; } 2>/dev/null # without bash's remark when it was killed
+    done
+    if [ -z "$stopped" ] && [ ! -e "$run/verdict" ]; then
+        stages_stop_each
+    fi
+}
+
+# ---- main --------------------------------------------------------------------------------------------------
+
+launch() {
+    arguments_read "$@"
+    "$here/setup.sh" || exit
+    programs_build
+    if [ -z "$run" ]; then
+        name=$(prepare get name) || exit
+        run=$repository/runs/$name
+    fi
+    if [ -n "$plan$check" ]; then
+        data_prepare
+        [ -z "$check" ] || files_each file_check
+        [ -z "$plan" ] || plan_print
+        exit 0
+    fi
+    command_remember
+    directory_make
+    lock_take
+    lock_write attached
+    data_prepare
+    prepare run --run "$run" || exit
+    if verdict_read "$run" && [ "$verdict_code" = 0 ]; then
+        echo "run: $run is finished; its report:"
+        run_conclude "$run"
+    fi
+
+    [ ! -e "$run/changed" ] || echo "run: goes on with other options: $(cat "$run/changed")"
+    stages_start # a signal before this ends us, and nothing is running
+    trap 'on_signal INT' INT
+    trap 'on_signal TERM' TERM
+    trap on_hangup HUP
+    echo "run: $run"
+    if [ -n "$detach" ]; then
+        lock_write detached
+        echo "run: detached; pipelines/attach.sh --run '$run' shows its progress"
+        exit 0
+    fi
+    progress_show "$run" "$supervisor"
+    stages_wait
+    progress_end
+    if [ -n "$stopped" ] && ! verdict_read "$run"; then
+        echo "run: stopped; to go on: $command_again"
+        [ "$stopped" = INT ] && exit 130
+        exit 143
+    fi
+    run_conclude "$run"
+}

@@ -1,0 +1,143 @@
+/* test_sums.c - the sums of an estimate: what a kill at any moment leaves of them. */
+#include "fisherd/sums.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/durable.h"
+#include "tests/test.h"
+
+enum { PARAMETERS = 10000, RESIDENT = 3000, HALF = 4 };
+
+static const struct sums_config config = {"parts", "A-1", PARAMETERS, RESIDENT, HALF};
+
+static void begin(struct sums *s, const struct sums_config *c)
+{
+    struct err e;
+    CHECK_OK(sums_open(s, c, &e), e);
+}
+
+static void add(struct sums *s, float what)
+{
+    for (uint64_t i = 0; i < PARAMETERS; i++)
+        s->at[i] += what * (float)(i % 7);
+    sums_release(s, 0, PARAMETERS);
+}
+
+static void hold(const float *at, float what)
+{
+    for (uint64_t i = 0; i < PARAMETERS; i++)
+        CHECK(at[i] == what * (float)(i % 7));
+}
+
+TEST(sums_go_on_where_they_were_committed)
+{
+    struct sums s;
+    struct err e;
+    begin(&s, &config);
+    CHECK(s.position == 0 && !s.has_half);
+    hold(s.at, 0);
+    add(&s, 1);
+    CHECK_OK(sums_commit(&s, 2, 1, &e), e);
+    add(&s, 2); /* lost */
+    sums_close(&s);
+    begin(&s, &config);
+    CHECK(s.position == 2);
+    hold(s.at, 1);
+    add(&s, 1);
+    CHECK_OK(sums_half(&s, &e), e);
+    CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+    add(&s, 1);
+    CHECK_OK(sums_commit(&s, 6, 1, &e), e);
+    add(&s, 9); /* lost */
+    sums_close(&s);
+    begin(&s, &config);
+    CHECK(s.position == 6 && s.has_half);
+    hold(s.at, 3);
+    hold(s.half, 2);
+    sums_close(&s);
+    sums_close(&s);
+    sums_remove("parts");
+    CHECK(rmdir("parts") == 0);
+}
+
+TEST(sums_of_another_job_or_without_their_half_begin_anew)
+{
+    struct sums s;
+    struct err e;
+    struct sums_config other = config;
+    other.job = "A-2";
+    for (int round = 0; round < 2; round++) {
+        begin(&s, &config);
+        add(&s, 1);
+        CHECK_OK(sums_half(&s, &e), e);
+        CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+        sums_close(&s);
+        if (round)
+            CHECK(truncate("parts/half", 0) == 0);
+        begin(&s, round ? &config : &other);
+        CHECK(s.position == 0 && !s.has_half);
+        hold(s.at, 0);
+        sums_close(&s);
+    }
+}
+
+/* A kill between two writes of a commit leaves the old generation or the new one. */
+TEST(a_commit_that_fails_anywhere_leaves_one_generation)
+{
+    struct sums s;
+    struct err e;
+    for (int call = 1; call <= 6; call++) {
+        char fail[32];
+        begin(&s, &config);
+        add(&s, 1);
+        CHECK_OK(sums_commit(&s, 1, 1, &e), e);
+        add(&s, 1);
+        snprintf(fail, sizeof fail, "%s:%d:EIO", call % 2 ? "fsync" : "write", (call + 1) / 2);
+        CHECK_OK(durable_fail_after(fail, &e), e);
+        int failed = sums_commit(&s, 2, 1, &e) < 0;
+        CHECK_OK(durable_fail_after("", &e), e);
+        sums_close(&s);
+        begin(&s, &config);
+        CHECK(s.position == 1 || s.position == 2);
+        CHECK(failed || s.position == 2);
+        hold(s.at, (float)s.position);
+        sums_close(&s);
+        sums_remove("parts");
+    }
+}
+
+TEST(sums_take_their_disk_at_the_start)
+{
+    struct sums s;
+    struct err e;
+    struct stat st;
+    CHECK_OK(durable_fail_after("write:2:ENOSPC", &e), e);
+    CHECK(sums_open(&s, &config, &e) < 0 && e.code == EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "cannot keep the sums of 10000 parameters in parts/sums-1");
+    CHECK_HAS(e.text, "No space left on device");
+    sums_close(&s);
+    CHECK(access("parts/sums-0", F_OK) < 0 && access("parts/sums-1", F_OK) < 0);
+    CHECK_OK(durable_fail_after("", &e), e);
+    begin(&s, &config);
+    CHECK(stat("parts/half", &st) == 0 &&
+          st.st_blocks * 512 >= (off_t)(PARAMETERS * sizeof(float)));
+    sums_close(&s);
+}
+
+TEST(sums_of_one_block_stay_in_memory)
+{
+    struct sums s;
+    struct err e;
+    struct sums_config c = config;
+    c.resident = PARAMETERS;
+    begin(&s, &c);
+    add(&s, 1);
+    CHECK_OK(sums_half(&s, &e), e);
+    add(&s, 1);
+    CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+    hold(s.half, 1);
+    hold(s.at, 2);
+    CHECK(access("parts", F_OK) < 0);
+    sums_close(&s);
+}
