@@ -423,14 +423,11 @@ static struct importance importance_read(const struct probe *p)
     struct err e;
     uint64_t count = p->model.parameter_count;
     float *fisher = vector_read(p, "fisher.f32");
-    if (!fisher || importance_open(&f, &p->model, &e) < 0)
+    if (!fisher || importance_open(&f, &p->model, 0, &e) < 0)
         probe_fail("fisher.f32 is missing, or there is no memory");
-    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
-        importance_pass(&f, pass);
+    while (importance_next(&f))
         if (importance_take(&f, fisher, count, &e) < 0)
             probe_fail(e.text);
-    }
-    importance_done(&f);
     for (uint32_t i = 0; i < p->model.tensor_count; i++)
         importance_expand(&f, &backend_cpu, i, 0, p->model.tensors[i].count,
                           fisher + p->model.tensors[i].first);
@@ -508,10 +505,10 @@ static void work_run(struct probe *p, const char *mode)
         beside_run(p, &wall, &cpu, &pass_cpu);
     if (strcmp(mode, "penalty") == 0)
         penalty_run(p, &wall, &cpu, &pass_cpu);
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
-           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64
-           "}\n",
-           wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model));
+    printf(
+        "{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
+        "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64 "}\n",
+        wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model, 0));
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);

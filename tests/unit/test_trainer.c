@@ -486,6 +486,7 @@ static void plan_options(void)
     options.fisher_estimator = "exact";
     options.fisher_labels = "true";
     options.ewc_mode = "separate";
+    options.fisher_use_compression = 1;
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
@@ -549,7 +550,8 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
              e);
-    CHECK_EQ(plan_total(&p, "trainerd") - without, 12 * m.parameter_count + importance_bytes(&m));
+    CHECK_EQ(plan_total(&p, "trainerd") - without,
+             12 * m.parameter_count + importance_bytes(&m, 0));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
     CHECK_OK(plan_check(&p, &options, &e), e);
