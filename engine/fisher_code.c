@@ -33,11 +33,9 @@ static const struct fisher_form_type form_float32 = {"float32", values_encode, v
 static const struct fisher_form_type form_gzip = {"gzip", values_encode, values_decode};
 
 static const struct fisher_form_type *const forms[FISHER_FORMS] = {
-    [FISHER_FLOAT32] = &form_float32,
-    [FISHER_GZIP] = &form_gzip,
-    [FISHER_INT8] = &fisher_form_int8,
-    [FISHER_INT4] = &fisher_form_int4,
-    [FISHER_LOG_RANK1] = &fisher_form_log_rank1,
+    [FISHER_FLOAT32] = &form_float32,        [FISHER_GZIP] = &form_gzip,
+    [FISHER_INT8] = &fisher_form_int8,       [FISHER_INT4] = &fisher_form_int4,
+    [FISHER_LOWRANK] = &fisher_form_lowrank, [FISHER_LOG_RANK1] = &fisher_form_log_rank1,
 };
 
 const char *fisher_form_name(enum fisher_form form)
@@ -55,7 +53,7 @@ int fisher_form_of(const char *name)
 
 static uint64_t type_bytes(const char *type)
 {
-    return type[1] == '8' ? 1 : 4; /* u8; u32 and f32 */
+    return type[1] == '8' ? 1 : type[1] == '1' ? 2 : 4; /* u8; f16; u32 and f32 */
 }
 
 static void *memory_take(struct fisher_memory *m, uint64_t bytes, struct err *e)

@@ -3,6 +3,7 @@
  *
  *   float32, gzip   values f32 [count], exact
  *   int8, int4      codes of sqrt F, a scale for each group of them
+ *   lowrank         half-precision factors of sqrt F, a pair for each piece
  *   log_rank1       ln F on a grid, less what its row and column say; one code a parameter
  *
  * A block is a row of pieces, each a matrix [rows, columns] of consecutive values: whole rows of a
@@ -23,6 +24,7 @@ enum fisher_form {
     FISHER_GZIP, /* here the same as float32: compressed where it is written */
     FISHER_INT8,
     FISHER_INT4,
+    FISHER_LOWRANK,
     FISHER_LOG_RANK1,
     FISHER_FORMS
 };
@@ -32,14 +34,15 @@ int fisher_form_of(const char *name); /* or -1 */
 
 struct fisher_coding {
     enum fisher_form form;
-    double step; /* log_rank1: width of a level in ln F */
+    double ratio; /* lowrank: bytes of the factors as a share of those of float32 */
+    double step;  /* log_rank1: width of a level in ln F */
 };
 
 struct fisher_piece {
     uint64_t rows, columns;
 };
 
-/* One array of the stored form. type: u8, u32 or f32. */
+/* One array of the stored form. type: u8, f16, u32 or f32. */
 struct fisher_part {
     const char *name, *type;
     uint64_t count;

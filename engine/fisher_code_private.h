@@ -17,7 +17,8 @@ struct fisher_form_type {
     int (*decode)(const struct fisher_code *c, float *values, struct err *e);
 };
 
-extern const struct fisher_form_type fisher_form_int8, fisher_form_int4, fisher_form_log_rank1;
+extern const struct fisher_form_type fisher_form_int8, fisher_form_int4, fisher_form_lowrank,
+    fisher_form_log_rank1;
 
 /* Add a part of `count` elements of any content, which the code owns; NULL and *e when there is no
  * memory. */

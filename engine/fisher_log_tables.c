@@ -7,7 +7,7 @@
 
 /* Of the root mean square of what is not zero. Elements below it are so small that all of them
  * together make less of the penalty's gradient than a step's error does. */
-static const double KNEE = 1.0 / 32;
+static const double KNEE = 1.0 / 64;
 
 void log_knee_find(struct log_piece *p)
 {

@@ -20,6 +20,7 @@ static struct fisher_coding coding_of(const struct options *o)
     int form = fisher_form_of(store_form(o));
     ensure(form >= 0); /* the option's choices are forms */
     return (struct fisher_coding){.form = (enum fisher_form)form,
+                                  .ratio = o->fisher_compression_ratio,
                                   .step = o->fisher_compression_step};
 }
 

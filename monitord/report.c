@@ -158,6 +158,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
     continual_measure(&r->continual);
+    report_ewc_read(r);
     return 0;
 }
 

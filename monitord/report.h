@@ -13,6 +13,7 @@
 
 #include "monitord/continual.h"
 #include "monitord/history.h"
+#include "monitord/json.h"
 #include "monitord/stages.h"
 #include "proto/checkpoint.h"
 #include "proto/highwater.h"
@@ -23,6 +24,13 @@ struct report_task { /* a value that is not known is NaN */
     double after_own_training; /* at the end of the task itself */
     double final;              /* at the end of the last task that is no comparison */
     double final_without_ewc;  /* at the end of the comparison */
+};
+
+/* A task's Fisher information as it is stored. */
+struct report_ewc {
+    char task[64], form[16];
+    uint64_t bytes, parameters, samples;
+    double error; /* fisher_code.h's */
 };
 
 struct report {
@@ -36,6 +44,8 @@ struct report {
     uint32_t task_count;
     int compared; /* there is a comparison task */
     struct continual continual;
+    struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
+    uint32_t ewc_count;
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
@@ -56,6 +66,11 @@ int report_load(struct report *r, struct options *o, struct err *e);
 void report_print_json(const struct report *r, FILE *out);
 void report_print_markdown(const struct report *r, FILE *out);
 void report_print_table(const struct report *r, FILE *out); /* for a terminal */
+
+/* report_ewc.c: from fisher/ of the present directory */
+void report_ewc_read(struct report *r);
+void report_ewc_json(const struct report *r, struct json *j);
+void report_ewc_markdown(const struct report *r, FILE *out);
 
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);

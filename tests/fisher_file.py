@@ -27,6 +27,21 @@ def int4(block, count):
     return roots(block, count, 64, np.stack([pairs >> 4, pairs & 15], axis=1).ravel())
 
 
+def lowrank(block, count):
+    """The factors' products summed one after the other, each product and sum rounded to float32."""
+    factors, pieces = block["factors"][:].astype(np.float32), []
+    for (rows, columns, rank), scale in zip(block["shapes"][:].reshape(-1, 3).astype(int), block["scales"][:]):
+        left, right = factors[:rows * rank].reshape(rows, rank), factors[rows * rank:(rows + columns) * rank].reshape(columns, rank)
+        factors = factors[(rows + columns) * rank:]
+        total = np.zeros((rows, columns), np.float32)
+        for k in range(rank):
+            total += left[:, k, None] * right[None, :, k]
+        root = np.maximum(total, 0) * scale
+        some = left.any(axis=1)[:, None] & right.any(axis=1)[None, :]
+        pieces.append(np.where(some, np.maximum(root * root, SMALLEST), np.float32(0)).ravel())
+    return np.concatenate(pieces)
+
+
 def log_rank1(block, count):
     codes, means, levels, expected = (block[name][:] for name in ("codes", "means", "levels", "expected"))
     pieces = []
@@ -51,13 +66,13 @@ def log_rank1(block, count):
 
 
 FORMS = {"float32": lambda block, count: block["values"][:], "gzip": lambda block, count: block["values"][:],
-         "int8": int8, "int4": int4, "log_rank1": log_rank1}
+         "int8": int8, "int4": int4, "lowrank": lowrank, "log_rank1": log_rank1}
 
 
 def block_digest(block):
     """SHA-256 over a line about the block, then for each array a line about it and its little-endian bytes."""
     sha = hashlib.sha256(("%s %d %d\n" % (text(block.attrs["form"]), block.attrs["first"], block.attrs["count"])).encode())
-    names = {"uint8": "u8", "uint32": "u32", "float32": "f32"}
+    names = {"uint8": "u8", "uint32": "u32", "float16": "f16", "float32": "f32"}
     for name in block:  # in the order they were made
         array = block[name][:]
         sha.update(("%s %s %d %d\n" % (name, names[str(array.dtype)], array.ndim, array.size)).encode())

@@ -861,9 +861,33 @@ def bench_molecules(runs):
                    compared, smaller_bar=2000)
 
 
+FISHER_BARS = {"mlp": (0.5, 0.4), "lstm": (0.36, 0.26), "gcn": (0.36, 0.26)}
+
+
+def bench_fisher_curve(runs):
+    """Bytes a parameter of the stored Fisher information at 5 and 10 % error of the penalty's gradient."""
+    from fisher_curve import curves
+    for m in curves():
+        for (wanted, (_, r)), bar in zip(m["bars"].items(), FISHER_BARS[m["name"]]):
+            record("fisher-curve-%s-%d" % (m["name"], wanted), "bytes a parameter of the file", r["per_parameter"], None, None,
+                   "error %.1f %%" % (100 * r["real"]), smaller_bar=bar)
+
+
+def bench_fisher_stream(runs):
+    """A made-up model of FISHER_PARAMETERS parameters (700 million, or as the environment says) to disk, one core."""
+    parameters = int(os.environ.get("FISHER_PARAMETERS", "700000000"))
+    with tempfile.TemporaryDirectory(dir=os.path.join(ROOT, "build")) as directory:
+        out = output_of(PROBE.replace("engine", "fisher"), "stream", directory, "parameters=%d" % parameters)
+    compared = "%.3f bytes a parameter, error %.1f %%" % (out["file_bytes"] / out["parameters"], 100 * out["error"])
+    record("fisher-stream-store", "CPU s for 100 MB of codes", 1e8 * out["store_s"] / out["parameters"], None, None, compared,
+           smaller_bar=1.0)
+    record("fisher-stream-memory", "MiB, largest resident", out["peak_bytes"] / 2 ** 20, None, None, compared, smaller_bar=256)
+
+
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
-           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
-           "continual": bench_continual, "fragments": bench_fragments,
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "fisher-curve": bench_fisher_curve,
+           "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "continual": bench_continual,
+           "fragments": bench_fragments,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

@@ -1,7 +1,7 @@
 /* fisher_probe.c - the Fisher information's way to disk and back by itself, as fisherd and trainerd
  * go it: blocks, stored forms, packed chunks, durable parts, the joined file.
  *
- *   fisher_probe store DIR [form=log_rank1 step=0.16 level=6 block=1000000 threads=1]
+ *   fisher_probe store DIR [form=log_rank1 ratio=0.1 step=0.16 level=6 block=1000000 threads=1]
  *       DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
  * vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32 fisher_probe stream DIR
  * parameters=70000000 [samples=2 ...] a made-up model of that many parameters in matrices of 4096 x
@@ -220,6 +220,7 @@ int main(int argc, char **argv)
     p.options.fisher_compression = option_form(argc, argv);
     p.options.fisher_use_compression = strcmp(p.options.fisher_compression, "float32") != 0;
     p.options.fisher_compression_step = option_number(argc, argv, "step", 0.16);
+    p.options.fisher_compression_ratio = option_number(argc, argv, "ratio", 0.1);
     p.options.fisher_compression_level = (uint64_t)option_number(argc, argv, "level", 6);
     p.block_size = (uint64_t)option_number(argc, argv, "block", 1e6);
     p.samples = (uint64_t)option_number(argc, argv, "samples", 2);
