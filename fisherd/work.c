@@ -183,10 +183,13 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
 static int moments_start(struct work *w, struct err *e)
 {
     const struct options *o = w->options;
+    int task = options_task(o, w->job.task);
+    uint64_t own = task >= 0 ? o->tasks[task].batch_size : 0;
+    uint64_t rows = (own ? own : o->batch_size) * o->gradient_accumulation_steps;
     if (pool_open(&w->pool, step_config_of(o).threads, e) < 0)
         return -1;
     return moments_open(&w->moments, w->job.checkpoint, w->job.digest, &w->model, o->adam_beta2,
-                        options_batch_rows(o), e);
+                        rows, e);
 }
 
 int work_open(struct work *w, const struct options *o, uint64_t incarnation, uint64_t number,

@@ -71,9 +71,10 @@ def test_a_damaged_fisher_file_is_made_again():
 
 
 def test_a_theta_star_that_is_missing_another_or_damaged_is_refused():
-    two_epochs = "tasks.B.epochs=2"  # so that there is a checkpoint inside task B
-    run, whole = finished(settings=(two_epochs,))
-    other, _ = finished("other", settings=(two_epochs, "seed=2"))
+    # two epochs: so that there is a checkpoint inside task B
+    settings = ("tasks.B.epochs=2", "tasks.A.permute_features=1", "tasks.B.permute_features=2")
+    run, whole = finished(settings=settings)
+    other, _ = finished("other", settings=(*settings, "seed=2"))
     step_back(run)
     theta_star = run.path("checkpoints/task-A.h5")
     os.rename(theta_star, "kept.h5")
