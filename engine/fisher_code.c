@@ -194,6 +194,23 @@ int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
     return forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e);
 }
 
+int fisher_code_begin(struct fisher_code *c, const char *form, uint64_t count, struct err *e)
+{
+    int found = fisher_form_of(form);
+    *c = (struct fisher_code){.count = count};
+    if (found < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "stored in the form '%s', which is unknown", form);
+    c->form = (enum fisher_form)found;
+    return 0;
+}
+
+void fisher_code_add(struct fisher_code *c, const char *name, const char *type, uint64_t count,
+                     void *data)
+{
+    if (c->parts < FISHER_PARTS_MAX)
+        c->part[c->parts++] = (struct fisher_part){name, type, count, data};
+}
+
 int fisher_decode(const struct fisher_code *c, float *values, struct err *e)
 {
     if (forms[c->form]->decode(c, values, e) < 0)

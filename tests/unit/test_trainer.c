@@ -485,6 +485,8 @@ static void plan_options(void)
     options.fisher_block_size = 1000000;
     options.fisher_use_compression = 1;
     options.fisher_estimator = estimator;
+    options.fisher_labels = "true";
+    options.ewc_mode = "separate";
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
