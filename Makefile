@@ -20,14 +20,16 @@ OBJ := $(BUILD)/obj
 BIN := $(BUILD)/bin
 
 FLAGS_release := -O2 -g1
-FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FLAGS_tsan := -O1 -g -fsanitize=thread
+FLAGS_asan := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FLAGS_tsan := -O1 -g1 -fsanitize=thread
 CFLAGS := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
           -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno -ffp-contract=off \
           -D_GNU_SOURCE -I. $(FLAGS_$(VARIANT)) -pthread
 # The arithmetic is worth more of the compiler's time. Nobody reads the flags of floating-point exceptions: without
 # them a selection need not become a branch (values stay the same).
 $(OBJ)/engine/%.o: CFLAGS += $(if $(filter release,$(VARIANT)),-O3) -fno-trapping-math
+# Test cases, a third of all lines, are run a few times for each time they are compiled.
+$(OBJ)/tests/unit/%.o: CFLAGS += -O1
 LDFLAGS := $(FLAGS_$(VARIANT)) -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
 
 export PKG_CONFIG_SYSROOT_DIR := $(DEPS)

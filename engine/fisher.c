@@ -8,6 +8,7 @@
  * range: blocks may cut a tensor anywhere and the bits stay the same. FORMULAS "Exact per-sample
  * Fisher" 1, 2 and 6.
  */
+#include "engine/factors.h"
 #include "engine/stepper.h"
 
 #include <string.h>
@@ -75,8 +76,59 @@ static int tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t
     return __builtin_isfinite(sum);
 }
 
-/* Tiles are numbered over all touched layers, one layer after the other: the layer of one, and
- * *number, which of the layer's it is. */
+/* Row and column sums of one slice's squares that are formed, a tile at a time, in `whole`: of a
+ * tensor whose gradient is no product, or whose samples have more steps than there is room for. */
+static void tiles_factor(const struct fisher_work *f, const struct layer_instance *l,
+                         const struct layer_pass *p, uint32_t tensor, const struct tile_work *w,
+                         float *whole, float *rows)
+{
+    const struct model *m = f->batch.s->model;
+    uint64_t all = m->tensors[l->tensor_first + tensor].dims[0];
+    for (uint64_t number = 0; number < layer_tiles(m, l); number++) {
+        struct tile tile = layer_tile(m, l, number);
+        if (tile.tensor != tensor)
+            continue;
+        memset(whole, 0, tile.count * sizeof *whole);
+        l->type->tile_squares(l, p, &tile, w, whole);
+        factors_of_squares(matrix_of(whole, tile.rows, tile.columns), rows + tile.row_first,
+                           rows + all);
+    }
+}
+
+/* As tile_accumulate, of the factors of a tensor of the layer; a vector is its own only tile. */
+static int tensor_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t tensor,
+                             const struct tile_work *w, float *whole)
+{
+    const struct stepper *s = f->batch.s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct tensor_info *t = &s->model->tensors[l->tensor_first + tensor];
+    float *at = f->batch.fisher->at + factors_first(s->model, l->tensor_first + (uint32_t)tensor);
+    struct tile vector = {.tensor = (uint32_t)tensor,
+                          .rows = 1,
+                          .columns = t->count,
+                          .first = t->first - l->first,
+                          .count = t->count};
+    double sum = 0;
+    for (uint64_t i = 0; i < f->slices; i++) {
+        struct layer_pass p = slice_pass(&f->batch, f->batch.wave_first + i, layer);
+        struct samples d, x;
+        if (t->rank == 2 && l->type->operands)
+            l->type->operands(l, &p, (uint32_t)tensor, &d, &x);
+        if (t->rank != 2)
+            l->type->tile_squares(l, &p, &vector, w, at);
+        else if (l->type->operands && factors_fit(d, s->layout.tile))
+            factors_of_products(s->backend, d, x, w, s->layout.tile, at, at + t->dims[0]);
+        else
+            tiles_factor(f, l, &p, (uint32_t)tensor, w, whole, at);
+    }
+    if (f->last)
+        op_sum_squares(s->backend, at, t->rank == 2 ? t->dims[0] + t->dims[1] : t->count, &sum);
+    return __builtin_isfinite(sum);
+}
+
+/* Tiles are numbered over all touched layers, one layer after the other; instead of them, where
+ * sums are factored, the layers' tensors. The layer of one, and *number, which of the layer's it
+ * is. */
 static uint32_t tile_layer(const struct fisher_work *f, uint64_t tile, uint64_t *number)
 {
     uint32_t layer = 0;
@@ -94,7 +146,9 @@ static void tile_item(void *argument, uint64_t item, int thread)
     float *at = s->tiles + (uint64_t)thread * s->layout.squares;
     struct tile_work w = {at, {at + 3 * tile, at + tile}};
     uint32_t layer = tile_layer(f, f->tile_first + item, &number);
-    if (!tile_accumulate(f, layer, number, &w, at + 2 * tile) && f->bad[thread] < layer + 1)
+    int good = f->batch.fisher->factored ? tensor_accumulate(f, layer, number, &w, at + 2 * tile)
+                                         : tile_accumulate(f, layer, number, &w, at + 2 * tile);
+    if (!good && f->bad[thread] < layer + 1)
         f->bad[thread] = layer + 1;
 }
 
@@ -164,10 +218,12 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
     uint64_t tiles = 0, total = s->model->parameter_count;
     uint32_t bad = 0;
     ensure(!s->config.with_optimizer && rows > 0 && rows <= s->config.batch_rows_max);
+    ensure(!to->factored || (to->count == total && !to->release));
     ensure(to->first < total && to->count > 0 && to->count <= total - to->first);
     for (uint32_t i = 0; i < s->model->layer_count; i++) {
         if (layer_touched(&f, &s->model->layers[i]))
-            f.tiles[i] = layer_tiles(s->model, &s->model->layers[i]);
+            f.tiles[i] = to->factored ? s->model->layers[i].tensor_count
+                                      : layer_tiles(s->model, &s->model->layers[i]);
         tiles += f.tiles[i];
     }
     statistics_use(s);

@@ -4,6 +4,7 @@
 #include "engine/importance.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/importance_private.h"
 
@@ -25,6 +26,11 @@ static uint64_t values_bytes(uint64_t count)
 static uint64_t coded_bytes(const struct importance_tensor *t)
 {
     return codes_bytes(t) + aligned(t->rows) + aligned(t->columns);
+}
+
+static uint64_t exact_bytes(const struct importance_tensor *t)
+{
+    return aligned(t->count * sizeof(float));
 }
 
 /* Nothing of a tensor is placed yet, but coded[i] says which form it has. Returns all bytes. */
@@ -57,15 +63,29 @@ static uint64_t forms_choose(const struct model *m, struct importance_tensor *te
     }
 }
 
-uint64_t importance_bytes(const struct model *m)
+static uint64_t all_bytes(const struct model *m, int exact, struct importance_tensor *tensors,
+                          char *coded)
+{
+    uint64_t bytes = forms_choose(m, tensors, coded), total = 0;
+    for (uint32_t i = 0; exact && i < m->tensor_count; i++)
+        total += exact_bytes(&tensors[i]);
+    return exact ? total : bytes;
+}
+
+uint64_t importance_bytes(const struct model *m, int exact)
 {
     struct importance_tensor tensors[MODEL_TENSORS_MAX];
     char coded[MODEL_TENSORS_MAX];
-    return region_bytes(forms_choose(m, tensors, coded));
+    return region_bytes(all_bytes(m, exact, tensors, coded));
 }
 
-static void tensor_place(struct importance_tensor *t, int coded, char **at)
+static void tensor_place(struct importance_tensor *t, int exact, int coded, char **at)
 {
+    if (exact) {
+        t->exact = (float *)*at;
+        *at += exact_bytes(t);
+        return;
+    }
     if (!coded) {
         t->values = (uint16_t *)*at;
         *at += values_bytes(t->count);
@@ -79,25 +99,25 @@ static void tensor_place(struct importance_tensor *t, int coded, char **at)
     *at += aligned(t->columns);
 }
 
-int importance_open(struct importance *f, const struct model *m, struct err *e)
+int importance_open(struct importance *f, const struct model *m, int exact, struct err *e)
 {
     char coded[MODEL_TENSORS_MAX];
     *f = (struct importance){.count = m->tensor_count};
     f->tensors = calloc(m->tensor_count, sizeof *f->tensors);
     if (!f->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of Fisher tensors");
-    uint64_t bytes = forms_choose(m, f->tensors, coded);
+    uint64_t bytes = all_bytes(m, exact, f->tensors, coded);
     if (region_open(&f->region, bytes, "Fisher information", e) < 0)
         return -1;
     char *at = f->region.at;
     for (uint32_t i = 0; i < f->count; i++)
-        tensor_place(&f->tensors[i], coded[i], &at);
+        tensor_place(&f->tensors[i], exact, coded[i], &at);
     return importance_build_open(f, e);
 }
 
 void importance_close(struct importance *f)
 {
-    importance_done(f);
+    importance_build_close(f);
     region_close(&f->region);
     free(f->tensors);
     *f = (struct importance){0};
@@ -108,7 +128,9 @@ void importance_expand(const struct importance *f, const struct backend *backend
 {
     const struct importance_tensor *t = &f->tensors[tensor];
     ensure(tensor < f->count && from <= t->count && count <= t->count - from);
-    if (t->values)
+    if (t->exact)
+        memcpy(out, t->exact + from, count * sizeof *out);
+    else if (t->values)
         op_load_half(backend, HALF_BF16, t->values + from, out, count);
     else
         op_expand_codes(backend,

@@ -12,8 +12,12 @@
  * everywhere, and the weights of these would be about 1 and F^2. A value that is not zero does not
  * become zero.
  *
- * It is made from the values in order, IMPORTANCE_PASSES times over, so that nobody has to hold
- * them all: importance_open, in each pass importance_pass and importance_take, importance_done.
+ * It is made from the values in order, several times over, so that nobody has to hold them all:
+ *
+ *   importance_open(&f, m, 0, e);
+ *   while (importance_next(&f)) for all blocks: importance_take(&f, values, count, e);
+ *
+ * Where it is to be exact, every tensor is float32.
  */
 #ifndef ENGINE_IMPORTANCE_H
 #define ENGINE_IMPORTANCE_H
@@ -25,19 +29,18 @@
 #include "engine/ops.h"
 #include "proto/err.h"
 
-enum { IMPORTANCE_PASSES = 4 };
-
 #define IMPORTANCE_BYTES 0.55 /* a parameter */
 
 struct importance_tensor {
     uint64_t first, count; /* range of the flat vector */
     uint64_t rows, columns;
-    uint16_t *values;              /* bfloat16; NULL: codes */
+    float *exact;                  /* float32; NULL: one of the others */
+    uint16_t *values;              /* bfloat16 */
     uint8_t *codes, *row, *column; /* as struct coded_matrix has them */
     float level[CODED_LEVELS];
 };
 
-struct importance_build; /* importance_build.c: what is known between two passes */
+struct importance_build; /* importance_build.c: what is known on the way */
 
 struct importance {
     struct region region; /* of all tensors */
@@ -50,21 +53,19 @@ struct importance {
 };
 
 /* Bytes that it takes for this model. */
-uint64_t importance_bytes(const struct model *m);
+uint64_t importance_bytes(const struct model *m, int exact);
 
 /* 0, or -1 and *e (temporary); importance_close is due either way. */
-int importance_open(struct importance *f, const struct model *m, struct err *e);
+int importance_open(struct importance *f, const struct model *m, int exact, struct err *e);
 void importance_close(struct importance *f); /* harmless twice, and on zeroed storage */
 
-/* Begin pass 0, 1, ..; every value came in the one before. */
-void importance_pass(struct importance *f, int pass);
+/* Begin the next pass over the values, all of which came in the one before: 1; 0: it is made. */
+int importance_next(struct importance *f);
 /* The next `count` values of the flat vector. -1 (permanent) when one is negative or not finite, or
  * there are more of them than parameters; *e says which. */
 int importance_take(struct importance *f, const float *values, uint64_t count, struct err *e);
 /* How many have come in this pass. */
 uint64_t importance_taken(const struct importance *f);
-/* After the last pass: what only the passes needed is given back. */
-void importance_done(struct importance *f);
 
 /* Values from .. from + count - 1 of tensor `tensor` into out[count]. The bits do not depend on how
  * a tensor is cut into ranges. */

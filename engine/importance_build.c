@@ -1,10 +1,11 @@
-/* importance_build.c - see importance.h: values in order, four times over -> codes.
+/* importance_build.c - see importance.h: values in order, four times over -> codes; exact, only
+ * once.
  *
- *   pass 0   each column's share of the matrix's sum, to begin with
- *   pass 1   row r: the mean over its values of ln F - ln share of the column, weighted by F;
+ *   sums     each column's share of the matrix's sum, to begin with
+ *   fit      row r: the mean over its values of ln F - ln share of the column, weighted by F;
  *            then column c: that of ln F - what its row has just got
- *   pass 2   a histogram of q = F / (row share x column share), from which the levels follow
- *   pass 3   the code of each value: that of the level nearest to its q
+ *   levels   a histogram of q = F / (row share x column share), from which the levels follow
+ *   codes    the code of each value: that of the level nearest to its q
  *
  * Values are gathered to whole rows first. Only one tensor is in work at a time, and everything is
  * in the order of the values.
@@ -18,7 +19,7 @@
 #include "engine/importance_private.h"
 #include "engine/scalar.h"
 
-enum { PASS_SUMS, PASS_FIT, PASS_LEVELS, PASS_CODES };
+enum { PASS_NONE, PASS_SUMS, PASS_FIT, PASS_LEVELS, PASS_CODES };
 
 /* A bin is a 32nd of an octave of q, by the bits of a float32. */
 enum { BIN_SHIFT = 18, BINS = 1 << (31 - BIN_SHIFT), LEVELS = CODED_LEVELS - 1, ROUNDS = 50 };
@@ -68,7 +69,7 @@ int importance_build_open(struct importance *f, struct err *e)
     return 0;
 }
 
-void importance_done(struct importance *f)
+void importance_build_close(struct importance *f)
 {
     struct importance_build *b = f->build;
     if (!b)
@@ -87,20 +88,21 @@ uint64_t importance_taken(const struct importance *f)
     return f->build->taken;
 }
 
-void importance_pass(struct importance *f, int pass)
+int importance_next(struct importance *f)
 {
     struct importance_build *b = f->build;
-    ensure(pass >= 0 && pass < IMPORTANCE_PASSES);
-    ensure(pass == 0 || (pass == b->pass + 1 && b->tensor == f->count));
-    *b = (struct importance_build){.pass = pass,
-                                   .values = b->values,
-                                   .logs = b->logs,
-                                   .rows = b->rows,
-                                   .columns = b->columns,
-                                   .bins = b->bins};
+    ensure(b->pass == PASS_NONE || b->tensor == f->count);
+    if (b->pass == PASS_CODES) {
+        importance_build_close(f);
+        return 0;
+    }
+    b->pass = f->tensors[0].exact ? PASS_CODES : b->pass + 1;
+    b->tensor = 0;
+    b->taken = 0;
+    return 1;
 }
 
-/* ---- passes 0 and 1: rows and columns ---- */
+/* ---- sums and fit: rows and columns ---- */
 
 static void sums_row(struct importance_build *b, const struct importance_tensor *t)
 {
@@ -154,7 +156,7 @@ static void shares_store(struct centre *centres, uint64_t count, uint8_t *shares
     }
 }
 
-/* ---- pass 2: levels ---- */
+/* ---- levels ---- */
 
 /* As it is expanded; above 0. */
 static float shares_of(const struct importance_tensor *t, uint64_t row, uint64_t column)
@@ -240,7 +242,7 @@ static void levels_store(struct importance_build *b, struct importance_tensor *t
     memset(b->bins, 0, BINS * sizeof *b->bins);
 }
 
-/* ---- pass 3: codes ---- */
+/* ---- codes ---- */
 
 static void off_add(struct importance_build *b, float value, float kept)
 {
@@ -271,6 +273,13 @@ static void codes_row(struct importance_build *b, struct importance_tensor *t)
     }
 }
 
+static void exact_row(struct importance_build *b, struct importance_tensor *t)
+{
+    memcpy(t->exact + b->row * t->columns, b->values, t->columns * sizeof *t->exact);
+    for (uint64_t c = 0; c < t->columns; c++)
+        off_add(b, b->values[c], b->values[c]);
+}
+
 /* A value that is not zero stays one. */
 static void values_row(struct importance_build *b, struct importance_tensor *t)
 {
@@ -286,7 +295,9 @@ static void values_row(struct importance_build *b, struct importance_tensor *t)
 
 static void row_take(struct importance_build *b, struct importance_tensor *t)
 {
-    if (b->pass == PASS_CODES && t->values)
+    if (t->exact)
+        exact_row(b, t);
+    else if (b->pass == PASS_CODES && t->values)
         values_row(b, t);
     else if (t->values)
         return;

@@ -6,5 +6,6 @@
 
 /* f->build, for tensors whose forms are chosen. 0, or -1 and *e (temporary). */
 int importance_build_open(struct importance *f, struct err *e);
+void importance_build_close(struct importance *f); /* harmless twice */
 
 #endif

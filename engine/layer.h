@@ -34,6 +34,7 @@ struct layer_key {
 };
 
 struct quantised; /* engine/quantised.h */
+struct samples;   /* engine/squares.h */
 
 /* What a layer may be given. */
 enum layer_rows {
@@ -166,6 +167,10 @@ struct layer_type {
      * over the slice's samples of the squared gradient of the tile's parameters, added to
      * sums[tile->count]. NULL where there are no parameters. */
     void (*squares_begin)(const struct layer_instance *l, const struct layer_pass *p);
+    /* After squares_begin, of a tensor with two dimensions: a sample's gradient of it is d_n^T x_n.
+     * first.rows 0: it is 0. NULL: it has no such form. */
+    void (*operands)(const struct layer_instance *l, const struct layer_pass *p, uint32_t tensor,
+                     struct samples *d, struct samples *x);
     void (*tile_squares)(const struct layer_instance *l, const struct layer_pass *p,
                          const struct tile *tile, const struct tile_work *w, float *sums);
 };

@@ -108,6 +108,11 @@ static void check_column_sums(struct matrix x, float *sums)
     ensure(ranges_disjoint(x.at, matrix_bytes(x), sums, x.columns * sizeof *sums));
 }
 
+static void check_column_dots(struct matrix a, struct matrix b, float *sums)
+{
+    ensure(matrix_valid(a) && matrix_valid(b) && matrix_same_shape(a, b) && sums);
+}
+
 static void check_activation_forward(enum activation kind, const float *x, float *y, uint64_t count)
 {
     ensure(kind < ACTIVATION_COUNT && x && y && (x == y || floats_disjoint(x, y, count)));

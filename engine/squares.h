@@ -26,6 +26,9 @@ static inline struct samples samples_columns(struct samples s, uint64_t first, u
     return s;
 }
 
+/* The steps of sample n. */
+struct matrix sample_at(struct samples s, uint64_t n);
+
 /* sums[D, X] += sum over the samples of (d_n^T x_n)^2, d_n [steps, D], x_n [steps, X]. */
 void squares_of_products(const struct backend *b, struct samples d, struct samples x,
                          const struct tile_work *w, float *sums);

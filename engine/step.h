@@ -228,6 +228,7 @@ void stepper_int8(struct stepper *s, int on);
 struct fisher_sums {
     uint64_t first, count; /* parameters, a range of the flat vector */
     float *at;             /* [count], added to */
+    int factored;          /* `at` is that of engine/factors.h instead, of all parameters */
     enum fisher_labels labels;
     uint64_t key, position; /* FISHER_SAMPLED: draws are a function of the key and a row's place
                                among the samples; that of the batch's first row */

@@ -199,7 +199,7 @@ static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, st
         return 0;
     }
     struct highwater_page *page = d->highwater.page;
-    if (page && s->work.feed->info.arena_bytes > page->arena_peak_bytes)
+    if (page && s->work.feed && s->work.feed->info.arena_bytes > page->arena_peak_bytes)
         page->arena_peak_bytes = s->work.feed->info.arena_bytes;
     s->samples_skipped = s->work.position;
     if (s->samples_skipped)

@@ -21,7 +21,7 @@ static const char *const file_names[SUMS_FILES] = {"sums-0", "sums-1", "half"};
 /* What the file holds; a host's own numbers, for its next process. */
 struct head {
     char job[JOB_BYTES];
-    uint64_t parameters, position;
+    uint64_t numbers, position;
     uint64_t check; /* of what is before it */
 };
 
@@ -41,7 +41,7 @@ static void file_path(char path[4200], const char *directory, int file)
 
 static uint64_t numbers_bytes(const struct sums *s)
 {
-    return s->config.parameters * sizeof(float);
+    return s->config.numbers * sizeof(float);
 }
 
 /* Do the file's numbers mean anything? */
@@ -55,7 +55,7 @@ static int file_holds(const struct sums *s, int file, uint64_t *position)
 {
     struct head h;
     if (!head_read(s, file, &h) || strncmp(h.job, s->config.job, JOB_BYTES) != 0 ||
-        h.parameters != s->config.parameters)
+        h.numbers != s->config.numbers)
         return 0;
     *position = h.position;
     return 1;
@@ -75,7 +75,7 @@ static int head_write(const struct sums *s, int file, int valid, uint64_t positi
     struct head h;
     memset(&h, 0, sizeof h); /* its padding is checked, too */
     snprintf(h.job, sizeof h.job, "%s", s->config.job);
-    h.parameters = s->config.parameters;
+    h.numbers = s->config.numbers;
     h.position = position;
     h.check = valid ? head_check(&h) : ~head_check(&h);
     file_path(path, s->config.directory, file);
@@ -97,10 +97,9 @@ static int file_open(struct sums *s, int file, struct err *e)
     errno = durable_may("write") < 0 ? errno : posix_fallocate(s->fd[file], 0, (off_t)bytes);
     if (errno)
         return err_errno(e, EXIT_CODE_TEMPORARY,
-                         "cannot keep the sums of %" PRIu64
-                         " parameters in %s, which takes %" PRIu64
+                         "cannot keep %" PRIu64 " sums in %s, which takes %" PRIu64
                          " MiB three times while the estimate is made",
-                         s->config.parameters, path, bytes >> 20);
+                         s->config.numbers, path, bytes >> 20);
     s->map[file] = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd[file], 0);
     if (s->map[file] == MAP_FAILED) {
         s->map[file] = NULL;
@@ -137,8 +136,8 @@ static int file_copy(struct sums *s, int from, int to, struct err *e)
     char path[4200];
     const float *numbers = file_numbers(s, from);
     file_path(path, s->config.directory, to);
-    for (uint64_t at = 0; at < s->config.parameters; at += s->config.resident) {
-        uint64_t left = s->config.parameters - at;
+    for (uint64_t at = 0; at < s->config.numbers; at += s->config.resident) {
+        uint64_t left = s->config.numbers - at;
         uint64_t count = left < s->config.resident ? left : s->config.resident;
         if (durable_pwrite_all(s->fd[to], numbers + at, count * sizeof *numbers,
                                HEAD_BYTES + at * sizeof *numbers, path, e) < 0)
@@ -168,8 +167,8 @@ static int begin_anew(struct sums *s, struct err *e)
     for (int file = 0; file < SUMS_FILES; file++)
         if (head_read(s, file, &h) && head_write(s, file, 0, 0, e) < 0)
             return -1;
-    for (uint64_t at = 0; at < s->config.parameters; at += s->config.resident) {
-        uint64_t left = s->config.parameters - at;
+    for (uint64_t at = 0; at < s->config.numbers; at += s->config.resident) {
+        uint64_t left = s->config.numbers - at;
         uint64_t count = left < s->config.resident ? left : s->config.resident;
         memset(s->at + at, 0, count * sizeof *s->at);
         pages_release(s->at + at, count);
@@ -213,15 +212,15 @@ static void made_remove(const struct sums *s)
 int sums_open(struct sums *s, const struct sums_config *c, struct err *e)
 {
     *s = (struct sums){.config = *c, .fd = {-1, -1, -1}};
-    ensure(c->parameters > 0 && c->resident > 0);
+    ensure(c->numbers > 0 && c->resident > 0);
     if (!sums_in_memory(s)) {
         int result = files_open(s, e);
         if (result < 0)
             made_remove(s);
         return result;
     }
-    s->at = calloc(c->parameters, sizeof *s->at);
-    s->half = c->half_at ? malloc(c->parameters * sizeof *s->half) : NULL;
+    s->at = calloc(c->numbers, sizeof *s->at);
+    s->half = c->half_at ? malloc(c->numbers * sizeof *s->half) : NULL;
     return s->at && (s->half || !c->half_at)
                ? 0
                : err_errno(e, EXIT_CODE_TEMPORARY,
@@ -230,7 +229,7 @@ int sums_open(struct sums *s, const struct sums_config *c, struct err *e)
 
 void sums_close(struct sums *s)
 {
-    if (!s->config.parameters)
+    if (!s->config.numbers)
         return;
     if (sums_in_memory(s)) {
         free(s->at);

@@ -21,15 +21,15 @@
 enum sums_file { SUMS_0, SUMS_1, SUMS_HALF, SUMS_FILES };
 
 struct sums_config {
-    const char *directory, *job;   /* borrowed */
-    uint64_t parameters, resident; /* of all; of a block: no more are in memory at a time */
-    uint64_t half_at;              /* position of sums_half; 0: never */
+    const char *directory, *job; /* borrowed */
+    uint64_t numbers, resident;  /* of all; of a block: no more are in memory at a time */
+    uint64_t half_at;            /* position of sums_half; 0: never */
 };
 
 struct sums {
     struct sums_config config;
-    float *at;   /* [parameters], added to by the caller */
-    float *half; /* [parameters], once has_half */
+    float *at;   /* [numbers], added to by the caller */
+    float *half; /* [numbers], once has_half */
     int has_half;
     uint64_t position; /* samples in `at` when opened or last committed */
     int fd[SUMS_FILES], working;
@@ -45,7 +45,7 @@ void sums_close(struct sums *s); /* files stay; harmless twice */
 /* All of them in memory at once? */
 static inline int sums_in_memory(const struct sums *s)
 {
-    return s->config.parameters <= s->config.resident;
+    return s->config.numbers <= s->config.resident;
 }
 
 /* Parameters first .. that are not needed for now: their memory is given back, the numbers stay. */

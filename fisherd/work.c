@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/factors.h"
+#include "engine/threads.h"
 #include "fisherd/blocks.h"
 #include "fisherd/store.h"
 #include "proto/checkpoint.h"
@@ -21,7 +23,18 @@
 #include "proto/log.h"
 #include "proto/order.h"
 
-static const char estimator[] = "exact: mean over samples of the squared gradient";
+static const char *const estimators[] = {
+    [ESTIMATOR_EXACT] = "exact: mean over samples of the squared gradient",
+    [ESTIMATOR_FACTORED] = "factored: product of the exact one's row and column sums",
+    [ESTIMATOR_ADAM] = "adam: second moment of the optimizer, times the rows of a batch"};
+
+static enum estimator_kind kind_of(const char *name)
+{
+    int kind = ESTIMATOR_EXACT;
+    while (strncmp(estimators[kind], name, strlen(name)) != 0)
+        kind++; /* the option's choices are these */
+    return (enum estimator_kind)kind;
+}
 
 void work_paths(const char *task, char path[96], char part_dir[96])
 {
@@ -29,19 +42,12 @@ void work_paths(const char *task, char path[96], char part_dir[96])
     snprintf(part_dir, 96, "fisher/%s.part", task);
 }
 
-/* A key for the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */
-static uint64_t sample_seed(uint64_t seed, const char *job)
+uint64_t work_key(const struct work *w)
 {
     uint64_t hash = 0xcbf29ce484222325ull;
-    for (const char *at = job; *at; at++)
+    for (const char *at = w->job.job; *at; at++)
         hash = (hash ^ (unsigned char)*at) * 0x100000001b3ull;
-    return order_key(seed, hash);
-}
-
-/* A key for the labels drawn at them. */
-static uint64_t draws_key(uint64_t seed, const char *job)
-{
-    return order_key(sample_seed(seed, job), 0);
+    return order_key(w->options->seed, hash);
 }
 
 /* Read the checkpoint's parameters and module buffers into the stepper and see that they are those
@@ -162,7 +168,7 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     c.incarnation = incarnation;
     c.file = w->job.file;
     c.split = w->job.split;
-    c.seed = sample_seed(o->seed, w->job.job);
+    c.seed = work_key(w);
     c.shuffle = 1;
     c.window_spans = 1;
     c.batch_rows = w->batch_rows;
@@ -171,6 +177,19 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     c.epoch_count = 1;
     feed_open(w->feed, &c);
     return 0;
+}
+
+/* No samples: all there is to do is to write blocks. */
+static int moments_start(struct work *w, struct err *e)
+{
+    const struct options *o = w->options;
+    int task = options_task(o, w->job.task);
+    uint64_t own = task >= 0 ? o->tasks[task].batch_size : 0;
+    uint64_t rows = (own ? own : o->batch_size) * o->gradient_accumulation_steps;
+    if (pool_open(&w->pool, step_config_of(o).threads, e) < 0)
+        return -1;
+    return moments_open(&w->moments, w->job.checkpoint, w->job.digest, &w->model, o->adam_beta2,
+                        rows, e);
 }
 
 int work_open(struct work *w, const struct options *o, uint64_t incarnation, uint64_t number,
@@ -184,12 +203,15 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.task, job->task);
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
-    MSG_STR(w->meta.estimator, estimator);
-    MSG_STR(w->meta.labels, o->fisher_labels);
+    w->kind = kind_of(o->fisher_estimator);
+    MSG_STR(w->meta.estimator, estimators[w->kind]);
+    MSG_STR(w->meta.labels, w->kind == ESTIMATOR_ADAM ? "none" : o->fisher_labels);
     MSG_STR(w->meta.compression, store_form(o));
-    if (model_start(w, e) < 0 || rows_start(w, e) < 0 || blocks_start(w, e) < 0)
+    if (model_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
-    return stream_start(w, incarnation, number, e);
+    if (w->kind == ESTIMATOR_ADAM)
+        return moments_start(w, e);
+    return rows_start(w, e) < 0 ? -1 : stream_start(w, incarnation, number, e);
 }
 
 void work_close(struct work *w)
@@ -205,6 +227,8 @@ void work_close(struct work *w)
     free(w->targets);
     free(w->graphs);
     sums_close(&w->sums);
+    moments_close(&w->moments);
+    pool_close(&w->pool);
     free(w->values);
     fisher_code_free(&w->code);
     memset(w, 0, sizeof *w);
@@ -269,9 +293,11 @@ static int sums_start(struct work *w, struct err *e)
     const uint64_t slice = w->options->slice_rows;
     struct sums_config c = {.directory = w->part_dir,
                             .job = w->job.job,
-                            .parameters = w->meta.parameters,
+                            .numbers = w->meta.parameters,
                             .resident = w->meta.block_size,
                             .half_at = w->meta.samples / 2 / slice * slice};
+    if (w->kind == ESTIMATOR_FACTORED)
+        c.numbers = c.resident = factors_count(&w->model);
     int found = work_block(w, e);
     w->position = w->meta.samples;
     if (found <= 0)
@@ -286,6 +312,8 @@ static int sums_start(struct work *w, struct err *e)
 
 int work_ready(struct work *w, struct err *e)
 {
+    if (w->kind == ESTIMATOR_ADAM)
+        return 1;
     if (feed_pump(w->feed, e) < 0)
         return -1;
     if (!feed_ready(w->feed))
@@ -311,128 +339,6 @@ int work_ready(struct work *w, struct err *e)
     return sums_start(w, e) < 0 ? -1 : 1;
 }
 
-/* The `count` rows found, which are graphs. */
-static int graphs_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
-{
-    const struct feed_info *info = &w->feed->info;
-    struct gather_config g = w->gather;
-    for (uint64_t i = 0; i < count; i++) {
-        struct feed_graph row = feed_graph(w->feed, w->rows[i]);
-        w->targets[i] = feed_field(&info->targets, w->rows[i]);
-        w->graphs[i] = (struct graph_row){row.nodes,         row.sources,    row.targets,
-                                          row.edge_features, row.node_count, row.edge_count};
-    }
-    snprintf(g.feature_type, sizeof g.feature_type, "%.7s", info->features[0].type);
-    g.features = info->feature_values;
-    return stepper_gather_graphs(w->stepper, &g, w->gathered, count, w->graphs, w->targets, bad, e);
-}
-
-/* The `count` rows found, part after part of their features. */
-static int parts_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
-{
-    const struct feed_info *info = &w->feed->info;
-    struct gather_config g = w->gather;
-    if (w->model.graphs)
-        return graphs_gather(w, count, bad, e);
-    for (uint64_t i = 0; i < count; i++)
-        w->targets[i] = feed_field(&info->targets, w->rows[i]);
-    for (uint32_t part = 0; part < info->feature_parts; part++) {
-        const struct msg_field_info *x = &info->features[part];
-        for (uint64_t i = 0; i < count; i++)
-            w->features[i] = feed_field(x, w->rows[i]);
-        snprintf(g.feature_type, sizeof g.feature_type, "%.7s", x->type);
-        g.features = x->values;
-        if (stepper_gather(w->stepper, &g, w->gathered, count, w->features,
-                           part ? NULL : w->targets, bad, e) < 0)
-            return -1;
-        g.column += x->values;
-    }
-    return 0;
-}
-
-/* Gather what has arrived of the batch's `wanted` rows. */
-static int rows_gather(struct work *w, uint64_t wanted, struct err *e)
-{
-    uint64_t at = w->position + w->gathered, bad;
-    uint64_t count = feed_rows(w->feed, 0, at, wanted - w->gathered, w->rows);
-    if (count == 0)
-        return 0;
-    if (parts_gather(w, count, &bad, e) < 0)
-        return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
-                          order_file_row(&w->feed->info.order, 0, at + bad));
-    w->gathered += count;
-    if (at + count < w->feed->info.order.rows)
-        feed_seek(w->feed, 0, at + count, 0); /* gives the spans before it back */
-    return 0;
-}
-
-/* A gradient that is not finite: which row of the file that was. */
-static int fault_tell(const struct work *w, struct err *e)
-{
-    const struct step_fault *f = stepper_fault(w->stepper);
-    if (f->rows != 1)
-        return -1;
-    return err_prefix(e, "%s, split '%s', row %" PRIu64, w->job.file, w->job.split,
-                      order_file_row(&w->feed->info.order, 0, w->position + f->row));
-}
-
-static void sums_forget(void *argument, uint64_t first, uint64_t count)
-{
-    sums_release(argument, first, count);
-}
-
-/* The gathered batch into the sums. */
-static int batch_sum(struct work *w, uint64_t rows, struct err *e)
-{
-    struct fisher_sums to = {.count = w->meta.parameters,
-                             .at = w->sums.at,
-                             .labels = fisher_labels_of(w->options->fisher_labels),
-                             .key = draws_key(w->options->seed, w->job.job),
-                             .position = w->position,
-                             .release = sums_in_memory(&w->sums) ? NULL : sums_forget,
-                             .argument = &w->sums,
-                             .resident = w->sums.config.resident};
-    if (stepper_fisher(w->stepper, rows, &to, e) < 0)
-        return fault_tell(w, e);
-    w->position += rows;
-    w->gathered = 0;
-    return 0;
-}
-
-/* At half of the samples, at their end, and from time to time: a tenth of it at most. */
-static int sums_keep(struct work *w, struct err *e)
-{
-    double now_s = clock_monotonic_s(), every_s = w->options->checkpoint_every_s;
-    if (w->position == w->sums.config.half_at && sums_half(&w->sums, e) < 0)
-        return -1;
-    if (!work_summed(w) && now_s - w->committed_s < fmax(every_s, 9 * w->commit_cost))
-        return 0;
-    if (sums_commit(&w->sums, w->position, !work_summed(w), e) < 0)
-        return -1;
-    w->committed_s = clock_monotonic_s();
-    w->commit_cost = w->committed_s - now_s;
-    return 0;
-}
-
-int work_batch(struct work *w, struct err *e)
-{
-    uint64_t half = w->sums.config.half_at;
-    uint64_t left = (w->position < half ? half : w->meta.samples) - w->position, before;
-    uint64_t wanted = left < w->batch_rows ? left : w->batch_rows;
-    if (feed_pump(w->feed, e) < 0)
-        return -1;
-    do { /* once a window that the batch touches */
-        before = w->gathered;
-        if (rows_gather(w, wanted, e) < 0)
-            return -1;
-    } while (w->gathered > before && w->gathered < wanted);
-    if (w->gathered < wanted)
-        return 0;
-    if (batch_sum(w, wanted, e) < 0 || sums_keep(w, e) < 0)
-        return -1;
-    return 1;
-}
-
 /* The block's mean into w->values. Its noise: what the means of the two halves of the samples
  * differ by, as a share of the mean, times the root of n1 n2 / n^2, which makes that difference's
  * variance the mean's. NaN where there is one slice. */
@@ -452,14 +358,30 @@ static double block_mean(struct work *w)
     return squares > 0 || !half ? sqrt(differences * n1 * n2 / squares) / n : 0;
 }
 
+/* The block's values, whatever they are estimated from. */
+static int block_values(struct work *w, struct err *e)
+{
+    w->range.noise = NAN;
+    if (w->kind == ESTIMATOR_ADAM)
+        return moments_read(&w->moments, w->range.first, w->range.count, w->values, e);
+    if (w->kind == ESTIMATOR_FACTORED)
+        factors_expand(&w->model, w->sums.at, 1 / (double)w->meta.samples, w->range.first,
+                       w->range.count, w->values);
+    else
+        w->range.noise = block_mean(w);
+    sums_release(&w->sums, w->range.first, w->range.count);
+    if (w->meta.blocks == 1) /* there is no other block: room for the stored form */
+        sums_close(&w->sums);
+    return 0;
+}
+
 int work_finish(struct work *w, struct err *e)
 {
-    w->range.noise = block_mean(w);
-    sums_release(&w->sums, w->range.first, w->range.count);
-    if (sums_in_memory(&w->sums)) /* there is no other block: room for the stored form */
-        sums_close(&w->sums);
-    return store_block(&w->code, w->options, &w->model, stepper_pool(w->stepper), w->part_dir,
-                       w->block, w->job.job, &w->range, w->values, e);
+    struct pool *pool = w->pool ? w->pool : stepper_pool(w->stepper);
+    if (block_values(w, e) < 0)
+        return -1;
+    return store_block(&w->code, w->options, &w->model, pool, w->part_dir, w->block, w->job.job,
+                       &w->range, w->values, e);
 }
 
 int work_join(struct work *w, struct err *e)

@@ -18,14 +18,19 @@
 
 #include "engine/fisher_code.h"
 #include "engine/step.h"
+#include "fisherd/moments.h"
 #include "fisherd/sums.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
 #include "proto/fisherfile.h"
 #include "proto/msg.h"
 
+/* What stands in the file's attribute `estimator`, up to the colon. */
+enum estimator_kind { ESTIMATOR_EXACT, ESTIMATOR_FACTORED, ESTIMATOR_ADAM };
+
 struct work {
     const struct options *options;
+    enum estimator_kind kind;
     struct msg_estimate job;
     struct model model;
     struct stepper *stepper;
@@ -37,7 +42,9 @@ struct work {
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t batch_rows;
     struct fisherfile_meta meta; /* blocks, samples, parameters; what the file will say */
-    struct sums sums;
+    struct sums sums;            /* of all parameters; of factors (engine/factors.h) */
+    struct moments moments;      /* ESTIMATOR_ADAM, which has nothing else but a pool of threads */
+    struct pool *pool;
     uint64_t position;               /* samples summed */
     uint64_t gathered;               /* rows of the next batch already in the stepper */
     double committed_s, commit_cost; /* when the sums were last made durable; seconds it took */
@@ -54,7 +61,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
               const struct msg_estimate *job, struct err *e);
 void work_close(struct work *w); /* gives all memory and the arena back; harmless twice */
 
-/* 1: the stream is open and fits the model; 0: not yet. */
+/* 1: the stream is open and fits the model, or there is none; 0: not yet. */
 int work_ready(struct work *w, struct err *e);
 
 /* Sum one batch if its rows are there. 1: done or nothing left to do; 0: rows are missing, wait. */
@@ -70,6 +77,9 @@ int work_block(struct work *w, struct err *e);
 /* Write the block's part; w->range then has its size and error. */
 int work_finish(struct work *w, struct err *e);
 int work_join(struct work *w, struct err *e);
+
+/* Keys the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */
+uint64_t work_key(const struct work *w);
 
 /* Where the Fisher file of a task is, and its parts while it is made. */
 void work_paths(const char *task, char path[96], char part_dir[96]);

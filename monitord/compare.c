@@ -118,6 +118,12 @@ static void report_take(struct comparison *c, const struct report *r)
         metric_set(c, t->name, "at the end", t->metric, t->final);
         metric_set(c, t->name, "at the end without EWC", t->metric, t->final_without_ewc);
     }
+    if (r->continual.count) {
+        const struct continual *s = &r->continual;
+        metric_set(c, "all tasks", "at the end", s->metric, s->own.average);
+        if (s->compared)
+            metric_set(c, "all tasks", "at the end without EWC", s->metric, s->without_ewc.average);
+    }
     for (int i = 0; i < STAGE_COUNT; i++) {
         peak += (double)(r->pages[i].rss_peak_bytes + r->pages[i].helpers_peak_bytes);
         restarts += r->history->restarts[i];

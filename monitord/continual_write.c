@@ -186,7 +186,7 @@ void continual_print_table(const struct continual *c, FILE *out)
         return;
     figures_list(c, list);
     fputc('\n', out);
-    for (int i = 0; i < FIGURES; i++) {
+    for (int i = 0; i < FIGURES && c->count > 2; i++) { /* two tasks are seen at a glance */
         if (isnan(list[i].own))
             continue;
         fprintf(out, "  %-27s %18s", list[i].name, metric_format(a, c->metric, list[i].own));

@@ -157,8 +157,8 @@ int report_load(struct report *r, struct options *o, struct err *e)
         return -1;
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
-    report_ewc_read(r);
     continual_measure(&r->continual);
+    report_ewc_read(r);
     return 0;
 }
 

@@ -42,10 +42,10 @@ struct report {
     const char *device;
     struct report_task tasks[OPTION_TASKS_MAX]; /* without the comparisons */
     uint32_t task_count;
-    struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
-    uint32_t ewc_count;
     int compared; /* there is a comparison task */
     struct continual continual;
+    struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
+    uint32_t ewc_count;
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */

@@ -184,8 +184,8 @@ void report_print_json(const struct report *r, FILE *out)
     json_u64(&j, "threads", r->meta->threads);
     json_u64(&j, "seed", r->options->seed);
     json_tasks(r, &j);
-    report_ewc_json(r, &j);
     continual_print_json(&r->continual, &j);
+    report_ewc_json(r, &j);
     json_u64(&j, "steps", r->meta->step - r->meta->steps_skipped);
     json_f64(&j, "samples_per_second", r->samples_per_second);
     json_f64(&j, "data_wait_share", r->data_wait_share);
@@ -351,8 +351,8 @@ void report_print_markdown(const struct report *r, FILE *out)
         fputs("**The run is not finished.**\n\n", out);
     markdown_tasks(r, out);
     fputs("\n", out);
-    report_ewc_markdown(r, out);
     continual_print_markdown(&r->continual, out);
+    report_ewc_markdown(r, out);
     effort_print(r, out);
     fprintf(out, ", %u %s.\n\n", r->history->launch_count,
             r->history->launch_count == 1 ? "launch" : "launches");

@@ -120,6 +120,7 @@ files_each() {
 source_fetch() {
     case $1 in
     "$repository/runs/cache/usdchf.csv") "$here/usdchf.sh" "$1" || exit ;; # bars.yaml
+    /usr/share/RDKit/Data/Pains/test_data/wehi_mols.csv) [ -e "$1" ] || "$here/setup.sh" compounds || exit ;;
     "$repository/runs/cache/manpages/"??) "$here/manpages.sh" "${1%/*}" || exit ;; # text.yaml
     /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv) [ -e "$1" ] || "$here/setup.sh" structures || exit ;;
     esac

@@ -6,6 +6,7 @@
 #   pipelines/setup.sh bench   that and what make bench compares with
 #   pipelines/setup.sh prices  what building and running need, and R with the prices that pipelines/bars.yaml learns from
 #   pipelines/setup.sh structures  the same, and the table of structures that pipelines/molecules.yaml learns from
+#   pipelines/setup.sh compounds  the same, and the screening compounds that pipelines/fragments.yaml learns from, too
 #   pipelines/setup.sh lists   fetches the package lists, and installs nothing
 #   pipelines/setup.sh --help  this
 #
@@ -24,12 +25,13 @@ test) groups='run|test' ;;
 bench) groups='run|test|bench' ;;
 prices) groups='run|prices' ;;
 structures) groups='run|structures' ;;
+compounds) groups='run|structures|compounds' ;;
 lists) groups= ;;
 -h | --help)
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
     ;;
-*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, lists, --help" ;;
+*) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, compounds, lists, --help" ;;
 esac
 
 # missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the

@@ -50,6 +50,7 @@ static const struct checkpoint_field fields[] = {
     FIELD(F64, loss_scale),
     FIELD(U64, scale_tracker),
     FIELD(U64, task_skipped),
+    FIELD(U64, moment_steps),
     FIELD(U64, batches_tracked),
 };
 #undef FIELD

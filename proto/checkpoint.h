@@ -36,7 +36,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 3 */
+    uint64_t version; /* 4 */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -65,6 +65,8 @@ struct checkpoint_meta {
     double loss_scale;        /* of float16; 0: none */
     uint64_t scale_tracker;   /* steps since it changed */
     uint64_t task_skipped;    /* of task_step: steps that changed nothing. AdamW's t is the rest */
+    uint64_t moment_steps;    /* at a task's end, where task_step is the next one's: AdamW's t of
+                                 the moments */
     uint64_t batches_tracked; /* micro-batches that the module buffers have taken in: PyTorch's
                                  num_batches_tracked of every batchnorm */
     uint32_t result_count;

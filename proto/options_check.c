@@ -155,13 +155,38 @@ static int data_check(const struct options *o, struct origin at, struct err *e)
     return 0;
 }
 
+/* A file is made once: of one source, and of the rows of the same classes. */
+static int file_shared_check(const struct options *o, uint32_t index, struct options *view,
+                             const struct origins *at, struct err *e)
+{
+    const struct task_options *t = &o->tasks[index];
+    options_of_task(o, index, view);
+    const char *file = view->data_file, *source = view->data_source;
+    for (uint32_t i = 0; i < index && strcmp(o->data_prepare, "none") != 0; i++) {
+        options_of_task(o, i, view);
+        if (strcmp(view->data_file, file) != 0 ||
+            (strcmp(view->data_source, source) == 0 &&
+             memcmp(&o->tasks[i].classes, &t->classes, sizeof t->classes) == 0))
+            continue;
+        char shown[SHOWN_BYTES];
+        return origin_error(
+            at->entry[index], e,
+            "tasks.%s has the file %s, as has tasks.%s, but another source or other "
+            "classes; give it a file of its own",
+            t->name, text_show(file, shown), o->tasks[i].name);
+    }
+    return 0;
+}
+
 static int tasks_data_check(const struct options *o, const struct origins *at, struct err *e)
 {
     struct options *view = malloc(sizeof *view); /* large */
     int result = view ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot check the tasks");
     for (uint32_t i = 0; result == 0 && i < o->task_count; i++) {
-        options_of_task(o, i, view);
         result = classes_check(o, i, at, e);
+        if (result == 0)
+            result = file_shared_check(o, i, view, at, e);
+        options_of_task(o, i, view);
         if (result == 0)
             result = data_check(view, o->tasks[i].batch_size ? at->entry[i] : at->file, e);
     }

@@ -10,7 +10,7 @@
 #   fault      a full disk
 #
 # PART runs only the cases whose file or name contains it. LONG=1 makes those cases whole that otherwise take a part of
-# their data. Does its own set-up (missing Debian packages, build); without missing packages it needs no network. A
+# their data; TEST_TIMES=1 prints for each C unit test what it took. Does its own set-up (missing Debian packages, build); without missing packages it needs no network. A
 # group that runs no test counts as a failed one.
 # Last line: N passed, N failed, N skipped; exit code 1 if any failed.
 set -u
@@ -105,6 +105,8 @@ group_unit() {
 group_asan() {
     [ -z "${asan_build:-}" ] || wait "$asan_build"
     build asan all unit || return # the stages too: a case measures them
+    # what was freed need not stay poisoned for long: with the default 256 MiB each allocation is of fresh pages
+    export ASAN_OPTIONS=${ASAN_OPTIONS-quarantine_size_mb=16}
     counted build/asan/bin/unit $part
     VARIANT=asan harness tests/fuzz
 }

@@ -2,10 +2,13 @@
 
 Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
 that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). As many run at a time as there
-are cores, but for those marked @alone. Its output is shown only
-when it fails. skip(reason) ends a case as skipped. Whatever processes a case left in its process group or session
+are cores, those with the longest limits first so that the end is not one of them on one core, but for those marked
+@alone. Its output is shown only when it fails, the seconds it took (by the clock, and of the processor by it and all
+it waited for) always. skip(reason) ends a case as skipped. shared(name, make) is for what several cases need and only
+one need make. Whatever processes a case left in its process group or session
 are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
 """
+import fcntl
 import importlib.util
 import os
 import select
@@ -37,6 +40,18 @@ def alone(function):
 
 def is_alone(function):
     return getattr(function, "alone", False)
+
+
+def shared(name, make):
+    """The path of a file that all cases of this call of the harness share: the first that asks makes it, by make(path),
+    while the others wait."""
+    path = os.path.join(os.environ["TEST_SHARED"], name)
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            make(path + ".made")
+            os.rename(path + ".made", path)
+    return path
 
 
 class Skipped(Exception):
@@ -156,15 +171,17 @@ class Case:
         os.close(self.descriptor)
         if not in_time:
             os.kill(self.pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, status, used = os.wait4(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - self.started
+        cpu_s = used.ru_utime + used.ru_stime
         leftovers_kill(self.directory, self.pid)
         shutil.rmtree(self.directory, ignore_errors=True)
         with self.output as output:
             output.seek(0)
             text = output.read().decode(errors="replace")
         if in_time and code == 0:
-            print("ok   %s %.1f s" % (self.title, seconds))
+            print("ok   %s %.1f s (%.1f s of CPU)" % (self.title, seconds, cpu_s))
             return "passed"
         skipped = in_time and code == CODE_SKIPPED
         why = "" if in_time else " (time limit %d s)" % self.limit_s
@@ -188,7 +205,7 @@ def cases_run(cases, counts):
     """Run them all, `jobs` at a time; one marked alone has the machine to itself."""
     jobs = len(os.sched_getaffinity(0))
     running = []
-    for label, name, function in cases:
+    for label, name, function in sorted(cases, key=lambda c: -max(LIMIT_S, getattr(c[2], "limit_s", 0))):
         while running and (is_alone(function) or len(running) >= jobs or running[0].alone):
             counts[case_await(running)] += 1
         running.append(Case(label, name, function))
@@ -221,7 +238,9 @@ def main(arguments):
             print("FAIL %s holds no test" % path)
             counts["failed"] += 1
         cases += found
-    cases_run(cases, counts)
+    with tempfile.TemporaryDirectory(prefix="finetuned-shared-") as directory:
+        os.environ["TEST_SHARED"] = directory
+        cases_run(cases, counts)
     print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
     return 1 if counts["failed"] else 0
 

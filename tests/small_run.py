@@ -22,8 +22,9 @@ tasks:
 """
 
 
-def data_write(path, features=None, targets=None, rows=ROWS):
-    """A dense file with the splits train and validation; uint8 unless arrays are given."""
+def data_write(path, features=None, targets=None, rows=ROWS, validation_rows=None):
+    """A dense file with the splits train and validation, of the same rows (or the first of them); uint8 unless arrays
+    are given."""
     import h5py
     import numpy as np
     random = np.random.default_rng(11)
@@ -32,9 +33,9 @@ def data_write(path, features=None, targets=None, rows=ROWS):
     if targets is None:
         targets = random.integers(0, CLASSES, len(features)).astype(np.uint8)
     with h5py.File(path, "w") as f:
-        for split in ("train", "validation"):
-            f.create_dataset(split + "/features", data=features, chunks=(64, features.shape[1]), shuffle=True, compression=6)
-            f.create_dataset(split + "/targets", data=targets, chunks=(64, *targets.shape[1:]), shuffle=True, compression=6)
+        for split, last in (("train", None), ("validation", validation_rows)):
+            f.create_dataset(split + "/features", data=features[:last], chunks=(64, features.shape[1]), shuffle=True, compression=6)
+            f.create_dataset(split + "/targets", data=targets[:last], chunks=(64, *targets.shape[1:]), shuffle=True, compression=6)
 
 
 def data_read(path):

@@ -5,22 +5,33 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_SKIPPED = 77, JOBS = 2 /* cases at a time */ };
+enum { EXIT_SKIPPED = 77, JOBS_MAX = 16 /* cases at a time */ };
 
 static struct test_case *cases;
 static uint64_t seed, random_state;
 
+/* The cases with the longest time limits run first, so that the end is not one of them on one core.
+ */
+static int case_order(const struct test_case *a, const struct test_case *b)
+{
+    if (a->limit_s != b->limit_s)
+        return a->limit_s > b->limit_s ? -1 : 1;
+    int files = strcmp(a->file, b->file);
+    return files ? files : strcmp(a->name, b->name);
+}
+
 void test_register(struct test_case *c)
 {
     struct test_case **at = &cases;
-    while (*at && (strcmp((*at)->file, c->file) < 0 ||
-                   (strcmp((*at)->file, c->file) == 0 && strcmp((*at)->name, c->name) < 0)))
+    while (*at && case_order(*at, c) < 0)
         at = &(*at)->next;
     c->next = *at;
     *at = c;
@@ -80,6 +91,7 @@ struct running {
     pid_t pid;
     FILE *output;
     char directory[32];
+    struct timespec started;
 };
 
 static void case_start(struct running *r, const struct test_case *c)
@@ -90,13 +102,29 @@ static void case_start(struct running *r, const struct test_case *c)
         exit(1);
     }
     fflush(stdout);
+    clock_gettime(CLOCK_MONOTONIC, &r->started);
     r->pid = fork();
     if (r->pid == 0)
         child_run(c, r->directory, fileno(r->output));
 }
 
+static double seconds_of(struct timeval t)
+{
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+}
+
+static void case_time_print(const struct running *r, const struct rusage *used)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    printf("ok   %s %s %.1f s (%.1f s of CPU)\n", r->c->file, r->c->name,
+           (double)(now.tv_sec - r->started.tv_sec) +
+               1e-9 * (double)(now.tv_nsec - r->started.tv_nsec),
+           seconds_of(used->ru_utime) + seconds_of(used->ru_stime));
+}
+
 /* Its child has ended with `status`: 0 passed, 1 failed, 2 skipped. */
-static int case_end(struct running *r, int status)
+static int case_end(struct running *r, int status, const struct rusage *used)
 {
     const struct test_case *c = r->c;
     kill(-r->pid, SIGKILL); /* whatever the case left running */
@@ -109,6 +137,8 @@ static int case_end(struct running *r, int status)
                WTERMSIG(status) == SIGALRM ? " (time limit)" : "");
     else if (failed || skipped)
         printf("%s %s %s\n", failed ? "FAIL" : "SKIP", c->file, c->name);
+    else if (getenv("TEST_TIMES"))
+        case_time_print(r, used);
     if (failed || skipped) {
         char line[1024];
         rewind(r->output);
@@ -124,13 +154,14 @@ static int case_end(struct running *r, int status)
 static int case_await(struct running *running, int jobs)
 {
     int status = 0;
+    struct rusage used;
     for (;;) {
-        pid_t pid = waitpid(-1, &status, 0);
+        pid_t pid = wait4(-1, &status, 0, &used);
         if (pid < 0 && errno == EINTR)
             continue;
         for (int i = 0; i < jobs; i++)
             if (running[i].c && running[i].pid == pid)
-                return case_end(&running[i], status);
+                return case_end(&running[i], status, &used);
         if (pid < 0) {
             perror("a test's process is lost");
             exit(1);
@@ -138,17 +169,26 @@ static int case_await(struct running *running, int jobs)
     }
 }
 
+/* One a core. */
+static int jobs_find(void)
+{
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0)
+        return 1;
+    return CPU_COUNT(&cores) < JOBS_MAX ? CPU_COUNT(&cores) : JOBS_MAX;
+}
+
 int main(int argc, char **argv)
 {
-    struct running running[JOBS] = {0};
+    struct running running[JOBS_MAX] = {0};
     const char *given = getenv("TEST_SEED");
-    int counts[3] = {0, 0, 0}, busy = 0;
+    int counts[3] = {0, 0, 0}, busy = 0, jobs = jobs_find();
     seed = given ? strtoull(given, NULL, 10) : 20260101;
     for (const struct test_case *c = cases; c; c = c->next) {
         if (argc > 1 && !strstr(c->file, argv[1]) && !strstr(c->name, argv[1]))
             continue;
-        if (busy == JOBS) {
-            counts[case_await(running, JOBS)]++;
+        if (busy == jobs) {
+            counts[case_await(running, jobs)]++;
             busy--;
         }
         int i = 0;
@@ -159,7 +199,7 @@ int main(int argc, char **argv)
         busy++;
     }
     for (; busy; busy--)
-        counts[case_await(running, JOBS)]++;
+        counts[case_await(running, jobs)]++;
     printf("%d passed, %d failed, %d skipped\n", counts[0], counts[1], counts[2]);
     return counts[1] != 0;
 }

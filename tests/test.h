@@ -1,9 +1,10 @@
 /* test.h - unit tests: TEST(name) { ... CHECK(condition); ... }.
  *
  * Each case runs in a child process of its own with a time limit (TEST_LIMIT(name, seconds) for
- * another than 20 s); its output is shown only when it fails. SKIP("why") ends a case as skipped.
- * TMP is a fresh directory of the case, the child's working directory, removed afterwards. `unit
- * [substring]` runs the cases whose file or name contains it.
+ * another than 20 s), as many at a time as there are cores; its output is shown only when it fails.
+ * test_skip("why") ends a case as skipped. The child's working directory is a fresh one, removed
+ * afterwards. `unit [substring]` runs the cases whose file or name contains it; with TEST_TIMES=1
+ * in the environment it also prints what each took.
  */
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H
@@ -29,6 +30,15 @@ _Noreturn void test_skip(const char *why);
  */
 uint64_t test_random(void);
 uint64_t test_seed(void);
+
+/* How often a case of many rounds goes round. Under a sanitizer everything takes several times as
+ * long: what compares results goes round seldom there, what looks for faults of memory often.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_ROUNDS(plain, sanitized) (sanitized)
+#else
+#define TEST_ROUNDS(plain, sanitized) (plain)
+#endif
 
 #define TEST_LIMIT(id, seconds)                                                                    \
     static void test_##id(void);                                                                   \

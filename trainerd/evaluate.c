@@ -37,7 +37,6 @@ static void pass_begin(struct trainer *t)
     v->pass++;
     stepper_evaluate_begin(t->stepper);
     follow(t);
-    batch_permute(t, v->list[v->index]);
     snprintf(t->daemon->doing, sizeof t->daemon->doing,
              "task %s, epoch %" PRIu64 ": evaluating on %s", tasks_current(t)->name,
              t->meta.epoch + 1, t->options->tasks[v->list[v->index]].name);
@@ -162,6 +161,7 @@ int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
     int there = data_validation(t, v->list[v->index], e);
     if (there <= 0)
         return data_wait(there, sleep_ms);
+    batch_permute(t, v->list[v->index]); /* a stream that was opened just now has no order yet */
     for (int i = 0; i < BATCHES_A_TURN && v->position < t->validation.info.order.rows; i++) {
         int done = batch_evaluate(t, e);
         if (done < 0)

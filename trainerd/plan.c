@@ -66,7 +66,7 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     stepper_plan(m, &c, "trainerd", p);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
-                 terms * importance_bytes(m));
+                 terms * importance_bytes(m, !o->fisher_use_compression));
         plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
                  2 * sizeof(float) * block_parameters(o, m));
         plan_add(p, "trainerd", "theta* of them, pages of checkpoints",

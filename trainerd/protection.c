@@ -112,9 +112,8 @@ static int blocks_take(struct importance *f, const char *path, struct err *e)
 
 static int fisher_read(struct trainer *t, struct importance *f, const char *path, struct err *e)
 {
-    int result = importance_open(f, &t->model, e);
-    for (int pass = 0; result == 0 && pass < IMPORTANCE_PASSES; pass++) {
-        importance_pass(f, pass);
+    int result = importance_open(f, &t->model, !t->options->fisher_use_compression, e);
+    while (result == 0 && importance_next(f)) {
         result = blocks_take(f, path, e);
         if (result == 0 && importance_taken(f) != t->model.parameter_count)
             result = err_set(e, EXIT_CODE_PERMANENT,
@@ -122,9 +121,7 @@ static int fisher_read(struct trainer *t, struct importance *f, const char *path
                              " parameters, the model has %" PRIu64,
                              path, importance_taken(f), t->model.parameter_count);
     }
-    if (result == 0)
-        importance_done(f);
-    else
+    if (result < 0)
         importance_close(f);
     return result;
 }
@@ -161,7 +158,7 @@ static void term_add(struct trainer *t, const struct protection *p)
     t->terms[t->term_count++] =
         (struct ewc_term){.importance = &p->fisher,
                           .theta_stars = p->theta_star.parameters,
-                          .lambda = t->options->ewc_lambda,
+                          .lambda = t->options->ewc_lambda * (t->options->ewc_half ? 1 : 2),
                           .damping = t->options->ewc_damping * p->fisher.mean};
 }
 

@@ -83,6 +83,25 @@ const char *setup_metric(const struct options *o)
     return loss_metric_named(loss_type_named(o->model_loss), o->metric)->name;
 }
 
+static int fisher_options_check(const struct options *o, struct err *e)
+{
+    static const char where[] = "continual_learning.ewc_config.fisher_computation.estimator";
+    if (strcmp(o->fisher_estimator, "adam") != 0)
+        return 0;
+    if (strcmp(o->optimizer, "adamw") != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is adam, but training.optimizer is %s, which keeps no second moment; "
+                       "accepted: exact, factored",
+                       where, o->optimizer);
+    if (strcmp(o->fisher_labels, "true") != 0)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "%s is adam, which takes no labels, but fisher_labels is %s; accepted: exact, "
+            "factored, or fisher_labels true",
+            where, o->fisher_labels);
+    return 0;
+}
+
 int setup_options_check(const struct options *o, struct err *e)
 {
     if (strcmp(o->device, "cuda") == 0)
@@ -100,7 +119,7 @@ int setup_options_check(const struct options *o, struct err *e)
                        "training.metric is %s, which does not go with the loss %s; accepted: %s",
                        o->metric, o->model_loss, accepted);
     }
-    if (pretrained_options_check(o, e) < 0)
+    if (pretrained_options_check(o, e) < 0 || fisher_options_check(o, e) < 0)
         return -1;
     return schedule_check(o, e);
 }

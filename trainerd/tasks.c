@@ -107,6 +107,7 @@ static int task_end(struct trainer *t, struct err *e)
         return -1;
     t->meta.task++;
     t->meta.epoch = 0;
+    t->meta.moment_steps = t->meta.task_step - t->meta.task_skipped;
     t->meta.task_step = t->meta.task_skipped = 0;
     /* steps are places in the run's schedule: what a task that ended early left out is skipped */
     t->meta.steps_skipped += t->schedule.first_step[t->meta.task] - t->meta.step;

@@ -1,6 +1,9 @@
-/* codes.c - matrices in 4-bit codes: the levels first, 32 codes at a time, then what row and column
- * say of them. With AVX2 a level is looked up in two registers, else in memory; the bits are the
- * same.
+/* codes.c - matrices in 4-bit codes, row by row: a level is looked up, and multiplied with what row
+ * and column say.
+ *
+ * With AVX2 it is half a group of codes at a time, which are 16 values whose codes are the lower,
+ * or the upper, halves of 16 bytes; a level comes from two registers. The rest of a row, and all
+ * where there is no AVX2, in plain C. The bits are the same.
  */
 #include "engine/cpu/cpu.h"
 
@@ -9,87 +12,80 @@
 #include <immintrin.h>
 #endif
 
-enum { HALF_GROUP = CODED_GROUP / 2 };
+enum { UNIT = CODED_GROUP / 2 };
 
-/* Values first .. end - 1 of one group. */
-static void group_part(const uint8_t *bytes, const float *level, uint64_t first, uint64_t end,
-                       float *x)
+/* Values of one row: the first is number `at` of the matrix. */
+static void values_plain(const struct coded_matrix *m, uint64_t at, float row,
+                         const uint8_t *column, uint64_t count, float *x)
 {
-    for (uint64_t k = first; k < end; k++)
-        *x++ = level[k < HALF_GROUP ? bytes[k] & 15 : bytes[k - HALF_GROUP] >> 4];
-}
-
-static void groups_plain(const uint8_t *bytes, uint64_t groups, const float *level, float *x)
-{
-    for (uint64_t g = 0; g < groups; g++, bytes += HALF_GROUP, x += CODED_GROUP)
-        for (uint64_t k = 0; k < HALF_GROUP; k++) {
-            x[k] = level[bytes[k] & 15];
-            x[k + HALF_GROUP] = level[bytes[k] >> 4];
-        }
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t unit = (at + i) / UNIT;
+        uint8_t both = m->codes[unit / 2 * UNIT + (at + i) % UNIT];
+        x[i] = m->level[unit % 2 ? both >> 4 : both & 15] * (row * scalar_share(column[i]));
+    }
 }
 
 #ifdef __x86_64__
-/* The levels of the first eight codes. */
-__attribute__((target("avx2"))) static __m256 eight_levels(__m256 low, __m256 high, __m128i codes)
+/* Eight values: the first eight of the codes and of the columns' shares. */
+__attribute__((target("avx2"))) static void eight_values(__m256 low, __m256 high, __m256 row,
+                                                         __m128i codes, __m128i shares, float *x)
 {
     __m256i code = _mm256_cvtepu8_epi32(codes); /* its bit 3 chooses the register */
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code),
-                            _mm256_permutevar8x32_ps(high, code),
-                            _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+    __m256 level =
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code),
+                         _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+    __m256i share = _mm256_add_epi32(_mm256_slli_epi32(_mm256_cvtepu8_epi32(shares), 20),
+                                     _mm256_set1_epi32(96 << 23)); /* scalar_share */
+    _mm256_storeu_ps(x, _mm256_mul_ps(level, _mm256_mul_ps(row, _mm256_castsi256_ps(share))));
 }
 
-__attribute__((target("avx2"))) static void groups_avx2(const uint8_t *bytes, uint64_t groups,
-                                                        const float *level, float *x)
+__attribute__((target("avx2"))) static void units_avx2(const struct coded_matrix *m, uint64_t unit,
+                                                       uint64_t count, float row,
+                                                       const uint8_t *column, float *x)
 {
-    __m256 low = _mm256_loadu_ps(level), high = _mm256_loadu_ps(level + 8);
-    __m128i mask = _mm_set1_epi8(15);
-    for (uint64_t g = 0; g < groups; g++, bytes += HALF_GROUP, x += CODED_GROUP) {
+    __m256 low = _mm256_loadu_ps(m->level), high = _mm256_loadu_ps(m->level + 8);
+    __m256 rows = _mm256_set1_ps(row);
+    for (uint64_t end = unit + count; unit < end; unit++, column += UNIT, x += UNIT) {
+        const uint8_t *bytes = m->codes + unit / 2 * UNIT;
         __m128i both = _mm_loadu_si128((const __m128i *)(const void *)bytes);
-        __m128i first = _mm_and_si128(both, mask);
-        __m128i second = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
-        _mm256_storeu_ps(x, eight_levels(low, high, first));
-        _mm256_storeu_ps(x + 8, eight_levels(low, high, _mm_srli_si128(first, 8)));
-        _mm256_storeu_ps(x + 16, eight_levels(low, high, second));
-        _mm256_storeu_ps(x + 24, eight_levels(low, high, _mm_srli_si128(second, 8)));
+        __m128i shares = _mm_loadu_si128((const __m128i *)(const void *)column);
+        __m128i codes = _mm_and_si128(unit % 2 ? _mm_srli_epi16(both, 4) : both, _mm_set1_epi8(15));
+        eight_values(low, high, rows, codes, shares, x);
+        eight_values(low, high, rows, _mm_srli_si128(codes, 8), _mm_srli_si128(shares, 8), x + 8);
     }
+}
+#else
+static void units_avx2(const struct coded_matrix *m, uint64_t unit, uint64_t count, float row,
+                       const uint8_t *column, float *x)
+{
+    values_plain(m, unit * UNIT, row, column, count * UNIT, x);
 }
 #endif
 
-static void levels_expand(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+/* Values of one row from column `first` on. */
+static void row_expand(const struct coded_matrix *m, uint64_t at, uint64_t first, uint64_t count,
+                       float *x)
 {
-    uint64_t end = from + count, skip = from % CODED_GROUP;
-    const uint8_t *bytes = m.codes + from / CODED_GROUP * HALF_GROUP;
-    if (skip) {
-        uint64_t part = CODED_GROUP - skip < count ? CODED_GROUP - skip : count;
-        group_part(bytes, m.level, skip, skip + part, x);
-        bytes += HALF_GROUP;
-        from += part;
-        x += part;
+    const uint8_t *column = m->column + first;
+    float row = scalar_share(m->row[at / m->columns]);
+    uint64_t head = (UNIT - at % UNIT) % UNIT, units;
+    if (!cpu_has_avx2() || head >= count) {
+        values_plain(m, at, row, column, count, x);
+        return;
     }
-    uint64_t groups = (end - from) / CODED_GROUP;
-#ifdef __x86_64__
-    if (cpu_has_avx2())
-        groups_avx2(bytes, groups, m.level, x);
-    else
-#endif
-        groups_plain(bytes, groups, m.level, x);
-    group_part(bytes + groups * HALF_GROUP, m.level, 0, (end - from) % CODED_GROUP,
-               x + groups * CODED_GROUP);
-}
-
-CPU_CLONES static void row_multiply(const uint8_t *restrict column, float row, float *restrict x,
-                                    uint64_t count)
-{
-    for (uint64_t i = 0; i < count; i++)
-        x[i] *= row * scalar_share(column[i]);
+    values_plain(m, at, row, column, head, x);
+    units = (count - head) / UNIT;
+    units_avx2(m, (at + head) / UNIT, units, row, column + head, x + head);
+    head += units * UNIT;
+    values_plain(m, at + head, row, column + head, count - head, x + head);
 }
 
 void cpu_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
 {
-    levels_expand(m, from, count, x);
-    for (uint64_t row = from / m.columns, column = from % m.columns; count > 0; row++, column = 0) {
+    for (uint64_t column = from % m.columns; count > 0; column = 0) {
         uint64_t left = m.columns - column, piece = count < left ? count : left;
-        row_multiply(m.column + column, scalar_share(m.row[row]), x, piece);
+        row_expand(&m, from, column, piece, x);
+        from += piece;
         x += piece;
         count -= piece;
     }

@@ -32,6 +32,19 @@ void cpu_column_sums(struct matrix x, float *sums)
         row_add(x.at + r * x.stride, sums, x.columns);
 }
 
+CPU_CLONES static void row_multiply_add(const float *restrict a, const float *restrict b,
+                                        float *restrict y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] += a[i] * b[i];
+}
+
+void cpu_column_dots(struct matrix a, struct matrix b, float *sums)
+{
+    for (uint64_t r = 0; r < a.rows; r++)
+        row_multiply_add(a.at + r * a.stride, b.at + r * b.stride, sums, a.columns);
+}
+
 CPU_CLONES void cpu_scale(float factor, float *x, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)

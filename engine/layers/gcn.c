@@ -134,16 +134,23 @@ static void gcn_squares_begin(const struct layer_instance *l, const struct layer
     memcpy(p->squares_input, p->scratch, p->rows * l->values * sizeof *p->scratch);
 }
 
+static void gcn_operands(const struct layer_instance *l, const struct layer_pass *p,
+                         uint32_t tensor, struct samples *d, struct samples *x)
+{
+    *d = samples_of(p->d_output, p->samples, l->values_out);
+    *x = tensor == EDGE_WEIGHT ? samples_of(p->edge_sums.at, p->samples, l->edge_values)
+                               : samples_of(p->squares_input, p->samples, l->values);
+}
+
 static void gcn_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
                              const struct tile *t, const struct tile_work *w, float *sums)
 {
-    struct samples d = samples_of(p->d_output, p->samples, l->values_out);
-    const float *x = t->tensor == WEIGHT ? p->squares_input : p->edge_sums.at;
+    struct samples d, x;
+    gcn_operands(l, p, t->tensor, &d, &x);
     if (t->tensor == BIAS)
         squares_of_sums(p->backend, d, w, sums);
     else
-        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows),
-                            samples_of(x, p->samples, t->columns), w, sums);
+        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows), x, w, sums);
 }
 
 const struct layer_type layer_gcn = {
@@ -162,5 +169,6 @@ const struct layer_type layer_gcn = {
     .forward = gcn_forward,
     .backward = gcn_backward,
     .squares_begin = gcn_squares_begin,
+    .operands = gcn_operands,
     .tile_squares = gcn_tile_squares,
 };

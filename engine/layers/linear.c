@@ -67,16 +67,23 @@ static int has_steps(const struct layer_instance *l)
     return l->steps > 1 || l->graphs;
 }
 
+static void linear_operands(const struct layer_instance *l, const struct layer_pass *p,
+                            uint32_t tensor, struct samples *d, struct samples *x)
+{
+    (void)tensor; /* the only one */
+    *d = samples_of(p->d_output, p->samples, l->values_out);
+    *x = samples_of(p->input, p->samples, l->values);
+}
+
 static void linear_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
                                 const struct tile *t, const struct tile_work *w, float *sums)
 {
-    struct samples d = samples_of(p->d_output, p->samples, l->values_out);
-    struct samples of_tile = samples_columns(d, t->row_first, t->rows);
+    struct samples d, x;
+    linear_operands(l, p, t->tensor, &d, &x);
     if (t->tensor == BIAS)
         squares_of_sums(p->backend, d, w, sums);
     else if (has_steps(l))
-        squares_of_products(p->backend, of_tile, samples_of(p->input, p->samples, l->values), w,
-                            sums);
+        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows), x, w, sums);
     else
         op_squares_product_add(
             p->backend,
@@ -94,5 +101,6 @@ const struct layer_type layer_linear = {
     .initialise = linear_initialise,
     .forward = linear_forward,
     .backward = linear_backward,
+    .operands = linear_operands,
     .tile_squares = linear_tile_squares,
 };

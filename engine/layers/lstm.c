@@ -536,25 +536,31 @@ static struct samples samples_by_step(const struct layer_pass *p, struct matrix 
     return s;
 }
 
+/* Of a bias x is nothing. */
+static void lstm_operands(const struct layer_instance *l, const struct layer_pass *p,
+                          uint32_t tensor, struct samples *d, struct samples *x)
+{
+    struct shape s = shape_of(l);
+    uint64_t number = tensor / TENSORS, direction = number % s.directions;
+    struct place at = place_of(l, p, number / s.directions);
+    uint64_t in = layer_in(l, number / s.directions), cells = s.steps * p->rows;
+    struct matrix gates = matrix_of(at.gates[direction], cells, 4 * s.hidden);
+    struct matrix of = matrix_of(at.x, cells, in);
+    if (tensor % TENSORS == WEIGHT_HH)
+        recurrence_of(l, p, at.gates[direction], at.h, direction, 0, s.steps, &gates, &of);
+    *d = samples_by_step(p, gates);
+    *x = samples_by_step(p, of);
+}
+
 static void lstm_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
                               const struct tile *t, const struct tile_work *w, float *sums)
 {
-    struct shape s = shape_of(l);
-    uint64_t number = t->tensor / TENSORS, direction = number % s.directions;
-    struct place at = place_of(l, p, number / s.directions);
-    uint64_t in = layer_in(l, number / s.directions), cells = s.steps * p->rows;
-    struct matrix d = matrix_of(at.gates[direction], cells, 4 * s.hidden);
-    struct matrix x = matrix_of(at.x, cells, in);
-    if (t->tensor % TENSORS >= BIAS_IH) {
-        squares_of_sums(p->backend, samples_by_step(p, d), w, sums);
-        return;
-    }
-    if (t->tensor % TENSORS == WEIGHT_HH)
-        recurrence_of(l, p, at.gates[direction], at.h, direction, 0, s.steps, &d, &x);
-    if (!d.rows) /* one step: no recurrence */
-        return;
-    squares_of_products(p->backend, samples_columns(samples_by_step(p, d), t->row_first, t->rows),
-                        samples_by_step(p, x), w, sums);
+    struct samples d, x;
+    lstm_operands(l, p, t->tensor, &d, &x);
+    if (t->tensor % TENSORS >= BIAS_IH)
+        squares_of_sums(p->backend, d, w, sums);
+    else if (d.first.rows) /* one step: no recurrence */
+        squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows), x, w, sums);
 }
 
 const struct layer_type layer_lstm = {
@@ -574,5 +580,6 @@ const struct layer_type layer_lstm = {
     .scratch_floats = lstm_scratch,
     .forward = lstm_forward,
     .backward = lstm_backward,
+    .operands = lstm_operands,
     .tile_squares = lstm_tile_squares,
 };

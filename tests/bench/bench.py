@@ -520,6 +520,29 @@ def bench_continual(runs):
     record("continual-state", "bytes a parameter of a Fisher file", max(bytes_each), None, None, compared, smaller_bar=0.6)
 
 
+def bench_fragments(runs):
+    """pipelines/fragments.yaml with as many seeds, the worst of them: what the metabolites lose with EWC and without, what
+    the compounds pay for it, and how long it takes with the preparation of the data."""
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for seed in range(1, runs + 1):
+            run = os.path.join(directory, str(seed))
+            settings = ("seed=%d" % seed, "data.file=%s-b.h5" % run, "tasks.metabolites.file=%s-a.h5" % run)
+            wall = time.perf_counter()
+            a, b = Run(run, "--config", os.path.join(ROOT, "pipelines/fragments.yaml"),
+                       *(word for s in settings for word in ("--set", s))).finish(1800)["tasks"]
+            rows.append((100 * (a["after_own_training"] - a["final"]), 100 * (a["final_without_ewc"] - a["after_own_training"]),
+                         100 * (b["final_without_ewc"] - b["final"]), time.perf_counter() - wall))
+            print("fragments: seed %d: metabolites %.4f, then %.4f, without EWC %.4f; compounds %.4f, without %.4f" % (
+                seed, a["after_own_training"], a["final"], a["final_without_ewc"], b["final"], b["final_without_ewc"]))
+    worst, compared = [max(column) for column in zip(*rows)], "%d seeds" % runs
+    for name, unit, value, bar in zip(
+            ("kept", "forgotten", "price", "wall"),
+            ("points of cosine lost on the first task", "points gained on it without EWC",
+             "points of cosine that EWC costs the second task", "s, with preparation"), worst, (5, -12, 2.5, 120)):
+        record("fragments-" + name, unit, value, None, None, compared, smaller_bar=bar)
+
+
 def children_cpu_s():
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
@@ -861,8 +884,14 @@ def bench_fisher_stream(runs):
     record("fisher-stream-memory", "MiB, largest resident", out["peak_bytes"] / 2 ** 20, None, None, compared, smaller_bar=256)
 
 
-BENCHES = {"fisher-curve": bench_fisher_curve, "fisher-stream": bench_fisher_stream, "loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
-           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty, "continual": bench_continual,
+BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
+<<<<<<< HEAD
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
+           "continual": bench_continual, "fragments": bench_fragments,
+=======
+           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "fisher-curve": bench_fisher_curve,
+           "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "continual": bench_continual,
+>>>>>>> main
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

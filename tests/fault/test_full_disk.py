@@ -5,18 +5,16 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "process"))
 from harness import limit
-from runs import Run
+from runs import Run, small, undisturbed
 
-SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1",
-         "--set", "training.checkpoint_every_s=0.2")
+OFTEN = ("--set", "training.checkpoint_every_s=0.1")
 
 
 @limit(180)
 def test_disk_full_during_checkpoints_and_blocks():
-    whole = Run("whole", *SHORT).finish()
     for call in ("write:40:ENOSPC", "fsync:9:EIO", "rename:7:ENOSPC"):
         name = "full-" + call.split(":")[0]
-        run = Run(name, *SHORT, environment={"FINETUNED_FAIL": call})
+        run = Run(name, *small(4), *OFTEN, environment={"FINETUNED_FAIL": call})
         code = run.wait(120)
         output = run.output()
         # every incarnation fails after the n-th call: it makes progress between, or ends with the verdict 70
@@ -26,13 +24,13 @@ def test_disk_full_during_checkpoints_and_blocks():
             assert "no space" in sentence or "input/output" in sentence, output[-2000:]
         left = [f for f in os.listdir(run.path("checkpoints")) if "tmp" in f]
         assert not left, left
-        report = Run(name, *SHORT).finish()
-        assert report["weights_sha256"] == whole["weights_sha256"], call
+        report = Run(name, *small(4), *OFTEN).finish()
+        assert report["weights_sha256"] == undisturbed(*small(4))["weights_sha256"], call
 
 
 @limit(60)
 def test_checkpoint_that_cannot_be_written_exits_111():
-    run = Run("one", *SHORT, environment={"FINETUNED_FAIL": "rename:6:ENOSPC"})
+    run = Run("one", *small(), *OFTEN, environment={"FINETUNED_FAIL": "rename:6:ENOSPC"})
     run.wait(100)
     logs = subprocess.run("cat " + run.path("logs/trainerd/current"), shell=True, capture_output=True, text=True)
     assert "code=111" in logs.stdout, logs.stdout[-2000:]

@@ -1,9 +1,16 @@
-"""What the process tests share: the default pipeline started as a user starts it, watched and disturbed."""
+"""What the process tests share: the default pipeline started as a user starts it, watched and disturbed.
+
+A case that disturbs a run need not disturb a large one: small() makes the default pipeline one of a tenth of the rows.
+It ends as an undisturbed run did, which undisturbed() has done once for all cases."""
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import time
+
+from harness import shared
+from small_run import data_write
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 STAGES = ("loaderd", "trainerd", "fisherd", "monitord")
@@ -15,6 +22,39 @@ def plan_check(report, stages=STAGES):
     for stage in stages:
         planned, peak = memory["plan"][stage], memory["peak"][stage]
         assert peak > 1 << 20 and abs(planned - peak) <= max(0.01 * peak, 4 << 20), (stage, planned, peak, memory)
+
+
+SMALL_ROWS = 6016  # 47 steps an epoch
+
+
+def small_write(path):
+    """Ten classes of images of the default pipeline's size, each a pattern of its own under noise."""
+    import numpy
+    random = numpy.random.default_rng(5)
+    targets = random.integers(0, 10, SMALL_ROWS).astype(numpy.uint8)
+    patterns = random.integers(0, 128, (10, 784)).astype(numpy.uint8)
+    noise = random.integers(0, 16, (SMALL_ROWS, 784)).astype(numpy.uint8)
+    data_write(path, patterns[targets] + 8 * noise, targets, validation_rows=1000)
+
+
+def small(epochs=1, others=1):
+    """Settings: a tenth of the default pipeline's rows, made up, this many epochs of task A and of the other tasks. 8
+    epochs take a second or two, so that there is time to meddle."""
+    settings = ("data.prepare=none", "data.file=" + shared("small.h5", small_write), "tasks.A.epochs=%d" % epochs,
+                "tasks.B.epochs=%d" % others, "tasks.B-without-ewc.epochs=%d" % others)
+    return tuple(word for setting in settings for word in ("--set", setting))
+
+
+def undisturbed(*settings, report=None):
+    """The report of a run with these settings that nobody disturbed; a case that has one already gives it."""
+    def write(path):
+        made = report or Run("undisturbed", *settings).finish()
+        assert not any(made["restarts"].values()) and made["reproducible"] is True, made
+        with open(path, "w") as f:
+            json.dump(made, f)
+    name = "report-" + hashlib.sha256("\0".join(settings).encode()).hexdigest()
+    with open(shared(name, write)) as f:
+        return json.load(f)
 
 
 class Run:

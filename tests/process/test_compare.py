@@ -48,6 +48,9 @@ def test_runs_side_by_side():
                        "tasks.B.epochs": ["1", "2"]}, options
     assert results["task"] == ["seed1", "other"] and "A: accuracy after own training" in results, results
     assert sum(cell.startswith("**") for cell in results["A: accuracy after own training"]) <= 1
+    both = [results["%s: accuracy at the end" % task] for task in ("A", "B", "all tasks")]
+    for a, b, mean in zip(*([float(cell.strip("*% ")) for cell in row] for row in both)):
+        assert abs((a + b) / 2 - mean) < 0.011, both
     assert figures["steps"] == ["22", "33"] and figures["finished"] == ["yes", "yes"], figures
     assert float(figures["peaks of all stages, MiB"][0]) > 1 and figures["restarts"] == ["0", "0"]
     assert len(set(figures["weights"])) == 2

@@ -208,6 +208,22 @@ def test_tasks_of_classes_have_files_of_their_rows():
 
 
 @limit(60)
+def test_sequences_that_are_there_to_run():
+    """The pipeline files: how many files their tasks read, and that each task but the first protects all before it."""
+    for name, files, tasks in (("continual", 1, 5), ("split", 5, 5), ("text", 3, 3)):
+        config = os.path.join(ROOT, "pipelines/%s.yaml" % name)
+        prepare = os.path.join(ROOT, "build/release/bin/prepare")
+        out = subprocess.run([prepare, "files", "--config", config], capture_output=True, text=True, check=True).stdout
+        assert len(out.splitlines()) == files and all(line.count("\37") == 4 for line in out.splitlines()), out
+        last = subprocess.run([prepare, "get", "--config", config, "tasks.%d.ewc" % (tasks - 1)], capture_output=True,
+                              text=True, check=True).stdout
+        assert last.count(",") == tasks - 2, last
+        both = subprocess.run([prepare, "get", "--config", config, "tasks.%d.comparison_of" % (2 * tasks - 2)],
+                              capture_output=True, text=True, check=True).stdout
+        assert both, name
+
+
+@limit(60)
 def test_switches_are_options():
     rows_write("data.h5")
     words = ("--use-memory-efficient", "off", "--dynamic-batch-size", "--set", "training.max_hours=1e-9",

@@ -9,10 +9,7 @@ import h5py
 import numpy
 
 from harness import limit, skip
-from runs import ROOT, STAGES, Run, plan_check
-
-LONGER = ("--set", "tasks.A.epochs=6")  # some seconds, so that there is time to meddle
-SHORT = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
+from runs import ROOT, STAGES, Run, plan_check, small, undisturbed
 
 
 def pss_bytes(pids):
@@ -36,6 +33,7 @@ def test_default_run_learns_and_remembers():
             peak = max(peak, pss_bytes(processes))
         time.sleep(0.25)
     report = run.finish()
+    undisturbed(report=report)
     tasks = {t["name"]: t for t in report["tasks"]}
     print("PSS of all: %.1f MiB" % (peak / 2 ** 20), tasks)
     assert set(tasks) == {"A", "B"}
@@ -75,16 +73,16 @@ def check_weights(run, report):
 
 @limit(120)
 def test_two_runs_are_equal_and_threads_do_not_matter():
-    one = Run("one", *SHORT).finish()
-    two = Run("two", *SHORT, "--set", "training.threads=1", "--set", "loader.num_workers=2",
+    one = undisturbed(*small())
+    two = Run("two", *small(), "--set", "training.threads=1", "--set", "loader.num_workers=2",
               "--set", "arena.slots=5").finish()
-    other = Run("other", *SHORT, "--set", "seed=2").finish()
+    other = Run("other", *small(), "--set", "seed=2").finish()
     assert one["weights_sha256"] == two["weights_sha256"] != other["weights_sha256"]
 
 
 @limit(120)
 def test_a_run_that_does_not_fit_takes_smaller_micro_batches():
-    large = (*SHORT, "--set", "training.batch_size=8192", "--set", "loader.use_chunk_loader=false")
+    large = (*small(), "--set", "training.batch_size=8192", "--set", "loader.use_chunk_loader=false")
     whole = Run("whole", *large).finish()
     out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--plan", "--run", os.path.abspath("planned"), *large],
                          capture_output=True, text=True, timeout=60)
@@ -100,8 +98,8 @@ def test_a_run_that_does_not_fit_takes_smaller_micro_batches():
 
 @limit(120)
 def test_interrupt_says_how_to_go_on_and_resumes():
-    whole = Run("whole", *SHORT, *LONGER).finish()
-    run = Run("stopped", *SHORT, *LONGER)
+    settings = small(2, 6)  # the first checkpoint is that of task A's end
+    run = Run("stopped", *settings)
     run.until(lambda: os.path.isdir(run.path("checkpoints")) and os.listdir(run.path("checkpoints")),
               "no checkpoint")
     os.kill(run.process.pid, signal.SIGINT)
@@ -109,16 +107,15 @@ def test_interrupt_says_how_to_go_on_and_resumes():
     assert code == 130, code
     assert "to go on: " in run.output() and "--run " in run.output().split("to go on: ")[1], run.output()
     assert not run.processes(), run.processes()
-    again = Run("stopped", *SHORT, *LONGER)
-    report = again.finish()
-    assert report["weights_sha256"] == whole["weights_sha256"]
+    report = Run("stopped", *settings).finish()
+    assert report["weights_sha256"] == undisturbed(*settings)["weights_sha256"]
     assert not any(report["restarts"].values()), report["restarts"]
 
 
 @limit(120)
 def test_closed_terminal_and_detach_leave_the_run_alive():
     for name, arguments, sign in (("hup", (), signal.SIGHUP), ("detached", ("--detach",), None)):
-        run = Run(name, *SHORT, *LONGER, *arguments)
+        run = Run(name, *small(8), *arguments)
         if sign:
             run.until(lambda: run.pid("trainerd"), "no trainerd")
             os.kill(run.process.pid, sign)
@@ -139,7 +136,7 @@ def test_closed_terminal_and_detach_leave_the_run_alive():
 
 @limit(120)
 def test_a_run_in_use_is_refused_by_name():
-    run = Run("used", "--set", "tasks.A.epochs=30")  # longer than the lock is waited for
+    run = Run("used", *small(1000), "--set", "training.threads=1")  # longer than the lock is waited for
     run.until(lambda: run.pid("trainerd"), "no trainerd")
     other = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--run", run.directory],
                            capture_output=True, text=True, timeout=30)
@@ -154,17 +151,18 @@ def test_a_run_in_use_is_refused_by_name():
 
 @limit(120)
 def test_tree_of_a_dead_finetune_is_stopped_before_resuming():
-    run = Run("orphan", *SHORT, *LONGER)
+    run = Run("orphan", *small(8))
     run.until(lambda: run.pid("trainerd"), "no trainerd")
     run.process.kill()
     run.process.wait()
     assert run.processes()
-    Run("orphan", *SHORT, *LONGER).finish()
+    report = Run("orphan", *small(8)).finish()
+    assert report["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]
 
 
 @limit(120)
 def test_restart_sh_restarts_one_stage():
-    run = Run("restarted", *SHORT, *LONGER)
+    run = Run("restarted", *small(8))
     run.until(lambda: run.pid("loaderd") and run.pid("trainerd"), "not started")
     before = {stage: run.pid(stage) for stage in ("loaderd", "trainerd")}
     out = subprocess.run([os.path.join(ROOT, "pipelines/restart.sh"), "loaderd", "--run", run.directory],
@@ -177,7 +175,7 @@ def test_restart_sh_restarts_one_stage():
 
 @limit(120)
 def test_memory_profile_is_written_and_drawn():
-    run = Run("profiled", *SHORT, "--profile-memory")
+    run = Run("profiled", *small(4), "--profile-memory")
     run.finish()
     files = sorted(os.listdir(run.path("logs/memory_profile")))
     assert len(files) == 2 and files[0].endswith(".json") and files[1].endswith(".png"), files

@@ -5,7 +5,7 @@ import shutil
 import time
 
 from harness import limit, skip
-from small_run import FEATURES, ROWS, SmallRun, data_write, trained
+from small_run import CLASSES, FEATURES, HIDDEN, ROWS, SmallRun, data_write, trained
 
 try:
     import h5py
@@ -266,12 +266,48 @@ def estimated(of, name, *settings):
         shutil.copy(of.path("checkpoints/task-A.h5"), run.path("checkpoints/task-A.h5"))
         run.start("loaderd", "fisherd")
         run.until(lambda: os.path.exists(run.path("sockets/fisher.ctl")), "no socket")
-        assert Client(run).result(request_for(run))[0] == "estimated"
+        answer = Client(run).result(request_for(run))
+        assert answer[0] == "estimated", answer
         with h5py.File(run.path("fisher/A.h5")) as f:
             return vector(run), {**f.attrs}
 
 
-def test_labels_and_blocks_are_those_of_the_options():
+def off(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def matrices(values):
+    """The two matrices and two biases of the small model."""
+    shapes, at = [(HIDDEN, FEATURES), (HIDDEN,), (CLASSES, HIDDEN), (CLASSES,)], 0
+    for shape in shapes:
+        yield values[at:at + np.prod(shape)].reshape(shape).astype(np.float64)
+        at += int(np.prod(shape))
+
+
+def cheap_estimators(run, exact_only, exact):
+    """By row and column sums, which are the exact ones; and from the optimizer's second moments, exactly those."""
+    values, attributes = estimated(run, "factored", exact_only, "fisher_computation.estimator=factored")
+    assert attributes["estimator"].decode().startswith("factored: ") and np.isnan(attributes["noise"])
+    for ours, wanted in zip(matrices(values), matrices(exact)):
+        if wanted.ndim == 2:
+            assert off(ours.sum(0), wanted.sum(0)) < 1e-5 and off(ours.sum(1), wanted.sum(1)) < 1e-5
+            assert off(ours, np.outer(wanted.sum(1), wanted.sum(0)) / wanted.sum()) < 1e-5
+        else:
+            assert off(ours, wanted) < 1e-5
+    print("factored: %.3f off" % off(values, exact))
+    values, attributes = estimated(run, "adam", exact_only, "fisher_computation.estimator=adam")
+    assert attributes["estimator"].decode().startswith("adam: ") and attributes["labels"].decode() == "none"
+    assert attributes["samples"] == 0
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        names = [n for layer in ("0", "2") for n in (layer + ".weight", layer + ".bias")]
+        moments = np.concatenate([f["moments/v/" + n][:].ravel() for n in names]).astype(np.float64)
+        steps = int(f.attrs["moment_steps"])
+        assert steps == -(-ROWS // 64)
+    assert off(values, moments / (1 - 0.999 ** steps) * 64) < 1e-6
+    print("adam: %.3f off" % off(values, exact))
+
+
+def test_labels_blocks_and_estimators_are_those_of_the_options():
     trained_run, exact = begun(), "fisher_computation.use_compression=false"
     found = {labels: estimated(trained_run, labels, exact, "fisher_labels=" + labels) for labels in ("true", "sampled", "all")}
     for labels, (_, attributes) in found.items():
@@ -279,14 +315,21 @@ def test_labels_and_blocks_are_those_of_the_options():
     # the classes are made up, the model all but undecided: drawn labels and all of them give the same up to their noise
     everything = found["all"][0]
     for labels, less in (("sampled", 0.5), ("true", 1.0)):
-        off = np.linalg.norm(found[labels][0] - everything) / np.linalg.norm(everything)
-        assert 0.01 < off < less, (labels, off)
+        assert 0.01 < off(found[labels][0], everything) < less, labels
     # one block, summed in memory: the same bits as from files
     whole, attributes = estimated(trained_run, "whole", exact, "fisher_computation.block_size=1000000")
     assert attributes["blocks"] == 1 and np.array_equal(whole, found["true"][0])
     assert abs(attributes["noise"] / found["true"][1]["noise"] - 1) < 1e-6
+    cheap_estimators(trained_run, exact, found["true"][0])
     with SmallRun("gaussian", "data.h5", settings=("continual_learning.ewc_config.fisher_labels=gaussian",)) as run:
         run.start("loaderd", "trainerd")
         assert run.wait("trainerd") == 100
         assert "ewc_config: fisher_labels is gaussian, which the loss softmax_cross_entropy has not; accepted: true, sampled, all" \
             in run.log("trainerd")
+    for settings, words in (
+            (("training.optimizer=sgd",), "estimator is adam, but training.optimizer is sgd, which keeps no second moment"),
+            (("continual_learning.ewc_config.fisher_labels=sampled",), "adam, which takes no labels, but fisher_labels is sampled")):
+        estimator = "continual_learning.ewc_config.fisher_computation.estimator=adam"
+        with SmallRun("adam-" + words[-6:], "data.h5", settings=(estimator, *settings)) as run:
+            run.start("trainerd")
+            assert run.wait("trainerd") == 100 and words in run.log("trainerd"), run.log("trainerd")

@@ -1,5 +1,5 @@
-"""pipelines/molecules.yaml and then pipelines/spectra.yaml, on a small table and made-up records: the second begins with
-the convolutions that the first has trained, and both learn."""
+"""pipelines/molecules.yaml and then pipelines/spectra.yaml, on a small table and made-up records, the second beginning
+with the convolutions that the first has trained, and both learning; pipelines/fragments.yaml on two small tables."""
 import os
 
 from harness import limit
@@ -42,3 +42,26 @@ def test_spectra_begin_with_what_molecules_have_trained():
     with open(run.path("report/report.md")) as f:
         text = f.read()
     assert "pretrained: 15 tensors of" in text and "fresh: 11.weight, 11.bias, 12.weight, " in text, text
+
+
+@limit(120)
+def test_computed_spectra_are_learned_and_kept():
+    """pipelines/fragments.yaml on chains: two tables with other columns, one network, one penalty."""
+    pipeline("none")
+    table_write("table.tsv")
+    with open("compounds.csv", "w") as f:
+        for i in range(200):
+            f.write('"c1ccccc1%s%s%s","W%d"\n' % ("C" * (i % 10 + 1), ("N", "O", "S", "Cl")[i % 4], "C" * (i // 10), i))
+    names = {"tasks.metabolites.source": "table.tsv", "tasks.metabolites.file": "a.h5", "data.source": "compounds.csv",
+             "data.file": "b.h5"}
+    settings = ["training.threads=2", "prepare.validation_fraction=0.2", "prepare.refused_max=0.3",
+                "tasks.metabolites.epochs=6", "tasks.screening.epochs=10", "tasks.screening-without-ewc.epochs=10",
+                "continual_learning.ewc_config.lambda=1e5",
+                *("%s=%s" % (key, os.path.abspath(name)) for key, name in names.items())]
+    run = Run("run", "--config", os.path.join(ROOT, "pipelines/fragments.yaml"),
+              *(word for setting in settings for word in ("--set", setting)))
+    first, second = run.finish()["tasks"]
+    assert "1000 bins of computed spectra" in run.output()
+    assert first["metric"] == second["metric"] == "cosine", (first, second)
+    assert first["after_own_training"] > 0.5 and second["final"] > 0.5, (first, second)
+    assert first["final"] > first["final_without_ewc"] + 0.02, (first, second)

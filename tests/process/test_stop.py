@@ -3,10 +3,10 @@ import os
 import signal
 
 from harness import limit
-from runs import Run, STAGES
+from runs import Run, STAGES, small, undisturbed
 
-FEW = ("--set", "tasks.A.epochs=1", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1",
-       "--set", "loader.peer_timeout_s=1", "--set", "arena.slots=5", "--set", "order.span_rows=512")
+SPANS = ("--set", "order.span_rows=512")
+IMPATIENT = ("--set", "loader.peer_timeout_s=1", "--set", "arena.slots=5")
 
 
 def parent_of(pid):
@@ -33,8 +33,7 @@ def is_gone(pid):
 
 @limit(120)
 def test_stopped_processes_are_ended():
-    whole = Run("never-stopped", *FEW).finish()
-    run = Run("stopped", *FEW)
+    run = Run("stopped", *small(8), *SPANS, *IMPATIENT)
     run.until(lambda: all(run.pid(s) for s in STAGES), "not all stages started")
     for find in (lambda: reader_of(run), lambda: run.pid("loaderd"), lambda: run.pid("fisherd")):
         run.until(find, "nothing to stop")
@@ -42,6 +41,6 @@ def test_stopped_processes_are_ended():
         os.kill(pid, signal.SIGSTOP)
         run.until(lambda: is_gone(pid), "process %d is stopped and lives" % pid, 30)
     report = run.finish()
-    assert report["weights_sha256"] == whole["weights_sha256"]
+    assert report["weights_sha256"] == undisturbed(*small(8), *SPANS)["weights_sha256"]
     assert report["reproducible"] is True
     assert report["restarts"]["loaderd"] == 1 and report["restarts"]["fisherd"] == 1, report["restarts"]

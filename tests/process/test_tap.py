@@ -6,9 +6,8 @@ import msgpack
 import zmq
 
 from harness import limit
-from runs import ROOT, Run
+from runs import ROOT, Run, small
 
-SOME_SECONDS = ("--set", "tasks.A.epochs=5", "--set", "tasks.B.epochs=1", "--set", "tasks.B-without-ewc.epochs=1")
 FIELDS = {"incarnation", "seq", "time_s", "task", "epoch", "epochs", "step", "steps", "loss", "penalty",
           "learning_rate", "gradient_norm", "loss_scale", "skipped_steps", "steps_per_s", "samples_per_s", "wait_share", "eta_s",
           "rss_bytes"}
@@ -16,7 +15,7 @@ FIELDS = {"incarnation", "seq", "time_s", "task", "epoch", "epochs", "step", "st
 
 @limit(120)
 def test_python_client_receives_trainer_step():
-    run = Run("tapped", *SOME_SECONDS)
+    run = Run("tapped", *small(8))
     run.await_path("sockets/monitor.pub")
     socket = zmq.Context.instance().socket(zmq.SUB)
     socket.connect("ipc://" + run.path("sockets/monitor.pub"))
@@ -37,7 +36,7 @@ def test_python_client_receives_trainer_step():
 
 @limit(120)
 def test_slow_and_hostile_subscribers_change_nothing():
-    run = Run("hostile", *SOME_SECONDS)
+    run = Run("hostile", *small(8))
     run.await_path("sockets/monitor.pub")
     slow = zmq.Context.instance().socket(zmq.SUB)
     slow.RCVHWM = 1
@@ -55,7 +54,7 @@ def test_slow_and_hostile_subscribers_change_nothing():
 @limit(120)
 def test_tap_prints_json_lines_and_asks():
     import json
-    run = Run("taps", *SOME_SECONDS)
+    run = Run("taps", *small(8))
     run.await_path("sockets/monitor.pub")
     tap = os.path.join(ROOT, "build/release/bin/tap")
     out = subprocess.run([tap, "--run", run.directory, "--topic", "memory.", "--count", "5"],

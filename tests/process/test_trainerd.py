@@ -71,9 +71,10 @@ def test_a_damaged_fisher_file_is_made_again():
 
 
 def test_a_theta_star_that_is_missing_another_or_damaged_is_refused():
-    two_epochs = "tasks.B.epochs=2"  # so that there is a checkpoint inside task B
-    run, whole = finished(settings=(two_epochs,))
-    other, _ = finished("other", settings=(two_epochs, "seed=2"))
+    # two epochs: so that there is a checkpoint inside task B
+    settings = ("tasks.B.epochs=2", "tasks.A.permute_features=1", "tasks.B.permute_features=2")
+    run, whole = finished(settings=settings)
+    other, _ = finished("other", settings=(*settings, "seed=2"))
     step_back(run)
     theta_star = run.path("checkpoints/task-A.h5")
     os.rename(theta_star, "kept.h5")
@@ -95,13 +96,24 @@ def test_a_theta_star_that_is_missing_another_or_damaged_is_refused():
     assert ends(run)["task-B.h5"] == whole["task-B.h5"]
 
 
+def test_a_whole_penalty_of_half_the_strength_is_the_same():
+    ewc = "continual_learning.ewc_config."
+    _, whole = finished(settings=(ewc + "lambda=2000",))
+    _, other = finished("other", settings=(ewc + "lambda=1000", ewc + "half=false"))
+    assert other == whole
+    exact, found = finished("exact", settings=(ewc + "lambda=2000", ewc + "fisher_computation.use_compression=false"))
+    assert "error=0.0000 its Fisher" in exact.log("trainerd"), exact.log("trainerd")
+    assert found["task-A.h5"] == whole["task-A.h5"] and found["task-B.h5"] != whole["task-B.h5"]
+
+
 @limit(180)
 def test_one_fact_that_cannot_be_written_costs_no_more_than_a_restart():
     _, whole = finished()
     facts, number = 0, 3
+    run = SmallRun("failing", "data.h5", ROWS)
+    shutil.copytree(run.directory, "begun")  # preparing a run takes longer than this one does until it fails
     while facts < 8:
         number += 1
-        run = SmallRun("failing", "data.h5", ROWS)
         with run:
             run.start("loaderd", "fisherd")
             run.start("trainerd", environment={"FINETUNED_FAIL": "write:%d:ENOSPC:once" % number})
@@ -114,5 +126,6 @@ def test_one_fact_that_cannot_be_written_costs_no_more_than_a_restart():
                 assert run.wait("trainerd") == 0, (number, run.log("trainerd"))
                 assert ends(run)["task-B.h5"] == whole["task-B.h5"]
         shutil.rmtree(run.directory)
+        shutil.copytree("begun", run.directory)
     print("facts:", facts, "writes:", number)
     assert facts == 8

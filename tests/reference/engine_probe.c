@@ -5,7 +5,7 @@
  *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
  *   engine_probe renew  DIR [key=value ...]   weights.f32, features, targets -> buffers.f32
  *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets [, buffers.f32]
- *                                             -> fisher_sums.f32
+ *                                             -> fisher_sums.f32, or with factored=1 factors.f32
  *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
  *                                             behind backward: penalty, clip and update
  *   engine_probe beside DIR [key=value ...]   as fisher of one batch, `steps` times, and between
@@ -32,6 +32,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/factors.h"
 #include "engine/loss.h"
 #include "engine/model.h"
 #include "engine/step.h"
@@ -53,7 +54,7 @@ struct probe {
     uint64_t steps, data_rows, block, batch;
     double lambda;
     enum fisher_labels labels;
-    int terms;
+    int terms, factored;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
     char *features, *targets;
     const void **feature_rows, **target_rows;
@@ -116,6 +117,7 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->steps = (uint64_t)argument(argc, argv, "steps", 10);
     p->block = (uint64_t)argument(argc, argv, "block", 1e6);
     p->lambda = argument(argc, argv, "lambda", 2000);
+    p->factored = (int)argument(argc, argv, "factored", 0);
     p->labels = (enum fisher_labels)argument(argc, argv, "labels", FISHER_TRUE);
     p->terms = (int)argument(argc, argv, "terms", 1);
     p->step = (struct step_config){.batch_rows_max = p->batch,
@@ -358,17 +360,24 @@ static void fisher_run(struct probe *p)
         memcpy(stepper_module_buffers(p->stepper), buffers, bytes);
     free(buffers);
     uint64_t total = p->model.parameter_count;
-    float *sums = calloc(total, sizeof *sums);
+    uint64_t numbers = p->factored ? factors_count(&p->model) : total;
+    float *sums = calloc(numbers, sizeof *sums);
     for (uint64_t first = 0; first < total; first += p->block)
         for (uint64_t row = 0; row < p->data_rows; row += p->batch) {
             uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
             uint64_t count = total - first < p->block ? total - first : p->block;
             batch_gather(p, row, rows);
-            struct fisher_sums to = {first, count, sums + first, p->labels, p->step.seed, row};
+            struct fisher_sums to = {.first = first,
+                                     .count = count,
+                                     .at = sums + first,
+                                     .factored = p->factored,
+                                     .labels = p->labels,
+                                     .key = p->step.seed,
+                                     .position = row};
             if (stepper_fisher(p->stepper, rows, &to, &e) < 0)
                 probe_fail(e.text);
         }
-    file_write(p, "fisher_sums.f32", sums, total * sizeof *sums);
+    file_write(p, p->factored ? "factors.f32" : "fisher_sums.f32", sums, numbers * sizeof *sums);
     free(sums);
 }
 
@@ -414,14 +423,11 @@ static struct importance importance_read(const struct probe *p)
     struct err e;
     uint64_t count = p->model.parameter_count;
     float *fisher = vector_read(p, "fisher.f32");
-    if (!fisher || importance_open(&f, &p->model, &e) < 0)
+    if (!fisher || importance_open(&f, &p->model, 0, &e) < 0)
         probe_fail("fisher.f32 is missing, or there is no memory");
-    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
-        importance_pass(&f, pass);
+    while (importance_next(&f))
         if (importance_take(&f, fisher, count, &e) < 0)
             probe_fail(e.text);
-    }
-    importance_done(&f);
     for (uint32_t i = 0; i < p->model.tensor_count; i++)
         importance_expand(&f, &backend_cpu, i, 0, p->model.tensors[i].count,
                           fisher + p->model.tensors[i].first);
@@ -499,10 +505,10 @@ static void work_run(struct probe *p, const char *mode)
         beside_run(p, &wall, &cpu, &pass_cpu);
     if (strcmp(mode, "penalty") == 0)
         penalty_run(p, &wall, &cpu, &pass_cpu);
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
-           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64
-           "}\n",
-           wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model));
+    printf(
+        "{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
+        "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64 "}\n",
+        wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model, 0));
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);

@@ -242,3 +242,26 @@ def test_fisher_of_4096_samples():
     whole = fisher_compare(reference, "threads=1", "batch=256")
     blocks = fisher_compare(reference, "threads=2", "batch=256", "block=50001")
     assert np.array_equal(whole, blocks)
+
+
+@limit(120)
+def test_factored_fisher_of_images():
+    """Row and column sums are the exact ones, and how far their product is off, on real images and fresh weights."""
+    x, y = case_open(1024)
+    exact = fisher_by_formula(x, y)
+    probe("fisher", "factored=1", "batch=256")
+    flat, at, off, all_of_it = np.fromfile("factors.f32", np.float32).astype(np.float64), 0, 0.0, 0.0
+    for s in (t.numpy() for t in exact):
+        if s.ndim == 1:
+            assert np.linalg.norm(flat[at:at + len(s)] - s) < BAR * np.linalg.norm(s)
+            at += len(s)
+            continue
+        rows, columns = flat[at:at + s.shape[0]], flat[at + s.shape[0]:at + sum(s.shape)]
+        for ours, theirs in ((rows, s.sum(1)), (columns, s.sum(0))):
+            assert np.linalg.norm(ours - theirs) < BAR * np.linalg.norm(theirs)
+        off += np.linalg.norm(np.outer(rows, columns) / rows.sum() - s) ** 2
+        all_of_it += np.linalg.norm(s) ** 2
+        at += sum(s.shape)
+    share = (off / all_of_it) ** 0.5
+    print("factored: %.3f off" % share)
+    assert 0.05 < share < 0.5

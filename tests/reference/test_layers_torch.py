@@ -91,6 +91,9 @@ def fisher_compare(net, loss, x, y):
     net.train()
     probe("fisher", "threads=2", *SETTINGS)
     near(numbers_split("fisher_sums.f32", parameters_of(net)), sums, 1e-5, "Fisher")
+    probe("fisher", "threads=2", "factored=1", *SETTINGS)
+    factors = [t for s in sums for t in ((s.sum(1), s.sum(0)) if s.dim() == 2 else (s,))]
+    near(numbers_split("factors.f32", factors), factors, 1e-5, "Fisher, row and column sums")
 
 
 def compare(text, net, loss, inputs, targets, bar=1e-5, scale=1.0, tokens=0):

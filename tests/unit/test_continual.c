@@ -132,6 +132,7 @@ TEST(a_comparison_goes_on_from_a_comparison)
 {
     CHECK_OK(read_text(THREE), e);
     CHECK(!options_comparison_differs(&o, 4));
+    free(o.tasks[4].from);
     o.tasks[4].from = strdup("A");
     CHECK_STR(options_comparison_differs(&o, 4), "from");
     CHECK_EQ(schedule_check(&o, &e), -1);
@@ -171,6 +172,10 @@ TEST(classes_have_a_file_beside_the_runs)
                       "model: {layers: [{type: relu}]}\ntasks:\n- {name: A, classes: [256]}\n"),
               "holds \"256\"; accepted are whole numbers from 0 to 255");
     CHECK_HAS(refused(BASE "- {name: A, classes: [1]}\n"), "goes with data.prepare: idx");
+    CHECK_HAS(refused("data: {file: x.h5, prepare: text, source: s}\n"
+                      "model: {layers: [{type: relu}]}\ntasks:\n- {name: A}\n"
+                      "- {name: B, source: other}\n"),
+              "tasks.B has the file x.h5, as has tasks.A, but another source");
 }
 
 /* ---- the figures

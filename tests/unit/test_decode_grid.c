@@ -82,11 +82,7 @@ static const struct kind {
 enum { KINDS = sizeof kinds / sizeof *kinds, TYPES = 20, INTEGERS = 14 };
 
 /* A process under AddressSanitizer takes long to fork: there each kind meets every third type. */
-#ifdef __SANITIZE_ADDRESS__
-enum { STRIDE = 3, FILES = 234 };
-#else
-enum { STRIDE = 1, FILES = 702 };
-#endif
+enum { STRIDE = TEST_ROUNDS(1, 3), FILES = TEST_ROUNDS(702, 234) };
 
 /* Integers of both byte orders, then floats. */
 static void types_fill(hid_t types[TYPES])

@@ -88,7 +88,7 @@ static void on_and_off_compare(struct fixture_config c, int number)
     uint32_t most = 0;
     CHECK_EQ(off.segments, 1);
     c.checkpointing = 1;
-    for (c.segments_max = 0; c.segments_max <= 7; c.segments_max++)
+    for (c.segments_max = 0; c.segments_max <= 7; c.segments_max += TEST_ROUNDS(1, 3))
         for (c.threads = 1; c.threads <= 3; c.threads += 2) {
             struct outcome on = outcome_of(&c);
             if (memcmp(off.numbers, on.numbers, off.bytes) != 0)

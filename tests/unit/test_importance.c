@@ -27,16 +27,15 @@ static struct importance made_of(const float *values, uint64_t piece)
 {
     struct importance f;
     struct err e;
-    CHECK_OK(importance_open(&f, &model, &e), e);
-    for (int pass = 0; pass < IMPORTANCE_PASSES; pass++) {
-        importance_pass(&f, pass);
+    CHECK_OK(importance_open(&f, &model, 0, &e), e);
+    while (importance_next(&f)) {
         for (uint64_t at = 0; at < model.parameter_count; at += piece) {
             uint64_t left = model.parameter_count - at;
             CHECK_OK(importance_take(&f, values + at, piece < left ? piece : left, &e), e);
         }
         CHECK_EQ(importance_taken(&f), model.parameter_count);
     }
-    importance_done(&f);
+    CHECK(!f.build);
     return f;
 }
 
@@ -149,6 +148,30 @@ TEST(it_does_not_depend_on_the_blocks_that_bring_it)
     free(values);
 }
 
+TEST(exact_values_come_back_as_they_were)
+{
+    model_make(one_layer, 1, IN);
+    float *values = values_make(0.5), kept[MATRIX];
+    struct importance f;
+    struct err e;
+    CHECK_OK(importance_open(&f, &model, 1, &e), e);
+    CHECK_EQ(f.region.bytes, importance_bytes(&model, 1));
+    CHECK(f.region.bytes >= 4 * ALL);
+    int passes = 0;
+    for (; importance_next(&f); passes++) {
+        CHECK_OK(importance_take(&f, values, 1000, &e), e);
+        CHECK_OK(importance_take(&f, values + 1000, ALL - 1000, &e), e);
+    }
+    CHECK(passes == 1 && f.error == 0 && f.mean > 0);
+    importance_expand(&f, &backend_cpu, 0, 5, MATRIX - 5, kept);
+    CHECK(memcmp(kept, values + 5, (MATRIX - 5) * sizeof *kept) == 0);
+    importance_expand(&f, &backend_cpu, 1, 0, OUT, kept);
+    CHECK(memcmp(kept, values + MATRIX, OUT * sizeof *kept) == 0);
+    importance_close(&f);
+    model_close(&model);
+    free(values);
+}
+
 /* Nothing at all, one value alone, one value everywhere. */
 TEST(matrices_without_anything_to_fit)
 {
@@ -181,8 +204,8 @@ TEST(what_is_no_fisher_information_is_refused)
     model_make(one_layer, 1, IN);
     float *values = values_make(0.5);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        CHECK_OK(importance_open(&f, &model, &e), e);
-        importance_pass(&f, 0);
+        CHECK_OK(importance_open(&f, &model, 0, &e), e);
+        CHECK(importance_next(&f));
         CHECK_OK(importance_take(&f, values, 100, &e), e);
         float before = values[110];
         values[110] = bad[i];
@@ -192,8 +215,8 @@ TEST(what_is_no_fisher_information_is_refused)
         values[110] = before;
         importance_close(&f);
     }
-    CHECK_OK(importance_open(&f, &model, &e), e);
-    importance_pass(&f, 0);
+    CHECK_OK(importance_open(&f, &model, 0, &e), e);
+    CHECK(importance_next(&f));
     CHECK_OK(importance_take(&f, values, ALL, &e), e);
     CHECK(importance_take(&f, values, 1, &e) < 0);
     CHECK_HAS(e.text, "more than the 5978 parameters");
@@ -210,8 +233,8 @@ TEST(it_takes_about_half_a_byte_a_parameter)
     struct importance f;
     struct err e;
     model_make(layers, 5, 784);
-    CHECK_OK(importance_open(&f, &model, &e), e);
-    CHECK_EQ(f.region.bytes, importance_bytes(&model));
+    CHECK_OK(importance_open(&f, &model, 0, &e), e);
+    CHECK_EQ(f.region.bytes, importance_bytes(&model, 0));
     CHECK((double)f.region.bytes <= IMPORTANCE_BYTES * (double)model.parameter_count);
     CHECK(f.tensors[0].codes && f.tensors[2].codes && f.tensors[4].values && f.tensors[5].values);
     importance_close(&f);

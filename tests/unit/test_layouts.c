@@ -100,7 +100,7 @@ static void timeframes_make(const char *path, enum naming naming, hsize_t rows, 
 
 TEST_LIMIT(timeframes_equal_h5dread, 60)
 {
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < TEST_ROUNDS(40, 12); i++) {
         struct reader_open open = open_default();
         struct harness h;
         open.shuffle = i % 4 != 0;
@@ -343,7 +343,7 @@ static struct graphs graphs_random(void)
 
 TEST_LIMIT(graphs_equal_h5dread, 120)
 {
-    for (int i = 0; i < 150; i++) {
+    for (int i = 0; i < TEST_ROUNDS(150, 36); i++) {
         struct graphs g = graphs_random();
         struct reader_open open = open_default();
         open.shuffle = i % 3 != 0;
@@ -664,7 +664,7 @@ static hid_t unsigned_random(void)
 
 TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
 {
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < TEST_ROUNDS(120, 36); i++) {
         struct reader_open open = open_default();
         uint64_t tokens = 2 + test_random() % 3000;
         hsize_t chunk = i % 6 ? chunk_random(tokens) : 2 * tokens; /* larger than the data */

@@ -114,7 +114,7 @@ TEST(sums_take_their_disk_at_the_start)
     struct stat st;
     CHECK_OK(durable_fail_after("write:2:ENOSPC", &e), e);
     CHECK(sums_open(&s, &config, &e) < 0 && e.code == EXIT_CODE_TEMPORARY);
-    CHECK_HAS(e.text, "cannot keep the sums of 10000 parameters in parts/sums-1");
+    CHECK_HAS(e.text, "cannot keep 10000 sums in parts/sums-1");
     CHECK_HAS(e.text, "No space left on device");
     sums_close(&s);
     CHECK(access("parts/sums-0", F_OK) < 0 && access("parts/sums-1", F_OK) < 0);

@@ -483,6 +483,7 @@ static void plan_options(void)
     options.order_window_spans = 4;
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
+    options.fisher_use_compression = 1;
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
@@ -546,7 +547,8 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
              e);
-    CHECK_EQ(plan_total(&p, "trainerd") - without, 12 * m.parameter_count + importance_bytes(&m));
+    CHECK_EQ(plan_total(&p, "trainerd") - without,
+             12 * m.parameter_count + importance_bytes(&m, 0));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
     CHECK_OK(plan_check(&p, &options, &e), e);
