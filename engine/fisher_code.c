@@ -159,14 +159,14 @@ void fisher_sums_take(struct fisher_code *c, const struct fisher_sums *sums)
 
 int fisher_measure(struct fisher_code *c, const float *values, struct pool *pool, struct err *e)
 {
-    uint64_t items = (c->count + COMPARE_VALUES - 1) / COMPARE_VALUES,
-             sums_bytes = items * 3 * sizeof(double);
+    uint64_t items = (c->count - 1) / COMPARE_VALUES + 1, sums_bytes = items * 3 * sizeof(double);
+    int exact = forms[c->form]->decode == values_decode; /* then the only part is what is decoded */
     struct fisher_sums total = {0};
-    double(*sums)[3] = fisher_scratch(c, sums_bytes + c->count * sizeof(float), e);
+    double(*sums)[3] = fisher_scratch(c, sums_bytes + (exact ? 0 : c->count * sizeof(float)), e);
     if (!sums)
         return -1;
-    float *decoded = (float *)(sums + items);
-    if (forms[c->form]->decode(c, decoded, e) < 0)
+    float *decoded = exact ? c->part[0].data : (float *)(sums + items);
+    if (!exact && forms[c->form]->decode(c, decoded, e) < 0)
         return -1;
     struct comparison compared = {values, decoded, c->count, sums};
     pool_run(pool, compare_item, &compared, items);

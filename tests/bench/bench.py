@@ -337,7 +337,7 @@ def displacement(directory, common):
 
 def bench_penalty(runs):
     """What a protected task costs: CPU time of a training step with it beside the same step without, taking turns in one
-    process; for the network of the default run also its Fisher information's bytes, and the error of the penalty's
+    process; for the network of pipelines/fashion.yaml also its Fisher information's bytes, and the error of the penalty's
     gradient at the end of a second task."""
     for name, (files, batch, slices, steps, settings) in PENALTIES.items():
         common = ("batch=%d" % batch, "slice=%d" % slices, *settings)
@@ -442,7 +442,7 @@ def bench_recipe(runs):
 
 
 def bench_start(runs):
-    """From the start of the supervisor to the first finished step of the default pipeline, its data being prepared."""
+    """From the start of the supervisor to the first finished step of pipelines/fashion.yaml, its data being prepared."""
     seconds = []
     for k in range(2 * runs + 1):
         with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""The default pipeline's work as a PyTorch user writes it: the peer of the benchmarks.
+"""The work of pipelines/fashion.yaml as a PyTorch user writes it: the peer of the benchmarks.
 
 All data in RAM, DataLoader, AdamW, one-cycle rate, the exact Fisher information by a loop over single samples, the EWC penalty
 by autograd. `python3 peer_fashion.py SOURCE_DIR THREADS [EPOCHS_A EPOCHS_B SAMPLES]` prints one JSON object:

@@ -1,6 +1,7 @@
-"""What the process tests share: the default pipeline started as a user starts it, watched and disturbed.
+"""What the process tests share: a pipeline started as a user starts it, watched and disturbed. Where a case
+names none it is pipelines/fashion.yaml, which takes seconds; the default one takes a minute.
 
-A case that disturbs a run need not disturb a large one: small() makes the default pipeline one of a tenth of the rows.
+A case that disturbs a run need not disturb a large one: small() makes this pipeline one of a tenth of the rows.
 It ends as an undisturbed run did, which undisturbed() has done once for all cases."""
 import hashlib
 import json
@@ -13,6 +14,7 @@ from harness import shared
 from small_run import data_write
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FASHION = ("--config", os.path.join(ROOT, "pipelines/fashion.yaml"))
 STAGES = ("loaderd", "trainerd", "fisherd", "monitord")
 
 
@@ -28,7 +30,7 @@ SMALL_ROWS = 6016  # 47 steps an epoch
 
 
 def small_write(path):
-    """Ten classes of images of the default pipeline's size, each a pattern of its own under noise."""
+    """Ten classes of images of Fashion-MNIST's size, each a pattern of its own under noise."""
     import numpy
     random = numpy.random.default_rng(5)
     targets = random.integers(0, 10, SMALL_ROWS).astype(numpy.uint8)
@@ -38,7 +40,7 @@ def small_write(path):
 
 
 def small(epochs=1, others=1):
-    """Settings: a tenth of the default pipeline's rows, made up, this many epochs of task A and of the other tasks. 8
+    """Settings: a tenth of Fashion-MNIST's rows, made up, this many epochs of task A and of the other tasks. 8
     epochs take a second or two, so that there is time to meddle."""
     settings = ("data.prepare=none", "data.file=" + shared("small.h5", small_write), "tasks.A.epochs=%d" % epochs,
                 "tasks.B.epochs=%d" % others, "tasks.B-without-ewc.epochs=%d" % others)
@@ -64,6 +66,8 @@ class Run:
         self.directory = os.path.abspath(directory)
         self.log_path = self.directory.rstrip("/") + ".log"
         self.log = open(self.log_path, "ab")
+        if script == "finetune.sh" and "--config" not in arguments:
+            arguments = (*FASHION, *arguments)
         self.process = subprocess.Popen(
             [os.path.join(ROOT, "pipelines", script), "--run", self.directory, *arguments],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,

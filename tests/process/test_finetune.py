@@ -1,4 +1,4 @@
-"""finetune.sh as a user meets it: the default run, its figures, its memory, stopping, resuming, detaching."""
+"""finetune.sh as a user meets it: a whole run, its figures, its memory, stopping, resuming, detaching."""
 import os
 import re
 import signal
@@ -9,7 +9,7 @@ import h5py
 import numpy
 
 from harness import limit, skip
-from runs import ROOT, STAGES, Run, plan_check, small, undisturbed
+from runs import FASHION, ROOT, STAGES, Run, plan_check, small, undisturbed
 
 
 def pss_bytes(pids):
@@ -24,8 +24,8 @@ def pss_bytes(pids):
 
 
 @limit(180)
-def test_default_run_learns_and_remembers():
-    run = Run("default")
+def test_run_learns_and_remembers():
+    run = Run("fashion")
     peak = 0
     while run.process.poll() is None:
         processes = run.processes()
@@ -57,7 +57,7 @@ def test_default_run_learns_and_remembers():
     assert "A" in open(run.path("report/report.md")).read()
     assert "report" in run.output()
     check_weights(run, report)
-    resumed = Run("default")
+    resumed = Run("fashion")
     assert resumed.finish(30)["weights_sha256"] == report["weights_sha256"]
 
 
@@ -84,8 +84,8 @@ def test_two_runs_are_equal_and_threads_do_not_matter():
 def test_a_run_that_does_not_fit_takes_smaller_micro_batches():
     large = (*small(), "--set", "training.batch_size=8192", "--set", "loader.use_chunk_loader=false")
     whole = Run("whole", *large).finish()
-    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--plan", "--run", os.path.abspath("planned"), *large],
-                         capture_output=True, text=True, timeout=60)
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
+                          os.path.abspath("planned"), *large], capture_output=True, text=True, timeout=60)
     needs = int(re.search(r"^(\d+) of \d+ MiB", out.stdout, re.M).group(1))
     limited = Run("limited", *large, "--set", "memory.host_limit_mb=%d" % (needs - 14))
     report = limited.finish()
@@ -138,7 +138,7 @@ def test_closed_terminal_and_detach_leave_the_run_alive():
 def test_a_run_in_use_is_refused_by_name():
     run = Run("used", *small(1000), "--set", "training.threads=1")  # longer than the lock is waited for
     run.until(lambda: run.pid("trainerd"), "no trainerd")
-    other = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--run", run.directory],
+    other = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--run", run.directory],
                            capture_output=True, text=True, timeout=30)
     assert other.returncode == 100, (other.returncode, other.stdout, other.stderr)
     assert str(run.process.pid) in other.stderr + other.stdout
@@ -188,8 +188,17 @@ def test_memory_profile_is_written_and_drawn():
 
 
 @limit(60)
+def test_every_pipeline_file_can_be_read():
+    directory = os.path.join(ROOT, "pipelines")
+    for name in (name for name in os.listdir(directory) if name.endswith(".yaml")):
+        out = subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), "files", "--config",
+                              os.path.join(directory, name)], capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0 and out.stdout, (name, out)
+
+
+@limit(60)
 def test_plan_runs_nothing():
-    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), "--plan", "--run",
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
                           os.path.abspath("planned")], capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):

@@ -36,13 +36,13 @@ def disturbed(name, seed, kills):
 
 @limit(300)
 def test_killed_runs_end_with_the_same_weights():
-    """Seeded runs of the default pipeline until each stage was killed at least three times in all; every one must end
+    """Seeded runs of pipelines/fashion.yaml until each stage was killed at least three times in all; every one must end
     with the weights of an undisturbed one, which writes fewer checkpoints."""
     seed, total = int(os.environ.get("TEST_SEED", "1")), {stage: 0 for stage in STAGES}
     for attempt in range(12):
         report, done = disturbed("killed-%d" % attempt, seed + attempt, 3)
         print("seed", seed + attempt, "kills", done, "restarts", report["restarts"])
-        whole = undisturbed()  # by now test_default_run has one
+        whole = undisturbed()  # by now test_run_learns_and_remembers has one
         assert report["weights_sha256"] == whole["weights_sha256"]
         assert report["reproducible"] is True
         assert report["tasks"] == whole["tasks"]

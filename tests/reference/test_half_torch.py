@@ -5,7 +5,7 @@ The two differ where float32's rounding of a sum moves a number over the middle 
 a few of some thousand numbers, with bfloat16 (8 times coarser) none here. So the bar is a share of the distance between
 the gradients with and without rounding, a tensor at a time: measured at most 1/10 and 1/100,000.
 
-Then whole runs of the default pipeline's network on images: their validation loss."""
+Then whole runs of the network of pipelines/fashion.yaml: their validation loss."""
 import os
 
 import numpy as np
@@ -149,7 +149,7 @@ tasks:
 
 
 def images_write(path):
-    """The network and the images of the default pipeline, but fewer."""
+    """The network and the images of pipelines/fashion.yaml, but fewer."""
     if not os.path.exists(SOURCE % ("images", 3)):
         skip("dataset-fashion-mnist is not installed")
     x, y = images(15000)

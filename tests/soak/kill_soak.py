@@ -1,4 +1,5 @@
-"""make soak [SOAK_RUNS=50]: the default pipeline, disturbed again and again, must end with the weights of an undisturbed run.
+"""make soak [SOAK_RUNS=50]: pipelines/fashion.yaml, disturbed again and again, must end with the weights of an
+undisturbed run.
 
 A script of its own, not part of tests/check.sh: each run takes some seconds. Prints a line a run and a summary;
 exits 1 at the first run that differs.

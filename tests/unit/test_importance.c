@@ -225,7 +225,7 @@ TEST(what_is_no_fisher_information_is_refused)
     free(values);
 }
 
-/* The layers of the default run: codes, but for biases and the last matrix. */
+/* The layers of the fashion run: codes, but for biases and the last matrix. */
 TEST(it_takes_about_half_a_byte_a_parameter)
 {
     static const char *const layers[] = {"linear out=256", "relu", "linear out=256", "relu",
