@@ -159,14 +159,14 @@ void fisher_sums_take(struct fisher_code *c, const struct fisher_sums *sums)
 
 int fisher_measure(struct fisher_code *c, const float *values, struct pool *pool, struct err *e)
 {
-    uint64_t items = (c->count + COMPARE_VALUES - 1) / COMPARE_VALUES,
-             sums_bytes = items * 3 * sizeof(double);
+    uint64_t items = (c->count - 1) / COMPARE_VALUES + 1, sums_bytes = items * 3 * sizeof(double);
+    int exact = forms[c->form]->decode == values_decode; /* then the only part is what is decoded */
     struct fisher_sums total = {0};
-    double(*sums)[3] = fisher_scratch(c, sums_bytes + c->count * sizeof(float), e);
+    double(*sums)[3] = fisher_scratch(c, sums_bytes + (exact ? 0 : c->count * sizeof(float)), e);
     if (!sums)
         return -1;
-    float *decoded = (float *)(sums + items);
-    if (forms[c->form]->decode(c, decoded, e) < 0)
+    float *decoded = exact ? c->part[0].data : (float *)(sums + items);
+    if (!exact && forms[c->form]->decode(c, decoded, e) < 0)
         return -1;
     struct comparison compared = {values, decoded, c->count, sums};
     pool_run(pool, compare_item, &compared, items);
@@ -192,6 +192,23 @@ int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
     if (values_check(values, c->count, "store", e) < 0)
         return -1;
     return forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e);
+}
+
+int fisher_code_begin(struct fisher_code *c, const char *form, uint64_t count, struct err *e)
+{
+    int found = fisher_form_of(form);
+    *c = (struct fisher_code){.count = count};
+    if (found < 0)
+        return err_set(e, EXIT_CODE_PERMANENT, "stored in the form '%s', which is unknown", form);
+    c->form = (enum fisher_form)found;
+    return 0;
+}
+
+void fisher_code_add(struct fisher_code *c, const char *name, const char *type, uint64_t count,
+                     void *data)
+{
+    if (c->parts < FISHER_PARTS_MAX)
+        c->part[c->parts++] = (struct fisher_part){name, type, count, data};
 }
 
 int fisher_decode(const struct fisher_code *c, float *values, struct err *e)

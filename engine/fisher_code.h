@@ -76,6 +76,13 @@ int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
                   const struct fisher_piece *pieces, uint64_t piece_count, const float *values,
                   struct pool *pool, struct err *e);
 
+/* A reader's code: of a form's name and count, then its parts one after the other, whose data stay
+ * the caller's. begin: -1 (permanent) for an unknown form. A part too many is left out, which
+ * fisher_decode then misses. */
+int fisher_code_begin(struct fisher_code *c, const char *form, uint64_t count, struct err *e);
+void fisher_code_add(struct fisher_code *c, const char *name, const char *type, uint64_t count,
+                     void *data);
+
 /* values[c->count]. What the parts say of sizes is checked before it is believed: -1 and a
  * permanent *e. */
 int fisher_decode(const struct fisher_code *c, float *values, struct err *e);

@@ -72,7 +72,7 @@ CPU_CLONES uint8_t grid_row(const struct grid_scale *scale, const float *values,
         w = w > 1.0f ? w : 1.0f;
         w = w < (float)GRID_WEIGHT_MAX ? w : (float)GRID_WEIGHT_MAX;
         int32_t at = (int32_t)(log2_of(bits) * per_log2 + shift - shift);
-        int32_t n = (int32_t)(log2_of(raised) * per_log2 + shift - shift - first);
+        int32_t n = (int32_t)(log2_of(raised) * per_log2 - first + shift - shift);
         grid[i] = (int16_t)(bits ? at : 0);
         weight[i] = (uint8_t)(bits ? (int32_t)w : 0);
         level[i] = (uint8_t)(n > 0 ? n : 0);

@@ -19,11 +19,11 @@ struct grid_scale {
     float per_log2; /* log2 F times this is ln F / step */
     float weight;   /* F times this is its weight */
     float knee;
-    float first; /* round(ln knee / step) */
+    float first; /* ln knee / step */
 };
 
 /* grid[i] = round(ln F / step), weight[i] = F's weight, 1 to GRID_WEIGHT_MAX, both 0 where F is 0;
- * level[i] = round(ln(F + knee) / step) - first, which fits. Returns the greatest level. */
+ * level[i] = round(ln(F + knee) / step - first), which fits 8 bits. Returns the greatest level. */
 uint8_t grid_row(const struct grid_scale *scale, const float *values, uint64_t count, int16_t *grid,
                  uint8_t *weight, uint8_t *level);
 

@@ -2,9 +2,9 @@
  *
  * Of each piece:
  *   grid    m = round(ln F / step), a whole number; F = 0 has none.
- *   level   n = round(ln(F + knee) / step), counted from F = 0: where F is large a level is a step
- *           of ln F wide; below the knee levels run together, because an error there is nothing in
- *           the whole. The value of a level is the mean of the F that are on it.
+ *   level   n = round(ln(F / knee + 1) / step): where F is large a level is a step of ln F wide;
+ *           below the knee levels run together, because an error there is nothing in the whole.
+ *           The value of a level is the mean of the F that are on it.
  *   means   R, C: what the row and the column add to m, whole numbers; means over what is not
  *           zero, an F below the knee counting in proportion: its level hardly depends on it.
  *   code    1 + (n - level expected at R + C) modulo the number of levels; 0 for F = 0. Rows and
@@ -41,7 +41,7 @@ static void grid_item(void *argument, uint64_t group, int thread)
     struct log_piece *p = argument;
     const struct grid_scale scale = {(float)log_per_log2(p->step),
                                      (float)(GRID_WEIGHT_MAX / p->knee), (float)p->knee,
-                                     (float)rint(log(p->knee) / p->step)};
+                                     (float)(log(p->knee) / p->step)};
     uint64_t first = group * p->group_rows * p->columns, count = group_rows(p, group) * p->columns;
     (void)thread;
     p->top[group] = grid_row(&scale, p->values + first, count, p->grid + first, p->weight + first,

@@ -69,7 +69,7 @@ void log_columns_sort(struct log_columns *c, const uint8_t *mean, uint64_t colum
 /* The level of a point of the grid, by the formula of grid_row. */
 static uint32_t level_at(const struct log_piece *p, int32_t m)
 {
-    double level = rint(log(exp(p->step * m) + p->knee) / p->step) - rint(log(p->knee) / p->step);
+    double level = rint(log(exp(p->step * m) / p->knee + 1) / p->step);
     return level < 0 ? 0 : level < p->levels ? (uint32_t)level : p->levels - 1;
 }
 

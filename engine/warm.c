@@ -23,7 +23,7 @@ static int batch_gather(struct stepper *s, struct err *e)
 static int batch_work(struct stepper *s, const struct model *m, int with_optimizer, struct err *e)
 {
     const struct optimizer_config adamw = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
-    float squares[1024];
+    float squares[1024] = {0}; /* is added to */
     struct step_result result;
     ensure(m->parameter_count <= sizeof squares / sizeof *squares);
     if (with_optimizer)

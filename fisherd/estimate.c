@@ -63,7 +63,7 @@ static int answered_from_file(struct daemon *d, const struct link_peer *peer,
     char path[96], part_dir[96];
     struct fisherfile_meta meta;
     struct err why;
-    work_paths(m->task, path, part_dir);
+    work_paths(m, path, part_dir);
     if (access(path, F_OK) < 0)
         return 0;
     if (fisherfile_read_meta(path, &meta, &why) < 0) {
@@ -86,6 +86,10 @@ static int request_check(const struct msg_estimate *m, struct err *e)
     if (bytes == 0 || bytes != strspn(m->task, letters))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the task's name '%s' is not made of letters, digits, - and _", m->task);
+    if (m->merge[strspn(m->merge, letters)] && m->merge[strspn(m->merge, letters)] != ' ')
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the tasks to merge, '%.200s', are not names of tasks with a space between",
+                       m->merge);
     if (!m->checkpoint[0] || m->checkpoint[0] == '/' || strstr(m->checkpoint, ".."))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the checkpoint '%.200s' is not a path inside the run", m->checkpoint);

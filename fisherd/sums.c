@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "proto/durable.h"
+#include "proto/order.h"
 
 enum { HEAD_BYTES = 4096, JOB_BYTES = 129 };
 
@@ -27,11 +28,7 @@ struct head {
 
 static uint64_t head_check(const struct head *h)
 {
-    const unsigned char *at = (const unsigned char *)h;
-    uint64_t hash = 0xcbf29ce484222325ull;
-    for (size_t i = 0; i < offsetof(struct head, check); i++)
-        hash = (hash ^ at[i]) * 0x100000001b3ull;
-    return hash;
+    return order_hash(h, offsetof(struct head, check));
 }
 
 static void file_path(char path[4200], const char *directory, int file)

@@ -26,7 +26,8 @@
 static const char *const estimators[] = {
     [ESTIMATOR_EXACT] = "exact: mean over samples of the squared gradient",
     [ESTIMATOR_FACTORED] = "factored: product of the exact one's row and column sums",
-    [ESTIMATOR_ADAM] = "adam: second moment of the optimizer, times the rows of a batch"};
+    [ESTIMATOR_ADAM] = "adam: second moment of the optimizer, times the rows of a batch",
+    [ESTIMATOR_ONLINE] = "online"};
 
 static enum estimator_kind kind_of(const char *name)
 {
@@ -36,18 +37,16 @@ static enum estimator_kind kind_of(const char *name)
     return (enum estimator_kind)kind;
 }
 
-void work_paths(const char *task, char path[96], char part_dir[96])
+void work_paths(const struct msg_estimate *job, char path[96], char part_dir[96])
 {
-    snprintf(path, 96, "fisher/%s.h5", task);
-    snprintf(part_dir, 96, "fisher/%s.part", task);
+    const char *online = job->merge[0] ? ".online" : "";
+    snprintf(path, 96, "fisher/%s%s.h5", job->task, online);
+    snprintf(part_dir, 96, "fisher/%s%s.part", job->task, online);
 }
 
 uint64_t work_key(const struct work *w)
 {
-    uint64_t hash = 0xcbf29ce484222325ull;
-    for (const char *at = w->job.job; *at; at++)
-        hash = (hash ^ (unsigned char)*at) * 0x100000001b3ull;
-    return order_key(w->options->seed, hash);
+    return order_key(w->options->seed, order_hash(w->job.job, strlen(w->job.job)));
 }
 
 /* Read the checkpoint's parameters and module buffers into the stepper and see that they are those
@@ -179,7 +178,7 @@ static int stream_start(struct work *w, uint64_t incarnation, uint64_t number, s
     return 0;
 }
 
-/* No samples: all there is to do is to write blocks. */
+/* No samples, from moments or from other files: all there is to do is to write blocks. */
 static int moments_start(struct work *w, struct err *e)
 {
     const struct options *o = w->options;
@@ -188,6 +187,8 @@ static int moments_start(struct work *w, struct err *e)
     uint64_t rows = (own ? own : o->batch_size) * o->gradient_accumulation_steps;
     if (pool_open(&w->pool, step_config_of(o).threads, e) < 0)
         return -1;
+    if (w->kind == ESTIMATOR_ONLINE)
+        return merge_open(&w->merge, &w->job, &w->meta, e);
     return moments_open(&w->moments, w->job.checkpoint, w->job.digest, &w->model, o->adam_beta2,
                         rows, e);
 }
@@ -198,18 +199,18 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     memset(w, 0, sizeof *w);
     w->options = o;
     w->job = *job;
-    work_paths(job->task, w->path, w->part_dir);
+    work_paths(job, w->path, w->part_dir);
     MSG_STR(w->meta.job, job->job);
     MSG_STR(w->meta.task, job->task);
     MSG_STR(w->meta.checkpoint, job->checkpoint);
     MSG_STR(w->meta.parameters_sha256, job->digest);
-    w->kind = kind_of(o->fisher_estimator);
+    w->kind = job->merge[0] ? ESTIMATOR_ONLINE : kind_of(o->fisher_estimator);
     MSG_STR(w->meta.estimator, estimators[w->kind]);
     MSG_STR(w->meta.labels, w->kind == ESTIMATOR_ADAM ? "none" : o->fisher_labels);
     MSG_STR(w->meta.compression, store_form(o));
     if (model_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
-    if (w->kind == ESTIMATOR_ADAM)
+    if (w->kind >= ESTIMATOR_ADAM)
         return moments_start(w, e);
     return rows_start(w, e) < 0 ? -1 : stream_start(w, incarnation, number, e);
 }
@@ -228,6 +229,7 @@ void work_close(struct work *w)
     free(w->graphs);
     sums_close(&w->sums);
     moments_close(&w->moments);
+    merge_close(&w->merge);
     pool_close(&w->pool);
     free(w->values);
     fisher_code_free(&w->code);
@@ -312,8 +314,10 @@ static int sums_start(struct work *w, struct err *e)
 
 int work_ready(struct work *w, struct err *e)
 {
-    if (w->kind == ESTIMATOR_ADAM)
+    if (w->kind >= ESTIMATOR_ADAM) {
+        w->position = w->meta.samples; /* nothing is summed */
         return 1;
+    }
     if (feed_pump(w->feed, e) < 0)
         return -1;
     if (!feed_ready(w->feed))
@@ -362,6 +366,8 @@ static double block_mean(struct work *w)
 static int block_values(struct work *w, struct err *e)
 {
     w->range.noise = NAN;
+    if (w->kind == ESTIMATOR_ONLINE)
+        return merge_block(&w->merge, w->block, &w->range, w->values, e);
     if (w->kind == ESTIMATOR_ADAM)
         return moments_read(&w->moments, w->range.first, w->range.count, w->values, e);
     if (w->kind == ESTIMATOR_FACTORED)

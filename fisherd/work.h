@@ -18,6 +18,7 @@
 
 #include "engine/fisher_code.h"
 #include "engine/step.h"
+#include "fisherd/merge.h"
 #include "fisherd/moments.h"
 #include "fisherd/sums.h"
 #include "proto/daemon.h"
@@ -25,8 +26,9 @@
 #include "proto/fisherfile.h"
 #include "proto/msg.h"
 
-/* What stands in the file's attribute `estimator`, up to the colon. */
-enum estimator_kind { ESTIMATOR_EXACT, ESTIMATOR_FACTORED, ESTIMATOR_ADAM };
+/* What stands in the file's attribute `estimator`, up to the colon. From ESTIMATOR_ADAM on they
+ * take no samples, and have nothing but a pool of threads and what is named after them. */
+enum estimator_kind { ESTIMATOR_EXACT, ESTIMATOR_FACTORED, ESTIMATOR_ADAM, ESTIMATOR_ONLINE };
 
 struct work {
     const struct options *options;
@@ -43,7 +45,8 @@ struct work {
     uint64_t batch_rows;
     struct fisherfile_meta meta; /* blocks, samples, parameters; what the file will say */
     struct sums sums;            /* of all parameters; of factors (engine/factors.h) */
-    struct moments moments;      /* ESTIMATOR_ADAM, which has nothing else but a pool of threads */
+    struct moments moments;      /* ESTIMATOR_ADAM */
+    struct merge merge;          /* ESTIMATOR_ONLINE: of several tasks' files */
     struct pool *pool;
     uint64_t position;               /* samples summed */
     uint64_t gathered;               /* rows of the next batch already in the stepper */
@@ -82,6 +85,6 @@ int work_join(struct work *w, struct err *e);
 uint64_t work_key(const struct work *w);
 
 /* Where the Fisher file of a task is, and its parts while it is made. */
-void work_paths(const char *task, char path[96], char part_dir[96]);
+void work_paths(const struct msg_estimate *job, char path[96], char part_dir[96]);
 
 #endif

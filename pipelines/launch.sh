@@ -163,13 +163,14 @@ data_prepare() {
     fi
 }
 
+# With the file its source, since tasks that make one file of two are refused.
 file_check() {
-    prepare check --set "data.file=$2" || exit
+    prepare check --set "data.file=$2" --set "data.source=$3" || exit
 }
 
 file_describe() {
     "$binaries/loaderd" --describe --config "$config" "${options[@]}" --set "data.file=$2" \
-        --set "training.batch_size=$5" || exit
+        --set "data.source=$3" --set "training.batch_size=$5" || exit
 }
 
 plan_print() {

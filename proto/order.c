@@ -25,6 +25,14 @@ static inline uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
+uint64_t order_hash(const void *data, uint64_t bytes)
+{
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (const unsigned char *at = data, *end = at + bytes; at < end; at++)
+        hash = (hash ^ *at) * 0x100000001b3ull;
+    return hash;
+}
+
 uint64_t order_key(uint64_t a, uint64_t b)
 {
     return mix(b + mix(a + GOLDEN));

@@ -33,6 +33,9 @@ uint64_t order_permute(uint64_t key, uint64_t n, uint64_t i);
 /* A 64-bit mix of two words, the house's one hash for keys (a bijection in b for fixed a). */
 uint64_t order_key(uint64_t a, uint64_t b);
 
+/* FNV-1a of some bytes: to key or to name something, not against anybody. */
+uint64_t order_hash(const void *data, uint64_t bytes);
+
 uint64_t order_spans(const struct order *o);                        /* spans an epoch */
 uint64_t order_windows(const struct order *o);                      /* windows an epoch */
 uint64_t order_span_rows(const struct order *o, uint64_t span);     /* rows of that span */

@@ -54,6 +54,11 @@ void test_skip(const char *why)
     exit(EXIT_SKIPPED);
 }
 
+void test_file_forget(const char *path)
+{
+    unlink(path);
+}
+
 uint64_t test_seed(void)
 {
     return seed;

@@ -26,6 +26,10 @@ _Noreturn void test_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 _Noreturn void test_skip(const char *why);
 
+/* Before a file is written that an earlier round has written: where a file is emptied and not new,
+ * ext4 puts it on the disk when it is closed, which takes ten times as long. */
+void test_file_forget(const char *path);
+
 /* Deterministic random numbers; the seed is printed with a failure and taken from TEST_SEED if set.
  */
 uint64_t test_random(void);

@@ -28,9 +28,34 @@ static uint64_t samples_wanted(const struct trainer *t, const char *task)
     return t->options->fisher_samples < rows ? t->options->fisher_samples : rows;
 }
 
-void fisher_client_job(const struct trainer *t, const char *task, const char *sha256, char job[129])
+void fisher_client_wish(const struct trainer *t, const char *task, const char *sha256,
+                        struct fisher_wish *w)
 {
-    snprintf(job, 129, "%s-%.32s-%" PRIu64, task, sha256, samples_wanted(t, task));
+    *w = (struct fisher_wish){0};
+    snprintf(w->task, sizeof w->task, "%s", task);
+    snprintf(w->sha256, sizeof w->sha256, "%s", sha256);
+    snprintf(w->job, sizeof w->job, "%s-%.32s-%" PRIu64, task, sha256, samples_wanted(t, task));
+    snprintf(w->path, sizeof w->path, "fisher/%s.h5", task);
+}
+
+void fisher_client_merge(const struct trainer *t, struct fisher_wish *sum,
+                         const struct fisher_wish *newer)
+{
+    struct fisher_wish next = *newer;
+    if (!sum->task[0]) {
+        *sum = next;
+        return;
+    }
+    char text[sizeof sum->job + sizeof next.job + 32];
+    size_t used = (size_t)snprintf(next.merge, sizeof next.merge, "%s%s%s", sum->merge,
+                                   sum->merge[0] ? " " : "", sum->task);
+    ensure(used < sizeof next.merge); /* OPTION_NAMES_MAX names */
+    uint64_t bytes = (uint64_t)snprintf(text, sizeof text, "%s + %s, %.17g", sum->job, newer->job,
+                                        t->options->ewc_gamma);
+    snprintf(next.job, sizeof next.job, "%s-online-%016" PRIx64, next.task,
+             order_hash(text, bytes));
+    snprintf(next.path, sizeof next.path, "fisher/%s.online.h5", next.task);
+    *sum = next;
 }
 
 void fisher_client_close(struct trainer *t)
@@ -54,20 +79,23 @@ static int dealer_open(struct trainer *t, double now_s, struct err *e)
     return 0;
 }
 
-static void estimate_send(struct trainer *t, const char *task, const char *sha256)
+static void estimate_send(struct trainer *t, const struct fisher_wish *w)
 {
     const struct options *o = t->options;
+    const char *task = w->task;
     uint64_t permute = o->tasks[options_task(o, task)].permute_features;
     struct msg_estimate m = {.samples = samples_wanted(t, task),
                              .scale = o->data_scale,
                              .permute = permute != OPTION_NONE,
-                             .permute_seed = permute != OPTION_NONE ? permute : 0};
+                             .permute_seed = permute != OPTION_NONE ? permute : 0,
+                             .gamma = o->ewc_gamma};
     char path[CHECKPOINT_PATH_BYTES];
     retention_task_path(path, task);
-    fisher_client_job(t, task, sha256, m.job);
+    MSG_STR(m.job, w->job);
     MSG_STR(m.task, task);
     MSG_STR(m.checkpoint, path);
-    MSG_STR(m.digest, sha256);
+    MSG_STR(m.digest, w->sha256);
+    MSG_STR(m.merge, w->merge);
     MSG_STR(m.file, data_of(t, task)->file);
     MSG_STR(m.split, o->data_train);
     MSG_STR(m.fingerprint, data_of(t, task)->fingerprint);
@@ -107,19 +135,17 @@ static int answers_receive(struct trainer *t, const char *job, double now_s, str
     return 0;
 }
 
-int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, int *sleep_ms,
-                       struct err *e)
+int fisher_client_turn(struct trainer *t, const struct fisher_wish *w, int *sleep_ms, struct err *e)
 {
     struct fisher_client *c = &t->fisher;
     double now_s = clock_monotonic_s();
-    char job[129];
-    fisher_client_job(t, task, sha256, job);
+    const char *job = w->job, *task = w->task;
     if (strcmp(c->estimated_job, job) == 0) /* protection.c has looked at the file since */
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "fisherd says that the Fisher information %s is done, but fisher/%s.h5 is not there or "
-            "is another one",
-            job, task);
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "fisherd says that the Fisher information %s is done, but %s is not there "
+                       "or is another "
+                       "one",
+                       job, w->path);
     int silent = c->dealer.socket && now_s - c->answered_s > (double)t->options->peer_timeout_s;
     if (silent && run_stopped_kill("fisherd"))
         log_warn("task=%s fisherd is stopped and silent: killing it, to be restarted", task);
@@ -127,10 +153,10 @@ int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, 
         return -1;
     if (answers_receive(t, job, now_s, e) < 0)
         return -1;
-    if (c->estimated_job[0])
+    if (strcmp(c->estimated_job, job) == 0)
         return 0;
     if (now_s - c->asked_s >= ASK_EVERY_S) {
-        estimate_send(t, task, sha256);
+        estimate_send(t, w);
         c->asked_s = now_s;
     }
     snprintf(t->daemon->doing, sizeof t->daemon->doing,

@@ -34,7 +34,7 @@ static uint32_t ewc_terms_max(const struct options *o)
     uint32_t most = 0;
     for (uint32_t i = 0; i < o->task_count; i++)
         most = o->tasks[i].ewc.count > most ? o->tasks[i].ewc.count : most;
-    return most;
+    return most && strcmp(o->ewc_mode, "online") == 0 ? 1 : most;
 }
 
 /* Most parameters of a block of the Fisher information. */

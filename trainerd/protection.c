@@ -60,17 +60,12 @@ static int damaged_remove(const char *path, const struct err *why, struct err *e
 /* The values of a block that was read. */
 static int block_values(const struct fisherfile_block *block, float *values, struct err *e)
 {
-    struct fisher_code code = {.count = block->count};
-    int form = fisher_form_of(block->form);
-    if (form < 0)
-        return err_set(e, EXIT_CODE_PERMANENT, "stored in the form '%s', which is unknown",
-                       block->form);
-    code.form = (enum fisher_form)form;
-    for (; code.parts < block->arrays && code.parts < FISHER_PARTS_MAX; code.parts++) {
-        const struct fisherfile_array *a = &block->array[code.parts];
-        code.part[code.parts] =
-            (struct fisher_part){a->name, h5type_name(a->type), a->count, a->data};
-    }
+    struct fisher_code code;
+    if (fisher_code_begin(&code, block->form, block->count, e) < 0)
+        return -1;
+    for (int i = 0; i < block->arrays; i++)
+        fisher_code_add(&code, block->array[i].name, h5type_name(block->array[i].type),
+                        block->array[i].count, block->array[i].data);
     return fisher_decode(&code, values, e);
 }
 
@@ -126,28 +121,35 @@ static int fisher_read(struct trainer *t, struct importance *f, const char *path
     return result;
 }
 
-/* 1: p->fisher is there; 0: there is no file of this job; -1. */
-static int fisher_load(struct trainer *t, struct protection *p, const char *task, const char *job,
-                       struct err *e)
+/* 1: the file of that job is there, and about theta*; 0: it is not; -1. */
+static int fisher_there(const struct trainer *t, const struct protection *p,
+                        const struct fisher_wish *w, struct fisherfile_meta *meta, struct err *e)
 {
-    char path[128];
-    struct fisherfile_meta meta;
     struct err why;
-    snprintf(path, sizeof path, "fisher/%s.h5", task);
-    if (access(path, F_OK) != 0)
+    if (access(w->path, F_OK) != 0)
         return 0;
-    if (fisherfile_read_meta(path, &meta, &why) < 0) {
-        log_warn("path=%s %s; asking fisherd for it again", path, why.text);
+    if (fisherfile_read_meta(w->path, meta, &why) < 0) {
+        log_warn("path=%s %s; asking fisherd for it again", w->path, why.text);
         return 0;
     }
-    if (strcmp(meta.job, job) != 0)
+    if (strcmp(meta->job, w->job) != 0)
         return 0;
-    if (fisher_check(t, p, path, &meta, e) < 0)
-        return -1;
-    if (fisher_read(t, &p->fisher, path, &why) < 0)
-        return damaged_remove(path, &why, e);
-    log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it", task,
-             (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
+    return fisher_check(t, p, w->path, meta, e) < 0 ? -1 : 1;
+}
+
+/* 1: p->fisher is there; 0: there is no file of this job; -1. */
+static int fisher_load(struct trainer *t, struct protection *p, const struct fisher_wish *w,
+                       struct err *e)
+{
+    struct fisherfile_meta meta;
+    struct err why;
+    int there = fisher_there(t, p, w, &meta, e);
+    if (there <= 0)
+        return there;
+    if (fisher_read(t, &p->fisher, w->path, &why) < 0)
+        return damaged_remove(w->path, &why, e);
+    log_info("task=%s bytes_per_parameter=%.3f error=%.4f its Fisher information protects it",
+             w->task, (double)p->fisher.region.bytes / (double)meta.parameters, p->fisher.error);
     return 1;
 }
 
@@ -162,24 +164,75 @@ static void term_add(struct trainer *t, const struct protection *p)
                           .damping = t->options->ewc_damping * p->fisher.mean};
 }
 
-int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
+/* Each task by itself: 1 when all terms are there, 0 while fisherd is asked, -1. */
+static int separate_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct option_list *names = &tasks_current(t)->ewc;
     while ((uint32_t)t->term_count < names->count) {
         const char *task = names->name[t->term_count];
         struct protection *p = &t->protections[t->term_count];
-        char job[129];
+        struct fisher_wish wish;
         if (theta_star_map(t, p, task, e) < 0)
-            return DAEMON_FAILED;
-        fisher_client_job(t, task, p->sha256, job);
-        int there = fisher_load(t, p, task, job, e);
-        if (there < 0)
-            return DAEMON_FAILED;
-        if (!there)
-            return fisher_client_turn(t, task, p->sha256, sleep_ms, e) < 0 ? DAEMON_FAILED
-                                                                           : DAEMON_GO_ON;
+            return -1;
+        fisher_client_wish(t, task, p->sha256, &wish);
+        int there = fisher_load(t, p, &wish, e);
+        if (there <= 0)
+            return there < 0 ? -1 : fisher_client_turn(t, &wish, sleep_ms, e);
         term_add(t, p);
     }
+    return 1;
+}
+
+/* The next of the listed tasks in the run's order, behind `last`; NULL: there is none. */
+static const char *task_behind(const struct trainer *t, int last)
+{
+    const struct options *o = t->options;
+    const struct option_list *names = &tasks_current(t)->ewc;
+    for (uint32_t i = (uint32_t)(last + 1); i < o->task_count; i++)
+        for (uint32_t k = 0; k < names->count; k++)
+            if (strcmp(names->name[k], o->tasks[i].name) == 0)
+                return names->name[k];
+    return NULL;
+}
+
+/* All tasks as one term: theta* of the newest, their Fisher information added up by fisherd once
+ * that of each is there. As separate_turn. */
+static int online_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    struct protection *p = &t->protections[0];
+    struct fisher_wish wish = {0}, sum = {0};
+    struct fisherfile_meta meta;
+    uint32_t tasks = 0;
+    for (const char *task; t->term_count == 0; tasks++) {
+        task = task_behind(t, tasks ? options_task(t->options, wish.task) : -1);
+        if (!task)
+            break;
+        checkpoint_map_close(&p->theta_star);
+        if (theta_star_map(t, p, task, e) < 0)
+            return -1;
+        fisher_client_wish(t, task, p->sha256, &wish);
+        int there = fisher_there(t, p, &wish, &meta, e);
+        if (there <= 0)
+            return there < 0 ? -1 : fisher_client_turn(t, &wish, sleep_ms, e);
+        fisher_client_merge(t, &sum, &wish);
+    }
+    if (!tasks) /* nothing is protected, or the term is there */
+        return 1;
+    int there = fisher_load(t, p, &sum, e);
+    if (there <= 0)
+        return there < 0 ? -1 : fisher_client_turn(t, &sum, sleep_ms, e);
+    term_add(t, p);
+    return 1;
+}
+
+int protection_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    int online = strcmp(t->options->ewc_mode, "online") == 0;
+    int done = online ? online_turn(t, sleep_ms, e) : separate_turn(t, sleep_ms, e);
+    if (done < 0)
+        return DAEMON_FAILED;
+    if (!done)
+        return DAEMON_GO_ON;
     fisher_client_close(t);
     t->saved_s = clock_monotonic_s();
     t->state = TRAINER_TRAIN;

@@ -296,10 +296,19 @@ int protection_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void protection_free(struct trainer *t);
 
 /* fisher_client.c */
-void fisher_client_job(const struct trainer *t, const char *task, const char *sha256,
-                       char job[129]);
-/* Ask for it, or go on waiting; -1 when fisherd refuses. */
-int fisher_client_turn(struct trainer *t, const char *task, const char *sha256, int *sleep_ms,
+/* A Fisher file that is wanted: that of a task's end, or of several tasks as one. */
+struct fisher_wish {
+    char task[64], sha256[65]; /* theta*; of several the newest's */
+    char merge[1025];          /* the others, oldest first, separated by spaces */
+    char job[129], path[128];
+};
+void fisher_client_wish(const struct trainer *t, const char *task, const char *sha256,
+                        struct fisher_wish *w);
+/* *sum becomes what it is (zeroes: nothing) and one newer task. */
+void fisher_client_merge(const struct trainer *t, struct fisher_wish *sum,
+                         const struct fisher_wish *newer);
+/* Ask for it, or go on waiting: 0; -1 when fisherd refuses. */
+int fisher_client_turn(struct trainer *t, const struct fisher_wish *w, int *sleep_ms,
                        struct err *e);
 void fisher_client_close(struct trainer *t); /* harmless twice */
 

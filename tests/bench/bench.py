@@ -885,13 +885,9 @@ def bench_fisher_stream(runs):
 
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
-<<<<<<< HEAD
-           "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "penalty": bench_penalty,
-           "continual": bench_continual, "fragments": bench_fragments,
-=======
            "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "fisher-curve": bench_fisher_curve,
            "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "continual": bench_continual,
->>>>>>> main
+           "fragments": bench_fragments,
            "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

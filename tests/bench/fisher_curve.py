@@ -163,11 +163,11 @@ def table_write(models):
 
 def plot_write(models):
     script = ["set terminal svg size 960,330 font 'sans,11'", "set output '%s'" % os.path.join(ROOT, "docs/fisher-curve.svg"),
-              "set multiplot layout 1,3", "set logscale xy", "set xrange [0.05:2]", "set yrange [0.1:100]", "set grid",
+              "set termoption noenhanced", "set multiplot layout 1,3", "set logscale xy", "set xrange [0.05:2]", "set yrange [0.1:100]", "set grid",
               "set xlabel 'bytes a parameter'", "set ylabel 'error of the gradient, %'", "set key bottom left"]
     for m in models:
         script.append("set title '%s'" % m["name"])
-        script.append("plot " + ", ".join("'-' with linespoints title '%s'" % form for form in ("log\\\\_rank1", "lowrank", "int4, int8")))
+        script.append("plot " + ", ".join("'-' with linespoints title '%s'" % form for form in ("log_rank1", "lowrank", "int4, int8")))
         for forms in (("log_rank1",), ("lowrank",), ("int4", "int8")):
             script += ["%.4f %.4f" % (r["per_parameter"], 100 * r["real"]) for f, _, r in m["rows"] if f in forms] + ["e"]
     subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=True)

@@ -73,7 +73,7 @@ def request_for(run, data="data.h5", **changes):
         fingerprint = fingerprint_of(run, data)
     request = {"job": "A-1", "task": "A", "checkpoint": "checkpoints/task-A.h5", "digest": digest,
                "file": os.path.abspath(data), "split": "train", "fingerprint": fingerprint, "samples": ROWS,
-               "scale": 0.01, "permute": False, "permute_seed": 0}
+               "scale": 0.01, "permute": False, "permute_seed": 0, "merge": "", "gamma": 1.0}
     return {**request, **changes}
 
 

@@ -246,7 +246,7 @@ def test_each_task_has_a_table_of_its_own():
                              (os.path.abspath("u.tsv"), os.path.abspath("u.h5"))))
     said = subprocess.run([FINETUNE, "--config", "mine.yaml", "--check-data"], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=60)
-    assert said.returncode == 0, said
+    assert said.returncode == 0 and all("/%s\n  train/node_ptr" % n in said.stdout for n in ("m.h5", "u.h5")), said
     for name, count in (("m.h5", 30), ("u.h5", 25)):
         with h5py.File(name) as f:
             layout_check(f)

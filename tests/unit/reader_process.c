@@ -181,6 +181,7 @@ void set_fill(hid_t set, const struct set_config *c)
 
 hid_t file_create(const char *path, const char *group, hid_t *group_p)
 {
+    test_file_forget(path);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     CHECK(file >= 0);
     *group_p = H5Gcreate2(file, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);

@@ -395,6 +395,7 @@ TEST_LIMIT(checkpoint_flipped_anywhere_is_never_another_state, 60)
     for (size_t at = 0; at < bytes; at += 1 + test_random() % TEST_ROUNDS(7, 21)) {
         char before = whole[at];
         whole[at] ^= (char)(1 << test_random() % 8);
+        test_file_forget("f.h5");
         FILE *f = fopen("f.h5", "w");
         CHECK(f && fwrite(whole, 1, bytes, f) == bytes && fclose(f) == 0);
         whole[at] = before;

@@ -16,6 +16,7 @@ static struct err e;
 
 static void file_write(const char *path, const char *text, size_t bytes)
 {
+    test_file_forget(path);
     FILE *f = fopen(path, "wb");
     CHECK(f && fwrite(text, 1, bytes, f) == bytes && fclose(f) == 0);
 }

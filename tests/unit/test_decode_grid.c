@@ -262,6 +262,7 @@ static void grid_file(const char *path, const struct kind *k, hid_t type)
         H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110);
     if (k->flags & USER_BLOCK)
         H5Pset_userblock(fcpl, 512u << below(3));
+    test_file_forget(path);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, fcpl, fapl);
     hid_t group = H5Gcreate2(file, "train", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     CHECK(group >= 0);

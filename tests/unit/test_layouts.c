@@ -218,9 +218,9 @@ TEST_LIMIT(the_longest_chunk_is_permuted_whole_where_it_fits, 60)
 TEST_LIMIT(a_chunk_that_is_decoded_again_counts_again, 60)
 {
     struct reader_open open = open_default();
-    long_targets_make("again.h5", 64);
+    long_targets_make("again.h5", 256);
     open.span_bytes_limit = (4 << 20) + (64 << 10);
-    CHECK_EQ(chunk_rows_of("again.h5", &open), 64);
+    CHECK_EQ(chunk_rows_of("again.h5", &open), 256);
     struct compared found = file_compare_all("again.h5", &open);
     CHECK(found.decoded > 2 * found.delivered);
 }

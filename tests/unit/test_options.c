@@ -13,6 +13,7 @@ static struct err e;
 
 static void file_write(const char *path, const char *text)
 {
+    test_file_forget(path);
     FILE *f = fopen(path, "w");
     CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
 }
@@ -478,6 +479,7 @@ TEST(options_mutated_files_are_survived)
         memcpy(text, valid, sizeof valid);
         for (int n = 1 + (int)(test_random() % 3); n > 0; n--)
             text[test_random() % (sizeof valid - 1)] = bytes[test_random() % (sizeof bytes - 1)];
+        test_file_forget("m.yaml");
         FILE *f = fopen("m.yaml", "w");
         fwrite(text, 1, sizeof valid - 1, f);
         fclose(f);

@@ -263,6 +263,7 @@ TEST_LIMIT(random_damage_never_hurts_the_parent, 120)
         memcpy(copy, bytes, size);
         for (int i = 0; i < 1 + round % 6; i++)
             copy[test_random() % size] = (unsigned char)test_random();
+        test_file_forget("fuzzed.h5");
         f = fopen("fuzzed.h5", "wb");
         CHECK(f && fwrite(copy, 1, size, f) == size && fclose(f) == 0);
         if (harness_open(&h, "fuzzed.h5", &open) == 0) {

@@ -12,6 +12,7 @@ static struct err e;
 /* A file with that header text, as long as it is, and `bytes` bytes 1, 2, 3 ... behind it. */
 static void file_write(const char *header, size_t header_bytes, size_t bytes)
 {
+    test_file_forget("x.safetensors");
     FILE *f = fopen("x.safetensors", "wb");
     CHECK(f);
     for (int i = 0; i < 8; i++)

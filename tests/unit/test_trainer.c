@@ -474,7 +474,7 @@ TEST(plan_reads_a_description)
 static void plan_options(void)
 {
     static char model_loss[] = "softmax_cross_entropy";
-    static char metric[] = "auto", none[] = "";
+    static char metric[] = "auto", none[] = "", estimator[] = "exact";
     static const char *const layers[] = {"linear out=256", "relu", "linear out=10"};
     five_tasks();
     options.slice_rows = 64;
@@ -484,6 +484,9 @@ static void plan_options(void)
     options.arena_limit_mb = 16;
     options.fisher_block_size = 1000000;
     options.fisher_use_compression = 1;
+    options.fisher_estimator = estimator;
+    options.fisher_labels = "true";
+    options.ewc_mode = "separate";
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
