@@ -94,6 +94,30 @@ TEST(sums_are_released_in_order_and_keep_their_bits)
     fixture_close(&f);
 }
 
+/* The sums of a model, which the caller frees. */
+static float *sums_of(const char *const *layers, uint32_t count)
+{
+    struct fixture_config c = {
+        .layers = layers, .count = count, .loss = "mean_squared_error", .evaluate_only = 1};
+    struct fixture f;
+    struct err e;
+    fixture_open(&f, &c);
+    float *sums = calloc(f.m.parameter_count, sizeof *sums);
+    struct fisher_sums to = {.count = f.m.parameter_count, .at = sums};
+    CHECK_OK(stepper_fisher(f.s, FIXTURE_ROWS, &to, &e), e);
+    fixture_close(&f);
+    return sums;
+}
+
+TEST(dropout_is_off)
+{
+    static const char *const with[] = {"linear out=9", "tanh", "dropout p=0.5", "linear out=4"};
+    static const char *const without[] = {"linear out=9", "tanh", "linear out=4"};
+    float *a = sums_of(with, 4), *b = sums_of(without, 3);
+    CHECK(a[0] > 0 && memcmp(a, b, (9 * (FIXTURE_INPUTS + 1) + 4 * 10) * sizeof *a) == 0);
+    free(a), free(b);
+}
+
 static void refused(const char *loss, const char *lines, enum fisher_labels labels,
                     const char *words)
 {
