@@ -7,10 +7,10 @@
  *                   long as all takes at most IMPORTANCE_BYTES a parameter
  *
  * Which is which follows from the shapes, so the plan is exact. Row and column are fitted to ln F,
- * and 15 levels to what is left of F (Lloyd-Max, least error relative to F), both weighted by F: a
- * displacement that a penalty has shaped is the smaller the larger F is, one without it is as large
- * everywhere, and the weights of these would be about 1 and F^2. A value that is not zero does not
- * become zero.
+ * weighted by F; 15 levels to what is left of F (Lloyd-Max, least error relative to F), weighted by
+ * its root: a displacement without a penalty is as large everywhere, which is a weight of F^2, but
+ * one that it has shaped is the larger the smaller F is, and what is held badly there moves. A
+ * value that is not zero does not become zero.
  *
  * It is made from the values in order, several times over, so that nobody has to hold them all:
  *
