@@ -82,16 +82,19 @@ def test_report_of_three_tasks_is_what_evaluations_said():
     for way in ("own", "without_ewc"):
         for name, value in figures(c[way]["results"], c["first_weights"]).items():
             assert abs(c[way][name] - value) < 1e-12, (way, name, c[way], value)
-    costs = {cost["task"]: cost for cost in c["costs"]}
-    for task in "AB":
-        assert costs[task]["fisher_bytes"] == os.path.getsize(run.path("fisher/%s.h5" % task)), costs
-        assert costs[task]["fisher_parameters"] == 60 * 32 + 32 + 32 * 5 + 5
-    assert costs["C"]["fisher_bytes"] == 0 and costs["C"]["training_seconds"] > 0
+    assert [cost["task"] for cost in c["costs"] if cost["training_seconds"] > 0] == ["A", "B", "C"], c["costs"]
+    state = {s["task"]: s for s in report["ewc_state"]}
+    assert sorted(state) == ["A", "B"], state  # nobody asks for that of C
+    for task, s in state.items():
+        assert s["bytes"] == os.path.getsize(run.path("fisher/%s.h5" % task)), state
+        assert s["parameters"] == 60 * 32 + 32 + 32 * 5 + 5 and s["form"] == "log_rank1" and s["samples"] == 256
+        assert abs(s["bytes_per_parameter"] - s["bytes"] / s["parameters"]) < 1e-4 and 0 < s["error"] < 0.1, s
     for picture in ("results.png", "sequence.png"):
         assert open(run.path("report", picture), "rb").read(4) == b"\x89PNG"
     text = report_text(run)
     assert "![results](results.png)" in text and "| forgetting |" in text, text
-    assert "average at the end" in run.output()
+    assert "| A | log_rank1 | 256 | %d |" % state["A"]["bytes"] in text, text
+    assert "average at the end" in run.output() and "EWC state: 0.0" in run.output(), run.output()
     other = Run("killed", *pipeline(), "--set", "training.checkpoint_every_s=0.01", script="continual.sh")
     other.await_path("checkpoints/task-B-without-ewc.h5")
     os.kill(other.pid("trainerd"), 9)

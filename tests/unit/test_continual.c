@@ -289,6 +289,18 @@ TEST(matrix_with_and_without_ewc)
     CHECK(isnan(c.without_ewc.result[1][1]));
 }
 
+TEST(comparisons_that_are_no_sequence_have_no_matrix)
+{
+    CHECK_OK(read_text(BASE "- {name: A}\n- {name: B, from: A, ewc: [A]}\n"
+                            "- {name: C, from: B, ewc: [A]}\n"
+                            "- {name: B-plain, from: A, comparison_of: B}\n"
+                            "- {name: C-plain, from: B, comparison_of: C}\n"),
+             e);
+    CHECK_OK(schedule_check(&o, &e), e); /* C-plain compares the step from B on */
+    continual_make(&c, &o, &meta, &h);
+    CHECK(c.count == 3 && !c.compared);
+}
+
 TEST(tasks_that_are_no_sequence_have_no_matrix)
 {
     CHECK_OK(read_text("data: {file: x.h5}\nmodel: {layers: [{type: relu}]}\ntasks:\n"
