@@ -196,6 +196,21 @@ def test_tasks_of_classes_have_files_of_their_rows():
   - {name: high, epochs: 12, classes: [3, 2], from: previous, ewc: [all]}
 """
     words = pipeline(text)
+    # a task of all classes reads another file, and a comparison that the file names reads that of its task, by a name
+    # that is relative to the repository as all are
+    mixed = text.replace("out: 2", "out: 4") + """  - {name: alike, epochs: 12, classes: [3, 2], from: low, comparison_of: high}
+  - {name: rest, from: high, source: %s, lambda: 3}
+""" % os.path.abspath("source")
+    files = ("data.file=data.h5", "tasks.high.file=high.h5", "tasks.alike.file=high.h5")
+    moved = [w for s in files for w in ("--set", s.split("=")[0] + "=" + os.path.relpath(s.split("=")[1], ROOT))]
+    with open("mixed.yaml", "w") as f:
+        f.write(mixed.replace("%s", "data.h5"))
+    for what in ("--check-data", "--plan"):
+        looked = subprocess.run([CONTINUAL, "--config", "mixed.yaml", *moved, what], capture_output=True, text=True)
+        assert looked.returncode == 0, looked
+        if what == "--check-data":
+            assert [looked.stdout.count("/%s\n" % n) for n in ("data-classes-0-1.h5", "high.h5", "data.h5")] == [1, 1, 1], looked
+    os.remove("data.h5")
     looked = subprocess.run([CONTINUAL, *words, "--check-data"], capture_output=True, text=True)
     assert looked.returncode == 0 and "data-classes-0-1.h5" in looked.stdout, looked
     assert "data-classes-3-2.h5" in looked.stdout and not os.path.exists("data.h5"), looked
@@ -217,7 +232,8 @@ def test_sequences_that_are_there_to_run():
         config = os.path.join(ROOT, "pipelines/%s.yaml" % name)
         prepare = os.path.join(ROOT, "build/release/bin/prepare")
         out = subprocess.run([prepare, "files", "--config", config], capture_output=True, text=True, check=True).stdout
-        assert len(out.splitlines()) == files and all(line.count("\37") == 4 for line in out.splitlines()), out
+        lines = [line.split("\37") for line in out.splitlines()]
+        assert sum(line[5:] == ["first"] for line in lines) == files and len(lines) == 2 * tasks - 1, out
         last = subprocess.run([prepare, "get", "--config", config, "tasks.%d.ewc" % (tasks - 1)], capture_output=True,
                               text=True, check=True).stdout
         assert last.count(",") == tasks - 2, last
