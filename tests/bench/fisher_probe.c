@@ -2,11 +2,14 @@
  * go it: blocks, stored forms, packed chunks, durable parts, the joined file.
  *
  *   fisher_probe store DIR [form=log_rank1 ratio=0.1 step=0.16 level=6 block=1000000 threads=1]
- *       DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
- * vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32 fisher_probe stream DIR
- * parameters=70000000 [samples=2 ...] a made-up model of that many parameters in matrices of 4096 x
- * 4096: the squares of made-up gradients are added up, stored and joined, block after block, with
- * nothing of the model's size anywhere
+ *   fisher_probe stream DIR parameters=70000000 [samples=2 ...]
+ *
+ * store: DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
+ * vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32.
+ *
+ * stream: a made-up model of that many parameters in matrices of 4096 x 4096: the squares of
+ * made-up gradients are added up, stored and joined, block after block, with nothing of the model's
+ * size anywhere.
  *
  * Prints one line of JSON: seconds of one core for storing and joining, bytes, error, peak memory.
  */
