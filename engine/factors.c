@@ -25,6 +25,13 @@ uint64_t factors_count(const struct model *m)
     return factors_first(m, m->tensor_count);
 }
 
+/* A sum of squares that was formed as sums of products: what rounding has left below zero is
+ * nothing. */
+static double square_sum(float sum)
+{
+    return sum > 0 ? (double)sum : 0;
+}
+
 /* From number `from` of the tensor on. */
 static void matrix_expand(const struct tensor_info *t, const float *rows, double factor,
                           uint64_t from, uint64_t count, float *values)
@@ -32,10 +39,10 @@ static void matrix_expand(const struct tensor_info *t, const float *rows, double
     const float *columns = rows + t->dims[0];
     double sum = 0;
     for (uint64_t i = 0; i < t->dims[0]; i++)
-        sum += (double)rows[i];
+        sum += square_sum(rows[i]);
     for (uint64_t i = 0; i < count; i++) {
-        double product =
-            (double)rows[(from + i) / t->dims[1]] * (double)columns[(from + i) % t->dims[1]];
+        double product = square_sum(rows[(from + i) / t->dims[1]]) *
+                         square_sum(columns[(from + i) % t->dims[1]]);
         values[i] = sum > 0 ? (float)(factor * product / sum) : 0;
     }
 }

@@ -2,9 +2,9 @@
  * the matrix is their product over their sum (Adafactor's form, FORMULAS "Exact per-sample Fisher"
  * 4).
  *
- *   R_i = sum over the samples and j of (d_n^T x_n)_ij^2 = sum over the steps t of d_ti (x x^T
- * d)_ti C_j = the same over i                                = sum over the steps t of x_tj (d d^T
- * x)_tj F_ij = R_i C_j / sum of R
+ *   R_i  = sum over samples and j of (d_n^T x_n)_ij^2 = sum over steps t of d_ti (x x^T d)_ti
+ *   C_j  = the same over i                             = sum over steps t of x_tj (d d^T x)_tj
+ *   F_ij = R_i C_j / sum of R
  *
  * so that no matrix [D, X] is formed. All tensors one after the other make a vector: of a matrix R,
  * then C; of a vector its own numbers, which are exact.

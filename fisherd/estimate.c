@@ -80,13 +80,14 @@ static int answered_from_file(struct daemon *d, const struct link_peer *peer,
 /* Names become paths inside the run: nothing else is accepted. */
 static int request_check(const struct msg_estimate *m, struct err *e)
 {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    static const char names[] = " "
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const char *letters = names + 1; /* of one name: no space */
     size_t bytes = strlen(m->task);
     if (bytes == 0 || bytes != strspn(m->task, letters))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the task's name '%s' is not made of letters, digits, - and _", m->task);
-    if (m->merge[strspn(m->merge, letters)] && m->merge[strspn(m->merge, letters)] != ' ')
+    if (m->merge[strspn(m->merge, names)])
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the tasks to merge, '%.200s', are not names of tasks with a space between",
                        m->merge);

@@ -1,8 +1,9 @@
 /* main.c - fisherd: weights + samples -> which weights matter.
  *
- * Computes the exact per-sample Fisher information of a finished task's parameters when trainerd
- * asks for it, block after block, and stores it where h5py reads it. Between jobs it holds nothing.
- * All its state is struct estimator (estimate.h); the flow is drawn in estimate.c.
+ * Estimates the diagonal of the Fisher information of a finished task's parameters when trainerd
+ * asks for it, in one pass over the task's samples, and stores it, block after block, where h5py
+ * reads it. Between jobs it holds nothing. All its state is struct estimator (estimate.h); the
+ * flow is drawn in estimate.c.
  */
 #include "fisherd/estimate.h"
 
@@ -49,7 +50,7 @@ static int fisher_request(void *self, struct daemon *d, const struct link_peer *
 static void fisher_stop(void *self, struct daemon *d)
 {
     (void)d;
-    estimate_close(self); /* finished blocks are durable; the one in work is made again */
+    estimate_close(self); /* finished blocks are durable, and sums as sums.h has them */
 }
 
 static const struct daemon_spec spec = {

@@ -6,8 +6,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/fisher_code.h"
+
+/* A damaged file costs its estimate and no more: without it trainerd asks for that first, and for
+ * the sum again afterwards. */
+static int source_damaged(const struct merge_source *s, struct err *e)
+{
+    if (e->code == EXIT_CODE_TEMPORARY || access(s->path, F_OK) < 0)
+        return -1;
+    if (unlink(s->path) < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot remove the damaged file %s", s->path);
+    e->code = EXIT_CODE_TEMPORARY;
+    return err_prefix(e, "%s is removed, to be made again", s->path);
+}
 
 static int source_open(struct merge *m, const char *task, size_t bytes,
                        const struct fisherfile_meta *wanted, struct fisherfile_meta *meta,
@@ -19,7 +32,7 @@ static int source_open(struct merge *m, const char *task, size_t bytes,
     struct merge_source *s = &m->source[m->count++];
     snprintf(s->path, sizeof s->path, "fisher/%.*s.h5", (int)(bytes < 64 ? bytes : 64), task);
     if (fisherfile_open(&s->file, s->path, meta, e) < 0)
-        return -1;
+        return source_damaged(s, e);
     if (meta->parameters != wanted->parameters || meta->blocks != wanted->blocks)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64 " parameters in %" PRIu64 " blocks, the model %" PRIu64
@@ -98,12 +111,12 @@ static int blocks_take(struct merge *m, struct fisherfile_block *range, float *v
         struct merge_source *s = &m->source[i];
         struct fisherfile_block block;
         int more = fisherfile_next(s->file, &block, e);
-        if (more == 0)
-            more = err_set(e, EXIT_CODE_PERMANENT, "%s has fewer blocks than it says", s->path);
-        if (more > 0 && values && source_decode(m, s, &block, range, e) < 0)
-            more = -1;
-        fisherfile_block_free(&block);
+        ensure(more != 0); /* it has as many blocks as the model */
         if (more < 0)
+            return source_damaged(s, e);
+        int result = values ? source_decode(m, s, &block, range, e) : 0;
+        fisherfile_block_free(&block);
+        if (result < 0)
             return -1;
         for (uint64_t k = 0; values && k < range->count; k++)
             values[k] += (float)(s->weight * (double)m->values[k]);

@@ -29,8 +29,9 @@ struct merge {
 };
 
 /* The files of the job, its task's last; their parameters must be meta's, and the last one's theta*
- * the job's. Fills what meta says of the estimate. -1: permanent where a file is missing, damaged
- * or of something else. merge_close is due either way. */
+ * the job's. Fills what meta says of the estimate. -1: permanent where a file is missing or of
+ * something else; temporary where one is damaged, which is then removed. merge_close is due either
+ * way. */
 int merge_open(struct merge *m, const struct msg_estimate *job, struct fisherfile_meta *meta,
                struct err *e);
 void merge_close(struct merge *m); /* harmless twice */

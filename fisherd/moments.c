@@ -48,7 +48,7 @@ static int factor_find(struct moments *m, const char *path, const char *sha256, 
     if (!meta)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", path);
     int result = checkpoint_read(path, meta, NULL, 0, 1, e);
-    uint64_t steps = meta->moment_steps;
+    uint64_t steps = result == 0 ? meta->moment_steps : 0;
     if (result == 0 && strcmp(meta->parameters_sha256, sha256) != 0)
         result = err_set(e, EXIT_CODE_PERMANENT,
                          "checkpoint %s holds the parameters %s, the job is about %s", path,
@@ -59,7 +59,7 @@ static int factor_find(struct moments *m, const char *path, const char *sha256, 
             "checkpoint %s is not of a task's end, or of one without a step of the optimizer; the "
             "estimator adam takes the Fisher information from its second moments",
             path);
-    else
+    else if (result == 0)
         m->factor = (double)batch_rows / (1 - pow(beta2, (double)steps));
     free(meta);
     return result;
@@ -92,7 +92,9 @@ static int bytes_read(int fd, char *to, uint64_t bytes, uint64_t at, struct err 
         ssize_t got = pread(fd, to, bytes, (off_t)at);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
+        if (got == 0)
+            return err_set(e, EXIT_CODE_PERMANENT, "a checkpoint ends inside of its moments");
+        if (got < 0)
             return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read a checkpoint's moments");
         to += got;
         at += (uint64_t)got;

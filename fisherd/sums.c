@@ -164,6 +164,8 @@ static int begin_anew(struct sums *s, struct err *e)
     for (int file = 0; file < SUMS_FILES; file++)
         if (head_read(s, file, &h) && head_write(s, file, 0, 0, e) < 0)
             return -1;
+    if (s->made[SUMS_0]) /* it has never held anything */
+        return 0;
     for (uint64_t at = 0; at < s->config.numbers; at += s->config.resident) {
         uint64_t left = s->config.numbers - at;
         uint64_t count = left < s->config.resident ? left : s->config.resident;

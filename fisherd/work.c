@@ -266,9 +266,7 @@ static int stream_check(struct work *w, struct err *e)
                        w->model.edge_inputs);
     if (!info->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has no data set `targets`; the Fisher information is that of the loss "
-                       "at the true targets",
-                       w->job.file);
+                       "%s has no data set `targets`, which the model's loss takes", w->job.file);
     if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0)
         return err_prefix(e, "%s", w->job.file);
     return 0;
@@ -289,7 +287,7 @@ int work_block(struct work *w, struct err *e)
 }
 
 /* Where all blocks are made nothing is summed any more. Half of the samples are whole slices:
- * cutting there changes no bits. */
+ * cutting there changes no bits. Factors do not tell the noise, so their half is not kept. */
 static int sums_start(struct work *w, struct err *e)
 {
     const uint64_t slice = w->options->slice_rows;
@@ -298,8 +296,10 @@ static int sums_start(struct work *w, struct err *e)
                             .numbers = w->meta.parameters,
                             .resident = w->meta.block_size,
                             .half_at = w->meta.samples / 2 / slice * slice};
-    if (w->kind == ESTIMATOR_FACTORED)
+    if (w->kind == ESTIMATOR_FACTORED) {
         c.numbers = c.resident = factors_count(&w->model);
+        c.half_at = 0;
+    }
     int found = work_block(w, e);
     w->position = w->meta.samples;
     if (found <= 0)

@@ -112,11 +112,19 @@ static int sums_keep(struct work *w, struct err *e)
     return 0;
 }
 
-int work_batch(struct work *w, struct err *e)
+/* Rows of the next batch: of those that loaderd knows, which begin at multiples of batch_rows, but
+ * cut at half of the samples. */
+static uint64_t batch_wanted(const struct work *w)
 {
     uint64_t half = w->sums.config.half_at;
-    uint64_t left = (w->position < half ? half : w->meta.samples) - w->position, before;
-    uint64_t wanted = left < w->batch_rows ? left : w->batch_rows;
+    uint64_t left = (w->position < half ? half : w->meta.samples) - w->position;
+    uint64_t whole = w->batch_rows - w->position % w->batch_rows;
+    return left < whole ? left : whole;
+}
+
+int work_batch(struct work *w, struct err *e)
+{
+    uint64_t wanted = batch_wanted(w), before;
     if (feed_pump(w->feed, e) < 0)
         return -1;
     do { /* once a window that the batch touches */

@@ -1,14 +1,11 @@
 /* fisherfile.h - the Fisher information of a task on disk: fisher/<task>.h5, which plain h5py
  * reads.
  *
- *   blocks/<5 digits>   a group: the diagonal of n parameters in file order, as the arrays of a
- * stored form. What they hold is engine/fisher_code.h's; here they are only names, types and bytes.
- * Attributes: first (index of its first parameter in the flat vector), count (n), tensors (names it
- * covers), form, sum, norm, error (of the penalty's gradient) and noise (of the estimate), bytes
- * (its arrays in the file), digest (over form, range and arrays). attributes of the root: job,
- * task, checkpoint (path), parameters_sha256 (theta*), estimator ("exact: mean over samples of the
- * squared gradient"), labels (of those), compression, samples, parameters, blocks, block_size,
- * trace, error, bytes, bytes_per_parameter, digest (over the blocks' digests).
+ *   blocks/<5 digits>   a group: the diagonal of some parameters, as the arrays of a stored form
+ *
+ * What the arrays hold is engine/fisher_code.h's; here they are only names, types and bytes. The
+ * attributes of the root and of a block are those of the structs below; docs/FISHER.md says what
+ * they are.
  *
  * The flat vector is the checkpoint's parameters, tensor after tensor, row-major. While an estimate
  * is under way each finished block is a durable file fisher/<task>.part/<5 digits>.h5 of the same

@@ -196,10 +196,11 @@ static const char *task_behind(const struct trainer *t, int last)
 }
 
 /* All tasks as one term: theta* of the newest, their Fisher information added up by fisherd once
- * that of each is there. As separate_turn. */
+ * that of each is there. Of the others only the digests are kept, each taken once, however often
+ * fisherd is asked. As separate_turn. */
 static int online_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
-    struct protection *p = &t->protections[0];
+    struct protection *p = NULL;
     struct fisher_wish wish = {0}, sum = {0};
     struct fisherfile_meta meta;
     uint32_t tasks = 0;
@@ -207,16 +208,18 @@ static int online_turn(struct trainer *t, int *sleep_ms, struct err *e)
         task = task_behind(t, tasks ? options_task(t->options, wish.task) : -1);
         if (!task)
             break;
-        checkpoint_map_close(&p->theta_star);
-        if (theta_star_map(t, p, task, e) < 0)
+        p = &t->protections[tasks];
+        if (!p->sha256[0] && theta_star_map(t, p, task, e) < 0)
             return -1;
+        if (tasks)
+            checkpoint_map_close(&p[-1].theta_star);
         fisher_client_wish(t, task, p->sha256, &wish);
         int there = fisher_there(t, p, &wish, &meta, e);
         if (there <= 0)
             return there < 0 ? -1 : fisher_client_turn(t, &wish, sleep_ms, e);
         fisher_client_merge(t, &sum, &wish);
     }
-    if (!tasks) /* nothing is protected, or the term is there */
+    if (!p) /* nothing is protected, or the term is there */
         return 1;
     int there = fisher_load(t, p, &sum, e);
     if (there <= 0)

@@ -2,14 +2,13 @@
  * go it: blocks, stored forms, packed chunks, durable parts, the joined file.
  *
  *   fisher_probe store DIR [form=log_rank1 ratio=0.1 step=0.16 level=6 block=1000000 threads=1]
+ *       DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
+ *       vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32
+ *
  *   fisher_probe stream DIR parameters=70000000 [samples=2 ...]
- *
- * store: DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
- * vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32.
- *
- * stream: a made-up model of that many parameters in matrices of 4096 x 4096: the squares of
- * made-up gradients are added up, stored and joined, block after block, with nothing of the model's
- * size anywhere.
+ *       a made-up model of that many parameters in matrices of 4096 x 4096: the squares of made-up
+ *       gradients are added up, stored and joined, block after block, with nothing of the model's
+ *       size anywhere
  *
  * Prints one line of JSON: seconds of one core for storing and joining, bytes, error, peak memory.
  */
@@ -128,15 +127,14 @@ static void blocks_store(struct probe *p, FILE *values)
 
 static void block_decode(const struct fisherfile_block *block, FILE *out)
 {
-    struct fisher_code code = {.form = (enum fisher_form)fisher_form_of(block->form),
-                               .count = block->count};
+    struct fisher_code code;
     struct err e;
     float *values = malloc(block->count * sizeof *values);
-    for (; code.parts < block->arrays; code.parts++) {
-        const struct fisherfile_array *a = &block->array[code.parts];
-        code.part[code.parts] =
-            (struct fisher_part){a->name, h5type_name(a->type), a->count, a->data};
-    }
+    if (fisher_code_begin(&code, block->form, block->count, &e) < 0)
+        probe_fail(e.text);
+    for (int i = 0; i < block->arrays; i++)
+        fisher_code_add(&code, block->array[i].name, h5type_name(block->array[i].type),
+                        block->array[i].count, block->array[i].data);
     if (!values || fisher_decode(&code, values, &e) < 0)
         probe_fail(values ? e.text : "no memory");
     if (out && fwrite(values, sizeof *values, block->count, out) != block->count)

@@ -115,7 +115,7 @@ def test_interrupt_says_how_to_go_on_and_resumes():
 @limit(120)
 def test_closed_terminal_and_detach_leave_the_run_alive():
     for name, arguments, sign in (("hup", (), signal.SIGHUP), ("detached", ("--detach",), None)):
-        run = Run(name, *small(8), *arguments)
+        run = Run(name, *small(40), *arguments)  # goes on when the terminal is gone
         if sign:
             run.until(lambda: run.pid("trainerd"), "no trainerd")
             os.kill(run.process.pid, sign)

@@ -181,7 +181,8 @@ def test_what_cannot_be_done_is_refused_in_one_sentence():
                 ({"checkpoint": "checkpoints/none.h5"}, ("checkpoints/none.h5", "No such file")),
                 ({"checkpoint": "checkpoints/short.h5"}, ("checkpoints/short.h5", "truncated")),
                 ({"checkpoint": "../other.h5"}, ("../other.h5", "inside the run")),
-                ({"task": "../A"}, ("../A", "letters, digits"))):
+                ({"task": "../A"}, ("../A", "letters, digits")),
+                ({"merge": "B ../A"}, ("B ../A", "not names of tasks"))):
             name, m = client.result(request_for(run, **{"job": "J", **changes}))
             assert name == "refused" and m["job"] == "J", (changes, name, m)
             for word in words:

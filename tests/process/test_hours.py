@@ -1,5 +1,6 @@
 """training.max_hours, and the commands at a run's end."""
 import os
+import re
 
 from harness import limit
 from runs import Run, small, undisturbed
@@ -26,7 +27,7 @@ def test_a_run_of_several_times_its_hours_ends_as_one_without():
     assert code == 0, run.output()[-2000:]
     assert run.report()["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]
     assert launches >= 2 and run.output().count("is over; the same command goes on") == launches - 1
-    assert "finetune.sh --run" in run.output()
+    assert re.search(r"newest checkpoint: \S+finetune\.sh .*--run ", run.output()), run.output()
     failures = text(run, "failed").splitlines()
     assert len(failures) == launches - 1 and failures[0].startswith("75 training.max_hours (0.0002) is over"), failures
     assert text(run, "ended") == "0\n"

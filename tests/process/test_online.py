@@ -64,14 +64,25 @@ def test_tasks_add_up_to_one_term():
     assert all(np.array_equal(a, b) for a, b in zip(none, separate))
     assert not all(np.array_equal(a, b) for a, b in zip(weights, separate))
     assert sorted(os.listdir(alone.path("fisher"))) == ["B.h5"]
-    # a merge that is asked for again is answered from its file; one of a damaged file refused until that is made again
-    os.truncate(half.path("fisher/A.h5"), 3000)
+    # a file without its end is seen by trainerd, one with another byte in a block by fisherd; both are made again
+    os.truncate(half.path("fisher/B.h5"), 3000)
+    with h5py.File(half.path("fisher/A.h5")) as f:
+        chunk = f["blocks/00001/values"].id.get_chunk_info(0)
+    with open(half.path("fisher/A.h5"), "r+b") as f:
+        f.seek(chunk.byte_offset + chunk.size - 1)  # of zlib's checksum
+        last = f.read(1)[0]
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([last ^ 1]))
     with half:
         os.remove(half.path("fisher/B.online.h5"))
         for name in os.listdir(half.path("checkpoints")):
             if name != "task-A.h5" and name != "task-B.h5" and not name.endswith("-0000000022-2.h5"):
                 os.remove(half.path("checkpoints", name))
         half.start("loaderd", "fisherd", "trainerd")
+        assert half.wait("fisherd") == 111
+        assert "fisher/A.h5 is removed, to be made again: cannot read data set" in half.log("fisherd"), half.log("fisherd")
+        half.start("fisherd")
         assert half.wait("trainerd") == 0, half.log("trainerd")
+    assert np.array_equal(values(half, "B.online"), merged)
     with h5py.File(half.path("checkpoints/task-C.h5")) as f:
         assert np.array_equal(f["parameters/0.weight"][:], weights[0])

@@ -2,6 +2,7 @@
  * not finite. The values are compared in engine_fixture.c and tests/reference. */
 #include <math.h>
 
+#include "engine/factors.h"
 #include "engine/labels.h"
 #include "engine/ops.h"
 #include "tests/test.h"
@@ -142,6 +143,23 @@ TEST(labels_that_a_loss_has_not_are_refused)
     refused("mean_squared_error", "linear out=2", FISHER_ALL, "accepted: true, sampled, gaussian");
     refused("softmax_cross_entropy", "embedding count=9 out=3\nlinear out=9", FISHER_ALL,
             "a class at each of 6 steps");
+}
+
+/* Sums of products, of which rounding leaves something below zero where a row's gradients cancel.
+ */
+TEST(factors_below_zero_are_nothing)
+{
+    float factors[] = {-1e-9f, 2, /* columns: */ 1, -1e-12f, 1, /* bias: */ 3, 4}, values[8];
+    struct model m;
+    struct err e;
+    CHECK_OK(model_from_text(&m, "inputs=3 loss=mean_squared_error\nlinear out=2", &e), e);
+    CHECK_EQ(factors_count(&m), 7);
+    factors_expand(&m, factors, 0.5, 0, 8, values);
+    CHECK(memcmp(values, (const float[]){0, 0, 0, 0.5f, 0, 0.5f, 1.5f, 2}, sizeof values) == 0);
+    factors[1] = -1;
+    factors_expand(&m, factors, 0.5, 2, 3, values);
+    CHECK(values[0] == 0 && values[1] == 0 && values[2] == 0);
+    model_close(&m);
 }
 
 /* Multiply the six tensors, and see what the Fisher information is refused with. */
