@@ -3,9 +3,7 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "proto/fisherfile.h"
 #include "proto/metric.h"
 
 /* 1, or -1 for a metric of which less is better: differences times this are gains. */
@@ -30,6 +28,7 @@ void continual_figures(struct continual_results *r, const char *metric, const do
                        uint32_t count)
 {
     double sign = gain_sign(metric), average = 0, forgetting = 0, backward = 0, forward = 0;
+    ensure(count > 0);
     uint32_t last = count - 1;
     for (uint32_t j = 0; j < count; j++)
         average += r->result[last][j];
@@ -38,7 +37,7 @@ void continual_figures(struct continual_results *r, const char *metric, const do
         forgetting += sign * (best_of(r, metric, j, last) - r->result[last][j]);
         forward += sign * (r->result[j][j + 1] - fresh[j + 1]);
     }
-    r->average = count ? average / count : NAN;
+    r->average = average / count;
     r->backward_transfer = last ? backward / last : NAN;
     r->forgetting = last ? forgetting / last : NAN;
     r->forward_transfer = last ? forward / last : NAN;
@@ -68,7 +67,8 @@ static uint32_t name_find(const struct continual *c, const char *name)
 }
 
 /* The way without EWC: the comparison of each task, from the first one that has one on; what comes
- * before is shared. 1 if there is one to the last task. */
+ * before is shared. 1 if there is one to the last task, each task of which begins where the one
+ * before it ended: a comparison may also begin with weights that EWC has made. */
 static int comparisons_find(const struct options *o, const uint32_t *tasks, uint32_t count,
                             uint32_t without[OPTION_TASKS_MAX])
 {
@@ -79,6 +79,8 @@ static int comparisons_find(const struct options *o, const uint32_t *tasks, uint
             return 0;
         begun |= comparison >= 0;
         without[i] = comparison < 0 ? tasks[i] : (uint32_t)comparison;
+        if (i && strcmp(o->tasks[without[i]].from, o->tasks[without[i - 1]].name) != 0)
+            return 0;
     }
     return begun;
 }
@@ -140,30 +142,4 @@ void continual_make(struct continual *c, const struct options *o,
         if (task < c->count)
             c->seconds[task] += h->epochs[i].seconds;
     }
-}
-
-void continual_measure(struct continual *c)
-{
-    for (uint32_t i = 0; i < c->count; i++) {
-        struct fisherfile_meta meta;
-        struct stat st;
-        struct err e;
-        char path[128];
-        snprintf(path, sizeof path, "fisher/%s.h5", c->names[i]);
-        if (stat(path, &st) < 0 || fisherfile_read_meta(path, &meta, &e) < 0)
-            continue;
-        c->fisher_bytes[i] = (uint64_t)st.st_size;
-        c->fisher_parameters[i] = meta.parameters;
-    }
-}
-
-uint64_t continual_fisher_bytes(const struct continual *c, uint64_t *parameters)
-{
-    uint64_t bytes = 0;
-    *parameters = 0;
-    for (uint32_t i = 0; i < c->count; i++) {
-        bytes += c->fisher_bytes[i];
-        *parameters += c->fisher_parameters[i];
-    }
-    return bytes;
 }

@@ -37,23 +37,16 @@ struct continual {
     double fresh[OPTION_TASKS_MAX];
     struct continual_results own, without_ewc;
     double seconds[OPTION_TASKS_MAX]; /* of training, of the task with EWC */
-    /* of the Fisher information of the task, where another one protects it, else 0 */
-    uint64_t fisher_bytes[OPTION_TASKS_MAX], fisher_parameters[OPTION_TASKS_MAX];
+    int drawn;                        /* continual_draw's pictures are there */
 };
 
-/* The four figures from r->result and fresh[count]. Pure. */
+/* The four figures from r->result and fresh[count], count at least 1. Pure. */
 void continual_figures(struct continual_results *r, const char *metric, const double *fresh,
                        uint32_t count);
 
-/* All but the Fisher files. Pure. */
+/* All but `drawn`. Pure. */
 void continual_make(struct continual *c, const struct options *o,
                     const struct checkpoint_meta *meta, const struct history *h);
-
-/* The sizes of the Fisher files below the present directory, as far as there are some. */
-void continual_measure(struct continual *c);
-
-/* Bytes of all of them, and *parameters that they speak of. */
-uint64_t continual_fisher_bytes(const struct continual *c, uint64_t *parameters);
 
 /* continual_write.c: nothing, or "continual": null, where count is 0 */
 void continual_print_json(const struct continual *c, struct json *j);

@@ -1,6 +1,5 @@
 /* continual_write.c - the matrix of results and its figures as JSON, as Markdown and as a short
  * table; see continual.h. */
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -44,8 +43,6 @@ static void json_costs(const struct continual *c, struct json *j)
         json_object_flat(j, NULL);
         json_str(j, "task", c->names[i]);
         json_fixed(j, "training_seconds", c->seconds[i], 3);
-        json_u64(j, "fisher_bytes", c->fisher_bytes[i]);
-        json_u64(j, "fisher_parameters", c->fisher_parameters[i]);
         json_end(j);
     }
     json_end(j);
@@ -150,17 +147,9 @@ static void markdown_figures(const struct continual *c, FILE *out)
 
 static void markdown_costs(const struct continual *c, FILE *out)
 {
-    fputs("| task | seconds of training | Fisher information (bytes) | bytes a parameter |\n"
-          "|---|---:|---:|---:|\n",
-          out);
-    for (uint32_t i = 0; i < c->count; i++) {
-        fprintf(out, "| %s | %.2f |", c->names[i], c->seconds[i]);
-        if (c->fisher_parameters[i])
-            fprintf(out, " %" PRIu64 " | %.3f |\n", c->fisher_bytes[i],
-                    (double)c->fisher_bytes[i] / (double)c->fisher_parameters[i]);
-        else
-            fputs(" - | - |\n", out);
-    }
+    fputs("| task | seconds of training |\n|---|---:|\n", out);
+    for (uint32_t i = 0; i < c->count; i++)
+        fprintf(out, "| %s | %.2f |\n", c->names[i], c->seconds[i]);
     fputc('\n', out);
 }
 
@@ -173,7 +162,7 @@ void continual_print_markdown(const struct continual *c, FILE *out)
         markdown_results(c, &c->without_ewc, " without EWC", out);
     markdown_figures(c, out);
     markdown_costs(c, out);
-    if (c->count > 2)
+    if (c->drawn)
         fputs("![results](results.png)\n\n![sequence](sequence.png)\n\n", out);
 }
 
@@ -181,12 +170,11 @@ void continual_print_table(const struct continual *c, FILE *out)
 {
     char a[METRIC_TEXT_MAX], b[METRIC_TEXT_MAX];
     struct figure list[FIGURES];
-    uint64_t parameters, bytes = continual_fisher_bytes(c, &parameters);
-    if (!c->count)
+    if (c->count < 3) /* two tasks are seen at a glance */
         return;
     figures_list(c, list);
     fputc('\n', out);
-    for (int i = 0; i < FIGURES && c->count > 2; i++) { /* two tasks are seen at a glance */
+    for (int i = 0; i < FIGURES; i++) {
         if (isnan(list[i].own))
             continue;
         fprintf(out, "  %-27s %18s", list[i].name, metric_format(a, c->metric, list[i].own));
@@ -194,7 +182,4 @@ void continual_print_table(const struct continual *c, FILE *out)
             fprintf(out, " %29s", metric_format(b, c->metric, list[i].without_ewc));
         fputc('\n', out);
     }
-    if (parameters)
-        fprintf(out, "  EWC state: %.2f MiB in files, %.3f bytes a parameter of each task\n",
-                (double)bytes / (1 << 20), (double)bytes / (double)parameters);
 }

@@ -157,7 +157,6 @@ int report_load(struct report *r, struct options *o, struct err *e)
         return -1;
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
-    continual_measure(&r->continual);
     report_ewc_read(r);
     return 0;
 }
@@ -171,12 +170,15 @@ static int report_run(const char *run, struct options *o, struct err *e)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter the run directory %s", run);
     if (options_read(o, "pipeline.yaml", NULL, 0, e) < 0)
         return err_prefix(e, "%s is no run directory", run);
-    if (report_load(&r, o, e) < 0 ||
-        file_write(&r, "report/report.json", report_print_json, e) < 0 ||
-        file_write(&r, "report/report.md", report_print_markdown, e) < 0)
+    if (report_load(&r, o, e) < 0 || file_write(&r, "report/report.json", report_print_json, e) < 0)
         return -1;
-    if (continual_draw(&r.continual, &why) < 0)
+    r.continual.drawn = continual_draw(&r.continual, &why);
+    if (r.continual.drawn < 0) {
         log_warn("The pictures of the report are missing: %s", why.text);
+        r.continual.drawn = 0;
+    }
+    if (file_write(&r, "report/report.md", report_print_markdown, e) < 0)
+        return -1;
     report_print_table(&r, stdout);
     if (!realpath("report/report.md", path))
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot find report/report.md again");

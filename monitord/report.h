@@ -26,11 +26,11 @@ struct report_task { /* a value that is not known is NaN */
     double final_without_ewc;  /* at the end of the comparison */
 };
 
-/* A task's Fisher information as it is stored. */
+/* A task's Fisher information as it is stored; online, also that of all tasks up to it. */
 struct report_ewc {
-    char task[64], form[16];
-    uint64_t bytes, parameters, samples;
-    double error; /* fisher_code.h's */
+    char task[80], form[16];             /* "B", "B, online" */
+    uint64_t bytes, parameters, samples; /* bytes: of the file */
+    double error;                        /* fisher_code.h's */
 };
 
 struct report {
@@ -44,7 +44,7 @@ struct report {
     uint32_t task_count;
     int compared; /* there is a comparison task */
     struct continual continual;
-    struct report_ewc ewc[OPTION_TASKS_MAX]; /* report_ewc_read */
+    struct report_ewc ewc[2 * OPTION_TASKS_MAX]; /* report_ewc_read */
     uint32_t ewc_count;
     char weights_sha256[65]; /* empty: not known */
     double samples_per_second, wall_seconds, cpu_seconds;
@@ -71,6 +71,7 @@ void report_print_table(const struct report *r, FILE *out); /* for a terminal */
 void report_ewc_read(struct report *r);
 void report_ewc_json(const struct report *r, struct json *j);
 void report_ewc_markdown(const struct report *r, FILE *out);
+void report_ewc_table(const struct report *r, FILE *out); /* a line, or nothing */
 
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);

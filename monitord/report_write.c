@@ -250,6 +250,7 @@ void report_print_table(const struct report *r, FILE *out)
         fputc('\n', out);
     }
     continual_print_table(&r->continual, out);
+    report_ewc_table(r, out);
     fputs("\n  ", out);
     effort_print(r, out);
     fputs("\n  peak memory:", out);

@@ -106,13 +106,13 @@ absolute() {
     esac
 }
 
-# files_each COMMAND: calls it for each data file of the tasks with the name of a task that reads it, file, source,
-# classes and rows of a micro-batch. The names are as in the pipeline file.
+# files_each COMMAND: calls it for each data file of the tasks with the name of a task that reads it, file,
+# source, classes and rows of a micro-batch. The names are as in the pipeline file.
 files_each() {
-    local list task file source classes rows
+    local list task file source classes rows first
     list=$(prepare files) || exit
-    while IFS=$'\037' read -r task file source classes rows; do
-        "$1" "$task" "$file" "$source" "$classes" "$rows" </dev/null
+    while IFS=$'\037' read -r task file source classes rows first; do
+        [ -z "$first" ] || "$1" "$task" "$file" "$source" "$classes" "$rows" </dev/null
     done <<<"$list"
 }
 
@@ -143,19 +143,26 @@ file_prepare() {
     esac
 }
 
-# What a task's own file and source are from here on: absolute.
-task_absolute() {
-    [ -z "$(prepare get "tasks.$1.file")" ] || options+=(--set "tasks.$1.file=$(absolute "$2")")
-    [ -z "$(prepare get "tasks.$1.source")" ] || options+=(--set "tasks.$1.source=$(absolute "$3")")
+# Names of files, those of the tasks too, are absolute from here on: all at once, since a name that is and one that is
+# not are not known to be the same file's. Comparisons that compare_without_ewc adds follow their tasks, and no setting
+# can name them.
+names_absolute() {
+    local key value list task rest keys=(data.file data.source model.pretrained) found=()
+    list=$(prepare files --set continual_learning.compare_without_ewc=false) || exit
+    while IFS=$'\037' read -r task rest; do
+        keys+=("tasks.$task.file" "tasks.$task.source")
+    done <<<"$list"
+    for key in "${keys[@]}"; do
+        value=$(prepare get "$key") || exit
+        [ -z "$value" ] || found+=(--set "$key=$(absolute "$value")")
+    done
+    [ ${#found[@]} = 0 ] || options+=("${found[@]}")
 }
 
 data_prepare() {
-    local kind source file pretrained labels
-    pretrained=$(prepare get model.pretrained) && options+=(--set "model.pretrained=$(absolute "$pretrained")") || exit
-    kind=$(prepare get data.prepare) && source=$(prepare get data.source) && file=$(prepare get data.file) &&
-        labels=$(prepare get prepare.labels) || exit
-    options+=(--set "data.file=$(absolute "$file")" --set "data.source=$(absolute "$source")")
-    files_each task_absolute
+    local kind labels
+    names_absolute
+    kind=$(prepare get data.prepare) && labels=$(prepare get prepare.labels) || exit
     if [ "$kind" != none ]; then
         files_each file_prepare
     elif [ -n "$rebuild" ]; then
@@ -163,14 +170,14 @@ data_prepare() {
     fi
 }
 
-# With the file its source, since tasks that make one file of two are refused.
+# The file is there: how it was made is no matter, and tasks that would make one file of two sources are refused.
 file_check() {
-    prepare check --set "data.file=$2" --set "data.source=$3" || exit
+    prepare check --set data.prepare=none --set "data.file=$2" || exit
 }
 
 file_describe() {
-    "$binaries/loaderd" --describe --config "$config" "${options[@]}" --set "data.file=$2" \
-        --set "data.source=$3" --set "training.batch_size=$5" || exit
+    "$binaries/loaderd" --describe --config "$config" "${options[@]}" --set data.prepare=none --set "data.file=$2" \
+        --set "training.batch_size=$5" || exit
 }
 
 plan_print() {

@@ -39,7 +39,7 @@ own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
 task=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.${data_as:-$task}.file" 2>/dev/null)
 own=${task:-$own}
 [ -n "$data" ] || data=$own
-[ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data"
+[ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
 
 # data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.

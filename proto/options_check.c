@@ -155,24 +155,27 @@ static int data_check(const struct options *o, struct origin at, struct err *e)
     return 0;
 }
 
-/* A file is made once: of one source, and of the rows of the same classes. */
+/* A file is made once: of one source, by the same options. */
 static int file_shared_check(const struct options *o, uint32_t index, struct options *view,
                              const struct origins *at, struct err *e)
 {
     const struct task_options *t = &o->tasks[index];
     options_of_task(o, index, view);
     const char *file = view->data_file, *source = view->data_source;
+    const char *smiles = view->prepare_smiles, *inchikey = view->prepare_inchikey;
+    uint64_t rows_max = view->prepare_rows_max;
     for (uint32_t i = 0; i < index && strcmp(o->data_prepare, "none") != 0; i++) {
         options_of_task(o, i, view);
         if (strcmp(view->data_file, file) != 0 ||
-            (strcmp(view->data_source, source) == 0 &&
+            (strcmp(view->data_source, source) == 0 && strcmp(view->prepare_smiles, smiles) == 0 &&
+             strcmp(view->prepare_inchikey, inchikey) == 0 && view->prepare_rows_max == rows_max &&
              memcmp(&o->tasks[i].classes, &t->classes, sizeof t->classes) == 0))
             continue;
         char shown[SHOWN_BYTES];
         return origin_error(
             at->entry[index], e,
-            "tasks.%s has the file %s, as has tasks.%s, but another source or other "
-            "classes; give it a file of its own",
+            "tasks.%s has the file %s, as has tasks.%s, but another source, other classes, columns "
+            "or rows_max; give it a file of its own",
             t->name, text_show(file, shown), o->tasks[i].name);
     }
     return 0;

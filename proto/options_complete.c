@@ -42,7 +42,8 @@ static int begins_alike(const struct options *o, const struct task_options *t,
 
 const char *options_comparison_differs(const struct options *o, uint32_t task)
 {
-    static const char *const own[] = {"name", "from", "ewc", "comparison_of"};
+    /* lambda is of the penalty that a comparison has not */
+    static const char *const own[] = {"name", "from", "ewc", "comparison_of", "lambda"};
     const struct task_options *t = &o->tasks[task];
     const struct task_options *original = &o->tasks[options_task(o, t->comparison_of)];
     size_t count;
@@ -132,7 +133,8 @@ static int comparison_add(struct options *o, uint32_t task, struct origins *at, 
                             "tasks.%s: the name of its comparison, with %s behind it, would be "
                             "longer than %zu bytes",
                             original->name, suffix, sizeof name - 1);
-    snprintf(name, sizeof name, "%.48s%s", original->name, suffix);
+    snprintf(name, sizeof name, "%.*s%s", (int)(sizeof name - sizeof suffix), original->name,
+             suffix);
     memset(t, 0, sizeof *t);
     at->entry[o->task_count++] = at->entry[task];
     if (task_copy(t, original, e) < 0)

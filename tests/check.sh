@@ -10,8 +10,8 @@
 #   fault      a full disk
 #
 # PART runs only the cases whose file or name contains it. LONG=1 makes those cases whole that otherwise take a part of
-# their data; TEST_TIMES=1 prints for each C unit test what it took. Does its own set-up (missing Debian packages, build); without missing packages it needs no network. A
-# group that runs no test counts as a failed one.
+# their data; TEST_TIMES=1 prints for each C unit test what it took. Does its own set-up (missing Debian packages,
+# build); without missing packages it needs no network. A group that runs no test counts as a failed one.
 # Last line: N passed, N failed, N skipped; exit code 1 if any failed.
 set -u
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 111

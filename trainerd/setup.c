@@ -213,7 +213,8 @@ static int permutation_check(const struct trainer *t, struct err *e)
 {
     uint32_t parts = t->train.info.feature_parts;
     for (uint32_t i = 0; i < t->options->task_count && parts > 1; i++)
-        if (t->options->tasks[i].permute_features != OPTION_NONE)
+        if (t->data.set_of[i] == t->data.stream[0].set && /* a task of these data */
+            t->options->tasks[i].permute_features != OPTION_NONE)
             return err_set(e, EXIT_CODE_PERMANENT,
                            "task %s permutes the features, which in %s are %u timeframes; "
                            "permute_features takes features in one data set",

@@ -1,10 +1,9 @@
 /* files.c - `prepare files`: the data files of a pipeline file's tasks, for the scripts that make
  * them.
  *
- * A line for each file, in the order of the first task that reads it; for a file that is read in
- * batches of several sizes one for each. Between the words stands the control character 31, which
- * no option can hold: name of the first such task, file, source, classes separated by commas, rows
- * of a micro-batch.
+ * A line for each task. Between the words stands the control character 31, which no option can
+ * hold: name, file, source, classes separated by commas, rows of a micro-batch; and "first", or
+ * nothing if an earlier task reads the same file in batches of the same size.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,20 +17,20 @@ enum { SEPARATOR = 31 };
 
 static const char help[] =
     "usage: prepare files --config FILE [--set SECTION.KEY=VALUE]...\n\n"
-    "Prints a line for each data file of the tasks; between its words stands "
-    "the control character 31.\n\n"
+    "Prints a line for each task with its data file; between its words stands the control "
+    "character 31.\n\n"
     "  --config FILE              pipeline file\n"
     "  --set SECTION.KEY=VALUE    change one option first; repeatable\n"
     "  --help                     this\n\n"
     "example: prepare files --config pipelines/split.yaml\n";
 
-static void line_print(const struct options *view, const struct task_options *task)
+static void line_print(const struct options *view, const struct task_options *task, int first)
 {
     printf("%s%c%s%c%s%c", task->name, SEPARATOR, view->data_file, SEPARATOR, view->data_source,
            SEPARATOR);
     for (uint32_t i = 0; i < task->classes.count; i++)
         printf("%s%s", i ? "," : "", task->classes.name[i]);
-    printf("%c%" PRIu64 "\n", SEPARATOR, view->batch_size);
+    printf("%c%" PRIu64 "%c%s\n", SEPARATOR, view->batch_size, SEPARATOR, first ? "first" : "");
 }
 
 int prepare_files(int argc, char **argv)
@@ -52,8 +51,7 @@ int prepare_files(int argc, char **argv)
     }
     for (uint32_t i = 0; i < o.task_count; i++) {
         options_of_task(&o, i, &view);
-        if (options_data_task(&o, i) == i)
-            line_print(&view, &o.tasks[i]);
+        line_print(&view, &o.tasks[i], options_data_task(&o, i) == i);
     }
     options_free(&o);
     return fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;

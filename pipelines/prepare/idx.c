@@ -8,9 +8,9 @@
  *
  * each plain or with .gz. Everything is streamed, checked before it is believed, and committed at
  * once: the file is the old one or the whole new one. With --only, rows of other classes are left
- * out (idx_labels.h). A file made from the same sources (names,
- * sizes, times) is left alone, and so is one that prepare did not make (own.h). The fingerprint is
- * over what the idx files hold, so packing does not change it.
+ * out (idx_labels.h). A file made from the same sources (names, sizes, times) is left alone, and so
+ * is one that prepare did not make (own.h). The fingerprint is over what the idx files hold, so
+ * packing does not change it.
  */
 #include "pipelines/prepare/prepare.h"
 
@@ -261,7 +261,8 @@ out:
 static void help_print(void)
 {
     printf(
-        "prepare idx --source DIR --out FILE [--classes N] [--only LIST] [--rebuild]\n\n"
+        "prepare idx --source DIR --out FILE [--classes N] [--only LIST [--labels kept]] "
+        "[--rebuild]\n\n"
         "Turns idx image files (MNIST and its family) into one HDF5 file with the groups train "
         "and\n"
         "validation, each with features u8 [N, rows * columns] and targets u8 [N].\n\n"
@@ -269,10 +270,8 @@ static void help_print(void)
         "                 %s and %s, plain or .gz\n"
         "  --out FILE     HDF5 file to make; left alone if it was made from the same sources\n"
         "  --classes N    labels are 0 to N-1, 1 to %d (default %d)\n"
-        "  --only LIST    rows of these classes, as 0,1, and no others; their labels are the "
-        "places "
-        "in\n"
-        "                 the list, from 0\n"
+        "  --only LIST    rows of these classes, as 0,1, and no others; their labels are the\n"
+        "                 places in the list, from 0\n"
         "  --labels kept  with --only: labels are the classes' own numbers\n"
         "  --rebuild      make it again in any case\n"
         "  --help         this text\n\n"

@@ -25,10 +25,11 @@ int idx_selection_read(struct idx_selection *s, const char *list, int kept, stru
         s->count++;
         at = *end ? end + 1 : end;
     }
-    if (s->count)
-        snprintf(s->text, sizeof s->text, " only=%.200s labels=%s", list,
-                 kept ? "kept" : "position");
-    return 0;
+    if (!s->count || snprintf(s->text, sizeof s->text, " only=%s labels=%s", list,
+                              kept ? "kept" : "position") < (int)sizeof s->text)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT, "--only: the list has more than the %zu bytes accepted",
+                   sizeof s->text - sizeof " only= labels=position");
 }
 
 /* Takes in the labels of `rows` rows that stand at l->wanted + l->rows. */

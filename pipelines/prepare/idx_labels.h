@@ -11,7 +11,7 @@ enum { IDX_CLASSES_MAX = 256 };
 struct idx_selection {
     int count;                  /* of classes; 0: all rows, with their labels */
     int label[IDX_CLASSES_MAX]; /* that a row of the class gets; -1: it is left out */
-    char text[IDX_CLASSES_MAX]; /* for the stamp: "only=0,1 labels=position"; empty: all */
+    char text[1024];            /* for the stamp: " only=0,1 labels=position"; empty: all */
 };
 
 /* From a list of different class numbers "0,1" (empty: all); kept: labels stay the classes' own

@@ -38,7 +38,7 @@ int molecule_targets_make(struct molecule_targets *t, const struct molecule *m,
  * measured), bin_da, mz_max and intensity. */
 int molecule_targets_name(const struct molecule_targets *t, struct h5writer *w, struct err *e);
 
-/* For a sentence: "computed spectra", "measured spectra", "descriptors". */
+/* For a sentence: "descriptors", "bins of computed spectra". */
 const char *molecule_targets_word(const struct molecule_targets *t);
 
 #endif

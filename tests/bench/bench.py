@@ -503,12 +503,11 @@ def bench_continual(runs):
                     "continual_learning.ewc_config.fisher_computation.use_compression=false",
                     "continual_learning.compare_without_ewc=false"))):
                 words = [w for s in ("seed=%d" % seed, *settings) for w in ("--set", s)]
-                both.append(Run(os.path.join(directory, name + str(seed)), *words, script="continual.sh")
-                            .finish(1200)["continual"])
-            stored, exact = both
+                both.append(Run(os.path.join(directory, name + str(seed)), *words, script="continual.sh").finish(1200))
+            bytes_each.append(max(s["bytes_per_parameter"] for s in both[0]["ewc_state"]))
+            stored, exact = (report["continual"] for report in both)
             gains.append(100 * (stored["own"]["average"] - stored["without_ewc"]["average"]))
             losses.append(100 * (exact["own"]["average"] - stored["own"]["average"]))
-            bytes_each.append(max(c["fisher_bytes"] / c["fisher_parameters"] for c in stored["costs"] if c["fisher_bytes"]))
             print("continual: seed %d: average accuracy %.2f %%, uncompressed %.2f %%, without EWC %.2f %%" % (
                 seed, 100 * stored["own"]["average"], 100 * exact["own"]["average"],
                 100 * stored["without_ewc"]["average"]))

@@ -1,7 +1,7 @@
 """make bench NAMES=fisher-curve: error of the penalty's gradient against bytes a parameter, for each stored form of the
 Fisher information, on three trained models with the displacement that training on another task really made.
 
-  mlp    pipelines/default.yaml: Fashion-MNIST, then with permuted pixels (269,322 parameters)
+  mlp    pipelines/fashion.yaml: Fashion-MNIST, then with permuted pixels (269,322 parameters)
   lstm   next byte of licence texts (embedding 64, lstm 256, linear 256), then of this program's sources (411,904)
   gcn    pipelines/molecules.yaml on 16,000 metabolites, then on screening compounds (473,349)
 
@@ -58,7 +58,7 @@ def second(first, config, task, *settings):
 
 
 def mlp():
-    run = finetune("mlp", os.path.join(ROOT, "pipelines/default.yaml"))
+    run = finetune("mlp", os.path.join(ROOT, "pipelines/fashion.yaml"))
     return run, os.path.join(run, "checkpoints/task-B-without-ewc.h5")
 
 

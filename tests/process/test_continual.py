@@ -82,16 +82,19 @@ def test_report_of_three_tasks_is_what_evaluations_said():
     for way in ("own", "without_ewc"):
         for name, value in figures(c[way]["results"], c["first_weights"]).items():
             assert abs(c[way][name] - value) < 1e-12, (way, name, c[way], value)
-    costs = {cost["task"]: cost for cost in c["costs"]}
-    for task in "AB":
-        assert costs[task]["fisher_bytes"] == os.path.getsize(run.path("fisher/%s.h5" % task)), costs
-        assert costs[task]["fisher_parameters"] == 60 * 32 + 32 + 32 * 5 + 5
-    assert costs["C"]["fisher_bytes"] == 0 and costs["C"]["training_seconds"] > 0
+    assert [cost["task"] for cost in c["costs"] if cost["training_seconds"] > 0] == ["A", "B", "C"], c["costs"]
+    state = {s["task"]: s for s in report["ewc_state"]}
+    assert sorted(state) == ["A", "B"], state  # nobody asks for that of C
+    for task, s in state.items():
+        assert s["bytes"] == os.path.getsize(run.path("fisher/%s.h5" % task)), state
+        assert s["parameters"] == 60 * 32 + 32 + 32 * 5 + 5 and s["form"] == "log_rank1" and s["samples"] == 256
+        assert abs(s["bytes_per_parameter"] - s["bytes"] / s["parameters"]) < 1e-4 and 0 < s["error"] < 0.1, s
     for picture in ("results.png", "sequence.png"):
         assert open(run.path("report", picture), "rb").read(4) == b"\x89PNG"
     text = report_text(run)
     assert "![results](results.png)" in text and "| forgetting |" in text, text
-    assert "average at the end" in run.output()
+    assert "| A | log_rank1 | 256 | %d |" % state["A"]["bytes"] in text, text
+    assert "average at the end" in run.output() and "EWC state: 0.0" in run.output(), run.output()
     other = Run("killed", *pipeline(), "--set", "training.checkpoint_every_s=0.01", script="continual.sh")
     other.await_path("checkpoints/task-B-without-ewc.h5")
     os.kill(other.pid("trainerd"), 9)
@@ -193,6 +196,21 @@ def test_tasks_of_classes_have_files_of_their_rows():
   - {name: high, epochs: 12, classes: [3, 2], from: previous, ewc: [all]}
 """
     words = pipeline(text)
+    # a task of all classes reads another file, and a comparison that the file names reads that of its task, by a name
+    # that is relative to the repository as all are
+    mixed = text.replace("out: 2", "out: 4") + """  - {name: alike, epochs: 12, classes: [3, 2], from: low, comparison_of: high}
+  - {name: rest, from: high, source: %s, lambda: 3}
+""" % os.path.abspath("source")
+    files = ("data.file=data.h5", "tasks.high.file=high.h5", "tasks.alike.file=high.h5")
+    moved = [w for s in files for w in ("--set", s.split("=")[0] + "=" + os.path.relpath(s.split("=")[1], ROOT))]
+    with open("mixed.yaml", "w") as f:
+        f.write(mixed.replace("%s", "data.h5"))
+    for what in ("--check-data", "--plan"):
+        looked = subprocess.run([CONTINUAL, "--config", "mixed.yaml", *moved, what], capture_output=True, text=True)
+        assert looked.returncode == 0, looked
+        if what == "--check-data":
+            assert [looked.stdout.count("/%s\n" % n) for n in ("data-classes-0-1.h5", "high.h5", "data.h5")] == [1, 1, 1], looked
+    os.remove("data.h5")
     looked = subprocess.run([CONTINUAL, *words, "--check-data"], capture_output=True, text=True)
     assert looked.returncode == 0 and "data-classes-0-1.h5" in looked.stdout, looked
     assert "data-classes-3-2.h5" in looked.stdout and not os.path.exists("data.h5"), looked
@@ -214,7 +232,8 @@ def test_sequences_that_are_there_to_run():
         config = os.path.join(ROOT, "pipelines/%s.yaml" % name)
         prepare = os.path.join(ROOT, "build/release/bin/prepare")
         out = subprocess.run([prepare, "files", "--config", config], capture_output=True, text=True, check=True).stdout
-        assert len(out.splitlines()) == files and all(line.count("\37") == 4 for line in out.splitlines()), out
+        lines = [line.split("\37") for line in out.splitlines()]
+        assert sum(line[5:] == ["first"] for line in lines) == files and len(lines) == 2 * tasks - 1, out
         last = subprocess.run([prepare, "get", "--config", config, "tasks.%d.ewc" % (tasks - 1)], capture_output=True,
                               text=True, check=True).stdout
         assert last.count(",") == tasks - 2, last

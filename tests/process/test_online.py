@@ -1,8 +1,10 @@
 """Online EWC: the tasks that a task protects are one term, about the newest one's weights."""
+import json
 import os
+import subprocess
 
 from harness import limit, skip
-from small_run import LAYERS, trained
+from small_run import BINARIES, LAYERS, trained
 
 try:
     import h5py
@@ -49,6 +51,13 @@ def test_tasks_add_up_to_one_term():
         assert f.attrs["parameters_sha256"] == b.attrs["parameters_sha256"]
         assert f.attrs["estimator"].decode().startswith("online: 2 tasks, gamma 0.5; exact: ")
         assert 0 < f.attrs["noise"] < 1
+    os.makedirs(half.path("report"), exist_ok=True)
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", half.directory], check=True, capture_output=True)
+    with open(half.path("report/report.json")) as f:
+        state = json.load(f)["ewc_state"]
+    assert [(s["task"], s["form"], s["bytes"]) for s in state] == [
+        (task, "gzip", os.path.getsize(half.path("fisher", name + ".h5")))
+        for task, name in (("A", "A"), ("B", "B"), ("B, online", "B.online"))], state
     # nothing of A is left at gamma 0: the bits of a task that protects B alone
     _, none = ended("none", "online", 0, "[A, B]")
     alone, separate = ended("alone", "separate", 1, "[B]")

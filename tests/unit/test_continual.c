@@ -101,6 +101,10 @@ TEST(tasks_that_cannot_be_are_refused)
     CHECK_HAS(refused(BASE "- {name: A}\n- {from: A, ewc: [A], name: "
                            "a123456789b123456789c123456789d123456789e123456789f123}\n"),
               "longer than 63 bytes");
+    CHECK_OK(read_text(BASE "- {name: A}\n- {from: A, ewc: [A], name: "
+                            "a123456789b123456789c123456789d123456789e123456789f}\n"),
+             e);
+    CHECK_STR(o.tasks[2].name, "a123456789b123456789c123456789d123456789e123456789f-without-ewc");
     for (int i = 0; i < 18; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "- {name: t%d%s}\n", i,
                  i == 17 ? ", ewc: [all]" : "");
@@ -137,6 +141,10 @@ TEST(a_comparison_goes_on_from_a_comparison)
     CHECK_STR(options_comparison_differs(&o, 4), "from");
     CHECK_EQ(schedule_check(&o, &e), -1);
     CHECK_HAS(e.text, "another value of from");
+    CHECK_OK(read_text(BASE "- {name: A}\n- {name: B, from: A, ewc: [A], lambda: 5}\n"
+                            "- {name: plain, from: A, comparison_of: B}\n"),
+             e);
+    CHECK(!options_comparison_differs(&o, 2)); /* without EWC it has no strength */
 }
 
 TEST(a_task_has_options_of_its_own)
@@ -176,6 +184,11 @@ TEST(classes_have_a_file_beside_the_runs)
                       "model: {layers: [{type: relu}]}\ntasks:\n- {name: A}\n"
                       "- {name: B, source: other}\n"),
               "tasks.B has the file x.h5, as has tasks.A, but another source");
+    CHECK_HAS(refused("data: {file: x.h5, prepare: molecules, source: s}\n"
+                      "model: {layers: [{type: relu}]}\ntasks:\n- {name: A}\n"
+                      "- {name: B, rows_max: 10}\n"),
+              "tasks.B has the file x.h5, as has tasks.A, but another source, other classes, "
+              "columns or rows_max");
 }
 
 /* ---- the figures
@@ -274,6 +287,18 @@ TEST(matrix_with_and_without_ewc)
     CHECK(c.without_ewc.result[0][0] == 0.9); /* before EWC the way is shared */
     CHECK(c.without_ewc.result[1][0] == 0.4 && c.without_ewc.result[2][2] == 0.95);
     CHECK(isnan(c.without_ewc.result[1][1]));
+}
+
+TEST(comparisons_that_are_no_sequence_have_no_matrix)
+{
+    CHECK_OK(read_text(BASE "- {name: A}\n- {name: B, from: A, ewc: [A]}\n"
+                            "- {name: C, from: B, ewc: [A]}\n"
+                            "- {name: B-plain, from: A, comparison_of: B}\n"
+                            "- {name: C-plain, from: B, comparison_of: C}\n"),
+             e);
+    CHECK_OK(schedule_check(&o, &e), e); /* C-plain compares the step from B on */
+    continual_make(&c, &o, &meta, &h);
+    CHECK(c.count == 3 && !c.compared);
 }
 
 TEST(tasks_that_are_no_sequence_have_no_matrix)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "pipelines/prepare/idx_labels.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
@@ -316,4 +317,16 @@ TEST(idx_of_some_classes_has_their_rows_only)
     }
     argv[6] = "200"; /* no row has it */
     CHECK_EQ(prepare_idx(9, argv), EXIT_CODE_PERMANENT);
+    /* Long lists are told apart to their ends, or refused. */
+    struct idx_selection selection[2];
+    char list[2][1200] = {""};
+    for (int i = 0; i < 256; i++)
+        snprintf(list[0] + strlen(list[0]), 8, "%s%d", i ? "," : "", i);
+    memcpy(list[1], list[0], sizeof list[0]);
+    memcpy(list[1] + strlen(list[1]) - 7, "255,254", 7);
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(idx_selection_read(&selection[i], list[i], 0, &e), e);
+    CHECK(strcmp(selection[0].text, selection[1].text) != 0);
+    memset(list[0], '0', 1100);
+    CHECK_EQ(idx_selection_read(&selection[0], list[0], 0, &e), -1);
 }
