@@ -327,10 +327,15 @@ launch() {
     fi
 
     [ ! -e "$run/changed" ] || echo "run: goes on with other options: $(cat "$run/changed")"
-    stages_start # a signal before this ends us, and nothing is running
+    pending= # a signal before this ends us, and nothing is running; one meanwhile is heard when they can be told
+    trap 'pending=INT' INT
+    trap 'pending=TERM' TERM
+    trap 'pending=HUP' HUP
+    stages_start
     trap 'on_signal INT' INT
     trap 'on_signal TERM' TERM
     trap on_hangup HUP
+    [ -z "$pending" ] || kill -s "$pending" $$
     echo "run: $run"
     if [ -n "$detach" ]; then
         lock_write detached

@@ -60,8 +60,10 @@ def test_reader_killed():
     run = Run("reader", *small(8))
     run.await_path("journals/trainerd")
     killed = 0
-    for _ in range(4):
-        time.sleep(0.3)
+    for _ in range(40):
+        if killed == 4 or run.process.poll() is not None:
+            break
+        time.sleep(0.05)
         main = run.pid("loaderd")
         for pid, stage in run.processes().items():
             if stage == "loaderd" and main and pid != main:
