@@ -2,11 +2,10 @@
 
 Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
 that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). As many run at a time as there
-are cores, those with the longest limits first so that the end is not one of them on one core, but for those marked
-@alone. Its output is shown only when it fails, the seconds it took (by the clock, and of the processor by it and all
-it waited for) always. skip(reason) ends a case as skipped. shared(name, make) is for what several cases need and only
-one need make. Whatever processes a case left in its process group or session
-are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
+are cores, those with the longest limits first so that the end is not one of them on one core. Its output is shown only when
+it fails, the seconds it took (by the clock, and of the processor by it and all it waited for) always. skip(reason) ends
+a case as skipped. shared(name, make) is for what several cases need and only one need make. Whatever processes a case
+left in its process group or session are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
 """
 import fcntl
 import importlib.util
@@ -30,16 +29,6 @@ def limit(seconds):
         function.limit_s = seconds
         return function
     return mark
-
-
-def alone(function):
-    """Decorator: no other case runs beside this one, because it measures time or counts the machine's processes."""
-    function.alone = True
-    return function
-
-
-def is_alone(function):
-    return getattr(function, "alone", False)
 
 
 def shared(name, make):
@@ -153,7 +142,6 @@ class Case:
     def __init__(self, label, name, function):
         self.title = "%s %s" % (label, name)
         self.limit_s = getattr(function, "limit_s", LIMIT_S)
-        self.alone = is_alone(function)
         self.directory = os.path.realpath(tempfile.mkdtemp(prefix="finetuned-"))
         self.output = tempfile.TemporaryFile()
         self.started = time.monotonic()
@@ -202,11 +190,11 @@ def case_await(running):
 
 
 def cases_run(cases, counts):
-    """Run them all, `jobs` at a time; one marked alone has the machine to itself."""
+    """Run them all, `jobs` at a time."""
     jobs = len(os.sched_getaffinity(0))
     running = []
     for label, name, function in sorted(cases, key=lambda c: -max(LIMIT_S, getattr(c[2], "limit_s", 0))):
-        while running and (is_alone(function) or len(running) >= jobs or running[0].alone):
+        while len(running) >= jobs:
             counts[case_await(running)] += 1
         running.append(Case(label, name, function))
     while running:

@@ -8,14 +8,15 @@ from runs import ROOT, Run
 from small_run import data_write
 
 CONTINUAL = os.path.join(ROOT, "pipelines/continual.sh")
-PIPELINE = """name: small
+MODEL = """name: small
 data: {file: %s, scale: 0.01}
 model:
   layers:
     - {type: linear, out: 32}
     - {type: relu}
     - {type: linear, out: 5}
-training: {batch_size: 64, learning_rate: 3e-3}
+"""
+PIPELINE = MODEL + """training: {batch_size: 64, learning_rate: 3e-3}
 continual_learning:
   compare_without_ewc: true
   forward_transfer: true
@@ -104,14 +105,7 @@ def test_report_of_three_tasks_is_what_evaluations_said():
     assert again["weights_sha256"] == report["weights_sha256"] and again["restarts"]["trainerd"] == 1
 
 
-OWN = """name: own
-data: {file: %s, scale: 0.01}
-model:
-  layers:
-    - {type: linear, out: 32}
-    - {type: relu}
-    - {type: linear, out: 5}
-training: {batch_size: 64, learning_rate: 3e-3, checkpoint_every_s: 0.01}
+OWN = MODEL + """training: {batch_size: 64, learning_rate: 3e-3, checkpoint_every_s: 0.01}
 continual_learning:
   compare_without_ewc: true
   ewc_config: {lambda: 100, fisher_samples: 1000, fisher_computation: {block_size: 1000, use_compression: false}}
