@@ -8,6 +8,7 @@
 #
 # Explicit switches: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
 # CHEMISTRY=1|0 with or without Indigo for `prepare molecules` (1 where indigo.h is installed),
+# CUDA=1|0 with or without the library for GPUs (1 where nvcc is), NVCC=, SM="75 80 90" what it is built for,
 # V=1 shows every command.
 
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
@@ -53,6 +54,13 @@ LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lindigo -linchi) -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
 SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
+# Kernels: libengine-cuda.so by nvcc, and the same sources for the CPU, which is what the tests run where there is no GPU.
+NVCC ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(NVCC),1,0)
+SM ?= 75 80 90
+CUDA_DEVICE := engine/cuda/device.cu engine/cuda/product.cu
+SOURCES_cuda := $(wildcard engine/cuda/*.cu)
+SOURCES_emulated := $(filter-out $(CUDA_DEVICE),$(SOURCES_cuda)) $(wildcard engine/cuda/*.cc)
 SOURCES_loaderd := $(wildcard loaderd/*.c)
 SOURCES_trainerd := $(wildcard trainerd/*.c)
 SOURCES_fisherd := $(wildcard fisherd/*.c)
@@ -75,8 +83,8 @@ V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
-all: $(PROGRAMS)
-unit: $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
+all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
+unit: $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -105,6 +113,32 @@ $(BIN)/fisher_probe: $(OBJ)/tests/bench/fisher_probe.o $(filter-out %/main.o,$(c
 
 # the loader's reader on hostile files (tests/fuzz)
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
+
+# What the libraries for devices need of the engine they find in the program that opens them.
+$(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe: LDFLAGS += -rdynamic
+
+GENCODE := $(foreach sm,$(SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
+           -gencode arch=compute_$(lastword $(SM)),code=compute_$(lastword $(SM))
+NVCCFLAGS := -std=c++20 -DCUDA_NO_HALF -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
+$(OBJ)/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(call SAY,NVCC $<)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ)/%.o,$(SOURCES_cuda))
+	@mkdir -p $(@D)
+	$(call SAY,LINK $@)$(NVCC) -shared -o $@ $^ -cudart static -lcublas -lcublasLt -lcuda $(if $(wildcard $(dir $(NVCC))../lib64/stubs),-L$(dir $(NVCC))../lib64/stubs)
+
+EMULATED := $(patsubst %,$(OBJ)/emulated/%.o,$(SOURCES_emulated))
+CXXFLAGS := -std=gnu++17 -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno \
+            -ffp-contract=off -fPIC -D_GNU_SOURCE -DCUDA_EMULATED -I. $(FLAGS_$(VARIANT)) -pthread
+$(OBJ)/emulated/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CXX $(VARIANT) $<)g++ $(CXXFLAGS) -MMD -MP -MF $(@:.o=.d) -x c++ -c -o $@ $<
+$(OBJ)/emulated/%.cc.o: %.cc Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CXX $(VARIANT) $<)g++ $(CXXFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(BUILD)/lib/libengine-cuda-emulated.so: $(EMULATED)
+	@mkdir -p $(@D)
+	$(call SAY,LINK $@)g++ -shared $(FLAGS_$(VARIANT)) -o $@ $^
 
 $(BIN)/%:
 	@mkdir -p $(@D)

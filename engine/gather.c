@@ -40,11 +40,9 @@ void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t 
 
 uint64_t input_round(const struct stepper *s, struct matrix x)
 {
-    uint64_t bad = 0;
+    uint64_t bad;
     op_round_half(s->backend, s->layout.half, x);
-    for (int finite = 1; finite && bad < x.rows; bad += (uint64_t)finite)
-        for (uint64_t j = 0; j < x.columns; j++)
-            finite &= isfinite(x.at[bad * x.stride + j]) != 0;
+    op_bad_row(s->backend, x, &bad);
     return bad;
 }
 

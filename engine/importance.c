@@ -123,22 +123,30 @@ void importance_close(struct importance *f)
     *f = (struct importance){0};
 }
 
+struct importance_view importance_view(const struct importance *f, uint32_t tensor)
+{
+    const struct importance_tensor *t = &f->tensors[tensor];
+    struct importance_view v = {t->exact, t->values, {0}};
+    ensure(tensor < f->count);
+    if (!t->exact && !t->values)
+        v.coded = (struct coded_matrix){.codes = t->codes,
+                                        .row = t->row,
+                                        .column = t->column,
+                                        .level = t->level,
+                                        .rows = t->rows,
+                                        .columns = t->columns};
+    return v;
+}
+
 void importance_expand(const struct importance *f, const struct backend *backend, uint32_t tensor,
                        uint64_t from, uint64_t count, float *out)
 {
-    const struct importance_tensor *t = &f->tensors[tensor];
-    ensure(tensor < f->count && from <= t->count && count <= t->count - from);
-    if (t->exact)
-        memcpy(out, t->exact + from, count * sizeof *out);
-    else if (t->values)
-        op_load_half(backend, HALF_BF16, t->values + from, out, count);
+    struct importance_view v = importance_view(f, tensor);
+    ensure(from <= f->tensors[tensor].count && count <= f->tensors[tensor].count - from);
+    if (v.exact)
+        memcpy(out, v.exact + from, count * sizeof *out);
+    else if (v.values)
+        op_load_half(backend, HALF_BF16, v.values + from, out, count);
     else
-        op_expand_codes(backend,
-                        (struct coded_matrix){.codes = t->codes,
-                                              .row = t->row,
-                                              .column = t->column,
-                                              .level = t->level,
-                                              .rows = t->rows,
-                                              .columns = t->columns},
-                        from, count, out);
+        op_expand_codes(backend, v.coded, from, count, out);
 }

@@ -67,6 +67,14 @@ int importance_take(struct importance *f, const float *values, uint64_t count, s
 /* How many have come in this pass. */
 uint64_t importance_taken(const struct importance *f);
 
+/* How a tensor's values are kept: one of the three, the others NULL. */
+struct importance_view {
+    const float *exact;
+    const uint16_t *values;
+    struct coded_matrix coded;
+};
+struct importance_view importance_view(const struct importance *f, uint32_t tensor);
+
 /* Values from .. from + count - 1 of tensor `tensor` into out[count]. The bits do not depend on how
  * a tensor is cut into ranges. */
 void importance_expand(const struct importance *f, const struct backend *backend, uint32_t tensor,

@@ -171,6 +171,40 @@ static void check_batchnorm_backward(struct matrix x, const double *mean, const 
     ensure(matrix_disjoint(x, dx) && matrix_same_or_disjoint(dy, dx));
 }
 
+static void check_batchnorm_merge(const double *first, const double *second, double before,
+                                  double count, double *mean, double *variance, uint64_t channels)
+{
+    ensure(first && second && mean && variance && before >= 0 && count > 0 && channels > 0);
+}
+
+static void check_batchnorm_finish(double *variance, double count, double eps, double *scale,
+                                   uint64_t channels)
+{
+    ensure(variance && scale && variance != scale && count > 0 && eps >= 0 && channels > 0);
+}
+
+static void check_batchnorm_means_add(const double *first, const double *second, double divisor,
+                                      int begins, double *d, double *dn, uint64_t channels)
+{
+    (void)begins;
+    ensure(first && second && d && dn && divisor > 0 && channels > 0);
+}
+
+static void check_batchnorm_running(const double *mean, const double *variance, double momentum,
+                                    float *running_mean, float *running_variance, uint64_t channels)
+{
+    ensure(mean && variance && running_mean && running_variance && channels > 0);
+    ensure(momentum >= 0 && momentum <= 1);
+}
+
+static void check_batchnorm_use(const float *running_mean, const float *running_variance,
+                                double eps, double *mean, double *scale, double *d, double *dn,
+                                uint64_t channels)
+{
+    ensure(running_mean && running_variance && mean && scale && d && dn && eps >= 0);
+    ensure(channels > 0);
+}
+
 static void check_round_half(enum half kind, struct matrix x)
 {
     ensure((kind == HALF_F16 || kind == HALF_BF16) && matrix_valid(x));
@@ -196,6 +230,26 @@ static void check_expand_codes(struct coded_matrix m, uint64_t from, uint64_t co
 {
     ensure(m.codes && m.row && m.column && m.level && x && m.rows && m.columns);
     ensure(from <= m.rows * m.columns && count <= m.rows * m.columns - from);
+}
+
+static void check_zero(float *x, uint64_t count)
+{
+    ensure(x || !count);
+}
+
+static void check_copy(const float *x, float *y, uint64_t count)
+{
+    ensure(x && y && floats_disjoint(x, y, count));
+}
+
+static void check_narrow(const double *x, float *y, uint64_t count)
+{
+    ensure(x && y && ranges_disjoint(x, count * sizeof *x, y, count * sizeof *y));
+}
+
+static void check_bad_row(struct matrix x, uint64_t *row)
+{
+    ensure(matrix_valid(x) && row);
 }
 
 static void check_scale(float factor, float *x, uint64_t count)
@@ -310,6 +364,11 @@ static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, 
     ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
 }
 
+static void check_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+{
+    check_cosine_loss(z, y, 1, cosines, (struct matrix){0});
+}
+
 static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
                                struct matrix y, double divisor, double *losses, struct matrix dz)
 {
@@ -336,10 +395,10 @@ static void check_values_draw(enum element_loss kind, struct matrix z, uint64_t 
     ensure(matrix_disjoint(z, y));
 }
 
-static void check_class_root(struct matrix z, uint32_t class, struct matrix dz)
+static void check_class_root(struct matrix z, uint32_t which, struct matrix dz)
 {
     ensure(matrix_valid(z) && matrix_valid(dz) && matrix_same_shape(z, dz));
-    ensure(class < z.columns && matrix_disjoint(z, dz));
+    ensure(which < z.columns && matrix_disjoint(z, dz));
 }
 
 static void check_value_root(enum element_loss kind, struct matrix z, uint32_t column,
@@ -421,6 +480,11 @@ static void check_sum_squares(const float *x, uint64_t count, double *sum)
     ensure(x && sum && count > 0);
 }
 
+static void check_sum_add(const double *x, uint64_t count, double *sum)
+{
+    ensure(sum && (x || !count));
+}
+
 static void check_ewc_add(const float *theta, const float *theta_star, const float *fisher,
                           double damping, double lambda, float *g, uint64_t count, double *penalty)
 {
@@ -428,6 +492,26 @@ static void check_ewc_add(const float *theta, const float *theta_star, const flo
     ensure(theta && theta_star && fisher && g && penalty);
     ensure(floats_disjoint(theta, g, count) && floats_disjoint(theta_star, g, count));
     ensure(floats_disjoint(fisher, g, count));
+}
+
+static void check_ewc_coded_add(const float *theta, const float *theta_star, struct coded_matrix f,
+                                uint64_t from, double damping, double lambda, float *g,
+                                uint64_t count, double *penalty)
+{
+    (void)damping, (void)lambda;
+    check_expand_codes(f, from, count, g);
+    ensure(theta && theta_star && penalty && floats_disjoint(theta, g, count));
+    ensure(floats_disjoint(theta_star, g, count));
+}
+
+static void check_ewc_half_add(const float *theta, const float *theta_star, const uint16_t *fisher,
+                               double damping, double lambda, float *g, uint64_t count,
+                               double *penalty)
+{
+    (void)damping, (void)lambda;
+    check_load_half(HALF_BF16, fisher, g, count);
+    ensure(theta && theta_star && penalty && floats_disjoint(theta, g, count));
+    ensure(floats_disjoint(theta_star, g, count));
 }
 
 static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t count,

@@ -19,36 +19,39 @@ static uint32_t tensor_of(const struct model *m, uint64_t at)
 }
 
 /* One term's gradient at a piece that begins `from` parameters into tensor `tensor`. */
-static double term_add(const struct stepper *s, const struct ewc_term *term, uint32_t tensor,
-                       uint64_t from, uint64_t count, float *g)
+static void term_add(const struct stepper *s, const struct ewc_term *term, uint32_t tensor,
+                     uint64_t from, uint64_t count, float *g, double *penalty)
 {
     uint64_t first = s->model->tensors[tensor].first + from;
+    const float *theta = s->parameters + first;
     const float *theta_star =
         term->theta_star ? term->theta_star + first : term->theta_stars[tensor] + from;
-    float expanded[PIECE];
-    double penalty;
-    const float *fisher = term->fisher ? term->fisher + first : expanded;
+    struct importance_view f = {.exact = term->fisher};
     if (!term->fisher)
-        importance_expand(term->importance, s->backend, tensor, from, count, expanded);
-    op_ewc_add(s->backend, s->parameters + first, theta_star, fisher, term->damping, term->lambda,
-               g, count, &penalty);
-    return penalty;
+        f = importance_view(term->importance, tensor);
+    if (f.exact)
+        op_ewc_add(s->backend, theta, theta_star, f.exact + (term->fisher ? first : from),
+                   term->damping, term->lambda, g, count, penalty);
+    else if (f.values)
+        op_ewc_half_add(s->backend, theta, theta_star, f.values + from, term->damping, term->lambda,
+                        g, count, penalty);
+    else
+        op_ewc_coded_add(s->backend, theta, theta_star, f.coded, from, term->damping, term->lambda,
+                         g, count, penalty);
 }
 
-double penalty_add(const struct stepper *s, uint64_t first, uint64_t count, float *g)
+void penalty_add(const struct stepper *s, uint64_t first, uint64_t count, float *g, double *penalty)
 {
-    double penalty = 0;
     if (!s->batch.term_count)
-        return 0;
+        return;
     uint32_t tensor = tensor_of(s->model, first);
     for (uint64_t done = 0, piece; done < count; done += piece) {
         const struct tensor_info *t = &s->model->tensors[tensor];
         uint64_t from = first + done - t->first, left = t->count - from;
-        piece = count - done < PIECE ? count - done : PIECE;
-        piece = left < piece ? left : piece;
+        piece = count - done < left ? count - done : left;
+        piece = s->device->apart || piece < PIECE ? piece : PIECE;
         for (int i = 0; i < s->batch.term_count; i++)
-            penalty += term_add(s, &s->batch.terms[i], tensor, from, piece, g + done);
+            term_add(s, &s->batch.terms[i], tensor, from, piece, g + done, penalty);
         tensor += piece == left;
     }
-    return penalty;
 }

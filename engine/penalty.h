@@ -11,8 +11,9 @@
 #include "engine/stepper.h"
 
 /* Add the gradient of the batch's terms at parameters first .. first + count - 1 of the flat vector
- * to g[count]; returns the penalty there: sum over terms of lambda/2 sum (F + damping) (theta -
- * theta*)^2, in a fixed order. */
-double penalty_add(const struct stepper *s, uint64_t first, uint64_t count, float *g);
+ * to g[count], and the penalty there to *penalty: sum over terms of lambda/2 sum (F + damping)
+ * (theta - theta*)^2, in a fixed order. */
+void penalty_add(const struct stepper *s, uint64_t first, uint64_t count, float *g,
+                 double *penalty);
 
 #endif

@@ -21,7 +21,7 @@ void squares_of_products(const struct backend *b, struct samples d, struct sampl
 {
     uint64_t count = d.first.columns * x.first.columns;
     struct matrix squares = matrix_of(w->squares, d.first.columns, x.first.columns);
-    memset(w->squares, 0, count * sizeof *w->squares);
+    op_zero(b, w->squares, count);
     for (uint64_t n = 0; n < d.count; n++)
         op_product_square_add(b, sample_at(d, n), sample_at(x, n), w->products, squares);
     op_add(b, w->squares, sums, count);
@@ -30,7 +30,7 @@ void squares_of_products(const struct backend *b, struct samples d, struct sampl
 void squares_of_sums(const struct backend *b, struct samples d, const struct tile_work *w,
                      float *sums)
 {
-    memset(w->squares, 0, d.first.columns * sizeof *w->squares);
+    op_zero(b, w->squares, d.first.columns);
     for (uint64_t n = 0; n < d.count; n++) {
         op_column_sums(b, sample_at(d, n), w->products.tile);
         op_add_square(b, w->products.tile, w->squares, d.first.columns);

@@ -50,7 +50,6 @@ static void forward_item(void *argument, uint64_t slice, int thread)
     }
 }
 
-/* Means and sums of squares of two sets become those of both (Chan, Golub and LeVeque). */
 static void forward_merge(const struct stepper *s, uint64_t rows, uint32_t number)
 {
     const struct layer_instance *l = layer_of(s, number);
@@ -60,19 +59,11 @@ static void forward_merge(const struct stepper *s, uint64_t rows, uint32_t numbe
         const struct statistics_part *part = &s->parts[slice];
         double count =
             (double)channel_values(s, l, slice * s->config.slice_rows, slice_rows(s, rows, slice));
-        double both = all + count;
-        for (uint64_t c = 0; c < l->values; c++) {
-            double mean = slice ? t->mean[c] : 0, off = part->first[c] - mean;
-            t->mean[c] = mean + off * (count / both);
-            t->variance[c] =
-                (slice ? t->variance[c] : 0) + part->second[c] + off * off * (all * (count / both));
-        }
-        all = both;
+        op_batchnorm_merge(s->backend, part->first, part->second, all, count, t->mean, t->variance,
+                           l->values);
+        all += count;
     }
-    for (uint64_t c = 0; c < l->values; c++) {
-        t->scale[c] = 1 / sqrt(t->variance[c] / all + l->type->eps);
-        t->variance[c] /= all > 1 ? all - 1 : 1; /* of one value: 0 */
-    }
+    op_batchnorm_finish(s->backend, t->variance, all, l->type->eps, t->scale, l->values);
 }
 
 void statistics_forward(struct batch_work *b)
@@ -108,17 +99,10 @@ static void backward_merge(const struct stepper *s, uint64_t rows, uint32_t numb
     const struct layer_instance *l = layer_of(s, number);
     const struct statistics *t = &s->statistics[number];
     double all = (double)channel_values(s, l, 0, rows);
-    memset(t->d, 0, l->values * sizeof *t->d);
-    memset(t->dn, 0, l->values * sizeof *t->dn);
-    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++)
-        for (uint64_t c = 0; c < l->values; c++) {
-            t->d[c] += s->parts[slice].first[c];
-            t->dn[c] += s->parts[slice].second[c];
-        }
-    for (uint64_t c = 0; c < l->values; c++) {
-        t->d[c] /= all;
-        t->dn[c] /= all;
-    }
+    uint64_t slices = batch_slices(s, rows);
+    for (uint64_t slice = 0; slice < slices; slice++)
+        op_batchnorm_means_add(s->backend, s->parts[slice].first, s->parts[slice].second,
+                               slice + 1 == slices ? all : 1, slice == 0, t->d, t->dn, l->values);
 }
 
 void statistics_backward(struct batch_work *b, statistics_add *add, void *argument)
@@ -146,10 +130,7 @@ void statistics_take(struct stepper *s, uint64_t batches)
         double momentum = batches ? 1 / (double)batches : l->type->momentum(l);
         const struct statistics *t = &s->statistics[i];
         float *mean = s->module_buffers_next + l->buffer_first, *variance = mean + l->values;
-        for (uint64_t c = 0; c < l->values; c++) {
-            mean[c] = scalar_running(mean[c], t->mean[c], momentum);
-            variance[c] = scalar_running(variance[c], t->variance[c], momentum);
-        }
+        op_batchnorm_running(s->backend, t->mean, t->variance, momentum, mean, variance, l->values);
     }
 }
 
@@ -173,11 +154,8 @@ void statistics_use(struct stepper *s)
         const struct layer_instance *l = layer_of(s, i);
         const struct statistics *t = &s->statistics[i];
         const float *mean = s->module_buffers + l->buffer_first, *variance = mean + l->values;
-        for (uint64_t c = 0; c < l->values; c++) {
-            t->mean[c] = (double)mean[c];
-            t->scale[c] = 1 / sqrt((double)variance[c] + l->type->eps);
-            t->d[c] = t->dn[c] = 0;
-        }
+        op_batchnorm_use(s->backend, mean, variance, l->type->eps, t->mean, t->scale, t->d, t->dn,
+                         l->values);
     }
 }
 

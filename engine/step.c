@@ -54,7 +54,8 @@ static void block_gradient(const struct sweep *w, uint64_t block)
         return;
     if (s->batch.scale != 1)
         op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
-    s->block_penalty[block] = penalty_add(s, first, count, g);
+    s->block_penalty[block] = 0;
+    penalty_add(s, first, count, g, &s->block_penalty[block]);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
 

@@ -49,7 +49,10 @@ struct graph_row {
 
 enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD_MOMENTUM, OPTIMIZER_SGD };
 
+struct device; /* engine/device.h */
+
 struct step_config {
+    const struct device *device;         /* open, borrowed; NULL: the CPU */
     uint64_t batch_rows_max, slice_rows; /* resident at once: of a micro-batch */
     int threads;                         /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
@@ -74,6 +77,7 @@ struct step_config {
     /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of a slice
      */
     uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
+    const struct device *device; /* open, borrowed; NULL: the CPU */
 };
 
 struct optimizer_config {

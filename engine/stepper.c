@@ -486,7 +486,8 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     if (!s)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot allocate the stepper");
     s->model = m;
-    s->backend = &backend_cpu;
+    s->device = c->device ? c->device : &device_cpu;
+    s->backend = s->device->backend;
     s->loss = loss_type_named(m->loss);
     s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
     s->config = *c;

@@ -21,6 +21,7 @@
 #define ENGINE_STEPPER_H
 
 #include "engine/counts.h"
+#include "engine/device.h"
 #include "engine/layer.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
@@ -127,6 +128,7 @@ struct batch_state {
 
 struct stepper {
     const struct model *model;
+    const struct device *device;
     const struct backend *backend;
     const struct loss_type *loss;
     const struct metric_type *metric;

@@ -34,7 +34,7 @@ int err_errno(struct err *e, int code, const char *format, ...)
 /* Put "prefix: " before the sentence already in *e, keeping its code. Returns -1. */
 int err_prefix(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-_Noreturn void ensure_failed(const char *file, int line, const char *expression);
+void ensure_failed(const char *file, int line, const char *expression) __attribute__((noreturn));
 
 #define ensure(cond) ((cond) ? (void)0 : ensure_failed(__FILE__, __LINE__, #cond))
 

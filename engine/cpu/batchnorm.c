@@ -3,6 +3,7 @@
  */
 #include "engine/cpu/cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 CPU_CLONES static void row_add(const float *restrict x, double *restrict sums, uint64_t count)
@@ -88,4 +89,53 @@ void cpu_batchnorm_backward(struct matrix x, const double *mean, const double *s
     for (uint64_t r = 0; r < x.rows; r++)
         row_backward(x.at + r * x.stride, mean, scale, weight, d, dn, dy.at + r * dy.stride,
                      dx.at + r * dx.stride, x.columns);
+}
+
+void cpu_batchnorm_merge(const double *first, const double *second, double before, double count,
+                         double *mean, double *variance, uint64_t channels)
+{
+    double both = before + count;
+    for (uint64_t c = 0; c < channels; c++) {
+        double old = before > 0 ? mean[c] : 0, off = first[c] - old;
+        mean[c] = old + off * (count / both);
+        variance[c] =
+            (before > 0 ? variance[c] : 0) + second[c] + off * off * (before * (count / both));
+    }
+}
+
+void cpu_batchnorm_finish(double *variance, double count, double eps, double *scale,
+                          uint64_t channels)
+{
+    for (uint64_t c = 0; c < channels; c++) {
+        scale[c] = 1 / sqrt(variance[c] / count + eps);
+        variance[c] /= count > 1 ? count - 1 : 1;
+    }
+}
+
+void cpu_batchnorm_means_add(const double *first, const double *second, double divisor, int begins,
+                             double *d, double *dn, uint64_t channels)
+{
+    for (uint64_t c = 0; c < channels; c++) {
+        d[c] = ((begins ? 0 : d[c]) + first[c]) / divisor;
+        dn[c] = ((begins ? 0 : dn[c]) + second[c]) / divisor;
+    }
+}
+
+void cpu_batchnorm_running(const double *mean, const double *variance, double momentum,
+                           float *running_mean, float *running_variance, uint64_t channels)
+{
+    for (uint64_t c = 0; c < channels; c++) {
+        running_mean[c] = scalar_running(running_mean[c], mean[c], momentum);
+        running_variance[c] = scalar_running(running_variance[c], variance[c], momentum);
+    }
+}
+
+void cpu_batchnorm_use(const float *running_mean, const float *running_variance, double eps,
+                       double *mean, double *scale, double *d, double *dn, uint64_t channels)
+{
+    for (uint64_t c = 0; c < channels; c++) {
+        mean[c] = (double)running_mean[c];
+        scale[c] = 1 / sqrt((double)running_variance[c] + eps);
+        d[c] = dn[c] = 0;
+    }
 }

@@ -90,3 +90,31 @@ void cpu_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, floa
         count -= piece;
     }
 }
+
+/* Parameters of a piece: weights, theta*, Fisher information and gradient take 16 KiB. */
+enum { PIECE = 1024 };
+
+void cpu_ewc_coded_add(const float *theta, const float *theta_star, struct coded_matrix f,
+                       uint64_t from, double damping, double lambda, float *g, uint64_t count,
+                       double *penalty)
+{
+    float expanded[PIECE];
+    for (uint64_t done = 0, piece; done < count; done += piece) {
+        piece = count - done < PIECE ? count - done : PIECE;
+        cpu_expand_codes(f, from + done, piece, expanded);
+        cpu_ewc_add(theta + done, theta_star + done, expanded, damping, lambda, g + done, piece,
+                    penalty);
+    }
+}
+
+void cpu_ewc_half_add(const float *theta, const float *theta_star, const uint16_t *fisher,
+                      double damping, double lambda, float *g, uint64_t count, double *penalty)
+{
+    float expanded[PIECE];
+    for (uint64_t done = 0, piece; done < count; done += piece) {
+        piece = count - done < PIECE ? count - done : PIECE;
+        cpu_load_half(HALF_BF16, fisher + done, expanded, piece);
+        cpu_ewc_add(theta + done, theta_star + done, expanded, damping, lambda, g + done, piece,
+                    penalty);
+    }
+}

@@ -6,6 +6,7 @@
  */
 #include "engine/cpu/cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 CPU_CLONES static void row_add(const float *restrict x, float *restrict y, uint64_t count)
@@ -43,6 +44,36 @@ void cpu_column_dots(struct matrix a, struct matrix b, float *sums)
 {
     for (uint64_t r = 0; r < a.rows; r++)
         row_multiply_add(a.at + r * a.stride, b.at + r * b.stride, sums, a.columns);
+}
+
+void cpu_zero(float *x, uint64_t count)
+{
+    memset(x, 0, count * sizeof *x);
+}
+
+void cpu_copy(const float *x, float *y, uint64_t count)
+{
+    memcpy(y, x, count * sizeof *x);
+}
+
+void cpu_narrow(const double *x, float *y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] = (float)x[i];
+}
+
+void cpu_bad_row(struct matrix x, uint64_t *row)
+{
+    *row = 0;
+    for (int finite = 1; finite && *row < x.rows; *row += (uint64_t)finite)
+        for (uint64_t j = 0; j < x.columns; j++)
+            finite &= isfinite(x.at[*row * x.stride + j]) != 0;
+}
+
+void cpu_sum_add(const double *x, uint64_t count, double *sum)
+{
+    for (uint64_t i = 0; i < count; i++)
+        *sum += x[i];
 }
 
 CPU_CLONES void cpu_scale(float factor, float *x, uint64_t count)
@@ -110,7 +141,7 @@ CPU_CLONES void cpu_ewc_add(const float *restrict theta, const float *restrict t
         parts[k] += (double)(pull * (theta[i] - theta_star[i]));
         g[i] += pull;
     }
-    *penalty = 0.5 * parts_sum(parts);
+    *penalty += 0.5 * parts_sum(parts);
 }
 
 CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,

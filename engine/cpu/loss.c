@@ -115,6 +115,13 @@ static uint64_t row_class(const float *z, uint64_t count)
     return best;
 }
 
+void cpu_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+{
+    cpu_cosine_loss(z, y, 1, cosines, (struct matrix){0});
+    for (uint64_t r = 0; r < z.rows; r++)
+        cosines[r] = 1 - cosines[r];
+}
+
 void cpu_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
 {
     for (uint64_t r = 0; r < z.rows; r++)

@@ -61,10 +61,10 @@ static void batchnorm_part_backward(const struct layer_instance *l, const struct
     op_batchnorm_sums(p->backend, rows_of(l, p, p->input), p->statistics->mean,
                       p->statistics->scale, rows_of(l, p, p->d_output), p->part->first,
                       p->part->second);
-    for (uint64_t c = 0; p->gradient && c < l->values; c++) {
-        p->gradient[c] = (float)p->part->second[c];
-        p->gradient[l->values + c] = (float)p->part->first[c];
-    }
+    if (!p->gradient)
+        return;
+    op_narrow(p->backend, p->part->second, p->gradient, l->values);
+    op_narrow(p->backend, p->part->first, p->gradient + l->values, l->values);
 }
 
 static void batchnorm_backward(const struct layer_instance *l, const struct layer_pass *p)

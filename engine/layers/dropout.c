@@ -21,7 +21,7 @@ static void dropout_apply(const struct layer_instance *l, const struct layer_pas
         op_dropout(p->backend, matrix_of(in, p->rows, l->inputs),
                    matrix_of(out, p->rows, l->inputs), &mask);
     else if (in != out)
-        memcpy(out, in, p->rows * l->inputs * sizeof *out);
+        op_copy(p->backend, in, out, p->rows * l->inputs);
 }
 
 static void dropout_forward(const struct layer_instance *l, const struct layer_pass *p)

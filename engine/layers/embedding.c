@@ -54,7 +54,7 @@ static void embedding_backward(const struct layer_instance *l, const struct laye
 {
     if (!p->gradient)
         return;
-    memset(p->gradient, 0, l->count * sizeof *p->gradient);
+    op_zero(p->backend, p->gradient, l->count);
     op_embedding_add(p->backend, p->input, 0, steps_of(l, p, p->d_output),
                      weight_of(l, p->gradient));
 }
@@ -64,8 +64,8 @@ static void embedding_tile_squares(const struct layer_instance *l, const struct 
                                    const struct tile *t, const struct tile_work *w, float *sums)
 {
     struct matrix sample = matrix_of(w->products.tile, t->rows, t->columns);
-    memset(sample.at, 0, t->count * sizeof *sample.at);
-    memset(w->squares, 0, t->count * sizeof *w->squares);
+    op_zero(p->backend, sample.at, t->count);
+    op_zero(p->backend, w->squares, t->count);
     for (uint64_t r = 0; r < p->rows; r++) {
         const float *tokens = p->input + r * l->steps_out;
         const float *dy = p->d_output + r * l->outputs;

@@ -131,7 +131,7 @@ static void gcn_squares_begin(const struct layer_instance *l, const struct layer
     struct matrix sums = matrix_of(p->scratch, p->rows, l->values);
     op_sparse_product(p->backend, p->adjacency, matrix_of(p->input, p->rows, l->values), NULL, 0,
                       sums);
-    memcpy(p->squares_input, p->scratch, p->rows * l->values * sizeof *p->scratch);
+    op_copy(p->backend, p->scratch, p->squares_input, p->rows * l->values);
 }
 
 static void gcn_operands(const struct layer_instance *l, const struct layer_pass *p,

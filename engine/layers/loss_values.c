@@ -62,12 +62,9 @@ static void cosine_slice(const struct loss_slice *s)
     op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->d);
 }
 
-/* The cosine itself: 1 - the loss. */
 static void similarity_slice(const struct loss_slice *s)
 {
-    cosine_slice(s);
-    for (uint64_t r = 0; r < s->outputs.rows; r++)
-        s->result[r] = 1 - s->result[r];
+    op_cosine_similarity(s->backend, s->outputs, s->values, s->result);
 }
 
 static void signs_slice(const struct loss_slice *s)

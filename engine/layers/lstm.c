@@ -196,7 +196,7 @@ static float *scratch_before(const struct layer_instance *l, const struct layer_
 static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
 {
     float *zeroes = scratch_zeroes(l, p);
-    memset(zeroes, 0, p->rows * shape_of(l).hidden * sizeof *zeroes);
+    op_zero(p->backend, zeroes, p->rows * shape_of(l).hidden);
 }
 
 static struct place place_of(const struct layer_instance *l, const struct layer_pass *p,
@@ -293,7 +293,7 @@ static void dropout_step(const struct layer_instance *l, const struct layer_pass
     if (p->training)
         op_dropout(p->backend, in, out, &mask);
     else if (in.at != out.at)
-        memcpy(out.at, in.at, in.rows * in.columns * sizeof *out.at);
+        op_copy(p->backend, in.at, out.at, in.rows * in.columns);
 }
 
 /* x of the block's steps: the row's values, or what is below after dropout. */
@@ -395,8 +395,9 @@ static void direction_forward(const struct layer_instance *l, const struct layer
             block_input(l, p, below, layer, &b);
         block_forward(l, p, at, layer, direction, &b);
         if (p->keep != KEEP_ALL && number + 1 < blocks_of(l))
-            memcpy(p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width,
-                   b.c + last * width, width * sizeof *b.c);
+            op_copy(p->backend, b.c + last * width,
+                    p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width,
+                    width);
         block_keep(l, p, at, direction, &b);
     }
 }
@@ -472,12 +473,12 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
         op_product(p->backend, d, 1, h, 0, (float)later,
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
     else if (!later) /* one step in all */
-        memset(g + w.at[WEIGHT_HH], 0, w.count[WEIGHT_HH] * sizeof *g);
+        op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
     op_column_sums(p->backend, sums, later ? once : g + w.at[BIAS_IH]);
     if (later)
         op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
     if (b->number == 0)
-        memcpy(once, g + w.at[BIAS_IH], w.count[BIAS_HH] * sizeof *g);
+        op_copy(p->backend, g + w.at[BIAS_IH], once, w.count[BIAS_HH]);
 }
 
 /* dx [steps, rows, in] NULL: nobody needs it; the second direction adds to it. */
@@ -487,7 +488,7 @@ static void direction_backward(const struct layer_instance *l, const struct laye
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    memset(scratch_dc(l, p), 0, p->rows * s.hidden * sizeof *dx);
+    op_zero(p->backend, scratch_dc(l, p), p->rows * s.hidden);
     for (uint64_t number = blocks_of(l); number-- > 0;) {
         struct block b = block_of(l, p, at, layer, direction, number);
         if (p->keep == KEEP_LITTLE && x_is_own(l, layer))

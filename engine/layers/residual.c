@@ -25,7 +25,7 @@ static void begin_backward(const struct layer_instance *l, const struct layer_pa
 static void end_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
     if (p->input != p->output)
-        memcpy(p->output, p->input, p->rows * l->outputs * sizeof *p->output);
+        op_copy(p->backend, p->input, p->output, p->rows * l->outputs);
     if (p->skip)
         op_add(p->backend, p->skip, p->output, p->rows * l->outputs);
     else
@@ -34,10 +34,10 @@ static void end_forward(const struct layer_instance *l, const struct layer_pass 
 
 static void end_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    size_t bytes = p->rows * l->outputs * sizeof *p->d_skip;
-    memcpy(p->d_skip, p->d_output, bytes);
+    uint64_t values = p->rows * l->outputs;
+    op_copy(p->backend, p->d_output, p->d_skip, values);
     if (p->d_input && p->d_input != p->d_output)
-        memcpy(p->d_input, p->d_output, bytes);
+        op_copy(p->backend, p->d_output, p->d_input, values);
 }
 
 /* needs_output: residual_end reads it, so no layer may overwrite it. */

@@ -363,7 +363,7 @@ TEST(ewc_add_equals_its_formula)
     for (uint64_t n = 1; n < 60; n += 7) {
         float *theta = floats_random(n), *star = floats_random(n), *fisher = floats_random(n),
               *g = floats_random(n), *before = floats_random(n);
-        double penalty, wanted = 0;
+        double penalty = 0, wanted = 0;
         memcpy(before, g, n * sizeof *g);
         op_ewc_add(cpu, theta, star, fisher, 0.25, 2000, g, n, &penalty);
         for (uint64_t i = 0; i < n; i++) {

@@ -1,0 +1,104 @@
+/* cuda.h - what the files of the CUDA backend share: launches, the stream, errors, reductions.
+ *
+ * The same sources are compiled twice: by nvcc for GPUs, and by g++ with CUDA_EMULATED, where
+ * blocks are loops and a block's threads are fibers (emulate.h), so that every kernel runs in the
+ * ordinary tests and under the sanitizers. All launches go through LAUNCH. Kernels are
+ * deterministic: no atomics on floating-point numbers, sums in an order that the launch's shape
+ * fixes.
+ */
+#ifndef ENGINE_CUDA_CUDA_H
+#define ENGINE_CUDA_CUDA_H
+
+#include <stdint.h>
+
+#ifdef CUDA_EMULATED
+#include "engine/cuda/emulate.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+#include "engine/ops.h"
+
+extern "C" {
+#include "proto/err.h"
+}
+
+/* cuda_NAME for every operation, declared from ops.def. */
+extern "C" {
+#define OP(name, args, names, what) void cuda_##name args __attribute__((weak));
+#include "engine/ops.def"
+#undef OP
+}
+
+#ifdef CUDA_EMULATED
+/* kernel<<<blocks, threads>>>(arguments) on the computing stream. */
+#define LAUNCH(kernel, blocks, threads, ...)                                                       \
+    emulate_launch(#kernel, (blocks), (threads), 0, [&] { kernel(__VA_ARGS__); })
+#define LAUNCH_SHARED(kernel, blocks, threads, bytes, ...)                                         \
+    emulate_launch(#kernel, (blocks), (threads), (bytes), [&] { kernel(__VA_ARGS__); })
+#define SHARED_DYNAMIC(type, name) type *name = (type *)emulate_shared()
+#else
+extern cudaStream_t cuda_stream;
+void cuda_launched(const char *kernel); /* takes the launch's error */
+#define LAUNCH_SHARED(kernel, blocks, threads, bytes, ...)                                         \
+    do {                                                                                           \
+        kernel<<<(blocks), (threads), (bytes), cuda_stream>>>(__VA_ARGS__);                        \
+        cuda_launched(#kernel);                                                                    \
+    } while (0)
+#define LAUNCH(kernel, blocks, threads, ...) LAUNCH_SHARED(kernel, blocks, threads, 0, __VA_ARGS__)
+#define SHARED_DYNAMIC(type, name)           extern __shared__ __align__(16) type name[]
+#endif
+
+enum { WARP = 32, CUDA_BLOCKS_MAX = 4096, CUDA_SCRATCH_FLOATS = 1 << 20 };
+
+/* Device memory for what a launch leaves for the next one of the same operation: partial sums. Both
+ * are allocated when the device is opened. */
+extern double *cuda_partials; /* [CUDA_BLOCKS_MAX] */
+extern float *cuda_scratch;   /* [CUDA_SCRATCH_FLOATS] */
+
+/* Blocks of `threads` for `items`, at most CUDA_BLOCKS_MAX: kernels take the rest in strides (or
+ * give no more than one item a thread, and say so). At least one. */
+static inline unsigned cuda_blocks(uint64_t items, unsigned threads)
+{
+    uint64_t blocks = (items + threads - 1) / threads;
+    uint64_t limit = CUDA_BLOCKS_MAX, most = blocks < limit ? blocks : limit;
+    return (unsigned)(most ? most : 1);
+}
+
+/* for each item i of this thread, in strides over the grid (one dimension) */
+#define FOR_ITEMS(i, count)                                                                        \
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                \
+         i += (uint64_t)gridDim.x * blockDim.x)
+
+/* Sum over the lanes of a warp, in every lane; in a fixed order. */
+template <typename number> static __device__ __forceinline__ number warp_sum(number x)
+{
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, lanes);
+    return x;
+}
+
+static __device__ __forceinline__ float warp_max(float x)
+{
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
+    return x;
+}
+
+/* Sum over a block of whole warps (at most 1,024 threads), in every thread. All threads call it.
+ * part: WARP numbers of shared memory, free again behind the next barrier. */
+template <typename number>
+static __device__ __forceinline__ number block_sum(number x, number *part)
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    x = warp_sum(x);
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    x = lane < warps ? part[lane] : 0;
+    x = warp_sum(x);
+    __syncthreads();
+    return x;
+}
+
+#endif

@@ -1,0 +1,449 @@
+/* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
+ *
+ * Two streams: computing, and copies that run beside it. Errors of calls and launches are kept, the
+ * first one, until somebody asks; what is asked for after it is not done.
+ */
+#include <cublas_v2.h>
+#include <cuda.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cuda/cuda.h"
+#include "engine/cuda/handle.h"
+
+extern "C" {
+#include "engine/device.h"
+extern const struct device device_of_library;
+}
+
+enum { ALLOCATIONS_MAX = 4096, COMPUTING, COPYING };
+
+cudaStream_t cuda_stream;
+cublasHandle_t cuda_handle;
+double *cuda_partials;
+float *cuda_scratch;
+
+static struct {
+    int open, debug, index;
+    cudaStream_t copies;
+    cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
+    void *workspace;
+    cudaError_t error;
+    char what[128];
+    struct {
+        void *at;
+        uint64_t bytes;
+    } allocations[ALLOCATIONS_MAX];
+    int count;
+    uint64_t used, high, context_bytes;
+} device;
+
+/* cuBLAS's own, so that it allocates nothing: what NVIDIA recommends for Hopper, in bytes. */
+enum { WORKSPACE_BYTES = 32 << 20 };
+
+void cuda_note(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess || device.error != cudaSuccess)
+        return;
+    device.error = error;
+    snprintf(device.what, sizeof device.what, "%s", what);
+}
+
+#define CU(call) cuda_note((call), #call)
+
+void cuda_launched(const char *kernel)
+{
+    cuda_note(cudaGetLastError(), kernel);
+    if (device.debug)
+        cuda_note(cudaStreamSynchronize(cuda_stream), kernel);
+}
+
+void cuda_blas(cublasStatus_t status, const char *what)
+{
+    if (status != CUBLAS_STATUS_SUCCESS)
+        cuda_note(status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
+                                                       : cudaErrorUnknown,
+                  what);
+}
+
+static int failure_set(struct err *e, cudaError_t error, const char *doing)
+{
+    int again = error == cudaErrorMemoryAllocation || error == cudaErrorDevicesUnavailable;
+    return err_set(e, again ? EXIT_CODE_TEMPORARY : EXIT_CODE_PERMANENT, "%s: %s (%s)", doing,
+                   cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+static int device_failure(struct err *e)
+{
+    cudaError_t error = device.error;
+    device.error = cudaSuccess;
+    if (error == cudaSuccess)
+        return 0;
+    char doing[256];
+    snprintf(doing, sizeof doing, "the GPU failed in %s", device.what);
+    return failure_set(e, error, doing);
+}
+
+/* "": the first; a number; or a part of a name. */
+static int index_find(const char *which, int count, struct err *e)
+{
+    char *end;
+    long number = strtol(which, &end, 10);
+    if (!*which)
+        return 0;
+    if (!*end && number >= 0 && number < count)
+        return (int)number;
+    char names[512] = "";
+    for (int i = 0; i < count; i++) {
+        struct cudaDeviceProp p;
+        if (cudaGetDeviceProperties(&p, i) != cudaSuccess)
+            continue;
+        if (*end && strstr(p.name, which))
+            return i;
+        size_t length = strlen(names);
+        snprintf(names + length, sizeof names - length, "%s%d (%s)", i ? ", " : "", i, p.name);
+    }
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot compute on device cuda:%s: there is no such GPU; there are %s", which,
+                   names);
+}
+
+static int driver_check(int *count, struct err *e)
+{
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    cudaError_t error = cudaGetDeviceCount(count);
+    if (driver == 0)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot compute on device cuda: there is no NVIDIA driver; use --device cpu");
+    if (error == cudaErrorInsufficientDriver)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot compute on device cuda: the driver knows CUDA %d.%d, this build needs "
+            "%d.%d; update the driver or build with an older toolkit",
+            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (error != cudaSuccess || *count == 0)
+        return failure_set(e, error == cudaSuccess ? cudaErrorNoDevice : error,
+                           "cannot compute on device cuda");
+    return 0;
+}
+
+/* Is there code for it in this library? */
+static int capability_check(const struct cudaDeviceProp *p, struct err *e)
+{
+    enum { LEAST = 75 };
+    int capability = 10 * p->major + p->minor;
+    if (capability >= LEAST)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot compute on %s: its compute capability is %d.%d; accepted: 7.5 and later",
+                   p->name, p->major, p->minor);
+}
+
+static void device_close(void)
+{
+    if (!device.open)
+        return;
+    cudaStreamSynchronize(cuda_stream);
+    cublasDestroy(cuda_handle);
+    cudaFree(device.workspace);
+    cudaFree(cuda_partials);
+    cudaFree(cuda_scratch);
+    for (int i = 0; i < DEVICE_MARKS; i++)
+        for (int k = 0; k < 2; k++)
+            cudaEventDestroy(device.marks[k][i]);
+    cudaStreamDestroy(device.copies);
+    cudaStreamDestroy(cuda_stream);
+    cudaDeviceReset(); /* the context's memory, too */
+    device.open = 0;
+}
+
+static int device_open(const char *which, int debug, struct err *e)
+{
+    int count = 0;
+    size_t before, after, total;
+    struct cudaDeviceProp p;
+    if (device.open)
+        return 0;
+    if (driver_check(&count, e) < 0 || (device.index = index_find(which, count, e)) < 0)
+        return -1;
+    cudaError_t error = cudaGetDeviceProperties(&p, device.index);
+    if (error == cudaSuccess && capability_check(&p, e) < 0)
+        return -1;
+    device.debug = debug;
+    device.error = cudaSuccess;
+    CU(error);
+    CU(cudaSetDevice(device.index));
+    /* the context is made by the first call that needs it: what it takes is seen from the total */
+    CU(cudaFree(NULL));
+    CU(cudaMemGetInfo(&before, &total));
+    CU(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking));
+    CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
+    for (int i = 0; i < DEVICE_MARKS; i++)
+        for (int k = 0; k < 2; k++)
+            CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
+    CU(cudaMalloc(&device.workspace, WORKSPACE_BYTES));
+    CU(cudaMalloc(&cuda_partials, CUDA_BLOCKS_MAX * sizeof *cuda_partials));
+    CU(cudaMalloc(&cuda_scratch, CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch));
+    cuda_blas(cublasCreate(&cuda_handle), "cublasCreate");
+    cuda_blas(cublasSetStream(cuda_handle, cuda_stream), "cublasSetStream");
+    cuda_blas(cublasSetWorkspace(cuda_handle, device.workspace, WORKSPACE_BYTES),
+              "cublasSetWorkspace");
+    cuda_blas(cublasSetMathMode(cuda_handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+    CU(cudaMemGetInfo(&after, &total));
+    device.context_bytes = before - after;
+    device.open = 1;
+    return device_failure(e);
+}
+
+static void device_facts_get(struct device_facts *f)
+{
+    struct cudaDeviceProp p;
+    memset(f, 0, sizeof *f);
+    CU(cudaGetDeviceProperties(&p, device.index));
+    snprintf(f->name, sizeof f->name, "%s", p.name);
+    f->index = device.index;
+    f->capability = 10 * p.major + p.minor;
+    f->processors = p.multiProcessorCount;
+    f->memory_bytes = p.totalGlobalMem;
+    f->context_bytes = device.context_bytes;
+    cudaDriverGetVersion(&f->driver);
+    cudaRuntimeGetVersion(&f->runtime);
+}
+
+static void device_memory_get(struct device_memory *m)
+{
+    size_t left = 0, total = 0;
+    CU(cudaMemGetInfo(&left, &total));
+    m->free_bytes = left;
+    m->used_bytes = device.used;
+    m->high_bytes = device.high;
+}
+
+static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
+{
+    *at = NULL;
+    ensure(device.count < ALLOCATIONS_MAX);
+    cudaError_t error = cudaMalloc(at, bytes);
+    if (error != cudaSuccess) {
+        size_t left = 0, total = 0;
+        cudaGetLastError(); /* it does not stick */
+        cudaMemGetInfo(&left, &total);
+        return err_set(e, EXIT_CODE_TEMPORARY,
+                       "no device memory for %s: %llu MiB are wanted, %llu of %llu are free (%s)",
+                       what, (unsigned long long)(bytes >> 20), (unsigned long long)(left >> 20),
+                       (unsigned long long)(total >> 20), cudaGetErrorString(error));
+    }
+    CU(cudaMemsetAsync(*at, 0, bytes, cuda_stream));
+    device.allocations[device.count].at = *at;
+    device.allocations[device.count++].bytes = bytes;
+    device.used += bytes;
+    device.high = device.used > device.high ? device.used : device.high;
+    return 0;
+}
+
+static void device_release(void *at)
+{
+    int i = 0;
+    while (at && device.allocations[i].at != at)
+        ensure(++i < device.count);
+    if (!at)
+        return;
+    CU(cudaStreamSynchronize(device.copies));
+    CU(cudaStreamSynchronize(cuda_stream));
+    CU(cudaFree(at));
+    device.used -= device.allocations[i].bytes;
+    device.allocations[i] = device.allocations[--device.count];
+}
+
+static int host_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
+{
+    cudaError_t error = cudaMallocHost(at, bytes ? bytes : 1);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        return err_set(e, EXIT_CODE_TEMPORARY, "no page-locked memory for %s: %llu MiB (%s)", what,
+                       (unsigned long long)(bytes >> 20), cudaGetErrorString(error));
+    }
+    memset(*at, 0, bytes);
+    return 0;
+}
+
+static void host_release(void *at)
+{
+    if (at)
+        CU(cudaFreeHost(at));
+}
+
+/* Through the driver API: its errors do not stick. */
+static int host_lock(void *at, uint64_t bytes, struct err *e)
+{
+    CUresult result = cuMemHostRegister(at, bytes, CU_MEMHOSTREGISTER_PORTABLE);
+    const char *why = "unknown";
+    if (result == CUDA_SUCCESS)
+        return 0;
+    cuGetErrorString(result, &why);
+    return err_set(e, EXIT_CODE_TEMPORARY, "cannot page-lock %llu bytes of memory: %s",
+                   (unsigned long long)bytes, why);
+}
+
+static void host_unlock(void *at)
+{
+    cudaStreamSynchronize(device.copies);
+    cudaStreamSynchronize(cuda_stream);
+    cuMemHostUnregister(at);
+}
+
+static void device_upload(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream));
+}
+
+static void device_wait(void)
+{
+    CU(cudaStreamSynchronize(cuda_stream));
+}
+
+static void device_download(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
+    device_wait();
+}
+
+static void device_copy(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
+}
+
+static void device_clear(void *at, uint64_t bytes)
+{
+    CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
+}
+
+static void products_rounded(int on)
+{
+    cuda_blas(
+        cublasSetMathMode(cuda_handle, on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
+        "cublasSetMathMode");
+}
+
+struct device_graph {
+    cudaGraphExec_t run;
+};
+
+static int graph_begin(struct err *e)
+{
+    cudaError_t error = cudaStreamBeginCapture(cuda_stream, cudaStreamCaptureModeThreadLocal);
+    return error == cudaSuccess ? 0 : failure_set(e, error, "cannot record the step");
+}
+
+static int graph_end(struct device_graph **g, struct err *e)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t run = NULL;
+    *g = NULL;
+    cudaError_t error = cudaStreamEndCapture(cuda_stream, &graph);
+    if (error == cudaSuccess)
+        error = cudaGraphInstantiate(&run, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        return failure_set(e, error, "cannot record the step");
+    }
+    *g = (struct device_graph *)malloc(sizeof **g);
+    if (!*g)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot record the step");
+    (*g)->run = run;
+    return 0;
+}
+
+static void graph_run(struct device_graph *g)
+{
+    CU(cudaGraphLaunch(g->run, cuda_stream));
+}
+
+static void graph_close(struct device_graph **g)
+{
+    if (!*g)
+        return;
+    CU(cudaStreamSynchronize(cuda_stream));
+    CU(cudaGraphExecDestroy((*g)->run));
+    free(*g);
+    *g = NULL;
+}
+
+static void copy_in(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.copies));
+}
+
+static void copy_mark(int mark)
+{
+    CU(cudaEventRecord(device.marks[0][mark], device.copies));
+}
+
+static void copy_await(int mark)
+{
+    CU(cudaStreamWaitEvent(cuda_stream, device.marks[0][mark], 0));
+}
+
+static int copy_done(int mark)
+{
+    cudaError_t error = cudaEventQuery(device.marks[0][mark]);
+    if (error != cudaErrorNotReady)
+        CU(error);
+    return error != cudaErrorNotReady;
+}
+
+static void compute_mark(int mark)
+{
+    CU(cudaEventRecord(device.marks[1][mark], cuda_stream));
+}
+
+static void compute_await(int mark)
+{
+    CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
+}
+
+static const struct backend backend_cuda = {
+    .name = "cuda",
+#define OP(name, args, names, what) .name = cuda_##name,
+#include "engine/ops.def"
+#undef OP
+};
+
+const struct device device_of_library = {
+    .kind = "cuda",
+    .backend = &backend_cuda,
+    .apart = 1,
+    .open = device_open,
+    .close = device_close,
+    .facts = device_facts_get,
+    .memory = device_memory_get,
+    .allocate = device_allocate,
+    .release = device_release,
+    .allocate_host = host_allocate,
+    .release_host = host_release,
+    .host_lock = host_lock,
+    .host_unlock = host_unlock,
+    .upload = device_upload,
+    .download = device_download,
+    .copy = device_copy,
+    .clear = device_clear,
+    .wait = device_wait,
+    .failure = device_failure,
+    .products_rounded = products_rounded,
+    .graph_begin = graph_begin,
+    .graph_end = graph_end,
+    .graph_run = graph_run,
+    .graph_close = graph_close,
+    .copy_in = copy_in,
+    .copy_mark = copy_mark,
+    .copy_await = copy_await,
+    .copy_done = copy_done,
+    .compute_mark = compute_mark,
+    .compute_await = compute_await,
+};

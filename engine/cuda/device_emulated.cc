@@ -1,0 +1,239 @@
+/* device_emulated.cc - the device of the tests: kernels run on the CPU (emulate.h), products are
+ * the CPU backend's, and its memory is closed to the host but while a launch or a copy runs. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/cuda/cuda.h"
+
+extern "C" {
+#include "engine/device.h"
+void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c);
+extern const struct device device_of_library;
+}
+
+enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, ALIGNMENT = 256 };
+
+static struct {
+    struct {
+        char *at;
+        uint64_t bytes;
+    } allocations[ALLOCATIONS_MAX];
+    int count, depth;
+    uint64_t used, high;
+} memory;
+
+void emulate_open(int on)
+{
+    memory.depth += on ? 1 : -1;
+    if (memory.depth != (on ? 1 : 0))
+        return;
+    for (int i = 0; i < memory.count; i++)
+        ensure(mprotect(memory.allocations[i].at, memory.allocations[i].bytes,
+                        on ? PROT_READ | PROT_WRITE : PROT_NONE) == 0);
+}
+
+void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+{
+    emulate_open(1);
+    cpu_product(a, a_t, b, b_t, beta, c);
+    emulate_open(0);
+}
+
+double *cuda_partials;
+float *cuda_scratch;
+
+static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e);
+static void device_release(void *at);
+
+static void device_close_emulated(void)
+{
+    device_release(cuda_partials);
+    device_release(cuda_scratch);
+    cuda_partials = NULL;
+    cuda_scratch = NULL;
+}
+
+static int device_open_emulated(const char *which, int debug, struct err *e)
+{
+    (void)debug;
+    if (*which && strcmp(which, "0") != 0)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot use CUDA device '%s': there is one, 0: emulated", which);
+    if (cuda_partials)
+        return 0;
+    void *partials, *scratch;
+    if (device_allocate(CUDA_BLOCKS_MAX * sizeof *cuda_partials, "sums", &partials, e) < 0)
+        return -1;
+    cuda_partials = (double *)partials;
+    if (device_allocate(CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch, "sums", &scratch, e) < 0)
+        return -1;
+    cuda_scratch = (float *)scratch;
+    return 0;
+}
+
+static void nothing(void)
+{
+}
+
+static void device_facts_emulated(struct device_facts *f)
+{
+    memset(f, 0, sizeof *f);
+    strcpy(f->name, "emulated");
+    f->capability = 80;
+    f->processors = 1;
+    f->memory_bytes = (uint64_t)1 << 30;
+}
+
+static void device_memory_emulated(struct device_memory *m)
+{
+    m->used_bytes = memory.used;
+    m->high_bytes = memory.high;
+    m->free_bytes = ((uint64_t)1 << 30) - memory.used;
+}
+
+/* The limit of 1 GiB is a device's too. */
+static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
+{
+    uint64_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    *at = NULL;
+    if (whole > ((uint64_t)1 << 30) - memory.used || memory.count == ALLOCATIONS_MAX)
+        return err_set(e, EXIT_CODE_TEMPORARY,
+                       "no device memory for %s: %llu bytes are wanted, %llu are free", what,
+                       (unsigned long long)bytes,
+                       (unsigned long long)(((uint64_t)1 << 30) - memory.used));
+    void *map = mmap(NULL, whole, memory.depth ? PROT_READ | PROT_WRITE : PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot map memory for %s", what);
+    memory.allocations[memory.count].at = (char *)map;
+    memory.allocations[memory.count++].bytes = whole;
+    memory.used += whole;
+    memory.high = memory.used > memory.high ? memory.used : memory.high;
+    *at = map;
+    return 0;
+}
+
+static void device_release(void *at)
+{
+    int i = 0;
+    while (at && memory.allocations[i].at != at)
+        ensure(++i < memory.count);
+    if (!at)
+        return;
+    munmap(at, memory.allocations[i].bytes);
+    memory.used -= memory.allocations[i].bytes;
+    memory.allocations[i] = memory.allocations[--memory.count];
+}
+
+static int host_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
+{
+    if (posix_memalign(at, PAGE_BYTES, bytes ? bytes : 1) != 0)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no page-locked memory for %s: %llu bytes", what,
+                       (unsigned long long)bytes);
+    memset(*at, 0, bytes);
+    return 0;
+}
+
+static int host_lock(void *at, uint64_t bytes, struct err *e)
+{
+    (void)at, (void)bytes, (void)e;
+    return 0;
+}
+
+static void host_unlock(void *at)
+{
+    (void)at;
+}
+
+static void device_copy(void *to, const void *from, uint64_t bytes)
+{
+    emulate_open(1);
+    memmove(to, from, bytes);
+    emulate_open(0);
+}
+
+static void device_clear(void *at, uint64_t bytes)
+{
+    emulate_open(1);
+    memset(at, 0, bytes);
+    emulate_open(0);
+}
+
+static int device_failure(struct err *e)
+{
+    (void)e;
+    return 0;
+}
+
+static void number_ignore(int number)
+{
+    (void)number;
+}
+
+static int mark_done(int mark)
+{
+    (void)mark;
+    return 1;
+}
+
+static int graph_begin(struct err *e)
+{
+    return err_set(e, EXIT_CODE_TEMPORARY, "emulated devices record no graphs");
+}
+
+static int graph_end(struct device_graph **g, struct err *e)
+{
+    *g = NULL;
+    return graph_begin(e);
+}
+
+static void graph_run(struct device_graph *g)
+{
+    (void)g;
+    ensure(!"there are no graphs");
+}
+
+static void graph_close(struct device_graph **g)
+{
+    *g = NULL;
+}
+
+static const struct backend backend_cuda = {
+    .name = "cuda",
+#define OP(name, args, names, what) .name = cuda_##name,
+#include "engine/ops.def"
+#undef OP
+};
+
+const struct device device_of_library = {
+    .kind = "cuda",
+    .backend = &backend_cuda,
+    .apart = 1,
+    .open = device_open_emulated,
+    .close = device_close_emulated,
+    .facts = device_facts_emulated,
+    .memory = device_memory_emulated,
+    .allocate = device_allocate,
+    .release = device_release,
+    .allocate_host = host_allocate,
+    .release_host = free,
+    .host_lock = host_lock,
+    .host_unlock = host_unlock,
+    .upload = device_copy,
+    .download = device_copy,
+    .copy = device_copy,
+    .clear = device_clear,
+    .wait = nothing,
+    .failure = device_failure,
+    .products_rounded = number_ignore,
+    .graph_begin = graph_begin,
+    .graph_end = graph_end,
+    .graph_run = graph_run,
+    .graph_close = graph_close,
+    .copy_in = device_copy,
+    .copy_mark = number_ignore,
+    .copy_await = number_ignore,
+    .copy_done = mark_done,
+    .compute_mark = number_ignore,
+    .compute_await = number_ignore,
+};

@@ -1,0 +1,258 @@
+/* emulate.cc - a block's threads as fibers: see emulate.h.
+ *
+ * A fiber runs thread after thread; where one waits at a barrier it keeps its stack, and another
+ * fiber goes on with the threads that have not begun. A kernel without barriers therefore runs in
+ * one fiber, and nothing changes. When all threads have begun, those that wait are let on: the
+ * whole block if all wait at __syncthreads, else each warp whose lanes all wait at a warp's
+ * barrier. Where neither is so the barrier is divergent: the kernel is wrong, and that ends the
+ * process.
+ */
+#include "engine/cuda/emulate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+extern "C" {
+#include "proto/err.h"
+}
+
+enum { THREADS_MAX = 1024, WARP = 32, STACK_BYTES = 256 * 1024, SHARED_BYTES_MAX = 232448 };
+
+/* Which barrier a thread waits at. */
+enum waiting { WAITS_NOT, WAITS_BLOCK, WAITS_WARP };
+
+struct fiber {
+    void *stack, *stack_pointer;
+    unsigned thread; /* the one it runs */
+};
+
+struct lane {
+    enum waiting waiting;
+    int ended, parity; /* of the warp's exchanges */
+    unsigned mask;
+    struct fiber *fiber;
+};
+
+static struct {
+    const char *kernel;
+    const std::function<void()> *body;
+    unsigned begun, threads, ended;
+    struct lane lanes[THREADS_MAX];
+    uint64_t exchanged[2][THREADS_MAX]; /* alternately: a lane is at most one exchange ahead */
+    struct fiber fibers[THREADS_MAX];
+    struct fiber *idle[THREADS_MAX];
+    unsigned fiber_count, idle_count;
+    struct fiber *now;
+    void *scheduler;
+    int active;
+} block;
+
+uint3_emulated threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+static __align__(16) char shared[SHARED_BYTES_MAX];
+
+void *emulate_shared(void)
+{
+    return shared;
+}
+
+#if defined(__x86_64__)
+/* Saves what a call must not change and the stack pointer, and goes on where the other left off. */
+extern "C" void emulate_switch(void **save, void *to);
+asm(".text\n.globl emulate_switch\n.hidden emulate_switch\n.type emulate_switch,@function\n"
+    "emulate_switch:\n"
+    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+    "  movq %rsp, (%rdi)\n  movq %rsi, %rsp\n"
+    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n  ret\n");
+#else
+#error "kernels are emulated on x86-64 only"
+#endif
+
+static void thread_set(unsigned thread)
+{
+    threadIdx.x = thread % blockDim.x;
+    threadIdx.y = thread / blockDim.x % blockDim.y;
+    threadIdx.z = thread / (blockDim.x * blockDim.y);
+}
+
+static void fiber_main(void)
+{
+    for (;;) {
+        while (block.begun < block.threads) {
+            struct fiber *f = block.now;
+            f->thread = block.begun++;
+            block.lanes[f->thread].fiber = f;
+            thread_set(f->thread);
+            (*block.body)();
+            block.now->thread = f->thread;
+            block.lanes[f->thread].ended = 1;
+            block.ended++;
+        }
+        struct fiber *f = block.now;
+        block.idle[block.idle_count++] = f;
+        emulate_switch(&f->stack_pointer, block.scheduler);
+    }
+}
+
+static struct fiber *fiber_take(void)
+{
+    if (block.idle_count)
+        return block.idle[--block.idle_count];
+    struct fiber *f = &block.fibers[block.fiber_count++];
+    f->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ensure(f->stack != MAP_FAILED);
+    void **top = (void **)((char *)f->stack + STACK_BYTES);
+    top--; /* a return address that nobody uses: the stack is aligned as after a call */
+    *--top = (void *)fiber_main;
+    for (int i = 0; i < 6; i++)
+        *--top = NULL;
+    f->stack_pointer = top;
+    return f;
+}
+
+static void fiber_run(struct fiber *f)
+{
+    block.now = f;
+    emulate_switch(&block.scheduler, f->stack_pointer);
+}
+
+static void thread_wait(enum waiting waiting, unsigned mask)
+{
+    struct fiber *f = block.now;
+    unsigned thread = f->thread;
+    ensure(block.active);
+    block.lanes[thread].waiting = waiting;
+    block.lanes[thread].mask = mask;
+    emulate_switch(&f->stack_pointer, block.scheduler);
+    block.now = f;
+    thread_set(thread);
+}
+
+void __syncthreads(void)
+{
+    thread_wait(WAITS_BLOCK, 0);
+}
+
+void __syncwarp(unsigned mask)
+{
+    thread_wait(WAITS_WARP, mask);
+}
+
+unsigned emulate_lane(void)
+{
+    return block.now->thread % WARP;
+}
+
+uint64_t emulate_exchange(unsigned mask, uint64_t value, unsigned lane)
+{
+    unsigned thread = block.now->thread, first = thread / WARP * WARP;
+    int parity = block.lanes[thread].parity ^= 1;
+    ensure(mask >> (thread - first) & 1);
+    block.exchanged[parity][thread] = value;
+    thread_wait(WAITS_WARP, mask);
+    if (!(mask >> lane & 1) || first + lane >= block.threads) {
+        fprintf(stderr, "emulated kernel %s reads lane %u, which takes no part\n", block.kernel,
+                lane);
+        abort();
+    }
+    return block.exchanged[parity][first + lane];
+}
+
+unsigned emulate_ballot(unsigned mask, int x)
+{
+    unsigned thread = block.now->thread, first = thread / WARP * WARP, bits = 0;
+    int parity = block.lanes[thread].parity ^= 1;
+    block.exchanged[parity][thread] = x != 0;
+    thread_wait(WAITS_WARP, mask);
+    for (unsigned lane = 0; lane < WARP && first + lane < block.threads; lane++)
+        if (mask >> lane & 1)
+            bits |= (unsigned)block.exchanged[parity][first + lane] << lane;
+    return bits;
+}
+
+/* All live threads wait for the block: they go on. */
+static int block_release(void)
+{
+    for (unsigned i = 0; i < block.threads; i++)
+        if (!block.lanes[i].ended && block.lanes[i].waiting != WAITS_BLOCK)
+            return 0;
+    for (unsigned i = 0; i < block.threads; i++)
+        block.lanes[i].waiting = WAITS_NOT;
+    return 1;
+}
+
+/* All lanes that the mask of this one names wait for the warp with the same mask: they go on. */
+static int warp_release(unsigned thread)
+{
+    unsigned first = thread / WARP * WARP, mask = block.lanes[thread].mask;
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        struct lane *l = &block.lanes[first + lane];
+        if ((mask >> lane & 1) && first + lane < block.threads &&
+            (l->ended || l->waiting != WAITS_WARP || l->mask != mask))
+            return 0;
+    }
+    for (unsigned lane = 0; lane < WARP && first + lane < block.threads; lane++)
+        if (mask >> lane & 1)
+            block.lanes[first + lane].waiting = WAITS_NOT;
+    return 1;
+}
+
+static void divergent(void)
+{
+    unsigned counts[3] = {0};
+    for (unsigned i = 0; i < block.threads; i++)
+        if (!block.lanes[i].ended)
+            counts[block.lanes[i].waiting]++;
+    fprintf(
+        stderr,
+        "emulated kernel %s: divergent barrier in block (%u, %u, %u): %u threads ended, %u wait "
+        "for the block, %u for their warp\n",
+        block.kernel, blockIdx.x, blockIdx.y, blockIdx.z, block.ended, counts[WAITS_BLOCK],
+        counts[WAITS_WARP]);
+    abort();
+}
+
+static void block_run(void)
+{
+    block.begun = block.ended = 0;
+    memset(block.lanes, 0, block.threads * sizeof *block.lanes);
+    while (block.begun < block.threads)
+        fiber_run(fiber_take());
+    while (block.ended < block.threads) {
+        int released = block_release();
+        for (unsigned i = 0; !released && i < block.threads; i++)
+            if (block.lanes[i].waiting == WAITS_WARP && !block.lanes[i].ended)
+                released |= warp_release(i);
+        released = 0;
+        for (unsigned i = 0; i < block.threads; i++)
+            if (!block.lanes[i].ended && block.lanes[i].waiting == WAITS_NOT) {
+                released = 1;
+                fiber_run(block.lanes[i].fiber);
+            }
+        if (!released)
+            divergent();
+    }
+}
+
+void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
+                    const std::function<void()> &body)
+{
+    ensure(!block.active && blocks.x && blocks.y && blocks.z);
+    ensure(blocks.y <= 65535 && blocks.z <= 65535 && shared_bytes <= SHARED_BYTES_MAX);
+    block.kernel = kernel;
+    block.body = &body;
+    block.threads = threads.x * threads.y * threads.z;
+    ensure(block.threads >= 1 && block.threads <= THREADS_MAX);
+    block.active = 1;
+    emulate_open(1);
+    gridDim = blocks;
+    blockDim = threads;
+    for (blockIdx.z = 0; blockIdx.z < blocks.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < blocks.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < blocks.x; blockIdx.x++)
+                block_run();
+    emulate_open(0);
+    block.active = 0;
+}

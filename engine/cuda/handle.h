@@ -1,0 +1,13 @@
+/* handle.h - what needs CUDA's libraries: not in the emulated build. */
+#ifndef ENGINE_CUDA_HANDLE_H
+#define ENGINE_CUDA_HANDLE_H
+
+#include <cublas_v2.h>
+
+extern cublasHandle_t cuda_handle; /* on the computing stream */
+
+/* The first failure is kept until device.failure asks. */
+void cuda_note(cudaError_t error, const char *what);
+void cuda_blas(cublasStatus_t status, const char *what);
+
+#endif

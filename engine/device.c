@@ -1,0 +1,117 @@
+/* device.c - see device.h: the CPU as a device, and the library of the other one. */
+#include "engine/device.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/memory.h"
+#include "engine/step.h"
+
+static int cpu_open(const char *which, int debug, struct err *e)
+{
+    (void)which, (void)debug, (void)e;
+    return 0;
+}
+
+static void nothing(void)
+{
+}
+
+static void cpu_facts(struct device_facts *f)
+{
+    *f = (struct device_facts){.memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) *
+                                               (uint64_t)sysconf(_SC_PAGESIZE)};
+    engine_cpu_name(f->name, sizeof f->name);
+}
+
+static void copy(void *to, const void *from, uint64_t bytes)
+{
+    if (to != from)
+        memcpy(to, from, bytes);
+}
+
+static void clear(void *at, uint64_t bytes)
+{
+    memset(at, 0, bytes);
+}
+
+static int no_failure(struct err *e)
+{
+    (void)e;
+    return 0;
+}
+
+/* What has a meaning on another device only is NULL: nobody asks for it where `apart` is 0. */
+const struct device device_cpu = {
+    .kind = "cpu",
+    .backend = &backend_cpu,
+    .open = cpu_open,
+    .close = nothing,
+    .facts = cpu_facts,
+    .upload = copy,
+    .download = copy,
+    .copy = copy,
+    .clear = clear,
+    .wait = nothing,
+    .failure = no_failure,
+};
+
+enum { PATH_MAX_BYTES = 4096 };
+
+static const char library_name[] = "libengine-cuda.so";
+
+/* ../lib of the directory that the program is in. */
+static int library_path(char path[PATH_MAX_BYTES], struct err *e)
+{
+    const char *named = getenv("FINETUNED_CUDA_LIBRARY");
+    if (named && strlen(named) < PATH_MAX_BYTES)
+        return strcpy(path, named), 0;
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX_BYTES - 64);
+    if (length < 0)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot find the directory of this program");
+    path[length] = 0;
+    for (int up = 0; up < 2; up++)
+        *strrchr(path, '/') = 0;
+    strcat(path, "/lib/");
+    strcat(path, library_name);
+    return 0;
+}
+
+const struct device *device_cuda(struct err *e)
+{
+    static const struct device *found;
+    char path[PATH_MAX_BYTES];
+    if (found || library_path(path, e) < 0)
+        return found;
+    if (access(path, R_OK) < 0) {
+        err_set(
+            e, EXIT_CODE_PERMANENT,
+            "cannot compute on device cuda: this build has no CUDA backend (%s is not there; it "
+            "is built where nvcc of CUDA 12 or later is installed); use --device cpu or auto",
+            library_name);
+        return NULL;
+    }
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library)
+        found = dlsym(library, "device_of_library");
+    if (!found)
+        err_set(e, EXIT_CODE_PERMANENT, "cannot compute on device cuda: %s",
+                dlerror()); /* names the library that is missing, libcuda.so.1 without a driver */
+    return found;
+}
+
+int device_open(const struct device **d, const char *wanted, int debug, struct err *e)
+{
+    struct err none;
+    int may_fail = strcmp(wanted, "auto") == 0;
+    *d = &device_cpu;
+    if (strcmp(wanted, "cpu") == 0)
+        return 0;
+    const char *colon = strchr(wanted, ':');
+    const struct device *cuda = device_cuda(may_fail ? &none : e);
+    if (cuda && cuda->open(colon ? colon + 1 : "", debug, may_fail ? &none : e) == 0)
+        *d = cuda;
+    return *d != &device_cpu || may_fail ? 0 : -1;
+}

@@ -1,0 +1,99 @@
+/* device.h - where a stepper's numbers live and what computes on them: the CPU, or a GPU.
+ *
+ * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
+ * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
+ * of a device is done in the order in which it is asked; only `download` and `wait` wait for it.
+ */
+#ifndef ENGINE_DEVICE_H
+#define ENGINE_DEVICE_H
+
+#include <stdint.h>
+
+#include "engine/ops.h"
+#include "proto/err.h"
+
+enum { DEVICE_NAME_MAX = 256 };
+
+/* What a device is, for plans, reports and checkpoints. */
+struct device_facts {
+    char name[DEVICE_NAME_MAX]; /* "NVIDIA H100 80GB HBM3" */
+    int index;
+    int capability;         /* 10 major + minor; CPU: 0 */
+    int processors;         /* streaming multiprocessors */
+    int driver, runtime;    /* versions as CUDA counts them: 13000 */
+    uint64_t memory_bytes;  /* in all */
+    uint64_t context_bytes; /* what the context and the libraries took when it was opened */
+};
+
+struct device_memory {
+    uint64_t free_bytes;             /* as the driver says */
+    uint64_t used_bytes, high_bytes; /* by this device's allocations: now, and the most so far */
+};
+
+/* A sequence of operations that is asked for again as a whole (a CUDA graph). */
+struct device_graph;
+
+struct device {
+    const char *kind; /* "cpu", "cuda" */
+    const struct backend *backend;
+    int apart; /* its memory is not the host's: numbers go there and back by copies */
+
+    int (*open)(const char *which, int debug, struct err *e); /* "0", "1", or a part of its name */
+    void (*close)(void);                                      /* harmless twice */
+    void (*facts)(struct device_facts *f);
+    void (*memory)(struct device_memory *m);
+
+    /* `bytes` zeroes, aligned to 256; what: for the sentence. -1 (temporary): no room. */
+    int (*allocate)(uint64_t bytes, const char *what, void **at, struct err *e);
+    void (*release)(void *at); /* NULL: nothing */
+    /* Host memory that copies need not wait for: page-locked. */
+    int (*allocate_host)(uint64_t bytes, const char *what, void **at, struct err *e);
+    void (*release_host)(void *at);
+    /* Makes memory of somebody's mapping such; -1 (temporary). Undone by host_unlock. */
+    int (*host_lock)(void *at, uint64_t bytes, struct err *e);
+    void (*host_unlock)(void *at);
+
+    /* `from` may be written again after the next wait, or at once where it is not page-locked. */
+    void (*upload)(void *to, const void *from, uint64_t bytes);
+    void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
+    void (*copy)(void *to, const void *from, uint64_t bytes);     /* both on the device */
+    void (*clear)(void *at, uint64_t bytes);
+    void (*wait)(void);
+    /* The first failure since the last call: -1 and its sentence. Asked for behind a wait. */
+    int (*failure)(struct err *e);
+
+    /* Products may round their operands to 10 bits of mantissa (TF32): with mixed precision, whose
+     * operands have no more. */
+    void (*products_rounded)(int on);
+
+    /* What is asked for between begin and end is recorded, not done; end: -1 where that cannot be.
+     */
+    int (*graph_begin)(struct err *e);
+    int (*graph_end)(struct device_graph **g, struct err *e);
+    void (*graph_run)(struct device_graph *g);
+    void (*graph_close)(struct device_graph **g); /* harmless twice */
+
+    /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
+     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1. */
+    void (*copy_in)(void *to, const void *from, uint64_t bytes);
+    void (*copy_mark)(int mark);     /* on the copy stream */
+    void (*copy_await)(int mark);    /* computing waits for it; the host does not */
+    int (*copy_done)(int mark);      /* asked by the host */
+    void (*compute_mark)(int mark);  /* on the computing stream */
+    void (*compute_await)(int mark); /* the copy stream waits for it */
+};
+
+enum { DEVICE_MARKS = 64 };
+
+extern const struct device device_cpu;
+
+/* The CUDA device from its library, not yet opened; NULL and *e, one sentence saying what is
+ * missing, where there is none. The library is libengine-cuda.so in ../lib of the program, or the
+ * one that FINETUNED_CUDA_LIBRARY names. */
+const struct device *device_cuda(struct err *e);
+
+/* "cpu", "cuda", "cuda:1", "cuda:H100", "auto": a GPU if there is one, else the CPU. The device is
+ * open; -1 (permanent) and one sentence where it cannot be had. */
+int device_open(const struct device **d, const char *wanted, int debug, struct err *e);
+
+#endif
