@@ -52,7 +52,6 @@ enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_SGD_MOMENTUM, OPTIMIZER_SGD };
 struct device; /* engine/device.h */
 
 struct step_config {
-    const struct device *device;         /* open, borrowed; NULL: the CPU */
     uint64_t batch_rows_max, slice_rows; /* resident at once: of a micro-batch */
     int threads;                         /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
