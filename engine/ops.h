@@ -143,11 +143,33 @@ struct squares_work {
     float *tile;   /* [D, X] of product_square_add */
 };
 
+/* Where an operation is recorded and done again, the step is not known when it is asked for: it is
+ * read where `step` points to, if that is not NULL. inner: the mask is one of several of its layer.
+ */
+struct dropout_late {
+    const uint64_t *step;
+    uint64_t seed, place, layer, number;
+    int inner;
+};
+
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */
     double p;           /* probability of a zero, 0 <= p < 1 */
+    struct dropout_late late;
 };
+
+SCALAR uint64_t dropout_key_late(const struct dropout_late *d, uint64_t step)
+{
+    uint64_t key = scalar_key(d->seed, step, d->place);
+    return d->inner ? scalar_key(key, d->layer, d->number) : key;
+}
+
+/* Its key, where the step is at hand. */
+SCALAR uint64_t dropout_key(const struct dropout_mask *m)
+{
+    return m->late.step ? dropout_key_late(&m->late, *m->late.step) : m->key;
+}
 
 struct backend {
     const char *name;
