@@ -19,6 +19,11 @@ enum half {
     HALF_COUNT
 };
 
+/* Each of them, and scalar.h's functions from it to float32 and back. */
+#define HALVES(X)                                                                                  \
+    X(F16, scalar_half, scalar_to_half)                                                            \
+    X(BF16, scalar_brain, scalar_to_brain)
+
 /* Types of stored elements, in the order of element_names (ops.c). */
 enum element {
     ELEMENT_U8,
@@ -35,6 +40,20 @@ enum element {
     ELEMENT_COUNT
 };
 
+/* Each of them, as what it is read, and what makes a double of that. */
+#define ELEMENTS(X)                                                                                \
+    X(U8, uint8_t, (double))                                                                       \
+    X(I8, int8_t, (double))                                                                        \
+    X(U16, uint16_t, (double))                                                                     \
+    X(I16, int16_t, (double))                                                                      \
+    X(U32, uint32_t, (double))                                                                     \
+    X(I32, int32_t, (double))                                                                      \
+    X(U64, uint64_t, (double))                                                                     \
+    X(I64, int64_t, (double))                                                                      \
+    X(F16, uint16_t, (double)scalar_half)                                                          \
+    X(F32, float, (double))                                                                        \
+    X(F64, double, (double))
+
 /* "u8" -> ELEMENT_U8; ELEMENT_COUNT for another word. */
 enum element element_named(const char *name);
 uint64_t element_bytes(enum element type);
@@ -43,13 +62,18 @@ static inline int element_is_whole(enum element type)
     return type < ELEMENT_F16;
 }
 
+/* Each activation, and what scalar.h's functions of it are called. */
+#define ACTIVATIONS(X)                                                                             \
+    X(RELU, relu)                                                                                  \
+    X(GELU, gelu)                                                                                  \
+    X(SILU, silu)                                                                                  \
+    X(TANH, tanh)                                                                                  \
+    X(SIGMOID, sigmoid)
+
 enum activation {
-    ACTIVATION_RELU,
-    ACTIVATION_GELU,
-    ACTIVATION_SILU,
-    ACTIVATION_TANH,
-    ACTIVATION_SIGMOID,
-    ACTIVATION_COUNT
+#define ACTIVATION_ROW(KIND, NAME) ACTIVATION_##KIND,
+    ACTIVATIONS(ACTIVATION_ROW) ACTIVATION_COUNT
+#undef ACTIVATION_ROW
 };
 
 /* POOL_MEAN_SUM: both, one behind the other. */
