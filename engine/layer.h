@@ -34,7 +34,6 @@ struct layer_key {
 };
 
 struct quantised; /* engine/quantised.h */
-struct samples;   /* engine/squares.h */
 
 /* What a layer may be given. */
 enum layer_rows {
