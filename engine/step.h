@@ -140,6 +140,10 @@ float *stepper_moment_v(struct stepper *s);
  * where there are none. A training step changes them. */
 float *stepper_module_buffers(struct stepper *s);
 void stepper_moments_clear(struct stepper *s);
+/* On a device apart the vectors above but the gradient are copies on the host: fetch makes them
+ * what the device has, send makes the device's what they are. On the CPU they do nothing. */
+void stepper_fetch(struct stepper *s);
+void stepper_send(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,

@@ -600,6 +600,16 @@ void stepper_moments_clear(struct stepper *s)
         memset(s->moment_m, 0, (size_t)s->region[KIND_MOMENTS].bytes);
 }
 
+void stepper_fetch(struct stepper *s)
+{
+    ensure(!s->device->apart);
+}
+
+void stepper_send(struct stepper *s)
+{
+    ensure(!s->device->apart);
+}
+
 float *stepper_gradient(struct stepper *s)
 {
     return s->gradient;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "proto/limits.h"
 
 enum {
@@ -54,12 +55,12 @@ static const struct {
 
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
                          const struct split_shape *train, const struct split_shape *validation,
-                         uint64_t micro_rows, struct err *e)
+                         const struct device *device, uint64_t micro_rows, struct err *e)
 {
     struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
-    if (shapes_step_config(&c, o, train, validation, micro_rows, e) < 0 ||
+    if (shapes_step_config(&c, o, device, train, validation, micro_rows, e) < 0 ||
         arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
@@ -92,7 +93,7 @@ static void fisher_graphs(struct step_config *c, const struct options *o,
 /* As fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its
  * spans are those of training, but where that has streams, whose spans are smaller. */
 static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
-                        const struct split_shape *train, struct err *e)
+                        const struct device *device, const struct split_shape *train, struct err *e)
 {
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
@@ -111,6 +112,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     c.batch_rows_max =
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
+    device_step_config(device, &c);
     stepper_plan(m, &c, "fisherd", p);
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
@@ -227,8 +229,8 @@ static int plan_make_with(struct plan *p, const struct options *o, const struct 
                           const struct split_shape *validation, uint64_t micro_rows,
                           struct megabatch_size sizes[2], struct err *e)
 {
-    if (trainerd_plan(p, o, m, train, validation, micro_rows, e) < 0 ||
-        fisherd_plan(p, o, m, train, e) < 0)
+    if (trainerd_plan(p, o, m, train, validation, bases->device, micro_rows, e) < 0 ||
+        fisherd_plan(p, o, m, bases->device, train, e) < 0)
         return -1;
     loaderd_plan(p, o, bases, train, validation);
     plan_add(p, "monitord", base_name, bases->monitord);
@@ -426,12 +428,15 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct model_input input;
     struct plan_bases bases;
     struct megabatch_size sizes[2];
+    const struct device *device = NULL;
     uint64_t micro_rows;
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
+        compute_open(&device, &o, e) < 0 ||
         plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
         shapes_check(&o, &train, &validation, e) < 0)
         goto out;
+    bases.device = device;
     o.batch_size = options_batch_size_max(&o);
     input = shape_input(&train);
     if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
@@ -448,6 +453,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");
 out:
+    compute_close(&device);
     model_close(&m);
     options_free(&o);
     return result;

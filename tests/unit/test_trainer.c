@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/device.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "trainerd/lineage.h"
@@ -713,17 +714,23 @@ TEST(plan_decides_how_rows_are_kept)
     model_close(&m);
 }
 
-TEST(setup_refuses_cuda)
+TEST(compute_without_a_cuda_library)
 {
-    static char automatic[] = "auto", cuda[] = "cuda";
+    static char automatic[] = "auto", cuda[] = "cuda:1";
+    const struct device *d;
     struct err e = {0};
+    setenv("FINETUNED_CUDA_LIBRARY", "none.so", 1);
     plan_options();
     options.device = automatic;
-    CHECK_OK(setup_options_check(&options, &e), e);
+    CHECK_OK(compute_open(&d, &options, &e), e);
+    CHECK(d == &device_cpu);
+    compute_close(&d);
     options.device = cuda;
-    CHECK_EQ(setup_options_check(&options, &e), -1);
+    CHECK_EQ(compute_open(&d, &options, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "no CUDA backend");
+    CHECK(!d);
+    compute_close(&d);
 }
 
 TEST(setup_refuses_a_metric_of_another_loss)
