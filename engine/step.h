@@ -130,6 +130,12 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c);
 int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
                    struct err *e);
 
+/* The flat vectors below are the host's. On a device apart they are copies: stepper_fetch makes
+ * them what the device has, before they are read; stepper_send makes the device have what they are,
+ * after they were written. On the CPU both do nothing. */
+void stepper_fetch(struct stepper *s);
+void stepper_send(struct stepper *s);
+
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
  * and v, SGD with momentum m) is NULL. */
@@ -140,10 +146,6 @@ float *stepper_moment_v(struct stepper *s);
  * where there are none. A training step changes them. */
 float *stepper_module_buffers(struct stepper *s);
 void stepper_moments_clear(struct stepper *s);
-/* On a device apart the vectors above but the gradient are copies on the host: fetch makes them
- * what the device has, send makes the device's what they are. On the CPU they do nothing. */
-void stepper_fetch(struct stepper *s);
-void stepper_send(struct stepper *s);
 float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
