@@ -5,13 +5,18 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/device.h"
+#include "proto/highwater.h"
 #include "proto/log.h"
+
+static uint64_t driver_bytes; /* of the device that is open */
 
 int compute_open(const struct device **d, const struct options *o, struct err *e)
 {
     struct err why = {0};
+    uint64_t before = highwater_bytes(getpid(), "VmRSS");
     if (o->debug_mode)
         log_level_set(LOG_LEVEL_DEBUG);
     if (device_open(d, o->device, o->debug_mode, &why) < 0) {
@@ -19,6 +24,8 @@ int compute_open(const struct device **d, const struct options *o, struct err *e
         *e = why;
         return -1;
     }
+    uint64_t after = highwater_bytes(getpid(), "VmRSS");
+    driver_bytes = (*d)->apart && after > before ? after - before : 0;
     if (why.code)
         log_debug("device=cpu none other can be had: %s", why.text);
     return 0;
@@ -29,6 +36,12 @@ void compute_close(const struct device **d)
     if (*d)
         (*d)->close();
     *d = NULL;
+}
+
+void compute_bases(struct plan_bases *b, const struct device *d)
+{
+    b->device = d;
+    b->driver = driver_bytes;
 }
 
 int compute_fact(struct trainer *t, struct err *e)

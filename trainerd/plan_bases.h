@@ -17,7 +17,9 @@ struct plan_bases {
     uint64_t trainerd, fisherd, loaderd, monitord; /* bytes */
     uint64_t fisherd_idle;                         /* of one that is never asked */
     uint64_t reader;                               /* one of loaderd's: its private memory */
-    const struct device *device; /* open, borrowed; NULL: the CPU. The caller's to set */
+    /* the caller's to set (compute_bases) */
+    const struct device *device; /* open, borrowed; NULL: the CPU */
+    uint64_t driver;             /* of the host's memory, what opening it took */
 };
 
 /* Takes key ("trainerd") and value; others are ignored. */

@@ -238,7 +238,7 @@ static struct msg_plan_row plan_row_message(const char *stage, const char *what,
 
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
-    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord", PLAN_DEVICE};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
     for (int i = 0; i < p->count; i++)
@@ -261,10 +261,10 @@ static int plan_apply(struct trainer *t, struct err *e)
     t->batch_rows_max = options_batch_rows(&t->present);
     if (plan_bases_read(&bases, "bases", e) < 0)
         return -1;
-    bases.device = t->device;
+    compute_bases(&bases, t->device);
     if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
                   d->sizes, e) < 0 ||
-        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0)
+        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;

@@ -21,7 +21,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
- *   plan.c           memory, before any of it is taken
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan)
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
@@ -221,7 +221,8 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
 /* compute.c */
 /* The one that the options name; -1 (permanent) where it cannot be had, and *d is NULL. */
 int compute_open(const struct device **d, const struct options *o, struct err *e);
-void compute_close(const struct device **d);        /* harmless twice */
+void compute_close(const struct device **d);                      /* harmless twice */
+void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
 /* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
@@ -381,8 +382,13 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 /* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
  * gives the same bits. */
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
-/* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
-int plan_check(const struct plan *p, const struct options *o, struct err *e);
+/* Does it fit memory.host_limit, and the device (NULL: the CPU)? -1 (permanent) and a sentence if
+ * not. */
+int plan_check(const struct plan *p, const struct options *o, const struct device *d,
+               struct err *e);
+uint64_t plan_chunk_bytes(const struct options *o); /* of loader.chunk_size_gb */
+
+/* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each file, and `prepare bases` print: the most
  * of all files. */
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,

@@ -555,9 +555,9 @@ TEST(plan_fits_the_arena_and_the_limit)
              12 * m.parameter_count + importance_bytes(&m, 0));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
-    CHECK_OK(plan_check(&p, &options, &e), e);
+    CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     options.host_limit_mb = 10;
-    CHECK_EQ(plan_check(&p, &options, &e), -1);
+    CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
@@ -648,7 +648,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
                        sizes, &e),
              e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
-    CHECK_OK(plan_check(&p, &options, &e), e);
+    CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     options.host_limit_mb = whole - 10;
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
@@ -659,7 +659,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
                        sizes, &e),
              e);
     CHECK_EQ(micro_rows, 4160);
-    CHECK_EQ(plan_check(&p, &options, &e), -1);
+    CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     options.dynamic_batch_size = 1;
     options.host_limit_mb = 10; /* nothing helps: the plan is that of what was asked for */
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
@@ -702,7 +702,7 @@ TEST(plan_decides_how_rows_are_kept)
                  e);
         CHECK_EQ(sizes[0].kind, cases[i].train);
         CHECK_EQ(sizes[1].kind, cases[i].validation);
-        CHECK_OK(plan_check(&p, &options, &e), e);
+        CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     }
     p.count = 0;
     options.loader_chunk_size_gb = 3.0 / 1024;
