@@ -11,20 +11,27 @@ void stepper_evaluate_begin(struct stepper *s)
 {
     s->sums = (struct evaluation_sums){0};
     weights_round(s);
-    if (s->values)
-        memset(s->target_sums, 0, 2 * s->model->outputs * sizeof *s->target_sums);
+    if (s->host.values)
+        memset(s->host.target_sums, 0, 2 * s->model->outputs * sizeof *s->host.target_sums);
     else
-        memset(s->counts, 0, s->model->outputs * sizeof *s->counts);
+        memset(s->host.counts, 0, s->model->outputs * sizeof *s->host.counts);
 }
 
 int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err *e)
 {
     struct batch_work b = {.s = s, .work = SLICE_EVALUATE, .rows = rows, .outputs = outputs};
     ensure(rows > 0 && rows <= s->config.batch_rows_max);
+    batch_send(s, rows);
     statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
-    s->sums.loss = rows_sum(s->sums.loss, s->losses, rows * s->model->target_steps);
+    uint64_t bytes = rows * s->model->target_steps * sizeof *s->at.losses;
+    batch_fetch(s, s->at.losses, bytes);
+    if (s->metric->slice)
+        batch_fetch(s, s->at.metrics, bytes);
+    if (s->device->failure(e) < 0)
+        return -1;
+    s->sums.loss = rows_sum(s->sums.loss, s->host.losses, rows * s->model->target_steps);
     if (!isfinite(s->sums.loss))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
@@ -32,12 +39,12 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
     for (uint64_t r = 0; s->metric->of_classes && r < rows * s->model->target_steps; r++)
-        counts_add(s->counts, (uint32_t)s->metrics[r], s->classes[r]);
+        counts_add(s->host.counts, (uint32_t)s->host.metrics[r], s->host.classes[r]);
     if (s->metric->slice)
-        s->sums.metric = rows_sum(s->sums.metric, s->metrics, rows * s->model->target_steps);
+        s->sums.metric = rows_sum(s->sums.metric, s->host.metrics, rows * s->model->target_steps);
     if (s->metric->about)
-        op_column_moments(s->backend, matrix_of(s->values, rows, s->model->outputs), s->target_sums,
-                          s->target_squares);
+        op_column_moments(&backend_cpu, matrix_of(s->host.values, rows, s->model->outputs),
+                          s->host.target_sums, s->host.target_squares);
     return 0;
 }
 
@@ -68,15 +75,19 @@ struct evaluation_result stepper_evaluate_end(const struct stepper *s)
     if (!s->metric->slice)
         r.metric = r.loss;
     if (s->metric->of_classes)
-        r.metric = counts_f1_macro(s->counts, s->model->outputs / s->model->target_steps);
+        r.metric = counts_f1_macro(s->host.counts, s->model->outputs / s->model->target_steps);
     if (s->metric->about)
-        r.metric = metric_of_spread(s->metric, r.metric, s->target_sums, s->target_squares,
-                                    s->sums.rows, s->model->outputs);
+        r.metric = metric_of_spread(s->metric, r.metric, s->host.target_sums,
+                                    s->host.target_squares, s->sums.rows, s->model->outputs);
     return r;
 }
 
 int stepper_quantise(struct stepper *s, struct int8_size *size, struct err *e)
 {
+    if (s->device->apart)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot quantise on device %s: products in 8 bits are computed on the CPU",
+                       s->device->kind);
     quantised_close(&s->quantised);
     s->int8 = 0;
     if (quantised_open(&s->quantised, s->model, s->parameters, s->layout.lanes, e) < 0)

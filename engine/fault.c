@@ -12,20 +12,29 @@
 #include "engine/layer.h"
 #include "engine/stepper.h"
 
-static int all_finite(const float *x, uint64_t count)
+static int all_finite(const struct stepper *s, const float *x, uint64_t count)
 {
-    for (uint64_t i = 0; i < count; i++)
-        if (!isfinite(x[i]))
-            return 0;
+    enum { PIECE = 4096 };
+    float numbers[PIECE];
+    for (uint64_t done = 0, piece; done < count; done += piece) {
+        piece = count - done < PIECE ? count - done : PIECE;
+        s->device->download(numbers, x + done, piece * sizeof *x);
+        for (uint64_t i = 0; i < piece; i++)
+            if (!isfinite(numbers[i]))
+                return 0;
+    }
     return 1;
 }
 
 /* What the layer leaves of a row of the slice: of a graph, of all of its nodes. */
-static int row_is_finite(const struct layer_instance *l, const struct layer_pass *p, uint64_t row)
+static int row_is_finite(const struct stepper *s, const struct layer_instance *l,
+                         const struct layer_pass *p, uint64_t slice, uint64_t row)
 {
-    uint64_t first = l->graphs_out ? segment_first(p->samples, row) : row;
-    uint64_t count = l->graphs_out ? segment_rows(p->samples, row) : 1;
-    return all_finite(p->output + first * l->outputs, count * l->outputs);
+    const uint64_t *nodes = s->host.graphs.node_ptr;
+    uint64_t at = slice * s->config.slice_rows;
+    uint64_t first = l->graphs_out ? nodes[at + row] - nodes[at] : row;
+    uint64_t count = l->graphs_out ? nodes[at + row + 1] - nodes[at + row] : 1;
+    return all_finite(s, p->output + first * l->outputs, count * l->outputs);
 }
 
 /* The slice forward through the layers before `end`, up to the first one with a bad output. Its
@@ -38,7 +47,7 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
         slice_forward(b, slice, i, i + 1);
         struct layer_pass p = slice_pass(b, slice, i);
         for (*row = 0; *row < slice_rows(b->s, b->rows, slice); ++*row)
-            if (!row_is_finite(l, &p, *row))
+            if (!row_is_finite(b->s, l, &p, slice, *row))
                 return (int)i;
     }
     return -1;
@@ -48,7 +57,7 @@ static int forward_layer(const struct batch_work *b, uint64_t slice, uint32_t en
 static uint64_t loss_row(const struct stepper *s, uint64_t rows, uint64_t slice)
 {
     uint64_t steps = s->model->target_steps, count = slice_rows(s, rows, slice) * steps, n = 0;
-    const double *losses = s->losses + slice * s->config.slice_rows * steps;
+    const double *losses = s->host.losses + slice * s->config.slice_rows * steps;
     while (n < count && isfinite(losses[n]))
         n++;
     return n / steps;
@@ -75,8 +84,10 @@ static void losses_look(struct batch_work *b)
 void fault_of_losses(struct stepper *s, uint64_t rows)
 {
     struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
-    if (!s->fault.rows) /* no earlier micro-batch had one */
-        losses_look(&b);
+    if (s->fault.rows) /* an earlier micro-batch had one */
+        return;
+    batch_fetch(s, s->at.losses, rows * s->model->target_steps * sizeof *s->at.losses);
+    losses_look(&b);
 }
 
 /* The last layer with a bad gradient in a vector of the trained parameters; -1: none has. */
@@ -84,7 +95,7 @@ static int backward_layer(const struct stepper *s, const float *gradient)
 {
     for (uint32_t i = s->model->layer_count; i-- > s->layout.first_trained;) {
         const struct layer_instance *l = &s->model->layers[i];
-        if (l->count && !all_finite(gradient + (l->first - s->layout.frozen), l->count))
+        if (l->count && !all_finite(s, gradient + (l->first - s->layout.frozen), l->count))
             return (int)i;
     }
     return -1;
@@ -98,7 +109,7 @@ void fault_of_gradient(struct stepper *s)
         (struct step_fault){.layer = backward_layer(s, s->gradient), .backward = 1, .rows = rows};
     if (s->batch.micro_batches > 1 || s->layout.statistics_count)
         return;
-    s->batch.done = s->graphs.nodes_done = 0;
+    s->batch.done = s->host.graphs.nodes_done = 0;
     for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
         slice_run_alone(&b, slice);
         int layer = backward_layer(s, slice_gradient(s, slice));
@@ -120,7 +131,7 @@ static uint64_t backward_row(struct batch_work *b, uint64_t slice, uint32_t laye
     slice_run_alone(b, slice);
     struct layer_pass p = slice_pass(b, slice, layer);
     p.output = p.d_output;
-    while (row < rows && row_is_finite(l, &p, row))
+    while (row < rows && row_is_finite(b->s, l, &p, slice, row))
         row++;
     return row;
 }

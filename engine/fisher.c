@@ -45,6 +45,24 @@ static void square_item(void *argument, uint64_t lane, int thread)
     }
 }
 
+/* On a device apart a tile is summed there and then added to what the host has; the range of the
+ * tile that is wanted. */
+static int tile_fetch(const struct fisher_work *f, uint32_t layer, const struct tile *tile,
+                      uint64_t from, uint64_t count, const struct tile_work *w, float *whole,
+                      float *sums)
+{
+    const struct stepper *s = f->batch.s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    struct layer_pass p = slice_pass(&f->batch, f->batch.wave_first, layer);
+    double sum = 0;
+    op_zero(s->backend, whole, tile->count);
+    l->type->tile_squares(l, &p, tile, w, whole);
+    s->device->download(s->mirror.tile, whole + from, count * sizeof *sums);
+    op_add(&backend_cpu, s->mirror.tile, sums, count);
+    op_sum_squares(&backend_cpu, sums, count, &sum);
+    return __builtin_isfinite(sum);
+}
+
 /* The tile's part of the sums, slice after slice. A tile that the range cuts is summed whole, in
  * `whole`: each slice's sums are added as they are to a tile that is not cut. 0: one of them is not
  * finite. */
@@ -63,10 +81,12 @@ static int tile_accumulate(const struct fisher_work *f, uint32_t layer, uint64_t
     if (begin >= end)
         return 1;
     float *sums = to->at + (begin - to->first);
+    if (s->device->apart)
+        return tile_fetch(f, layer, &tile, begin - first, end - begin, w, whole, sums);
     for (uint64_t i = 0; i < f->slices; i++) {
         struct layer_pass p = slice_pass(&f->batch, f->batch.wave_first + i, layer);
         if (cut)
-            memset(whole, 0, tile.count * sizeof *whole);
+            op_zero(s->backend, whole, tile.count);
         l->type->tile_squares(l, &p, &tile, w, cut ? whole : sums);
         if (cut)
             op_add(s->backend, whole + (begin - first), sums, end - begin);
@@ -175,13 +195,13 @@ static void tiles_run(struct fisher_work *f, uint64_t tiles)
     uint64_t done = to->first, end, count;
     f->tile_first = 0;
     if (!to->release) {
-        pool_run(f->batch.s->pool, tile_item, f, tiles);
+        stepper_run(f->batch.s, tile_item, f, tiles);
         return;
     }
     for (; f->tile_first < tiles; f->tile_first += count) {
         count = tiles_resident(f, tiles, &end);
         end = end < to->first + to->count ? end : to->first + to->count;
-        pool_run(f->batch.s->pool, tile_item, f, count);
+        stepper_run(f->batch.s, tile_item, f, count);
         to->release(to->argument, done - to->first, end - done);
         done = end;
     }
@@ -206,7 +226,7 @@ static void wave_accumulate(struct fisher_work *f, uint64_t tiles)
         slices = f->slices = wave_run(&f->batch);
         f->last = f->batch.pass + 1 == passes &&
                   f->batch.wave_first + slices == batch_slices(s, f->batch.rows);
-        pool_run(s->pool, square_item, f, slices);
+        stepper_run(s, square_item, f, slices);
         tiles_run(f, tiles);
     }
     f->batch.wave_first += slices;
@@ -226,12 +246,20 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
                                       : layer_tiles(s->model, &s->model->layers[i]);
         tiles += f.tiles[i];
     }
+    if (s->device->apart && to->factored)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot sum factored squares on device %s: that is done on the CPU",
+                       s->device->kind);
+    batch_send(s, rows);
     statistics_use(s);
     while (f.batch.wave_first < batch_slices(s, rows))
         wave_accumulate(&f, tiles);
     for (int i = 0; i < s->config.threads; i++)
         bad = f.bad[i] > bad ? f.bad[i] : bad;
-    double loss = rows_sum(0, s->losses, rows * s->model->target_steps);
+    batch_fetch(s, s->at.losses, rows * s->model->target_steps * sizeof *s->at.losses);
+    if (s->device->failure(e) < 0)
+        return -1;
+    double loss = rows_sum(0, s->host.losses, rows * s->model->target_steps);
     return bad || !__builtin_isfinite(loss) ? fault_of_fisher(&f.batch, bad, e) : 0;
 }
 

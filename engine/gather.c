@@ -31,18 +31,18 @@ void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t 
 {
     uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
     if (s->loss->values)
-        op_gather_values(s->backend, type, targets, s->loss->low, s->loss->high,
-                         matrix_of(s->values + at * outputs, rows, outputs), bad);
+        op_gather_values(&backend_cpu, type, targets, s->loss->low, s->loss->high,
+                         matrix_of(s->host.values + at * outputs, rows, outputs), bad);
     else
-        op_gather_classes(s->backend, type, targets, rows, steps, outputs / steps,
-                          s->classes + at * steps, bad);
+        op_gather_classes(&backend_cpu, type, targets, rows, steps, outputs / steps,
+                          s->host.classes + at * steps, bad);
 }
 
 uint64_t input_round(const struct stepper *s, struct matrix x)
 {
     uint64_t bad;
-    op_round_half(s->backend, s->layout.half, x);
-    op_bad_row(s->backend, x, &bad);
+    op_round_half(&backend_cpu, s->layout.half, x);
+    op_bad_row(&backend_cpu, x, &bad);
     return bad;
 }
 
@@ -52,15 +52,15 @@ static void gather_item(void *argument, uint64_t item, int thread)
     struct stepper *s = g->s;
     uint64_t first = item * GATHER_ROWS, width = s->model->inputs, bad;
     uint64_t rows = g->count - first < GATHER_ROWS ? g->count - first : GATHER_ROWS;
-    struct matrix x = {s->inputs + (g->at + first) * width + g->config->column, rows,
+    struct matrix x = {s->host.inputs + (g->at + first) * width + g->config->column, rows,
                        g->config->features, width};
     (void)thread;
     if (s->model->token_count)
-        op_gather_values(s->backend, g->feature_type, g->features + first, 0,
+        op_gather_values(&backend_cpu, g->feature_type, g->features + first, 0,
                          (double)(s->model->token_count - 1), x, &bad);
     else
-        op_gather_features(s->backend, g->feature_type, g->features + first, g->config->permutation,
-                           g->config->scale, x, &bad);
+        op_gather_features(&backend_cpu, g->feature_type, g->features + first,
+                           g->config->permutation, g->config->scale, x, &bad);
     if (s->layout.half && !s->model->token_count && bad == rows)
         bad = input_round(s, x);
     if (bad < rows)
@@ -110,7 +110,7 @@ static int class_tell(const struct stepper *s, const char *type, const char *tar
     char which[40] = "";
     for (uint32_t any; step < steps && bad; step += bad) {
         const void *at = target + step * width;
-        op_gather_classes(s->backend, element_named(type), &at, 1, 1, classes, &any, &bad);
+        op_gather_classes(&backend_cpu, element_named(type), &at, 1, 1, classes, &any, &bad);
     }
     memcpy(&value, target + step * width, width); /* little-endian, as stored in the slot */
     int negative = *type == 'i' && value >> (8 * width - 1) & 1;
@@ -129,7 +129,7 @@ static int value_tell(const struct stepper *s, uint64_t at, struct err *e)
 {
     const struct loss_type *l = s->loss;
     uint64_t outputs = s->model->outputs, k = 0;
-    const float *y = s->values + at * outputs;
+    const float *y = s->host.values + at * outputs;
     while (k + 1 < outputs && (double)y[k] >= l->low && (double)y[k] <= l->high)
         k++;
     if (isfinite(y[k]))
@@ -150,7 +150,7 @@ int target_tell(const struct stepper *s, const char *type, uint64_t at, const vo
 /* The row's first token that is none. */
 static int token_tell(const struct gather_work *g, uint64_t row, struct err *e)
 {
-    const float *x = g->s->inputs + (g->at + row) * g->s->model->inputs;
+    const float *x = g->s->host.inputs + (g->at + row) * g->s->model->inputs;
     uint64_t j = g->config->column, count = g->s->model->token_count;
     while (j + 1 < g->config->column + g->config->features && x[j] >= 0 && x[j] < (float)count)
         j++;
@@ -162,7 +162,7 @@ static int token_tell(const struct gather_work *g, uint64_t row, struct err *e)
 static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e)
 {
     struct stepper *s = g->s;
-    const float *x = s->inputs + (g->at + row) * s->model->inputs;
+    const float *x = s->host.inputs + (g->at + row) * s->model->inputs;
     uint64_t bad = 1, j = g->config->column;
     if (g->targets)
         targets_gather(s, g->target_type, g->at + row, 1, g->targets + row, &bad);
@@ -194,6 +194,7 @@ int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at
     *bad_row = 0;
     if (config_check(&g, e) < 0)
         return -1;
+    batch_claim(s);
     pool_run(s->pool, gather_item, &g, (count + GATHER_ROWS - 1) / GATHER_ROWS);
     *bad_row = atomic_load(&g.bad_row);
     return *bad_row == count ? 0 : bad_row_tell(&g, *bad_row, e);

@@ -69,7 +69,7 @@ void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRA
 
 static struct graph graph_at(const struct graph_work *w, uint64_t row)
 {
-    const struct graph_batch *g = &w->s->graphs;
+    const struct graph_batch *g = &w->s->host.graphs;
     uint64_t at = w->at + row, slice_rows = w->s->config.slice_rows;
     return (struct graph){&w->graphs[row], g->node_ptr[at], g->edge_ptr[at],
                           g->node_ptr[at / slice_rows * slice_rows]};
@@ -91,12 +91,12 @@ static uint64_t nodes_gather(const struct graph_work *w, const struct graph *g)
     for (uint64_t count; left > 0; left -= count, first += count) {
         count = left < ITEM_ROWS ? left : ITEM_ROWS;
         rows_point(rows, (const char *)g->row->nodes + first * row_bytes, row_bytes, count);
-        op_gather_features(w->s->backend, w->node_type, rows, w->config->permutation,
-                           w->config->scale,
-                           matrix_of(w->s->inputs + (g->node + first) * width, count, width), &bad);
+        op_gather_features(
+            &backend_cpu, w->node_type, rows, w->config->permutation, w->config->scale,
+            matrix_of(w->s->host.inputs + (g->node + first) * width, count, width), &bad);
         if (w->s->layout.half && bad == count)
-            bad = input_round(w->s,
-                              matrix_of(w->s->inputs + (g->node + first) * width, count, width));
+            bad = input_round(
+                w->s, matrix_of(w->s->host.inputs + (g->node + first) * width, count, width));
         if (bad < count)
             return first + bad;
     }
@@ -112,7 +112,7 @@ static uint64_t ends_gather(const struct graph_work *w, const struct graph *g, c
     for (uint64_t count; left > 0; left -= count, first += count) {
         count = left < ITEM_ROWS ? left : ITEM_ROWS;
         rows_point(rows, (const char *)stored + first * bytes, bytes, count);
-        op_gather_classes(w->s->backend, w->end_type, rows, count, 1, g->row->node_count,
+        op_gather_classes(&backend_cpu, w->end_type, rows, count, 1, g->row->node_count,
                           ends + g->edge + first, &bad);
         if (bad < count)
             return first + bad;
@@ -167,7 +167,7 @@ static void adjacency_make(const struct graph_batch *b, const struct graph *g,
  */
 static uint64_t edges_sum(const struct graph_work *w, const struct graph *g, int thread)
 {
-    const struct graph_batch *b = &w->s->graphs;
+    const struct graph_batch *b = &w->s->host.graphs;
     uint64_t width = w->s->model->edge_inputs, row_bytes = width * element_bytes(w->edge_type);
     float *sums = b->edge_sums + g->node * width, *row = b->edge_rows + (uint64_t)thread * width;
     memset(sums, 0, g->row->node_count * width * sizeof *sums);
@@ -175,7 +175,7 @@ static uint64_t edges_sum(const struct graph_work *w, const struct graph *g, int
         const void *stored = (const char *)g->row->edges + k * row_bytes;
         uint32_t u = b->sources[g->edge + k], v = b->targets[g->edge + k];
         uint64_t bad;
-        op_gather_features(w->s->backend, w->edge_type, &stored, NULL, w->config->scale,
+        op_gather_features(&backend_cpu, w->edge_type, &stored, NULL, w->config->scale,
                            matrix_of(row, 1, width), &bad);
         if (bad == 0)
             return k;
@@ -190,7 +190,7 @@ static uint64_t edges_sum(const struct graph_work *w, const struct graph *g, int
  * undefined. */
 static int graph_gather(const struct graph_work *w, uint64_t row, int thread)
 {
-    struct graph_batch *b = &w->s->graphs;
+    struct graph_batch *b = &w->s->host.graphs;
     struct graph g = graph_at(w, row);
     const struct graph_row *r = g.row;
     if (r->node_count == 0 || nodes_gather(w, &g) < r->node_count ||
@@ -246,7 +246,7 @@ static int bad_row_tell(const struct graph_work *w, uint64_t row, struct err *e)
 {
     struct graph g = graph_at(w, row);
     const struct graph_row *r = g.row;
-    struct graph_batch *b = &w->s->graphs;
+    struct graph_batch *b = &w->s->host.graphs;
     uint64_t bad = 1;
     if (r->node_count == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "its graph has no nodes; at least one is needed");
@@ -292,7 +292,7 @@ static int config_check(struct graph_work *w, struct err *e)
 /* Where each graph's nodes and edges go. -1 when there are more of them than was reserved. */
 static int places_find(struct graph_work *w, struct err *e)
 {
-    struct graph_batch *b = &w->s->graphs;
+    struct graph_batch *b = &w->s->host.graphs;
     const struct step_config *c = &w->s->config;
     if (w->at == 0) {
         b->node_ptr[0] = b->edge_ptr[0] = 0;
@@ -330,13 +330,14 @@ int stepper_gather_graphs(struct stepper *s, const struct gather_config *c, uint
                            .graphs = graphs,
                            .targets = targets,
                            .bad_row = count};
-    ensure(s->model->graphs && (at == 0 || at == s->graphs.rows));
+    ensure(s->model->graphs && (at == 0 || at == s->host.graphs.rows));
     ensure(at <= s->config.batch_rows_max && count <= s->config.batch_rows_max - at);
     *bad_row = 0;
     if (config_check(&w, e) < 0)
         return -1;
+    batch_claim(s);
     if (places_find(&w, e) < 0) {
-        *bad_row = s->graphs.rows - at;
+        *bad_row = s->host.graphs.rows - at;
         return -1;
     }
     pool_run(s->pool, graphs_item, &w, (count + ITEM_GRAPHS - 1) / ITEM_GRAPHS);

@@ -132,7 +132,7 @@ struct importance_view importance_view(const struct importance *f, uint32_t tens
         v.coded = (struct coded_matrix){.codes = t->codes,
                                         .row = t->row,
                                         .column = t->column,
-                                        .level = t->level,
+                                        .level = t->levels ? t->levels : t->level,
                                         .rows = t->rows,
                                         .columns = t->columns};
     return v;

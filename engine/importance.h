@@ -38,6 +38,7 @@ struct importance_tensor {
     uint16_t *values;              /* bfloat16 */
     uint8_t *codes, *row, *column; /* as struct coded_matrix has them */
     float level[CODED_LEVELS];
+    const float *levels; /* of a copy on a device: those there; NULL: level */
 };
 
 struct importance_build; /* importance_build.c: what is known on the way */

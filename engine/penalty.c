@@ -51,7 +51,8 @@ void penalty_add(const struct stepper *s, uint64_t first, uint64_t count, float 
         piece = count - done < left ? count - done : left;
         piece = s->device->apart || piece < PIECE ? piece : PIECE;
         for (int i = 0; i < s->batch.term_count; i++)
-            term_add(s, &s->batch.terms[i], tensor, from, piece, g + done, penalty);
+            term_add(s, s->device->apart ? &s->sent[i].to : &s->batch.terms[i], tensor, from, piece,
+                     g + done, penalty);
         tensor += piece == left;
     }
 }

@@ -23,11 +23,16 @@ void plan_add_in(struct plan *p, int phases, const char *stage, const char *what
     row->phases = phases;
 }
 
+static int is_of(const struct plan_row *row, const char *stage)
+{
+    return stage ? strcmp(row->stage, stage) == 0 : strcmp(row->stage, PLAN_DEVICE) != 0;
+}
+
 static uint64_t phase_total(const struct plan *p, const char *stage, int phase)
 {
     uint64_t total = 0;
     for (int i = 0; i < p->count; i++)
-        if (p->rows[i].phases & phase && (!stage || strcmp(p->rows[i].stage, stage) == 0))
+        if (p->rows[i].phases & phase && is_of(&p->rows[i], stage))
             total = size_plus(total, p->rows[i].bytes);
     return total;
 }

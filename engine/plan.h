@@ -7,6 +7,9 @@
 
 enum { PLAN_ROWS_MAX = 64 };
 
+/* The stage whose rows are a device's memory: totals of all stages leave it out. */
+#define PLAN_DEVICE "device"
+
 /* When memory is held. Rows that are all kept arrive once through an arena that is then given back,
  * so not everything is there at the same time. */
 enum plan_phase {

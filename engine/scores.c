@@ -60,9 +60,9 @@ static void classes_count(struct scores *s, const struct stepper *of, const floa
     uint64_t width = s->width;
     for (uint64_t r = 0; r < rows; r++) {
         const float *z = outputs + r * width;
-        const float *y = s->loss->values ? of->values + r * width : NULL;
+        const float *y = s->loss->values ? of->host.values + r * width : NULL;
         if (!y)
-            counts_add(s->counts, scores_class(z, width), of->classes[r]);
+            counts_add(s->counts, scores_class(z, width), of->host.classes[r]);
         for (uint64_t k = 0; y && k < width; k++) {
             s->counts[k].predicted += z[k] > 0;
             s->counts[k].actual += y[k] > 0.5f;
@@ -75,10 +75,10 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
 {
     rows *= s->model->target_steps;
     uint64_t width = s->width;
-    struct loss_slice l = {.backend = of->backend,
+    struct loss_slice l = {.backend = &backend_cpu,
                            .outputs = matrix_of(outputs, rows, width),
-                           .classes = of->classes,
-                           .values = matrix_of(of->values, rows, width),
+                           .classes = of->host.classes,
+                           .values = matrix_of(of->host.values, rows, width),
                            .delta = s->model->loss_delta,
                            .divisor = 1,
                            .result = s->numbers};
@@ -90,7 +90,7 @@ void scores_add(struct scores *s, const struct stepper *of, const float *outputs
         s->metric_sums[i] = rows_sum(s->metric_sums[i], s->numbers, rows);
     }
     if (s->loss->values)
-        op_column_moments(of->backend, l.values, s->target_sums, s->target_squares);
+        op_column_moments(&backend_cpu, l.values, s->target_sums, s->target_squares);
     if (s->counts)
         classes_count(s, of, outputs, rows);
     s->rows += rows;

@@ -2,8 +2,6 @@
  * pool. */
 #include "engine/stepper.h"
 
-#include <string.h>
-
 static uint64_t slice_lane(const struct stepper *s, uint64_t slice)
 {
     return slice % s->layout.lanes;
@@ -20,8 +18,8 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t layer, 
     const struct layout *y = &s->layout;
     uint64_t first = slice * s->config.slice_rows;
     if (buffer == 0)
-        return s->inputs +
-               (s->model->graphs ? s->graphs.node_ptr[first] : first) * s->model->inputs;
+        return s->at.inputs +
+               (s->model->graphs ? s->host.graphs.node_ptr[first] : first) * s->model->inputs;
     return lane_base(s, slice) + (!y->half     ? y->activation_at[buffer]
                                   : buffer % 2 ? y->work_at
                                                : y->work_even_at[layer_segment(y, layer)]);
@@ -65,12 +63,13 @@ static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, 
 /* The slice's rows as a layer sees them that is behind no pool yet: its nodes. */
 static void pass_graphs(const struct stepper *s, struct layer_pass *p)
 {
-    const struct graph_batch *g = &s->graphs;
-    uint64_t row = p->row_first - s->batch.done, first = g->node_ptr[row];
+    const struct graph_batch *g = &s->at.graphs;
+    const uint64_t *nodes = s->host.graphs.node_ptr;
+    uint64_t row = p->row_first - s->batch.done, first = nodes[row];
     uint64_t edge_values = s->model->edges_used ? s->model->edge_inputs : 0;
     p->samples.begin = g->node_ptr + row;
-    p->rows = segment_first(p->samples, p->rows);
-    p->row_first = s->graphs.nodes_done + first;
+    p->rows = nodes[row + p->rows] - first;
+    p->row_first = s->host.graphs.nodes_done + first;
     p->adjacency = slice_adjacency(&g->in, first, p->rows);
     p->transposed = slice_adjacency(&g->out, first, p->rows);
     p->edge_sums = matrix_of(g->edge_sums + first * edge_values, p->rows, edge_values);
@@ -144,25 +143,26 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
         .backend = s->backend,
         .outputs = matrix_of(lane_activation(s, slice, s->model->layer_count - 1, buffer),
                              rows * steps, outputs / steps),
-        .classes = s->classes ? s->classes + row * steps : NULL,
-        .values = matrix_of(s->values ? s->values + row * outputs : NULL, rows, outputs),
+        .classes = s->at.classes ? s->at.classes + row * steps : NULL,
+        .values = matrix_of(s->at.values ? s->at.values + row * outputs : NULL, rows, outputs),
         .delta = s->model->loss_delta,
         .divisor =
             (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0),
-        .result = s->losses + row * steps,
+        .result = s->at.losses + row * steps,
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
     if (b->work == SLICE_FISHER && b->fisher->labels == FISHER_SAMPLED)
         s->loss->draw(&l, b->fisher->key, (b->fisher->position + row) * steps);
     if (b->outputs)
-        memcpy(b->outputs + row * outputs, l.outputs.at, rows * outputs * sizeof *b->outputs);
+        s->device->download(b->outputs + row * outputs, l.outputs.at,
+                            rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
     if (b->work == SLICE_FISHER && b->fisher->labels > FISHER_SAMPLED)
         s->loss->root(&l, (uint32_t)b->pass);
     if (s->layout.half && b->work == SLICE_TRAIN)
         op_round_half(s->backend, s->layout.half, l.d);
-    l.result = s->metrics + row * steps;
+    l.result = s->at.metrics + row * steps;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
 }
@@ -171,7 +171,7 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
 static uint64_t seen_rows(const struct batch_work *b, uint64_t slice, int graphs)
 {
     uint64_t first = slice * b->s->config.slice_rows, rows = slice_rows(b->s, b->rows, slice);
-    const uint64_t *nodes = b->s->graphs.node_ptr;
+    const uint64_t *nodes = b->s->host.graphs.node_ptr;
     return graphs ? nodes[first + rows] - nodes[first] : rows;
 }
 
@@ -290,7 +290,7 @@ uint64_t wave_run(struct batch_work *b)
 {
     uint64_t left = batch_slices(b->s, b->rows) - b->wave_first;
     uint64_t count = left < b->s->layout.lanes ? left : b->s->layout.lanes;
-    pool_run(b->s->pool, slice_run, b, count);
+    stepper_run(b->s, slice_run, b, count);
     return count;
 }
 

@@ -10,7 +10,6 @@
  */
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "engine/stepper.h"
 
@@ -30,7 +29,7 @@ static uint32_t phase_end(const struct stepper *s, uint32_t phase)
 static uint64_t channel_values(const struct stepper *s, const struct layer_instance *l,
                                uint64_t first, uint64_t rows)
 {
-    const uint64_t *nodes = s->graphs.node_ptr;
+    const uint64_t *nodes = s->host.graphs.node_ptr;
     return l->graphs ? nodes[first + rows] - nodes[first] : rows * l->steps;
 }
 
@@ -70,7 +69,7 @@ void statistics_forward(struct batch_work *b)
 {
     struct stepper *s = b->s;
     for (b->phase = 0; b->phase <= s->layout.statistics_count; b->phase++) {
-        pool_run(s->pool, forward_item, b, batch_slices(s, b->rows));
+        stepper_run(s, forward_item, b, batch_slices(s, b->rows));
         if (b->phase < s->layout.statistics_count)
             forward_merge(s, b->rows, b->phase);
     }
@@ -115,7 +114,7 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
         uint32_t first = b->phase ? phase_end(s, b->phase - 1) : 0;
         for (b->wave_first = 0; b->wave_first < slices; b->wave_first += lanes) {
             uint64_t left = slices - b->wave_first, count = left < lanes ? left : lanes;
-            pool_run(s->pool, backward_item, b, count);
+            stepper_run(s, backward_item, b, count);
             add(argument, b->wave_first, count, first, end);
         }
         if (b->phase)
@@ -137,15 +136,13 @@ void statistics_take(struct stepper *s, uint64_t batches)
 void statistics_commit(struct stepper *s)
 {
     if (s->module_buffers)
-        memcpy(s->module_buffers, s->module_buffers_next,
-               s->model->buffer_values * sizeof *s->module_buffers);
+        op_copy(s->backend, s->module_buffers_next, s->module_buffers, s->model->buffer_values);
 }
 
 void statistics_restore(struct stepper *s)
 {
     if (s->module_buffers)
-        memcpy(s->module_buffers_next, s->module_buffers,
-               s->model->buffer_values * sizeof *s->module_buffers);
+        op_copy(s->backend, s->module_buffers, s->module_buffers_next, s->model->buffer_values);
 }
 
 void statistics_use(struct stepper *s)
@@ -161,7 +158,8 @@ void statistics_use(struct stepper *s)
 
 void stepper_renew_begin(struct stepper *s)
 {
-    model_initialise_buffers(s->model, s->module_buffers);
+    model_initialise_buffers(s->model, stepper_module_buffers(s));
+    stepper_send(s);
     s->renewed = 0;
 }
 
@@ -173,15 +171,18 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
         return -1;
     s->renew_step = step;
     weights_round(s);
+    batch_send(s, rows);
     statistics_restore(s);
     statistics_forward(&b);
     statistics_take(s, ++s->renewed);
     statistics_commit(s);
+    stepper_fetch(s);
+    const float *buffers = stepper_module_buffers(s);
     for (uint64_t i = 0; i < s->model->buffer_values; i++)
-        if (!isfinite(s->module_buffers[i]))
+        if (!isfinite(buffers[i]))
             return err_set(e, EXIT_CODE_PERMANENT,
                            "cannot renew the statistics of batchnorm: of %" PRIu64
                            " rows one is %g: the parameters or the features are not usable",
-                           rows, (double)s->module_buffers[i]);
+                           rows, (double)buffers[i]);
     return 0;
 }

@@ -12,7 +12,6 @@
 
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
 #include "engine/optimizer.h"
 #include "engine/penalty.h"
@@ -30,13 +29,13 @@ struct sweep {
 /* First parameter of block `block`, and how many it has: blocks begin behind what is frozen. */
 static uint64_t block_first(const struct stepper *s, uint64_t block)
 {
-    return s->layout.frozen + block * SWEEP_BLOCK;
+    return s->layout.frozen + block * sweep_block(s);
 }
 
 static uint64_t block_count(const struct stepper *s, uint64_t block)
 {
     uint64_t left = s->model->parameter_count - block_first(s, block);
-    return left < SWEEP_BLOCK ? left : SWEEP_BLOCK;
+    return left < sweep_block(s) ? left : sweep_block(s);
 }
 
 static void block_gradient(const struct sweep *w, uint64_t block)
@@ -54,7 +53,7 @@ static void block_gradient(const struct sweep *w, uint64_t block)
         return;
     if (s->batch.scale != 1)
         op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
-    s->block_penalty[block] = 0;
+    s->device->clear(&s->block_penalty[block], sizeof *s->block_penalty);
     penalty_add(s, first, count, g, &s->block_penalty[block]);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
@@ -83,10 +82,10 @@ static void weights_item(void *argument, uint64_t item, int thread)
     uint64_t total = s->model->parameter_count;
     uint64_t first = item * total / w->items, count = (item + 1) * total / w->items - first;
     (void)thread;
-    for (uint64_t done = 0; done < count; done += SWEEP_BLOCK) {
+    for (uint64_t done = 0; done < count; done += sweep_block(s)) {
         uint64_t at = first + done, left = count - done;
-        uint64_t values = left < SWEEP_BLOCK ? left : SWEEP_BLOCK;
-        memcpy(s->weights + at, s->parameters + at, values * sizeof *s->weights);
+        uint64_t values = left < sweep_block(s) ? left : sweep_block(s);
+        op_copy(s->backend, s->parameters + at, s->weights + at, values);
         op_round_half(s->backend, s->layout.half, matrix_of(s->weights + at, 1, values));
     }
 }
@@ -105,7 +104,7 @@ void weights_round(struct stepper *s)
 {
     struct sweep w = sweep_make(s);
     if (s->layout.half)
-        pool_run(s->pool, weights_item, &w, w.items);
+        stepper_run(s, weights_item, &w, w.items);
 }
 
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
@@ -115,7 +114,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
     statistics_restore(s);
     weights_round(s);
-    s->graphs.nodes_done = 0;
+    s->host.graphs.nodes_done = 0;
     s->batch =
         (struct batch_state){.rows = rows,
                              .step = step,
@@ -123,6 +122,8 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .term_count = term_count,
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
+    s->device->clear(s->loss_sum, sizeof *s->loss_sum);
+    s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
 
 /* The gradients of a wave of slices, but of one that is in place already, for a range of layers. */
@@ -139,17 +140,18 @@ static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t 
     w->first = layers[layer_first].first;
     w->end = last->first + last->count;
     if (w->slice_count > 0 && w->first < w->end)
-        pool_run(w->s->pool, gradient_item, w, w->items);
+        stepper_run(w->s, gradient_item, w, w->items);
 }
 
 static void micro_batch_count(struct stepper *s, uint64_t rows)
 {
-    s->batch.loss_sum = rows_sum(s->batch.loss_sum, s->losses, rows * s->model->target_steps);
-    if (!isfinite(s->batch.loss_sum))
+    op_sum_add(s->backend, s->at.losses, rows * s->model->target_steps, s->loss_sum);
+    if (!s->device->apart && !isfinite(*s->loss_sum))
         fault_of_losses(s, rows);
+    s->batch.resident = rows;
     s->batch.micro_batches++;
     s->batch.done += rows;
-    s->graphs.nodes_done += s->model->graphs ? s->graphs.node_ptr[rows] : 0;
+    s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */
@@ -162,7 +164,7 @@ static void gradient_of_phases(struct batch_work *b, struct sweep *w, uint64_t r
     w->slice_count = 0;
     w->last = s->batch.done + rows == s->batch.rows;
     if (w->last)
-        pool_run(s->pool, gradient_item, w, w->items);
+        stepper_run(s, gradient_item, w, w->items);
     micro_batch_count(s, rows);
 }
 
@@ -173,6 +175,7 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
     struct sweep w = sweep_make(s);
     uint64_t slices = batch_slices(s, rows);
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
+    batch_send(s, rows);
     if (s->layout.statistics_count) {
         gradient_of_phases(&b, &w, rows);
         return;
@@ -184,7 +187,7 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
         b.wave_first += count;
         w.last = b.wave_first == slices && s->batch.done + rows == s->batch.rows;
         if (w.last || w.slice_count > 0)
-            pool_run(s->pool, gradient_item, &w, w.items);
+            stepper_run(s, gradient_item, &w, w.items);
     }
     micro_batch_count(s, rows);
 }
@@ -197,12 +200,38 @@ static double blocks_sum(const double *blocks, uint64_t count)
     return sum;
 }
 
-static void result_fill(const struct stepper *s, struct step_result *r)
+/* On a device apart losses are looked at when the batch is done, of which the last micro-batch is
+ * still there. */
+static void fault_looked_for(struct stepper *s)
 {
-    r->loss_sum = s->batch.loss_sum / (double)s->model->target_steps;
+    uint64_t rows = s->batch.resident;
+    s->batch.done -= rows;
+    s->host.graphs.nodes_done -= s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
+    fault_of_losses(s, rows);
+    s->batch.done += rows;
+}
+
+/* Of the batch, all of which is done: waits for it. */
+static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
+{
+    double one[3]; /* norm2, penalty, loss: on a device apart there is one block */
+    const double *sums = s->block_norm2;
+    uint64_t blocks = s->layout.blocks;
+    if (s->device->apart) {
+        s->device->download(one, sums, sizeof one);
+        sums = one;
+    }
+    r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
-    r->penalty = blocks_sum(s->block_penalty, s->layout.blocks);
-    r->gradient_norm = sqrt(blocks_sum(s->block_norm2, s->layout.blocks));
+    r->penalty = blocks_sum(sums + blocks, blocks);
+    r->gradient_norm = sqrt(blocks_sum(sums, blocks));
+    if (s->batch.unsent)
+        return *e = s->batch.why, -1;
+    if (s->device->failure(e) < 0)
+        return -1;
+    if (s->device->apart && !isfinite(r->loss))
+        fault_looked_for(s);
+    return 0;
 }
 
 /* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
@@ -255,10 +284,11 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
 {
     struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
-    result_fill(s, result);
+    if (result_fill(s, result, e) < 0)
+        return -1;
     int skips = scaler_skips(s, result);
     int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
-    s->batch.rows = s->batch.done = s->graphs.nodes_done = 0;
+    s->batch.rows = s->batch.done = s->host.graphs.nodes_done = 0;
     if (skips) {
         statistics_commit(s);
         return scale_check(s, e);
@@ -267,7 +297,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
         return -1;
     statistics_commit(s);
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
-    pool_run(s->pool, update_item, &update, update.items);
+    stepper_run(s, update_item, &update, update.items);
     return 0;
 }
 

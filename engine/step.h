@@ -130,6 +130,12 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c);
 int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
                    struct err *e);
 
+/* The flat vectors below are the host's. On a device apart they are copies: stepper_fetch makes
+ * them what the device has, before they are read; stepper_send makes the device have what they are,
+ * after they were written. On the CPU both do nothing. */
+void stepper_fetch(struct stepper *s);
+void stepper_send(struct stepper *s);
+
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
  * and v, SGD with momentum m) is NULL. */

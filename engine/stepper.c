@@ -23,6 +23,8 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "tiles of squares, squared input",
+    [KIND_STAGE] = "batch on its way to the device, page-locked",
+    [KIND_MIRROR] = "copies of the device's vectors",
 };
 
 static uint64_t padded(uint64_t count, uint64_t unit)
@@ -293,7 +295,6 @@ static void batch_places(const struct model *m, const struct step_config *c,
 
 /* Where the parts of the region of statistics start, in bytes; the last number is its size. */
 enum statistics_place {
-    STATISTICS_LIST,
     STATISTICS_NUMBERS,
     STATISTICS_BUFFERS,
     STATISTICS_BUFFERS_NEXT,
@@ -309,7 +310,6 @@ static void statistics_places(const struct layout *y, const struct model *m,
     uint64_t count = y->statistics_count;
     uint64_t array = size_times(y->channels_max, sizeof(double));
     const uint64_t bytes[STATISTICS_END] = {
-        [STATISTICS_LIST] = count * sizeof(struct statistics),
         [STATISTICS_NUMBERS] = size_times(count * STATISTICS_ARRAYS, array),
         [STATISTICS_BUFFERS] = floats_bytes(m->buffer_values),
         [STATISTICS_BUFFERS_NEXT] = floats_bytes(m->buffer_values),
@@ -332,6 +332,22 @@ static uint64_t parts_bytes(const struct layout *y)
                      size_times(size_times(y->slices_max, PART_ARRAYS), array));
 }
 
+static int is_apart(const struct step_config *c)
+{
+    return c->device && c->device->apart;
+}
+
+/* What a device apart needs in the host's memory; without optimizer a tile of squares for moments.
+ */
+static uint64_t mirror_floats(const struct layout *y, const struct model *m,
+                              const struct step_config *c)
+{
+    uint64_t moments = c->with_optimizer ? (uint64_t)optimizer_moments(c->optimizer) : 0;
+    uint64_t floats = size_plus(y->parameters, size_times(moments, y->trained));
+    floats = size_plus(floats, floats_padded(m->buffer_values));
+    return size_plus(floats, c->with_optimizer ? 0 : y->tile);
+}
+
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
     uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
@@ -348,10 +364,15 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
         y->bytes[KIND_MOMENTS] = floats_bytes(size_times(moments, y->trained));
         y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
-        y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks);
+        y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks) + sizeof(double);
     } else {
-        y->bytes[KIND_SQUARES] = floats_bytes(size_plus(
-            size_times((uint64_t)c->threads, y->squares), size_times(y->lanes, y->lane_inputs)));
+        y->bytes[KIND_SQUARES] =
+            floats_bytes(size_plus(size_times(is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
+                                   size_times(y->lanes, y->lane_inputs)));
+    }
+    if (is_apart(c)) {
+        y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
+        y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -371,8 +392,20 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c)
     return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
-static void layout_make(struct layout *y, const struct model *m, const struct step_config *c)
+/* On a device apart a slice is the whole micro-batch: its operations use all of the device. */
+static struct step_config config_on(const struct step_config *c)
 {
+    struct step_config on = *c;
+    if (is_apart(c)) {
+        on.slice_rows = c->batch_rows_max;
+        on.slice_nodes_max = c->batch_nodes_max;
+    }
+    return on;
+}
+
+static void layout_make(struct layout *y, const struct model *m, const struct step_config *given)
+{
+    struct step_config on = config_on(given), *c = &on;
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
@@ -386,6 +419,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
             y->statistics_layer[y->statistics_count++] = i;
         }
     y->gradient_lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    ensure(!is_apart(c) || y->gradient_lanes == 1);
     y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
     y->frozen = step_frozen(m, c);
@@ -394,7 +428,8 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->trained = floats_padded(m->parameter_count - y->frozen);
     while (!m->layers[y->first_trained].count || m->layers[y->first_trained].first < y->frozen)
         y->first_trained++;
-    y->blocks = (m->parameter_count - y->frozen + SWEEP_BLOCK - 1) / SWEEP_BLOCK;
+    uint64_t block = is_apart(c) ? m->parameter_count : SWEEP_BLOCK;
+    y->blocks = (m->parameter_count - y->frozen + block - 1) / block;
     /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
      * waves */
     int one_wave = y->slices_max == y->gradient_lanes && !c->accumulates;
@@ -416,7 +451,8 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
     layout_make(&y, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
         if (y.bytes[k] > 0)
-            plan_add(p, stage, kind_names[k], y.bytes[k]);
+            plan_add(p, is_apart(c) && k < KIND_STAGE ? PLAN_DEVICE : stage, kind_names[k],
+                     y.bytes[k]);
 }
 
 static void statistics_place(struct stepper *s)
@@ -427,43 +463,65 @@ static void statistics_place(struct stepper *s)
     if (!y->statistics_count)
         return;
     statistics_places(y, s->model, places);
-    s->statistics = (struct statistics *)(at + places[STATISTICS_LIST]);
     s->module_buffers = (float *)(at + places[STATISTICS_BUFFERS]);
     s->module_buffers_next = (float *)(at + places[STATISTICS_BUFFERS_NEXT]);
     double *next = (double *)(at + places[STATISTICS_NUMBERS]);
     for (uint32_t i = 0; i < y->statistics_count; i++, next += STATISTICS_ARRAYS * channels)
         s->statistics[i] = (struct statistics){next, next + channels, next + 2 * channels,
                                                next + 3 * channels, next + 4 * channels};
-    model_initialise_buffers(s->model, s->module_buffers);
+    model_initialise_buffers(s->model, stepper_module_buffers(s));
 }
 
 static void parts_place(struct stepper *s)
 {
     const struct layout *y = &s->layout;
     char *at = s->region[KIND_PARTS].at;
-    s->parts = (struct statistics_part *)at;
+    s->parts = s->device->apart ? &s->part_alone : (struct statistics_part *)at;
     double *next = (double *)(at + (at ? parts_list_bytes(y) : 0));
     for (uint64_t i = 0; at && i < y->slices_max; i++, next += PART_ARRAYS * y->channels_max)
         s->parts[i] = (struct statistics_part){next, next + y->channels_max};
+}
+
+static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
+{
+    char *batch = s->region[kind].at;
+    uint64_t places[BATCH_END + 1];
+    struct batch_arrays b = {0};
+    batch_places(s->model, &s->config, places);
+    b.inputs = (float *)(batch + places[BATCH_INPUTS]);
+    b.classes = s->loss->values ? NULL : (uint32_t *)(batch + places[BATCH_TARGETS]);
+    b.values = s->loss->values ? (float *)(batch + places[BATCH_TARGETS]) : NULL;
+    b.losses = (double *)(batch + places[BATCH_LOSSES]);
+    b.metrics = (double *)(batch + places[BATCH_METRICS]);
+    b.target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
+    b.counts = (struct class_counts *)b.target_sums;
+    b.target_squares = b.target_sums + s->model->outputs;
+    if (s->model->graphs)
+        graphs_place(&b.graphs, batch, places + BATCH_GRAPHS);
+    return b;
+}
+
+static void mirror_place(struct stepper *s)
+{
+    float *at = s->region[KIND_MIRROR].at;
+    int moments = s->config.with_optimizer ? optimizer_moments(s->config.optimizer) : 0;
+    if (!at)
+        return;
+    s->mirror.parameters = at;
+    at += s->layout.parameters;
+    s->mirror.moments = moments ? at : NULL;
+    at += (uint64_t)moments * s->layout.trained;
+    s->mirror.module_buffers = s->model->buffer_values ? at : NULL;
+    s->mirror.tile = at + floats_padded(s->model->buffer_values);
 }
 
 /* Pointers into the regions. */
 static void stepper_place(struct stepper *s)
 {
     const struct layout *y = &s->layout;
-    char *batch = s->region[KIND_BATCH].at;
-    uint64_t places[BATCH_END + 1];
-    batch_places(s->model, &s->config, places);
-    s->inputs = (float *)(batch + places[BATCH_INPUTS]);
-    s->classes = s->loss->values ? NULL : (uint32_t *)(batch + places[BATCH_TARGETS]);
-    s->values = s->loss->values ? (float *)(batch + places[BATCH_TARGETS]) : NULL;
-    s->losses = (double *)(batch + places[BATCH_LOSSES]);
-    s->metrics = (double *)(batch + places[BATCH_METRICS]);
-    s->target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
-    s->counts = (struct class_counts *)s->target_sums;
-    s->target_squares = s->target_sums + s->model->outputs;
-    if (s->model->graphs)
-        graphs_place(&s->graphs, batch, places + BATCH_GRAPHS);
+    s->at = batch_place(s, KIND_BATCH);
+    s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    mirror_place(s);
     s->parameters = s->region[KIND_PARAMETERS].at;
     s->weights = y->half ? s->region[KIND_WEIGHTS].at : s->parameters;
     if (s->config.with_optimizer) {
@@ -473,10 +531,38 @@ static void stepper_place(struct stepper *s)
         s->moment_v = moments > 1 ? s->moment_m + y->trained : NULL;
         s->block_norm2 = s->region[KIND_SUMS].at;
         s->block_penalty = s->block_norm2 + y->blocks;
+        s->loss_sum = s->block_penalty + y->blocks;
     } else {
         s->tiles = s->region[KIND_SQUARES].at;
-        s->input_squares = s->tiles + (uint64_t)s->config.threads * y->squares;
+        uint64_t threads = s->device->apart ? 1 : (uint64_t)s->config.threads;
+        s->input_squares = s->tiles + threads * y->squares;
     }
+}
+
+/* Where a kind lives: with the device, or the host, there page-locked if copies come from it. */
+static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct err *e)
+{
+    struct region *r = &s->region[kind];
+    if (!s->device->apart || kind == KIND_MIRROR)
+        return region_open(r, bytes, kind_names[kind], e);
+    *r = (struct region){NULL, bytes};
+    if (!bytes)
+        return 0;
+    if (kind == KIND_STAGE)
+        return s->device->allocate_host(bytes, kind_names[kind], &r->at, e);
+    return s->device->allocate(bytes, kind_names[kind], &r->at, e);
+}
+
+static void kind_close(struct stepper *s, enum kind kind)
+{
+    struct region *r = &s->region[kind];
+    if (!s->device->apart || kind == KIND_MIRROR)
+        region_close(r);
+    else if (kind == KIND_STAGE)
+        s->device->release_host(r->at);
+    else
+        s->device->release(r->at);
+    *r = (struct region){0};
 }
 
 int stepper_open(struct stepper **s_p, const struct model *m, const struct step_config *c,
@@ -490,11 +576,11 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     s->backend = s->device->backend;
     s->loss = loss_type_named(m->loss);
     s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
-    s->config = *c;
+    s->config = config_on(c);
     ensure(s->loss && s->metric);
     layout_make(&s->layout, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
-        if (region_open(&s->region[k], s->layout.bytes[k], kind_names[k], e) < 0)
+        if (kind_open(s, (enum kind)k, s->layout.bytes[k], e) < 0)
             goto fail;
     stepper_place(s);
     statistics_place(s);
@@ -503,6 +589,9 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
+    if (s->device->apart)
+        s->device->products_rounded(s->layout.half != HALF_NONE);
+    stepper_send(s);
     return 0;
 fail:
     stepper_close(s_p);
@@ -510,13 +599,13 @@ fail:
 }
 
 /* What depends on the size of micro-batches. */
-static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH, KIND_PARTS,
-                                     KIND_SQUARES};
+static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH,
+                                     KIND_PARTS,           KIND_SQUARES,     KIND_STAGE};
 
 static void resident_close(struct stepper *s)
 {
     for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
-        region_close(&s->region[resident[i]]);
+        kind_close(s, resident[i]);
 }
 
 /* Maps it for `c`; on failure none of it. */
@@ -525,12 +614,11 @@ static int resident_open(struct stepper *s, const struct step_config *c, struct 
     struct layout y;
     layout_make(&y, s->model, c);
     for (size_t i = 0; i < sizeof resident / sizeof *resident; i++)
-        if (region_open(&s->region[resident[i]], y.bytes[resident[i]], kind_names[resident[i]], e) <
-            0) {
+        if (kind_open(s, resident[i], y.bytes[resident[i]], e) < 0) {
             resident_close(s);
             return -1;
         }
-    s->config = *c;
+    s->config = config_on(c);
     s->layout = y;
     stepper_place(s);
     parts_place(s);
@@ -563,44 +651,15 @@ void stepper_close(struct stepper **s_p)
         return;
     pool_close(&s->pool);
     quantised_close(&s->quantised);
+    terms_close(s);
+    free(s->mirror.gradient);
     for (int k = 0; k < KIND_COUNT; k++)
-        region_close(&s->region[k]);
+        kind_close(s, (enum kind)k);
     free(s);
     *s_p = NULL;
-}
-
-float *stepper_parameters(struct stepper *s)
-{
-    return s->parameters;
 }
 
 struct grad_scaler *stepper_scaler(struct stepper *s)
 {
     return s->layout.half == HALF_F16 ? &s->scaler : NULL;
-}
-
-float *stepper_module_buffers(struct stepper *s)
-{
-    return s->module_buffers;
-}
-
-float *stepper_moment_m(struct stepper *s)
-{
-    return s->moment_m;
-}
-
-float *stepper_moment_v(struct stepper *s)
-{
-    return s->moment_v;
-}
-
-void stepper_moments_clear(struct stepper *s)
-{
-    if (s->moment_m)
-        memset(s->moment_m, 0, (size_t)s->region[KIND_MOMENTS].bytes);
-}
-
-float *stepper_gradient(struct stepper *s)
-{
-    return s->gradient;
 }

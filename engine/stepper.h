@@ -45,6 +45,8 @@ enum kind {
     KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
+    KIND_STAGE, /* from here on: in the host's memory, where the device has its own */
+    KIND_MIRROR,
     KIND_COUNT
 };
 
@@ -90,6 +92,10 @@ struct layout {
     uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
 };
 
+/* A sweep's block: on a device apart everything, whose operations are a launch each. */
+struct stepper;
+static inline uint64_t sweep_block(const struct stepper *s);
+
 /* The edges of the batch's graphs as A of layers/gcn.c or as its transposed. */
 struct adjacency {
     uint32_t *begin;  /* [nodes + 1] */
@@ -110,6 +116,32 @@ struct graph_batch {
     float *edge_rows;              /* [threads, edge_inputs], scratch */
 };
 
+/* Parts of the batch's region. */
+struct batch_arrays {
+    float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
+    uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
+    float *values;             /* [batch_rows_max, outputs], where it takes values */
+    struct graph_batch graphs; /* empty where rows are no graphs */
+    double *losses, *metrics;  /* [batch_rows_max, target_steps] */
+    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
+    struct class_counts *counts; /* [outputs], of the evaluation, where there are classes */
+};
+
+/* Copies of what a device apart has, for those who read and write it: checkpoints. */
+struct device_vectors {
+    float *parameters, *moments, *module_buffers;
+    float *gradient; /* the last batch's, for tests: NULL until asked for */
+    float *tile;     /* of squares */
+};
+
+/* A protected task as a device apart has it: the host's term and its copies. */
+enum { SENT_TERMS_MAX = 64 };
+struct sent_term {
+    struct ewc_term from, to;
+    void *theta_star, *fisher;    /* device memory */
+    struct importance importance; /* tensors of it */
+};
+
 /* Of the batches evaluated since stepper_evaluate_begin. */
 struct evaluation_sums {
     double loss, metric;
@@ -121,7 +153,9 @@ struct batch_state {
     uint64_t rows, done;          /* of all its micro-batches; of those accumulated */
     uint64_t step, micro_batches; /* the key of dropout; those accumulated */
     double scale;                 /* of the loss */
-    double loss_sum;              /* of the rows done, in their order */
+    uint64_t resident;            /* rows of the last micro-batch */
+    int unsent;                   /* a term could not be sent, for this reason: */
+    struct err why;
     const struct ewc_term *terms;
     int term_count;
 };
@@ -141,27 +175,56 @@ struct stepper {
         *weights; /* the parameters as products read them; the parameters themselves without half */
     struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
-    float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
-    uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
-    float *values;             /* [batch_rows_max, outputs], where it takes values */
-    struct graph_batch graphs; /* empty where rows are no graphs */
-    double *losses, *metrics;  /* [batch_rows_max, target_steps] */
-    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
-    struct class_counts *counts;         /* [outputs], of the evaluation, where there are classes */
+    /* The batch where it is computed, and where the host reads and writes it: the same memory on
+     * the CPU; else `host` is a stage, from which batch_send sends what was gathered. */
+    struct batch_arrays at, host;
+    struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
+    struct sent_term sent[SENT_TERMS_MAX];
+    int sent_count;
+    uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
+    double *loss_sum;                    /* of the batch's rows done, in their order */
     struct evaluation_sums sums;
     struct batch_state batch;
-    struct step_fault fault;       /* of that batch; rows 0: none */
-    struct statistics *statistics; /* [statistics_count] */
-    struct statistics_part *parts; /* [slices_max] */
-    float *module_buffers;         /* as the model has them, after the last update */
-    float *module_buffers_next;    /* after the micro-batches since */
-    uint64_t renewed, renew_step;  /* batches since stepper_renew_begin; what keys their dropout */
-    float *tiles;                  /* [threads, squares]: see layout */
-    float *input_squares;          /* [lanes, slice_rows, inputs] */
-    struct quantised quantised;    /* since stepper_quantise */
-    int int8;                      /* evaluations use it */
+    struct step_fault fault;                        /* of that batch; rows 0: none */
+    struct statistics statistics[MODEL_LAYERS_MAX]; /* [statistics_count] */
+    struct statistics_part part_alone;              /* what parts is where a batch is one slice */
+    struct statistics_part *parts;                  /* [slices_max] */
+    float *module_buffers;        /* as the model has them, after the last update */
+    float *module_buffers_next;   /* after the micro-batches since */
+    uint64_t renewed, renew_step; /* batches since stepper_renew_begin; what keys their dropout */
+    float *tiles;                 /* [threads, squares]: see layout */
+    float *input_squares;         /* [lanes, slice_rows, inputs] */
+    struct quantised quantised;   /* since stepper_quantise */
+    int int8;                     /* evaluations use it */
 };
+
+static inline uint64_t sweep_block(const struct stepper *s)
+{
+    return s->device->apart ? s->model->parameter_count : SWEEP_BLOCK;
+}
+
+/* As pool_run; what asks a device apart for operations has one thread, as their order is one. */
+static inline void stepper_run(const struct stepper *s, pool_task *task, void *argument,
+                               uint64_t items)
+{
+    if (!s->device->apart)
+        pool_run(s->pool, task, argument, items);
+    for (uint64_t i = 0; s->device->apart && i < items; i++)
+        task(argument, i, 0);
+}
+
+/* The batch's `rows` rows, gathered on the host, to where they are computed. */
+void batch_send(struct stepper *s, uint64_t rows);
+/* Before the host writes to the batch's arrays. */
+void batch_claim(struct stepper *s);
+/* `bytes` of the device's at `at`, a part of the batch's region, into their host
+ * counterpart. */
+void batch_fetch(const struct stepper *s, void *at, uint64_t bytes);
+
+/* The batch's terms where the device reads them; sent once. -1 (temporary): no room. */
+int terms_send(struct stepper *s, struct err *e);
+void terms_close(struct stepper *s);
 
 /* What the slices of a batch go through. */
 enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };

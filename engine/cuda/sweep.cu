@@ -1,0 +1,264 @@
+/* sweep.cu - operations over all parameters: penalty, norm, the optimizer's step, compressed Fisher
+ * information.
+ *
+ * Each is bound by the bytes that it moves, so a thread has four neighbouring numbers in one load
+ * where the addresses allow it. A sum is taken in two launches: blocks leave theirs in
+ * cuda_partials, and one block adds those; the order depends on the count alone.
+ */
+#include "engine/cuda/cuda.h"
+
+enum { THREADS = 256, SUM_BLOCKS_MAX = 1024, FOUR = 4 };
+
+/* ---- sums ---- */
+
+static unsigned sum_blocks(uint64_t items)
+{
+    unsigned blocks = cuda_blocks(items, THREADS * FOUR);
+    return blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX;
+}
+
+/* *sum = factor times what the blocks left, or that is added to it. */
+__global__ void partials_sum(const double *partials, unsigned count, double factor, int adds,
+                             double *sum)
+{
+    __shared__ double part[WARP];
+    double x = 0;
+    for (unsigned i = threadIdx.x; i < count; i += blockDim.x)
+        x += partials[i];
+    x = block_sum(x, part);
+    if (threadIdx.x == 0)
+        *sum = (adds ? *sum : 0) + factor * x;
+}
+
+static void sum_finish(unsigned blocks, double factor, int adds, double *sum)
+{
+    LAUNCH(partials_sum, 1, THREADS, cuda_partials, blocks, factor, adds, sum);
+}
+
+__global__ void doubles_sum(const double *x, uint64_t count, double *partials)
+{
+    __shared__ double part[WARP];
+    double sum = 0;
+    FOR_ITEMS(i, count)
+    sum += x[i];
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = sum;
+}
+
+void cuda_sum_add(const double *x, uint64_t count, double *sum)
+{
+    unsigned blocks = sum_blocks(count);
+    if (blocks == 1) {
+        LAUNCH(partials_sum, 1, THREADS, x, (unsigned)count, 1.0, 1, sum);
+        return;
+    }
+    LAUNCH(doubles_sum, blocks, THREADS, x, count, cuda_partials);
+    sum_finish(blocks, 1, 1, sum);
+}
+
+static __device__ __forceinline__ double square(float x)
+{
+    return (double)x * (double)x;
+}
+
+__global__ void squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials)
+{
+    __shared__ double part[WARP];
+    const float4 *four = (const float4 *)x;
+    double sum = 0;
+    FOR_ITEMS(i, fours)
+    {
+        float4 v = four[i];
+        sum += square(v.x) + square(v.y) + square(v.z) + square(v.w);
+    }
+    FOR_ITEMS(i, count - fours * FOUR)
+    sum += square(x[fours * FOUR + i]);
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = sum;
+}
+
+/* Groups of four among `count` numbers at addresses that have these lower bits. */
+static uint64_t fours_of(uint64_t count, uintptr_t addresses)
+{
+    return addresses % sizeof(float4) ? 0 : count / FOUR;
+}
+
+void cuda_sum_squares(const float *x, uint64_t count, double *sum)
+{
+    unsigned blocks = sum_blocks(count);
+    LAUNCH(squares_sum, blocks, THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials);
+    sum_finish(blocks, 1, 0, sum);
+}
+
+/* ---- penalty ---- */
+
+/* F of parameter i, by form. */
+struct fisher_exact {
+    const float *f;
+    __device__ float at(uint64_t i) const
+    {
+        return f[i];
+    }
+};
+
+struct fisher_half {
+    const uint16_t *f;
+    __device__ float at(uint64_t i) const
+    {
+        return scalar_brain(f[i]);
+    }
+};
+
+static __device__ __forceinline__ float code_value(const struct coded_matrix *m, uint64_t at)
+{
+    enum { HALF_GROUP = CODED_GROUP / 2 };
+    uint64_t row = at / m->columns, column = at % m->columns;
+    unsigned in_group = (unsigned)(at % CODED_GROUP);
+    uint8_t byte = m->codes[at / CODED_GROUP * HALF_GROUP + in_group % HALF_GROUP];
+    unsigned code = in_group < HALF_GROUP ? byte & 15u : byte >> 4;
+    return scalar_share(m->row[row]) * scalar_share(m->column[column]) * m->level[code];
+}
+
+struct fisher_coded {
+    struct coded_matrix m;
+    uint64_t from;
+    __device__ float at(uint64_t i) const
+    {
+        return code_value(&m, from + i);
+    }
+};
+
+template <typename fisher>
+__global__ void penalty_kernel(const float *theta, const float *theta_star, fisher f, float floor,
+                               float strength, float *g, uint64_t count, double *partials)
+{
+    __shared__ double part[WARP];
+    double sum = 0;
+    FOR_ITEMS(i, count)
+    {
+        float pull = scalar_ewc_gradient(theta[i], theta_star[i], f.at(i) + floor, strength);
+        sum += (double)(pull * (theta[i] - theta_star[i]));
+        g[i] += pull;
+    }
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = sum;
+}
+
+template <typename fisher>
+static void penalty_run(const float *theta, const float *theta_star, fisher f, double damping,
+                        double lambda, float *g, uint64_t count, double *penalty)
+{
+    unsigned blocks = sum_blocks(count);
+    LAUNCH(penalty_kernel<fisher>, blocks, THREADS, theta, theta_star, f, (float)damping,
+           (float)lambda, g, count, cuda_partials);
+    sum_finish(blocks, 0.5, 1, penalty);
+}
+
+void cuda_ewc_add(const float *theta, const float *theta_star, const float *fisher, double damping,
+                  double lambda, float *g, uint64_t count, double *penalty)
+{
+    penalty_run(theta, theta_star, fisher_exact{fisher}, damping, lambda, g, count, penalty);
+}
+
+void cuda_ewc_half_add(const float *theta, const float *theta_star, const uint16_t *fisher,
+                       double damping, double lambda, float *g, uint64_t count, double *penalty)
+{
+    penalty_run(theta, theta_star, fisher_half{fisher}, damping, lambda, g, count, penalty);
+}
+
+void cuda_ewc_coded_add(const float *theta, const float *theta_star, struct coded_matrix f,
+                        uint64_t from, double damping, double lambda, float *g, uint64_t count,
+                        double *penalty)
+{
+    penalty_run(theta, theta_star, fisher_coded{f, from}, damping, lambda, g, count, penalty);
+}
+
+__global__ void codes_expand(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+{
+    FOR_ITEMS(i, count)
+    x[i] = code_value(&m, from + i);
+}
+
+void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+{
+    LAUNCH(codes_expand, cuda_blocks(count, THREADS), THREADS, m, from, count, x);
+}
+
+/* ---- the optimizer's step ---- */
+
+static __device__ __forceinline__ void adamw_element_update(float *p, float *m, float *v, float g,
+                                                            const struct adamw_scalars *a)
+{
+    struct adamw_element out = scalar_adamw(*p, *m, *v, g, a);
+    *p = out.p;
+    *m = out.m;
+    *v = out.v;
+}
+
+__global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
+                             uint64_t fours, struct adamw_scalars a)
+{
+    FOR_ITEMS(i, fours)
+    {
+        float4 p4 = ((float4 *)p)[i], m4 = ((float4 *)m)[i], v4 = ((float4 *)v)[i];
+        float4 g4 = ((const float4 *)g)[i];
+        adamw_element_update(&p4.x, &m4.x, &v4.x, g4.x, &a);
+        adamw_element_update(&p4.y, &m4.y, &v4.y, g4.y, &a);
+        adamw_element_update(&p4.z, &m4.z, &v4.z, g4.z, &a);
+        adamw_element_update(&p4.w, &m4.w, &v4.w, g4.w, &a);
+        ((float4 *)p)[i] = p4;
+        ((float4 *)m)[i] = m4;
+        ((float4 *)v)[i] = v4;
+    }
+    FOR_ITEMS(i, count - fours * FOUR)
+    {
+        uint64_t k = fours * FOUR + i;
+        adamw_element_update(&p[k], &m[k], &v[k], g[k], &a);
+    }
+}
+
+/* Blocks for items that are not summed: as many as there are, each thread one group of four. */
+static unsigned sweep_blocks(uint64_t count)
+{
+    enum { BLOCKS_MAX = 1 << 20 };
+    uint64_t blocks = (count + THREADS * FOUR - 1) / (THREADS * FOUR), most = BLOCKS_MAX;
+    return (unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most);
+}
+
+void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
+                const struct adamw_scalars *a)
+{
+    uint64_t fours = fours_of(count, (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g);
+    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a);
+}
+
+__global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
+                                    struct sgd_scalars a)
+{
+    FOR_ITEMS(i, count)
+    {
+        struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &a);
+        p[i] = out.p;
+        m[i] = out.m;
+    }
+}
+
+void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
+                       const struct sgd_scalars *a)
+{
+    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a);
+}
+
+__global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a)
+{
+    FOR_ITEMS(i, count)
+    p[i] = scalar_sgd(p[i], g[i], &a);
+}
+
+void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a)
+{
+    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a);
+}

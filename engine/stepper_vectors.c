@@ -1,0 +1,251 @@
+/* stepper_vectors.c - the host and a device apart: the flat vectors, the batch and the protected
+ * tasks there and back. On the CPU there is one memory, and nothing moves.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/optimizer.h"
+#include "engine/stepper.h"
+
+static uint64_t moments_bytes(const struct stepper *s)
+{
+    int moments = s->config.with_optimizer ? optimizer_moments(s->config.optimizer) : 0;
+    return (uint64_t)moments * s->layout.trained * sizeof(float);
+}
+
+void stepper_fetch(struct stepper *s)
+{
+    if (!s->device->apart)
+        return;
+    s->device->download(s->mirror.parameters, s->parameters,
+                        s->model->parameter_count * sizeof *s->parameters);
+    if (s->mirror.moments)
+        s->device->download(s->mirror.moments, s->moment_m, moments_bytes(s));
+    if (s->module_buffers)
+        s->device->download(s->mirror.module_buffers, s->module_buffers,
+                            s->model->buffer_values * sizeof *s->module_buffers);
+}
+
+void stepper_send(struct stepper *s)
+{
+    if (!s->device->apart)
+        return;
+    s->device->upload(s->parameters, s->mirror.parameters,
+                      s->model->parameter_count * sizeof *s->parameters);
+    if (s->mirror.moments)
+        s->device->upload(s->moment_m, s->mirror.moments, moments_bytes(s));
+    if (s->module_buffers)
+        s->device->upload(s->module_buffers, s->mirror.module_buffers,
+                          s->model->buffer_values * sizeof *s->module_buffers);
+    s->device->wait();
+}
+
+float *stepper_parameters(struct stepper *s)
+{
+    return s->device->apart ? s->mirror.parameters : s->parameters;
+}
+
+float *stepper_module_buffers(struct stepper *s)
+{
+    return s->device->apart ? s->mirror.module_buffers : s->module_buffers;
+}
+
+float *stepper_moment_m(struct stepper *s)
+{
+    return s->device->apart ? s->mirror.moments : s->moment_m;
+}
+
+float *stepper_moment_v(struct stepper *s)
+{
+    if (!s->device->apart || !s->moment_v)
+        return s->moment_v;
+    return s->mirror.moments + s->layout.trained;
+}
+
+void stepper_moments_clear(struct stepper *s)
+{
+    if (!s->moment_m)
+        return;
+    s->device->clear(s->moment_m, moments_bytes(s));
+    if (s->device->apart)
+        memset(s->mirror.moments, 0, moments_bytes(s));
+}
+
+float *stepper_gradient(struct stepper *s)
+{
+    uint64_t bytes = s->layout.trained * sizeof(float);
+    if (!s->device->apart)
+        return s->gradient;
+    if (!s->mirror.gradient)
+        s->mirror.gradient = malloc(bytes);
+    if (s->mirror.gradient)
+        s->device->download(s->mirror.gradient, s->gradient, bytes);
+    return s->mirror.gradient;
+}
+
+/* ---- the batch ---- */
+
+static void part_send(struct stepper *s, void *at, const void *host, uint64_t bytes)
+{
+    if (bytes)
+        s->device->upload(at, host, bytes);
+}
+
+static void adjacency_send(struct stepper *s, const struct adjacency *at,
+                           const struct adjacency *host, uint64_t nodes, uint64_t edges)
+{
+    uint64_t entries = nodes + edges;
+    part_send(s, at->begin, host->begin, (nodes + 1) * sizeof *at->begin);
+    part_send(s, at->column, host->column, entries * sizeof *at->column);
+    part_send(s, at->value, host->value, entries * sizeof *at->value);
+}
+
+static void graphs_send(struct stepper *s, uint64_t rows)
+{
+    const struct graph_batch *at = &s->at.graphs, *host = &s->host.graphs;
+    uint64_t nodes = host->node_ptr[rows], edges = host->edge_ptr[rows];
+    part_send(s, at->node_ptr, host->node_ptr, (rows + 1) * sizeof *at->node_ptr);
+    adjacency_send(s, &at->in, &host->in, nodes, edges);
+    adjacency_send(s, &at->out, &host->out, nodes, edges);
+    if (s->model->edges_used)
+        part_send(s, at->edge_sums, host->edge_sums,
+                  nodes * s->model->edge_inputs * sizeof *at->edge_sums);
+}
+
+void batch_send(struct stepper *s, uint64_t rows)
+{
+    const struct model *m = s->model;
+    uint64_t input_rows = m->graphs ? s->host.graphs.node_ptr[rows] : rows;
+    if (!s->device->apart || s->sent_rows)
+        return;
+    part_send(s, s->at.inputs, s->host.inputs, input_rows * m->inputs * sizeof *s->at.inputs);
+    if (s->at.values)
+        part_send(s, s->at.values, s->host.values, rows * m->outputs * sizeof *s->at.values);
+    else
+        part_send(s, s->at.classes, s->host.classes,
+                  rows * m->target_steps * sizeof *s->at.classes);
+    if (m->graphs)
+        graphs_send(s, rows);
+    s->sent_rows = rows;
+}
+
+void batch_claim(struct stepper *s)
+{
+    if (s->sent_rows)
+        s->device->wait(); /* what was sent may still be on its way */
+    s->sent_rows = 0;
+}
+
+void batch_fetch(const struct stepper *s, void *at, uint64_t bytes)
+{
+    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    if (s->device->apart)
+        s->device->download((char *)s->region[KIND_STAGE].at + place, at, bytes);
+}
+
+/* ---- the protected tasks ---- */
+
+/* An importance's region with the levels of its tensors behind it. */
+static uint64_t importance_sent_bytes(const struct importance *f)
+{
+    return f->region.bytes + f->count * sizeof f->tensors->level;
+}
+
+static void *moved(const void *from, const struct importance *f, char *to)
+{
+    return from ? to + ((const char *)from - (const char *)f->region.at) : NULL;
+}
+
+static int importance_send(struct stepper *s, struct sent_term *t, const struct importance *f,
+                           struct err *e)
+{
+    t->importance = *f;
+    t->importance.tensors = malloc(f->count * sizeof *f->tensors);
+    if (!t->importance.tensors)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot list the Fisher information's tensors");
+    if (s->device->allocate(importance_sent_bytes(f), "Fisher information", &t->fisher, e) < 0)
+        return -1;
+    char *to = t->fisher, *levels = to + f->region.bytes;
+    s->device->upload(to, f->region.at, f->region.bytes);
+    for (uint32_t i = 0; i < f->count; i++, levels += sizeof f->tensors->level) {
+        struct importance_tensor *of = &t->importance.tensors[i];
+        *of = f->tensors[i];
+        of->exact = moved(of->exact, f, to);
+        of->values = moved(of->values, f, to);
+        of->codes = moved(of->codes, f, to);
+        of->row = moved(of->row, f, to);
+        of->column = moved(of->column, f, to);
+        s->device->upload(levels, f->tensors[i].level, sizeof f->tensors[i].level);
+        of->levels = (const float *)levels;
+    }
+    t->to.importance = &t->importance;
+    return 0;
+}
+
+static int term_send(struct stepper *s, struct sent_term *t, const struct ewc_term *from,
+                     struct err *e)
+{
+    const struct model *m = s->model;
+    uint64_t bytes = m->parameter_count * sizeof(float);
+    *t = (struct sent_term){.from = *from, .to = *from};
+    if (s->device->allocate(bytes, "parameters of a protected task", &t->theta_star, e) < 0)
+        return -1;
+    if (from->theta_star)
+        s->device->upload(t->theta_star, from->theta_star, bytes);
+    for (uint32_t i = 0; !from->theta_star && i < m->tensor_count; i++)
+        s->device->upload((float *)t->theta_star + m->tensors[i].first, from->theta_stars[i],
+                          m->tensors[i].count * sizeof(float));
+    t->to.theta_star = t->theta_star;
+    if (from->importance && importance_send(s, t, from->importance, e) < 0)
+        return -1;
+    if (from->fisher) {
+        if (s->device->allocate(bytes, "Fisher information", &t->fisher, e) < 0)
+            return -1;
+        s->device->upload(t->fisher, from->fisher, bytes);
+        t->to.fisher = t->fisher;
+    }
+    s->device->wait();
+    return 0;
+}
+
+void terms_close(struct stepper *s)
+{
+    for (int i = 0; i < s->sent_count; i++) {
+        s->device->release(s->sent[i].theta_star);
+        s->device->release(s->sent[i].fisher);
+        free(s->sent[i].importance.tensors);
+    }
+    s->sent_count = 0;
+}
+
+/* The same numbers with another strength need not be sent again. */
+static int terms_are_sent(const struct stepper *s)
+{
+    if (s->sent_count != s->batch.term_count)
+        return 0;
+    for (int i = 0; i < s->sent_count; i++) {
+        const struct ewc_term *is = &s->batch.terms[i], *was = &s->sent[i].from;
+        if (is->fisher != was->fisher || is->theta_star != was->theta_star ||
+            is->importance != was->importance || is->theta_stars != was->theta_stars)
+            return 0;
+    }
+    return 1;
+}
+
+int terms_send(struct stepper *s, struct err *e)
+{
+    ensure(s->batch.term_count <= SENT_TERMS_MAX);
+    if (!terms_are_sent(s)) {
+        terms_close(s);
+        for (int i = 0; i < s->batch.term_count; i++) {
+            s->sent_count++;
+            if (term_send(s, &s->sent[i], &s->batch.terms[i], e) < 0)
+                return terms_close(s), -1;
+        }
+    }
+    for (int i = 0; i < s->sent_count; i++) {
+        s->sent[i].to.lambda = s->batch.terms[i].lambda;
+        s->sent[i].to.damping = s->batch.terms[i].damping;
+    }
+    return 0;
+}
