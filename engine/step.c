@@ -122,6 +122,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .term_count = term_count,
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
+    step_send(s, step);
     s->device->clear(s->loss_sum, sizeof *s->loss_sum);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
@@ -214,21 +215,17 @@ static void fault_looked_for(struct stepper *s)
 /* Of the batch, all of which is done: waits for it. */
 static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
 {
-    double one[3]; /* norm2, penalty, loss: on a device apart there is one block */
-    const double *sums = s->block_norm2;
+    struct batch_results one; /* on a device apart there is one block */
+    const double *sums = s->device->apart ? &one.norm2 : s->block_norm2;
     uint64_t blocks = s->layout.blocks;
-    if (s->device->apart) {
-        s->device->download(one, sums, sizeof one);
-        sums = one;
-    }
+    if (s->batch.unsent)
+        return *e = s->batch.why, -1;
+    if (s->device->apart && results_fetch(s, &one, e) < 0)
+        return -1;
     r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(sums + blocks, blocks);
     r->gradient_norm = sqrt(blocks_sum(sums, blocks));
-    if (s->batch.unsent)
-        return *e = s->batch.why, -1;
-    if (s->device->failure(e) < 0)
-        return -1;
     if (s->device->apart && !isfinite(r->loss))
         fault_looked_for(s);
     return 0;
