@@ -374,6 +374,13 @@ SCALAR struct scalar_loss scalar_binary_cross_entropy(double z, double y)
     return (struct scalar_loss){(z > 0 ? z : 0) - z * y + log1p(small), p - y};
 }
 
+/* Of -log softmax(z)[target], by one z whose share is p: p - 1 of a sure answer keeps its digits.
+ */
+SCALAR float scalar_softmax_gradient(double p, int is_target, double divisor)
+{
+    return (float)((is_target ? p - 1.0 : p) / divisor);
+}
+
 /* ---- the losses as likelihoods of the target ---- */
 
 /* Uniform in [0, 1), 53 bits. */

@@ -645,6 +645,7 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
 {
     struct step_config old = s->config, new = old;
     struct err other;
+    recordings_close(s); /* of other places */
     new.batch_rows_max = batch_rows_max;
     new.slice_rows = slice_rows;
     new.accumulates = accumulates;
@@ -666,6 +667,7 @@ void stepper_close(struct stepper **s_p)
         return;
     pool_close(&s->pool);
     quantised_close(&s->quantised);
+    recordings_close(s);
     terms_close(s);
     free(s->mirror.gradient);
     for (int k = 0; k < KIND_COUNT; k++)

@@ -131,6 +131,18 @@ struct gather_piece {
     int targets;
 };
 
+/* What the operations of a micro-batch depend on, and their recording (recording.c). */
+enum { RECORDINGS_MAX = 8 };
+struct recording_key {
+    uint64_t rows, done, batch_rows, terms;
+    double scale;
+};
+struct recording {
+    struct recording_key key;
+    uint64_t used; /* clock of its last use; 0: never */
+    struct device_graph *graph;
+};
+
 /* Parts of the batch's region. */
 struct batch_arrays {
     float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
@@ -200,6 +212,10 @@ struct stepper {
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
+    uint64_t terms_version; /* another one where terms, lambda or damping are */
+    struct recording recordings[RECORDINGS_MAX];
+    uint64_t recording_clock;
+    int records_nothing;           /* the device cannot */
     struct batch_results *results; /* the device's */
     struct gather_piece pieces[GATHER_PIECES_MAX];
     uint32_t piece_count; /* of the batch in work, gathered on the device */
@@ -258,6 +274,11 @@ void targets_fetch(const struct stepper *s, uint64_t rows);
 /* The batch's terms where the device reads them; sent once. -1 (temporary): no room. */
 int terms_send(struct stepper *s, struct err *e);
 void terms_close(struct stepper *s);
+
+void micro_batch_compute(struct stepper *s, uint64_t rows);
+/* micro_batch_compute by its recording: 1; 0: there is none yet, and nothing was done. */
+int recording_run(struct stepper *s, uint64_t rows);
+void recordings_close(struct stepper *s);
 
 /* What the slices of a batch go through. */
 enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };

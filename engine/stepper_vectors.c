@@ -259,6 +259,7 @@ int terms_send(struct stepper *s, struct err *e)
     ensure(s->batch.term_count <= SENT_TERMS_MAX);
     if (!terms_are_sent(s)) {
         terms_close(s);
+        s->terms_version++;
         for (int i = 0; i < s->batch.term_count; i++) {
             s->sent_count++;
             if (term_send(s, &s->sent[i], &s->batch.terms[i], e) < 0)
@@ -266,8 +267,11 @@ int terms_send(struct stepper *s, struct err *e)
         }
     }
     for (int i = 0; i < s->sent_count; i++) {
-        s->sent[i].to.lambda = s->batch.terms[i].lambda;
-        s->sent[i].to.damping = s->batch.terms[i].damping;
+        struct ewc_term *to = &s->sent[i].to;
+        const struct ewc_term *is = &s->batch.terms[i];
+        s->terms_version += to->lambda != is->lambda || to->damping != is->damping;
+        to->lambda = is->lambda;
+        to->damping = is->damping;
     }
     return 0;
 }

@@ -24,10 +24,8 @@ static double row_loss(const float *z, uint64_t classes, uint32_t target, double
     double loss = log(sum) + max - (double)z[target];
     if (!dz)
         return loss;
-    for (uint64_t c = 0; c < classes; c++) {
-        double p = exp((double)z[c] - max) / sum;
-        dz[c] = (float)((c == target ? p - 1.0 : p) / divisor);
-    }
+    for (uint64_t c = 0; c < classes; c++)
+        dz[c] = scalar_softmax_gradient(exp((double)z[c] - max) / sum, c == target, divisor);
     return loss;
 }
 

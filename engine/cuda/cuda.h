@@ -49,7 +49,12 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
 #define SHARED_DYNAMIC(type, name)           extern __shared__ __align__(16) type name[]
 #endif
 
-enum { WARP = 32, CUDA_BLOCKS_MAX = 4096, CUDA_SCRATCH_FLOATS = 1 << 21 };
+enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
+#ifdef CUDA_EMULATED
+enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */
+#else
+enum { CUDA_BLOCKS_MAX = 4096 };
+#endif
 
 /* Device memory for what a launch leaves for the next one of the same operation: partial sums. Both
  * are allocated when the device is opened. */

@@ -128,6 +128,17 @@ struct matrix trial_matrix(struct trial *t, enum trial_role role, enum trial_bar
     return (struct matrix){operand_random(t, o), rows, columns, o->stride};
 }
 
+struct matrix trial_coarse(struct trial *t, enum trial_role role, uint64_t rows, uint64_t columns)
+{
+    struct operand *o = operand_make(t, role, TRIAL_SAME, TRIAL_F32, rows, columns, t->shape.pad);
+    for (uint64_t r = 0; r < rows; r++)
+        for (uint64_t c = 0; c < columns; c++) {
+            float x = (float)(floor(64 * trial_uniform(t)) / 64);
+            memcpy(operand_row(o, o->before, r) + c * sizeof x, &x, sizeof x);
+        }
+    return (struct matrix){operand_place(t, o), rows, columns, o->stride};
+}
+
 void *trial_numbers(struct trial *t, enum trial_role role, enum trial_bar bar,
                     enum trial_number type, uint64_t count)
 {

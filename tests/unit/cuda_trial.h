@@ -43,6 +43,9 @@ struct trial;
  * point numbers, and any number where they are not. */
 struct matrix trial_matrix(struct trial *t, enum trial_role role, enum trial_bar bar, uint64_t rows,
                            uint64_t columns);
+/* A matrix of multiples of 1/64 in [-1, 1): sums of some ten thousand of them, or of products of
+ * two, are exact in float32, in any order. */
+struct matrix trial_coarse(struct trial *t, enum trial_role role, uint64_t rows, uint64_t columns);
 void *trial_numbers(struct trial *t, enum trial_role role, enum trial_bar bar,
                     enum trial_number type, uint64_t count);
 /* The same of float32. */

@@ -1,0 +1,83 @@
+/* trials_losses.c - trials of losses, right answers and likelihoods. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "tests/unit/cuda_trial.h"
+
+/* Values that exponentials of are far apart, some of them equal, signed zeros among them. */
+static struct matrix outputs(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = {NULL, s.rows, s.columns, s.columns};
+    float *values = malloc(s.rows * s.columns * sizeof *values);
+    for (uint64_t i = 0; i < s.rows * s.columns; i++)
+        values[i] =
+            (float)(trial_random(t) % 3 ? 20 * trial_uniform(t) : round(3 * trial_uniform(t)));
+    z.at = trial_given(t, TRIAL_INPUT, TRIAL_F32, values, s.rows * s.columns);
+    free(values);
+    return z;
+}
+
+static uint32_t *targets(struct trial *t, struct trial_shape s)
+{
+    uint32_t *classes = malloc(s.rows * sizeof *classes);
+    for (uint64_t r = 0; r < s.rows; r++)
+        classes[r] = (uint32_t)(trial_random(t) % s.columns);
+    uint32_t *given = trial_given(t, TRIAL_INPUT, TRIAL_U32, classes, s.rows);
+    free(classes);
+    return given;
+}
+
+static double *row_numbers(struct trial *t, struct trial_shape s)
+{
+    return trial_numbers(t, TRIAL_OUTPUT, TRIAL_DOUBLE, TRIAL_F64, s.rows);
+}
+
+void trial_softmax_cross_entropy(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    const uint32_t *wanted = targets(t, s);
+    struct matrix z = outputs(t, s), none = {0};
+    struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
+    struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
+    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), dz);
+    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), none);
+    op_softmax_cross_entropy(b, both, wanted, 7, row_numbers(t, s), both);
+}
+
+void trial_correct_classes(struct trial *t, struct trial_shape s)
+{
+    static const float few[] = {NAN, 1, 2, /**/ -0.0f, 0, -1, /**/ -INFINITY, NAN, -INFINITY};
+    static const uint32_t firsts[] = {0, 0, 0};
+    const uint32_t *wanted = targets(t, s);
+    struct matrix z = outputs(t, s);
+    op_correct_classes(trial_backend(t), z, wanted, row_numbers(t, s));
+    z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, few, 9), 3, 3);
+    wanted = trial_given(t, TRIAL_INPUT, TRIAL_U32, firsts, 3);
+    op_correct_classes(trial_backend(t), z, wanted,
+                       trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 3));
+}
+
+void trial_predicted_classes(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = outputs(t, s);
+    op_predicted_classes(trial_backend(t), z, row_numbers(t, s));
+}
+
+void trial_correct_signs(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = outputs(t, s);
+    struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+    op_correct_signs(trial_backend(t), z, y, row_numbers(t, s));
+}
+
+void trial_element_loss(struct trial *t, struct trial_shape s)
+{
+    struct matrix none = {0};
+    for (int kind = 0; kind < ELEMENT_LOSS_COUNT; kind++) {
+        struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+        struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+        struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
+        op_element_loss(trial_backend(t), kind, 0.4, z, y, 7, row_numbers(t, s), dz);
+        op_element_loss(trial_backend(t), kind, 0.4, z, y, 7, row_numbers(t, s), none);
+    }
+}
