@@ -275,7 +275,8 @@ static void check_pool_forward(enum pooling kind, struct matrix x, struct segmen
                                struct matrix y)
 {
     ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
-    ensure(x.rows == segment_first(s, s.count) && matrix_disjoint(x, y));
+    ensure(matrix_disjoint(x, y));
+    ensure(s.begin || x.rows == s.count * s.steps); /* begin is the backend's to read */
     ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
 }
 
@@ -309,13 +310,13 @@ static void check_embedding_add(const float *tokens, uint64_t first, struct matr
     check_embedding_forward(tokens, dw, dy);
 }
 
-static void check_embedding_square(const float *tokens, uint64_t count, uint64_t first,
-                                   struct matrix sums, float *squares)
+static void check_embedding_square_add(const float *tokens, struct samples dy, uint64_t first,
+                                       struct squares_work work, struct matrix y)
 {
     (void)first;
-    ensure(tokens && count > 0 && matrix_valid(sums) && squares);
-    ensure(ranges_disjoint(sums.at, matrix_bytes(sums), squares,
-                           sums.rows * sums.columns * sizeof *squares));
+    ensure(tokens && matrix_valid(dy.first) && !dy.begin && dy.first.columns == y.columns);
+    ensure(matrix_valid(y) && work.tile);
+    ensure(matrix_disjoint(y, matrix_of(work.tile, y.rows, y.columns)));
 }
 
 static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
@@ -455,8 +456,8 @@ static void check_add(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
-static void check_product_square_add(struct matrix d, struct matrix x, struct squares_work work,
-                                     struct matrix y)
+static void check_squares_product_add(struct matrix d, struct matrix x, struct squares_work work,
+                                      struct matrix y)
 {
     ensure(matrix_valid(d) && matrix_valid(x) && matrix_valid(y) && work.packed && work.tile);
     ensure(d.rows == x.rows && y.rows == d.columns && y.columns == x.columns);
@@ -464,10 +465,17 @@ static void check_product_square_add(struct matrix d, struct matrix x, struct sq
     ensure(matrix_disjoint(y, matrix_of(work.tile, y.rows, y.columns)));
 }
 
-static void check_squares_product_add(struct matrix d, struct matrix x, struct squares_work work,
+static void check_products_square_add(struct samples d, struct samples x, struct squares_work work,
                                       struct matrix y)
 {
-    check_product_square_add(d, x, work, y);
+    ensure(d.count == x.count && d.begin == x.begin);
+    check_squares_product_add(d.first, x.first, work, y);
+}
+
+static void check_sums_square_add(struct samples d, struct squares_work work, float *y)
+{
+    ensure(matrix_valid(d.first) && work.tile && y);
+    ensure(floats_disjoint(y, work.tile, d.first.columns));
 }
 
 static void check_add_square(const float *x, float *y, uint64_t count)

@@ -96,13 +96,13 @@ struct matrix {
 
 /* A dense matrix. Inputs are taken as const and not written by any operation that lists them as
  * inputs. */
-static inline struct matrix matrix_of(const float *at, uint64_t rows, uint64_t columns)
+SCALAR struct matrix matrix_of(const float *at, uint64_t rows, uint64_t columns)
 {
     return (struct matrix){(float *)(uintptr_t)at, rows, columns, columns};
 }
 
 /* Columns first .. first + count - 1 of m. */
-static inline struct matrix matrix_columns(struct matrix m, uint64_t first, uint64_t count)
+SCALAR struct matrix matrix_columns(struct matrix m, uint64_t first, uint64_t count)
 {
     return (struct matrix){m.at + first, m.rows, count, m.stride};
 }
@@ -114,14 +114,36 @@ struct segments {
     const uint64_t *begin; /* [count + 1]; only its differences count */
 };
 
-static inline uint64_t segment_first(struct segments s, uint64_t n)
+SCALAR uint64_t segment_first(struct segments s, uint64_t n)
 {
     return s.begin ? s.begin[n] - s.begin[0] : n * s.steps;
 }
 
-static inline uint64_t segment_rows(struct segments s, uint64_t n)
+SCALAR uint64_t segment_rows(struct segments s, uint64_t n)
 {
     return segment_first(s, n + 1) - segment_first(s, n);
+}
+
+/* The steps of `count` samples as a matrix each: sample n begins at first.at + n * distance, or
+ * where begin is not NULL it is the rows that segments of such a begin have (first.rows is not read
+ * then). */
+struct samples {
+    struct matrix first;
+    uint64_t count, distance;
+    const uint64_t *begin;
+};
+
+/* The steps of sample n. */
+SCALAR struct matrix sample_at(struct samples s, uint64_t n)
+{
+    if (s.begin) {
+        struct segments of = {.count = s.count, .begin = s.begin};
+        s.first.at += segment_first(of, n) * s.first.stride;
+        s.first.rows = segment_rows(of, n);
+    } else {
+        s.first.at += n * s.distance;
+    }
+    return s.first;
 }
 
 /* [rows, columns]: row r has the values value[k] in the columns column[k], k from begin[r] to
@@ -164,14 +186,36 @@ struct coded_matrix {
 enum { SQUARES_PACKED = 35840 };
 struct squares_work {
     float *packed; /* [SQUARES_PACKED] */
-    float *tile;   /* [D, X] of product_square_add */
+    float *tile;   /* as large as y */
+};
+
+/* Where an operation is recorded and done again, the step is not known when it is asked for: it is
+ * read where `step` points to, if that is not NULL. inner: the mask is one of several of its layer.
+ */
+struct dropout_late {
+    const uint64_t *step;
+    uint64_t seed, place, layer, number;
+    int inner;
 };
 
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */
     double p;           /* probability of a zero, 0 <= p < 1 */
+    struct dropout_late late;
 };
+
+SCALAR uint64_t dropout_key_late(const struct dropout_late *d, uint64_t step)
+{
+    uint64_t key = scalar_key(d->seed, step, d->place);
+    return d->inner ? scalar_key(key, d->layer, d->number) : key;
+}
+
+/* Its key, where the step is at hand. */
+SCALAR uint64_t dropout_key(const struct dropout_mask *m)
+{
+    return m->late.step ? dropout_key_late(&m->late, *m->late.step) : m->key;
+}
 
 struct backend {
     const char *name;

@@ -7,6 +7,7 @@
 #ifndef ENGINE_SCALAR_H
 #define ENGINE_SCALAR_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -176,6 +177,12 @@ SCALAR float scalar_gelu_backward(float x, float dy)
     return dy * (n.below + x * (n.density * 0.39894228f)); /* 1 / sqrt(2 pi) */
 }
 
+/* Is x larger than the largest so far? A NaN is larger than every number. */
+SCALAR int scalar_larger(float x, float most)
+{
+    return most == most && !(x <= most);
+}
+
 /* ---- a cell of an LSTM, after its gates' sums are there ---- */
 
 struct scalar_lstm {
@@ -272,6 +279,19 @@ SCALAR int32_t scalar_quantise(float x, float inverse)
     float q = rintf(x * inverse);
     q = q < 127.0f ? q : 127.0f;
     return (int32_t)(q > -127.0f ? q : -127.0f);
+}
+
+/* What a row's numbers are multiplied with before scalar_quantise, and the row's scale, from the
+ * largest magnitude of the row: NaN where one of it is no number, or infinite. */
+SCALAR float scalar_quantise_inverse(float largest)
+{
+    float inverse = largest > 0 ? 127.0f / largest : 0;
+    return inverse <= FLT_MAX ? inverse : FLT_MAX; /* of subnormal numbers */
+}
+
+SCALAR float scalar_quantise_scale(float largest)
+{
+    return largest / 127.0f;
 }
 
 /* The nearest binary16, ties to even; from 65520 on infinite; a NaN stays one. */

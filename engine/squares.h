@@ -6,14 +6,6 @@
 
 #include "engine/layer.h"
 
-/* The steps of `count` samples as a matrix each: sample n begins at first.at + n * distance, or
- * where begin is not NULL it is the rows that segments of such a begin have. */
-struct samples {
-    struct matrix first;
-    uint64_t count, distance;
-    const uint64_t *begin;
-};
-
 /* Of the rows of an array [rows, values]: a sample a segment. */
 static inline struct samples samples_of(const float *at, struct segments s, uint64_t values)
 {
@@ -25,9 +17,6 @@ static inline struct samples samples_columns(struct samples s, uint64_t first, u
     s.first = matrix_columns(s.first, first, count);
     return s;
 }
-
-/* The steps of sample n. */
-struct matrix sample_at(struct samples s, uint64_t n);
 
 /* sums[D, X] += sum over the samples of (d_n^T x_n)^2, d_n [steps, D], x_n [steps, X]. */
 void squares_of_products(const struct backend *b, struct samples d, struct samples x,

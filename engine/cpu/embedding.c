@@ -33,12 +33,18 @@ CPU_CLONES static void row_square(float *restrict sums, float *restrict squares,
     }
 }
 
-void cpu_embedding_square(const float *tokens, uint64_t count, uint64_t first, struct matrix sums,
-                          float *squares)
+/* A sample touches few rows: only those are squared, and left at 0 for the next one. */
+void cpu_embedding_square_add(const float *tokens, struct samples dy, uint64_t first,
+                              struct squares_work work, struct matrix y)
 {
-    for (uint64_t r = 0; r < count; r++) {
-        uint64_t row = (uint64_t)tokens[r] - first;
-        if (row < sums.rows)
-            row_square(sums.at + row * sums.stride, squares + row * sums.columns, sums.columns);
+    struct matrix sums = matrix_of(work.tile, y.rows, y.columns);
+    cpu_zero(sums.at, sums.rows * sums.columns);
+    for (uint64_t n = 0; n < dy.count; n++, tokens += dy.first.rows) {
+        cpu_embedding_add(tokens, first, sample_at(dy, n), sums);
+        for (uint64_t r = 0; r < dy.first.rows; r++) {
+            uint64_t row = (uint64_t)tokens[r] - first;
+            if (row < sums.rows)
+                row_square(sums.at + row * sums.stride, y.at + row * y.stride, sums.columns);
+        }
     }
 }

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "proto/err.h"
+
 enum { BLOCK = 64, BLOCK_PRODUCT = 32 };
 
 /* Columns first .. first + count - 1, count up to BLOCK, of `rows` rows. */
@@ -35,16 +37,10 @@ static void segment_sums(enum pooling kind, const float *x, uint64_t stride, uin
     }
 }
 
-/* A NaN is larger than every number. */
-static inline int is_larger(float value, float most)
-{
-    return most == most && !(value <= most);
-}
-
 CPU_CLONES static void row_larger(const float *x, float *y, uint64_t columns)
 {
     for (uint64_t c = 0; c < columns; c++)
-        y[c] = is_larger(x[c], y[c]) ? x[c] : y[c];
+        y[c] = scalar_larger(x[c], y[c]) ? x[c] : y[c];
 }
 
 static void segment_largest(const float *x, uint64_t stride, uint64_t rows, uint64_t columns,
@@ -57,6 +53,7 @@ static void segment_largest(const float *x, uint64_t stride, uint64_t rows, uint
 
 void cpu_pool_forward(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
 {
+    ensure(x.rows == segment_first(s, s.count));
     for (uint64_t n = 0; n < s.count; n++) {
         uint64_t rows = segment_rows(s, n);
         const float *in = x.at + segment_first(s, n) * x.stride;
@@ -75,7 +72,7 @@ static uint64_t column_largest(const float *x, uint64_t stride, uint64_t rows)
 {
     uint64_t best = 0;
     for (uint64_t r = 1; r < rows; r++)
-        if (is_larger(x[r * stride], x[best * stride]))
+        if (scalar_larger(x[r * stride], x[best * stride]))
             best = r;
     return best;
 }
@@ -93,6 +90,7 @@ void cpu_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, str
                        struct matrix dx)
 {
     uint64_t columns = x.columns;
+    ensure(x.rows == segment_first(s, s.count));
     for (uint64_t n = 0; n < s.count; n++) {
         uint64_t rows = segment_rows(s, n), first = segment_first(s, n);
         const float *in = x.at + first * x.stride, *d = dy.at + n * dy.stride;

@@ -49,10 +49,8 @@ ROW_QUANTISE(int16_t)
 static float scale_of(const float *x, uint64_t count, float *inverse)
 {
     float largest = row_largest(x, count);
-    *inverse = largest > 0 ? 127.0f / largest : 0;
-    if (!(*inverse <= FLT_MAX)) /* of subnormal numbers */
-        *inverse = FLT_MAX;
-    return largest / 127.0f;
+    *inverse = scalar_quantise_inverse(largest);
+    return scalar_quantise_scale(largest);
 }
 
 void cpu_quantise(struct matrix w, struct int8_matrix q)

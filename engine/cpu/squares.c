@@ -1,9 +1,10 @@
 /* squares.c - sums of squared products: what per-sample squared gradients cost (engine/squares.h).
  *
- * A product of the matrix library would write a sample's gradient to memory for another loop to
- * read and square. Here a patch of it, PATCH_ROWS x PATCH_COLUMNS, is summed in registers over the
- * steps and squared there, so that a sample costs its product and no more. The operands are packed,
- * a block of steps and columns at a time, so that a patch reads them one number after the other.
+ * One sample after the other. A product of the matrix library would write a sample's gradient to
+ * memory for another loop to read and square. Here a patch of it, PATCH_ROWS x PATCH_COLUMNS, is
+ * summed in registers over the steps and squared there, so that a sample costs its product and no
+ * more. The operands are packed, a block of steps and columns at a time, so that a patch reads them
+ * one number after the other.
  *
  * An element of y is the sum over the steps in their order, whatever patch it is in: its bits do
  * not depend on how y is cut into tiles. With FMA where the machine has it, else in plain C, whose
@@ -166,9 +167,9 @@ void cpu_squares_product_add(struct matrix d, struct matrix x, struct squares_wo
     blocks_add(d, x, OF_FACTORS, work.packed, y);
 }
 
-/* More steps than a block has: their product must be whole before it is squared. */
-void cpu_product_square_add(struct matrix d, struct matrix x, struct squares_work work,
-                            struct matrix y)
+/* Of one sample. More steps than a block has: their product must be whole before it is squared. */
+static void product_square_add(struct matrix d, struct matrix x, struct squares_work work,
+                               struct matrix y)
 {
     if (d.rows <= STEPS) {
         blocks_add(d, x, OF_PRODUCTS, work.packed, y);
@@ -178,4 +179,19 @@ void cpu_product_square_add(struct matrix d, struct matrix x, struct squares_wor
     blocks_add(d, x, OF_NOTHING, work.packed, matrix_of(work.tile, y.rows, y.columns));
     for (uint64_t i = 0; i < y.rows; i++)
         cpu_add_square(work.tile + i * y.columns, y.at + i * y.stride, y.columns);
+}
+
+void cpu_products_square_add(struct samples d, struct samples x, struct squares_work work,
+                             struct matrix y)
+{
+    for (uint64_t n = 0; n < d.count; n++)
+        product_square_add(sample_at(d, n), sample_at(x, n), work, y);
+}
+
+void cpu_sums_square_add(struct samples d, struct squares_work work, float *y)
+{
+    for (uint64_t n = 0; n < d.count; n++) {
+        cpu_column_sums(sample_at(d, n), work.tile);
+        cpu_add_square(work.tile, y, d.first.columns);
+    }
 }

@@ -49,7 +49,7 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
 #define SHARED_DYNAMIC(type, name)           extern __shared__ __align__(16) type name[]
 #endif
 
-enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 20 };
+enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
 #ifdef CUDA_EMULATED
 enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */
 #else
@@ -74,6 +74,14 @@ static inline unsigned cuda_blocks(uint64_t items, unsigned threads)
 #define FOR_ITEMS(i, count)                                                                        \
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                \
          i += (uint64_t)gridDim.x * blockDim.x)
+
+/* The loop behind it, so many rounds at once. */
+#ifdef CUDA_EMULATED
+#define UNROLL(rounds)
+#else
+#define CUDA_PRAGMA(text) _Pragma(#text)
+#define UNROLL(rounds)    CUDA_PRAGMA(unroll rounds)
+#endif
 
 /* Sum over the lanes of a warp, in every lane; in a fixed order. */
 template <typename number> static __device__ __forceinline__ number warp_sum(number x)

@@ -59,20 +59,14 @@ static void embedding_backward(const struct layer_instance *l, const struct laye
                      weight_of(l, p->gradient));
 }
 
-/* A sample touches few rows of W: only those are squared, and left at 0 for the next one. */
 static void embedding_tile_squares(const struct layer_instance *l, const struct layer_pass *p,
                                    const struct tile *t, const struct tile_work *w, float *sums)
 {
-    struct matrix sample = matrix_of(w->products.tile, t->rows, t->columns);
-    op_zero(p->backend, sample.at, t->count);
+    struct samples dy = {matrix_of(p->d_output, l->steps_out, l->values_out), p->rows, l->outputs,
+                         NULL};
     op_zero(p->backend, w->squares, t->count);
-    for (uint64_t r = 0; r < p->rows; r++) {
-        const float *tokens = p->input + r * l->steps_out;
-        const float *dy = p->d_output + r * l->outputs;
-        op_embedding_add(p->backend, tokens, t->row_first,
-                         matrix_of(dy, l->steps_out, l->values_out), sample);
-        op_embedding_square(p->backend, tokens, l->steps_out, t->row_first, sample, w->squares);
-    }
+    op_embedding_square_add(p->backend, p->input, dy, t->row_first, w->products,
+                            matrix_of(w->squares, t->rows, t->columns));
     op_add(p->backend, w->squares, sums, t->count);
 }
 

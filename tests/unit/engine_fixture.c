@@ -101,7 +101,8 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .accumulates = c->accumulates,
                                  .optimizer = c->optimizer,
                                  .backbone_layers = c->frozen_layers,
-                                 .freeze_backbone = c->frozen_layers > 0};
+                                 .freeze_backbone = c->frozen_layers > 0,
+                                 .device = c->device};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct model_input input = {inputs, c->graphs, c->edge_values};
     struct err e;
@@ -119,6 +120,7 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
     CHECK(f->m.target_steps <= FIXTURE_STEPS_MAX);
     CHECK_OK(stepper_open(&f->s, &f->m, &config, &e), e);
     model_initialise(&f->m, 12, stepper_parameters(f->s));
+    stepper_send(f->s);
     int values = loss_type_named(f->m.loss)->values;
     f->gather = (struct gather_config){.feature_type = "f32",
                                        .features = inputs,

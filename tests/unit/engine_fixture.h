@@ -55,6 +55,7 @@ struct fixture_config {
     int accumulates; /* batches of several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t frozen_layers;
+    const struct device *device; /* NULL: the CPU */
 };
 
 /* The same numbers each time; all rows are gathered. */

@@ -72,6 +72,17 @@ TEST(product_with_beta_zero_does_not_read_c)
     CHECK(c[0] == 7 && c[1] == 10 && c[2] == 15 && c[3] == 22);
 }
 
+/* y += the squared product, of one sample, or the product of the squares. */
+static void squares_add(int square, struct matrix d, struct matrix x, struct squares_work work,
+                        struct matrix y)
+{
+    if (square)
+        op_products_square_add(cpu, (struct samples){d, 1, 0, NULL},
+                               (struct samples){x, 1, 0, NULL}, work, y);
+    else
+        op_squares_product_add(cpu, d, x, work, y);
+}
+
 /* Sums of squared products into y[m, n], in one piece and cut into `cuts` pieces by rows. `square`:
  * of the products, else of the factors. */
 static void squares_case(uint64_t m, uint64_t n, uint64_t k, int square, uint64_t cuts)
@@ -84,7 +95,7 @@ static void squares_case(uint64_t m, uint64_t n, uint64_t k, int square, uint64_
     memcpy(before, y.at, m * y.stride * sizeof *before);
     for (uint64_t i = 0; i < m * n; i++)
         again[i] = before[i / n * y.stride + i % n];
-    (square ? op_product_square_add : op_squares_product_add)(cpu, d, x, work, y);
+    squares_add(square, d, x, work, y);
     for (uint64_t i = 0; i < m; i++)
         for (uint64_t j = 0; j < y.stride; j++) {
             double sum = 0, was = (double)before[i * y.stride + j];
@@ -97,8 +108,8 @@ static void squares_case(uint64_t m, uint64_t n, uint64_t k, int square, uint64_
         }
     for (uint64_t first = 0; first < m; first += (m - 1) / cuts + 1) {
         uint64_t rows = m - first < (m - 1) / cuts + 1 ? m - first : (m - 1) / cuts + 1;
-        (square ? op_product_square_add : op_squares_product_add)(
-            cpu, matrix_columns(d, first, rows), x, work, matrix_of(again + first * n, rows, n));
+        squares_add(square, matrix_columns(d, first, rows), x, work,
+                    matrix_of(again + first * n, rows, n));
     }
     for (uint64_t i = 0; i < m * n; i++)
         CHECK(again[i] == y.at[i / n * y.stride + i % n]);

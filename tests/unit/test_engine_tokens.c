@@ -102,7 +102,7 @@ TEST(the_loss_is_the_mean_over_all_steps)
 TEST(embedding_operations_equal_their_definition)
 {
     enum { TOKENS = 7, COLUMNS = 21, STEPS = 5 };
-    static const float tokens[STEPS] = {3, 0, 3, 6, 2};
+    static const float tokens[2 * STEPS] = {3, 0, 3, 6, 2, 3, 0, 3, 6, 2};
     static float w[TOKENS * COLUMNS], y[STEPS * COLUMNS], dw[3 * COLUMNS], squares[3 * COLUMNS];
     for (int i = 0; i < TOKENS * COLUMNS; i++)
         w[i] = (float)(i % 13);
@@ -115,13 +115,19 @@ TEST(embedding_operations_equal_their_definition)
         CHECK(dw[c] == w[2 * COLUMNS + c] && dw[2 * COLUMNS + c] == 0);
         CHECK(dw[COLUMNS + c] == 2 * w[3 * COLUMNS + c]);
     }
+    /* the same as the sample's gradient, squared; then twice more */
+    struct squares_work work = {.tile = dw};
+    struct samples dy = {matrix_of(y, STEPS, COLUMNS), 1, 0, NULL};
     squares[0] = 5;
-    op_embedding_square(cpu, tokens, STEPS, 2, matrix_of(dw, 3, COLUMNS), squares);
-    CHECK(squares[0] == 5 + w[2 * COLUMNS] * w[2 * COLUMNS]);
-    for (int c = 0; c < COLUMNS; c++) {
-        float twice = 2 * w[3 * COLUMNS + c];
-        CHECK(squares[COLUMNS + c] == twice * twice && squares[2 * COLUMNS + c] == 0);
-        CHECK(dw[c] == 0 && dw[COLUMNS + c] == 0);
+    for (int round = 1; round <= 3; round += 2) {
+        op_embedding_square_add(cpu, tokens, dy, 2, work, matrix_of(squares, 3, COLUMNS));
+        CHECK(squares[0] == 5 + (float)round * w[2 * COLUMNS] * w[2 * COLUMNS]);
+        for (int c = 0; c < COLUMNS; c++) {
+            float twice = 2 * w[3 * COLUMNS + c];
+            CHECK(squares[COLUMNS + c] == (float)round * twice * twice);
+            CHECK(squares[2 * COLUMNS + c] == 0);
+        }
+        dy.count = 2; /* the second one's tokens and dy are the first one's */
     }
 }
 

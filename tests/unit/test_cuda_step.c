@@ -1,0 +1,237 @@
+/* test_cuda_step.c - whole models on a device against the CPU: steps, evaluations, Fisher
+ * information, protected tasks, faults.
+ *
+ * The device is the emulated one, or what FINETUNED_CUDA_LIBRARY names: `make gpu-check` runs the
+ * same cases on a GPU. The CPU takes the batch as one slice, so that both add up the same way.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/device.h"
+#include "engine/importance.h"
+#include "tests/test.h"
+#include "tests/unit/cuda_fixture.h"
+#include "tests/unit/engine_fixture.h"
+
+enum { STEPS = 4 };
+
+static const char *const dense[] = {"linear out=33", "relu", "dropout p=0.25",
+                                    "linear out=20", "gelu", "linear out=5"};
+static const char *const normed[] = {"linear out=17", "batchnorm", "tanh",
+                                     "linear out=9",  "layernorm", "linear out=5"};
+static const char *const residual[] = {"linear out=16", "residual_begin", "linear out=16",
+                                       "silu",          "residual_end",   "linear out=5"};
+static const char *const recurrent[] = {"sequence steps=6",
+                                        "lstm out=8 layers=2 bidirectional=true dropout=0.25",
+                                        "pool kind=last", "linear out=5"};
+static const char *const graphs[] = {"gcn out=12 residual=true edges=true",
+                                     "relu",
+                                     "gcn out=10",
+                                     "batchnorm",
+                                     "sigmoid",
+                                     "pool kind=mean_sum",
+                                     "linear out=5"};
+static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "linear out=5"};
+
+#define LIST(lines) .layers = lines, .count = sizeof lines / sizeof *lines
+
+static const struct fixture_config models[] = {
+    {LIST(dense)},
+    {LIST(dense), .loss = "mean_squared_error", .optimizer = OPTIMIZER_SGD_MOMENTUM},
+    {LIST(dense), .loss = "cosine", .optimizer = OPTIMIZER_SGD},
+    {LIST(dense), .loss = "huber delta=0.4", .frozen_layers = 3},
+    {LIST(dense), .loss = "binary_cross_entropy", .checkpointing = 1},
+    {LIST(normed)},
+    {LIST(normed), .loss = "l1"},
+    {LIST(residual)},
+    {LIST(recurrent), .inputs = 24},
+    {LIST(recurrent), .inputs = 24, .checkpointing = 1},
+    {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3},
+    {LIST(tokens), .inputs = 6},
+};
+enum { MODELS = sizeof models / sizeof *models };
+
+/* sqrt(sum (a - b)^2 / sum b^2) */
+static double distance(const float *a, const float *b, uint64_t count)
+{
+    double off = 0, all = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        off += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        all += (double)b[i] * (double)b[i];
+    }
+    return sqrt(off / (all > 0 ? all : 1));
+}
+
+static void near(double got, double wanted, double bar, const char *what, int model)
+{
+    if (!(fabs(got - wanted) <= bar * (fabs(wanted) + 1e-3)))
+        test_fail(__FILE__, __LINE__, "model %d: %s is %.9g instead of %.9g", model, what, got,
+                  wanted);
+}
+
+static void vectors_near(struct fixture *on, struct fixture *cpu, double bar, int model)
+{
+    uint64_t count = on->m.parameter_count;
+    stepper_fetch(on->s);
+    double off = distance(stepper_parameters(on->s), stepper_parameters(cpu->s), count);
+    if (!(off <= bar))
+        test_fail(__FILE__, __LINE__, "model %d: parameters are off by %g", model, off);
+    const float *buffers = stepper_module_buffers(on->s);
+    if (buffers)
+        CHECK(distance(buffers, stepper_module_buffers(cpu->s), on->m.buffer_values) <= bar);
+}
+
+static void pair_open(struct fixture *on, struct fixture *cpu, struct fixture_config c)
+{
+    c.slice = FIXTURE_ROWS;
+    c.threads = 1;
+    fixture_open(cpu, &c);
+    c.device = cuda_fixture_device();
+    fixture_open(on, &c);
+}
+
+static void steps_case(int number, enum half half)
+{
+    struct fixture on, cpu;
+    struct fixture_config c = models[number];
+    c.half = half;
+    c.checkpointing &= !half;
+    pair_open(&on, &cpu, c);
+    double bar = half ? 2e-2 : 2e-5;
+    for (uint64_t step = 0; step < STEPS; step++) {
+        struct step_result a =
+            fixture_train(&on, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        struct step_result b =
+            fixture_train(&cpu, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        near(a.loss, b.loss, half ? 1e-2 : 1e-5, "the loss", number);
+        near(a.gradient_norm, b.gradient_norm, half ? 3e-2 : 2e-5, "the norm", number);
+        CHECK(a.skipped == b.skipped);
+    }
+    vectors_near(&on, &cpu, bar, number);
+    struct evaluation_result a = fixture_evaluate(&on, FIXTURE_ROWS),
+                             b = fixture_evaluate(&cpu, FIXTURE_ROWS);
+    near(a.loss, b.loss, bar, "the evaluation's loss", number);
+    near(a.metric, b.metric, half ? 5e-2 : 1e-3, "the metric", number);
+    fixture_close(&on);
+    fixture_close(&cpu);
+}
+
+TEST(cuda_steps_equal_those_of_the_cpu)
+{
+    for (int i = 0; i < MODELS; i++)
+        steps_case(i, HALF_NONE);
+}
+
+TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
+{
+    for (int i = 0; i < MODELS; i += 4)
+        for (int half = HALF_F16; half <= HALF_BF16; half++)
+            steps_case(i, (enum half)half);
+}
+
+TEST(cuda_steps_have_the_same_bits_each_time)
+{
+    for (int i = 0; i < MODELS; i += 5) {
+        float *kept = NULL;
+        for (int time = 0; time < 2; time++) {
+            struct fixture f;
+            struct fixture_config c = models[i];
+            c.device = cuda_fixture_device();
+            fixture_open(&f, &c);
+            for (uint64_t step = 0; step < STEPS; step++)
+                fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+            stepper_fetch(f.s);
+            uint64_t bytes = f.m.parameter_count * sizeof(float);
+            if (!kept)
+                memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
+            CHECK(memcmp(kept, stepper_parameters(f.s), bytes) == 0);
+            fixture_close(&f);
+        }
+        free(kept);
+    }
+}
+
+TEST(cuda_fisher_information_equals_that_of_the_cpu)
+{
+    for (int i = 0; i < MODELS; i++) {
+        struct fixture on, cpu;
+        struct fixture_config c = models[i];
+        struct err e;
+        c.evaluate_only = 1;
+        c.frozen_layers = 0;
+        c.checkpointing = 0;
+        pair_open(&on, &cpu, c);
+        uint64_t count = on.m.parameter_count;
+        float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
+        CHECK_OK(
+            stepper_fisher(on.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = a}, &e),
+            e);
+        CHECK_OK(
+            stepper_fisher(cpu.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = b}, &e),
+            e);
+        double off = distance(a, b, count);
+        if (!(off <= 1e-5))
+            test_fail(__FILE__, __LINE__, "model %d: Fisher information is off by %g", i, off);
+        free(a), free(b);
+        fixture_close(&on);
+        fixture_close(&cpu);
+    }
+}
+
+/* Whichever way a protected task is held. */
+TEST(cuda_penalty_equals_that_of_the_cpu)
+{
+    for (int exact = 0; exact < 3; exact++) {
+        struct fixture on, cpu;
+        struct importance importance;
+        struct err e;
+        pair_open(&on, &cpu, models[0]);
+        uint64_t count = on.m.parameter_count;
+        float *star = malloc(count * sizeof *star), *fisher = malloc(count * sizeof *fisher);
+        for (uint64_t i = 0; i < count; i++) {
+            star[i] = stepper_parameters(cpu.s)[i] + 0.01f * (float)(i % 7);
+            fisher[i] = 0.001f * (float)(1 + i % 13);
+        }
+        CHECK_OK(importance_open(&importance, &on.m, exact == 1, &e), e);
+        while (importance_next(&importance))
+            CHECK_OK(importance_take(&importance, fisher, count, &e), e);
+        struct ewc_term term = {.theta_star = star, .lambda = 100, .damping = 0.001};
+        if (exact == 2)
+            term.fisher = fisher;
+        else
+            term.importance = &importance;
+        for (uint64_t step = 0; step < STEPS; step++) {
+            term.lambda = step < 2 ? 100 : 50;
+            struct step_result a =
+                fixture_train(&on, FIXTURE_ROWS, step, step + 1, &fixture_adamw, &term, 1);
+            struct step_result b =
+                fixture_train(&cpu, FIXTURE_ROWS, step, step + 1, &fixture_adamw, &term, 1);
+            near(a.penalty, b.penalty, 1e-5, "the penalty", exact);
+            near(a.gradient_norm, b.gradient_norm, 1e-5, "the norm", exact);
+        }
+        vectors_near(&on, &cpu, 2e-5, exact);
+        importance_close(&importance);
+        free(star), free(fisher);
+        fixture_close(&on);
+        fixture_close(&cpu);
+    }
+}
+
+TEST(cuda_names_the_row_and_layer_of_a_bad_number)
+{
+    struct fixture on, cpu;
+    struct step_result r;
+    struct err e;
+    pair_open(&on, &cpu, models[0]);
+    stepper_parameters(on.s)[on.m.tensors[2].first] = NAN;
+    memcpy(stepper_parameters(cpu.s), stepper_parameters(on.s), 4 * on.m.parameter_count);
+    stepper_send(on.s);
+    CHECK(stepper_train(on.s, FIXTURE_ROWS, 0, 1, &fixture_adamw, NULL, 0, &r, &e) < 0);
+    CHECK(stepper_train(cpu.s, FIXTURE_ROWS, 0, 1, &fixture_adamw, NULL, 0, &r, &e) < 0);
+    const struct step_fault *a = stepper_fault(on.s), *b = stepper_fault(cpu.s);
+    CHECK_EQ(a->layer, b->layer);
+    CHECK_EQ(a->row, b->row);
+    CHECK_EQ(a->rows, b->rows);
+    fixture_close(&on);
+    fixture_close(&cpu);
+}
