@@ -33,20 +33,24 @@ $(OBJ)/engine/%.o: CFLAGS += $(if $(filter release,$(VARIANT)),-O3) -fno-trappin
 $(OBJ)/tests/unit/%.o: CFLAGS += -O1
 LDFLAGS := $(FLAGS_$(VARIANT)) -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
 
-export PKG_CONFIG_SYSROOT_DIR := $(DEPS)
+override DEPS := $(abspath $(DEPS))
+PKG_CONFIG := pkg-config
 ifneq ($(DEPS),)
-export PKG_CONFIG_PATH := $(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig
+# What `export` says does not reach $(shell) before make 4.4.
+PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(DEPS) PKG_CONFIG_PATH=$(DEPS)/usr/lib/x86_64-linux-gnu/pkgconfig pkg-config
 CFLAGS += -I$(DEPS)/usr/include -I$(DEPS)/usr/include/x86_64-linux-gnu
-LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -L$(DEPS)/usr/lib -Wl,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu:$(DEPS)/usr/lib
+# The old tag, which libraries of libraries are looked up by as well.
+LDFLAGS += -L$(DEPS)/usr/lib/x86_64-linux-gnu -L$(DEPS)/usr/lib \
+           -Wl,--disable-new-dtags,-rpath,$(DEPS)/usr/lib/x86_64-linux-gnu:$(DEPS)/usr/lib
 endif
 # Debian 12 calls it msgpack (-lmsgpackc), Debian 13 msgpack-c (-lmsgpack-c): the first that is there.
-package = $(or $(firstword $(foreach p,$(1),$(shell pkg-config --exists $(p) && echo $(p)))),$(firstword $(1)))
+package = $(or $(firstword $(foreach p,$(1),$(shell $(PKG_CONFIG) --exists $(p) && echo $(p)))),$(firstword $(1)))
 HDF5 := $(call package,hdf5 hdf5-serial)
 MSGPACK := $(call package,msgpack-c msgpack)
 # H5_USE_110_API: what HDF5 1.14 and later call by other names keeps that of 1.10.
-CFLAGS += -DH5_USE_110_API $(shell pkg-config --cflags $(HDF5) $(MSGPACK))
-LIBS_PROTO := -lzmq $(shell pkg-config --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
-              $(shell pkg-config --libs-only-L $(HDF5)) -lhdf5 -lz -lm
+CFLAGS += -DH5_USE_110_API $(shell $(PKG_CONFIG) --cflags $(HDF5) $(MSGPACK))
+LIBS_PROTO := -lzmq $(shell $(PKG_CONFIG) --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
+              $(shell $(PKG_CONFIG) --libs-only-L $(HDF5)) -lhdf5 -lz -lm
 LIBS_ENGINE := -ldnnl -lgomp -lm
 # `prepare molecules` needs Indigo and InChI, which not every release of Debian and Ubuntu has.
 CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/indigo.h),1,0)

@@ -104,14 +104,23 @@ const struct device *device_cuda(struct err *e)
 
 int device_open(const struct device **d, const char *wanted, int debug, struct err *e)
 {
-    struct err none;
     int may_fail = strcmp(wanted, "auto") == 0;
     *d = &device_cpu;
     if (strcmp(wanted, "cpu") == 0)
         return 0;
     const char *colon = strchr(wanted, ':');
-    const struct device *cuda = device_cuda(may_fail ? &none : e);
-    if (cuda && cuda->open(colon ? colon + 1 : "", debug, may_fail ? &none : e) == 0)
+    const struct device *cuda = device_cuda(e);
+    if (cuda && cuda->open(colon ? colon + 1 : "", debug, e) == 0)
         *d = cuda;
     return *d != &device_cpu || may_fail ? 0 : -1;
+}
+
+void device_step_config(const struct device *d, struct step_config *c)
+{
+    c->device = d;
+    if (!d || !d->apart)
+        return;
+    c->slice_rows = c->batch_rows_max;
+    c->slice_nodes_max = c->batch_nodes_max;
+    c->threads = 1;
 }

@@ -12,6 +12,8 @@
 #include "engine/ops.h"
 #include "proto/err.h"
 
+struct step_config; /* engine/step.h */
+
 enum { DEVICE_NAME_MAX = 256 };
 
 /* What a device is, for plans, reports and checkpoints. */
@@ -92,8 +94,12 @@ extern const struct device device_cpu;
  * one that FINETUNED_CUDA_LIBRARY names. */
 const struct device *device_cuda(struct err *e);
 
-/* "cpu", "cuda", "cuda:1", "cuda:H100", "auto": a GPU if there is one, else the CPU. The device is
- * open; -1 (permanent) and one sentence where it cannot be had. */
+/* "cpu", "cuda", "cuda:1", "cuda:H100", "auto": a GPU if there is one, else the CPU, and *e then
+ * says why. The device is open; -1 (permanent) and one sentence where it cannot be had. */
 int device_open(const struct device **d, const char *wanted, int debug, struct err *e);
+
+/* *c, whose sizes are set, becomes one for that device (NULL: the CPU). A device apart is not
+ * divided into threads: it takes all resident rows as one slice. */
+void device_step_config(const struct device *d, struct step_config *c);
 
 #endif

@@ -257,7 +257,8 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
     for (int i = 0; i < s->config.threads; i++)
         bad = f.bad[i] > bad ? f.bad[i] : bad;
     batch_fetch(s, s->at.losses, rows * s->model->target_steps * sizeof *s->at.losses);
-    if (s->device->failure(e) < 0)
+    struct batch_results results;
+    if (s->device->apart && results_fetch(s, &results, e) < 0)
         return -1;
     double loss = rows_sum(0, s->host.losses, rows * s->model->target_steps);
     return bad || !__builtin_isfinite(loss) ? fault_of_fisher(&f.batch, bad, e) : 0;

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/stepper.h"
@@ -178,6 +179,111 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
                    stored, g->config->scale, (double)x[j], s->layout.half ? " in 16 bits" : "");
 }
 
+/* ---- rows on the device ---- */
+
+/* The places of the rows, and of a permutation, to where the device reads them. */
+static void places_send(struct stepper *s, const struct gather_work *g)
+{
+    uint64_t most = s->config.batch_rows_max, bytes = g->count * sizeof(void *);
+    const struct gather_config *c = g->config;
+    if (c->column)
+        s->device->wait(); /* the part before has been read */
+    memcpy(s->host.rows + g->at, g->features, bytes);
+    s->device->upload(s->at.rows + g->at, s->host.rows + g->at, bytes);
+    if (g->targets) {
+        memcpy(s->host.rows + most + g->at, g->targets, bytes);
+        s->device->upload(s->at.rows + most + g->at, s->host.rows + most + g->at, bytes);
+    }
+    if (c->permutation) {
+        memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
+        s->device->upload(s->at.permutation, s->host.permutation,
+                          c->features * sizeof *c->permutation);
+    }
+}
+
+static void gather_there(struct stepper *s, const struct gather_work *g, uint64_t *bad)
+{
+    const struct gather_config *c = g->config;
+    uint64_t width = s->model->inputs, outputs = s->model->outputs, steps = s->model->target_steps;
+    struct matrix x = {s->at.inputs + g->at * width + c->column, g->count, c->features, width};
+    const void *const *features = s->at.rows + g->at;
+    const void *const *targets = features + s->config.batch_rows_max;
+    if (s->model->token_count)
+        op_gather_values(s->backend, g->feature_type, features, 0,
+                         (double)(s->model->token_count - 1), x, &bad[0]);
+    else
+        op_gather_features(s->backend, g->feature_type, features,
+                           c->permutation ? s->at.permutation : NULL, c->scale, x, &bad[0]);
+    if (s->layout.half && !s->model->token_count)
+        op_round_half(s->backend, s->layout.half, x);
+    if (g->targets && s->loss->values)
+        op_gather_values(s->backend, g->target_type, targets, s->loss->low, s->loss->high,
+                         matrix_of(s->at.values + g->at * outputs, g->count, outputs), &bad[1]);
+    else if (g->targets)
+        op_gather_classes(s->backend, g->target_type, targets, g->count, steps, outputs / steps,
+                          s->at.classes + g->at * steps, &bad[1]);
+}
+
+static int gather_on_device(struct stepper *s, struct gather_work *g, struct err *e)
+{
+    struct batch_results r;
+    ensure(s->device->apart);
+    s->piece_count = g->at || g->config->column ? s->piece_count : 0;
+    if (s->piece_count == GATHER_PIECES_MAX) { /* what is there is looked at; then there is room */
+        if (results_fetch(s, &r, e) < 0)
+            return -1;
+        s->piece_count = 0;
+    }
+    uint32_t number = s->piece_count++;
+    s->pieces[number] = (struct gather_piece){*g->config, g->at, g->count, g->targets != NULL};
+    places_send(s, g);
+    gather_there(s, g, s->results->bad[number]);
+    return 0;
+}
+
+/* A row of a piece, brought to the host and gathered there, to say what is wrong with it. */
+static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint64_t row,
+                          struct err *e)
+{
+    struct gather_work g = {.s = s, .config = &p->config, .at = p->at + row, .count = 1};
+    uint64_t most = s->config.batch_rows_max;
+    if (config_check(&g, e) < 0)
+        return -1;
+    g.target_type = element_named(p->config.target_type);
+    uint64_t bytes = p->config.features * element_bytes(g.feature_type);
+    uint64_t target_bytes = p->targets ? p->config.targets * element_bytes(g.target_type) : 0;
+    char *copy = malloc(bytes + target_bytes);
+    if (!copy)
+        return err_set(e, EXIT_CODE_PERMANENT, "it has a number that cannot be used");
+    s->device->download(copy, s->host.rows[g.at], bytes);
+    if (p->targets)
+        s->device->download(copy + bytes, s->host.rows[most + g.at], target_bytes);
+    const void *features = copy, *targets = copy + bytes;
+    g.features = &features;
+    g.targets = p->targets ? &targets : NULL;
+    atomic_store(&g.bad_row, 1);
+    gather_item(&g, 0, 0);
+    bad_row_tell(&g, 0, e);
+    free(copy);
+    return -1;
+}
+
+int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e)
+{
+    for (uint32_t i = 0; i < s->piece_count; i++) {
+        const struct gather_piece *p = &s->pieces[i];
+        uint64_t row = r->bad[i][0] < p->count ? r->bad[i][0] : p->count;
+        if (p->targets && r->bad[i][1] < row)
+            row = r->bad[i][1];
+        if (row == p->count)
+            continue;
+        uint64_t before = s->batch.done ? s->batch.done - s->batch.resident : 0;
+        s->fault = (struct step_fault){-1, 0, before + p->at + row, 1};
+        return piece_row_tell(s, p, row, e);
+    }
+    return 0;
+}
+
 int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e)
@@ -194,7 +300,10 @@ int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at
     *bad_row = 0;
     if (config_check(&g, e) < 0)
         return -1;
+    if (c->on_device)
+        return gather_on_device(s, &g, e);
     batch_claim(s);
+    s->piece_count = 0;
     pool_run(s->pool, gather_item, &g, (count + GATHER_ROWS - 1) / GATHER_ROWS);
     *bad_row = atomic_load(&g.bad_row);
     return *bad_row == count ? 0 : bad_row_tell(&g, *bad_row, e);

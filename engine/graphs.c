@@ -336,6 +336,7 @@ int stepper_gather_graphs(struct stepper *s, const struct gather_config *c, uint
     if (config_check(&w, e) < 0)
         return -1;
     batch_claim(s);
+    s->piece_count = 0;
     if (places_find(&w, e) < 0) {
         *bad_row = s->host.graphs.rows - at;
         return -1;

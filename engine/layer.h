@@ -84,15 +84,16 @@ struct layer_pass {
     const struct backend *backend;
     uint64_t rows,
         row_first; /* of the slice, and its place in the batch; nodes where it is graphs */
-    struct segments samples;  /* the steps of the slice's rows, or the nodes of its graphs */
-    struct sparse adjacency;  /* graphs: A of layers/gcn.c, [rows, rows], */
-    struct sparse transposed; /* and its transposed */
-    struct matrix edge_sums;  /* graphs whose edges have features: M there, [rows, edge_values] */
-    uint64_t seed, step;      /* key randomness */
-    int training;             /* 0: evaluation and Fisher, dropout off */
-    const float *parameters;  /* this layer's range */
-    const float *weights;     /* the same as products read them: rounded to `half` */
-    enum half half;           /* what is kept between layers; inside it is all float32 */
+    struct segments samples;   /* the steps of the slice's rows, or the nodes of its graphs */
+    struct sparse adjacency;   /* graphs: A of layers/gcn.c, [rows, rows], */
+    struct sparse transposed;  /* and its transposed */
+    struct matrix edge_sums;   /* graphs whose edges have features: M there, [rows, edge_values] */
+    uint64_t seed, step;       /* key randomness */
+    const uint64_t *step_late; /* where the device reads the step; NULL: it is `step` */
+    int training;              /* 0: evaluation and Fisher, dropout off */
+    const float *parameters;   /* this layer's range */
+    const float *weights;      /* the same as products read them: rounded to `half` */
+    enum half half;            /* what is kept between layers; inside it is all float32 */
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */

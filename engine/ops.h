@@ -19,6 +19,11 @@ enum half {
     HALF_COUNT
 };
 
+/* Each of them, and scalar.h's functions from it to float32 and back. */
+#define HALVES(X)                                                                                  \
+    X(F16, scalar_half, scalar_to_half)                                                            \
+    X(BF16, scalar_brain, scalar_to_brain)
+
 /* Types of stored elements, in the order of element_names (ops.c). */
 enum element {
     ELEMENT_U8,
@@ -35,6 +40,20 @@ enum element {
     ELEMENT_COUNT
 };
 
+/* Each of them, as what it is read, and what makes a double of that. */
+#define ELEMENTS(X)                                                                                \
+    X(U8, uint8_t, (double))                                                                       \
+    X(I8, int8_t, (double))                                                                        \
+    X(U16, uint16_t, (double))                                                                     \
+    X(I16, int16_t, (double))                                                                      \
+    X(U32, uint32_t, (double))                                                                     \
+    X(I32, int32_t, (double))                                                                      \
+    X(U64, uint64_t, (double))                                                                     \
+    X(I64, int64_t, (double))                                                                      \
+    X(F16, uint16_t, (double)scalar_half)                                                          \
+    X(F32, float, (double))                                                                        \
+    X(F64, double, (double))
+
 /* "u8" -> ELEMENT_U8; ELEMENT_COUNT for another word. */
 enum element element_named(const char *name);
 uint64_t element_bytes(enum element type);
@@ -43,13 +62,18 @@ static inline int element_is_whole(enum element type)
     return type < ELEMENT_F16;
 }
 
+/* Each activation, and what scalar.h's functions of it are called. */
+#define ACTIVATIONS(X)                                                                             \
+    X(RELU, relu)                                                                                  \
+    X(GELU, gelu)                                                                                  \
+    X(SILU, silu)                                                                                  \
+    X(TANH, tanh)                                                                                  \
+    X(SIGMOID, sigmoid)
+
 enum activation {
-    ACTIVATION_RELU,
-    ACTIVATION_GELU,
-    ACTIVATION_SILU,
-    ACTIVATION_TANH,
-    ACTIVATION_SIGMOID,
-    ACTIVATION_COUNT
+#define ACTIVATION_ROW(KIND, NAME) ACTIVATION_##KIND,
+    ACTIVATIONS(ACTIVATION_ROW) ACTIVATION_COUNT
+#undef ACTIVATION_ROW
 };
 
 /* POOL_MEAN_SUM: both, one behind the other. */
@@ -182,11 +206,33 @@ struct squares_work {
     float *tile;   /* as large as y */
 };
 
+/* Where an operation is recorded and done again, the step is not known when it is asked for: it is
+ * read where `step` points to, if that is not NULL. inner: the mask is one of several of its layer.
+ */
+struct dropout_late {
+    const uint64_t *step;
+    uint64_t seed, place, layer, number;
+    int inner;
+};
+
 struct dropout_mask {
     uint64_t key;       /* scalar_key(seed, step, layer) */
     uint64_t row_first; /* place in the batch of the matrix's first row */
     double p;           /* probability of a zero, 0 <= p < 1 */
+    struct dropout_late late;
 };
+
+SCALAR uint64_t dropout_key_late(const struct dropout_late *d, uint64_t step)
+{
+    uint64_t key = scalar_key(d->seed, step, d->place);
+    return d->inner ? scalar_key(key, d->layer, d->number) : key;
+}
+
+/* Its key, where the step is at hand. */
+SCALAR uint64_t dropout_key(const struct dropout_mask *m)
+{
+    return m->late.step ? dropout_key_late(&m->late, *m->late.step) : m->key;
+}
 
 struct backend {
     const char *name;

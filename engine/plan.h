@@ -16,7 +16,8 @@ enum plan_phase {
     PLAN_TRAINING_ARRIVES = 1,
     PLAN_VALIDATION_ARRIVES = 2,
     PLAN_ALL_ARRIVED = 4,
-    PLAN_ALWAYS = 7,
+    PLAN_ESTIMATING = 8, /* as before, but what is given back for the time of an estimate */
+    PLAN_ALWAYS = 15,
 };
 
 struct plan_row {

@@ -96,6 +96,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .samples = {.count = slice_rows(s, b->rows, slice), .steps = l->steps},
         .seed = s->config.seed,
         .step = b->work == SLICE_RENEW ? s->renew_step : s->batch.step,
+        .step_late = s->device->apart ? s->at.step : NULL,
         .training = b->work == SLICE_TRAIN || b->work == SLICE_RENEW,
         .parameters = s->parameters + l->first,
         .weights = s->weights + l->first,

@@ -112,8 +112,6 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
 {
     ensure(s->config.with_optimizer && rows > 0);
     ensure(rows <= s->config.batch_rows_max || s->config.accumulates);
-    statistics_restore(s);
-    weights_round(s);
     s->host.graphs.nodes_done = 0;
     s->batch =
         (struct batch_state){.rows = rows,
@@ -122,7 +120,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .term_count = term_count,
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
-    s->device->clear(s->loss_sum, sizeof *s->loss_sum);
+    step_send(s, step);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
 
@@ -145,13 +143,20 @@ static void layers_add(void *argument, uint64_t first, uint64_t count, uint32_t 
 
 static void micro_batch_count(struct stepper *s, uint64_t rows)
 {
-    op_sum_add(s->backend, s->at.losses, rows * s->model->target_steps, s->loss_sum);
     if (!s->device->apart && !isfinite(*s->loss_sum))
         fault_of_losses(s, rows);
     s->batch.resident = rows;
     s->batch.micro_batches++;
     s->batch.done += rows;
     s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
+}
+
+/* What a batch begins with. */
+static void batch_begin(struct stepper *s)
+{
+    statistics_restore(s);
+    weights_round(s);
+    s->device->clear(s->loss_sum, sizeof *s->loss_sum);
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */
@@ -165,30 +170,45 @@ static void gradient_of_phases(struct batch_work *b, struct sweep *w, uint64_t r
     w->last = s->batch.done + rows == s->batch.rows;
     if (w->last)
         stepper_run(s, gradient_item, w, w->items);
-    micro_batch_count(s, rows);
+}
+
+static void gradient_of_waves(struct batch_work *b, struct sweep *w, uint64_t rows)
+{
+    struct stepper *s = b->s;
+    uint64_t slices = batch_slices(s, rows);
+    while (b->wave_first < slices) {
+        uint64_t count = wave_run(b), in_place = !s->batch.done && !b->wave_first;
+        w->slice_first = b->wave_first + in_place;
+        w->slice_count = count - in_place;
+        b->wave_first += count;
+        w->last = b->wave_first == slices && s->batch.done + rows == s->batch.rows;
+        if (w->last || w->slice_count > 0)
+            stepper_run(s, gradient_item, w, w->items);
+    }
+}
+
+/* All that is computed of a micro-batch; what it asks a device for depends on what
+ * recording_key_make looks at, and on nothing else. */
+void micro_batch_compute(struct stepper *s, uint64_t rows)
+{
+    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
+    struct sweep w = sweep_make(s);
+    if (!s->batch.done)
+        batch_begin(s);
+    if (s->layout.statistics_count)
+        gradient_of_phases(&b, &w, rows);
+    else
+        gradient_of_waves(&b, &w, rows);
+    op_sum_add(s->backend, s->at.losses, rows * s->model->target_steps, s->loss_sum);
 }
 
 /* After the batch's last row its gradient is complete, EWC included. */
 void stepper_accumulate(struct stepper *s, uint64_t rows)
 {
-    struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
-    struct sweep w = sweep_make(s);
-    uint64_t slices = batch_slices(s, rows);
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     batch_send(s, rows);
-    if (s->layout.statistics_count) {
-        gradient_of_phases(&b, &w, rows);
-        return;
-    }
-    while (b.wave_first < slices) {
-        uint64_t count = wave_run(&b), in_place = !s->batch.done && !b.wave_first;
-        w.slice_first = b.wave_first + in_place;
-        w.slice_count = count - in_place;
-        b.wave_first += count;
-        w.last = b.wave_first == slices && s->batch.done + rows == s->batch.rows;
-        if (w.last || w.slice_count > 0)
-            stepper_run(s, gradient_item, &w, w.items);
-    }
+    if (!recording_run(s, rows))
+        micro_batch_compute(s, rows);
     micro_batch_count(s, rows);
 }
 
@@ -214,21 +234,17 @@ static void fault_looked_for(struct stepper *s)
 /* Of the batch, all of which is done: waits for it. */
 static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
 {
-    double one[3]; /* norm2, penalty, loss: on a device apart there is one block */
-    const double *sums = s->block_norm2;
+    struct batch_results one; /* on a device apart there is one block */
+    const double *sums = s->device->apart ? &one.norm2 : s->block_norm2;
     uint64_t blocks = s->layout.blocks;
-    if (s->device->apart) {
-        s->device->download(one, sums, sizeof one);
-        sums = one;
-    }
+    if (s->batch.unsent)
+        return *e = s->batch.why, -1;
+    if (s->device->apart && results_fetch(s, &one, e) < 0)
+        return -1;
     r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
     r->penalty = blocks_sum(sums + blocks, blocks);
     r->gradient_norm = sqrt(blocks_sum(sums, blocks));
-    if (s->batch.unsent)
-        return *e = s->batch.why, -1;
-    if (s->device->failure(e) < 0)
-        return -1;
     if (s->device->apart && !isfinite(r->loss))
         fault_looked_for(s);
     return 0;

@@ -38,6 +38,7 @@ struct gather_config {
     uint64_t column; /* input that the first value becomes: rows may come in several parts */
     char end_type[8], edge_type[8]; /* graphs: of the ends of edges, of their features */
     uint64_t edge_features;         /* graphs: values an edge; 0: none are stored */
+    int on_device; /* rows are addresses on the stepper's device, which is apart; no graphs */
 };
 
 /* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
@@ -152,7 +153,10 @@ float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
  * in the pool's threads. targets[i] points to one integer class of target_type, or, where the loss
  * takes values, to one number an output of any type; targets NULL: they came with another part of
  * the features. -1 (permanent) and *bad_row the index i when a feature is not finite, a class is
- * not 0 .. outputs-1 or a value not one the loss takes; *e says which. */
+ * not 0 .. outputs-1 or a value not one the loss takes; *e says which. Where rows are on the device
+ * that is said by stepper_update, stepper_evaluate or stepper_fisher, and stepper_fault has the
+ * row.
+ */
 int stepper_gather(struct stepper *s, const struct gather_config *g, uint64_t at, uint64_t count,
                    const void *const *features, const void *const *targets, uint64_t *bad_row,
                    struct err *e);

@@ -260,6 +260,11 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
 
+static int is_apart(const struct step_config *c)
+{
+    return c->device && c->device->apart;
+}
+
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
 enum batch_part {
     BATCH_INPUTS,
@@ -267,6 +272,9 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
+    BATCH_STEP,
+    BATCH_ROWS, /* the rest: on a device apart only */
+    BATCH_PERMUTATION,
     BATCH_GRAPHS, /* its parts, as enum graph_part has them */
     BATCH_END = BATCH_GRAPHS + GRAPH_PARTS
 };
@@ -286,6 +294,11 @@ static void batch_places(const struct model *m, const struct step_config *c,
         [BATCH_TARGET_SUMS] =
             size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
+    if (is_apart(c)) {
+        bytes[BATCH_STEP] = sizeof(uint64_t);
+        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 2 * sizeof(void *));
+        bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
+    }
     if (m->graphs)
         graphs_bytes(m, c, bytes + BATCH_GRAPHS);
     places[0] = 0;
@@ -332,11 +345,6 @@ static uint64_t parts_bytes(const struct layout *y)
                      size_times(size_times(y->slices_max, PART_ARRAYS), array));
 }
 
-static int is_apart(const struct step_config *c)
-{
-    return c->device && c->device->apart;
-}
-
 /* What a device apart needs in the host's memory; without optimizer a tile of squares for moments.
  */
 static uint64_t mirror_floats(const struct layout *y, const struct model *m,
@@ -373,6 +381,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     if (is_apart(c)) {
         y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
         y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
+        y->bytes[KIND_SUMS] = sizeof(struct batch_results);
     }
     for (int k = 0; k < KIND_COUNT; k++)
         y->bytes[k] = region_bytes(y->bytes[k]);
@@ -496,6 +505,9 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
     b.target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
     b.counts = (struct class_counts *)b.target_sums;
     b.target_squares = b.target_sums + s->model->outputs;
+    b.step = (uint64_t *)(batch + places[BATCH_STEP]);
+    b.rows = (const void **)(batch + places[BATCH_ROWS]);
+    b.permutation = (uint32_t *)(batch + places[BATCH_PERMUTATION]);
     if (s->model->graphs)
         graphs_place(&b.graphs, batch, places + BATCH_GRAPHS);
     return b;
@@ -522,6 +534,7 @@ static void stepper_place(struct stepper *s)
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
     mirror_place(s);
+    s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;
     s->parameters = s->region[KIND_PARAMETERS].at;
     s->weights = y->half ? s->region[KIND_WEIGHTS].at : s->parameters;
     if (s->config.with_optimizer) {
@@ -532,6 +545,8 @@ static void stepper_place(struct stepper *s)
         s->block_norm2 = s->region[KIND_SUMS].at;
         s->block_penalty = s->block_norm2 + y->blocks;
         s->loss_sum = s->block_penalty + y->blocks;
+        _Static_assert(offsetof(struct batch_results, loss) == 2 * sizeof(double),
+                       "sums of one block");
     } else {
         s->tiles = s->region[KIND_SQUARES].at;
         uint64_t threads = s->device->apart ? 1 : (uint64_t)s->config.threads;
@@ -589,6 +604,11 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
+    void *results = NULL;
+    if (s->device->apart &&
+        s->device->allocate_host(sizeof *s->results_host, "results", &results, e) < 0)
+        goto fail;
+    s->results_host = results;
     if (s->device->apart)
         s->device->products_rounded(s->layout.half != HALF_NONE);
     stepper_send(s);
@@ -630,6 +650,7 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
 {
     struct step_config old = s->config, new = old;
     struct err other;
+    recordings_close(s); /* of other places */
     new.batch_rows_max = batch_rows_max;
     new.slice_rows = slice_rows;
     new.accumulates = accumulates;
@@ -651,7 +672,10 @@ void stepper_close(struct stepper **s_p)
         return;
     pool_close(&s->pool);
     quantised_close(&s->quantised);
+    recordings_close(s);
     terms_close(s);
+    if (s->results_host)
+        s->device->release_host(s->results_host);
     free(s->mirror.gradient);
     for (int k = 0; k < KIND_COUNT; k++)
         kind_close(s, (enum kind)k);

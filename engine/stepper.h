@@ -116,6 +116,33 @@ struct graph_batch {
     float *edge_rows;              /* [threads, edge_inputs], scratch */
 };
 
+/* What a device apart tells of a batch, in one download: sums, and for each piece of it that was
+ * gathered there the first rows whose features and targets cannot be used, or its rows. */
+enum { GATHER_PIECES_MAX = 16 };
+struct batch_results {
+    double norm2, penalty, loss;
+    uint64_t bad[GATHER_PIECES_MAX][2];
+};
+
+/* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
+struct gather_piece {
+    struct gather_config config;
+    uint64_t at, count;
+    int targets;
+};
+
+/* What the operations of a micro-batch depend on, and their recording (recording.c). */
+enum { RECORDINGS_MAX = 8 };
+struct recording_key {
+    uint64_t rows, done, batch_rows, terms;
+    double scale;
+};
+struct recording {
+    struct recording_key key;
+    uint64_t used; /* clock of its last use; 0: never */
+    struct device_graph *graph;
+};
+
 /* Parts of the batch's region. */
 struct batch_arrays {
     float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
@@ -125,6 +152,10 @@ struct batch_arrays {
     double *losses, *metrics;  /* [batch_rows_max, target_steps] */
     double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
     struct class_counts *counts; /* [outputs], of the evaluation, where there are classes */
+    uint64_t *step;              /* of training: what keys dropout */
+    const void **rows;           /* [2, batch_rows_max], places of rows on the device: of
+                                    features, of targets */
+    uint32_t *permutation;       /* [inputs], for rows on the device */
 };
 
 /* Copies of what a device apart has, for those who read and write it: checkpoints. */
@@ -181,7 +212,15 @@ struct stepper {
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
-    uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
+    uint64_t terms_version; /* another one where terms, lambda or damping are */
+    struct recording recordings[RECORDINGS_MAX];
+    uint64_t recording_clock;
+    int records_nothing; /* the device cannot */
+    struct batch_results *results,
+        *results_host; /* the device's; where they come to, page-locked */
+    struct gather_piece pieces[GATHER_PIECES_MAX];
+    uint32_t piece_count; /* of the batch in work, gathered on the device */
+    uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     double *loss_sum;                    /* of the batch's rows done, in their order */
     struct evaluation_sums sums;
@@ -216,15 +255,31 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 
 /* The batch's `rows` rows, gathered on the host, to where they are computed. */
 void batch_send(struct stepper *s, uint64_t rows);
+/* Waits for the device's results. -1: it failed, or a row that was gathered there cannot be used,
+ * which becomes s->fault; *e says what. */
+int results_fetch(struct stepper *s, struct batch_results *r, struct err *e);
+/* The first row of the pieces that cannot be used: -1, its sentence and s->fault. */
+int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e);
+
+/* The step that keys dropout, where a device apart reads it. */
+void step_send(struct stepper *s, uint64_t step);
+
 /* Before the host writes to the batch's arrays. */
 void batch_claim(struct stepper *s);
 /* `bytes` of the device's at `at`, a part of the batch's region, into their host
  * counterpart. */
 void batch_fetch(const struct stepper *s, void *at, uint64_t bytes);
+/* The targets of rows that were gathered there. */
+void targets_fetch(const struct stepper *s, uint64_t rows);
 
 /* The batch's terms where the device reads them; sent once. -1 (temporary): no room. */
 int terms_send(struct stepper *s, struct err *e);
 void terms_close(struct stepper *s);
+
+void micro_batch_compute(struct stepper *s, uint64_t rows);
+/* micro_batch_compute by its recording: 1; 0: there is none yet, and nothing was done. */
+int recording_run(struct stepper *s, uint64_t rows);
+void recordings_close(struct stepper *s);
 
 /* What the slices of a batch go through. */
 enum slice_work { SLICE_TRAIN, SLICE_EVALUATE, SLICE_FISHER, SLICE_RENEW };

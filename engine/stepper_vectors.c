@@ -116,7 +116,7 @@ void batch_send(struct stepper *s, uint64_t rows)
 {
     const struct model *m = s->model;
     uint64_t input_rows = m->graphs ? s->host.graphs.node_ptr[rows] : rows;
-    if (!s->device->apart || s->sent_rows)
+    if (!s->device->apart || s->sent_rows || s->piece_count)
         return;
     part_send(s, s->at.inputs, s->host.inputs, input_rows * m->inputs * sizeof *s->at.inputs);
     if (s->at.values)
@@ -127,6 +127,14 @@ void batch_send(struct stepper *s, uint64_t rows)
     if (m->graphs)
         graphs_send(s, rows);
     s->sent_rows = rows;
+}
+
+void step_send(struct stepper *s, uint64_t step)
+{
+    if (!s->device->apart)
+        return;
+    *s->host.step = step;
+    s->device->upload(s->at.step, s->host.step, sizeof step);
 }
 
 void batch_claim(struct stepper *s)
@@ -141,6 +149,21 @@ void batch_fetch(const struct stepper *s, void *at, uint64_t bytes)
     uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
     if (s->device->apart)
         s->device->download((char *)s->region[KIND_STAGE].at + place, at, bytes);
+}
+
+void targets_fetch(const struct stepper *s, uint64_t rows)
+{
+    if (s->at.values)
+        batch_fetch(s, s->at.values, rows * s->model->outputs * sizeof *s->at.values);
+    else
+        batch_fetch(s, s->at.classes, rows * s->model->target_steps * sizeof *s->at.classes);
+}
+
+int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
+{
+    s->device->download(s->results_host, s->results, sizeof *r);
+    *r = *s->results_host;
+    return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }
 
 /* ---- the protected tasks ---- */
@@ -237,6 +260,7 @@ int terms_send(struct stepper *s, struct err *e)
     ensure(s->batch.term_count <= SENT_TERMS_MAX);
     if (!terms_are_sent(s)) {
         terms_close(s);
+        s->terms_version++;
         for (int i = 0; i < s->batch.term_count; i++) {
             s->sent_count++;
             if (term_send(s, &s->sent[i], &s->batch.terms[i], e) < 0)
@@ -244,8 +268,11 @@ int terms_send(struct stepper *s, struct err *e)
         }
     }
     for (int i = 0; i < s->sent_count; i++) {
-        s->sent[i].to.lambda = s->batch.terms[i].lambda;
-        s->sent[i].to.damping = s->batch.terms[i].damping;
+        struct ewc_term *to = &s->sent[i].to;
+        const struct ewc_term *is = &s->batch.terms[i];
+        s->terms_version += to->lambda != is->lambda || to->damping != is->damping;
+        to->lambda = is->lambda;
+        to->damping = is->damping;
     }
     return 0;
 }

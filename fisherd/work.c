@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "engine/factors.h"
 #include "engine/threads.h"
 #include "fisherd/blocks.h"
@@ -99,6 +100,20 @@ static int rows_start(struct work *w, struct err *e)
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
 }
 
+/* Open only while a job has samples to sum: between jobs nothing of it is held. */
+static int device_start(struct work *w, struct step_config *c, struct err *e)
+{
+    struct err why = {0};
+    if (device_open(&w->device, w->options->device, w->options->debug_mode, &why) < 0) {
+        w->device = NULL;
+        *e = why;
+        return -1;
+    }
+    log_debug("device=%s %s", w->device->kind, why.text);
+    device_step_config(w->device, c);
+    return 0;
+}
+
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */
 static int stepper_start(struct work *w, struct err *e)
 {
@@ -116,9 +131,13 @@ static int stepper_start(struct work *w, struct err *e)
     struct checkpoint_meta *meta = malloc(sizeof *meta);
     if (!meta)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
-    int result = stepper_open(&w->stepper, &w->model, &c, e);
+    int result = device_start(w, &c, e);
+    if (result == 0)
+        result = stepper_open(&w->stepper, &w->model, &c, e);
     if (result == 0)
         result = parameters_read(w, meta, e);
+    if (result == 0)
+        stepper_send(w->stepper);
     free(meta);
     return result;
 }
@@ -221,6 +240,8 @@ void work_close(struct work *w)
         feed_close(w->feed);
     free(w->feed);
     stepper_close(&w->stepper);
+    if (w->device)
+        w->device->close();
     model_close(&w->model);
     free(w->permutation);
     free(w->rows);

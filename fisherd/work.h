@@ -35,6 +35,7 @@ struct work {
     enum estimator_kind kind;
     struct msg_estimate job;
     struct model model;
+    const struct device *device; /* open while there is a stepper; else NULL */
     struct stepper *stepper;
     struct feed *feed;
     struct gather_config gather;

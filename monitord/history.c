@@ -114,6 +114,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         decision_keep(h, &m->event_training);
     else if (type == MSG_event_pretrained)
         h->pretrained = m->event_pretrained;
+    else if (type == MSG_event_device)
+        h->device = m->event_device;
     else if (type == MSG_loader_receipt)
         receipt_keep(h, &m->loader_receipt);
     else if (type == MSG_event_plan && h->stage == stage_index("trainerd"))

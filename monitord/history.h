@@ -50,6 +50,7 @@ struct history {
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */
     uint32_t differing_steps; /* starts that found a recomputed step to differ from the lineage */
     struct msg_event_pretrained pretrained; /* the last one; no file: none */
+    struct msg_event_device device;         /* the last one; no kind: none yet */
     struct msg_event_plan plan;             /* the last one; no rows: none yet */
     /* the journal being read */
     int stage, in_launch; /* in_launch: launches[launch] is the present one */

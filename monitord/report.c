@@ -94,7 +94,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     r->meta = meta;
     r->history = h;
     r->finished = meta->version != 0 && meta->task == o->task_count;
-    r->device = strcmp(o->device, "auto") == 0 ? "cpu" : o->device; /* this build computes there */
+    r->device = h->device.kind[0] ? h->device.kind : "cpu"; /* runs of old do not say */
     tasks_make(r);
     continual_make(&r->continual, o, meta, h);
     weights_find(r);

@@ -180,6 +180,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_str(&j, "name", r->options->name);
     json_bool(&j, "finished", r->finished);
     json_str(&j, "device", r->device);
+    json_str(&j, "device_name", r->history->device.name[0] ? r->history->device.name : NULL);
     json_str(&j, "cpu", r->meta->cpu[0] ? r->meta->cpu : NULL);
     json_u64(&j, "threads", r->meta->threads);
     json_u64(&j, "seed", r->options->seed);
@@ -374,7 +375,10 @@ void report_print_markdown(const struct report *r, FILE *out)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,
                 r->history->decisions[i].sentence);
     fprintf(out, "- device: %s (%s), %" PRIu64 " threads\n- seed: %" PRIu64 "\n", r->device,
-            r->meta->cpu[0] ? r->meta->cpu : "-", r->meta->threads, r->options->seed);
+            r->history->device.name[0] ? r->history->device.name
+            : r->meta->cpu[0]          ? r->meta->cpu
+                                       : "-",
+            r->meta->threads, r->options->seed);
     const char *why = irreproducible(r);
     fprintf(out, "- reproducible: %s%s\n", why ? "no, " : "yes", why ? why : "");
     fprintf(out, "- weights (SHA-256 of the parameters%s): `%s`\n", r->compared ? ", with EWC" : "",

@@ -149,6 +149,12 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
                    m->event_pretrained.task, m->event_pretrained.taken, m->event_pretrained.file,
                    m->event_pretrained.fresh[0] ? m->event_pretrained.fresh : "none");
         break;
+    case MSG_event_device:
+        if (strcmp(m->event_device.kind, "cpu") != 0)
+            line_write(d, "computing on %s:%" PRIu64 ", %s, %" PRIu64 " MiB", m->event_device.kind,
+                       m->event_device.index, m->event_device.name,
+                       m->event_device.memory_bytes >> 20);
+        break;
     case MSG_event_stage:
         stage_event(d, &m->event_stage);
         break;

@@ -13,7 +13,7 @@ usage() {
                              there and unfinished is resumed
   --set SECTION.KEY=VALUE    change one option of the pipeline file; repeatable (docs/OPTIONS.md lists all)
   --preset NAME              standard, saving, tight, roomy or conservative (short for --set preset=NAME)
-  --device auto|cpu|cuda     where to compute (short for --set device=...)
+  --device auto|cpu|cuda     where to compute (short for --set device=...); cuda:1, cuda:H100: on which GPU
   --use-memory-efficient [on|off]
                              Fisher information block by block, or the whole model at once (short for --set
                              continual_learning.ewc_config.fisher_computation.use_memory_efficient=...; default: on)

@@ -58,7 +58,7 @@ struct checkpoint_meta {
     uint64_t restores;       /* times this task went back to a checkpoint after a bad number ... */
     double restore_scale;    /* ... and the factor of its rates since then */
     char fingerprint[65];    /* of the data file */
-    char cpu[64];            /* CPU type: bits hold for one */
+    char cpu[64]; /* what computes, a CPU's type or "cuda: " and a GPU's name: bits hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     char buffers_sha256[65];  /* empty: there are none */

@@ -60,7 +60,8 @@ static void value_print(FILE *out, const struct option_row *row, const void *bas
 {
     char text[OPTION_TEXT_MAX + 1];
     value_text(row, base, text, sizeof text);
-    if (row->type == OPTION_TYPE_IS_STR)
+    if (row->type == OPTION_TYPE_IS_STR ||
+        (row->type == OPTION_TYPE_IS_CHOICE && strchr(text, ':')))
         quoted_print(out, text);
     else if (row->type == OPTION_TYPE_IS_LIST)
         list_print(out, (const struct option_list *)((const char *)base + row->offset));

@@ -13,7 +13,7 @@
 
 #include "proto/options_parts.h"
 
-enum { STORE_NO_MEMORY = -2 };
+enum { STORE_NO_MEMORY = -2, CHOICE_TEXT_MAX = 128 };
 
 int origin_error(struct origin at, struct err *e, const char *format, ...)
 {
@@ -120,17 +120,6 @@ static int f64_parse(const struct option_row *row, const char *text, double *val
     return *end == '\0' && isfinite(*value) && *value >= row->low && *value <= row->high ? 0 : -1;
 }
 
-static int choice_valid(const struct option_row *row, const char *text)
-{
-    size_t length = strlen(text);
-    for (const char *word = row->unit; word; word = strchr(word, '|')) {
-        word += *word == '|';
-        if (length == strcspn(word, "|") && strncmp(word, text, length) == 0)
-            return 1;
-    }
-    return 0;
-}
-
 /* Bytes of the UTF-8 character at `text`, or 0 if it is none or a control character. */
 static size_t character_bytes(const unsigned char *text)
 {
@@ -161,6 +150,22 @@ static int str_valid(const struct option_row *row, const char *text)
         if ((step = character_bytes((const unsigned char *)text + i)) == 0)
             return 0;
     return 1;
+}
+
+/* One of the words; of one with a colon, "cuda:GPU", what is behind that may be any text. */
+static int choice_valid(const struct option_row *row, const char *text)
+{
+    static const struct option_row any = {.low = 1, .high = CHOICE_TEXT_MAX};
+    size_t length = strlen(text);
+    for (const char *word = row->unit; word; word = strchr(word, '|')) {
+        word += *word == '|';
+        size_t bytes = strcspn(word, "|"), prefix = strcspn(word, ":|") + 1;
+        if (length == bytes && strncmp(word, text, length) == 0)
+            return 1;
+        if (prefix <= bytes && strncmp(word, text, prefix) == 0 && str_valid(&any, text + prefix))
+            return 1;
+    }
+    return 0;
 }
 
 /* "A,B" into names. 0, or -1 for an empty, overlong or repeated name or a wrong number of them. */

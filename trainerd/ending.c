@@ -57,6 +57,7 @@ int ending_average(struct trainer *t, struct err *e)
     if (m->epoch < t->schedule.averaged_from[m->task])
         return 0;
     struct average now = average_at(t, m->epoch), next = average_at(t, m->epoch + 1);
+    stepper_fetch(t->stepper);
     if (average_add(&now, &next, stepper_parameters(t->stepper), t->model.parameter_count, e) < 0)
         return -1;
     m->average_count = next.count;
@@ -70,8 +71,10 @@ static int average_take(struct trainer *t, struct err *e)
     char sentence[512];
     if (!a.count) /* it stopped before the first epoch that is averaged */
         return 0;
+    stepper_fetch(t->stepper);
     if (average_read(&a, stepper_parameters(t->stepper), t->model.parameter_count, e) < 0)
         return -1;
+    stepper_send(t->stepper);
     snprintf(sentence, sizeof sentence,
              "task %s ends with the average of the weights at the ends of %" PRIu64 " epochs",
              tasks_current(t)->name, a.count);
@@ -144,7 +147,7 @@ int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
         return DAEMON_FAILED;
     if (!whole) {
         megabatch_seek(&t->train_rows, epoch, t->renewal_position + t->batch.gathered, epoch);
-        *sleep_ms = 1000;
+        *sleep_ms = megabatch_busy(&t->train_rows) ? 0 : 1000;
         return DAEMON_GO_ON;
     }
     if (stepper_renew(t->stepper, rows, key + t->meta.batches_tracked, e) < 0)

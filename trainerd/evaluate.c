@@ -70,9 +70,12 @@ static int passes_begin(struct trainer *t, enum evaluation_kind kind, struct err
         v->count = schedule_evaluations(t->options, task, v->list);
     if (kind == EVALUATION_START)
         v->count = schedule_first_evaluations(t->options, v->list);
-    if (kind != EVALUATION_EPOCH &&
-        checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) < 0)
-        return -1;
+    if (kind != EVALUATION_EPOCH) {
+        stepper_fetch(t->stepper);
+        if (checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) <
+            0)
+            return -1;
+    }
     t->batch.gathered = 0;
     t->state = TRAINER_EVALUATE;
     pass_begin(t);
@@ -167,7 +170,8 @@ int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (done < 0)
             return DAEMON_FAILED;
         if (!done) {
-            *sleep_ms = t->state == TRAINER_EVALUATE ? 1000 : 0;
+            int wait = t->state == TRAINER_EVALUATE && !megabatch_busy(&t->validation_rows);
+            *sleep_ms = wait ? 1000 : 0;
             return DAEMON_GO_ON;
         }
     }

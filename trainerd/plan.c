@@ -1,20 +1,16 @@
-/* plan.c - how much memory a run takes, stage by stage, before any of it is taken.
- *
- * The same table decides at trainerd's start and is printed by --plan, which gets the shapes of the
- * splits from `loaderd --describe` and the processes' own memory from `prepare bases` over standard
- * input: trainerd itself opens no data file. In a run the latter stand in its file `bases`.
+/* plan.c - how much memory a run takes, stage by stage and on the device, before any of it is
+ * taken. The same table decides at trainerd's start and is printed by --plan (plan_command.c).
  */
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "proto/limits.h"
 
 enum {
-    LINE_BYTES = 512,
     FISHER_SPAN_BYTES = 4 << 20, /* about what loaderd makes of a span where it may choose */
 };
 
@@ -52,17 +48,32 @@ static const struct {
 } split_names[] = {{"arena, training", "reader, training"},
                    {"arena, validation", "reader, validation"}};
 
+/* What the device holds beside the stepper's: its context, and the protected tasks. */
+static void device_plan(struct plan *p, const struct model *m, const struct device *device,
+                        uint64_t terms)
+{
+    struct device_facts f;
+    uint64_t task = importance_bytes(m, 1) + sizeof(float) * m->parameter_count;
+    if (!device || !device->apart)
+        return;
+    device->facts(&f);
+    plan_add(p, PLAN_DEVICE, "context and libraries", f.context_bytes);
+    if (terms)
+        plan_add(p, PLAN_DEVICE, "protected tasks", terms * task);
+}
+
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
                          const struct split_shape *train, const struct split_shape *validation,
-                         uint64_t micro_rows, struct err *e)
+                         const struct device *device, uint64_t micro_rows, struct err *e)
 {
     struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
-    if (shapes_step_config(&c, o, train, validation, micro_rows, e) < 0 ||
+    if (shapes_step_config(&c, o, device, train, validation, micro_rows, e) < 0 ||
         arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
+    device_plan(p, m, device, terms);
     stepper_plan(m, &c, "trainerd", p);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
@@ -89,10 +100,25 @@ static void fisher_graphs(struct step_config *c, const struct options *o,
     c->batch_edges_max = batches * train->batch_edges;
 }
 
+/* The device's rows from number `first` on are fisherd's, which gives all back after an estimate.
+ */
+static void estimating_set(struct plan *p, int first)
+{
+    char what[sizeof p->rows[0].what];
+    for (int i = first; i < p->count; i++) {
+        struct plan_row *row = &p->rows[i];
+        if (strcmp(row->stage, PLAN_DEVICE) != 0)
+            continue;
+        snprintf(what, sizeof what, "fisherd: %.50s", row->what);
+        memcpy(row->what, what, sizeof what);
+        row->phases = PLAN_ESTIMATING;
+    }
+}
+
 /* As fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its
  * spans are those of training, but where that has streams, whose spans are smaller. */
 static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
-                        const struct split_shape *train, struct err *e)
+                        const struct device *device, const struct split_shape *train, struct err *e)
 {
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
@@ -111,7 +137,11 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     c.batch_rows_max =
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
+    device_step_config(device, &c);
+    int first = p->count;
+    device_plan(p, m, device, 0);
     stepper_plan(m, &c, "fisherd", p);
+    estimating_set(p, first);
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
@@ -139,26 +169,69 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
         reader_plan(p, o, b, train, fisher_reader);
 }
 
-static uint64_t chunk_bytes(const struct options *o)
+/* Memory of the device; 0: it has none of its own. */
+static uint64_t device_bytes(const struct device *d)
+{
+    struct device_facts f = {0};
+    if (d && d->apart)
+        d->facts(&f);
+    return f.memory_bytes;
+}
+
+/* Of the memory that rows are kept in. */
+static uint64_t memory_bytes(const struct options *o, const struct device *d)
 {
     char source[64];
+    return d ? device_bytes(d) : limits_host("", o->host_limit_mb, source, sizeof source);
+}
+
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d)
+{
     if (o->loader_chunk_size_gb > 0)
         return (uint64_t)(o->loader_chunk_size_gb * (1 << 30));
-    return limits_host("", o->host_limit_mb, source, sizeof source) / 4 * 3;
+    return memory_bytes(o, d) / 4 * 3;
+}
+
+/* The device that rows are copied to. Graphs are gathered by the host, which needs to know where
+ * each ends. */
+static const struct device *rows_device(const struct device *d, const struct split_shape *train)
+{
+    return d && d->apart && !shape_is_graph(train) ? d : NULL;
+}
+
+static int window_error(const struct options *o, uint64_t window, uint64_t bytes, struct err *e)
+{
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "loader.chunk_size_gb is %g, a window of %" PRIu64 " spans needs %.3f; raise "
+                   "it, or lower order.window_spans or order.span_rows",
+                   o->loader_chunk_size_gb, window, (double)(window * bytes) / (1 << 30));
+}
+
+/* What is left of `room` goes to the validation rows. */
+static void validation_size(struct megabatch_size sizes[2], const struct split_shape *validation,
+                            uint64_t room)
+{
+    room -= sizes[0].bytes < room ? sizes[0].bytes : room;
+    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
+    if (!sizes[0].device && sizes[1].kind != MEGABATCH_WHOLE)
+        sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    if (sizes[1].kind != MEGABATCH_ARENA)
+        sizes[1].device = sizes[0].device;
+    sizes[1].mark = MEGABATCH_MARKS;
 }
 
 /* How both splits are kept, beside what the plan holds already. On the CPU a chunk of `auto` size
  * that not all rows fit in would only be another copy of what the arena brings. */
 static int megabatches_make(const struct plan *p, const struct options *o,
-                            const struct split_shape *train, const struct split_shape *validation,
-                            struct megabatch_size sizes[2], struct err *e)
+                            const struct device *device, const struct split_shape *train,
+                            const struct split_shape *validation, struct megabatch_size sizes[2],
+                            struct err *e)
 {
-    char source[64];
+    const struct device *d = rows_device(device, train);
     struct feed_config f = setup_feed_config(o, 0);
     uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    uint64_t room = chunk_bytes(o), planned = plan_total(p, NULL);
-    uint64_t left = planned < limit ? limit - planned : 0;
+    uint64_t limit = memory_bytes(o, d), planned = plan_total(p, d ? PLAN_DEVICE : NULL);
+    uint64_t room = plan_chunk_bytes(o, d), left = planned < limit ? limit - planned : 0;
     int chosen = o->loader_chunk_size_gb > 0;
     sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (!o->loader_use_chunk_loader)
@@ -167,19 +240,13 @@ static int megabatches_make(const struct plan *p, const struct options *o,
         room = left;
     sizes[0] = megabatch_size_make(train->spans, train->span_bytes_max, window, room);
     if (chosen && sizes[0].kind == MEGABATCH_ARENA)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "loader.chunk_size_gb is %g, a window of %" PRIu64 " spans needs %.3f; raise "
-            "it, or lower order.window_spans or order.span_rows",
-            o->loader_chunk_size_gb, window, (double)(window * train->span_bytes_max) / (1 << 30));
-    if (!chosen && sizes[0].kind == MEGABATCH_WINDOWS)
+        return window_error(o, window, train->span_bytes_max, e);
+    if (!d && !chosen && sizes[0].kind == MEGABATCH_WINDOWS)
         sizes[0] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
-    if (sizes[0].kind != MEGABATCH_WHOLE)
+    if (sizes[0].kind == MEGABATCH_ARENA || (!d && sizes[0].kind != MEGABATCH_WHOLE))
         return 0;
-    room -= sizes[0].bytes < room ? sizes[0].bytes : room;
-    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
-    if (sizes[1].kind != MEGABATCH_WHOLE)
-        sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    sizes[0].device = d;
+    validation_size(sizes, validation, room);
     return 0;
 }
 
@@ -190,7 +257,8 @@ static void megabatch_plan(struct plan *p, int phases, const struct megabatch_si
     snprintf(what, sizeof what, "mega-batch, %s%s", split,
              size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
     if (size->bytes)
-        plan_add_in(p, phases, "trainerd", what, size->bytes);
+        plan_add_in(p, size->device ? phases & ~PLAN_ESTIMATING : phases,
+                    size->device ? PLAN_DEVICE : "trainerd", what, size->bytes);
 }
 
 static int data_sets(const struct options *o)
@@ -227,14 +295,15 @@ static int plan_make_with(struct plan *p, const struct options *o, const struct 
                           const struct split_shape *validation, uint64_t micro_rows,
                           struct megabatch_size sizes[2], struct err *e)
 {
-    if (trainerd_plan(p, o, m, train, validation, micro_rows, e) < 0 ||
-        fisherd_plan(p, o, m, train, e) < 0)
+    if (trainerd_plan(p, o, m, train, validation, bases->device, micro_rows, e) < 0 ||
+        fisherd_plan(p, o, m, bases->device, train, e) < 0)
         return -1;
     loaderd_plan(p, o, bases, train, validation);
     plan_add(p, "monitord", base_name, bases->monitord);
-    plan_add(p, "trainerd", base_name, bases->trainerd);
-    plan_add(p, "fisherd", base_name, ewc_terms_max(o) ? bases->fisherd : bases->fisherd_idle);
-    if (megabatches_make(p, o, train, validation, sizes, e) < 0)
+    plan_add(p, "trainerd", base_name, bases->trainerd + bases->driver);
+    plan_add(p, "fisherd", base_name,
+             ewc_terms_max(o) ? bases->fisherd + bases->driver : bases->fisherd_idle);
+    if (megabatches_make(p, o, bases->device, train, validation, sizes, e) < 0)
         return -1;
     splits_end(p, o, sizes);
     megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
@@ -250,19 +319,24 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
     return (slices + 1) / 2 * o->slice_rows;
 }
 
+static int plan_fits(const struct plan *p, const struct options *o, const struct device *d)
+{
+    char source[64];
+    return plan_total(p, NULL) <= limits_host("", o->host_limit_mb, source, sizeof source) &&
+           plan_total(p, PLAN_DEVICE) <= device_bytes(d);
+}
+
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
               const struct split_shape *validation, uint64_t *micro_rows,
               struct megabatch_size sizes[2], struct err *e)
 {
-    char source[64];
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
     for (uint64_t rows = o->batch_size; rows; rows = plan_micro_rows_half(o, m, rows)) {
         p->count = 0;
         *micro_rows = rows;
         if (plan_make_with(p, o, m, bases, train, validation, rows, sizes, e) < 0)
             return -1;
-        if (plan_total(p, NULL) <= limit)
+        if (plan_fits(p, o, bases->device))
             return 0;
     }
     *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked for */
@@ -270,199 +344,27 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     return plan_make_with(p, o, m, bases, train, validation, *micro_rows, sizes, e);
 }
 
-int plan_check(const struct plan *p, const struct options *o, struct err *e)
+static int too_large(const char *memory, uint64_t total, const char *source, uint64_t limit,
+                     const char *lower, const struct options *o, struct err *e)
 {
-    char source[64];
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source),
-             total = plan_total(p, NULL);
-    if (total <= limit)
-        return 0;
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "the run needs %" PRIu64 " MiB of memory and %s is %" PRIu64
-        " MiB; lower training.batch_size, training.threads or arena.limit_mb, %sor make the "
-        "model smaller (--plan shows what takes it)",
-        (total >> 20) + 1, source, limit >> 20,
-        o->use_gradient_checkpointing ? "" : "set training.use_gradient_checkpointing, ");
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "the run needs %" PRIu64 " MiB of %s and %s is %" PRIu64
+                   " MiB; lower %s, %sor make the model smaller (--plan shows what takes it)",
+                   (total >> 20) + 1, memory, source, limit >> 20, lower,
+                   o->use_gradient_checkpointing ? ""
+                                                 : "set training.use_gradient_checkpointing, ");
 }
 
-/* One line `key=value` of a description; others (fingerprint) are of no use here. */
-static void shape_set(struct split_shape *s, const char *key, const char *value)
-{
-    struct {
-        const char *key;
-        uint64_t *number;
-    } numbers[] = {{"rows", &s->rows},
-                   {"chunk_rows", &s->chunk_rows},
-                   {"spans", &s->spans},
-                   {"span_rows", &s->span_rows},
-                   {"span_bytes_max", &s->span_bytes_max},
-                   {"row_bytes", &s->row_bytes},
-                   {"values", &s->values},
-                   {"edge_features.values", &s->edge_values},
-                   {"node_features.batch_items_max", &s->batch_nodes},
-                   {"edge_source.batch_items_max", &s->batch_edges},
-                   {"node_features.slice_items_max", &s->slice_nodes}};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        if (strcmp(key, numbers[i].key) == 0)
-            *numbers[i].number = strtoull(value, NULL, 10);
-    }
-    if (strcmp(key, "layout") == 0)
-        snprintf(s->layout, sizeof s->layout, "%.8s", value);
-}
-
-/* What was read of one file goes into the most of all. */
-static int shapes_add(struct split_shape most[2], struct split_shape now[2], struct err *e)
-{
-    if (now[0].rows && most[0].rows &&
-        data_shapes_agree(&most[0], &now[0], "one file", "another", e) < 0)
-        return -1;
-    for (int i = 0; i < 2; i++) {
-        if (now[i].rows)
-            data_shapes_join(&most[i], &now[i]);
-        now[i] = (struct split_shape){0};
-    }
-    return 0;
-}
-
-int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct plan_bases *bases, struct err *e)
-{
-    char line[LINE_BYTES];
-    struct split_shape most[2] = {{0}}, now[2] = {{0}};
-    *bases = (struct plan_bases){0};
-    while (fgets(line, sizeof line, in)) {
-        line[strcspn(line, "\n")] = 0;
-        char *value = strchr(line, '='), *key = strchr(line, '.');
-        if (!value || !key || key > value)
-            continue;
-        *value++ = 0;
-        *key++ = 0;
-        int split = strcmp(line, "train") == 0 ? 0 : strcmp(line, "validation") == 0 ? 1 : -1;
-        if (split == 0 && now[1].layout[0] && shapes_add(most, now, e) < 0) /* the next file */
-            return -1;
-        if (split >= 0)
-            shape_set(&now[split], key, value);
-        else if (strcmp(line, "base") == 0)
-            plan_bases_set(bases, key, value);
-    }
-    if (shapes_add(most, now, e) < 0)
-        return -1;
-    *train = most[0];
-    *validation = most[1];
-    for (int i = 0; i < 2; i++) {
-        const struct split_shape *s = &most[i];
-        if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
-            !s->layout[0] || !s->values)
-            return err_set(
-                e, EXIT_CODE_PERMANENT,
-                "cannot plan: standard input does not describe the %s split (layout, rows, spans, "
-                "span_rows, span_bytes_max, row_bytes, values); pipe `loaderd --describe` with the "
-                "same --config into it",
-                i ? "validation" : "train");
-    }
-    return plan_bases_check(bases, "standard input", e);
-}
-
-static void limit_print(const struct plan *p, const struct options *o)
+int plan_check(const struct plan *p, const struct options *o, const struct device *d, struct err *e)
 {
     char source[64];
     uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    printf("\n%.0f of %.0f MiB (%s)\n", (double)plan_total(p, NULL) / (1 << 20),
-           (double)limit / (1 << 20), source);
-}
-
-static void megabatch_print(const struct options *o, const struct split_shape *train,
-                            const struct megabatch_size *size)
-{
-    uint64_t chunk = chunk_bytes(o), held = size->spans * train->span_rows;
-    uint64_t row_bytes = shape_row_bytes(train);
-    printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
-           " samples fit %.2f GiB: ",
-           row_bytes, megabatch_samples(chunk, row_bytes, train->rows, o->batch_size), train->rows,
-           (double)chunk / (1 << 30));
-    if (size->kind == MEGABATCH_WHOLE)
-        puts("all are kept, read once for all epochs");
-    else if (size->kind == MEGABATCH_WINDOWS)
-        printf("%" PRIu64 " at a time, whole windows, again and again\n", held);
-    else
-        puts("not beside the rest of the plan; batches are gathered from the arena");
-}
-
-/* The arithmetic of the mega-batch and of the read-ahead, for people. */
-static int rows_print(const struct options *o, const struct split_shape *train, uint64_t micro_rows,
-                      const struct megabatch_size *size, struct err *e)
-{
-    struct feed_config f = setup_feed_config(o, 0);
-    uint64_t slots, slot_bytes, ahead = setup_ahead_rows(o);
-    if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
-                   e) < 0)
-        return -1;
-    if (o->loader_use_chunk_loader)
-        megabatch_print(o, train, size);
-    printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
-           train->span_rows);
-    if (ahead)
-        printf("; read ahead: %" PRIu64 " workers x %" PRIu64 " batches x %" PRIu64
-               " rows = %" PRIu64,
-               ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
-               o->batch_size, ahead);
-    if (micro_rows < o->batch_size)
-        printf("\nmicro-batches of %" PRIu64 " rows instead of %" PRIu64
-               ", with which it would not fit: the same steps, the same bits",
-               micro_rows, o->batch_size);
-    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
-           " rows an optimizer step (preset: %s)\n",
-           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
-    return 0;
-}
-
-static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
-{
-    static struct options o; /* large */
-    struct model m = {0};
-    struct plan p = {0};
-    struct split_shape train, validation;
-    struct model_input input;
-    struct plan_bases bases;
-    struct megabatch_size sizes[2];
-    uint64_t micro_rows;
-    int result = -1;
-    if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
-        plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
-        shapes_check(&o, &train, &validation, e) < 0)
-        goto out;
-    o.batch_size = options_batch_size_max(&o);
-    input = shape_input(&train);
-    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
-        plan_make(&p, &o, &m, &bases, &train, &validation, &micro_rows, sizes, e) < 0)
-        goto out;
-    plan_print(&p, stdout);
-    limit_print(&p, &o);
-    if (m.buffer_count)
-        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
-               " rows, all of which are resident; another one is another arithmetic\n",
-               o.batch_size);
-    if (rows_print(&o, &train, micro_rows, &sizes[0], e) == 0)
-        result = plan_check(&p, &o, e);
-    if (fflush(stdout) != 0)
-        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");
-out:
-    model_close(&m);
-    options_free(&o);
-    return result;
-}
-
-int plan_command(int argc, char **argv)
-{
-    const char *config, *set[OPTION_SETS_MAX];
-    int set_count;
-    struct err e = {0};
-    if (argc < 2 || strcmp(argv[1], "--plan") != 0)
-        return -1;
-    if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
-        plan_run(config, set, set_count, &e) == 0)
-        return EXIT_CODE_DONE;
-    fprintf(stderr, "trainerd --plan: %s\n", e.text);
-    return e.code;
+    uint64_t total = plan_total(p, NULL), on_device = plan_total(p, PLAN_DEVICE);
+    if (total > limit)
+        return too_large("memory", total, source, limit,
+                         "training.batch_size, training.threads or arena.limit_mb", o, e);
+    if (on_device <= device_bytes(d))
+        return 0;
+    return too_large("device memory", on_device, "that of the GPU", device_bytes(d),
+                     "training.batch_size or loader.chunk_size_gb", o, e);
 }

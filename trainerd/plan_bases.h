@@ -1,4 +1,5 @@
-/* plan_bases.h - what each process takes before it has any work, as `prepare bases` measured it.
+/* plan_bases.h - what each process takes before it has any work, as `prepare bases` measured it,
+ * and the device that trainerd works on.
  *
  * The lines "base.trainerd=24813568" of the run's file `bases`, or of --plan's standard input.
  * Pages that stages share (libraries) count in each, as their resident memory does.
@@ -10,10 +11,15 @@
 
 #include "proto/err.h"
 
+struct device; /* engine/device.h */
+
 struct plan_bases {
     uint64_t trainerd, fisherd, loaderd, monitord; /* bytes */
     uint64_t fisherd_idle;                         /* of one that is never asked */
     uint64_t reader;                               /* one of loaderd's: its private memory */
+    /* the caller's to set (compute_bases) */
+    const struct device *device; /* open, borrowed; NULL: the CPU */
+    uint64_t driver;             /* of the host's memory, what opening it took */
 };
 
 /* Takes key ("trainerd") and value; others are ignored. */

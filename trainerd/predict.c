@@ -176,7 +176,9 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     const struct megabatch_size arena = {.kind = MEGABATCH_ARENA};
     struct split_shape shape = shape_of(&t->validation);
     struct step_config training;
-    if (shapes_step_config(&training, &p->options, &shape, &shape, p->options.batch_size, e) < 0)
+    if (compute_open(&t->device, &p->options, e) < 0 ||
+        shapes_step_config(&training, &p->options, t->device, &shape, &shape, p->options.batch_size,
+                           e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
@@ -184,11 +186,14 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .seed = training.seed,
                             .batch_nodes_max = training.batch_nodes_max,
                             .batch_edges_max = training.batch_edges_max,
-                            .slice_nodes_max = training.slice_nodes_max};
+                            .slice_nodes_max = training.slice_nodes_max,
+                            .device = training.device};
     if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 ||
         weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
-                     stepper_module_buffers(t->stepper), e) < 0 ||
-        megabatch_open(&t->validation_rows, &t->validation, &arena, e) < 0 ||
+                     stepper_module_buffers(t->stepper), e) < 0)
+        return -1;
+    stepper_send(t->stepper);
+    if (megabatch_open(&t->validation_rows, &t->validation, &arena, e) < 0 ||
         scores_open(&p->scores, &t->model, c.batch_rows_max, e) < 0 ||
         (p->int8 && (stepper_quantise(t->stepper, &p->size, e) < 0 ||
                      scores_open(&p->float_scores, &t->model, c.batch_rows_max, e) < 0)))

@@ -101,6 +101,7 @@ int save_checkpoint(struct trainer *t, struct err *e)
     double began_s = clock_monotonic_s();
     progress_pause(t);
     retention_step_path(path, m->step, m->task);
+    stepper_fetch(t->stepper);
     if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
                          e) < 0 ||
         save_links(t, path, e) < 0)
@@ -181,7 +182,7 @@ static int cursor_check(struct trainer *t, const char *path, struct err *e)
 static int cpu_compare(struct trainer *t, struct err *e)
 {
     char cpu[sizeof t->meta.cpu];
-    engine_cpu_name(cpu, sizeof cpu);
+    compute_name(t->device, cpu, sizeof cpu);
     if (strcmp(cpu, t->meta.cpu) == 0)
         return 0;
     struct msg_event_determinism m = {.step = t->meta.step};
@@ -210,6 +211,7 @@ int save_load(struct trainer *t, struct err *e)
         checkpoint_read(path, &t->meta, t->tensors, t->tensor_count, 1, e) < 0 ||
         cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
+    stepper_send(t->stepper);
     saved_mark(t);
     log_info("path=%s step=%" PRIu64 " going on from this checkpoint", path, t->meta.step);
     result = 0;
@@ -296,9 +298,11 @@ int save_read_best(struct trainer *t, struct err *e)
     char path[CHECKPOINT_PATH_BYTES];
     const struct checkpoint_meta *m = &t->other;
     retention_best_path(path, tasks_current(t)->name);
+    stepper_fetch(t->stepper);
     if (parameters_read(t, path, stepper_parameters(t->stepper), stepper_module_buffers(t->stepper),
                         e) < 0)
         return err_prefix(e, "the weights of the best epoch of task %s", tasks_current(t)->name);
+    stepper_send(t->stepper);
     if (m->task == t->meta.task && m->best_value == t->meta.best_value)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,

@@ -104,11 +104,6 @@ static int fisher_options_check(const struct options *o, struct err *e)
 
 int setup_options_check(const struct options *o, struct err *e)
 {
-    if (strcmp(o->device, "cuda") == 0)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot compute on device cuda: this build has no CUDA backend; use --device cpu or "
-            "auto");
     const struct loss_type *loss = loss_type_named(o->model_loss);
     if (loss && !loss_metric_named(loss, o->metric)) {
         char accepted[64] = "loss";
@@ -146,7 +141,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
-    c.pin = o->loader_pin_memory;
+    c.pin = strcmp(o->loader_pin_memory, "true") == 0;
     return c;
 }
 
@@ -177,7 +172,8 @@ int setup_start(struct trainer *t, struct err *e)
     if (setup_options_check(t->options, e) < 0 || resume_find(t, e) < 0)
         return -1;
     if (t->state != TRAINER_DONE) {
-        if (data_begin(t, e) < 0)
+        if (compute_open(&t->device, t->options, e) < 0 || compute_fact(t, e) < 0 ||
+            data_begin(t, e) < 0)
             return -1;
         snprintf(t->daemon->doing, sizeof t->daemon->doing, "waiting for loaderd to open the data");
     }
@@ -242,7 +238,7 @@ static struct msg_plan_row plan_row_message(const char *stage, const char *what,
 
 static int plan_fact(struct trainer *t, const struct plan *p, struct err *e)
 {
-    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord"};
+    static const char *const stages[] = {"loaderd", "trainerd", "fisherd", "monitord", PLAN_DEVICE};
     struct msg_event_plan m = {0};
     _Static_assert(sizeof m.rows / sizeof m.rows[0] == PLAN_ROWS_MAX, "every plan fits");
     for (int i = 0; i < p->count; i++)
@@ -263,10 +259,12 @@ static int plan_apply(struct trainer *t, struct err *e)
     t->present = t->daemon->options;
     t->present.batch_size = options_batch_size_max(&t->present);
     t->batch_rows_max = options_batch_rows(&t->present);
-    if (plan_bases_read(&bases, "bases", e) < 0 ||
-        plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
+    if (plan_bases_read(&bases, "bases", e) < 0)
+        return -1;
+    compute_bases(&bases, t->device);
+    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
                   d->sizes, e) < 0 ||
-        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, e) < 0)
+        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
@@ -341,7 +339,8 @@ static int buffers_open(struct trainer *t, struct err *e)
 {
     const struct data *d = &t->data;
     struct step_config c;
-    if (shapes_step_config(&c, t->options, &d->train, &d->validation, t->micro_rows, e) < 0 ||
+    if (shapes_step_config(&c, t->options, t->device, &d->train, &d->validation, t->micro_rows, e) <
+            0 ||
         setup_stepper(t, &c, e) < 0)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);
@@ -355,7 +354,6 @@ static int buffers_open(struct trainer *t, struct err *e)
 
 static void meta_init(struct trainer *t)
 {
-    struct step_config c = setup_step_config(t->options);
     memset(&t->meta, 0, sizeof t->meta);
     t->meta.seed = t->options->seed;
     t->meta.best_value = NAN;
@@ -364,9 +362,9 @@ static void meta_init(struct trainer *t)
     t->meta.restore_scale = 1;
     t->meta.slice_rows = t->options->slice_rows;
     snprintf(t->meta.fingerprint, sizeof t->meta.fingerprint, "%s", t->data.fingerprint);
-    engine_cpu_name(t->meta.cpu, sizeof t->meta.cpu);
+    compute_name(t->device, t->meta.cpu, sizeof t->meta.cpu);
     t->meta.micro_batch_rows = t->options->batch_size;
-    t->meta.threads = (uint64_t)c.threads;
+    t->meta.threads = compute_threads(t);
 }
 
 /* An epoch's last micro-batch is a shorter one: is it long enough? */
@@ -405,7 +403,7 @@ int setup_cursor(struct trainer *t, struct err *e)
     }
     if (save_load(t, e) < 0)
         return -1;
-    t->meta.threads = (uint64_t)setup_threads(t->options);
+    t->meta.threads = compute_threads(t);
     t->meta.micro_batch_rows = t->options->batch_size;
     struct grad_scaler *scaler = stepper_scaler(t->stepper);
     if (scaler && t->meta.loss_scale > 0)
@@ -493,6 +491,7 @@ void setup_free(struct trainer *t)
     feed_close(&t->validation);
     if (t->stepper)
         stepper_close(&t->stepper);
+    compute_close(&t->device);
     model_close(&t->model);
     free(t->batch.rows);
     free(t->batch.features);

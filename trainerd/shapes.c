@@ -3,10 +3,12 @@
  * memory. Where rows are graphs, loaderd has walked the batches of all epochs, so the largest one
  * is known.
  */
+#include "trainerd/trainer.h"
+
 #include <inttypes.h>
 #include <string.h>
 
-#include "trainerd/trainer.h"
+#include "engine/device.h"
 
 struct split_shape shape_of(const struct feed *f)
 {
@@ -93,7 +95,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-int shapes_step_config(struct step_config *c, const struct options *o,
+int shapes_step_config(struct step_config *c, const struct options *o, const struct device *device,
                        const struct split_shape *train, const struct split_shape *validation,
                        uint64_t micro_rows, struct err *e)
 {
@@ -104,6 +106,7 @@ int shapes_step_config(struct step_config *c, const struct options *o,
     c->batch_nodes_max = larger(train->batch_nodes, validation->batch_nodes);
     c->batch_edges_max = larger(train->batch_edges, validation->batch_edges);
     c->slice_nodes_max = larger(train->slice_nodes, validation->slice_nodes);
+    device_step_config(device, c);
     if (!shape_is_graph(train))
         return 0;
     if (!c->slice_nodes_max)

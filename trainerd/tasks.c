@@ -57,6 +57,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
         return DAEMON_FAILED;
     t->meta.batches_tracked = fresh ? 0 : t->other.batches_tracked;
     stepper_moments_clear(t->stepper);
+    stepper_send(t->stepper);
     if (stepper_scaler(t->stepper)) {
         struct step_config c = setup_step_config(t->options);
         grad_scaler_begin(stepper_scaler(t->stepper), &c.scaler);

@@ -20,7 +20,8 @@
  *   fisher_client.c  asking fisherd for what is not there yet
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
- *   plan.c           memory, before any of it is taken
+ *   compute.c        the device: the CPU, or a GPU
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan)
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
@@ -160,6 +161,7 @@ struct trainer {
     struct schedule schedule;
     struct model model;
     char model_text[MODEL_TEXT_MAX];
+    const struct device *device; /* open; NULL: not yet, or not any more */
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
     uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
@@ -215,6 +217,18 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
 struct gather_config setup_gather(const struct feed *f, double scale);
 /* t->stepper and the row pointers of a batch, for t->model. */
 int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e);
+
+/* compute.c */
+/* The one that the options name; -1 (permanent) where it cannot be had, and *d is NULL. */
+int compute_open(const struct device **d, const struct options *o, struct err *e);
+void compute_close(const struct device **d);                      /* harmless twice */
+void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
+int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
+/* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
+void compute_name(const struct device *d, char *text, size_t bytes);
+/* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
+void compute_feed_config(const struct trainer *t, struct feed_config *c);
+uint64_t compute_threads(const struct trainer *t); /* of the engine */
 
 /* data.c */
 /* Opens the streams of the first set of data to be described. Needs the cursor's task. */
@@ -355,9 +369,9 @@ int shapes_check(const struct options *o, const struct split_shape *train,
 /* Tokens and an embedding go together, as they are stored. -1 (permanent) if not. */
 int shapes_tokens_check(const struct options *o, const struct model *m,
                         const struct split_shape *train, struct err *e);
-/* setup_step_config with room for the batches of both. -1 (permanent) where a batch is too large.
- */
-int shapes_step_config(struct step_config *c, const struct options *o,
+/* setup_step_config with room for the batches of both, on that device (NULL: the CPU). -1
+ * (permanent) where a batch is too large. */
+int shapes_step_config(struct step_config *c, const struct options *o, const struct device *device,
                        const struct split_shape *train, const struct split_shape *validation,
                        uint64_t micro_rows, struct err *e);
 
@@ -370,8 +384,14 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 /* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
  * gives the same bits. */
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
-/* Does it fit memory.host_limit? -1 (permanent) and a sentence if not. */
-int plan_check(const struct plan *p, const struct options *o, struct err *e);
+/* Does it fit memory.host_limit, and the device (NULL: the CPU)? -1 (permanent) and a sentence if
+ * not. */
+int plan_check(const struct plan *p, const struct options *o, const struct device *d,
+               struct err *e);
+/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
+
+/* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each file, and `prepare bases` print: the most
  * of all files. */
 int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,

@@ -5,13 +5,6 @@
  */
 #include "engine/cpu/cpu.h"
 
-#define ACTIVATIONS(X)                                                                             \
-    X(RELU, relu)                                                                                  \
-    X(GELU, gelu)                                                                                  \
-    X(SILU, silu)                                                                                  \
-    X(TANH, tanh)                                                                                  \
-    X(SIGMOID, sigmoid)
-
 #define LOOPS(KIND, NAME)                                                                          \
     CPU_CLONES static void NAME##_forward(const float *x, float *y, uint64_t count)                \
     {                                                                                              \

@@ -105,9 +105,10 @@ void cpu_dropout(struct matrix x, struct matrix y, const struct dropout_mask *ma
 {
     uint32_t threshold = (uint32_t)(mask->p * 0x1p32); /* p < 1: fits */
     float scale = (float)(1.0 / (1.0 - mask->p));
+    uint64_t key = dropout_key(mask);
     for (uint64_t r = 0; r < x.rows; r++)
         row_dropout(x.at + r * x.stride, y.at + r * y.stride, (uint32_t)x.columns,
-                    scalar_key(mask->key, mask->row_first + r, 0), threshold, scale);
+                    scalar_key(key, mask->row_first + r, 0), threshold, scale);
 }
 
 CPU_CLONES void cpu_sum_squares(const float *x, uint64_t count, double *sum)

@@ -9,19 +9,6 @@
 #include <float.h>
 #include <math.h>
 
-#define ELEMENTS(X)                                                                                \
-    X(U8, uint8_t, (double))                                                                       \
-    X(I8, int8_t, (double))                                                                        \
-    X(U16, uint16_t, (double))                                                                     \
-    X(I16, int16_t, (double))                                                                      \
-    X(U32, uint32_t, (double))                                                                     \
-    X(I32, int32_t, (double))                                                                      \
-    X(U64, uint64_t, (double))                                                                     \
-    X(I64, int64_t, (double))                                                                      \
-    X(F16, uint16_t, (double)scalar_half)                                                          \
-    X(F32, float, (double))                                                                        \
-    X(F64, double, (double))
-
 #define ROW_FUNCTIONS(NAME, TYPE, VALUE)                                                           \
     typedef TYPE __attribute__((aligned(1), may_alias)) stored_##NAME;                             \
     CPU_CLONES static void row_plain_##NAME(const void *row, double scale, float *restrict x,      \

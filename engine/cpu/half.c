@@ -10,10 +10,6 @@
 #include <immintrin.h>
 #endif
 
-#define KINDS(X)                                                                                   \
-    X(F16, scalar_half, scalar_to_half)                                                            \
-    X(BF16, scalar_brain, scalar_to_brain)
-
 #define LOOPS(KIND, WIDEN, NARROW)                                                                 \
     CPU_CLONES static void store_##KIND(float *restrict x, uint16_t *restrict h, uint64_t count)   \
     {                                                                                              \
@@ -39,7 +35,7 @@
         for (uint64_t i = 0; i < count; i++)                                                       \
             x[i] = WIDEN(NARROW(x[i]));                                                            \
     }
-KINDS(LOOPS)
+HALVES(LOOPS)
 
 #if defined(__x86_64__)
 #define WITH_F16C __attribute__((target("avx,f16c")))

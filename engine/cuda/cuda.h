@@ -56,7 +56,12 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
          cudaSuccess)
 #endif
 
-enum { WARP = 32, CUDA_BLOCKS_MAX = 4096, CUDA_SCRATCH_FLOATS = 1 << 21 };
+enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
+#ifdef CUDA_EMULATED
+enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */
+#else
+enum { CUDA_BLOCKS_MAX = 4096 };
+#endif
 
 /* Of the open device: multiprocessors, compute capability (10 major + minor), shared memory that a
  * block can have. */

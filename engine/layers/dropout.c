@@ -15,8 +15,9 @@ enum { KEY_P };
 static void dropout_apply(const struct layer_instance *l, const struct layer_pass *p,
                           const float *in, float *out)
 {
-    struct dropout_mask mask = {scalar_key(p->seed, p->step, l->place), p->row_first,
-                                l->keys[KEY_P]};
+    struct dropout_late late = {.step = p->step_late, .seed = p->seed, .place = l->place};
+    struct dropout_mask mask = {dropout_key_late(&late, p->step), p->row_first, l->keys[KEY_P],
+                                late};
     if (p->training && mask.p > 0)
         op_dropout(p->backend, matrix_of(in, p->rows, l->inputs),
                    matrix_of(out, p->rows, l->inputs), &mask);

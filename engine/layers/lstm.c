@@ -299,8 +299,9 @@ static const float *c_before(const struct layer_instance *l, const struct layer_
 static void dropout_step(const struct layer_instance *l, const struct layer_pass *p, uint64_t layer,
                          uint64_t t, struct matrix in, struct matrix out)
 {
-    struct dropout_mask mask = {scalar_key(scalar_key(p->seed, p->step, l->place), layer, t),
-                                p->row_first, l->keys[KEY_DROPOUT]};
+    struct dropout_late late = {p->step_late, p->seed, l->place, layer, t, 1};
+    struct dropout_mask mask = {dropout_key_late(&late, p->step), p->row_first,
+                                l->keys[KEY_DROPOUT], late};
     if (p->training)
         op_dropout(p->backend, in, out, &mask);
     else if (in.at != out.at)

@@ -15,6 +15,12 @@
  * compressed, and written as that gives it back: expanded.f32. Every second step goes without the
  * penalty: CPU seconds of those are pass_cpu_seconds. terms=n: so many tasks
  *
+ *   engine_probe repeat DIR [key=value ...]   steps of one batch that is gathered once, or with
+ * fisher=1 its squared gradients: `repeats` (5) times `steps` of them behind as many to warm up,
+ * each between two waits for the device: the line's seconds_each
+ *
+ * device=NAME computes there (engine/device.h; cpu); a slice is then the batch unless slice=.
+ *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
  * are u8); clock.f64 has the CPU seconds of the process and the batch's nodes after each step;
  * targets are targets.u8, one class a row or step left, or where the loss takes values targets.f32.
@@ -32,6 +38,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/device.h"
 #include "engine/factors.h"
 #include "engine/loss.h"
 #include "engine/model.h"
@@ -54,7 +61,8 @@ struct probe {
     uint64_t steps, data_rows, block, batch;
     double lambda;
     enum fisher_labels labels;
-    int terms, factored;
+    int terms, factored, fisher, repeats;
+    const struct device *device;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
     char *features, *targets;
     const void **feature_rows, **target_rows;
@@ -103,16 +111,30 @@ static float *vector_read(const struct probe *p, const char *name)
     return data;
 }
 
-static double argument(int argc, char **argv, const char *key, double normal)
+static const char *argument_text(int argc, char **argv, const char *key, const char *normal)
 {
     for (int i = 3; i < argc; i++)
         if (strncmp(argv[i], key, strlen(key)) == 0 && argv[i][strlen(key)] == '=')
-            return strtod(argv[i] + strlen(key) + 1, NULL);
+            return argv[i] + strlen(key) + 1;
     return normal;
+}
+
+static double argument(int argc, char **argv, const char *key, double normal)
+{
+    const char *text = argument_text(argc, argv, key, NULL);
+    return text ? strtod(text, NULL) : normal;
+}
+
+static void device_choose(struct probe *p, int argc, char **argv)
+{
+    struct err e;
+    if (device_open(&p->device, argument_text(argc, argv, "device", "cpu"), 0, &e) < 0)
+        probe_fail(e.text);
 }
 
 static void settings_read(struct probe *p, int argc, char **argv)
 {
+    device_choose(p, argc, argv);
     p->batch = (uint64_t)argument(argc, argv, "batch", 128);
     p->steps = (uint64_t)argument(argc, argv, "steps", 10);
     p->block = (uint64_t)argument(argc, argv, "block", 1e6);
@@ -120,17 +142,22 @@ static void settings_read(struct probe *p, int argc, char **argv)
     p->factored = (int)argument(argc, argv, "factored", 0);
     p->labels = (enum fisher_labels)argument(argc, argv, "labels", FISHER_TRUE);
     p->terms = (int)argument(argc, argv, "terms", 1);
-    p->step = (struct step_config){.batch_rows_max = p->batch,
-                                   .slice_rows = (uint64_t)argument(argc, argv, "slice", 64),
-                                   .threads = (int)argument(argc, argv, "threads", 2),
-                                   .seed = (uint64_t)argument(argc, argv, "seed", 1),
-                                   .half = (enum half)argument(argc, argv, "half", 0),
-                                   .scaler = {argument(argc, argv, "loss_scale", 65536), 2000},
-                                   .checkpointing = argument(argc, argv, "checkpointing", 0) != 0,
-                                   .segments_max = (uint64_t)argument(argc, argv, "segments", 0),
-                                   .optimizer = (int)argument(argc, argv, "optimizer", 0),
-                                   .backbone_layers = (uint32_t)argument(argc, argv, "backbone", 0),
-                                   .freeze_backbone = (int)argument(argc, argv, "freeze", 0)};
+    p->fisher = (int)argument(argc, argv, "fisher", 0);
+    p->repeats = (int)argument(argc, argv, "repeats", 5);
+    double slice = p->device->apart ? (double)p->batch : 64;
+    p->step = (struct step_config){
+        .batch_rows_max = p->batch,
+        .slice_rows = (uint64_t)argument(argc, argv, "slice", slice),
+        .threads = (int)argument(argc, argv, "threads", p->device->apart ? 1 : 2),
+        .seed = (uint64_t)argument(argc, argv, "seed", 1),
+        .half = (enum half)argument(argc, argv, "half", 0),
+        .scaler = {argument(argc, argv, "loss_scale", 65536), 2000},
+        .checkpointing = argument(argc, argv, "checkpointing", 0) != 0,
+        .segments_max = (uint64_t)argument(argc, argv, "segments", 0),
+        .optimizer = (int)argument(argc, argv, "optimizer", 0),
+        .backbone_layers = (uint32_t)argument(argc, argv, "backbone", 0),
+        .freeze_backbone = (int)argument(argc, argv, "freeze", 0),
+        .device = p->device};
     p->optimizer =
         (struct optimizer_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
                                   .weight_decay = argument(argc, argv, "wd", 1e-2),
@@ -466,6 +493,51 @@ static void penalty_run(struct probe *p, double *wall, double *cpu, double *pass
     free(star);
 }
 
+static void repeat_once(struct probe *p, uint64_t k, struct fisher_sums *to)
+{
+    struct err e;
+    struct step_result r;
+    if ((p->fisher
+             ? stepper_fisher(p->stepper, p->batch, to, &e)
+             : stepper_train(p->stepper, p->batch, k, k + 1, &p->optimizer, NULL, 0, &r, &e)) < 0)
+        probe_fail(e.text);
+}
+
+static void repeat_run(struct probe *p)
+{
+    uint64_t k = 0;
+    float *sums = calloc(p->model.parameter_count, sizeof *sums);
+    struct fisher_sums to = {.count = p->model.parameter_count, .at = sums};
+    if (!sums)
+        probe_fail("no memory");
+    batch_gather(p, 0, p->batch);
+    printf("{\"seconds_each\": [");
+    for (int round = 0; round <= p->repeats; round++) { /* the first one warms up */
+        double began = clock_seconds(CLOCK_MONOTONIC);
+        for (uint64_t i = 0; i < p->steps; i++)
+            repeat_once(p, k++, &to);
+        p->device->wait();
+        if (round)
+            printf("%s%.9f", round > 1 ? ", " : "",
+                   (clock_seconds(CLOCK_MONOTONIC) - began) / (double)p->steps);
+    }
+    printf("], ");
+    free(sums);
+}
+
+/* What the device's memory had at most, in the line's end. */
+static void line_print(const struct probe *p, double wall, double cpu, double pass_cpu, int begun)
+{
+    struct device_memory memory = {0};
+    if (p->device->memory)
+        p->device->memory(&memory);
+    printf("%s\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
+           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64
+           ", \"device_bytes\": %" PRIu64 "}\n",
+           begun ? "" : "{", wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(),
+           importance_bytes(&p->model, 0), memory.high_bytes);
+}
+
 static void init_run(struct probe *p)
 {
     float *parameters = calloc(p->model.parameter_count, sizeof *parameters);
@@ -478,8 +550,9 @@ static void work_run(struct probe *p, const char *mode)
 {
     struct err e;
     int sweep = strcmp(mode, "sweep") == 0, beside = strcmp(mode, "beside") == 0;
+    int repeat = strcmp(mode, "repeat") == 0;
     double pass_cpu = 0;
-    p->step.with_optimizer = strcmp(mode, "fisher") != 0;
+    p->step.with_optimizer = strcmp(mode, "fisher") != 0 && !p->fisher;
     p->step.accumulates = sweep;
     if (p->model.graphs)
         graphs_read(p);
@@ -497,6 +570,8 @@ static void work_run(struct probe *p, const char *mode)
         renew_run(p);
     else if (strcmp(mode, "fisher") == 0)
         fisher_run(p);
+    else if (repeat)
+        repeat_run(p);
     wall = clock_seconds(CLOCK_MONOTONIC) - wall;
     cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (sweep)
@@ -505,10 +580,7 @@ static void work_run(struct probe *p, const char *mode)
         beside_run(p, &wall, &cpu, &pass_cpu);
     if (strcmp(mode, "penalty") == 0)
         penalty_run(p, &wall, &cpu, &pass_cpu);
-    printf(
-        "{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
-        "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64 "}\n",
-        wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(), importance_bytes(&p->model, 0));
+    line_print(p, wall, cpu, pass_cpu, repeat);
     stepper_close(&p->stepper);
     free(weights);
     free(p->features);
@@ -529,8 +601,8 @@ int main(int argc, char **argv)
     struct err e;
     size_t bytes = 0;
     if (argc < 3)
-        probe_fail(
-            "usage: engine_probe init|train|renew|fisher|sweep|beside|penalty DIR [key=value ...]");
+        probe_fail("usage: engine_probe init|train|renew|fisher|sweep|beside|penalty|repeat DIR "
+                   "[key=value ...]");
     p.directory = argv[2];
     char *text = file_read(&p, "model.txt", &bytes);
     if (!text || model_from_text(&p.model, text, &e) < 0)
@@ -540,10 +612,13 @@ int main(int argc, char **argv)
         init_run(&p);
     else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||
              strcmp(argv[1], "renew") == 0 || strcmp(argv[1], "sweep") == 0 ||
-             strcmp(argv[1], "beside") == 0 || strcmp(argv[1], "penalty") == 0)
+             strcmp(argv[1], "beside") == 0 || strcmp(argv[1], "penalty") == 0 ||
+             strcmp(argv[1], "repeat") == 0)
         work_run(&p, argv[1]);
     else
-        probe_fail("the first argument is init, train, renew, fisher, sweep, beside or penalty");
+        probe_fail(
+            "the first argument is init, train, renew, fisher, sweep, beside, penalty or repeat");
+    p.device->close();
     model_close(&p.model);
     free(text);
     return 0;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/device.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "trainerd/lineage.h"
@@ -487,6 +488,7 @@ static void plan_options(void)
     options.fisher_estimator = estimator;
     options.fisher_labels = "true";
     options.ewc_mode = "separate";
+    options.loader_pin_memory = "auto";
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;
@@ -554,9 +556,9 @@ TEST(plan_fits_the_arena_and_the_limit)
              12 * m.parameter_count + importance_bytes(&m, 0));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
-    CHECK_OK(plan_check(&p, &options, &e), e);
+    CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     options.host_limit_mb = 10;
-    CHECK_EQ(plan_check(&p, &options, &e), -1);
+    CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
@@ -647,7 +649,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
                        sizes, &e),
              e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
-    CHECK_OK(plan_check(&p, &options, &e), e);
+    CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     options.host_limit_mb = whole - 10;
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
@@ -658,7 +660,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
                        sizes, &e),
              e);
     CHECK_EQ(micro_rows, 4160);
-    CHECK_EQ(plan_check(&p, &options, &e), -1);
+    CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     options.dynamic_batch_size = 1;
     options.host_limit_mb = 10; /* nothing helps: the plan is that of what was asked for */
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
@@ -701,7 +703,7 @@ TEST(plan_decides_how_rows_are_kept)
                  e);
         CHECK_EQ(sizes[0].kind, cases[i].train);
         CHECK_EQ(sizes[1].kind, cases[i].validation);
-        CHECK_OK(plan_check(&p, &options, &e), e);
+        CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     }
     p.count = 0;
     options.loader_chunk_size_gb = 3.0 / 1024;
@@ -713,17 +715,23 @@ TEST(plan_decides_how_rows_are_kept)
     model_close(&m);
 }
 
-TEST(setup_refuses_cuda)
+TEST(compute_without_a_cuda_library)
 {
-    static char automatic[] = "auto", cuda[] = "cuda";
+    static char automatic[] = "auto", cuda[] = "cuda:1";
+    const struct device *d;
     struct err e = {0};
+    setenv("FINETUNED_CUDA_LIBRARY", "none.so", 1);
     plan_options();
     options.device = automatic;
-    CHECK_OK(setup_options_check(&options, &e), e);
+    CHECK_OK(compute_open(&d, &options, &e), e);
+    CHECK(d == &device_cpu);
+    compute_close(&d);
     options.device = cuda;
-    CHECK_EQ(setup_options_check(&options, &e), -1);
+    CHECK_EQ(compute_open(&d, &options, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "no CUDA backend");
+    CHECK(!d);
+    compute_close(&d);
 }
 
 TEST(setup_refuses_a_metric_of_another_loss)

@@ -1,0 +1,187 @@
+/* gather.cu - stored rows, anywhere on the device and of any alignment, become float32; and the
+ * first row that has a bad number.
+ *
+ * The number of that row is the least of all that threads find. Blocks agree on it by an atomic
+ * minimum of whole numbers, which does not depend on their order; the last block to end has it.
+ */
+#include "engine/cuda/map.h"
+
+#include <float.h>
+
+enum { UNROLLED = 4 }; /* numbers that a thread has on their way at a time */
+
+static __device__ unsigned long long least_bad = ~0ull; /* of the launch that runs */
+static __device__ unsigned blocks_done;
+
+/* All threads of all blocks call it, once, `mine` being the first bad row that this one found, or
+ * any number from `rows` on. */
+static __device__ __forceinline__ void bad_row_tell(uint64_t mine, uint64_t rows, uint64_t *bad_row)
+{
+    if (mine < rows) {
+        atomicMin(&least_bad, (unsigned long long)mine);
+        __threadfence();
+    }
+    __syncthreads();
+    if (threadIdx.x > 0 || threadIdx.y > 0)
+        return;
+    __threadfence();
+    if (atomicAdd(&blocks_done, 1u) < gridDim.x * gridDim.y - 1)
+        return;
+    __threadfence();
+    unsigned long long least = atomicMin(&least_bad, ~0ull);
+    *bad_row = least < rows ? least : rows;
+    least_bad = ~0ull; /* for the next launch */
+    blocks_done = 0;
+}
+
+template <typename stored>
+static __device__ __forceinline__ stored stored_read(const void *row, uint64_t j)
+{
+    const stored *at = (const stored *)row;
+    stored x;
+    if ((uintptr_t)row % sizeof x == 0)
+        return at[j];
+    memcpy(&x, (const char *)row + j * sizeof x, sizeof x);
+    return x;
+}
+
+/* How each type is read. */
+#define READERS(NAME, TYPE, VALUE)                                                                 \
+    struct read_##NAME {                                                                           \
+        typedef TYPE stored;                                                                       \
+        static __device__ __forceinline__ double value(TYPE x)                                     \
+        {                                                                                          \
+            return VALUE(x);                                                                       \
+        }                                                                                          \
+    };
+ELEMENTS(READERS)
+
+/* What is converted to what, and which numbers are good: low .. high, or all of them. */
+struct conversion {
+    const void *const *rows;
+    const uint32_t *permutation;
+    double scale;
+    float low, high;
+    int all_good;
+};
+
+template <typename reader>
+__global__ void rows_convert(reader, struct conversion v, struct matrix x, uint64_t *bad_row)
+{
+    typename reader::stored in[UNROLLED];
+    uint64_t bad = x.rows, step = (uint64_t)gridDim.x * blockDim.x;
+    FOR_ROWS(r, x.rows)
+    {
+        const void *row = v.rows[r];
+        for (uint64_t first = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; first < x.columns;
+             first += UNROLLED * step) {
+            for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
+                if (c < x.columns)
+                    in[k] = stored_read<typename reader::stored>(
+                        row, v.permutation ? v.permutation[c] : c);
+            for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
+                if (c < x.columns) {
+                    float out = scalar_convert(reader::value(in[k]), v.scale);
+                    x.at[r * x.stride + c] = out;
+                    if (!(out >= v.low && out <= v.high) && r < bad)
+                        bad = r;
+                }
+        }
+    }
+    if (!v.all_good)
+        bad_row_tell(bad, x.rows, bad_row);
+    else if (blockIdx.x + blockIdx.y + threadIdx.x + threadIdx.y == 0)
+        *bad_row = x.rows;
+}
+
+static void convert(enum element type, struct conversion v, struct matrix x, uint64_t *bad_row)
+{
+    struct map_grid g = map_grid(x.rows, (x.columns + UNROLLED - 1) / UNROLLED);
+    switch (type) {
+#define CONVERT(NAME, TYPE, VALUE)                                                                 \
+    case ELEMENT_##NAME:                                                                           \
+        LAUNCH(rows_convert, g.blocks, g.threads, read_##NAME(), v, x, bad_row);                   \
+        return;
+        ELEMENTS(CONVERT)
+    case ELEMENT_COUNT:
+        return;
+    }
+}
+
+void cuda_gather_features(enum element type, const void *const *rows, const uint32_t *permutation,
+                          double scale, struct matrix x, uint64_t *bad_row)
+{
+    /* Whole numbers times a scale below FLT_MAX / 2^64 are finite: nothing to look for. */
+    int finite = element_is_whole(type) && fabs(scale) < 1e19;
+    convert(type, {rows, permutation, scale, -FLT_MAX, FLT_MAX, finite}, x, bad_row);
+}
+
+void cuda_gather_values(enum element type, const void *const *rows, double low, double high,
+                        struct matrix y, uint64_t *bad_row)
+{
+    convert(type, {rows, NULL, 1, (float)low, (float)high, 0}, y, bad_row);
+}
+
+/* A class that is none becomes class 0: what follows does not wait for who asks for *bad_row, and
+ * must read within its rows. A negative one is a number above every class. */
+template <typename reader>
+__global__ void classes_read(reader, const void *const *rows, uint64_t count, uint64_t steps,
+                             uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+{
+    uint64_t bad = count;
+    FOR_ROWS(r, count)
+    FOR_COLUMNS(j, steps)
+    {
+        uint64_t number = (uint64_t)(int64_t)stored_read<typename reader::stored>(rows[r], j);
+        int good = number < classes;
+        targets[r * steps + j] = good ? (uint32_t)number : 0;
+        if (!good && r < bad)
+            bad = r;
+    }
+    bad_row_tell(bad, count, bad_row);
+}
+
+void cuda_gather_classes(enum element type, const void *const *rows, uint64_t count, uint64_t steps,
+                         uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+{
+    struct map_grid g = map_grid(count, steps);
+    switch (type) {
+#define CLASSES(NAME)                                                                              \
+    case ELEMENT_##NAME:                                                                           \
+        LAUNCH(classes_read, g.blocks, g.threads, read_##NAME(), rows, count, steps, classes,      \
+               targets, bad_row);                                                                  \
+        return;
+        CLASSES(U8)
+        CLASSES(I8)
+        CLASSES(U16)
+        CLASSES(I16)
+        CLASSES(U32)
+        CLASSES(I32)
+        CLASSES(U64)
+        CLASSES(I64)
+    default:
+        return;
+    }
+}
+
+__global__ void finite_check(struct matrix x, uint64_t *bad_row)
+{
+    float in[UNROLLED];
+    uint64_t bad = x.rows, step = (uint64_t)gridDim.x * blockDim.x;
+    FOR_ROWS(r, x.rows)
+    for (uint64_t first = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; first < x.columns;
+         first += UNROLLED * step) {
+        for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
+            in[k] = c < x.columns ? x.at[r * x.stride + c] : 0;
+        for (int k = 0; k < UNROLLED; k++)
+            if (!(fabsf(in[k]) <= FLT_MAX) && r < bad)
+                bad = r;
+    }
+    bad_row_tell(bad, x.rows, bad_row);
+}
+
+void cuda_bad_row(struct matrix x, uint64_t *row)
+{
+    struct map_grid g = map_grid(x.rows, (x.columns + UNROLLED - 1) / UNROLLED);
+    LAUNCH(finite_check, g.blocks, g.threads, x, row);
+}

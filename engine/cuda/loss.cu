@@ -1,0 +1,230 @@
+/* loss.cu - losses and right answers, a row to a team; exponentials and sums in double, as on the
+ * CPU. */
+#include "engine/cuda/team.h"
+
+/* dz may be z: a thread reads no number behind one that another may have written. */
+template <unsigned size>
+__global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets, double divisor,
+                             double *losses, struct matrix dz)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        const float *row = z.at + r * z.stride;
+        uint64_t target = targets[r];
+        double max = -(double)INFINITY, sum = 0;
+        FOR_LANES(t, c, z.columns)
+        max = (double)row[c] > max ? (double)row[c] : max;
+        max = t.max(max, part);
+        FOR_LANES(t, c, z.columns)
+        sum += exp((double)row[c] - max);
+        sum = t.sum(sum, part);
+        if (target % size == t.lane())
+            losses[r] = log(sum) + max - (double)row[target];
+        if (dz.at)
+            FOR_LANES(t, c, z.columns)
+        dz.at[r * dz.stride + c] =
+            scalar_softmax_gradient(exp((double)row[c] - max) / sum, c == target, divisor);
+    }
+}
+
+void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
+                                double *losses, struct matrix dz)
+{
+    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses, dz);
+}
+
+/* ---- means over the elements of a row ---- */
+
+struct squared {
+    double delta;
+    __device__ struct scalar_loss operator()(double z, double y) const
+    {
+        return scalar_squared_error(z, y);
+    }
+};
+
+struct absolute {
+    double delta;
+    __device__ struct scalar_loss operator()(double z, double y) const
+    {
+        return scalar_absolute_error(z, y);
+    }
+};
+
+struct huber {
+    double delta;
+    __device__ struct scalar_loss operator()(double z, double y) const
+    {
+        return scalar_huber(z, y, delta);
+    }
+};
+
+struct binary {
+    double delta;
+    __device__ struct scalar_loss operator()(double z, double y) const
+    {
+        return scalar_binary_cross_entropy(z, y);
+    }
+};
+
+template <unsigned size, typename function>
+__global__ void element_losses(team<size> t, function f, struct matrix z, struct matrix y,
+                               double divisor, double *losses, struct matrix dz)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        double sum = 0;
+        FOR_LANES(t, c, z.columns)
+        {
+            struct scalar_loss at =
+                f((double)z.at[r * z.stride + c], (double)y.at[r * y.stride + c]);
+            sum += at.loss;
+            if (dz.at)
+                dz.at[r * dz.stride + c] = (float)(at.d / divisor);
+        }
+        sum = t.sum(sum, part);
+        if (t.lane() == 0)
+            losses[r] = sum / (double)z.columns;
+    }
+}
+
+template <typename function>
+static void losses_of(function f, struct matrix z, struct matrix y, double divisor, double *losses,
+                      struct matrix dz)
+{
+    divisor *= (double)z.columns;
+    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses, dz);
+}
+
+void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
+                       double divisor, double *losses, struct matrix dz)
+{
+    switch (kind) {
+    case ELEMENT_LOSS_SQUARED:
+        losses_of(squared{delta}, z, y, divisor, losses, dz);
+        return;
+    case ELEMENT_LOSS_ABSOLUTE:
+        losses_of(absolute{delta}, z, y, divisor, losses, dz);
+        return;
+    case ELEMENT_LOSS_HUBER:
+        losses_of(huber{delta}, z, y, divisor, losses, dz);
+        return;
+    case ELEMENT_LOSS_BINARY_CROSS_ENTROPY:
+        losses_of(binary{delta}, z, y, divisor, losses, dz);
+        return;
+    case ELEMENT_LOSS_COUNT:
+        return;
+    }
+}
+
+/* ---- the angle between rows ---- */
+
+/* dz may be z: a thread writes where it alone has read. `one_minus`: the loss, else the cosine. */
+template <unsigned size>
+__global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, double divisor,
+                           int one_minus, double *out, struct matrix dz)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
+        double zz = 0, yy = 0, zy = 0;
+        FOR_LANES(t, c, z.columns)
+        {
+            zz += (double)a[c] * (double)a[c];
+            yy += (double)b[c] * (double)b[c];
+            zy += (double)a[c] * (double)b[c];
+        }
+        zz = t.sum(zz, part);
+        yy = t.sum(yy, part);
+        zy = t.sum(zy, part);
+        struct scalar_cosine s = scalar_cosine(zz, yy, zy);
+        if (t.lane() == 0)
+            out[r] = one_minus ? 1 - s.cosine : s.cosine;
+        if (dz.at)
+            FOR_LANES(t, c, z.columns)
+        dz.at[r * dz.stride + c] = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor);
+    }
+}
+
+void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+                      struct matrix dz)
+{
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, dz);
+}
+
+void cuda_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+{
+    struct matrix unwanted = {NULL, 0, 0, 0};
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, unwanted);
+}
+
+/* ---- right answers ---- */
+
+/* Larger for a larger value, and among equal ones for the one before; 0 for a NaN. */
+static __device__ __forceinline__ uint64_t class_order(float z, uint64_t place)
+{
+    uint32_t bits = __float_as_uint(z + 0.0f); /* -0 is 0 */
+    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+    return z == z ? (uint64_t)bits << 32 | (uint32_t) ~(uint32_t)place : 0;
+}
+
+/* Place of the first largest value; 0 where the first one is a NaN, as by comparing with it. */
+template <unsigned size>
+static __device__ __forceinline__ uint64_t row_class(team<size> t, const float *row,
+                                                     uint64_t columns, uint64_t *part)
+{
+    uint64_t best = 0;
+    FOR_LANES(t, c, columns)
+    {
+        uint64_t order = class_order(row[c], c);
+        best = order > best ? order : best;
+    }
+    best = t.max(best, part);
+    return row[0] == row[0] ? (uint32_t) ~(uint32_t)best : 0;
+}
+
+/* targets NULL: the classes themselves. */
+template <unsigned size>
+__global__ void classes_of(team<size> t, struct matrix z, const uint32_t *targets, double *out)
+{
+    __shared__ uint64_t part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        uint64_t place = row_class(t, z.at + r * z.stride, z.columns, part);
+        if (t.lane() == 0)
+            out[r] = targets ? (double)(place == targets[r]) : (double)place;
+    }
+}
+
+void cuda_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
+{
+    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, targets, correct);
+}
+
+void cuda_predicted_classes(struct matrix z, double *classes)
+{
+    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, (const uint32_t *)NULL, classes);
+}
+
+template <unsigned size>
+__global__ void signs_of(team<size> t, struct matrix z, struct matrix y, double *correct)
+{
+    __shared__ uint64_t part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        uint64_t count = 0;
+        FOR_LANES(t, c, z.columns)
+        count += (z.at[r * z.stride + c] > 0) == (y.at[r * y.stride + c] > 0.5f);
+        count = t.sum(count, part);
+        if (t.lane() == 0)
+            correct[r] = (double)count / (double)z.columns;
+    }
+}
+
+void cuda_correct_signs(struct matrix z, struct matrix y, double *correct)
+{
+    LAUNCH_TEAMS(signs_of, z.rows, z.columns, z, y, correct);
+}

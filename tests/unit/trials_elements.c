@@ -1,0 +1,77 @@
+/* trials_elements.c - trials of the operations that visit every number once. */
+#include "tests/unit/cuda_trial.h"
+
+static uint64_t count_of(struct trial_shape s)
+{
+    return s.rows * s.columns;
+}
+
+void trial_zero(struct trial *t, struct trial_shape s)
+{
+    op_zero(trial_backend(t), trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)), count_of(s));
+    op_zero(trial_backend(t), NULL, 0);
+}
+
+void trial_copy(struct trial *t, struct trial_shape s)
+{
+    const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+    op_copy(trial_backend(t), x, trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)),
+            count_of(s));
+}
+
+void trial_narrow(struct trial *t, struct trial_shape s)
+{
+    const double *x = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_F64, count_of(s));
+    op_narrow(trial_backend(t), x, trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)),
+              count_of(s));
+}
+
+void trial_scale(struct trial *t, struct trial_shape s)
+{
+    op_scale(trial_backend(t), 0.7f, trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s)),
+             count_of(s));
+}
+
+void trial_multiply(struct trial *t, struct trial_shape s)
+{
+    const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+    op_multiply(trial_backend(t), x, trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s)),
+                count_of(s));
+}
+
+void trial_add(struct trial *t, struct trial_shape s)
+{
+    const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+    op_add(trial_backend(t), x, trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s)),
+           count_of(s));
+}
+
+void trial_add_square(struct trial *t, struct trial_shape s)
+{
+    const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+    op_add_square(trial_backend(t), x, trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s)),
+                  count_of(s));
+}
+
+void trial_activation_forward(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 0; kind < ACTIVATION_COUNT; kind++) {
+        const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+        float *in_place = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
+        op_activation_forward(trial_backend(t), kind, x,
+                              trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)), count_of(s));
+        op_activation_forward(trial_backend(t), kind, in_place, in_place, count_of(s));
+    }
+}
+
+void trial_activation_backward(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 0; kind < ACTIVATION_COUNT; kind++) {
+        const float *kept = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+        const float *dy = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+        float *in_place = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
+        op_activation_backward(trial_backend(t), kind, kept, dy,
+                               trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)), count_of(s));
+        op_activation_backward(trial_backend(t), kind, kept, in_place, in_place, count_of(s));
+    }
+}

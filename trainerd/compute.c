@@ -1,0 +1,87 @@
+/* compute.c - the device of a run: opened once, told, closed; and what follows from it for the
+ * stepper. Copies to and from it are the stepper's (engine/step.h) and the mega-batch's.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/device.h"
+#include "proto/highwater.h"
+#include "proto/log.h"
+
+static uint64_t driver_bytes; /* of the device that is open */
+
+int compute_open(const struct device **d, const struct options *o, struct err *e)
+{
+    struct err why = {0};
+    uint64_t before = highwater_bytes(getpid(), "VmRSS");
+    if (o->debug_mode)
+        log_level_set(LOG_LEVEL_DEBUG);
+    if (device_open(d, o->device, o->debug_mode, &why) < 0) {
+        *d = NULL;
+        *e = why;
+        return -1;
+    }
+    uint64_t after = highwater_bytes(getpid(), "VmRSS");
+    driver_bytes = (*d)->apart && after > before ? after - before : 0;
+    if (why.code)
+        log_debug("device=cpu none other can be had: %s", why.text);
+    return 0;
+}
+
+void compute_close(const struct device **d)
+{
+    if (*d)
+        (*d)->close();
+    *d = NULL;
+}
+
+void compute_bases(struct plan_bases *b, const struct device *d)
+{
+    b->device = d;
+    b->driver = driver_bytes;
+}
+
+int compute_fact(struct trainer *t, struct err *e)
+{
+    struct device_facts f;
+    struct msg_event_device m = {0};
+    t->device->facts(&f);
+    MSG_STR(m.kind, t->device->kind);
+    MSG_STR(m.name, f.name);
+    m.index = (uint64_t)f.index;
+    m.memory_bytes = f.memory_bytes;
+    m.context_bytes = f.context_bytes;
+    m.capability = (uint64_t)f.capability;
+    m.driver = (uint64_t)f.driver;
+    m.runtime = (uint64_t)f.runtime;
+    log_info("device=%s name=\"%s\" memory_mib=%" PRIu64 " computing there", t->device->kind,
+             f.name, f.memory_bytes >> 20);
+    return daemon_fact(t->daemon, MSG_event_device, &m, e);
+}
+
+void compute_name(const struct device *d, char *text, size_t bytes)
+{
+    struct device_facts f;
+    if (!d->apart) {
+        engine_cpu_name(text, bytes);
+        return;
+    }
+    d->facts(&f);
+    snprintf(text, bytes, "%s: %s", d->kind, f.name);
+}
+
+uint64_t compute_threads(const struct trainer *t)
+{
+    return t->device->apart ? 1 : (uint64_t)setup_threads(t->options);
+}
+
+void compute_feed_config(const struct trainer *t, struct feed_config *c)
+{
+    if (!t->device->apart || strcmp(t->options->loader_pin_memory, "false") == 0)
+        return;
+    c->lock = t->device->host_lock;
+    c->unlock = t->device->host_unlock;
+}

@@ -1,0 +1,211 @@
+/* plan_command.c - `trainerd --plan`: the memory plan of a run, printed before there is one.
+ *
+ * The shapes of the splits come from `loaderd --describe` and the processes' own memory from
+ * `prepare bases`, both over standard input: trainerd itself opens no data file. In a run the
+ * latter stand in its file `bases`.
+ */
+#include "trainerd/trainer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/device.h"
+#include "proto/limits.h"
+
+enum { LINE_BYTES = 512 };
+
+/* One line `key=value` of a description; others (fingerprint) are of no use here. */
+static void shape_set(struct split_shape *s, const char *key, const char *value)
+{
+    struct {
+        const char *key;
+        uint64_t *number;
+    } numbers[] = {{"rows", &s->rows},
+                   {"chunk_rows", &s->chunk_rows},
+                   {"spans", &s->spans},
+                   {"span_rows", &s->span_rows},
+                   {"span_bytes_max", &s->span_bytes_max},
+                   {"row_bytes", &s->row_bytes},
+                   {"values", &s->values},
+                   {"edge_features.values", &s->edge_values},
+                   {"node_features.batch_items_max", &s->batch_nodes},
+                   {"edge_source.batch_items_max", &s->batch_edges},
+                   {"node_features.slice_items_max", &s->slice_nodes}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (strcmp(key, numbers[i].key) == 0)
+            *numbers[i].number = strtoull(value, NULL, 10);
+    }
+    if (strcmp(key, "layout") == 0)
+        snprintf(s->layout, sizeof s->layout, "%.8s", value);
+}
+
+/* What was read of one file goes into the most of all. */
+static int shapes_add(struct split_shape most[2], struct split_shape now[2], struct err *e)
+{
+    if (now[0].rows && most[0].rows &&
+        data_shapes_agree(&most[0], &now[0], "one file", "another", e) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        if (now[i].rows)
+            data_shapes_join(&most[i], &now[i]);
+        now[i] = (struct split_shape){0};
+    }
+    return 0;
+}
+
+int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
+                     struct plan_bases *bases, struct err *e)
+{
+    char line[LINE_BYTES];
+    struct split_shape most[2] = {{0}}, now[2] = {{0}};
+    *bases = (struct plan_bases){0};
+    while (fgets(line, sizeof line, in)) {
+        line[strcspn(line, "\n")] = 0;
+        char *value = strchr(line, '='), *key = strchr(line, '.');
+        if (!value || !key || key > value)
+            continue;
+        *value++ = 0;
+        *key++ = 0;
+        int split = strcmp(line, "train") == 0 ? 0 : strcmp(line, "validation") == 0 ? 1 : -1;
+        if (split == 0 && now[1].layout[0] && shapes_add(most, now, e) < 0) /* the next file */
+            return -1;
+        if (split >= 0)
+            shape_set(&now[split], key, value);
+        else if (strcmp(line, "base") == 0)
+            plan_bases_set(bases, key, value);
+    }
+    if (shapes_add(most, now, e) < 0)
+        return -1;
+    *train = most[0];
+    *validation = most[1];
+    for (int i = 0; i < 2; i++) {
+        const struct split_shape *s = &most[i];
+        if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
+            !s->layout[0] || !s->values)
+            return err_set(
+                e, EXIT_CODE_PERMANENT,
+                "cannot plan: standard input does not describe the %s split (layout, rows, spans, "
+                "span_rows, span_bytes_max, row_bytes, values); pipe `loaderd --describe` with the "
+                "same --config into it",
+                i ? "validation" : "train");
+    }
+    return plan_bases_check(bases, "standard input", e);
+}
+
+static void limit_print(const struct plan *p, const struct options *o, const struct device *d)
+{
+    char source[64];
+    struct device_facts f;
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
+    printf("\n%.0f of %.0f MiB (%s)\n", (double)plan_total(p, NULL) / (1 << 20),
+           (double)limit / (1 << 20), source);
+    d->facts(&f);
+    if (!d->apart) {
+        printf("device: cpu, %s\n", f.name);
+        return;
+    }
+    printf("device: %s:%d, %s, %.0f of %.0f MiB; all rows of a micro-batch are one slice\n",
+           d->kind, f.index, f.name, (double)plan_total(p, PLAN_DEVICE) / (1 << 20),
+           (double)f.memory_bytes / (1 << 20));
+}
+
+static void megabatch_print(const struct options *o, const struct split_shape *train,
+                            const struct megabatch_size *size)
+{
+    uint64_t chunk = plan_chunk_bytes(o, size->device), held = size->spans * train->span_rows;
+    uint64_t row_bytes = shape_row_bytes(train);
+    printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
+           " samples fit %.2f GiB: ",
+           row_bytes, megabatch_samples(chunk, row_bytes, train->rows, o->batch_size), train->rows,
+           (double)chunk / (1 << 30));
+    if (size->kind == MEGABATCH_WHOLE)
+        puts("all are kept, read once for all epochs");
+    else if (size->kind == MEGABATCH_WINDOWS)
+        printf("%" PRIu64 " at a time, whole windows, again and again\n", held);
+    else
+        puts("not beside the rest of the plan; batches are gathered from the arena");
+}
+
+/* The arithmetic of the mega-batch and of the read-ahead, for people. */
+static int rows_print(const struct options *o, const struct split_shape *train, uint64_t micro_rows,
+                      const struct megabatch_size *size, struct err *e)
+{
+    struct feed_config f = setup_feed_config(o, 0);
+    uint64_t slots, slot_bytes, ahead = setup_ahead_rows(o);
+    if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
+                   e) < 0)
+        return -1;
+    if (o->loader_use_chunk_loader)
+        megabatch_print(o, train, size);
+    printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
+           train->span_rows);
+    if (ahead)
+        printf("; read ahead: %" PRIu64 " workers x %" PRIu64 " batches x %" PRIu64
+               " rows = %" PRIu64,
+               ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
+               o->batch_size, ahead);
+    if (micro_rows < o->batch_size)
+        printf("\nmicro-batches of %" PRIu64 " rows instead of %" PRIu64
+               ", with which it would not fit: the same steps, the same bits",
+               micro_rows, o->batch_size);
+    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
+           " rows an optimizer step (preset: %s)\n",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
+    return 0;
+}
+
+static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
+{
+    static struct options o; /* large */
+    struct model m = {0};
+    struct plan p = {0};
+    struct split_shape train, validation;
+    struct model_input input;
+    struct plan_bases bases;
+    struct megabatch_size sizes[2];
+    const struct device *device = NULL;
+    uint64_t micro_rows;
+    int result = -1;
+    if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
+        compute_open(&device, &o, e) < 0 ||
+        plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
+        shapes_check(&o, &train, &validation, e) < 0)
+        goto out;
+    compute_bases(&bases, device);
+    o.batch_size = options_batch_size_max(&o);
+    input = shape_input(&train);
+    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
+        plan_make(&p, &o, &m, &bases, &train, &validation, &micro_rows, sizes, e) < 0)
+        goto out;
+    plan_print(&p, stdout);
+    limit_print(&p, &o, device);
+    if (m.buffer_count)
+        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
+               " rows, all of which are resident; another one is another arithmetic\n",
+               o.batch_size);
+    if (rows_print(&o, &train, micro_rows, &sizes[0], e) == 0)
+        result = plan_check(&p, &o, device, e);
+    if (fflush(stdout) != 0)
+        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");
+out:
+    compute_close(&device);
+    model_close(&m);
+    options_free(&o);
+    return result;
+}
+
+int plan_command(int argc, char **argv)
+{
+    const char *config, *set[OPTION_SETS_MAX];
+    int set_count;
+    struct err e = {0};
+    if (argc < 2 || strcmp(argv[1], "--plan") != 0)
+        return -1;
+    if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
+        plan_run(config, set, set_count, &e) == 0)
+        return EXIT_CODE_DONE;
+    fprintf(stderr, "trainerd --plan: %s\n", e.text);
+    return e.code;
+}
