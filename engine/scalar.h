@@ -224,6 +224,27 @@ SCALAR float scalar_normalise(float x, double mean, double scale)
     return (float)(((double)x - mean) * scale);
 }
 
+/* Its gradient: factor (g - mean(g) - n mean(g n)), n: x normalised, g: the gradient at n. */
+SCALAR float scalar_normalise_backward(double factor, double g, double n, double mean_g,
+                                       double mean_gn)
+{
+    return (float)(factor * (g - mean_g - n * mean_gn));
+}
+
+/* A mean, and the sum of squares about it, of `before` values and of `count` more together (Chan,
+ * Golub and LeVeque). */
+struct scalar_moments {
+    double mean, squares;
+};
+
+SCALAR struct scalar_moments scalar_moments_merge(struct scalar_moments a, double before,
+                                                  struct scalar_moments b, double count)
+{
+    double off = b.mean - a.mean, share = count / (before + count);
+    return (struct scalar_moments){a.mean + off * share,
+                                   a.squares + b.squares + off * off * (before * share)};
+}
+
 /* A running statistic takes in a batch's, as torch.nn.BatchNorm1d. */
 SCALAR float scalar_running(float running, double now, double momentum)
 {
@@ -381,6 +402,33 @@ SCALAR float scalar_softmax_gradient(double p, int is_target, double divisor)
     return (float)((is_target ? p - 1.0 : p) / divisor);
 }
 
+/* 1 - the cosine of two vectors z and y is their loss; from |z|^2, |y|^2 and z y. With u = z / a,
+ * v = y / b, a = max(|z|, eps), b = max(|y|, eps): the derivative is (u (u v) - v) / a, and -v / a
+ * where a is eps. Shorter vectors have no direction: torch.nn.functional.cosine_similarity's eps.
+ */
+struct scalar_cosine {
+    double cosine, a, b, along; /* along: u v / a, or 0 */
+};
+
+SCALAR struct scalar_cosine scalar_cosine(double zz, double yy, double zy)
+{
+    const double eps = 1e-8;
+    struct scalar_cosine s;
+    double length = sqrt(zz);
+    int directed = !(length <= eps); /* a NaN too */
+    s.a = directed ? length : eps;
+    s.b = fmax(sqrt(yy), eps);
+    s.cosine = zy / (s.a * s.b);
+    s.along = directed ? s.cosine / s.a : 0;
+    return s;
+}
+
+SCALAR float scalar_cosine_gradient(const struct scalar_cosine *s, double z, double y,
+                                    double divisor)
+{
+    return (float)((z * s->along - y / s->b) / s->a / divisor);
+}
+
 /* ---- the losses as likelihoods of the target ---- */
 
 /* Uniform in [0, 1), 53 bits. */
@@ -400,6 +448,23 @@ SCALAR double scalar_deviation(double z)
 {
     double small = exp(-fabs(z));
     return sqrt(small) / (1 + small);
+}
+
+/* One number of N(z, deviation^2), and one that is 1 with the probability of z, else 0. */
+SCALAR float scalar_normal_draw(double z, double deviation, uint64_t bits)
+{
+    return (float)(z + deviation * (double)scalar_normal_random(bits));
+}
+
+SCALAR float scalar_event_draw(double z, uint64_t bits)
+{
+    return (float)(scalar_unit_random(bits) < scalar_probability(z));
+}
+
+/* Of class_root (ops.def), by one z whose share is p; root: that of the class's share. */
+SCALAR float scalar_class_root(double p, int is_class, double root)
+{
+    return (float)(root * (is_class ? p - 1 : p));
 }
 
 /* ---- continual learning and the optimizer ---- */

@@ -604,6 +604,11 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         grad_scaler_begin(&s->scaler, &c->scaler);
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
+    void *results = NULL;
+    if (s->device->apart &&
+        s->device->allocate_host(sizeof *s->results_host, "results", &results, e) < 0)
+        goto fail;
+    s->results_host = results;
     if (s->device->apart)
         s->device->products_rounded(s->layout.half != HALF_NONE);
     stepper_send(s);
@@ -669,6 +674,8 @@ void stepper_close(struct stepper **s_p)
     quantised_close(&s->quantised);
     recordings_close(s);
     terms_close(s);
+    if (s->results_host)
+        s->device->release_host(s->results_host);
     free(s->mirror.gradient);
     for (int k = 0; k < KIND_COUNT; k++)
         kind_close(s, (enum kind)k);

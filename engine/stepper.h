@@ -215,8 +215,9 @@ struct stepper {
     uint64_t terms_version; /* another one where terms, lambda or damping are */
     struct recording recordings[RECORDINGS_MAX];
     uint64_t recording_clock;
-    int records_nothing;           /* the device cannot */
-    struct batch_results *results; /* the device's */
+    int records_nothing; /* the device cannot */
+    struct batch_results *results,
+        *results_host; /* the device's; where they come to, page-locked */
     struct gather_piece pieces[GATHER_PIECES_MAX];
     uint32_t piece_count; /* of the batch in work, gathered on the device */
     uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */

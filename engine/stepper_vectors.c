@@ -161,7 +161,8 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
 
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
-    s->device->download(r, s->results, sizeof *r);
+    s->device->download(s->results_host, s->results, sizeof *r);
+    *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }
 

@@ -252,12 +252,20 @@ void feed_open(struct feed *f, const struct feed_config *config)
                                             .attempts_max = ATTEMPTS_MAX});
 }
 
+static void arena_give_back(struct feed *f)
+{
+    if (f->locked)
+        f->config.unlock(f->arena.base);
+    f->locked = 0;
+    arena_close(&f->arena);
+}
+
 void feed_close(struct feed *f)
 {
     if (!f->config.role)
         return; /* never opened, or closed already */
     feed_fail(f, &(struct err){.code = EXIT_CODE_TEMPORARY, .text = "the feed was closed"});
-    arena_close(&f->arena);
+    arena_give_back(f);
     f->info_set = f->window.valid = 0;
     f->config.role = NULL;
 }
@@ -267,7 +275,7 @@ void feed_rest(struct feed *f)
     if (f->resting || f->failure.code)
         return;
     feed_links_close(f);
-    arena_close(&f->arena);
+    arena_give_back(f);
     consumer_rest(&f->consumer);
     f->window.valid = 0;
     f->resting = 1;

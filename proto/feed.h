@@ -36,6 +36,11 @@ struct feed_config {
                             all (3 if W is 1), fewer where an epoch has fewer spans or the limit
                             does not allow them, at least W + 1 */
     int pin;             /* lock the arena's pages in memory */
+    /* For a device that copies from the arena by itself: its mapping is locked once, before rows
+     * come, and unlocked before it is given back. Where lock fails the rows come all the same.
+     * NULL: nobody does. */
+    int (*lock)(void *at, uint64_t bytes, struct err *e);
+    void (*unlock)(void *at);
     uint64_t arena_limit_bytes;
     uint64_t peer_timeout_ms;
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
@@ -88,6 +93,7 @@ struct feed {
     struct feed_info info;
     int info_set;
     int resting;               /* since feed_rest */
+    int locked;                /* the arena is, by config.lock */
     char role[4097];           /* own copy */
     struct msg_open request;   /* what is asked of the loader; has the copies of the other texts */
     uint64_t attempt;          /* openings so far */

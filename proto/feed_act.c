@@ -212,6 +212,16 @@ static void info_fill(struct feed *f)
     f->info_set = 1;
 }
 
+static void arena_lock(struct feed *f)
+{
+    struct err why;
+    if (!f->config.lock)
+        return;
+    f->locked = f->config.lock(f->arena.base, f->arena.bytes, &why) == 0;
+    if (!f->locked)
+        log_warn("feed=%s rows come to the device by slower copies: %s", f->config.role, why.text);
+}
+
 static int arena_prepare(struct feed *f, struct err *e)
 {
     uint64_t slots, slot_bytes;
@@ -223,6 +233,7 @@ static int arena_prepare(struct feed *f, struct err *e)
         arena_create(&f->arena, slots, slot_bytes, e) < 0 ||
         (f->config.pin && arena_pin(&f->arena, e) < 0))
         return -1;
+    arena_lock(f);
     f->consumer.config.slots = slots;
     info_fill(f);
     log_info("feed=%s rows=%" PRIu64 " spans=%" PRIu64 " slots=%" PRIu64 " slot_bytes=%" PRIu64

@@ -37,11 +37,13 @@ static int graphs_gather(struct trainer *t, const struct feed *f, const struct g
 }
 
 /* The `count` rows found, part after part of their features. */
-static int rows_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
+static int rows_gather(struct trainer *t, const struct megabatch *m, const struct gather_config *of,
                        uint64_t count, uint64_t *bad, struct err *e)
 {
+    const struct feed *f = m->feed;
     struct batch *b = &t->batch;
     struct gather_config g = *of;
+    g.on_device = m->size.device != NULL;
     if (t->model.graphs)
         return graphs_gather(t, f, of, count, bad, e);
     const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
@@ -64,15 +66,14 @@ static int rows_gather(struct trainer *t, const struct feed *f, const struct gat
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e)
 {
-    const struct feed *f = m->feed;
     struct batch *b = &t->batch;
     while (b->gathered < rows) {
         uint64_t at = position + b->gathered, bad = 0;
         uint64_t count = megabatch_rows(m, epoch, at, rows - b->gathered, b->rows);
         if (!count)
             return 0;
-        if (rows_gather(t, f, g, count, &bad, e) < 0)
-            return bad_row_error(f, epoch, at + bad, e);
+        if (rows_gather(t, m, g, count, &bad, e) < 0)
+            return bad_row_error(m->feed, epoch, at + bad, e);
         b->gathered += count;
     }
     return 1;

@@ -77,3 +77,11 @@ uint64_t compute_threads(const struct trainer *t)
 {
     return t->device->apart ? 1 : (uint64_t)setup_threads(t->options);
 }
+
+void compute_feed_config(const struct trainer *t, struct feed_config *c)
+{
+    if (!t->device->apart || strcmp(t->options->loader_pin_memory, "false") == 0)
+        return;
+    c->lock = t->device->host_lock;
+    c->unlock = t->device->host_unlock;
+}

@@ -42,6 +42,7 @@ static void stream_open(struct trainer *t, int validation, uint32_t set)
     feed_close(s.feed);
     c.role = roles[validation];
     c.incarnation = t->daemon->lock.incarnation;
+    compute_feed_config(t, &c);
     c.file = t->data.set[set].file;
     c.batch_rows = t->data.set[set].batch_size;
     c.epochs = epochs;
@@ -180,6 +181,8 @@ static struct megabatch_size size_of(const struct megabatch_size *planned, const
     struct megabatch_size size =
         megabatch_size_make(order_spans(o), f->consumer.opened.span_bytes_max, 1, planned->bytes);
     ensure(size.kind == MEGABATCH_WHOLE);
+    size.device = planned->device;
+    size.mark = planned->mark;
     return size;
 }
 

@@ -147,7 +147,7 @@ int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e)
         return DAEMON_FAILED;
     if (!whole) {
         megabatch_seek(&t->train_rows, epoch, t->renewal_position + t->batch.gathered, epoch);
-        *sleep_ms = 1000;
+        *sleep_ms = megabatch_busy(&t->train_rows) ? 0 : 1000;
         return DAEMON_GO_ON;
     }
     if (stepper_renew(t->stepper, rows, key + t->meta.batches_tracked, e) < 0)

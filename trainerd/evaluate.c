@@ -170,7 +170,8 @@ int evaluate_turn(struct trainer *t, int *sleep_ms, struct err *e)
         if (done < 0)
             return DAEMON_FAILED;
         if (!done) {
-            *sleep_ms = t->state == TRAINER_EVALUATE ? 1000 : 0;
+            int wait = t->state == TRAINER_EVALUATE && !megabatch_busy(&t->validation_rows);
+            *sleep_ms = wait ? 1000 : 0;
             return DAEMON_GO_ON;
         }
     }

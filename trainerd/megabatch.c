@@ -36,6 +36,17 @@ struct megabatch_size megabatch_size_make(uint64_t spans, uint64_t span_bytes_ma
     return size;
 }
 
+static int memory_open(struct megabatch *m, struct err *e)
+{
+    static const char what[] = "the mega-batch";
+    const struct device *d = m->size.device;
+    int result = d ? d->allocate(m->size.bytes, what, &m->at, e)
+                   : region_open(&m->region, m->size.bytes, what, e);
+    if (!d)
+        m->at = m->region.at;
+    return result;
+}
+
 int megabatch_open(struct megabatch *m, struct feed *f, const struct megabatch_size *size,
                    struct err *e)
 {
@@ -43,7 +54,7 @@ int megabatch_open(struct megabatch *m, struct feed *f, const struct megabatch_s
     *m = (struct megabatch){.feed = f, .size = *size, .spans = order_spans(o)};
     if (size->kind == MEGABATCH_ARENA)
         return 0;
-    if (region_open(&m->region, size->bytes, "the mega-batch", e) < 0)
+    if (memory_open(m, e) < 0)
         return -1;
     if (size->kind == MEGABATCH_WHOLE && o->shuffle) {
         uint64_t chunks = (o->rows - 1) / o->chunk_rows + 1;
@@ -57,6 +68,8 @@ int megabatch_open(struct megabatch *m, struct feed *f, const struct megabatch_s
 
 void megabatch_close(struct megabatch *m)
 {
+    if (m->size.device)
+        m->size.device->release(m->at); /* when the copies under way are done */
     region_close(&m->region);
     free(m->chunk_place);
     *m = (struct megabatch){0};
@@ -64,12 +77,60 @@ void megabatch_close(struct megabatch *m)
 
 int megabatch_complete(const struct megabatch *m)
 {
-    return m->size.kind == MEGABATCH_WHOLE && m->held == m->spans;
+    return m->size.kind == MEGABATCH_WHOLE && m->done == m->spans;
 }
 
+int megabatch_busy(const struct megabatch *m)
+{
+    return m->done < m->held;
+}
+
+/* Of span number `index` from m->first on. Rooms are used in turn. */
 static char *span_room(const struct megabatch *m, uint64_t index)
 {
-    return (char *)m->region.at + index * m->size.span_bytes;
+    uint64_t room = m->size.kind == MEGABATCH_WHOLE ? index : (m->first + index) % m->size.spans;
+    return (char *)m->at + room * m->size.span_bytes;
+}
+
+/* A later copy may have it since: then that one is waited for, too. */
+static int copy_mark_of(const struct megabatch *m, uint64_t copy)
+{
+    return m->size.mark + (int)(copy % MEGABATCH_MARKS);
+}
+
+static void span_copy(struct megabatch *m, const char *from)
+{
+    const struct device *d = m->size.device;
+    uint64_t bytes = m->feed->consumer.opened.span_bytes_max;
+    char *to = span_room(m, m->held);
+    if (!d) {
+        memcpy(to, from, bytes);
+        m->done++;
+    } else {
+        d->copy_in(to, from, bytes);
+        d->copy_mark(copy_mark_of(m, m->copies));
+    }
+    m->copies++;
+    m->held++;
+}
+
+/* What computes from here on with the span's rows waits for its copy. */
+static void span_await(struct megabatch *m, uint64_t index)
+{
+    uint64_t copy = m->copies - m->held + index;
+    if (!m->size.device || copy < m->awaited)
+        return;
+    m->size.device->copy_await(copy_mark_of(m, copy));
+    m->awaited = copy + 1;
+}
+
+/* Copies from here on wait for what was asked of rows until now: their room is used again. */
+static void rooms_reuse(struct megabatch *m)
+{
+    if (!m->size.device)
+        return;
+    m->size.device->compute_mark(m->size.mark);
+    m->size.device->compute_await(m->size.mark);
 }
 
 /* Which of the held spans that one is; m->held or more if it is not there. */
@@ -89,11 +150,11 @@ static void chunks_note(struct megabatch *m, uint64_t span)
         m->chunk_place[order_chunk_at(o, m->epoch, i)] = (uint32_t)i;
 }
 
-/* The feed reads from the next span that is missing on. */
+/* The feed reads from the next span that is missing, or still being copied, on. */
 static void feed_follow(struct megabatch *m)
 {
     const struct order *o = &m->feed->info.order;
-    uint64_t next = m->first + m->held;
+    uint64_t next = m->first + m->done;
     if (m->size.kind == MEGABATCH_WHOLE)
         feed_seek(m->feed, m->epoch, order_window_first(o, next % m->spans / o->window_spans),
                   m->epoch);
@@ -103,6 +164,17 @@ static void feed_follow(struct megabatch *m)
         feed_seek(m->feed, m->epoch + 1, 0, m->last_epoch);
 }
 
+/* Copies that have ended since: their slots may be filled again. */
+static void copies_end(struct megabatch *m)
+{
+    uint64_t before = m->done;
+    while (m->size.device && m->done < m->held &&
+           m->size.device->copy_done(copy_mark_of(m, m->copies - m->held + m->done)))
+        m->done++;
+    if (m->done > before && !megabatch_complete(m))
+        feed_follow(m);
+}
+
 /* Copies what has come. */
 static void fill(struct megabatch *m)
 {
@@ -110,7 +182,8 @@ static void fill(struct megabatch *m)
     int whole = m->size.kind == MEGABATCH_WHOLE;
     if (!m->begun || megabatch_complete(m))
         return;
-    while (m->held < m->size.spans) {
+    copies_end(m);
+    while (m->held < m->size.spans && m->held - m->done < MEGABATCH_MARKS) {
         uint64_t span = m->first + m->held;
         if (span >= m->spans && !whole)
             break;
@@ -118,12 +191,11 @@ static void fill(struct megabatch *m)
         const char *from = feed_span(m->feed, m->epoch, span);
         if (!from)
             break;
-        memcpy(span_room(m, m->held), from, m->feed->consumer.opened.span_bytes_max);
+        span_copy(m, from);
         if (m->chunk_place)
             chunks_note(m, span);
-        m->held++;
         int window_ends = span % o->window_spans == o->window_spans - 1 || span == m->spans - 1;
-        if (window_ends && !megabatch_complete(m))
+        if (window_ends && !m->size.device && !megabatch_complete(m))
             feed_follow(m); /* a window less in the arena: the next ones may come */
     }
     if (megabatch_complete(m))
@@ -135,8 +207,21 @@ static void begin(struct megabatch *m, uint64_t epoch, uint64_t window)
     m->begun = 1;
     m->epoch = epoch;
     m->first = window * m->feed->info.order.window_spans;
-    m->held = 0;
+    m->held = m->done = 0;
+    rooms_reuse(m);
     feed_follow(m);
+}
+
+/* WINDOWS: the spans before that one are used up. */
+static void drop(struct megabatch *m, uint64_t span)
+{
+    uint64_t count = span - m->first;
+    if (m->size.kind == MEGABATCH_WHOLE || !count)
+        return;
+    m->first = span;
+    m->held -= count;
+    m->done -= m->done < count ? m->done : count;
+    rooms_reuse(m);
 }
 
 void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint64_t last_epoch)
@@ -154,8 +239,10 @@ void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint
     uint64_t window = order_window_of(o, position), span = window * o->window_spans;
     int within =
         m->begun && (m->size.kind == MEGABATCH_WHOLE ||
-                     (epoch == m->epoch && span >= m->first && span - m->first < m->size.spans));
-    if (!within)
+                     (epoch == m->epoch && span >= m->first && span - m->first <= m->held));
+    if (within)
+        drop(m, span);
+    else
         begin(m, epoch, window);
     fill(m);
     if (!megabatch_complete(m))
@@ -163,8 +250,7 @@ void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint
 }
 
 /* Where the row at `position` lies; 0 if its span is not here. */
-static int row_find(const struct megabatch *m, uint64_t epoch, uint64_t position,
-                    struct feed_row *row)
+static int row_find(struct megabatch *m, uint64_t epoch, uint64_t position, struct feed_row *row)
 {
     const struct order *o = &m->feed->info.order;
     struct order_row at = order_row_at(o, epoch, position);
@@ -179,6 +265,7 @@ static int row_find(const struct megabatch *m, uint64_t epoch, uint64_t position
     uint64_t index = span_index(m, at.span);
     if (index >= m->held)
         return 0;
+    span_await(m, index);
     *row = (struct feed_row){span_room(m, index), at.row};
     return 1;
 }

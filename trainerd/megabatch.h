@@ -2,34 +2,44 @@
  * chunk of the device's memory that is filled from it, the mega-batch.
  *
  *   ARENA    nothing is kept: a batch is gathered where the loader put the rows
- *   WINDOWS  a whole number of the epoch's windows; used up, it is filled with the next ones
+ *   WINDOWS  a whole number of the epoch's windows; what is used up makes room for the next ones
  *   WHOLE    all spans of the split, each copied once in the order of the first epoch; then the
  *            stream is given back, and every later epoch is served from here
  *
  * Which row stands at which position does not depend on it (proto/order.h), so neither do the
- * weights. On the CPU backend the device's memory is the host's.
+ * weights. On the CPU the device's memory is the host's. On a device apart spans are copied beside
+ * the computing, several at a time: a slot is given back when its copy is done, and what computes
+ * with rows waits for their copies on the device; the host waits for nothing.
  */
 #ifndef TRAINERD_MEGABATCH_H
 #define TRAINERD_MEGABATCH_H
 
+#include "engine/device.h"
 #include "engine/memory.h"
 #include "proto/feed.h"
 
 enum megabatch_kind { MEGABATCH_ARENA, MEGABATCH_WINDOWS, MEGABATCH_WHOLE };
 
+enum { MEGABATCH_MARKS = DEVICE_MARKS / 2 }; /* copies under way at a time; two splits have some */
+
 struct megabatch_size {
     enum megabatch_kind kind;
-    uint64_t spans, span_bytes; /* room for so many; a multiple of 64 each */
-    uint64_t bytes;             /* of the region; 0 for ARENA */
+    uint64_t spans, span_bytes;  /* room for so many; a multiple of 64 each */
+    uint64_t bytes;              /* of the region; 0 for ARENA */
+    const struct device *device; /* whose memory it is, and that is apart; NULL: the host's */
+    int mark;                    /* the first of its MEGABATCH_MARKS there */
 };
 
 struct megabatch {
     struct feed *feed; /* borrowed */
     struct megabatch_size size;
-    struct region region;
+    struct region region; /* in the host's memory */
+    void *at;             /* that, or the device's */
     int begun;
     uint64_t epoch, first;      /* of the order: where filling began */
     uint64_t held;              /* spans from there on (WHOLE: round the epoch's end) */
+    uint64_t done;              /* of them; the rest are being copied */
+    uint64_t copies, awaited;   /* begun since it was opened; those computing waits for */
     uint64_t spans, last_epoch; /* an epoch's; as sought last */
     uint32_t *chunk_place; /* WHOLE, shuffled: where in `epoch` each chunk of the file stands */
 };
@@ -48,12 +58,16 @@ int megabatch_open(struct megabatch *m, struct feed *f, const struct megabatch_s
                    struct err *e);
 void megabatch_close(struct megabatch *m); /* harmless twice */
 
-/* As feed_seek and feed_rows. Rows stay valid until the next seek. */
+/* As feed_seek and feed_rows. Rows stay valid until the next seek. On a device they are its
+ * addresses, for operations that are asked for before the next seek. */
 void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint64_t last_epoch);
 uint64_t megabatch_rows(struct megabatch *m, uint64_t epoch, uint64_t position, uint64_t count,
                         struct feed_row *rows);
 
 /* Everything is here: the stream is not needed any more. */
 int megabatch_complete(const struct megabatch *m);
+
+/* Copies are under way, which nothing tells the end of: look again soon. */
+int megabatch_busy(const struct megabatch *m);
 
 #endif

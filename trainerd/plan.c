@@ -169,26 +169,69 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
         reader_plan(p, o, b, train, fisher_reader);
 }
 
-uint64_t plan_chunk_bytes(const struct options *o)
+/* Memory of the device; 0: it has none of its own. */
+static uint64_t device_bytes(const struct device *d)
+{
+    struct device_facts f = {0};
+    if (d && d->apart)
+        d->facts(&f);
+    return f.memory_bytes;
+}
+
+/* Of the memory that rows are kept in. */
+static uint64_t memory_bytes(const struct options *o, const struct device *d)
 {
     char source[64];
+    return d ? device_bytes(d) : limits_host("", o->host_limit_mb, source, sizeof source);
+}
+
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d)
+{
     if (o->loader_chunk_size_gb > 0)
         return (uint64_t)(o->loader_chunk_size_gb * (1 << 30));
-    return limits_host("", o->host_limit_mb, source, sizeof source) / 4 * 3;
+    return memory_bytes(o, d) / 4 * 3;
+}
+
+/* The device that rows are copied to. Graphs are gathered by the host, which needs to know where
+ * each ends. */
+static const struct device *rows_device(const struct device *d, const struct split_shape *train)
+{
+    return d && d->apart && !shape_is_graph(train) ? d : NULL;
+}
+
+static int window_error(const struct options *o, uint64_t window, uint64_t bytes, struct err *e)
+{
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "loader.chunk_size_gb is %g, a window of %" PRIu64 " spans needs %.3f; raise "
+                   "it, or lower order.window_spans or order.span_rows",
+                   o->loader_chunk_size_gb, window, (double)(window * bytes) / (1 << 30));
+}
+
+/* What is left of `room` goes to the validation rows. */
+static void validation_size(struct megabatch_size sizes[2], const struct split_shape *validation,
+                            uint64_t room)
+{
+    room -= sizes[0].bytes < room ? sizes[0].bytes : room;
+    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
+    if (!sizes[0].device && sizes[1].kind != MEGABATCH_WHOLE)
+        sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    if (sizes[1].kind != MEGABATCH_ARENA)
+        sizes[1].device = sizes[0].device;
+    sizes[1].mark = MEGABATCH_MARKS;
 }
 
 /* How both splits are kept, beside what the plan holds already. On the CPU a chunk of `auto` size
  * that not all rows fit in would only be another copy of what the arena brings. */
 static int megabatches_make(const struct plan *p, const struct options *o,
-                            const struct split_shape *train, const struct split_shape *validation,
-                            struct megabatch_size sizes[2], struct err *e)
+                            const struct device *device, const struct split_shape *train,
+                            const struct split_shape *validation, struct megabatch_size sizes[2],
+                            struct err *e)
 {
-    char source[64];
+    const struct device *d = rows_device(device, train);
     struct feed_config f = setup_feed_config(o, 0);
     uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    uint64_t room = plan_chunk_bytes(o), planned = plan_total(p, NULL);
-    uint64_t left = planned < limit ? limit - planned : 0;
+    uint64_t limit = memory_bytes(o, d), planned = plan_total(p, d ? PLAN_DEVICE : NULL);
+    uint64_t room = plan_chunk_bytes(o, d), left = planned < limit ? limit - planned : 0;
     int chosen = o->loader_chunk_size_gb > 0;
     sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (!o->loader_use_chunk_loader)
@@ -197,19 +240,13 @@ static int megabatches_make(const struct plan *p, const struct options *o,
         room = left;
     sizes[0] = megabatch_size_make(train->spans, train->span_bytes_max, window, room);
     if (chosen && sizes[0].kind == MEGABATCH_ARENA)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "loader.chunk_size_gb is %g, a window of %" PRIu64 " spans needs %.3f; raise "
-            "it, or lower order.window_spans or order.span_rows",
-            o->loader_chunk_size_gb, window, (double)(window * train->span_bytes_max) / (1 << 30));
-    if (!chosen && sizes[0].kind == MEGABATCH_WINDOWS)
+        return window_error(o, window, train->span_bytes_max, e);
+    if (!d && !chosen && sizes[0].kind == MEGABATCH_WINDOWS)
         sizes[0] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
-    if (sizes[0].kind != MEGABATCH_WHOLE)
+    if (sizes[0].kind == MEGABATCH_ARENA || (!d && sizes[0].kind != MEGABATCH_WHOLE))
         return 0;
-    room -= sizes[0].bytes < room ? sizes[0].bytes : room;
-    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
-    if (sizes[1].kind != MEGABATCH_WHOLE)
-        sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
+    sizes[0].device = d;
+    validation_size(sizes, validation, room);
     return 0;
 }
 
@@ -220,7 +257,8 @@ static void megabatch_plan(struct plan *p, int phases, const struct megabatch_si
     snprintf(what, sizeof what, "mega-batch, %s%s", split,
              size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
     if (size->bytes)
-        plan_add_in(p, phases, "trainerd", what, size->bytes);
+        plan_add_in(p, size->device ? phases & ~PLAN_ESTIMATING : phases,
+                    size->device ? PLAN_DEVICE : "trainerd", what, size->bytes);
 }
 
 static int data_sets(const struct options *o)
@@ -265,7 +303,7 @@ static int plan_make_with(struct plan *p, const struct options *o, const struct 
     plan_add(p, "trainerd", base_name, bases->trainerd + bases->driver);
     plan_add(p, "fisherd", base_name,
              ewc_terms_max(o) ? bases->fisherd + bases->driver : bases->fisherd_idle);
-    if (megabatches_make(p, o, train, validation, sizes, e) < 0)
+    if (megabatches_make(p, o, bases->device, train, validation, sizes, e) < 0)
         return -1;
     splits_end(p, o, sizes);
     megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
@@ -279,15 +317,6 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
     if (!o->dynamic_batch_size || m->buffer_count || slices < 2)
         return 0;
     return (slices + 1) / 2 * o->slice_rows;
-}
-
-/* Memory of the device; 0: it has none of its own. */
-static uint64_t device_bytes(const struct device *d)
-{
-    struct device_facts f = {0};
-    if (d && d->apart)
-        d->facts(&f);
-    return f.memory_bytes;
 }
 
 static int plan_fits(const struct plan *p, const struct options *o, const struct device *d)

@@ -114,7 +114,7 @@ static void limit_print(const struct plan *p, const struct options *o, const str
 static void megabatch_print(const struct options *o, const struct split_shape *train,
                             const struct megabatch_size *size)
 {
-    uint64_t chunk = plan_chunk_bytes(o), held = size->spans * train->span_rows;
+    uint64_t chunk = plan_chunk_bytes(o, size->device), held = size->spans * train->span_rows;
     uint64_t row_bytes = shape_row_bytes(train);
     printf("\nmega-batch: %" PRIu64 " bytes a sample, %" PRIu64 " of %" PRIu64
            " samples fit %.2f GiB: ",

@@ -141,7 +141,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.window_spans = o->order_window_spans;
     c.slots = o->arena_slots;
     c.ahead_rows = setup_ahead_rows(o);
-    c.pin = o->loader_pin_memory;
+    c.pin = strcmp(o->loader_pin_memory, "true") == 0;
     return c;
 }
 

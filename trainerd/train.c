@@ -142,7 +142,7 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     progress_wait(t, !whole);
     train_follow(t);
     if (!whole) {
-        *sleep_ms = 1000;
+        *sleep_ms = megabatch_busy(&t->train_rows) ? 0 : 1000;
         return DAEMON_GO_ON;
     }
     micro_batch_accumulate(t, rows);

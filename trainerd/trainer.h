@@ -226,6 +226,8 @@ void compute_bases(struct plan_bases *b, const struct device *d); /* that one, a
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
 /* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
+/* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
+void compute_feed_config(const struct trainer *t, struct feed_config *c);
 uint64_t compute_threads(const struct trainer *t); /* of the engine */
 
 /* data.c */
@@ -386,7 +388,8 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
  * not. */
 int plan_check(const struct plan *p, const struct options *o, const struct device *d,
                struct err *e);
-uint64_t plan_chunk_bytes(const struct options *o); /* of loader.chunk_size_gb */
+/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 
 /* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each file, and `prepare bases` print: the most

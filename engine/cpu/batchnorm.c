@@ -78,7 +78,8 @@ CPU_CLONES static void row_backward(const float *restrict x, const double *restr
 {
     for (uint64_t c = 0; c < count; c++) {
         double n = (double)scalar_normalise(x[c], mean[c], scale[c]);
-        dx[c] = (float)((double)weight[c] * scale[c] * ((double)dy[c] - d[c] - n * dn[c]));
+        dx[c] =
+            scalar_normalise_backward((double)weight[c] * scale[c], (double)dy[c], n, d[c], dn[c]);
     }
 }
 
@@ -94,12 +95,14 @@ void cpu_batchnorm_backward(struct matrix x, const double *mean, const double *s
 void cpu_batchnorm_merge(const double *first, const double *second, double before, double count,
                          double *mean, double *variance, uint64_t channels)
 {
-    double both = before + count;
     for (uint64_t c = 0; c < channels; c++) {
-        double old = before > 0 ? mean[c] : 0, off = first[c] - old;
-        mean[c] = old + off * (count / both);
-        variance[c] =
-            (before > 0 ? variance[c] : 0) + second[c] + off * off * (before * (count / both));
+        struct scalar_moments old = {0, 0}, both;
+        if (before > 0)
+            old = (struct scalar_moments){mean[c], variance[c]};
+        both =
+            scalar_moments_merge(old, before, (struct scalar_moments){first[c], second[c]}, count);
+        mean[c] = both.mean;
+        variance[c] = both.squares;
     }
 }
 

@@ -108,7 +108,7 @@ CPU_CLONES static void row_backward(const float *restrict x, const struct row_mo
     const double mean = m->mean, scale = m->scale, g = means[0], gn = means[1];
     for (uint64_t c = 0; c < count; c++) {
         double n = (double)scalar_normalise(x[c], mean, scale);
-        dx[c] = (float)(((double)dy[c] * (double)weight[c] - g - n * gn) * scale);
+        dx[c] = scalar_normalise_backward(scale, (double)dy[c] * (double)weight[c], n, g, gn);
     }
 }
 

@@ -41,10 +41,9 @@ void cpu_values_draw(enum element_loss kind, struct matrix z, uint64_t key, uint
         for (uint64_t c = 0; c < z.columns; c++) {
             uint64_t bits = scalar_key(key, first + r, c);
             double at = (double)z.at[r * z.stride + c];
-            y.at[r * y.stride + c] =
-                kind == ELEMENT_LOSS_SQUARED
-                    ? (float)(at + deviation * (double)scalar_normal_random(bits))
-                    : (float)(scalar_unit_random(bits) < scalar_probability(at));
+            y.at[r * y.stride + c] = kind == ELEMENT_LOSS_SQUARED
+                                         ? scalar_normal_draw(at, deviation, bits)
+                                         : scalar_event_draw(at, bits);
         }
 }
 
@@ -56,7 +55,7 @@ void cpu_class_root(struct matrix z, uint32_t class, struct matrix dz)
         double root = sqrt(exp((double)row[class] - largest) / sum);
         for (uint64_t c = 0; c < z.columns; c++) {
             double p = exp((double)row[c] - largest) / sum;
-            dz.at[r * dz.stride + c] = (float)(root * (c == class ? p - 1 : p));
+            dz.at[r * dz.stride + c] = scalar_class_root(p, c == class, root);
         }
     }
 }

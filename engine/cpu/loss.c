@@ -73,11 +73,6 @@ void cpu_element_loss(enum element_loss kind, double delta, struct matrix z, str
                                dz.at ? dz.at + r * dz.stride : NULL);
 }
 
-/* Shorter vectors have no direction: torch.nn.functional.cosine_similarity's eps. */
-static const double LENGTH_LEAST = 1e-8;
-
-/* With u = z / a, v = y / b, a = max(|z|, eps), b = max(|y|, eps): the loss is 1 - u v, its
- * derivative (u (u v) - v) / a, and -v / a where a is eps. */
 static double row_cosine(const float *z, const float *y, uint64_t count, double divisor, float *dz)
 {
     double zz = 0, yy = 0, zy = 0;
@@ -86,13 +81,10 @@ static double row_cosine(const float *z, const float *y, uint64_t count, double 
         yy += (double)y[c] * (double)y[c];
         zy += (double)z[c] * (double)y[c];
     }
-    double a = sqrt(zz), b = fmax(sqrt(yy), LENGTH_LEAST);
-    int directed = !(a <= LENGTH_LEAST); /* a NaN too */
-    a = directed ? a : LENGTH_LEAST;
-    double cosine = zy / (a * b), along = directed ? cosine / a : 0;
+    struct scalar_cosine s = scalar_cosine(zz, yy, zy);
     for (uint64_t c = 0; dz && c < count; c++)
-        dz[c] = (float)(((double)z[c] * along - (double)y[c] / b) / a / divisor);
-    return 1 - cosine;
+        dz[c] = scalar_cosine_gradient(&s, (double)z[c], (double)y[c], divisor);
+    return 1 - s.cosine;
 }
 
 void cpu_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,

@@ -119,6 +119,48 @@ void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, st
     }
 }
 
+/* ---- the angle between rows ---- */
+
+/* dz may be z: a thread writes where it alone has read. `one_minus`: the loss, else the cosine. */
+template <unsigned size>
+__global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, double divisor,
+                           int one_minus, double *out, struct matrix dz)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
+        double zz = 0, yy = 0, zy = 0;
+        FOR_LANES(t, c, z.columns)
+        {
+            zz += (double)a[c] * (double)a[c];
+            yy += (double)b[c] * (double)b[c];
+            zy += (double)a[c] * (double)b[c];
+        }
+        zz = t.sum(zz, part);
+        yy = t.sum(yy, part);
+        zy = t.sum(zy, part);
+        struct scalar_cosine s = scalar_cosine(zz, yy, zy);
+        if (t.lane() == 0)
+            out[r] = one_minus ? 1 - s.cosine : s.cosine;
+        if (dz.at)
+            FOR_LANES(t, c, z.columns)
+        dz.at[r * dz.stride + c] = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor);
+    }
+}
+
+void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+                      struct matrix dz)
+{
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, dz);
+}
+
+void cuda_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+{
+    struct matrix unwanted = {NULL, 0, 0, 0};
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, unwanted);
+}
+
 /* ---- right answers ---- */
 
 /* Larger for a larger value, and among equal ones for the one before; 0 for a NaN. */

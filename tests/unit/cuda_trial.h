@@ -27,6 +27,8 @@ enum trial_bar {
     TRIAL_SAME, /* the same bits; on a GPU, whose compiler contracts and whose libraries are others,
                    2e-6 */
     TRIAL_FLOAT,  /* sums in float32: 1e-6; on a GPU 2e-6 */
+    TRIAL_ROWS,   /* sums in float32 of one number a row of the shape, which the CPU takes in
+                     their order: 6e-8, half a float's last digit, times the root of their number */
     TRIAL_DOUBLE, /* sums in double: 1e-12; on a GPU 1e-11 */
 };
 

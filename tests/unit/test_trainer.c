@@ -488,6 +488,7 @@ static void plan_options(void)
     options.fisher_estimator = estimator;
     options.fisher_labels = "true";
     options.ewc_mode = "separate";
+    options.loader_pin_memory = "auto";
     options.fisher_samples = 4096;
     options.model_loss = model_loss;
     options.metric = metric;

@@ -81,3 +81,73 @@ void trial_element_loss(struct trial *t, struct trial_shape s)
         op_element_loss(trial_backend(t), kind, 0.4, z, y, 7, row_numbers(t, s), none);
     }
 }
+
+/* A vector of zeros has no direction. */
+void trial_cosine_loss(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns), none = {0};
+    struct matrix z = outputs(t, s);
+    struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
+    struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
+    op_cosine_loss(b, z, y, 7, row_numbers(t, s), dz);
+    op_cosine_loss(b, z, y, 7, row_numbers(t, s), none);
+    op_cosine_loss(b, both, y, 7, row_numbers(t, s), both);
+    float zeros[3] = {0};
+    z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, zeros, 3), 1, 3);
+    dz = matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, 3), 1, 3);
+    y = matrix_of(trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 3), 1, 3);
+    op_cosine_loss(b, z, y, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), dz);
+}
+
+void trial_cosine_similarity(struct trial *t, struct trial_shape s)
+{
+    struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+    struct matrix z = outputs(t, s);
+    op_cosine_similarity(trial_backend(t), z, y, row_numbers(t, s));
+}
+
+void trial_classes_draw(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = outputs(t, s);
+    struct matrix near = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+    uint64_t key = trial_random(t);
+    op_classes_draw(trial_backend(t), z, key, 5,
+                    trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U32, s.rows));
+    op_classes_draw(trial_backend(t), near, key, 5,
+                    trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U32, s.rows));
+}
+
+static const enum element_loss likelihoods[] = {ELEMENT_LOSS_SQUARED,
+                                                ELEMENT_LOSS_BINARY_CROSS_ENTROPY};
+
+void trial_values_draw(struct trial *t, struct trial_shape s)
+{
+    for (int i = 0; i < 2; i++) {
+        uint64_t key = trial_random(t);
+        struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+        struct matrix y = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
+        op_values_draw(trial_backend(t), likelihoods[i], z, key, 5, y);
+    }
+}
+
+void trial_class_root(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = outputs(t, s);
+    struct matrix near = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+    uint32_t which = (uint32_t)(trial_random(t) % s.columns);
+    op_class_root(trial_backend(t), z, which,
+                  trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns));
+    op_class_root(trial_backend(t), near, which,
+                  trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns));
+}
+
+void trial_value_root(struct trial *t, struct trial_shape s)
+{
+    uint32_t which = (uint32_t)(trial_random(t) % s.columns);
+    for (int i = 0; i < 2; i++) {
+        struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+        struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
+        op_value_root(trial_backend(t), likelihoods[i], z, which, dz);
+    }
+}

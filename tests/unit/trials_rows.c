@@ -1,7 +1,7 @@
 /* trials_rows.c - trials of the operations on matrices: rows, columns, halves, normalisation. */
-#include "tests/unit/cuda_trial.h"
+#include <stdlib.h>
 
-#include <math.h>
+#include "tests/unit/cuda_trial.h"
 
 static struct matrix input(struct trial *t, struct trial_shape s)
 {
@@ -76,4 +76,161 @@ void trial_steps_swap(struct trial *t, struct trial_shape s)
         float *y = trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows * steps * values);
         op_steps_swap(trial_backend(t), x.at, x.stride, s.rows, steps, values, y);
     }
+}
+
+/* ---- halves ---- */
+
+static const enum half kinds[] = {HALF_F16, HALF_BF16};
+
+void trial_round_half(struct trial *t, struct trial_shape s)
+{
+    for (int k = 0; k < 2; k++)
+        op_round_half(trial_backend(t), kinds[k], changed(t, TRIAL_SAME, s));
+}
+
+void trial_store_half(struct trial *t, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    for (int k = 0; k < 2; k++) {
+        float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
+        uint16_t *h = trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U16, count);
+        op_store_half(trial_backend(t), kinds[k], x, h, count);
+    }
+}
+
+/* Any 16 bits, infinities and NaNs too. */
+void trial_load_half(struct trial *t, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    for (int k = 0; k < 2; k++) {
+        const uint16_t *h = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U16, count);
+        float *x = trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count);
+        op_load_half(trial_backend(t), kinds[k], h, x, count);
+    }
+}
+
+void trial_add_half(struct trial *t, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    for (int k = 0; k < 2; k++) {
+        const uint16_t *h = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U16, count);
+        float *y = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
+        op_add_half(trial_backend(t), kinds[k], h, y, count);
+    }
+}
+
+/* ---- normalisation ---- */
+
+void trial_layernorm_forward(struct trial *t, struct trial_shape s)
+{
+    const float *weight = weights(t, s), *bias = weights(t, s);
+    struct matrix x = input(t, s), both = changed(t, TRIAL_FLOAT, s);
+    op_layernorm_forward(trial_backend(t), x, weight, bias, 1e-5, output(t, TRIAL_FLOAT, s));
+    op_layernorm_forward(trial_backend(t), x, NULL, NULL, 1e-5, output(t, TRIAL_FLOAT, s));
+    op_layernorm_forward(trial_backend(t), both, weight, bias, 1e-5, both);
+}
+
+void trial_layernorm_backward(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    const float *weight = weights(t, s);
+    struct matrix x = input(t, s), dy = trial_coarse(t, TRIAL_INPUT, s.rows, s.columns), none = {0};
+    struct matrix both = changed(t, TRIAL_FLOAT, s);
+    for (int way = 0; way < 2; way++)
+        op_layernorm_backward(b, x, weight, 1e-5, dy, way ? none : output(t, TRIAL_FLOAT, s),
+                              trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns),
+                              trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, s.columns));
+    op_layernorm_backward(b, x, weight, 1e-5, dy, output(t, TRIAL_FLOAT, s), NULL, NULL);
+    op_layernorm_backward(b, x, weight, 1e-5, both, both,
+                          trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns),
+                          trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns));
+}
+
+void trial_batchnorm_moments(struct trial *t, struct trial_shape s)
+{
+    struct matrix x = input(t, s);
+    double *mean = channels(t, TRIAL_OUTPUT, s);
+    op_batchnorm_moments(trial_backend(t), x, mean, channels(t, TRIAL_OUTPUT, s));
+}
+
+void trial_batchnorm_forward(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    const double *mean = channels(t, TRIAL_INPUT, s), *scale = channels(t, TRIAL_INPUT, s);
+    const float *weight = weights(t, s), *bias = weights(t, s);
+    struct matrix x = input(t, s), both = changed(t, TRIAL_SAME, s);
+    op_batchnorm_forward(b, x, mean, scale, weight, bias, output(t, TRIAL_SAME, s));
+    op_batchnorm_forward(b, x, mean, scale, NULL, NULL, output(t, TRIAL_SAME, s));
+    op_batchnorm_forward(b, both, mean, scale, weight, bias, both);
+}
+
+void trial_batchnorm_sums(struct trial *t, struct trial_shape s)
+{
+    const double *mean = channels(t, TRIAL_INPUT, s), *scale = channels(t, TRIAL_INPUT, s);
+    struct matrix x = input(t, s), dy = input(t, s);
+    double *d = channels(t, TRIAL_OUTPUT, s);
+    op_batchnorm_sums(trial_backend(t), x, mean, scale, dy, d, channels(t, TRIAL_OUTPUT, s));
+}
+
+void trial_batchnorm_backward(struct trial *t, struct trial_shape s)
+{
+    const double *mean = channels(t, TRIAL_INPUT, s), *scale = channels(t, TRIAL_INPUT, s);
+    const double *d = channels(t, TRIAL_INPUT, s), *dn = channels(t, TRIAL_INPUT, s);
+    const float *weight = weights(t, s);
+    struct matrix x = input(t, s), dy = input(t, s), both = changed(t, TRIAL_SAME, s);
+    op_batchnorm_backward(trial_backend(t), x, mean, scale, weight, d, dn, dy,
+                          output(t, TRIAL_SAME, s));
+    op_batchnorm_backward(trial_backend(t), x, mean, scale, weight, d, dn, both, both);
+}
+
+/* Numbers that the operation does not read may be NaNs. */
+void trial_batchnorm_merge(struct trial *t, struct trial_shape s)
+{
+    for (int before = 0; before < 2; before++) {
+        const double *first = channels(t, TRIAL_INPUT, s), *second = channels(t, TRIAL_INPUT, s);
+        double *mean = channels(t, before ? TRIAL_CHANGED : TRIAL_OUTPUT, s);
+        op_batchnorm_merge(trial_backend(t), first, second, before * 33.0, 57, mean,
+                           channels(t, before ? TRIAL_CHANGED : TRIAL_OUTPUT, s), s.columns);
+    }
+}
+
+void trial_batchnorm_finish(struct trial *t, struct trial_shape s)
+{
+    for (int count = 1; count < 3; count++) {
+        double *variance = malloc(s.columns * sizeof *variance);
+        for (uint64_t c = 0; c < s.columns; c++)
+            variance[c] = 1 + trial_uniform(t);
+        double *given = trial_given(t, TRIAL_CHANGED, TRIAL_F64, variance, s.columns);
+        op_batchnorm_finish(trial_backend(t), given, count, 1e-5, channels(t, TRIAL_OUTPUT, s),
+                            s.columns);
+        free(variance);
+    }
+}
+
+void trial_batchnorm_means_add(struct trial *t, struct trial_shape s)
+{
+    for (int begins = 0; begins < 2; begins++) {
+        const double *first = channels(t, TRIAL_INPUT, s), *second = channels(t, TRIAL_INPUT, s);
+        double *d = channels(t, begins ? TRIAL_OUTPUT : TRIAL_CHANGED, s);
+        op_batchnorm_means_add(trial_backend(t), first, second, 9, begins, d,
+                               channels(t, begins ? TRIAL_OUTPUT : TRIAL_CHANGED, s), s.columns);
+    }
+}
+
+void trial_batchnorm_running(struct trial *t, struct trial_shape s)
+{
+    const double *mean = channels(t, TRIAL_INPUT, s), *variance = channels(t, TRIAL_INPUT, s);
+    float *running = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, s.columns);
+    op_batchnorm_running(trial_backend(t), mean, variance, 0.1, running,
+                         trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, s.columns), s.columns);
+}
+
+void trial_batchnorm_use(struct trial *t, struct trial_shape s)
+{
+    const float *mean = weights(t, s), *variance = weights(t, s);
+    double *out[4];
+    for (int i = 0; i < 4; i++)
+        out[i] = channels(t, TRIAL_OUTPUT, s);
+    op_batchnorm_use(trial_backend(t), mean, variance, 1.5, out[0], out[1], out[2], out[3],
+                     s.columns);
 }
