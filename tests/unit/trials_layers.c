@@ -295,5 +295,5 @@ void trial_product_int8(struct trial *t, struct trial_shape s)
     for (int beta = 0; beta < 2; beta++)
         op_product_int8(
             trial_backend(t), x, w, work, (float)beta,
-            trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME, s.rows, outputs));
+            trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME, rows, outputs));
 }
