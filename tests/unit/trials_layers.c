@@ -271,7 +271,7 @@ static struct int8_matrix quantised(struct trial *t, uint64_t rows, uint64_t col
     uint64_t stride = (columns + INT8_COLUMNS - 1) / INT8_COLUMNS * INT8_COLUMNS;
     uint64_t count = (rows + INT8_OUTPUTS - 1) / INT8_OUTPUTS * INT8_OUTPUTS * stride;
     uint8_t *zeros = calloc(count, 1);
-    struct int8_matrix q = {trial_given(t, TRIAL_CHANGED, TRIAL_U8, zeros, count),
+    struct int8_matrix q = {trial_given(t, TRIAL_CHANGED, TRIAL_U32, zeros, count / 4),
                             trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, rows), rows, columns, stride};
     struct matrix w = input(t, rows, columns);
     op_quantise(trial_backend(t), w, q);
@@ -290,7 +290,7 @@ void trial_product_int8(struct trial *t, struct trial_shape s)
     struct int8_matrix w = quantised(t, outputs, s.columns);
     struct matrix x = input(t, rows, s.columns);
     struct int8_work work = {
-        trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, INT8_ROWS * w.stride),
+        trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U32, INT8_ROWS * w.stride / 2),
         trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, INT8_ROWS)};
     for (int beta = 0; beta < 2; beta++)
         op_product_int8(
