@@ -114,6 +114,18 @@ static int device_start(struct work *w, struct step_config *c, struct err *e)
     return 0;
 }
 
+void work_device_measure(const struct work *w, struct highwater *page)
+{
+    struct device_memory memory;
+    struct device_facts f;
+    if (!w->device || !w->device->apart)
+        return;
+    w->device->memory(&memory);
+    w->device->facts(&f);
+    highwater_device(page, f.context_bytes + memory.used_bytes,
+                     f.context_bytes + memory.high_bytes);
+}
+
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */
 static int stepper_start(struct work *w, struct err *e)
 {

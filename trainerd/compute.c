@@ -85,3 +85,17 @@ void compute_feed_config(const struct trainer *t, struct feed_config *c)
     c->lock = t->device->host_lock;
     c->unlock = t->device->host_unlock;
 }
+
+void compute_measure(struct trainer *t, struct msg_trainer_step *m)
+{
+    struct device_memory memory;
+    struct device_facts f;
+    if (!t->device->apart)
+        return;
+    t->device->memory(&memory);
+    t->device->facts(&f);
+    m->device_bytes = f.context_bytes + memory.used_bytes;
+    m->device_peak_bytes = f.context_bytes + memory.high_bytes;
+    m->device_free_bytes = memory.free_bytes;
+    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes);
+}

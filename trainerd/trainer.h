@@ -228,6 +228,8 @@ int compute_fact(struct trainer *t, struct err *e); /* which one it is, to every
 void compute_name(const struct device *d, char *text, size_t bytes);
 /* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
 void compute_feed_config(const struct trainer *t, struct feed_config *c);
+/* The device's memory, 0 on the CPU, into the message and the stage's page of peaks. */
+void compute_measure(struct trainer *t, struct msg_trainer_step *m);
 uint64_t compute_threads(const struct trainer *t); /* of the engine */
 
 /* data.c */
@@ -247,7 +249,8 @@ int data_validation(struct trainer *t, uint32_t task, struct err *e);
 int data_wait(int there, int *sleep_ms); /* what a turn returns where those gave no 1 */
 /* Is that so already? */
 int data_holds(const struct trainer *t, const struct feed *f, uint32_t task);
-void data_task(struct trainer *t); /* the options of the cursor's task */
+void data_give_back(struct trainer *t); /* the device's memory that rows have; they come again */
+void data_task(struct trainer *t);      /* the options of the cursor's task */
 
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);
