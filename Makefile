@@ -3,6 +3,7 @@
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
 # make soak [SOAK_RUNS=50]  kill stages at random, again and again
+# make gpu-check [NAMES=.. DEPS=..]  where a GPU is: checks, and figures beside PyTorch's (docs/gpu)
 # make fuzz [COUNT=100000 SEED=1 SECONDS_MAX=3600]   the loader's reader on mutated files, under AddressSanitizer
 # make lint docs help clean
 #
@@ -86,9 +87,9 @@ PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
-.PHONY: all unit check asan tsan bench soak fuzz lint docs clean help
+.PHONY: all unit check asan tsan bench gpu-check soak fuzz lint docs clean help
 all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
-unit: $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
+unit: $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -108,6 +109,8 @@ $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/li
 
 # the engine by itself, for comparisons with PyTorch (tests/reference, tests/bench)
 $(BIN)/engine_probe: $(OBJ)/tests/reference/engine_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
+# a device by itself: its ceilings, the sweep over all parameters (tests/gpu)
+$(BIN)/device_probe: $(OBJ)/tests/gpu/device_probe.o $(BUILD)/libengine.a $(BUILD)/libproto.a
 # consumers of loaderd: one that does nothing with the rows (tests/bench), one that tells their order (tests/process)
 $(BIN)/loader_probe: $(OBJ)/tests/bench/loader_probe.o $(BUILD)/libproto.a
 $(BIN)/order_probe: $(OBJ)/tests/process/order_probe.o $(BUILD)/libproto.a
@@ -119,7 +122,7 @@ $(BIN)/fisher_probe: $(OBJ)/tests/bench/fisher_probe.o $(filter-out %/main.o,$(c
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
 
 # What the libraries for devices need of the engine they find in the program that opens them.
-$(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe: LDFLAGS += -rdynamic
+$(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe: LDFLAGS += -rdynamic
 
 GENCODE := $(foreach sm,$(SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
            -gencode arch=compute_$(lastword $(SM)),code=compute_$(lastword $(SM))
@@ -159,6 +162,8 @@ asan tsan:
 bench: all $(BIN)/engine_probe $(BIN)/loader_probe $(BIN)/fisher_probe
 	pipelines/setup.sh bench
 	/usr/bin/python3 tests/bench/bench.py --names "$(NAMES)" --runs "$(RUNS)"
+gpu-check:
+	DEPS="$(DEPS)" tests/gpu/run_on_device.sh "$(NAMES)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)
 fuzz:

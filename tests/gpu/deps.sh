@@ -71,7 +71,7 @@ elf_needs() {
 library_find() {
     local place
     for place in usr/lib/x86_64-linux-gnu lib/x86_64-linux-gnu usr/lib; do
-        [ ! -e "$work/root/$place/$1" ] || { printf '%s\n' "$work/root/$place/$1"; return; }
+        [ ! -e "$work/tree/$place/$1" ] || { printf '%s\n' "$work/tree/$place/$1"; return; }
     done
 }
 
@@ -82,7 +82,7 @@ wanted_first() {
         link=$(library_find "$link.so")
         [ -z "$link" ] || elf_name "$link"
     done
-    elf_needs "$work"/root/bin/* "$work"/root/usr/bin/*
+    elf_needs "$work"/tree/bin/* "$work"/tree/usr/bin/*
 }
 
 # libraries_keep: the unpacked ones that those reach, into $folder.
@@ -106,8 +106,8 @@ libraries_keep() {
 # links_make: what -lNAME finds: libNAME.so, where the -dev packages put it.
 links_make() {
     local link name
-    (cd "$work/root/usr/lib" && find . -name '*.so' -type l) | while read -r link; do
-        name=$(elf_name "$work/root/usr/lib/$link")
+    (cd "$work/tree/usr/lib" && find . -name '*.so' -type l) | while read -r link; do
+        name=$(elf_name "$work/tree/usr/lib/$link")
         [ -n "$name" ] && [ -e "$folder/usr/lib/x86_64-linux-gnu/$name" ] || continue
         mkdir -p "$folder/usr/lib/$(dirname "$link")"
         ln -sf -- "$(realpath -m --relative-to="$folder/usr/lib/$(dirname "$link")" \
@@ -120,20 +120,20 @@ chosen >"$work/packages"
 [ -s "$work/packages" ] ||
     fail $EXIT_PERMANENT "apt offers none of the packages: fetch the lists first (pipelines/setup.sh lists)"
 closure "$work/packages"
-mkdir "$work/archives" "$work/root"
+mkdir "$work/archives" "$work/tree"
 (cd "$work/archives" && apt-get -q download $(cat "$work/packages")) >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; fail $EXIT_TEMPORARY "apt-get could not download the packages (above)"; }
 for archive in "$work"/archives/*.deb; do
-    dpkg -x "$archive" "$work/root" || fail $EXIT_TEMPORARY "cannot unpack $archive"
+    dpkg -x "$archive" "$work/tree" || fail $EXIT_TEMPORARY "cannot unpack $archive"
 done
 rm -rf "$folder"
 missing=
 libraries_keep
 links_make
 mkdir -p "$folder/usr/bin"
-cp -r "$work/root/usr/include" "$folder/usr/"
-cp -r "$work/root/usr/lib/x86_64-linux-gnu/pkgconfig" "$folder/usr/lib/x86_64-linux-gnu/"
-cp "$work"/root/bin/s6-* "$work"/root/usr/bin/s6-* "$work"/root/bin/exec* "$work"/root/usr/bin/exec* "$folder/usr/bin/" 2>/dev/null
+cp -r "$work/tree/usr/include" "$folder/usr/"
+cp -r "$work/tree/usr/lib/x86_64-linux-gnu/pkgconfig" "$folder/usr/lib/x86_64-linux-gnu/"
+cp "$work"/tree/bin/s6-* "$work"/tree/usr/bin/s6-* "$work"/tree/bin/exec* "$work"/tree/usr/bin/exec* "$folder/usr/bin/" 2>/dev/null
 [ -z "$missing" ] || fail $EXIT_PERMANENT "no package of the list holds$missing"
 tar -czf "$folder.tar.gz" --owner=0 --group=0 -C "$folder" . || fail $EXIT_TEMPORARY "cannot write $folder.tar.gz"
 echo "deps: $(wc -l <"$work/packages") packages, $(ls "$folder"/usr/lib/x86_64-linux-gnu/*.so.* | wc -l) libraries, $(du -sm "$folder" | cut -f1) MiB in $folder, $(du -sm "$folder.tar.gz" | cut -f1) MiB packed"

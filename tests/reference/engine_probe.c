@@ -326,6 +326,7 @@ static void train_run(struct probe *p)
     file_write(p, "clock.f64", clock, p->steps * 2 * sizeof *clock);
     free(clock);
     file_write(p, "steps.f64", log, p->steps * 3 * sizeof *log);
+    stepper_fetch(p->stepper);
     file_write(p, "trained.f32", stepper_parameters(p->stepper),
                p->model.parameter_count * sizeof(float));
     file_write(p, "gradient.f32", stepper_gradient(p->stepper),
@@ -373,6 +374,7 @@ static void renew_run(struct probe *p)
         if (stepper_renew(p->stepper, rows, 0, &e) < 0)
             probe_fail(e.text);
     }
+    stepper_fetch(p->stepper);
     file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
                p->model.buffer_values * sizeof(float));
 }
@@ -385,6 +387,7 @@ static void fisher_run(struct probe *p)
     char *buffers = file_read(p, "buffers.f32", &bytes);
     if (buffers && bytes == p->model.buffer_values * sizeof(float))
         memcpy(stepper_module_buffers(p->stepper), buffers, bytes);
+    stepper_send(p->stepper);
     free(buffers);
     uint64_t total = p->model.parameter_count;
     uint64_t numbers = p->factored ? factors_count(&p->model) : total;
@@ -422,6 +425,7 @@ static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_
         probe_fail("no memory");
     memcpy(stepper_parameters(steppers[1]), stepper_parameters(p->stepper),
            p->model.parameter_count * sizeof *sums);
+    stepper_send(steppers[1]);
     for (int i = 1; i >= 0; i--) {
         p->stepper = steppers[i];
         batch_gather(p, 0, p->batch);
@@ -563,6 +567,7 @@ static void work_run(struct probe *p, const char *mode)
     if (!weights)
         probe_fail("weights.f32 is missing");
     memcpy(stepper_parameters(p->stepper), weights, p->model.parameter_count * sizeof *weights);
+    stepper_send(p->stepper);
     double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
     if (strcmp(mode, "train") == 0)
         train_run(p);

@@ -1,0 +1,343 @@
+"""make gpu-check [NAMES=part,part] [DEPS=DIR]: all that is to be checked where a GPU is, in at most 8 minutes.
+
+First the checks: the table of operations against the CPU backend, the same under compute-sanitizer, whole training runs
+against the CPU's, kill and restart. Then our figures beside PyTorch's at its best (peer.py) on the same card in the same
+run, outputs being compared first. Each step has a time limit, and what is not there (compute-sanitizer, PyTorch, time) is
+skipped by name. Writes docs/gpu/RESULTS-<gpu>.md and .json, and the same into $OUT if that is set. Exit code 1 if a check failed; a
+bar that is missed is told, and fails nothing.
+
+--dry: the same with the emulated device and tiny sizes, to see that this program works; writes under build/gpu-check.
+"""
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.join(ROOT, "tests")]
+from cases import BINARIES, PROBE, case_write  # noqa: E402
+from results import Results  # noqa: E402
+
+TOTAL_S = 480
+HALVES = {"f32": 0, "bf16": 2}
+
+
+class Skipped(Exception):
+    pass
+
+
+class Failed(Exception):
+    pass
+
+
+class Check:
+    """What the steps share."""
+
+    def __init__(self, dry, directory):
+        self.dry, self.directory = dry, directory
+        self.deadline = time.monotonic() + TOTAL_S
+        self.limit = self.deadline
+        self.results, self.rates, self.known = None, {}, {}
+
+    def output(self, command, **settings):
+        """Standard output of a command that must succeed within the step's time."""
+        left = self.limit - time.monotonic()
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=max(left, 1), cwd=ROOT, **settings)
+        if done.returncode:
+            words = (done.stdout[-30000:] + done.stderr[-3000:]).strip()
+            print("\n".join(line for line in words.splitlines() if "SKIP" not in line and "not written" not in line)[-3000:], flush=True)
+            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), done.returncode, words.splitlines()[-1:]))
+        return done.stdout
+
+    def ours(self, mode, case, *settings):
+        out = self.output([PROBE, mode, self.path(case), "f32=1", "device=cuda", "batch=%d" % self.case(case)["batch"], *settings])
+        return json.loads(out.strip().splitlines()[-1])
+
+    def peer(self, name, case, precision, steps, repeats):
+        """PyTorch in a process of its own, which does not see the libraries of ours."""
+        environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
+        if os.environ.get("GPU_CHECK_LIBRARY_PATH"):
+            environment["LD_LIBRARY_PATH"] = os.environ["GPU_CHECK_LIBRARY_PATH"]
+        out = self.output([sys.executable, os.path.join(HERE, "peer.py"), name, self.path(case), "cpu" if self.dry else "cuda",
+                           precision, steps, repeats], env=environment)
+        return json.loads(out.strip().splitlines()[-1])
+
+    def path(self, case):
+        return os.path.join(self.directory, case)
+
+    def case(self, name):
+        if name not in self.known:
+            self.known[name] = case_write(name, self.path(name), self.dry)
+        return self.known[name]
+
+    def vector(self, case, file):
+        return numpy.fromfile(os.path.join(self.path(case), file), "f4").astype(float)
+
+    def difference(self, case, ours, wanted):
+        a, b = (v if isinstance(v, numpy.ndarray) else self.vector(case, v) for v in (ours, wanted))
+        return float(numpy.linalg.norm(a - b) / numpy.linalg.norm(b))
+
+    def limit_s(self, case, precision):
+        """Seconds of a step at the ceilings: its products, and AdamW's 28 bytes a parameter."""
+        facts = self.case(case)
+        return facts["flops"] / self.rates[precision + "_flops"] + 28 * facts["parameters"] / self.rates["copy_bytes"]
+
+    def settings(self, full, dry):
+        return dry if self.dry else full
+
+
+# ---- checks ----
+
+def operations(check):
+    out = check.output([os.path.join(BINARIES, "unit"), "cuda"])
+    return out.strip().splitlines()[-1]
+
+
+def sanitizer(check, tool):
+    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if check.dry or not os.path.exists(program):
+        raise Skipped("compute-sanitizer is not installed")
+    out = check.output([program, "--tool", tool, "--target-processes", "all", "--error-exitcode", "99",
+                        os.path.join(BINARIES, "unit"), "cuda"])
+    found = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", out)
+    return "%s; %s" % (out.strip().splitlines()[-1] if not found else found[-1], "%d processes" % len(found))
+
+
+def memcheck(check):
+    return sanitizer(check, "memcheck")
+
+
+def racecheck(check):
+    return sanitizer(check, "racecheck")
+
+
+def training(check):
+    """Losses of 20 steps on the device beside the CPU's, from the same weights, in float32 and bfloat16."""
+    words = []
+    for case in ("dense", "lstm", "gcn"):
+        facts = check.case(case)
+        for precision, bound in (("f32", 1e-4), ("bf16", 2e-2)):
+            steps = check.settings(20, 3) if case == "dense" else check.settings(5, 2)
+            common = ("steps=%d" % steps, "half=%d" % HALVES[precision], "eps=1e-5", "clip=1")
+            losses = {}
+            for device in ("cuda", "cpu"):
+                check.output([PROBE, "train", check.path(case), "f32=1", "batch=%d" % facts["batch"], "device=" + device,
+                              "threads=%d" % (os.cpu_count() if device == "cpu" else 1), *common])
+                losses[device] = numpy.fromfile(os.path.join(check.path(case), "steps.f64")).reshape(-1, 3)[:, 0]
+            error = float(abs(losses["cuda"] / losses["cpu"] - 1).max())
+            words.append("%s %s %.1e" % (case, precision, error))
+            if not error <= bound:
+                raise Failed("losses of %d steps differ by %.1e, more than %.0e; so far: %s" % (steps, error, bound, ", ".join(words)))
+    return "largest relative difference of the losses: " + ", ".join(words)
+
+
+def repeatable(check):
+    """Twice the same run: the same bits."""
+    for case in ("dense", "lstm", "gcn"):
+        weights = []
+        for _ in range(2):
+            check.ours("train", case, "steps=%d" % check.settings(20, 2), "half=2")
+            with open(os.path.join(check.path(case), "trained.f32"), "rb") as f:
+                weights.append(f.read())
+        if weights[0] != weights[1]:
+            raise Failed("two runs of %s end with different weights" % case)
+    return "dense, lstm, gcn"
+
+
+# ---- figures ----
+
+def ceilings(check):
+    rates = check.peer("ceilings", "none", "f32", check.settings(8192, 64), 5)
+    made = check.output([os.path.join(BINARIES, "device_probe"), "cuda", *check.settings([], ["copy_mb=1", "upload_mb=1"])])
+    facts = json.loads(made)
+    check.rates = {k: v for k, v in rates.items() if not isinstance(v, str)}
+    check.rates["copy_bytes"] = max(rates["copy_bytes"], facts["copy_bytes_per_second"])
+    check.rates["upload_bytes"] = max(rates["upload_bytes"], facts["upload_bytes_per_second"])
+    check.results.facts.update({"PyTorch": rates["torch"], "cuDNN": str(rates.get("cudnn", "")),
+                                "context of ours, MiB": facts["context_bytes"] / 2 ** 20,
+                                "copies on the device, GB/s (read and written)": check.rates["copy_bytes"] / 1e9,
+                                "copies from page-locked memory, GB/s": check.rates["upload_bytes"] / 1e9,
+                                **{"products %s, TFLOP/s" % k[:-6]: v / 1e12 for k, v in rates.items() if k.endswith("_flops")}})
+    return "measured by PyTorch and by ours, the larger ones taken"
+
+
+def step_compare(check, name, precision, bar, steps, tolerance, geometric=False):
+    """A step's time beside PyTorch's best, the first batch's gradients being compared before."""
+    theirs_precision = "f32" if check.dry and name == "lstm" else precision  # oneDNN has no LSTM in bf16 on every CPU
+    check.ours("train", name, "steps=1", "half=%d" % HALVES[precision])
+    ours_gradient = check.vector(name, "gradient.f32")
+    mine = check.ours("repeat", name, "steps=%d" % steps, "half=%d" % HALVES[precision], "repeats=7")
+    taken = statistics.median(mine["seconds_each"])
+    theirs = check.peer(name, name, theirs_precision, steps, 5)
+    error = check.difference(name, ours_gradient, "peer.f32")
+    for form, why in theirs["absent"].items():
+        print("  not timed: %s (%s)" % (form, why), flush=True)
+    for form, seconds in sorted(theirs["seconds"].items(), key=lambda x: x[1]):
+        print("  PyTorch, %s: %.1f us" % (form, seconds * 1e6), flush=True)
+    if not error <= tolerance:
+        raise Failed("%s %s: gradients differ by %.1e (relative L2), more than %.0e" % (name, precision, error, tolerance))
+    best = min(theirs["seconds"], key=theirs["seconds"].get)
+    more = {"limit": check.limit_s(name, precision) * 1e6, "compared": "gradients, relative L2 %.1e" % error}
+    label = "%s step, %s" % (name, precision)
+    if geometric:
+        forms = {k: v for k, v in theirs["seconds"].items() if k.startswith("geometric")}
+        if forms:
+            one = min(forms, key=forms.get)
+            check.results.row(label, taken * 1e6, "us", peer=forms[one] * 1e6, form="PyTorch " + one, bar=bar, **more)
+        check.results.row(label + ", any form of PyTorch's", taken * 1e6, "us", peer=theirs["seconds"][best] * 1e6,
+                          form="PyTorch " + best, **more)
+    else:
+        check.results.row(label, taken * 1e6, "us", peer=theirs["seconds"][best] * 1e6, form="PyTorch " + best, bar=bar, **more)
+    return mine, theirs
+
+
+def dense(check):
+    for precision, tolerance in (("f32", 1e-4), ("bf16", 3e-2)):
+        step_compare(check, "dense", precision, 2, check.settings(500, 2), tolerance)
+
+
+def lstm(check):
+    mine, theirs = step_compare(check, "lstm", "bf16", 1.2, check.settings(40, 2), 5e-2)
+    if theirs["peak_bytes"]:
+        check.results.row("lstm, device memory, bf16", mine["device_bytes"] / 2 ** 20, "MiB", peer=theirs["peak_bytes"] / 2 ** 20,
+                          form="PyTorch eager, allocated", ratio=mine["device_bytes"] / theirs["peak_bytes"], bar=0.6, at_most=True)
+    half = statistics.median(mine["seconds_each"])
+    whole, _ = step_compare(check, "lstm", "f32", None, check.settings(20, 2), 1e-3)
+    whole = statistics.median(whole["seconds_each"])
+    check.results.row("lstm, mixed precision against float32: time", half * 1e6, "us", peer=whole * 1e6, form="ours in float32", bar=2)
+
+
+def precision(check):
+    """The loss after the same steps in bfloat16 and in float32: mean of the last tenth, and over other rows."""
+    steps = check.settings(300, 5)
+    last = {}
+    for kind, half in HALVES.items():
+        check.ours("train", "lstm", "steps=%d" % steps, "half=%d" % half, "clip=1")
+        losses = numpy.fromfile(os.path.join(check.path("lstm"), "steps.f64")).reshape(-1, 3)[:, 0]
+        last[kind] = float(losses[-max(1, steps // 10):].mean())
+    check.results.row("lstm, mixed precision against float32: loss of the last steps", last["bf16"], "", peer=last["f32"],
+                      form="ours in float32", ratio=abs(last["bf16"] / last["f32"] - 1), bar=0.01, at_most=True)
+
+
+def gcn(check):
+    for kind, tolerance in (("f32", 1e-3), ("bf16", 5e-2)):
+        step_compare(check, "gcn", kind, 3, check.settings(100, 2), tolerance, geometric=True)
+
+
+def fisher(check):
+    check.ours("fisher", "fisher")
+    sums = check.vector("fisher", "fisher_sums.f32")
+    mine = check.ours("repeat", "fisher", "fisher=1", "steps=%d" % check.settings(10, 1), "repeats=5")
+    theirs = check.peer("fisher", "fisher", "f32", 1, check.settings(3, 1))
+    error = check.difference("fisher", sums, "peer.f32")
+    for form, seconds in theirs["seconds"].items():
+        print("  PyTorch, %s: %.1f ms" % (form, seconds * 1e3), flush=True)
+    for form, why in theirs["absent"].items():
+        print("  not timed: %s (%s)" % (form, why), flush=True)
+    if not error <= 1e-3:
+        raise Failed("squared gradients differ by %.1e (relative L2), more than 1e-3" % error)
+    best = min(theirs["seconds"], key=theirs["seconds"].get)
+    check.results.row("exact Fisher, lstm, %d samples, f32" % check.case("fisher")["batch"],
+                      statistics.median(mine["seconds_each"]) * 1e3, "ms", peer=theirs["seconds"][best] * 1e3,
+                      form="PyTorch " + best, bar=4, compared="squared gradients, relative L2 %.1e" % error)
+
+
+def sweep(check):
+    count = check.settings(500_000_000, 1_100_000)
+    settings = ["parameters=%d" % count, *check.settings([], ["copy_mb=1", "upload_mb=1", "repeats=1"])]
+    mine = json.loads(check.output([os.path.join(BINARIES, "device_probe"), "cuda", *settings]))
+    if not mine["difference"] <= 1e-5:
+        raise Failed("AdamW on the device differs from the CPU's by %.1e" % mine["difference"])
+    theirs = check.peer("sweep", "none", "f32", count, 5)["seconds"]
+    best = min(theirs, key=theirs.get)
+    rate = max(check.rates["copy_bytes"], mine["copy_bytes_per_second"])
+    compared = "with the CPU's, relative %.1e" % mine["difference"]
+    for name, bytes_each, seconds in (("AdamW", 28, mine["adamw_seconds"]), ("sum of squares", 4, mine["norm_seconds"])):
+        peer = {"peer": theirs[best] * 1e3, "form": "PyTorch AdamW " + best} if name == "AdamW" else {}
+        moved = bytes_each * count / seconds
+        check.results.row("sweep of %d million parameters, %s" % (count // 10 ** 6, name), seconds * 1e3, "ms", **peer,
+                          ratio=moved / rate, bar=0.85, limit=bytes_each * count / rate * 1e3, compared=compared if peer else "")
+
+
+# step, seconds at most; in this order
+STEPS = ((ceilings, 60), (operations, 90), (training, 90), (repeatable, 40), (dense, 150), (lstm, 150), (fisher, 90), (sweep, 60),
+         (gcn, 150), (precision, 40), (memcheck, 120), (racecheck, 120))
+
+
+def machine(check):
+    """The GPU's name, and what the results say of the machine."""
+    if check.dry:
+        return "emulated", {}
+    fields = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")
+    values = check.output(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader"]).strip().splitlines()[0]
+    facts = dict(zip(fields, (v.strip() for v in values.split(","))))
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if os.path.exists(nvcc):
+        facts["nvcc"] = re.search(r"release ([\d.]+)", check.output([nvcc, "--version"]))[1]
+    return facts["name"], facts
+
+
+def step_run(check, step, limit):
+    began = time.monotonic()
+    check.limit = min(began + limit, check.deadline)
+    state, words = "passed", ""
+    try:
+        if check.limit - began < 5:
+            raise Skipped("no time was left")
+        words = step(check) or ""
+    except Skipped as e:
+        state, words = "skipped", str(e)
+    except subprocess.TimeoutExpired:
+        state, words = "failed", "took over %d s" % (check.limit - began)
+    except Exception as e:  # the others are to run all the same
+        state, words = "failed", "%s: %s" % (type(e).__name__, e)
+    check.results.check(step.__name__, state, words, time.monotonic() - began)
+
+
+def libraries_find(deps):
+    """Where our programs find what they are linked with: the unpacked folder, CUDA's."""
+    before = os.environ.get("LD_LIBRARY_PATH", "")
+    os.environ["GPU_CHECK_LIBRARY_PATH"] = before
+    folders = [os.path.join(os.path.abspath(deps), part) for part in ("usr/lib/x86_64-linux-gnu", "usr/lib")] if deps else []
+    folders += [before, "/usr/local/cuda/lib64", "/usr/local/nvidia/lib64", *glob.glob(
+        os.path.join(sys.prefix, "lib/python3*/site-packages/nvidia/cu1*/lib"))]
+    os.environ["LD_LIBRARY_PATH"] = ":".join(f for f in folders if f)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default="", help="steps whose name has one of these parts")
+    parser.add_argument("--deps", default="", help="unpacked libraries (tests/gpu/deps.sh)")
+    parser.add_argument("--dry", action="store_true")
+    options = parser.parse_args()
+    libraries_find(options.deps)
+    if options.dry:
+        os.environ["FINETUNED_CUDA_LIBRARY"] = os.path.join(os.path.dirname(BINARIES), "lib/libengine-cuda-emulated.so")
+    wanted = [n for n in options.names.split(",") if n]
+    with tempfile.TemporaryDirectory() as directory:
+        check = Check(options.dry, directory)
+        name, facts = machine(check)
+        check.results = Results(name)
+        check.results.facts.update(facts)
+        for step, limit in STEPS:
+            if step is ceilings or not wanted or any(part in step.__name__ for part in wanted):
+                step_run(check, step, limit)
+        out = os.path.join(ROOT, "build/gpu-check" if options.dry else "docs/gpu")
+        print("written:", check.results.write([out, *filter(None, [os.environ.get("OUT")])]))
+    print("%d checks failed: %s; bars missed: %s" % (len(check.results.failed()), ", ".join(check.results.failed()) or "none",
+                                                     ", ".join(check.results.missed()) or "none"))
+    sys.exit(1 if check.results.failed() else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What `make gpu-check` found, as docs/gpu/RESULTS-<gpu>.json and .md.
+
+A row is a figure next to its bar and to the limit: what the same work would take at the ceilings measured in the same
+run. A check has passed, failed, or was skipped with a word. A run of some steps only replaces what those gave before on
+the same GPU; each entry has its date."""
+import json
+import os
+import re
+import shutil
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HEAD = """# Results on %s
+
+Written by `make gpu-check` (tests/gpu) from real runs, nothing by hand. *Ratio* is the peer's figure over ours where a peer
+is given (larger is better), else our figure over the ceiling; *limit* is the least that the work would take at the
+ceilings measured in the same run: operations over the rate of large products, and bytes over that of copies.
+"""
+
+
+class Results:
+    def __init__(self, gpu):
+        self.gpu, self.rows, self.checks, self.facts = gpu, {}, {}, {}
+
+    def row(self, name, ours, unit, **more):
+        """more: peer, form (of the peer), ratio, bar, at_most (the bar is the largest ratio allowed), limit, compared."""
+        if "peer" in more:
+            more.setdefault("ratio", more["peer"] / ours)
+        bar, ratio = more.get("bar"), more.get("ratio")
+        holds = None if bar is None or ratio is None else bool(ratio <= bar if more.get("at_most") else ratio >= bar)
+        self.rows[name] = {"ours": ours, "unit": unit, "holds": holds, "date": now(), **more}
+        print("%-46s ours %-11s peer %-11s ratio %-7s bar %-5s %s" % (
+            name, number(ours), number(more.get("peer")), number(ratio), number(bar), verdict(holds)), flush=True)
+
+    def check(self, name, state, words, seconds):
+        """state: passed, failed or skipped."""
+        self.checks[name] = {"state": state, "words": words, "seconds": round(seconds, 1), "date": now()}
+        print("%-46s %s in %.1f s%s" % (name, state, seconds, ": " + words if words else ""), flush=True)
+
+    def failed(self):
+        return [n for n, c in self.checks.items() if c["state"] == "failed"]
+
+    def missed(self):
+        return [n for n, r in self.rows.items() if r["holds"] is False]
+
+    def write(self, directories):
+        """The first directory has what was there before; all get both files."""
+        stem = os.path.join(directories[0], "RESULTS-" + re.sub(r"[^A-Za-z0-9]+", "-", self.gpu).strip("-"))
+        if os.path.exists(stem + ".json"):
+            with open(stem + ".json") as f:
+                old = json.load(f)
+            self.rows, self.checks = {**old["rows"], **self.rows}, {**old["checks"], **self.checks}
+            self.facts = {**old["facts"], **self.facts}
+        os.makedirs(directories[0], exist_ok=True)
+        with open(stem + ".json", "w") as f:
+            json.dump({"gpu": self.gpu, "facts": self.facts, "rows": self.rows, "checks": self.checks}, f, indent=1)
+            f.write("\n")
+        with open(stem + ".md", "w") as f:
+            f.write(self.page())
+        for other in directories[1:]:
+            for ending in (".json", ".md"):
+                shutil.copy(stem + ending, other)
+        return stem + ".md"
+
+    def page(self):
+        lines = [HEAD % self.gpu, "| machine | |", "| --- | --- |"]
+        lines += ["| %s | %s |" % (k, number(v)) for k, v in self.facts.items()]
+        lines += ["", "| what | ours | peer | peer's form | ratio | bar | | limit | of the limit | outputs compared | run |",
+                  "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+        for name, r in self.rows.items():
+            limit = r.get("limit")
+            cells = [name, number(r["ours"]) + " " + r["unit"], number(r.get("peer")), r.get("form", ""), number(r.get("ratio")),
+                     ("at most " if r.get("at_most") else "") + number(r.get("bar")), verdict(r["holds"]), number(limit),
+                     "%.0f %%" % (100 * limit / r["ours"]) if limit else "", r.get("compared", ""), r["date"]]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", "| check | | seconds | | run |", "| --- | --- | --- | --- | --- |"]
+        lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), c["date"])
+                  for n, c in self.checks.items()]
+        return "\n".join(lines) + "\n"
+
+
+def now():
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+
+
+def number(x):
+    if x is None:
+        return ""
+    return x if isinstance(x, str) else "%d" % x if isinstance(x, int) else "%.4g" % x
+
+
+def verdict(holds):
+    return {None: "", True: "holds", False: "**missed**"}[holds]
