@@ -104,12 +104,15 @@ static int rows_start(struct work *w, struct err *e)
 static int device_start(struct work *w, struct step_config *c, struct err *e)
 {
     struct err why = {0};
+    struct device_facts f;
     if (device_open(&w->device, w->options->device, w->options->debug_mode, &why) < 0) {
         w->device = NULL;
         *e = why;
         return -1;
     }
     log_debug("device=%s %s", w->device->kind, why.text);
+    w->device->facts(&f);
+    w->device_context_bytes = f.context_bytes;
     device_step_config(w->device, c);
     return 0;
 }
@@ -117,13 +120,11 @@ static int device_start(struct work *w, struct step_config *c, struct err *e)
 void work_device_measure(const struct work *w, struct highwater *page)
 {
     struct device_memory memory;
-    struct device_facts f;
+    uint64_t context = w->device_context_bytes;
     if (!w->device || !w->device->apart)
         return;
     w->device->memory(&memory);
-    w->device->facts(&f);
-    highwater_device(page, f.context_bytes + memory.used_bytes,
-                     f.context_bytes + memory.high_bytes);
+    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes);
 }
 
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */

@@ -36,6 +36,7 @@ struct work {
     struct msg_estimate job;
     struct model model;
     const struct device *device; /* open while there is a stepper; else NULL */
+    uint64_t device_context_bytes;
     struct stepper *stepper;
     struct feed *feed;
     struct gather_config gather;

@@ -162,6 +162,7 @@ struct trainer {
     struct model model;
     char model_text[MODEL_TEXT_MAX];
     const struct device *device; /* open; NULL: not yet, or not any more */
+    uint64_t device_context_bytes;
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
     uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
@@ -224,6 +225,7 @@ int compute_open(const struct device **d, const struct options *o, struct err *e
 void compute_close(const struct device **d);                      /* harmless twice */
 void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
+int compute_command(int argc, char **argv);         /* trainerd --device ...: the exit code */
 /* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
 /* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
