@@ -327,13 +327,31 @@ static void check_lstm_forward(const float *bias_ih, const float *bias_hh, const
     ensure(floats_disjoint(c_before, c, h.rows * h.columns));
 }
 
-static void check_lstm_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
-                                struct matrix gates)
+/* h: or the gradient there. */
+static void check_lstm_steps(struct lstm_steps s, struct matrix w_hh, enum half half,
+                             struct matrix h)
 {
-    ensure(c_before && c && dc && matrix_valid(gates) && matrix_valid(dh));
-    ensure(gates.rows == dh.rows && gates.columns == 4 * dh.columns && matrix_disjoint(gates, dh));
-    ensure(floats_disjoint(c, dc, dh.rows * dh.columns));
-    ensure(floats_disjoint(c_before, dc, dh.rows * dh.columns));
+    ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.c_before && s.gates && s.c);
+    ensure(matrix_valid(w_hh) && w_hh.rows == 4 * s.hidden && w_hh.columns == s.hidden);
+    ensure(matrix_valid(h) && h.rows == s.steps * s.rows && h.columns == s.hidden);
+    ensure(half < HALF_COUNT);
+    ensure(matrix_disjoint(h, matrix_of(s.gates, s.steps * s.rows, 4 * s.hidden)));
+}
+
+static void check_lstm_steps_forward(struct lstm_steps s, const float *bias_ih,
+                                     const float *bias_hh, struct matrix w_hh, enum half half,
+                                     struct matrix h)
+{
+    check_lstm_steps(s, w_hh, half, h);
+    ensure(bias_ih && bias_hh);
+}
+
+static void check_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
+                                      struct matrix dh, float *dc)
+{
+    check_lstm_steps(s, w_hh, half, dh);
+    ensure(dc && floats_disjoint(s.c, dc, s.rows * s.hidden));
+    ensure(floats_disjoint(s.c_before, dc, s.rows * s.hidden));
 }
 
 static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)

@@ -146,6 +146,23 @@ SCALAR struct matrix sample_at(struct samples s, uint64_t n)
     return s.first;
 }
 
+/* Steps of one direction of an LSTM's layer, which are [steps, rows, ..] arrays in the order of the
+ * steps' numbers. */
+struct lstm_steps {
+    uint64_t steps, rows, hidden;
+    int reverse;           /* the last is taken first */
+    int begins;            /* no step is taken before these */
+    const float *c_before; /* [rows, hidden] after the step before, 0 where they begin */
+    float *gates;          /* [steps, rows, 4 hidden] (i, f, g, o) */
+    float *c;              /* [steps, rows, hidden] */
+};
+
+/* The place of the k-th step that is taken. */
+SCALAR uint64_t lstm_step(struct lstm_steps s, uint64_t k)
+{
+    return s.reverse ? s.steps - 1 - k : k;
+}
+
 /* [rows, columns]: row r has the values value[k] in the columns column[k], k from begin[r] to
  * begin[r + 1] - 1; a column that is named twice counts twice. */
 struct sparse {

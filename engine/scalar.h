@@ -183,11 +183,31 @@ SCALAR int scalar_larger(float x, float most)
     return most == most && !(x <= most);
 }
 
+/* tanh where is_tanh is set, else the sigmoid, with the bits of those functions: one path for the
+ * four gates of an LSTM. */
+SCALAR float scalar_gate(float x, int is_tanh)
+{
+    struct scalar_exponential e = scalar_exponential(is_tanh ? 2.0f * fabsf(x) : -x);
+    float above = e.scale * e.p + (is_tanh ? e.scale - 1.0f : e.scale);
+    float y = (is_tanh ? above : 1.0f) / (above + (is_tanh ? 2.0f : 1.0f));
+    return is_tanh ? copysignf(y, x) : y;
+}
+
 /* ---- a cell of an LSTM, after its gates' sums are there ---- */
 
 struct scalar_lstm {
     float i, f, g, o, c, h;
 };
+
+SCALAR float scalar_lstm_c(float i, float f, float g, float c_before)
+{
+    return f * c_before + i * g;
+}
+
+SCALAR float scalar_lstm_h(float o, float c)
+{
+    return o * scalar_tanh(c);
+}
 
 SCALAR struct scalar_lstm scalar_lstm(float i, float f, float g, float o, float c_before)
 {
@@ -196,8 +216,8 @@ SCALAR struct scalar_lstm scalar_lstm(float i, float f, float g, float o, float 
     s.f = scalar_sigmoid(f);
     s.g = scalar_tanh(g);
     s.o = scalar_sigmoid(o);
-    s.c = s.f * c_before + s.i * s.g;
-    s.h = s.o * scalar_tanh(s.c);
+    s.c = scalar_lstm_c(s.i, s.f, s.g, c_before);
+    s.h = scalar_lstm_h(s.o, s.c);
     return s;
 }
 

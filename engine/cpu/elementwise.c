@@ -48,7 +48,8 @@ void cpu_column_dots(struct matrix a, struct matrix b, float *sums)
 
 void cpu_zero(float *x, uint64_t count)
 {
-    memset(x, 0, count * sizeof *x);
+    if (count) /* else x may be NULL */
+        memset(x, 0, count * sizeof *x);
 }
 
 void cpu_copy(const float *x, float *y, uint64_t count)

@@ -52,10 +52,65 @@ void cpu_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c
                     c + r * h.columns, h.at + r * h.stride, h.columns);
 }
 
-void cpu_lstm_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
-                       struct matrix gates)
+static void step_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
+                          struct matrix gates)
 {
     for (uint64_t r = 0; r < dh.rows; r++)
         row_backward(c_before + r * dh.columns, c + r * dh.columns, dh.at + r * dh.stride,
                      dc + r * dh.columns, gates.at + r * gates.stride, dh.columns);
+}
+
+/* Step k of those taken: gates, h; and of the step before it, which may lie outside, h. */
+static struct matrix step_gates(struct lstm_steps s, uint64_t k)
+{
+    return matrix_of(s.gates + lstm_step(s, k) * s.rows * 4 * s.hidden, s.rows, 4 * s.hidden);
+}
+
+static struct matrix step_h(struct lstm_steps s, struct matrix h, uint64_t k)
+{
+    h.at += lstm_step(s, k) * s.rows * h.stride;
+    h.rows = s.rows;
+    return h;
+}
+
+static struct matrix step_h_before(struct lstm_steps s, struct matrix h, uint64_t k)
+{
+    struct matrix before = step_h(s, h, k);
+    if (s.reverse)
+        before.at += s.rows * h.stride;
+    else
+        before.at -= s.rows * h.stride;
+    return before;
+}
+
+static const float *step_c_before(struct lstm_steps s, uint64_t k)
+{
+    return k ? s.c + lstm_step(s, k - 1) * s.rows * s.hidden : s.c_before;
+}
+
+void cpu_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const float *bias_hh,
+                            struct matrix w_hh, enum half half, struct matrix h)
+{
+    for (uint64_t k = 0; k < s.steps; k++) {
+        struct matrix sums = step_gates(s, k), to = step_h(s, h, k);
+        if (k > 0 || !s.begins)
+            cpu_product(step_h_before(s, h, k), 0, w_hh, 1, 1, sums);
+        cpu_lstm_forward(bias_ih, bias_hh, step_c_before(s, k), sums,
+                         s.c + lstm_step(s, k) * s.rows * s.hidden, to);
+        if (half != HALF_NONE)
+            cpu_round_half(half, to);
+    }
+}
+
+void cpu_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
+                             struct matrix dh, float *dc)
+{
+    (void)half; /* products are of float32 numbers */
+    for (uint64_t k = s.steps; k-- > 0;) {
+        struct matrix sums = step_gates(s, k);
+        step_backward(step_c_before(s, k), s.c + lstm_step(s, k) * s.rows * s.hidden,
+                      step_h(s, dh, k), dc, sums);
+        if (k > 0 || !s.begins)
+            cpu_product(sums, 0, w_hh, 0, 1, step_h_before(s, dh, k));
+    }
 }

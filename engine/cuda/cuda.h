@@ -36,7 +36,8 @@ extern "C" {
     emulate_launch(#kernel, (blocks), (threads), 0, [&] { kernel(__VA_ARGS__); })
 #define LAUNCH_SHARED(kernel, blocks, threads, bytes, ...)                                         \
     emulate_launch(#kernel, (blocks), (threads), (bytes), [&] { kernel(__VA_ARGS__); })
-#define SHARED_DYNAMIC(type, name) type *name = (type *)emulate_shared()
+#define SHARED_DYNAMIC(type, name)  type *name = (type *)emulate_shared()
+#define SHARED_ALLOW(kernel, bytes) ((bytes) <= cuda_shared_bytes)
 #else
 extern cudaStream_t cuda_stream;
 void cuda_launched(const char *kernel); /* takes the launch's error */
@@ -47,6 +48,12 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
     } while (0)
 #define LAUNCH(kernel, blocks, threads, ...) LAUNCH_SHARED(kernel, blocks, threads, 0, __VA_ARGS__)
 #define SHARED_DYNAMIC(type, name)           extern __shared__ __align__(16) type name[]
+/* Before a launch with so much shared memory, which may be more than every kernel has: 0 where a
+ * block cannot have it. */
+#define SHARED_ALLOW(kernel, bytes)                                                                \
+    ((bytes) <= cuda_shared_bytes &&                                                               \
+     cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)) ==  \
+         cudaSuccess)
 #endif
 
 enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
@@ -55,6 +62,11 @@ enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */
 #else
 enum { CUDA_BLOCKS_MAX = 4096 };
 #endif
+
+/* Of the open device: multiprocessors, compute capability (10 major + minor), shared memory that a
+ * block can have. */
+extern int cuda_processors, cuda_capability;
+extern uint64_t cuda_shared_bytes;
 
 /* Device memory for what a launch leaves for the next one of the same operation: partial sums. Both
  * are allocated when the device is opened. */

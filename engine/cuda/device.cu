@@ -23,6 +23,8 @@ cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
 double *cuda_partials;
 float *cuda_scratch;
+int cuda_processors, cuda_capability;
+uint64_t cuda_shared_bytes;
 
 static struct {
     int open, debug, index;
@@ -173,6 +175,9 @@ static int device_open(const char *which, int debug, struct err *e)
     cudaError_t error = cudaGetDeviceProperties(&p, device.index);
     if (error == cudaSuccess && capability_check(&p, e) < 0)
         return -1;
+    cuda_processors = p.multiProcessorCount;
+    cuda_capability = 10 * p.major + p.minor;
+    cuda_shared_bytes = p.sharedMemPerBlockOptin;
     device.debug = debug;
     device.error = cudaSuccess;
     CU(error);

@@ -41,6 +41,9 @@ void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta
 
 double *cuda_partials;
 float *cuda_scratch;
+/* As few multiprocessors as that: small batches have more rows than them. */
+int cuda_processors = 4, cuda_capability = 80;
+uint64_t cuda_shared_bytes = 160 << 10;
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e);
 static void device_release(void *at);
@@ -79,8 +82,8 @@ static void device_facts_emulated(struct device_facts *f)
 {
     memset(f, 0, sizeof *f);
     strcpy(f->name, "emulated");
-    f->capability = 80;
-    f->processors = 1;
+    f->capability = cuda_capability;
+    f->processors = cuda_processors;
     f->memory_bytes = (uint64_t)1 << 30;
 }
 

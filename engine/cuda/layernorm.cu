@@ -9,7 +9,7 @@ struct row_moments {
     double mean, scale;
 };
 
-enum { PIECE = CUDA_BLOCKS_MAX * 32 };
+enum { PIECE = CUDA_BLOCKS_MAX * 16 };
 static_assert(PIECE * sizeof(struct row_moments) <= CUDA_SCRATCH_FLOATS / 2 * sizeof(float),
               "columns.h has the other half");
 

@@ -1,13 +1,22 @@
-/* lstm.cu - the cell of an LSTM, one step of it: an element a thread. */
-#include "engine/cuda/cuda.h"
+/* lstm.cu - the steps of an LSTM's layer: in one launch where its weights fit a multiprocessor
+ * (lstm_cell.h), else a product and a launch of cells a step.
+ */
+#include "engine/cuda/lstm_cell.h"
+
+static __device__ __forceinline__ float half_value(enum half half, float x)
+{
+    return half == HALF_BF16  ? half_round<HALF_BF16>(x)
+           : half == HALF_F16 ? half_round<HALF_F16>(x)
+                              : x;
+}
 
 static __device__ __forceinline__ float bias_of(const float *ih, const float *hh, uint64_t gate)
 {
     return ih[gate] + hh[gate];
 }
 
-__global__ void cell_forward(const float *ih, const float *hh, const float *c_before,
-                             struct matrix gates, float *c, struct matrix h)
+__global__ void cells_forward(const float *ih, const float *hh, const float *c_before,
+                              struct matrix gates, float *c, struct matrix h, enum half half)
 {
     uint64_t n = h.columns;
     FOR_ITEMS(k, h.rows * n)
@@ -20,12 +29,12 @@ __global__ void cell_forward(const float *ih, const float *hh, const float *c_be
                         row[3 * n] + bias_of(ih, hh, 3 * n + j), c_before[k]);
         row[0] = s.i, row[n] = s.f, row[2 * n] = s.g, row[3 * n] = s.o;
         c[k] = s.c;
-        h.at[r * h.stride + j] = s.h;
+        h.at[r * h.stride + j] = half_value(half, s.h);
     }
 }
 
-__global__ void cell_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
-                              struct matrix gates)
+__global__ void cells_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
+                               struct matrix gates)
 {
     uint64_t n = dh.columns;
     FOR_ITEMS(k, dh.rows * n)
@@ -45,13 +54,55 @@ enum { THREADS = 256 };
 void cuda_lstm_forward(const float *bias_ih, const float *bias_hh, const float *c_before,
                        struct matrix gates, float *c, struct matrix h)
 {
-    LAUNCH(cell_forward, cuda_blocks(h.rows * h.columns, THREADS), THREADS, bias_ih, bias_hh,
-           c_before, gates, c, h);
+    LAUNCH(cells_forward, cuda_blocks(h.rows * h.columns, THREADS), THREADS, bias_ih, bias_hh,
+           c_before, gates, c, h, HALF_NONE);
 }
 
-void cuda_lstm_backward(const float *c_before, const float *c, struct matrix dh, float *dc,
-                        struct matrix gates)
+/* Of the k-th step: its place in memory, gates and c, and of `h` the rows, and those of the step
+ * before. */
+struct step {
+    struct matrix gates, h, h_before;
+    float *c;
+    const float *c_before;
+};
+
+static struct step step_at(struct lstm_steps s, struct matrix h, uint64_t k)
 {
-    LAUNCH(cell_backward, cuda_blocks(dh.rows * dh.columns, THREADS), THREADS, c_before, c, dh, dc,
-           gates);
+    uint64_t t = lstm_step(s, k), cells = s.rows * s.hidden;
+    struct step at = {matrix_of(s.gates + t * 4 * cells, s.rows, 4 * s.hidden), h, h,
+                      s.c + t * cells, s.c_before};
+    at.h.rows = at.h_before.rows = s.rows;
+    at.h.at += t * s.rows * h.stride;
+    at.h_before.at = s.reverse ? at.h.at + s.rows * h.stride : at.h.at - s.rows * h.stride;
+    if (k)
+        at.c_before = s.c + lstm_step(s, k - 1) * cells;
+    return at;
+}
+
+void cuda_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const float *bias_hh,
+                             struct matrix w_hh, enum half half, struct matrix h)
+{
+    int done = half == HALF_NONE ? lstm_forward_float(s, bias_ih, bias_hh, w_hh, h)
+                                 : lstm_forward_half(s, bias_ih, bias_hh, w_hh, half, h);
+    for (uint64_t k = 0; done < 0 && k < s.steps; k++) {
+        struct step at = step_at(s, h, k);
+        if (k > 0 || !s.begins)
+            cuda_product(at.h_before, 0, w_hh, 1, 1, at.gates);
+        LAUNCH(cells_forward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, bias_ih, bias_hh,
+               at.c_before, at.gates, at.c, at.h, half);
+    }
+}
+
+void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
+                              struct matrix dh, float *dc)
+{
+    int done = half == HALF_NONE ? lstm_backward_float(s, w_hh, dh, dc)
+                                 : lstm_backward_half(s, w_hh, half, dh, dc);
+    for (uint64_t k = s.steps; done < 0 && k-- > 0;) {
+        struct step at = step_at(s, dh, k);
+        LAUNCH(cells_backward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, at.c_before, at.c,
+               at.h, dc, at.gates);
+        if (k > 0 || !s.begins)
+            cuda_product(at.gates, 0, w_hh, 0, 1, at.h_before);
+    }
 }

@@ -143,6 +143,17 @@ static uint64_t blocks_of(const struct layer_instance *l)
     return (l->steps + block_steps(l) - 1) / block_steps(l);
 }
 
+/* What is all kept on a device needs no blocks: a launch takes all steps. */
+static uint64_t pass_block_steps(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return p->keep == KEEP_ALL && p->backend != &backend_cpu ? l->steps : block_steps(l);
+}
+
+static uint64_t pass_blocks(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return (l->steps + pass_block_steps(l, p) - 1) / pass_block_steps(l, p);
+}
+
 static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
 {
     struct shape s = shape_of(l);
@@ -253,7 +264,7 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
                              uint64_t number)
 {
     struct shape s = shape_of(l);
-    uint64_t most = block_steps(l), step = p->rows * s.hidden, k = number * most;
+    uint64_t most = pass_block_steps(l, p), step = p->rows * s.hidden, k = number * most;
     struct block b = {.number = number, .k = k, .steps = s.steps - k < most ? s.steps - k : most};
     float *block = scratch_zeroes(l, p) + step, *c = at->c[direction];
     b.first = direction ? s.steps - k - b.steps : k;
@@ -312,6 +323,54 @@ static void block_input(const struct layer_instance *l, const struct layer_pass 
         op_round_half(p->backend, p->half, matrix_of(b->x, b->steps * p->rows, width));
 }
 
+/* The block as the operations see it. */
+static struct lstm_steps steps_of(const struct layer_instance *l, const struct layer_pass *p,
+                                  const struct block *b, uint64_t direction)
+{
+    return (struct lstm_steps){.steps = b->steps,
+                               .rows = p->rows,
+                               .hidden = shape_of(l).hidden,
+                               .reverse = direction > 0,
+                               .begins = b->k == 0,
+                               .c_before = b->c_before,
+                               .gates = b->gates,
+                               .c = b->c};
+}
+
+/* The block's rows of one direction in an array of both. */
+static struct matrix block_of_direction(const struct layer_instance *l, const struct layer_pass *p,
+                                        const float *at, uint64_t direction, const struct block *b)
+{
+    struct matrix steps = step_of_direction(l, p, at, direction, b->first);
+    steps.rows = b->steps * p->rows;
+    return steps;
+}
+
+/* Step by step: products with h are in 8 bits, too. */
+static void steps_forward_quantised(const struct layer_instance *l, const struct layer_pass *p,
+                                    const struct place *at, uint64_t direction,
+                                    const struct block *b, const struct part *w)
+{
+    struct shape s = shape_of(l);
+    const float *biases = p->parameters;
+    struct matrix hh = matrix_of(p->weights + w->at[WEIGHT_HH], 4 * s.hidden, s.hidden);
+    for (uint64_t k = b->k; k < b->k + b->steps; k++) {
+        uint64_t t = step_number(s.steps, direction, k);
+        struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
+        struct matrix h = step_of_direction(l, p, at->h, direction, t);
+        if (k > 0)
+            layer_product(
+                l, p,
+                step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
+                hh, 1, sums);
+        op_lstm_forward(p->backend, biases + w->at[BIAS_IH], biases + w->at[BIAS_HH],
+                        c_before(l, p, b, direction, k), sums,
+                        b->c + (t - b->first) * p->rows * s.hidden, h);
+        if (p->half)
+            op_round_half(p->backend, p->half, h);
+    }
+}
+
 static void block_forward(const struct layer_instance *l, const struct layer_pass *p,
                           const struct place *at, uint64_t layer, uint64_t direction,
                           const struct block *b)
@@ -319,25 +378,16 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     const float *weights = p->weights, *biases = p->parameters;
-    struct matrix hh = matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
     layer_product(l, p, matrix_of(b->x, b->steps * p->rows, w.in),
                   matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
                   matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden));
-    for (uint64_t k = b->k; k < b->k + b->steps; k++) {
-        uint64_t t = step_number(s.steps, direction, k);
-        struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
-        if (k > 0)
-            layer_product(
-                l, p,
-                step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
-                hh, 1, sums);
-        struct matrix h = step_of_direction(l, p, at->h, direction, t);
-        op_lstm_forward(p->backend, biases + w.at[BIAS_IH], biases + w.at[BIAS_HH],
-                        c_before(l, p, b, direction, k), sums,
-                        b->c + (t - b->first) * p->rows * s.hidden, h);
-        if (p->half)
-            op_round_half(p->backend, p->half, h);
-    }
+    if (p->quantised)
+        steps_forward_quantised(l, p, at, direction, b, &w);
+    else
+        op_lstm_steps_forward(p->backend, steps_of(l, p, b, direction), biases + w.at[BIAS_IH],
+                              biases + w.at[BIAS_HH],
+                              matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden), p->half,
+                              block_of_direction(l, p, at->h, direction, b));
 }
 
 /* Gates and c of a block as backward reads them. */
@@ -389,13 +439,13 @@ static void direction_forward(const struct layer_instance *l, const struct layer
                               uint64_t direction)
 {
     uint64_t width = p->rows * shape_of(l).hidden;
-    for (uint64_t number = 0; number < blocks_of(l); number++) {
+    for (uint64_t number = 0; number < pass_blocks(l, p); number++) {
         struct block b = block_of(l, p, at, layer, direction, number);
         uint64_t last = step_number(l->steps, direction, b.k + b.steps - 1) - b.first;
         if (input_is_due(l, p, layer, direction))
             block_input(l, p, below, layer, &b);
         block_forward(l, p, at, layer, direction, &b);
-        if (p->keep != KEEP_ALL && number + 1 < blocks_of(l))
+        if (p->keep != KEEP_ALL && number + 1 < pass_blocks(l, p))
             op_copy(p->backend, b.c + last * width,
                     p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width,
                     width);
@@ -426,18 +476,9 @@ static void block_backward(const struct layer_instance *l, const struct layer_pa
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    struct matrix hh = matrix_of(p->weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden);
-    for (uint64_t k = b->k + b->steps; k-- > b->k;) {
-        uint64_t t = step_number(s.steps, direction, k);
-        struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
-        op_lstm_backward(p->backend, c_before(l, p, b, direction, k),
-                         b->c + (t - b->first) * p->rows * s.hidden,
-                         step_of_direction(l, p, dh, direction, t), scratch_dc(l, p), sums);
-        if (k > 0)
-            op_product(
-                p->backend, sums, 0, hh, 0, 1,
-                step_of_direction(l, p, dh, direction, step_number(s.steps, direction, k - 1)));
-    }
+    op_lstm_steps_backward(p->backend, steps_of(l, p, b, direction),
+                           matrix_of(p->weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden), p->half,
+                           block_of_direction(l, p, dh, direction, b), scratch_dc(l, p));
 }
 
 /* Of `steps` steps from `first` on, but the first that the direction takes: d, whose array begins
@@ -466,7 +507,7 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
     struct part w = part_of(l, layer, direction);
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
     float *g = p->gradient, *once = g + w.at[BIAS_HH];
-    int later = b->number + 1 < blocks_of(l);
+    int later = b->number + 1 < pass_blocks(l, p);
     op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
                matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
     recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
@@ -490,7 +531,7 @@ static void direction_backward(const struct layer_instance *l, const struct laye
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     op_zero(p->backend, scratch_dc(l, p), p->rows * s.hidden);
-    for (uint64_t number = blocks_of(l); number-- > 0;) {
+    for (uint64_t number = pass_blocks(l, p); number-- > 0;) {
         struct block b = block_of(l, p, at, layer, direction, number);
         if (p->keep == KEEP_LITTLE && x_is_own(l, layer))
             block_input(l, p, below, layer, &b);

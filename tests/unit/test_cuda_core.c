@@ -2,29 +2,18 @@
  * against the CPU backend's functions, over odd sizes: emulated, see engine/cuda/emulate.h.
  */
 #include <math.h>
-#include <unistd.h>
 
 #include "engine/device.h"
 #include "engine/ops.h"
 #include "tests/test.h"
+#include "tests/unit/cuda_fixture.h"
 
 static const struct backend *const cpu = &backend_cpu;
 static const struct device *gpu;
 
-/* The library in ../lib of this program that has the kernels for the CPU. */
 static void cuda_open(void)
 {
-    struct err e;
-    char path[4096];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 64);
-    CHECK(length > 0);
-    path[length] = 0;
-    for (int up = 0; up < 2; up++)
-        *strrchr(path, '/') = 0;
-    strcat(path, "/lib/libengine-cuda-emulated.so");
-    setenv("FINETUNED_CUDA_LIBRARY", path, 0);
-    if (device_open(&gpu, "cuda", 0, &e) < 0)
-        test_fail(__FILE__, __LINE__, "%s", e.text);
+    gpu = cuda_fixture_device();
 }
 
 /* The same bytes here and there. */
@@ -90,26 +79,90 @@ static void lstm_case(uint64_t rows, uint64_t hidden)
     uint64_t pad = test_random() % 3, n = rows * hidden, width = 4 * hidden;
     struct both ih = floats_random(width), hh = floats_random(width), before = floats_random(n);
     struct both gates = floats_random(rows * (width + pad)), c = floats_random(n);
-    struct both h = floats_random(rows * (hidden + pad)), dc = floats_random(n);
+    struct both h = floats_random(rows * (hidden + pad));
     op_lstm_forward(cpu, ih.here, hh.here, before.here, here(gates, rows, width, width + pad),
                     c.here, here(h, rows, hidden, hidden + pad));
     op_lstm_forward(gpu->backend, ih.there, hh.there, before.there,
                     there(gates, rows, width, width + pad), c.there,
                     there(h, rows, hidden, hidden + pad));
     both_near(&gates, 2, "gates"), both_near(&c, 2, "c"), both_near(&h, 2, "h");
-    op_lstm_backward(cpu, before.here, c.here, here(h, rows, hidden, hidden + pad), dc.here,
-                     here(gates, rows, width, width + pad));
-    op_lstm_backward(gpu->backend, before.there, c.there, there(h, rows, hidden, hidden + pad),
-                     dc.there, there(gates, rows, width, width + pad));
-    both_near(&gates, 4, "dgates"), both_near(&dc, 4, "dc");
     both_close(&ih), both_close(&hh), both_close(&before), both_close(&gates);
-    both_close(&c), both_close(&h), both_close(&dc);
+    both_close(&c), both_close(&h);
 }
 
 TEST(cuda_lstm_cells_equal_the_cpu)
 {
     cuda_open();
     lstm_case(1, 1), lstm_case(3, 7), lstm_case(17, 40);
+}
+
+/* Numbers of the kind, of about the size of weights. */
+static struct both weights_random(enum half kind, uint64_t rows, uint64_t columns)
+{
+    struct both w = floats_random(rows * columns);
+    op_scale(cpu, 1 / sqrtf((float)columns), w.here, rows * columns);
+    if (kind)
+        op_round_half(cpu, kind, here(w, rows, columns, columns));
+    gpu->upload(w.there, w.here, w.bytes);
+    return w;
+}
+
+struct steps_case {
+    uint64_t steps, rows, hidden;
+    int reverse, begins;
+    enum half half;
+};
+
+/* The steps lie in the middle of an array of h of two directions. */
+static void steps_run(const struct steps_case *k)
+{
+    uint64_t cells = k->rows * k->hidden, all = k->steps * k->rows, stride = 2 * k->hidden + 1;
+    struct both w = weights_random(k->half, 4 * k->hidden, k->hidden);
+    struct both ih = floats_random(4 * k->hidden), hh = floats_random(4 * k->hidden);
+    struct both before = floats_random(cells), c = floats_random(k->steps * cells);
+    struct both gates = floats_random(4 * k->steps * cells), dc = floats_random(cells);
+    struct both h = weights_random(k->half, all + 2 * k->rows, stride);
+    struct both dh = floats_random((all + 2 * k->rows) * stride);
+    struct lstm_steps s = {k->steps,  k->rows,     k->hidden,  k->reverse,
+                           k->begins, before.here, gates.here, c.here};
+    struct lstm_steps t = s;
+    t.c_before = before.there, t.gates = gates.there, t.c = c.there;
+    struct matrix w_here = here(w, 4 * k->hidden, k->hidden, k->hidden), w_there = w_here;
+    struct matrix h_here = here(h, all, k->hidden, stride), h_there = h_here;
+    w_there.at = w.there;
+    h_here.at = (float *)h.here + k->rows * stride;
+    h_there.at = (float *)h.there + k->rows * stride;
+    /* h in 16 bits may fall on the other side of a border, once in a while */
+    double off = k->half == HALF_BF16 ? 2000 : k->half == HALF_F16 ? 300 : 2;
+    op_lstm_steps_forward(cpu, s, ih.here, hh.here, w_here, k->half, h_here);
+    op_lstm_steps_forward(gpu->backend, t, ih.there, hh.there, w_there, k->half, h_there);
+    both_near(&gates, off, "gates of steps"), both_near(&c, 3 * off, "c of steps");
+    both_near(&h, off, "h of steps");
+    gpu->upload(gates.there, gates.here, gates.bytes), gpu->upload(c.there, c.here, c.bytes);
+    h_here.at = (float *)dh.here + k->rows * stride;
+    h_there.at = (float *)dh.there + k->rows * stride;
+    op_lstm_steps_backward(cpu, s, w_here, k->half, h_here, dc.here);
+    op_lstm_steps_backward(gpu->backend, t, w_there, k->half, h_there, dc.there);
+    both_near(&gates, off, "gradients of steps"), both_near(&dc, 2 * off, "dc of steps");
+    for (uint64_t i = 0; i < all; i++) /* used up */
+        memset((float *)dh.here + (k->rows + i) * stride, 0, k->hidden * sizeof(float)),
+            gpu->clear((float *)dh.there + (k->rows + i) * stride, k->hidden * sizeof(float));
+    both_near(&dh, off, "dh before the steps");
+    both_close(&w), both_close(&ih), both_close(&hh), both_close(&before), both_close(&c);
+    both_close(&gates), both_close(&dc), both_close(&h), both_close(&dh);
+}
+
+/* One row a block and two, part of a warp to all of them, and what fits no multiprocessor. */
+TEST_LIMIT(cuda_steps_of_an_lstm_equal_the_cpu, 200)
+{
+    static const uint64_t sizes[][3] = {{1, 1, 1},   {5, 3, 7},   {4, 9, 40},
+                                        {3, 2, 100}, {3, 5, 128}, {3, 4, 130}};
+    cuda_open();
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int ways = 0; ways < 4; ways++)
+            for (int half = 0; half < HALF_COUNT; half++)
+                steps_run(&(struct steps_case){sizes[i][0], sizes[i][1], sizes[i][2], ways % 2,
+                                               ways / 2, (enum half)half});
 }
 
 /* Where `segments` segments of 1 .. 2 * mean - 1 rows begin. */

@@ -1,0 +1,78 @@
+/* mma.h - one matrix product of a warp on the tensor cores: c[16, 8] += a[16, 16] b[16, 8], a and b
+ * of 16 bits, c in float32.
+ *
+ * Each lane holds a part of each, q being its place in its group of four, lane % 4:
+ *   a[0], a[2]  row lane / 4; a[1], a[3]  row lane / 4 + 8
+ *   a[0], a[1]  columns 2 q and 2 q + 1, the first one in the lower half; a[2], a[3]  8 columns on
+ *   b[0]        rows 2 q and 2 q + 1 of column lane / 4; b[1]  8 rows on
+ *   c[0], c[1]  row lane / 4, columns 2 q and 2 q + 1; c[2], c[3]  row lane / 4 + 8
+ * In which order the 16 columns of a and rows of b are taken is the caller's, if it is the same of
+ * both. Where there are no such instructions (the emulated build, and GPUs before compute
+ * capability 8.0) the lanes exchange their parts and add up by themselves.
+ */
+#ifndef ENGINE_CUDA_MMA_H
+#define ENGINE_CUDA_MMA_H
+
+#include "engine/cuda/cuda.h"
+
+#if !defined(CUDA_EMULATED) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
+#define MMA_INSTRUCTION 1
+#else
+#define MMA_INSTRUCTION 0
+#endif
+
+/* Two numbers of the kind, which they hold exactly, as a register of a or b. */
+template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float low, float high)
+{
+    uint32_t a = kind == HALF_BF16 ? scalar_to_brain(low) : scalar_to_half(low);
+    uint32_t b = kind == HALF_BF16 ? scalar_to_brain(high) : scalar_to_half(high);
+    return a | b << 16;
+}
+
+#if MMA_INSTRUCTION
+
+template <int kind>
+static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    if (kind == HALF_BF16)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#else
+
+/* sum + the product of both halves. */
+template <int kind>
+static __device__ __forceinline__ float mma_halves(uint32_t a, uint32_t b, float sum)
+{
+    for (int shift = 0; shift < 32; shift += 16) {
+        uint16_t x = (uint16_t)(a >> shift), y = (uint16_t)(b >> shift);
+        sum +=
+            kind == HALF_BF16 ? scalar_brain(x) * scalar_brain(y) : scalar_half(x) * scalar_half(y);
+    }
+    return sum;
+}
+
+template <int kind>
+static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    int lane = (int)(threadIdx.x % WARP), row = lane / 4 * 4, column = lane % 4 * 8;
+    for (int half = 0; half < 2; half++)
+        for (int q = 0; q < 4; q++)
+            for (int k = 0; k < 4; k++) {
+                uint32_t x = __shfl_sync(0xffffffffu, a[2 * half + k / 2], row + q);
+                uint32_t y = __shfl_sync(0xffffffffu, b[half], column + k % 2 * 4 + q);
+                c[k] = mma_halves<kind>(x, y, c[k]);
+            }
+}
+
+#endif
+
+#endif

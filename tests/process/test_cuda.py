@@ -1,0 +1,114 @@
+"""Runs on a device, which is the emulated one wherever these tests run: the kernels of the CUDA backend, executed by the
+CPU, with a memory of its own. The weights are the CPU's but for rounding, and bit for bit the same however rows come to
+the device and whatever dies on the way. FINETUNED_CUDA_LIBRARY names another library: a GPU's, where there is one."""
+import json
+import os
+import subprocess
+
+from harness import limit, skip
+from small_run import BINARIES, FEATURES, SmallRun, data_write, trained
+
+try:
+    import h5py
+    import numpy
+except ImportError:
+    h5py = None
+
+EMULATED = os.path.join(os.path.dirname(BINARIES), "lib", "libengine-cuda-emulated.so")
+ROWS, BATCH, EPOCHS = 320, 32, 3
+SETTINGS = ("training.batch_size=%d" % BATCH, "tasks.A.epochs=%d" % EPOCHS, "order.span_rows=64",
+            "order.window_spans=2", "training.learning_rate=0.01",
+            "continual_learning.ewc_config.fisher_samples=%d" % ROWS)
+
+
+def device_take():
+    """The device of the tests for all stages that this case starts."""
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    os.environ.setdefault("FINETUNED_CUDA_LIBRARY", EMULATED)
+    data_write("data.h5", rows=ROWS)
+
+
+def run_on(name, device="cuda", settings=()):
+    return trained(name, settings=(*SETTINGS, "device=" + device, *settings))[0]
+
+
+def state(run, task="B"):
+    """Parameters, module buffers and moments at a task's end, and the digest of the parameters."""
+    arrays = {}
+    with h5py.File(run.path("checkpoints/task-%s.h5" % task)) as f:
+        f.visititems(lambda name, item: arrays.update({name: item[:]} if hasattr(item, "dtype") and
+                                                      item.dtype == "f4" else {}))
+        return arrays, f.attrs["parameters_sha256"]
+
+
+def report(run):
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(run.path("report/report.json")) as f:
+        return json.load(f)
+
+
+@limit(60)
+def test_a_run_is_the_cpus_but_for_rounding():
+    device_take()
+    cpu, cuda = run_on("cpu", "cpu"), run_on("cuda")
+    (expected, expected_digest), (found, digest) = state(cpu), state(cuda)
+    assert digest != expected_digest, "it did not compute on the device"
+    assert found.keys() == expected.keys() and len(found) == 12
+    for name, array in expected.items():
+        error = numpy.abs(found[name] - array).max()
+        assert error <= 2e-5 * numpy.abs(array).max() + 1e-7, (name, error)
+    on_cpu, on_cuda = report(cpu), report(cuda)
+    losses = [[e["loss"] for e in r["epochs"]] for r in (on_cpu, on_cuda)]
+    assert len(losses[0]) == EPOCHS + 1 and numpy.allclose(*losses, rtol=0, atol=1e-4), losses
+    assert on_cpu["device"] == "cpu" and on_cuda["device"] == "cuda"
+    assert on_cuda["device_name"] and on_cuda["device_name"] != on_cpu["device_name"]
+    assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
+    with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
+        assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
+
+
+@limit(60)
+def test_the_way_of_the_rows_changes_no_bit():
+    """All rows on the device, a few windows at a time, locked or not, or gathered on the host."""
+    device_take()
+    window_gb = 2 * (64 * FEATURES + 64 + 64) / 2 ** 30
+    ways = {"whole": (), "unlocked": ("loader.pin_memory=false",),
+            "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * window_gb),),
+            "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * window_gb), "loader.persistent_workers=false"),
+            "host": ("loader.use_chunk_loader=false",)}
+    digests = {way: state(run_on(way, settings=settings))[1] for way, settings in ways.items()}
+    assert len(set(digests.values())) == 1, digests
+
+
+@limit(60)
+def test_killed_runs_end_with_the_same_weights():
+    device_take()
+    expected = state(run_on("undisturbed"))[1]
+    settings = (*SETTINGS, "device=cuda", "training.checkpoint_every_s=0.01")
+    with SmallRun("killed", "data.h5", settings=settings) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        for checkpoint in ("step-0000000007-0.h5", "step-0000000023-0.h5", "task-A.h5"):
+            run.until(lambda: any(n >= checkpoint for n in os.listdir(run.path("checkpoints"))), checkpoint)
+            run.kill("trainerd")
+            run.start("trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    assert state(run)[1] == expected
+    assert report(run)["reproducible"] is True
+
+
+@limit(60)
+def test_a_device_that_cannot_be_had_is_said():
+    device_take()
+    sentences = {("none.so", "cuda"): "this build has no CUDA backend",
+                 (EMULATED, "cuda:7"): "cannot use CUDA device '7'",
+                 (EMULATED, "cuda:H100"): "cannot use CUDA device 'H100'"}
+    for (library, device), sentence in sentences.items():
+        name = device.replace(":", "-")
+        os.environ["FINETUNED_CUDA_LIBRARY"] = library
+        with SmallRun(name, "data.h5", settings=("device=" + device,)) as run:
+            run.start("trainerd")
+            assert run.wait("trainerd") == 100 and run.log("trainerd").count(sentence) == 1, run.log("trainerd")
+    os.environ["FINETUNED_CUDA_LIBRARY"] = "none.so"
+    assert report(run_on("auto", "auto"))["device"] == "cpu"
