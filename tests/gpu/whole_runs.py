@@ -11,7 +11,7 @@ import threading
 import numpy
 
 from cases import BINARIES
-from small_run import SmallRun
+from small_run import SmallRun, data_write
 
 SHAPE = {"rows": 51779, "length": 360, "inputs": 167, "outputs": 36, "hidden": 128}
 DRY = {"rows": 256, "length": 5, "inputs": 6, "outputs": 3, "hidden": 8}
@@ -21,7 +21,7 @@ data: {file: %s}
 model:
   layers:
 %s
-  loss: mean_squared_error
+  loss: %s
 training: {batch_size: %d, learning_rate: 1e-3, max_grad_norm: 1}
 tasks:
   - {name: A, epochs: %d}
@@ -67,39 +67,55 @@ def file_write(path, shape):
         f["validation/targets"] = y
 
 
+def dense_write(path, rows):
+    """Images of ten classes, as bytes, each class a pattern under noise."""
+    random = numpy.random.default_rng(5)
+    classes = random.integers(0, 10, rows).astype("u1")
+    patterns = random.integers(0, 128, (10, 784)).astype("u1")
+    data_write(path, patterns[classes] + random.integers(0, 128, (rows, 784)).astype("u1"), classes, validation_rows=1024)
+
+
+LAYERS_DENSE = ["type: linear, out: 1024", "type: relu", "type: linear, out: 1024", "type: relu", "type: linear, out: 10"]
+
+
 class Utilisation:
-    """Share of time in which a kernel ran, as the driver samples it, between start and stop."""
+    """Share of time in which a kernel ran, as the driver samples it, between enter and exit."""
 
     def __init__(self):
-        self.process, self.samples = None, []
+        self.samples, self.ended = [], threading.Event()
+
+    def sample(self):
+        while not self.ended.wait(0.1):
+            self.samples.append(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
 
     def __enter__(self):
         try:
-            self.process = subprocess.Popen(["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"],
-                                            stdout=subprocess.PIPE, text=True)
-            self.thread = threading.Thread(target=lambda: self.samples.extend(self.process.stdout))
-            self.thread.start()
-        except OSError:  # there is no driver
-            self.process = None
+            import pynvml
+            pynvml.nvmlInit()
+        except Exception as e:  # the package is not there, or there is no driver: each its own kind of error
+            print("  GPU utilisation is not sampled: %s" % e)
+            self.ended.set()
+            return self
+        self.nvml, self.handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+        self.thread = threading.Thread(target=self.sample)
+        self.thread.start()
         return self
 
     def __exit__(self, *_):
-        if self.process:
-            self.process.terminate()
+        if not self.ended.is_set():
+            self.ended.set()
             self.thread.join()
-            self.process.stdout.close()
 
     def share(self):
-        """Of the middle of the samples in which there was work at all: start and end are not the training's."""
-        busy = [int(s) for s in self.samples if s.strip().isdigit()]
-        first, last = (next((i for i in order if busy[i] > 0), 0) for order in (range(len(busy)), range(len(busy) - 1, -1, -1)))
-        inner = busy[first + 3:last - 2]
+        """Between the first and the last sample with work, without the driver's averaging at both ends; None: too few."""
+        busy = [i for i, s in enumerate(self.samples) if s > 0]
+        inner = self.samples[busy[0] + 5:busy[-1] - 4] if busy else []
         return sum(inner) / len(inner) / 100 if len(inner) >= 5 else None
 
 
-def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None):
+def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None, loss="mean_squared_error"):
     """The report of a run with device cuda; its stages have ended. `watch` is entered while it trains."""
-    text = PIPELINE % (data, "\n".join("    - {%s}" % line for line in layers), batch, epochs)
+    text = PIPELINE % (data, "\n".join("    - {%s}" % line for line in layers), loss, batch, epochs)
     started = SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
     with started:
         started.start("loaderd", "fisherd", "trainerd")
