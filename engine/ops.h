@@ -172,8 +172,8 @@ struct sparse {
 };
 
 /* Numbers in 8 bits, row by row: value = scales[row] * at[row * stride + column]. Room for whole
- * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0
- * (engine/quantised.h).
+ * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0; `at` is aligned to
+ * 4 bytes (engine/quantised.h).
  */
 enum { INT8_ROWS = 64, INT8_OUTPUTS = 4, INT8_COLUMNS = 16 };
 struct int8_matrix {
@@ -182,7 +182,8 @@ struct int8_matrix {
     uint64_t rows, columns, stride;
 };
 
-struct int8_work { /* scratch of a product: INT8_ROWS quantised rows and their scales */
+struct int8_work { /* scratch of a product: INT8_ROWS quantised rows, aligned as those, and scales
+                    */
     int16_t *rows; /* [INT8_ROWS, stride of the weights] */
     float *scales;
 };

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     struct lane<rows> l = lane_here<rows>(s);
     struct forward_cell<rows> f;
     for (unsigned i = threadIdx.x; i < 2 * rows * h_rows<pairs>::STRIDE; i += blockDim.x)
-        all[0][i] = 0; /* units that are not there */
+        *(&all[0][0] + i) = 0; /* units that are not there */
     weights_forward<pairs, kind>(w, s.hidden, l, a);
     forward_begin<rows>(s, l, bias_ih, bias_hh, h, &f);
     float value = forward_h_before<rows>(s, l, &f);

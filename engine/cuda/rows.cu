@@ -18,13 +18,14 @@ void cuda_bias_add(struct matrix y, const float *bias)
     map(biased{bias}, y, y);
 }
 
+/* The mask's key may be the device's to read. */
 struct dropped {
-    uint64_t key, row_first;
+    struct dropout_mask mask;
     uint32_t threshold;
     float scale;
     __device__ uint64_t row(uint64_t r) const
     {
-        return scalar_key(key, row_first + r, 0);
+        return scalar_key(dropout_key(&mask), mask.row_first + r, 0);
     }
     __device__ float operator()(uint64_t row_key, uint64_t c, float x) const
     {
@@ -34,9 +35,7 @@ struct dropped {
 
 void cuda_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
 {
-    map(dropped{mask->key, mask->row_first, (uint32_t)(mask->p * 0x1p32),
-                (float)(1.0 / (1.0 - mask->p))},
-        x, y);
+    map(dropped{*mask, (uint32_t)(mask->p * 0x1p32), (float)(1.0 / (1.0 - mask->p))}, x, y);
 }
 
 /* A row of y is a step of a row: number t rows + r. */

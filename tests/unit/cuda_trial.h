@@ -5,8 +5,6 @@
  * from the same random numbers: on the CPU, on the device and on the device again. Then inputs and
  * what lies around and between the rows of an operand must have kept their bits, results must be
  * near the CPU's, and the device's the same twice.
- *
- * The device is the emulated one, or that of the library which FINETUNED_CUDA_LIBRARY names.
  */
 #ifndef TESTS_UNIT_CUDA_TRIAL_H
 #define TESTS_UNIT_CUDA_TRIAL_H
@@ -17,6 +15,7 @@ enum trial_role {
     TRIAL_INPUT,   /* random numbers, not written */
     TRIAL_OUTPUT,  /* NaNs before */
     TRIAL_CHANGED, /* random numbers before */
+    TRIAL_SCRATCH, /* NaNs before, anything afterwards */
 };
 
 enum trial_number { TRIAL_U8, TRIAL_U16, TRIAL_U32, TRIAL_U64, TRIAL_F32, TRIAL_F64 };
@@ -29,6 +28,8 @@ enum trial_bar {
     TRIAL_FLOAT,  /* sums in float32: 1e-6; on a GPU 2e-6 */
     TRIAL_ROWS,   /* sums in float32 of one number a row of the shape, which the CPU takes in
                      their order: 6e-8, half a float's last digit, times the root of their number */
+    TRIAL_HALF,   /* numbers rounded to 16 bits on the way, which once in a while fall on the other
+                     side   of a border: 4e-3 */
     TRIAL_DOUBLE, /* sums in double: 1e-12; on a GPU 1e-11 */
 };
 
@@ -62,14 +63,11 @@ double trial_uniform(struct trial *t);  /* [-1, 1) */
 
 typedef void trial_function(struct trial *t, struct trial_shape s);
 
-/* trial_NAME for every operation. */
-#define OP(name, args, names, what)                                                                \
-    void trial_##name(struct trial *t, struct trial_shape s) __attribute__((weak));
+/* trial_NAME for every operation: without it the tests do not link. */
+#define OP(name, args, names, what) trial_function trial_##name;
 #include "engine/ops.def"
 #undef OP
 
-/* The device, open. */
-const struct device *trial_device(void);
 /* Runs it in every shape. */
 void trial_run(const struct device *device, const char *name, trial_function *f);
 

@@ -61,7 +61,10 @@ void trial_dropout(struct trial *t, struct trial_shape s)
 {
     static const double shares[] = {0, 0.3, 0.999};
     for (int i = 0; i < 3; i++) {
-        struct dropout_mask mask = {trial_random(t), 100, shares[i]};
+        struct dropout_mask mask = {trial_random(t), 100, shares[i], {.seed = 3, .inner = i}};
+        uint64_t step = trial_random(t); /* all masks but the first read it where the numbers are */
+        if (i > 0)
+            mask.late.step = trial_given(t, TRIAL_INPUT, TRIAL_U64, &step, 1);
         struct matrix x = input(t, s), both = changed(t, TRIAL_SAME, s);
         op_dropout(trial_backend(t), x, output(t, TRIAL_SAME, s), &mask);
         op_dropout(trial_backend(t), both, both, &mask);

@@ -1,0 +1,299 @@
+/* trials_layers.c - trials of the operations of one layer each: LSTM, graphs, tables, squared
+ * gradients, 8 bits. */
+#include <stdlib.h>
+
+#include "tests/unit/cuda_trial.h"
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct matrix input(struct trial *t, uint64_t rows, uint64_t columns)
+{
+    return trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, rows, columns);
+}
+
+/* ---- LSTM ---- */
+
+void trial_lstm_forward(struct trial *t, struct trial_shape s)
+{
+    uint64_t cells = s.rows * s.columns;
+    const float *ih = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * s.columns);
+    const float *hh = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * s.columns);
+    const float *before = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, cells);
+    struct matrix gates = trial_matrix(t, TRIAL_CHANGED, TRIAL_SAME, s.rows, 4 * s.columns);
+    float *c = trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, cells);
+    op_lstm_forward(trial_backend(t), ih, hh, before, gates, c,
+                    trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns));
+}
+
+/* A layer's steps in one of four ways and one of three types, which are drawn. The rows of h and dh
+ * have those of the step before and behind on either side. */
+struct steps_trial {
+    struct lstm_steps s;
+    enum half half;
+    enum trial_bar bar;
+    struct matrix w, around;
+};
+
+/* A matrix of numbers that the type holds. */
+static struct matrix held(struct trial *t, enum half half, enum trial_bar bar, uint64_t rows,
+                          uint64_t columns)
+{
+    struct matrix m = trial_matrix(t, TRIAL_CHANGED, bar, rows, columns);
+    if (half)
+        op_round_half(trial_backend(t), half, m);
+    return m;
+}
+
+static struct matrix inner_rows(const struct steps_trial *k, struct matrix m)
+{
+    return (struct matrix){m.at + k->s.rows * m.stride, k->s.steps * k->s.rows, m.columns,
+                           m.stride};
+}
+
+static void steps_forward(struct trial *t, struct trial_shape s, struct steps_trial *k)
+{
+    uint64_t steps = 3, rows = least(s.rows, 9), hidden = least(s.columns, 130);
+    uint64_t ways = trial_random(t), cells = rows * hidden;
+    k->half = (enum half)(trial_random(t) % HALF_COUNT);
+    k->bar = k->half ? TRIAL_HALF : TRIAL_FLOAT;
+    k->s = (struct lstm_steps){steps, rows, hidden, ways & 1, ways >> 1 & 1, NULL, NULL, NULL};
+    const float *ih = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * hidden);
+    const float *hh = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * hidden);
+    k->s.c_before = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, cells);
+    k->s.gates = trial_floats(t, TRIAL_CHANGED, k->bar, 4 * steps * cells);
+    k->s.c = trial_floats(t, TRIAL_OUTPUT, k->bar, steps * cells);
+    k->w = held(t, k->half, TRIAL_SAME, 4 * hidden, hidden);
+    k->around = held(t, k->half, k->bar, (steps + 2) * rows, hidden);
+    op_lstm_steps_forward(trial_backend(t), k->s, ih, hh, k->w, k->half, inner_rows(k, k->around));
+}
+
+void trial_lstm_steps_forward(struct trial *t, struct trial_shape s)
+{
+    struct steps_trial k;
+    steps_forward(t, s, &k);
+}
+
+/* Behind the forward; of dh only what is left beside the steps' rows is a result. */
+void trial_lstm_steps_backward(struct trial *t, struct trial_shape s)
+{
+    struct steps_trial k;
+    steps_forward(t, s, &k);
+    struct matrix dh = trial_matrix(t, TRIAL_CHANGED, k.bar, k.around.rows, k.around.columns);
+    struct matrix inner = inner_rows(&k, dh);
+    float *dc = trial_floats(t, TRIAL_CHANGED, k.bar, k.s.rows * k.s.hidden);
+    op_lstm_steps_backward(trial_backend(t), k.s, k.w, k.half, inner, dc);
+    for (uint64_t r = 0; r < inner.rows; r++)
+        op_zero(trial_backend(t), inner.at + r * inner.stride, inner.columns);
+}
+
+/* ---- graphs ---- */
+
+/* Where `count` runs of 1 .. 2 * mean - 1 rows begin; *rows: all of them. */
+static const uint64_t *begin_drawn(struct trial *t, uint64_t count, uint64_t mean, uint64_t *rows)
+{
+    uint64_t *begin = malloc((count + 1) * sizeof *begin);
+    begin[0] = 5; /* only differences count */
+    for (uint64_t n = 0; n < count; n++)
+        begin[n + 1] = begin[n] + 1 + trial_random(t) % (2 * mean - 1);
+    *rows = begin[count] - begin[0];
+    const uint64_t *given = trial_given(t, TRIAL_INPUT, TRIAL_U64, begin, count + 1);
+    free(begin);
+    return given;
+}
+
+/* Segments of one length, and of any. */
+static struct segments segments_drawn(struct trial *t, uint64_t count, int ragged, uint64_t *rows)
+{
+    *rows = 3 * count;
+    if (!ragged)
+        return (struct segments){count, 3, NULL};
+    return (struct segments){count, 1, begin_drawn(t, count, 4, rows)};
+}
+
+void trial_pool_forward(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 0; kind < POOL_COUNT; kind++)
+        for (int ragged = 0; ragged < 2; ragged++) {
+            uint64_t rows, columns = s.columns * (kind == POOL_MEAN_SUM ? 2 : 1);
+            struct segments of = segments_drawn(t, s.rows, ragged, &rows);
+            struct matrix x = input(t, rows, s.columns);
+            op_pool_forward(trial_backend(t), kind, x, of,
+                            trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, columns));
+        }
+}
+
+void trial_pool_backward(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 0; kind < POOL_COUNT; kind++)
+        for (int ragged = 0; ragged < 2; ragged++) {
+            uint64_t rows, columns = s.columns * (kind == POOL_MEAN_SUM ? 2 : 1);
+            struct segments of = segments_drawn(t, s.rows, ragged, &rows);
+            struct matrix x = trial_coarse(t, TRIAL_INPUT, rows, s.columns); /* some are equal */
+            struct matrix dy = input(t, s.rows, columns);
+            op_pool_backward(trial_backend(t), kind, x, dy, of,
+                             trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, rows, s.columns));
+        }
+}
+
+/* Rows of 0 .. 4 values, some of them of the same column. */
+void trial_sparse_product(struct trial *t, struct trial_shape s)
+{
+    uint32_t *begin = calloc(s.rows + 1, sizeof *begin);
+    uint32_t *column = malloc(5 * s.rows * sizeof *column);
+    for (uint64_t r = 0; r < s.rows; r++)
+        begin[r + 1] = begin[r] + (uint32_t)(trial_random(t) % 5);
+    for (uint64_t k = 0; k < 5 * s.rows; k++)
+        column[k] = (uint32_t)(trial_random(t) % s.rows);
+    struct sparse a = {.begin = trial_given(t, TRIAL_INPUT, TRIAL_U32, begin, s.rows + 1),
+                       .column = trial_given(t, TRIAL_INPUT, TRIAL_U32, column, 5 * s.rows),
+                       .value = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 5 * s.rows),
+                       .rows = s.rows,
+                       .columns = s.rows};
+    struct matrix x = input(t, s.rows, s.columns);
+    const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
+    for (int way = 0; way < 4; way++)
+        op_sparse_product(trial_backend(t), a, x, way & 1 ? bias : NULL, 0.5f * (float)(way >> 1),
+                          trial_matrix(t, way >> 1 ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME,
+                                       s.rows, s.columns));
+    free(begin), free(column);
+}
+
+/* ---- tables ---- */
+
+enum { TOKENS = 40, TOKEN_FIRST = 11, TOKEN_ROWS = 23 };
+
+static const float *tokens_drawn(struct trial *t, uint64_t count)
+{
+    float *tokens = malloc(count * sizeof *tokens);
+    for (uint64_t i = 0; i < count; i++)
+        tokens[i] = (float)(trial_random(t) % TOKENS);
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, tokens, count);
+    free(tokens);
+    return given;
+}
+
+void trial_embedding_forward(struct trial *t, struct trial_shape s)
+{
+    const float *tokens = tokens_drawn(t, s.rows);
+    struct matrix w = input(t, TOKENS, s.columns);
+    op_embedding_forward(trial_backend(t), tokens, w,
+                         trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns));
+}
+
+void trial_embedding_add(struct trial *t, struct trial_shape s)
+{
+    const float *tokens = tokens_drawn(t, s.rows);
+    struct matrix dy = input(t, s.rows, s.columns);
+    op_embedding_add(trial_backend(t), tokens, TOKEN_FIRST, dy,
+                     trial_matrix(t, TRIAL_CHANGED, TRIAL_SAME, TOKEN_ROWS, s.columns));
+}
+
+/* Scratch of the squares of y[rows, columns]. */
+static struct squares_work work_of(struct trial *t, uint64_t rows, uint64_t columns)
+{
+    return (struct squares_work){
+        trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, SQUARES_PACKED),
+        trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, rows * columns),
+    };
+}
+
+void trial_embedding_square_add(struct trial *t, struct trial_shape s)
+{
+    enum { SAMPLES = 3 };
+    const float *tokens = tokens_drawn(t, SAMPLES * s.rows);
+    struct matrix dy = input(t, SAMPLES * s.rows, s.columns);
+    struct samples of = {dy, SAMPLES, s.rows * dy.stride, NULL};
+    of.first.rows = s.rows;
+    struct squares_work work = work_of(t, TOKEN_ROWS, s.columns);
+    op_embedding_square_add(trial_backend(t), tokens, of, TOKEN_FIRST, work,
+                            trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, TOKEN_ROWS, s.columns));
+}
+
+/* ---- squared gradients ---- */
+
+enum { SAMPLES = 5, STEPS = 4 };
+
+/* Samples of a matrix [columns]: one behind the other, their steps side by side, or of any number
+ * of steps. */
+static struct samples samples_drawn(struct trial *t, int way, const uint64_t *begin, uint64_t rows,
+                                    uint64_t columns)
+{
+    struct matrix all = input(t, rows, columns);
+    struct samples of = {all, SAMPLES, way == 1 ? all.stride : STEPS * all.stride, begin};
+    of.first.rows = STEPS;
+    of.first.stride *= way == 1 ? SAMPLES : 1;
+    return of;
+}
+
+void trial_products_square_add(struct trial *t, struct trial_shape s)
+{
+    uint64_t d = least(s.rows, 67), x = least(s.columns, 300);
+    for (int way = 0; way < 3; way++) {
+        uint64_t rows = SAMPLES * STEPS;
+        const uint64_t *begin = way == 2 ? begin_drawn(t, SAMPLES, STEPS, &rows) : NULL;
+        struct samples ds = samples_drawn(t, way, begin, rows, d);
+        struct samples xs = samples_drawn(t, way, begin, rows, x);
+        struct squares_work work = work_of(t, d, x);
+        op_products_square_add(trial_backend(t), ds, xs, work,
+                               trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, d, x));
+    }
+}
+
+void trial_sums_square_add(struct trial *t, struct trial_shape s)
+{
+    uint64_t d = least(s.columns, 3000);
+    for (int way = 0; way < 3; way++) {
+        uint64_t rows = SAMPLES * STEPS;
+        const uint64_t *begin = way == 2 ? begin_drawn(t, SAMPLES, STEPS, &rows) : NULL;
+        struct samples ds = samples_drawn(t, way, begin, rows, d);
+        struct squares_work work = work_of(t, d, 1);
+        op_sums_square_add(trial_backend(t), ds, work,
+                           trial_floats(t, TRIAL_CHANGED, TRIAL_FLOAT, d));
+    }
+}
+
+void trial_squares_product_add(struct trial *t, struct trial_shape s)
+{
+    uint64_t rows = least(s.rows, 300), columns = least(s.columns, 300);
+    struct matrix d = input(t, rows, 37), x = input(t, rows, columns);
+    struct squares_work work = work_of(t, 37, columns);
+    op_squares_product_add(trial_backend(t), d, x, work,
+                           trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, 37, columns));
+}
+
+/* ---- 8 bits ---- */
+
+static struct int8_matrix quantised(struct trial *t, uint64_t rows, uint64_t columns)
+{
+    uint64_t stride = (columns + INT8_COLUMNS - 1) / INT8_COLUMNS * INT8_COLUMNS;
+    uint64_t count = (rows + INT8_OUTPUTS - 1) / INT8_OUTPUTS * INT8_OUTPUTS * stride;
+    uint8_t *zeros = calloc(count, 1);
+    struct int8_matrix q = {trial_given(t, TRIAL_CHANGED, TRIAL_U32, zeros, count / 4),
+                            trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, rows), rows, columns, stride};
+    struct matrix w = input(t, rows, columns);
+    op_quantise(trial_backend(t), w, q);
+    free(zeros);
+    return q;
+}
+
+void trial_quantise(struct trial *t, struct trial_shape s)
+{
+    quantised(t, s.rows, s.columns);
+}
+
+void trial_product_int8(struct trial *t, struct trial_shape s)
+{
+    uint64_t outputs = least(s.rows, 37), rows = least(s.rows, 2 * INT8_ROWS + 2);
+    struct int8_matrix w = quantised(t, outputs, s.columns);
+    struct matrix x = input(t, rows, s.columns);
+    struct int8_work work = {
+        trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U32, INT8_ROWS * w.stride / 2),
+        trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, INT8_ROWS)};
+    for (int beta = 0; beta < 2; beta++)
+        op_product_int8(
+            trial_backend(t), x, w, work, (float)beta,
+            trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME, rows, outputs));
+}

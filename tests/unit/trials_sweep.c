@@ -1,0 +1,160 @@
+/* trials_sweep.c - trials of the operations over all parameters, of codes and of products. */
+#include <stdlib.h>
+
+#include "tests/unit/cuda_trial.h"
+
+static uint64_t count_of(struct trial_shape s)
+{
+    return s.rows * s.columns;
+}
+
+static float *changed(struct trial *t, struct trial_shape s)
+{
+    return trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
+}
+
+static const float *input(struct trial *t, struct trial_shape s)
+{
+    return trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+}
+
+static double *number(struct trial *t, enum trial_role role)
+{
+    return trial_numbers(t, role, TRIAL_DOUBLE, TRIAL_F64, 1);
+}
+
+void trial_product(struct trial *t, struct trial_shape s)
+{
+    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    for (int turned = 0; turned < 4; turned++)
+        for (int beta = 0; beta < 2; beta++) {
+            int a_t = turned & 1, b_t = turned >> 1;
+            struct matrix a = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, a_t ? k : m, a_t ? m : k);
+            struct matrix b = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, b_t ? n : k, b_t ? k : n);
+            op_product(trial_backend(t), a, a_t, b, b_t, (float)beta,
+                       trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_FLOAT, m, n));
+        }
+}
+
+void trial_sum_squares(struct trial *t, struct trial_shape s)
+{
+    const float *x = input(t, s);
+    op_sum_squares(trial_backend(t), x, count_of(s), number(t, TRIAL_OUTPUT));
+}
+
+void trial_sum_add(struct trial *t, struct trial_shape s)
+{
+    double *x = malloc(count_of(s) * sizeof *x);
+    for (uint64_t i = 0; i < count_of(s); i++)
+        x[i] = 1 + trial_uniform(t); /* as losses are, not below 0 */
+    const double *given = trial_given(t, TRIAL_INPUT, TRIAL_F64, x, count_of(s));
+    op_sum_add(trial_backend(t), given, count_of(s), number(t, TRIAL_CHANGED));
+    op_sum_add(trial_backend(t), NULL, 0, number(t, TRIAL_CHANGED));
+    free(x);
+}
+
+/* ---- Fisher information and penalty ---- */
+
+void trial_ewc_add(struct trial *t, struct trial_shape s)
+{
+    const float *theta = input(t, s), *star = input(t, s), *fisher = input(t, s);
+    float *g = changed(t, s);
+    op_ewc_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s),
+               number(t, TRIAL_CHANGED));
+}
+
+/* Numbers in bfloat16, finite. */
+static const uint16_t *brains(struct trial *t, uint64_t count)
+{
+    uint16_t *h = malloc(count * sizeof *h);
+    for (uint64_t i = 0; i < count; i++)
+        h[i] = scalar_to_brain((float)trial_uniform(t));
+    const uint16_t *given = trial_given(t, TRIAL_INPUT, TRIAL_U16, h, count);
+    free(h);
+    return given;
+}
+
+void trial_ewc_half_add(struct trial *t, struct trial_shape s)
+{
+    const float *theta = input(t, s), *star = input(t, s);
+    const uint16_t *fisher = brains(t, count_of(s));
+    float *g = changed(t, s);
+    op_ewc_half_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s),
+                    number(t, TRIAL_CHANGED));
+}
+
+static struct coded_matrix coded(struct trial *t, struct trial_shape s)
+{
+    uint64_t groups = (count_of(s) + CODED_GROUP - 1) / CODED_GROUP;
+    uint64_t bytes = groups * (CODED_GROUP / 2);
+    return (struct coded_matrix){
+        .codes = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, bytes),
+        .row = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.rows),
+        .column = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.columns),
+        .level = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CODED_LEVELS),
+        .rows = s.rows,
+        .columns = s.columns,
+    };
+}
+
+/* All of a matrix, and a part that begins and ends within a row. */
+void trial_expand_codes(struct trial *t, struct trial_shape s)
+{
+    uint64_t from = count_of(s) / 3, count = (count_of(s) - from) / 2 + 1;
+    struct coded_matrix m = coded(t, s);
+    op_expand_codes(trial_backend(t), m, 0, count_of(s),
+                    trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count_of(s)));
+    op_expand_codes(trial_backend(t), m, from, count,
+                    trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, count));
+}
+
+void trial_ewc_coded_add(struct trial *t, struct trial_shape s)
+{
+    uint64_t from = count_of(s) / 3, count = (count_of(s) - from) / 2 + 1;
+    struct coded_matrix m = coded(t, s);
+    const float *theta = input(t, s), *star = input(t, s);
+    float *g = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
+    op_ewc_coded_add(trial_backend(t), theta, star, m, from, 1.25, 20, g, count,
+                     number(t, TRIAL_CHANGED));
+}
+
+/* ---- the optimizer ---- */
+
+void trial_adamw(struct trial *t, struct trial_shape s)
+{
+    const struct adamw_scalars a = {.clip = 0.7f,
+                                    .decay = 1e-4f,
+                                    .beta1 = 0.9f,
+                                    .one_beta1 = 0.1f,
+                                    .beta2 = 0.999f,
+                                    .one_beta2 = 0.001f,
+                                    .rate = 3e-3f,
+                                    .root = 1.7f,
+                                    .eps = 1e-8f};
+    float *v = malloc(count_of(s) * sizeof *v);
+    for (uint64_t i = 0; i < count_of(s); i++)
+        v[i] = (float)(1 + trial_uniform(t)); /* a mean of squares */
+    float *p = changed(t, s), *m = changed(t, s);
+    float *squares = trial_given(t, TRIAL_CHANGED, TRIAL_F32, v, count_of(s));
+    op_adamw(trial_backend(t), p, m, squares, input(t, s), count_of(s), &a);
+    free(v);
+}
+
+static const struct sgd_scalars sgd = {.clip = 0.7f,
+                                       .decay = 1e-3f,
+                                       .momentum = 0.9f,
+                                       .of_moment = 0.9f,
+                                       .of_gradient = 1,
+                                       .rate = 1e-2f};
+
+void trial_sgd_momentum(struct trial *t, struct trial_shape s)
+{
+    float *p = changed(t, s), *m = changed(t, s);
+    op_sgd_momentum(trial_backend(t), p, m, input(t, s), count_of(s), &sgd);
+}
+
+void trial_sgd(struct trial *t, struct trial_shape s)
+{
+    float *p = changed(t, s);
+    op_sgd(trial_backend(t), p, input(t, s), count_of(s), &sgd);
+}
