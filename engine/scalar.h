@@ -124,9 +124,14 @@ SCALAR float scalar_sigmoid(float x)
     return SCALAR_QUOTIENT(1.0f, 1.0f + scalar_exp(-x));
 }
 
+SCALAR float scalar_sigmoid_slope(float y)
+{
+    return y * (1.0f - y);
+}
+
 SCALAR float scalar_sigmoid_backward(float y, float dy)
 {
-    return dy * (y * (1.0f - y));
+    return dy * scalar_sigmoid_slope(y);
 }
 
 /* 2 |x|, from where on tanh is 1 no more than that: the quotient's divisor stays small. */
@@ -144,9 +149,14 @@ SCALAR float scalar_tanh(float x)
     return copysignf(SCALAR_QUOTIENT(above, above + 2.0f), x);
 }
 
+SCALAR float scalar_tanh_slope(float y)
+{
+    return 1.0f - y * y;
+}
+
 SCALAR float scalar_tanh_backward(float y, float dy)
 {
-    return dy * (1.0f - y * y);
+    return dy * scalar_tanh_slope(y);
 }
 
 SCALAR float scalar_silu(float x)
@@ -236,18 +246,36 @@ SCALAR struct scalar_lstm scalar_lstm(float i, float f, float g, float o, float 
     return s;
 }
 
-/* From the gates i, f, g, o after their functions, c, c before, and the gradients at h and c:
- * those at the gates' sums, and in c that at c before. */
-SCALAR struct scalar_lstm scalar_lstm_backward(const struct scalar_lstm *s, float c_before,
-                                               float dh, float dc)
+/* What its backward needs that no gradient is in: the gates, c before, tanh(c), and the functions'
+ * derivatives. */
+struct scalar_lstm_slopes {
+    float i, f, g, o, c_before, t;
+    float d_i, d_f, d_g, d_o, d_t;
+};
+
+/* From the gates i, f, g, o after their functions, c and c before. */
+SCALAR struct scalar_lstm_slopes scalar_lstm_slopes(float i, float f, float g, float o, float c,
+                                                    float c_before)
+{
+    struct scalar_lstm_slopes s = {i, f, g, o, c_before, scalar_tanh(c), 0, 0, 0, 0, 0};
+    s.d_i = scalar_sigmoid_slope(i);
+    s.d_f = scalar_sigmoid_slope(f);
+    s.d_g = scalar_tanh_slope(g);
+    s.d_o = scalar_sigmoid_slope(o);
+    s.d_t = scalar_tanh_slope(s.t);
+    return s;
+}
+
+/* And from the gradients at h and c: those at the gates' sums, and in c that at c before. */
+SCALAR struct scalar_lstm scalar_lstm_backward(const struct scalar_lstm_slopes *s, float dh,
+                                               float dc)
 {
     struct scalar_lstm d;
-    float t = scalar_tanh(s->c);
-    dc += scalar_tanh_backward(t, dh * s->o);
-    d.o = scalar_sigmoid_backward(s->o, dh * t);
-    d.i = scalar_sigmoid_backward(s->i, dc * s->g);
-    d.f = scalar_sigmoid_backward(s->f, dc * c_before);
-    d.g = scalar_tanh_backward(s->g, dc * s->i);
+    dc += dh * s->o * s->d_t;
+    d.o = dh * s->t * s->d_o;
+    d.i = dc * s->g * s->d_i;
+    d.f = dc * s->c_before * s->d_f;
+    d.g = dc * s->i * s->d_g;
     d.c = dc * s->f;
     d.h = dh;
     return d;

@@ -41,9 +41,9 @@ __global__ void cells_backward(const float *c_before, const float *c, struct mat
     {
         uint64_t r = k / n, j = k % n;
         float *row = gates.at + r * gates.stride + j;
-        struct scalar_lstm s = {row[0], row[n], row[2 * n], row[3 * n], c[k], 0};
-        struct scalar_lstm d =
-            scalar_lstm_backward(&s, c_before[k], dh.at[r * dh.stride + j], dc[k]);
+        struct scalar_lstm_slopes s =
+            scalar_lstm_slopes(row[0], row[n], row[2 * n], row[3 * n], c[k], c_before[k]);
+        struct scalar_lstm d = scalar_lstm_backward(&s, dh.at[r * dh.stride + j], dc[k]);
         row[0] = d.i, row[n] = d.f, row[2 * n] = d.g, row[3 * n] = d.o;
         dc[k] = d.c;
     }

@@ -18,8 +18,7 @@ enum {
     HIDDEN_MAX = 128, /* whose weights fit a multiprocessor */
     WARPS_MAX = HIDDEN_MAX / UNITS,
     THREADS_MAX = WARPS_MAX * WARP,
-    AHEAD_FORWARD = 3,
-    AHEAD_BACKWARD = 2
+    AHEAD_FORWARD = 3
 };
 
 /* x as h is stored. */
@@ -171,9 +170,13 @@ struct backward_values {
     float gates[GATES], c, dh;
 };
 
+/* What a lane keeps from step to step: of the step now what does not wait for the steps behind, and
+ * what the step before it reads, which is on its way. */
 struct backward_cell {
-    struct backward_values next[AHEAD_BACKWARD];
-    const float *gates, *c, *dh; /* where those of the step behind them are */
+    struct scalar_lstm_slopes now;
+    float dh_now;
+    struct backward_values next;
+    const float *gates, *c, *dh; /* where those of the step before that are */
     float *gates_to;
     int64_t gates_by, c_by, dh_by;
     float c_before, dc; /* c before the first step; the gradient at c */
@@ -182,18 +185,29 @@ struct backward_cell {
 /* Step `left` - 1 of those taken, where the pointers have come to, unless left is 0. */
 template <int rows>
 static __device__ __forceinline__ void backward_load(const struct lane<rows> &l, uint64_t hidden,
-                                                     unsigned left, struct backward_cell *b,
-                                                     struct backward_values *v)
+                                                     unsigned left, struct backward_cell *b)
 {
     int there = left && l.mine;
     UNROLL(GATES)
     for (int g = 0; g < GATES; g++)
-        v->gates[g] = there ? b->gates[g * hidden] : 0;
-    v->c = there ? *b->c : 0;
-    v->dh = there ? *b->dh : 0;
+        b->next.gates[g] = there ? b->gates[g * hidden] : 0;
+    b->next.c = there ? *b->c : 0;
+    b->next.dh = there ? *b->dh : 0;
     b->gates -= b->gates_by;
     b->c -= b->c_by;
     b->dh -= b->dh_by;
+}
+
+/* Step `left` - 1, which has been loaded, becomes the one now, and the one before it is asked for.
+ */
+template <int rows>
+static __device__ __forceinline__ void backward_ready(const struct lane<rows> &l, uint64_t hidden,
+                                                      unsigned left, struct backward_cell *b)
+{
+    struct backward_values v = b->next;
+    backward_load<rows>(l, hidden, left ? left - 1 : 0, b);
+    b->dh_now = v.dh;
+    b->now = scalar_lstm_slopes(v.gates[0], v.gates[1], v.gates[2], v.gates[3], v.c, 0);
 }
 
 template <int rows>
@@ -212,9 +226,8 @@ static __device__ __forceinline__ void backward_begin(struct lstm_steps s,
     b->gates_by = l.by * (int64_t)l.width;
     b->c_by = l.by * (int64_t)s.hidden;
     b->dh_by = l.by * (int64_t)dh.stride;
-    UNROLL(AHEAD_BACKWARD)
-    for (unsigned k = 0; k < AHEAD_BACKWARD; k++)
-        backward_load<rows>(l, s.hidden, l.steps > k ? l.steps - k : 0, b, &b->next[k]);
+    backward_load<rows>(l, s.hidden, l.steps, b);
+    backward_ready<rows>(l, s.hidden, l.steps, b);
 }
 
 /* Is gate g of row l.gate % rows for this lane to write? */
@@ -224,21 +237,15 @@ static __device__ __forceinline__ int writes_gate(const struct lane<rows> &l, in
     return g % (GATES / rows) == (int)l.gate / rows;
 }
 
-/* Step k of those taken: d, the gradients at the gates' sums, from that at h that comes by the
- * steps behind. */
+/* The step now, the k-th: d, the gradients at the gates' sums, from that at h that comes by the
+ * steps behind. c before it has come only by now. */
 template <int rows>
 static __device__ __forceinline__ void backward_step(const struct lane<rows> &l, uint64_t hidden,
                                                      unsigned k, float recurrent,
                                                      struct backward_cell *b, float d[GATES])
 {
-    struct backward_values v = b->next[0];
-    UNROLL(AHEAD_BACKWARD)
-    for (int next = 0; next + 1 < AHEAD_BACKWARD; next++)
-        b->next[next] = b->next[next + 1];
-    backward_load<rows>(l, hidden, k > AHEAD_BACKWARD - 1 ? k - (AHEAD_BACKWARD - 1) : 0, b,
-                        &b->next[AHEAD_BACKWARD - 1]);
-    struct scalar_lstm cell = {v.gates[0], v.gates[1], v.gates[2], v.gates[3], v.c, 0};
-    cell = scalar_lstm_backward(&cell, k ? b->next[0].c : b->c_before, v.dh + recurrent, b->dc);
+    b->now.c_before = k ? b->next.c : b->c_before;
+    struct scalar_lstm cell = scalar_lstm_backward(&b->now, b->dh_now + recurrent, b->dc);
     b->dc = cell.c;
     d[0] = cell.i, d[1] = cell.f, d[2] = cell.g, d[3] = cell.o;
     UNROLL(GATES)

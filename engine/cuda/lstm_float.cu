@@ -163,6 +163,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
                 gradients[l.gate % rows * WARP + g * UNITS + l.u] = d[g];
         __syncwarp();
         product_backward<pairs, rows>(&held, gradients, now + l.warp * PART);
+        backward_ready<rows>(l, s.hidden, k, &b);
         __syncthreads();
         recurrent = parts_sum<rows, 4 * pairs, PART>(now, l);
     }

@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
                     half_bits<kind>(d[g]);
         __syncwarp();
         product_backward<pairs, rows, kind>(a, gradients[l.warp], l, parts[k % 2] + l.warp * PART);
+        backward_ready<rows>(l, s.hidden, k, &b);
         __syncthreads();
         recurrent = parts_sum<rows, 4 * pairs, PART>(parts[k % 2], l);
     }
