@@ -107,10 +107,22 @@ static struct both weights_random(enum half kind, uint64_t rows, uint64_t column
     return w;
 }
 
+/* What was kept in 16 bits there, as float32. */
+static void halves_take(enum half kind, struct both *whole, struct both halves)
+{
+    float *wide = malloc(whole->bytes);
+    uint16_t *narrow = malloc(halves.bytes);
+    gpu->download(narrow, halves.there, halves.bytes);
+    op_load_half(cpu, kind, narrow, wide, whole->bytes / sizeof *wide);
+    gpu->upload(whole->there, wide, whole->bytes);
+    free(wide), free(narrow);
+}
+
 struct steps_case {
     uint64_t steps, rows, hidden;
     int reverse, begins;
     enum half half;
+    int keeps; /* gates and c in 16 bits */
 };
 
 /* The steps lie in the middle of an array of h of two directions. */
@@ -123,10 +135,23 @@ static void steps_run(const struct steps_case *k)
     struct both gates = floats_random(4 * k->steps * cells), dc = floats_random(cells);
     struct both h = weights_random(k->half, all + 2 * k->rows, stride);
     struct both dh = floats_random((all + 2 * k->rows) * stride);
-    struct lstm_steps s = {k->steps,  k->rows,     k->hidden,  k->reverse,
-                           k->begins, before.here, gates.here, c.here};
+    struct both gates_half = floats_random(2 * k->steps * cells + 1);
+    struct both c_half = floats_random(k->steps * cells), after = floats_random(cells);
+    struct lstm_steps s = {.steps = k->steps,
+                           .rows = k->rows,
+                           .hidden = k->hidden,
+                           .reverse = k->reverse,
+                           .begins = k->begins,
+                           .c_before = before.here,
+                           .gates = gates.here,
+                           .c = c.here,
+                           .gates_half = k->keeps ? gates_half.here : NULL,
+                           .c_half = k->keeps ? c_half.here : NULL,
+                           .c_after = after.here};
     struct lstm_steps t = s;
-    t.c_before = before.there, t.gates = gates.there, t.c = c.there;
+    t.c_before = before.there, t.gates = gates.there, t.c = c.there, t.c_after = after.there;
+    t.gates_half = k->keeps ? gates_half.there : NULL;
+    t.c_half = k->keeps ? c_half.there : NULL;
     struct matrix w_here = here(w, 4 * k->hidden, k->hidden, k->hidden), w_there = w_here;
     struct matrix h_here = here(h, all, k->hidden, stride), h_there = h_here;
     w_there.at = w.there;
@@ -136,9 +161,14 @@ static void steps_run(const struct steps_case *k)
     double off = k->half == HALF_BF16 ? 2000 : k->half == HALF_F16 ? 300 : 2;
     op_lstm_steps_forward(cpu, s, ih.here, hh.here, w_here, k->half, h_here);
     op_lstm_steps_forward(gpu->backend, t, ih.there, hh.there, w_there, k->half, h_there);
+    if (k->keeps) {
+        halves_take(k->half, &gates, gates_half), halves_take(k->half, &c, c_half);
+    }
     both_near(&gates, off, "gates of steps"), both_near(&c, 3 * off, "c of steps");
-    both_near(&h, off, "h of steps");
+    both_near(&h, off, "h of steps"), both_near(&after, 3 * off, "c after steps");
     gpu->upload(gates.there, gates.here, gates.bytes), gpu->upload(c.there, c.here, c.bytes);
+    gpu->upload(gates_half.there, gates_half.here, gates_half.bytes);
+    gpu->upload(c_half.there, c_half.here, c_half.bytes);
     h_here.at = (float *)dh.here + k->rows * stride;
     h_there.at = (float *)dh.there + k->rows * stride;
     op_lstm_steps_backward(cpu, s, w_here, k->half, h_here, dc.here);
@@ -150,6 +180,7 @@ static void steps_run(const struct steps_case *k)
     both_near(&dh, off, "dh before the steps");
     both_close(&w), both_close(&ih), both_close(&hh), both_close(&before), both_close(&c);
     both_close(&gates), both_close(&dc), both_close(&h), both_close(&dh);
+    both_close(&gates_half), both_close(&c_half), both_close(&after);
 }
 
 /* One row a block and two, part of a warp to all of them, and what fits no multiprocessor. */
@@ -162,7 +193,8 @@ TEST_LIMIT(cuda_steps_of_an_lstm_equal_the_cpu, 200)
         for (int ways = 0; ways < 4; ways++)
             for (int half = 0; half < HALF_COUNT; half++)
                 steps_run(&(struct steps_case){sizes[i][0], sizes[i][1], sizes[i][2], ways % 2,
-                                               ways / 2, (enum half)half});
+                                               ways / 2, (enum half)half,
+                                               half && (ways + half) % 2});
 }
 
 /* Where `segments` segments of 1 .. 2 * mean - 1 rows begin. */
