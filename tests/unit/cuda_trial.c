@@ -214,7 +214,7 @@ static double operand_error(const struct operand *cpu, const struct operand *dev
             double y = number_at(cpu->type, device->after + place);
             if (!isnan(x) != !isnan(y))
                 return INFINITY;
-            if (isnan(x) || x == y)
+            if (isnan(x) || (isinf(x) && x == y))
                 continue;
             off2 += (x - y) * (x - y);
             norm2 += x * x;

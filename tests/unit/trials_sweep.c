@@ -158,3 +158,31 @@ void trial_sgd(struct trial *t, struct trial_shape s)
     float *p = changed(t, s);
     op_sgd(trial_backend(t), p, input(t, s), count_of(s), &sgd);
 }
+
+void trial_linear_forward(struct trial *t, struct trial_shape s)
+{
+    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    for (int half = HALF_NONE; half < HALF_COUNT; half++)
+        for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
+            enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+            struct matrix x = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, m, k);
+            struct matrix w = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, n, k);
+            float *y = trial_floats(t, TRIAL_OUTPUT, bar, m * n);
+            uint16_t *kept =
+                half ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, m * n) : NULL;
+            op_linear_forward(trial_backend(t), x, w, trial_floats(t, TRIAL_INPUT, TRIAL_SAME, n),
+                              (enum activation)kind, (enum half)half, kept, matrix_of(y, m, n));
+            if (kept) /* what was kept is what y has */
+                op_load_half(trial_backend(t), (enum half)half, kept,
+                             trial_floats(t, TRIAL_OUTPUT, bar, m * n), m * n);
+        }
+}
+
+void trial_weight_gradient(struct trial *t, struct trial_shape s)
+{
+    uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    op_weight_gradient(trial_backend(t), trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n),
+                       trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k),
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, n, k),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, n));
+}
