@@ -150,9 +150,10 @@ struct layer_type {
     /* Fresh weights into the layer's range. NULL where there are none. */
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
     /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows (nodes of graphs),
-     * UINT64_MAX where they do not fit. NULL: none. */
+     * UINT64_MAX where they do not fit; apart: on a device apart. NULL: none. */
     uint64_t (*saved_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
-    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep);
+    uint64_t (*scratch_floats)(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
+                               int apart);
 
     void (*forward)(const struct layer_instance *l, const struct layer_pass *p);
     void (*backward)(const struct layer_instance *l, const struct layer_pass *p);

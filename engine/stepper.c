@@ -126,7 +126,8 @@ static uint64_t scratch_floats_max(const struct model *m, const struct step_conf
         const struct layer_instance *l = &m->layers[i];
         uint64_t floats =
             l->type->scratch_floats
-                ? l->type->scratch_floats(l, rows_most(c, l->graphs), layer_keep_of(l, c))
+                ? l->type->scratch_floats(l, rows_most(c, l->graphs), layer_keep_of(l, c),
+                                          c->device && c->device->apart)
                 : 0;
         most = floats > most ? floats : most;
     }

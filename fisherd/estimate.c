@@ -146,6 +146,7 @@ static void progress_publish(struct estimator *s, struct daemon *d, int finished
              " of %" PRIu64 " blocks written",
              w->job.task, w->position, w->meta.samples, w->block + (uint64_t)finished,
              w->meta.blocks);
+    work_device_measure(w, &d->highwater);
     if (!finished && now_s - s->published_s < PUBLISH_EVERY_S)
         return;
     struct msg_fisher_block m = {.block = w->block + (uint64_t)finished,
@@ -162,9 +163,10 @@ static void progress_publish(struct estimator *s, struct daemon *d, int finished
 }
 
 /* The job in work is over, well or badly. */
-static void job_end(struct estimator *s)
+static void job_end(struct estimator *s, struct daemon *d)
 {
     work_close(&s->work);
+    highwater_device(&d->highwater, 0, 0);
     s->queued--;
     memmove(&s->queue[0], &s->queue[1], s->queued * sizeof s->queue[0]);
     s->state = ESTIMATE_IDLE;
@@ -254,7 +256,7 @@ static int turn_joining(struct estimator *s, struct daemon *d, struct err *e)
              meta->job, s->work.path, meta->samples, meta->blocks, meta->trace, meta->noise,
              meta->compression, meta->bytes, meta->error, clock_monotonic_s() - s->began_s);
     estimated_reply(d, &s->queue[0].peer, s->work.path, meta);
-    job_end(s);
+    job_end(s, d);
     return 0;
 }
 
@@ -287,7 +289,7 @@ int estimate_turn(struct estimator *s, struct daemon *d, int *sleep_ms, struct e
         return DAEMON_FAILED;
     }
     refused_reply(d, &s->queue[0].peer, s->queue[0].request.job, e->text);
-    job_end(s);
+    job_end(s, d);
     return DAEMON_GO_ON;
 }
 

@@ -104,14 +104,27 @@ static int rows_start(struct work *w, struct err *e)
 static int device_start(struct work *w, struct step_config *c, struct err *e)
 {
     struct err why = {0};
+    struct device_facts f;
     if (device_open(&w->device, w->options->device, w->options->debug_mode, &why) < 0) {
         w->device = NULL;
         *e = why;
         return -1;
     }
     log_debug("device=%s %s", w->device->kind, why.text);
+    w->device->facts(&f);
+    w->device_context_bytes = f.context_bytes;
     device_step_config(w->device, c);
     return 0;
+}
+
+void work_device_measure(const struct work *w, struct highwater *page)
+{
+    struct device_memory memory;
+    uint64_t context = w->device_context_bytes;
+    if (!w->device || !w->device->apart)
+        return;
+    w->device->memory(&memory);
+    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes);
 }
 
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */

@@ -36,6 +36,7 @@ struct work {
     struct msg_estimate job;
     struct model model;
     const struct device *device; /* open while there is a stepper; else NULL */
+    uint64_t device_context_bytes;
     struct stepper *stepper;
     struct feed *feed;
     struct gather_config gather;
@@ -74,6 +75,9 @@ static inline int work_summed(const struct work *w)
 {
     return w->position == w->meta.samples;
 }
+
+/* The memory of a device apart that it has, into the page. */
+void work_device_measure(const struct work *w, struct highwater *page);
 
 /* Go to the first block from w->block on that has no part. 1: there is one; 0: all are made. */
 int work_block(struct work *w, struct err *e);

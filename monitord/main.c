@@ -49,8 +49,10 @@ static void samples_take(struct monitord *m, struct daemon *d)
     uint64_t rss_bytes[PROFILE_SERIES] = {0};
     struct msg_memory_sample sample;
     for (int i = 0; i < PROFILE_SERIES; i++) {
-        if (!(i < STAGE_COUNT ? sampler_stage(&m->sampler, i, &sample)
-                              : sampler_system(&m->sampler, &sample)))
+        int there = i < STAGE_COUNT       ? sampler_stage(&m->sampler, i, &sample)
+                    : i == PROFILE_SYSTEM ? sampler_system(&m->sampler, &sample)
+                                          : sampler_device(&m->sampler, &sample);
+        if (!there)
             continue;
         rss_bytes[i] = sample.rss_bytes;
         daemon_publish(d, MSG_memory_sample, &sample);

@@ -181,7 +181,7 @@ static int events_collect(struct profile *p, struct err *e)
 
 static const char *series_name(int i)
 {
-    return i < STAGE_COUNT ? stage_names[i] : "system";
+    return i < STAGE_COUNT ? stage_names[i] : i == PROFILE_SYSTEM ? "system" : "device";
 }
 
 static void row_write(struct json *j, const struct profile_row *row)
@@ -215,8 +215,10 @@ static void profile_print(const struct profile *p, FILE *out)
     json_str(&j, "name", p->name);
     json_fixed(&j, "began_unix_s", p->began_unix_s, 3);
     json_f64(&j, "row_s", p->sample_s * p->row_samples);
-    json_str(&j, "unit",
-             "bytes of resident memory; null: not running; t: seconds since the beginning");
+    json_str(
+        &j, "unit",
+        "bytes of resident memory, of device: of a GPU's; null: not running, or none; t: seconds "
+        "since the beginning");
     json_object(&j, "peak_bytes");
     for (int i = 0; i < PROFILE_SERIES; i++)
         json_u64(&j, series_name(i), profile_peak(p, i));

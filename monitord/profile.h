@@ -20,7 +20,9 @@
 enum {
     PROFILE_ROWS_MAX = 4096,
     PROFILE_EVENTS_MAX = 1024,
-    PROFILE_SERIES = STAGE_COUNT + 1, /* the stages, then the system */
+    PROFILE_SYSTEM = STAGE_COUNT, /* series: the stages, the system, and of a GPU's memory */
+    PROFILE_DEVICE,
+    PROFILE_SERIES
 };
 
 struct profile_row {
@@ -46,7 +48,7 @@ struct profile {
 
 void profile_open(struct profile *p, const char *name, double sample_s, double now_unix_s);
 
-/* One round of samples; rss_bytes[STAGE_COUNT] is the system's. */
+/* One round of samples. */
 void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES]);
 
 /* 1 when profile_write should be called. */

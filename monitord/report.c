@@ -105,6 +105,8 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
         int stage = stage_index(h->plan.totals[i].stage);
         if (stage >= 0)
             r->plan_bytes[stage] = h->plan.totals[i].bytes;
+        else if (strcmp(h->plan.totals[i].stage, "device") == 0)
+            r->plan_device_bytes = h->plan.totals[i].bytes;
     }
     for (int i = 0; i < STAGE_COUNT; i++) {
         r->pages[i] = pages[i];

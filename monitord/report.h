@@ -51,6 +51,7 @@ struct report {
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
     uint64_t arena_bytes;
     uint64_t plan_bytes[STAGE_COUNT]; /* history's plan; 0: the plan does not speak of it */
+    uint64_t plan_device_bytes;       /* the same of a GPU's memory */
 };
 
 /* Pure: everything from options, newest checkpoint's attributes, history and pages (STAGE_COUNT of

@@ -61,6 +61,20 @@ static void json_tasks(const struct report *r, struct json *j)
     json_end(j);
 }
 
+/* Of a GPU's memory: what it has, the plan's most at a time, and the most that each stage had. */
+static void json_device(const struct report *r, struct json *j)
+{
+    json_object_flat(j, "device");
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (r->pages[i].device_peak_bytes)
+            json_u64(j, stage_names[i], r->pages[i].device_peak_bytes);
+    if (r->plan_device_bytes) {
+        json_u64(j, "plan", r->plan_device_bytes);
+        json_u64(j, "total", r->history->device.memory_bytes);
+    }
+    json_end(j);
+}
+
 static void json_memory(const struct report *r, struct json *j)
 {
     json_object(j, "memory");
@@ -74,6 +88,7 @@ static void json_memory(const struct report *r, struct json *j)
         if (r->plan_bytes[i])
             json_u64(j, stage_names[i], r->plan_bytes[i]);
     json_end(j);
+    json_device(r, j);
     json_list(j, "plan_rows");
     for (uint32_t i = 0; i < r->history->plan.rows_count; i++) {
         const struct msg_plan_row *row = &r->history->plan.rows[i];
@@ -362,6 +377,15 @@ void report_print_markdown(const struct report *r, FILE *out)
     fputs("\nA peak counts pages shared with other stages (the arena) in each of them, and the "
           "libraries' own memory,\nwhich the plan leaves out.\n\n",
           out);
+    if (r->plan_device_bytes)
+        fprintf(
+            out,
+            "Of the %.0f MiB of the device's memory trainerd had up to %.1f MiB and fisherd %.1f; "
+            "planned: %.1f.\n\n",
+            (double)r->history->device.memory_bytes / mebibyte,
+            (double)r->pages[stage_index("trainerd")].device_peak_bytes / mebibyte,
+            (double)r->pages[stage_index("fisherd")].device_peak_bytes / mebibyte,
+            (double)r->plan_device_bytes / mebibyte);
     markdown_plan(r, out);
     markdown_receipts(r, out);
     if (r->history->epoch_count) {

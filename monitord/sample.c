@@ -261,3 +261,21 @@ int sampler_system(struct sampler *s, struct msg_memory_sample *m)
     MSG_STR(m->stage, "system");
     return 1;
 }
+
+int sampler_device(struct sampler *s, struct msg_memory_sample *m)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        struct highwater_page page;
+        struct err why;
+        char path[64];
+        snprintf(path, sizeof path, "highwater/%s", stage_names[i]);
+        if (s->probes[i].main.pid && highwater_read(path, &page, &why) == 0)
+            bytes += page.device_bytes;
+    }
+    if (bytes > s->device_peak_bytes)
+        s->device_peak_bytes = bytes;
+    *m = (struct msg_memory_sample){.rss_bytes = bytes, .peak_bytes = s->device_peak_bytes};
+    MSG_STR(m->stage, "device");
+    return bytes > 0;
+}

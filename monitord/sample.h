@@ -34,6 +34,7 @@ struct sampler {
     int meminfo;
     uint64_t page_bytes;
     double tick_s;
+    uint64_t device_peak_bytes; /* largest sum so far */
 };
 
 /* Relative to the run's directory, like everything below. Cannot fail: what is not there is not
@@ -46,6 +47,10 @@ int sampler_stage(struct sampler *s, int stage, struct msg_memory_sample *m);
 
 /* Sample the machine. 1: *m is filled; 0: /proc/meminfo is not as expected. */
 int sampler_system(struct sampler *s, struct msg_memory_sample *m);
+
+/* What the stages that were sampled last have of a GPU's memory, as their pages of peaks say. 1: *m
+ * is filled; 0: none. */
+int sampler_device(struct sampler *s, struct msg_memory_sample *m);
 
 /* Parsers of what /proc gives; pure, for the tests. 0, or -1 if the text is not of that form. */
 int sample_parse_statm(const char *text, uint64_t page_bytes, uint64_t *rss_bytes,

@@ -213,21 +213,23 @@ static void estimate_format(const struct display *d, enum detail detail, char *l
 static void step_format(const struct display *d, enum detail detail, char *line, size_t bytes)
 {
     const struct msg_trainer_step *s = &d->step;
-    char left[32], memory[48] = "", rate[48] = "", penalty[48] = "";
+    char left[32], memory[48] = "", device[48] = "", rate[48] = "", penalty[48] = "";
     eta_format(left, sizeof left, s->eta_s);
     if (memory_mib(d) > 0 && detail < DETAIL_NO_MEMORY)
         snprintf(memory, sizeof memory, detail ? " %.0f MiB" : "  memory %.0f MiB", memory_mib(d));
+    if (s->device_bytes && detail == DETAIL_FULL)
+        snprintf(device, sizeof device, "  device %.0f MiB", (double)s->device_bytes / 1048576);
     if (detail < DETAIL_NO_RATE)
         snprintf(rate, sizeof rate, detail ? " rate %.3g" : "  rate %.3g", s->learning_rate);
     if (s->penalty > 0 && detail == DETAIL_FULL)
         snprintf(penalty, sizeof penalty, "  penalty %.4f", s->penalty);
     snprintf(line, bytes,
              detail ? "%s %" PRIu64 "/%" PRIu64 " %" PRIu64 "/%" PRIu64
-                      " %.0f it/s loss %.4f%s%s%s left %s"
+                      " %.0f it/s loss %.4f%s%s%s%s left %s"
                     : "%s epoch %" PRIu64 "/%" PRIu64 "  step %" PRIu64 "/%" PRIu64
-                      "  %.0f it/s  loss %.4f%s%s%s  left %s",
+                      "  %.0f it/s  loss %.4f%s%s%s%s  left %s",
              s->task, s->epoch, s->epochs, s->step, s->steps, s->steps_per_s, s->loss, penalty,
-             rate, memory, left);
+             rate, memory, device, left);
 }
 
 /* The share that is done, 0 to 1. */

@@ -170,6 +170,15 @@ data_prepare() {
     fi
 }
 
+# Where there is a GPU what it has is told to the programs that have no library for it; the device is also looked for
+# before hours of work.
+device_look() {
+    local limit mib
+    [ -e "$binaries/../lib/libengine-cuda.so" ] || [ -n "${FINETUNED_CUDA_LIBRARY:-}" ] || return 0
+    limit=$(prepare get memory.device_limit_mb) && mib=$("$binaries/trainerd" --device --config "$config" "${options[@]}") || exit
+    [ "$limit" != auto ] || [ "$mib" = 0 ] || options+=(--set "memory.device_limit_mb=$mib")
+}
+
 # The file is there: how it was made is no matter, and tasks that would make one file of two sources are refused.
 file_check() {
     prepare check --set data.prepare=none --set "data.file=$2" || exit
@@ -310,6 +319,7 @@ launch() {
         run=$repository/runs/$name
     fi
     if [ -n "$plan$check" ]; then
+        device_look
         data_prepare
         [ -z "$check" ] || files_each file_check
         [ -z "$plan" ] || plan_print
@@ -319,6 +329,7 @@ launch() {
     directory_make
     lock_take
     lock_write attached
+    device_look
     data_prepare
     prepare run --run "$run" || exit
     if verdict_read "$run" && [ "$verdict_code" = 0 ]; then

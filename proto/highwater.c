@@ -57,6 +57,7 @@ int highwater_open(struct highwater *h, const char *stage, struct err *e)
         *h->page = (struct highwater_page){.magic = magic, .version = VERSION};
     }
     h->cpu_us_before = h->page->cpu_us;
+    h->page->device_bytes = 0; /* what another incarnation said */
     return 0;
 }
 
@@ -115,6 +116,15 @@ void highwater_raise(struct highwater *h)
         h->page->helpers_peak_bytes = helpers_rss;
     if (cpu > h->page->cpu_us)
         h->page->cpu_us = cpu;
+}
+
+void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high)
+{
+    if (!h->page)
+        return;
+    h->page->device_bytes = bytes;
+    if (high > h->page->device_peak_bytes)
+        h->page->device_peak_bytes = high;
 }
 
 void highwater_helper_add(struct highwater *h, pid_t pid)

@@ -19,6 +19,8 @@ struct highwater_page {
     uint64_t helpers_peak_bytes; /* summed RssAnon of loaderd's readers alive together */
     uint64_t arena_peak_bytes;   /* shared memory it made */
     uint64_t cpu_us; /* CPU time of all finished incarnations and this one, helpers included */
+    uint64_t device_bytes; /* that it has of a GPU's memory now, 0: none, and the most so far */
+    uint64_t device_peak_bytes;
 };
 
 enum { HIGHWATER_HELPERS_MAX = 32 };
@@ -33,6 +35,9 @@ struct highwater {
 int highwater_open(struct highwater *h, const char *stage,
                    struct err *e);         /* below the present dir */
 void highwater_raise(struct highwater *h); /* measure this process and raise the page */
+
+/* The stage has so much of a GPU's memory now, and had up to `high` since it last said so. */
+void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high);
 
 /* A helper process was started; it is measured at each raise until it is removed. */
 void highwater_helper_add(struct highwater *h, pid_t pid);

@@ -254,8 +254,11 @@ static void numbers_complete(struct options *o)
     if (!o->use_memory_efficient)
         o->fisher_block_size = FISHER_BLOCK_WHOLE;
     o->batch_size_auto = !o->batch_size;
+    int on_gpu = o->device_limit_mb && strcmp(o->device, "cpu") != 0;
     if (!o->batch_size)
-        o->batch_size = limits_batch_rows(limits_host("", o->host_limit_mb, source, sizeof source));
+        o->batch_size =
+            limits_batch_rows(on_gpu ? o->device_limit_mb << 20
+                                     : limits_host("", o->host_limit_mb, source, sizeof source));
 }
 
 int options_complete(struct options *o, struct origins *at, struct err *e)

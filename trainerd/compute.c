@@ -49,6 +49,7 @@ int compute_fact(struct trainer *t, struct err *e)
     struct device_facts f;
     struct msg_event_device m = {0};
     t->device->facts(&f);
+    t->device_context_bytes = f.context_bytes;
     MSG_STR(m.kind, t->device->kind);
     MSG_STR(m.name, f.name);
     m.index = (uint64_t)f.index;
@@ -84,4 +85,38 @@ void compute_feed_config(const struct trainer *t, struct feed_config *c)
         return;
     c->lock = t->device->host_lock;
     c->unlock = t->device->host_unlock;
+}
+
+void compute_measure(struct trainer *t, struct msg_trainer_step *m)
+{
+    struct device_memory memory;
+    if (!t->device->apart)
+        return;
+    t->device->memory(&memory);
+    m->device_bytes = t->device_context_bytes + memory.used_bytes;
+    m->device_peak_bytes = t->device_context_bytes + memory.high_bytes;
+    m->device_free_bytes = memory.free_bytes;
+    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes);
+}
+
+int compute_command(int argc, char **argv)
+{
+    static struct options o; /* large */
+    const char *config, *set[OPTION_SETS_MAX];
+    const struct device *d = NULL;
+    struct device_facts f;
+    int set_count;
+    struct err e = {0};
+    if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
+        options_read(&o, config, set, set_count, &e) == 0 && compute_open(&d, &o, &e) == 0) {
+        d->facts(&f);
+        printf("%" PRIu64 "\n", d->apart ? f.memory_bytes >> 20 : 0);
+        e = (struct err){0};
+    }
+    compute_close(&d);
+    options_free(&o);
+    if (e.code == 0 && fflush(stdout) == 0)
+        return EXIT_CODE_DONE;
+    fprintf(stderr, "trainerd --device: %s\n", e.code ? e.text : "cannot print its memory");
+    return e.code ? e.code : EXIT_CODE_TEMPORARY;
 }

@@ -12,6 +12,7 @@
 
 #include <inttypes.h>
 
+#include "engine/device.h"
 #include "proto/durable.h"
 #include "proto/limits.h"
 
@@ -26,8 +27,8 @@ static int change_tell(struct trainer *t, uint64_t before, const char *why, stru
     char sentence[256];
     snprintf(sentence, sizeof sentence,
              "micro-batches of %" PRIu64 " rows instead of %" PRIu64
-             ": %s; steps and weights are the same",
-             t->micro_rows, before, why);
+             ": %s; steps and weights are the same%s",
+             t->micro_rows, before, why, t->device->apart ? " but for rounding" : "");
     t->micro_rows_step = t->meta.step;
     return progress_training_fact(t, "micro-batch", (double)t->micro_rows, sentence, e);
 }
@@ -36,7 +37,8 @@ static int change_tell(struct trainer *t, uint64_t before, const char *why, stru
 static int resize(struct trainer *t, uint64_t rows, struct err *e)
 {
     int accumulates = rows < t->batch_rows_max;
-    int result = stepper_resize(t->stepper, rows, t->options->slice_rows, accumulates, e);
+    uint64_t slice_rows = t->device->apart ? rows : t->options->slice_rows;
+    int result = stepper_resize(t->stepper, rows, slice_rows, accumulates, e);
     if (result == 0)
         t->micro_rows = rows;
     return result == -1 ? 1 : result;

@@ -69,6 +69,8 @@ static int trainer_command(void *self, int argc, char **argv)
         return weights_command(argc, argv);
     if (argc > 1 && strcmp(argv[1], "--predict") == 0)
         return predict_command(argc, argv);
+    if (argc > 1 && strcmp(argv[1], "--device") == 0)
+        return compute_command(argc, argv);
     if (argc != 2 || strcmp(argv[1], "--layers-reference") != 0)
         return plan_command(argc, argv);
     layer_reference_print(stdout);
@@ -106,15 +108,18 @@ static const struct daemon_spec spec = {
     .stop = trainer_stop,
     .command = trainer_command,
     .help_of = help_of,
-    .extra_help = "  --plan --config FILE [--set section.key=value]...\n"
-                  "               print the memory plan of a run and end; standard input is what\n"
-                  "               `loaderd --describe` prints of its data\n"
-                  "  --weights export|list ...\n"
-                  "               weights for other tools; see pipelines/weights.sh --help\n"
-                  "  --predict ...\n"
-                  "               outputs of a trained model; see pipelines/predict.sh --help\n"
-                  "  --layers-reference\n"
-                  "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
+    .extra_help =
+        "  --plan --config FILE [--set section.key=value]...\n"
+        "               print the memory plan of a run and end; standard input is what\n"
+        "               `loaderd --describe` prints of its data\n"
+        "  --device --config FILE [--set section.key=value]...\n"
+        "               print the MiB that the device of a run has, 0 for the CPU, and end\n"
+        "  --weights export|list ...\n"
+        "               weights for other tools; see pipelines/weights.sh --help\n"
+        "  --predict ...\n"
+        "               outputs of a trained model; see pipelines/predict.sh --help\n"
+        "  --layers-reference\n"
+        "               print docs/LAYERS.md, what model.layers and model.loss accept\n",
 };
 
 int main(int argc, char **argv)

@@ -170,19 +170,20 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
 }
 
 /* Memory of the device; 0: it has none of its own. */
-static uint64_t device_bytes(const struct device *d)
+static uint64_t device_bytes(const struct options *o, const struct device *d)
 {
     struct device_facts f = {0};
+    uint64_t limit = o->device_limit_mb << 20;
     if (d && d->apart)
         d->facts(&f);
-    return f.memory_bytes;
+    return limit && limit < f.memory_bytes ? limit : f.memory_bytes;
 }
 
 /* Of the memory that rows are kept in. */
 static uint64_t memory_bytes(const struct options *o, const struct device *d)
 {
     char source[64];
-    return d ? device_bytes(d) : limits_host("", o->host_limit_mb, source, sizeof source);
+    return d ? device_bytes(o, d) : limits_host("", o->host_limit_mb, source, sizeof source);
 }
 
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d)
@@ -323,7 +324,7 @@ static int plan_fits(const struct plan *p, const struct options *o, const struct
 {
     char source[64];
     return plan_total(p, NULL) <= limits_host("", o->host_limit_mb, source, sizeof source) &&
-           plan_total(p, PLAN_DEVICE) <= device_bytes(d);
+           plan_total(p, PLAN_DEVICE) <= device_bytes(o, d);
 }
 
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
@@ -363,8 +364,8 @@ int plan_check(const struct plan *p, const struct options *o, const struct devic
     if (total > limit)
         return too_large("memory", total, source, limit,
                          "training.batch_size, training.threads or arena.limit_mb", o, e);
-    if (on_device <= device_bytes(d))
+    if (on_device <= device_bytes(o, d))
         return 0;
-    return too_large("device memory", on_device, "that of the GPU", device_bytes(d),
+    return too_large("device memory", on_device, "that of the GPU", device_bytes(o, d),
                      "training.batch_size or loader.chunk_size_gb", o, e);
 }

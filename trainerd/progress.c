@@ -103,6 +103,7 @@ static void step_publish(struct trainer *t, double rate, const struct step_resul
                                  .loss_scale = r->loss_scale,
                                  .skipped_steps = t->meta.task_skipped,
                                  .rss_bytes = resident_bytes(p)};
+    compute_measure(t, &m);
     point_add(p, now_s);
     rate_read(&p->rate, &m.steps_per_s, &m.samples_per_s, &m.wait_share);
     m.eta_s = m.steps_per_s > 0 ? (double)(m.steps - m.step) / m.steps_per_s : NAN;

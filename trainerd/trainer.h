@@ -162,6 +162,7 @@ struct trainer {
     struct model model;
     char model_text[MODEL_TEXT_MAX];
     const struct device *device; /* open; NULL: not yet, or not any more */
+    uint64_t device_context_bytes;
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
     uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
@@ -224,10 +225,13 @@ int compute_open(const struct device **d, const struct options *o, struct err *e
 void compute_close(const struct device **d);                      /* harmless twice */
 void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
+int compute_command(int argc, char **argv);         /* trainerd --device ...: the exit code */
 /* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
 /* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
 void compute_feed_config(const struct trainer *t, struct feed_config *c);
+/* The device's memory, 0 on the CPU, into the message and the stage's page of peaks. */
+void compute_measure(struct trainer *t, struct msg_trainer_step *m);
 uint64_t compute_threads(const struct trainer *t); /* of the engine */
 
 /* data.c */
@@ -247,7 +251,8 @@ int data_validation(struct trainer *t, uint32_t task, struct err *e);
 int data_wait(int there, int *sleep_ms); /* what a turn returns where those gave no 1 */
 /* Is that so already? */
 int data_holds(const struct trainer *t, const struct feed *f, uint32_t task);
-void data_task(struct trainer *t); /* the options of the cursor's task */
+void data_give_back(struct trainer *t); /* the device's memory that rows have; they come again */
+void data_task(struct trainer *t);      /* the options of the cursor's task */
 
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);

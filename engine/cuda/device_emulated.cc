@@ -1,5 +1,6 @@
 /* device_emulated.cc - the device of the tests: kernels run on the CPU (emulate.h), products are
- * the CPU backend's, and its memory is closed to the host but while a launch or a copy runs. */
+ * the CPU backend's, and its memory is closed to the host but while a launch or a copy runs. Copies
+ * on the copy stream are put off until something waits for them. */
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -11,7 +12,7 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
 extern const struct device device_of_library;
 }
 
-enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, ALIGNMENT = 256 };
+enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, ALIGNMENT = 256, COPIES_MAX = 256 };
 
 static struct {
     struct {
@@ -20,7 +21,19 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count, depth;
     uint64_t used, high;
+    uint64_t context; /* of `used`, what it took when it was opened */
 } memory;
+
+/* The copies that were asked for and are not done, oldest first; and by mark, how many had been
+ * asked for. */
+static struct {
+    struct {
+        void *to;
+        const void *from;
+        uint64_t bytes;
+    } waiting[COPIES_MAX];
+    uint64_t asked, done, marks[DEVICE_MARKS];
+} copies;
 
 void emulate_open(int on)
 {
@@ -71,6 +84,7 @@ static int device_open_emulated(const char *which, int debug, struct err *e)
     if (device_allocate(CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch, "sums", &scratch, e) < 0)
         return -1;
     cuda_scratch = (float *)scratch;
+    memory.high = memory.context = memory.used;
     return 0;
 }
 
@@ -85,12 +99,13 @@ static void device_facts_emulated(struct device_facts *f)
     f->capability = cuda_capability;
     f->processors = cuda_processors;
     f->memory_bytes = (uint64_t)1 << 30;
+    f->context_bytes = memory.context;
 }
 
 static void device_memory_emulated(struct device_memory *m)
 {
-    m->used_bytes = memory.used;
-    m->high_bytes = memory.high;
+    m->used_bytes = memory.used - memory.context;
+    m->high_bytes = memory.high - memory.context;
     m->free_bytes = ((uint64_t)1 << 30) - memory.used;
 }
 
@@ -116,9 +131,48 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
     return 0;
 }
 
+static void copies_until(uint64_t count)
+{
+    emulate_open(1);
+    for (; copies.done < count; copies.done++) {
+        auto *c = &copies.waiting[copies.done % COPIES_MAX];
+        memcpy(c->to, c->from, c->bytes);
+    }
+    emulate_open(0);
+}
+
+static void copy_in(void *to, const void *from, uint64_t bytes)
+{
+    if (copies.asked - copies.done == COPIES_MAX)
+        copies_until(copies.done + 1);
+    auto *c = &copies.waiting[copies.asked++ % COPIES_MAX];
+    c->to = to;
+    c->from = from;
+    c->bytes = bytes;
+}
+
+static void copy_mark(int mark)
+{
+    copies.marks[mark] = copies.asked;
+}
+
+static void copy_await(int mark)
+{
+    copies_until(copies.marks[mark]);
+}
+
+/* Each time that it is asked one more is done. */
+static int copy_done(int mark)
+{
+    if (copies.done < copies.marks[mark])
+        copies_until(copies.done + 1);
+    return copies.done >= copies.marks[mark];
+}
+
 static void device_release(void *at)
 {
     int i = 0;
+    copies_until(copies.asked);
     while (at && memory.allocations[i].at != at)
         ensure(++i < memory.count);
     if (!at)
@@ -146,6 +200,7 @@ static int host_lock(void *at, uint64_t bytes, struct err *e)
 static void host_unlock(void *at)
 {
     (void)at;
+    copies_until(copies.asked);
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -171,12 +226,6 @@ static int device_failure(struct err *e)
 static void number_ignore(int number)
 {
     (void)number;
-}
-
-static int mark_done(int mark)
-{
-    (void)mark;
-    return 1;
 }
 
 static int graph_begin(struct err *e)
@@ -233,10 +282,10 @@ const struct device device_of_library = {
     .graph_end = graph_end,
     .graph_run = graph_run,
     .graph_close = graph_close,
-    .copy_in = device_copy,
-    .copy_mark = number_ignore,
-    .copy_await = number_ignore,
-    .copy_done = mark_done,
+    .copy_in = copy_in,
+    .copy_mark = copy_mark,
+    .copy_await = copy_await,
+    .copy_done = copy_done,
     .compute_mark = number_ignore,
     .compute_await = number_ignore,
 };

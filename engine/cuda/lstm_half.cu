@@ -26,22 +26,39 @@ static __device__ __forceinline__ float weight(struct matrix w, uint64_t gate, u
     return unit < hidden && column < hidden ? w.at[(gate * hidden + unit) * w.stride + column] : 0;
 }
 
+/* 8 numbers of a gate's row that lie together, 0 where they are not there. */
+static __device__ __forceinline__ void weights_take(struct matrix w, uint64_t gate, uint64_t hidden,
+                                                    uint64_t unit, uint64_t column, float of[8])
+{
+    const float *at = w.at + ((gate * hidden + unit) * w.stride + column);
+    if (unit < hidden && column + 8 <= hidden && (uintptr_t)at % 16 == 0) {
+        float4 low = *(const float4 *)at, high = *(const float4 *)(at + 4);
+        of[0] = low.x, of[1] = low.y, of[2] = low.z, of[3] = low.w;
+        of[4] = high.x, of[5] = high.y, of[6] = high.z, of[7] = high.w;
+        return;
+    }
+    UNROLL(8)
+    for (int i = 0; i < 8; i++)
+        of[i] = weight(w, gate, hidden, unit, column + i);
+}
+
 /* Two tiles of 16 rows: gates i and f of the warp's units, g and o of them. A lane's columns of a
  * pair of tiles of 16 are 8 that lie together: 32 pair + 8 (lane % 4) ... */
 template <int pairs, int kind>
 static __device__ __forceinline__ void weights_forward(struct matrix w, uint64_t hidden,
                                                        struct lane l, uint32_t a[2][2 * pairs][4])
 {
-    UNROLL(2)
-    for (int tile = 0; tile < 2; tile++)
-        UNROLL(8)
-    for (int step = 0; step < 2 * pairs; step++)
+    UNROLL(4)
+    for (int gate = 0; gate < GATES; gate++) {
         UNROLL(4)
-    for (int k = 0; k < 4; k++) {
-        uint64_t gate = 2 * tile + k % 2;
-        uint64_t column = 32 * (step / 2) + 8 * l.gate + 4 * (step % 2) + 2 * (k / 2);
-        a[tile][step][k] = mma_pack<kind>(weight(w, gate, hidden, l.unit, column),
-                                          weight(w, gate, hidden, l.unit, column + 1));
+        for (int pair = 0; pair < pairs; pair++) {
+            float of[8];
+            weights_take(w, gate, hidden, l.unit, 32 * pair + 8 * l.gate, of);
+            UNROLL(4)
+            for (int k = 0; k < 4; k++)
+                a[gate / 2][2 * pair + k / 2][2 * (k % 2) + gate % 2] =
+                    mma_pack<kind>(of[2 * k], of[2 * k + 1]);
+        }
     }
 }
 

@@ -7,19 +7,13 @@
  *   b[0]        rows 2 q and 2 q + 1 of column lane / 4; b[1]  8 rows on
  *   c[0], c[1]  row lane / 4, columns 2 q and 2 q + 1; c[2], c[3]  row lane / 4 + 8
  * In which order the 16 columns of a and rows of b are taken is the caller's, if it is the same of
- * both. Where there are no such instructions (the emulated build, and GPUs before compute
- * capability 8.0) the lanes exchange their parts and add up by themselves.
+ * both. In the emulated build the lanes exchange their parts and add up by themselves; on GPUs
+ * before compute capability 8.0, which have no such instructions, what calls it is not launched.
  */
 #ifndef ENGINE_CUDA_MMA_H
 #define ENGINE_CUDA_MMA_H
 
 #include "engine/cuda/cuda.h"
-
-#if !defined(CUDA_EMULATED) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
-#define MMA_INSTRUCTION 1
-#else
-#define MMA_INSTRUCTION 0
-#endif
 
 /* Two numbers of the kind, which they hold exactly, as a register of a or b. */
 template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float low, float high)
@@ -29,11 +23,14 @@ template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float lo
     return a | b << 16;
 }
 
-#if MMA_INSTRUCTION
+#ifndef CUDA_EMULATED
 
 template <int kind>
 static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    __trap();
+#else
     if (kind == HALF_BF16)
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -44,6 +41,7 @@ static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], cons
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
 }
 
 #else

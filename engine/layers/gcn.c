@@ -85,9 +85,10 @@ static void gcn_initialise(const struct layer_instance *l, uint64_t seed, float 
 }
 
 /* x W^T and A^T dy are as wide as the output, A x as the input. */
-static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
+static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
+                            int apart)
 {
-    (void)keep;
+    (void)keep, (void)apart;
     return size_times(rows, l->values > l->values_out ? l->values : l->values_out);
 }
 

@@ -24,7 +24,7 @@ extern const struct layer_type layer_lstm;
 
 enum { KEY_OUT, KEY_LAYERS, KEY_BIDIRECTIONAL, KEY_DROPOUT };
 enum { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, TENSORS };
-enum { LAYERS_MAX = 8 };
+enum { LAYERS_MAX = 8, DEVICE_BLOCKS = 6 };
 
 static const char *const truth[] = {"false", "true", NULL};
 
@@ -130,7 +130,7 @@ static int x_is_own(const struct layer_instance *l, uint64_t layer)
 /* About as many blocks as a block has steps: what is kept between them and what is computed again
  * inside them add up to the least. Whether it is kept or not, the arithmetic goes block by block,
  * so that both ways give the same bits. */
-static uint64_t block_steps(const struct layer_instance *l)
+static uint64_t steps_root(const struct layer_instance *l)
 {
     uint64_t k = 1;
     while (k * k < l->steps)
@@ -138,15 +138,23 @@ static uint64_t block_steps(const struct layer_instance *l)
     return k;
 }
 
-static uint64_t blocks_of(const struct layer_instance *l)
+static uint64_t blocks_root(const struct layer_instance *l)
 {
-    return (l->steps + block_steps(l) - 1) / block_steps(l);
+    return (l->steps + steps_root(l) - 1) / steps_root(l);
 }
 
-/* What is all kept on a device needs no blocks: a launch takes all steps. */
+/* Steps of a block. A device apart reads the weights anew for each block: it has few, or one where
+ * none needs a place in the scratch. */
+static uint64_t block_steps(const struct layer_instance *l, enum layer_keep keep, int apart)
+{
+    if (!apart || keep == KEEP_LITTLE)
+        return steps_root(l);
+    return keep == KEEP_ALL ? l->steps : (l->steps + DEVICE_BLOCKS - 1) / DEVICE_BLOCKS;
+}
+
 static uint64_t pass_block_steps(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return p->keep == KEEP_ALL && p->backend != &backend_cpu ? l->steps : block_steps(l);
+    return block_steps(l, p->keep, p->backend != &backend_cpu);
 }
 
 static uint64_t pass_blocks(const struct layer_instance *l, const struct layer_pass *p)
@@ -161,7 +169,7 @@ static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum l
     for (uint64_t i = 0; i < s.layers; i++) {
         uint64_t own = x_is_own(l, i) ? layer_in(l, i) : 0;
         uint64_t inside = keep == KEEP_HALF ? 5 * out / 2 + 5 * out % 2 : 5 * out; /* gates, c */
-        floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_of(l) - 1) * out
+        floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_root(l) - 1) * out
                                       : s.steps * (own + out + inside); /* x, h */
     }
     return size_times(rows, floats);
@@ -178,11 +186,13 @@ static uint64_t scratch_width(const struct layer_instance *l)
     return out > l->values ? out : l->values;
 }
 
-static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
+static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
+                             int apart)
 {
     uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
     if (keep != KEEP_ALL)
-        floats += block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l)) + shape_of(l).hidden;
+        floats += block_steps(l, keep, apart) * (5 * shape_of(l).hidden + scratch_width(l)) +
+                  shape_of(l).hidden;
     return size_times(rows, floats);
 }
 
@@ -200,8 +210,8 @@ static float *scratch_zeroes(const struct layer_instance *l, const struct layer_
 static float *scratch_before(const struct layer_instance *l, const struct layer_pass *p)
 {
     return scratch_zeroes(l, p) +
-           p->rows *
-               (shape_of(l).hidden + block_steps(l) * (5 * shape_of(l).hidden + scratch_width(l)));
+           p->rows * (shape_of(l).hidden +
+                      pass_block_steps(l, p) * (5 * shape_of(l).hidden + scratch_width(l)));
 }
 
 static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
@@ -214,7 +224,7 @@ static struct place place_of(const struct layer_instance *l, const struct layer_
                              uint64_t layer)
 {
     struct shape s = shape_of(l);
-    uint64_t cells = s.steps * p->rows, borders = (blocks_of(l) - 1) * p->rows * s.hidden;
+    uint64_t cells = s.steps * p->rows, borders = (blocks_root(l) - 1) * p->rows * s.hidden;
     uint64_t inside = cells * 5 * s.hidden; /* gates, c */
     int little = p->keep == KEEP_LITTLE;
     struct place at = {0};

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests")]
 from cases import BINARIES, PROBE, case_write  # noqa: E402
 from results import Results  # noqa: E402
+import whole_runs  # noqa: E402
 
 TOTAL_S = 480
 HALVES = {"f32": 0, "bf16": 2}
@@ -40,6 +42,11 @@ class Failed(Exception):
     pass
 
 
+def shown(text):
+    """The end of what a command said, without what was skipped."""
+    return "\n".join(line for line in text.strip().splitlines() if "SKIP" not in line and "not written" not in line)[-4000:]
+
+
 class Check:
     """What the steps share."""
 
@@ -47,30 +54,40 @@ class Check:
         self.dry, self.directory = dry, directory
         self.deadline = time.monotonic() + TOTAL_S
         self.limit = self.deadline
-        self.results, self.rates, self.known = None, {}, {}
+        self.results, self.rates, self.known, self.runs = None, {}, {}, {}
 
     def output(self, command, **settings):
-        """Standard output of a command that must succeed within the step's time."""
-        left = self.limit - time.monotonic()
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=max(left, 1), cwd=ROOT, **settings)
-        if done.returncode:
-            words = (done.stdout[-30000:] + done.stderr[-3000:]).strip()
-            print("\n".join(line for line in words.splitlines() if "SKIP" not in line and "not written" not in line)[-3000:], flush=True)
-            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), done.returncode, words.splitlines()[-1:]))
-        return done.stdout
+        """Standard output of a command that must succeed within the step's time; all it started ends with it."""
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                                   start_new_session=True, **settings)
+        try:
+            out, errors = process.communicate(timeout=self.left_s())
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, errors = process.communicate()
+            print(shown(out + errors), flush=True)
+            raise
+        if process.returncode:
+            words = shown(out + errors)
+            print(words, flush=True)
+            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), process.returncode, " ".join(words.splitlines()[-1:])))
+        return out
+
+    def left_s(self):
+        return max(1, self.limit - time.monotonic())
 
     def ours(self, mode, case, *settings):
         out = self.output([PROBE, mode, self.path(case), "f32=1", "device=cuda", "batch=%d" % self.case(case)["batch"], *settings])
         return json.loads(out.strip().splitlines()[-1])
 
-    def peer(self, name, case, precision, steps, repeats):
-        """PyTorch in a process of its own, which does not see the libraries of ours."""
-        environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
-        if os.environ.get("GPU_CHECK_LIBRARY_PATH"):
-            environment["LD_LIBRARY_PATH"] = os.environ["GPU_CHECK_LIBRARY_PATH"]
-        out = self.output([sys.executable, os.path.join(HERE, "peer.py"), name, self.path(case), "cpu" if self.dry else "cuda",
-                           precision, steps, repeats], env=environment)
+    def python(self, file, *arguments):
+        """A peer in a process of its own, which does not see the libraries of ours."""
+        environment = {**os.environ, "LD_LIBRARY_PATH": os.environ["GPU_CHECK_LIBRARY_PATH"]}
+        out = self.output([sys.executable, os.path.join(HERE, file), *arguments], env=environment)
         return json.loads(out.strip().splitlines()[-1])
+
+    def peer(self, name, case, precision, steps, repeats):
+        return self.python("peer.py", name, self.path(case), "cpu" if self.dry else "cuda", precision, steps, repeats)
 
     def path(self, case):
         return os.path.join(self.directory, case)
@@ -154,6 +171,13 @@ def repeatable(check):
     return "dense, lstm, gcn"
 
 
+def processes(check):
+    """The process tests of runs on a device: the CPU's weights but for rounding, the same bits however rows come and after
+    kill -9, errors by name."""
+    out = check.output([sys.executable, "tests/harness.py", "tests/process/test_cuda.py"])
+    return out.strip().splitlines()[-1]
+
+
 # ---- figures ----
 
 def ceilings(check):
@@ -184,8 +208,6 @@ def step_compare(check, name, precision, bar, steps, tolerance, geometric=False)
         print("  not timed: %s (%s)" % (form, why), flush=True)
     for form, seconds in sorted(theirs["seconds"].items(), key=lambda x: x[1]):
         print("  PyTorch, %s: %.1f us" % (form, seconds * 1e6), flush=True)
-    if not error <= tolerance:
-        raise Failed("%s %s: gradients differ by %.1e (relative L2), more than %.0e" % (name, precision, error, tolerance))
     best = min(theirs["seconds"], key=theirs["seconds"].get)
     more = {"limit": check.limit_s(name, precision) * 1e6, "compared": "gradients, relative L2 %.1e" % error}
     label = "%s step, %s" % (name, precision)
@@ -198,6 +220,8 @@ def step_compare(check, name, precision, bar, steps, tolerance, geometric=False)
                           form="PyTorch " + best, **more)
     else:
         check.results.row(label, taken * 1e6, "us", peer=theirs["seconds"][best] * 1e6, form="PyTorch " + best, bar=bar, **more)
+    if not error <= tolerance:
+        raise Failed("%s %s: gradients differ by %.1e (relative L2), more than %.0e" % (name, precision, error, tolerance))
     return mine, theirs
 
 
@@ -244,12 +268,12 @@ def fisher(check):
         print("  PyTorch, %s: %.1f ms" % (form, seconds * 1e3), flush=True)
     for form, why in theirs["absent"].items():
         print("  not timed: %s (%s)" % (form, why), flush=True)
-    if not error <= 1e-3:
-        raise Failed("squared gradients differ by %.1e (relative L2), more than 1e-3" % error)
     best = min(theirs["seconds"], key=theirs["seconds"].get)
     check.results.row("exact Fisher, lstm, %d samples, f32" % check.case("fisher")["batch"],
                       statistics.median(mine["seconds_each"]) * 1e3, "ms", peer=theirs["seconds"][best] * 1e3,
                       form="PyTorch " + best, bar=4, compared="squared gradients, relative L2 %.1e" % error)
+    if not error <= 1e-3:
+        raise Failed("squared gradients differ by %.1e (relative L2), more than 1e-3" % error)
 
 
 def sweep(check):
@@ -269,9 +293,82 @@ def sweep(check):
                           ratio=moved / rate, bar=0.85, limit=bytes_each * count / rate * 1e3, compared=compared if peer else "")
 
 
+# ---- whole runs on a file of the reference data's shape ----
+
+def reference_file(check):
+    path = os.path.join(check.directory, "reference.h5")
+    if not os.path.exists(path):
+        whole_runs.file_write(path, whole_runs.shape_of(check.dry))
+    return path, whole_runs.shape_of(check.dry)
+
+
+def reference_run(check, half):
+    """Three epochs of the LSTM regressor, once for each precision."""
+    if half not in check.runs:
+        path, shape = reference_file(check)
+        settings = ("training.use_amp=true", "training.amp_dtype=bfloat16") if half else ()
+        watch = whole_runs.Utilisation()
+        report = whole_runs.run(os.path.join(check.directory, "lstm-%d" % half), path, whole_runs.layers_lstm(shape), 3,
+                                check.settings(128, 32), check.left_s(), (*settings, "training.metric=loss"), watch)
+        check.runs[half] = report, watch.share()
+    return check.runs[half]
+
+
+def staging(check):
+    """How fast rows come from the page cache to the device, a model that does hardly anything being trained on them."""
+    path, shape = reference_file(check)
+    report = whole_runs.run(os.path.join(check.directory, "staging"), path, whole_runs.layers_small(shape), 1,
+                            check.settings(128, 32), check.left_s())
+    row_bytes = 4 * shape["length"] * shape["inputs"]
+    rate = report["samples_per_second"] * row_bytes
+    check.results.row("staging, first epoch, uncompressed from the page cache", rate / 1e9, "GB/s", ratio=rate / check.rates["upload_bytes"],
+                      bar=0.9)
+    check.results.row("page-locked host memory, %.1f GB staged" % (shape["rows"] * row_bytes / 1e9),
+                      report["memory"]["arena_bytes"] / 2 ** 20, "MiB", ratio=report["memory"]["arena_bytes"] / 2 ** 20, bar=300, at_most=True)
+
+
+def loading(check):
+    """Three epochs of the LSTM regressor, reading included, beside two PyTorch loops."""
+    path, shape = reference_file(check)
+    report, share = reference_run(check, 1)
+    seconds = 3 * shape["rows"] / report["samples_per_second"]
+    device = "cpu" if check.dry else "cuda"
+    if share is not None:
+        check.results.row("GPU utilisation, LSTM run", 100 * share, "%", ratio=share, bar=0.95)
+    for way, epochs, bar in (("whole", 3, 1.3), ("dataloader", 1, 5)):
+        theirs = check.python("peer_loading.py", way, path, device, epochs, check.settings(128, 32), shape["hidden"])
+        form = "PyTorch, %s" % {"whole": "all rows on the GPU", "dataloader": "DataLoader over h5py, 4 workers; an epoch timed, times 3"}[way]
+        check.results.row("chunk loading, 3 epochs of the LSTM, against " + way, seconds, "s", peer=theirs["seconds"] * 3 / epochs,
+                          form=form, bar=bar)
+
+
+def busy(check):
+    """Share of time with a kernel running while the dense model is trained."""
+    path = os.path.join(check.directory, "dense.h5")
+    whole_runs.dense_write(path, check.settings(60000, 512))
+    watch = whole_runs.Utilisation()
+    report = whole_runs.run(os.path.join(check.directory, "dense"), path, whole_runs.LAYERS_DENSE, check.settings(60, 2), 128,
+                            check.left_s(), ("data.scale=0.00392",), watch, "softmax_cross_entropy")
+    share = watch.share()
+    check.results.row("dense run, epochs of 60,000 rows", report["samples_per_second"], "rows/s")
+    if share is not None:
+        check.results.row("GPU utilisation, dense run", 100 * share, "%", ratio=share, bar=0.95)
+
+
+def mixed(check):
+    """Validation loss of the same run in bfloat16 and in float32, and their times."""
+    (half, _), (whole, _) = (reference_run(check, h) for h in (1, 0))
+    one, two = (r["tasks"][0]["final"] for r in (half, whole))
+    check.results.row("LSTM run, mixed precision against float32: validation loss", one, "", peer=two, form="ours in float32",
+                      ratio=abs(one / two - 1), bar=0.01, at_most=True)
+    check.results.row("LSTM run, mixed precision against float32: samples/s", half["samples_per_second"], "rows/s",
+                      peer=whole["samples_per_second"], form="ours in float32",
+                      ratio=half["samples_per_second"] / whole["samples_per_second"], bar=2)
+
+
 # step, seconds at most; in this order
 STEPS = ((ceilings, 60), (operations, 90), (training, 90), (repeatable, 40), (dense, 150), (lstm, 150), (fisher, 90), (sweep, 60),
-         (gcn, 150), (precision, 40), (memcheck, 120), (racecheck, 120))
+         (gcn, 150), (precision, 40), (processes, 90), (staging, 90), (busy, 60), (loading, 150), (mixed, 60), (memcheck, 120), (racecheck, 120))
 
 
 def machine(check):
@@ -321,19 +418,22 @@ def main():
     parser.add_argument("--dry", action="store_true")
     options = parser.parse_args()
     libraries_find(options.deps)
-    if options.dry:
-        os.environ["FINETUNED_CUDA_LIBRARY"] = os.path.join(os.path.dirname(BINARIES), "lib/libengine-cuda-emulated.so")
+    library = "libengine-cuda-emulated.so" if options.dry else "libengine-cuda.so"
+    os.environ["FINETUNED_CUDA_LIBRARY"] = os.path.join(os.path.dirname(BINARIES), "lib", library)
     wanted = [n for n in options.names.split(",") if n]
     with tempfile.TemporaryDirectory() as directory:
         check = Check(options.dry, directory)
         name, facts = machine(check)
         check.results = Results(name)
         check.results.facts.update(facts)
-        for step, limit in STEPS:
-            if step is ceilings or not wanted or any(part in step.__name__ for part in wanted):
-                step_run(check, step, limit)
+        chosen = [(s, limit) for s, limit in STEPS if not wanted or any(part in s.__name__ for part in wanted)]
+        if {s for s, _ in chosen} & {dense, lstm, gcn, sweep, staging} and ceilings not in dict(chosen):
+            chosen.insert(0, STEPS[0])
         out = os.path.join(ROOT, "build/gpu-check" if options.dry else "docs/gpu")
-        print("written:", check.results.write([out, *filter(None, [os.environ.get("OUT")])]))
+        for step, limit in chosen:
+            step_run(check, step, limit)
+            written = check.results.write([out, *filter(None, [os.environ.get("OUT")])])  # whatever comes next
+        print("written:", written)
     print("%d checks failed: %s; bars missed: %s" % (len(check.results.failed()), ", ".join(check.results.failed()) or "none",
                                                      ", ".join(check.results.missed()) or "none"))
     sys.exit(1 if check.results.failed() else 0)

@@ -46,37 +46,38 @@ class Results:
     def write(self, directories):
         """The first directory has what was there before; all get both files."""
         stem = os.path.join(directories[0], "RESULTS-" + re.sub(r"[^A-Za-z0-9]+", "-", self.gpu).strip("-"))
+        found = {"facts": self.facts, "rows": self.rows, "checks": self.checks}
         if os.path.exists(stem + ".json"):
             with open(stem + ".json") as f:
                 old = json.load(f)
-            self.rows, self.checks = {**old["rows"], **self.rows}, {**old["checks"], **self.checks}
-            self.facts = {**old["facts"], **self.facts}
+            found = {k: {**old[k], **v} for k, v in found.items()}
         os.makedirs(directories[0], exist_ok=True)
         with open(stem + ".json", "w") as f:
-            json.dump({"gpu": self.gpu, "facts": self.facts, "rows": self.rows, "checks": self.checks}, f, indent=1)
+            json.dump({"gpu": self.gpu, **found}, f, indent=1)
             f.write("\n")
         with open(stem + ".md", "w") as f:
-            f.write(self.page())
+            f.write(page(self.gpu, **found))
         for other in directories[1:]:
             for ending in (".json", ".md"):
                 shutil.copy(stem + ending, other)
         return stem + ".md"
 
-    def page(self):
-        lines = [HEAD % self.gpu, "| machine | |", "| --- | --- |"]
-        lines += ["| %s | %s |" % (k, number(v)) for k, v in self.facts.items()]
-        lines += ["", "| what | ours | peer | peer's form | ratio | bar | | limit | of the limit | outputs compared | run |",
-                  "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-        for name, r in self.rows.items():
-            limit = r.get("limit")
-            cells = [name, number(r["ours"]) + " " + r["unit"], number(r.get("peer")), r.get("form", ""), number(r.get("ratio")),
-                     ("at most " if r.get("at_most") else "") + number(r.get("bar")), verdict(r["holds"]), number(limit),
-                     "%.0f %%" % (100 * limit / r["ours"]) if limit else "", r.get("compared", ""), r["date"]]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", "| check | | seconds | | run |", "| --- | --- | --- | --- | --- |"]
-        lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), c["date"])
-                  for n, c in self.checks.items()]
-        return "\n".join(lines) + "\n"
+
+def page(gpu, facts, rows, checks):
+    lines = [HEAD % gpu, "| machine | |", "| --- | --- |"]
+    lines += ["| %s | %s |" % (k, number(v)) for k, v in facts.items()]
+    lines += ["", "| what | ours | peer | peer's form | ratio | bar | | limit | of the limit | outputs compared | run |",
+              "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for name, r in rows.items():
+        limit = r.get("limit")
+        cells = [name, number(r["ours"]) + " " + r["unit"], number(r.get("peer")), r.get("form", ""), number(r.get("ratio")),
+                 ("at most " if r.get("at_most") else "") + number(r.get("bar")), verdict(r["holds"]), number(limit),
+                 "%.0f %%" % (100 * limit / r["ours"]) if limit else "", r.get("compared", ""), r["date"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| check | | seconds | | run |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), c["date"])
+              for n, c in checks.items()]
+    return "\n".join(lines) + "\n"
 
 
 def now():

@@ -64,6 +64,9 @@ def test_a_run_is_the_cpus_but_for_rounding():
     assert len(losses[0]) == EPOCHS + 1 and numpy.allclose(*losses, rtol=0, atol=1e-4), losses
     assert on_cpu["device"] == "cpu" and on_cuda["device"] == "cuda"
     assert on_cuda["device_name"] and on_cuda["device_name"] != on_cpu["device_name"]
+    used = on_cuda["memory"]["device"]
+    together = used["trainerd"] + used["fisherd"]
+    assert used["total"] > together and abs(together - used["plan"]) < 0.01 * together, used
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]

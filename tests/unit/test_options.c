@@ -531,6 +531,16 @@ static void preset_read(const char *text, const char *set)
     CHECK_OK(set ? read_set(text, set) : read_text(text), e);
 }
 
+TEST(options_batch_size_auto_is_of_the_device)
+{
+    preset_read(BASE "training: {batch_size: auto}\nmemory: {device_limit_mb: 11900}\n", NULL);
+    CHECK_EQ(o.batch_size, 96);
+    preset_read(BASE "training: {batch_size: auto}\nmemory: {device_limit_mb: 11900, "
+                     "host_limit_mb: 24000}\n",
+                "device=cpu");
+    CHECK_EQ(o.batch_size, 192);
+}
+
 TEST(options_of_a_preset_stand_between_defaults_and_what_is_given)
 {
     preset_read(BASE "preset: saving\n", NULL);

@@ -1,0 +1,137 @@
+"""Whole runs of the daemons for gpu_check.py: a file of the reference data's shape, an LSTM regressor on it, and how fast the
+rows came. The rows are blocks of made-up ones again and again, so that the file is soon written; each row's targets are
+a function of the row. Validation rows are others."""
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy
+
+from cases import BINARIES
+from small_run import SmallRun, data_write
+
+SHAPE = {"rows": 51779, "length": 360, "inputs": 167, "outputs": 36, "hidden": 128}
+DRY = {"rows": 256, "length": 5, "inputs": 6, "outputs": 3, "hidden": 8}
+CHUNK_ROWS, BLOCK_ROWS, VALIDATION_ROWS = 4, 512, 1024
+PIPELINE = """name: reference
+data: {file: %s}
+model:
+  layers:
+%s
+  loss: %s
+training: {batch_size: %d, learning_rate: 1e-3, max_grad_norm: 1}
+tasks:
+  - {name: A, epochs: %d}
+"""
+
+
+def shape_of(dry):
+    return DRY if dry else SHAPE
+
+
+def layers_lstm(shape):
+    return ["type: sequence, steps: %d" % shape["length"], "type: lstm, out: %d, layers: 2" % shape["hidden"], "type: pool, kind: last",
+            "type: linear, out: %d" % shape["outputs"]]
+
+
+def layers_small(shape):
+    """Hardly any work: how fast rows come is what it shows."""
+    return ["type: linear, out: %d" % shape["outputs"]]
+
+
+def block_make(random, shape, rows):
+    x = random.standard_normal((rows, shape["length"], shape["inputs"]), numpy.float32)
+    mix = numpy.random.default_rng(3).normal(size=(shape["inputs"], shape["outputs"])) / shape["inputs"] ** 0.5
+    return x, numpy.tanh(2 * x[:, -3:].mean(1) @ mix).astype("f4")
+
+
+def file_write(path, shape):
+    """Uncompressed, in chunks of some hundred KiB."""
+    import h5py
+    random = numpy.random.default_rng(2)
+    block = min(BLOCK_ROWS, shape["rows"])
+    x, y = block_make(random, shape, block)
+    with h5py.File(path, "w") as f:
+        data = f.create_dataset("train/features", (shape["rows"], *x.shape[1:]), "f4", chunks=(CHUNK_ROWS, *x.shape[1:]))
+        for first in range(0, shape["rows"], block):
+            for at in range(0, min(block, shape["rows"] - first), CHUNK_ROWS):
+                rows = x[at:at + CHUNK_ROWS]
+                data.id.write_direct_chunk((first + at, 0, 0), rows.tobytes())
+        reps = -(-shape["rows"] // block)
+        f["train/targets"] = numpy.tile(y, (reps, 1))[:shape["rows"]]
+        x, y = block_make(random, shape, min(VALIDATION_ROWS, shape["rows"]))
+        f.create_dataset("validation/features", data=x, chunks=(CHUNK_ROWS, *x.shape[1:]))
+        f["validation/targets"] = y
+
+
+def dense_write(path, rows):
+    """Images of ten classes, as bytes, each class a pattern under noise."""
+    random = numpy.random.default_rng(5)
+    classes = random.integers(0, 10, rows).astype("u1")
+    patterns = random.integers(0, 128, (10, 784)).astype("u1")
+    data_write(path, patterns[classes] + random.integers(0, 128, (rows, 784)).astype("u1"), classes, validation_rows=1024)
+
+
+LAYERS_DENSE = ["type: linear, out: 1024", "type: relu", "type: linear, out: 1024", "type: relu", "type: linear, out: 10"]
+
+
+class Utilisation:
+    """Share of time in which a kernel ran, as the driver samples it, between enter and exit."""
+
+    def __init__(self):
+        self.samples, self.ended = [], threading.Event()
+
+    def sample(self):
+        while not self.ended.wait(0.1):
+            self.samples.append(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
+
+    def __enter__(self):
+        try:
+            import pynvml
+            pynvml.nvmlInit()
+        except Exception as e:  # the package is not there, or there is no driver: each its own kind of error
+            print("  GPU utilisation is not sampled: %s" % e)
+            self.ended.set()
+            return self
+        self.nvml, self.handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+        self.thread = threading.Thread(target=self.sample)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        if not self.ended.is_set():
+            self.ended.set()
+            self.thread.join()
+
+    def share(self):
+        """Between the first and the last sample with work, without the driver's averaging at both ends; None: too few."""
+        busy = [i for i, s in enumerate(self.samples) if s > 0]
+        inner = self.samples[busy[0] + 5:busy[-1] - 4] if busy else []
+        return sum(inner) / len(inner) / 100 if len(inner) >= 5 else None
+
+
+def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None, loss="mean_squared_error"):
+    """The report of a run with device cuda; its stages have ended. `watch` is entered while it trains."""
+    text = PIPELINE % (data, "\n".join("    - {%s}" % line for line in layers), loss, batch, epochs)
+    started = SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
+    with started:
+        started.start("loaderd", "fisherd", "trainerd")
+        with watch or contextlib.nullcontext():
+            code = started.wait("trainerd", limit_s)
+        if code:
+            raise RuntimeError("trainerd ended with %d: %s" % (code, started.log("trainerd")[-1500:]))
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", started.directory], check=True, stdout=subprocess.DEVNULL)
+    with open(started.path("report/report.json")) as f:
+        return json.load(f)
+
+
+def main():
+    """whole_runs.py FILE: writes it."""
+    file_write(sys.argv[1], shape_of(len(sys.argv) > 2))
+
+
+if __name__ == "__main__":
+    main()
