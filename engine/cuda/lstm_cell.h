@@ -230,18 +230,48 @@ static __device__ __forceinline__ void forward_end(struct lstm_steps s, const st
             s.c_after[(l.row + r) * s.hidden + l.unit] = f->c_now[r];
 }
 
-/* Backward, of row l.gate % rows: what a step reads; gates and c as kept_read. */
-struct backward_values {
-    uint32_t gates[GATES], c;
+/* Backward a lane has row l.gate % rows, and reads and writes `rows` of its gates: number i is gate
+ * l.gate / rows + i * GATES / rows. */
+template <int rows>
+static __device__ __forceinline__ unsigned own_gate(const struct lane<rows> &l, int i)
+{
+    return l.gate / rows + i * (GATES / rows);
+}
+
+/* That of four. */
+template <int rows>
+static __device__ __forceinline__ float own_of(const struct lane<rows> &l, int i,
+                                               const float gates[GATES])
+{
+    if (rows == 2)
+        return l.gate / 2 ? gates[2 * i + 1] : gates[2 * i];
+    float low = l.gate % 2 ? gates[1] : gates[0], high = l.gate % 2 ? gates[3] : gates[2];
+    return l.gate / 2 ? high : low;
+}
+
+/* All four of the row, from the lanes that have them; every lane of the warp calls it. */
+template <int rows>
+static __device__ __forceinline__ void own_tell(const struct lane<rows> &l, const float own[rows],
+                                                float gates[GATES])
+{
+    UNROLL(GATES)
+    for (int g = 0; g < GATES; g++)
+        gates[g] = __shfl_sync(0xffffffffu, own[g / (GATES / rows)],
+                               (int)(l.u * GATES + l.gate % rows + rows * (g % (GATES / rows))));
+}
+
+/* What a step reads; gates and c as kept_read. */
+template <int rows> struct backward_values {
+    uint32_t gates[rows], c;
     float dh;
 };
 
 /* What a lane keeps from step to step: of the step now what does not wait for the steps behind, and
  * what the step before it reads, which is on its way. */
-struct backward_cell {
+template <int rows> struct backward_cell {
     struct scalar_lstm_slopes now;
     float dh_now;
-    struct backward_values next;
+    struct backward_values<rows> next;
     struct kept gates, c; /* where those of the step before that are */
     const float *dh;
     float *gates_to;
@@ -252,12 +282,12 @@ struct backward_cell {
 /* Step `left` - 1 of those taken, where the pointers have come to, unless left is 0. */
 template <int rows, int kind>
 static __device__ __forceinline__ void backward_load(const struct lane<rows> &l, uint64_t hidden,
-                                                     unsigned left, struct backward_cell *b)
+                                                     unsigned left, struct backward_cell<rows> *b)
 {
     int there = left && l.mine;
-    UNROLL(GATES)
-    for (int g = 0; g < GATES; g++)
-        b->next.gates[g] = there ? kept_read<kind>(&b->gates, g * hidden) : 0;
+    UNROLL(rows)
+    for (int i = 0; i < rows; i++)
+        b->next.gates[i] = there ? kept_read<kind>(&b->gates, i * (GATES / rows) * hidden) : 0;
     b->next.c = there ? kept_read<kind>(&b->c, 0) : 0;
     b->next.dh = there ? *b->dh : 0;
     b->gates.at -= b->gates.by;
@@ -269,13 +299,14 @@ static __device__ __forceinline__ void backward_load(const struct lane<rows> &l,
  */
 template <int rows, int kind>
 static __device__ __forceinline__ void backward_ready(const struct lane<rows> &l, uint64_t hidden,
-                                                      unsigned left, struct backward_cell *b)
+                                                      unsigned left, struct backward_cell<rows> *b)
 {
-    struct backward_values v = b->next;
-    float gates[GATES];
-    UNROLL(GATES)
-    for (int g = 0; g < GATES; g++)
-        gates[g] = kept_value<kind>(&b->gates, v.gates[g]);
+    struct backward_values<rows> v = b->next;
+    float own[rows], gates[GATES];
+    UNROLL(rows)
+    for (int i = 0; i < rows; i++)
+        own[i] = kept_value<kind>(&b->gates, v.gates[i]);
+    own_tell<rows>(l, own, gates);
     backward_load<rows, kind>(l, hidden, left ? left - 1 : 0, b);
     b->dh_now = v.dh;
     b->now =
@@ -283,16 +314,18 @@ static __device__ __forceinline__ void backward_ready(const struct lane<rows> &l
 }
 
 template <int rows, int kind>
-static __device__ __forceinline__ void backward_begin(struct lstm_steps s,
-                                                      const struct lane<rows> &l, struct matrix dh,
-                                                      const float *dc, struct backward_cell *b)
+static __device__ __forceinline__ void
+backward_begin(struct lstm_steps s, const struct lane<rows> &l, struct matrix dh, const float *dc,
+               struct backward_cell<rows> *b)
 {
     unsigned own = l.gate % rows;
     uint64_t row = l.row + own;
     b->c_before = l.mine ? s.c_before[row * s.hidden + l.unit] : 0;
     b->dc = l.mine ? dc[row * s.hidden + l.unit] : 0;
-    b->gates_to = step_place(s, l, s.gates, l.width, s.steps - 1, own);
-    b->gates = kept_at(s, l, s.gates, s.gates_half, l.width, s.steps - 1, own, 0);
+    b->gates_to =
+        step_place(s, l, s.gates, l.width, s.steps - 1, own) + own_gate<rows>(l, 0) * s.hidden;
+    b->gates = kept_at(s, l, s.gates, s.gates_half, l.width, s.steps - 1, own,
+                       own_gate<rows>(l, 0) * s.hidden);
     b->c = kept_at(s, l, s.c, s.c_half, s.hidden, s.steps - 1, own, 0);
     b->dh = step_place(s, l, dh.at, dh.stride, s.steps - 1, own);
     b->gates_by = l.by * (int64_t)l.width;
@@ -302,28 +335,23 @@ static __device__ __forceinline__ void backward_begin(struct lstm_steps s,
     backward_ready<rows, kind>(l, s.hidden, l.steps, b);
 }
 
-/* Is gate g of row l.gate % rows for this lane to write? */
-template <int rows>
-static __device__ __forceinline__ int writes_gate(const struct lane<rows> &l, int g)
-{
-    return g % (GATES / rows) == (int)l.gate / rows;
-}
-
-/* The step now, the k-th: d, the gradients at the gates' sums, from that at h that comes by the
- * steps behind. c before it has come only by now. */
+/* The step now, the k-th: the gradients at the sums of the lane's own gates, from that at h that
+ * comes by the steps behind. c before it has come only by now. */
 template <int rows, int kind>
 static __device__ __forceinline__ void backward_step(const struct lane<rows> &l, uint64_t hidden,
                                                      unsigned k, float recurrent,
-                                                     struct backward_cell *b, float d[GATES])
+                                                     struct backward_cell<rows> *b, float own[rows])
 {
     b->now.c_before = k ? kept_value<kind>(&b->c, b->next.c) : b->c_before;
     struct scalar_lstm cell = scalar_lstm_backward(&b->now, b->dh_now + recurrent, b->dc);
     b->dc = cell.c;
-    d[0] = cell.i, d[1] = cell.f, d[2] = cell.g, d[3] = cell.o;
-    UNROLL(GATES)
-    for (int g = 0; g < GATES; g++)
-        if (writes_gate<rows>(l, g) && l.mine)
-            b->gates_to[g * hidden] = d[g];
+    const float gates[GATES] = {cell.i, cell.f, cell.g, cell.o};
+    UNROLL(rows)
+    for (int i = 0; i < rows; i++) {
+        own[i] = own_of<rows>(l, i, gates);
+        if (l.mine)
+            b->gates_to[i * (GATES / rows) * hidden] = own[i];
+    }
     b->gates_to -= b->gates_by;
 }
 
@@ -347,7 +375,7 @@ static __device__ __forceinline__ float parts_sum(const float *parts, const stru
 template <int rows>
 static __device__ __forceinline__ void backward_end(struct lstm_steps s, const struct lane<rows> &l,
                                                     struct matrix dh, float recurrent, float *dc,
-                                                    const struct backward_cell *b)
+                                                    const struct backward_cell<rows> *b)
 {
     unsigned own = l.gate % rows;
     if (!tells_h<rows>(l) || !l.mine)
