@@ -76,6 +76,21 @@ static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, fl
     ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
 }
 
+static void check_linear_forward(struct matrix x, struct matrix w, const float *bias,
+                                 enum activation kind, enum half half, uint16_t *kept,
+                                 struct matrix y)
+{
+    check_product(x, 0, w, 1, 0, y);
+    ensure(bias && kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
+    ensure(!kept || y.stride == y.columns);
+}
+
+static void check_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
+{
+    check_product(dy, 1, x, 0, 0, dw);
+    ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
+}
+
 static int int8_valid(struct int8_matrix m)
 {
     return m.at && m.scales && m.rows > 0 && m.columns > 0 && m.stride >= m.columns &&

@@ -37,8 +37,8 @@ CPU_CLONES static void row_backward(const float *restrict c_before, const float 
     float *restrict i = gates, *restrict f = gates + count, *restrict g = gates + 2 * count,
                     *restrict o = gates + 3 * count;
     for (uint64_t j = 0; j < count; j++) {
-        struct scalar_lstm s = {i[j], f[j], g[j], o[j], c[j], 0};
-        struct scalar_lstm d = scalar_lstm_backward(&s, c_before[j], dh[j], dc[j]);
+        struct scalar_lstm_slopes s = scalar_lstm_slopes(i[j], f[j], g[j], o[j], c[j], c_before[j]);
+        struct scalar_lstm d = scalar_lstm_backward(&s, dh[j], dc[j]);
         i[j] = d.i, f[j] = d.f, g[j] = d.g, o[j] = d.o;
         dc[j] = d.c;
     }

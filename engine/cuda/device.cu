@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/gemm.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {
@@ -23,6 +24,7 @@ cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
 double *cuda_partials;
 float *cuda_scratch;
+int cuda_products_rounded;
 int cuda_processors, cuda_capability;
 uint64_t cuda_shared_bytes;
 
@@ -329,6 +331,7 @@ static void device_clear(void *at, uint64_t bytes)
 
 static void products_rounded(int on)
 {
+    cuda_products_rounded = on;
     cuda_blas(
         cublasSetMathMode(cuda_handle, on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
         "cublasSetMathMode");

@@ -3,7 +3,7 @@
  */
 #include "engine/cuda/lstm_cell.h"
 
-static __device__ __forceinline__ float half_value(enum half half, float x)
+static __device__ __forceinline__ float half_of(enum half half, float x)
 {
     return half == HALF_BF16  ? half_round<HALF_BF16>(x)
            : half == HALF_F16 ? half_round<HALF_F16>(x)
@@ -29,7 +29,7 @@ __global__ void cells_forward(const float *ih, const float *hh, const float *c_b
                         row[3 * n] + bias_of(ih, hh, 3 * n + j), c_before[k]);
         row[0] = s.i, row[n] = s.f, row[2 * n] = s.g, row[3 * n] = s.o;
         c[k] = s.c;
-        h.at[r * h.stride + j] = half_value(half, s.h);
+        h.at[r * h.stride + j] = half_of(half, s.h);
     }
 }
 
@@ -41,9 +41,9 @@ __global__ void cells_backward(const float *c_before, const float *c, struct mat
     {
         uint64_t r = k / n, j = k % n;
         float *row = gates.at + r * gates.stride + j;
-        struct scalar_lstm s = {row[0], row[n], row[2 * n], row[3 * n], c[k], 0};
-        struct scalar_lstm d =
-            scalar_lstm_backward(&s, c_before[k], dh.at[r * dh.stride + j], dc[k]);
+        struct scalar_lstm_slopes s =
+            scalar_lstm_slopes(row[0], row[n], row[2 * n], row[3 * n], c[k], c_before[k]);
+        struct scalar_lstm d = scalar_lstm_backward(&s, dh.at[r * dh.stride + j], dc[k]);
         row[0] = d.i, row[n] = d.f, row[2 * n] = d.g, row[3 * n] = d.o;
         dc[k] = d.c;
     }
