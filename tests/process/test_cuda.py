@@ -87,6 +87,15 @@ def test_the_way_of_the_rows_changes_no_bit():
 
 
 @limit(60)
+def test_timeframes_train_as_their_concatenation():
+    """Each is gathered by itself, on the device, into its columns of the input."""
+    device_take()
+    from test_layouts import NAMES, frames_write, weights
+    frames_write("frames.h5", "whole.h5")
+    assert weights("frames", "frames.h5", *NAMES, "device=cuda") == weights("whole", "whole.h5", "device=cuda")
+
+
+@limit(60)
 def test_killed_runs_end_with_the_same_weights():
     device_take()
     expected = state(run_on("undisturbed"))[1]
