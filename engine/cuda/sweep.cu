@@ -5,15 +5,15 @@
  * where the addresses allow it. Of a sum each block leaves its part in cuda_partials, and the last
  * one adds those; the order depends on the count alone.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/half.h"
 
-enum { THREADS = 256, SUM_BLOCKS_MAX = 1024, FOUR = 4 };
+enum { THREADS = 256, BLOCK_NUMBERS = 4 * THREADS, SUM_BLOCKS_MAX = 1024 };
 
 /* ---- sums ---- */
 
 static unsigned sum_blocks(uint64_t items)
 {
-    unsigned blocks = cuda_blocks(items, THREADS * FOUR);
+    unsigned blocks = cuda_blocks(items, BLOCK_NUMBERS);
     return blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX;
 }
 
@@ -201,7 +201,7 @@ static __device__ __forceinline__ void adamw_element_update(float *p, float *m, 
 }
 
 __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
-                             uint64_t fours, struct adamw_scalars a)
+                             uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
 {
     FOR_ITEMS(i, fours)
     {
@@ -214,11 +214,15 @@ __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint6
         ((float4 *)p)[i] = p4;
         ((float4 *)m)[i] = m4;
         ((float4 *)v)[i] = v4;
+        if (half)
+            ((float4 *)weights)[i] = half_rounded(half, p4);
     }
     FOR_ITEMS(i, count - fours * FOUR)
     {
         uint64_t k = fours * FOUR + i;
         adamw_element_update(&p[k], &m[k], &v[k], g[k], &a);
+        if (half)
+            weights[k] = half_rounded(half, p[k]);
     }
 }
 
@@ -226,41 +230,50 @@ __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint6
 static unsigned sweep_blocks(uint64_t count)
 {
     enum { BLOCKS_MAX = 1 << 20 };
-    uint64_t blocks = (count + THREADS * FOUR - 1) / (THREADS * FOUR), most = BLOCKS_MAX;
+    uint64_t blocks = (count + BLOCK_NUMBERS - 1) / BLOCK_NUMBERS, most = BLOCKS_MAX;
     return (unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
 void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
-                const struct adamw_scalars *a)
+                const struct adamw_scalars *a, enum half half, float *weights)
 {
-    uint64_t fours = fours_of(count, (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g);
-    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a);
+    uintptr_t addresses = (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g;
+    uint64_t fours = fours_of(count, half ? addresses | (uintptr_t)weights : addresses);
+    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half, weights);
 }
 
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
-                                    struct sgd_scalars a)
+                                    struct sgd_scalars a, enum half half, float *weights)
 {
     FOR_ITEMS(i, count)
     {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &a);
         p[i] = out.p;
         m[i] = out.m;
+        if (half)
+            weights[i] = half_rounded(half, out.p);
     }
 }
 
 void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
-                       const struct sgd_scalars *a)
+                       const struct sgd_scalars *a, enum half half, float *weights)
 {
-    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a);
+    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a, half, weights);
 }
 
-__global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a)
+__global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a,
+                           enum half half, float *weights)
 {
     FOR_ITEMS(i, count)
-    p[i] = scalar_sgd(p[i], g[i], &a);
+    {
+        p[i] = scalar_sgd(p[i], g[i], &a);
+        if (half)
+            weights[i] = half_rounded(half, p[i]);
+    }
 }
 
-void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a)
+void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a, enum half half,
+              float *weights)
 {
-    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a);
+    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, half, weights);
 }
