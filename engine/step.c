@@ -103,8 +103,10 @@ static struct sweep sweep_make(struct stepper *s)
 void weights_round(struct stepper *s)
 {
     struct sweep w = sweep_make(s);
-    if (s->layout.half)
-        stepper_run(s, weights_item, &w, w.items);
+    if (!s->layout.half || s->weights_current)
+        return;
+    stepper_run(s, weights_item, &w, w.items);
+    s->weights_current = s->device->apart;
 }
 
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
@@ -155,7 +157,6 @@ static void micro_batch_count(struct stepper *s, uint64_t rows)
 static void batch_begin(struct stepper *s)
 {
     statistics_restore(s);
-    weights_round(s);
     s->device->clear(s->loss_sum, sizeof *s->loss_sum);
 }
 
@@ -207,6 +208,8 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
 {
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     batch_send(s, rows);
+    if (!s->batch.done)
+        weights_round(s); /* seldom there: no part of what is recorded */
     if (!recording_run(s, rows))
         micro_batch_compute(s, rows);
     micro_batch_count(s, rows);

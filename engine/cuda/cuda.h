@@ -126,4 +126,22 @@ static __device__ __forceinline__ number block_sum(number x, number *part)
     return x;
 }
 
+/* Is this the last of `blocks` blocks to come here? It may then read what they all wrote before.
+ * All threads of each of them call it, once a launch. *ticket, which is theirs alone, is 0 between
+ * launches. */
+static __device__ __forceinline__ int block_is_last(unsigned *ticket, unsigned blocks)
+{
+    __shared__ int last;
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        __threadfence();
+        last = atomicAdd(ticket, 1u) == blocks - 1;
+        if (last)
+            *ticket = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
 #endif

@@ -201,7 +201,8 @@ static int device_open(const char *which, int debug, struct err *e)
               "cublasSetWorkspace");
     cuda_blas(cublasSetMathMode(cuda_handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
     CU(cudaMemGetInfo(&after, &total));
-    device.context_bytes = before - after;
+    device.context_bytes =
+        after < before ? before - after : 0; /* others may give memory back meanwhile */
     device.open = 1;
     return device_failure(e);
 }

@@ -7,9 +7,9 @@
 #ifndef ENGINE_CUDA_MAP_H
 #define ENGINE_CUDA_MAP_H
 
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/half.h"
 
-enum { MAP_THREADS = 256, FOUR = 4 };
+enum { MAP_THREADS = 256 };
 
 /* All of them begin where a float4 may: so many whole ones. */
 static inline uint64_t map_fours(uint64_t count, const void *a, const void *b, const void *c)

@@ -127,6 +127,12 @@ void trial_ewc_coded_add(struct trial *t, struct trial_shape s)
 
 /* ---- the optimizer ---- */
 
+/* Weights for products, of parameters that may differ in their last digit. */
+static float *weights(struct trial *t, struct trial_shape s)
+{
+    return trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, count_of(s));
+}
+
 void trial_adamw(struct trial *t, struct trial_shape s)
 {
     const struct adamw_scalars a = {.clip = 0.7f,
@@ -141,9 +147,12 @@ void trial_adamw(struct trial *t, struct trial_shape s)
     float *v = malloc(count_of(s) * sizeof *v);
     for (uint64_t i = 0; i < count_of(s); i++)
         v[i] = (float)(1 + trial_uniform(t)); /* a mean of squares */
-    float *p = changed(t, s), *m = changed(t, s);
-    float *squares = trial_given(t, TRIAL_CHANGED, TRIAL_F32, v, count_of(s));
-    op_adamw(trial_backend(t), p, m, squares, input(t, s), count_of(s), &a);
+    for (int half = HALF_NONE; half < HALF_COUNT; half++) {
+        float *p = changed(t, s), *m = changed(t, s);
+        float *squares = trial_given(t, TRIAL_CHANGED, TRIAL_F32, v, count_of(s));
+        op_adamw(trial_backend(t), p, m, squares, input(t, s), count_of(s), &a, half,
+                 half ? weights(t, s) : NULL);
+    }
     free(v);
 }
 
@@ -156,14 +165,20 @@ static const struct sgd_scalars sgd = {.clip = 0.7f,
 
 void trial_sgd_momentum(struct trial *t, struct trial_shape s)
 {
-    float *p = changed(t, s), *m = changed(t, s);
-    op_sgd_momentum(trial_backend(t), p, m, input(t, s), count_of(s), &sgd);
+    for (int half = HALF_NONE; half < HALF_COUNT; half++) {
+        float *p = changed(t, s), *m = changed(t, s);
+        op_sgd_momentum(trial_backend(t), p, m, input(t, s), count_of(s), &sgd, half,
+                        half ? weights(t, s) : NULL);
+    }
 }
 
 void trial_sgd(struct trial *t, struct trial_shape s)
 {
-    float *p = changed(t, s);
-    op_sgd(trial_backend(t), p, input(t, s), count_of(s), &sgd);
+    for (int half = HALF_NONE; half < HALF_COUNT; half++) {
+        float *p = changed(t, s);
+        op_sgd(trial_backend(t), p, input(t, s), count_of(s), &sgd, half,
+               half ? weights(t, s) : NULL);
+    }
 }
 
 void trial_linear_forward(struct trial *t, struct trial_shape s)
