@@ -349,7 +349,7 @@ static void check_lstm_steps(struct lstm_steps s, struct matrix w_hh, enum half 
     ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.c_before && s.gates && s.c);
     ensure(matrix_valid(w_hh) && w_hh.rows == 4 * s.hidden && w_hh.columns == s.hidden);
     ensure(matrix_valid(h) && h.rows == s.steps * s.rows && h.columns == s.hidden);
-    ensure(half < HALF_COUNT);
+    ensure(half < HALF_COUNT && !s.gates_half == !s.c_half && (half || !s.gates_half));
     ensure(matrix_disjoint(h, matrix_of(s.gates, s.steps * s.rows, 4 * s.hidden)));
 }
 

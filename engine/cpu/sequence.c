@@ -100,12 +100,21 @@ void cpu_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const flo
         if (half != HALF_NONE)
             cpu_round_half(half, to);
     }
+    if (s.c_after)
+        cpu_copy(step_c_before(s, s.steps), s.c_after, s.rows * s.hidden);
+    if (s.gates_half) {
+        cpu_store_half(half, s.gates, s.gates_half, s.steps * s.rows * 4 * s.hidden);
+        cpu_store_half(half, s.c, s.c_half, s.steps * s.rows * s.hidden);
+    }
 }
 
 void cpu_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
                              struct matrix dh, float *dc)
 {
-    (void)half; /* products are of float32 numbers */
+    if (s.gates_half) { /* products are of float32 numbers */
+        cpu_load_half(half, s.gates_half, s.gates, s.steps * s.rows * 4 * s.hidden);
+        cpu_load_half(half, s.c_half, s.c, s.steps * s.rows * s.hidden);
+    }
     for (uint64_t k = s.steps; k-- > 0;) {
         struct matrix sums = step_gates(s, k);
         step_backward(step_c_before(s, k), s.c + lstm_step(s, k) * s.rows * s.hidden,

@@ -69,7 +69,7 @@ double *cuda_partials;
 float *cuda_scratch;
 /* As few multiprocessors as that: small batches have more rows than them. */
 int cuda_processors = 4, cuda_capability = 80;
-uint64_t cuda_shared_bytes = 160 << 10;
+uint64_t cuda_shared_bytes = 227 << 10;
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e);
 static void device_release(void *at);

@@ -91,6 +91,12 @@ void cuda_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const fl
         LAUNCH(cells_forward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, bias_ih, bias_hh,
                at.c_before, at.gates, at.c, at.h, half);
     }
+    if (done < 0 && s.c_after)
+        cuda_copy(step_at(s, h, s.steps - 1).c, s.c_after, s.rows * s.hidden);
+    if (done < 0 && s.gates_half) {
+        cuda_store_half(half, s.gates, s.gates_half, s.steps * s.rows * 4 * s.hidden);
+        cuda_store_half(half, s.c, s.c_half, s.steps * s.rows * s.hidden);
+    }
 }
 
 void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
@@ -98,6 +104,10 @@ void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half
 {
     int done = half == HALF_NONE ? lstm_backward_float(s, w_hh, dh, dc)
                                  : lstm_backward_half(s, w_hh, half, dh, dc);
+    if (done < 0 && s.gates_half) {
+        cuda_load_half(half, s.gates_half, s.gates, s.steps * s.rows * 4 * s.hidden);
+        cuda_load_half(half, s.c_half, s.c, s.steps * s.rows * s.hidden);
+    }
     for (uint64_t k = s.steps; done < 0 && k-- > 0;) {
         struct step at = step_at(s, dh, k);
         LAUNCH(cells_backward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, at.c_before, at.c,

@@ -112,6 +112,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
         }
         value = forward_step<rows, HALF_NONE>(l, k, sums, &f);
     }
+    forward_end<rows>(s, l, &f);
 }
 
 /* The warp's part [hidden][rows] of the gradient at h, of d [rows][32] of its units. */
@@ -146,24 +147,23 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     float *parts = gradients + warps * rows * WARP;                         /* [2][PARTS] */
     struct held<pairs> held;
     struct lane<rows> l = lane_here<rows>(s);
-    struct backward_cell b;
+    struct backward_cell<rows> b;
     float recurrent = 0;
     gradients += l.warp * rows * WARP;
     for (unsigned i = threadIdx.x; i < 2 * PARTS; i += blockDim.x)
         parts[i] = 0; /* of warps that are not there */
     held_load<pairs, rows>(w, s.hidden, l, 1, shared, &held);
-    backward_begin<rows>(s, l, dh, dc, &b);
+    backward_begin<rows, HALF_NONE>(s, l, dh, dc, &b);
     __syncthreads(); /* the last steps are read, before their gates become gradients */
     for (unsigned k = l.steps; k-- > 0;) {
-        float d[GATES], *now = parts + k % 2 * PARTS;
-        backward_step<rows>(l, s.hidden, k, recurrent, &b, d);
-        UNROLL(GATES)
-        for (int g = 0; g < GATES; g++)
-            if (writes_gate<rows>(l, g))
-                gradients[l.gate % rows * WARP + g * UNITS + l.u] = d[g];
+        float own[rows], *now = parts + k % 2 * PARTS;
+        backward_step<rows, HALF_NONE>(l, s.hidden, k, recurrent, &b, own);
+        UNROLL(rows)
+        for (int i = 0; i < rows; i++)
+            gradients[l.gate % rows * WARP + own_gate<rows>(l, i) * UNITS + l.u] = own[i];
         __syncwarp();
         product_backward<pairs, rows>(&held, gradients, now + l.warp * PART);
-        backward_ready<rows>(l, s.hidden, k, &b);
+        backward_ready<rows, HALF_NONE>(l, s.hidden, k, &b);
         __syncthreads();
         recurrent = parts_sum<rows, 4 * pairs, PART>(now, l);
     }

@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
         product_forward<pairs, rows, kind>(a, now, l, sums);
         value = forward_step<rows, kind>(l, k, sums, &f);
     }
+    forward_end<rows>(s, l, &f);
 }
 
 /* W_hh^T of the warp's units: tiles of 16 of h by two of 16 gates' rows, of which a lane's 8 are
@@ -165,24 +166,23 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     __shared__ __align__(16) uint16_t gradients[4 * pairs][rows * GATES * UNITS];
     uint32_t a[2 * pairs][2][4];
     struct lane<rows> l = lane_here<rows>(s);
-    struct backward_cell b;
+    struct backward_cell<rows> b;
     float recurrent = 0;
     for (unsigned i = threadIdx.x; i < 2 * PARTS; i += blockDim.x)
         parts[0][i] = 0; /* of warps that are not there */
     weights_backward<pairs, kind>(w, s.hidden, l, a);
-    backward_begin<rows>(s, l, dh, dc, &b);
+    backward_begin<rows, kind>(s, l, dh, dc, &b);
     __syncthreads(); /* the last steps are read, before their gates become gradients */
     for (unsigned k = l.steps; k-- > 0;) {
-        float d[GATES];
-        backward_step<rows>(l, s.hidden, k, recurrent, &b, d);
-        UNROLL(GATES)
-        for (int g = 0; g < GATES; g++)
-            if (writes_gate<rows>(l, g))
-                gradients[l.warp][(l.gate % rows * GATES + g) * UNITS + l.u] =
-                    half_bits<kind>(d[g]);
+        float own[rows];
+        backward_step<rows, kind>(l, s.hidden, k, recurrent, &b, own);
+        UNROLL(rows)
+        for (int i = 0; i < rows; i++)
+            gradients[l.warp][(l.gate % rows * GATES + own_gate<rows>(l, i)) * UNITS + l.u] =
+                half_bits<kind>(own[i]);
         __syncwarp();
         product_backward<pairs, rows, kind>(a, gradients[l.warp], l, parts[k % 2] + l.warp * PART);
-        backward_ready<rows>(l, s.hidden, k, &b);
+        backward_ready<rows, kind>(l, s.hidden, k, &b);
         __syncthreads();
         recurrent = parts_sum<rows, 4 * pairs, PART>(parts[k % 2], l);
     }

@@ -83,17 +83,25 @@ static __device__ __forceinline__ float mma_halves(uint32_t a, uint32_t b, float
     return sum;
 }
 
+/* Every lane shows its parts of a and b, and takes what it needs of the others'. */
 template <int kind>
 static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    int lane = (int)(threadIdx.x % WARP), row = lane / 4 * 4, column = lane % 4 * 8;
+    __shared__ struct {
+        uint32_t a[4], b[2];
+    } parts[1024];
+    unsigned thread = threadIdx.x, first = thread / WARP * WARP, lane = thread % WARP;
+    memcpy(parts[thread].a, a, sizeof parts->a);
+    memcpy(parts[thread].b, b, sizeof parts->b);
+    __syncwarp();
     for (int half = 0; half < 2; half++)
-        for (int q = 0; q < 4; q++)
-            for (int k = 0; k < 4; k++) {
-                uint32_t x = __shfl_sync(0xffffffffu, a[2 * half + k / 2], row + q);
-                uint32_t y = __shfl_sync(0xffffffffu, b[half], column + k % 2 * 4 + q);
+        for (unsigned q = 0; q < 4; q++)
+            for (unsigned k = 0; k < 4; k++) {
+                uint32_t x = parts[first + lane / 4 * 4 + q].a[2 * half + k / 2];
+                uint32_t y = parts[first + lane % 4 * 8 + k % 2 * 4 + q].b[half];
                 c[k] = mma_halves<kind>(x, y, c[k]);
             }
+    __syncwarp();
 }
 
 #endif
