@@ -94,6 +94,11 @@ struct layer_pass {
     const float *parameters;   /* this layer's range */
     const float *weights;      /* the same as products read them: rounded to `half` */
     enum half half;            /* what is kept between layers; inside it is all float32 */
+    /* Forward rounds its output to `half` by itself, after it the activation `then`
+     * (ACTIVATION_COUNT: none), and leaves it in 16 bits at `kept`, too, unless that is NULL. */
+    int finishes;
+    enum activation then;
+    uint16_t *kept;
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     /* Of a type that `rounds`, with half: where its output is kept too, NULL: it is not; and of
@@ -137,6 +142,8 @@ struct layer_type {
     int in_place;     /* forward may overwrite its input and backward its d_output */
     int same;         /* the output is the input itself: forward does nothing */
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
+    int finishes;     /* forward can do, in the same operation, what pass.finishes says */
+    int activates;    /* 1 + its enum activation; 0: it is none */
     int quantises;    /* its matrices are used through layer_product alone */
     int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
     int residual;     /* +1: residual_begin, -1: residual_end */

@@ -76,6 +76,21 @@ static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, fl
     ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
 }
 
+static void check_linear_forward(struct matrix x, struct matrix w, const float *bias,
+                                 enum activation kind, enum half half, uint16_t *kept,
+                                 struct matrix y)
+{
+    check_product(x, 0, w, 1, 0, y);
+    ensure(bias && kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
+    ensure(!kept || y.stride == y.columns);
+}
+
+static void check_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
+{
+    check_product(dy, 1, x, 0, 0, dw);
+    ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
+}
+
 static int int8_valid(struct int8_matrix m)
 {
     return m.at && m.scales && m.rows > 0 && m.columns > 0 && m.stride >= m.columns &&
@@ -356,7 +371,7 @@ static void check_lstm_steps(struct lstm_steps s, struct matrix w_hh, enum half 
     ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.c_before && s.gates && s.c);
     ensure(matrix_valid(w_hh) && w_hh.rows == 4 * s.hidden && w_hh.columns == s.hidden);
     ensure(matrix_valid(h) && h.rows == s.steps * s.rows && h.columns == s.hidden);
-    ensure(half < HALF_COUNT);
+    ensure(half < HALF_COUNT && !s.gates_half == !s.c_half && (half || !s.gates_half));
     ensure(matrix_disjoint(h, matrix_of(s.gates, s.steps * s.rows, 4 * s.hidden)));
 }
 

@@ -155,6 +155,10 @@ struct lstm_steps {
     const float *c_before; /* [rows, hidden] after the step before, 0 where they begin */
     float *gates;          /* [steps, rows, 4 hidden] (i, f, g, o) */
     float *c;              /* [steps, rows, hidden] */
+    /* Kept in 16 bits: forward leaves gates and c there, rounded, and backward takes them from
+     * there; the arrays above are scratch then, but for the gradients. Both NULL: they are not. */
+    uint16_t *gates_half, *c_half;
+    float *c_after; /* NULL, or where forward leaves c [rows, hidden] after the last step */
 };
 
 /* The place of the k-th step that is taken. */

@@ -216,16 +216,37 @@ static void input_load(const struct batch_work *b, uint64_t slice, uint32_t laye
                 lane_activation(b->s, slice, layer, in));
 }
 
+/* On a device apart, where each operation costs a launch, a layer that can finishes its output by
+ * itself, and with it the next layer where that is an activation in the same place. Returns how
+ * many layers that are. */
+static uint32_t layers_join(const struct batch_work *b, uint64_t slice, uint32_t layer,
+                            uint32_t end, struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = s->layout.route;
+    if (!s->device->apart || !l->type->finishes || p->quantised)
+        return 1;
+    p->finishes = 1;
+    p->then = ACTIVATION_COUNT;
+    p->kept = lane_half(s, slice, route[layer].out);
+    if (layer + 1 == end || !l[1].type->activates || route[layer + 1].out != route[layer].out)
+        return 1;
+    p->then = (enum activation)(l[1].type->activates - 1);
+    return 2;
+}
+
 void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
 {
     const struct layer_instance *layers = b->s->model->layers;
     const struct layout *y = &b->s->layout;
-    for (uint32_t i = first; i < end; i++) {
+    for (uint32_t i = first, joined; i < end; i += joined) {
         struct layer_pass p = slice_pass(b, slice, i);
+        joined = layers_join(b, slice, i, end, &p);
         if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i)
             input_load(b, slice, i);
         layers[i].type->forward(&layers[i], &p);
-        if (p.half && !layers[i].type->same && !layers[i].type->rounds)
+        if (p.half && !layers[i].type->same && !layers[i].type->rounds && !p.finishes)
             output_round(b, slice, i);
     }
 }

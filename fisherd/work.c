@@ -100,12 +100,14 @@ static int rows_start(struct work *w, struct err *e)
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
 }
 
-/* Open only while a job has samples to sum: between jobs nothing of it is held. */
+/* Open only while a job has samples to sum: between jobs nothing of it is held. Row and column sums
+ * of squares are the CPU's. */
 static int device_start(struct work *w, struct step_config *c, struct err *e)
 {
     struct err why = {0};
     struct device_facts f;
-    if (device_open(&w->device, w->options->device, w->options->debug_mode, &why) < 0) {
+    const char *wanted = w->kind == ESTIMATOR_FACTORED ? "cpu" : w->options->device;
+    if (device_open(&w->device, wanted, w->options->debug_mode, &why) < 0) {
         w->device = NULL;
         *e = why;
         return -1;

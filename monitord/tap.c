@@ -196,14 +196,14 @@ static int endpoint_find(const char *stage, char *endpoint, size_t bytes, struct
 
 static int verb_find(const char *verb, enum msg_type *type, struct err *e)
 {
-    static const enum msg_type verbs[] = {MSG_status, MSG_stop, MSG_checkpoint};
+    static const enum msg_type verbs[] = {MSG_status, MSG_stop, MSG_checkpoint, MSG_release};
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(verb, msg_name(verbs[i])) == 0) {
             *type = verbs[i];
             return 0;
         }
-    return err_set(e, EXIT_CODE_PERMANENT, "\"%s\" is not a verb; status, stop and checkpoint are",
-                   verb);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "\"%s\" is not a verb; status, stop, checkpoint and release are", verb);
 }
 
 /* Waits for the answer. Returns the exit code, or -1 and *e. */

@@ -25,7 +25,8 @@ static const char help[] =
     "                        no verdict (default: none)\n"
     "  --ask STAGE VERB      STAGE: loaderd, trainerd, fisherd or monitord (the last d may be "
     "left\n"
-    "                        out); VERB: status, stop or checkpoint; 111 without an answer in 5 s\n"
+    "                        out); VERB: status, stop, checkpoint or release; 111 without an "
+    "answer in 5 s\n"
     "  --messages-reference  names, fields, types, limits\n"
     "  --help                this text\n"
     "\n"
@@ -82,7 +83,7 @@ static int ask_take(struct tap *t, const char *stage, int argc, char **argv, str
 {
     if (optind >= argc)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "--ask %s lacks its verb: status, stop or checkpoint", stage);
+                       "--ask %s lacks its verb: status, stop, checkpoint or release", stage);
     t->stage = stage;
     t->verb = argv[optind++];
     return 0;

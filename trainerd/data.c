@@ -235,11 +235,11 @@ int data_holds(const struct trainer *t, const struct feed *f, uint32_t task)
     return stream->ready && stream->set == t->data.set_of[task];
 }
 
-void data_give_back(struct trainer *t)
+void data_give_back(struct trainer *t, int all)
 {
     for (int validation = 0; validation < 2; validation++) {
         struct split s = split_of(t, validation);
-        if (!s.rows->size.device)
+        if (!s.rows->size.device && !(all && s.rows->size.bytes))
             continue;
         megabatch_close(s.rows);
         s.stream->ready = 0; /* it is filled again when rows are asked for */

@@ -155,7 +155,7 @@ int fisher_client_turn(struct trainer *t, const struct fisher_wish *w, int *slee
         return -1;
     if (strcmp(c->estimated_job, job) == 0)
         return 0;
-    data_give_back(t); /* fisherd computes on the same device */
+    data_give_back(t, 0); /* fisherd computes on the same device */
     if (now_s - c->asked_s >= ASK_EVERY_S) {
         estimate_send(t, w);
         c->asked_s = now_s;

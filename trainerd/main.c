@@ -41,10 +41,13 @@ static int trainer_request(void *self, struct daemon *d, const struct link_peer 
     struct trainer *t = self;
     struct msg_done answer = {0};
     (void)m;
-    if (type != MSG_checkpoint)
+    if (type != MSG_checkpoint && type != MSG_release)
         return 0;
-    t->checkpoint_asked = 1; /* written by the next turn that stands between two steps */
-    MSG_STR(answer.verb, "checkpoint");
+    if (type == MSG_checkpoint)
+        t->checkpoint_asked = 1; /* written by the next turn that stands between two steps */
+    else
+        data_give_back(t, 1);
+    MSG_STR(answer.verb, msg_name(type));
     daemon_reply(d, peer, MSG_done, &answer);
     return 1;
 }

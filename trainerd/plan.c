@@ -137,6 +137,8 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     c.batch_rows_max =
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);
+    if (strcmp(o->fisher_estimator, "factored") == 0)
+        device = NULL; /* fisherd/work.c: the CPU's */
     device_step_config(device, &c);
     int first = p->count;
     device_plan(p, m, device, 0);

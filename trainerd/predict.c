@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "engine/device.h"
 #include "engine/loss.h"
 #include "engine/scores.h"
 #include "proto/log.h"
@@ -176,8 +177,11 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     const struct megabatch_size arena = {.kind = MEGABATCH_ARENA};
     struct split_shape shape = shape_of(&t->validation);
     struct step_config training;
-    if (compute_open(&t->device, &p->options, e) < 0 ||
-        shapes_step_config(&training, &p->options, t->device, &shape, &shape, p->options.batch_size,
+    if (p->int8) /* products in 8 bits are the CPU's */
+        t->device = &device_cpu;
+    else if (compute_open(&t->device, &p->options, e) < 0)
+        return -1;
+    if (shapes_step_config(&training, &p->options, t->device, &shape, &shape, p->options.batch_size,
                            e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,

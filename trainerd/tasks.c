@@ -159,6 +159,9 @@ int tasks_epoch_end(struct trainer *t, double value, double loss, int last, stru
     t->meta.epoch_loss_sum = 0;
     if (save_checkpoint(t, e) < 0)
         return -1;
+    uint64_t every = t->options->empty_cache_every_n_epochs;
+    if (every && !last && t->meta.epoch % every == 0)
+        data_give_back(t, 1);
     progress_epoch_begin(t);
     if (!last)
         t->state = TRAINER_TRAIN;

@@ -251,8 +251,9 @@ int data_validation(struct trainer *t, uint32_t task, struct err *e);
 int data_wait(int there, int *sleep_ms); /* what a turn returns where those gave no 1 */
 /* Is that so already? */
 int data_holds(const struct trainer *t, const struct feed *f, uint32_t task);
-void data_give_back(struct trainer *t); /* the device's memory that rows have; they come again */
-void data_task(struct trainer *t);      /* the options of the cursor's task */
+/* The mega-batches' memory, on the device or, if `all`, on the host. They come again. */
+void data_give_back(struct trainer *t, int all);
+void data_task(struct trainer *t); /* the options of the cursor's task */
 
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);

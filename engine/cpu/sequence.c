@@ -37,8 +37,8 @@ CPU_CLONES static void row_backward(const float *restrict c_before, const float 
     float *restrict i = gates, *restrict f = gates + count, *restrict g = gates + 2 * count,
                     *restrict o = gates + 3 * count;
     for (uint64_t j = 0; j < count; j++) {
-        struct scalar_lstm s = {i[j], f[j], g[j], o[j], c[j], 0};
-        struct scalar_lstm d = scalar_lstm_backward(&s, c_before[j], dh[j], dc[j]);
+        struct scalar_lstm_slopes s = scalar_lstm_slopes(i[j], f[j], g[j], o[j], c[j], c_before[j]);
+        struct scalar_lstm d = scalar_lstm_backward(&s, dh[j], dc[j]);
         i[j] = d.i, f[j] = d.f, g[j] = d.g, o[j] = d.o;
         dc[j] = d.c;
     }
@@ -100,12 +100,21 @@ void cpu_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const flo
         if (half != HALF_NONE)
             cpu_round_half(half, to);
     }
+    if (s.c_after)
+        cpu_copy(step_c_before(s, s.steps), s.c_after, s.rows * s.hidden);
+    if (s.gates_half) {
+        cpu_store_half(half, s.gates, s.gates_half, s.steps * s.rows * 4 * s.hidden);
+        cpu_store_half(half, s.c, s.c_half, s.steps * s.rows * s.hidden);
+    }
 }
 
 void cpu_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
                              struct matrix dh, float *dc)
 {
-    (void)half; /* products are of float32 numbers */
+    if (s.gates_half) { /* products are of float32 numbers */
+        cpu_load_half(half, s.gates_half, s.gates, s.steps * s.rows * 4 * s.hidden);
+        cpu_load_half(half, s.c_half, s.c, s.steps * s.rows * s.hidden);
+    }
     for (uint64_t k = s.steps; k-- > 0;) {
         struct matrix sums = step_gates(s, k);
         step_backward(step_c_before(s, k), s.c + lstm_step(s, k) * s.rows * s.hidden,

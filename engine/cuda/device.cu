@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/gemm.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {
@@ -23,6 +24,7 @@ cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
 double *cuda_partials;
 float *cuda_scratch;
+int cuda_products_rounded;
 int cuda_processors, cuda_capability;
 uint64_t cuda_shared_bytes;
 
@@ -199,7 +201,8 @@ static int device_open(const char *which, int debug, struct err *e)
               "cublasSetWorkspace");
     cuda_blas(cublasSetMathMode(cuda_handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
     CU(cudaMemGetInfo(&after, &total));
-    device.context_bytes = before - after;
+    device.context_bytes =
+        after < before ? before - after : 0; /* others may give memory back meanwhile */
     device.open = 1;
     return device_failure(e);
 }
@@ -329,6 +332,7 @@ static void device_clear(void *at, uint64_t bytes)
 
 static void products_rounded(int on)
 {
+    cuda_products_rounded = on;
     cuda_blas(
         cublasSetMathMode(cuda_handle, on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
         "cublasSetMathMode");

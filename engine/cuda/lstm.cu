@@ -3,7 +3,7 @@
  */
 #include "engine/cuda/lstm_cell.h"
 
-static __device__ __forceinline__ float half_value(enum half half, float x)
+static __device__ __forceinline__ float half_of(enum half half, float x)
 {
     return half == HALF_BF16  ? half_round<HALF_BF16>(x)
            : half == HALF_F16 ? half_round<HALF_F16>(x)
@@ -29,7 +29,7 @@ __global__ void cells_forward(const float *ih, const float *hh, const float *c_b
                         row[3 * n] + bias_of(ih, hh, 3 * n + j), c_before[k]);
         row[0] = s.i, row[n] = s.f, row[2 * n] = s.g, row[3 * n] = s.o;
         c[k] = s.c;
-        h.at[r * h.stride + j] = half_value(half, s.h);
+        h.at[r * h.stride + j] = half_of(half, s.h);
     }
 }
 
@@ -41,9 +41,9 @@ __global__ void cells_backward(const float *c_before, const float *c, struct mat
     {
         uint64_t r = k / n, j = k % n;
         float *row = gates.at + r * gates.stride + j;
-        struct scalar_lstm s = {row[0], row[n], row[2 * n], row[3 * n], c[k], 0};
-        struct scalar_lstm d =
-            scalar_lstm_backward(&s, c_before[k], dh.at[r * dh.stride + j], dc[k]);
+        struct scalar_lstm_slopes s =
+            scalar_lstm_slopes(row[0], row[n], row[2 * n], row[3 * n], c[k], c_before[k]);
+        struct scalar_lstm d = scalar_lstm_backward(&s, dh.at[r * dh.stride + j], dc[k]);
         row[0] = d.i, row[n] = d.f, row[2 * n] = d.g, row[3 * n] = d.o;
         dc[k] = d.c;
     }
@@ -91,6 +91,12 @@ void cuda_lstm_steps_forward(struct lstm_steps s, const float *bias_ih, const fl
         LAUNCH(cells_forward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, bias_ih, bias_hh,
                at.c_before, at.gates, at.c, at.h, half);
     }
+    if (done < 0 && s.c_after)
+        cuda_copy(step_at(s, h, s.steps - 1).c, s.c_after, s.rows * s.hidden);
+    if (done < 0 && s.gates_half) {
+        cuda_store_half(half, s.gates, s.gates_half, s.steps * s.rows * 4 * s.hidden);
+        cuda_store_half(half, s.c, s.c_half, s.steps * s.rows * s.hidden);
+    }
 }
 
 void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half half,
@@ -98,6 +104,10 @@ void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half
 {
     int done = half == HALF_NONE ? lstm_backward_float(s, w_hh, dh, dc)
                                  : lstm_backward_half(s, w_hh, half, dh, dc);
+    if (done < 0 && s.gates_half) {
+        cuda_load_half(half, s.gates_half, s.gates, s.steps * s.rows * 4 * s.hidden);
+        cuda_load_half(half, s.c_half, s.c, s.steps * s.rows * s.hidden);
+    }
     for (uint64_t k = s.steps; done < 0 && k-- > 0;) {
         struct step at = step_at(s, dh, k);
         LAUNCH(cells_backward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, at.c_before, at.c,

@@ -28,8 +28,10 @@ static __device__ __forceinline__ float weight(struct matrix w, uint64_t gate, u
 
 /* Weight `number` of the lane: forward column `number` of its gate, backward the gate's row
  * number % 32 of the warp at every 32nd column. */
-static __device__ __forceinline__ float weight_of(struct matrix w, uint64_t hidden, struct lane l,
-                                                  int backward, unsigned number)
+template <int rows>
+static __device__ __forceinline__ float weight_of(struct matrix w, uint64_t hidden,
+                                                  const struct lane<rows> &l, int backward,
+                                                  unsigned number)
 {
     if (!backward)
         return weight(w, l.gate, hidden, l.unit, number);
@@ -37,9 +39,10 @@ static __device__ __forceinline__ float weight_of(struct matrix w, uint64_t hidd
     return weight(w, row / UNITS, hidden, l.warp * UNITS + row % UNITS, column);
 }
 
-template <int pairs>
-static __device__ __forceinline__ void held_load(struct matrix w, uint64_t hidden, struct lane l,
-                                                 int backward, float4 *far, struct held<pairs> *h)
+template <int pairs, int rows>
+static __device__ __forceinline__ void held_load(struct matrix w, uint64_t hidden,
+                                                 const struct lane<rows> &l, int backward,
+                                                 float4 *far, struct held<pairs> *h)
 {
     UNROLL(64)
     for (int i = 0; i < held<pairs>::REGISTERS; i++)
@@ -74,7 +77,7 @@ template <int pairs, int rows> static uint64_t shared_bytes(unsigned threads, in
 {
     uint64_t far = held<pairs>::FOURS * sizeof(float4), warps = threads / WARP;
     uint64_t h = 2 * rows * 32 * pairs * sizeof(float);
-    uint64_t parts = warps * rows * (2 * (32 * pairs + UNITS) + WARP) * sizeof(float);
+    uint64_t parts = rows * (2 * 4 * pairs * (32 * pairs + UNITS) + warps * WARP) * sizeof(float);
     return threads * far + (backward ? parts : h);
 }
 
@@ -87,15 +90,15 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     SHARED_DYNAMIC(float4, shared);
     float *all = (float *)(shared + held<pairs>::FOURS * blockDim.x); /* [2][rows][LENGTH] */
     struct held<pairs> held;
-    struct lane l = lane_here<rows>(s);
+    struct lane<rows> l = lane_here<rows>(s);
     struct forward_cell<rows> f;
     for (unsigned i = threadIdx.x; i < 2 * rows * LENGTH; i += blockDim.x)
         all[i] = 0; /* units that are not there */
-    held_load<pairs>(w, s.hidden, l, 0, shared, &held);
-    forward_begin<rows>(s, l, bias_ih, bias_hh, &f);
-    float value = forward_h_before<rows>(s, l, h);
+    held_load<pairs, rows>(w, s.hidden, l, 0, shared, &held);
+    forward_begin<rows>(s, l, bias_ih, bias_hh, h, &f);
+    float value = forward_h_before<rows>(s, l, &f);
     __syncthreads();
-    for (uint64_t k = 0; k < s.steps; k++) {
+    for (unsigned k = 0; k < l.steps; k++) {
         float *now = all + k % 2 * rows * LENGTH, sums[rows] = {0};
         if (tells_h<rows>(l))
             now[l.gate * LENGTH + l.unit] = value;
@@ -107,8 +110,9 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
             for (int r = 0; r < rows; r++)
                 sums[r] = dot(four, *(const float4 *)(now + r * LENGTH + FOUR * i), sums[r]);
         }
-        value = forward_step<rows, HALF_NONE>(s, l, k, sums, h, &f);
+        value = forward_step<rows, HALF_NONE>(l, k, sums, &f);
     }
+    forward_end<rows>(s, l, &f);
 }
 
 /* The warp's part [hidden][rows] of the gradient at h, of d [rows][32] of its units. */
@@ -136,30 +140,32 @@ template <int pairs, int rows>
 __global__ void __launch_bounds__(THREADS_MAX, 1)
     float_backward(struct lstm_steps s, struct matrix w, struct matrix dh, float *dc)
 {
-    enum { PART = (32 * pairs + UNITS) * rows };
+    enum { PART = (32 * pairs + UNITS) * rows, PARTS = 4 * pairs * PART };
     SHARED_DYNAMIC(float4, shared);
     unsigned warps = blockDim.x / WARP;
     float *gradients = (float *)(shared + held<pairs>::FOURS * blockDim.x); /* [warps][rows][32] */
-    float *parts = gradients + warps * rows * WARP;                         /* [2][warps][PART] */
+    float *parts = gradients + warps * rows * WARP;                         /* [2][PARTS] */
     struct held<pairs> held;
-    struct lane l = lane_here<rows>(s);
-    struct backward_cell b;
+    struct lane<rows> l = lane_here<rows>(s);
+    struct backward_cell<rows> b;
     float recurrent = 0;
     gradients += l.warp * rows * WARP;
-    held_load<pairs>(w, s.hidden, l, 1, shared, &held);
-    backward_begin<rows>(s, l, dh, dc, &b);
+    for (unsigned i = threadIdx.x; i < 2 * PARTS; i += blockDim.x)
+        parts[i] = 0; /* of warps that are not there */
+    held_load<pairs, rows>(w, s.hidden, l, 1, shared, &held);
+    backward_begin<rows, HALF_NONE>(s, l, dh, dc, &b);
     __syncthreads(); /* the last steps are read, before their gates become gradients */
-    for (uint64_t k = s.steps; k-- > 0;) {
-        float d[GATES], *now = parts + k % 2 * warps * PART;
-        backward_step<rows>(s, l, k, dh, recurrent, &b, d);
-        UNROLL(GATES)
-        for (int g = 0; g < GATES; g++)
-            if (writes_gate<rows>(l, g))
-                gradients[l.gate % rows * WARP + g * UNITS + l.u] = d[g];
+    for (unsigned k = l.steps; k-- > 0;) {
+        float own[rows], *now = parts + k % 2 * PARTS;
+        backward_step<rows, HALF_NONE>(l, s.hidden, k, recurrent, &b, own);
+        UNROLL(rows)
+        for (int i = 0; i < rows; i++)
+            gradients[l.gate % rows * WARP + own_gate<rows>(l, i) * UNITS + l.u] = own[i];
         __syncwarp();
         product_backward<pairs, rows>(&held, gradients, now + l.warp * PART);
+        backward_ready<rows, HALF_NONE>(l, s.hidden, k, &b);
         __syncthreads();
-        recurrent = parts_sum<rows>(now, PART, warps, l);
+        recurrent = parts_sum<rows, 4 * pairs, PART>(now, l);
     }
     backward_end<rows>(s, l, dh, recurrent, dc, &b);
 }

@@ -8,17 +8,11 @@
  * one barrier a step.
  */
 #include "engine/cuda/lstm_cell.h"
-#include "engine/cuda/mma.h"
 
 /* Shared memory of 16-bit h: a row, and what keeps rows in different banks. */
 template <int pairs> struct h_rows {
     enum { LENGTH = 32 * pairs, STRIDE = LENGTH + 32 };
 };
-
-template <int kind> static __device__ __forceinline__ uint16_t half_bits(float x)
-{
-    return kind == HALF_BF16 ? scalar_to_brain(x) : scalar_to_half(x);
-}
 
 static __device__ __forceinline__ float weight(struct matrix w, uint64_t gate, uint64_t hidden,
                                                uint64_t unit, uint64_t column)
@@ -44,9 +38,10 @@ static __device__ __forceinline__ void weights_take(struct matrix w, uint64_t ga
 
 /* Two tiles of 16 rows: gates i and f of the warp's units, g and o of them. A lane's columns of a
  * pair of tiles of 16 are 8 that lie together: 32 pair + 8 (lane % 4) ... */
-template <int pairs, int kind>
+template <int pairs, int kind, int rows>
 static __device__ __forceinline__ void weights_forward(struct matrix w, uint64_t hidden,
-                                                       struct lane l, uint32_t a[2][2 * pairs][4])
+                                                       const struct lane<rows> &l,
+                                                       uint32_t a[2][2 * pairs][4])
 {
     UNROLL(4)
     for (int gate = 0; gate < GATES; gate++) {
@@ -65,8 +60,8 @@ static __device__ __forceinline__ void weights_forward(struct matrix w, uint64_t
 /* sums[rows]: this lane's gate of W_hh h. */
 template <int pairs, int rows, int kind>
 static __device__ __forceinline__ void product_forward(const uint32_t a[2][2 * pairs][4],
-                                                       const uint16_t *h, struct lane l,
-                                                       float sums[rows])
+                                                       const uint16_t *h,
+                                                       const struct lane<rows> &l, float sums[rows])
 {
     float c[2][4] = {{0}};
     const uint16_t *row = h + l.u % rows * h_rows<pairs>::STRIDE + 8 * l.gate;
@@ -96,30 +91,32 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
 {
     __shared__ __align__(16) uint16_t all[2][rows * h_rows<pairs>::STRIDE];
     uint32_t a[2][2 * pairs][4];
-    struct lane l = lane_here<rows>(s);
+    struct lane<rows> l = lane_here<rows>(s);
     struct forward_cell<rows> f;
     for (unsigned i = threadIdx.x; i < 2 * rows * h_rows<pairs>::STRIDE; i += blockDim.x)
         *(&all[0][0] + i) = 0; /* units that are not there */
     weights_forward<pairs, kind>(w, s.hidden, l, a);
-    forward_begin<rows>(s, l, bias_ih, bias_hh, &f);
-    float value = forward_h_before<rows>(s, l, h);
+    forward_begin<rows>(s, l, bias_ih, bias_hh, h, &f);
+    float value = forward_h_before<rows>(s, l, &f);
     __syncthreads();
-    for (uint64_t k = 0; k < s.steps; k++) {
+    for (unsigned k = 0; k < l.steps; k++) {
         uint16_t *now = all[k % 2];
         float sums[rows];
         if (tells_h<rows>(l))
             now[l.gate * h_rows<pairs>::STRIDE + l.unit] = half_bits<kind>(value);
         __syncthreads();
         product_forward<pairs, rows, kind>(a, now, l, sums);
-        value = forward_step<rows, kind>(s, l, k, sums, h, &f);
+        value = forward_step<rows, kind>(l, k, sums, &f);
     }
+    forward_end<rows>(s, l, &f);
 }
 
 /* W_hh^T of the warp's units: tiles of 16 of h by two of 16 gates' rows, of which a lane's 8 are
  * the units of gate lane % 4. */
-template <int pairs, int kind>
+template <int pairs, int kind, int rows>
 static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_t hidden,
-                                                        struct lane l, uint32_t a[2 * pairs][2][4])
+                                                        const struct lane<rows> &l,
+                                                        uint32_t a[2 * pairs][2][4])
 {
     UNROLL(8)
     for (int tile = 0; tile < 2 * pairs; tile++)
@@ -137,8 +134,9 @@ static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_
 /* The warp's part [hidden][rows] of the gradient at h: four groups of 8 units at a time, a lane
  * writing one of group lane % 4. */
 template <int pairs, int rows, int kind>
-static __device__ __forceinline__ void
-product_backward(const uint32_t a[2 * pairs][2][4], const uint16_t *d, struct lane l, float *part)
+static __device__ __forceinline__ void product_backward(const uint32_t a[2 * pairs][2][4],
+                                                        const uint16_t *d,
+                                                        const struct lane<rows> &l, float *part)
 {
     uint4 four = *(const uint4 *)(d + (l.u % rows * GATES + l.gate) * UNITS);
     uint32_t b[2][2] = {{four.x, four.y}, {four.z, four.w}};
@@ -167,25 +165,26 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     __shared__ float parts[2][PARTS];
     __shared__ __align__(16) uint16_t gradients[4 * pairs][rows * GATES * UNITS];
     uint32_t a[2 * pairs][2][4];
-    struct lane l = lane_here<rows>(s);
-    struct backward_cell b;
-    unsigned warps = blockDim.x / WARP;
+    struct lane<rows> l = lane_here<rows>(s);
+    struct backward_cell<rows> b;
     float recurrent = 0;
+    for (unsigned i = threadIdx.x; i < 2 * PARTS; i += blockDim.x)
+        parts[0][i] = 0; /* of warps that are not there */
     weights_backward<pairs, kind>(w, s.hidden, l, a);
-    backward_begin<rows>(s, l, dh, dc, &b);
+    backward_begin<rows, kind>(s, l, dh, dc, &b);
     __syncthreads(); /* the last steps are read, before their gates become gradients */
-    for (uint64_t k = s.steps; k-- > 0;) {
-        float d[GATES];
-        backward_step<rows>(s, l, k, dh, recurrent, &b, d);
-        UNROLL(GATES)
-        for (int g = 0; g < GATES; g++)
-            if (writes_gate<rows>(l, g))
-                gradients[l.warp][(l.gate % rows * GATES + g) * UNITS + l.u] =
-                    half_bits<kind>(d[g]);
+    for (unsigned k = l.steps; k-- > 0;) {
+        float own[rows];
+        backward_step<rows, kind>(l, s.hidden, k, recurrent, &b, own);
+        UNROLL(rows)
+        for (int i = 0; i < rows; i++)
+            gradients[l.warp][(l.gate % rows * GATES + own_gate<rows>(l, i)) * UNITS + l.u] =
+                half_bits<kind>(own[i]);
         __syncwarp();
         product_backward<pairs, rows, kind>(a, gradients[l.warp], l, parts[k % 2] + l.warp * PART);
+        backward_ready<rows, kind>(l, s.hidden, k, &b);
         __syncthreads();
-        recurrent = parts_sum<rows>(parts[k % 2], PART, warps, l);
+        recurrent = parts_sum<rows, 4 * pairs, PART>(parts[k % 2], l);
     }
     backward_end<rows>(s, l, dh, recurrent, dc, &b);
 }

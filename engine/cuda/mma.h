@@ -15,12 +15,38 @@
 
 #include "engine/cuda/cuda.h"
 
+/* The nearest number of the kind, as scalar.h has it, where there is one by its instruction. */
+template <int kind> static __device__ __forceinline__ uint16_t half_bits(float x)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint16_t bits;
+    if (kind == HALF_BF16)
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    else
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+#else
+    return kind == HALF_BF16 ? scalar_to_brain(x) : scalar_to_half(x);
+#endif
+}
+
+template <int kind> static __device__ __forceinline__ float half_value(uint16_t bits)
+{
+#ifdef __CUDA_ARCH__
+    float x;
+    if (kind == HALF_BF16)
+        return __uint_as_float((uint32_t)bits << 16);
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+#else
+    return kind == HALF_BF16 ? scalar_brain(bits) : scalar_half(bits);
+#endif
+}
+
 /* Two numbers of the kind, which they hold exactly, as a register of a or b. */
 template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float low, float high)
 {
-    uint32_t a = kind == HALF_BF16 ? scalar_to_brain(low) : scalar_to_half(low);
-    uint32_t b = kind == HALF_BF16 ? scalar_to_brain(high) : scalar_to_half(high);
-    return a | b << 16;
+    return half_bits<kind>(low) | (uint32_t)half_bits<kind>(high) << 16;
 }
 
 #ifndef CUDA_EMULATED
@@ -52,23 +78,30 @@ static __device__ __forceinline__ float mma_halves(uint32_t a, uint32_t b, float
 {
     for (int shift = 0; shift < 32; shift += 16) {
         uint16_t x = (uint16_t)(a >> shift), y = (uint16_t)(b >> shift);
-        sum +=
-            kind == HALF_BF16 ? scalar_brain(x) * scalar_brain(y) : scalar_half(x) * scalar_half(y);
+        sum += half_value<kind>(x) * half_value<kind>(y);
     }
     return sum;
 }
 
+/* Every lane shows its parts of a and b, and takes what it needs of the others'. */
 template <int kind>
 static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    int lane = (int)(threadIdx.x % WARP), row = lane / 4 * 4, column = lane % 4 * 8;
+    __shared__ struct {
+        uint32_t a[4], b[2];
+    } parts[1024];
+    unsigned thread = threadIdx.x, first = thread / WARP * WARP, lane = thread % WARP;
+    memcpy(parts[thread].a, a, sizeof parts->a);
+    memcpy(parts[thread].b, b, sizeof parts->b);
+    __syncwarp();
     for (int half = 0; half < 2; half++)
-        for (int q = 0; q < 4; q++)
-            for (int k = 0; k < 4; k++) {
-                uint32_t x = __shfl_sync(0xffffffffu, a[2 * half + k / 2], row + q);
-                uint32_t y = __shfl_sync(0xffffffffu, b[half], column + k % 2 * 4 + q);
+        for (unsigned q = 0; q < 4; q++)
+            for (unsigned k = 0; k < 4; k++) {
+                uint32_t x = parts[first + lane / 4 * 4 + q].a[2 * half + k / 2];
+                uint32_t y = parts[first + lane % 4 * 8 + k % 2 * 4 + q].b[half];
                 c[k] = mma_halves<kind>(x, y, c[k]);
             }
+    __syncwarp();
 }
 
 #endif

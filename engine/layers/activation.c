@@ -46,6 +46,7 @@ static void run_backward(const struct layer_instance *l, const struct layer_pass
         .purpose = PURPOSE,                                                                        \
         .in_place = FROM_OUTPUT,                                                                   \
         .needs_output = FROM_OUTPUT,                                                               \
+        .activates = 1 + KIND,                                                                     \
         .rounds = 1,                                                                               \
         .infer = layer_infer_same,                                                                 \
         .forward = NAME##_forward,                                                                 \

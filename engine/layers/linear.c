@@ -44,8 +44,14 @@ static void linear_forward(const struct layer_instance *l, const struct layer_pa
 {
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix y = matrix_of(p->output, p->rows * l->steps, l->values_out);
+    const float *bias = p->parameters + l->values_out * l->values;
+    if (p->finishes) {
+        op_linear_forward(p->backend, x, weight_of(l, p->weights), bias, p->then, p->half, p->kept,
+                          y);
+        return;
+    }
     layer_product(l, p, x, weight_of(l, p->weights), 0, y);
-    op_bias_add(p->backend, y, p->parameters + l->values_out * l->values);
+    op_bias_add(p->backend, y, bias);
 }
 
 static void linear_backward(const struct layer_instance *l, const struct layer_pass *p)
@@ -53,8 +59,8 @@ static void linear_backward(const struct layer_instance *l, const struct layer_p
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix dy = matrix_of(p->d_output, p->rows * l->steps, l->values_out);
     if (p->gradient) {
-        op_product(p->backend, dy, 1, x, 0, 0, weight_of(l, p->gradient));
-        op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
+        op_weight_gradient(p->backend, dy, x, weight_of(l, p->gradient),
+                           p->gradient + l->values_out * l->values);
     }
     if (p->d_input)
         op_product(p->backend, dy, 0, weight_of(l, p->weights), 0, 0,
@@ -96,6 +102,7 @@ const struct layer_type layer_linear = {
     .name = "linear",
     .purpose = "y = x W^T + b",
     .quantises = 1,
+    .finishes = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .infer = linear_infer,
     .initialise = linear_initialise,

@@ -56,7 +56,9 @@ struct block {
     uint64_t number, k, steps;
     uint64_t first; /* the least of its steps, where the arrays begin */
     float *x, *gates, *c;
-    const float *c_before; /* c [rows, hidden] after the step before the k-th */
+    const float *c_before;         /* c [rows, hidden] after the step before the k-th */
+    float *c_after;                /* where that after the last one goes, if anywhere */
+    uint16_t *gates_half, *c_half; /* under KEEP_HALF where it is kept */
 };
 
 static struct shape shape_of(const struct layer_instance *l)
@@ -291,6 +293,10 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
     }
     if (number == 0)
         b.c_before = scratch_zeroes(l, p);
+    if (p->keep == KEEP_HALF) {
+        b.gates_half = at->gates_half[direction] + b.first * 4 * step;
+        b.c_half = at->c_half[direction] + b.first * step;
+    }
     return b;
 }
 
@@ -344,7 +350,10 @@ static struct lstm_steps steps_of(const struct layer_instance *l, const struct l
                                .begins = b->k == 0,
                                .c_before = b->c_before,
                                .gates = b->gates,
-                               .c = b->c};
+                               .c = b->c,
+                               .gates_half = b->gates_half,
+                               .c_half = b->c_half,
+                               .c_after = b->c_after};
 }
 
 /* The block's rows of one direction in an array of both. */
@@ -379,6 +388,14 @@ static void steps_forward_quantised(const struct layer_instance *l, const struct
         if (p->half)
             op_round_half(p->backend, p->half, h);
     }
+    if (b->c_after)
+        op_copy(p->backend, c_before(l, p, b, direction, b->k + b->steps), b->c_after,
+                p->rows * s.hidden);
+    if (b->gates_half) {
+        op_store_half(p->backend, p->half, b->gates, b->gates_half,
+                      b->steps * p->rows * 4 * s.hidden);
+        op_store_half(p->backend, p->half, b->c, b->c_half, b->steps * p->rows * s.hidden);
+    }
 }
 
 static void block_forward(const struct layer_instance *l, const struct layer_pass *p,
@@ -400,28 +417,12 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
                               block_of_direction(l, p, at->h, direction, b));
 }
 
-/* Gates and c of a block as backward reads them. */
-static void block_keep(const struct layer_instance *l, const struct layer_pass *p,
-                       const struct place *at, uint64_t direction, const struct block *b)
-{
-    uint64_t step = p->rows * shape_of(l).hidden;
-    if (p->keep == KEEP_HALF) {
-        op_store_half(p->backend, p->half, b->gates,
-                      at->gates_half[direction] + b->first * 4 * step, b->steps * 4 * step);
-        op_store_half(p->backend, p->half, b->c, at->c_half[direction] + b->first * step,
-                      b->steps * step);
-    }
-}
-
-/* What is not kept as float32 there again: computed, or out of 16 bits. */
+/* What is not kept is there again; under KEEP_HALF c before the block. */
 static void block_again(const struct layer_instance *l, const struct layer_pass *p,
                         const struct place *at, uint64_t layer, uint64_t direction, struct block *b)
 {
     uint64_t hidden = shape_of(l).hidden, step = p->rows * hidden, values = b->steps * step;
     if (p->keep == KEEP_HALF) {
-        op_load_half(p->backend, p->half, at->gates_half[direction] + b->first * 4 * step, b->gates,
-                     4 * values);
-        op_load_half(p->backend, p->half, at->c_half[direction] + b->first * step, b->c, values);
         if (b->number)
             op_load_half(p->backend, p->half,
                          at->c_half[direction] + step_number(l->steps, direction, b->k - 1) * step,
@@ -451,15 +452,12 @@ static void direction_forward(const struct layer_instance *l, const struct layer
     uint64_t width = p->rows * shape_of(l).hidden;
     for (uint64_t number = 0; number < pass_blocks(l, p); number++) {
         struct block b = block_of(l, p, at, layer, direction, number);
-        uint64_t last = step_number(l->steps, direction, b.k + b.steps - 1) - b.first;
+        if (p->keep != KEEP_ALL && number + 1 < pass_blocks(l, p))
+            b.c_after =
+                p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width;
         if (input_is_due(l, p, layer, direction))
             block_input(l, p, below, layer, &b);
         block_forward(l, p, at, layer, direction, &b);
-        if (p->keep != KEEP_ALL && number + 1 < pass_blocks(l, p))
-            op_copy(p->backend, b.c + last * width,
-                    p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width,
-                    width);
-        block_keep(l, p, at, direction, &b);
     }
 }
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from harness import limit, skip
+from runs import ROOT
 from small_run import BINARIES, FEATURES, SmallRun, data_write, trained
 
 try:
@@ -86,6 +87,15 @@ def test_the_way_of_the_rows_changes_no_bit():
 
 
 @limit(60)
+def test_timeframes_train_as_their_concatenation():
+    """Each is gathered by itself, on the device, into its columns of the input."""
+    device_take()
+    from test_layouts import NAMES, frames_write, weights
+    frames_write("frames.h5", "whole.h5")
+    assert weights("frames", "frames.h5", *NAMES, "device=cuda") == weights("whole", "whole.h5", "device=cuda")
+
+
+@limit(60)
 def test_killed_runs_end_with_the_same_weights():
     device_take()
     expected = state(run_on("undisturbed"))[1]
@@ -99,6 +109,55 @@ def test_killed_runs_end_with_the_same_weights():
         assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
     assert state(run)[1] == expected
     assert report(run)["reproducible"] is True
+
+
+def end_loss(run):
+    with h5py.File(run.path("checkpoints/task-B.h5")) as f:
+        return [float(line.split("\t")[4]) for line in bytes(f["results"][:]).decode().splitlines()]
+
+
+def predicted(run, *words):
+    out = run.directory + ".predicted.h5"
+    subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--task", "B", "--out", out,
+                    *words], check=True, timeout=50)
+    with h5py.File(out) as f:
+        return f["outputs"][:]
+
+
+@limit(120)
+def test_tokens_and_graphs_are_the_cpus_but_for_rounding():
+    """An embedding, an LSTM and targets at every step; convolutions over graphs with dropout."""
+    device_take()
+    import test_graphs
+    import test_tokens
+    test_tokens.tokens_write()
+    runs = {"tokens": lambda device: test_tokens.trained("tokens-" + device, ("device=" + device, "tasks.A.epochs=1"))[0],
+            "graphs": lambda device: test_graphs.trained("graphs-" + device, ("device=" + device, "tasks.B.epochs=1"))[0]}
+    for kind, make in runs.items():
+        cpu, cuda = make("cpu"), make("cuda")
+        expected, found = end_loss(cpu), end_loss(cuda)
+        assert len(found) == 3 and numpy.allclose(found, expected, rtol=1e-5, atol=0), (kind, found, expected)
+        assert state(cpu)[1] != state(cuda)[1], kind
+        of_cpu, of_cuda = predicted(cpu), predicted(cuda)
+        assert numpy.abs(of_cuda - of_cpu).max() < 1e-5 * numpy.abs(of_cpu).max(), kind
+    in_8_bits = predicted(cuda, "--int8")
+    assert 0 < numpy.abs(in_8_bits - of_cuda).max() < 0.1 * numpy.abs(of_cuda).max()
+
+
+@limit(60)
+def test_a_bad_row_is_named():
+    """On the device it is found when the step is done, and brought back to be looked at."""
+    device_take()
+    random = numpy.random.default_rng(2)
+    features = random.standard_normal((ROWS, FEATURES)).astype("f4")
+    features[77, 5] = numpy.nan
+    data_write("bad.h5", features)
+    for device in ("cpu", "cuda"):
+        with SmallRun("bad-" + device, "bad.h5", settings=(*SETTINGS, "device=" + device)) as run:
+            run.start("loaderd", "fisherd", "trainerd")
+            assert run.wait("trainerd") == 100, run.log("trainerd")
+            line, = [line for line in run.log("trainerd").splitlines() if " error " in line]
+            assert "row 77 of train in" in line and "its feature 5 times the scale 0.01 is nan; accepted" in line, line
 
 
 @limit(60)

@@ -18,6 +18,7 @@ COMMON = ("order.span_rows=64", "order.window_spans=2", "tasks.A.epochs=%d" % EP
 WINDOW_GB = 2 * (64 * 60 + 64 + 64) / 2 ** 30  # two spans of 64 rows of 60 features and a class
 WAYS = {
     "whole": ("loader.chunk_size_gb=auto",),
+    "emptied": ("memory.empty_cache_every_n_epochs=2",),
     "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * WINDOW_GB),),
     "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * WINDOW_GB),),
     "arena": ("loader.use_chunk_loader=false",),
@@ -61,6 +62,8 @@ def test_weights_do_not_depend_on_how_rows_are_kept():
         train, validation = last_epoch(run, "trainer.train"), last_epoch(run, "trainer.validation")
         if way == "whole":
             assert train == ("A", 1) and validation == (None, 1), (train, validation)
+        elif way == "emptied":
+            assert train == ("A", 3) and validation[1] > 1, (train, validation)
         else:
             assert train == ("B", 1) and validation[1] >= EPOCHS + 2, (way, train, validation)
     assert len(set(found.values())) == 1, found

@@ -10,7 +10,7 @@ from runs import ROOT, Run, small
 
 FIELDS = {"incarnation", "seq", "time_s", "task", "epoch", "epochs", "step", "steps", "loss", "penalty",
           "learning_rate", "gradient_norm", "loss_scale", "skipped_steps", "steps_per_s", "samples_per_s", "wait_share", "eta_s",
-          "rss_bytes"}
+          "rss_bytes", "device_bytes", "device_peak_bytes", "device_free_bytes"}
 
 
 @limit(120)

@@ -15,7 +15,7 @@ from runs import ROOT
 TAP = os.path.join(ROOT, "build/release/bin/tap")
 STEP = dict(incarnation=1, task="A", epoch=1, epochs=3, steps=50, loss=0.5, penalty=0.0, learning_rate=1e-3,
             gradient_norm=1.0, loss_scale=0.0, skipped_steps=0, steps_per_s=10.0, samples_per_s=1280,
-            wait_share=0.0, eta_s=12.0, rss_bytes=1 << 20)
+            wait_share=0.0, eta_s=12.0, rss_bytes=1 << 20, device_bytes=0, device_peak_bytes=0, device_free_bytes=0)
 
 
 class FakeRun:

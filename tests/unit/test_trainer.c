@@ -14,6 +14,7 @@
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
 #include "trainerd/schedule.h"
+#include "tests/unit/cuda_fixture.h"
 #include "trainerd/trainer.h"
 
 static struct options options; /* large; each case is a process of its own */
@@ -712,6 +713,47 @@ TEST(plan_decides_how_rows_are_kept)
     options.loader_use_chunk_loader = 0;
     CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, &micro_rows, sizes, &e), e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
+    model_close(&m);
+}
+
+/* The emulated device has 1 GiB. */
+TEST(plan_keeps_rows_on_the_device)
+{
+    struct split_shape shape = {
+        .rows = 60000, .spans = 40, .span_rows = 1536, .span_bytes_max = 1 << 20};
+    struct plan_bases on_device = bases;
+    struct model m = {0};
+    struct plan p = {0};
+    struct megabatch_size sizes[2];
+    struct err e = {0};
+    plan_options();
+    options.loader_use_chunk_loader = 1;
+    options.host_limit_mb = 4096;
+    on_device.device = cuda_fixture_device();
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(sizes[i].kind, MEGABATCH_WHOLE);
+        CHECK(sizes[i].device == on_device.device);
+    }
+    uint64_t whole = plan_total(&p, PLAN_DEVICE), host = plan_total(&p, "trainerd");
+    CHECK(whole > (2 * 40) << 20 && host < (24 + 40) << 20);
+
+    options.device_limit_mb = whole / (1 << 20) - 41; /* windows of 4 MiB, and the rest */
+    p.count = 0;
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
+    CHECK_EQ(sizes[0].kind, MEGABATCH_WINDOWS);
+    CHECK_EQ(sizes[0].spans % 4, 0);
+
+    options.device_limit_mb = 4;
+    p.count = 0;
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
+    CHECK_EQ(plan_check(&p, &options, on_device.device, &e), -1);
+    CHECK_HAS(e.text, "of device memory and that of the GPU is 4 MiB");
+    options.device_limit_mb = 0;
     model_close(&m);
 }
 

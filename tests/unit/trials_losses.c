@@ -93,23 +93,25 @@ void trial_element_loss(struct trial *t, struct trial_shape s)
     }
 }
 
-/* A vector of zeros has no direction. */
+/* A vector of zeros has no direction; the gradient of one column is rounding only. */
 void trial_cosine_loss(struct trial *t, struct trial_shape s)
 {
     const struct backend *b = trial_backend(t);
-    struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns), none = {0};
-    struct matrix z = outputs(t, s);
-    struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
-    struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
-    op_cosine_loss(b, z, y, 7, row_numbers(t, s), dz, HALF_NONE);
-    op_cosine_loss(b, z, y, 7, row_numbers(t, s), none, HALF_F16);
-    op_cosine_loss(b, both, y, 7, row_numbers(t, s), both, HALF_NONE);
-    for (int half = HALF_F16; half < HALF_COUNT; half++)
-        op_cosine_loss(b, z, y, 7, row_numbers(t, s), rounded(t, s), half);
     float zeros[3] = {0};
+    struct matrix z = outputs(t, s), none = {0};
+    struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
+    op_cosine_loss(b, z, y, 7, row_numbers(t, s), none, HALF_F16);
+    if (s.columns > 1) {
+        struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
+        struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
+        op_cosine_loss(b, z, y, 7, row_numbers(t, s), dz, HALF_NONE);
+        op_cosine_loss(b, both, y, 7, row_numbers(t, s), both, HALF_NONE);
+        for (int half = HALF_F16; half < HALF_COUNT; half++)
+            op_cosine_loss(b, z, y, 7, row_numbers(t, s), rounded(t, s), half);
+    }
     z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, zeros, 3), 1, 3);
-    dz = matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, 3), 1, 3);
     y = matrix_of(trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 3), 1, 3);
+    struct matrix dz = matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, 3), 1, 3);
     op_cosine_loss(b, z, y, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), dz,
                    HALF_NONE);
 }

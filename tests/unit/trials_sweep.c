@@ -23,14 +23,21 @@ static double *number(struct trial *t, enum trial_role role)
     return trial_numbers(t, role, TRIAL_DOUBLE, TRIAL_F64, 1);
 }
 
+/* Long sums, which libraries cut in ways of their own, are of numbers whose sums are exact. */
+static struct matrix factor(struct trial *t, uint64_t rows, uint64_t columns, uint64_t sums)
+{
+    return sums > 3000 ? trial_coarse(t, TRIAL_INPUT, rows, columns)
+                       : trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, rows, columns);
+}
+
 void trial_product(struct trial *t, struct trial_shape s)
 {
     uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
     for (int turned = 0; turned < 4; turned++)
         for (int beta = 0; beta < 2; beta++) {
             int a_t = turned & 1, b_t = turned >> 1;
-            struct matrix a = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, a_t ? k : m, a_t ? m : k);
-            struct matrix b = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, b_t ? n : k, b_t ? k : n);
+            struct matrix a = factor(t, a_t ? k : m, a_t ? m : k, k);
+            struct matrix b = factor(t, b_t ? n : k, b_t ? k : n, k);
             op_product(trial_backend(t), a, a_t, b, b_t, (float)beta,
                        trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_FLOAT, m, n));
         }
@@ -172,4 +179,32 @@ void trial_sgd(struct trial *t, struct trial_shape s)
         op_sgd(trial_backend(t), p, input(t, s), count_of(s), &sgd, half,
                half ? weights(t, s) : NULL);
     }
+}
+
+void trial_linear_forward(struct trial *t, struct trial_shape s)
+{
+    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    for (int half = HALF_NONE; half < HALF_COUNT; half++)
+        for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
+            enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+            struct matrix x = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, m, k);
+            struct matrix w = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, n, k);
+            float *y = trial_floats(t, TRIAL_OUTPUT, bar, m * n);
+            uint16_t *kept =
+                half ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, m * n) : NULL;
+            op_linear_forward(trial_backend(t), x, w, trial_floats(t, TRIAL_INPUT, TRIAL_SAME, n),
+                              (enum activation)kind, (enum half)half, kept, matrix_of(y, m, n));
+            if (kept) /* what was kept is what y has */
+                op_load_half(trial_backend(t), (enum half)half, kept,
+                             trial_floats(t, TRIAL_OUTPUT, bar, m * n), m * n);
+        }
+}
+
+void trial_weight_gradient(struct trial *t, struct trial_shape s)
+{
+    uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    op_weight_gradient(trial_backend(t), trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n),
+                       trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k),
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, n, k),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, n));
 }
