@@ -53,7 +53,6 @@ static void block_gradient(const struct sweep *w, uint64_t block)
         return;
     if (s->batch.scale != 1)
         op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
-    s->device->clear(&s->block_penalty[block], sizeof *s->block_penalty);
     penalty_add(s, first, count, g, &s->block_penalty[block]);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
@@ -153,11 +152,11 @@ static void micro_batch_count(struct stepper *s, uint64_t rows)
     s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
 }
 
-/* What a batch begins with. */
+/* What a batch begins with. The sum of losses lies behind the blocks' penalties. */
 static void batch_begin(struct stepper *s)
 {
     statistics_restore(s);
-    s->device->clear(s->loss_sum, sizeof *s->loss_sum);
+    s->device->clear(s->block_penalty, (s->layout.blocks + 1) * sizeof *s->block_penalty);
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */

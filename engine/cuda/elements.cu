@@ -55,7 +55,7 @@ __global__ void map_halves_out(function f, half, const float *x, float *y, uint1
     FOR_ITEMS(i, fours)
     {
         float4 v = ((const float4 *)x)[i];
-        struct four_halves n = halves_narrow<half>(make_float4(f(v.x), f(v.y), f(v.z), f(v.w)));
+        struct four_halves n = halves_narrow<half>(four_of(f, v));
         if (h)
             ((struct four_halves *)h)[i] = n;
         ((float4 *)y)[i] = halves_widen<half>(n);
@@ -79,8 +79,7 @@ __global__ void map_halves_in(function f, half, const uint16_t *kept, const floa
     {
         float4 d = ((const float4 *)dy)[i];
         float4 k = halves_widen<half>(((const struct four_halves *)kept)[i]);
-        float4 x = make_float4(f(k.x, d.x), f(k.y, d.y), f(k.z, d.z), f(k.w, d.w));
-        ((float4 *)dx)[i] = halves_widen<half>(halves_narrow<half>(x));
+        ((float4 *)dx)[i] = halves_widen<half>(halves_narrow<half>(four_of(f, k, d)));
     }
     FOR_ITEMS(k, count - fours * FOUR)
     {
