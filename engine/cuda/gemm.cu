@@ -10,6 +10,7 @@
  */
 #include "engine/cuda/gemm.h"
 
+#include "engine/cuda/finish.h"
 #include "engine/cuda/tf32.h"
 
 enum { THREADS = 128, WARPS = THREADS / WARP, STAGES = 4, CHUNK = 4 };
@@ -224,27 +225,6 @@ static __device__ __forceinline__ void part_store(const float sum[][warp_part<pa
         to[(row + i * 16 + c / 2 * 8) * patch::COLUMNS + column + j * 8 + c % 2] = sum[i][j][c];
 }
 
-static __device__ __forceinline__ float activated(enum activation kind, float x)
-{
-    switch (kind) {
-#define ACTIVATED(NAME, name)                                                                      \
-    case ACTIVATION_##NAME:                                                                        \
-        return scalar_##name(x);
-        ACTIVATIONS(ACTIVATED)
-#undef ACTIVATED
-    case ACTIVATION_COUNT:
-        break;
-    }
-    return x;
-}
-
-static __device__ __forceinline__ float rounded(enum half half, float x)
-{
-    return half == HALF_NONE  ? x
-           : half == HALF_F16 ? scalar_half(scalar_to_half(x))
-                              : scalar_brain(scalar_to_brain(x));
-}
-
 static __device__ __forceinline__ void number_finish(const struct gemm_finish *f, struct matrix c,
                                                      uint64_t row, uint64_t column, float x)
 {
@@ -253,13 +233,7 @@ static __device__ __forceinline__ void number_finish(const struct gemm_finish *f
         x += f->beta * *at;
     if (f->bias)
         x += f->bias[column];
-    x = rounded(f->half, x);
-    if (f->activation != ACTIVATION_COUNT)
-        x = rounded(f->half, activated(f->activation, x));
-    *at = x;
-    if (f->kept)
-        f->kept[row * c.columns + column] =
-            f->half == HALF_F16 ? scalar_to_half(x) : scalar_to_brain(x);
+    *at = finished(f->activation, f->half, f->kept, row * c.columns + column, x);
 }
 
 /* The patch's sums, all parts of which are in shared memory, to where they go. */
