@@ -516,17 +516,21 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
     float *g = p->gradient, *once = g + w.at[BIAS_HH];
     int later = b->number + 1 < pass_blocks(l, p);
-    op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
-               matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
+    struct matrix x = matrix_of(b->x, b->steps * p->rows, w.in);
+    struct matrix ih = matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in);
+    if (later) {
+        op_product(p->backend, sums, 1, x, 0, 1, ih);
+        op_column_sums(p->backend, sums, once);
+        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
+    } else {
+        op_weight_gradient(p->backend, sums, x, ih, g + w.at[BIAS_IH]);
+    }
     recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
     if (d.rows)
         op_product(p->backend, d, 1, h, 0, (float)later,
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
     else if (!later) /* one step in all */
         op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
-    op_column_sums(p->backend, sums, later ? once : g + w.at[BIAS_IH]);
-    if (later)
-        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
     if (b->number == 0)
         op_copy(p->backend, g + w.at[BIAS_IH], once, w.count[BIAS_HH]);
 }
