@@ -334,6 +334,15 @@ static void check_sparse_product(struct sparse a, struct matrix x, const float *
     ensure(matrix_disjoint(x, y));
 }
 
+static void check_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+                                 const float *skip, enum activation kind, enum half half,
+                                 uint16_t *kept, struct matrix y)
+{
+    check_sparse_product(a, x, bias, beta, y);
+    ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
+    ensure(y.stride == y.columns && (!skip || floats_disjoint(skip, y.at, y.rows * y.columns)));
+}
+
 static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)
 {
     ensure(tokens && matrix_valid(w) && matrix_valid(y) && w.columns == y.columns);
