@@ -101,6 +101,10 @@ struct layer_pass {
     uint16_t *kept;
     float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
+    /* Of a type that `rounds`, with half: where its output is kept too, NULL: it is not; and of
+     * input and output the one that its backward reads. */
+    uint16_t *output_half;
+    const uint16_t *kept_half;
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
     enum layer_keep keep;      /* KEEP_ALL where the layer does not recompute */
     float *saved;              /* what forward keeps for backward and the squares */
@@ -141,6 +145,7 @@ struct layer_type {
     int finishes;     /* forward can do, in the same operation, what pass.finishes says */
     int activates;    /* 1 + its enum activation; 0: it is none */
     int quantises;    /* its matrices are used through layer_product alone */
+    int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */

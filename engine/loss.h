@@ -27,6 +27,7 @@ struct loss_slice {
     double divisor;
     double *result;  /* [rows]: the rows' losses, or their metric */
     struct matrix d; /* d(loss)/d(outputs) / divisor; at NULL: not wanted */
+    enum half half;  /* d is rounded to it, HALF_NONE: not */
 };
 
 /* What a metric measures the error against: how far the targets are from each output's own mean, or

@@ -140,6 +140,28 @@ static void check_activation_backward(enum activation kind, const float *kept, c
     ensure(dy == dx || floats_disjoint(dy, dx, count));
 }
 
+static int half_valid(enum half half)
+{
+    return half == HALF_F16 || half == HALF_BF16;
+}
+
+static void check_activation_forward_half(enum activation kind, enum half half, const float *x,
+                                          float *y, uint16_t *h, uint64_t count)
+{
+    check_activation_forward(kind, x, y, count);
+    ensure(half_valid(half) && ranges_disjoint(h, count * sizeof *h, x, count * sizeof *x));
+    ensure(ranges_disjoint(h, count * sizeof *h, y, count * sizeof *y));
+}
+
+static void check_activation_backward_half(enum activation kind, enum half half,
+                                           const uint16_t *kept, const float *dy, float *dx,
+                                           uint64_t count)
+{
+    ensure(kind < ACTIVATION_COUNT && half_valid(half) && kept && dy && dx);
+    ensure(ranges_disjoint(kept, count * sizeof *kept, dx, count * sizeof *dx));
+    ensure(dy == dx || floats_disjoint(dy, dx, count));
+}
+
 static void check_layernorm_forward(struct matrix x, const float *weight, const float *bias,
                                     double eps, struct matrix y)
 {
@@ -222,12 +244,12 @@ static void check_batchnorm_use(const float *running_mean, const float *running_
 
 static void check_round_half(enum half kind, struct matrix x)
 {
-    ensure((kind == HALF_F16 || kind == HALF_BF16) && matrix_valid(x));
+    ensure(half_valid(kind) && matrix_valid(x));
 }
 
 static void check_load_half(enum half kind, const uint16_t *h, float *x, uint64_t count)
 {
-    ensure((kind == HALF_F16 || kind == HALF_BF16) && h && x);
+    ensure(half_valid(kind) && h && x);
     ensure(ranges_disjoint(h, count * sizeof *h, x, count * sizeof *x));
 }
 
@@ -385,28 +407,30 @@ static void check_loss(struct matrix z, double divisor, const double *losses, st
 }
 
 static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                        double *losses, struct matrix dz)
+                                        double *losses, struct matrix dz, enum half half)
 {
     check_loss(z, divisor, losses, dz);
-    ensure(targets);
+    ensure(targets && half < HALF_COUNT);
 }
 
 static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
-                              struct matrix dz)
+                              struct matrix dz, enum half half)
 {
     check_loss(z, divisor, losses, dz);
+    ensure(half < HALF_COUNT);
     ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
 }
 
 static void check_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
 {
-    check_cosine_loss(z, y, 1, cosines, (struct matrix){0});
+    check_cosine_loss(z, y, 1, cosines, (struct matrix){0}, HALF_NONE);
 }
 
 static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
-                               struct matrix y, double divisor, double *losses, struct matrix dz)
+                               struct matrix y, double divisor, double *losses, struct matrix dz,
+                               enum half half)
 {
-    check_cosine_loss(z, y, divisor, losses, dz);
+    check_cosine_loss(z, y, divisor, losses, dz, half);
     ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
 }
 
@@ -555,24 +579,33 @@ static void check_ewc_half_add(const float *theta, const float *theta_star, cons
     ensure(floats_disjoint(theta_star, g, count));
 }
 
+static void check_weights(const float *p, uint64_t count, enum half half, const float *weights)
+{
+    ensure(!half || (half_valid(half) && weights && floats_disjoint(p, weights, count)));
+}
+
 static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
-                        const struct adamw_scalars *a)
+                        const struct adamw_scalars *a, enum half half, float *weights)
 {
     ensure(p && m && v && g && a);
+    check_weights(p, count, half, weights);
     ensure(floats_disjoint(p, m, count) && floats_disjoint(p, v, count));
     ensure(floats_disjoint(m, v, count) && floats_disjoint(p, g, count));
     ensure(floats_disjoint(m, g, count) && floats_disjoint(v, g, count));
 }
 
 static void check_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
-                               const struct sgd_scalars *a)
+                               const struct sgd_scalars *a, enum half half, float *weights)
 {
+    check_weights(p, count, half, weights);
     ensure(p && m && g && a && floats_disjoint(p, m, count));
     ensure(floats_disjoint(p, g, count) && floats_disjoint(m, g, count));
 }
 
-static void check_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a)
+static void check_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a,
+                      enum half half, float *weights)
 {
+    check_weights(p, count, half, weights);
     ensure(p && g && a && floats_disjoint(p, g, count));
 }
 

@@ -58,12 +58,15 @@ static void group_update(const struct stepper *s, const struct optimizer_scalars
     uint64_t at = first - s->layout.frozen;
     float *p = s->parameters + first;
     const float *g = s->gradient + at;
+    enum half half = s->device->apart ? s->layout.half : HALF_NONE;
+    float *weights = s->weights + first;
     if (s->config.optimizer == OPTIMIZER_ADAMW)
-        op_adamw(s->backend, p, s->moment_m + at, s->moment_v + at, g, count, &o->adamw[group]);
+        op_adamw(s->backend, p, s->moment_m + at, s->moment_v + at, g, count, &o->adamw[group],
+                 half, weights);
     else if (s->config.optimizer == OPTIMIZER_SGD_MOMENTUM)
-        op_sgd_momentum(s->backend, p, s->moment_m + at, g, count, &o->sgd[group]);
+        op_sgd_momentum(s->backend, p, s->moment_m + at, g, count, &o->sgd[group], half, weights);
     else
-        op_sgd(s->backend, p, g, count, &o->sgd[group]);
+        op_sgd(s->backend, p, g, count, &o->sgd[group], half, weights);
 }
 
 void optimizer_update(const struct stepper *s, const struct optimizer_scalars *o, uint64_t first,

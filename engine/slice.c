@@ -107,6 +107,10 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
     };
+    if (l->type->rounds) {
+        p.output_half = lane_half(s, slice, route->out);
+        p.kept_half = lane_half(s, slice, l->type->needs_output ? route->out : route->in);
+    }
     if (l->graphs)
         pass_graphs(s, &p);
     if (l->type->residual) {
@@ -150,6 +154,7 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
         .divisor =
             (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0),
         .result = s->at.losses + row * steps,
+        .half = s->layout.half,
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
@@ -161,8 +166,6 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     s->loss->slice(&l);
     if (b->work == SLICE_FISHER && b->fisher->labels > FISHER_SAMPLED)
         s->loss->root(&l, (uint32_t)b->pass);
-    if (s->layout.half && b->work == SLICE_TRAIN)
-        op_round_half(s->backend, s->layout.half, l.d);
     l.result = s->at.metrics + row * steps;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
@@ -243,7 +246,7 @@ void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, u
         if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i)
             input_load(b, slice, i);
         layers[i].type->forward(&layers[i], &p);
-        if (p.half && !layers[i].type->same && !p.finishes)
+        if (p.half && !layers[i].type->same && !layers[i].type->rounds && !p.finishes)
             output_round(b, slice, i);
     }
 }
@@ -256,7 +259,7 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     const struct route *route = &s->layout.route[layer];
     struct layer_pass p = slice_pass(b, slice, layer);
     float *to = lane_base(s, slice) + s->layout.work_at;
-    if (!p.half || l->type->residual)
+    if (!p.half || l->type->residual || l->type->rounds)
         return p;
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
@@ -284,7 +287,8 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
             slice_again(b, slice, i);
         struct layer_pass p = slice_pass_backward(b, slice, i);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && (!layers[i].type->same || layers[i].type->residual))
+        if (p.half && p.d_input && !layers[i].type->rounds &&
+            (!layers[i].type->same || layers[i].type->residual))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

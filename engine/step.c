@@ -53,7 +53,6 @@ static void block_gradient(const struct sweep *w, uint64_t block)
         return;
     if (s->batch.scale != 1)
         op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
-    s->device->clear(&s->block_penalty[block], sizeof *s->block_penalty);
     penalty_add(s, first, count, g, &s->block_penalty[block]);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
@@ -103,8 +102,10 @@ static struct sweep sweep_make(struct stepper *s)
 void weights_round(struct stepper *s)
 {
     struct sweep w = sweep_make(s);
-    if (s->layout.half)
-        stepper_run(s, weights_item, &w, w.items);
+    if (!s->layout.half || s->weights_current)
+        return;
+    stepper_run(s, weights_item, &w, w.items);
+    s->weights_current = s->device->apart;
 }
 
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
@@ -151,12 +152,11 @@ static void micro_batch_count(struct stepper *s, uint64_t rows)
     s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
 }
 
-/* What a batch begins with. */
+/* What a batch begins with. The sum of losses lies behind the blocks' penalties. */
 static void batch_begin(struct stepper *s)
 {
     statistics_restore(s);
-    weights_round(s);
-    s->device->clear(s->loss_sum, sizeof *s->loss_sum);
+    s->device->clear(s->block_penalty, (s->layout.blocks + 1) * sizeof *s->block_penalty);
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */
@@ -207,6 +207,8 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
 {
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     batch_send(s, rows);
+    if (!s->batch.done)
+        weights_round(s); /* seldom there: no part of what is recorded */
     if (!recording_run(s, rows))
         micro_batch_compute(s, rows);
     micro_batch_count(s, rows);

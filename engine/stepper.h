@@ -222,6 +222,7 @@ struct stepper {
     uint32_t piece_count; /* of the batch in work, gathered on the device */
     uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
+    int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
     struct evaluation_sums sums;
     struct batch_state batch;
@@ -323,7 +324,8 @@ static inline enum half layout_half(const struct step_config *c)
     return c->with_optimizer ? c->half : HALF_NONE;
 }
 
-/* With half: weights are the present parameters, rounded. */
+/* With half: weights are the present parameters, rounded. On a device apart the update leaves them
+ * so, and there is something to do only after stepper_send. */
 void weights_round(struct stepper *s);
 
 /* What the layer keeps in training with c. */

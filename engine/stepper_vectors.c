@@ -32,6 +32,7 @@ void stepper_send(struct stepper *s)
         return;
     s->device->upload(s->parameters, s->mirror.parameters,
                       s->model->parameter_count * sizeof *s->parameters);
+    s->weights_current = 0;
     if (s->mirror.moments)
         s->device->upload(s->moment_m, s->mirror.moments, moments_bytes(s));
     if (s->module_buffers)

@@ -36,3 +36,36 @@ void cpu_activation_backward(enum activation kind, const float *kept, const floa
         ACTIVATIONS(BACKWARD)};
     loops[kind](kept, dy, dx, count);
 }
+
+/* Numbers that are converted at a time, near the processor between two loops. */
+enum { PIECE = 2048 };
+
+static uint64_t piece_of(uint64_t left)
+{
+    return left < PIECE ? left : PIECE;
+}
+
+void cpu_activation_forward_half(enum activation kind, enum half half, const float *x, float *y,
+                                 uint16_t *h, uint64_t count)
+{
+    for (uint64_t at = 0, piece; at < count; at += piece) {
+        piece = piece_of(count - at);
+        cpu_activation_forward(kind, x + at, y + at, piece);
+        if (h)
+            cpu_store_half(half, y + at, h + at, piece);
+        else
+            cpu_round_half(half, matrix_of(y + at, 1, piece));
+    }
+}
+
+void cpu_activation_backward_half(enum activation kind, enum half half, const uint16_t *kept,
+                                  const float *dy, float *dx, uint64_t count)
+{
+    float wide[PIECE];
+    for (uint64_t at = 0, piece; at < count; at += piece) {
+        piece = piece_of(count - at);
+        cpu_load_half(half, kept + at, wide, piece);
+        cpu_activation_backward(kind, wide, dy + at, dx + at, piece);
+        cpu_round_half(half, matrix_of(dx + at, 1, piece));
+    }
+}

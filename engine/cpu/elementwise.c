@@ -146,8 +146,17 @@ CPU_CLONES void cpu_ewc_add(const float *restrict theta, const float *restrict t
     *penalty += 0.5 * parts_sum(parts);
 }
 
+static void weights_round(enum half half, const float *p, float *weights, uint64_t count)
+{
+    if (!half)
+        return;
+    memcpy(weights, p, count * sizeof *p);
+    cpu_round_half(half, matrix_of(weights, 1, count));
+}
+
 CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,
-                          const float *restrict g, uint64_t count, const struct adamw_scalars *a)
+                          const float *restrict g, uint64_t count, const struct adamw_scalars *a,
+                          enum half half, float *weights)
 {
     const struct adamw_scalars once = *a; /* a copy that no store can change */
     for (uint64_t i = 0; i < count; i++) {
@@ -156,10 +165,12 @@ CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict 
         m[i] = out.m;
         v[i] = out.v;
     }
+    weights_round(half, p, weights, count);
 }
 
 CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const float *restrict g,
-                                 uint64_t count, const struct sgd_scalars *a)
+                                 uint64_t count, const struct sgd_scalars *a, enum half half,
+                                 float *weights)
 {
     const struct sgd_scalars once = *a;
     for (uint64_t i = 0; i < count; i++) {
@@ -167,12 +178,14 @@ CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const flo
         p[i] = out.p;
         m[i] = out.m;
     }
+    weights_round(half, p, weights, count);
 }
 
 CPU_CLONES void cpu_sgd(float *restrict p, const float *restrict g, uint64_t count,
-                        const struct sgd_scalars *a)
+                        const struct sgd_scalars *a, enum half half, float *weights)
 {
     const struct sgd_scalars once = *a;
     for (uint64_t i = 0; i < count; i++)
         p[i] = scalar_sgd(p[i], g[i], &once);
+    weights_round(half, p, weights, count);
 }

@@ -86,15 +86,20 @@ void cuda_batchnorm_forward(struct matrix x, const double *mean, const double *s
 
 struct gradient_sums {
     typedef double number;
+    typedef float2 value; /* of dy, of x */
     enum { SUMS = 2 };
     struct matrix x, dy;
     const double *mean, *scale;
     double *d, *dn;
-    __device__ void add(uint64_t r, uint64_t c, double *sums) const
+    __device__ float2 load(uint64_t r, uint64_t c) const
     {
-        double g = (double)dy.at[r * dy.stride + c];
+        return {dy.at[r * dy.stride + c], x.at[r * x.stride + c]};
+    }
+    __device__ void add(float2 in, uint64_t, uint64_t c, double *sums) const
+    {
+        double g = (double)in.x;
         sums[0] += g;
-        sums[1] += g * (double)scalar_normalise(x.at[r * x.stride + c], mean[c], scale[c]);
+        sums[1] += g * (double)scalar_normalise(in.y, mean[c], scale[c]);
     }
     __device__ void put(uint64_t c, const double *sums) const
     {

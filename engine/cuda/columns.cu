@@ -3,13 +3,17 @@
 #include "engine/cuda/columns.h"
 
 struct sum_of {
-    typedef float number;
+    typedef float number, value;
     enum { SUMS = 1 };
     struct matrix x;
     float *sums;
-    __device__ void add(uint64_t r, uint64_t c, float *at) const
+    __device__ float load(uint64_t r, uint64_t c) const
     {
-        *at += x.at[r * x.stride + c];
+        return x.at[r * x.stride + c];
+    }
+    __device__ void add(float in, uint64_t, uint64_t, float *at) const
+    {
+        *at += in;
     }
     __device__ void put(uint64_t c, const float *at) const
     {
@@ -24,12 +28,17 @@ void cuda_column_sums(struct matrix x, float *sums)
 
 struct dot_of {
     typedef float number;
+    typedef float2 value;
     enum { SUMS = 1 };
     struct matrix a, b;
     float *sums;
-    __device__ void add(uint64_t r, uint64_t c, float *at) const
+    __device__ float2 load(uint64_t r, uint64_t c) const
     {
-        *at += a.at[r * a.stride + c] * b.at[r * b.stride + c];
+        return {a.at[r * a.stride + c], b.at[r * b.stride + c]};
+    }
+    __device__ void add(float2 in, uint64_t, uint64_t, float *at) const
+    {
+        *at += in.x * in.y;
     }
     __device__ void put(uint64_t c, const float *at) const
     {
@@ -44,14 +53,18 @@ void cuda_column_dots(struct matrix a, struct matrix b, float *sums)
 
 struct moments_of {
     typedef double number;
+    typedef float value;
     enum { SUMS = 2 };
     struct matrix y;
     double *sums, *squares;
-    __device__ void add(uint64_t r, uint64_t c, double *at) const
+    __device__ float load(uint64_t r, uint64_t c) const
     {
-        double value = (double)y.at[r * y.stride + c];
-        at[0] += value;
-        at[1] += value * value;
+        return y.at[r * y.stride + c];
+    }
+    __device__ void add(float in, uint64_t, uint64_t, double *at) const
+    {
+        at[0] += (double)in;
+        at[1] += (double)in * (double)in;
     }
     __device__ void put(uint64_t c, const double *at) const
     {

@@ -1,15 +1,17 @@
 /* columns.h - sums down the columns of a matrix.
  *
  * A block has a few columns, as many as a warp has lanes, and walks down the rows several at a
- * time. Where there are many rows for few columns they are cut into parts, whose sums go to
- * cuda_scratch and are then summed in a second launch. How they are cut depends on the shape alone.
+ * time; each thread has several of its own on their way from memory, or a short matrix would wait
+ * for one after the other. Where there are many rows they are cut into parts, whose sums go to
+ * cuda_scratch; the last block of a few columns adds those of all. How they are cut, and so the
+ * order of every sum, depends on the shape alone.
  */
 #ifndef ENGINE_CUDA_COLUMNS_H
 #define ENGINE_CUDA_COLUMNS_H
 
 #include "engine/cuda/cuda.h"
 
-enum { COLUMN_THREADS = 256, COLUMN_BLOCKS = CUDA_BLOCKS_MAX / 4, COLUMN_THREAD_ROWS = 32 };
+enum { COLUMN_THREADS = 256, COLUMN_BLOCKS = CUDA_BLOCKS_MAX / 4, COLUMN_THREAD_ROWS = 16 };
 
 /* How `rows` are cut for a launch: blocks.y parts of part_rows rows, the last one maybe fewer. */
 struct column_grid {
@@ -55,63 +57,96 @@ static __device__ __forceinline__ void column_reduce(number (&sums)[SUMS],
         sums[s] = shared[s][me];
 }
 
-/* function: `number`, the type of its SUMS sums a column; add(r, c, sums) takes in what is in row
- * r; put(c, sums) has the result. parts NULL: there is one. */
+/* Takes in every rows_apart-th of the rows from r to end - 1. */
+template <typename function>
+static __device__ __forceinline__ void column_walk(const function &f, uint64_t r, uint64_t end,
+                                                   unsigned rows_apart, uint64_t c,
+                                                   typename function::number *sums)
+{
+    enum { AHEAD = COLUMN_THREAD_ROWS / function::SUMS };
+    for (; r < end; r += AHEAD * rows_apart) {
+        typename function::value in[AHEAD] = {};
+        UNROLL(AHEAD)
+        for (unsigned k = 0; k < AHEAD; k++)
+            if (r + k * rows_apart < end)
+                in[k] = f.load(r + k * rows_apart, c);
+        UNROLL(AHEAD)
+        for (unsigned k = 0; k < AHEAD; k++)
+            if (r + k * rows_apart < end)
+                f.add(in[k], r + k * rows_apart, c, sums);
+    }
+}
+
+/* The sums of parts: the rows that are walked once more. */
+template <typename function> struct column_parts {
+    typedef typename function::number number;
+    enum { SUMS = function::SUMS };
+    struct value {
+        number sums[SUMS];
+    };
+    number *parts;
+    uint64_t columns;
+    __device__ number *at(uint64_t part, int sum, uint64_t c) const
+    {
+        return parts + (part * SUMS + sum) * columns + c;
+    }
+    __device__ value load(uint64_t part, uint64_t c) const
+    {
+        value v;
+        for (int s = 0; s < SUMS; s++)
+            v.sums[s] = *at(part, s, c);
+        return v;
+    }
+    __device__ void add(const value &v, uint64_t, uint64_t, number *sums) const
+    {
+        for (int s = 0; s < SUMS; s++)
+            sums[s] += v.sums[s];
+    }
+};
+
+static __device__ unsigned column_tickets[COLUMN_BLOCKS];
+
+/* function: `number`, the type of its SUMS sums a column; load(r, c), a `value`: what of row r is
+ * to be on its way early; add(value, r, c, sums) takes it in; put(c, sums) has the result. */
 template <typename function>
 __global__ void columns_sum(function f, uint64_t rows, uint64_t columns, uint64_t part_rows,
-                            typename function::number *parts)
+                            struct column_parts<function> all)
 {
-    __shared__ typename function::number shared[function::SUMS][COLUMN_THREADS];
-    typename function::number sums[function::SUMS] = {};
+    typedef typename function::number number;
+    __shared__ number shared[function::SUMS][COLUMN_THREADS];
+    number sums[function::SUMS] = {}, parts_sums[function::SUMS] = {};
     uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     uint64_t first = blockIdx.y * part_rows, end = first + part_rows;
     end = end < rows ? end : rows;
     if (c < columns)
-        for (uint64_t r = first + threadIdx.y; r < end; r += blockDim.y)
-            f.add(r, c, sums);
+        column_walk(f, first + threadIdx.y, end, blockDim.y, c, sums);
     column_reduce(sums, shared);
-    if (threadIdx.y > 0 || c >= columns)
+    if (gridDim.y == 1) {
+        if (threadIdx.y == 0 && c < columns)
+            f.put(c, sums);
         return;
-    if (!parts)
-        f.put(c, sums);
-    for (int s = 0; parts && s < function::SUMS; s++)
-        parts[(blockIdx.y * function::SUMS + s) * columns + c] = sums[s];
+    }
+    for (int s = 0; threadIdx.y == 0 && c < columns && s < function::SUMS; s++)
+        *all.at(blockIdx.y, s, c) = sums[s];
+    if (!block_is_last(&column_tickets[blockIdx.x], gridDim.y))
+        return;
+    if (c < columns)
+        column_walk(all, threadIdx.y, gridDim.y, blockDim.y, c, parts_sums);
+    column_reduce(parts_sums, shared);
+    if (threadIdx.y == 0 && c < columns)
+        f.put(c, parts_sums);
 }
 
-/* The second launch: the parts are the rows. */
-template <typename function> struct column_parts {
-    typedef typename function::number number;
-    enum { SUMS = function::SUMS };
-    function f;
-    const number *parts;
-    uint64_t columns;
-    __device__ void add(uint64_t r, uint64_t c, number *sums) const
-    {
-        for (int s = 0; s < SUMS; s++)
-            sums[s] += parts[(r * SUMS + s) * columns + c];
-    }
-    __device__ void put(uint64_t c, const number *sums) const
-    {
-        f.put(c, sums);
-    }
-};
-
-/* Calls put for every column. parts: the second half of cuda_scratch. */
+/* Calls put for every column. The parts lie in the second half of cuda_scratch. */
 template <typename function>
 static inline void columns_sum_all(function f, uint64_t rows, uint64_t columns)
 {
     typedef typename function::number number;
     struct column_grid g = column_grid(rows, columns, function::SUMS * sizeof(number));
-    number *parts = (number *)(cuda_scratch + CUDA_SCRATCH_FLOATS / 2), *none = NULL;
-    uint64_t count = g.blocks.y;
-    LAUNCH(columns_sum, g.blocks, g.threads, f, rows, columns, g.part_rows,
-           count > 1 ? parts : none);
-    if (count == 1)
-        return;
     struct column_parts<function> all = {
-        f, parts, columns
+        (number *)(cuda_scratch + CUDA_SCRATCH_FLOATS / 2), columns
     };
-    LAUNCH(columns_sum, g.blocks.x, g.threads, all, count, columns, count, none);
+    LAUNCH(columns_sum, g.blocks, g.threads, f, rows, columns, g.part_rows, all);
 }
 
 #endif

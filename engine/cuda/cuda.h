@@ -82,6 +82,19 @@ static inline unsigned cuda_blocks(uint64_t items, unsigned threads)
     return (unsigned)(most ? most : 1);
 }
 
+/* The kernel gets as much of a multiprocessor's memory as shared memory as there can be. */
+#ifdef CUDA_EMULATED
+#define ALL_SHARED(kernel) (void)0
+#else
+#define ALL_SHARED(kernel)                                                                         \
+    do {                                                                                           \
+        static int done;                                                                           \
+        if (!done)                                                                                 \
+            cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);     \
+        done = 1;                                                                                  \
+    } while (0)
+#endif
+
 /* for each item i of this thread, in strides over the grid (one dimension) */
 #define FOR_ITEMS(i, count)                                                                        \
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                \
@@ -124,6 +137,24 @@ static __device__ __forceinline__ number block_sum(number x, number *part)
     x = warp_sum(x);
     __syncthreads();
     return x;
+}
+
+/* Is this the last of `blocks` blocks to come here? It may then read what they all wrote before.
+ * All threads of each of them call it, once a launch. *ticket, which is theirs alone, is 0 between
+ * launches. */
+static __device__ __forceinline__ int block_is_last(unsigned *ticket, unsigned blocks)
+{
+    __shared__ int last;
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        __threadfence();
+        last = atomicAdd(ticket, 1u) == blocks - 1;
+        if (last)
+            *ticket = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }
 
 #endif

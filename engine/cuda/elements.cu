@@ -45,6 +45,105 @@ void cuda_activation_backward(enum activation kind, const float *kept, const flo
     }
 }
 
+/* ---- rounded to 16 bits, and kept in them ---- */
+
+/* h NULL: not wanted. x may be y, whose numbers a thread reads before it writes them. */
+template <typename function, typename half>
+__global__ void map_halves_out(function f, half, const float *x, float *y, uint16_t *h,
+                               uint64_t fours, uint64_t count)
+{
+    FOR_ITEMS(i, fours)
+    {
+        float4 v = ((const float4 *)x)[i];
+        struct four_halves n = halves_narrow<half>(four_of(f, v));
+        if (h)
+            ((struct four_halves *)h)[i] = n;
+        ((float4 *)y)[i] = halves_widen<half>(n);
+    }
+    FOR_ITEMS(k, count - fours * FOUR)
+    {
+        uint64_t i = fours * FOUR + k;
+        uint16_t n = half::narrow(f(x[i]));
+        if (h)
+            h[i] = n;
+        y[i] = half::widen(n);
+    }
+}
+
+/* dx may be dy. */
+template <typename function, typename half>
+__global__ void map_halves_in(function f, half, const uint16_t *kept, const float *dy, float *dx,
+                              uint64_t fours, uint64_t count)
+{
+    FOR_ITEMS(i, fours)
+    {
+        float4 d = ((const float4 *)dy)[i];
+        float4 k = halves_widen<half>(((const struct four_halves *)kept)[i]);
+        ((float4 *)dx)[i] = halves_widen<half>(halves_narrow<half>(four_of(f, k, d)));
+    }
+    FOR_ITEMS(k, count - fours * FOUR)
+    {
+        uint64_t i = fours * FOUR + k;
+        dx[i] = half::widen(half::narrow(f(half::widen(kept[i]), dy[i])));
+    }
+}
+
+template <typename function, typename half>
+static void map_out(function f, half kind, const float *x, float *y, uint16_t *h, uint64_t count)
+{
+    uint64_t fours = (uintptr_t)h % sizeof(struct four_halves) ? 0 : map_fours(count, x, y, NULL);
+    if (count)
+        LAUNCH(map_halves_out, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, f,
+               kind, x, y, h, fours, count);
+}
+
+template <typename function, typename half>
+static void map_in(function f, half kind, const uint16_t *kept, const float *dy, float *dx,
+                   uint64_t count)
+{
+    uint64_t fours =
+        (uintptr_t)kept % sizeof(struct four_halves) ? 0 : map_fours(count, dy, dx, NULL);
+    if (count)
+        LAUNCH(map_halves_in, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, f, kind,
+               kept, dy, dx, fours, count);
+}
+
+void cuda_activation_forward_half(enum activation kind, enum half half, const float *x, float *y,
+                                  uint16_t *h, uint64_t count)
+{
+    switch (kind) {
+#define FORWARD_HALF(KIND, NAME)                                                                   \
+    case ACTIVATION_##KIND:                                                                        \
+        if (half == HALF_F16)                                                                      \
+            map_out(NAME##_forward(), half_F16(), x, y, h, count);                                 \
+        else                                                                                       \
+            map_out(NAME##_forward(), half_BF16(), x, y, h, count);                                \
+        return;
+        ACTIVATIONS(FORWARD_HALF)
+    case ACTIVATION_COUNT:
+        return;
+    }
+}
+
+void cuda_activation_backward_half(enum activation kind, enum half half, const uint16_t *kept,
+                                   const float *dy, float *dx, uint64_t count)
+{
+    switch (kind) {
+#define BACKWARD_HALF(KIND, NAME)                                                                  \
+    case ACTIVATION_##KIND:                                                                        \
+        if (half == HALF_F16)                                                                      \
+            map_in(NAME##_backward(), half_F16(), kept, dy, dx, count);                            \
+        else                                                                                       \
+            map_in(NAME##_backward(), half_BF16(), kept, dy, dx, count);                           \
+        return;
+        ACTIVATIONS(BACKWARD_HALF)
+    case ACTIVATION_COUNT:
+        return;
+    }
+}
+
+/* ---- sums, products, copies ---- */
+
 struct same {
     __device__ float operator()(float x) const
     {

@@ -17,21 +17,13 @@ static __device__ unsigned blocks_done;
  * any number from `rows` on. */
 static __device__ __forceinline__ void bad_row_tell(uint64_t mine, uint64_t rows, uint64_t *bad_row)
 {
-    if (mine < rows) {
+    if (mine < rows)
         atomicMin(&least_bad, (unsigned long long)mine);
-        __threadfence();
-    }
-    __syncthreads();
-    if (threadIdx.x > 0 || threadIdx.y > 0)
+    if (!block_is_last(&blocks_done, gridDim.x * gridDim.y) || threadIdx.x > 0 || threadIdx.y > 0)
         return;
-    __threadfence();
-    if (atomicAdd(&blocks_done, 1u) < gridDim.x * gridDim.y - 1)
-        return;
-    __threadfence();
     unsigned long long least = atomicMin(&least_bad, ~0ull);
     *bad_row = least < rows ? least : rows;
     least_bad = ~0ull; /* for the next launch */
-    blocks_done = 0;
 }
 
 template <typename stored>

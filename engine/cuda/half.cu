@@ -2,25 +2,6 @@
  * it. */
 #include "engine/cuda/map.h"
 
-/* The kinds, from scalar.h. */
-#define KINDS(NAME, WIDEN, NARROW)                                                                 \
-    struct half_##NAME {                                                                           \
-        static __device__ __forceinline__ float widen(uint16_t h)                                  \
-        {                                                                                          \
-            return WIDEN(h);                                                                       \
-        }                                                                                          \
-        static __device__ __forceinline__ uint16_t narrow(float x)                                 \
-        {                                                                                          \
-            return NARROW(x);                                                                      \
-        }                                                                                          \
-    };
-HALVES(KINDS)
-
-struct __align__(8) four_halves
-{
-    uint16_t at[FOUR];
-};
-
 static uint64_t halves_fours(uint64_t count, const float *x, const uint16_t *h)
 {
     return (uintptr_t)h % sizeof(struct four_halves) == 0 ? map_fours(count, x, NULL, NULL) : 0;
@@ -32,11 +13,9 @@ __global__ void halves_store(half, float *x, uint16_t *h, uint64_t fours, uint64
     FOR_ITEMS(i, fours)
     {
         float4 v = ((float4 *)x)[i];
-        struct four_halves n = {
-            {half::narrow(v.x), half::narrow(v.y), half::narrow(v.z), half::narrow(v.w)}};
+        struct four_halves n = halves_narrow<half>(v);
         ((struct four_halves *)h)[i] = n;
-        ((float4 *)x)[i] = make_float4(half::widen(n.at[0]), half::widen(n.at[1]),
-                                       half::widen(n.at[2]), half::widen(n.at[3]));
+        ((float4 *)x)[i] = halves_widen<half>(n);
     }
     FOR_ITEMS(k, count - fours * FOUR)
     {
@@ -55,8 +34,7 @@ __global__ void halves_load(half, const uint16_t *h, float *y, int adds, uint64_
     {
         struct four_halves n = ((const struct four_halves *)h)[i];
         float4 v = adds ? ((float4 *)y)[i] : make_float4(0, 0, 0, 0);
-        float4 w = make_float4(half::widen(n.at[0]), half::widen(n.at[1]), half::widen(n.at[2]),
-                               half::widen(n.at[3]));
+        float4 w = halves_widen<half>(n);
         if (adds)
             w = make_float4(v.x + w.x, v.y + w.y, v.z + w.z, v.w + w.w);
         ((float4 *)y)[i] = w;

@@ -86,17 +86,21 @@ __global__ void rows_gradient(team<size> t, struct matrix x, const float *weight
 
 struct weight_gradient {
     typedef float number;
+    typedef float2 value; /* of dy, of x */
     enum { SUMS = 2 };
     struct matrix x, dy;
     const struct row_moments *moments;
     float *dweight, *dbias;
     int adds;
-    __device__ void add(uint64_t r, uint64_t c, float *sums) const
+    __device__ float2 load(uint64_t r, uint64_t c) const
     {
-        float d = dy.at[r * dy.stride + c];
+        return {dy.at[r * dy.stride + c], x.at[r * x.stride + c]};
+    }
+    __device__ void add(float2 in, uint64_t r, uint64_t, float *sums) const
+    {
         struct row_moments m = moments[r];
-        sums[0] += d * scalar_normalise(x.at[r * x.stride + c], m.mean, m.scale);
-        sums[1] += d;
+        sums[0] += in.x * scalar_normalise(in.y, m.mean, m.scale);
+        sums[1] += in.x;
     }
     __device__ void put(uint64_t c, const float *sums) const
     {

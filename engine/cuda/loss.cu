@@ -1,11 +1,12 @@
 /* loss.cu - losses and right answers, a row to a team; exponentials and sums in double, as on the
  * CPU. */
+#include "engine/cuda/half.h"
 #include "engine/cuda/team.h"
 
 /* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
 __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets, double divisor,
-                             double *losses, struct matrix dz)
+                             double *losses, struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
@@ -23,15 +24,15 @@ __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targ
             losses[r] = log(sum) + max - (double)row[target];
         if (dz.at)
             FOR_LANES(t, c, z.columns)
-        dz.at[r * dz.stride + c] =
-            scalar_softmax_gradient(exp((double)row[c] - max) / sum, c == target, divisor);
+        dz.at[r * dz.stride + c] = half_rounded(
+            half, scalar_softmax_gradient(exp((double)row[c] - max) / sum, c == target, divisor));
     }
 }
 
 void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                double *losses, struct matrix dz)
+                                double *losses, struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses, dz);
+    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses, dz, half);
 }
 
 /* ---- means over the elements of a row ---- */
@@ -70,7 +71,7 @@ struct binary {
 
 template <unsigned size, typename function>
 __global__ void element_losses(team<size> t, function f, struct matrix z, struct matrix y,
-                               double divisor, double *losses, struct matrix dz)
+                               double divisor, double *losses, struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
@@ -82,7 +83,7 @@ __global__ void element_losses(team<size> t, function f, struct matrix z, struct
                 f((double)z.at[r * z.stride + c], (double)y.at[r * y.stride + c]);
             sum += at.loss;
             if (dz.at)
-                dz.at[r * dz.stride + c] = (float)(at.d / divisor);
+                dz.at[r * dz.stride + c] = half_rounded(half, (float)(at.d / divisor));
         }
         sum = t.sum(sum, part);
         if (t.lane() == 0)
@@ -92,27 +93,27 @@ __global__ void element_losses(team<size> t, function f, struct matrix z, struct
 
 template <typename function>
 static void losses_of(function f, struct matrix z, struct matrix y, double divisor, double *losses,
-                      struct matrix dz)
+                      struct matrix dz, enum half half)
 {
     divisor *= (double)z.columns;
-    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses, dz);
+    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses, dz, half);
 }
 
 void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
-                       double divisor, double *losses, struct matrix dz)
+                       double divisor, double *losses, struct matrix dz, enum half half)
 {
     switch (kind) {
     case ELEMENT_LOSS_SQUARED:
-        losses_of(squared{delta}, z, y, divisor, losses, dz);
+        losses_of(squared{delta}, z, y, divisor, losses, dz, half);
         return;
     case ELEMENT_LOSS_ABSOLUTE:
-        losses_of(absolute{delta}, z, y, divisor, losses, dz);
+        losses_of(absolute{delta}, z, y, divisor, losses, dz, half);
         return;
     case ELEMENT_LOSS_HUBER:
-        losses_of(huber{delta}, z, y, divisor, losses, dz);
+        losses_of(huber{delta}, z, y, divisor, losses, dz, half);
         return;
     case ELEMENT_LOSS_BINARY_CROSS_ENTROPY:
-        losses_of(binary{delta}, z, y, divisor, losses, dz);
+        losses_of(binary{delta}, z, y, divisor, losses, dz, half);
         return;
     case ELEMENT_LOSS_COUNT:
         return;
@@ -124,7 +125,7 @@ void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, st
 /* dz may be z: a thread writes where it alone has read. `one_minus`: the loss, else the cosine. */
 template <unsigned size>
 __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, double divisor,
-                           int one_minus, double *out, struct matrix dz)
+                           int one_minus, double *out, struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
@@ -145,20 +146,21 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, doubl
             out[r] = one_minus ? 1 - s.cosine : s.cosine;
         if (dz.at)
             FOR_LANES(t, c, z.columns)
-        dz.at[r * dz.stride + c] = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor);
+        dz.at[r * dz.stride + c] =
+            half_rounded(half, scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor));
     }
 }
 
 void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
-                      struct matrix dz)
+                      struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, dz);
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, dz, half);
 }
 
 void cuda_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
 {
     struct matrix unwanted = {NULL, 0, 0, 0};
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, unwanted);
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, unwanted, HALF_NONE);
 }
 
 /* ---- right answers ---- */

@@ -1,15 +1,15 @@
 /* map.h - kernels that visit every number once: out = f(in), over arrays and over matrices.
  *
  * What is computed is a type with an operator(), whose formula is scalar.h's. Neighbouring threads
- * have neighbouring numbers, four each in one load where the addresses allow it. Outputs may be
- * inputs.
+ * have neighbouring numbers, four each in one load where the addresses allow it, and of arrays that
+ * are more than a device full of threads two of those on their way. Outputs may be inputs.
  */
 #ifndef ENGINE_CUDA_MAP_H
 #define ENGINE_CUDA_MAP_H
 
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/half.h"
 
-enum { MAP_THREADS = 256, FOUR = 4 };
+enum { MAP_THREADS = 256 };
 
 /* All of them begin where a float4 may: so many whole ones. */
 static inline uint64_t map_fours(uint64_t count, const void *a, const void *b, const void *c)
@@ -20,13 +20,40 @@ static inline uint64_t map_fours(uint64_t count, const void *a, const void *b, c
 
 /* ---- arrays: out[i] = f(a[i]), out[i] = f(a[i], b[i]) ---- */
 
+/* Blocks for so many groups of a thread, which takes two at a time. */
+static inline unsigned map_blocks(uint64_t groups)
+{
+    unsigned blocks = cuda_blocks(groups, MAP_THREADS), full = CUDA_BLOCKS_MAX / 4;
+    return blocks > full ? cuda_blocks((groups + 1) / 2, MAP_THREADS) : blocks;
+}
+
+/* For i, and where `second` for i + step too, of this thread's groups. */
+#define FOR_PAIRS(i, step, second, count)                                                          \
+    for (uint64_t step = (uint64_t)gridDim.x * blockDim.x,                                         \
+                  i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, second = i + step < count;  \
+         i < (count); i += 2 * step, second = i + step < count)
+
+template <typename function> static __device__ __forceinline__ float4 four_of(function &f, float4 x)
+{
+    return make_float4(f(x.x), f(x.y), f(x.z), f(x.w));
+}
+
+template <typename function>
+static __device__ __forceinline__ float4 four_of(function &f, float4 x, float4 y)
+{
+    return make_float4(f(x.x, y.x), f(x.y, y.y), f(x.z, y.z), f(x.w, y.w));
+}
+
 template <typename function>
 __global__ void map_one(function f, const float *a, float *out, uint64_t fours, uint64_t count)
 {
-    FOR_ITEMS(i, fours)
+    const float4 *a4 = (const float4 *)a;
+    FOR_PAIRS(i, step, second, fours)
     {
-        float4 x = ((const float4 *)a)[i];
-        ((float4 *)out)[i] = make_float4(f(x.x), f(x.y), f(x.z), f(x.w));
+        float4 x = a4[i], next = second ? a4[i + step] : make_float4(0, 0, 0, 0);
+        ((float4 *)out)[i] = four_of(f, x);
+        if (second)
+            ((float4 *)out)[i + step] = four_of(f, next);
     }
     FOR_ITEMS(i, count - fours * FOUR)
     out[fours * FOUR + i] = f(a[fours * FOUR + i]);
@@ -36,10 +63,14 @@ template <typename function>
 __global__ void map_two(function f, const float *a, const float *b, float *out, uint64_t fours,
                         uint64_t count)
 {
-    FOR_ITEMS(i, fours)
+    const float4 *a4 = (const float4 *)a, *b4 = (const float4 *)b, none = {};
+    FOR_PAIRS(i, step, second, fours)
     {
-        float4 x = ((const float4 *)a)[i], y = ((const float4 *)b)[i];
-        ((float4 *)out)[i] = make_float4(f(x.x, y.x), f(x.y, y.y), f(x.z, y.z), f(x.w, y.w));
+        float4 x = a4[i], x_next = second ? a4[i + step] : none;
+        float4 y = b4[i], y_next = second ? b4[i + step] : none;
+        ((float4 *)out)[i] = four_of(f, x, y);
+        if (second)
+            ((float4 *)out)[i + step] = four_of(f, x_next, y_next);
     }
     FOR_ITEMS(i, count - fours * FOUR)
     out[fours * FOUR + i] = f(a[fours * FOUR + i], b[fours * FOUR + i]);
@@ -50,8 +81,7 @@ static inline void map(function f, const float *a, float *out, uint64_t count)
 {
     uint64_t fours = map_fours(count, a, out, NULL);
     if (count)
-        LAUNCH(map_one, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, f, a, out,
-               fours, count);
+        LAUNCH(map_one, map_blocks(fours ? fours : count), MAP_THREADS, f, a, out, fours, count);
 }
 
 template <typename function>
@@ -59,8 +89,7 @@ static inline void map(function f, const float *a, const float *b, float *out, u
 {
     uint64_t fours = map_fours(count, a, b, out);
     if (count)
-        LAUNCH(map_two, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, f, a, b, out,
-               fours, count);
+        LAUNCH(map_two, map_blocks(fours ? fours : count), MAP_THREADS, f, a, b, out, fours, count);
 }
 
 /* ---- matrices ---- */

@@ -2,59 +2,55 @@
  * information.
  *
  * Each is bound by the bytes that it moves, so a thread has four neighbouring numbers in one load
- * where the addresses allow it. A sum is taken in two launches: blocks leave theirs in
- * cuda_partials, and one block adds those; the order depends on the count alone.
+ * where the addresses allow it. Of a sum each block leaves its part in cuda_partials, and the last
+ * one adds those; the order depends on the count alone.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/half.h"
 
-enum { THREADS = 256, SUM_BLOCKS_MAX = 1024, FOUR = 4 };
+enum { THREADS = 256, BLOCK_NUMBERS = 4 * THREADS, SUM_BLOCKS_MAX = 1024 };
 
 /* ---- sums ---- */
 
 static unsigned sum_blocks(uint64_t items)
 {
-    unsigned blocks = cuda_blocks(items, THREADS * FOUR);
+    unsigned blocks = cuda_blocks(items, BLOCK_NUMBERS);
     return blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX;
 }
 
-/* *sum = factor times what the blocks left, or that is added to it. */
-__global__ void partials_sum(const double *partials, unsigned count, double factor, int adds,
-                             double *sum)
+static __device__ unsigned sum_ticket;
+
+/* What the threads of all blocks have, added up: *sum = factor times it, or that is added to *sum.
+ * All threads call it, once. */
+static __device__ __forceinline__ void grid_sum(double x, double *partials, double factor, int adds,
+                                                double *sum)
 {
     __shared__ double part[WARP];
-    double x = 0;
-    for (unsigned i = threadIdx.x; i < count; i += blockDim.x)
-        x += partials[i];
     x = block_sum(x, part);
+    if (gridDim.x > 1) {
+        if (threadIdx.x == 0)
+            partials[blockIdx.x] = x;
+        if (!block_is_last(&sum_ticket, gridDim.x))
+            return;
+        x = 0;
+        for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x)
+            x += partials[i];
+        x = block_sum(x, part);
+    }
     if (threadIdx.x == 0)
         *sum = (adds ? *sum : 0) + factor * x;
 }
 
-static void sum_finish(unsigned blocks, double factor, int adds, double *sum)
+__global__ void doubles_sum(const double *x, uint64_t count, double *partials, double *sum)
 {
-    LAUNCH(partials_sum, 1, THREADS, cuda_partials, blocks, factor, adds, sum);
-}
-
-__global__ void doubles_sum(const double *x, uint64_t count, double *partials)
-{
-    __shared__ double part[WARP];
-    double sum = 0;
+    double mine = 0;
     FOR_ITEMS(i, count)
-    sum += x[i];
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0)
-        partials[blockIdx.x] = sum;
+    mine += x[i];
+    grid_sum(mine, partials, 1, 1, sum);
 }
 
 void cuda_sum_add(const double *x, uint64_t count, double *sum)
 {
-    unsigned blocks = sum_blocks(count);
-    if (blocks == 1) {
-        LAUNCH(partials_sum, 1, THREADS, x, (unsigned)count, 1.0, 1, sum);
-        return;
-    }
-    LAUNCH(doubles_sum, blocks, THREADS, x, count, cuda_partials);
-    sum_finish(blocks, 1, 1, sum);
+    LAUNCH(doubles_sum, sum_blocks(count), THREADS, x, count, cuda_partials, sum);
 }
 
 static __device__ __forceinline__ double square(float x)
@@ -62,21 +58,32 @@ static __device__ __forceinline__ double square(float x)
     return (double)x * (double)x;
 }
 
-__global__ void squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials)
+static __device__ __forceinline__ double square(float4 v)
 {
-    __shared__ double part[WARP];
-    const float4 *four = (const float4 *)x;
-    double sum = 0;
-    FOR_ITEMS(i, fours)
-    {
-        float4 v = four[i];
-        sum += square(v.x) + square(v.y) + square(v.z) + square(v.w);
+    return square(v.x) + square(v.y) + square(v.z) + square(v.w);
+}
+
+/* A thread has AHEAD groups of four on their way at a time. */
+__global__ void squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials,
+                            double *sum)
+{
+    enum { AHEAD = 4 };
+    uint64_t step = (uint64_t)gridDim.x * blockDim.x;
+    double mine = 0;
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < fours;
+         i += AHEAD * step) {
+        float4 in[AHEAD] = {};
+        UNROLL(AHEAD)
+        for (unsigned k = 0; k < AHEAD; k++)
+            if (i + k * step < fours)
+                in[k] = ((const float4 *)x)[i + k * step];
+        UNROLL(AHEAD)
+        for (unsigned k = 0; k < AHEAD; k++)
+            mine += square(in[k]);
     }
     FOR_ITEMS(i, count - fours * FOUR)
-    sum += square(x[fours * FOUR + i]);
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0)
-        partials[blockIdx.x] = sum;
+    mine += square(x[fours * FOUR + i]);
+    grid_sum(mine, partials, 1, 0, sum);
 }
 
 /* Groups of four among `count` numbers at addresses that have these lower bits. */
@@ -87,9 +94,8 @@ static uint64_t fours_of(uint64_t count, uintptr_t addresses)
 
 void cuda_sum_squares(const float *x, uint64_t count, double *sum)
 {
-    unsigned blocks = sum_blocks(count);
-    LAUNCH(squares_sum, blocks, THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials);
-    sum_finish(blocks, 1, 0, sum);
+    LAUNCH(squares_sum, sum_blocks((count + FOUR - 1) / FOUR), THREADS, x, count,
+           fours_of(count, (uintptr_t)x), cuda_partials, sum);
 }
 
 /* ---- penalty ---- */
@@ -132,9 +138,9 @@ struct fisher_coded {
 
 template <typename fisher>
 __global__ void penalty_kernel(const float *theta, const float *theta_star, fisher f, float floor,
-                               float strength, float *g, uint64_t count, double *partials)
+                               float strength, float *g, uint64_t count, double *partials,
+                               double *penalty)
 {
-    __shared__ double part[WARP];
     double sum = 0;
     FOR_ITEMS(i, count)
     {
@@ -142,19 +148,15 @@ __global__ void penalty_kernel(const float *theta, const float *theta_star, fish
         sum += (double)(pull * (theta[i] - theta_star[i]));
         g[i] += pull;
     }
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0)
-        partials[blockIdx.x] = sum;
+    grid_sum(sum, partials, 0.5, 1, penalty);
 }
 
 template <typename fisher>
 static void penalty_run(const float *theta, const float *theta_star, fisher f, double damping,
                         double lambda, float *g, uint64_t count, double *penalty)
 {
-    unsigned blocks = sum_blocks(count);
-    LAUNCH(penalty_kernel<fisher>, blocks, THREADS, theta, theta_star, f, (float)damping,
-           (float)lambda, g, count, cuda_partials);
-    sum_finish(blocks, 0.5, 1, penalty);
+    LAUNCH(penalty_kernel<fisher>, sum_blocks(count), THREADS, theta, theta_star, f, (float)damping,
+           (float)lambda, g, count, cuda_partials, penalty);
 }
 
 void cuda_ewc_add(const float *theta, const float *theta_star, const float *fisher, double damping,
@@ -199,7 +201,7 @@ static __device__ __forceinline__ void adamw_element_update(float *p, float *m, 
 }
 
 __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
-                             uint64_t fours, struct adamw_scalars a)
+                             uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
 {
     FOR_ITEMS(i, fours)
     {
@@ -212,11 +214,15 @@ __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint6
         ((float4 *)p)[i] = p4;
         ((float4 *)m)[i] = m4;
         ((float4 *)v)[i] = v4;
+        if (half)
+            ((float4 *)weights)[i] = half_rounded(half, p4);
     }
     FOR_ITEMS(i, count - fours * FOUR)
     {
         uint64_t k = fours * FOUR + i;
         adamw_element_update(&p[k], &m[k], &v[k], g[k], &a);
+        if (half)
+            weights[k] = half_rounded(half, p[k]);
     }
 }
 
@@ -224,41 +230,50 @@ __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint6
 static unsigned sweep_blocks(uint64_t count)
 {
     enum { BLOCKS_MAX = 1 << 20 };
-    uint64_t blocks = (count + THREADS * FOUR - 1) / (THREADS * FOUR), most = BLOCKS_MAX;
+    uint64_t blocks = (count + BLOCK_NUMBERS - 1) / BLOCK_NUMBERS, most = BLOCKS_MAX;
     return (unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
 void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
-                const struct adamw_scalars *a)
+                const struct adamw_scalars *a, enum half half, float *weights)
 {
-    uint64_t fours = fours_of(count, (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g);
-    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a);
+    uintptr_t addresses = (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g;
+    uint64_t fours = fours_of(count, half ? addresses | (uintptr_t)weights : addresses);
+    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half, weights);
 }
 
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
-                                    struct sgd_scalars a)
+                                    struct sgd_scalars a, enum half half, float *weights)
 {
     FOR_ITEMS(i, count)
     {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &a);
         p[i] = out.p;
         m[i] = out.m;
+        if (half)
+            weights[i] = half_rounded(half, out.p);
     }
 }
 
 void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
-                       const struct sgd_scalars *a)
+                       const struct sgd_scalars *a, enum half half, float *weights)
 {
-    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a);
+    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a, half, weights);
 }
 
-__global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a)
+__global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a,
+                           enum half half, float *weights)
 {
     FOR_ITEMS(i, count)
-    p[i] = scalar_sgd(p[i], g[i], &a);
+    {
+        p[i] = scalar_sgd(p[i], g[i], &a);
+        if (half)
+            weights[i] = half_rounded(half, p[i]);
+    }
 }
 
-void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a)
+void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a, enum half half,
+              float *weights)
 {
-    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a);
+    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, half, weights);
 }

@@ -1,12 +1,15 @@
 /* team.h - a row of a matrix to a team of threads that have sums over it in common: a warp, or for
- * long rows a block. Kernels have the team as their first argument, and its `part` in shared memory
- * (TEAM_PART numbers). */
+ * long rows, and for few of them, a block. Kernels have the team as their first argument, and its
+ * `part` in shared memory (TEAM_PART numbers). */
 #ifndef ENGINE_CUDA_TEAM_H
 #define ENGINE_CUDA_TEAM_H
 
 #include "engine/cuda/cuda.h"
 
-enum { TEAM_THREADS = 256, TEAM_WARPS = 8, TEAM_WARP_COLUMNS = 1024, TEAM_PART = 32 };
+enum { TEAM_THREADS = 256, TEAM_WARPS = 8, TEAM_PART = 32 };
+/* A warp has rows of so many columns, and of more where there are enough rows to keep a device
+ * busy. */
+enum { TEAM_SHORT_COLUMNS = 128, TEAM_LONG_COLUMNS = 1024, TEAM_MANY_ROWS = CUDA_BLOCKS_MAX / 2 };
 static_assert(TEAM_THREADS == 32 * TEAM_WARPS, "whole warps");
 
 template <unsigned size> struct team {
@@ -64,9 +67,15 @@ template <unsigned size> static __device__ __forceinline__ unsigned sizeof_team(
     return size;
 }
 
+static inline int team_is_warp(uint64_t rows, uint64_t columns)
+{
+    return columns <= TEAM_SHORT_COLUMNS ||
+           (columns <= TEAM_LONG_COLUMNS && rows >= TEAM_MANY_ROWS);
+}
+
 #define LAUNCH_TEAMS(kernel, rows, columns, ...)                                                   \
     do {                                                                                           \
-        if ((columns) <= TEAM_WARP_COLUMNS)                                                        \
+        if (team_is_warp((rows), (columns)))                                                       \
             LAUNCH(kernel, cuda_blocks((rows), TEAM_WARPS), TEAM_THREADS, team<WARP>(),            \
                    __VA_ARGS__);                                                                   \
         else                                                                                       \

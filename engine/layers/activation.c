@@ -1,7 +1,7 @@
 /* activation.c - relu, gelu, silu, tanh, sigmoid: y = f(x), element by element.
  *
  * relu, tanh and sigmoid tell their derivative from y, so they may work in place; gelu and silu
- * need x.
+ * need x. With half what they keep and leave is rounded on the way.
  */
 #include "engine/layer.h"
 
@@ -10,16 +10,26 @@ extern const struct layer_type layer_relu, layer_gelu, layer_silu, layer_tanh, l
 static void run_forward(const struct layer_instance *l, const struct layer_pass *p,
                         enum activation kind)
 {
-    op_activation_forward(p->backend, kind, p->input, p->output, p->rows * l->outputs);
+    uint64_t count = p->rows * l->outputs;
+    if (p->half)
+        op_activation_forward_half(p->backend, kind, p->half, p->input, p->output, p->output_half,
+                                   count);
+    else
+        op_activation_forward(p->backend, kind, p->input, p->output, count);
 }
 
 static void run_backward(const struct layer_instance *l, const struct layer_pass *p,
                          enum activation kind)
 {
     const float *kept = l->type->needs_output ? p->output : p->input;
-    if (p->d_input)
-        op_activation_backward(p->backend, kind, kept, p->d_output, p->d_input,
-                               p->rows * l->outputs);
+    uint64_t count = p->rows * l->outputs;
+    if (!p->d_input)
+        return;
+    if (p->half)
+        op_activation_backward_half(p->backend, kind, p->half, p->kept_half, p->d_output,
+                                    p->d_input, count);
+    else
+        op_activation_backward(p->backend, kind, kept, p->d_output, p->d_input, count);
 }
 
 #define ACTIVATION(NAME, KIND, FROM_OUTPUT, PURPOSE)                                               \
@@ -37,6 +47,7 @@ static void run_backward(const struct layer_instance *l, const struct layer_pass
         .in_place = FROM_OUTPUT,                                                                   \
         .needs_output = FROM_OUTPUT,                                                               \
         .activates = 1 + KIND,                                                                     \
+        .rounds = 1,                                                                               \
         .infer = layer_infer_same,                                                                 \
         .forward = NAME##_forward,                                                                 \
         .backward = NAME##_backward,                                                               \

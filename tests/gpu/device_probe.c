@@ -131,7 +131,8 @@ struct sweep {
 static void adamw_work(void *argument)
 {
     const struct sweep *w = argument;
-    op_adamw(device->backend, w->at[0], w->at[1], w->at[2], w->at[3], w->count, &w->scalars);
+    op_adamw(device->backend, w->at[0], w->at[1], w->at[2], w->at[3], w->count, &w->scalars,
+             HALF_NONE, NULL);
 }
 
 static void norm_work(void *argument)
@@ -171,7 +172,7 @@ static double sweep_compare(struct sweep *w)
     if (!found)
         probe_fail("no memory");
     op_adamw(&backend_cpu, w->pattern[0], w->pattern[1], w->pattern[2], w->pattern[3], PATTERN,
-             &w->scalars);
+             &w->scalars, HALF_NONE, NULL);
     for (int part = 0; part < 2; part++)
         for (int k = 0; k < VECTORS - 1; k++) {
             uint64_t count = part ? behind : PATTERN;

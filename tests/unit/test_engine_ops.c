@@ -227,9 +227,9 @@ TEST(softmax_cross_entropy_equals_its_formula)
         targets[r] = (uint32_t)(test_random() % CLASSES);
     z[0] = 500, z[1] = -500; /* far beyond what exp can hold */
     op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, losses,
-                             matrix_of(dz, ROWS, CLASSES));
+                             matrix_of(dz, ROWS, CLASSES), HALF_NONE);
     op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, only,
-                             matrix_of(NULL, ROWS, CLASSES));
+                             matrix_of(NULL, ROWS, CLASSES), HALF_NONE);
     for (int r = 0; r < ROWS; r++) {
         long double max = -1e30L, sum = 0;
         for (int c = 0; c < CLASSES; c++)
@@ -250,9 +250,11 @@ TEST(softmax_of_a_nan_or_infinity_is_a_nan)
     float z[3] = {1, NAN, 2}, w[3] = {1, INFINITY, 2};
     uint32_t target = 0;
     double loss;
-    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3));
+    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3),
+                             HALF_NONE);
     CHECK(isnan(loss));
-    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3));
+    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3),
+                             HALF_NONE);
     CHECK(isnan(loss));
 }
 
@@ -408,7 +410,7 @@ TEST(adamw_equals_its_formula)
         float *q = malloc(3 * n * sizeof *q);
         memcpy(q, p, n * sizeof *q), memcpy(q + n, m, n * sizeof *q);
         memcpy(q + 2 * n, v, n * sizeof *q);
-        op_adamw(cpu, p, m, v, g, n, &a);
+        op_adamw(cpu, p, m, v, g, n, &a, HALF_NONE, NULL);
         for (uint64_t i = 0; i < n; i++) {
             double gi = 0.5 * (double)g[i], mi = b1 * (double)q[n + i] + (1 - b1) * gi;
             double vi = b2 * (double)q[2 * n + i] + (1 - b2) * gi * gi;

@@ -75,3 +75,36 @@ void trial_activation_backward(struct trial *t, struct trial_shape s)
         op_activation_backward(trial_backend(t), kind, kept, in_place, in_place, count_of(s));
     }
 }
+
+/* What was kept is looked at widened: a GPU's functions may fall on the other side of a border. */
+void trial_activation_forward_half(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    for (int kind = 0; kind < ACTIVATION_COUNT; kind++)
+        for (int half = HALF_F16; half < HALF_COUNT; half++) {
+            const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+            float *y = trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, count_of(s));
+            float *both = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, count_of(s));
+            float *wide = trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, count_of(s));
+            uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count_of(s));
+            op_activation_forward_half(b, kind, half, x, y, h, count_of(s));
+            op_load_half(b, half, h, wide, count_of(s));
+            op_activation_forward_half(b, kind, half, both, both, NULL, count_of(s));
+        }
+}
+
+void trial_activation_backward_half(struct trial *t, struct trial_shape s)
+{
+    const struct backend *b = trial_backend(t);
+    for (int kind = 0; kind < ACTIVATION_COUNT; kind++)
+        for (int half = HALF_F16; half < HALF_COUNT; half++) {
+            float *y = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
+            uint16_t *kept = trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U16, count_of(s));
+            const float *dy = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
+            float *dx = trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, count_of(s));
+            float *both = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, count_of(s));
+            op_store_half(b, half, y, kept, count_of(s));
+            op_activation_backward_half(b, kind, half, kept, dy, dx, count_of(s));
+            op_activation_backward_half(b, kind, half, kept, both, both, count_of(s));
+        }
+}

@@ -1,0 +1,55 @@
+/* half.h - numbers of 16 bits in kernels, one or four at a time. */
+#ifndef ENGINE_CUDA_HALF_H
+#define ENGINE_CUDA_HALF_H
+
+#include "engine/cuda/cuda.h"
+
+enum { FOUR = 4 }; /* numbers of one load */
+
+/* The kinds, from scalar.h. */
+#define KINDS(NAME, WIDEN, NARROW)                                                                 \
+    struct half_##NAME {                                                                           \
+        static __device__ __forceinline__ float widen(uint16_t h)                                  \
+        {                                                                                          \
+            return WIDEN(h);                                                                       \
+        }                                                                                          \
+        static __device__ __forceinline__ uint16_t narrow(float x)                                 \
+        {                                                                                          \
+            return NARROW(x);                                                                      \
+        }                                                                                          \
+    };
+HALVES(KINDS)
+
+struct __align__(8) four_halves
+{
+    uint16_t at[FOUR];
+};
+
+template <typename half>
+static __device__ __forceinline__ struct four_halves halves_narrow(float4 x)
+{
+    return {{half::narrow(x.x), half::narrow(x.y), half::narrow(x.z), half::narrow(x.w)}};
+}
+
+template <typename half>
+static __device__ __forceinline__ float4 halves_widen(const struct four_halves &h)
+{
+    return make_float4(half::widen(h.at[0]), half::widen(h.at[1]), half::widen(h.at[2]),
+                       half::widen(h.at[3]));
+}
+
+/* x rounded to the kind, which is the same for all threads; HALF_NONE: x. */
+static __device__ __forceinline__ float half_rounded(enum half kind, float x)
+{
+    if (kind == HALF_F16)
+        return half_F16::widen(half_F16::narrow(x));
+    return kind == HALF_BF16 ? half_BF16::widen(half_BF16::narrow(x)) : x;
+}
+
+static __device__ __forceinline__ float4 half_rounded(enum half kind, float4 x)
+{
+    return make_float4(half_rounded(kind, x.x), half_rounded(kind, x.y), half_rounded(kind, x.z),
+                       half_rounded(kind, x.w));
+}
+
+#endif
