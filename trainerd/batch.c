@@ -63,13 +63,42 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
     return 0;
 }
 
+void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
+                      uint64_t rows)
+{
+    struct batch_ahead *a = &t->batch.ahead;
+    a->count = 0;
+    if (!m->size.device || !megabatch_complete(m))
+        return;
+    a->epoch = epoch;
+    a->position = position;
+    a->count = megabatch_rows(m, epoch, position, rows, a->rows);
+}
+
+/* As megabatch_rows, of training rows those that were looked for before. */
+static uint64_t rows_find(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
+                          uint64_t count)
+{
+    struct batch *b = &t->batch;
+    struct batch_ahead *a = &b->ahead;
+    int known = m == &t->train_rows && a->count && a->epoch == epoch && a->position == position;
+    if (!known)
+        return megabatch_rows(m, epoch, position, count, b->rows);
+    struct feed_row *rows = b->rows;
+    b->rows = a->rows;
+    a->rows = rows;
+    count = a->count < count ? a->count : count;
+    a->count = 0;
+    return count;
+}
+
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e)
 {
     struct batch *b = &t->batch;
     while (b->gathered < rows) {
         uint64_t at = position + b->gathered, bad = 0;
-        uint64_t count = megabatch_rows(m, epoch, at, rows - b->gathered, b->rows);
+        uint64_t count = rows_find(t, m, epoch, at, rows - b->gathered);
         if (!count)
             return 0;
         if (rows_gather(t, m, g, count, &bad, e) < 0)

@@ -39,6 +39,7 @@ static void stream_open(struct trainer *t, int validation, uint32_t set)
     struct msg_epoch_range epochs[OPTION_TASKS_MAX] = {{.count = 1}}; /* in file order */
     uint64_t attempts = s.feed->attempt; /* no routing id is used twice */
     megabatch_close(s.rows);
+    t->batch.ahead.count = 0;
     feed_close(s.feed);
     c.role = roles[validation];
     c.incarnation = t->daemon->lock.incarnation;
@@ -242,6 +243,7 @@ void data_give_back(struct trainer *t, int all)
         if (!s.rows->size.device && !(all && s.rows->size.bytes))
             continue;
         megabatch_close(s.rows);
+        t->batch.ahead.count = 0;
         s.stream->ready = 0; /* it is filled again when rows are asked for */
     }
 }

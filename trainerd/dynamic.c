@@ -71,7 +71,9 @@ static int grow(struct trainer *t, struct err *e)
 
 int dynamic_turn(struct trainer *t, struct err *e)
 {
-    int between = !t->batch.done, look = between && t->meta.step % LOOK_STEPS == 0;
+    int between =
+        !t->batch.done; /* what a device has is planned: the host's memory is not looked at */
+    int look = between && !t->device->apart && t->meta.step % LOOK_STEPS == 0;
     uint64_t asked = t->meta.step * options_batch_rows(t->options) + t->batch.done + 1;
     if (!t->options->dynamic_batch_size || t->model.buffer_count || asked == t->micro_asked)
         return 0; /* once a micro-batch, however often its rows are waited for */

@@ -295,12 +295,13 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     if (stepper_open(&t->stepper, &t->model, c, e) < 0)
         return -1;
     t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
+    t->batch.ahead.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
     t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
     t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
     t->batch.graphs = t->model.graphs ? calloc(c->batch_rows_max, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
-    if (!t->batch.rows || !t->batch.features || !t->batch.targets || !t->permutation ||
-        (t->model.graphs && !t->batch.graphs))
+    if (!t->batch.rows || !t->batch.ahead.rows || !t->batch.features || !t->batch.targets ||
+        !t->permutation || (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     return 0;
 }
@@ -494,6 +495,7 @@ void setup_free(struct trainer *t)
     compute_close(&t->device);
     model_close(&t->model);
     free(t->batch.rows);
+    free(t->batch.ahead.rows);
     free(t->batch.features);
     free(t->batch.targets);
     free(t->batch.graphs);

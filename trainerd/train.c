@@ -1,14 +1,18 @@
 /* train.c - one optimizer step: gather and accumulate each micro-batch, update, advance the cursor,
- * record. Called by tasks.c while the state is TRAIN, a micro-batch a turn; nothing in here blocks,
- * and nothing but the cursor remembers that a step was made: a batch that was accumulated in part
- * when the process died is begun again.
+ * record. Called by tasks.c while the state is TRAIN, a micro-batch a turn, or where no more rows
+ * are to come as many as there is time for; nothing in here blocks, and nothing but the cursor
+ * remembers that a step was made: a batch that was accumulated in part when the process died is
+ * begun again.
  */
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "proto/log.h"
+
+static const double TURN_S = 0.001; /* so that control messages are answered */
 
 void train_follow(struct trainer *t)
 {
@@ -117,7 +121,19 @@ static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
     b->gathered = 0;
 }
 
-int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
+/* While the device computes this step: where the next one's first rows lie. */
+static void look_ahead(struct trainer *t, uint64_t rows)
+{
+    uint32_t task = (uint32_t)t->meta.task;
+    uint64_t position = t->meta.position + rows, all = t->schedule.rows[task];
+    if (!t->device->apart || position == all)
+        return;
+    uint64_t next = schedule_batch_rows(&t->schedule, task, position);
+    batch_look_ahead(t, &t->train_rows, schedule_epoch_key(&t->schedule, task, t->meta.epoch),
+                     position, batch_micro_rows(t, t->options->batch_size, 0, next));
+}
+
+static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
     if (t->meta.position == t->schedule.rows[task]) {
@@ -148,7 +164,19 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
     micro_batch_accumulate(t, rows);
     if (t->batch.done < rows)
         return DAEMON_GO_ON;
+    look_ahead(t, rows);
     if (step_make(t, rows, e) < 0 || save_if_due(t, e) < 0)
         return DAEMON_FAILED;
     return DAEMON_GO_ON;
+}
+
+int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    double until_s = clock_monotonic_s() + TURN_S;
+    int result;
+    do
+        result = micro_batch_turn(t, sleep_ms, e);
+    while (result == DAEMON_GO_ON && t->state == TRAINER_TRAIN && !*sleep_ms &&
+           megabatch_complete(&t->train_rows) && clock_monotonic_s() < until_s);
+    return result;
 }

@@ -92,9 +92,16 @@ struct data {
     char fingerprint[65];                         /* of all files */
 };
 
+/* Where the next micro-batch's rows lie, found while the device computes. */
+struct batch_ahead {
+    struct feed_row *rows;
+    uint64_t epoch, position, count; /* count 0: none are known */
+};
+
 /* Rows of one micro-batch (or batch of evaluation) on their way from the arena into the stepper. */
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
+    struct batch_ahead ahead;
     const void **features, **targets;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t done;            /* rows of the training batch that are accumulated */
@@ -269,6 +276,10 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
  * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
+/* Find those rows now, to be gathered later, if that can be said and stays true: all rows of the
+ * split are on the device. Until rows are given back (data_give_back) or come from elsewhere. */
+void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
+                      uint64_t rows);
 /* Rows of the micro-batch behind the first `done` of a step or a pass, of which `left` are to come.
  * Where fewer are resident than `whole`, the task's batch_size, asks for none reaches over the end
  * of a batch of that size, so the slices, and with them bits and largest graphs, are the same. */

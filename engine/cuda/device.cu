@@ -22,6 +22,7 @@ enum { ALLOCATIONS_MAX = 4096, COMPUTING, COPYING };
 
 cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
+void *cuda_workspace;
 double *cuda_partials;
 float *cuda_scratch;
 int cuda_products_rounded;
@@ -32,7 +33,6 @@ static struct {
     int open, debug, index;
     cudaStream_t copies;
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
-    void *workspace;
     cudaError_t error;
     char what[128];
     struct {
@@ -42,9 +42,6 @@ static struct {
     int count;
     uint64_t used, high, context_bytes;
 } device;
-
-/* cuBLAS's own, so that it allocates nothing: what NVIDIA recommends for Hopper, in bytes. */
-enum { WORKSPACE_BYTES = 32 << 20 };
 
 void cuda_note(cudaError_t error, const char *what)
 {
@@ -153,7 +150,7 @@ static void device_close(void)
         return;
     cudaStreamSynchronize(cuda_stream);
     cublasDestroy(cuda_handle);
-    cudaFree(device.workspace);
+    cudaFree(cuda_workspace);
     cudaFree(cuda_partials);
     cudaFree(cuda_scratch);
     for (int i = 0; i < DEVICE_MARKS; i++)
@@ -192,12 +189,12 @@ static int device_open(const char *which, int debug, struct err *e)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
-    CU(cudaMalloc(&device.workspace, WORKSPACE_BYTES));
+    CU(cudaMalloc(&cuda_workspace, CUDA_WORKSPACE_BYTES));
     CU(cudaMalloc(&cuda_partials, CUDA_BLOCKS_MAX * sizeof *cuda_partials));
     CU(cudaMalloc(&cuda_scratch, CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch));
     cuda_blas(cublasCreate(&cuda_handle), "cublasCreate");
     cuda_blas(cublasSetStream(cuda_handle, cuda_stream), "cublasSetStream");
-    cuda_blas(cublasSetWorkspace(cuda_handle, device.workspace, WORKSPACE_BYTES),
+    cuda_blas(cublasSetWorkspace(cuda_handle, cuda_workspace, CUDA_WORKSPACE_BYTES),
               "cublasSetWorkspace");
     cuda_blas(cublasSetMathMode(cuda_handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
     CU(cudaMemGetInfo(&after, &total));

@@ -82,34 +82,54 @@ template <int left> static __device__ __forceinline__ void piece_await(void)
 #endif
 }
 
-/* Rows row_first .. of the operand and its k .. k + piece - 1; end: k's end of this block. */
-template <int rows, int piece>
-static __device__ __forceinline__ void piece_fetch(const struct operand *o, uint64_t row_first,
-                                                   uint64_t k, uint64_t end, float *to)
-{
-    for (int chunk = threadIdx.x; chunk < rows * piece / CHUNK; chunk += THREADS) {
-        uint64_t row, at_k;
-        int64_t left;
-        float *place;
-        const float *from = o->at;
-        if (o->transposed) {
-            row = row_first + chunk % (rows / CHUNK) * CHUNK;
-            at_k = k + chunk / (rows / CHUNK);
-            place = to + chunk / (rows / CHUNK) * tile<rows, piece>::STRIDE_TRANSPOSED +
-                    chunk % (rows / CHUNK) * CHUNK;
-            left = at_k < end && row < o->rows ? (int64_t)(o->rows - row) : 0;
-            from += left ? at_k * o->stride + row : 0;
-        } else {
-            row = row_first + chunk / (piece / CHUNK);
-            at_k = k + chunk % (piece / CHUNK) * CHUNK;
-            place = to + chunk / (piece / CHUNK) * tile<rows, piece>::STRIDE +
-                    chunk % (piece / CHUNK) * CHUNK;
-            left = at_k < end && row < o->rows ? (int64_t)(end - at_k) : 0;
-            from += left ? row * o->stride + at_k : 0;
+/* The chunks of an operand's pieces that a thread fetches: where the next one begins, how many of
+ * its rows are inside, and where it goes in a stage. */
+template <int rows, int piece, int transposed> struct chunks {
+    enum {
+        COUNT = rows * piece / CHUNK / THREADS,
+        ACROSS = (transposed ? rows : piece) / CHUNK, /* chunks side by side */
+        STRIDE = transposed ? tile<rows, piece>::STRIDE_TRANSPOSED : tile<rows, piece>::STRIDE
+    };
+    const float *from[COUNT];
+    int inside[COUNT];
+
+    __device__ __forceinline__ void begin(const struct operand *o, uint64_t row_first, uint64_t k)
+    {
+        UNROLL()
+        for (int i = 0; i < COUNT; i++) {
+            int chunk = (int)threadIdx.x + i * THREADS;
+            uint64_t row = row_first + (transposed ? chunk % ACROSS * CHUNK : chunk / ACROSS);
+            uint64_t at_k = k + (transposed ? chunk / ACROSS : chunk % ACROSS * CHUNK);
+            int64_t left = (int64_t)o->rows - (int64_t)row;
+            inside[i] = left <= 0 ? 0 : !transposed || left > CHUNK ? CHUNK : (int)left;
+            /* of rows that are outside nothing is read, but an address is asked for */
+            from[i] = left <= 0    ? o->at
+                      : transposed ? o->at + at_k * o->stride + row
+                                   : o->at + row * o->stride + at_k;
         }
-        chunk_fetch(place, from, left < CHUNK ? (int)left : CHUNK, o->aligned);
     }
-}
+
+    /* The next piece, of which `left` k are there, into a stage. */
+    __device__ __forceinline__ void fetch(const struct operand *o, int64_t left, float *to)
+    {
+        UNROLL()
+        for (int i = 0; i < COUNT; i++) {
+            int chunk = (int)threadIdx.x + i * THREADS, count = inside[i];
+            int at_k = transposed ? chunk / ACROSS : chunk % ACROSS * CHUNK;
+            if (left < piece) {
+                int64_t here = left - at_k;
+                if (transposed)
+                    count = here > 0 ? count : 0;
+                else if (count)
+                    count = here <= 0 ? 0 : here < CHUNK ? (int)here : CHUNK;
+            }
+            chunk_fetch(to + chunk / ACROSS * STRIDE + chunk % ACROSS * CHUNK,
+                        count ? from[i] : o->at, count, o->aligned);
+            if (inside[i])
+                from[i] += transposed ? piece * o->stride : piece;
+        }
+    }
+};
 
 /* Number [row, k] of a piece in shared memory. */
 template <int rows, int piece, int transposed>
@@ -276,27 +296,28 @@ __global__ void __launch_bounds__(THREADS) gemm_kernel(struct problem p)
     uint64_t row = (uint64_t)blockIdx.x * patch::ROWS,
              column = (uint64_t)blockIdx.y * patch::COLUMNS;
     uint64_t first = blockIdx.z * p.part, end = first + p.part < p.k ? first + p.part : p.k;
-    uint64_t pieces = (end - first + patch::PIECE - 1) / patch::PIECE;
+    int pieces = (int)((end - first + patch::PIECE - 1) / patch::PIECE);
     float sum[warp_part<patch>::DOWN][warp_part<patch>::ACROSS][4] = {};
     float row_sum = 0;
-    for (uint64_t i = 0; i < STAGES - 1; i++) {
-        if (i < pieces) {
-            piece_fetch<patch::ROWS, patch::PIECE>(&p.a, row, first + i * patch::PIECE, end,
-                                                   a + i * A_FLOATS);
-            piece_fetch<patch::COLUMNS, patch::PIECE>(&p.b, column, first + i * patch::PIECE, end,
-                                                      b + i * B_FLOATS);
+    chunks<patch::ROWS, patch::PIECE, a_t> chunks_a;
+    chunks<patch::COLUMNS, patch::PIECE, b_t> chunks_b;
+    int64_t left = (int64_t)(end - first); /* of k, not yet fetched */
+    chunks_a.begin(&p.a, row, first);
+    chunks_b.begin(&p.b, column, first);
+    for (int i = 0; i < STAGES - 1; i++, left -= patch::PIECE) {
+        if (left > 0) {
+            chunks_a.fetch(&p.a, left, a + i * A_FLOATS);
+            chunks_b.fetch(&p.b, left, b + i * B_FLOATS);
         }
         piece_commit();
     }
-    for (uint64_t i = 0; i < pieces; i++) {
-        uint64_t next = i + STAGES - 1;
+    for (int i = 0; i < pieces; i++, left -= patch::PIECE) {
+        int next = (i + STAGES - 1) % STAGES;
         piece_await<STAGES - 2>();
         __syncthreads();
-        if (next < pieces) {
-            piece_fetch<patch::ROWS, patch::PIECE>(&p.a, row, first + next * patch::PIECE, end,
-                                                   a + next % STAGES * A_FLOATS);
-            piece_fetch<patch::COLUMNS, patch::PIECE>(&p.b, column, first + next * patch::PIECE,
-                                                      end, b + next % STAGES * B_FLOATS);
+        if (left > 0) {
+            chunks_a.fetch(&p.a, left, a + next * A_FLOATS);
+            chunks_b.fetch(&p.b, left, b + next * B_FLOATS);
         }
         piece_commit();
         const float *now = a + i % STAGES * A_FLOATS;
@@ -365,6 +386,9 @@ template <class patch, int a_t, int b_t> static void patches_run(struct problem 
     parts = shares(p->k, p->part);
     p->parts = parts > 1 ? cuda_scratch : NULL;
     dim3 blocks((unsigned)rows, (unsigned)columns, (unsigned)parts);
+    /* several blocks share a multiprocessor: what they keep of it is shared memory */
+    ALL_SHARED((gemm_kernel<patch, a_t, b_t, 1>));
+    ALL_SHARED((gemm_kernel<patch, a_t, b_t, 0>));
     if (exact)
         LAUNCH((gemm_kernel<patch, a_t, b_t, 1>), blocks, THREADS, *p);
     else
@@ -450,8 +474,15 @@ void cuda_linear_forward(struct matrix x, struct matrix w, const float *bias, en
         gemm_run(x, 0, w, 1, y, cuda_products_rounded, &f);
         return;
     }
-    cuda_blas_product(x, 0, w, 1, 0, y);
-    LAUNCH(sums_finish, cuda_blocks(y.rows * y.columns, 256), 256, y, f);
+    if (cuda_blas_linear(x, w, bias, kind == ACTIVATION_RELU, y)) {
+        f.bias = NULL;
+        if (kind == ACTIVATION_RELU) /* of a rounded number is that of the number, rounded */
+            f.activation = ACTIVATION_COUNT;
+    } else {
+        cuda_blas_product(x, 0, w, 1, 0, y);
+    }
+    if (f.bias || f.half || f.activation != ACTIVATION_COUNT)
+        LAUNCH(sums_finish, cuda_blocks(y.rows * y.columns, 256), 256, y, f);
 }
 
 void cuda_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
@@ -462,6 +493,8 @@ void cuda_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, f
         gemm_run(dy, 1, x, 0, dw, cuda_products_rounded, &f);
         return;
     }
+    if (cuda_blas_gradient(dy, x, dw, db))
+        return;
     cuda_blas_product(dy, 1, x, 0, 0, dw);
     cuda_column_sums(dy, db);
 }

@@ -25,6 +25,12 @@ int gemm_takes(uint64_t m, uint64_t n, uint64_t k, int exact);
 void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
                        struct matrix c);
 
+/* The same with what follows, where cuBLAS does it in the same launch; 0: it cannot, and nothing
+ * was done. y = x w^T + bias, relu of that; dw = dy^T x, db = the column sums of dy. */
+int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int relu,
+                     struct matrix y);
+int cuda_blas_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db);
+
 extern int cuda_products_rounded; /* operands hold numbers of 16 bits */
 
 #endif

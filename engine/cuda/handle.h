@@ -6,6 +6,10 @@
 
 extern cublasHandle_t cuda_handle; /* on the computing stream */
 
+/* cuBLAS's own, so that it allocates nothing: what NVIDIA recommends for Hopper. */
+enum { CUDA_WORKSPACE_BYTES = 32 << 20 };
+extern void *cuda_workspace;
+
 /* The first failure is kept until device.failure asks. */
 void cuda_note(cudaError_t error, const char *what);
 void cuda_blas(cublasStatus_t status, const char *what);

@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     uint32_t a[2][2 * pairs][4];
     struct lane<rows> l = lane_here<rows>(s);
     struct forward_cell<rows> f;
-    for (unsigned i = threadIdx.x; i < 2 * rows * h_rows<pairs>::STRIDE; i += blockDim.x)
-        *(&all[0][0] + i) = 0; /* units that are not there */
+    for (unsigned i = threadIdx.x; i < rows * h_rows<pairs>::STRIDE; i += blockDim.x)
+        all[0][i] = all[1][i] = 0; /* units that are not there */
     weights_forward<pairs, kind>(w, s.hidden, l, a);
     forward_begin<rows>(s, l, bias_ih, bias_hh, h, &f);
     float value = forward_h_before<rows>(s, l, &f);
@@ -168,8 +168,8 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     struct lane<rows> l = lane_here<rows>(s);
     struct backward_cell<rows> b;
     float recurrent = 0;
-    for (unsigned i = threadIdx.x; i < 2 * PARTS; i += blockDim.x)
-        parts[0][i] = 0; /* of warps that are not there */
+    for (unsigned i = threadIdx.x; i < PARTS; i += blockDim.x)
+        parts[0][i] = parts[1][i] = 0; /* of warps that are not there */
     weights_backward<pairs, kind>(w, s.hidden, l, a);
     backward_begin<rows, kind>(s, l, dh, dc, &b);
     __syncthreads(); /* the last steps are read, before their gates become gradients */

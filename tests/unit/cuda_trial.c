@@ -224,11 +224,10 @@ static double operand_error(const struct operand *cpu, const struct operand *dev
 
 static double bar_of(const struct operand *o, const struct trial *t)
 {
-    static const double bars[][2] = {[TRIAL_SAME] = {2e-6, 0},
-                                     [TRIAL_FLOAT] = {2e-6, 1e-6},
-                                     [TRIAL_ROWS] = {2e-6, 1e-6},
-                                     [TRIAL_HALF] = {4e-3, 4e-3},
-                                     [TRIAL_DOUBLE] = {1e-11, 1e-12}};
+    static const double bars[][2] = {
+        [TRIAL_SAME] = {2e-6, 0},        [TRIAL_FLOAT] = {2e-6, 1e-6},
+        [TRIAL_ROWS] = {2e-6, 1e-6},     [TRIAL_HALF] = {4e-3, 4e-3},
+        [TRIAL_DOUBLE] = {1e-11, 1e-12}, [TRIAL_TERMS] = {1e-9, 1e-12}};
     double bar = o->type < TRIAL_F32 ? 0 : bars[o->bar][t->emulated];
     return o->bar == TRIAL_ROWS ? fmax(bar, 6e-8 * sqrt((double)t->shape.rows)) : bar;
 }

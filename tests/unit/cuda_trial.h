@@ -31,6 +31,7 @@ enum trial_bar {
     TRIAL_HALF,   /* numbers rounded to 16 bits on the way, which once in a while fall on the other
                      side   of a border: 4e-3 */
     TRIAL_DOUBLE, /* sums in double: 1e-12; on a GPU 1e-11 */
+    TRIAL_TERMS,  /* sums in double of float32: 1e-12; on a GPU, which contracts, 1e-9 */
 };
 
 /* What a trial is to be shaped like. Odd, one row, one column, more than a grid has threads. */

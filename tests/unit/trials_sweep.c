@@ -30,6 +30,12 @@ static struct matrix factor(struct trial *t, uint64_t rows, uint64_t columns, ui
                        : trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, rows, columns);
 }
 
+/* A sum in double of numbers that were rounded to float32. */
+static double *terms(struct trial *t)
+{
+    return trial_numbers(t, TRIAL_CHANGED, TRIAL_TERMS, TRIAL_F64, 1);
+}
+
 void trial_product(struct trial *t, struct trial_shape s)
 {
     uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
@@ -66,8 +72,7 @@ void trial_ewc_add(struct trial *t, struct trial_shape s)
 {
     const float *theta = input(t, s), *star = input(t, s), *fisher = input(t, s);
     float *g = changed(t, s);
-    op_ewc_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s),
-               number(t, TRIAL_CHANGED));
+    op_ewc_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s), terms(t));
 }
 
 /* Numbers in bfloat16, finite. */
@@ -86,8 +91,7 @@ void trial_ewc_half_add(struct trial *t, struct trial_shape s)
     const float *theta = input(t, s), *star = input(t, s);
     const uint16_t *fisher = brains(t, count_of(s));
     float *g = changed(t, s);
-    op_ewc_half_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s),
-                    number(t, TRIAL_CHANGED));
+    op_ewc_half_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s), terms(t));
 }
 
 static struct coded_matrix coded(struct trial *t, struct trial_shape s)
@@ -121,8 +125,7 @@ void trial_ewc_coded_add(struct trial *t, struct trial_shape s)
     struct coded_matrix m = coded(t, s);
     const float *theta = input(t, s), *star = input(t, s);
     float *g = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
-    op_ewc_coded_add(trial_backend(t), theta, star, m, from, 1.25, 20, g, count,
-                     number(t, TRIAL_CHANGED));
+    op_ewc_coded_add(trial_backend(t), theta, star, m, from, 1.25, 20, g, count, terms(t));
 }
 
 /* ---- the optimizer ---- */
@@ -205,6 +208,6 @@ void trial_weight_gradient(struct trial *t, struct trial_shape s)
     uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
     op_weight_gradient(trial_backend(t), trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n),
                        trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k),
-                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, n, k),
-                       trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, n));
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_ROWS, n, k),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, n));
 }
