@@ -24,7 +24,7 @@ struct decoders {
     unsigned job_count, busy; /* busy: submitted and not done */
     int closing;
     struct err failure;
-    double decode_s;
+    double decode_s, read_s;
     struct worker own; /* of the main thread, where there are no others */
     unsigned workers;
     pthread_t thread[DECODERS_WORKERS_MAX];
@@ -65,6 +65,16 @@ static void *job_place(struct worker *w, const struct decoders_job *job)
     return w->whole;
 }
 
+static int job_read(const struct decoders_job *job, struct err *e)
+{
+    if (job->read(job->fd, job->read_out, job->read_bytes, job->read_at) == 0)
+        return 0;
+    return err_set(
+        e, EXIT_CODE_PERMANENT,
+        "%llu bytes of %s at byte %llu cannot be read: the file was cut or its disk fails",
+        (unsigned long long)job->read_bytes, job->name, (unsigned long long)job->read_at);
+}
+
 /* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
 static int job_run(struct worker *w, struct decoders_job *job, struct err *e)
 {
@@ -92,10 +102,14 @@ static void job_do(struct decoders *p, struct worker *w, struct decoders_job *jo
     pthread_mutex_unlock(&p->lock);
     struct err e = {0};
     double begin = decoders_clock_s();
-    job_run(w, job, &e);
+    int reads = job->read != NULL;
+    if (reads)
+        job_read(job, &e);
+    else
+        job_run(w, job, &e);
     double took = decoders_clock_s() - begin;
     pthread_mutex_lock(&p->lock);
-    p->decode_s += took;
+    *(reads ? &p->read_s : &p->decode_s) += took;
     if (e.code && !p->failure.code)
         p->failure = e;
     job->next = p->free_list;
@@ -194,7 +208,7 @@ struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struc
     struct decoders_job *job = p->free_list;
     p->free_list = job->next;
     pthread_mutex_unlock(&p->lock);
-
+    job->read = NULL;
     if (job->raw_capacity < raw_bytes) {
         free(job->raw);
         job->raw = malloc(raw_bytes);
@@ -231,14 +245,15 @@ void decoders_return(struct decoders *p, struct decoders_job *job)
     pthread_mutex_unlock(&p->lock);
 }
 
-int decoders_wait(struct decoders *p, double *decode_s, struct err *e)
+int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct err *e)
 {
     pthread_mutex_lock(&p->lock);
     while (p->busy)
         pthread_cond_wait(&p->done, &p->lock);
     struct err failure = p->failure;
     *decode_s += p->decode_s;
-    p->decode_s = 0;
+    *read_s += p->read_s;
+    p->decode_s = p->read_s = 0;
     p->failure.code = 0;
     pthread_mutex_unlock(&p->lock);
     if (!failure.code)

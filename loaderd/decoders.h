@@ -1,4 +1,5 @@
-/* decoders.h - the reader's decoding threads: the main thread reads raw chunks, they decode.
+/* decoders.h - the reader's decoding threads: the main thread reads raw chunks, they decode. What
+ * is stored as it goes into the slot they read themselves.
  *
  * A fixed number of jobs, each with a buffer for a raw chunk, goes round: decoders_take (waits for
  * a free one), the main thread fills it, decoders_submit, a thread decodes it to its place, it is
@@ -30,7 +31,13 @@ struct decoders_job {
     uint64_t chunk_bytes;
     struct decoders_part part[2];
     uint32_t part_count;
-    void *whole;      /* the decoded chunk is wanted here besides; NULL: it is not */
+    void *whole; /* the decoded chunk is wanted here besides; NULL: it is not */
+    /* NULL; or there is nothing to decode: read_bytes bytes are read to read_out by this call,
+     * which any thread may make: 0 or -1. */
+    int (*read)(int fd, void *out, uint64_t bytes, uint64_t at);
+    int fd;
+    void *read_out;
+    uint64_t read_at, read_bytes;
     const char *name; /* of the data set and chunk, for error messages */
     uint64_t chunk;
     struct decoders_job *next;
@@ -49,8 +56,8 @@ void decoders_submit(struct decoders *p, struct decoders_job *job);
 void decoders_return(struct decoders *p, struct decoders_job *job); /* unused after all */
 
 /* Wait until all submitted jobs are done. 0, or -1 and the first failure; adds the threads'
- * decoding time since the last call to *decode_s. */
-int decoders_wait(struct decoders *p, double *decode_s, struct err *e);
+ * decoding and reading time since the last call to *decode_s and *read_s. */
+int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct err *e);
 
 double decoders_clock_s(void); /* monotonic */
 

@@ -1,6 +1,8 @@
 /* fetch.c - see fetch.h: from runs of rows to runs of items, from those to stored chunks.
  *
  *   fetch_span -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job of the decoders
+ *                                                       or of reading, where nothing is to be
+ * decoded
  *              -> finish_span (finish.c): what needs the decoded items
  */
 #include "loaderd/fetch.h"
@@ -9,6 +11,11 @@
 #include <string.h>
 
 #include "loaderd/finish.h"
+
+enum {
+    READ_BYTES = 256 << 10,      /* that a thread reads at a time */
+    READ_BYTES_LEAST = 64 << 10, /* fewer are read before a thread has woken up */
+};
 
 /* Items [item, item + items) of the planes [plane, plane + planes) of a data set, and where they
  * go. */
@@ -51,6 +58,27 @@ static int chunk_read(struct fetch *f, const struct piece *p, uint64_t chunk, ui
     f->read_s += decoders_clock_s() - begin;
     f->bytes_decoded += held * set->chunk_planes * set->row_bytes;
     return result;
+}
+
+/* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
+ * by as many threads as there are, in parts that are worth a thread's while. */
+static int bytes_fetch(struct fetch *f, const struct source_field *set, char *out, uint64_t bytes,
+                       uint64_t at, struct err *e)
+{
+    f->bytes_decoded += bytes;
+    for (uint64_t part; bytes; bytes -= part, out += part, at += part) {
+        struct decoders_job *job = decoders_take(f->decoders, 0, e);
+        if (!job)
+            return -1;
+        part = bytes < 2 * READ_BYTES ? bytes : READ_BYTES;
+        job->read = source_bytes_reader(f->source, &job->fd);
+        job->read_out = out;
+        job->read_at = at;
+        job->read_bytes = part;
+        job->name = set->path;
+        decoders_submit(f->decoders, job);
+    }
+    return 0;
 }
 
 /* Where the piece stands in its decoded chunk. */
@@ -109,8 +137,13 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
     if (stored == 0)
         return items_read(f, p, e);
     if (set->plan.count == 0 && p->items * set->row_bytes == set->chunk_bytes &&
-        stored == set->chunk_bytes)
-        return chunk_read(f, p, chunk, stored, held, p->out[0], &mask, e);
+        stored == set->chunk_bytes) {
+        uint64_t at = stored < READ_BYTES_LEAST
+                          ? UINT64_MAX
+                          : source_chunk_place(f->source, p->set, p->plane, chunk, stored);
+        return at == UINT64_MAX ? chunk_read(f, p, chunk, stored, held, p->out[0], &mask, e)
+                                : bytes_fetch(f, set, p->out[0], stored, at, e);
+    }
     struct decoders_job *job = decoders_take(f->decoders, stored, e);
     if (!job)
         return -1;
@@ -133,6 +166,18 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
     return 0;
 }
 
+static int plain_fetch(struct fetch *f, const struct piece *p, struct err *e)
+{
+    const struct source_field *set = source_field(f->source, p->set);
+    int result = 0;
+    for (uint32_t i = 0; i < p->planes && result == 0; i++) {
+        uint64_t item = (p->plane + i) * set->items + p->item;
+        result = bytes_fetch(f, set, p->out[i], p->items * set->row_bytes,
+                             set->plain_at + item * set->row_bytes, e);
+    }
+    return result;
+}
+
 /* Out of as many chunks as hold them. Planes that a chunk does not hold together are fetched one
  * after the other. */
 static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
@@ -141,6 +186,8 @@ static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
     struct piece p = *all;
     if (!all->items)
         return 0;
+    if (set->plain_at != UINT64_MAX && all->items * set->row_bytes >= READ_BYTES_LEAST)
+        return plain_fetch(f, all, e);
     if (!set->direct)
         return items_read(f, all, e);
     if (all->planes > set->chunk_planes) {
@@ -218,7 +265,7 @@ int fetch_span(struct fetch *f, uint64_t epoch, uint64_t span, char *slot, doubl
     f->read_s = 0;
     while (!failed && order_run_next(f->order, epoch, span, &run))
         failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, e) != 0;
-    failed |= decoders_wait(f->decoders, decode_s, failed ? NULL : e) != 0;
+    failed |= decoders_wait(f->decoders, decode_s, &f->read_s, failed ? NULL : e) != 0;
     kept_settle(f, !failed);
     return failed ? -1 : finish_span(f, epoch, span, slot, e);
 }

@@ -97,6 +97,15 @@ int source_fingerprint(struct source *s, char hex[65], struct err *e);
 int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
                         uint64_t *bytes, struct err *e);
 
+/* Where in the file a chunk of `bytes` bytes lies that has no filters; UINT64_MAX: that is not
+ * known, or cannot be. */
+uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                            uint64_t bytes);
+
+/* What reads bytes of *fd, the file, as they are; of use in any thread. */
+typedef int source_bytes_read_at(int fd, void *out, uint64_t bytes, uint64_t at);
+source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd);
+
 /* Read those bytes as they are into `raw`; *mask has a bit set for every filter that was skipped.
  */
 int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,

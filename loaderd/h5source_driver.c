@@ -27,7 +27,7 @@ static struct {
     int waiting; /* 1: the next open takes fd */
 } handed;
 
-static uint64_t bytes_read;
+static _Atomic uint64_t bytes_read;
 static struct source_raw raw_read;
 static int drop_behind, drop_shuffled;
 

@@ -30,6 +30,7 @@ struct source {
     int fd;
     uint64_t file_bytes;
     hid_t file, group;
+    int has_user_block;
     char split[65];
     enum source_layout layout;
     uint64_t rows, window;
@@ -44,7 +45,7 @@ struct source {
  */
 hid_t source_driver_open(int fd, uint64_t file_bytes);
 
-/* Read all of `bytes` bytes at `offset` as the driver does, counted. 0 or -1. */
+/* Read all of `bytes` bytes at `offset` as the driver does, counted; in any thread. 0 or -1. */
 int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset);
 
 /* Refuse reads that begin in this buffer and end beyond it, until the next call (NULL: none).

@@ -32,6 +32,29 @@ int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64
     return 0;
 }
 
+/* libhdf5 counts addresses from the end of a user block, which is then not looked for. */
+uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                            uint64_t bytes)
+{
+    const struct source_set *t = &s->set[field];
+    hsize_t at[H5FILE_RANK_MAX], stored = 0;
+    haddr_t place = HADDR_UNDEF;
+    unsigned mask = 0;
+    chunk_at(t, plane, chunk, at);
+    if (s->has_user_block ||
+        H5Dget_chunk_info_by_coord(t->dataset, at, &mask, &place, &stored) < 0 ||
+        place == HADDR_UNDEF || stored != bytes || place > s->file_bytes ||
+        bytes > s->file_bytes - place)
+        return UINT64_MAX;
+    return place;
+}
+
+source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)
+{
+    *fd = s->fd;
+    return source_driver_pread;
+}
+
 int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
                       uint64_t bytes, void *raw, uint32_t *mask, struct err *e)
 {
