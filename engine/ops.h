@@ -159,6 +159,7 @@ struct lstm_steps {
      * there; the arrays above are scratch then, but for the gradients. Both NULL: they are not. */
     uint16_t *gates_half, *c_half;
     float *c_after; /* NULL, or where forward leaves c [rows, hidden] after the last step */
+    float *sums;    /* NULL, or [rows, 4 hidden] to which backward adds the gradients of gates */
 };
 
 /* The place of the k-th step that is taken. */

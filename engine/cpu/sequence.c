@@ -119,6 +119,8 @@ void cpu_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half 
         struct matrix sums = step_gates(s, k);
         step_backward(step_c_before(s, k), s.c + lstm_step(s, k) * s.rows * s.hidden,
                       step_h(s, dh, k), dc, sums);
+        if (s.sums)
+            cpu_add(sums.at, s.sums, s.rows * 4 * s.hidden);
         if (k > 0 || !s.begins)
             cpu_product(sums, 0, w_hh, 0, 1, step_h_before(s, dh, k));
     }

@@ -105,6 +105,8 @@ void cuda_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half
         struct step at = step_at(s, dh, k);
         LAUNCH(cells_backward, cuda_blocks(s.rows * s.hidden, THREADS), THREADS, at.c_before, at.c,
                at.h, dc, at.gates);
+        if (s.sums)
+            cuda_add(at.gates.at, s.sums, s.rows * 4 * s.hidden);
         if (k > 0 || !s.begins)
             cuda_product(at.gates, 0, w_hh, 0, 1, at.h_before);
     }

@@ -277,6 +277,7 @@ template <int rows> struct backward_cell {
     float *gates_to;
     int64_t gates_by, dh_by;
     float c_before, dc; /* c before the first step; the gradient at c */
+    float sums[rows];   /* of the gradients of the lane's gates */
 };
 
 /* Step `left` - 1 of those taken, where the pointers have come to, unless left is 0. */
@@ -320,6 +321,9 @@ backward_begin(struct lstm_steps s, const struct lane<rows> &l, struct matrix dh
 {
     unsigned own = l.gate % rows;
     uint64_t row = l.row + own;
+    UNROLL(rows)
+    for (int i = 0; i < rows; i++)
+        b->sums[i] = 0;
     b->c_before = l.mine ? s.c_before[row * s.hidden + l.unit] : 0;
     b->dc = l.mine ? dc[row * s.hidden + l.unit] : 0;
     b->gates_to =
@@ -349,6 +353,7 @@ static __device__ __forceinline__ void backward_step(const struct lane<rows> &l,
     UNROLL(rows)
     for (int i = 0; i < rows; i++) {
         own[i] = own_of<rows>(l, i, gates);
+        b->sums[i] += own[i];
         if (l.mine)
             b->gates_to[i * (GATES / rows) * hidden] = own[i];
     }
@@ -371,13 +376,18 @@ static __device__ __forceinline__ float parts_sum(const float *parts, const stru
     return sum;
 }
 
-/* Behind the first step: dc, and the gradient at h before it. */
+/* Behind the first step: dc, the sums, and the gradient at h before it. */
 template <int rows>
 static __device__ __forceinline__ void backward_end(struct lstm_steps s, const struct lane<rows> &l,
                                                     struct matrix dh, float recurrent, float *dc,
                                                     const struct backward_cell<rows> *b)
 {
     unsigned own = l.gate % rows;
+    UNROLL(rows)
+    for (int i = 0; i < rows; i++)
+        if (s.sums && l.mine)
+            s.sums[(l.row + own) * l.width + own_gate<rows>(l, i) * s.hidden + l.unit] +=
+                b->sums[i];
     if (!tells_h<rows>(l) || !l.mine)
         return;
     dc[(l.row + own) * s.hidden + l.unit] = b->dc;

@@ -155,9 +155,14 @@ static uint64_t block_steps(const struct layer_instance *l, enum layer_keep keep
     return keep == KEEP_ALL ? l->steps : (l->steps + DEVICE_BLOCKS - 1) / DEVICE_BLOCKS;
 }
 
+static int is_apart(const struct layer_pass *p)
+{
+    return p->backend != &backend_cpu;
+}
+
 static uint64_t pass_block_steps(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return block_steps(l, p->keep, p->backend != &backend_cpu);
+    return block_steps(l, p->keep, is_apart(p));
 }
 
 static uint64_t pass_blocks(const struct layer_instance *l, const struct layer_pass *p)
@@ -200,13 +205,16 @@ static uint64_t block_width(const struct layer_instance *l, enum layer_keep keep
 }
 
 /* Those gradients, [steps, rows, values] each, then the one at c, and zeroes, [rows, hidden] each;
- * unless all is kept a block and the c before it. */
+ * unless all is kept a block and the c before it; apart the sums over the steps of the gradients of
+ * gates. */
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
                              int apart)
 {
     uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
     if (keep != KEEP_ALL)
         floats += block_steps(l, keep, apart) * block_width(l, keep) + shape_of(l).hidden;
+    if (apart)
+        floats += 4 * shape_of(l).hidden;
     return size_times(rows, floats);
 }
 
@@ -225,6 +233,12 @@ static float *scratch_before(const struct layer_instance *l, const struct layer_
 {
     return scratch_zeroes(l, p) +
            p->rows * (shape_of(l).hidden + pass_block_steps(l, p) * block_width(l, p->keep));
+}
+
+static float *scratch_sums(const struct layer_instance *l, const struct layer_pass *p)
+{
+    float *behind = p->keep == KEEP_ALL ? scratch_zeroes(l, p) : scratch_before(l, p);
+    return behind + p->rows * shape_of(l).hidden;
 }
 
 static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
@@ -364,7 +378,8 @@ static struct lstm_steps steps_of(const struct layer_instance *l, const struct l
                                .c = b->c,
                                .gates_half = b->gates_half,
                                .c_half = b->c_half,
-                               .c_after = b->c_after};
+                               .c_after = b->c_after,
+                               .sums = p->gradient && is_apart(p) ? scratch_sums(l, p) : NULL};
 }
 
 /* The block's rows of one direction in an array of both. */
@@ -516,6 +531,23 @@ static void recurrence_of(const struct layer_instance *l, const struct layer_pas
                              direction * s.hidden, s.hidden);
 }
 
+/* The block's part of the gradient of both biases; on a device apart that of all blocks, when they
+ * are done. */
+static void biases_add(const struct layer_instance *l, const struct layer_pass *p,
+                       const struct part *w, const struct block *b, struct matrix sums)
+{
+    float *ih = p->gradient + w->at[BIAS_IH], *hh = p->gradient + w->at[BIAS_HH];
+    int later = b->number + 1 < pass_blocks(l, p);
+    if (!is_apart(p))
+        op_column_sums(p->backend, sums, later ? hh : ih);
+    else if (b->number == 0)
+        op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, sums.columns), ih);
+    if (!is_apart(p) && later)
+        op_add(p->backend, hh, ih, w->count[BIAS_IH]);
+    if (b->number == 0)
+        op_copy(p->backend, ih, hh, w->count[BIAS_HH]);
+}
+
 /* The block's part of the gradient of this direction of the layer; backward begins with the last
  * block, which writes what the others add to. */
 static void gradient_add(const struct layer_instance *l, const struct layer_pass *p,
@@ -525,25 +557,17 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
-    float *g = p->gradient, *once = g + w.at[BIAS_HH];
+    float *g = p->gradient;
     int later = b->number + 1 < pass_blocks(l, p);
-    struct matrix x = matrix_of(b->x, b->steps * p->rows, w.in);
-    struct matrix ih = matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in);
-    if (later) {
-        op_product(p->backend, sums, 1, x, 0, 1, ih);
-        op_column_sums(p->backend, sums, once);
-        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
-    } else {
-        op_weight_gradient(p->backend, sums, x, ih, g + w.at[BIAS_IH]);
-    }
+    op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
+               matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
     recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
     if (d.rows)
         op_product(p->backend, d, 1, h, 0, (float)later,
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
     else if (!later) /* one step in all */
         op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
-    if (b->number == 0)
-        op_copy(p->backend, g + w.at[BIAS_IH], once, w.count[BIAS_HH]);
+    biases_add(l, p, &w, b, sums);
 }
 
 /* dx [steps, rows, in] NULL: nobody needs it; the second direction adds to it. */
@@ -554,6 +578,8 @@ static void direction_backward(const struct layer_instance *l, const struct laye
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     op_zero(p->backend, scratch_dc(l, p), p->rows * s.hidden);
+    if (p->gradient && is_apart(p))
+        op_zero(p->backend, scratch_sums(l, p), p->rows * 4 * s.hidden);
     for (uint64_t number = pass_blocks(l, p); number-- > 0;) {
         struct block b = block_of(l, p, at, layer, direction, number);
         if (p->keep == KEEP_LITTLE && x_is_own(l, layer))

@@ -116,6 +116,7 @@ static void steps_run(const struct steps_case *k)
     struct both dh = floats_random((all + 2 * k->rows) * stride);
     struct both gates_half = floats_random(2 * k->steps * cells + 1);
     struct both c_half = floats_random(k->steps * cells), after = floats_random(cells);
+    struct both sums = floats_random(4 * cells);
     struct lstm_steps s = {.steps = k->steps,
                            .rows = k->rows,
                            .hidden = k->hidden,
@@ -126,9 +127,11 @@ static void steps_run(const struct steps_case *k)
                            .c = c.here,
                            .gates_half = k->keeps ? gates_half.here : NULL,
                            .c_half = k->keeps ? c_half.here : NULL,
-                           .c_after = after.here};
+                           .c_after = after.here,
+                           .sums = sums.here};
     struct lstm_steps t = s;
     t.c_before = before.there, t.gates = gates.there, t.c = c.there, t.c_after = after.there;
+    t.sums = sums.there;
     t.gates_half = k->keeps ? gates_half.there : NULL;
     t.c_half = k->keeps ? c_half.there : NULL;
     struct matrix w_here = here(w, 4 * k->hidden, k->hidden, k->hidden), w_there = w_here;
@@ -153,13 +156,14 @@ static void steps_run(const struct steps_case *k)
     op_lstm_steps_backward(cpu, s, w_here, k->half, h_here, dc.here);
     op_lstm_steps_backward(gpu->backend, t, w_there, k->half, h_there, dc.there);
     both_near(&gates, off, "gradients of steps"), both_near(&dc, 2 * off, "dc of steps");
+    both_near(&sums, 2 * off, "sums of steps");
     for (uint64_t i = 0; i < all; i++) /* used up */
         memset((float *)dh.here + (k->rows + i) * stride, 0, k->hidden * sizeof(float)),
             gpu->clear((float *)dh.there + (k->rows + i) * stride, k->hidden * sizeof(float));
     both_near(&dh, off, "dh before the steps");
     both_close(&w), both_close(&ih), both_close(&hh), both_close(&before), both_close(&c);
     both_close(&gates), both_close(&dc), both_close(&h), both_close(&dh);
-    both_close(&gates_half), both_close(&c_half), both_close(&after);
+    both_close(&gates_half), both_close(&c_half), both_close(&after), both_close(&sums);
 }
 
 /* One row a block and two (more rows than the largest GPU has multiprocessors), part of a warp to
