@@ -26,6 +26,7 @@ struct loss_slice {
     double delta;         /* Huber's */
     double divisor;
     double *result;  /* [rows]: the rows' losses, or their metric */
+    double *sum;     /* the rows' losses are added to it; NULL: not wanted */
     struct matrix d; /* d(loss)/d(outputs) / divisor; at NULL: not wanted */
     enum half half;  /* d is rounded to it, HALF_NONE: not */
 };

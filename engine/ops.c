@@ -334,6 +334,15 @@ static void check_sparse_product(struct sparse a, struct matrix x, const float *
     ensure(matrix_disjoint(x, y));
 }
 
+static void check_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+                                 const float *skip, enum activation kind, enum half half,
+                                 uint16_t *kept, struct matrix y)
+{
+    check_sparse_product(a, x, bias, beta, y);
+    ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
+    ensure(y.stride == y.columns && (!skip || floats_disjoint(skip, y.at, y.rows * y.columns)));
+}
+
 static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)
 {
     ensure(tokens && matrix_valid(w) && matrix_valid(y) && w.columns == y.columns);
@@ -407,30 +416,31 @@ static void check_loss(struct matrix z, double divisor, const double *losses, st
 }
 
 static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                        double *losses, struct matrix dz, enum half half)
+                                        double *losses, double *sum, struct matrix dz,
+                                        enum half half)
 {
     check_loss(z, divisor, losses, dz);
-    ensure(targets && half < HALF_COUNT);
+    ensure(targets && half < HALF_COUNT && sum != losses);
 }
 
 static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
-                              struct matrix dz, enum half half)
+                              double *sum, struct matrix dz, enum half half)
 {
     check_loss(z, divisor, losses, dz);
-    ensure(half < HALF_COUNT);
+    ensure(half < HALF_COUNT && sum != losses);
     ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
 }
 
 static void check_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
 {
-    check_cosine_loss(z, y, 1, cosines, (struct matrix){0}, HALF_NONE);
+    check_cosine_loss(z, y, 1, cosines, NULL, (struct matrix){0}, HALF_NONE);
 }
 
 static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
-                               struct matrix y, double divisor, double *losses, struct matrix dz,
-                               enum half half)
+                               struct matrix y, double divisor, double *losses, double *sum,
+                               struct matrix dz, enum half half)
 {
-    check_cosine_loss(z, y, divisor, losses, dz, half);
+    check_cosine_loss(z, y, divisor, losses, sum, dz, half);
     ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
 }
 

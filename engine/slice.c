@@ -154,6 +154,7 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
         .divisor =
             (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0),
         .result = s->at.losses + row * steps,
+        .sum = s->device->apart && b->work == SLICE_TRAIN ? s->loss_sum : NULL,
         .half = s->layout.half,
     };
     if (b->work != SLICE_EVALUATE)

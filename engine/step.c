@@ -199,7 +199,8 @@ void micro_batch_compute(struct stepper *s, uint64_t rows)
         gradient_of_phases(&b, &w, rows);
     else
         gradient_of_waves(&b, &w, rows);
-    op_sum_add(s->backend, s->at.losses, rows * s->model->target_steps, s->loss_sum);
+    if (!s->device->apart) /* where slices are many and in no order */
+        op_sum_add(s->backend, s->at.losses, rows * s->model->target_steps, s->loss_sum);
 }
 
 /* After the batch's last row its gradient is complete, EWC included. */

@@ -15,6 +15,9 @@
 #include "engine/ops.def"
 #undef OP
 
+/* What linear_forward and sparse_forward do with their sums. */
+void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct matrix y);
+
 /* For tests: products in 8 bits, and the expansion of codes, in plain C even where there are
  * vectors. */
 void cpu_plain(int on);

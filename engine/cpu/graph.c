@@ -164,3 +164,13 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
         rest_product(column, value, entries, x.at + c, x.stride, y.columns - c, out + c);
     }
 }
+
+void cpu_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+                        const float *skip, enum activation kind, enum half half, uint16_t *kept,
+                        struct matrix y)
+{
+    cpu_sparse_product(a, x, bias, beta, y);
+    if (skip)
+        cpu_add(skip, y.at, y.rows * y.columns);
+    cpu_finish(kind, half, kept, y);
+}

@@ -29,19 +29,23 @@ static double row_loss(const float *z, uint64_t classes, uint32_t target, double
     return loss;
 }
 
-static void gradient_round(enum half half, struct matrix dz)
+/* What all losses do behind their rows. */
+static void loss_finish(const double *losses, uint64_t rows, double *sum, struct matrix dz,
+                        enum half half)
 {
+    if (sum)
+        cpu_sum_add(losses, rows, sum);
     if (half && dz.at)
         cpu_round_half(half, dz);
 }
 
 void cpu_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                               double *losses, struct matrix dz, enum half half)
+                               double *losses, double *sum, struct matrix dz, enum half half)
 {
     for (uint64_t r = 0; r < z.rows; r++)
         losses[r] = row_loss(z.at + r * z.stride, z.columns, targets[r], divisor,
                              dz.at ? dz.at + r * dz.stride : NULL);
-    gradient_round(half, dz);
+    loss_finish(losses, z.rows, sum, dz, half);
 }
 
 /* One row of a loss that is a mean over its elements. */
@@ -65,7 +69,7 @@ ELEMENT_ROW(huber, scalar_huber((double)z[c], (double)y[c], delta))
 ELEMENT_ROW(binary, scalar_binary_cross_entropy((double)z[c], (double)y[c]))
 
 void cpu_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
-                      double divisor, double *losses, struct matrix dz, enum half half)
+                      double divisor, double *losses, double *sum, struct matrix dz, enum half half)
 {
     static double (*const rows[ELEMENT_LOSS_COUNT])(const float *, const float *, uint64_t, double,
                                                     double, float *) = {
@@ -78,7 +82,7 @@ void cpu_element_loss(enum element_loss kind, double delta, struct matrix z, str
     for (uint64_t r = 0; r < z.rows; r++)
         losses[r] = rows[kind](z.at + r * z.stride, y.at + r * y.stride, z.columns, delta, divisor,
                                dz.at ? dz.at + r * dz.stride : NULL);
-    gradient_round(half, dz);
+    loss_finish(losses, z.rows, sum, dz, half);
 }
 
 static double row_cosine(const float *z, const float *y, uint64_t count, double divisor, float *dz)
@@ -95,13 +99,13 @@ static double row_cosine(const float *z, const float *y, uint64_t count, double 
     return 1 - s.cosine;
 }
 
-void cpu_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+void cpu_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses, double *sum,
                      struct matrix dz, enum half half)
 {
     for (uint64_t r = 0; r < z.rows; r++)
         losses[r] = row_cosine(z.at + r * z.stride, y.at + r * y.stride, z.columns, divisor,
                                dz.at ? dz.at + r * dz.stride : NULL);
-    gradient_round(half, dz);
+    loss_finish(losses, z.rows, sum, dz, half);
 }
 
 /* Place of the first largest value. */
@@ -116,7 +120,7 @@ static uint64_t row_class(const float *z, uint64_t count)
 
 void cpu_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
 {
-    cpu_cosine_loss(z, y, 1, cosines, (struct matrix){0}, HALF_NONE);
+    cpu_cosine_loss(z, y, 1, cosines, NULL, (struct matrix){0}, HALF_NONE);
     for (uint64_t r = 0; r < z.rows; r++)
         cosines[r] = 1 - cosines[r];
 }

@@ -39,11 +39,8 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
     ensure(status == dnnl_success);
 }
 
-void cpu_linear_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
-                        enum half half, uint16_t *kept, struct matrix y)
+void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct matrix y)
 {
-    cpu_product(x, 0, w, 1, 0, y);
-    cpu_bias_add(y, bias);
     if (half)
         cpu_round_half(half, y);
     for (uint64_t r = 0; kind != ACTIVATION_COUNT && r < y.rows; r++)
@@ -52,6 +49,14 @@ void cpu_linear_forward(struct matrix x, struct matrix w, const float *bias, enu
         cpu_round_half(half, y);
     if (kept)
         cpu_store_half(half, y.at, kept, y.rows * y.columns);
+}
+
+void cpu_linear_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                        enum half half, uint16_t *kept, struct matrix y)
+{
+    cpu_product(x, 0, w, 1, 0, y);
+    cpu_bias_add(y, bias);
+    cpu_finish(kind, half, kept, y);
 }
 
 void cpu_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)

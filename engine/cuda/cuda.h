@@ -82,19 +82,6 @@ static inline unsigned cuda_blocks(uint64_t items, unsigned threads)
     return (unsigned)(most ? most : 1);
 }
 
-/* The kernel gets as much of a multiprocessor's memory as shared memory as there can be. */
-#ifdef CUDA_EMULATED
-#define ALL_SHARED(kernel) (void)0
-#else
-#define ALL_SHARED(kernel)                                                                         \
-    do {                                                                                           \
-        static int done;                                                                           \
-        if (!done)                                                                                 \
-            cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);     \
-        done = 1;                                                                                  \
-    } while (0)
-#endif
-
 /* for each item i of this thread, in strides over the grid (one dimension) */
 #define FOR_ITEMS(i, count)                                                                        \
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                \

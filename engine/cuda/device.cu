@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
-#include "engine/cuda/gemm.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {

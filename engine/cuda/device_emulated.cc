@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/cuda/gemm.h"
+#include "engine/cuda/blas.h"
 
 extern "C" {
 #include "engine/device.h"
@@ -45,18 +45,8 @@ void emulate_open(int on)
                         on ? PROT_READ | PROT_WRITE : PROT_NONE) == 0);
 }
 
-/* Small products are our own kernel's, which takes long here; others the CPU's, which stands for
- * cuBLAS, without epilogues. */
-int cuda_products_rounded;
-
-int gemm_takes(uint64_t m, uint64_t n, uint64_t k, int exact)
-{
-    (void)exact;
-    return m * n * k <= 1 << 16;
-}
-
-void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
-                       struct matrix c)
+/* The CPU's product stands for cuBLAS, without epilogues. */
+void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
     emulate_open(1);
     cpu_product(a, a_t, b, b_t, beta, c);
@@ -73,11 +63,6 @@ int cuda_blas_gradient(struct matrix dy, struct matrix x, struct matrix dw, floa
 {
     (void)dy, (void)x, (void)dw, (void)db;
     return 0;
-}
-
-static void products_rounded(int on)
-{
-    cuda_products_rounded = on;
 }
 
 double *cuda_partials;
@@ -305,7 +290,7 @@ const struct device device_of_library = {
     .clear = device_clear,
     .wait = nothing,
     .failure = device_failure,
-    .products_rounded = products_rounded,
+    .products_rounded = number_ignore,
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_run = graph_run,

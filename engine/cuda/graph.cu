@@ -4,7 +4,7 @@
  * that a warp reads whole lines and nothing is added up by chance. Graphs are small: what several
  * rows read of x is in the cache.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/finish.h"
 
 enum { THREADS = 256 };
 
@@ -84,38 +84,57 @@ void cuda_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, st
            s, dx);
 }
 
-__global__ void sparse_rows(struct sparse a, struct matrix x, const float *bias, float beta,
+/* What is added to a row's sum, and what becomes of it. */
+struct sparse_finish {
+    const float *bias;
+    float beta;
+    const float *skip;
+    enum activation kind;
+    enum half half;
+    uint16_t *kept;
+};
+
+/* What column c of row r begins with. */
+static __device__ __forceinline__ float sparse_begin(const struct sparse_finish &f, uint64_t c,
+                                                     float was)
+{
+    return (f.beta == 0 ? 0 : f.beta * was) + (f.bias ? f.bias[c] : 0);
+}
+
+/* Number i of y, which is dense where there is more to do than to add up. */
+static __device__ __forceinline__ float sparse_end(const struct sparse_finish &f, uint64_t i,
+                                                   float sum)
+{
+    return finished(f.kind, f.half, f.kept, i, f.skip ? sum + f.skip[i] : sum);
+}
+
+__global__ void sparse_rows(struct sparse a, struct matrix x, struct sparse_finish f,
                             struct matrix y)
 {
     FOR_ITEMS(i, a.rows * y.columns)
     {
         uint64_t r = i / y.columns, c = i % y.columns;
-        float *out = y.at + r * y.stride + c;
-        float sum = (beta == 0 ? 0 : beta * *out) + (bias ? bias[c] : 0);
+        float *out = y.at + r * y.stride + c, sum = sparse_begin(f, c, f.beta == 0 ? 0 : *out);
         uint32_t end = a.begin[r + 1];
         UNROLL(4)
         for (uint32_t k = a.begin[r]; k < end; k++)
             sum += a.value[k] * x.at[a.column[k] * x.stride + c];
-        *out = sum;
+        *out = sparse_end(f, i, sum);
     }
 }
 
 /* The same, four columns a thread, which lie on whole 16 bytes everywhere. */
-__global__ void sparse_rows_by_four(struct sparse a, struct matrix x, const float *bias, float beta,
+__global__ void sparse_rows_by_four(struct sparse a, struct matrix x, struct sparse_finish f,
                                     struct matrix y)
 {
     uint64_t width = y.columns / 4;
     FOR_ITEMS(i, a.rows * width)
     {
         uint64_t r = i / width, c = i % width * 4;
-        float4 *out = (float4 *)(y.at + r * y.stride + c), sum = make_float4(0, 0, 0, 0);
-        if (beta != 0) {
-            float4 was = *out;
-            sum = make_float4(beta * was.x, beta * was.y, beta * was.z, beta * was.w);
-        }
-        if (bias)
-            sum = make_float4(sum.x + bias[c], sum.y + bias[c + 1], sum.z + bias[c + 2],
-                              sum.w + bias[c + 3]);
+        float4 *out = (float4 *)(y.at + r * y.stride + c);
+        float4 was = f.beta == 0 ? make_float4(0, 0, 0, 0) : *out;
+        float4 sum = make_float4(sparse_begin(f, c, was.x), sparse_begin(f, c + 1, was.y),
+                                 sparse_begin(f, c + 2, was.z), sparse_begin(f, c + 3, was.w));
         uint32_t end = a.begin[r + 1];
         UNROLL(4)
         for (uint32_t k = a.begin[r]; k < end; k++) {
@@ -126,7 +145,8 @@ __global__ void sparse_rows_by_four(struct sparse a, struct matrix x, const floa
             sum.z += value * in.z;
             sum.w += value * in.w;
         }
-        *out = sum;
+        *out = make_float4(sparse_end(f, 4 * i, sum.x), sparse_end(f, 4 * i + 1, sum.y),
+                           sparse_end(f, 4 * i + 2, sum.z), sparse_end(f, 4 * i + 3, sum.w));
     }
 }
 
@@ -135,12 +155,20 @@ static int by_four(struct matrix m)
     return (uintptr_t)m.at % 16 == 0 && m.stride % 4 == 0 && m.columns % 4 == 0;
 }
 
+void cuda_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+                         const float *skip, enum activation kind, enum half half, uint16_t *kept,
+                         struct matrix y)
+{
+    struct sparse_finish f = {bias, beta, skip, kind, half, kept};
+    if (by_four(x) && by_four(y))
+        LAUNCH(sparse_rows_by_four, cuda_blocks(a.rows * (y.columns / 4), THREADS), THREADS, a, x,
+               f, y);
+    else
+        LAUNCH(sparse_rows, cuda_blocks(a.rows * y.columns, THREADS), THREADS, a, x, f, y);
+}
+
 void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
                          struct matrix y)
 {
-    if (by_four(x) && by_four(y))
-        LAUNCH(sparse_rows_by_four, cuda_blocks(a.rows * (y.columns / 4), THREADS), THREADS, a, x,
-               bias, beta, y);
-    else
-        LAUNCH(sparse_rows, cuda_blocks(a.rows * y.columns, THREADS), THREADS, a, x, bias, beta, y);
+    cuda_sparse_forward(a, x, bias, beta, NULL, ACTIVATION_COUNT, HALF_NONE, NULL, y);
 }

@@ -3,36 +3,73 @@
 #include "engine/cuda/half.h"
 #include "engine/cuda/team.h"
 
+/* ---- the sum over the rows ---- */
+
+/* The last block of a loss's launch takes it, where that are not too many for one. */
+enum { SUM_ROWS_MAX = CUDA_BLOCKS_MAX / 2 };
+
+static __device__ unsigned sum_ticket;
+
+/* All threads call it behind their rows. */
+static __device__ __forceinline__ void rows_sum(const double *losses, uint64_t rows, double *sum)
+{
+    __shared__ double part[WARP];
+    double x = 0;
+    if (!sum || !block_is_last(&sum_ticket, gridDim.x))
+        return;
+    for (uint64_t r = threadIdx.x; r < rows; r += blockDim.x)
+        x += losses[r];
+    x = block_sum(x, part);
+    if (threadIdx.x == 0)
+        *sum += x;
+}
+
+static double *sum_within(uint64_t rows, double *sum)
+{
+    return rows <= SUM_ROWS_MAX ? sum : NULL;
+}
+
+static void sum_behind(const double *losses, uint64_t rows, double *sum)
+{
+    if (sum && !sum_within(rows, sum))
+        cuda_sum_add(losses, rows, sum);
+}
+
+/* ---- classes ---- */
+
 /* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
 __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets, double divisor,
-                             double *losses, struct matrix dz, enum half half)
+                             double *losses, double *sum, struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *row = z.at + r * z.stride;
         uint64_t target = targets[r];
-        double max = -(double)INFINITY, sum = 0;
+        double max = -(double)INFINITY, all = 0;
         FOR_LANES(t, c, z.columns)
         max = (double)row[c] > max ? (double)row[c] : max;
         max = t.max(max, part);
         FOR_LANES(t, c, z.columns)
-        sum += exp((double)row[c] - max);
-        sum = t.sum(sum, part);
+        all += exp((double)row[c] - max);
+        all = t.sum(all, part);
         if (target % size == t.lane())
-            losses[r] = log(sum) + max - (double)row[target];
+            losses[r] = log(all) + max - (double)row[target];
         if (dz.at)
             FOR_LANES(t, c, z.columns)
         dz.at[r * dz.stride + c] = half_rounded(
-            half, scalar_softmax_gradient(exp((double)row[c] - max) / sum, c == target, divisor));
+            half, scalar_softmax_gradient(exp((double)row[c] - max) / all, c == target, divisor));
     }
+    rows_sum(losses, z.rows, sum);
 }
 
 void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                double *losses, struct matrix dz, enum half half)
+                                double *losses, double *sum, struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses, dz, half);
+    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses,
+                 sum_within(z.rows, sum), dz, half);
+    sum_behind(losses, z.rows, sum);
 }
 
 /* ---- means over the elements of a row ---- */
@@ -71,49 +108,54 @@ struct binary {
 
 template <unsigned size, typename function>
 __global__ void element_losses(team<size> t, function f, struct matrix z, struct matrix y,
-                               double divisor, double *losses, struct matrix dz, enum half half)
+                               double divisor, double *losses, double *sum, struct matrix dz,
+                               enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
-        double sum = 0;
+        double all = 0;
         FOR_LANES(t, c, z.columns)
         {
             struct scalar_loss at =
                 f((double)z.at[r * z.stride + c], (double)y.at[r * y.stride + c]);
-            sum += at.loss;
+            all += at.loss;
             if (dz.at)
                 dz.at[r * dz.stride + c] = half_rounded(half, (float)(at.d / divisor));
         }
-        sum = t.sum(sum, part);
+        all = t.sum(all, part);
         if (t.lane() == 0)
-            losses[r] = sum / (double)z.columns;
+            losses[r] = all / (double)z.columns;
     }
+    rows_sum(losses, z.rows, sum);
 }
 
 template <typename function>
 static void losses_of(function f, struct matrix z, struct matrix y, double divisor, double *losses,
-                      struct matrix dz, enum half half)
+                      double *sum, struct matrix dz, enum half half)
 {
     divisor *= (double)z.columns;
-    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses, dz, half);
+    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses,
+                 sum_within(z.rows, sum), dz, half);
+    sum_behind(losses, z.rows, sum);
 }
 
 void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
-                       double divisor, double *losses, struct matrix dz, enum half half)
+                       double divisor, double *losses, double *sum, struct matrix dz,
+                       enum half half)
 {
     switch (kind) {
     case ELEMENT_LOSS_SQUARED:
-        losses_of(squared{delta}, z, y, divisor, losses, dz, half);
+        losses_of(squared{delta}, z, y, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_ABSOLUTE:
-        losses_of(absolute{delta}, z, y, divisor, losses, dz, half);
+        losses_of(absolute{delta}, z, y, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_HUBER:
-        losses_of(huber{delta}, z, y, divisor, losses, dz, half);
+        losses_of(huber{delta}, z, y, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_BINARY_CROSS_ENTROPY:
-        losses_of(binary{delta}, z, y, divisor, losses, dz, half);
+        losses_of(binary{delta}, z, y, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_COUNT:
         return;
@@ -125,7 +167,8 @@ void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, st
 /* dz may be z: a thread writes where it alone has read. `one_minus`: the loss, else the cosine. */
 template <unsigned size>
 __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, double divisor,
-                           int one_minus, double *out, struct matrix dz, enum half half)
+                           int one_minus, double *out, double *sum, struct matrix dz,
+                           enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
@@ -149,18 +192,22 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, doubl
         dz.at[r * dz.stride + c] =
             half_rounded(half, scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor));
     }
+    rows_sum(out, z.rows, sum);
 }
 
-void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
+void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses, double *sum,
                       struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, dz, half);
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, sum_within(z.rows, sum),
+                 dz, half);
+    sum_behind(losses, z.rows, sum);
 }
 
 void cuda_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
 {
     struct matrix unwanted = {NULL, 0, 0, 0};
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, unwanted, HALF_NONE);
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, (double *)NULL, unwanted,
+                 HALF_NONE);
 }
 
 /* ---- right answers ---- */

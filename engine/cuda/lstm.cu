@@ -3,13 +3,6 @@
  */
 #include "engine/cuda/lstm_cell.h"
 
-static __device__ __forceinline__ float half_of(enum half half, float x)
-{
-    return half == HALF_BF16  ? half_round<HALF_BF16>(x)
-           : half == HALF_F16 ? half_round<HALF_F16>(x)
-                              : x;
-}
-
 static __device__ __forceinline__ float bias_of(const float *ih, const float *hh, uint64_t gate)
 {
     return ih[gate] + hh[gate];
@@ -29,7 +22,7 @@ __global__ void cells_forward(const float *ih, const float *hh, const float *c_b
                         row[3 * n] + bias_of(ih, hh, 3 * n + j), c_before[k]);
         row[0] = s.i, row[n] = s.f, row[2 * n] = s.g, row[3 * n] = s.o;
         c[k] = s.c;
-        h.at[r * h.stride + j] = half_of(half, s.h);
+        h.at[r * h.stride + j] = half_rounded(half, s.h);
     }
 }
 

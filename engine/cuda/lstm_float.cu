@@ -7,7 +7,7 @@
  */
 #include "engine/cuda/lstm_cell.h"
 
-enum { KEPT = 64, FOUR = 4 };
+enum { KEPT = 64 };
 
 /* Of a lane's 32 * pairs weights those in registers, and the fours in shared memory. */
 template <int pairs> struct held {

@@ -13,35 +13,7 @@
 #ifndef ENGINE_CUDA_MMA_H
 #define ENGINE_CUDA_MMA_H
 
-#include "engine/cuda/cuda.h"
-
-/* The nearest number of the kind, as scalar.h has it, where there is one by its instruction. */
-template <int kind> static __device__ __forceinline__ uint16_t half_bits(float x)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    uint16_t bits;
-    if (kind == HALF_BF16)
-        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
-    else
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
-    return bits;
-#else
-    return kind == HALF_BF16 ? scalar_to_brain(x) : scalar_to_half(x);
-#endif
-}
-
-template <int kind> static __device__ __forceinline__ float half_value(uint16_t bits)
-{
-#ifdef __CUDA_ARCH__
-    float x;
-    if (kind == HALF_BF16)
-        return __uint_as_float((uint32_t)bits << 16);
-    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
-    return x;
-#else
-    return kind == HALF_BF16 ? scalar_brain(bits) : scalar_half(bits);
-#endif
-}
+#include "engine/cuda/half.h"
 
 /* Two numbers of the kind, which they hold exactly, as a register of a or b. */
 template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float low, float high)

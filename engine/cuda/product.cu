@@ -1,4 +1,4 @@
-/* product.cu - matrix products by cuBLAS, and where they are the faster ones our own (gemm.h).
+/* product.cu - matrix products by cuBLAS.
  *
  * cuBLAS's matrices are column-major: a row-major matrix is its own transposed there, so c^T = b^T
  * a^T is asked for. What cuBLAS can do in a product's own launch it does: a bias, relu, the sums of
@@ -6,34 +6,11 @@
  * answer, asked for once a shape.
  */
 #include <cublasLt.h>
-#include <stdlib.h>
 
-#include "engine/cuda/gemm.h"
+#include "engine/cuda/blas.h"
 #include "engine/cuda/handle.h"
 
-/* Multiplications up to which our kernel is taken: for float32, whose products cuBLAS makes without
- * tensor cores; and for operands of 16 bits. */
-static const double FLOATS_MOST = 0x1p32, HALVES_MOST = 0x1p29;
-
-static int mode(void)
-{
-    static int found = -1;
-    const char *named = getenv("FINETUNED_PRODUCTS");
-    if (found < 0)
-        found = !named ? 2 : named[0] == 'o' ? 1 : named[0] == 'l' ? 2 : 3;
-    return found;
-}
-
-int gemm_takes(uint64_t m, uint64_t n, uint64_t k, int exact)
-{
-    enum { TENSOR_CORES = 80 };
-    double work = (double)m * (double)n * (double)k;
-    return mode() == 1 && cuda_capability >= TENSOR_CORES &&
-           work <= (exact ? HALVES_MOST : FLOATS_MOST);
-}
-
-void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
-                       struct matrix c)
+void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
     const float one = 1;
     uint64_t inner = a_t ? a.rows : a.columns;
@@ -159,7 +136,7 @@ static int lt_run(struct matrix a, int a_t, struct matrix b, int b_t, struct mat
     s.rounded = cuda_products_rounded;
     s.epilogue = epilogue;
     s.alignment = alignment_of((uintptr_t)a.at | (uintptr_t)b.at | (uintptr_t)d.at);
-    struct lt_plan *p = mode() == 3 ? NULL : plan_find(&s);
+    struct lt_plan *p = plan_find(&s);
     if (!p)
         return 0;
     cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector,

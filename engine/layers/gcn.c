@@ -100,6 +100,12 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
         layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
+    if (p->finishes) {
+        op_sparse_forward(p->backend, p->adjacency, h, bias_of(l, p->parameters),
+                          (float)l->edges_used, l->keys[KEY_RESIDUAL] != 0 ? p->input : NULL,
+                          p->then, p->half, p->kept, y);
+        return;
+    }
     op_sparse_product(p->backend, p->adjacency, h, bias_of(l, p->parameters), (float)l->edges_used,
                       y);
     if (l->keys[KEY_RESIDUAL] != 0)
@@ -158,6 +164,7 @@ const struct layer_type layer_gcn = {
     .name = "gcn",
     .purpose = "graphs: y = A x W^T + b, A the edges and self loops over sqrt(deg deg); residual: "
                "+ x; edges: + M U^T, M = A's sums of the edges' features",
+    .finishes = 1,
     .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
              {"residual", .words = truth},

@@ -5,8 +5,8 @@ extern const struct loss_type loss_softmax_cross_entropy;
 
 static void softmax_slice(const struct loss_slice *s)
 {
-    op_softmax_cross_entropy(s->backend, s->outputs, s->classes, s->divisor, s->result, s->d,
-                             s->half);
+    op_softmax_cross_entropy(s->backend, s->outputs, s->classes, s->divisor, s->result, s->sum,
+                             s->d, s->half);
 }
 
 static void accuracy_slice(const struct loss_slice *s)

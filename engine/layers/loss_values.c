@@ -13,8 +13,8 @@ extern const struct loss_type loss_mean_squared_error, loss_l1, loss_huber, loss
 
 static void element_slice(const struct loss_slice *s, enum element_loss kind)
 {
-    op_element_loss(s->backend, kind, s->delta, s->outputs, s->values, s->divisor, s->result, s->d,
-                    s->half);
+    op_element_loss(s->backend, kind, s->delta, s->outputs, s->values, s->divisor, s->result,
+                    s->sum, s->d, s->half);
 }
 
 static void squared_slice(const struct loss_slice *s)
@@ -60,7 +60,7 @@ static void binary_root(const struct loss_slice *s, uint32_t output)
 
 static void cosine_slice(const struct loss_slice *s)
 {
-    op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->d, s->half);
+    op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->sum, s->d, s->half);
 }
 
 static void similarity_slice(const struct loss_slice *s)

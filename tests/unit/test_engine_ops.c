@@ -226,9 +226,9 @@ TEST(softmax_cross_entropy_equals_its_formula)
     for (int r = 0; r < ROWS; r++)
         targets[r] = (uint32_t)(test_random() % CLASSES);
     z[0] = 500, z[1] = -500; /* far beyond what exp can hold */
-    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, losses,
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, losses, NULL,
                              matrix_of(dz, ROWS, CLASSES), HALF_NONE);
-    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, only,
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, only, NULL,
                              matrix_of(NULL, ROWS, CLASSES), HALF_NONE);
     for (int r = 0; r < ROWS; r++) {
         long double max = -1e30L, sum = 0;
@@ -250,11 +250,11 @@ TEST(softmax_of_a_nan_or_infinity_is_a_nan)
     float z[3] = {1, NAN, 2}, w[3] = {1, INFINITY, 2};
     uint32_t target = 0;
     double loss;
-    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3),
-                             HALF_NONE);
+    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, NULL,
+                             matrix_of(NULL, 1, 3), HALF_NONE);
     CHECK(isnan(loss));
-    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, matrix_of(NULL, 1, 3),
-                             HALF_NONE);
+    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, NULL,
+                             matrix_of(NULL, 1, 3), HALF_NONE);
     CHECK(isnan(loss));
 }
 

@@ -139,26 +139,54 @@ void trial_pool_backward(struct trial *t, struct trial_shape s)
 }
 
 /* Rows of 0 .. 4 values, some of them of the same column. */
+static struct sparse sparse_drawn(struct trial *t, uint64_t rows)
+{
+    uint32_t *begin = calloc(rows + 1, sizeof *begin);
+    uint32_t *column = malloc(5 * rows * sizeof *column);
+    for (uint64_t r = 0; r < rows; r++)
+        begin[r + 1] = begin[r] + (uint32_t)(trial_random(t) % 5);
+    for (uint64_t k = 0; k < 5 * rows; k++)
+        column[k] = (uint32_t)(trial_random(t) % rows);
+    struct sparse a = {.begin = trial_given(t, TRIAL_INPUT, TRIAL_U32, begin, rows + 1),
+                       .column = trial_given(t, TRIAL_INPUT, TRIAL_U32, column, 5 * rows),
+                       .value = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 5 * rows),
+                       .rows = rows,
+                       .columns = rows};
+    free(begin), free(column);
+    return a;
+}
+
 void trial_sparse_product(struct trial *t, struct trial_shape s)
 {
-    uint32_t *begin = calloc(s.rows + 1, sizeof *begin);
-    uint32_t *column = malloc(5 * s.rows * sizeof *column);
-    for (uint64_t r = 0; r < s.rows; r++)
-        begin[r + 1] = begin[r] + (uint32_t)(trial_random(t) % 5);
-    for (uint64_t k = 0; k < 5 * s.rows; k++)
-        column[k] = (uint32_t)(trial_random(t) % s.rows);
-    struct sparse a = {.begin = trial_given(t, TRIAL_INPUT, TRIAL_U32, begin, s.rows + 1),
-                       .column = trial_given(t, TRIAL_INPUT, TRIAL_U32, column, 5 * s.rows),
-                       .value = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 5 * s.rows),
-                       .rows = s.rows,
-                       .columns = s.rows};
+    struct sparse a = sparse_drawn(t, s.rows);
     struct matrix x = input(t, s.rows, s.columns);
     const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
     for (int way = 0; way < 4; way++)
         op_sparse_product(trial_backend(t), a, x, way & 1 ? bias : NULL, 0.5f * (float)(way >> 1),
                           trial_matrix(t, way >> 1 ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME,
                                        s.rows, s.columns));
-    free(begin), free(column);
+}
+
+void trial_sparse_forward(struct trial *t, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    struct sparse a = sparse_drawn(t, s.rows);
+    struct matrix x = input(t, s.rows, s.columns);
+    const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
+    const float *skip = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count);
+    for (int half = HALF_NONE; half < HALF_COUNT; half++)
+        for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
+            enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+            float *y = trial_floats(t, TRIAL_CHANGED, bar, count);
+            uint16_t *kept =
+                half ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count) : NULL;
+            op_sparse_forward(trial_backend(t), a, x, bias, (float)(kind % 4 > 1),
+                              kind % 3 ? skip : NULL, (enum activation)kind, (enum half)half, kept,
+                              matrix_of(y, s.rows, s.columns));
+            if (kept) /* what was kept is what y has */
+                op_load_half(trial_backend(t), (enum half)half, kept,
+                             trial_floats(t, TRIAL_OUTPUT, bar, count), count);
+        }
 }
 
 /* ---- tables ---- */

@@ -32,6 +32,11 @@ static double *row_numbers(struct trial *t, struct trial_shape s)
     return trial_numbers(t, TRIAL_OUTPUT, TRIAL_DOUBLE, TRIAL_F64, s.rows);
 }
 
+static double *sum_of(struct trial *t)
+{
+    return trial_numbers(t, TRIAL_CHANGED, TRIAL_DOUBLE, TRIAL_F64, 1);
+}
+
 /* Where a gradient is wanted in 16 bits. */
 static struct matrix rounded(struct trial *t, struct trial_shape s)
 {
@@ -45,11 +50,12 @@ void trial_softmax_cross_entropy(struct trial *t, struct trial_shape s)
     struct matrix z = outputs(t, s), none = {0};
     struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
     struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
-    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), dz, HALF_NONE);
-    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), none, HALF_F16);
-    op_softmax_cross_entropy(b, both, wanted, 7, row_numbers(t, s), both, HALF_NONE);
+    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
+    op_softmax_cross_entropy(b, both, wanted, 7, row_numbers(t, s), NULL, both, HALF_NONE);
     for (int half = HALF_F16; half < HALF_COUNT; half++)
-        op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), rounded(t, s), half);
+        op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
+                                 half);
 }
 
 void trial_correct_classes(struct trial *t, struct trial_shape s)
@@ -86,10 +92,11 @@ void trial_element_loss(struct trial *t, struct trial_shape s)
         struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
         struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
-        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), dz, HALF_NONE);
-        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), none, HALF_F16);
+        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
         for (int half = HALF_F16; half < HALF_COUNT; half++)
-            op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), rounded(t, s), half);
+            op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
+                            half);
     }
 }
 
@@ -100,19 +107,19 @@ void trial_cosine_loss(struct trial *t, struct trial_shape s)
     float zeros[3] = {0};
     struct matrix z = outputs(t, s), none = {0};
     struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
-    op_cosine_loss(b, z, y, 7, row_numbers(t, s), none, HALF_F16);
+    op_cosine_loss(b, z, y, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
     if (s.columns > 1) {
         struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
-        op_cosine_loss(b, z, y, 7, row_numbers(t, s), dz, HALF_NONE);
-        op_cosine_loss(b, both, y, 7, row_numbers(t, s), both, HALF_NONE);
+        op_cosine_loss(b, z, y, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+        op_cosine_loss(b, both, y, 7, row_numbers(t, s), NULL, both, HALF_NONE);
         for (int half = HALF_F16; half < HALF_COUNT; half++)
-            op_cosine_loss(b, z, y, 7, row_numbers(t, s), rounded(t, s), half);
+            op_cosine_loss(b, z, y, 7, row_numbers(t, s), sum_of(t), rounded(t, s), half);
     }
     z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, zeros, 3), 1, 3);
     y = matrix_of(trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 3), 1, 3);
     struct matrix dz = matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, 3), 1, 3);
-    op_cosine_loss(b, z, y, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), dz,
+    op_cosine_loss(b, z, y, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), NULL, dz,
                    HALF_NONE);
 }
 

@@ -1,0 +1,14 @@
+/* blas.h - what the files of the backend ask of cuBLAS; in the emulated build the CPU's product
+ * answers, without epilogues. */
+#ifndef ENGINE_CUDA_BLAS_H
+#define ENGINE_CUDA_BLAS_H
+
+#include "engine/cuda/cuda.h"
+
+/* A product with what follows it, where cuBLAS does that in the same launch; 0: it cannot, and
+ * nothing was done. y = x w^T + bias, relu of that; dw = dy^T x, db = the column sums of dy. */
+int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int relu,
+                     struct matrix y);
+int cuda_blas_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db);
+
+#endif
