@@ -67,7 +67,10 @@ def test_a_run_is_the_cpus_but_for_rounding():
     assert on_cuda["device_name"] and on_cuda["device_name"] != on_cpu["device_name"]
     used = on_cuda["memory"]["device"]
     together = used["trainerd"] + used["fisherd"]
-    assert used["total"] > together and abs(together - used["plan"]) < 0.01 * together, used
+    assert used["total"] > together, used
+    # what a driver's context takes is known when it is made: until then it is planned as the largest there is
+    least = 0.99 if on_cuda["device_name"] == "emulated" else 0.7
+    assert least * used["plan"] < together < 1.01 * used["plan"], used
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
