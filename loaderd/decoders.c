@@ -131,6 +131,16 @@ static struct decoders_job *job_next(struct decoders *p)
     return job;
 }
 
+/* The main thread has to wait for a job to be done: it takes one, if that is to be read, which
+ * needs no decoder. With the lock held. */
+static void wait_or_read(struct decoders *p)
+{
+    if (p->todo && p->todo->read)
+        job_do(p, NULL, job_next(p));
+    else
+        pthread_cond_wait(&p->done, &p->lock);
+}
+
 static void *worker_main(void *self)
 {
     struct decoders *p = self;
@@ -204,7 +214,7 @@ struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struc
 {
     pthread_mutex_lock(&p->lock);
     while (!p->free_list)
-        pthread_cond_wait(&p->done, &p->lock);
+        wait_or_read(p);
     struct decoders_job *job = p->free_list;
     p->free_list = job->next;
     pthread_mutex_unlock(&p->lock);
@@ -249,7 +259,7 @@ int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct e
 {
     pthread_mutex_lock(&p->lock);
     while (p->busy)
-        pthread_cond_wait(&p->done, &p->lock);
+        wait_or_read(p);
     struct err failure = p->failure;
     *decode_s += p->decode_s;
     *read_s += p->read_s;

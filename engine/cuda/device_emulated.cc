@@ -87,7 +87,9 @@ static int device_open_emulated(const char *which, int debug, struct err *e)
     (void)debug;
     if (*which && strcmp(which, "0") != 0)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot use CUDA device '%s': there is one, 0: emulated", which);
+                       "cannot compute on device cuda:%s: there is no such GPU; there are 0 "
+                       "(emulated)",
+                       which);
     if (cuda_partials)
         return 0;
     void *partials, *scratch;

@@ -127,24 +127,38 @@ def predicted(run, *words):
         return f["outputs"][:]
 
 
+def graphs_on(device):
+    import test_graphs
+    return test_graphs.trained("graphs-" + device, ("device=" + device, "tasks.B.epochs=1"))[0]
+
+
+def tokens_on(device):
+    import test_tokens
+    test_tokens.tokens_write()
+    return test_tokens.trained("tokens-" + device, ("device=" + device, "tasks.A.epochs=1"))[0]
+
+
 @limit(120)
 def test_tokens_and_graphs_are_the_cpus_but_for_rounding():
     """An embedding, an LSTM and targets at every step; convolutions over graphs with dropout."""
     device_take()
-    import test_graphs
-    import test_tokens
-    test_tokens.tokens_write()
-    runs = {"tokens": lambda device: test_tokens.trained("tokens-" + device, ("device=" + device, "tasks.A.epochs=1"))[0],
-            "graphs": lambda device: test_graphs.trained("graphs-" + device, ("device=" + device, "tasks.B.epochs=1"))[0]}
-    for kind, make in runs.items():
+    for make in (tokens_on, graphs_on):
         cpu, cuda = make("cpu"), make("cuda")
         expected, found = end_loss(cpu), end_loss(cuda)
-        assert len(found) == 3 and numpy.allclose(found, expected, rtol=1e-5, atol=0), (kind, found, expected)
-        assert state(cpu)[1] != state(cuda)[1], kind
-        of_cpu, of_cuda = predicted(cpu), predicted(cuda)
-        assert numpy.abs(of_cuda - of_cpu).max() < 1e-5 * numpy.abs(of_cpu).max(), kind
-    in_8_bits = predicted(cuda, "--int8")
-    assert 0 < numpy.abs(in_8_bits - of_cuda).max() < 0.1 * numpy.abs(of_cuda).max()
+        assert len(found) == 3 and numpy.allclose(found, expected, rtol=1e-5, atol=0), (make, found, expected)
+        assert state(cpu)[1] != state(cuda)[1], make
+
+
+@limit(120)
+def test_predictions_are_the_cpus_but_for_rounding():
+    device_take()
+    if os.environ["FINETUNED_CUDA_LIBRARY"] != EMULATED:
+        skip("a machine that is lent for its GPU lacks what predict.sh needs")
+    cpu, cuda = graphs_on("cpu"), graphs_on("cuda")
+    of_cpu, of_cuda, in_8_bits = predicted(cpu), predicted(cuda), predicted(cuda, "--int8")
+    scale = numpy.abs(of_cpu).max()
+    assert numpy.abs(of_cuda - of_cpu).max() < 1e-5 * scale
+    assert 0 < numpy.abs(in_8_bits - of_cuda).max() < 0.1 * scale
 
 
 @limit(60)
@@ -166,9 +180,10 @@ def test_a_bad_row_is_named():
 @limit(60)
 def test_a_device_that_cannot_be_had_is_said():
     device_take()
+    library = os.environ["FINETUNED_CUDA_LIBRARY"]
     sentences = {("none.so", "cuda"): "this build has no CUDA backend",
-                 (EMULATED, "cuda:7"): "cannot use CUDA device '7'",
-                 (EMULATED, "cuda:H100"): "cannot use CUDA device 'H100'"}
+                 (library, "cuda:77"): "cannot compute on device cuda:77: there is no such GPU; there are 0 (",
+                 (library, "cuda:Voodoo"): "cannot compute on device cuda:Voodoo: there is no such GPU; there are 0 ("}
     for (library, device), sentence in sentences.items():
         name = device.replace(":", "-")
         os.environ["FINETUNED_CUDA_LIBRARY"] = library
