@@ -38,7 +38,8 @@ struct feed_config {
     int pin;             /* lock the arena's pages in memory */
     /* For a device that copies from the arena by itself: its mapping is locked once, before rows
      * come, and unlocked before it is given back. Where lock fails the rows come all the same.
-     * NULL: nobody does. */
+     * Slots are then being copied besides being filled and read: where nothing says how many there
+     * are to be there are twice as many. NULL: nobody does. */
     int (*lock)(void *at, uint64_t bytes, struct err *e);
     void (*unlock)(void *at);
     uint64_t arena_limit_bytes;

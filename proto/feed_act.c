@@ -144,7 +144,7 @@ int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
                        c->slots ? "arena.slots asks for" : "loader.prefetch_factor makes", slots,
                        slot_bytes, mib_up(slots * slot_bytes), c->arena_limit_bytes >> 20);
     if (slots == 0) {
-        slots = window == 1 ? SLOTS_SEQUENTIAL : 2 * window;
+        slots = (window == 1 ? SLOTS_SEQUENTIAL : 2 * window) * (c->lock ? 2 : 1);
         if (slots > spans)
             slots = spans > least ? spans : least;
     }

@@ -79,12 +79,12 @@ uint64_t compute_threads(const struct trainer *t)
     return t->device->apart ? 1 : (uint64_t)setup_threads(t->options);
 }
 
-void compute_feed_config(const struct trainer *t, struct feed_config *c)
+void compute_feed_config(struct feed_config *c, const struct options *o, const struct device *d)
 {
-    if (!t->device->apart || strcmp(t->options->loader_pin_memory, "false") == 0)
+    if (!d || !d->apart || strcmp(o->loader_pin_memory, "false") == 0)
         return;
-    c->lock = t->device->host_lock;
-    c->unlock = t->device->host_unlock;
+    c->lock = d->host_lock;
+    c->unlock = d->host_unlock;
 }
 
 void compute_measure(struct trainer *t, struct msg_trainer_step *m)

@@ -43,7 +43,7 @@ static void stream_open(struct trainer *t, int validation, uint32_t set)
     feed_close(s.feed);
     c.role = roles[validation];
     c.incarnation = t->daemon->lock.incarnation;
-    compute_feed_config(t, &c);
+    compute_feed_config(&c, t->options, t->device);
     c.file = t->data.set[set].file;
     c.batch_rows = t->data.set[set].batch_size;
     c.epochs = epochs;

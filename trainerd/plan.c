@@ -69,6 +69,8 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
     struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
+    compute_feed_config(&f, o, device);
+    compute_feed_config(&v, o, device);
     if (shapes_step_config(&c, o, device, train, validation, micro_rows, e) < 0 ||
         arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)

@@ -129,11 +129,13 @@ static void megabatch_print(const struct options *o, const struct split_shape *t
 }
 
 /* The arithmetic of the mega-batch and of the read-ahead, for people. */
-static int rows_print(const struct options *o, const struct split_shape *train, uint64_t micro_rows,
+static int rows_print(const struct options *o, const struct device *device,
+                      const struct split_shape *train, uint64_t micro_rows,
                       const struct megabatch_size *size, struct err *e)
 {
     struct feed_config f = setup_feed_config(o, 0);
     uint64_t slots, slot_bytes, ahead = setup_ahead_rows(o);
+    compute_feed_config(&f, o, device);
     if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
                    e) < 0)
         return -1;
@@ -185,7 +187,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
                " rows, all of which are resident; another one is another arithmetic\n",
                o.batch_size);
-    if (rows_print(&o, &train, micro_rows, &sizes[0], e) == 0)
+    if (rows_print(&o, device, &train, micro_rows, &sizes[0], e) == 0)
         result = plan_check(&p, &o, device, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");

@@ -235,8 +235,9 @@ int compute_fact(struct trainer *t, struct err *e); /* which one it is, to every
 int compute_command(int argc, char **argv);         /* trainerd --device ...: the exit code */
 /* What bits hold for one of: a CPU's type, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
-/* The device copies from the feed's arena, unless loader.pin_memory forbids that it is locked. */
-void compute_feed_config(const struct trainer *t, struct feed_config *c);
+/* The device (NULL: the CPU) copies from the feed's arena, unless loader.pin_memory forbids that it
+ * is locked. */
+void compute_feed_config(struct feed_config *c, const struct options *o, const struct device *d);
 /* The device's memory, 0 on the CPU, into the message and the stage's page of peaks. */
 void compute_measure(struct trainer *t, struct msg_trainer_step *m);
 uint64_t compute_threads(const struct trainer *t); /* of the engine */

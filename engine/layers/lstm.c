@@ -19,12 +19,13 @@
 #include "engine/layer.h"
 #include "engine/memory.h"
 #include "engine/squares.h"
+#include "proto/err.h"
 
 extern const struct layer_type layer_lstm;
 
 enum { KEY_OUT, KEY_LAYERS, KEY_BIDIRECTIONAL, KEY_DROPOUT };
 enum { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, TENSORS };
-enum { LAYERS_MAX = 8, DEVICE_BLOCKS = 6 };
+enum { LAYERS_MAX = 8, DEVICE_BLOCKS = 8 };
 
 static const char *const truth[] = {"false", "true", NULL};
 
@@ -177,24 +178,35 @@ static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum l
     return size_times(rows, floats);
 }
 
-/* Gradients at the outputs and the inputs of a layer, [steps, rows, values] each, then the one at
- * c, and zeroes, [rows, hidden] each; unless all is kept a block's gates, c and x, and the c before
- * it.
- */
-static uint64_t scratch_width(const struct layer_instance *l)
+/* Values of x and h of a step that are as many in any of the layers. */
+static uint64_t widest(const struct layer_instance *l)
 {
     struct shape s = shape_of(l);
     uint64_t out = s.directions * s.hidden;
     return out > l->values ? out : l->values;
 }
 
+/* Of the gradients at the outputs and the inputs of a layer. Nobody asks for the one at the
+ * model's input, which the first layer with parameters has. */
+static uint64_t scratch_width(const struct layer_instance *l)
+{
+    return l->first ? widest(l) : shape_of(l).directions * shape_of(l).hidden;
+}
+
+/* A step of a block: gates, c, and x where it is not kept. */
+static uint64_t block_width(const struct layer_instance *l, enum layer_keep keep)
+{
+    return 5 * shape_of(l).hidden + (keep == KEEP_LITTLE ? widest(l) : 0);
+}
+
+/* Those gradients, [steps, rows, values] each, then the one at c, and zeroes, [rows, hidden] each;
+ * unless all is kept a block and the c before it. */
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
                              int apart)
 {
     uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
     if (keep != KEEP_ALL)
-        floats += block_steps(l, keep, apart) * (5 * shape_of(l).hidden + scratch_width(l)) +
-                  shape_of(l).hidden;
+        floats += block_steps(l, keep, apart) * block_width(l, keep) + shape_of(l).hidden;
     return size_times(rows, floats);
 }
 
@@ -212,8 +224,7 @@ static float *scratch_zeroes(const struct layer_instance *l, const struct layer_
 static float *scratch_before(const struct layer_instance *l, const struct layer_pass *p)
 {
     return scratch_zeroes(l, p) +
-           p->rows * (shape_of(l).hidden +
-                      pass_block_steps(l, p) * (5 * shape_of(l).hidden + scratch_width(l)));
+           p->rows * (shape_of(l).hidden + pass_block_steps(l, p) * block_width(l, p->keep));
 }
 
 static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
@@ -516,17 +527,21 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
     float *g = p->gradient, *once = g + w.at[BIAS_HH];
     int later = b->number + 1 < pass_blocks(l, p);
-    op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
-               matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
+    struct matrix x = matrix_of(b->x, b->steps * p->rows, w.in);
+    struct matrix ih = matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in);
+    if (later) {
+        op_product(p->backend, sums, 1, x, 0, 1, ih);
+        op_column_sums(p->backend, sums, once);
+        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
+    } else {
+        op_weight_gradient(p->backend, sums, x, ih, g + w.at[BIAS_IH]);
+    }
     recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
     if (d.rows)
         op_product(p->backend, d, 1, h, 0, (float)later,
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
     else if (!later) /* one step in all */
         op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
-    op_column_sums(p->backend, sums, later ? once : g + w.at[BIAS_IH]);
-    if (later)
-        op_add(p->backend, once, g + w.at[BIAS_IH], w.count[BIAS_IH]);
     if (b->number == 0)
         op_copy(p->backend, g + w.at[BIAS_IH], once, w.count[BIAS_HH]);
 }
@@ -561,6 +576,7 @@ static void lstm_backward(const struct layer_instance *l, const struct layer_pas
     struct shape s = shape_of(l);
     uint64_t cells = s.steps * p->rows;
     float *dh = p->scratch, *dx = p->scratch + cells * scratch_width(l);
+    ensure(l->first || !p->d_input); /* scratch_width relies on it */
     zeroes_write(l, p);
     op_steps_swap(p->backend, p->d_output, l->outputs, p->rows, s.steps, l->values_out, dh);
     for (uint64_t layer = s.layers; layer-- > 0;) {

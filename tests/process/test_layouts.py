@@ -271,3 +271,21 @@ def test_timeframes_train_as_their_concatenation():
         run.start("loaderd", "trainerd")
         assert run.wait("trainerd") == 100
         assert "task A permutes the features" in run.log("trainerd") and "2 timeframes" in run.log("trainerd")
+
+
+@limit(60)
+def test_rows_do_not_depend_on_how_they_are_stored():
+    """Chunks that threads read as they are, of which the last is in part, behind a user block or not; contiguous; gzip."""
+    random = numpy.random.default_rng(8)
+    features, targets = random.standard_normal((500, 300, 20)).astype("f4"), random.integers(0, 5, 500).astype("u1")
+    ways = {"chunks": {"chunks": (16, 300, 20)}, "odd": {"chunks": (48, 300, 20)}, "plain": {},
+            "gzip": {"chunks": (16, 300, 20), "compression": 1}}
+    found = {}
+    for way, stored in ways.items():
+        for user_block in (0, 512):
+            path = "%s-%d.h5" % (way, user_block)
+            with h5py.File(path, "w", userblock_size=user_block) as f:
+                f.create_dataset("train/features", data=features, **stored)
+                f.create_dataset("train/targets", data=targets)
+            found[path] = probe(path, "epochs=1")["digest"]
+    assert len(set(found.values())) == 1, found
