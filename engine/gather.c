@@ -39,14 +39,6 @@ void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t 
                           s->host.classes + at * steps, bad);
 }
 
-uint64_t input_round(const struct stepper *s, struct matrix x)
-{
-    uint64_t bad;
-    op_round_half(&backend_cpu, s->layout.half, x);
-    op_bad_row(&backend_cpu, x, &bad);
-    return bad;
-}
-
 static void gather_item(void *argument, uint64_t item, int thread)
 {
     struct gather_work *g = argument;
@@ -61,9 +53,7 @@ static void gather_item(void *argument, uint64_t item, int thread)
                          (double)(s->model->token_count - 1), x, &bad);
     else
         op_gather_features(&backend_cpu, g->feature_type, g->features + first,
-                           g->config->permutation, g->config->scale, x, &bad);
-    if (s->layout.half && !s->model->token_count && bad == rows)
-        bad = input_round(s, x);
+                           g->config->permutation, g->config->scale, x, s->layout.half, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
     if (!g->targets)
@@ -213,9 +203,8 @@ static void gather_there(struct stepper *s, const struct gather_work *g, uint64_
                          (double)(s->model->token_count - 1), x, &bad[0]);
     else
         op_gather_features(s->backend, g->feature_type, features,
-                           c->permutation ? s->at.permutation : NULL, c->scale, x, &bad[0]);
-    if (s->layout.half && !s->model->token_count)
-        op_round_half(s->backend, s->layout.half, x);
+                           c->permutation ? s->at.permutation : NULL, c->scale, x, s->layout.half,
+                           &bad[0]);
     if (g->targets && s->loss->values)
         op_gather_values(s->backend, g->target_type, targets, s->loss->low, s->loss->high,
                          matrix_of(s->at.values + g->at * outputs, g->count, outputs), &bad[1]);

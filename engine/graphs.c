@@ -91,12 +91,10 @@ static uint64_t nodes_gather(const struct graph_work *w, const struct graph *g)
     for (uint64_t count; left > 0; left -= count, first += count) {
         count = left < ITEM_ROWS ? left : ITEM_ROWS;
         rows_point(rows, (const char *)g->row->nodes + first * row_bytes, row_bytes, count);
-        op_gather_features(
-            &backend_cpu, w->node_type, rows, w->config->permutation, w->config->scale,
-            matrix_of(w->s->host.inputs + (g->node + first) * width, count, width), &bad);
-        if (w->s->layout.half && bad == count)
-            bad = input_round(
-                w->s, matrix_of(w->s->host.inputs + (g->node + first) * width, count, width));
+        op_gather_features(&backend_cpu, w->node_type, rows, w->config->permutation,
+                           w->config->scale,
+                           matrix_of(w->s->host.inputs + (g->node + first) * width, count, width),
+                           w->s->layout.half, &bad);
         if (bad < count)
             return first + bad;
     }
@@ -176,7 +174,7 @@ static uint64_t edges_sum(const struct graph_work *w, const struct graph *g, int
         uint32_t u = b->sources[g->edge + k], v = b->targets[g->edge + k];
         uint64_t bad;
         op_gather_features(&backend_cpu, w->edge_type, &stored, NULL, w->config->scale,
-                           matrix_of(row, 1, width), &bad);
+                           matrix_of(row, 1, width), HALF_NONE, &bad);
         if (bad == 0)
             return k;
         float a = coefficient(b, g, u, v);

@@ -284,11 +284,6 @@ static void check_narrow(const double *x, float *y, uint64_t count)
     ensure(x && y && ranges_disjoint(x, count * sizeof *x, y, count * sizeof *y));
 }
 
-static void check_bad_row(struct matrix x, uint64_t *row)
-{
-    ensure(matrix_valid(x) && row);
-}
-
 static void check_scale(float factor, float *x, uint64_t count)
 {
     (void)factor, (void)count;
@@ -498,10 +493,10 @@ static void check_column_moments(struct matrix y, double *sums, double *squares)
 
 static void check_gather_features(enum element type, const void *const *rows,
                                   const uint32_t *permutation, double scale, struct matrix x,
-                                  uint64_t *bad_row)
+                                  enum half half, uint64_t *bad_row)
 {
     (void)permutation, (void)scale;
-    ensure(type < ELEMENT_COUNT && rows && matrix_valid(x) && bad_row);
+    ensure(half < HALF_COUNT && type < ELEMENT_COUNT && rows && matrix_valid(x) && bad_row);
 }
 
 static void check_gather_classes(enum element type, const void *const *rows, uint64_t count,

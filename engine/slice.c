@@ -278,6 +278,16 @@ void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
         slice_forward(b, slice, y->segment_first[k], y->again_end[k]);
 }
 
+/* Is a layer's d_input still to be rounded? On a device apart, where that is a launch, not where an
+ * activation reads it next, which rounds what it makes of it. */
+static int d_input_rounds(const struct stepper *s, uint32_t layer)
+{
+    const struct layer_instance *l = &s->model->layers[layer];
+    if (l->type->rounds || (s->device->apart && layer > 0 && l[-1].type->rounds))
+        return 0;
+    return !l->type->same || l->type->residual;
+}
+
 /* A layer with statistics has seen its segment again when its part was taken. */
 void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
 {
@@ -288,8 +298,7 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
             slice_again(b, slice, i);
         struct layer_pass p = slice_pass_backward(b, slice, i);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && !layers[i].type->rounds &&
-            (!layers[i].type->same || layers[i].type->residual))
+        if (p.half && p.d_input && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

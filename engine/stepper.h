@@ -428,8 +428,6 @@ void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRA
  * not take, or rows. */
 void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
                     const void *const *targets, uint64_t *bad);
-/* Products read the input in 16 bits, too; the first row that has become infinite, or x.rows. */
-uint64_t input_round(const struct stepper *s, struct matrix x);
 /* The sentence for one that it does not take; the row is at `at`. */
 int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
                 struct err *e);

@@ -63,14 +63,6 @@ void cpu_narrow(const double *x, float *y, uint64_t count)
         y[i] = (float)x[i];
 }
 
-void cpu_bad_row(struct matrix x, uint64_t *row)
-{
-    *row = 0;
-    for (int finite = 1; finite && *row < x.rows; *row += (uint64_t)finite)
-        for (uint64_t j = 0; j < x.columns; j++)
-            finite &= isfinite(x.at[*row * x.stride + j]) != 0;
-}
-
 void cpu_sum_add(const double *x, uint64_t count, double *sum)
 {
     for (uint64_t i = 0; i < count; i++)

@@ -68,20 +68,33 @@ CPU_CLONES static int row_finite(const float *x, uint64_t count)
     return !bad;
 }
 
-void cpu_gather_features(enum element type, const void *const *rows, const uint32_t *permutation,
-                         double scale, struct matrix x, uint64_t *bad_row)
+/* Rounds them; the first row that has become infinite, or x.rows. */
+static uint64_t rounded_bad_row(enum half half, struct matrix x)
 {
-    /* Whole numbers times a scale below FLT_MAX / 2^64 are finite: nothing to look for. */
+    uint64_t row = 0;
+    cpu_round_half(half, x);
+    while (row < x.rows && row_finite(x.at + row * x.stride, x.columns))
+        row++;
+    return row;
+}
+
+void cpu_gather_features(enum element type, const void *const *rows, const uint32_t *permutation,
+                         double scale, struct matrix x, enum half half, uint64_t *bad_row)
+{
+    /* Whole numbers times a scale below FLT_MAX / 2^64 are finite: nothing to look for, unless they
+     * are rounded. */
     int finite = element_is_whole(type) && fabs(scale) < 1e19;
     if (type == ELEMENT_U8 && permutation && finite) {
         rows_permuted_bytes(rows, permutation, scale, x);
-        *bad_row = x.rows;
+        *bad_row = half ? rounded_bad_row(half, x) : x.rows;
         return;
     }
     for (*bad_row = 0; *bad_row < x.rows; ++*bad_row) {
         float *out = x.at + *bad_row * x.stride;
         row_convert(type, rows[*bad_row], permutation, scale, out, x.columns);
-        if (!finite && !row_finite(out, x.columns))
+        if (half)
+            cpu_round_half(half, matrix_of(out, 1, x.columns));
+        if ((!finite || half) && !row_finite(out, x.columns))
             return;
     }
 }

@@ -48,13 +48,15 @@ static __device__ __forceinline__ stored stored_read(const void *row, uint64_t j
     };
 ELEMENTS(READERS)
 
-/* What is converted to what, and which numbers are good: low .. high, or all of them. */
+/* What is converted to what, what that is rounded to, and which numbers are good: low .. high, or
+ * all of them. */
 struct conversion {
     const void *const *rows;
     const uint32_t *permutation;
     double scale;
     float low, high;
     int all_good;
+    enum half half;
 };
 
 template <typename reader>
@@ -73,7 +75,7 @@ __global__ void rows_convert(reader, struct conversion v, struct matrix x, uint6
                         row, v.permutation ? v.permutation[c] : c);
             for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
                 if (c < x.columns) {
-                    float out = scalar_convert(reader::value(in[k]), v.scale);
+                    float out = half_rounded(v.half, scalar_convert(reader::value(in[k]), v.scale));
                     x.at[r * x.stride + c] = out;
                     if (!(out >= v.low && out <= v.high) && r < bad)
                         bad = r;
@@ -101,17 +103,18 @@ static void convert(enum element type, struct conversion v, struct matrix x, uin
 }
 
 void cuda_gather_features(enum element type, const void *const *rows, const uint32_t *permutation,
-                          double scale, struct matrix x, uint64_t *bad_row)
+                          double scale, struct matrix x, enum half half, uint64_t *bad_row)
 {
-    /* Whole numbers times a scale below FLT_MAX / 2^64 are finite: nothing to look for. */
-    int finite = element_is_whole(type) && fabs(scale) < 1e19;
-    convert(type, {rows, permutation, scale, -FLT_MAX, FLT_MAX, finite}, x, bad_row);
+    /* Whole numbers times a scale below FLT_MAX / 2^64 are finite, and in bfloat16 too: nothing to
+     * look for. */
+    int finite = element_is_whole(type) && fabs(scale) < 1e19 && half != HALF_F16;
+    convert(type, {rows, permutation, scale, -FLT_MAX, FLT_MAX, finite, half}, x, bad_row);
 }
 
 void cuda_gather_values(enum element type, const void *const *rows, double low, double high,
                         struct matrix y, uint64_t *bad_row)
 {
-    convert(type, {rows, NULL, 1, (float)low, (float)high, 0}, y, bad_row);
+    convert(type, {rows, NULL, 1, (float)low, (float)high, 0, HALF_NONE}, y, bad_row);
 }
 
 /* A class that is none becomes class 0: what follows does not wait for who asks for *bad_row, and
@@ -154,26 +157,4 @@ void cuda_gather_classes(enum element type, const void *const *rows, uint64_t co
     default:
         return;
     }
-}
-
-__global__ void finite_check(struct matrix x, uint64_t *bad_row)
-{
-    float in[UNROLLED];
-    uint64_t bad = x.rows, step = (uint64_t)gridDim.x * blockDim.x;
-    FOR_ROWS(r, x.rows)
-    for (uint64_t first = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; first < x.columns;
-         first += UNROLLED * step) {
-        for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
-            in[k] = c < x.columns ? x.at[r * x.stride + c] : 0;
-        for (int k = 0; k < UNROLLED; k++)
-            if (!(fabsf(in[k]) <= FLT_MAX) && r < bad)
-                bad = r;
-    }
-    bad_row_tell(bad, x.rows, bad_row);
-}
-
-void cuda_bad_row(struct matrix x, uint64_t *row)
-{
-    struct map_grid g = map_grid(x.rows, (x.columns + UNROLLED - 1) / UNROLLED);
-    LAUNCH(finite_check, g.blocks, g.threads, x, row);
 }

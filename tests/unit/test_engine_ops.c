@@ -277,12 +277,13 @@ TEST(correct_classes_take_the_first_largest)
             values[i / 7][i % 7] = (TYPE)((double)(test_random() % 100) * (HIGH) / 100);           \
         memcpy(bytes + 1, values, sizeof values); /* at an odd address */                          \
         const void *rows[2] = {bytes + 1, bytes + 1 + sizeof values[0]};                           \
-        op_gather_features(cpu, element_named(WORD), rows, NULL, 0.37, matrix_of(x, 2, 7), &bad);  \
+        op_gather_features(cpu, element_named(WORD), rows, NULL, 0.37, matrix_of(x, 2, 7),         \
+                           HALF_NONE, &bad);                                                       \
         CHECK_EQ(bad, 2);                                                                          \
         for (int i = 0; i < 14; i++)                                                               \
             CHECK(x[i] == (float)((double)values[i / 7][i % 7] * 0.37));                           \
         op_gather_features(cpu, element_named(WORD), rows, turned, 0.37, matrix_of(x, 2, 7),       \
-                           &bad);                                                                  \
+                           HALF_NONE, &bad);                                                       \
         for (int i = 0; i < 14; i++)                                                               \
             CHECK(x[i] == (float)((double)values[i / 7][6 - i % 7] * 0.37));                       \
     } while (0)
@@ -329,7 +330,7 @@ TEST(gather_reads_every_half)
             float *out = x + row * WIDTH;
             uint64_t bad;
             op_gather_features(cpu, element_named("f16"), &at, permuted ? turned : NULL, 1,
-                               matrix_of(out, 1, WIDTH), &bad);
+                               matrix_of(out, 1, WIDTH), HALF_NONE, &bad);
             CHECK_EQ(bad, row % 32 != 31); /* infinities and NaNs stand in row 31 and 63 */
             for (uint32_t j = 0; j < WIDTH; j++) {
                 double value = half_value(row * WIDTH + (permuted ? turned[j] : j));
@@ -345,10 +346,10 @@ TEST(gather_finds_the_first_row_that_is_not_finite)
     float x[9];
     uint64_t bad;
     const void *rows[3] = {good, nan, wide};
-    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), &bad);
+    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), HALF_NONE, &bad);
     CHECK_EQ(bad, 1);
     rows[1] = good;
-    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), &bad);
+    op_gather_features(cpu, ELEMENT_F64, rows, NULL, 1, matrix_of(x, 3, 3), HALF_NONE, &bad);
     CHECK_EQ(bad, 2); /* 1e300 is no float32 */
 }
 
