@@ -126,7 +126,7 @@ $(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_pro
 
 GENCODE := $(foreach sm,$(SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
            -gencode arch=compute_$(lastword $(SM)),code=compute_$(lastword $(SM))
-NVCCFLAGS := -std=c++20 -DCUDA_NO_HALF -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
+NVCCFLAGS := -std=c++20 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sort $(SM))) -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
 $(OBJ)/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
 	$(call SAY,NVCC $<)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<

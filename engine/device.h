@@ -81,6 +81,7 @@ struct device {
     void (*copy_mark)(int mark);     /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
     int (*copy_done)(int mark);      /* asked by the host */
+    void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
 };

@@ -10,6 +10,7 @@
 void stepper_evaluate_begin(struct stepper *s)
 {
     s->sums = (struct evaluation_sums){0};
+    s->bad_number = 0;
     weights_round(s);
     if (s->host.values)
         memset(s->host.target_sums, 0, 2 * s->model->outputs * sizeof *s->host.target_sums);
@@ -35,7 +36,8 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
     if (s->piece_count)
         targets_fetch(s, rows);
     s->sums.loss = rows_sum(s->sums.loss, s->host.losses, rows * s->model->target_steps);
-    if (!isfinite(s->sums.loss))
+    s->bad_number = !isfinite(s->sums.loss);
+    if (s->bad_number)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot evaluate %llu rows: the sum of their losses is %g: the parameters "
                        "or the features are not usable",

@@ -176,3 +176,8 @@ const struct step_fault *stepper_fault(const struct stepper *s)
 {
     return &s->fault;
 }
+
+int stepper_bad_number(const struct stepper *s)
+{
+    return s->bad_number;
+}

@@ -176,8 +176,9 @@ static void places_send(struct stepper *s, const struct gather_work *g)
 {
     uint64_t most = s->config.batch_rows_max, bytes = g->count * sizeof(void *);
     const struct gather_config *c = g->config;
-    if (c->column)
-        s->device->wait(); /* the part before has been read */
+    if (s->places_on_their_way)
+        s->device->wait();
+    s->places_on_their_way = 1;
     memcpy(s->host.rows + g->at, g->features, bytes);
     s->device->upload(s->at.rows + g->at, s->host.rows + g->at, bytes);
     if (g->targets) {
@@ -217,14 +218,16 @@ static int gather_on_device(struct stepper *s, struct gather_work *g, struct err
 {
     struct batch_results r;
     ensure(s->device->apart);
-    s->piece_count = g->at || g->config->column ? s->piece_count : 0;
+    if (!g->at && !g->config->column && !s->batch.done) /* of another batch */
+        s->piece_count = 0;
     if (s->piece_count == GATHER_PIECES_MAX) { /* what is there is looked at; then there is room */
         if (results_fetch(s, &r, e) < 0)
             return -1;
         s->piece_count = 0;
     }
     uint32_t number = s->piece_count++;
-    s->pieces[number] = (struct gather_piece){*g->config, g->at, g->count, g->targets != NULL};
+    s->pieces[number] =
+        (struct gather_piece){*g->config, s->batch.done, g->at, g->count, g->targets != NULL};
     places_send(s, g);
     gather_there(s, g, s->results->bad[number]);
     return 0;
@@ -266,9 +269,13 @@ int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e
             row = r->bad[i][1];
         if (row == p->count)
             continue;
-        uint64_t before = s->batch.done ? s->batch.done - s->batch.resident : 0;
-        s->fault = (struct step_fault){-1, 0, before + p->at + row, 1};
-        return piece_row_tell(s, p, row, e);
+        s->fault = (struct step_fault){-1, 0, p->before + p->at + row, 1};
+        /* of the micro-batches before the last one the places are gone */
+        if (p->before == s->pieces[s->piece_count - 1].before)
+            return piece_row_tell(s, p, row, e);
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "it has a feature that is not finite, or a target that the loss does not take");
     }
     return 0;
 }
@@ -289,8 +296,12 @@ int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at
     *bad_row = 0;
     if (config_check(&g, e) < 0)
         return -1;
-    if (c->on_device)
-        return gather_on_device(s, &g, e);
+    if (c->on_device) {
+        int done = gather_on_device(s, &g, e);
+        if (done < 0 && s->fault.rows) /* it may be a row of an earlier piece */
+            *bad_row = s->fault.row - (s->batch.done + at);
+        return done;
+    }
     batch_claim(s);
     s->piece_count = 0;
     pool_run(s->pool, gather_item, &g, (count + GATHER_ROWS - 1) / GATHER_ROWS);

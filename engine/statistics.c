@@ -177,7 +177,8 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     statistics_forward(&b);
     statistics_take(s, ++s->renewed);
     statistics_commit(s);
-    stepper_fetch(s);
+    if (stepper_fetch(s, e) < 0)
+        return -1;
     const float *buffers = stepper_module_buffers(s);
     for (uint64_t i = 0; i < s->model->buffer_values; i++)
         if (!isfinite(buffers[i]))

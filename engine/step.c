@@ -121,6 +121,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .term_count = term_count,
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
+    s->bad_number = 0;
     step_send(s, step);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
@@ -209,8 +210,8 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     batch_send(s, rows);
     if (!s->batch.done)
-        weights_round(s); /* seldom there: no part of what is recorded */
-    if (!recording_run(s, rows))
+        weights_round(s);                            /* seldom there: no part of what is recorded */
+    if (!s->batch.unsent && !recording_run(s, rows)) /* else stepper_update says why */
         micro_batch_compute(s, rows);
     micro_batch_count(s, rows);
 }
@@ -265,10 +266,11 @@ static int scaler_skips(struct stepper *s, struct step_result *r)
     return r->skipped;
 }
 
-static int scale_check(const struct stepper *s, struct err *e)
+static int scale_check(struct stepper *s, struct err *e)
 {
     if (s->scaler.scale >= FLT_MIN)
         return 0;
+    s->bad_number = 1;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "cannot take the step: gradients are not finite in float16 with any loss scale "
                    "(it has fallen to %g); amp_dtype bfloat16 reaches further",
@@ -312,6 +314,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
         statistics_commit(s);
         return scale_check(s, e);
     }
+    s->bad_number = refused;
     if (refused)
         return -1;
     statistics_commit(s);

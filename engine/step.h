@@ -98,6 +98,8 @@ struct ewc_term {
     const struct importance *importance; /* of the same model (engine/importance.h) */
     const float *const *theta_stars;     /* [tensor_count]: each of the model's tensors */
     double damping;                      /* added to every F */
+    uint64_t version; /* another one where other numbers lie at the same addresses: a device apart
+                         is sent them once for each */
 };
 
 struct step_result {
@@ -134,7 +136,7 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
 /* The flat vectors below are the host's. On a device apart they are copies: stepper_fetch makes
  * them what the device has, before they are read; stepper_send makes the device have what they are,
  * after they were written. On the CPU both do nothing. */
-void stepper_fetch(struct stepper *s);
+int stepper_fetch(struct stepper *s, struct err *e); /* -1: the device failed; they are not it */
 void stepper_send(struct stepper *s);
 
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
@@ -198,6 +200,10 @@ struct step_fault {
                            size alone */
 };
 const struct step_fault *stepper_fault(const struct stepper *s);
+
+/* Did the last stepper_update or stepper_evaluate fail because of numbers that are not finite or
+ * too large, and not because rows or the device failed? */
+int stepper_bad_number(const struct stepper *s);
 
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,

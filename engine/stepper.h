@@ -127,7 +127,7 @@ struct batch_results {
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
 struct gather_piece {
     struct gather_config config;
-    uint64_t at, count;
+    uint64_t before, at, count; /* rows of the batch before its micro-batch; places there */
     int targets;
 };
 
@@ -219,8 +219,10 @@ struct stepper {
     struct batch_results *results,
         *results_host; /* the device's; where they come to, page-locked */
     struct gather_piece pieces[GATHER_PIECES_MAX];
-    uint32_t piece_count; /* of the batch in work, gathered on the device */
-    uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */
+    int places_on_their_way; /* what they were sent from may not be written yet */
+    int bad_number;          /* see stepper_bad_number */
+    uint32_t piece_count;    /* of the batch in work, gathered on the device */
+    uint64_t sent_rows;      /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */

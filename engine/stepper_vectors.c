@@ -13,10 +13,10 @@ static uint64_t moments_bytes(const struct stepper *s)
     return (uint64_t)moments * s->layout.trained * sizeof(float);
 }
 
-void stepper_fetch(struct stepper *s)
+int stepper_fetch(struct stepper *s, struct err *e)
 {
     if (!s->device->apart)
-        return;
+        return 0;
     s->device->download(s->mirror.parameters, s->parameters,
                         s->model->parameter_count * sizeof *s->parameters);
     if (s->mirror.moments)
@@ -24,6 +24,7 @@ void stepper_fetch(struct stepper *s)
     if (s->module_buffers)
         s->device->download(s->mirror.module_buffers, s->module_buffers,
                             s->model->buffer_values * sizeof *s->module_buffers);
+    return s->device->failure(e);
 }
 
 void stepper_send(struct stepper *s)
@@ -163,6 +164,7 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
     s->device->download(s->results_host, s->results, sizeof *r);
+    s->places_on_their_way = 0;
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }
@@ -250,7 +252,8 @@ static int terms_are_sent(const struct stepper *s)
     for (int i = 0; i < s->sent_count; i++) {
         const struct ewc_term *is = &s->batch.terms[i], *was = &s->sent[i].from;
         if (is->fisher != was->fisher || is->theta_star != was->theta_star ||
-            is->importance != was->importance || is->theta_stars != was->theta_stars)
+            is->importance != was->importance || is->theta_stars != was->theta_stars ||
+            is->version != was->version)
             return 0;
     }
     return 1;

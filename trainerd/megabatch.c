@@ -164,6 +164,14 @@ static void feed_follow(struct megabatch *m)
         feed_seek(m->feed, m->epoch + 1, 0, m->last_epoch);
 }
 
+/* Waits for the copies of the first `count` held spans: their slots go back. */
+static void copies_wait(struct megabatch *m, uint64_t count)
+{
+    if (m->size.device && m->done < count)
+        m->size.device->copy_wait(copy_mark_of(m, m->copies - m->held + count - 1));
+    m->done = m->done < count ? count : m->done;
+}
+
 /* Copies that have ended since: their slots may be filled again. */
 static void copies_end(struct megabatch *m)
 {
@@ -204,6 +212,7 @@ static void fill(struct megabatch *m)
 
 static void begin(struct megabatch *m, uint64_t epoch, uint64_t window)
 {
+    copies_wait(m, m->held);
     m->begun = 1;
     m->epoch = epoch;
     m->first = window * m->feed->info.order.window_spans;
@@ -218,9 +227,10 @@ static void drop(struct megabatch *m, uint64_t span)
     uint64_t count = span - m->first;
     if (m->size.kind == MEGABATCH_WHOLE || !count)
         return;
+    copies_wait(m, count);
     m->first = span;
     m->held -= count;
-    m->done -= m->done < count ? m->done : count;
+    m->done -= count;
     rooms_reuse(m);
 }
 

@@ -50,10 +50,11 @@ static const struct {
 
 /* What the device holds beside the stepper's: its context, and the protected tasks. */
 static void device_plan(struct plan *p, const struct model *m, const struct device *device,
-                        uint64_t terms)
+                        uint64_t terms, int exact)
 {
     struct device_facts f;
-    uint64_t task = importance_bytes(m, 1) + sizeof(float) * m->parameter_count;
+    uint64_t levels = CODED_LEVELS * sizeof(float) * m->tensor_count;
+    uint64_t task = importance_bytes(m, exact) + levels + sizeof(float) * m->parameter_count;
     if (!device || !device->apart)
         return;
     device->facts(&f);
@@ -75,7 +76,7 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
         arena_bytes(&f, train, &bytes, e) < 0 ||
         arena_bytes(&v, validation, &validation_bytes, e) < 0)
         return -1;
-    device_plan(p, m, device, terms);
+    device_plan(p, m, device, terms, !o->fisher_use_compression);
     stepper_plan(m, &c, "trainerd", p);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
@@ -143,7 +144,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         device = NULL; /* fisherd/work.c: the CPU's */
     device_step_config(device, &c);
     int first = p->count;
-    device_plan(p, m, device, 0);
+    device_plan(p, m, device, 0, 0);
     stepper_plan(m, &c, "fisherd", p);
     estimating_set(p, first);
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);

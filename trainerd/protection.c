@@ -157,11 +157,13 @@ static int fisher_load(struct trainer *t, struct protection *p, const struct fis
  * damping is for. */
 static void term_add(struct trainer *t, const struct protection *p)
 {
+    static uint64_t version; /* what is loaded now may lie where another task's was */
     t->terms[t->term_count++] =
         (struct ewc_term){.importance = &p->fisher,
                           .theta_stars = p->theta_star.parameters,
                           .lambda = t->options->ewc_lambda * (t->options->ewc_half ? 1 : 2),
-                          .damping = t->options->ewc_damping * p->fisher.mean};
+                          .damping = t->options->ewc_damping * p->fisher.mean,
+                          .version = ++version};
 }
 
 /* Each task by itself: 1 when all terms are there, 0 while fisherd is asked, -1. */

@@ -102,7 +102,7 @@ static int go_back(struct trainer *t, double loss, struct err *e)
     char sentence[700];
     struct err why = *e;
     size_t used = strlen(e->text);
-    if (strcmp(o->on_nan, "restore") != 0)
+    if (strcmp(o->on_nan, "restore") != 0 || !stepper_bad_number(t->stepper))
         return -1;
     if (t->meta.restores >= o->restores_max) {
         snprintf(e->text + used, sizeof e->text - used,

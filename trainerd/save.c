@@ -101,8 +101,8 @@ int save_checkpoint(struct trainer *t, struct err *e)
     double began_s = clock_monotonic_s();
     progress_pause(t);
     retention_step_path(path, m->step, m->task);
-    stepper_fetch(t->stepper);
-    if (checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
+    if (stepper_fetch(t->stepper, e) < 0 ||
+        checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
                          e) < 0 ||
         save_links(t, path, e) < 0)
         goto out;
@@ -298,7 +298,8 @@ int save_read_best(struct trainer *t, struct err *e)
     char path[CHECKPOINT_PATH_BYTES];
     const struct checkpoint_meta *m = &t->other;
     retention_best_path(path, tasks_current(t)->name);
-    stepper_fetch(t->stepper);
+    if (stepper_fetch(t->stepper, e) < 0)
+        return -1;
     if (parameters_read(t, path, stepper_parameters(t->stepper), stepper_module_buffers(t->stepper),
                         e) < 0)
         return err_prefix(e, "the weights of the best epoch of task %s", tasks_current(t)->name);

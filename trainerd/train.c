@@ -7,6 +7,7 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "engine/device.h"
@@ -94,7 +95,7 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .loss_max = o->loss_max,
                                          .eps = o->adam_eps,
                                          .max_grad_norm = o->max_grad_norm};
-    struct step_result r;
+    struct step_result r = {.loss = NAN};
     if (stepper_update(t->stepper, t->meta.task_step - t->meta.task_skipped + 1, &optimizer, &r,
                        e) < 0)
         return recover_step(t, rows, r.loss, e);

@@ -1,7 +1,7 @@
 /* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
  *
  * Two streams: computing, and copies that run beside it. Errors of calls and launches are kept, the
- * first one, until somebody asks; what is asked for after it is not done.
+ * first one, until somebody asks.
  */
 #include <cublas_v2.h>
 #include <cuda.h>
@@ -134,13 +134,15 @@ static int driver_check(int *count, struct err *e)
 /* Is there code for it in this library? */
 static int capability_check(const struct cudaDeviceProp *p, struct err *e)
 {
-    enum { LEAST = 75 };
+    enum { LEAST = CUDA_LEAST_CAPABILITY }; /* the Makefile's least SM */
     int capability = 10 * p->major + p->minor;
     if (capability >= LEAST)
         return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot compute on %s: its compute capability is %d.%d; accepted: 7.5 and later",
-                   p->name, p->major, p->minor);
+    return err_set(
+        e, EXIT_CODE_PERMANENT,
+        "cannot compute on %s: its compute capability is %d.%d; this build has code for %d.%d "
+        "and later (SM= of the Makefile)",
+        p->name, p->major, p->minor, LEAST / 10, LEAST % 10);
 }
 
 static void device_close(void)
@@ -168,17 +170,22 @@ static int device_open(const char *which, int debug, struct err *e)
     struct cudaDeviceProp p;
     if (device.open)
         return 0;
+    if (debug) /* read when the driver starts */
+        setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+    else
+        unsetenv("CUDA_LAUNCH_BLOCKING");
     if (driver_check(&count, e) < 0 || (device.index = index_find(which, count, e)) < 0)
         return -1;
     cudaError_t error = cudaGetDeviceProperties(&p, device.index);
-    if (error == cudaSuccess && capability_check(&p, e) < 0)
+    if (error != cudaSuccess)
+        return failure_set(e, error, "cannot compute on device cuda");
+    if (capability_check(&p, e) < 0)
         return -1;
     cuda_processors = p.multiProcessorCount;
     cuda_capability = 10 * p.major + p.minor;
     cuda_shared_bytes = p.sharedMemPerBlockOptin;
     device.debug = debug;
     device.error = cudaSuccess;
-    CU(error);
     CU(cudaSetDevice(device.index));
     /* the context is made by the first call that needs it: what it takes is seen from the total */
     CU(cudaFree(NULL));
@@ -200,7 +207,10 @@ static int device_open(const char *which, int debug, struct err *e)
     device.context_bytes =
         after < before ? before - after : 0; /* others may give memory back meanwhile */
     device.open = 1;
-    return device_failure(e);
+    if (device_failure(e) == 0)
+        return 0;
+    device_close();
+    return -1;
 }
 
 static void device_facts_get(struct device_facts *f)
@@ -340,6 +350,8 @@ struct device_graph {
 
 static int graph_begin(struct err *e)
 {
+    if (device.debug) /* each launch is waited for */
+        return err_set(e, EXIT_CODE_TEMPORARY, "with debug_mode steps are not recorded");
     cudaError_t error = cudaStreamBeginCapture(cuda_stream, cudaStreamCaptureModeThreadLocal);
     return error == cudaSuccess ? 0 : failure_set(e, error, "cannot record the step");
 }
@@ -356,9 +368,12 @@ static int graph_end(struct device_graph **g, struct err *e)
         cudaGraphDestroy(graph);
     if (error != cudaSuccess) {
         cudaGetLastError();
+        device.error = cudaSuccess; /* nothing of it was done: it is done without */
         return failure_set(e, error, "cannot record the step");
     }
     *g = (struct device_graph *)malloc(sizeof **g);
+    if (!*g)
+        cudaGraphExecDestroy(run);
     if (!*g)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot record the step");
     (*g)->run = run;
@@ -401,6 +416,11 @@ static int copy_done(int mark)
     if (error != cudaErrorNotReady)
         CU(error);
     return error != cudaErrorNotReady;
+}
+
+static void copy_wait(int mark)
+{
+    CU(cudaEventSynchronize(device.marks[0][mark]));
 }
 
 static void compute_mark(int mark)
@@ -449,6 +469,7 @@ const struct device device_of_library = {
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,
+    .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
 };

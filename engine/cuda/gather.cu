@@ -57,6 +57,7 @@ struct conversion {
     float low, high;
     int all_good;
     enum half half;
+    int holds; /* what is outside of low .. high becomes low */
 };
 
 template <typename reader>
@@ -76,8 +77,10 @@ __global__ void rows_convert(reader, struct conversion v, struct matrix x, uint6
             for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
                 if (c < x.columns) {
                     float out = half_rounded(v.half, scalar_convert(reader::value(in[k]), v.scale));
-                    x.at[r * x.stride + c] = out;
-                    if (!(out >= v.low && out <= v.high) && r < bad)
+                    int good = out >= v.low && out <= v.high;
+                    /* a token is a place in a table before anybody asks whether it was good */
+                    x.at[r * x.stride + c] = good || !v.holds ? out : v.low;
+                    if (!good && r < bad)
                         bad = r;
                 }
         }
@@ -114,7 +117,7 @@ void cuda_gather_features(enum element type, const void *const *rows, const uint
 void cuda_gather_values(enum element type, const void *const *rows, double low, double high,
                         struct matrix y, uint64_t *bad_row)
 {
-    convert(type, {rows, NULL, 1, (float)low, (float)high, 0, HALF_NONE}, y, bad_row);
+    convert(type, {rows, NULL, 1, (float)low, (float)high, 0, HALF_NONE, 1}, y, bad_row);
 }
 
 /* A class that is none becomes class 0: what follows does not wait for who asks for *bad_row, and

@@ -326,7 +326,8 @@ static void train_run(struct probe *p)
     file_write(p, "clock.f64", clock, p->steps * 2 * sizeof *clock);
     free(clock);
     file_write(p, "steps.f64", log, p->steps * 3 * sizeof *log);
-    stepper_fetch(p->stepper);
+    if (stepper_fetch(p->stepper, &e) < 0)
+        probe_fail(e.text);
     file_write(p, "trained.f32", stepper_parameters(p->stepper),
                p->model.parameter_count * sizeof(float));
     file_write(p, "gradient.f32", stepper_gradient(p->stepper),
@@ -374,7 +375,8 @@ static void renew_run(struct probe *p)
         if (stepper_renew(p->stepper, rows, 0, &e) < 0)
             probe_fail(e.text);
     }
-    stepper_fetch(p->stepper);
+    if (stepper_fetch(p->stepper, &e) < 0)
+        probe_fail(e.text);
     file_write(p, "buffers.f32", stepper_module_buffers(p->stepper),
                p->model.buffer_values * sizeof(float));
 }

@@ -15,6 +15,8 @@
 
 enum { STEPS = 4 };
 
+static struct err error;
+
 static const char *const dense[] = {"linear out=33", "relu", "dropout p=0.25",
                                     "linear out=20", "gelu", "linear out=5"};
 static const char *const normed[] = {"linear out=17", "batchnorm", "tanh",
@@ -73,7 +75,7 @@ static void near(double got, double wanted, double bar, const char *what, int mo
 static void vectors_near(struct fixture *on, struct fixture *cpu, double bar, int model)
 {
     uint64_t count = on->m.parameter_count;
-    stepper_fetch(on->s);
+    CHECK_OK(stepper_fetch(on->s, &error), error);
     double off = distance(stepper_parameters(on->s), stepper_parameters(cpu->s), count);
     if (!(off <= bar))
         test_fail(__FILE__, __LINE__, "model %d: parameters are off by %g", model, off);
@@ -145,7 +147,7 @@ TEST(cuda_steps_in_16_bits_follow_parameters_that_are_sent)
         near(a.loss, b.loss, 1e-2, "the loss", (int)step);
         if (step != STEPS)
             continue;
-        stepper_fetch(on.s);
+        CHECK_OK(stepper_fetch(on.s, &error), error);
         for (uint64_t i = 0; i < on.m.parameter_count; i++) {
             stepper_parameters(on.s)[i] *= 3;
             stepper_parameters(cpu.s)[i] *= 3;
@@ -168,7 +170,7 @@ TEST(cuda_steps_have_the_same_bits_each_time)
             fixture_open(&f, &c);
             for (uint64_t step = 0; step < STEPS; step++)
                 fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
-            stepper_fetch(f.s);
+            CHECK_OK(stepper_fetch(f.s, &error), error);
             uint64_t bytes = f.m.parameter_count * sizeof(float);
             if (!kept)
                 memcpy(kept = malloc(bytes), stepper_parameters(f.s), bytes);
