@@ -64,8 +64,9 @@ struct device {
     /* The first failure since the last call: -1 and its sentence. Asked for behind a wait. */
     int (*failure)(struct err *e);
 
-    /* Products may round their operands to 10 bits of mantissa (TF32): with mixed precision, whose
-     * operands have no more. */
+    /* Products may round their operands to 10 bits of mantissa (TF32): with mixed precision, where
+     * all that passes from layer to layer has no more; what a layer keeps to itself loses it there.
+     */
     void (*products_rounded)(int on);
 
     /* What is asked for between begin and end is recorded, not done; end: -1 where that cannot be.

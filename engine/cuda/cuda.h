@@ -32,10 +32,10 @@ extern "C" {
 
 #ifdef CUDA_EMULATED
 /* kernel<<<blocks, threads>>>(arguments) on the computing stream. */
-#define LAUNCH(kernel, blocks, threads, ...)                                                       \
-    emulate_launch(#kernel, (blocks), (threads), 0, [&] { kernel(__VA_ARGS__); })
+#define LAUNCH(kernel, blocks, threads, ...) LAUNCH_SHARED(kernel, blocks, threads, 0, __VA_ARGS__)
 #define LAUNCH_SHARED(kernel, blocks, threads, bytes, ...)                                         \
-    emulate_launch(#kernel, (blocks), (threads), (bytes), [&] { kernel(__VA_ARGS__); })
+    emulate_launch(#kernel, (blocks), (threads), (bytes),                                          \
+                   emulate_bind([](auto... given) { kernel(given...); }, __VA_ARGS__))
 #define SHARED_DYNAMIC(type, name)  type *name = (type *)emulate_shared()
 #define SHARED_ALLOW(kernel, bytes) ((bytes) <= cuda_shared_bytes)
 #else

@@ -48,9 +48,11 @@ void emulate_open(int on)
 /* The CPU's product stands for cuBLAS, without epilogues. */
 void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
-    emulate_open(1);
-    cpu_product(a, a_t, b, b_t, beta, c);
-    emulate_open(0);
+    emulate_ask([=] {
+        emulate_open(1);
+        cpu_product(a, a_t, b, b_t, beta, c);
+        emulate_open(0);
+    });
 }
 
 int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int relu, struct matrix y)
@@ -101,10 +103,6 @@ static int device_open_emulated(const char *which, int debug, struct err *e)
     cuda_scratch = (float *)scratch;
     memory.high = memory.context = memory.used;
     return 0;
-}
-
-static void nothing(void)
-{
 }
 
 static void device_facts_emulated(struct device_facts *f)
@@ -188,6 +186,7 @@ static void device_release(void *at)
 {
     int i = 0;
     copies_until(copies.asked);
+    emulate_finish();
     while (at && memory.allocations[i].at != at)
         ensure(++i < memory.count);
     if (!at)
@@ -197,39 +196,107 @@ static void device_release(void *at)
     memory.allocations[i] = memory.allocations[--memory.count];
 }
 
+enum { LOCKED_MAX = 4096 };
+static struct {
+    const char *at[LOCKED_MAX];
+    uint64_t bytes[LOCKED_MAX];
+    int count;
+} locked;
+
+static void locked_add(const void *at, uint64_t bytes)
+{
+    ensure(locked.count < LOCKED_MAX);
+    locked.at[locked.count] = (const char *)at;
+    locked.bytes[locked.count++] = bytes;
+}
+
+static void locked_drop(const void *at)
+{
+    int i = 0;
+    while (locked.at[i] != at)
+        ensure(++i < locked.count);
+    locked.count--;
+    locked.at[i] = locked.at[locked.count];
+    locked.bytes[i] = locked.bytes[locked.count];
+}
+
 static int host_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     if (posix_memalign(at, PAGE_BYTES, bytes ? bytes : 1) != 0)
         return err_set(e, EXIT_CODE_TEMPORARY, "no page-locked memory for %s: %llu bytes", what,
                        (unsigned long long)bytes);
     memset(*at, 0, bytes);
+    locked_add(*at, bytes);
     return 0;
+}
+
+static void host_release(void *at)
+{
+    emulate_finish();
+    if (at)
+        locked_drop(at);
+    free(at);
 }
 
 static int host_lock(void *at, uint64_t bytes, struct err *e)
 {
-    (void)at, (void)bytes, (void)e;
+    (void)e;
+    locked_add(at, bytes);
     return 0;
 }
 
 static void host_unlock(void *at)
 {
-    (void)at;
     copies_until(copies.asked);
+    emulate_finish();
+    locked_drop(at);
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
 {
-    emulate_open(1);
-    memmove(to, from, bytes);
-    emulate_open(0);
+    emulate_ask([=] {
+        emulate_open(1);
+        memmove(to, from, bytes);
+        emulate_open(0);
+    });
+}
+
+static int is_locked(const void *at)
+{
+    for (int i = 0; i < locked.count; i++)
+        if (locked.at[i] <= (const char *)at && (const char *)at < locked.at[i] + locked.bytes[i])
+            return 1;
+    return 0;
+}
+
+/* Page-locked memory is read when the copy is done, other memory at once. */
+static void device_upload(void *to, const void *from, uint64_t bytes)
+{
+    if (is_locked(from)) {
+        device_copy(to, from, bytes);
+        return;
+    }
+    std::vector<char> kept((const char *)from, (const char *)from + bytes);
+    emulate_ask([=] {
+        emulate_open(1);
+        memcpy(to, kept.data(), bytes);
+        emulate_open(0);
+    });
+}
+
+static void device_download(void *to, const void *from, uint64_t bytes)
+{
+    device_copy(to, from, bytes);
+    emulate_finish();
 }
 
 static void device_clear(void *at, uint64_t bytes)
 {
-    emulate_open(1);
-    memset(at, 0, bytes);
-    emulate_open(0);
+    emulate_ask([=] {
+        emulate_open(1);
+        memset(at, 0, bytes);
+        emulate_open(0);
+    });
 }
 
 static int device_failure(struct err *e)
@@ -243,26 +310,50 @@ static void number_ignore(int number)
     (void)number;
 }
 
+struct device_graph {
+    std::vector<std::function<void()>> work;
+};
+
+static struct device_graph *recording;
+
 static int graph_begin(struct err *e)
 {
-    return err_set(e, EXIT_CODE_TEMPORARY, "emulated devices record no graphs");
+    (void)e;
+    recording = new device_graph;
+    emulate_record(&recording->work);
+    return 0;
 }
 
 static int graph_end(struct device_graph **g, struct err *e)
 {
-    *g = NULL;
-    return graph_begin(e);
+    (void)e;
+    emulate_record(NULL);
+    *g = recording;
+    return 0;
 }
 
 static void graph_run(struct device_graph *g)
 {
-    (void)g;
-    ensure(!"there are no graphs");
+    for (const std::function<void()> &work : g->work)
+        emulate_ask(work);
 }
 
 static void graph_close(struct device_graph **g)
 {
+    emulate_finish();
+    delete *g;
     *g = NULL;
+}
+
+static void compute_await(int mark)
+{
+    (void)mark;
+    emulate_finish();
+}
+
+static void copy_wait(int mark)
+{
+    copies_until(copies.marks[mark]);
 }
 
 static const struct backend backend_cuda = {
@@ -283,14 +374,14 @@ const struct device device_of_library = {
     .allocate = device_allocate,
     .release = device_release,
     .allocate_host = host_allocate,
-    .release_host = free,
+    .release_host = host_release,
     .host_lock = host_lock,
     .host_unlock = host_unlock,
-    .upload = device_copy,
-    .download = device_copy,
+    .upload = device_upload,
+    .download = device_download,
     .copy = device_copy,
     .clear = device_clear,
-    .wait = nothing,
+    .wait = emulate_finish,
     .failure = device_failure,
     .products_rounded = number_ignore,
     .graph_begin = graph_begin,
@@ -301,6 +392,7 @@ const struct device device_of_library = {
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,
+    .copy_wait = copy_wait,
     .compute_mark = number_ignore,
-    .compute_await = number_ignore,
+    .compute_await = compute_await,
 };

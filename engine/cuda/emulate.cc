@@ -236,11 +236,9 @@ static void block_run(void)
     }
 }
 
-void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
-                    const std::function<void()> &body)
+static void launch(const char *kernel, dim3 blocks, dim3 threads, const std::function<void()> &body)
 {
-    ensure(!block.active && blocks.x && blocks.y && blocks.z);
-    ensure(blocks.y <= 65535 && blocks.z <= 65535 && shared_bytes <= SHARED_BYTES_MAX);
+    ensure(!block.active);
     block.kernel = kernel;
     block.body = &body;
     block.threads = threads.x * threads.y * threads.z;
@@ -255,4 +253,34 @@ void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared
                 block_run();
     emulate_open(0);
     block.active = 0;
+}
+
+void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
+                    std::function<void()> body)
+{
+    ensure(blocks.x && blocks.y && blocks.z && blocks.y <= 65535 && blocks.z <= 65535);
+    ensure(shared_bytes <= SHARED_BYTES_MAX);
+    emulate_ask([=] { launch(kernel, blocks, threads, body); });
+}
+
+/* ---- what is asked, and done later ---- */
+
+static std::vector<std::function<void()>> asked, *recorded;
+
+void emulate_ask(std::function<void()> work)
+{
+    (recorded ? *recorded : asked).push_back(work);
+}
+
+void emulate_finish(void)
+{
+    std::vector<std::function<void()>> now;
+    now.swap(asked);
+    for (const std::function<void()> &work : now)
+        work();
+}
+
+void emulate_record(std::vector<std::function<void()>> *to)
+{
+    recorded = to;
 }

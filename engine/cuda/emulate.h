@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <functional>
+#include <vector>
 
 #define __global__ static
 #define __device__
@@ -54,8 +55,22 @@ static inline __attribute__((unused)) float4 make_float4(float x, float y, float
 extern uint3_emulated threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
+/* What is asked of the device is done when somebody waits for it (emulate_finish), in the order in
+ * which it was asked, so that a host that writes memory too early, which is still to be read, is
+ * found; or it is recorded instead, and done as often as that is asked for. */
+void emulate_ask(std::function<void()> work);
+void emulate_finish(void);
+void emulate_record(std::vector<std::function<void()>> *to); /* NULL: no more */
+
+/* f with arguments as they are now. */
+template <typename function, typename... given>
+static inline std::function<void()> emulate_bind(function f, given... arguments)
+{
+    return [=] { f(arguments...); };
+}
+
 void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
-                    const std::function<void()> &body);
+                    std::function<void()> body);
 void *emulate_shared(void); /* the launch's dynamic shared memory */
 /* The device's memory may be touched: while a launch or a copy runs, and at no other time, so that
  * a host function that reads a device's number faults as it would with a GPU. Calls nest. */

@@ -1,7 +1,8 @@
 /* embedding.c - y = W[token]: a row of tokens becomes a sequence of their vectors, as
  * torch.nn.Embedding.
  *
- *   tokens [rows, steps], whole numbers 0 to count - 1, which the gather has seen to be so;
+ *   tokens [rows, steps], whole numbers 0 to count - 1, which the gather sees to, if need be by
+ *     another token until the step is refused;
  *   W [count, out] ("weight"), y [rows, steps, out]
  *   backward: dW[token] = sum of dy over the steps that have it; tokens have no gradient
  *   squares: that sum over a sample's steps, squared (FORMULAS "Exact per-sample Fisher" 6)

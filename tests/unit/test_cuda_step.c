@@ -265,3 +265,189 @@ TEST(cuda_names_the_row_and_layer_of_a_bad_number)
     fixture_close(&on);
     fixture_close(&cpu);
 }
+
+/* ---- several micro-batches, rows on the device ---- */
+
+/* The fixture's rows in the device's memory. */
+struct rows_there {
+    const struct device *device;
+    void *features, *targets;
+};
+
+static void rows_send(struct rows_there *r, const struct fixture *f)
+{
+    struct err e;
+    r->device = cuda_fixture_device();
+    CHECK_OK(r->device->allocate(sizeof f->features, "rows", &r->features, &e), e);
+    CHECK_OK(r->device->allocate(sizeof f->classes, "targets", &r->targets, &e), e);
+    r->device->upload(r->features, f->m.token_count ? (void *)f->tokens : (void *)f->features,
+                      f->m.token_count ? sizeof f->tokens : sizeof f->features);
+    r->device->upload(r->targets, f->classes, sizeof f->classes);
+    r->device->wait();
+}
+
+static void rows_release(struct rows_there *r)
+{
+    r->device->release(r->features);
+    r->device->release(r->targets);
+}
+
+/* Rows first .. first + count - 1 from there into the micro-batch. */
+static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
+                        uint64_t count)
+{
+    const void *features[FIXTURE_ROWS], *targets[FIXTURE_ROWS];
+    uint64_t row = f->m.token_count ? sizeof f->tokens[0] : sizeof f->features[0], bad;
+    struct gather_config g = f->gather;
+    struct err e;
+    g.on_device = 1;
+    for (uint64_t i = 0; i < count; i++) {
+        features[i] = (char *)r->features + (first + i) * row;
+        targets[i] = (char *)r->targets + (first + i) * sizeof f->classes[0];
+    }
+    CHECK_OK(stepper_gather(f->s, &g, 0, count, features, targets, &bad, &e), e);
+}
+
+enum { MICRO_ROWS = 20 };
+
+/* A batch of all rows, a micro-batch at a time, whose rows are there or, NULL, the host's. */
+static int micro_batches_train(struct fixture *f, const struct rows_there *there, uint64_t step,
+                               struct step_result *r, struct err *e)
+{
+    stepper_batch(f->s, FIXTURE_ROWS, step, NULL, 0);
+    for (uint64_t first = 0, rows; first < FIXTURE_ROWS; first += rows) {
+        rows = FIXTURE_ROWS - first < MICRO_ROWS ? FIXTURE_ROWS - first : MICRO_ROWS;
+        if (there)
+            rows_gather(f, there, first, rows);
+        else
+            fixture_gather_rows(f, first, rows);
+        stepper_accumulate(f->s, rows);
+    }
+    return stepper_update(f->s, step + 1, &fixture_adamw, r, e);
+}
+
+static void micro_batches_case(int model, int on_device)
+{
+    struct fixture on, cpu;
+    struct fixture_config c = models[model];
+    struct rows_there there;
+    struct step_result a, b;
+    struct err e;
+    c.accumulates = 1;
+    pair_open(&on, &cpu, c);
+    rows_send(&there, &on);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        CHECK_OK(micro_batches_train(&on, on_device ? &there : NULL, step, &a, &e), e);
+        CHECK_OK(micro_batches_train(&cpu, NULL, step, &b, &e), e);
+        near(a.loss, b.loss, 1e-5, "the loss", model);
+        near(a.gradient_norm, b.gradient_norm, 2e-5, "the norm", model);
+    }
+    vectors_near(&on, &cpu, 2e-5, model);
+    rows_release(&there);
+    fixture_close(&on);
+    fixture_close(&cpu);
+}
+
+TEST(cuda_micro_batches_equal_those_of_the_cpu)
+{
+    enum { DENSE = 0, TOKENS = MODELS - 1 };
+    for (int on_device = 0; on_device < 2; on_device++) {
+        micro_batches_case(DENSE, on_device);
+        micro_batches_case(TOKENS, on_device);
+    }
+    micro_batches_case(10, 0); /* graphs, which the host gathers */
+}
+
+/* Row `row` of a batch whose rows are on the device cannot be used: the step says which. */
+static void bad_row_case(int model, uint64_t row, const char *sentence)
+{
+    struct fixture f;
+    struct fixture_config c = models[model];
+    struct rows_there there;
+    struct step_result r;
+    struct err e;
+    c.device = cuda_fixture_device();
+    c.accumulates = 1;
+    fixture_open(&f, &c);
+    if (f.m.token_count)
+        f.tokens[row][1] = 60000;
+    else
+        f.classes[row][0] = 200;
+    rows_send(&there, &f);
+    float before = stepper_parameters(f.s)[0];
+    CHECK(micro_batches_train(&f, &there, 0, &r, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    if (!strstr(e.text, sentence))
+        test_fail(__FILE__, __LINE__, "'%s' instead of '%s'", e.text, sentence);
+    CHECK_EQ(stepper_fault(f.s)->row, row);
+    CHECK(!stepper_bad_number(f.s));
+    CHECK_OK(stepper_fetch(f.s, &e), e);
+    CHECK(stepper_parameters(f.s)[0] == before);
+    rows_release(&there);
+    fixture_close(&f);
+}
+
+TEST(cuda_a_row_on_the_device_that_cannot_be_used_is_named)
+{
+    bad_row_case(0, 45, "its class is 200");
+    bad_row_case(0, 3,
+                 "a target that the loss does not take"); /* of a micro-batch before the last */
+    bad_row_case(MODELS - 1, 45, "its token 1 is 60000");
+    bad_row_case(MODELS - 1, 21, "a feature that is not finite");
+}
+
+/* Another task's numbers at the same addresses. */
+TEST(cuda_a_protected_task_is_sent_again_when_it_is_another)
+{
+    struct fixture f;
+    struct fixture_config c = models[0];
+    c.device = cuda_fixture_device();
+    fixture_open(&f, &c);
+    uint64_t count = f.m.parameter_count;
+    float *star = malloc(count * sizeof *star), *fisher = malloc(count * sizeof *fisher);
+    struct ewc_term term = {.theta_star = star, .fisher = fisher, .lambda = 2, .version = 1};
+    for (uint64_t i = 0; i < count; i++) {
+        star[i] = stepper_parameters(f.s)[i];
+        fisher[i] = 1;
+    }
+    CHECK(fixture_train(&f, FIXTURE_ROWS, 0, 1, &fixture_still, &term, 1).penalty == 0);
+    for (uint64_t i = 0; i < count; i++)
+        star[i] += 1;
+    CHECK(fixture_train(&f, FIXTURE_ROWS, 1, 2, &fixture_still, &term, 1).penalty == 0);
+    term.version = 2;
+    near(fixture_train(&f, FIXTURE_ROWS, 2, 3, &fixture_still, &term, 1).penalty, (double)count,
+         1e-6, "the penalty", 0);
+    free(star), free(fisher);
+    fixture_close(&f);
+}
+
+/* There is no room for it: the step says so, and nothing moves. */
+TEST(cuda_a_protected_task_without_room_ends_the_step)
+{
+    struct fixture f;
+    struct fixture_config c = models[0];
+    struct device_memory m;
+    struct device_facts facts;
+    struct step_result r;
+    struct err e;
+    void *rest;
+    c.device = cuda_fixture_device();
+    c.device->facts(&facts);
+    if (strcmp(facts.name, "emulated") != 0)
+        test_skip("a GPU's memory cannot be used up to the last byte");
+    fixture_open(&f, &c);
+    float *star = calloc(f.m.parameter_count, sizeof *star);
+    struct ewc_term term = {.theta_star = star, .fisher = star, .lambda = 2};
+    c.device->memory(&m);
+    CHECK_OK(c.device->allocate(m.free_bytes, "the rest", &rest, &e), e);
+    float before = stepper_parameters(f.s)[0];
+    CHECK(stepper_train(f.s, FIXTURE_ROWS, 0, 1, &fixture_adamw, &term, 1, &r, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK(strstr(e.text, "no device memory for parameters of a protected task"));
+    c.device->release(rest);
+    CHECK_OK(stepper_fetch(f.s, &e), e);
+    CHECK(stepper_parameters(f.s)[0] == before);
+    CHECK_OK(stepper_train(f.s, FIXTURE_ROWS, 0, 1, &fixture_adamw, &term, 1, &r, &e), e);
+    free(star);
+    fixture_close(&f);
+}
