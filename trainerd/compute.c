@@ -81,7 +81,9 @@ uint64_t compute_threads(const struct trainer *t)
 
 void compute_feed_config(struct feed_config *c, const struct options *o, const struct device *d)
 {
-    if (!d || !d->apart || strcmp(o->loader_pin_memory, "false") == 0)
+    int there = o->loader_use_chunk_loader; /* else batches are gathered by the host */
+    if (!d || !d->apart || strcmp(o->loader_pin_memory, "false") == 0 ||
+        (!there && strcmp(o->loader_pin_memory, "true") != 0))
         return;
     c->lock = d->host_lock;
     c->unlock = d->host_unlock;

@@ -275,9 +275,13 @@ void emulate_ask(std::function<void()> work)
 void emulate_finish(void)
 {
     std::vector<std::function<void()>> now;
+    if (asked.empty())
+        return;
     now.swap(asked);
+    emulate_open(1); /* once for all of them */
     for (const std::function<void()> &work : now)
         work();
+    emulate_open(0);
 }
 
 void emulate_record(std::vector<std::function<void()>> *to)

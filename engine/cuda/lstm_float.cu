@@ -200,9 +200,6 @@ int lstm_forward_float(struct lstm_steps s, const float *bias_ih, const float *b
                        struct matrix w, struct matrix h)
 {
     int one = rows_of_block(s) == 1;
-    if (s.hidden <= 32)
-        return one ? forward_launch<1, 1>(s, bias_ih, bias_hh, w, h)
-                   : forward_launch<1, 2>(s, bias_ih, bias_hh, w, h);
     if (s.hidden <= 64)
         return one ? forward_launch<2, 1>(s, bias_ih, bias_hh, w, h)
                    : forward_launch<2, 2>(s, bias_ih, bias_hh, w, h);
@@ -215,8 +212,6 @@ int lstm_forward_float(struct lstm_steps s, const float *bias_ih, const float *b
 int lstm_backward_float(struct lstm_steps s, struct matrix w, struct matrix dh, float *dc)
 {
     int one = rows_of_block(s) == 1;
-    if (s.hidden <= 32)
-        return one ? backward_launch<1, 1>(s, w, dh, dc) : backward_launch<1, 2>(s, w, dh, dc);
     if (s.hidden <= 64)
         return one ? backward_launch<2, 1>(s, w, dh, dc) : backward_launch<2, 2>(s, w, dh, dc);
     if (s.hidden <= HIDDEN_MAX)

@@ -189,16 +189,14 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     backward_end<rows>(s, l, dh, recurrent, dc, &b);
 }
 
-/* Pairs of tiles of 16 that the hidden units take: 1, 2 or 4. */
+/* Pairs of tiles of 16 that the hidden units take, at most: 2 or 4. */
 #define FORWARD(pairs, rows, kind)                                                                 \
     LAUNCH((half_forward<pairs, rows, kind>), blocks, threads, s, bias_ih, bias_hh, w_hh, h)
 #define BACKWARD(pairs, rows, kind)                                                                \
     LAUNCH((half_backward<pairs, rows, kind>), blocks, threads, s, w_hh, dh, dc)
 #define WITH_PAIRS(KERNEL, rows, kind)                                                             \
     do {                                                                                           \
-        if (s.hidden <= 32)                                                                        \
-            KERNEL(1, rows, kind);                                                                 \
-        else if (s.hidden <= 64)                                                                   \
+        if (s.hidden <= 64)                                                                        \
             KERNEL(2, rows, kind);                                                                 \
         else                                                                                       \
             KERNEL(4, rows, kind);                                                                 \
