@@ -114,6 +114,7 @@ def test_interrupt_says_how_to_go_on_and_resumes():
 
 @limit(120)
 def test_closed_terminal_and_detach_leave_the_run_alive():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a shell could not hear it
     for name, arguments, sign in (("hup", (), signal.SIGHUP), ("detached", ("--detach",), None)):
         run = Run(name, *small(40), *arguments)  # goes on when the terminal is gone
         if sign:
