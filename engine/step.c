@@ -189,7 +189,7 @@ static void gradient_of_waves(struct batch_work *b, struct sweep *w, uint64_t ro
 }
 
 /* All that is computed of a micro-batch; what it asks a device for depends on what
- * recording_key_make looks at, and on nothing else. */
+ * key_make of recording.c looks at, and on nothing else. */
 void micro_batch_compute(struct stepper *s, uint64_t rows)
 {
     struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};

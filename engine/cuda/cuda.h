@@ -25,7 +25,7 @@ extern "C" {
 
 /* cuda_NAME for every operation, declared from ops.def. */
 extern "C" {
-#define OP(name, args, names, what) void cuda_##name args __attribute__((weak));
+#define OP(name, args, names, what) void cuda_##name args;
 #include "engine/ops.def"
 #undef OP
 }

@@ -17,7 +17,7 @@ extern "C" {
 extern const struct device device_of_library;
 }
 
-enum { ALLOCATIONS_MAX = 4096, COMPUTING, COPYING };
+enum { ALLOCATIONS_MAX = 4096 };
 
 cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
