@@ -540,11 +540,6 @@ static void check_sums_square_add(struct samples d, struct squares_work work, fl
     ensure(floats_disjoint(y, work.tile, d.first.columns));
 }
 
-static void check_add_square(const float *x, float *y, uint64_t count)
-{
-    ensure(x && y && floats_disjoint(x, y, count));
-}
-
 static void check_sum_squares(const float *x, uint64_t count, double *sum)
 {
     ensure(x && sum && count > 0);

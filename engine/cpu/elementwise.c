@@ -81,12 +81,6 @@ CPU_CLONES void cpu_multiply(const float *restrict x, float *restrict y, uint64_
         y[i] *= x[i];
 }
 
-CPU_CLONES void cpu_add_square(const float *restrict x, float *restrict y, uint64_t count)
-{
-    for (uint64_t i = 0; i < count; i++)
-        y[i] += x[i] * x[i];
-}
-
 CPU_CLONES static void row_dropout(const float *x, float *y, uint32_t count, uint64_t row_key,
                                    uint32_t threshold, float scale)
 {

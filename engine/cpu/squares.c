@@ -118,6 +118,12 @@ static void patch_at_edge(patch_function *patch, const float *a, const float *b,
         memcpy(y.at + i * y.stride, whole + i * PATCH_COLUMNS, y.columns * sizeof *whole);
 }
 
+CPU_CLONES static void row_add_square(const float *restrict x, float *restrict y, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        y[i] += x[i] * x[i];
+}
+
 enum squares_kind { OF_PRODUCTS, OF_FACTORS, OF_NOTHING };
 
 /* y += d^T x over all of d's steps, at most STEPS, for at most COLUMNS columns. */
@@ -178,7 +184,7 @@ static void product_square_add(struct matrix d, struct matrix x, struct squares_
     memset(work.tile, 0, y.rows * y.columns * sizeof *work.tile);
     blocks_add(d, x, OF_NOTHING, work.packed, matrix_of(work.tile, y.rows, y.columns));
     for (uint64_t i = 0; i < y.rows; i++)
-        cpu_add_square(work.tile + i * y.columns, y.at + i * y.stride, y.columns);
+        row_add_square(work.tile + i * y.columns, y.at + i * y.stride, y.columns);
 }
 
 void cpu_products_square_add(struct samples d, struct samples x, struct squares_work work,
@@ -192,6 +198,6 @@ void cpu_sums_square_add(struct samples d, struct squares_work work, float *y)
 {
     for (uint64_t n = 0; n < d.count; n++) {
         cpu_column_sums(sample_at(d, n), work.tile);
-        cpu_add_square(work.tile, y, d.first.columns);
+        row_add_square(work.tile, y, d.first.columns);
     }
 }

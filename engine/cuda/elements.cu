@@ -181,18 +181,6 @@ void cuda_add(const float *x, float *y, uint64_t count)
     map(sum(), y, x, y, count);
 }
 
-struct sum_with_square {
-    __device__ float operator()(float y, float x) const
-    {
-        return y + x * x;
-    }
-};
-
-void cuda_add_square(const float *x, float *y, uint64_t count)
-{
-    map(sum_with_square(), y, x, y, count);
-}
-
 struct multiplied {
     __device__ float operator()(float y, float x) const
     {

@@ -46,13 +46,6 @@ void trial_add(struct trial *t, struct trial_shape s)
            count_of(s));
 }
 
-void trial_add_square(struct trial *t, struct trial_shape s)
-{
-    const float *x = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count_of(s));
-    op_add_square(trial_backend(t), x, trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s)),
-                  count_of(s));
-}
-
 void trial_activation_forward(struct trial *t, struct trial_shape s)
 {
     for (int kind = 0; kind < ACTIVATION_COUNT; kind++) {
