@@ -91,7 +91,7 @@ static void traits_read(struct traits *t, const char *smiles, size_t bytes)
         if (*c == '[' || *c == ']') {
             inside = *c == '[';
             t->hydrogens |= inside && c[1] == 'H'; /* an atom of its own */
-            t->isotopes |= inside && strchr("0123456789DT", c[1]) != NULL;
+            t->isotopes |= inside && c[1] >= '0' && c[1] <= '9';
             t->aromatic |= inside; /* as [nH], [se]: not worth telling apart */
         } else if (inside) {
             t->charges |= *c == '+' || *c == '-';
