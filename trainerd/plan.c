@@ -215,10 +215,10 @@ static int window_error(const struct options *o, uint64_t window, uint64_t bytes
 
 /* What is left of `room` goes to the validation rows. */
 static void validation_size(struct megabatch_size sizes[2], const struct split_shape *validation,
-                            uint64_t room)
+                            uint64_t window, uint64_t room)
 {
     room -= sizes[0].bytes < room ? sizes[0].bytes : room;
-    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
+    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, window, room);
     if (!sizes[0].device && sizes[1].kind != MEGABATCH_WHOLE)
         sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (sizes[1].kind != MEGABATCH_ARENA)
@@ -234,7 +234,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
                             struct err *e)
 {
     const struct device *d = rows_device(device, train);
-    struct feed_config f = setup_feed_config(o, 0);
+    struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
     uint64_t limit = memory_bytes(o, d), planned = plan_total(p, d ? PLAN_DEVICE : NULL);
     uint64_t room = plan_chunk_bytes(o, d), left = planned < limit ? limit - planned : 0;
@@ -252,7 +252,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     if (sizes[0].kind == MEGABATCH_ARENA || (!d && sizes[0].kind != MEGABATCH_WHOLE))
         return 0;
     sizes[0].device = d;
-    validation_size(sizes, validation, room);
+    validation_size(sizes, validation, v.streams ? v.streams : 1, room);
     return 0;
 }
 

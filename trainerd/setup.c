@@ -51,6 +51,7 @@ struct step_config setup_step_config(const struct options *o)
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
+                                .carried_rows = o->data_stateful ? options_batch_rows(o) : 0,
                                 .optimizer = optimizer_kind(o),
                                 .backbone_layers = (uint32_t)o->backbone_layers,
                                 .freeze_backbone = o->freeze_backbone};
@@ -67,7 +68,8 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
         snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
     else
         snprintf(loss, sizeof loss, "%s", o->model_loss);
-    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0)
+    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0 ||
+        (o->data_stateful && model_carry(m, e) < 0))
         return -1;
     struct step_config c = setup_step_config(o);
     if (step_frozen(m, &c) < m->parameter_count)
@@ -134,6 +136,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.batch_rows = o->batch_size;
     c.slice_rows = o->slice_rows;
     c.window_spans = 1;
+    c.streams = o->data_stateful ? o->batch_size : 0;
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
@@ -332,7 +335,17 @@ static void tensors_set(struct trainer *t, uint64_t frozen)
     for (uint32_t i = 0; i < t->model.buffer_count; i++) {
         struct checkpoint_tensor *tensor = &t->tensors[t->model.tensor_count + i];
         tensor_set(tensor, &t->model.buffers[i], stepper_module_buffers(t->stepper));
-        tensor->buffer = 1;
+        tensor->kind = CHECKPOINT_BUFFER;
+    }
+    for (uint32_t i = 0; i < t->model.carried_count; i++) {
+        const struct tensor_info *info = &t->model.carried[i];
+        struct checkpoint_tensor *tensor = &t->tensors[t->tensor_count + i];
+        snprintf(tensor->name, sizeof tensor->name, "%s", info->name);
+        tensor->kind = CHECKPOINT_CARRIED;
+        tensor->rank = 2;
+        tensor->dims[0] = t->batch_rows_max;
+        tensor->dims[1] = info->dims[0];
+        tensor->parameter = stepper_carried(t->stepper) + info->first * t->batch_rows_max;
     }
 }
 
@@ -346,7 +359,7 @@ static int buffers_open(struct trainer *t, struct err *e)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
-    t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
+    t->tensors = calloc(t->tensor_count + t->model.carried_count, sizeof *t->tensors);
     if (!t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);

@@ -172,7 +172,8 @@ struct trainer {
     uint64_t device_context_bytes;
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
-    uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
+    uint32_t tensor_count; /* of them: the parameters, then the module buffers; what is carried
+                              follows */
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
