@@ -81,7 +81,7 @@ def test_states_go_on():
     run = SmallRun("short", "data.h5", ROWS, (*SETTINGS, *micro(64), "training.threads=1"), LAYERS)
     with run:
         run.start("loaderd", "fisherd")
-        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:4:ENOMEM:once"})
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:5:ENOMEM:once"})
         assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
     assert "micro-batches of 32 rows instead of 64: memory is short" in run.log("trainerd")
     assert [end(run, t)[0] for t in "AB"] == [end(whole, t)[0] for t in "AB"]  # evaluated in other streams
