@@ -92,6 +92,8 @@ void stepper_carried_clear(struct stepper *s)
     if (!s->carried.set[CARRIED_NOW])
         return;
     s->device->clear(s->carried.set[CARRIED_NOW], carried_set_bytes(s));
+    s->device->clear(s->carried.set[CARRIED_NEXT],
+                     carried_set_bytes(s)); /* a batch may be smaller */
     if (s->device->apart)
         memset(s->mirror.carried, 0, carried_set_bytes(s));
 }
