@@ -4,9 +4,10 @@
  *   parameters/<tensor>      float32, PyTorch's names and layouts ("0.weight" [out, in], "0.bias")
  *   moments/m/<tensor>, moments/v/<tensor>
  *   buffers/<tensor>         where the model has module buffers: "1.running_mean", "1.running_var"
- *   carried/<tensor>         inside an epoch of rows that go on from batch to batch: "0.h_l0",
- * "0.c_l0" [rows of a batch, values] results                  uint8, text: a line a result; its
- * fields, separated by tabs, are task, after, metric, value, loss, weights_sha256
+ *   carried/<tensor>         inside an epoch of rows that go on from batch to batch:
+ *                            "0.h_l0", "0.c_l0" [rows of a batch, values]
+ *   results                  uint8, text: a line a result; its fields, separated by tabs, are
+ *                            task, after, metric, value, loss, weights_sha256
  *
  * and as attributes of the root: every other field of struct checkpoint_meta, `model` (the layer
  * list, so the file explains itself), `parameters_sha256` and `digest` (over everything above).
