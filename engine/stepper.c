@@ -572,7 +572,7 @@ static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct e
         return 0;
     if (kind == KIND_STAGE)
         return s->device->allocate_host(bytes, kind_names[kind], &r->at, e);
-    return s->device->allocate(bytes, kind_names[kind], &r->at, e);
+    return device_reserve(s->device, bytes, kind_names[kind], &r->at, e);
 }
 
 static void kind_close(struct stepper *s, enum kind kind)

@@ -185,6 +185,14 @@ static uint64_t device_bytes(const struct options *o, const struct device *d)
     return limit && limit < f.memory_bytes ? limit : f.memory_bytes;
 }
 
+uint64_t plan_device_limit(const struct options *o, const struct device *d)
+{
+    struct device_facts f;
+    uint64_t limit = device_bytes(o, d);
+    d->facts(&f);
+    return f.context_bytes < limit ? limit - f.context_bytes : 0;
+}
+
 /* Of the memory that rows are kept in. */
 static uint64_t memory_bytes(const struct options *o, const struct device *d)
 {

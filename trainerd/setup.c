@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/device.h"
 #include "engine/loss.h"
 #include "engine/memory.h"
 #include "proto/durable.h"
@@ -271,6 +272,8 @@ static int plan_apply(struct trainer *t, struct err *e)
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));
+    if (t->device->apart)
+        device_limit_set(plan_device_limit(t->options, t->device));
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)

@@ -732,7 +732,9 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
 
 const struct layer_type layer_lstm = {
     .name = "lstm",
-    .purpose = "long short-term memory over the steps; leaves an output a step",
+    .purpose =
+        "long short-term memory over the steps; leaves an output a step; with data.stateful a "
+        "row begins where the one before it ended",
     .quantises = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},

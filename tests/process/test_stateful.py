@@ -92,11 +92,11 @@ def test_what_cannot_go_on():
     if h5py is None:
         skip("python3-h5py or python3-numpy is not installed")
     both = LAYERS[0], "lstm, out: 7, bidirectional: true", *LAYERS[2:]
-    data_write("data.h5")
-    for layers, settings, words in ((both, micro(BATCH), "layer 1 (lstm) has bidirectional=true and cannot carry its state"),
-                                    (LAYERS, ("training.batch_size=1024",),
-                                     "do not fill 1024 streams; lower training.batch_size")):
-        run = SmallRun("refused-%d" % len(settings), "data.h5", ROWS, (*SETTINGS, *settings), layers)
+    data_write("data.h5", validation_rows=100)
+    for number, (layers, batch, words) in enumerate((
+            (both, 32, "layer 1 (lstm) has bidirectional=true and cannot carry its state"),
+            (LAYERS, 128, "the 100 rows of validation do not fill 128 streams; lower training.batch_size"))):
+        run = SmallRun("refused-%d" % number, "data.h5", ROWS, (*SETTINGS, "training.batch_size=%d" % batch), layers)
         with run:
             run.start("loaderd", "trainerd")
             assert run.wait("trainerd") == 100 and words in run.log("trainerd"), run.log("trainerd")[-1000:]

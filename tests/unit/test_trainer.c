@@ -741,6 +741,29 @@ TEST(plan_decides_how_rows_are_kept)
 }
 
 /* The emulated device has 1 GiB. */
+/* A micro-batch that the limit has room for is taken, one that it has not is refused as if the
+ * device had no memory left, and all is as it was. */
+static void device_limit_check(const struct model *m, const struct device *d)
+{
+    struct stepper *s;
+    struct step_config c;
+    struct device_memory before, after;
+    struct err e;
+    CHECK_OK(shapes_step_config(&c, &options, d, &shape_of_images, &shape_of_images, 64, &e), e);
+    device_limit_set(plan_device_limit(&options, d));
+    CHECK_OK(stepper_open(&s, m, &c, &e), e);
+    d->memory(&before);
+    uint64_t rows = (options.device_limit_mb << 20) / (784 * sizeof(float)); /* the input alone */
+    CHECK_EQ(stepper_resize(s, rows, rows, 1, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "that the limit leaves for it");
+    d->memory(&after);
+    CHECK_EQ(before.used_bytes, after.used_bytes);
+    device_limit_set(UINT64_MAX);
+    CHECK_OK(stepper_resize(s, rows, rows, 1, &e), e);
+    stepper_close(&s);
+}
+
 TEST(plan_keeps_rows_on_the_device)
 {
     struct split_shape shape = {
@@ -770,6 +793,7 @@ TEST(plan_keeps_rows_on_the_device)
     CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_WINDOWS);
     CHECK_EQ(sizes[0].spans % 4, 0);
+    device_limit_check(&m, on_device.device);
 
     options.device_limit_mb = 4;
     p.count = 0;
