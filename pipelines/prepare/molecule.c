@@ -1,9 +1,10 @@
 /* molecule.c - see molecule.h. The only file that knows Indigo.
  *
- * Each call of Indigo's costs 0.1 us and more (two locks, a time stamp, a handle), which is most of
- * the time spent here: a question whose answer the text gives is not asked (no bracket: no charge
- * and no isotope; no digit: no ring; no lower-case letter: nothing to dearomatise), and handles are
- * freed all at once.
+ * Each call of Indigo's costs 0.1 us and more (two locks, a time stamp, a handle), which is half of
+ * the time spent here; the other half is its reading of the text. So a question is not asked whose
+ * answer the text gives (no sign in a bracket: no charge; no digit: no ring; no lower-case letter:
+ * nothing to dearomatise) or other answers do (see parents_find), and handles are freed all at
+ * once.
  */
 #include "pipelines/prepare/molecule.h"
 
@@ -53,9 +54,16 @@ static void indigo_begin(void)
 /* The text without its marks of stereochemistry, and what it tells of the molecule. */
 struct traits {
     char text[MOLECULE_SMILES_MAX + 1];
-    int brackets, rings, aromatic, hydrogens, parts;
+    int charges, isotopes, rings, aromatic, hydrogens, parts;
     int branches; /* opened and not closed */
 };
+
+/* Its atoms come in the order of the text, and each bond leads to the next of them; where hydrogens
+ * were folded, which are the first or have no other bond, the rest still does. */
+static int traits_of_tree(const struct traits *t)
+{
+    return !t->rings && !t->parts;
+}
 
 /* Bytes of the chirality at `at`, which is an '@': that, "@@", or a tag as "@TH1", "@OH12". */
 static size_t chirality_bytes(const char *at)
@@ -71,7 +79,7 @@ static void traits_read(struct traits *t, const char *smiles, size_t bytes)
 {
     char *to = t->text;
     int inside = 0;
-    t->brackets = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
+    t->charges = t->isotopes = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
     for (const char *c = smiles; c < smiles + bytes; c++) {
         if (*c == '/' || *c == '\\')
             continue;
@@ -82,10 +90,12 @@ static void traits_read(struct traits *t, const char *smiles, size_t bytes)
         *to++ = *c;
         if (*c == '[' || *c == ']') {
             inside = *c == '[';
-            t->brackets = 1;
             t->hydrogens |= inside && c[1] == 'H'; /* an atom of its own */
-            t->aromatic |= inside;                 /* as [nH], [se]: not worth telling apart */
-        } else if (!inside) {
+            t->isotopes |= inside && c[1] >= '0' && c[1] <= '9';
+            t->aromatic |= inside; /* as [nH], [se]: not worth telling apart */
+        } else if (inside) {
+            t->charges |= *c == '+' || *c == '-';
+        } else {
             t->rings |= (*c >= '0' && *c <= '9') || *c == '%';
             t->aromatic |= strchr("bcnops", *c) != NULL;
             t->parts |= *c == '.';
@@ -125,10 +135,10 @@ static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, cons
     int hydrogens = indigoCountImplicitHydrogens(handle);
     if (hydrogens < 0)
         return refuse(MOLECULE_VALENCE, indigoGetLastError());
-    if (t->brackets) {
+    if (t->charges)
         indigoGetCharge(handle, &charge);
+    if (t->isotopes)
         isotope = indigoIsotope(handle);
-    }
     if (hydrogens > UINT8_MAX || charge < INT8_MIN || charge > INT8_MAX || isotope > UINT16_MAX)
         return refuse(MOLECULE_VALENCE, "an atom has an impossible charge, mass or valence");
     *a = (struct molecule_atom){.element = (uint8_t)element,
@@ -137,6 +147,10 @@ static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, cons
                                 .isotope = (uint16_t)(isotope < 0 ? 0 : isotope)};
     if (flags & MOLECULE_KEKULE)
         snprintf(a->symbol, sizeof a->symbol, "%.3s", indigoSymbol(handle));
+    if (traits_of_tree(t)) {
+        int degree = indigoDegree(handle);
+        a->degree = (uint8_t)(degree < UINT8_MAX ? degree : UINT8_MAX);
+    }
     if (flags & MOLECULE_ATOM_MASSES && (a->mass = mass_of(a, handle)) <= 0)
         return refuse(MOLECULE_UNSPECIFIC, "an atom has no mass");
     return MOLECULE_ACCEPTED;
@@ -159,26 +173,24 @@ static enum molecule_refusal atoms_read(struct molecule *m, int molecule, const 
     return MOLECULE_ACCEPTED;
 }
 
-static enum molecule_refusal bonds_read(struct molecule *m, int molecule, const struct traits *t)
+/* Where each atom of a tree hangs: the atoms come depth first, so it is the last one before it that
+ * has a place left. Counts the degrees down, to 0 for all. 0: this is no tree. */
+static int parents_find(struct molecule *m, uint16_t parent[MOLECULE_ATOMS_MAX])
 {
-    int iterator = indigoIterateBonds(molecule), handle;
-    while ((handle = indigoNext(iterator)) > 0) {
-        if (m->bonds == MOLECULE_BONDS_MAX)
-            return refuse(MOLECULE_LARGE, "it has too many bonds");
-        int from = indigoIndex(indigoSource(handle)), to = indigoIndex(indigoDestination(handle));
-        int order = indigoBondOrder(handle);
-        if (order < 1 || order > MOLECULE_ORDER_AROMATIC)
-            return refuse(MOLECULE_UNSPECIFIC, "a bond has no order");
-        /* Atoms that were folded left gaps in Indigo's numbers; see gaps_close. */
-        struct molecule_bond *b = &m->bond[m->bonds++];
-        int ring = t->rings && (order == MOLECULE_ORDER_AROMATIC || /* saves a call */
-                                indigoTopology(handle) == INDIGO_RING);
-        *b = (struct molecule_bond){.from = (uint16_t)from,
-                                    .to = (uint16_t)to,
-                                    .order = (uint8_t)order,
-                                    .ring = (uint8_t)ring};
+    uint32_t last = 0; /* whose bond is looked for, and then up from there */
+    for (uint32_t i = 1; i < m->atoms; last = i++) {
+        while (m->atom[last].degree == 0 && last > 0)
+            last = parent[last];
+        if (m->atom[last].degree == 0 || m->atom[i].degree == 0)
+            return 0;
+        m->atom[last].degree--;
+        m->atom[i].degree--;
+        parent[i] = (uint16_t)last;
     }
-    return MOLECULE_ACCEPTED;
+    for (uint32_t i = 0; i < m->atoms; i++)
+        if (m->atom[i].degree > 0)
+            return 0;
+    return 1;
 }
 
 /* Indigo's numbers of the atoms, which have gaps where hydrogens were folded, become 0, 1, ... */
@@ -200,9 +212,41 @@ static enum molecule_refusal gaps_close(struct molecule *m, int molecule)
     return MOLECULE_ACCEPTED;
 }
 
+/* In Indigo's numbers; see gaps_close. */
+static void bond_ends(struct molecule_bond *b, int handle)
+{
+    b->from = (uint16_t)indigoIndex(indigoSource(handle));
+    b->to = (uint16_t)indigoIndex(indigoDestination(handle));
+}
+
+static enum molecule_refusal bonds_read(struct molecule *m, int molecule, const struct traits *t)
+{
+    static uint16_t parent[MOLECULE_ATOMS_MAX];
+    int tree = traits_of_tree(t) && parents_find(m, parent);
+    int iterator = indigoIterateBonds(molecule), handle;
+    while ((handle = indigoNext(iterator)) > 0) {
+        if (m->bonds == MOLECULE_BONDS_MAX)
+            return refuse(MOLECULE_LARGE, "it has too many bonds");
+        int order = indigoBondOrder(handle);
+        if (order < 1 || order > MOLECULE_ORDER_AROMATIC)
+            return refuse(MOLECULE_UNSPECIFIC, "a bond has no order");
+        struct molecule_bond *b = &m->bond[m->bonds++];
+        int ring = t->rings && (order == MOLECULE_ORDER_AROMATIC || /* saves a call */
+                                indigoTopology(handle) == INDIGO_RING);
+        *b = (struct molecule_bond){.order = (uint8_t)order, .ring = (uint8_t)ring};
+        if (tree && m->bonds < m->atoms)
+            b->from = parent[m->bonds], b->to = (uint16_t)m->bonds;
+        else
+            bond_ends(b, handle);
+    }
+    return t->hydrogens && !tree ? gaps_close(m, molecule) : MOLECULE_ACCEPTED;
+}
+
 /* What an atom has of its bonds. */
 static void bonds_spread(struct molecule *m)
 {
+    for (uint32_t i = 0; i < m->atoms; i++)
+        m->atom[i].degree = 0;
     for (uint32_t i = 0; i < m->bonds; i++) {
         const struct molecule_bond *b = &m->bond[i];
         ensure(b->from < m->atoms && b->to < m->atoms);
@@ -229,8 +273,6 @@ static enum molecule_refusal convert(struct molecule *m, const struct traits *t,
     enum molecule_refusal refusal = atoms_read(m, molecule, t, flags);
     if (refusal == MOLECULE_ACCEPTED)
         refusal = bonds_read(m, molecule, t);
-    if (refusal == MOLECULE_ACCEPTED && t->hydrogens)
-        refusal = gaps_close(m, molecule);
     if (refusal != MOLECULE_ACCEPTED)
         return refusal;
     m->components = t->parts ? (uint32_t)indigoCountComponents(molecule) : 1;

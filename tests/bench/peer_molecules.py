@@ -4,11 +4,13 @@ peer_molecules.py table FILE OUT      a table with the columns smiles and inchik
 peer_molecules.py massbank FILE OUT   MassBank records of [M+H]+ (unpacked), each molecule built once
 
 Features of a batch of molecules are made with numpy at once, which is several times faster than an atom at a time.
-Everything goes to one group, in the source's order. Prints {"molecules", "seconds", "cpu_seconds"}, imports not counted.
+Molecules go to train or validation by a hash of their key's first block (of the whole InChI where that is the key: this
+RDKit makes no InChIKey), in the source's order. Prints {"molecules", "seconds", "cpu_seconds"}, imports not counted.
 """
 import json
 import sys
 import time
+import zlib
 
 import h5py
 import numpy
@@ -20,6 +22,7 @@ ELEMENT_OF = numpy.full(128, len(ELEMENTS))
 ELEMENT_OF[ELEMENTS] = range(len(ELEMENTS))
 ORDER_OF = {1: 0, 2: 1, 3: 2, 12: 3}
 BATCH, BINS = 256, 1000
+VALIDATION = 0.1
 
 
 def atoms_and_bonds(smiles):
@@ -55,9 +58,11 @@ def edges_of(bonds):
     return index, numpy.repeat(f, 2, axis=0)
 
 
-class Writer:
-    def __init__(self, path, targets):
-        self.file, self.rows, self.batch = h5py.File(path, "w"), [], []
+class Group:
+    """What belongs to one part; appended a batch at a time."""
+
+    def __init__(self, group, targets):
+        self.file, self.rows, self.batch = group, [], []
         self.pointers = {"node_ptr": [0], "edge_ptr": [0]}
         for name, shape, kind in (("node_features", (0, 33), "u1"), ("edge_index", (2, 0), "u2"),
                                   ("edge_features", (0, 5), "u1"), ("targets", (0, targets), "f4")):
@@ -104,28 +109,45 @@ class Writer:
         for name, p in self.pointers.items():
             self.file.create_dataset(name, data=numpy.array(p, "u8"), compression=1, shuffle=True)
         self.file.create_dataset("source_row", data=numpy.array(self.rows, "u8"), compression=1, shuffle=True)
+
+
+class Writer:
+    def __init__(self, path, targets):
+        self.file = h5py.File(path, "w")
+        self.parts = [Group(self.file.create_group(name), targets) for name in ("train", "validation")]
+
+    def add(self, key, row, graph, target=None):
+        block = key if key.startswith("InChI=") else key[:14]
+        self.parts[zlib.crc32(block.encode()) < VALIDATION * 2 ** 32].add(row, graph, target)
+
+    def close(self):
+        for part in self.parts:
+            part.close()
         self.file.close()
+        return sum(len(part.rows) for part in self.parts)
 
 
 def table(path, out):
     w = Writer(out, 5)
     with open(path) as f:
         for row, line in enumerate(f.read().splitlines()[1:]):
-            graph = atoms_and_bonds(line.split("\t")[0])
+            smiles, key = line.split("\t")[:2]
+            graph = atoms_and_bonds(smiles)
             if graph:
-                w.add(row, graph)
-    w.close()
-    return len(w.rows)
+                w.add(key, row, graph)
+    return w.close()
 
 
 def massbank(path, out):
-    w, built, row, smiles, adduct, peaks = Writer(out, BINS), {}, 0, "", "", []
+    w, built, row, smiles, key, adduct, peaks = Writer(out, BINS), {}, 0, "", "", "", []
     with open(path) as f:
         for line in f:
             if line[0] == " ":
                 peaks.append(line)
             elif line.startswith("CH$SMILES: "):
                 smiles = line[11:].rstrip()
+            elif line.startswith("CH$LINK: INCHIKEY "):
+                key = line[18:].rstrip()
             elif line.startswith(("MS$FOCUSED_ION: PRECURSOR_TYPE ", "MS$FOCUSED_ION: ION_TYPE ")):
                 adduct = line.split()[-1]
             elif line.startswith("PK$PEAK"):
@@ -136,10 +158,9 @@ def massbank(path, out):
                 mz, intensity = numpy.array([p.split()[:2] for p in peaks], float).T
                 bins = numpy.bincount(mz[mz < BINS].astype(int), intensity[mz < BINS], minlength=BINS)
                 if adduct == "[M+H]+" and built[smiles] and bins.max() > 0:
-                    w.add(row, built[smiles], numpy.sqrt(bins / bins.max()))
-                row, smiles, adduct = row + 1, "", ""
-    w.close()
-    return len(w.rows)
+                    w.add(key, row, built[smiles], numpy.sqrt(bins / bins.max()))
+                row, smiles, key, adduct = row + 1, "", "", ""
+    return w.close()
 
 
 def main():

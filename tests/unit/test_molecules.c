@@ -132,6 +132,9 @@ TEST(molecules_have_no_hands_and_no_hydrogens_of_their_own)
     CHECK_STR(graph_of("C/1=C/CC\\1"), graph_of("C1=CCC1")); /* marks that contradict each other */
     CHECK_STR(graph_of("[H]C([H])([H])[H]"), "C0.0.4");
     CHECK_STR(graph_of("[H]OC([H])([H])C"), "O1.0.1 C2.0.2 C1.0.3 0-1 1-2");
+    CHECK_STR(
+        graph_of("[H]C(C)(C(F)([H])Cl)C(N)([H])O"), /* branches in branches */
+        "C3.0.1 C1.0.3 C3.0.1 F1.0.0 Cl1.0.0 C3.0.1 N1.0.2 O1.0.1 0-1 0-2 2-3 2-4 0-5 5-6 5-7");
     CHECK_STR(graph_of("[2H]C"), "H1.0.0i C1.0.3 0-1");
     CHECK_STR(graph_of("[13CH4]"), "C0.0.4i");
     CHECK_STR(graph_of("CCO ethanol"), graph_of("CCO")); /* a name behind it */
