@@ -1,6 +1,6 @@
-/* fisherfile.c - see fisherfile.h: blocks of a diagonal, each durable on its own, joined to one
- * file, and read one after the other. A part holds what the joined file will hold of its block, so
- * joining is reading a block, to see that it is whole, and copying its group, packed as it is.
+/* fisherfile.c - see fisherfile.h: blocks of a diagonal, each a file of its own, joined to one, and
+ * read one after the other. A part holds what the joined file will hold of its block, so joining is
+ * reading a block, to see that it is whole, and copying its group, packed as it is.
  */
 #include "proto/fisherfile_private.h"
 
@@ -39,15 +39,14 @@ int fisherfile_write_part(const char *part_dir, uint64_t index, const char *job,
     struct h5writer *w;
     if (mkdir(part_dir, 0700) < 0 && errno != EEXIST)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot make directory %s", part_dir);
-    h5writer_sweep(part_path(path, part_dir, index));
-    if (h5writer_open(&w, path, e) < 0)
+    if (h5writer_open(&w, part_path(path, part_dir, index), e) < 0)
         return -1;
     if (fisherfile_block_write(w, index, block, packed, e) < 0 ||
         h5writer_text(w, "", "job", job, e) < 0) {
         h5writer_abandon(&w);
         return -1;
     }
-    return h5writer_commit(&w, e);
+    return h5writer_place(&w, e);
 }
 
 /* Open a part and read its block, job and digest checked. fisherfile_block_free and h5reader_close
@@ -109,7 +108,9 @@ static int part_join(struct h5writer *w, struct fisherfile_sum *sum, const char 
     struct fisherfile_block block;
     struct h5reader *r = NULL;
     int result = part_read(&r, part_path(path, part_dir, index), index, meta->job, &block, hex, e);
-    if (result == 0)
+    if (result < 0)
+        e->code = EXIT_CODE_TEMPORARY; /* the next process makes it again */
+    else
         result = fisherfile_sum_add(sum, meta->job, index, meta->parameters, &block, hex, e);
     fisherfile_block_free(&block);
     if (result == 0)

@@ -8,9 +8,10 @@
  * they are.
  *
  * The flat vector is the checkpoint's parameters, tensor after tensor, row-major. While an estimate
- * is under way each finished block is a durable file fisher/<task>.part/<5 digits>.h5 of the same
- * form, so that a restart goes on after the last complete one; it has the attribute job at the
- * root.
+ * is under way each finished block is a file fisher/<task>.part/<5 digits>.h5 of the same form, so
+ * that a restart goes on after the last complete one; it has the attribute job at the root. Parts
+ * outlive a kill; they are not forced to the disk, because their digests are verified before they
+ * are believed, and what a power cut has spoiled is made again.
  */
 #ifndef PROTO_FISHERFILE_H
 #define PROTO_FISHERFILE_H

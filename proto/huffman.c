@@ -317,13 +317,14 @@ static void frequencies_count(const uint8_t *data, uint64_t bytes, uint32_t *fre
     uint64_t i = 0, next;
     for (; i + 8 <= bytes; i += 8) {
         memcpy(&next, data + i, sizeof next);
+#pragma GCC unroll 8
         for (int k = 0; k < 8; k++)
             eight[k][next >> 8 * k & 0xff]++;
     }
     for (; i < bytes; i++)
         eight[0][data[i]]++;
-    for (uint32_t k = 0; k < 256; k++)
-        for (int j = 0; j < 8; j++)
+    for (int j = 0; j < 8; j++)
+        for (uint32_t k = 0; k < 256; k++)
             frequency[k] += eight[j][k];
 }
 
