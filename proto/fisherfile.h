@@ -68,6 +68,15 @@ void fisherfile_remove_parts(const char *part_dir);
 int fisherfile_join(const char *path, const char *part_dir, struct fisherfile_meta *meta,
                     struct err *e);
 
+/* The same a part at a time, for a process that has other turns to take: open, next while it is 0,
+ * close, which is due after a failed open, too, and leaves nothing of a file that is not committed.
+ * next: 1 when the file is committed. */
+struct fisherfile_join;
+int fisherfile_join_open(struct fisherfile_join **j_p, const char *path, struct err *e);
+int fisherfile_join_next(struct fisherfile_join *j, const char *part_dir,
+                         struct fisherfile_meta *meta, struct err *e);
+void fisherfile_join_close(struct fisherfile_join **j_p); /* harmless twice */
+
 /* Attributes only. -1 with e->code permanent when it is missing or not ours. */
 int fisherfile_read_meta(const char *path, struct fisherfile_meta *meta, struct err *e);
 
