@@ -115,6 +115,30 @@ int device_open(const struct device **d, const char *wanted, int debug, struct e
     return *d != &device_cpu || may_fail ? 0 : -1;
 }
 
+static uint64_t limit_bytes = UINT64_MAX;
+
+void device_limit_set(uint64_t bytes)
+{
+    limit_bytes = bytes;
+}
+
+int device_reserve(const struct device *d, uint64_t bytes, const char *what, void **at,
+                   struct err *e)
+{
+    static const double MIB = 1024 * 1024;
+    struct device_memory m;
+    d->memory(&m);
+    uint64_t left = m.used_bytes < limit_bytes ? limit_bytes - m.used_bytes : 0;
+    if (bytes <= left)
+        return d->allocate(bytes, what, at, e);
+    *at = NULL;
+    return err_set(e, EXIT_CODE_TEMPORARY,
+                   "no device memory for %s: %.1f MiB are wanted, and of the %.1f that the limit "
+                   "leaves for it %.1f are taken",
+                   what, (double)bytes / MIB, (double)limit_bytes / MIB,
+                   (double)m.used_bytes / MIB);
+}
+
 void device_step_config(const struct device *d, struct step_config *c)
 {
     c->device = d;

@@ -100,6 +100,13 @@ const struct device *device_cuda(struct err *e);
  * says why. The device is open; -1 (permanent) and one sentence where it cannot be had. */
 int device_open(const struct device **d, const char *wanted, int debug, struct err *e);
 
+/* No more than this of a device's memory by device_reserve at a time; UINT64_MAX (from the start):
+ * as much as there is. What is taken stays. */
+void device_limit_set(uint64_t bytes);
+/* Its `allocate` under that limit: what all of the engine's memory on a device comes by. */
+int device_reserve(const struct device *d, uint64_t bytes, const char *what, void **at,
+                   struct err *e);
+
 /* *c, whose sizes are set, becomes one for that device (NULL: the CPU). A device apart is not
  * divided into threads: it takes all resident rows as one slice. */
 void device_step_config(const struct device *d, struct step_config *c);

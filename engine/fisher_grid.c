@@ -8,22 +8,29 @@
 /* Sums of SEGMENT products of a weight and a distance on the grid fit 32 bits: 64 * 2^13 * 4096. */
 enum { SEGMENT = 4096 };
 
-/* log2 of a number that is not negative, to 6e-5: exponent, and a polynomial of the rest from
- * sqrt(1/2) to sqrt(2). Denormal numbers are whole multiples of 2^-149. */
+/* log2 of a number by its bits, which are not a denormal one's, to 6e-5: exponent, and a polynomial
+ * of the rest from sqrt(1/2) to sqrt(2). */
 static inline float log2_of(uint32_t bits)
 {
-    float whole = (float)(int32_t)bits, rest;
-    uint32_t wide;
-    memcpy(&wide, &whole, sizeof wide);
-    uint32_t normal = bits < 0x00800000u ? wide : bits;
+    float rest;
     int32_t exponent =
-        (int32_t)(normal - 0x3f3504f3u) >> 23; /* of the power of two nearest in ratio */
-    uint32_t mantissa = normal - ((uint32_t)exponent << 23);
+        (int32_t)(bits - 0x3f3504f3u) >> 23; /* of the power of two nearest in ratio */
+    uint32_t mantissa = bits - ((uint32_t)exponent << 23);
     memcpy(&rest, &mantissa, sizeof rest);
     rest -= 1.0f;
     float p = -0.38679895f + rest * 0.25271839f;
     p = 1.44265926f + rest * (-0.72077566f + rest * (0.48478392f + rest * p));
-    return rest * p + (float)(exponent - (bits < 0x00800000u ? 149 : 0));
+    return rest * p + (float)exponent;
+}
+
+/* The same of any number that is not negative: denormal ones are whole multiples of 2^-149. */
+static inline float log2_any(uint32_t bits)
+{
+    float whole = (float)(int32_t)bits;
+    uint32_t wide;
+    memcpy(&wide, &whole, sizeof wide);
+    int denormal = bits < 0x00800000u;
+    return log2_of(denormal ? wide : bits) - (denormal ? 149.0f : 0.0f);
 }
 
 /* Sixteen sums, in a fixed order whatever the vectors. */
@@ -62,7 +69,7 @@ CPU_CLONES uint8_t grid_row(const struct grid_scale *scale, const float *values,
     const float shift = 12582912.0f; /* 1.5 2^23: a float this large keeps whole numbers only */
     const float per_log2 = scale->per_log2, by_weight = scale->weight, knee = scale->knee,
                 first = scale->first;
-    uint8_t top = 0;
+    uint8_t levels = 0;
     for (uint64_t i = 0; i < count; i++) {
         uint32_t bits, raised;
         float above = values[i] + knee, w = values[i] * by_weight;
@@ -71,15 +78,17 @@ CPU_CLONES uint8_t grid_row(const struct grid_scale *scale, const float *values,
         bits &= 0x7fffffffu;
         w = w > 1.0f ? w : 1.0f;
         w = w < (float)GRID_WEIGHT_MAX ? w : (float)GRID_WEIGHT_MAX;
-        int32_t at = (int32_t)(log2_of(bits) * per_log2 + shift - shift);
+        int32_t at = (int32_t)(log2_any(bits) * per_log2 + shift - shift);
         int32_t n = (int32_t)(log2_of(raised) * per_log2 - first + shift - shift);
         grid[i] = (int16_t)(bits ? at : 0);
         weight[i] = (uint8_t)(bits ? (int32_t)w : 0);
-        level[i] = (uint8_t)(n > 0 ? n : 0);
+        level[i] = (uint8_t)((n > 0 ? n : 0) | (bits ? 0 : GRID_ZERO));
     }
-    for (uint64_t i = 0; i < count; i++)
-        top = level[i] > top ? level[i] : top;
-    return top;
+    for (uint64_t i = 0; i < count; i++) {
+        uint8_t above = (uint8_t)(level[i] + 1); /* GRID_ZERO: 0 */
+        levels = above > levels ? above : levels;
+    }
+    return levels;
 }
 
 static int32_t nearest(int64_t sum, int64_t weight)
@@ -130,23 +139,25 @@ CPU_CLONES void grid_column_means(const int16_t *grid, const uint8_t *weight,
     }
 }
 
-void grid_codes(const uint8_t *restrict weight, const uint8_t *restrict level, uint32_t expected,
-                const uint32_t *restrict column, uint64_t count, uint32_t levels,
-                uint8_t *restrict code)
+/* Fetched first, and changed where they lie: that loop goes many at a time. */
+CPU_CLONES void grid_codes(const uint8_t *restrict level, uint32_t expected,
+                           const uint32_t *restrict column, uint64_t count, uint32_t levels,
+                           uint8_t *restrict code)
 {
+    const uint8_t low = (uint8_t)expected, above = (uint8_t)(1 - expected),
+                  below = (uint8_t)(1 - expected + levels);
+    for (uint64_t k = 0; k < count; k++)
+        code[k] = level[column[k]];
     for (uint64_t k = 0; k < count; k++) {
-        uint32_t j = column[k], above = (uint32_t)level[j] - expected;
-        above += level[j] < expected ? levels : 0;
-        code[k] = (uint8_t)(weight[j] ? above + 1 : 0);
+        uint8_t n = code[k];
+        n = (uint8_t)(n + (n < low ? below : above));
+        code[k] = code[k] == GRID_ZERO ? 0 : n;
     }
 }
 
 void grid_levels_add(struct grid_levels *levels, const float *values, const uint8_t *level,
-                     const uint8_t *weight, uint64_t count)
+                     uint64_t count)
 {
-    for (uint64_t i = 0; i < count; i++) {
-        uint32_t n = weight[i] ? level[i] : 255;
-        levels->sum[i % GRID_PARTS][n] += (double)values[i];
-        levels->count[i % GRID_PARTS][n]++;
-    }
+    for (uint64_t i = 0; i < count; i++)
+        levels->at[level[i]][i % GRID_PARTS] += (grid_pair){(double)values[i], 1};
 }

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-enum { GRID_WEIGHT_MAX = 64, GRID_STRIP_COLUMNS = 256, GRID_PARTS = 4 };
+enum { GRID_WEIGHT_MAX = 64, GRID_STRIP_COLUMNS = 256, GRID_PARTS = 8, GRID_ZERO = 255 };
 
 struct grid_sums {
     double sum, squares;
@@ -23,7 +23,8 @@ struct grid_scale {
 };
 
 /* grid[i] = round(ln F / step), weight[i] = F's weight, 1 to GRID_WEIGHT_MAX, both 0 where F is 0;
- * level[i] = round(ln(F + knee) / step - first), which fits 8 bits. Returns the greatest level. */
+ * level[i] = round(ln(F + knee) / step - first), below GRID_ZERO, which F = 0 has. Returns how
+ * many levels there are below it. */
 uint8_t grid_row(const struct grid_scale *scale, const float *values, uint64_t count, int16_t *grid,
                  uint8_t *weight, uint8_t *level);
 
@@ -38,18 +39,19 @@ void grid_column_means(const int16_t *grid, const uint8_t *weight, const int32_t
                        uint64_t rows, uint64_t stride, uint64_t count, int32_t *mean,
                        uint8_t *some);
 
-/* code[k] of the column column[k]: 1 + (level - expected) modulo `levels`, 0 without weight. */
-void grid_codes(const uint8_t *weight, const uint8_t *level, uint32_t expected,
-                const uint32_t *column, uint64_t count, uint32_t levels, uint8_t *code);
+/* code[k] of the column column[k]: 1 + (level - expected) modulo `levels`, 0 of GRID_ZERO. */
+void grid_codes(const uint8_t *level, uint32_t expected, const uint32_t *column, uint64_t count,
+                uint32_t levels, uint8_t *code);
 
-/* What lies on each level, in several sums: neighbours are mostly on the same level, and one sum
- * would make each wait for the one before. The last level is for what has no weight. */
+/* What lies on each level: the sum of the values and how many there are, side by side, so that both
+ * are one addition; in several such sums, because neighbours are mostly on the same level, and one
+ * would make each wait for the one before. */
+typedef double grid_pair __attribute__((vector_size(16)));
 struct grid_levels {
-    double sum[GRID_PARTS][256];
-    uint32_t count[GRID_PARTS][256];
+    grid_pair at[GRID_ZERO + 1][GRID_PARTS];
 };
 
 void grid_levels_add(struct grid_levels *levels, const float *values, const uint8_t *level,
-                     const uint8_t *weight, uint64_t count);
+                     uint64_t count);
 
 #endif

@@ -44,8 +44,8 @@ static void grid_item(void *argument, uint64_t group, int thread)
                                      (float)(log(p->knee) / p->step)};
     uint64_t first = group * p->group_rows * p->columns, count = group_rows(p, group) * p->columns;
     (void)thread;
-    p->top[group] = grid_row(&scale, p->values + first, count, p->grid + first, p->weight + first,
-                             p->level + first);
+    p->levels_of[group] = grid_row(&scale, p->values + first, count, p->grid + first,
+                                   p->weight + first, p->level + first);
 }
 
 static void rows_item(void *argument, uint64_t group, int thread)
@@ -107,10 +107,10 @@ static void codes_place(struct log_piece *p)
 static void row_encode(struct log_piece *p, uint64_t i, uint64_t *code_at)
 {
     const struct log_columns *c = &p->columns_of;
-    const uint8_t *weight = p->weight + i * p->columns, *level = p->level + i * p->columns;
+    const uint8_t *level = p->level + i * p->columns;
     for (uint32_t k = 0; k < c->runs; k++) {
         uint8_t expected = p->expected[p->means[i] + c->run[k].mean];
-        grid_codes(weight, level, expected, c->order + c->run[k].first, c->run[k].count, p->levels,
+        grid_codes(level, expected, c->order + c->run[k].first, c->run[k].count, p->levels,
                    p->codes + code_at[expected]);
         code_at[expected] += c->run[k].count;
     }
@@ -126,8 +126,7 @@ static void codes_item(void *argument, uint64_t group, int thread)
         if (p->means[i] == LOG_DEAD)
             continue;
         row_encode(p, i, p->code_at[group]);
-        grid_levels_add(&p->of_levels[group], p->values + at, p->level + at, p->weight + at,
-                        p->columns);
+        grid_levels_add(&p->of_levels[group], p->values + at, p->level + at, p->columns);
     }
 }
 
@@ -142,7 +141,7 @@ static void piece_encode(struct log_piece *p, struct pool *pool)
     }
     pool_run(pool, grid_item, p, p->groups);
     for (uint64_t i = 0; i < p->groups; i++)
-        p->levels = p->top[i] >= p->levels ? (uint32_t)p->top[i] + 1 : p->levels;
+        p->levels = p->levels_of[i] > p->levels ? p->levels_of[i] : p->levels;
     ensure(p->levels <= LOG_LEVELS_MAX);
     means_fit(p, pool);
     log_means_store(p);
@@ -172,7 +171,7 @@ static uint64_t piece_open(struct log_piece *p, const struct fisher_piece *shape
     carve(base, &used, rows * columns * sizeof *p->grid, &p->grid);
     carve(base, &used, rows * columns, &p->weight);
     carve(base, &used, rows * columns, &p->level);
-    carve(base, &used, p->groups, &p->top);
+    carve(base, &used, p->groups, &p->levels_of);
     carve(base, &used, rows * sizeof *p->row, &p->row);
     carve(base, &used, columns * sizeof *p->column, &p->column);
     carve(base, &used, rows, &p->row_some);

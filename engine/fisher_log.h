@@ -47,7 +47,7 @@ struct log_piece {
     struct grid_sums all, *of_group;
     int16_t *grid;
     uint8_t *weight, *level;
-    uint8_t *top;          /* [groups]: greatest level */
+    uint8_t *levels_of;    /* [groups]: how many levels */
     int32_t *row, *column; /* means; the column's are 0 where there is one row */
     uint8_t *row_some, *column_some;
     struct log_columns columns_of; /* those with codes, by their stored means */

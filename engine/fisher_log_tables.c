@@ -97,8 +97,8 @@ double log_level_values(const struct log_piece *p, float *value)
         double sum = 0, count = 0;
         for (uint64_t i = 0; i < p->groups; i++)
             for (int k = 0; k < GRID_PARTS; k++) {
-                sum += p->of_levels[i].sum[k][n];
-                count += p->of_levels[i].count[k][n];
+                sum += p->of_levels[i].at[n][k][0];
+                count += p->of_levels[i].at[n][k][1];
             }
         float mean = count > 0 ? (float)(sum / count) : n ? value[n - 1] : 0;
         mean = mean < 0x1p-126f ? 0x1p-126f : mean > 0x1.fep127f ? 0x1.fep127f : mean;

@@ -76,7 +76,7 @@ uint64_t importance_bytes(const struct model *m, int exact)
 {
     struct importance_tensor tensors[MODEL_TENSORS_MAX];
     char coded[MODEL_TENSORS_MAX];
-    return region_bytes(all_bytes(m, exact, tensors, coded));
+    return region_small_bytes(all_bytes(m, exact, tensors, coded));
 }
 
 static void tensor_place(struct importance_tensor *t, int exact, int coded, char **at)
@@ -107,7 +107,7 @@ int importance_open(struct importance *f, const struct model *m, int exact, stru
     if (!f->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of Fisher tensors");
     uint64_t bytes = all_bytes(m, exact, f->tensors, coded);
-    if (region_open(&f->region, bytes, "Fisher information", e) < 0)
+    if (region_small_open(&f->region, bytes, "Fisher information", e) < 0)
         return -1;
     char *at = f->region.at;
     for (uint32_t i = 0; i < f->count; i++)

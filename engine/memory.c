@@ -2,6 +2,8 @@
 #include "engine/memory.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 enum { PAGE_BYTES = 4096 };
@@ -55,12 +57,31 @@ uint64_t region_bytes(uint64_t bytes)
     return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e)
+uint64_t region_small_bytes(uint64_t bytes)
 {
-    *r = (struct region){NULL, 0};
-    if (bytes == 0)
-        return 0;
-    uint64_t size = region_bytes(bytes);
+    return bytes < REGION_SMALL_BYTES
+               ? (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT
+               : region_bytes(bytes);
+}
+
+/* Zeroes; NULL: no room. */
+static void *region_take(uint64_t size, int of_heap)
+{
+    void *at;
+    if (of_heap) {
+        at = aligned_alloc(MEMORY_ALIGNMENT, size);
+        return at ? memset(at, 0, size) : NULL;
+    }
+    at = size > SIZE_MAX / 2
+             ? MAP_FAILED
+             : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* `size` is what it costs. */
+static int region_reserve(struct region *r, uint64_t size, int of_heap, const char *what,
+                          struct err *e)
+{
     uint64_t left = memory.used < memory.limit ? memory.limit - memory.used : 0;
     if (size > left)
         return err_set(
@@ -70,23 +91,35 @@ int region_open(struct region *r, uint64_t bytes, const char *what, struct err *
             (double)size / (1024 * 1024), what, (double)memory.limit / (1024 * 1024),
             (double)memory.used / (1024 * 1024));
     errno = ENOMEM;
-    void *at =
-        fails_by_request() || size > SIZE_MAX / 2
-            ? MAP_FAILED
-            : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED)
+    void *at = fails_by_request() ? NULL : region_take(size, of_heap);
+    if (!at)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot reserve %.1f MiB for %s",
                          (double)size / (1024 * 1024), what);
     memory.used += size;
-    *r = (struct region){at, size};
+    *r = (struct region){at, size, of_heap};
     return 0;
+}
+
+int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e)
+{
+    *r = (struct region){0};
+    return bytes == 0 ? 0 : region_reserve(r, region_bytes(bytes), 0, what, e);
+}
+
+int region_small_open(struct region *r, uint64_t bytes, const char *what, struct err *e)
+{
+    *r = (struct region){0};
+    return bytes == 0
+               ? 0
+               : region_reserve(r, region_small_bytes(bytes), bytes < REGION_SMALL_BYTES, what, e);
 }
 
 void region_close(struct region *r)
 {
-    if (r->at) {
+    if (r->of_heap)
+        free(r->at);
+    else if (r->at)
         munmap(r->at, (size_t)r->bytes);
-        memory.used -= r->bytes;
-    }
-    *r = (struct region){NULL, 0};
+    memory.used -= r->bytes;
+    *r = (struct region){0};
 }

@@ -11,9 +11,12 @@
 /* Every buffer inside a region starts at a multiple of this: a cache line, the widest vector. */
 enum { MEMORY_ALIGNMENT = 64, MEMORY_ALIGNMENT_FLOATS = 16 };
 
+enum { REGION_SMALL_BYTES = 65536 };
+
 struct region {
     void *at;       /* NULL when bytes is 0 */
-    uint64_t bytes; /* whole pages */
+    uint64_t bytes; /* whole pages, but of a small one */
+    int of_heap;    /* a small one: it shares pages */
 };
 
 /* What `bytes` cost as a region: whole pages. UINT64_MAX stays UINT64_MAX (a size that overflowed).
@@ -36,6 +39,10 @@ void memory_fail(uint64_t first, uint64_t count);
 /* Map region_bytes(bytes) of zeroes; what: "parameters", for the sentence. -1 (temporary) when
  * there is no room or the limit does not allow it. Not for two threads at once. */
 int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
+/* The same for what there may be many of: where it is below REGION_SMALL_BYTES, of which half a
+ * page more is much, it shares pages with others and costs region_small_bytes. */
+uint64_t region_small_bytes(uint64_t bytes);
+int region_small_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
 void region_close(struct region *r); /* harmless twice */
 
 #endif

@@ -23,6 +23,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "tiles of squares, squared input",
+    [KIND_CARRIED] = "states carried from batch to batch",
     [KIND_STAGE] = "batch on its way to the device, page-locked",
     [KIND_MIRROR] = "copies of the device's vectors",
 };
@@ -354,6 +355,7 @@ static uint64_t mirror_floats(const struct layout *y, const struct model *m,
     uint64_t moments = c->with_optimizer ? (uint64_t)optimizer_moments(c->optimizer) : 0;
     uint64_t floats = size_plus(y->parameters, size_times(moments, y->trained));
     floats = size_plus(floats, floats_padded(m->buffer_values));
+    floats = size_plus(floats, c->with_optimizer ? carried_floats(m, c) : 0);
     return size_plus(floats, c->with_optimizer ? 0 : y->tile);
 }
 
@@ -368,6 +370,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
+    y->bytes[KIND_CARRIED] = carried_bytes(m, c);
     if (c->with_optimizer) {
         uint64_t moments = (uint64_t)optimizer_moments(c->optimizer);
         y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
@@ -525,7 +528,9 @@ static void mirror_place(struct stepper *s)
     s->mirror.moments = moments ? at : NULL;
     at += (uint64_t)moments * s->layout.trained;
     s->mirror.module_buffers = s->model->buffer_values ? at : NULL;
-    s->mirror.tile = at + floats_padded(s->model->buffer_values);
+    at += floats_padded(s->model->buffer_values);
+    s->mirror.carried = s->carried.set[CARRIED_NOW] ? at : NULL;
+    s->mirror.tile = at;
 }
 
 /* Pointers into the regions. */
@@ -534,6 +539,7 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;
     s->parameters = s->region[KIND_PARAMETERS].at;
@@ -566,7 +572,7 @@ static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct e
         return 0;
     if (kind == KIND_STAGE)
         return s->device->allocate_host(bytes, kind_names[kind], &r->at, e);
-    return s->device->allocate(bytes, kind_names[kind], &r->at, e);
+    return device_reserve(s->device, bytes, kind_names[kind], &r->at, e);
 }
 
 static void kind_close(struct stepper *s, enum kind kind)

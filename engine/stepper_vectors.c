@@ -13,6 +13,11 @@ static uint64_t moments_bytes(const struct stepper *s)
     return (uint64_t)moments * s->layout.trained * sizeof(float);
 }
 
+static uint64_t carried_set_bytes(const struct stepper *s)
+{
+    return carried_floats(s->model, &s->config) * sizeof(float);
+}
+
 int stepper_fetch(struct stepper *s, struct err *e)
 {
     if (!s->device->apart)
@@ -24,6 +29,8 @@ int stepper_fetch(struct stepper *s, struct err *e)
     if (s->module_buffers)
         s->device->download(s->mirror.module_buffers, s->module_buffers,
                             s->model->buffer_values * sizeof *s->module_buffers);
+    if (s->mirror.carried)
+        s->device->download(s->mirror.carried, s->carried.set[CARRIED_NOW], carried_set_bytes(s));
     return s->device->failure(e);
 }
 
@@ -39,6 +46,8 @@ void stepper_send(struct stepper *s)
     if (s->module_buffers)
         s->device->upload(s->module_buffers, s->mirror.module_buffers,
                           s->model->buffer_values * sizeof *s->module_buffers);
+    if (s->mirror.carried)
+        s->device->upload(s->carried.set[CARRIED_NOW], s->mirror.carried, carried_set_bytes(s));
     s->device->wait();
 }
 
@@ -71,6 +80,22 @@ void stepper_moments_clear(struct stepper *s)
     s->device->clear(s->moment_m, moments_bytes(s));
     if (s->device->apart)
         memset(s->mirror.moments, 0, moments_bytes(s));
+}
+
+float *stepper_carried(struct stepper *s)
+{
+    return s->device->apart ? s->mirror.carried : s->carried.set[CARRIED_NOW];
+}
+
+void stepper_carried_clear(struct stepper *s)
+{
+    if (!s->carried.set[CARRIED_NOW])
+        return;
+    s->device->clear(s->carried.set[CARRIED_NOW], carried_set_bytes(s));
+    s->device->clear(s->carried.set[CARRIED_NEXT],
+                     carried_set_bytes(s)); /* a batch may be smaller */
+    if (s->device->apart)
+        memset(s->mirror.carried, 0, carried_set_bytes(s));
 }
 
 float *stepper_gradient(struct stepper *s)
@@ -189,7 +214,8 @@ static int importance_send(struct stepper *s, struct sent_term *t, const struct 
     t->importance.tensors = malloc(f->count * sizeof *f->tensors);
     if (!t->importance.tensors)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot list the Fisher information's tensors");
-    if (s->device->allocate(importance_sent_bytes(f), "Fisher information", &t->fisher, e) < 0)
+    if (device_reserve(s->device, importance_sent_bytes(f), "Fisher information", &t->fisher, e) <
+        0)
         return -1;
     char *to = t->fisher, *levels = to + f->region.bytes;
     s->device->upload(to, f->region.at, f->region.bytes);
@@ -214,7 +240,7 @@ static int term_send(struct stepper *s, struct sent_term *t, const struct ewc_te
     const struct model *m = s->model;
     uint64_t bytes = m->parameter_count * sizeof(float);
     *t = (struct sent_term){.from = *from, .to = *from};
-    if (s->device->allocate(bytes, "parameters of a protected task", &t->theta_star, e) < 0)
+    if (device_reserve(s->device, bytes, "parameters of a protected task", &t->theta_star, e) < 0)
         return -1;
     if (from->theta_star)
         s->device->upload(t->theta_star, from->theta_star, bytes);
@@ -225,7 +251,7 @@ static int term_send(struct stepper *s, struct sent_term *t, const struct ewc_te
     if (from->importance && importance_send(s, t, from->importance, e) < 0)
         return -1;
     if (from->fisher) {
-        if (s->device->allocate(bytes, "Fisher information", &t->fisher, e) < 0)
+        if (device_reserve(s->device, bytes, "Fisher information", &t->fisher, e) < 0)
             return -1;
         s->device->upload(t->fisher, from->fisher, bytes);
         t->to.fisher = t->fisher;

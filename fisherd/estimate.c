@@ -212,7 +212,7 @@ static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, st
     if (s->samples_skipped)
         log_info("job=%s samples=%" PRIu64 " The estimate goes on behind so many samples.",
                  s->work.job.job, s->samples_skipped);
-    s->state = work_summed(&s->work) ? ESTIMATE_BLOCK : ESTIMATE_SUMMING;
+    s->state = s->work.summed ? ESTIMATE_BLOCK : ESTIMATE_SUMMING;
     return 0;
 }
 
@@ -226,7 +226,7 @@ static int turn_summing(struct estimator *s, struct daemon *d, int *sleep_ms, st
         return 0;
     }
     progress_publish(s, d, 0);
-    if (work_summed(&s->work))
+    if (s->work.summed)
         s->state = ESTIMATE_BLOCK;
     return 0;
 }
@@ -247,8 +247,9 @@ static int turn_block(struct estimator *s, struct daemon *d, struct err *e)
 
 static int turn_joining(struct estimator *s, struct daemon *d, struct err *e)
 {
-    if (work_join(&s->work, e) < 0)
-        return -1;
+    int joined = work_join(&s->work, e);
+    if (joined <= 0)
+        return joined;
     const struct fisherfile_meta *meta = &s->work.meta;
     log_info("job=%s path=%s samples=%" PRIu64 " blocks=%" PRIu64
              " trace=%.6g noise=%.4f form=%s bytes=%" PRIu64

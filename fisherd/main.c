@@ -58,7 +58,7 @@ static const struct daemon_spec spec = {
     .purpose = "estimates which weights of a finished task matter (Fisher information), when "
                "trainerd asks",
     .example = "fisherd --run runs/fashion",
-    .deadline_s = 300, /* a turn is one batch, writing a block, or joining the blocks of a model */
+    .deadline_s = 300, /* a turn is one batch, or what one block takes */
     .warm = fisher_warm,
     .start = fisher_start,
     .turn = fisher_turn,

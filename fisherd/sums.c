@@ -127,21 +127,9 @@ void sums_release(struct sums *s, uint64_t first, uint64_t count)
     pages_release(s->half + first, count);
 }
 
-/* The numbers of one file into another, a block at a time. */
-static int file_copy(struct sums *s, int from, int to, struct err *e)
+static void step_add(struct sums *s, enum sums_step step)
 {
-    char path[4200];
-    const float *numbers = file_numbers(s, from);
-    file_path(path, s->config.directory, to);
-    for (uint64_t at = 0; at < s->config.numbers; at += s->config.resident) {
-        uint64_t left = s->config.numbers - at;
-        uint64_t count = left < s->config.resident ? left : s->config.resident;
-        if (durable_pwrite_all(s->fd[to], numbers + at, count * sizeof *numbers,
-                               HEAD_BYTES + at * sizeof *numbers, path, e) < 0)
-            return -1;
-        pages_release(numbers + at, count);
-    }
-    return 0;
+    s->pending |= 1u << step;
 }
 
 /* The other generation becomes the one that is worked on, beginning as `committed`. */
@@ -149,9 +137,8 @@ static int work_on_other(struct sums *s, int committed, struct err *e)
 {
     s->working = 1 - committed;
     s->at = file_numbers(s, s->working);
-    if (head_write(s, s->working, 0, 0, e) < 0)
-        return -1;
-    return file_copy(s, committed, s->working, e);
+    step_add(s, SUMS_COPY);
+    return head_write(s, s->working, 0, 0, e);
 }
 
 /* Nothing was committed: zeroes. */
@@ -164,14 +151,78 @@ static int begin_anew(struct sums *s, struct err *e)
     for (int file = 0; file < SUMS_FILES; file++)
         if (head_read(s, file, &h) && head_write(s, file, 0, 0, e) < 0)
             return -1;
-    if (s->made[SUMS_0]) /* it has never held anything */
-        return 0;
-    for (uint64_t at = 0; at < s->config.numbers; at += s->config.resident) {
-        uint64_t left = s->config.numbers - at;
-        uint64_t count = left < s->config.resident ? left : s->config.resident;
+    if (!s->made[SUMS_0]) /* it may have held something */
+        step_add(s, SUMS_CLEAR);
+    return 0;
+}
+
+/* Numbers [at, at + count) of one file into another. */
+static int piece_copy(struct sums *s, int from, int to, uint64_t at, uint64_t count, struct err *e)
+{
+    char path[4200];
+    const float *numbers = file_numbers(s, from) + at;
+    file_path(path, s->config.directory, to);
+    if (durable_pwrite_all(s->fd[to], numbers, count * sizeof *numbers,
+                           HEAD_BYTES + at * sizeof *numbers, path, e) < 0)
+        return -1;
+    pages_release(numbers, count);
+    return 0;
+}
+
+/* A failure shows when all of the file is synced. */
+static void piece_write_out(struct sums *s, int file, uint64_t at, uint64_t count)
+{
+    sync_file_range(
+        s->fd[file], (off_t)(HEAD_BYTES + at * sizeof *s->at), (off_t)(count * sizeof *s->at),
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+static int step_piece(struct sums *s, enum sums_step step, uint64_t at, uint64_t count,
+                      struct err *e)
+{
+    if (step == SUMS_CLEAR) {
         memset(s->at + at, 0, count * sizeof *s->at);
         pages_release(s->at + at, count);
     }
+    if (step == SUMS_COPY)
+        return piece_copy(s, 1 - s->working, s->working, at, count, e);
+    if (step == SUMS_KEEP_HALF && piece_copy(s, s->working, SUMS_HALF, at, count, e) < 0)
+        return -1;
+    if (step == SUMS_KEEP_HALF || step == SUMS_WRITE_OUT)
+        piece_write_out(s, step == SUMS_KEEP_HALF ? SUMS_HALF : s->working, at, count);
+    return 0;
+}
+
+/* All pieces of the step are done. */
+static int step_end(struct sums *s, enum sums_step step, struct err *e)
+{
+    s->pending &= ~(1u << step);
+    s->next = 0;
+    if (step == SUMS_KEEP_HALF) {
+        if (sync_file(s, SUMS_HALF, e) < 0 || head_write(s, SUMS_HALF, 1, s->config.half_at, e) < 0)
+            return -1;
+        s->has_half = 1;
+    }
+    if (step == SUMS_WRITE_OUT) {
+        if (sync_file(s, s->working, e) < 0 || head_write(s, s->working, 1, s->position, e) < 0)
+            return -1;
+        return s->go_on ? work_on_other(s, s->working, e) : 0;
+    }
+    return 0;
+}
+
+int sums_turn(struct sums *s, struct err *e)
+{
+    if (!s->pending)
+        return 1;
+    enum sums_step step = (enum sums_step)__builtin_ctz(s->pending);
+    uint64_t left = s->config.numbers - s->next;
+    if (left == 0)
+        return step_end(s, step, e);
+    uint64_t count = left < s->config.resident ? left : s->config.resident;
+    if (step_piece(s, step, s->next, count, e) < 0)
+        return -1;
+    s->next += count;
     return 0;
 }
 
@@ -243,25 +294,22 @@ void sums_close(struct sums *s)
     memset(s, 0, sizeof *s);
 }
 
-int sums_half(struct sums *s, struct err *e)
+void sums_half(struct sums *s)
 {
-    if (sums_in_memory(s))
-        memcpy(s->half, s->at, numbers_bytes(s));
-    else if (file_copy(s, s->working, SUMS_HALF, e) < 0 || sync_file(s, SUMS_HALF, e) < 0 ||
-             head_write(s, SUMS_HALF, 1, s->config.half_at, e) < 0)
-        return -1;
+    if (!sums_in_memory(s)) {
+        step_add(s, SUMS_KEEP_HALF);
+        return;
+    }
+    memcpy(s->half, s->at, numbers_bytes(s));
     s->has_half = 1;
-    return 0;
 }
 
-int sums_commit(struct sums *s, uint64_t position, int go_on, struct err *e)
+void sums_commit(struct sums *s, uint64_t position, int go_on)
 {
     s->position = position;
-    if (sums_in_memory(s))
-        return 0;
-    if (sync_file(s, s->working, e) < 0 || head_write(s, s->working, 1, position, e) < 0)
-        return -1;
-    return go_on ? work_on_other(s, s->working, e) : 0;
+    s->go_on = go_on;
+    if (!sums_in_memory(s))
+        step_add(s, SUMS_WRITE_OUT);
 }
 
 void sums_remove(const char *directory)

@@ -67,7 +67,7 @@ static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct 
         memcpy(tensors[i].dims, t->dims, sizeof t->dims);
         tensors[i].parameter = t->first + (buffer ? stepper_module_buffers(w->stepper)
                                                   : stepper_parameters(w->stepper));
-        tensors[i].buffer = buffer;
+        tensors[i].kind = buffer ? CHECKPOINT_BUFFER : CHECKPOINT_PARAMETER;
     }
     int result = checkpoint_read(w->job.checkpoint, meta, tensors, count, 0, e);
     free(tensors);
@@ -269,6 +269,7 @@ void work_close(struct work *w)
     pool_close(&w->pool);
     free(w->values);
     fisher_code_free(&w->code);
+    fisherfile_join_close(&w->join);
     memset(w, 0, sizeof *w);
     malloc_trim(0); /* fisherd idles for most of a run */
 }
@@ -338,6 +339,7 @@ static int sums_start(struct work *w, struct err *e)
     }
     int found = work_block(w, e);
     w->position = w->meta.samples;
+    w->summed = found == 0;
     if (found <= 0)
         return found;
     if (sums_open(&w->sums, &c, e) < 0)
@@ -351,7 +353,8 @@ static int sums_start(struct work *w, struct err *e)
 int work_ready(struct work *w, struct err *e)
 {
     if (w->kind >= ESTIMATOR_ADAM) {
-        w->position = w->meta.samples; /* nothing is summed */
+        w->position = w->meta.samples;
+        w->summed = 1;
         return 1;
     }
     if (feed_pump(w->feed, e) < 0)
@@ -428,7 +431,9 @@ int work_finish(struct work *w, struct err *e)
 
 int work_join(struct work *w, struct err *e)
 {
+    if (w->join)
+        return fisherfile_join_next(w->join, w->part_dir, &w->meta, e);
     sums_close(&w->sums); /* the parts are all there */
     sums_remove(w->part_dir);
-    return fisherfile_join(w->path, w->part_dir, &w->meta, e);
+    return fisherfile_join_open(&w->join, w->path, e);
 }

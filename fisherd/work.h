@@ -52,10 +52,13 @@ struct work {
     struct pool *pool;
     uint64_t position;               /* samples summed */
     uint64_t gathered;               /* rows of the next batch already in the stepper */
+    int summed;                      /* all of them, and the sums are kept; or nothing is summed */
     double committed_s, commit_cost; /* when the sums were last made durable; seconds it took */
+    double committing_s;             /* since when that is under way; 0: it is not */
     uint64_t block;                  /* to be written, 0 .. meta.blocks - 1 */
     struct fisherfile_block range;   /* of it */
     struct fisher_code code;         /* of a block being stored */
+    struct fisherfile_join *join;    /* while parts are joined */
     float *values;                   /* room for the largest block */
     char path[96], part_dir[96];     /* relative to the run */
 };
@@ -69,12 +72,9 @@ void work_close(struct work *w); /* gives all memory and the arena back; harmles
 /* 1: the stream is open and fits the model, or there is none; 0: not yet. */
 int work_ready(struct work *w, struct err *e);
 
-/* Sum one batch if its rows are there. 1: done or nothing left to do; 0: rows are missing, wait. */
+/* Sum one batch if its rows are there, or do a piece of what keeping the sums takes. 1: done, or
+ * w->summed; 0: rows are missing, wait. */
 int work_batch(struct work *w, struct err *e);
-static inline int work_summed(const struct work *w)
-{
-    return w->position == w->meta.samples;
-}
 
 /* The memory of a device apart that it has, into the page. */
 void work_device_measure(const struct work *w, struct highwater *page);
@@ -84,6 +84,7 @@ int work_block(struct work *w, struct err *e);
 
 /* Write the block's part; w->range then has its size and error. */
 int work_finish(struct work *w, struct err *e);
+/* Join another part to the file. 1: it is committed; 0: there is more to do. */
 int work_join(struct work *w, struct err *e);
 
 /* Keys the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */

@@ -98,18 +98,28 @@ static int batch_sum(struct work *w, uint64_t rows, struct err *e)
 }
 
 /* At half of the samples, at their end, and from time to time: a tenth of it at most. */
-static int sums_keep(struct work *w, struct err *e)
+static void sums_keep(struct work *w)
 {
     double now_s = clock_monotonic_s(), every_s = w->options->checkpoint_every_s;
-    if (w->position == w->sums.config.half_at && sums_half(&w->sums, e) < 0)
-        return -1;
-    if (!work_summed(w) && now_s - w->committed_s < fmax(every_s, 9 * w->commit_cost))
-        return 0;
-    if (sums_commit(&w->sums, w->position, !work_summed(w), e) < 0)
-        return -1;
-    w->committed_s = clock_monotonic_s();
-    w->commit_cost = w->committed_s - now_s;
-    return 0;
+    int all = w->position == w->meta.samples;
+    if (w->position == w->sums.config.half_at)
+        sums_half(&w->sums);
+    if (!all && now_s - w->committed_s < fmax(every_s, 9 * w->commit_cost))
+        return;
+    sums_commit(&w->sums, w->position, !all);
+    w->committing_s = now_s;
+}
+
+/* Go on with what keeping them takes. 1: nothing is left of it; 0, -1. */
+static int sums_settle(struct work *w, struct err *e)
+{
+    int settled = sums_turn(&w->sums, e);
+    if (settled > 0 && w->committing_s > 0) {
+        w->committed_s = clock_monotonic_s();
+        w->commit_cost = w->committed_s - w->committing_s;
+        w->committing_s = 0;
+    }
+    return settled;
 }
 
 /* Rows of the next batch: of those that loaderd knows, which begin at multiples of batch_rows, but
@@ -127,6 +137,13 @@ int work_batch(struct work *w, struct err *e)
     uint64_t wanted = batch_wanted(w), before;
     if (feed_pump(w->feed, e) < 0)
         return -1;
+    int settled = sums_settle(w, e);
+    if (settled <= 0)
+        return settled < 0 ? -1 : 1;
+    if (wanted == 0) {
+        w->summed = 1;
+        return 1;
+    }
     do { /* once a window that the batch touches */
         before = w->gathered;
         if (rows_gather(w, wanted, e) < 0)
@@ -134,7 +151,8 @@ int work_batch(struct work *w, struct err *e)
     } while (w->gathered > before && w->gathered < wanted);
     if (w->gathered < wanted)
         return 0;
-    if (batch_sum(w, wanted, e) < 0 || sums_keep(w, e) < 0)
+    if (batch_sum(w, wanted, e) < 0)
         return -1;
+    sums_keep(w);
     return 1;
 }

@@ -44,13 +44,14 @@ static uint64_t rows_held(const struct reader_described *d, uint64_t span_rows)
 
 /* The rows that fill the streams: each as long as possible, or a little less where that makes it a
  * whole number of chunks, so that every chunk belongs to one stream and is read once. */
-static int streams_cut(struct reader_described *d, struct err *e)
+static int streams_cut(struct reader_described *d, const char *split, struct err *e)
 {
     uint64_t rows = d->rows / d->streams, whole = rows / d->chunk_rows * d->chunk_rows;
     if (!rows)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%llu rows do not fill %llu streams; lower training.batch_size",
-                       (unsigned long long)d->rows, (unsigned long long)d->streams);
+                       "the %llu rows of %s do not fill %llu streams; lower training.batch_size",
+                       (unsigned long long)d->rows, split[0] ? split : "the root group",
+                       (unsigned long long)d->streams);
     if (rows - whole <= rows / STREAM_CHUNKS_LOST)
         rows = whole;
     d->rows = rows * d->streams;
@@ -335,8 +336,9 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     d->streams = open->streams;
     fields_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
-    int failed = (d->streams && streams_cut(d, e) != 0) || stored_chunks_fit(&p, e) != 0 ||
-                 chunk_rows_choose(&p, e) != 0 || span_choose(&p, e) != 0;
+    int failed = (d->streams && streams_cut(d, open->split, e) != 0) ||
+                 stored_chunks_fit(&p, e) != 0 || chunk_rows_choose(&p, e) != 0 ||
+                 span_choose(&p, e) != 0;
     for (int i = 0; i < LAYOUT_CUTS_MAX; i++)
         layout_largest_free(&largest[i]);
     if (failed)

@@ -127,16 +127,19 @@ static int directory_sync(const char *path, struct err *e)
     return path_sync(directory, e);
 }
 
+int durable_place(const char *temporary, const char *path, struct err *e)
+{
+    if (durable_may("rename") == 0 && rename(temporary, path) == 0)
+        return 0;
+    err_errno(e, EXIT_CODE_TEMPORARY, "cannot rename %s to %s", temporary, path);
+    unlink(temporary);
+    return -1;
+}
+
 int durable_commit(const char *temporary, const char *path, struct err *e)
 {
-    if (path_sync(temporary, e) < 0)
-        goto fail;
-    if (durable_may("rename") < 0 || rename(temporary, path) < 0) {
-        err_errno(e, EXIT_CODE_TEMPORARY, "cannot rename %s to %s", temporary, path);
-        goto fail;
-    }
-    return directory_sync(path, e);
-fail:
+    if (path_sync(temporary, e) == 0)
+        return durable_place(temporary, path, e) < 0 ? -1 : directory_sync(path, e);
     unlink(temporary);
     return -1;
 }

@@ -16,6 +16,10 @@
  * the directory. On failure the temporary is removed and the old file stays. */
 int durable_commit(const char *temporary, const char *path, struct err *e);
 
+/* The same without any fsync: whole after a kill, but not after a power cut. For what is made again
+ * when its digest is not right. */
+int durable_place(const char *temporary, const char *path, struct err *e);
+
 /* Write `bytes` of `data` as `path` by way of path.tmp and durable_commit. */
 int durable_write(const char *path, const void *data, size_t bytes, struct err *e);
 

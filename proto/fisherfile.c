@@ -1,6 +1,6 @@
-/* fisherfile.c - see fisherfile.h: blocks of a diagonal, each durable on its own, joined to one
- * file, and read one after the other. A part holds what the joined file will hold of its block, so
- * joining is reading a block, to see that it is whole, and copying its group, packed as it is.
+/* fisherfile.c - see fisherfile.h: blocks of a diagonal, each a file of its own, joined to one, and
+ * read one after the other. A part holds what the joined file will hold of its block, so joining is
+ * reading a block, to see that it is whole, and copying its group, packed as it is.
  */
 #include "proto/fisherfile_private.h"
 
@@ -25,6 +25,12 @@ struct fisherfile {
     uint64_t index; /* of the next block */
 };
 
+struct fisherfile_join {
+    struct h5writer *writer;
+    struct fisherfile_sum sum;
+    uint64_t index; /* of the next part */
+};
+
 static const char *part_path(char path[FISHERFILE_PATH_BYTES], const char *part_dir, uint64_t index)
 {
     snprintf(path, FISHERFILE_PATH_BYTES, "%s/%05" PRIu64 ".h5", part_dir, index);
@@ -39,15 +45,14 @@ int fisherfile_write_part(const char *part_dir, uint64_t index, const char *job,
     struct h5writer *w;
     if (mkdir(part_dir, 0700) < 0 && errno != EEXIST)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot make directory %s", part_dir);
-    h5writer_sweep(part_path(path, part_dir, index));
-    if (h5writer_open(&w, path, e) < 0)
+    if (h5writer_open(&w, part_path(path, part_dir, index), e) < 0)
         return -1;
     if (fisherfile_block_write(w, index, block, packed, e) < 0 ||
         h5writer_text(w, "", "job", job, e) < 0) {
         h5writer_abandon(&w);
         return -1;
     }
-    return h5writer_commit(&w, e);
+    return h5writer_place(&w, e);
 }
 
 /* Open a part and read its block, job and digest checked. fisherfile_block_free and h5reader_close
@@ -109,7 +114,9 @@ static int part_join(struct h5writer *w, struct fisherfile_sum *sum, const char 
     struct fisherfile_block block;
     struct h5reader *r = NULL;
     int result = part_read(&r, part_path(path, part_dir, index), index, meta->job, &block, hex, e);
-    if (result == 0)
+    if (result < 0)
+        e->code = EXIT_CODE_TEMPORARY; /* the next process makes it again */
+    else
         result = fisherfile_sum_add(sum, meta->job, index, meta->parameters, &block, hex, e);
     fisherfile_block_free(&block);
     if (result == 0)
@@ -118,12 +125,31 @@ static int part_join(struct h5writer *w, struct fisherfile_sum *sum, const char 
     return result;
 }
 
-static int parts_join(struct h5writer *w, struct fisherfile_sum *sum, const char *part_dir,
-                      struct fisherfile_meta *meta, struct err *e)
+int fisherfile_join_open(struct fisherfile_join **j_p, const char *path, struct err *e)
 {
-    for (uint64_t i = 0; i < meta->blocks; i++)
-        if (part_join(w, sum, part_dir, i, meta, e) < 0)
-            return -1;
+    struct fisherfile_join *j = *j_p = calloc(1, sizeof *j);
+    if (!j)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
+    h5writer_sweep(path);
+    return digest_open(&j->sum.digest, e) < 0 ? -1 : h5writer_open(&j->writer, path, e);
+}
+
+void fisherfile_join_close(struct fisherfile_join **j_p)
+{
+    struct fisherfile_join *j = *j_p;
+    char ignored[65];
+    if (!j)
+        return;
+    h5writer_abandon(&j->writer);
+    digest_close(&j->sum.digest, ignored);
+    free(j);
+    *j_p = NULL;
+}
+
+/* What all blocks together say of the file. */
+static int meta_fill(struct fisherfile_sum *sum, const char *part_dir, struct fisherfile_meta *meta,
+                     struct err *e)
+{
     if (sum->next != meta->parameters)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the parts in %s cover %" PRIu64 " of %" PRIu64 " parameters", part_dir,
@@ -136,26 +162,27 @@ static int parts_join(struct h5writer *w, struct fisherfile_sum *sum, const char
     return 0;
 }
 
+int fisherfile_join_next(struct fisherfile_join *j, const char *part_dir,
+                         struct fisherfile_meta *meta, struct err *e)
+{
+    if (j->index < meta->blocks)
+        return part_join(j->writer, &j->sum, part_dir, j->index++, meta, e);
+    if (meta_fill(&j->sum, part_dir, meta, e) < 0 ||
+        fisherfile_meta_write(j->writer, meta, e) < 0 || h5writer_commit(&j->writer, e) < 0)
+        return -1;
+    fisherfile_remove_parts(part_dir);
+    return 1;
+}
+
 int fisherfile_join(const char *path, const char *part_dir, struct fisherfile_meta *meta,
                     struct err *e)
 {
-    struct h5writer *w = NULL;
-    struct fisherfile_sum sum = {0};
-    char ignored[65];
-    int result = -1;
-    h5writer_sweep(path);
-    if (digest_open(&sum.digest, e) < 0 || h5writer_open(&w, path, e) < 0)
-        goto out;
-    if (parts_join(w, &sum, part_dir, meta, e) < 0)
-        goto out;
-    if (fisherfile_meta_write(w, meta, e) < 0 || h5writer_commit(&w, e) < 0)
-        goto out;
-    fisherfile_remove_parts(part_dir);
-    result = 0;
-out:
-    h5writer_abandon(&w);
-    digest_close(&sum.digest, ignored);
-    return result;
+    struct fisherfile_join *j;
+    int done = fisherfile_join_open(&j, path, e);
+    while (done == 0)
+        done = fisherfile_join_next(j, part_dir, meta, e);
+    fisherfile_join_close(&j);
+    return done < 0 ? -1 : 0;
 }
 
 int fisherfile_read_meta(const char *path, struct fisherfile_meta *meta, struct err *e)

@@ -8,9 +8,10 @@
  * they are.
  *
  * The flat vector is the checkpoint's parameters, tensor after tensor, row-major. While an estimate
- * is under way each finished block is a durable file fisher/<task>.part/<5 digits>.h5 of the same
- * form, so that a restart goes on after the last complete one; it has the attribute job at the
- * root.
+ * is under way each finished block is a file fisher/<task>.part/<5 digits>.h5 of the same form, so
+ * that a restart goes on after the last complete one; it has the attribute job at the root. Parts
+ * outlive a kill; they are not forced to the disk, because their digests are verified before they
+ * are believed, and what a power cut has spoiled is made again.
  */
 #ifndef PROTO_FISHERFILE_H
 #define PROTO_FISHERFILE_H
@@ -66,6 +67,15 @@ void fisherfile_remove_parts(const char *part_dir);
  * *meta; removes the part directory after the commit. */
 int fisherfile_join(const char *path, const char *part_dir, struct fisherfile_meta *meta,
                     struct err *e);
+
+/* The same a part at a time, for a process that has other turns to take: open, next while it is 0,
+ * close, which is due after a failed open, too, and leaves nothing of a file that is not committed.
+ * next: 1 when the file is committed. */
+struct fisherfile_join;
+int fisherfile_join_open(struct fisherfile_join **j_p, const char *path, struct err *e);
+int fisherfile_join_next(struct fisherfile_join *j, const char *part_dir,
+                         struct fisherfile_meta *meta, struct err *e);
+void fisherfile_join_close(struct fisherfile_join **j_p); /* harmless twice */
 
 /* Attributes only. -1 with e->code permanent when it is missing or not ours. */
 int fisherfile_read_meta(const char *path, struct fisherfile_meta *meta, struct err *e);

@@ -113,6 +113,9 @@ int h5writer_copy(struct h5writer *w, const char *name, struct h5reader *from, s
 /* Close, check, commit. *w_p is NULL afterwards. On failure nothing is left behind and an older
  * file of that name stays. */
 int h5writer_commit(struct h5writer **w_p, struct err *e);
+/* Close and rename only: no reader has looked at it, and a power cut may spoil it (durable_place).
+ */
+int h5writer_place(struct h5writer **w_p, struct err *e);
 void h5writer_abandon(struct h5writer **w_p); /* harmless on NULL */
 
 /* Remove what writers of other, dead processes left in the directory of the file `path` (names

@@ -238,6 +238,16 @@ int h5writer_commit(struct h5writer **w_p, struct err *e)
     return result;
 }
 
+int h5writer_place(struct h5writer **w_p, struct err *e)
+{
+    struct h5writer *w = *w_p;
+    int result = file_close(w, e);
+    if (result == 0)
+        result = durable_place(w->temporary, w->path, e);
+    h5writer_abandon(w_p);
+    return result;
+}
+
 void h5writer_abandon(struct h5writer **w_p)
 {
     struct h5writer *w = *w_p;

@@ -3,14 +3,18 @@
  * The data are cut into segments of SEGMENT bytes, and neighbours are joined while one table for
  * both costs less than two; each is a deflate block with a table of its own (RFC 1951), or a stored
  * one where that is smaller. Runs of one byte become matches at distance 1 where that takes fewer
- * bits. Code lengths are Huffman's, and where they exceed the format's limit counts are halved
- * until they do not: rare symbols then cost a little more.
+ * bits. Code lengths are Huffman's, and where they exceed LENGTH_MAX counts are halved until they
+ * do not: rare symbols then cost a little more. That is one less than the format's limit, so that
+ * four codes go out at a time.
  */
 #include "proto/huffman.h"
 
+#include <libdeflate.h>
 #include <math.h>
 #include <string.h>
-#include <zlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "proto/err.h"
 
@@ -18,7 +22,7 @@ enum {
     END = 256,       /* of a block */
     LENGTHS = 257,   /* of runs: the first symbol for them */
     SYMBOLS = 286,   /* bytes, end, lengths */
-    LENGTH_MAX = 15, /* of a code */
+    LENGTH_MAX = 14, /* of a code */
     RUN_MIN = 4,     /* below, a run is never worth it; the format has 3 */
     RUN_MAX = 258,
     SEGMENT = 4096,
@@ -220,17 +224,24 @@ static uint32_t length_symbol(uint32_t length, uint32_t *extra)
     return length == RUN_MAX ? SYMBOLS - 1 : LENGTHS + 4 * bits + (above >> bits);
 }
 
-/* Three codes of up to 15 bits fit what bits_flush leaves free. */
+/* The codes of two bytes, and the bits that they have above 32. */
+static inline uint64_t pair_of(const uint32_t *both, const uint8_t *data)
+{
+    uint32_t a = both[data[0]], b = both[data[1]];
+    return (a & 0xffff) | (b & 0xffff) << (a >> 16) | (uint64_t)((a >> 16) + (b >> 16)) << 32;
+}
+
+/* Four codes fit what bits_flush leaves free. They are put together two by two first, so that only
+ * one of four waits for the one before. */
 static void literals_put(struct bits *b, const uint32_t *both, const uint8_t *data, uint64_t bytes)
 {
     uint64_t i = 0;
     struct bits w = *b;
-    for (; i + 3 <= bytes; i += 3) {
-        for (uint64_t k = i; k < i + 3; k++) {
-            uint32_t entry = both[data[k]];
-            w.held |= (uint64_t)(entry & 0xffff) << w.count;
-            w.count += entry >> 16;
-        }
+    for (; i + 4 <= bytes; i += 4) {
+        uint64_t low = pair_of(both, data + i), high = pair_of(both, data + i + 2);
+        uint32_t low_bits = (uint32_t)(low >> 32);
+        w.held |= ((low & UINT32_MAX) | (high & UINT32_MAX) << low_bits) << w.count;
+        w.count += low_bits + (uint32_t)(high >> 32);
         bits_flush(&w);
     }
     for (; i < bytes; i++)
@@ -298,17 +309,23 @@ static void block_put(struct bits *b, const struct segment *s, const uint8_t *da
     symbols_put(b, &t, data, first, end, runs, s->runs);
 }
 
+/* In eight counts a byte: neighbours are mostly the same, and one count would make each wait for
+ * the one before. At most SEGMENT bytes, so that a count fits 16 bits. */
 static void frequencies_count(const uint8_t *data, uint64_t bytes, uint32_t *frequency)
 {
-    uint32_t four[4][256] = {{0}};
-    uint64_t i = 0;
-    for (; i + 4 <= bytes; i += 4)
-        for (int k = 0; k < 4; k++)
-            four[k][data[i + (uint64_t)k]]++;
+    uint16_t eight[8][256] = {{0}};
+    uint64_t i = 0, next;
+    for (; i + 8 <= bytes; i += 8) {
+        memcpy(&next, data + i, sizeof next);
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; k++)
+            eight[k][next >> 8 * k & 0xff]++;
+    }
     for (; i < bytes; i++)
-        four[0][data[i]]++;
-    for (uint32_t k = 0; k < 256; k++)
-        frequency[k] = four[0][k] + four[1][k] + four[2][k] + four[3][k];
+        eight[0][data[i]]++;
+    for (int j = 0; j < 8; j++)
+        for (uint32_t k = 0; k < 256; k++)
+            frequency[k] += eight[j][k];
 }
 
 /* How long a run of each byte has to be to take fewer bits as a match: about 9, with its length's
@@ -322,20 +339,40 @@ static void run_lengths(const uint32_t *frequency, uint32_t total, uint32_t *lea
     }
 }
 
+/* The first place from `i` on where four bytes are what the one before is; `end` when there is
+ * none. */
+static uint64_t run_find(const uint8_t *data, uint64_t i, uint64_t end)
+{
+#ifdef __SSE2__
+    for (; i + 16 <= end; i += 13) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(const void *)(data + i));
+        __m128i before = _mm_loadu_si128((const __m128i *)(const void *)(data + i - 1));
+        uint32_t same = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(here, before));
+        same &= same >> 1;
+        same &= same >> 2;
+        if (same)
+            return i + (uint64_t)__builtin_ctz(same);
+    }
+#endif
+    for (; i + RUN_MIN <= end; i++) {
+        uint32_t four;
+        memcpy(&four, data + i, sizeof four);
+        if (four == data[i - 1] * 0x01010101u)
+            return i;
+    }
+    return end;
+}
+
 /* The runs of [first, end) that are worth it, and what the segment then counts. */
 static void segment_read(struct segment *s, const uint8_t *data, uint64_t first, uint64_t end,
                          struct run *runs)
 {
-    uint32_t least[256];
+    uint32_t least[256], length, extra;
     memset(s, 0, sizeof *s);
     frequencies_count(data + first, end - first, s->frequency);
     s->frequency[END] = 1;
     run_lengths(s->frequency, (uint32_t)(end - first), least);
-    for (uint64_t i = first + 1; i + RUN_MIN <= end; i++) {
-        uint32_t four, length = 0, extra;
-        memcpy(&four, data + i, sizeof four);
-        if (four != data[i - 1] * 0x01010101u)
-            continue;
+    for (uint64_t i = first + 1; (i = run_find(data, i, end)) < end; i += length) {
         for (length = RUN_MIN;
              i + length < end && length < RUN_MAX && data[i + length] == data[i - 1];)
             length++;
@@ -345,7 +382,6 @@ static void segment_read(struct segment *s, const uint8_t *data, uint64_t first,
             s->frequency[length_symbol(length, &extra)]++;
             s->extra_bits += extra;
         }
-        i += length - 1;
     }
 }
 
@@ -414,7 +450,7 @@ uint64_t huffman_pack(const uint8_t *data, uint64_t bytes, uint8_t *packed)
 {
     struct run runs[HUFFMAN_BYTES_MAX / RUN_MIN];
     struct bits b = {.at = packed};
-    uint32_t sum = (uint32_t)adler32_z(1, data, bytes);
+    uint32_t sum = libdeflate_adler32(1, data, bytes);
     ensure(bytes <= HUFFMAN_BYTES_MAX);
     bits_put(&b, 0x78, 8);
     bits_put(&b, 0x01, 8);

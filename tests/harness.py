@@ -1,11 +1,12 @@
 """Runs the Python tests: harness.py FILE_OR_DIRECTORY... [-k PART]
 
 Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
-that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). As many run at a time as there
-are cores, those with the longest limits first so that the end is not one of them on one core. Its output is shown only when
-it fails, the seconds it took (by the clock, and of the processor by it and all it waited for) always. skip(reason) ends
-a case as skipped. shared(name, make) is for what several cases need and only one need make. Whatever processes a case
-left in its process group or session are killed. The last line is "N passed, N failed, N skipped"; the exit code is 1 if any failed.
+that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). One more runs at a time than
+there are cores, since each waits now and then; those with the longest limits first so that the end is not one of them
+on one core. Its output is shown only when it fails, the seconds it took (by the clock, and of the processor by it and
+all it waited for) always. skip(reason) ends a case as skipped. shared(name, make) is for what several cases need and
+only one need make. Whatever processes a case left in its process group or session are killed. The last line is
+"N passed, N failed, N skipped"; the exit code is 1 if any failed.
 """
 import fcntl
 import importlib.util
@@ -191,7 +192,7 @@ def case_await(running):
 
 def cases_run(cases, counts):
     """Run them all, `jobs` at a time."""
-    jobs = len(os.sched_getaffinity(0))
+    jobs = len(os.sched_getaffinity(0)) + 1
     running = []
     for label, name, function in sorted(cases, key=lambda c: -max(LIMIT_S, getattr(c[2], "limit_s", 0))):
         while len(running) >= jobs:

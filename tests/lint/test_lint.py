@@ -29,7 +29,7 @@ OWNERS = {
     r"hdf5\.h|hdf5/.*|H5\w+\.h": r"(proto/h5file\w*|loaderd/h5source\w*)\.[ch]",
     r"dnnl\w*\.h|oneapi/.*|cblas\.h": r"engine/cpu/\w+\.c",
     r"nettle/.*": r"proto/(digest\w*|h5file\w*)\.[ch]",
-    r"libdeflate\.h": r"(proto/h5file\w*|loaderd/\w*decode\w*)\.c",
+    r"libdeflate\.h": r"(proto/(h5file\w*|huffman)|loaderd/\w*decode\w*)\.c",
     r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/(idx|text)\w*)\.c",
     r"indigo\.h": r"pipelines/prepare/molecule\.c",
     r"inchi_api\.h": r"pipelines/prepare/skeleton\.c",

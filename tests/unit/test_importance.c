@@ -241,6 +241,24 @@ TEST(it_takes_about_half_a_byte_a_parameter)
     model_close(&model);
 }
 
+/* An LSTM of bars: so small that whole pages would be 0.588 of it. */
+TEST(it_takes_about_half_a_byte_a_parameter_of_a_small_model)
+{
+    static const char *const layers[] = {"sequence steps=38", "lstm out=128", "pool kind=last",
+                                         "linear out=4"};
+    struct importance f;
+    struct err e;
+    model_make(layers, 4, 190);
+    CHECK_OK(importance_open(&f, &model, 0, &e), e);
+    CHECK_EQ(model.parameter_count, 69636);
+    CHECK_EQ(f.region.bytes, importance_bytes(&model, 0));
+    CHECK((double)f.region.bytes <= IMPORTANCE_BYTES * (double)model.parameter_count);
+    CHECK_EQ((uintptr_t)f.region.at % MEMORY_ALIGNMENT, 0);
+    importance_close(&f);
+    CHECK_EQ(memory_used(), 0);
+    model_close(&model);
+}
+
 TEST(a_step_with_codes_has_the_bits_of_one_with_their_values)
 {
     static const char *const layers[] = {"linear out=300", "relu", "linear out=70", "linear out=5"};

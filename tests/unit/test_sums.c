@@ -11,10 +11,32 @@ enum { PARAMETERS = 10000, RESIDENT = 3000, HALF = 4 };
 
 static const struct sums_config config = {"parts", "A-1", PARAMETERS, RESIDENT, HALF};
 
+/* 0 when nothing is left to do, or -1. Each turn does at most a block. */
+static int settle(struct sums *s, struct err *e)
+{
+    int done;
+    for (uint64_t before = s->next; (done = sums_turn(s, e)) == 0; before = s->next)
+        CHECK(s->next <= before + RESIDENT);
+    return done < 0 ? -1 : 0;
+}
+
 static void begin(struct sums *s, const struct sums_config *c)
 {
     struct err e;
     CHECK_OK(sums_open(s, c, &e), e);
+    CHECK_OK(settle(s, &e), e);
+}
+
+static int half(struct sums *s, struct err *e)
+{
+    sums_half(s);
+    return settle(s, e);
+}
+
+static int commit(struct sums *s, uint64_t position, struct err *e)
+{
+    sums_commit(s, position, 1);
+    return settle(s, e);
 }
 
 static void add(struct sums *s, float what)
@@ -38,17 +60,17 @@ TEST(sums_go_on_where_they_were_committed)
     CHECK(s.position == 0 && !s.has_half);
     hold(s.at, 0);
     add(&s, 1);
-    CHECK_OK(sums_commit(&s, 2, 1, &e), e);
+    CHECK_OK(commit(&s, 2, &e), e);
     add(&s, 2); /* lost */
     sums_close(&s);
     begin(&s, &config);
     CHECK(s.position == 2);
     hold(s.at, 1);
     add(&s, 1);
-    CHECK_OK(sums_half(&s, &e), e);
-    CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+    CHECK_OK(half(&s, &e), e);
+    CHECK_OK(commit(&s, 5, &e), e);
     add(&s, 1);
-    CHECK_OK(sums_commit(&s, 6, 1, &e), e);
+    CHECK_OK(commit(&s, 6, &e), e);
     add(&s, 9); /* lost */
     sums_close(&s);
     begin(&s, &config);
@@ -70,8 +92,8 @@ TEST(sums_of_another_job_or_without_their_half_begin_anew)
     for (int round = 0; round < 2; round++) {
         begin(&s, &config);
         add(&s, 1);
-        CHECK_OK(sums_half(&s, &e), e);
-        CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+        CHECK_OK(half(&s, &e), e);
+        CHECK_OK(commit(&s, 5, &e), e);
         sums_close(&s);
         if (round)
             CHECK(truncate("parts/half", 0) == 0);
@@ -91,11 +113,11 @@ TEST(a_commit_that_fails_anywhere_leaves_one_generation)
         char fail[32];
         begin(&s, &config);
         add(&s, 1);
-        CHECK_OK(sums_commit(&s, 1, 1, &e), e);
+        CHECK_OK(commit(&s, 1, &e), e);
         add(&s, 1);
         snprintf(fail, sizeof fail, "%s:%d:EIO", call % 2 ? "fsync" : "write", (call + 1) / 2);
         CHECK_OK(durable_fail_after(fail, &e), e);
-        int failed = sums_commit(&s, 2, 1, &e) < 0;
+        int failed = commit(&s, 2, &e) < 0;
         CHECK_OK(durable_fail_after("", &e), e);
         sums_close(&s);
         begin(&s, &config);
@@ -133,9 +155,9 @@ TEST(sums_of_one_block_stay_in_memory)
     c.resident = PARAMETERS;
     begin(&s, &c);
     add(&s, 1);
-    CHECK_OK(sums_half(&s, &e), e);
+    CHECK_OK(half(&s, &e), e);
     add(&s, 1);
-    CHECK_OK(sums_commit(&s, 5, 1, &e), e);
+    CHECK_OK(commit(&s, 5, &e), e);
     hold(s.half, 1);
     hold(s.at, 2);
     CHECK(access("parts", F_OK) < 0);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/device.h"
+#include "engine/memory.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "trainerd/lineage.h"
@@ -628,6 +629,28 @@ TEST(plan_counts_no_rows_that_never_come)
     model_close(&m);
 }
 
+/* What the plan has fits under the limit at work, and the micro-batch that it did not allow does
+ * not: that is refused as if there were no memory, and all is as it was. */
+static void limit_check(const struct model *m, const struct plan *p)
+{
+    struct stepper *s;
+    struct step_config c;
+    struct err e;
+    uint64_t rows = micro_rows;
+    CHECK_OK(shapes_step_config(&c, &options, NULL, &shape_of_images, &shape_of_images, rows, &e),
+             e);
+    memory_limit_set(plan_regions_limit(p, &options));
+    CHECK_OK(stepper_open(&s, m, &c, &e), e);
+    uint64_t used = memory_used();
+    CHECK_EQ(stepper_resize(s, options.batch_size, options.slice_rows, 1, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "that the limit leaves for it");
+    CHECK_EQ(memory_used(), used);
+    memory_limit_set(UINT64_MAX);
+    CHECK_OK(stepper_resize(s, options.batch_size, options.slice_rows, 1, &e), e);
+    stepper_close(&s);
+}
+
 TEST(micro_batches_are_halved_until_the_run_fits)
 {
     struct model m = {0};
@@ -651,6 +674,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
              e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
     CHECK_OK(plan_check(&p, &options, NULL, &e), e);
+    limit_check(&m, &p);
     options.host_limit_mb = whole - 10;
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),
@@ -717,6 +741,29 @@ TEST(plan_decides_how_rows_are_kept)
 }
 
 /* The emulated device has 1 GiB. */
+/* A micro-batch that the limit has room for is taken, one that it has not is refused as if the
+ * device had no memory left, and all is as it was. */
+static void device_limit_check(const struct model *m, const struct device *d)
+{
+    struct stepper *s;
+    struct step_config c;
+    struct device_memory before, after;
+    struct err e;
+    CHECK_OK(shapes_step_config(&c, &options, d, &shape_of_images, &shape_of_images, 64, &e), e);
+    device_limit_set(plan_device_limit(&options, d));
+    CHECK_OK(stepper_open(&s, m, &c, &e), e);
+    d->memory(&before);
+    uint64_t rows = (options.device_limit_mb << 20) / (784 * sizeof(float)); /* the input alone */
+    CHECK_EQ(stepper_resize(s, rows, rows, 1, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "that the limit leaves for it");
+    d->memory(&after);
+    CHECK_EQ(before.used_bytes, after.used_bytes);
+    device_limit_set(UINT64_MAX);
+    CHECK_OK(stepper_resize(s, rows, rows, 1, &e), e);
+    stepper_close(&s);
+}
+
 TEST(plan_keeps_rows_on_the_device)
 {
     struct split_shape shape = {
@@ -746,6 +793,7 @@ TEST(plan_keeps_rows_on_the_device)
     CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_WINDOWS);
     CHECK_EQ(sizes[0].spans % 4, 0);
+    device_limit_check(&m, on_device.device);
 
     options.device_limit_mb = 4;
     p.count = 0;
