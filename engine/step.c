@@ -314,7 +314,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
         statistics_commit(s);
         return scale_check(s, e);
     }
-    s->bad_number = refused;
+    s->bad_number = result->refused = refused;
     if (refused)
         return -1;
     statistics_commit(s);

@@ -298,9 +298,9 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
 
 /* recover.c */
-/* *e says why the step of `rows` rows was refused: 0, training goes on from another state; -1, and
- * *e says more. */
-int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
+/* *e says why the step of `rows` rows was refused: 1, training goes on behind it; 0, from another
+ * state; -1, and *e says more. */
+int recover_step(struct trainer *t, uint64_t rows, const struct step_result *r, struct err *e);
 /* The same of an evaluation whose loss is not finite. */
 int recover_evaluation(struct trainer *t, struct err *e);
 
