@@ -221,10 +221,10 @@ int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e
         /* of the micro-batches before the last one the places are gone */
         if (p->before == s->pieces[s->piece_count - 1].before)
             return piece_row_tell(s, p, row, e);
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "it has a feature that is not finite, or a target that the loss or a weight "
-                       "that nothing "
-                       "takes");
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "it has a feature that is not finite, or a target that the loss does not take%s",
+            s->config.weights ? ", or a weight that is negative or not finite" : "");
     }
     return 0;
 }

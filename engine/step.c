@@ -278,7 +278,7 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
 /* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
 static int scaler_skips(struct stepper *s, struct step_result *r)
 {
-    r->loss_scale = r->skipped = 0;
+    r->loss_scale = r->skipped = r->refused = 0;
     if (s->layout.half != HALF_F16)
         return 0;
     r->loss_scale = s->batch.scale;
@@ -335,7 +335,8 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
         statistics_commit(s);
         return scale_check(s, e);
     }
-    s->bad_number = result->refused = refused;
+    s->bad_number = refused;
+    result->refused = (uint64_t)refused;
     if (refused)
         return -1;
     statistics_commit(s);

@@ -29,6 +29,7 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
                    {"span_bytes_max", &s->span_bytes_max},
                    {"row_bytes", &s->row_bytes},
                    {"values", &s->values},
+                   {"weights.values", &s->weights},
                    {"edge_features.values", &s->edge_values},
                    {"node_features.batch_items_max", &s->batch_nodes},
                    {"edge_source.batch_items_max", &s->batch_edges},

@@ -64,6 +64,7 @@ struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
     uint64_t row_bytes; /* of all its data sets */
     char layout[9];
+    uint64_t weights; /* values a row that say what its targets weigh; 0: none do */
     /* of the graph layout, where values are a node's: features of an edge, and the most that come
      * together */
     uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
@@ -102,7 +103,7 @@ struct batch_ahead {
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
     struct batch_ahead ahead;
-    const void **features, **targets;
+    const void **features, **targets, **weights;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t done;            /* rows of the training batch that are accumulated */
     uint64_t gathered;        /* rows after those already in the stepper */

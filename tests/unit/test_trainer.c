@@ -494,6 +494,7 @@ static void plan_options(void)
     options.model_loss = model_loss;
     options.metric = metric;
     options.pretrained = options.pretrained_map = none;
+    options.target_weights = options.data_weights = none;
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
 }

@@ -117,7 +117,7 @@ void trial_element_loss(struct trial *t, struct trial_shape s)
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
         struct weighting w = {0};
         op_element_loss(b, kind, 0.4, z, y, weights(t, s, 1 + kind % (WEIGHT_KINDS - 1)), 7,
-                        row_numbers(t, s), sum_of(t),
+                        row_numbers(t, s), NULL,
                         trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns), HALF_NONE);
         op_element_loss(b, kind, 0.4, z, y, w, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
         op_element_loss(b, kind, 0.4, z, y, w, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
