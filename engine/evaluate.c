@@ -44,8 +44,10 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
     if (s->weighted) {
-        s->sums.weight += evaluation_weights(s, rows, WEIGHT_ITSELF, s->loss->whole_rows);
-        s->sums.counted += evaluation_weights(s, rows, WEIGHT_COUNTED, s->metric->whole_rows);
+        s->sums.weight =
+            evaluation_weights(s, s->sums.weight, rows, WEIGHT_ITSELF, s->loss->whole_rows);
+        s->sums.counted =
+            evaluation_weights(s, s->sums.counted, rows, WEIGHT_COUNTED, s->metric->whole_rows);
     }
     for (uint64_t r = 0; s->metric->of_classes && r < rows * s->model->target_steps; r++)
         if (!s->weighted || s->host.weights[r] > 0)

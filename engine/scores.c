@@ -93,17 +93,17 @@ void scores_add(struct scores *s, struct stepper *of, const float *outputs, uint
     ensure(rows > 0 && rows <= s->rows_max && of->model->outputs == s->model->outputs);
     s->loss->slice(&l);
     s->loss_sum = rows_sum(s->loss_sum, s->numbers, rows);
-    s->loss_weight += of->weighted
-                          ? evaluation_weights(of, of_batch, WEIGHT_ITSELF, s->loss->whole_rows)
-                          : (double)rows;
+    s->loss_weight = of->weighted ? evaluation_weights(of, s->loss_weight, of_batch, WEIGHT_ITSELF,
+                                                       s->loss->whole_rows)
+                                  : s->loss_weight + (double)rows;
     l.weights.use = WEIGHT_COUNTED;
     for (int i = 0; s->loss->metrics[i]; i++) {
         const struct metric_type *m = s->loss->metrics[i];
         m->slice(&l);
         s->metric_sums[i] = rows_sum(s->metric_sums[i], s->numbers, rows);
-        s->counted[i] += of->weighted
-                             ? evaluation_weights(of, of_batch, WEIGHT_COUNTED, m->whole_rows)
-                             : (double)rows;
+        s->counted[i] = of->weighted ? evaluation_weights(of, s->counted[i], of_batch,
+                                                          WEIGHT_COUNTED, m->whole_rows)
+                                     : s->counted[i] + (double)rows;
     }
     if (s->loss->values)
         op_column_moments(&backend_cpu, l.values, l.weights, s->target_sums, s->target_squares,

@@ -191,10 +191,11 @@ struct weighting targets_weights(const struct stepper *s, const struct batch_arr
     return (struct weighting){b->weights + row * width, s->loss->values ? width : 1, use};
 }
 
-double evaluation_weights(struct stepper *s, uint64_t rows, enum weight_use use, int whole_rows)
+double evaluation_weights(struct stepper *s, double sum, uint64_t rows, enum weight_use use,
+                          int whole_rows)
 {
     uint64_t numbers = rows * s->model->target_steps;
     op_row_weights(&backend_cpu, targets_weights(s, &s->host, 0, use), numbers,
                    s->loss->values ? s->model->outputs : 1, whole_rows, s->host.row_weights);
-    return rows_sum(0, s->host.row_weights, numbers);
+    return rows_sum(sum, s->host.row_weights, numbers);
 }
