@@ -26,11 +26,11 @@
  * targets are targets.u8, one class a row or step left, or where the loss takes values targets.f32.
  * Batches are taken one after the other, from the start again when the rows are used up. steps.f64
  * holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a model with
- * batchnorm writes buffers.f32, too. weights=n: target_weights.f32 has n numbers a row that say what its
- * targets weigh; signed=1: classes are of i8. Of a model of graphs, features are those of the
- * nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends
- * are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells
- * the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
+ * batchnorm writes buffers.f32, too. weights=n: target_weights.f32 has n numbers a row that say
+ * what its targets weigh; signed=1: classes are of i8. Of a model of graphs, features are those of
+ * the nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose
+ * ends are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output
+ * tells the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
  * largest resident memory.
  */
 #include <inttypes.h>
