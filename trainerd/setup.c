@@ -17,6 +17,7 @@
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "trainerd/disk.h"
 #include "trainerd/watch.h"
 
 int setup_threads(const struct options *o)
@@ -471,6 +472,15 @@ static int schedule_make(struct trainer *t, struct err *e)
     return schedule_open(&t->schedule, &t->daemon->options, rows, e);
 }
 
+/* Needs the schedule. */
+static int disk_apply(struct trainer *t, struct err *e)
+{
+    struct step_config c = setup_step_config(&t->daemon->options);
+    struct disk_forecast f = disk_forecast_make(
+        &t->daemon->options, &t->model, step_frozen(&t->model, &c), schedule_steps(&t->schedule));
+    return disk_check(&f, !t->resume_path[0], e);
+}
+
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     if (!feed_ready(&t->train) || !feed_ready(&t->validation)) {
@@ -480,9 +490,9 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     int described = set_check(t, e) < 0 ? -1 : data_describe(t, e);
     if (described <= 0)
         return data_wait(described, sleep_ms);
-    if (plan_apply(t, e) < 0 || buffers_open(t, e) < 0 || schedule_make(t, e) < 0 ||
-        rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || changes_tell(t, e) < 0 ||
-        pretrained_check(t, e) < 0)
+    if (plan_apply(t, e) < 0 || schedule_make(t, e) < 0 || disk_apply(t, e) < 0 ||
+        buffers_open(t, e) < 0 || rows_check(t, e) < 0 || setup_cursor(t, e) < 0 ||
+        changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64

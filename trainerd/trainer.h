@@ -21,7 +21,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
- *   plan.c           memory, before any of it is taken (plan_command.c: --plan)
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
