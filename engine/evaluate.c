@@ -11,6 +11,7 @@ void stepper_evaluate_begin(struct stepper *s)
 {
     s->sums = (struct evaluation_sums){0};
     s->bad_number = 0;
+    carried_pass_begin(s);
     weights_round(s);
     if (s->host.values)
         memset(s->host.target_sums, 0, 3 * s->model->outputs * sizeof *s->host.target_sums);
@@ -26,6 +27,7 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
     statistics_use(s);
     while (b.wave_first < batch_slices(s, rows))
         b.wave_first += wave_run(&b);
+    carried_pass_advance(s, rows);
     uint64_t bytes = rows * s->model->target_steps * sizeof *s->at.losses;
     batch_fetch(s, s->at.losses, bytes);
     if (s->metric->slice)

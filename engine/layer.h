@@ -21,6 +21,7 @@ enum {
     LAYER_KEYS_MAX = 4,
     LAYER_TENSORS_MAX = 64,
     LAYER_BUFFERS_MAX = 2,
+    LAYER_CARRIED_MAX = 16,
     LAYER_WIDTH_MAX = 1 << 24
 };
 
@@ -58,6 +59,8 @@ struct layer_instance {
     uint32_t tensor_first, tensor_count; /* in the model's tensors */
     uint64_t buffer_first;               /* its module buffers' range in theirs */
     uint32_t buffer_count;               /* tensors of those */
+    uint64_t carried_first;              /* since model_carry: its values in the model's, a row */
+    uint32_t carried_count;              /* tensors of those; 0: it carries nothing */
     uint32_t partner, depth;             /* residual_begin and _end: the other's place, nesting */
 };
 
@@ -120,6 +123,13 @@ struct layer_pass {
     const struct quantised *quantised; /* engine/quantised.h; NULL: the weights are float32 */
     uint64_t lane;                     /* of its scratch */
     float *squares_input; /* what squares_begin makes of the input; may be the input itself */
+    /* Of a layer that carries a state: its tensors one behind the other, [carried_rows, values]
+     * each, of which the slice's rows begin at carried_row: as they were before the batch (NULL:
+     * 0), and as forward leaves them (NULL: nobody asks; may be the same memory where there is no
+     * backward). */
+    const float *carried;
+    float *carried_next;
+    uint64_t carried_rows, carried_row;
 };
 
 /* A piece of a layer's parameters: whole rows of one of its tensors. */
@@ -159,6 +169,9 @@ struct layer_type {
      * part, rank, dims), then buffer_count and the module buffers behind them; graphs_out is graphs
      * unless it is set. -1 and *e where that cannot be. */
     int (*infer)(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
+    /* Of model_carry: carried_count and tensors[], as infer's, of rank 1: values a row. -1 and *e
+     * where it cannot; NULL: it has no state. */
+    int (*carry)(struct layer_instance *l, struct tensor_info *tensors, struct err *e);
     /* Fresh weights into the layer's range. NULL where there are none. */
     void (*initialise)(const struct layer_instance *l, uint64_t seed, float *parameters);
     /* Floats of pass.saved and pass.scratch for slices of up to `rows` rows (nodes of graphs),

@@ -262,12 +262,29 @@ int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
     return 0;
 }
 
+int model_carry(struct model *m, struct err *e)
+{
+    m->carried = calloc(LAYER_CARRIED_MAX * m->layer_count, sizeof *m->carried);
+    if (!m->carried)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot list what the model's layers carry");
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        struct layer_instance *l = &m->layers[i];
+        l->carried_first = m->carried_values;
+        if (l->type->carry && l->type->carry(l, &m->carried[m->carried_count], e) < 0)
+            return -1;
+        for (uint32_t k = 0; k < l->carried_count; k++)
+            tensor_place(l, &m->carried[m->carried_count++], &m->carried_values);
+    }
+    return 0;
+}
+
 void model_close(struct model *m)
 {
     free(m->layers);
     free(m->tensors);
     free(m->buffers);
     free(m->target_weights);
+    free(m->carried);
     *m = (struct model){0};
 }
 

@@ -56,6 +56,11 @@ struct model {
     uint32_t buffer_count;
     struct tensor_info *buffers;
     uint64_t buffer_values; /* length of that vector */
+    /* What layers carry from a row of a batch to that row of the next one, since model_carry:
+     * values a row, each tensor's `first` those of the tensors before it. */
+    uint32_t carried_count;
+    struct tensor_info *carried;
+    uint64_t carried_values;
 };
 
 /* Parse and infer shapes; allocates no parameters. inputs: features a row; loss: "l1", "huber
@@ -66,6 +71,11 @@ int model_open(struct model *m, const char *const *layers, uint32_t count, uint6
 /* The same of rows of any kind. */
 int model_open_input(struct model *m, const char *const *layers, uint32_t count,
                      const struct model_input *input, const char *loss, struct err *e);
+
+/* Layers that have a state go on, where a batch's row goes on, from what that row of the batch
+ * before left (data.stateful), and do not begin at 0. Gradients end at the row's first step. -1
+ * (permanent) and the layer where one cannot. */
+int model_carry(struct model *m, struct err *e);
 
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);

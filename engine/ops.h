@@ -184,7 +184,7 @@ struct lstm_steps {
     uint64_t steps, rows, hidden;
     int reverse;           /* the last is taken first */
     int begins;            /* no step is taken before these */
-    const float *c_before; /* [rows, hidden] after the step before, 0 where they begin */
+    const float *c_before; /* [rows, hidden] after the step before, or as they begin */
     float *gates;          /* [steps, rows, 4 hidden] (i, f, g, o) */
     float *c;              /* [steps, rows, hidden] */
     /* Kept in 16 bits: forward leaves gates and c there, rounded, and backward takes them from

@@ -127,6 +127,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.statistics = &s->statistics[statistics_number(s, layer)];
         p.part = &s->parts[slice];
     }
+    if (l->carried_count)
+        carried_pass(b, slice, l, &p);
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
     if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)

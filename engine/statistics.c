@@ -160,6 +160,7 @@ void stepper_renew_begin(struct stepper *s)
 {
     model_initialise_buffers(s->model, stepper_module_buffers(s));
     stepper_send(s);
+    carried_pass_begin(s);
     s->renewed = 0;
 }
 
@@ -175,6 +176,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     batch_send(s, rows);
     statistics_restore(s);
     statistics_forward(&b);
+    carried_pass_advance(s, rows);
     statistics_take(s, ++s->renewed);
     statistics_commit(s);
     if (stepper_fetch(s, e) < 0)

@@ -331,15 +331,14 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     int skips = scaler_skips(s, result);
     int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
     s->batch.rows = s->batch.done = s->host.graphs.nodes_done = 0;
-    if (skips) {
-        statistics_commit(s);
-        return scale_check(s, e);
-    }
     s->bad_number = refused;
     result->refused = (uint64_t)refused;
     if (refused)
         return -1;
     statistics_commit(s);
+    carried_commit(s);
+    if (skips)
+        return scale_check(s, e);
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
     stepper_run(s, update_item, &update, update.items);
     return 0;

@@ -79,6 +79,9 @@ struct step_config {
     enum half half;
     struct grad_scaler_config scaler;
     int accumulates; /* a training batch may be several micro-batches */
+    /* Of a model_carry: rows of a training batch at most, all micro-batches of it, and of the
+     * streams of other passes; 0: states begin at 0 in every row */
+    uint64_t carried_rows;
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
     int freeze_backbone;      /* some parameter behind it must be left */
@@ -158,7 +161,12 @@ float *stepper_moment_v(struct stepper *s);
  * where there are none. A training step changes them. */
 float *stepper_module_buffers(struct stepper *s);
 void stepper_moments_clear(struct stepper *s);
-float *stepper_gradient(struct stepper *s); /* the last batch's, for tests */
+/* What the model's layers carry, as the last update left it: of tensor k of the model's `carried`
+ * [carried_rows, values] from carried_rows * its `first` on. NULL: nothing. An update, a skipped
+ * step too, makes it what its batch left; a refused one does not. */
+float *stepper_carried(struct stepper *s);
+void stepper_carried_clear(struct stepper *s); /* the next batch's rows begin */
+float *stepper_gradient(struct stepper *s);    /* the last batch's, for tests */
 
 /* Copy `count` rows into the batch's places `at` .. at + count - 1, converting, scaling, permuting,
  * in the pool's threads. targets[i] points to one integer class of target_type, or, where the loss
@@ -219,6 +227,11 @@ int stepper_bad_number(const struct stepper *s);
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct optimizer_config *a, const struct ewc_term *terms, int term_count,
                   struct step_result *result, struct err *e);
+
+/* Of the pass that was just begun, of evaluation or renewal: its rows go round so many streams, at
+ * most carried_rows (as many where this is not called), a row of each in turn, and no batch reaches
+ * over the last one's. Their states begin at 0 and are the pass's own. */
+void stepper_pass_streams(struct stepper *s, uint64_t streams);
 
 /* The running statistics of batchnorm anew, as torch.optim.swa_utils.update_bn: the plain mean over
  * the batches of one pass, in training mode (dropout is on, keyed by `step`). begin, then renew

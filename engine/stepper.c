@@ -23,6 +23,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_PARTS] = "parts of them, a slice each",
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "tiles of squares, squared input",
+    [KIND_CARRIED] = "states carried from batch to batch",
     [KIND_STAGE] = "batch on its way to the device, page-locked",
     [KIND_MIRROR] = "copies of the device's vectors",
 };
@@ -364,6 +365,7 @@ static uint64_t mirror_floats(const struct layout *y, const struct model *m,
     uint64_t moments = c->with_optimizer ? (uint64_t)optimizer_moments(c->optimizer) : 0;
     uint64_t floats = size_plus(y->parameters, size_times(moments, y->trained));
     floats = size_plus(floats, floats_padded(m->buffer_values));
+    floats = size_plus(floats, c->with_optimizer ? carried_floats(m, c) : 0);
     return size_plus(floats, c->with_optimizer ? 0 : y->tile);
 }
 
@@ -378,6 +380,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
+    y->bytes[KIND_CARRIED] = carried_bytes(m, c);
     if (c->with_optimizer) {
         uint64_t moments = (uint64_t)optimizer_moments(c->optimizer);
         y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
@@ -540,7 +543,9 @@ static void mirror_place(struct stepper *s)
     s->mirror.moments = moments ? at : NULL;
     at += (uint64_t)moments * s->layout.trained;
     s->mirror.module_buffers = s->model->buffer_values ? at : NULL;
-    s->mirror.tile = at + floats_padded(s->model->buffer_values);
+    at += floats_padded(s->model->buffer_values);
+    s->mirror.carried = s->carried.set[CARRIED_NOW] ? at : NULL;
+    s->mirror.tile = at;
 }
 
 /* Pointers into the regions. */
@@ -554,6 +559,7 @@ static void stepper_place(struct stepper *s)
     if (s->device->apart && s->model->target_weight_count)
         s->device->upload(s->at.of_targets, s->host.of_targets,
                           s->model->target_weight_count * sizeof *s->at.of_targets);
+    carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;
     s->parameters = s->region[KIND_PARAMETERS].at;

@@ -11,6 +11,7 @@
  *   penalty.c  the EWC terms of a block
  *   graphs.c   rows that are graphs into the batch     targets.c  their targets, and what those
  * weigh
+ *   carried.c  states that go on from batch to batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
  * slice's gradient. There are as many lanes as threads; wave w runs slices w * lanes .. w * lanes +
@@ -46,6 +47,7 @@ enum kind {
     KIND_PARTS,
     KIND_SUMS,
     KIND_SQUARES,
+    KIND_CARRIED,
     KIND_STAGE, /* from here on: in the host's memory, where the device has its own */
     KIND_MIRROR,
     KIND_COUNT
@@ -168,7 +170,7 @@ struct batch_arrays {
 
 /* Copies of what a device apart has, for those who read and write it: checkpoints. */
 struct device_vectors {
-    float *parameters, *moments, *module_buffers;
+    float *parameters, *moments, *module_buffers, *carried;
     float *gradient; /* the last batch's, for tests: NULL until asked for */
     float *tile;     /* of squares */
 };
@@ -198,6 +200,16 @@ struct batch_state {
     struct err why;
     const struct ewc_term *terms;
     int term_count;
+};
+
+/* What layers carry (carried.c): of training as the last update left it, and as the batch in work
+ * will; of other passes, without an optimizer in 8 bits besides. Each [values][carried_rows]. */
+enum carried_set { CARRIED_NOW, CARRIED_NEXT, CARRIED_PASS, CARRIED_PASS_INT8, CARRIED_SETS };
+
+struct carried_state {
+    float *set[CARRIED_SETS];   /* NULL: there is none */
+    uint64_t streams;           /* of the pass */
+    uint64_t row[CARRIED_SETS]; /* of a pass: the stream that comes next */
 };
 
 struct stepper {
@@ -239,6 +251,7 @@ struct stepper {
     int weighted;                        /* targets weigh */
     struct evaluation_sums sums;
     struct batch_state batch;
+    struct carried_state carried;
     struct step_fault fault;                        /* of that batch; rows 0: none */
     struct statistics statistics[MODEL_LAYERS_MAX]; /* [statistics_count] */
     struct statistics_part part_alone;              /* what parts is where a batch is one slice */
@@ -336,6 +349,17 @@ static inline enum half layout_half(const struct step_config *c)
 {
     return c->with_optimizer ? c->half : HALF_NONE;
 }
+
+/* Bytes of all sets of what the model carries; a set's floats. */
+uint64_t carried_bytes(const struct model *m, const struct step_config *c);
+uint64_t carried_floats(const struct model *m, const struct step_config *c);
+void carried_place(struct stepper *s);
+/* What layer `l` gets for the slice. */
+void carried_pass(const struct batch_work *b, uint64_t slice, const struct layer_instance *l,
+                  struct layer_pass *p);
+void carried_commit(struct stepper *s);                      /* the batch's states count */
+void carried_pass_begin(struct stepper *s);                  /* of evaluation or renewal */
+void carried_pass_advance(struct stepper *s, uint64_t rows); /* its next rows have gone forward */
 
 /* With half: weights are the present parameters, rounded. On a device apart the update leaves them
  * so, and there is something to do only after stepper_send. */

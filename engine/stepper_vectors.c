@@ -13,6 +13,11 @@ static uint64_t moments_bytes(const struct stepper *s)
     return (uint64_t)moments * s->layout.trained * sizeof(float);
 }
 
+static uint64_t carried_set_bytes(const struct stepper *s)
+{
+    return carried_floats(s->model, &s->config) * sizeof(float);
+}
+
 int stepper_fetch(struct stepper *s, struct err *e)
 {
     if (!s->device->apart)
@@ -24,6 +29,8 @@ int stepper_fetch(struct stepper *s, struct err *e)
     if (s->module_buffers)
         s->device->download(s->mirror.module_buffers, s->module_buffers,
                             s->model->buffer_values * sizeof *s->module_buffers);
+    if (s->mirror.carried)
+        s->device->download(s->mirror.carried, s->carried.set[CARRIED_NOW], carried_set_bytes(s));
     return s->device->failure(e);
 }
 
@@ -39,6 +46,8 @@ void stepper_send(struct stepper *s)
     if (s->module_buffers)
         s->device->upload(s->module_buffers, s->mirror.module_buffers,
                           s->model->buffer_values * sizeof *s->module_buffers);
+    if (s->mirror.carried)
+        s->device->upload(s->carried.set[CARRIED_NOW], s->mirror.carried, carried_set_bytes(s));
     s->device->wait();
 }
 
@@ -71,6 +80,20 @@ void stepper_moments_clear(struct stepper *s)
     s->device->clear(s->moment_m, moments_bytes(s));
     if (s->device->apart)
         memset(s->mirror.moments, 0, moments_bytes(s));
+}
+
+float *stepper_carried(struct stepper *s)
+{
+    return s->device->apart ? s->mirror.carried : s->carried.set[CARRIED_NOW];
+}
+
+void stepper_carried_clear(struct stepper *s)
+{
+    if (!s->carried.set[CARRIED_NOW])
+        return;
+    s->device->clear(s->carried.set[CARRIED_NOW], carried_set_bytes(s));
+    if (s->device->apart)
+        memset(s->mirror.carried, 0, carried_set_bytes(s));
 }
 
 float *stepper_gradient(struct stepper *s)

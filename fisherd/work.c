@@ -67,7 +67,7 @@ static int parameters_read(struct work *w, struct checkpoint_meta *meta, struct 
         memcpy(tensors[i].dims, t->dims, sizeof t->dims);
         tensors[i].parameter = t->first + (buffer ? stepper_module_buffers(w->stepper)
                                                   : stepper_parameters(w->stepper));
-        tensors[i].buffer = buffer;
+        tensors[i].kind = buffer ? CHECKPOINT_BUFFER : CHECKPOINT_PARAMETER;
     }
     int result = checkpoint_read(w->job.checkpoint, meta, tensors, count, 0, e);
     free(tensors);

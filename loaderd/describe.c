@@ -126,7 +126,8 @@ static int describe(const char *config, const char *const *set, int set_count, s
     if (file < 0 ||
         split_ask(&o, o.data_train, o.data_shuffle, o.data_stateful ? options_batch_rows(&o) : 0,
                   file, &train, e) != 0 ||
-        split_ask(&o, o.data_validation, 0, 0, file, &validation, e) != 0)
+        split_ask(&o, o.data_validation, 0, o.data_stateful ? o.batch_size : 0, file, &validation,
+                  e) != 0)
         goto out;
     split_print("train", &train);
     split_print("validation", &validation);

@@ -119,9 +119,24 @@ const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *gr
     return name;
 }
 
+#define MEMBER(name) offsetof(struct checkpoint_tensor, name)
+const struct checkpoint_group *checkpoint_group_at(int i)
+{
+    static const struct checkpoint_group groups[CHECKPOINT_GROUPS] = {
+        [CHECKPOINT_PARAMETERS] = {"parameters", MEMBER(parameter), CHECKPOINT_PARAMETER},
+        [CHECKPOINT_M] = {"moments/m", MEMBER(m), CHECKPOINT_PARAMETER},
+        [CHECKPOINT_V] = {"moments/v", MEMBER(v), CHECKPOINT_PARAMETER},
+        [CHECKPOINT_BUFFERS] = {"buffers", MEMBER(parameter), CHECKPOINT_BUFFER},
+        [CHECKPOINT_CARRY] = {"carried", MEMBER(parameter), CHECKPOINT_CARRIED},
+    };
+    return i < CHECKPOINT_GROUPS ? &groups[i] : NULL;
+}
+#undef MEMBER
+
 /* Of the parameters or the module buffers; empty where there are none. */
-static int tensors_digest(const char *group, int buffers, const struct checkpoint_tensor *tensors,
-                          uint32_t count, char hex[65], struct err *e)
+static int tensors_digest(const struct checkpoint_group *group,
+                          const struct checkpoint_tensor *tensors, uint32_t count, char hex[65],
+                          struct err *e)
 {
     struct digest *d;
     char name[H5FILE_NAME_MAX + 1];
@@ -129,9 +144,9 @@ static int tensors_digest(const char *group, int buffers, const struct checkpoin
     if (digest_open(&d, e) < 0)
         return -1;
     for (uint32_t i = 0; i < count; i++) {
-        if (tensors[i].buffer != buffers)
+        if (tensors[i].kind != group->kind)
             continue;
-        digest_array(d, checkpoint_array_name(name, group, &tensors[i]), H5TYPE_F32,
+        digest_array(d, checkpoint_array_name(name, group->name, &tensors[i]), H5TYPE_F32,
                      tensors[i].rank, tensors[i].dims, tensors[i].parameter);
         found = 1;
     }
@@ -144,7 +159,7 @@ static int tensors_digest(const char *group, int buffers, const struct checkpoin
 int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
                                  char hex[65], struct err *e)
 {
-    return tensors_digest("parameters", 0, tensors, count, hex, e);
+    return tensors_digest(checkpoint_group_at(CHECKPOINT_PARAMETERS), tensors, count, hex, e);
 }
 
 static int attributes_write(struct h5writer *w, const struct checkpoint_meta *meta,
@@ -168,17 +183,16 @@ static int attributes_write(struct h5writer *w, const struct checkpoint_meta *me
 }
 
 /* All arrays of one group, written and digested in order; a group without arrays is left out. */
-static int group_write(struct h5writer *w, struct digest *d, const char *group, size_t member,
-                       int buffers, const struct checkpoint_tensor *tensors, uint32_t count,
-                       struct err *e)
+static int group_write(struct h5writer *w, struct digest *d, const struct checkpoint_group *group,
+                       const struct checkpoint_tensor *tensors, uint32_t count, struct err *e)
 {
     char name[H5FILE_NAME_MAX + 1];
     for (uint32_t i = 0; i < count; i++) {
         const struct checkpoint_tensor *t = &tensors[i];
-        const float *data = *(float *const *)((const char *)t + member);
-        if (!data || t->buffer != buffers)
+        const float *data = *(float *const *)((const char *)t + group->member);
+        if (!data || t->kind != group->kind)
             continue;
-        checkpoint_array_name(name, group, t);
+        checkpoint_array_name(name, group->name, t);
         if (h5writer_array(w, name, H5TYPE_F32, t->rank, t->dims, data, e) < 0)
             return -1;
         digest_array(d, name, H5TYPE_F32, t->rank, t->dims, data);
@@ -194,15 +208,10 @@ static int state_write(struct h5writer *w, struct digest **d_p, const struct che
     if (attributes_write(w, meta, model, results, e) < 0)
         return -1;
     checkpoint_digest_meta(*d_p, meta, model, results);
-    if (group_write(w, *d_p, "parameters", offsetof(struct checkpoint_tensor, parameter), 0,
-                    tensors, count, e) < 0 ||
-        group_write(w, *d_p, "moments/m", offsetof(struct checkpoint_tensor, m), 0, tensors, count,
-                    e) < 0 ||
-        group_write(w, *d_p, "moments/v", offsetof(struct checkpoint_tensor, v), 0, tensors, count,
-                    e) < 0 ||
-        group_write(w, *d_p, "buffers", offsetof(struct checkpoint_tensor, parameter), 1, tensors,
-                    count, e) < 0)
-        return -1;
+    const struct checkpoint_group *group;
+    for (int i = 0; (group = checkpoint_group_at(i)); i++)
+        if (group_write(w, *d_p, group, tensors, count, e) < 0)
+            return -1;
     digest_close(d_p, digest);
     return h5writer_text(w, "", "digest", digest, e);
 }
@@ -225,7 +234,8 @@ int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char 
     }
     h5writer_sweep(path);
     if (checkpoint_parameters_digest(tensors, count, meta->parameters_sha256, e) < 0 ||
-        tensors_digest("buffers", 1, tensors, count, meta->buffers_sha256, e) < 0 ||
+        tensors_digest(checkpoint_group_at(CHECKPOINT_BUFFERS), tensors, count,
+                       meta->buffers_sha256, e) < 0 ||
         digest_open(&d, e) < 0 || h5writer_open(&w, path, e) < 0)
         goto out;
     if (state_write(w, &d, meta, model, results, tensors, count, digest, e) < 0)

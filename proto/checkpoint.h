@@ -4,6 +4,8 @@
  *   parameters/<tensor>      float32, PyTorch's names and layouts ("0.weight" [out, in], "0.bias")
  *   moments/m/<tensor>, moments/v/<tensor>
  *   buffers/<tensor>         where the model has module buffers: "1.running_mean", "1.running_var"
+ *   carried/<tensor>         inside an epoch of rows that go on from batch to batch:
+ *                            "0.h_l0", "0.c_l0" [rows of a batch, values]
  *   results                  uint8, text: a line a result; its fields, separated by tabs, are
  *                            task, after, metric, value, loss, weights_sha256
  *
@@ -75,13 +77,20 @@ struct checkpoint_meta {
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
 };
 
+enum checkpoint_kind {
+    CHECKPOINT_PARAMETER,
+    CHECKPOINT_BUFFER,
+    CHECKPOINT_CARRIED,
+    CHECKPOINT_KINDS
+};
+
 struct checkpoint_tensor {
     char name[64]; /* "0.weight" */
     int rank;
     uint64_t dims[2];
-    float *parameter, *m, *v; /* m and v may be NULL: absent, of this tensor alone or of all;
-                                 borrowed */
-    int buffer; /* a module's buffer and no parameter: its numbers at `parameter`, no moments */
+    float *parameter, *m, *v;  /* m and v may be NULL: absent, of this tensor alone or of all;
+                                  borrowed */
+    enum checkpoint_kind kind; /* the numbers at `parameter` are; only parameters have moments */
 };
 
 /* SHA-256 over the arrays parameters/<tensor> in order (name, type, shape and bytes of each; no

@@ -23,6 +23,23 @@ struct checkpoint_field {
 /* Number i of them, NULL after the last. */
 const struct checkpoint_field *checkpoint_field_at(size_t i);
 
+/* The groups of arrays, in file order: what tensors of a kind have at `member` of struct
+ * checkpoint_tensor. A file without such arrays has no such group. */
+enum {
+    CHECKPOINT_PARAMETERS,
+    CHECKPOINT_M,
+    CHECKPOINT_V,
+    CHECKPOINT_BUFFERS,
+    CHECKPOINT_CARRY,
+    CHECKPOINT_GROUPS
+};
+struct checkpoint_group {
+    const char *name;
+    size_t member;
+    enum checkpoint_kind kind;
+};
+const struct checkpoint_group *checkpoint_group_at(int i); /* NULL after the last */
+
 /* What the digest covers besides the arrays. */
 void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta, const char *model,
                             const char *results);

@@ -26,11 +26,9 @@ struct reading {
     struct digest *digest; /* of what was visited so far */
     const struct checkpoint_tensor *tensors;
     uint32_t count;
-    const char *group; /* being visited */
-    size_t member;     /* of struct checkpoint_tensor, where its arrays go */
-    int buffers;       /* the group is that of the module buffers */
-    uint32_t seen;     /* tensors passed in the group */
-    void *scratch;     /* for arrays that nobody wants */
+    const struct checkpoint_group *group; /* being visited */
+    uint32_t seen;                        /* tensors passed in the group */
+    void *scratch;                        /* for arrays that nobody wants */
     uint64_t scratch_bytes;
     struct err *e;
 };
@@ -141,7 +139,7 @@ static void reading_close(struct reading *g)
 /* The caller's place for the tensor's numbers in this group; NULL: it has none. */
 static float *tensor_place(const struct reading *g, uint32_t tensor)
 {
-    return *(float *const *)((const char *)&g->tensors[tensor] + g->member);
+    return *(float *const *)((const char *)&g->tensors[tensor] + g->group->member);
 }
 
 /* The next tensor from g->seen on that has a place in this group. */
@@ -149,7 +147,7 @@ static uint32_t tensor_next(const struct reading *g)
 {
     uint32_t next = g->seen;
     while (g->tensors && next < g->count &&
-           (g->tensors[next].buffer != g->buffers || !tensor_place(g, next)))
+           (g->tensors[next].kind != g->group->kind || !tensor_place(g, next)))
         next++;
     return next;
 }
@@ -177,7 +175,7 @@ static int tensor_agrees(const struct reading *g, const struct h5array *array)
     if (g->seen >= g->count)
         return 0;
     const struct checkpoint_tensor *t = &g->tensors[g->seen];
-    if (strcmp(checkpoint_array_name(name, g->group, t), array->name) != 0 ||
+    if (strcmp(checkpoint_array_name(name, g->group->name, t), array->name) != 0 ||
         array->rank != t->rank)
         return 0;
     return memcmp(array->dims, t->dims, (size_t)t->rank * sizeof t->dims[0]) == 0;
@@ -202,14 +200,12 @@ static int array_visit(void *self, const struct h5array *array)
     return 0;
 }
 
-static int group_read(struct reading *g, const char *group, size_t member, int buffers)
+static int group_read(struct reading *g, int number)
 {
-    g->group = group;
-    g->member = member;
-    g->buffers = buffers;
+    const char *group = checkpoint_group_at(number)->name;
+    g->group = checkpoint_group_at(number);
     g->seen = 0;
-    int may_lack = buffers || member != offsetof(struct checkpoint_tensor, parameter);
-    if (may_lack && !h5reader_has(g->r, group)) {
+    if (number != CHECKPOINT_PARAMETERS && !h5reader_has(g->r, group)) {
         if (!g->tensors || tensor_next(g) == g->count)
             return 0; /* written without them, and none are wanted */
         return err_set(g->e, EXIT_CODE_PERMANENT, "checkpoint %s has no %s", g->path, group);
@@ -238,20 +234,19 @@ static int digest_compare(struct reading *g, const char *what, const char *store
 static int buffers_wanted(const struct reading *g)
 {
     uint32_t i = 0;
-    while (i < g->count && !g->tensors[i].buffer)
+    while (i < g->count && g->tensors[i].kind != CHECKPOINT_BUFFER)
         i++;
     return i < g->count;
 }
 
 static int parameters_read(struct reading *g)
 {
-    const size_t numbers = offsetof(struct checkpoint_tensor, parameter);
-    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "parameters", numbers, 0) < 0 ||
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, CHECKPOINT_PARAMETERS) < 0 ||
         digest_compare(g, "parameters", g->meta->parameters_sha256) < 0)
         return -1;
     if (!buffers_wanted(g))
         return 0;
-    if (digest_open(&g->digest, g->e) < 0 || group_read(g, "buffers", numbers, 1) < 0)
+    if (digest_open(&g->digest, g->e) < 0 || group_read(g, CHECKPOINT_BUFFERS) < 0)
         return -1;
     return digest_compare(g, "module buffers", g->meta->buffers_sha256);
 }
@@ -263,11 +258,9 @@ static int state_read(struct reading *g)
         digest_open(&g->digest, g->e) < 0)
         return -1;
     checkpoint_digest_meta(g->digest, g->meta, g->model, g->results);
-    if (group_read(g, "parameters", offsetof(struct checkpoint_tensor, parameter), 0) < 0 ||
-        group_read(g, "moments/m", offsetof(struct checkpoint_tensor, m), 0) < 0 ||
-        group_read(g, "moments/v", offsetof(struct checkpoint_tensor, v), 0) < 0 ||
-        group_read(g, "buffers", offsetof(struct checkpoint_tensor, parameter), 1) < 0)
-        return -1;
+    for (int i = 0; i < CHECKPOINT_GROUPS; i++)
+        if (group_read(g, i) < 0)
+            return -1;
     return digest_compare(g, "state", stored);
 }
 

@@ -46,6 +46,8 @@ static void stream_open(struct trainer *t, int validation, uint32_t set)
     compute_feed_config(&c, t->options, t->device);
     c.file = t->data.set[set].file;
     c.batch_rows = t->data.set[set].batch_size;
+    if (validation && c.streams)
+        c.streams = c.batch_rows;
     c.epochs = epochs;
     c.epoch_count = validation ? 1 : epochs_of_run(t->options, epochs);
     feed_open(s.feed, &c);

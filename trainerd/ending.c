@@ -122,6 +122,8 @@ void ending_renew_begin(struct trainer *t)
     t->batch.gathered = 0;
     t->meta.batches_tracked = 0;
     stepper_renew_begin(t->stepper);
+    if (t->options->data_stateful)
+        stepper_pass_streams(t->stepper, options_batch_rows(t->options));
     t->state = TRAINER_RENEW;
     snprintf(t->daemon->doing, sizeof t->daemon->doing,
              "task %s: the statistics of batchnorm for the average of its weights",

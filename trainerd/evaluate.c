@@ -37,6 +37,8 @@ static void pass_begin(struct trainer *t)
     v->position = 0;
     v->pass++;
     stepper_evaluate_begin(t->stepper);
+    if (t->options->data_stateful)
+        stepper_pass_streams(t->stepper, t->data.set[t->data.set_of[v->list[v->index]]].batch_size);
     follow(t);
     snprintf(t->daemon->doing, sizeof t->daemon->doing,
              "task %s, epoch %" PRIu64 ": evaluating on %s", tasks_current(t)->name,

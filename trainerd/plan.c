@@ -41,6 +41,8 @@ static uint64_t block_parameters(const struct options *o, const struct model *m)
 
 static const char base_name[] = "program and libraries, measured";
 
+static const char theta_stars[] = "theta* of them, pages of checkpoints";
+
 static const char fisher_reader[] = "reader, Fisher";
 
 static const struct {
@@ -83,8 +85,7 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
                  terms * importance_bytes(m, !o->fisher_use_compression));
         plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
                  2 * sizeof(float) * block_parameters(o, m));
-        plan_add(p, "trainerd", "theta* of them, pages of checkpoints",
-                 terms * sizeof(float) * m->parameter_count);
+        plan_add(p, "trainerd", theta_stars, terms * sizeof(float) * m->parameter_count);
     }
     plan_add(p, "trainerd", split_names[0].arena, bytes);
     plan_add(p, "trainerd", split_names[1].arena, validation_bytes);
@@ -215,10 +216,10 @@ static int window_error(const struct options *o, uint64_t window, uint64_t bytes
 
 /* What is left of `room` goes to the validation rows. */
 static void validation_size(struct megabatch_size sizes[2], const struct split_shape *validation,
-                            uint64_t room)
+                            uint64_t window, uint64_t room)
 {
     room -= sizes[0].bytes < room ? sizes[0].bytes : room;
-    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, 1, room);
+    sizes[1] = megabatch_size_make(validation->spans, validation->span_bytes_max, window, room);
     if (!sizes[0].device && sizes[1].kind != MEGABATCH_WHOLE)
         sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
     if (sizes[1].kind != MEGABATCH_ARENA)
@@ -234,7 +235,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
                             struct err *e)
 {
     const struct device *d = rows_device(device, train);
-    struct feed_config f = setup_feed_config(o, 0);
+    struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
     uint64_t window = f.shuffle ? f.window_spans : f.streams ? f.streams : 1;
     uint64_t limit = memory_bytes(o, d), planned = plan_total(p, d ? PLAN_DEVICE : NULL);
     uint64_t room = plan_chunk_bytes(o, d), left = planned < limit ? limit - planned : 0;
@@ -252,7 +253,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     if (sizes[0].kind == MEGABATCH_ARENA || (!d && sizes[0].kind != MEGABATCH_WHOLE))
         return 0;
     sizes[0].device = d;
-    validation_size(sizes, validation, room);
+    validation_size(sizes, validation, v.streams ? v.streams : 1, room);
     return 0;
 }
 
@@ -348,6 +349,28 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked for */
     p->count = 0;
     return plan_make_with(p, o, m, bases, train, validation, *micro_rows, sizes, e);
+}
+
+/* Is it the engine's own, a region of engine/memory.h, in trainerd? */
+static int is_region(const struct plan_row *row)
+{
+    static const char *const others[] = {base_name, theta_stars, split_names[0].arena,
+                                         split_names[1].arena};
+    int found = strcmp(row->stage, "trainerd") == 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        found &= strcmp(row->what, others[i]) != 0;
+    return found;
+}
+
+uint64_t plan_regions_limit(const struct plan *p, const struct options *o)
+{
+    char source[64];
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source), taken = 0;
+    for (int i = 0; i < p->count; i++)
+        if (p->rows[i].phases == PLAN_ALWAYS && strcmp(p->rows[i].stage, PLAN_DEVICE) != 0 &&
+            !is_region(&p->rows[i]))
+            taken += p->rows[i].bytes;
+    return taken < limit ? limit - taken : 0;
 }
 
 static int too_large(const char *memory, uint64_t total, const char *source, uint64_t limit,

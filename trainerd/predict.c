@@ -5,8 +5,10 @@
  * sentence. Both stand in a directory made for this purpose (--work), whose pipeline.yaml is that
  * of the run with the file in data.file; the run itself may be going on meanwhile. Batches and
  * slices are those of the run's evaluations, and so loss and metric have the same bits as there,
- * unless those were in 16 bits (training.use_amp): here it is float32. A batch at a time is in
- * memory; the file of predictions appears when all rows are done.
+ * unless those were in 16 bits (training.use_amp): here it is float32. Where rows go on from one
+ * another (data.stateful) they are one stream, and a batch is one row: the state goes from the
+ * first to the last. A batch at a time is in memory; the file of predictions appears when all rows
+ * are done.
  */
 #include "trainerd/trainer.h"
 
@@ -112,6 +114,11 @@ static int task_choose(const struct predictor *p, uint32_t *task, struct err *e)
     return 0;
 }
 
+static uint64_t batch_rows(const struct options *o)
+{
+    return o->data_stateful ? 1 : o->batch_size;
+}
+
 static int feed_wait(struct feed *f, struct err *e)
 {
     struct link_poll_item items[3];
@@ -126,6 +133,7 @@ static int rows_open(struct predictor *p, struct err *e)
     struct feed_config c = setup_feed_config(&p->options, 1);
     struct msg_epoch_range once = {.count = 1};
     c.role = "predict";
+    c.streams = 0;     /* the rows are in their order */
     c.incarnation = 1; /* the directory is ours alone */
     c.epochs = &once;
     c.epoch_count = 1;
@@ -149,7 +157,8 @@ static int model_make(struct predictor *p, struct err *e)
     struct model_input input = shape_input(&shape);
     uint64_t values = input.values;
     struct model *m = &p->t.model;
-    if (p->weights.model ? model_from_text(m, p->weights.model, e) < 0
+    if (p->weights.model ? model_from_text(m, p->weights.model, e) < 0 ||
+                               (p->options.data_stateful && model_carry(m, e) < 0)
                          : setup_model(m, &p->options, &input, e) < 0)
         return -1;
     if (m->graphs != input.graphs)
@@ -182,8 +191,8 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         t->device = &device_cpu;
     else if (compute_open(&t->device, &p->options, e) < 0)
         return -1;
-    if (shapes_step_config(&training, &p->options, t->device, &shape, &shape, p->options.batch_size,
-                           e) < 0)
+    if (shapes_step_config(&training, &p->options, t->device, &shape, &shape,
+                           batch_rows(&p->options), e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
@@ -193,6 +202,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .batch_nodes_max = training.batch_nodes_max,
                             .batch_edges_max = training.batch_edges_max,
                             .slice_nodes_max = training.slice_nodes_max,
+                            .carried_rows = p->options.data_stateful,
                             .device = training.device};
     if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 ||
         weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
@@ -296,7 +306,7 @@ static int all_predict(struct predictor *p, struct err *e)
 {
     struct trainer *t = &p->t;
     const struct feed *f = &t->validation;
-    uint64_t all = f->info.order.rows, most = p->options.batch_size;
+    uint64_t all = f->info.order.rows, most = batch_rows(&p->options);
     stepper_evaluate_begin(t->stepper);
     p->shown_s = clock_monotonic_s();
     for (uint64_t at = 0, rows; at < all; at += rows) {

@@ -88,6 +88,12 @@ static int checkpoint_fact(struct trainer *t, const char *path, const char *dige
     return daemon_fact(t->daemon, MSG_trainer_checkpoint, &m, e);
 }
 
+/* Tensors of a checkpoint that stands at that row of an epoch, where all states begin at 0. */
+static uint32_t tensors_at(const struct trainer *t, uint64_t position)
+{
+    return t->tensor_count + (position ? t->model.carried_count : 0);
+}
+
 int save_checkpoint(struct trainer *t, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
@@ -102,8 +108,8 @@ int save_checkpoint(struct trainer *t, struct err *e)
     progress_pause(t);
     retention_step_path(path, m->step, m->task);
     if (stepper_fetch(t->stepper, e) < 0 ||
-        checkpoint_write(path, &t->meta, t->model_text, t->tensors, t->tensor_count, digest, &bytes,
-                         e) < 0 ||
+        checkpoint_write(path, &t->meta, t->model_text, t->tensors, tensors_at(t, m->position),
+                         digest, &bytes, e) < 0 ||
         save_links(t, path, e) < 0)
         goto out;
     retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
@@ -208,7 +214,7 @@ int save_load(struct trainer *t, struct err *e)
     }
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
-        checkpoint_read(path, &t->meta, t->tensors, t->tensor_count, 1, e) < 0 ||
+        checkpoint_read(path, &t->meta, t->tensors, tensors_at(t, t->other.position), 1, e) < 0 ||
         cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     stepper_send(t->stepper);
@@ -257,7 +263,7 @@ static int parameters_read(struct trainer *t, const char *path, float *parameter
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory to read %s", path);
     for (uint32_t i = 0; i < count; i++) {
         tensors[i] = t->tensors[i];
-        tensors[i].parameter = tensors[i].buffer
+        tensors[i].parameter = tensors[i].kind == CHECKPOINT_BUFFER
                                    ? buffers + t->model.buffers[i - t->model.tensor_count].first
                                    : parameters + t->model.tensors[i].first;
         tensors[i].m = tensors[i].v = NULL;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/loss.h"
+#include "engine/memory.h"
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
@@ -52,6 +53,7 @@ struct step_config setup_step_config(const struct options *o)
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
                                 .accumulates = o->gradient_accumulation_steps > 1,
+                                .carried_rows = o->data_stateful ? options_batch_rows(o) : 0,
                                 .optimizer = optimizer_kind(o),
                                 .backbone_layers = (uint32_t)o->backbone_layers,
                                 .freeze_backbone = o->freeze_backbone};
@@ -69,7 +71,8 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
     snprintf(loss, sizeof loss, "%s%s%s%s%s", o->model_loss, delta,
              o->missing_targets ? " missing" : "", o->target_weights[0] ? " weights=" : "",
              o->target_weights);
-    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0)
+    if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0 ||
+        (o->data_stateful && model_carry(m, e) < 0))
         return -1;
     struct step_config c = setup_step_config(o);
     if (step_frozen(m, &c) < m->parameter_count)
@@ -136,6 +139,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.batch_rows = o->batch_size;
     c.slice_rows = o->slice_rows;
     c.window_spans = 1;
+    c.streams = o->data_stateful ? o->batch_size : 0;
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
@@ -274,6 +278,7 @@ static int plan_apply(struct trainer *t, struct err *e)
                   d->sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
+    memory_limit_set(plan_regions_limit(&p, t->options));
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)
@@ -302,14 +307,16 @@ struct gather_config setup_gather(const struct feed *f, double scale)
 
 int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
 {
+    uint64_t planned = t->micro_rows_planned; /* micro-batches may grow to that */
+    uint64_t rows = c->batch_rows_max > planned ? c->batch_rows_max : planned;
     if (stepper_open(&t->stepper, &t->model, c, e) < 0)
         return -1;
-    t->batch.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
-    t->batch.ahead.rows = calloc(c->batch_rows_max, sizeof *t->batch.rows);
-    t->batch.features = calloc(c->batch_rows_max, sizeof *t->batch.features);
-    t->batch.targets = calloc(c->batch_rows_max, sizeof *t->batch.targets);
-    t->batch.weights = calloc(c->batch_rows_max, sizeof *t->batch.weights);
-    t->batch.graphs = t->model.graphs ? calloc(c->batch_rows_max, sizeof *t->batch.graphs) : NULL;
+    t->batch.rows = calloc(rows, sizeof *t->batch.rows);
+    t->batch.ahead.rows = calloc(rows, sizeof *t->batch.rows);
+    t->batch.features = calloc(rows, sizeof *t->batch.features);
+    t->batch.targets = calloc(rows, sizeof *t->batch.targets);
+    t->batch.weights = calloc(rows, sizeof *t->batch.weights);
+    t->batch.graphs = t->model.graphs ? calloc(rows, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     if (!t->batch.rows || !t->batch.ahead.rows || !t->batch.features || !t->batch.targets ||
         !t->batch.weights || !t->permutation || (t->model.graphs && !t->batch.graphs))
@@ -343,21 +350,49 @@ static void tensors_set(struct trainer *t, uint64_t frozen)
     for (uint32_t i = 0; i < t->model.buffer_count; i++) {
         struct checkpoint_tensor *tensor = &t->tensors[t->model.tensor_count + i];
         tensor_set(tensor, &t->model.buffers[i], stepper_module_buffers(t->stepper));
-        tensor->buffer = 1;
+        tensor->kind = CHECKPOINT_BUFFER;
     }
+    for (uint32_t i = 0; i < t->model.carried_count; i++) {
+        const struct tensor_info *info = &t->model.carried[i];
+        struct checkpoint_tensor *tensor = &t->tensors[t->tensor_count + i];
+        snprintf(tensor->name, sizeof tensor->name, "%s", info->name);
+        tensor->kind = CHECKPOINT_CARRIED;
+        tensor->rank = 2;
+        tensor->dims[0] = t->batch_rows_max;
+        tensor->dims[1] = info->dims[0];
+        tensor->parameter = stepper_carried(t->stepper) + info->first * t->batch_rows_max;
+    }
+}
+
+/* Where there is no room for the micro-batch that the plan gave, as in dynamic.c: half of it. */
+static int stepper_fit(struct trainer *t, struct step_config *c, struct err *e)
+{
+    const struct data *d = &t->data;
+    for (uint64_t rows = t->micro_rows; rows;
+         rows = plan_micro_rows_half(t->options, &t->model, rows)) {
+        t->micro_rows = rows;
+        if (shapes_step_config(c, t->options, t->device, &d->train, &d->validation, rows, e) < 0)
+            return -1;
+        int refused = durable_may("memory") < 0;
+        if (refused)
+            err_errno(e, EXIT_CODE_TEMPORARY, "cannot reserve the buffers of a micro-batch");
+        else if (setup_stepper(t, c, e) == 0)
+            return 0;
+        if (t->stepper || e->code != EXIT_CODE_TEMPORARY)
+            return -1;
+        log_warn("micro_batch_rows=%" PRIu64 " \"%s\"", rows, e->text);
+    }
+    return -1;
 }
 
 static int buffers_open(struct trainer *t, struct err *e)
 {
-    const struct data *d = &t->data;
     struct step_config c;
-    if (shapes_step_config(&c, t->options, t->device, &d->train, &d->validation, t->micro_rows, e) <
-            0 ||
-        setup_stepper(t, &c, e) < 0)
+    if (stepper_fit(t, &c, e) < 0)
         return -1;
     uint64_t frozen = step_frozen(&t->model, &c);
     t->tensor_count = t->model.tensor_count + t->model.buffer_count;
-    t->tensors = calloc(t->tensor_count, sizeof *t->tensors);
+    t->tensors = calloc(t->tensor_count + t->model.carried_count, sizeof *t->tensors);
     if (!t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);

@@ -122,6 +122,8 @@ static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
 {
     struct batch *b = &t->batch;
     uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
+    if (!b->done && !t->meta.position)
+        stepper_carried_clear(t->stepper); /* its rows begin with the epoch */
     if (!b->done)
         stepper_batch(t->stepper, rows, key, t->terms, t->term_count);
     stepper_accumulate(t->stepper, b->gathered);

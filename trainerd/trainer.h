@@ -173,7 +173,8 @@ struct trainer {
     uint64_t device_context_bytes;
     struct stepper *stepper;
     struct checkpoint_tensor *tensors; /* the model's, pointing into the stepper */
-    uint32_t tensor_count;             /* of them: the parameters, then the module buffers */
+    uint32_t tensor_count; /* of them: the parameters, then the module buffers; what is carried
+                              follows */
     struct gather_config gather_train, gather_validation;
     uint32_t *permutation; /* of permutation_seed */
     uint64_t permutation_seed;
@@ -407,6 +408,9 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
  * not. */
 int plan_check(const struct plan *p, const struct options *o, const struct device *d,
                struct err *e);
+/* What memory.host_limit leaves for trainerd's regions (engine/memory.h), where the rest of the
+ * plan is held all the time: what a plan that fits has of them, or more. */
+uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
 /* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 

@@ -6,15 +6,27 @@
 
 #include "engine/cuda/blas.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define __asan_poison_memory_region(at, bytes)   ((void)(at), (void)(bytes))
+#define __asan_unpoison_memory_region(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 extern "C" {
 #include "engine/device.h"
 void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c);
 extern const struct device device_of_library;
 }
 
-enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, ALIGNMENT = 256, COPIES_MAX = 256 };
+enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, COPIES_MAX = 256 };
 
+static const uint64_t memory_bytes = (uint64_t)1 << 30;
+
+/* Allocations lie in one range of addresses, so that one call opens and closes all of them; by
+ * address, a page that belongs to none behind each. */
 static struct {
+    char *base;
     struct {
         char *at;
         uint64_t bytes;
@@ -40,9 +52,11 @@ void emulate_open(int on)
     memory.depth += on ? 1 : -1;
     if (memory.depth != (on ? 1 : 0))
         return;
-    for (int i = 0; i < memory.count; i++)
-        ensure(mprotect(memory.allocations[i].at, memory.allocations[i].bytes,
+    if (memory.count) {
+        auto *last = &memory.allocations[memory.count - 1];
+        ensure(mprotect(memory.base, (uint64_t)(last->at - memory.base) + last->bytes,
                         on ? PROT_READ | PROT_WRITE : PROT_NONE) == 0);
+    }
 }
 
 /* The CPU's product stands for cuBLAS, without epilogues. */
@@ -111,7 +125,7 @@ static void device_facts_emulated(struct device_facts *f)
     strcpy(f->name, "emulated");
     f->capability = cuda_capability;
     f->processors = cuda_processors;
-    f->memory_bytes = (uint64_t)1 << 30;
+    f->memory_bytes = memory_bytes;
     f->context_bytes = memory.context;
 }
 
@@ -119,28 +133,59 @@ static void device_memory_emulated(struct device_memory *m)
 {
     m->used_bytes = memory.used - memory.context;
     m->high_bytes = memory.high - memory.context;
-    m->free_bytes = ((uint64_t)1 << 30) - memory.used;
+    m->free_bytes = memory_bytes - memory.used;
+}
+
+/* Twice the memory: what is free may lie in pieces. */
+static int range_reserve(struct err *e)
+{
+    if (memory.base)
+        return 0;
+    void *range =
+        mmap(NULL, 2 * memory_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot reserve addresses for an emulated device");
+    memory.base = (char *)range;
+    return 0;
+}
+
+/* The first gap of `bytes` and a page: before which allocation, and where. */
+static int gap_find(uint64_t bytes, char **at)
+{
+    int i = 0;
+    *at = memory.base;
+    for (; i < memory.count && (uint64_t)(memory.allocations[i].at - *at) < bytes + PAGE_BYTES; i++)
+        *at = memory.allocations[i].at + memory.allocations[i].bytes + PAGE_BYTES;
+    return i;
 }
 
 /* The limit of 1 GiB is a device's too. */
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     uint64_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    char *place;
     *at = NULL;
-    if (whole > ((uint64_t)1 << 30) - memory.used || memory.count == ALLOCATIONS_MAX)
+    if (whole > memory_bytes - memory.used || memory.count == ALLOCATIONS_MAX)
         return err_set(e, EXIT_CODE_TEMPORARY,
                        "no device memory for %s: %llu bytes are wanted, %llu are free", what,
-                       (unsigned long long)bytes,
-                       (unsigned long long)(((uint64_t)1 << 30) - memory.used));
-    void *map = mmap(NULL, whole, memory.depth ? PROT_READ | PROT_WRITE : PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot map memory for %s", what);
-    memory.allocations[memory.count].at = (char *)map;
-    memory.allocations[memory.count++].bytes = whole;
+                       (unsigned long long)bytes, (unsigned long long)(memory_bytes - memory.used));
+    if (range_reserve(e) < 0)
+        return -1;
+    int i = gap_find(whole, &place);
+    if ((uint64_t)(place - memory.base) + whole > 2 * memory_bytes)
+        return err_set(e, EXIT_CODE_TEMPORARY, "no device memory for %s in one piece", what);
+    memmove(&memory.allocations[i + 1], &memory.allocations[i],
+            (size_t)(memory.count - i) * sizeof *memory.allocations);
+    memory.allocations[i].at = place;
+    memory.allocations[i].bytes = whole;
+    memory.count++;
+    __asan_unpoison_memory_region(place, bytes);
+    __asan_poison_memory_region(place + bytes, whole + PAGE_BYTES - bytes);
+    if (memory.depth)
+        ensure(mprotect(place, whole, PROT_READ | PROT_WRITE) == 0);
     memory.used += whole;
     memory.high = memory.used > memory.high ? memory.used : memory.high;
-    *at = map;
+    *at = place;
     return 0;
 }
 
@@ -191,9 +236,12 @@ static void device_release(void *at)
         ensure(++i < memory.count);
     if (!at)
         return;
-    munmap(at, memory.allocations[i].bytes);
+    ensure(madvise(at, memory.allocations[i].bytes, MADV_DONTNEED) == 0);
+    ensure(mprotect(at, memory.allocations[i].bytes, PROT_NONE) == 0);
     memory.used -= memory.allocations[i].bytes;
-    memory.allocations[i] = memory.allocations[--memory.count];
+    memory.count--;
+    memmove(&memory.allocations[i], &memory.allocations[i + 1],
+            (size_t)(memory.count - i) * sizeof *memory.allocations);
 }
 
 enum { LOCKED_MAX = 4096 };

@@ -17,7 +17,10 @@ extern "C" {
 #include "proto/err.h"
 }
 
-enum { THREADS_MAX = 1024, WARP = 32, STACK_BYTES = 256 * 1024, SHARED_BYTES_MAX = 232448 };
+enum { THREADS_MAX = 1024, WARP = 32, STACK_BYTES = 64 * 1024, SHARED_BYTES_MAX = 232448 };
+/* Stacks begin at different offsets in their pages: were all the same, the first lines of all of
+ * them would want the same few places of the caches. */
+enum { STACK_COLOURS = 61, STACK_COLOUR_BYTES = 5 * 64 };
 
 /* Which barrier a thread waits at. */
 enum waiting { WAITS_NOT, WAITS_BLOCK, WAITS_WARP };
@@ -72,6 +75,9 @@ asm(".text\n.globl emulate_switch\n.hidden emulate_switch\n.type emulate_switch,
 
 static void thread_set(unsigned thread)
 {
+    threadIdx = {thread, 0, 0};
+    if (thread < blockDim.x)
+        return; /* divisions cost more than the rest of a switch */
     threadIdx.x = thread % blockDim.x;
     threadIdx.y = thread / blockDim.x % blockDim.y;
     threadIdx.z = thread / (blockDim.x * blockDim.y);
@@ -96,14 +102,30 @@ static void fiber_main(void)
     }
 }
 
+/* The stacks of all fibers, in large pages where the kernel has them: a switch would else cost a
+ * walk through the page tables. */
+static char *stacks_map(void)
+{
+    static char *stacks;
+    const size_t large = (size_t)2 << 20, bytes = (size_t)THREADS_MAX * STACK_BYTES;
+    if (stacks)
+        return stacks;
+    void *map = mmap(NULL, bytes + large, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ensure(map != MAP_FAILED);
+    stacks = (char *)map + (large - (uintptr_t)map % large) % large;
+    madvise(stacks, bytes, MADV_HUGEPAGE);
+    return stacks;
+}
+
 static struct fiber *fiber_take(void)
 {
     if (block.idle_count)
         return block.idle[--block.idle_count];
+    size_t colour = block.fiber_count % STACK_COLOURS * STACK_COLOUR_BYTES;
     struct fiber *f = &block.fibers[block.fiber_count++];
-    f->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    ensure(f->stack != MAP_FAILED);
-    void **top = (void **)((char *)f->stack + STACK_BYTES);
+    f->stack = stacks_map() + (size_t)(f - block.fibers) * STACK_BYTES;
+    void **top = (void **)((char *)f->stack + STACK_BYTES - colour);
     top--; /* a return address that nobody uses: the stack is aligned as after a call */
     *--top = (void *)fiber_main;
     for (int i = 0; i < 6; i++)

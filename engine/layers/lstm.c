@@ -1,7 +1,7 @@
 /* lstm.c - a long short-term memory over the steps of a row: several layers, one or two directions.
  *
  *   gates = x W_ih^T + b_ih + h W_hh^T + b_hh     rows of the weights in PyTorch's order i, f, g, o
- *   c = f c + i g, h = o tanh(c)                  c and h begin at 0
+ *   c = f c + i g, h = o tanh(c)                  c and h begin at 0, or carried (model_carry)
  *
  * As torch.nn.LSTM: names and layouts of the tensors, both biases, dropout on the outputs of all
  * layers but the last, the reverse direction's outputs behind the forward one's. Inside, steps come
@@ -11,6 +11,10 @@
  * is left of a block is products. The squares take a sample's rows out of the same arrays. Under
  * KEEP_LITTLE only h and the c between two blocks are kept, and backward computes a block's rest
  * again.
+ *
+ * Carried, h and c begin as the same row of the batch before left them: numbers, through which no
+ * gradient goes (truncated backpropagation through time). One direction only: the other one begins
+ * at what is not there yet.
  */
 #include <math.h>
 #include <stdio.h>
@@ -46,7 +50,7 @@ struct part {
  * [blocks - 1, rows, hidden]. Under KEEP_HALF gates and c are the ones in 16 bits. */
 struct place {
     float *x;        /* [steps, rows, in] */
-    float *h;        /* [steps, rows, directions hidden] */
+    float *h;        /* [steps, rows, directions hidden]; where it is carried, a step before them */
     float *gates[2]; /* [steps, rows, 4 hidden] */
     float *c[2];     /* [steps, rows, hidden] */
     uint16_t *gates_half[2], *c_half[2];
@@ -109,6 +113,26 @@ static int lstm_infer(struct layer_instance *l, struct tensor_info *tensors, str
             snprintf(info->name, sizeof info->name, "%s_l%u%s", names[t],
                      (unsigned)(i / s.directions), i % s.directions ? "_reverse" : "");
         }
+    return 0;
+}
+
+/* Of each layer h and c after the last step. */
+static int lstm_carry(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
+{
+    struct shape s = shape_of(l);
+    _Static_assert((int)LAYER_CARRIED_MAX >= 2 * (int)LAYERS_MAX, "every layer's h and c");
+    if (s.directions > 1)
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "layer %u (lstm) has bidirectional=true and cannot carry its state from batch to "
+            "batch (data.stateful): the reverse direction would begin in the batch that "
+            "comes next; accepted: bidirectional=false",
+            l->place);
+    for (uint64_t i = 0; i < 2 * s.layers; i++) {
+        struct tensor_info *info = &tensors[l->carried_count++];
+        *info = (struct tensor_info){.rank = 1, .dims = {s.hidden}};
+        snprintf(info->name, sizeof info->name, "%s_l%u", i % 2 ? "c" : "h", (unsigned)(i / 2));
+    }
     return 0;
 }
 
@@ -179,6 +203,7 @@ static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum l
         uint64_t inside = keep == KEEP_HALF ? 5 * out / 2 + 5 * out % 2 : 5 * out; /* gates, c */
         floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_root(l) - 1) * out
                                       : s.steps * (own + out + inside); /* x, h */
+        floats += l->carried_count ? out : 0;
     }
     return size_times(rows, floats);
 }
@@ -204,9 +229,9 @@ static uint64_t block_width(const struct layer_instance *l, enum layer_keep keep
     return 5 * shape_of(l).hidden + (keep == KEEP_LITTLE ? widest(l) : 0);
 }
 
-/* Those gradients, [steps, rows, values] each, then the one at c, and zeroes, [rows, hidden] each;
- * unless all is kept a block and the c before it; apart the sums over the steps of the gradients of
- * gates. */
+/* Those gradients, [steps, rows, values] each, then the one at c, and c before the first step,
+ * [rows, hidden] each; unless all is kept a block and the c before it; apart the sums over the
+ * steps of the gradients of gates. */
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
                              int apart)
 {
@@ -223,7 +248,8 @@ static float *scratch_dc(const struct layer_instance *l, const struct layer_pass
     return p->scratch + l->steps * p->rows * 2 * scratch_width(l);
 }
 
-static float *scratch_zeroes(const struct layer_instance *l, const struct layer_pass *p)
+/* c before the first step. */
+static float *scratch_begin(const struct layer_instance *l, const struct layer_pass *p)
 {
     return scratch_dc(l, p) + p->rows * shape_of(l).hidden;
 }
@@ -231,20 +257,14 @@ static float *scratch_zeroes(const struct layer_instance *l, const struct layer_
 /* c before a block, where it is not kept as float32. */
 static float *scratch_before(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return scratch_zeroes(l, p) +
+    return scratch_begin(l, p) +
            p->rows * (shape_of(l).hidden + pass_block_steps(l, p) * block_width(l, p->keep));
 }
 
 static float *scratch_sums(const struct layer_instance *l, const struct layer_pass *p)
 {
-    float *behind = p->keep == KEEP_ALL ? scratch_zeroes(l, p) : scratch_before(l, p);
+    float *behind = p->keep == KEEP_ALL ? scratch_begin(l, p) : scratch_before(l, p);
     return behind + p->rows * shape_of(l).hidden;
-}
-
-static void zeroes_write(const struct layer_instance *l, const struct layer_pass *p)
-{
-    float *zeroes = scratch_zeroes(l, p);
-    op_zero(p->backend, zeroes, p->rows * shape_of(l).hidden);
 }
 
 static struct place place_of(const struct layer_instance *l, const struct layer_pass *p,
@@ -260,6 +280,7 @@ static struct place place_of(const struct layer_instance *l, const struct layer_
         int own = x_is_own(l, i);
         at.x = !own ? below : little ? NULL : next;
         next += own && !little ? cells * layer_in(l, i) : 0;
+        next += l->carried_count ? p->rows * s.hidden : 0;
         at.h = below = next;
         next += cells * s.directions * s.hidden;
         for (uint64_t d = 0; d < s.directions; d++) {
@@ -303,7 +324,7 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
     struct shape s = shape_of(l);
     uint64_t most = pass_block_steps(l, p), step = p->rows * s.hidden, k = number * most;
     struct block b = {.number = number, .k = k, .steps = s.steps - k < most ? s.steps - k : most};
-    float *block = scratch_zeroes(l, p) + step, *c = at->c[direction];
+    float *block = scratch_begin(l, p) + step, *c = at->c[direction];
     b.first = direction ? s.steps - k - b.steps : k;
     b.x = at->x ? at->x + b.first * p->rows * layer_in(l, layer) : block + 5 * most * step;
     if (p->keep != KEEP_ALL) {
@@ -317,7 +338,7 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
         b.c_before = c + step_number(s.steps, direction, k - (k > 0)) * step;
     }
     if (number == 0)
-        b.c_before = scratch_zeroes(l, p);
+        b.c_before = scratch_begin(l, p);
     if (p->keep == KEEP_HALF) {
         b.gates_half = at->gates_half[direction] + b.first * 4 * step;
         b.c_half = at->c_half[direction] + b.first * step;
@@ -333,6 +354,38 @@ static const float *c_before(const struct layer_instance *l, const struct layer_
         return b->c_before;
     return b->c +
            (step_number(l->steps, direction, k - 1) - b->first) * p->rows * shape_of(l).hidden;
+}
+
+enum carried { CARRIED_H, CARRIED_C };
+
+/* The slice's rows of what a layer carries, in `all`, one of the pass's two. */
+static float *carried_of(const struct layer_instance *l, const struct layer_pass *p,
+                         const float *all, uint64_t layer, enum carried which)
+{
+    uint64_t tensor = 2 * layer + (uint64_t)which;
+    return (float *)all + (tensor * p->carried_rows + p->carried_row) * shape_of(l).hidden;
+}
+
+/* c before the first step. */
+static void c_begin(const struct layer_instance *l, const struct layer_pass *p, uint64_t layer)
+{
+    uint64_t step = p->rows * shape_of(l).hidden;
+    if (p->carried)
+        op_copy(p->backend, carried_of(l, p, p->carried, layer, CARRIED_C), scratch_begin(l, p),
+                step);
+    else
+        op_zero(p->backend, scratch_begin(l, p), step);
+}
+
+/* h before it, which has a place where it is carried. */
+static void h_begin(const struct layer_instance *l, const struct layer_pass *p,
+                    const struct place *at, uint64_t layer)
+{
+    uint64_t step = p->rows * shape_of(l).hidden;
+    if (p->carried)
+        op_copy(p->backend, carried_of(l, p, p->carried, layer, CARRIED_H), at->h - step, step);
+    else if (l->carried_count)
+        op_zero(p->backend, at->h - step, step);
 }
 
 /* The mask of a layer's input for one step of the row: a function of (seed, step of training,
@@ -364,15 +417,15 @@ static void block_input(const struct layer_instance *l, const struct layer_pass 
         op_round_half(p->backend, p->half, matrix_of(b->x, b->steps * p->rows, width));
 }
 
-/* The block as the operations see it. */
+/* The block as the operations see it; begins: there is no step before it. */
 static struct lstm_steps steps_of(const struct layer_instance *l, const struct layer_pass *p,
-                                  const struct block *b, uint64_t direction)
+                                  const struct block *b, uint64_t direction, int begins)
 {
     return (struct lstm_steps){.steps = b->steps,
                                .rows = p->rows,
                                .hidden = shape_of(l).hidden,
                                .reverse = direction > 0,
-                               .begins = b->k == 0,
+                               .begins = begins,
                                .c_before = b->c_before,
                                .gates = b->gates,
                                .c = b->c,
@@ -403,11 +456,12 @@ static void steps_forward_quantised(const struct layer_instance *l, const struct
         uint64_t t = step_number(s.steps, direction, k);
         struct matrix sums = step_of(p, b->gates, 4 * s.hidden, t - b->first);
         struct matrix h = step_of_direction(l, p, at->h, direction, t);
-        if (k > 0)
-            layer_product(
-                l, p,
-                step_of_direction(l, p, at->h, direction, step_number(s.steps, direction, k - 1)),
-                hh, 1, sums);
+        if (k > 0 || l->carried_count) {
+            struct matrix before = h; /* beside it, on the side that the direction comes from */
+            uint64_t beside = p->rows * h.stride;
+            before.at = direction ? h.at + beside : h.at - beside;
+            layer_product(l, p, before, hh, 1, sums);
+        }
         op_lstm_forward(p->backend, biases + w->at[BIAS_IH], biases + w->at[BIAS_HH],
                         c_before(l, p, b, direction, k), sums,
                         b->c + (t - b->first) * p->rows * s.hidden, h);
@@ -437,8 +491,9 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
     if (p->quantised)
         steps_forward_quantised(l, p, at, direction, b, &w);
     else
-        op_lstm_steps_forward(p->backend, steps_of(l, p, b, direction), biases + w.at[BIAS_IH],
-                              biases + w.at[BIAS_HH],
+        op_lstm_steps_forward(p->backend,
+                              steps_of(l, p, b, direction, b->k == 0 && !l->carried_count),
+                              biases + w.at[BIAS_IH], biases + w.at[BIAS_HH],
                               matrix_of(weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden), p->half,
                               block_of_direction(l, p, at->h, direction, b));
 }
@@ -453,6 +508,8 @@ static void block_again(const struct layer_instance *l, const struct layer_pass 
             op_load_half(p->backend, p->half,
                          at->c_half[direction] + step_number(l->steps, direction, b->k - 1) * step,
                          scratch_before(l, p), step);
+        else
+            op_round_half(p->backend, p->half, matrix_of(b->c_before, 1, step));
         return;
     }
     block_forward(l, p, at, layer, direction, b);
@@ -471,27 +528,41 @@ static int input_is_due(const struct layer_instance *l, const struct layer_pass 
     return x_is_own(l, layer) && (p->keep == KEEP_LITTLE || direction == 0);
 }
 
+/* Where c after a block goes besides: to the block behind it where it is not kept, after the last
+ * one to the next batch. NULL: nowhere. */
+static float *c_after(const struct layer_instance *l, const struct layer_pass *p,
+                      const struct place *at, uint64_t layer, uint64_t direction, uint64_t number)
+{
+    if (number + 1 == pass_blocks(l, p))
+        return p->carried_next ? carried_of(l, p, p->carried_next, layer, CARRIED_C) : NULL;
+    if (p->keep == KEEP_ALL)
+        return NULL;
+    return p->keep == KEEP_HALF ? scratch_before(l, p)
+                                : at->c[direction] + number * p->rows * shape_of(l).hidden;
+}
+
 static void direction_forward(const struct layer_instance *l, const struct layer_pass *p,
                               const struct place *below, const struct place *at, uint64_t layer,
                               uint64_t direction)
 {
-    uint64_t width = p->rows * shape_of(l).hidden;
+    c_begin(l, p, layer);
+    h_begin(l, p, at, layer);
     for (uint64_t number = 0; number < pass_blocks(l, p); number++) {
         struct block b = block_of(l, p, at, layer, direction, number);
-        if (p->keep != KEEP_ALL && number + 1 < pass_blocks(l, p))
-            b.c_after =
-                p->keep == KEEP_HALF ? scratch_before(l, p) : at->c[direction] + number * width;
+        b.c_after = c_after(l, p, at, layer, direction, number);
         if (input_is_due(l, p, layer, direction))
             block_input(l, p, below, layer, &b);
         block_forward(l, p, at, layer, direction, &b);
     }
+    if (p->carried_next)
+        op_copy(p->backend, step_of(p, at->h, shape_of(l).hidden, l->steps - 1).at,
+                carried_of(l, p, p->carried_next, layer, CARRIED_H), p->rows * shape_of(l).hidden);
 }
 
 static void lstm_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
     struct shape s = shape_of(l);
     struct place at = place_of(l, p, 0), below = at;
-    zeroes_write(l, p);
     for (uint64_t layer = 0; layer < s.layers; layer++) {
         below = at;
         at = place_of(l, p, layer);
@@ -510,25 +581,28 @@ static void block_backward(const struct layer_instance *l, const struct layer_pa
 {
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
-    op_lstm_steps_backward(p->backend, steps_of(l, p, b, direction),
+    op_lstm_steps_backward(p->backend, steps_of(l, p, b, direction, b->k == 0),
                            matrix_of(p->weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden), p->half,
                            block_of_direction(l, p, dh, direction, b), scratch_dc(l, p));
 }
 
-/* Of `steps` steps from `first` on, but the first that the direction takes: d, whose array begins
- * at gates, and h of the steps before them; no rows where there is none. */
+/* Of `steps` steps from `first` on, but the first that the direction takes unless that has an h
+ * before it, too: d, whose array begins at gates, and h of the steps before them; no rows where
+ * there is none. */
 static void recurrence_of(const struct layer_instance *l, const struct layer_pass *p,
                           const float *gates, const float *h, uint64_t direction, uint64_t first,
                           uint64_t steps, struct matrix *d, struct matrix *before)
 {
     struct shape s = shape_of(l);
     uint64_t width = s.directions * s.hidden;
-    int begins = direction ? first + steps == s.steps : first == 0;
+    int begins = !l->carried_count && (direction ? first + steps == s.steps : first == 0);
     uint64_t skip = begins && !direction, left = steps - (uint64_t)begins;
-    uint64_t step_before = direction ? first + 1 : first + skip - 1;
+    uint64_t step = p->rows * width;
+    const float *h_before = h + (first + skip) * step;
+    h_before = direction ? h_before + step : h_before - step;
     *d = matrix_of(gates + skip * p->rows * 4 * s.hidden, left * p->rows, 4 * s.hidden);
-    *before = matrix_columns(matrix_of(h + step_before * p->rows * width, left * p->rows, width),
-                             direction * s.hidden, s.hidden);
+    *before =
+        matrix_columns(matrix_of(h_before, left * p->rows, width), direction * s.hidden, s.hidden);
 }
 
 /* The block's part of the gradient of both biases; on a device apart that of all blocks, when they
@@ -578,6 +652,7 @@ static void direction_backward(const struct layer_instance *l, const struct laye
     struct shape s = shape_of(l);
     struct part w = part_of(l, layer, direction);
     op_zero(p->backend, scratch_dc(l, p), p->rows * s.hidden);
+    c_begin(l, p, layer);
     if (p->gradient && is_apart(p))
         op_zero(p->backend, scratch_sums(l, p), p->rows * 4 * s.hidden);
     for (uint64_t number = pass_blocks(l, p); number-- > 0;) {
@@ -603,7 +678,6 @@ static void lstm_backward(const struct layer_instance *l, const struct layer_pas
     uint64_t cells = s.steps * p->rows;
     float *dh = p->scratch, *dx = p->scratch + cells * scratch_width(l);
     ensure(l->first || !p->d_input); /* scratch_width relies on it */
-    zeroes_write(l, p);
     op_steps_swap(p->backend, p->d_output, l->outputs, p->rows, s.steps, l->values_out, dh);
     for (uint64_t layer = s.layers; layer-- > 0;) {
         struct place at = place_of(l, p, layer), below = place_of(l, p, layer - (layer > 0));
@@ -666,6 +740,7 @@ const struct layer_type layer_lstm = {
              {"dropout", .below_high = 1, .low = 0, .high = 1}},
     .takes = ROWS_NO_GRAPHS,
     .infer = lstm_infer,
+    .carry = lstm_carry,
     .initialise = lstm_initialise,
     .recomputes = 1,
     .spends = 1,

@@ -557,7 +557,7 @@ def test_a_micro_batch_without_memory_is_repeated_in_smaller_ones():
     run = SmallRun("short", "data.h5", ROWS, settings)
     with run:
         run.start("loaderd", "fisherd")
-        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:6:ENOMEM:once"})  # the second half of step 3
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:7:ENOMEM:once"})  # the second half of step 3
         assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
     assert decisions(run) == [("32", "64", "memory is short"), ("64", "32", "there is room again")], decisions(run)
     for task in ("A", "B"):
@@ -567,10 +567,19 @@ def test_a_micro_batch_without_memory_is_repeated_in_smaller_ones():
         rows = [r[3] for r in struct.iter_unpack("<QQQII", f.read())]
     assert rows[:2] == [64, 64] and rows[2:250] == [32] * 248 and rows[-1] == 64, rows
 
+    run = SmallRun("start", "data.h5", ROWS, settings)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:1:ENOMEM:once"})  # the buffers themselves
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    assert "cannot reserve the buffers of a micro-batch" in run.log("trainerd")
+    assert decisions(run) == [("64", "32", "there is room again")], decisions(run)
+    assert (end(run, "A"), end(run, "B")) == (end(whole, "A"), end(whole, "B"))
+
     run = SmallRun("none", "data.h5", ROWS, settings)
     with run:
         run.start("loaderd", "fisherd")
-        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:3:ENOMEM"})
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:4:ENOMEM"})
         assert run.wait("trainerd") == 111, run.log("trainerd")[-2000:]
     assert [d[0] for d in decisions(run)] == ["32", "16"], decisions(run)
     assert "no memory for it, and no smaller one of whole slices" in run.log("trainerd")

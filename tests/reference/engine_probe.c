@@ -19,6 +19,8 @@
  * fisher=1 its squared gradients: `repeats` (5) times `steps` of them behind as many to warm up,
  * each between two waits for the device: the line's seconds_each
  *
+ * carried=1: states go on from batch to batch, and begin at 0 with the rows.
+ *
  * device=NAME computes there (engine/device.h; cpu); a slice is then the batch unless slice=.
  *
  * model.txt is model_text's form; features holds rows of u8 (f32=1: of float32; tokens
@@ -158,6 +160,7 @@ static void settings_read(struct probe *p, int argc, char **argv)
         .optimizer = (int)argument(argc, argv, "optimizer", 0),
         .backbone_layers = (uint32_t)argument(argc, argv, "backbone", 0),
         .freeze_backbone = (int)argument(argc, argv, "freeze", 0),
+        .carried_rows = argument(argc, argv, "carried", 0) != 0 ? p->batch : 0,
         .device = p->device};
     p->optimizer =
         (struct optimizer_config){.learning_rate = argument(argc, argv, "lr", 1e-3),
@@ -328,6 +331,8 @@ static void train_run(struct probe *p)
     for (uint64_t k = 0; k < p->steps; k++) {
         struct step_result r;
         batch_gather(p, k * p->batch, p->batch);
+        if (k * p->batch % p->data_rows == 0)
+            stepper_carried_clear(p->stepper);
         if (stepper_train(p->stepper, p->batch, k, k + 1, &p->optimizer, &term, fisher && star, &r,
                           &e) < 0)
             probe_fail(e.text);
@@ -627,6 +632,8 @@ int main(int argc, char **argv)
     if (!text || model_from_text(&p.model, text, &e) < 0)
         probe_fail(text ? e.text : "model.txt is missing");
     settings_read(&p, argc, argv);
+    if (p.step.carried_rows && model_carry(&p.model, &e) < 0)
+        probe_fail(e.text);
     if (strcmp(argv[1], "init") == 0)
         init_run(&p);
     else if (strcmp(argv[1], "train") == 0 || strcmp(argv[1], "fisher") == 0 ||

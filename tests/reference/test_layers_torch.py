@@ -213,6 +213,52 @@ def test_sequences():
         compare(chain("sequence steps=%d" % steps, *lines), nn.Sequential(Steps(steps), *net), loss, 5 * steps, values(3))
 
 
+if torch is not None:
+    class Carried(torch.nn.LSTM):
+        """Outputs of an LSTM that begins where it ended before, but for gradients."""
+        state = None
+
+        def forward(self, x):
+            y, state = super().forward(x, self.state)
+            self.state = tuple(s.detach() for s in state)
+            return y
+
+
+@limit(100)
+def test_carried_state():
+    """Batches whose rows go on where those of the batch before ended, from 0 where the rows begin again: the gradient of
+    a third batch, weights after 20 steps."""
+    needs_torch()
+    nn, loss = torch.nn, torch.nn.MSELoss()
+    torch.set_num_threads(1)
+    lines = ("lstm out=10 layers=2", "tanh", "lstm out=6", "pool kind=mean", "linear out=3")
+    net = nn.Sequential(Steps(5), Carried(4, 10, 2, batch_first=True), nn.Tanh(), Carried(10, 6, batch_first=True),
+                        Pool("mean"), nn.Linear(6, 3))
+    recurrent = (net[1], net[3])
+    x, y = case_open(chain("sequence steps=5", *lines), net, 20, values(3))
+
+    def begin():
+        for layer in recurrent:
+            layer.state = None
+    begin()
+    for first in range(0, 3 * BATCH, BATCH):
+        net.zero_grad()
+        loss(net(x[first:first + BATCH]), y[first:first + BATCH]).backward()
+    for checkpointing in (0, 1):
+        probe("train", "carried=1", "checkpointing=%d" % checkpointing, "steps=3", "lr=0", "wd=0", *SETTINGS)
+        near(numbers_split("gradient.f32", parameters_of(net)), [p.grad for p in parameters_of(net)], 1e-6, "gradient")
+    optimizer = torch.optim.AdamW(parameters_of(net), eps=EPS, **ADAMW)
+    for k in range(STEPS):
+        first = k * BATCH % ROWS
+        if first == 0:
+            begin()
+        optimizer.zero_grad()
+        loss(net(x[first:first + BATCH]), y[first:first + BATCH]).backward()
+        optimizer.step()
+    probe("train", "carried=1", "steps=%d" % STEPS, "eps=%g" % EPS, *SETTINGS)
+    near(numbers_split("trained.f32", parameters_of(net)), [p.detach() for p in parameters_of(net)], 1e-5, "trained")
+
+
 @limit(200)
 def test_tokens():
     """A class at every step, the mean over all of them; and tokens pooled to one vector."""

@@ -102,6 +102,7 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .optimizer = c->optimizer,
                                  .backbone_layers = c->frozen_layers,
                                  .freeze_backbone = c->frozen_layers > 0,
+                                 .carried_rows = c->carries ? ROWS : 0,
                                  .device = c->device};
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct model_input input = {inputs, c->graphs, c->edge_values};
@@ -118,6 +119,8 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
     CHECK(inputs * (c->graphs ? FIXTURE_NODES_MAX : 1) <= FIXTURE_INPUTS_MAX);
     CHECK(f->m.outputs <= FIXTURE_OUTPUTS_MAX && c->edge_values <= FIXTURE_EDGE_VALUES_MAX);
     CHECK(f->m.target_steps <= FIXTURE_STEPS_MAX);
+    if (c->carries)
+        CHECK_OK(model_carry(&f->m, &e), e);
     CHECK_OK(stepper_open(&f->s, &f->m, &config, &e), e);
     model_initialise(&f->m, 12, stepper_parameters(f->s));
     stepper_send(f->s);

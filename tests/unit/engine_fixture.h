@@ -55,6 +55,7 @@ struct fixture_config {
     int accumulates; /* batches of several micro-batches */
     enum optimizer_kind optimizer;
     uint32_t frozen_layers;
+    int carries;                 /* states, from batch to batch (model_carry) */
     const struct device *device; /* NULL: the CPU */
 };
 

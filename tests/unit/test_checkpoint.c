@@ -151,7 +151,7 @@ static struct state *state_with_buffers(uint64_t step, float *numbers)
         t->rank = 1;
         t->dims[0] = 3;
         t->parameter = numbers + 3 * i;
-        t->buffer = 1;
+        t->kind = CHECKPOINT_BUFFER;
     }
     s->meta.moment_steps = 77;
     s->meta.batches_tracked = 1ull << 40;

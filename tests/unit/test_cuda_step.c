@@ -26,6 +26,8 @@ static const char *const residual[] = {"linear out=16", "residual_begin", "linea
 static const char *const recurrent[] = {"sequence steps=6",
                                         "lstm out=8 layers=2 bidirectional=true dropout=0.25",
                                         "pool kind=last", "linear out=5"};
+static const char *const carried[] = {"sequence steps=6", "lstm out=8 layers=2 dropout=0.25",
+                                      "pool kind=last", "linear out=5"};
 static const char *const graphs[] = {"gcn out=9 residual=true edges=true",
                                      "relu",
                                      "gcn out=10",
@@ -50,6 +52,8 @@ static const struct fixture_config models[] = {
     {LIST(recurrent), .inputs = 24},
     {LIST(recurrent), .inputs = 24, .checkpointing = 1},
     {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3, .optimizer = OPTIMIZER_SGD},
+    {LIST(carried), .inputs = 24, .carries = 1, .checkpointing = 1},
+    {LIST(carried), .inputs = 24, .carries = 1},
     {LIST(dense), .loss = "mean_squared_error missing weights=1,0.5,2,0,3"},
     {LIST(dense), .loss = "softmax_cross_entropy missing weights=1,0.5,2,0,3"},
     {LIST(tokens), .inputs = 6},

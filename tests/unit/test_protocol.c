@@ -8,6 +8,8 @@
  * it and not taken back; what is READY is complete, is the span it claims to be, and stays so while
  * it is read; every span that is wanted comes in the end.
  */
+#include <stddef.h>
+
 #include "proto/consumer.h"
 #include "proto/server.h"
 
@@ -88,11 +90,11 @@ static struct world {
     uint64_t random, now_ms, routes, loader, streams, loader_back_ms, loader_stopped_until_ms;
     int loader_lives, memories, wire_count, deliveries;
     uint64_t spans, trouble;
-    struct wire wire[WIRE_MAX];
     uint64_t last_at_ms[2][CONSUMERS_MAX];
     struct door door[DOORS_MAX];
     struct memory memory[MEMORIES_MAX];
     struct app app[CONSUMERS_MAX];
+    struct wire wire[WIRE_MAX]; /* last, and large: a new world forgets only their number */
 } w;
 static struct stream streams[STREAMS_MAX];
 
@@ -151,11 +153,11 @@ static void wire_put(int to_loader, int consumer, uint64_t route, enum msg_type 
             *last = at = at > *last ? at : *last;
         else
             at += rnd(100);
-        *x = (struct wire){.at_ms = at,
-                           .route = route,
-                           .to_loader = to_loader,
-                           .consumer = consumer,
-                           .type = type};
+        x->at_ms = at;
+        x->route = route;
+        x->to_loader = to_loader;
+        x->consumer = consumer;
+        x->type = type;
         memcpy(&x->m, m, message_bytes(type));
         x->m.head.incarnation = incarnation;
     }
@@ -664,7 +666,7 @@ static void trouble_make(void)
 
 static void world_make(int schedule)
 {
-    memset(&w, 0, sizeof w);
+    memset(&w, 0, offsetof(struct world, wire));
     for (int i = 0; i < STREAMS_MAX; i++)
         streams[i].used = 0;
     w.schedule = schedule;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/device.h"
+#include "engine/memory.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "trainerd/disk.h"
@@ -669,6 +670,28 @@ TEST(plan_counts_no_rows_that_never_come)
     model_close(&m);
 }
 
+/* What the plan has fits under the limit at work, and the micro-batch that it did not allow does
+ * not: that is refused as if there were no memory, and all is as it was. */
+static void limit_check(const struct model *m, const struct plan *p)
+{
+    struct stepper *s;
+    struct step_config c;
+    struct err e;
+    uint64_t rows = micro_rows;
+    CHECK_OK(shapes_step_config(&c, &options, NULL, &shape_of_images, &shape_of_images, rows, &e),
+             e);
+    memory_limit_set(plan_regions_limit(p, &options));
+    CHECK_OK(stepper_open(&s, m, &c, &e), e);
+    uint64_t used = memory_used();
+    CHECK_EQ(stepper_resize(s, options.batch_size, options.slice_rows, 1, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "that the limit leaves for it");
+    CHECK_EQ(memory_used(), used);
+    memory_limit_set(UINT64_MAX);
+    CHECK_OK(stepper_resize(s, options.batch_size, options.slice_rows, 1, &e), e);
+    stepper_close(&s);
+}
+
 TEST(micro_batches_are_halved_until_the_run_fits)
 {
     struct model m = {0};
@@ -692,6 +715,7 @@ TEST(micro_batches_are_halved_until_the_run_fits)
              e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
     CHECK_OK(plan_check(&p, &options, NULL, &e), e);
+    limit_check(&m, &p);
     options.host_limit_mb = whole - 10;
     CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
                        sizes, &e),

@@ -1,0 +1,95 @@
+/* carried.c - states that layers carry from batch to batch (data.stateful): where they are.
+ *
+ * A state is of a row's place in the batch of an optimizer step, whose rows all slices and
+ * micro-batches of it divide among them: so threads, slices and micro-batches change no bit of it.
+ * Training has two sets: forward reads what the last update left, as often as a segment is computed
+ * again, and writes the next one, which the update makes count. A batch that is begun anew, or
+ * whose update is refused, finds what it found before. Other passes have a set of their own, and
+ * nothing of backward reads it: they go on in place. For the Fisher information every row begins at
+ * 0: it is a sum over rows in any order.
+ */
+#include "engine/stepper.h"
+
+uint64_t carried_floats(const struct model *m, const struct step_config *c)
+{
+    return size_times(c->carried_rows, m->carried_values);
+}
+
+static int set_exists(const struct step_config *c, int set)
+{
+    return c->with_optimizer ? set != CARRIED_PASS_INT8 : set >= CARRIED_PASS;
+}
+
+uint64_t carried_bytes(const struct model *m, const struct step_config *c)
+{
+    uint64_t sets = 0;
+    for (int i = 0; i < CARRIED_SETS; i++)
+        sets += (uint64_t)set_exists(c, i);
+    return size_times(sets * sizeof(float), carried_floats(m, c));
+}
+
+void carried_place(struct stepper *s)
+{
+    float *at = s->region[KIND_CARRIED].at;
+    for (int i = 0; at && i < CARRIED_SETS; i++) {
+        if (!set_exists(&s->config, i))
+            continue;
+        s->carried.set[i] = at;
+        at += carried_floats(s->model, &s->config);
+    }
+}
+
+static enum carried_set pass_set(const struct stepper *s)
+{
+    return s->int8 && !s->config.with_optimizer ? CARRIED_PASS_INT8 : CARRIED_PASS;
+}
+
+void carried_pass(const struct batch_work *b, uint64_t slice, const struct layer_instance *l,
+                  struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
+    const struct carried_state *c = &s->carried;
+    uint64_t tensors = l->carried_first * s->config.carried_rows;
+    int training = b->work == SLICE_TRAIN;
+    enum carried_set from = training ? CARRIED_NOW : pass_set(s);
+    if (b->work == SLICE_FISHER || !c->set[from])
+        return;
+    p->carried = c->set[from] + tensors;
+    p->carried_next = c->set[training ? CARRIED_NEXT : from] + tensors;
+    p->carried_rows = s->config.carried_rows;
+    p->carried_row = training ? p->row_first : c->row[from] + slice * s->config.slice_rows;
+    ensure(p->carried_row + p->rows <= p->carried_rows);
+}
+
+void carried_commit(struct stepper *s)
+{
+    if (s->carried.set[CARRIED_NOW])
+        op_copy(s->backend, s->carried.set[CARRIED_NEXT], s->carried.set[CARRIED_NOW],
+                carried_floats(s->model, &s->config));
+}
+
+void carried_pass_begin(struct stepper *s)
+{
+    struct carried_state *c = &s->carried;
+    c->streams = s->config.carried_rows;
+    for (int i = CARRIED_PASS; i < CARRIED_SETS; i++) {
+        c->row[i] = 0;
+        if (c->set[i])
+            s->device->clear(c->set[i], carried_floats(s->model, &s->config) * sizeof(float));
+    }
+}
+
+void stepper_pass_streams(struct stepper *s, uint64_t streams)
+{
+    ensure(streams <= s->config.carried_rows);
+    s->carried.streams = streams;
+}
+
+void carried_pass_advance(struct stepper *s, uint64_t rows)
+{
+    uint64_t *row = &s->carried.row[pass_set(s)];
+    if (!s->carried.streams)
+        return;
+    ensure(*row + rows <= s->carried.streams);
+    *row = (*row + rows) % s->carried.streams;
+}

@@ -1,0 +1,102 @@
+"""Rows that go on from batch to batch (data.stateful) under an LSTM: evaluation and predict.sh say what NumPy says of
+streams whose state goes on, and runs that were killed, or cut into other micro-batches, end with the same weights."""
+import re
+
+from harness import limit, skip
+from small_run import CLASSES, ROWS, SmallRun, data_read, data_write
+from test_loop import end, lineage, run_interrupted, run_whole
+from test_predict import predict, results
+
+try:
+    import h5py
+    import numpy as np
+except ImportError:
+    h5py = None
+
+STEPS, HIDDEN, BATCH, ROUNDS = 6, 64, 32, 2
+LAYERS = ("sequence, steps: %d" % STEPS, "lstm, out: %d, layers: 2" % HIDDEN, "pool, kind: last", "linear, out: %d" % CLASSES)
+SETTINGS = ("data.shuffle=false", "data.stateful=true", "training.slice_rows=16", "training.learning_rate=0.01",
+            "tasks.A.epochs=2", "tasks.B.epochs=1")
+
+
+def micro(rows):
+    return "training.batch_size=%d" % rows, "training.gradient_accumulation_steps=%d" % (BATCH * ROUNDS // rows)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def network(weights, x, state):
+    """Outputs for x [rows, values] and the state behind them, all in float64; state: of each layer h and c."""
+    x, after = x.reshape(len(x), STEPS, -1), []
+    for layer, (h, c) in enumerate(state):
+        w_ih, w_hh, b_ih, b_hh = (weights["1.%s_l%d" % (name, layer)] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        outputs = []
+        for t in range(STEPS):
+            i, f, g, o = np.split(x[:, t] @ w_ih.T + b_ih + h @ w_hh.T + b_hh, 4, axis=1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            outputs.append(h)
+        x = np.stack(outputs, 1)
+        after.append((h, c))
+    return x[:, -1] @ weights["3.weight"].T + weights["3.bias"], after
+
+
+def streams_run(run, features, targets, count):
+    """Outputs of the rows that fill `count` streams, [rows of one, count, classes], and their mean loss."""
+    with h5py.File(run.path("checkpoints/task-A.h5")) as f:
+        assert "carried" not in f  # the next epoch begins at 0
+        weights = {n: d[:].astype(np.float64) for n, d in f["parameters"].items()}
+    long = len(features) // count
+    x = (features[:long * count] * 0.01).reshape(count, long, -1)
+    state = [(np.zeros((count, HIDDEN)), np.zeros((count, HIDDEN)))] * 2
+    outputs = []
+    for t in range(long):
+        z, state = network(weights, x[:, t], state)
+        outputs.append(z)
+    z, y = np.stack(outputs), targets[:long * count].reshape(count, long).T
+    likely = z - np.log(np.exp(z).sum(2, keepdims=True))
+    return z, -np.take_along_axis(likely, y[:, :, None].astype(int), 2).mean()
+
+
+@limit(120)
+def test_states_go_on():
+    whole = run_whole("whole", *SETTINGS, *micro(BATCH), layers=LAYERS)
+    features, targets = data_read("data.h5")
+    said = results(whole, "task-A.h5")["A", "A"]  # the validation rows are the training rows
+    _, loss = streams_run(whole, features, targets, BATCH)
+    assert abs(said[1] - loss) < 1e-5, (said, loss)
+    predict(whole, "--task", "A")
+    one, loss = streams_run(whole, features, targets, 1)
+    with h5py.File("out.h5") as f:
+        assert f["outputs"].shape == (ROWS, CLASSES)
+        assert np.abs(f["outputs"][:] - one[:, 0]).max() < 1e-5 and abs(f.attrs["loss"] - loss) < 1e-5
+
+    run, starts = run_interrupted("interrupted", *SETTINGS, *micro(BATCH), "training.checkpoint_every_s=0.01", commit=5, layers=LAYERS)
+    resumed = {int(n) for n in re.findall(r"step=(\d+) .*going on from this checkpoint", run.log("trainerd"))}
+    assert any(n % (ROWS // (BATCH * ROUNDS)) for n in resumed), (starts, resumed)  # inside an epoch
+    assert (end(run, "A"), end(run, "B"), lineage(run)) == (end(whole, "A"), end(whole, "B"), lineage(whole))
+
+    run = SmallRun("short", "data.h5", ROWS, (*SETTINGS, *micro(64), "training.threads=1"), LAYERS)
+    with run:
+        run.start("loaderd", "fisherd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "memory:5:ENOMEM:once"})
+        assert run.wait("trainerd") == 0, run.log("trainerd")[-2000:]
+    assert "micro-batches of 32 rows instead of 64: memory is short" in run.log("trainerd")
+    assert [end(run, t)[0] for t in "AB"] == [end(whole, t)[0] for t in "AB"]  # evaluated in other streams
+
+
+@limit(60)
+def test_what_cannot_go_on():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    both = LAYERS[0], "lstm, out: 7, bidirectional: true", *LAYERS[2:]
+    data_write("data.h5")
+    for layers, settings, words in ((both, micro(BATCH), "layer 1 (lstm) has bidirectional=true and cannot carry its state"),
+                                    (LAYERS, ("training.batch_size=1024",),
+                                     "do not fill 1024 streams; lower training.batch_size")):
+        run = SmallRun("refused-%d" % len(settings), "data.h5", ROWS, (*SETTINGS, *settings), layers)
+        with run:
+            run.start("loaderd", "trainerd")
+            assert run.wait("trainerd") == 100 and words in run.log("trainerd"), run.log("trainerd")[-1000:]
