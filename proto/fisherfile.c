@@ -131,7 +131,7 @@ int fisherfile_join_open(struct fisherfile_join **j_p, const char *path, struct 
     if (!j)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
     h5writer_sweep(path);
-    return digest_open(&j->sum.digest, e) < 0 ? -1 : h5writer_open(&j->writer, path, e);
+    return digest_open(&j->sum.digest, e) < 0 ? -1 : h5writer_open_many(&j->writer, path, e);
 }
 
 void fisherfile_join_close(struct fisherfile_join **j_p)

@@ -39,6 +39,8 @@ struct h5writer;
 struct h5reader;
 /* Begin a file that will be `path`. 0 or -1. */
 int h5writer_open(struct h5writer **w_p, const char *path, struct err *e);
+/* The same for thousands of objects, which are then not aligned: no set of it can be mapped. */
+int h5writer_open_many(struct h5writer **w_p, const char *path, struct err *e);
 
 /* Attributes of the root group ("" object) or of an existing group or data set. Texts are of fixed
  * length, UTF-8, at most 65,000 bytes. */

@@ -3,9 +3,10 @@
  *
  * Equal content is an equal file: object times are off, every group keeps the order of creation,
  * and data sets are allocated when they are made. Everything in the file begins on a multiple of 64
- * bytes, which costs a few bytes an object and lets a reader map any contiguous data set. The
- * format is that of HDF5 1.10, whose metadata carries checksums: a damaged file is refused before
- * libhdf5 believes it. Chunked sets are written by h5file_chunks.c.
+ * bytes, which costs a few bytes an object and lets a reader map any contiguous data set, but for
+ * files of thousands of objects. The format is that of HDF5 1.10, whose metadata carries checksums:
+ * a damaged file is refused before libhdf5 believes it. Chunked sets are written by
+ * h5file_chunks.c.
  */
 #include "proto/h5file_private.h"
 
@@ -33,11 +34,14 @@ static hid_t group_properties(hid_t class)
     return list;
 }
 
-static hid_t file_create(struct h5writer *w)
+/* many: nothing is aligned. libhdf5 keeps what an alignment leaves over, and walks through all of
+ * it for every new object, which is the square of their number. */
+static hid_t file_create(struct h5writer *w, int many)
 {
     hid_t file = H5I_INVALID_HID;
     hid_t create = group_properties(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
-    if (create >= 0 && access >= 0 && H5Pset_alignment(access, 1, H5FILE_ALIGNMENT) >= 0 &&
+    if (create >= 0 && access >= 0 &&
+        (many || H5Pset_alignment(access, 1, H5FILE_ALIGNMENT) >= 0) &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
         h5_sink_use(&w->sink, access) == 0)
@@ -47,7 +51,7 @@ static hid_t file_create(struct h5writer *w)
     return file;
 }
 
-int h5writer_open(struct h5writer **w_p, const char *path, struct err *e)
+static int writer_open(struct h5writer **w_p, const char *path, int many, struct err *e)
 {
     *w_p = NULL;
     struct h5writer *w = calloc(1, sizeof *w);
@@ -67,7 +71,7 @@ int h5writer_open(struct h5writer **w_p, const char *path, struct err *e)
     h5_quiet();
     int result = h5_sink_open(&w->sink, w->temporary, e);
     if (result == 0) {
-        w->file = file_create(w);
+        w->file = file_create(w, many);
         if (w->file < 0)
             result = h5_fail(e, EXIT_CODE_PERMANENT, "cannot create %s", w->temporary);
         result = h5_wrote(w, result, e);
@@ -76,6 +80,16 @@ int h5writer_open(struct h5writer **w_p, const char *path, struct err *e)
     if (result < 0)
         h5writer_abandon(w_p);
     return result;
+}
+
+int h5writer_open(struct h5writer **w_p, const char *path, struct err *e)
+{
+    return writer_open(w_p, path, 0, e);
+}
+
+int h5writer_open_many(struct h5writer **w_p, const char *path, struct err *e)
+{
+    return writer_open(w_p, path, 1, e);
 }
 
 int h5_groups_make(struct h5writer *w, const char *name, struct err *e)
