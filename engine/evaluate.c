@@ -14,7 +14,7 @@ void stepper_evaluate_begin(struct stepper *s)
     carried_pass_begin(s);
     weights_round(s);
     if (s->host.values)
-        memset(s->host.target_sums, 0, 2 * s->model->outputs * sizeof *s->host.target_sums);
+        memset(s->host.target_sums, 0, 3 * s->model->outputs * sizeof *s->host.target_sums);
     else
         memset(s->host.counts, 0, s->model->outputs * sizeof *s->host.counts);
 }
@@ -45,13 +45,21 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
                        "or the features are not usable",
                        (unsigned long long)rows, s->sums.loss);
     s->sums.rows += rows;
+    if (s->weighted) {
+        s->sums.weight =
+            evaluation_weights(s, s->sums.weight, rows, WEIGHT_ITSELF, s->loss->whole_rows);
+        s->sums.counted =
+            evaluation_weights(s, s->sums.counted, rows, WEIGHT_COUNTED, s->metric->whole_rows);
+    }
     for (uint64_t r = 0; s->metric->of_classes && r < rows * s->model->target_steps; r++)
-        counts_add(s->host.counts, (uint32_t)s->host.metrics[r], s->host.classes[r]);
+        if (!s->weighted || s->host.weights[r] > 0)
+            counts_add(s->host.counts, (uint32_t)s->host.metrics[r], s->host.classes[r]);
     if (s->metric->slice)
         s->sums.metric = rows_sum(s->sums.metric, s->host.metrics, rows * s->model->target_steps);
     if (s->metric->about)
         op_column_moments(&backend_cpu, matrix_of(s->host.values, rows, s->model->outputs),
-                          s->host.target_sums, s->host.target_squares);
+                          targets_weights(s, &s->host, 0, WEIGHT_COUNTED), s->host.target_sums,
+                          s->host.target_squares, s->host.target_counts);
     return 0;
 }
 
@@ -61,14 +69,16 @@ int stepper_evaluate(struct stepper *s, uint64_t rows, struct err *e)
 }
 
 double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
-                        const double *squares, uint64_t rows, uint64_t outputs)
+                        const double *squares, const double *counts, uint64_t outputs)
 {
-    double spread = 0; /* mean square of the targets about what the metric says */
+    double spread = 0, all = 0; /* mean square of the targets about what the metric says */
+    for (uint64_t k = 0; k < outputs; k++)
+        all += counts[k];
     for (uint64_t k = 0; k < outputs; k++) {
-        double about = m->about == METRIC_ABOUT_MEAN ? sums[k] / (double)rows : 0;
-        spread += fmax(squares[k] / (double)rows - about * about, 0);
+        double about = m->about == METRIC_ABOUT_MEAN ? sums[k] / counts[k] : 0;
+        if (counts[k] > 0)
+            spread += fmax(squares[k] / counts[k] - about * about, 0) * (counts[k] / all);
     }
-    spread /= (double)outputs;
     if (spread > 0)
         return 1 - mean / spread;
     return mean == 0; /* targets that are all that */
@@ -76,16 +86,18 @@ double metric_of_spread(const struct metric_type *m, double mean, const double *
 
 struct evaluation_result stepper_evaluate_end(const struct stepper *s)
 {
-    double rows = (double)s->sums.rows;
-    double numbers = rows * (double)s->model->target_steps;
-    struct evaluation_result r = {s->sums.loss / numbers, s->sums.metric / numbers, s->sums.rows};
+    double numbers = (double)s->sums.rows * (double)s->model->target_steps;
+    struct evaluation_result r = {s->sums.loss / (s->weighted ? s->sums.weight : numbers),
+                                  s->sums.metric / (s->weighted ? s->sums.counted : numbers),
+                                  s->sums.rows};
     if (!s->metric->slice)
         r.metric = r.loss;
     if (s->metric->of_classes)
         r.metric = counts_f1_macro(s->host.counts, s->model->outputs / s->model->target_steps);
     if (s->metric->about)
-        r.metric = metric_of_spread(s->metric, r.metric, s->host.target_sums,
-                                    s->host.target_squares, s->sums.rows, s->model->outputs);
+        r.metric =
+            metric_of_spread(s->metric, r.metric, s->host.target_sums, s->host.target_squares,
+                             s->host.target_counts, s->model->outputs);
     return r;
 }
 

@@ -14,7 +14,7 @@ enum { GATHER_ROWS = 32 };
 struct gather_work {
     struct stepper *s;
     const struct gather_config *config;
-    enum element feature_type, target_type;
+    enum element feature_type;
     uint64_t at, count;
     const void *const *features, *const *targets;
     _Atomic uint64_t bad_row; /* smallest so far; count: none */
@@ -25,18 +25,6 @@ static void bad_row_note(struct gather_work *g, uint64_t row)
     uint64_t best = atomic_load(&g->bad_row);
     while (row < best && !atomic_compare_exchange_weak(&g->bad_row, &best, row))
         ;
-}
-
-void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
-                    const void *const *targets, uint64_t *bad)
-{
-    uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
-    if (s->loss->values)
-        op_gather_values(&backend_cpu, type, targets, s->loss->low, s->loss->high,
-                         matrix_of(s->host.values + at * outputs, rows, outputs), bad);
-    else
-        op_gather_classes(&backend_cpu, type, targets, rows, steps, outputs / steps,
-                          s->host.classes + at * steps, bad);
 }
 
 static void gather_item(void *argument, uint64_t item, int thread)
@@ -50,7 +38,7 @@ static void gather_item(void *argument, uint64_t item, int thread)
     (void)thread;
     if (s->model->token_count)
         op_gather_values(&backend_cpu, g->feature_type, g->features + first, 0,
-                         (double)(s->model->token_count - 1), x, &bad);
+                         (double)(s->model->token_count - 1), 0, x, &bad);
     else
         op_gather_features(&backend_cpu, g->feature_type, g->features + first,
                            g->config->permutation, g->config->scale, x, s->layout.half, &bad);
@@ -58,7 +46,7 @@ static void gather_item(void *argument, uint64_t item, int thread)
         bad_row_note(g, first + bad);
     if (!g->targets)
         return;
-    targets_gather(s, g->target_type, g->at + first, rows, g->targets + first, &bad);
+    targets_gather(s, g->config, first, g->at + first, rows, g->targets, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
 }
@@ -67,14 +55,13 @@ static int config_check(struct gather_work *g, struct err *e)
 {
     const struct gather_config *c = g->config;
     g->feature_type = element_named(c->feature_type);
-    g->target_type = element_named(c->target_type);
     if (g->feature_type == ELEMENT_COUNT)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "cannot gather features of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, "
             "u64, i64, f16, f32, f64",
             c->feature_type);
-    if (g->targets && model_targets_check(g->s->model, c->target_type, c->targets, e) < 0)
+    if (g->targets && targets_config_check(g->s, c, e) < 0)
         return -1;
     if (g->s->model->token_count &&
         (!element_is_whole(g->feature_type) || c->scale != 1 || c->permutation))
@@ -90,52 +77,6 @@ static int config_check(struct gather_work *g, struct err *e)
             "cannot gather rows of %" PRIu64 " features into a model of %" PRIu64 " inputs%s",
             c->column + c->features, inputs, c->permutation ? " permuted: they come in parts" : "");
     return 0;
-}
-
-/* The first class of the row that is none: every 64-bit pattern of its type, printed as what it is.
- */
-static int class_tell(const struct stepper *s, const char *type, const char *target, struct err *e)
-{
-    uint64_t width = element_bytes(element_named(type)), value = 0, bad = 1, step = 0;
-    uint64_t steps = s->model->target_steps, classes = s->model->outputs / steps;
-    char which[40] = "";
-    for (uint32_t any; step < steps && bad; step += bad) {
-        const void *at = target + step * width;
-        op_gather_classes(&backend_cpu, element_named(type), &at, 1, 1, classes, &any, &bad);
-    }
-    memcpy(&value, target + step * width, width); /* little-endian, as stored in the slot */
-    int negative = *type == 'i' && value >> (8 * width - 1) & 1;
-    if (negative && width < 8)
-        value |= ~0ull << (8 * width);
-    if (steps > 1)
-        snprintf(which, sizeof which, " of step %" PRIu64, step);
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   negative ? "its class%s is %" PRIi64 "; accepted: 0 to %" PRIu64
-                            : "its class%s is %" PRIu64 "; accepted: 0 to %" PRIu64,
-                   which, value, classes - 1);
-}
-
-/* The row's first value that the loss does not take. */
-static int value_tell(const struct stepper *s, uint64_t at, struct err *e)
-{
-    const struct loss_type *l = s->loss;
-    uint64_t outputs = s->model->outputs, k = 0;
-    const float *y = s->host.values + at * outputs;
-    while (k + 1 < outputs && (double)y[k] >= l->low && (double)y[k] <= l->high)
-        k++;
-    if (isfinite(y[k]))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "its target %" PRIu64 " is %g; the loss %s takes %g to %g", k, (double)y[k],
-                       l->name, l->low, l->high);
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "its target %" PRIu64 " as float32 is %g; accepted: finite numbers", k,
-                   (double)y[k]);
-}
-
-int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
-                struct err *e)
-{
-    return s->loss->values ? value_tell(s, at, e) : class_tell(s, type, target, e);
 }
 
 /* The row's first token that is none. */
@@ -156,9 +97,9 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
     const float *x = s->host.inputs + (g->at + row) * s->model->inputs;
     uint64_t bad = 1, j = g->config->column;
     if (g->targets)
-        targets_gather(s, g->target_type, g->at + row, 1, g->targets + row, &bad);
+        targets_gather(s, g->config, row, g->at + row, 1, g->targets, &bad);
     if (bad == 0)
-        return target_tell(s, g->config->target_type, g->at + row, g->targets[row], e);
+        return target_tell(s, g->config, row, g->at + row, g->targets, e);
     while (j + 1 < g->config->column + g->config->features && isfinite(x[j]))
         j++;
     if (s->model->token_count)
@@ -185,6 +126,10 @@ static void places_send(struct stepper *s, const struct gather_work *g)
         memcpy(s->host.rows + most + g->at, g->targets, bytes);
         s->device->upload(s->at.rows + most + g->at, s->host.rows + most + g->at, bytes);
     }
+    if (g->targets && s->config.weights) {
+        memcpy(s->host.rows + 2 * most + g->at, c->weight_rows, bytes);
+        s->device->upload(s->at.rows + 2 * most + g->at, s->host.rows + 2 * most + g->at, bytes);
+    }
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,
@@ -195,23 +140,18 @@ static void places_send(struct stepper *s, const struct gather_work *g)
 static void gather_there(struct stepper *s, const struct gather_work *g, uint64_t *bad)
 {
     const struct gather_config *c = g->config;
-    uint64_t width = s->model->inputs, outputs = s->model->outputs, steps = s->model->target_steps;
+    uint64_t width = s->model->inputs;
     struct matrix x = {s->at.inputs + g->at * width + c->column, g->count, c->features, width};
     const void *const *features = s->at.rows + g->at;
-    const void *const *targets = features + s->config.batch_rows_max;
     if (s->model->token_count)
         op_gather_values(s->backend, g->feature_type, features, 0,
-                         (double)(s->model->token_count - 1), x, &bad[0]);
+                         (double)(s->model->token_count - 1), 0, x, &bad[0]);
     else
         op_gather_features(s->backend, g->feature_type, features,
                            c->permutation ? s->at.permutation : NULL, c->scale, x, s->layout.half,
                            &bad[0]);
-    if (g->targets && s->loss->values)
-        op_gather_values(s->backend, g->target_type, targets, s->loss->low, s->loss->high,
-                         matrix_of(s->at.values + g->at * outputs, g->count, outputs), &bad[1]);
-    else if (g->targets)
-        op_gather_classes(s->backend, g->target_type, targets, g->count, steps, outputs / steps,
-                          s->at.classes + g->at * steps, &bad[1]);
+    if (g->targets)
+        targets_gather_there(s, c, g->at, g->count, &bad[1], &bad[2]);
 }
 
 static int gather_on_device(struct stepper *s, struct gather_work *g, struct err *e)
@@ -237,22 +177,28 @@ static int gather_on_device(struct stepper *s, struct gather_work *g, struct err
 static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint64_t row,
                           struct err *e)
 {
-    struct gather_work g = {.s = s, .config = &p->config, .at = p->at + row, .count = 1};
-    uint64_t most = s->config.batch_rows_max;
+    struct gather_config config = p->config;
+    struct gather_work g = {.s = s, .config = &config, .at = p->at + row, .count = 1};
+    uint64_t most = s->config.batch_rows_max, bytes[3] = {0}, all = 0;
+    const void *at[3];
     if (config_check(&g, e) < 0)
         return -1;
-    g.target_type = element_named(p->config.target_type);
-    uint64_t bytes = p->config.features * element_bytes(g.feature_type);
-    uint64_t target_bytes = p->targets ? p->config.targets * element_bytes(g.target_type) : 0;
-    char *copy = malloc(bytes + target_bytes);
+    bytes[0] = config.features * element_bytes(g.feature_type);
+    if (p->targets)
+        bytes[1] = config.targets * element_bytes(element_named(config.target_type));
+    if (p->targets && s->config.weights)
+        bytes[2] = config.weights * element_bytes(element_named(config.weight_type));
+    char *copy = malloc(bytes[0] + bytes[1] + bytes[2]);
     if (!copy)
         return err_set(e, EXIT_CODE_PERMANENT, "it has a number that cannot be used");
-    s->device->download(copy, s->host.rows[g.at], bytes);
-    if (p->targets)
-        s->device->download(copy + bytes, s->host.rows[most + g.at], target_bytes);
-    const void *features = copy, *targets = copy + bytes;
-    g.features = &features;
-    g.targets = p->targets ? &targets : NULL;
+    for (int i = 0; i < 3; all += bytes[i++]) {
+        at[i] = copy + all;
+        if (bytes[i])
+            s->device->download(copy + all, s->host.rows[(uint64_t)i * most + g.at], bytes[i]);
+    }
+    g.features = &at[0];
+    g.targets = p->targets ? &at[1] : NULL;
+    config.weight_rows = &at[2];
     atomic_store(&g.bad_row, 1);
     gather_item(&g, 0, 0);
     bad_row_tell(&g, 0, e);
@@ -267,6 +213,8 @@ int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e
         uint64_t row = r->bad[i][0] < p->count ? r->bad[i][0] : p->count;
         if (p->targets && r->bad[i][1] < row)
             row = r->bad[i][1];
+        if (p->targets && s->config.weights && r->bad[i][2] < row)
+            row = r->bad[i][2];
         if (row == p->count)
             continue;
         s->fault = (struct step_fault){-1, 0, p->before + p->at + row, 1};
@@ -275,7 +223,8 @@ int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e
             return piece_row_tell(s, p, row, e);
         return err_set(
             e, EXIT_CODE_PERMANENT,
-            "it has a feature that is not finite, or a target that the loss does not take");
+            "it has a feature that is not finite, or a target that the loss does not take%s",
+            s->config.weights ? ", or a weight that is negative or not finite" : "");
     }
     return 0;
 }

@@ -20,7 +20,7 @@ enum { ITEM_GRAPHS = 4, ITEM_ROWS = 64 };
 struct graph_work {
     struct stepper *s;
     const struct gather_config *config;
-    enum element node_type, end_type, edge_type, target_type;
+    enum element node_type, end_type, edge_type;
     uint64_t at, count;
     const struct graph_row *graphs;
     const void *const *targets;
@@ -110,7 +110,7 @@ static uint64_t ends_gather(const struct graph_work *w, const struct graph *g, c
     for (uint64_t count; left > 0; left -= count, first += count) {
         count = left < ITEM_ROWS ? left : ITEM_ROWS;
         rows_point(rows, (const char *)stored + first * bytes, bytes, count);
-        op_gather_classes(&backend_cpu, w->end_type, rows, count, 1, g->row->node_count,
+        op_gather_classes(&backend_cpu, w->end_type, rows, count, 1, g->row->node_count, 0,
                           ends + g->edge + first, &bad);
         if (bad < count)
             return first + bad;
@@ -215,7 +215,7 @@ static void graphs_item(void *argument, uint64_t item, int thread)
     for (uint64_t row = item * ITEM_GRAPHS; row < end; row++) {
         bad = 1;
         if (w->targets)
-            targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
+            targets_gather(w->s, w->config, row, w->at + row, 1, w->targets, &bad);
         if (graph_gather(w, row, thread) < 0 || bad == 0)
             bad_row_note(w, row);
     }
@@ -249,9 +249,9 @@ static int bad_row_tell(const struct graph_work *w, uint64_t row, struct err *e)
     if (r->node_count == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "its graph has no nodes; at least one is needed");
     if (w->targets)
-        targets_gather(w->s, w->target_type, w->at + row, 1, w->targets + row, &bad);
+        targets_gather(w->s, w->config, row, w->at + row, 1, w->targets, &bad);
     if (bad == 0)
-        return target_tell(w->s, w->config->target_type, w->at + row, w->targets[row], e);
+        return target_tell(w->s, w->config, row, w->at + row, w->targets, e);
     if ((bad = nodes_gather(w, &g)) < r->node_count)
         return features_tell("node", bad, e);
     if ((bad = ends_gather(w, &g, r->sources, b->sources)) < r->edge_count)
@@ -268,8 +268,7 @@ static int config_check(struct graph_work *w, struct err *e)
     w->node_type = element_named(c->feature_type);
     w->end_type = element_named(c->end_type);
     w->edge_type = element_named(c->edge_features ? c->edge_type : "f32");
-    w->target_type = element_named(c->target_type);
-    if (w->targets && model_targets_check(m, c->target_type, c->targets, e) < 0)
+    if (w->targets && targets_config_check(w->s, c, e) < 0)
         return -1;
     if (w->node_type == ELEMENT_COUNT || w->edge_type == ELEMENT_COUNT ||
         !element_is_whole(w->end_type))

@@ -5,6 +5,11 @@
  * mean over its rows of the rows' losses. A row's loss over several outputs is their mean, so that
  * a batch's equals PyTorch's reduction "mean" over all elements. Where a row has several steps, a
  * loss of classes has one for each of them, and the row's is their mean.
+ *
+ * Where targets weigh (they may be missing, rows or targets have weights), the loss of a batch is
+ * the sum of the numbers' losses times their weights by the sum of those weights, over all of the
+ * batch: as PyTorch's with weight= or ignore_index, or (w * loss).sum() / w.sum(). A slice makes
+ * the sums; the stepper divides. A metric counts what weighs anything, and that once.
  */
 #ifndef ENGINE_LOSS_H
 #define ENGINE_LOSS_H
@@ -21,9 +26,10 @@
 struct loss_slice {
     const struct backend *backend;
     struct matrix outputs;
-    uint32_t *classes;    /* [rows], where the loss takes classes: one for each step */
-    struct matrix values; /* [rows, outputs], where it takes values; only draw writes either */
-    double delta;         /* Huber's */
+    uint32_t *classes;        /* [rows], where the loss takes classes: one for each step */
+    struct matrix values;     /* [rows, outputs], where it takes values; only draw writes either */
+    struct weighting weights; /* of values, or of the rows' classes; at NULL: all alike */
+    double delta;             /* Huber's */
     double divisor;
     double *result;  /* [rows]: the rows' losses, or their metric */
     double *sum;     /* the rows' losses are added to it; NULL: not wanted */
@@ -41,6 +47,7 @@ struct metric_type {
     void (*slice)(const struct loss_slice *s);
     enum metric_about about; /* the metric is 1 - mean / (mean square of the targets about that,
                                 averaged over the outputs) */
+    int whole_rows;          /* a row has one number, however many of its targets are there */
     int of_classes; /* the numbers are the rows' predicted classes, the metric is their macro F1
                        (counts.h) */
 };
@@ -52,6 +59,7 @@ struct loss_type {
     int values;       /* targets: a float32 an output; else one class a row */
     double low, high; /* of values */
     int has_delta;
+    int whole_rows; /* a row has one loss: it weighs as much as its largest weight */
     const struct metric_type *metrics[LOSS_METRICS_MAX + 1]; /* the first is the usual one */
     void (*slice)(const struct loss_slice *s);
     /* Where exp(-loss) is a likelihood of the target, for the Fisher information; else NULL. draw:

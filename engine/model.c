@@ -11,39 +11,7 @@
 #include "engine/layer.h"
 #include "engine/layer_text.h"
 #include "engine/loss.h"
-
-static int loss_unknown(const char *name, struct err *e)
-{
-    char accepted[256] = "";
-    for (int i = 0; loss_types[i]; i++) {
-        size_t used = strlen(accepted);
-        snprintf(accepted + used, sizeof accepted - used, "%s%s", i ? ", " : "",
-                 loss_types[i]->name);
-    }
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot open the model: unknown loss '%.64s'; accepted: %s", name, accepted);
-}
-
-/* "NAME" or "NAME delta=NUMBER". */
-static int loss_set(struct model *m, const char *loss, struct err *e)
-{
-    char name[sizeof m->loss] = "";
-    int used = 0, end = 0;
-    sscanf(loss, "%31s%n", name, &used);
-    const struct loss_type *type = loss_type_named(name);
-    if (!type)
-        return loss_unknown(loss, e);
-    memcpy(m->loss, name, sizeof name);
-    m->loss_delta = 1;
-    if (!loss[used])
-        return 0;
-    if (type->has_delta && sscanf(loss + used, " delta=%lf%n", &m->loss_delta, &end) == 1 &&
-        !loss[used + end] && isfinite(m->loss_delta) && m->loss_delta > 0)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot open the model: loss %s is followed by '%.64s'; accepted: %s", name,
-                   loss + used, type->has_delta ? "delta=NUMBER above 0" : "nothing");
-}
+#include "engine/loss_text.h"
 
 /* Whole name, size and place behind `*end` values. */
 static void tensor_place(const struct layer_instance *l, struct tensor_info *t, uint64_t *end)
@@ -207,8 +175,8 @@ int model_open_input(struct model *m, const char *const *layers, uint32_t count,
         return err_set(e, EXIT_CODE_PERMANENT,
                        "cannot open the model: edges have %" PRIu64 " features; accepted: up to %d",
                        input->edge_values, LAYER_WIDTH_MAX);
-    if (loss_set(m, loss, e) < 0)
-        return -1;
+    if (loss_parse(m, loss, e) < 0)
+        goto fail;
     m->layers = calloc(count, sizeof *m->layers);
     m->tensors = calloc(MODEL_TENSORS_MAX, sizeof *m->tensors);
     m->buffers = calloc(LAYER_BUFFERS_MAX * count, sizeof *m->buffers);
@@ -223,6 +191,8 @@ int model_open_input(struct model *m, const char *const *layers, uint32_t count,
         goto fail;
     m->outputs = m->layers[count - 1].outputs;
     m->target_steps = loss_type_named(m->loss)->values ? 1 : m->layers[count - 1].steps_out;
+    if (loss_weights_check(m, e) < 0)
+        goto fail;
     return 0;
 fail:
     model_close(m);
@@ -262,6 +232,25 @@ int model_targets_check(const struct model *m, const char *type, uint64_t values
     return 0;
 }
 
+int model_weights_check(const struct model *m, const char *type, uint64_t values, struct err *e)
+{
+    uint64_t all = loss_type_named(m->loss)->values ? m->outputs : m->target_steps;
+    if (!values)
+        return 0;
+    if (element_named(type) == ELEMENT_COUNT)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "its weights are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "
+                       "i64, f16, f32, f64",
+                       type);
+    if (values == 1 || values == all)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "its weights are %" PRIu64
+                   " values a row; accepted: one for the row, or one for "
+                   "each of its %" PRIu64 " targets",
+                   values, all);
+}
+
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
 {
     for (uint32_t i = 0; i < m->layer_count; i++)
@@ -294,6 +283,7 @@ void model_close(struct model *m)
     free(m->layers);
     free(m->tensors);
     free(m->buffers);
+    free(m->target_weights);
     free(m->carried);
     *m = (struct model){0};
 }

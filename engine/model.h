@@ -43,6 +43,9 @@ struct model {
         target_steps;  /* where the loss takes classes: steps that are left, a class each; else 1 */
     char loss[32];     /* its type's name */
     double loss_delta; /* Huber's; 1 for the others */
+    int targets_missing;          /* a NaN among values, a class below 0: it counts for nothing */
+    uint64_t target_weight_count; /* outputs / target_steps; 0: all alike */
+    double *target_weights;       /* of each output's target, or of each class */
     uint32_t layer_count;
     struct layer_instance *layers;
     uint32_t tensor_count;
@@ -61,8 +64,8 @@ struct model {
 };
 
 /* Parse and infer shapes; allocates no parameters. inputs: features a row; loss: "l1", "huber
- * delta=0.5" (1 where it is not given). Errors (permanent) name the layer's place and type, the
- * key, and what is accepted. */
+ * delta=0.5" (1 where it is not given), "l1 missing weights=1,4" (engine/loss_text.h). Errors
+ * (permanent) name the layer's place and type, the key, and what is accepted. */
 int model_open(struct model *m, const char *const *layers, uint32_t count, uint64_t inputs,
                const char *loss, struct err *e);
 /* The same of rows of any kind. */
@@ -76,6 +79,9 @@ int model_carry(struct model *m, struct err *e);
 
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
+
+/* Do `values` weights of a type a row? 0: there are none. */
+int model_weights_check(const struct model *m, const char *type, uint64_t values, struct err *e);
 
 /* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e);

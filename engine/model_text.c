@@ -4,8 +4,8 @@
  *   linear out=256
  *   relu
  *
- * A loss with a key has it behind its name: "loss=huber delta=0.5". Of graphs the first line is
- * "graphs inputs=38 edge_inputs=5 loss=...".
+ * A loss with keys has them behind its name: "loss=huber delta=0.5" (loss_text.h). Of graphs the
+ * first line is "graphs inputs=38 edge_inputs=5 loss=...".
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,25 +14,14 @@
 
 #include "engine/layer.h"
 #include "engine/layer_text.h"
-#include "engine/loss.h"
+#include "engine/loss_text.h"
 #include "engine/model.h"
-
-enum { LOSS_TEXT_MAX = 80 };
-
-static void loss_format(const struct model *m, char text[LOSS_TEXT_MAX])
-{
-    char delta[32];
-    value_format(m->loss_delta, delta, sizeof delta);
-    if (loss_type_named(m->loss)->has_delta)
-        snprintf(text, LOSS_TEXT_MAX, "%s delta=%s", m->loss, delta);
-    else
-        snprintf(text, LOSS_TEXT_MAX, "%s", m->loss);
-}
 
 int model_text(const struct model *m, char *text, size_t bytes, struct err *e)
 {
     char line[LAYER_LINE_MAX], loss[LOSS_TEXT_MAX];
-    loss_format(m, loss);
+    if (loss_format(m, loss, e) < 0)
+        return -1;
     size_t used =
         (size_t)(m->graphs
                      ? snprintf(text, bytes,

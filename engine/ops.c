@@ -402,6 +402,12 @@ static void check_dropout(struct matrix x, struct matrix y, const struct dropout
     ensure(x.columns <= UINT32_MAX);
 }
 
+/* Of [rows, columns] numbers. */
+static int weights_valid(struct weighting w, uint64_t columns)
+{
+    return w.use <= WEIGHT_ROOT && (!w.at || w.stride >= columns);
+}
+
 /* dz of a loss: not wanted, or z's shape and either z itself or apart from it. */
 static void check_loss(struct matrix z, double divisor, const double *losses, struct matrix dz)
 {
@@ -410,32 +416,33 @@ static void check_loss(struct matrix z, double divisor, const double *losses, st
     ensure(!dz.at || matrix_same_or_disjoint(z, dz));
 }
 
-static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                        double *losses, double *sum, struct matrix dz,
-                                        enum half half)
+static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets,
+                                        struct weighting w, double divisor, double *losses,
+                                        double *sum, struct matrix dz, enum half half)
 {
     check_loss(z, divisor, losses, dz);
-    ensure(targets && half < HALF_COUNT && sum != losses);
+    ensure(targets && weights_valid(w, 1) && half < HALF_COUNT && sum != losses);
 }
 
-static void check_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses,
-                              double *sum, struct matrix dz, enum half half)
+static void check_cosine_loss(struct matrix z, struct matrix y, struct weighting w, double divisor,
+                              double *losses, double *sum, struct matrix dz, enum half half)
 {
     check_loss(z, divisor, losses, dz);
-    ensure(half < HALF_COUNT && sum != losses);
+    ensure(weights_valid(w, z.columns) && half < HALF_COUNT && sum != losses);
     ensure(matrix_valid(y) && matrix_same_shape(z, y) && (!dz.at || matrix_disjoint(y, dz)));
 }
 
-static void check_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+static void check_cosine_similarity(struct matrix z, struct matrix y, struct weighting w,
+                                    double *cosines)
 {
-    check_cosine_loss(z, y, 1, cosines, NULL, (struct matrix){0}, HALF_NONE);
+    check_cosine_loss(z, y, w, 1, cosines, NULL, (struct matrix){0}, HALF_NONE);
 }
 
 static void check_element_loss(enum element_loss kind, double delta, struct matrix z,
-                               struct matrix y, double divisor, double *losses, double *sum,
-                               struct matrix dz, enum half half)
+                               struct matrix y, struct weighting w, double divisor, double *losses,
+                               double *sum, struct matrix dz, enum half half)
 {
-    check_cosine_loss(z, y, divisor, losses, sum, dz, half);
+    check_cosine_loss(z, y, w, divisor, losses, sum, dz, half);
     ensure(kind < ELEMENT_LOSS_COUNT && (kind != ELEMENT_LOSS_HUBER || delta > 0));
 }
 
@@ -458,22 +465,24 @@ static void check_values_draw(enum element_loss kind, struct matrix z, uint64_t 
     ensure(matrix_disjoint(z, y));
 }
 
-static void check_class_root(struct matrix z, uint32_t which, struct matrix dz)
+static void check_class_root(struct matrix z, uint32_t which, struct weighting w, struct matrix dz)
 {
+    ensure(weights_valid(w, 1));
     ensure(matrix_valid(z) && matrix_valid(dz) && matrix_same_shape(z, dz));
     ensure(which < z.columns && matrix_disjoint(z, dz));
 }
 
 static void check_value_root(enum element_loss kind, struct matrix z, uint32_t column,
-                             struct matrix dz)
+                             struct weighting w, struct matrix dz)
 {
-    ensure(is_likelihood(kind));
-    check_class_root(z, column, dz);
+    ensure(is_likelihood(kind) && weights_valid(w, z.columns));
+    check_class_root(z, column, w, dz);
 }
 
-static void check_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
+static void check_correct_classes(struct matrix z, const uint32_t *targets, struct weighting w,
+                                  double *correct)
 {
-    ensure(matrix_valid(z) && targets && correct);
+    ensure(weights_valid(w, 1) && matrix_valid(z) && targets && correct);
 }
 
 static void check_predicted_classes(struct matrix z, double *classes)
@@ -481,14 +490,59 @@ static void check_predicted_classes(struct matrix z, double *classes)
     ensure(matrix_valid(z) && classes);
 }
 
-static void check_correct_signs(struct matrix z, struct matrix y, double *correct)
+static void check_correct_signs(struct matrix z, struct matrix y, struct weighting w,
+                                double *correct)
 {
     ensure(matrix_valid(z) && matrix_valid(y) && matrix_same_shape(z, y) && correct);
+    ensure(weights_valid(w, z.columns));
 }
 
-static void check_column_moments(struct matrix y, double *sums, double *squares)
+static void check_column_moments(struct matrix y, struct weighting w, double *sums, double *squares,
+                                 double *counts)
 {
-    ensure(matrix_valid(y) && sums && squares && sums != squares);
+    ensure(matrix_valid(y) && sums && squares && sums != squares && weights_valid(w, y.columns));
+    ensure(counts && counts != sums && counts != squares);
+}
+
+static void check_row_weights(struct weighting w, uint64_t rows, uint64_t columns, int largest,
+                              double *sums)
+{
+    (void)largest;
+    ensure(w.at && rows > 0 && columns > 0 && weights_valid(w, columns) && sums);
+}
+
+/* given: a weight a row, or each its own, maybe in place. */
+static void check_given(struct matrix given, struct matrix w)
+{
+    ensure(matrix_valid(w));
+    ensure(!given.at || (matrix_valid(given) && given.rows == w.rows &&
+                         (given.columns == 1 || given.columns == w.columns)));
+    ensure(!given.at || given.at == w.at
+               ? !given.at || (given.columns == w.columns && given.stride == w.stride)
+               : matrix_disjoint(given, w));
+}
+
+static void check_weigh_values(struct matrix given, const float *of_columns, struct matrix y,
+                               struct matrix w)
+{
+    (void)of_columns;
+    check_given(given, w);
+    ensure(matrix_valid(y) && matrix_same_shape(y, w) && matrix_disjoint(y, w));
+}
+
+static void check_weigh_classes(struct matrix given, const float *of_classes, uint32_t *classes,
+                                struct matrix w)
+{
+    (void)of_classes;
+    check_given(given, w);
+    ensure(classes);
+}
+
+static void check_divide_weight(const double *weight, double rows, float factor, float *x,
+                                uint64_t count)
+{
+    (void)factor, (void)count;
+    ensure(weight && rows > 0 && x);
 }
 
 static void check_gather_features(enum element type, const void *const *rows,
@@ -500,16 +554,18 @@ static void check_gather_features(enum element type, const void *const *rows,
 }
 
 static void check_gather_classes(enum element type, const void *const *rows, uint64_t count,
-                                 uint64_t steps, uint64_t classes, uint32_t *targets,
+                                 uint64_t steps, uint64_t classes, int missing, uint32_t *targets,
                                  uint64_t *bad_row)
 {
+    (void)missing;
     ensure(element_is_whole(type) && rows && count > 0 && steps > 0 && targets && bad_row);
-    ensure(classes > 0 && classes <= (uint64_t)UINT32_MAX + 1);
+    ensure(classes > 0 && classes <= UINT32_MAX); /* the last number is CLASS_MISSING */
 }
 
 static void check_gather_values(enum element type, const void *const *rows, double low, double high,
-                                struct matrix y, uint64_t *bad_row)
+                                int missing, struct matrix y, uint64_t *bad_row)
 {
+    (void)missing;
     ensure(type < ELEMENT_COUNT && rows && low <= high && matrix_valid(y) && bad_row);
 }
 

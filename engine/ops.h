@@ -62,6 +62,12 @@ static inline int element_is_whole(enum element type)
     return type < ELEMENT_F16;
 }
 
+/* May it be negative? Of whole numbers. */
+static inline int element_is_signed(enum element type)
+{
+    return type == ELEMENT_I8 || type == ELEMENT_I16 || type == ELEMENT_I32 || type == ELEMENT_I64;
+}
+
 /* Each activation, and what scalar.h's functions of it are called. */
 #define ACTIVATIONS(X)                                                                             \
     X(RELU, relu)                                                                                  \
@@ -106,6 +112,32 @@ SCALAR struct matrix matrix_columns(struct matrix m, uint64_t first, uint64_t co
 {
     return (struct matrix){m.at + first, m.rows, count, m.stride};
 }
+
+/* What the numbers of a loss weigh: w[r, c] at at[r * stride + c]; [R, 1] where a row has one loss.
+ * at NULL: 1 each. */
+enum weight_use {
+    WEIGHT_ITSELF,
+    WEIGHT_COUNTED, /* 1 for each that is above 0 */
+    WEIGHT_ROOT,    /* its root: what is squared then weighs w */
+};
+struct weighting {
+    const float *at;
+    uint64_t stride;
+    enum weight_use use;
+};
+
+SCALAR double weight_used(float w, enum weight_use use)
+{
+    return use == WEIGHT_ITSELF ? (double)w : use == WEIGHT_COUNTED ? w > 0 : sqrt((double)w);
+}
+
+SCALAR double weight_at(struct weighting w, uint64_t row, uint64_t column)
+{
+    return w.at ? weight_used(w.at[row * w.stride + column], w.use) : 1;
+}
+
+/* A target's class that is not there. */
+#define CLASS_MISSING UINT32_MAX
 
 /* Rows of a matrix that belong together: `count` runs, one behind the other, of `steps` rows each,
  * or where begin is not NULL of begin[n + 1] - begin[n] rows, at least one. */

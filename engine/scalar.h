@@ -465,6 +465,19 @@ SCALAR float scalar_softmax_gradient(double p, int is_target, double divisor)
     return (float)((is_target ? p - 1.0 : p) / divisor);
 }
 
+/* A number that weighs w: what weighs nothing does not count, whatever it is. */
+SCALAR double scalar_weighted(double w, double x)
+{
+    return w > 0 ? w * x : 0;
+}
+
+/* From a sum that was divided by `rows` to the mean of what weighs `weight` together, times `by`.
+ */
+SCALAR float scalar_mean_factor(double weight, double rows, float by)
+{
+    return weight > 0 ? (float)((double)by * (rows / weight)) : 0;
+}
+
 /* 1 - the cosine of two vectors z and y is their loss; from |z|^2, |y|^2 and z y. With u = z / a,
  * v = y / b, a = max(|z|, eps), b = max(|y|, eps): the derivative is (u (u v) - v) / a, and -v / a
  * where a is eps. Shorter vectors have no direction: torch.nn.functional.cosine_similarity's eps.

@@ -25,7 +25,7 @@ int scores_open(struct scores **s_p, const struct model *m, uint64_t rows_max, s
 void scores_close(struct scores **s_p); /* harmless on NULL */
 
 /* outputs[rows, m->outputs] against the targets of the rows gathered in the stepper. */
-void scores_add(struct scores *s, const struct stepper *of, const float *outputs, uint64_t rows);
+void scores_add(struct scores *s, struct stepper *of, const float *outputs, uint64_t rows);
 
 /* Of all rows added (at least one), the loss first. Returns how many. */
 uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX]);

@@ -152,6 +152,8 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
                              rows * steps, outputs / steps),
         .classes = s->at.classes ? s->at.classes + row * steps : NULL,
         .values = matrix_of(s->at.values ? s->at.values + row * outputs : NULL, rows, outputs),
+        .weights =
+            targets_weights(s, &s->at, row, b->work == SLICE_FISHER ? WEIGHT_ROOT : WEIGHT_ITSELF),
         .delta = s->model->loss_delta,
         .divisor =
             (double)steps * (b->work == SLICE_TRAIN ? (double)s->batch.rows / s->batch.scale : 1.0),
@@ -170,6 +172,7 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     if (b->work == SLICE_FISHER && b->fisher->labels > FISHER_SAMPLED)
         s->loss->root(&l, (uint32_t)b->pass);
     l.result = s->at.metrics + row * steps;
+    l.weights.use = WEIGHT_COUNTED;
     if (b->work == SLICE_EVALUATE && s->metric->slice)
         s->metric->slice(&l);
 }

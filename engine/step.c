@@ -51,8 +51,12 @@ static void block_gradient(const struct sweep *w, uint64_t block)
                s->gradient + (begin - frozen), end - begin);
     if (!w->last)
         return;
-    if (s->batch.scale != 1)
-        op_scale(s->backend, grad_scaler_inverse(&s->scaler), g, count);
+    float inverse = s->batch.scale != 1 ? grad_scaler_inverse(&s->scaler) : 1;
+    if (s->weighted)
+        op_divide_weight(s->backend, s->weight_sum,
+                         (double)s->batch.rows * (double)s->model->target_steps, inverse, g, count);
+    else if (s->batch.scale != 1)
+        op_scale(s->backend, inverse, g, count);
     penalty_add(s, first, count, g, &s->block_penalty[block]);
     op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
@@ -153,11 +157,22 @@ static void micro_batch_count(struct stepper *s, uint64_t rows)
     s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
 }
 
-/* What a batch begins with. The sum of losses lies behind the blocks' penalties. */
+/* What a batch begins with. The sums of losses and weights lie behind the blocks' penalties. */
 static void batch_begin(struct stepper *s)
 {
     statistics_restore(s);
-    s->device->clear(s->block_penalty, (s->layout.blocks + 1) * sizeof *s->block_penalty);
+    s->device->clear(s->block_penalty, (s->layout.blocks + 2) * sizeof *s->block_penalty);
+}
+
+/* Of the micro-batch: known before its last slice completes the batch's gradient. */
+static void weights_add(struct stepper *s, uint64_t rows)
+{
+    uint64_t numbers = rows * s->model->target_steps;
+    if (!s->weighted)
+        return;
+    op_row_weights(s->backend, targets_weights(s, &s->at, 0, WEIGHT_ITSELF), numbers,
+                   s->loss->values ? s->model->outputs : 1, s->loss->whole_rows, s->at.row_weights);
+    op_sum_add(s->backend, s->at.row_weights, numbers, s->weight_sum);
 }
 
 /* Where statistics cross the slices: all of them forward, then all of them back. */
@@ -196,6 +211,7 @@ void micro_batch_compute(struct stepper *s, uint64_t rows)
     struct sweep w = sweep_make(s);
     if (!s->batch.done)
         batch_begin(s);
+    weights_add(s, rows);
     if (s->layout.statistics_count)
         gradient_of_phases(&b, &w, rows);
     else
@@ -247,6 +263,11 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
         return -1;
     r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
+    if (s->weighted) {
+        double weight = sums[2 * blocks + 1];
+        r->loss = weight > 0 ? sums[2 * blocks] / weight : sums[2 * blocks];
+        r->loss_sum = r->loss * (double)s->batch.rows;
+    }
     r->penalty = blocks_sum(sums + blocks, blocks);
     r->gradient_norm = sqrt(blocks_sum(sums, blocks));
     if (s->device->apart && !isfinite(r->loss))
@@ -257,7 +278,7 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
 /* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
 static int scaler_skips(struct stepper *s, struct step_result *r)
 {
-    r->loss_scale = r->skipped = 0;
+    r->loss_scale = r->skipped = r->refused = 0;
     if (s->layout.half != HALF_F16)
         return 0;
     r->loss_scale = s->batch.scale;
@@ -311,6 +332,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     int refused = !skips && result_check(s, result, a->loss_max, e) < 0;
     s->batch.rows = s->batch.done = s->host.graphs.nodes_done = 0;
     s->bad_number = refused;
+    result->refused = (uint64_t)refused;
     if (refused)
         return -1;
     statistics_commit(s);

@@ -7,7 +7,8 @@
  * number of threads, nor on how many slices are resident. Nothing here allocates after
  * stepper_open.
  *
- *   g   = sum over slices of d(mean loss over the batch)/d(theta)
+ *   g   = sum over slices of d(mean loss over the batch)/d(theta); where targets weigh (loss.h) of
+ *         d(sum of their losses)/d(theta), then by the sum of the weights of the whole batch
  *   g  += lambda * (F + damping) * (theta - theta*)            EWC, FORMULAS "EWC", half = 1/2
  *   n   = ||g||; g *= min(1, max_norm / (n + 1e-6))            torch clip_grad_norm_
  *   the update: AdamW or SGD (engine/optimizer.h)
@@ -39,6 +40,11 @@ struct gather_config {
     char end_type[8], edge_type[8]; /* graphs: of the ends of edges, of their features */
     uint64_t edge_features;         /* graphs: values an edge; 0: none are stored */
     int on_device; /* rows are addresses on the stepper's device, which is apart; no graphs */
+    char weight_type[8];
+    uint64_t weights; /* values a row, as step_config has them */
+    /* where each row's weights are, from 0 on and not all of them 0, as `targets` of stepper_gather
+     * has the targets, with which they come; NULL: nothing has. Borrowed */
+    const void *const *weight_rows;
 };
 
 /* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
@@ -57,6 +63,8 @@ struct step_config {
     int threads;                         /* including the caller's; at least 1 */
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
     uint64_t seed;      /* keys dropout */
+    uint64_t weights;   /* values a row that say what its targets weigh: 0 (all alike), 1, or one
+                           for each of them (model_weights_check) */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
     /* Activation checkpointing: cut the layer list into segments, at most so many (0: as many as
@@ -106,12 +114,13 @@ struct ewc_term {
 };
 
 struct step_result {
-    double loss;     /* mean over the batch, summed in row order in double */
-    double loss_sum; /* sum over the rows */
+    double loss; /* mean over the batch, summed in row order in double; 0 where nothing counts */
+    double loss_sum; /* sum over the rows; where targets weigh: that mean times the rows */
     double penalty; /* lambda/2 sum (F + damping) (theta - theta*)^2 before the update, all terms */
     double gradient_norm; /* before clipping, penalty included */
     double loss_scale;    /* the batch's; 0: it had none */
     uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
+    uint64_t refused;     /* stepper_update said -1 because of a bad number (stepper_bad_number) */
 };
 
 struct stepper; /* arenas, pool, buffers */
@@ -163,7 +172,8 @@ float *stepper_gradient(struct stepper *s);    /* the last batch's, for tests */
  * in the pool's threads. targets[i] points to one integer class of target_type, or, where the loss
  * takes values, to one number an output of any type; targets NULL: they came with another part of
  * the features. -1 (permanent) and *bad_row the index i when a feature is not finite, a class is
- * not 0 .. outputs-1 or a value not one the loss takes; *e says which. Where rows are on the device
+ * not 0 .. outputs-1 or a value not one the loss takes, or a weight is negative or not finite; *e
+ * says which. Where rows are on the device
  * that is said by stepper_update, stepper_evaluate or stepper_fisher, and stepper_fault has the
  * row.
  */
@@ -230,7 +240,7 @@ void stepper_pass_streams(struct stepper *s, uint64_t streams);
 void stepper_renew_begin(struct stepper *s);
 int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e);
 
-/* Means over the rows of the batches evaluated. */
+/* Means over the rows of the batches evaluated; of no target that counts they are NaN. */
 struct evaluation_result {
     double loss, metric;
     uint64_t rows;

@@ -274,6 +274,10 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
+    BATCH_WEIGHTS, /* these four: where targets weigh */
+    BATCH_ROW_GIVEN,
+    BATCH_OF_TARGETS,
+    BATCH_ROW_WEIGHTS,
     BATCH_STEP,
     BATCH_ROWS, /* the rest: on a device apart only */
     BATCH_PERMUTATION,
@@ -294,11 +298,17 @@ static void batch_places(const struct model *m, const struct step_config *c,
         [BATCH_LOSSES] = size_times(losses, sizeof(double)),
         [BATCH_METRICS] = size_times(losses, sizeof(double)),
         [BATCH_TARGET_SUMS] =
-            size_times(loss->values ? 2 * sizeof(double) : sizeof(struct class_counts), m->outputs),
+            size_times(loss->values ? 3 * sizeof(double) : sizeof(struct class_counts), m->outputs),
     };
+    if (weighs(m, c)) {
+        bytes[BATCH_WEIGHTS] = floats_bytes(size_times(c->batch_rows_max, row_targets));
+        bytes[BATCH_ROW_GIVEN] = c->weights == 1 ? floats_bytes(c->batch_rows_max) : 0;
+        bytes[BATCH_OF_TARGETS] = floats_bytes(m->target_weight_count);
+        bytes[BATCH_ROW_WEIGHTS] = bytes[BATCH_LOSSES];
+    }
     if (is_apart(c)) {
         bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 2 * sizeof(void *));
+        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 3 * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -376,7 +386,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_GRADIENT] = floats_bytes(y->trained);
         y->bytes[KIND_MOMENTS] = floats_bytes(size_times(moments, y->trained));
         y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
-        y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks) + sizeof(double);
+        y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks) + 2 * sizeof(double);
     } else {
         y->bytes[KIND_SQUARES] =
             floats_bytes(size_plus(size_times(is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
@@ -509,6 +519,11 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
     b.target_sums = (double *)(batch + places[BATCH_TARGET_SUMS]);
     b.counts = (struct class_counts *)b.target_sums;
     b.target_squares = b.target_sums + s->model->outputs;
+    b.target_counts = b.target_squares + s->model->outputs;
+    b.weights = (float *)(batch + places[BATCH_WEIGHTS]);
+    b.row_given = (float *)(batch + places[BATCH_ROW_GIVEN]);
+    b.of_targets = (float *)(batch + places[BATCH_OF_TARGETS]);
+    b.row_weights = (double *)(batch + places[BATCH_ROW_WEIGHTS]);
     b.step = (uint64_t *)(batch + places[BATCH_STEP]);
     b.rows = (const void **)(batch + places[BATCH_ROWS]);
     b.permutation = (uint32_t *)(batch + places[BATCH_PERMUTATION]);
@@ -539,6 +554,11 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    for (uint64_t i = 0; i < s->model->target_weight_count; i++)
+        s->host.of_targets[i] = (float)s->model->target_weights[i];
+    if (s->device->apart && s->model->target_weight_count)
+        s->device->upload(s->at.of_targets, s->host.of_targets,
+                          s->model->target_weight_count * sizeof *s->at.of_targets);
     carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;
@@ -552,7 +572,9 @@ static void stepper_place(struct stepper *s)
         s->block_norm2 = s->region[KIND_SUMS].at;
         s->block_penalty = s->block_norm2 + y->blocks;
         s->loss_sum = s->block_penalty + y->blocks;
-        _Static_assert(offsetof(struct batch_results, loss) == 2 * sizeof(double),
+        s->weight_sum = s->loss_sum + 1;
+        _Static_assert(offsetof(struct batch_results, loss) == 2 * sizeof(double) &&
+                           offsetof(struct batch_results, weight) == 3 * sizeof(double),
                        "sums of one block");
     } else {
         s->tiles = s->region[KIND_SQUARES].at;
@@ -599,6 +621,7 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     s->loss = loss_type_named(m->loss);
     s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
     s->config = config_on(c);
+    s->weighted = weighs(m, c);
     ensure(s->loss && s->metric);
     layout_make(&s->layout, m, c);
     for (int k = 0; k < KIND_COUNT; k++)

@@ -9,7 +9,8 @@
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
  *   penalty.c  the EWC terms of a block
- *   graphs.c   rows that are graphs into the batch
+ *   graphs.c   rows that are graphs into the batch     targets.c  their targets, and what those
+ * weigh
  *   carried.c  states that go on from batch to batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
@@ -119,11 +120,12 @@ struct graph_batch {
 };
 
 /* What a device apart tells of a batch, in one download: sums, and for each piece of it that was
- * gathered there the first rows whose features and targets cannot be used, or its rows. */
+ * gathered there the first rows whose features, targets and weights cannot be used, or its
+ * rows. */
 enum { GATHER_PIECES_MAX = 16 };
 struct batch_results {
-    double norm2, penalty, loss;
-    uint64_t bad[GATHER_PIECES_MAX][2];
+    double norm2, penalty, loss, weight;
+    uint64_t bad[GATHER_PIECES_MAX][3];
 };
 
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
@@ -152,11 +154,17 @@ struct batch_arrays {
     float *values;             /* [batch_rows_max, outputs], where it takes values */
     struct graph_batch graphs; /* empty where rows are no graphs */
     double *losses, *metrics;  /* [batch_rows_max, target_steps] */
-    double *target_sums, *target_squares; /* [outputs], of the evaluation, where there are values */
+    /* Where targets weigh: what each does, [batch_rows_max, outputs or target_steps]; what a row's
+     * were given together, where that is one number; sums of a row, or of its steps; and
+     * model.target_weights. */
+    float *weights, *row_given, *of_targets;
+    double *row_weights;
+    double *target_sums, *target_squares, *target_counts; /* [outputs], of the evaluation, where
+                                                             there are values */
     struct class_counts *counts; /* [outputs], of the evaluation, where there are classes */
     uint64_t *step;              /* of training: what keys dropout */
-    const void **rows;           /* [2, batch_rows_max], places of rows on the device: of
-                                    features, of targets */
+    const void **rows;           /* [3, batch_rows_max], places of rows on the device: of
+                                    features, of targets, of weights */
     uint32_t *permutation;       /* [inputs], for rows on the device */
 };
 
@@ -178,6 +186,7 @@ struct sent_term {
 /* Of the batches evaluated since stepper_evaluate_begin. */
 struct evaluation_sums {
     double loss, metric;
+    double weight, counted; /* where targets weigh: what the losses do; what the metric counts */
     uint64_t rows;
 };
 
@@ -238,6 +247,8 @@ struct stepper {
     double *block_norm2, *block_penalty; /* [blocks] */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
+    double *weight_sum;                  /* of the same and the micro-batch at work, behind it */
+    int weighted;                        /* targets weigh */
     struct evaluation_sums sums;
     struct batch_state batch;
     struct carried_state carried;
@@ -450,21 +461,41 @@ enum graph_part {
 void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
 
-/* Targets of `rows` rows into the batch's places from `at` on; *bad is the first that the loss does
- * not take, or rows. */
-void targets_gather(struct stepper *s, enum element type, uint64_t at, uint64_t rows,
-                    const void *const *targets, uint64_t *bad);
-/* The sentence for one that it does not take; the row is at `at`. */
-int target_tell(const struct stepper *s, const char *type, uint64_t at, const void *target,
-                struct err *e);
+/* Do targets of this model and configuration weigh? And values of a row that weigh for themselves.
+ */
+int weighs(const struct model *m, const struct step_config *c);
+uint64_t weights_of_row(const struct model *m);
+
+/* Do the gather's targets and weights go with the model and the stepper? -1 (permanent) if not. */
+int targets_config_check(const struct stepper *s, const struct gather_config *c, struct err *e);
+
+/* Targets of `rows` rows, from number `first` on of those the gather was given, and what they
+ * weigh, into the batch's places from `at` on; *bad is the first that the loss does not take, or
+ * rows. */
+void targets_gather(struct stepper *s, const struct gather_config *c, uint64_t first, uint64_t at,
+                    uint64_t rows, const void *const *targets, uint64_t *bad);
+/* The sentence for one that it does not take, or for its weights; the row is at `at`. */
+int target_tell(struct stepper *s, const struct gather_config *c, uint64_t first, uint64_t at,
+                const void *const *targets, struct err *e);
+/* The same of rows on the device, where they are: *bad and *bad_weight. */
+void targets_gather_there(struct stepper *s, const struct gather_config *c, uint64_t at,
+                          uint64_t rows, uint64_t *bad, uint64_t *bad_weight);
+
+/* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
+struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
+                                 uint64_t row, enum weight_use use);
+/* `sum` and what `rows` rows of the evaluation weigh, added in their order: of their losses, or of
+ * what a metric counts. */
+double evaluation_weights(struct stepper *s, double sum, uint64_t rows, enum weight_use use,
+                          int whole_rows);
 
 /* `sum` and the numbers of rows and their steps, added in their order: over target_steps it is the
  * sum of the rows' means. */
 double rows_sum(double sum, const double *numbers, uint64_t count);
 
-/* A metric about the targets' mean or about 0: 1 - mean / spread, from sums and squares of the
- * targets [outputs]. */
+/* A metric about the targets' mean or about 0: 1 - mean / spread, from sums, squares and counts of
+ * the targets [outputs]. */
 double metric_of_spread(const struct metric_type *m, double mean, const double *sums,
-                        const double *squares, uint64_t rows, uint64_t outputs);
+                        const double *squares, const double *counts, uint64_t outputs);
 
 #endif

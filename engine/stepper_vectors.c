@@ -151,6 +151,9 @@ void batch_send(struct stepper *s, uint64_t rows)
     else
         part_send(s, s->at.classes, s->host.classes,
                   rows * m->target_steps * sizeof *s->at.classes);
+    if (s->weighted)
+        part_send(s, s->at.weights, s->host.weights,
+                  rows * weights_of_row(m) * sizeof *s->at.weights);
     if (m->graphs)
         graphs_send(s, rows);
     s->sent_rows = rows;
@@ -184,6 +187,8 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.values, rows * s->model->outputs * sizeof *s->at.values);
     else
         batch_fetch(s, s->at.classes, rows * s->model->target_steps * sizeof *s->at.classes);
+    if (s->weighted)
+        batch_fetch(s, s->at.weights, rows * weights_of_row(s->model) * sizeof *s->at.weights);
 }
 
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)

@@ -94,8 +94,9 @@ static int rows_start(struct work *w, struct err *e)
     w->rows = calloc(w->batch_rows, sizeof *w->rows);
     w->features = calloc(w->batch_rows, sizeof *w->features);
     w->targets = calloc(w->batch_rows, sizeof *w->targets);
+    w->weights = calloc(w->batch_rows, sizeof *w->weights);
     w->graphs = w->model.graphs ? calloc(w->batch_rows, sizeof *w->graphs) : NULL;
-    return w->rows && w->features && w->targets && (w->graphs || !w->model.graphs)
+    return w->rows && w->features && w->targets && w->weights && (w->graphs || !w->model.graphs)
                ? 0
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot hold a batch's rows");
 }
@@ -134,6 +135,7 @@ static int stepper_start(struct work *w, struct err *e)
 {
     const struct feed_info *info = &w->feed->info;
     struct step_config c = step_config_of(w->options);
+    c.weights = info->weights.values;
     c.batch_nodes_max = info->features[0].batch_items_max;
     c.batch_edges_max = info->edge_source.batch_items_max;
     c.slice_nodes_max = info->features[0].slice_items_max;
@@ -262,6 +264,7 @@ void work_close(struct work *w)
     free(w->rows);
     free(w->features);
     free(w->targets);
+    free(w->weights);
     free(w->graphs);
     sums_close(&w->sums);
     moments_close(&w->moments);
@@ -304,7 +307,11 @@ static int stream_check(struct work *w, struct err *e)
     if (!info->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has no data set `targets`, which the model's loss takes", w->job.file);
-    if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0)
+    if (w->options->data_weights[0] && !info->weights.name[0])
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has no data set `%s`, which data.weights names",
+                       w->job.file, w->options->data_weights);
+    if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0 ||
+        model_weights_check(&w->model, info->weights.type, info->weights.values, e) < 0)
         return err_prefix(e, "%s", w->job.file);
     return 0;
 }
@@ -373,6 +380,8 @@ int work_ready(struct work *w, struct err *e)
         order_features(w->job.permute_seed, (uint32_t)w->model.inputs, w->permutation);
     }
     w->gather.targets = info->targets.values;
+    w->gather.weights = info->weights.values;
+    snprintf(w->gather.weight_type, sizeof w->gather.weight_type, "%.7s", info->weights.type);
     w->gather.scale = w->job.scale;
     w->gather.permutation = w->permutation;
     w->gather.edge_features = info->edge_features.values;

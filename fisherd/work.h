@@ -42,7 +42,7 @@ struct work {
     struct gather_config gather;
     uint32_t *permutation;
     struct feed_row *rows; /* of a batch; their fields: */
-    const void **features, **targets;
+    const void **features, **targets, **weights;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t batch_rows;
     struct fisherfile_meta meta; /* blocks, samples, parameters; what the file will say */

@@ -8,11 +8,20 @@
 
 #include "proto/order.h"
 
+/* Where what the rows' targets weigh is, if there is that. */
+static void weights_find(struct work *w, uint64_t count, struct gather_config *g)
+{
+    for (uint64_t i = 0; g->weights && i < count; i++)
+        w->weights[i] = feed_field(&w->feed->info.weights, w->rows[i]);
+    g->weight_rows = w->weights;
+}
+
 /* The `count` rows found, which are graphs. */
 static int graphs_gather(struct work *w, uint64_t count, uint64_t *bad, struct err *e)
 {
     const struct feed_info *info = &w->feed->info;
     struct gather_config g = w->gather;
+    weights_find(w, count, &g);
     for (uint64_t i = 0; i < count; i++) {
         struct feed_graph row = feed_graph(w->feed, w->rows[i]);
         w->targets[i] = feed_field(&info->targets, w->rows[i]);
@@ -31,6 +40,7 @@ static int parts_gather(struct work *w, uint64_t count, uint64_t *bad, struct er
     struct gather_config g = w->gather;
     if (w->model.graphs)
         return graphs_gather(w, count, bad, e);
+    weights_find(w, count, &g);
     for (uint64_t i = 0; i < count; i++)
         w->targets[i] = feed_field(&info->targets, w->rows[i]);
     for (uint32_t part = 0; part < info->feature_parts; part++) {

@@ -34,6 +34,7 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     snprintf(packet.open.split, sizeof packet.open.split, "%s", split);
     MSG_STR(packet.open.features, o->data_features);
     MSG_STR(packet.open.targets, o->data_targets);
+    MSG_STR(packet.open.weights, o->data_weights);
     packet.open.seed = epochs_seed(o);
     packet.open.streams = streams;
     packet.open.span_rows = o->order_span_rows;

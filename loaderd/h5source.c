@@ -153,7 +153,7 @@ static int sets_open(struct source *s, const struct source_wish *wish, struct er
     if (source_has(s, wish->features))
         return source_dense_open(s, wish, e);
     if (source_has(s, "node_features") || source_has(s, "node_ptr"))
-        return source_graph_open(s, e);
+        return source_graph_open(s, wish, e);
     if (source_has(s, "tokens"))
         return source_tokens_open(s, e);
     return err_set(e, EXIT_CODE_PERMANENT,

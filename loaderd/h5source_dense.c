@@ -22,6 +22,30 @@ static const struct source_kind timeframe_kind = {3, 3,
                                                   .wanted = "3 dimensions: rows, time, features"};
 static const struct source_kind targets_kind = {1, 2, .wanted = "1 or 2 dimensions, rows first"};
 
+int source_weights_open(struct source *s, const struct source_wish *wish, struct err *e)
+{
+    const struct source_set *t = &s->set[s->field_count];
+    int found;
+    if (!wish->weights[0])
+        return 0;
+    if (strchr(wish->weights, '/'))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "data.weights is \"%s\"; expected the name of a data set in the split's "
+                       "group, without /",
+                       wish->weights);
+    if (s->field_count == SOURCE_FIELDS_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s of %d timeframes and targets cannot have data.weights; accepted: up to "
+                       "%d timeframes",
+                       s->split, TIMEFRAMES_MAX, TIMEFRAMES_MAX - 1);
+    if (source_set_open(s, wish->weights, "weights", &targets_kind, &found, e) != 0)
+        return -1;
+    if (!found || t->field.items == s->rows)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu rows, where there are %llu to be weighed",
+                   t->field.path, (unsigned long long)t->field.items, (unsigned long long)s->rows);
+}
+
 static int timeframes_read(struct h5names *f, hid_t group, const char *path, struct err *e)
 {
     if (h5_names(group, "timeframes", f) != 0)
@@ -157,5 +181,5 @@ int source_dense_open(struct source *s, const struct source_wish *wish, struct e
                        "%s has %llu rows and %s has %llu; each row of features needs its targets",
                        s->set[0].field.path, (unsigned long long)s->rows, s->set[parts].field.path,
                        (unsigned long long)s->set[parts].field.items);
-    return 0;
+    return source_weights_open(s, wish, e);
 }

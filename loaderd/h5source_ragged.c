@@ -124,7 +124,7 @@ static uint64_t range_rows(const struct source *s)
         bytes += (unsigned __int128)f->items * f->planes * f->row_bytes;
         if (s->set[i].kind->ragged)
             wanted += (unsigned __int128)held * f->planes * f->row_bytes * RANGE_CHUNKS;
-        else if (f->chunk_rows)
+        else if (f->chunk_rows > whole)
             whole = f->chunk_rows;
     }
     if (wanted < SOURCE_VIRTUAL_CHUNK_BYTES)
@@ -157,7 +157,7 @@ static int graph_targets_open(struct source *s, struct err *e)
                    t->field.path, (unsigned long long)t->field.items, (unsigned long long)s->rows);
 }
 
-int source_graph_open(struct source *s, struct err *e)
+int source_graph_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
     const struct source_set *nodes = &s->set[0], *edges = &s->set[1], *more = &s->set[2];
     int found;
@@ -175,7 +175,7 @@ int source_graph_open(struct source *s, struct err *e)
                        "node_ptr has %llu numbers and edge_ptr %llu; expected one more than there "
                        "are graphs in both",
                        (unsigned long long)s->nodes.count, (unsigned long long)s->edges.count);
-    if (graph_targets_open(s, e) != 0)
+    if (graph_targets_open(s, e) != 0 || source_weights_open(s, wish, e) != 0)
         return -1;
     s->chunk_rows = range_rows(s);
     return 0;

@@ -268,7 +268,7 @@ static void graph_field_add(const struct plan *p, uint32_t set)
     const struct source_field *f = source_field(p->source, set);
     const struct source_pointer *nodes = source_nodes(p->source), *edges = source_edges(p->source);
     struct layout_field from = {.set = set, .cut = edges};
-    if (strcmp(f->name, "targets") == 0) {
+    if (strcmp(f->name, "targets") == 0 || strcmp(f->name, "weights") == 0) {
         field_add(p, f->name, f->type, f->values, "", (struct layout_field){.set = set});
     } else if (strcmp(f->name, "node_features") == 0) {
         from.cut = nodes;

@@ -33,7 +33,7 @@ static int file_write(const char *path, struct err *e)
 /* libhdf5's tables, the threads, and a file that is open. */
 static int source_measure(int fd, uint64_t *bytes, struct err *e)
 {
-    const struct source_wish wish = {"", "features", "targets", 1};
+    const struct source_wish wish = {"", "features", "targets", "", 1};
     struct decoders *decoders = NULL;
     struct source *source = NULL;
     char fingerprint[65];

@@ -165,6 +165,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     MSG_STR(o->split, m->split);
     MSG_STR(o->features, m->features);
     MSG_STR(o->targets, m->targets);
+    MSG_STR(o->weights, m->weights);
     o->seed = m->seed;
     o->window = m->window;
     o->window_spans = m->window_spans;

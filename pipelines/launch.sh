@@ -22,7 +22,7 @@ usage() {
                              training.dynamic_batch_size=...; default: on)
   --rebuild-cache            prepare the data file anew even if it is there
   --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
-  --plan                     print the memory plan and run nothing
+  --plan                     print the plan of memory and disk and run nothing
   --check-data               print what the data hold (shapes, ranges, NaN, classes, rows in both splits), say what
                              would make training impossible, and run nothing
   --detach                   start the run and return; pipelines/attach.sh shows its progress
@@ -190,9 +190,10 @@ file_describe() {
 }
 
 plan_print() {
-    local text
+    local text place=$run # whose file system the run will fill
+    while [ ! -d "$place" ]; do place=$(dirname -- "$place"); done
     text=$(files_each file_describe && "$binaries/prepare" bases) || exit
-    "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
+    FINETUNED_PLACE=$place "$binaries/trainerd" --plan --config "$config" "${options[@]}" <<<"$text"
     exit
 }
 

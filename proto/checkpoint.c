@@ -42,6 +42,8 @@ static const struct checkpoint_field fields[] = {
     FIELD(U64, steps_skipped),
     FIELD(U64, restores),
     FIELD(F64, restore_scale),
+    FIELD(U64, bad_steps),
+    FIELD(U64, epoch_rows_bad),
     FIELD(TEXT, fingerprint),
     FIELD(TEXT, cpu),
     FIELD(TEXT, pretrained_sha256),

@@ -38,7 +38,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 4 */
+    uint64_t version; /* 5 */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -59,6 +59,8 @@ struct checkpoint_meta {
     uint64_t steps_skipped;  /* steps of the schedule that tasks which ended early did not make */
     uint64_t restores;       /* times this task went back to a checkpoint after a bad number ... */
     double restore_scale;    /* ... and the factor of its rates since then */
+    uint64_t bad_steps;      /* steps of this task with a bad number that were skipped ... */
+    uint64_t epoch_rows_bad; /* ... and rows of the present epoch in them: not in epoch_loss_sum */
     char fingerprint[65];    /* of the data file */
     char cpu[64]; /* what computes, a CPU's type or "cuda: " and a GPU's name: bits hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */

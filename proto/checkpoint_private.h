@@ -7,7 +7,7 @@
 #include "proto/checkpoint.h"
 
 enum {
-    CHECKPOINT_VERSION = 4,
+    CHECKPOINT_VERSION = 5,
     CHECKPOINT_RESULTS_BYTES_MAX = CHECKPOINT_RESULTS_MAX * 320, /* a line: names 226, numbers 50 */
 };
 

@@ -198,6 +198,7 @@ struct feed_config feed_config_of(const struct options *o)
                                 .verify = o->data_verify,
                                 .features = o->data_features,
                                 .targets = o->data_targets,
+                                .weights = o->data_weights,
                                 .window = o->data_window};
 }
 
@@ -231,6 +232,7 @@ static void request_make(struct feed *f)
     c->features =
         text_keep(m->features, sizeof m->features, c->features ? c->features : "features");
     c->targets = text_keep(m->targets, sizeof m->targets, c->targets ? c->targets : "targets");
+    c->weights = text_keep(m->weights, sizeof m->weights, c->weights ? c->weights : "");
     c->epochs = m->epochs;
 }
 

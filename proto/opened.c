@@ -20,6 +20,7 @@ static const struct field_kind {
     {"dense", "features", "", 0, 0},
     {"dense", "features/", "", 0, 0},
     {"dense", "targets", "", 0, 0},
+    {"dense", "weights", "", 0, 0},
     {"graph", "node_ptr", "", 1, 1},
     {"graph", "node_features", "node_ptr", 0, 1},
     {"graph", "edge_ptr", "", 1, 1},
@@ -27,6 +28,7 @@ static const struct field_kind {
     {"graph", "edge_target", "edge_ptr", 0, 1},
     {"graph", "edge_features", "edge_ptr", 0, 0},
     {"graph", "targets", "", 0, 0},
+    {"graph", "weights", "", 0, 0},
     {"tokens", "tokens", "", 0, 1},
     {"tokens", "document_starts", "", 0, 1},
 };

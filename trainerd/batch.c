@@ -17,6 +17,15 @@ static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
 }
 
+/* Where what the rows' targets weigh is, if there is that. */
+static void weights_find(struct batch *b, const struct feed *f, uint64_t count,
+                         struct gather_config *g)
+{
+    for (uint64_t i = 0; g->weights && i < count; i++)
+        b->weights[i] = feed_field(&f->info.weights, b->rows[i]);
+    g->weight_rows = b->weights;
+}
+
 /* The `count` rows found, which are graphs. */
 static int graphs_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
                          uint64_t count, uint64_t *bad, struct err *e)
@@ -24,6 +33,7 @@ static int graphs_gather(struct trainer *t, const struct feed *f, const struct g
     struct batch *b = &t->batch;
     struct gather_config g = *of;
     const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
+    weights_find(b, f, count, &g);
     for (uint64_t i = 0; i < count; i++) {
         struct feed_graph row = feed_graph(f, b->rows[i]);
         if (targets)
@@ -49,6 +59,7 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
     const void **targets = f->info.targets.name[0] ? b->targets : NULL; /* or rows to predict */
     for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
+    weights_find(b, f, count, &g);
     for (uint32_t part = 0; part < f->info.feature_parts; part++) {
         const struct msg_field_info *x = &f->info.features[part];
         for (uint64_t i = 0; i < count; i++)

@@ -144,8 +144,13 @@ int data_shapes_agree(const struct split_shape *a, const struct split_shape *b, 
                       const char *file_b, struct err *e)
 {
     if (strcmp(a->layout, b->layout) == 0 && a->values == b->values &&
-        a->edge_values == b->edge_values)
+        a->edge_values == b->edge_values && a->weights == b->weights)
         return 0;
+    if (a->weights != b->weights)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the tasks' files do not hold rows of one kind: %s has %" PRIu64
+                       " weights a row and %s %" PRIu64 "; one model takes them all",
+                       file_a, a->weights, file_b, b->weights);
     return err_set(
         e, EXIT_CODE_PERMANENT,
         "the tasks' files do not hold rows of one kind: %s is in the %s layout with "

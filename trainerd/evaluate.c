@@ -9,6 +9,7 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -105,6 +106,11 @@ static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
+    if (isnan(done.loss))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "none of the %" PRIu64 " rows of %s of %s has a target that counts "
+                       "(model.missing_targets, data.weights)",
+                       done.rows, t->validation.config.split, t->validation.config.file);
     struct checkpoint_result r = {.value = done.metric, .loss = done.loss};
     snprintf(r.task, sizeof r.task, "%s", t->options->tasks[v->list[v->index]].name);
     snprintf(r.after, sizeof r.after, "%s", passes_after(t));

@@ -20,7 +20,8 @@ struct lineage_record {
     uint32_t loss_bits;        /* of the float that the batch's mean loss rounds to */
 };
 
-/* The step changed nothing: its gradient overflowed in float16. */
+/* The step changed nothing: its gradient overflowed in float16, or it had a bad number and was
+ * skipped. */
 #define LINEAGE_SKIPPED (1u << 31)
 
 struct lineage {

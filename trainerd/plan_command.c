@@ -13,6 +13,7 @@
 
 #include "engine/device.h"
 #include "proto/limits.h"
+#include "trainerd/disk.h"
 
 enum { LINE_BYTES = 512 };
 
@@ -29,6 +30,7 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
                    {"span_bytes_max", &s->span_bytes_max},
                    {"row_bytes", &s->row_bytes},
                    {"values", &s->values},
+                   {"weights.values", &s->weights},
                    {"edge_features.values", &s->edge_values},
                    {"node_features.batch_items_max", &s->batch_nodes},
                    {"edge_source.batch_items_max", &s->batch_edges},
@@ -158,6 +160,28 @@ static int rows_print(const struct options *o, const struct device *device,
     return 0;
 }
 
+/* Against what is free where the run's directory will be (FINETUNED_PLACE, as finetune.sh says,
+ * else here); steps are those of whole epochs. */
+static int disk_print(const struct options *o, const struct model *m,
+                      const struct split_shape *train, struct err *e)
+{
+    const char *place = getenv("FINETUNED_PLACE");
+    uint64_t steps = 0, free_bytes = 0;
+    struct step_config c = setup_step_config(o);
+    char text[512];
+    for (uint32_t i = 0; i < o->task_count; i++)
+        steps += o->tasks[i].epochs * ((train->rows - 1) / options_batch_rows(o) + 1);
+    struct disk_forecast f = disk_forecast_make(o, m, step_frozen(m, &c), steps);
+    if (disk_free(place ? place : ".", &free_bytes, e) < 0)
+        return -1;
+    disk_text(&f, free_bytes, text, sizeof text);
+    printf("%s\n", text);
+    if (f.most > free_bytes)
+        puts("      that may not fit: lower training.checkpoint_keep, or make room "
+             "(pipelines/clean.sh)");
+    return 0;
+}
+
 static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
 {
     static struct options o; /* large */
@@ -187,7 +211,8 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
                " rows, all of which are resident; another one is another arithmetic\n",
                o.batch_size);
-    if (rows_print(&o, device, &train, micro_rows, &sizes[0], e) == 0)
+    if (rows_print(&o, device, &train, micro_rows, &sizes[0], e) == 0 &&
+        disk_print(&o, &m, &train, e) == 0)
         result = plan_check(&p, &o, device, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");

@@ -174,7 +174,8 @@ static int model_make(struct predictor *p, struct err *e)
                        " values a row, the model of %s takes %" PRIu64,
                        f->config.split, f->config.file, values, p->path, m->inputs);
     if (p->has_targets &&
-        model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0)
+        (model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0 ||
+         model_weights_check(m, f->info.weights.type, f->info.weights.values, e) < 0))
         return err_prefix(e, "%s of %s (--set data.targets=none leaves them out)", f->config.split,
                           f->config.file);
     return 0;
@@ -196,6 +197,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
                             .threads = training.threads,
+                            .weights = training.weights,
                             .seed = training.seed,
                             .batch_nodes_max = training.batch_nodes_max,
                             .batch_edges_max = training.batch_edges_max,

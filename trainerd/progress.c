@@ -155,7 +155,8 @@ int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e
                                .wait_seconds = now.wait_s - since->wait_s,
                                .loss = NAN};
     if (what != PROGRESS_TASK_START)
-        m.loss = t->meta.epoch_loss_sum / (double)t->schedule.rows[t->meta.task];
+        m.loss = t->meta.epoch_loss_sum /
+                 (double)(t->schedule.rows[t->meta.task] - t->meta.epoch_rows_bad);
     MSG_STR(m.what, words[what]);
     MSG_STR(m.task, tasks_current(t)->name);
     return daemon_fact(t->daemon, MSG_event_task, &m, e);

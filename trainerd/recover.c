@@ -1,10 +1,13 @@
 /* recover.c - a step whose loss or gradient is no number, or a loss beyond training.loss_max: what
  * is said, and going back.
  *
- * The step changed nothing. With training.on_nan: restore the run goes back to the end of the epoch
- * before (checkpoints/restore.h5; never to a checkpoint inside the epoch, which are made by the
- * clock), and from there on the task's rates are multiplied by restore_factor: doing the same again
- * would end the same. How often that happened is in the checkpoint, which is written again before
+ * The step changed nothing. With training.on_nan: skip the run goes on with the next one: the
+ * cursor passes over the batch's rows, the optimizer's count and, unless amp_schedule_on_skip, the
+ * schedule do not, and neither does the mean of the epoch's losses; how often that happened is in
+ * the cursor. With training.on_nan: restore the run goes back to the end of the epoch before
+ * (checkpoints/restore.h5; never to a checkpoint inside the epoch, which are made by the clock),
+ * and from there on the task's rates are multiplied by restore_factor: doing the same again would
+ * end the same. How often that happened is in the checkpoint, which is written again before
  * anything else is done, so a restart neither forgets it nor goes back for ever. In the run's first
  * epoch it begins anew. The lineage of what is left behind is cut off.
  */
@@ -121,10 +124,30 @@ static int go_back(struct trainer *t, double loss, struct err *e)
     return progress_training_fact(t, "restore", loss, sentence, e);
 }
 
-int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e)
+/* *e says why; 1: the step is to be passed over. */
+static int pass_over(struct trainer *t, double loss, struct err *e)
+{
+    const struct options *o = t->options;
+    char sentence[700];
+    size_t used = strlen(e->text);
+    if (t->meta.bad_steps >= o->skips_max) {
+        snprintf(e->text + used, sizeof e->text - used,
+                 "; the task has skipped %" PRIu64 " steps already (training.skips_max)",
+                 t->meta.bad_steps);
+        return -1;
+    }
+    t->meta.bad_steps++;
+    snprintf(sentence, sizeof sentence, "number %" PRIu64 " of at most %" PRIu64 ": %.600s",
+             t->meta.bad_steps, o->skips_max, e->text);
+    return progress_training_fact(t, "skip", loss, sentence, e) < 0 ? -1 : 1;
+}
+
+int recover_step(struct trainer *t, uint64_t rows, const struct step_result *r, struct err *e)
 {
     error_describe(t, rows, e);
-    return go_back(t, loss, e);
+    if (strcmp(t->options->on_nan, "skip") == 0 && r->refused)
+        return pass_over(t, r->loss, e);
+    return go_back(t, r->loss, e);
 }
 
 /* Weights that were chosen at a task's end come from epochs that were good: going back would choose

@@ -19,6 +19,7 @@
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "trainerd/disk.h"
 #include "trainerd/watch.h"
 
 int setup_threads(const struct options *o)
@@ -63,13 +64,14 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
                 struct err *e)
 {
     const char *layers[OPTION_LAYERS_MAX];
-    char loss[128];
+    char loss[OPTION_TEXT_MAX + 128], delta[64] = "";
     for (uint32_t i = 0; i < o->layer_count; i++)
         layers[i] = o->layers[i];
     if (strcmp(o->model_loss, "huber") == 0)
-        snprintf(loss, sizeof loss, "%s delta=%.17g", o->model_loss, o->huber_delta);
-    else
-        snprintf(loss, sizeof loss, "%s", o->model_loss);
+        snprintf(delta, sizeof delta, " delta=%.17g", o->huber_delta);
+    snprintf(loss, sizeof loss, "%s%s%s%s%s", o->model_loss, delta,
+             o->missing_targets ? " missing" : "", o->target_weights[0] ? " weights=" : "",
+             o->target_weights);
     if (model_open_input(m, layers, o->layer_count, input, loss, e) < 0 ||
         (o->data_stateful && model_carry(m, e) < 0))
         return -1;
@@ -196,6 +198,11 @@ static int split_check(const struct feed *f, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %s has no data set `%s`; it holds what the model is to learn", split,
                        file, f->config.targets);
+    if (f->config.weights[0] && !i->weights.name[0])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s of %s has no data set `%s`, which data.weights names; it says what the "
+                       "targets weigh",
+                       split, file, f->config.weights);
     return 0;
 }
 
@@ -204,7 +211,8 @@ static int targets_check(const struct trainer *t, const struct feed *f, struct e
     const struct msg_field_info *targets = &f->info.targets;
     if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
         return err_prefix(e, "continual_learning.ewc_config");
-    if (model_targets_check(&t->model, targets->type, targets->values, e) == 0)
+    if (model_targets_check(&t->model, targets->type, targets->values, e) == 0 &&
+        model_weights_check(&t->model, f->info.weights.type, f->info.weights.values, e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }
@@ -292,7 +300,9 @@ struct gather_config setup_gather(const struct feed *f, double scale)
     const struct feed_info *i = &f->info;
     struct gather_config g = {
         .targets = i->targets.values, .scale = scale, .edge_features = i->edge_features.values};
+    g.weights = i->weights.values;
     snprintf(g.target_type, sizeof g.target_type, "%.7s", i->targets.type);
+    snprintf(g.weight_type, sizeof g.weight_type, "%.7s", i->weights.type);
     snprintf(g.end_type, sizeof g.end_type, "%.7s", i->edge_source.type);
     snprintf(g.edge_type, sizeof g.edge_type, "%.7s", i->edge_features.type);
     return g;
@@ -308,10 +318,11 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     t->batch.ahead.rows = calloc(rows, sizeof *t->batch.rows);
     t->batch.features = calloc(rows, sizeof *t->batch.features);
     t->batch.targets = calloc(rows, sizeof *t->batch.targets);
+    t->batch.weights = calloc(rows, sizeof *t->batch.weights);
     t->batch.graphs = t->model.graphs ? calloc(rows, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     if (!t->batch.rows || !t->batch.ahead.rows || !t->batch.features || !t->batch.targets ||
-        !t->permutation || (t->model.graphs && !t->batch.graphs))
+        !t->batch.weights || !t->permutation || (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     return 0;
 }
@@ -499,6 +510,15 @@ static int schedule_make(struct trainer *t, struct err *e)
     return schedule_open(&t->schedule, &t->daemon->options, rows, e);
 }
 
+/* Needs the schedule. */
+static int disk_apply(struct trainer *t, struct err *e)
+{
+    struct step_config c = setup_step_config(&t->daemon->options);
+    struct disk_forecast f = disk_forecast_make(
+        &t->daemon->options, &t->model, step_frozen(&t->model, &c), schedule_steps(&t->schedule));
+    return disk_check(&f, !t->resume_path[0], e);
+}
+
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     if (!feed_ready(&t->train) || !feed_ready(&t->validation)) {
@@ -508,9 +528,9 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     int described = set_check(t, e) < 0 ? -1 : data_describe(t, e);
     if (described <= 0)
         return data_wait(described, sleep_ms);
-    if (plan_apply(t, e) < 0 || buffers_open(t, e) < 0 || schedule_make(t, e) < 0 ||
-        rows_check(t, e) < 0 || setup_cursor(t, e) < 0 || changes_tell(t, e) < 0 ||
-        pretrained_check(t, e) < 0)
+    if (plan_apply(t, e) < 0 || schedule_make(t, e) < 0 || disk_apply(t, e) < 0 ||
+        buffers_open(t, e) < 0 || rows_check(t, e) < 0 || setup_cursor(t, e) < 0 ||
+        changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
@@ -536,6 +556,7 @@ void setup_free(struct trainer *t)
     free(t->batch.ahead.rows);
     free(t->batch.features);
     free(t->batch.targets);
+    free(t->batch.weights);
     free(t->batch.graphs);
     free(t->permutation);
     free(t->tensors);

@@ -20,6 +20,7 @@ struct split_shape shape_of(const struct feed *f)
                             .span_rows = o->span_rows,
                             .span_bytes_max = o->span_bytes_max,
                             .values = i->feature_values,
+                            .weights = i->weights.values,
                             .edge_values = i->edge_features.values,
                             .batch_nodes = i->features[0].batch_items_max,
                             .batch_edges = i->edge_source.batch_items_max,
@@ -59,6 +60,12 @@ int shapes_check(const struct options *o, const struct split_shape *train,
                        " in %s; both need the same number",
                        o->data_train, train->values, shape_is_graph(train) ? "node" : "row",
                        o->data_validation, validation->values, o->data_file);
+    if (train->weights != validation->weights)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "weights of %s have %" PRIu64 " values a row, those of %s %" PRIu64
+                       " in %s; both need the same number",
+                       o->data_train, train->weights, o->data_validation, validation->weights,
+                       o->data_file);
     if (train->edge_values != validation->edge_values)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "edges of %s have %" PRIu64 " features, those of %s %" PRIu64
@@ -102,6 +109,7 @@ int shapes_step_config(struct step_config *c, const struct options *o, const str
     *c = setup_step_config(o);
     uint64_t rows = larger(train->rows, validation->rows);
     c->batch_rows_max = micro_rows < rows ? micro_rows : rows;
+    c->weights = train->weights;
     c->accumulates |= micro_rows < o->batch_size;
     c->batch_nodes_max = larger(train->batch_nodes, validation->batch_nodes);
     c->batch_edges_max = larger(train->batch_edges, validation->batch_edges);

@@ -117,7 +117,7 @@ static int task_end(struct trainer *t, struct err *e)
     watch_begin(&t->meta, t->options);
     t->meta.average_count = 0;
     t->meta.average_sha256[0] = 0;
-    t->meta.restores = 0;
+    t->meta.restores = t->meta.bad_steps = 0;
     t->meta.restore_scale = 1;
     t->weights_chosen = 0;
     int more = t->meta.task < t->options->task_count;
@@ -157,6 +157,7 @@ int tasks_epoch_end(struct trainer *t, double value, double loss, int last, stru
         return -1;
     t->meta.position = 0;
     t->meta.epoch_loss_sum = 0;
+    t->meta.epoch_rows_bad = 0;
     if (save_checkpoint(t, e) < 0)
         return -1;
     uint64_t every = t->options->empty_cache_every_n_epochs;

@@ -72,9 +72,12 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
         t->meta.loss_scale = (double)stepper_scaler(t->stepper)->scale;
         t->meta.scale_tracker = stepper_scaler(t->stepper)->tracker;
     }
-    if (t->model.buffer_count)
+    if (t->model.buffer_count && !r->refused)
         t->meta.batches_tracked += (rows + t->options->batch_size - 1) / t->options->batch_size;
-    t->meta.epoch_loss_sum += r->loss_sum;
+    if (r->refused)
+        t->meta.epoch_rows_bad += rows;
+    else
+        t->meta.epoch_loss_sum += r->loss_sum;
     t->batch.done = t->batch.gathered = 0;
 }
 
@@ -97,11 +100,15 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .max_grad_norm = o->max_grad_norm};
     struct step_result r = {.loss = NAN};
     if (stepper_update(t->stepper, t->meta.task_step - t->meta.task_skipped + 1, &optimizer, &r,
-                       e) < 0)
-        return recover_step(t, rows, r.loss, e);
+                       e) < 0) {
+        int goes_on = recover_step(t, rows, &r, e);
+        if (goes_on <= 0)
+            return goes_on;
+        r.skipped = 1;
+    }
     if (lineage_step(t, &r, e) < 0)
         return -1;
-    if (r.skipped)
+    if (r.skipped && !r.refused)
         log_info("step=%" PRIu64
                  " loss_scale=%g a scaled gradient is not finite: the step was skipped",
                  t->meta.step + 1, r.loss_scale);

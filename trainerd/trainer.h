@@ -21,7 +21,7 @@
  *   save.c           checkpoints, and the names that keep them
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
- *   plan.c           memory, before any of it is taken (plan_command.c: --plan)
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
@@ -64,6 +64,7 @@ struct split_shape { /* what loaderd says of a split */
     uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
     uint64_t row_bytes; /* of all its data sets */
     char layout[9];
+    uint64_t weights; /* values a row that say what its targets weigh; 0: none do */
     /* of the graph layout, where values are a node's: features of an edge, and the most that come
      * together */
     uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
@@ -102,7 +103,7 @@ struct batch_ahead {
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
     struct batch_ahead ahead;
-    const void **features, **targets;
+    const void **features, **targets, **weights;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t done;            /* rows of the training batch that are accumulated */
     uint64_t gathered;        /* rows after those already in the stepper */
@@ -299,9 +300,9 @@ int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
 
 /* recover.c */
-/* *e says why the step of `rows` rows was refused: 0, training goes on from another state; -1, and
- * *e says more. */
-int recover_step(struct trainer *t, uint64_t rows, double loss, struct err *e);
+/* *e says why the step of `rows` rows was refused: 1, training goes on behind it; 0, from another
+ * state; -1, and *e says more. */
+int recover_step(struct trainer *t, uint64_t rows, const struct step_result *r, struct err *e);
 /* The same of an evaluation whose loss is not finite. */
 int recover_evaluation(struct trainer *t, struct err *e);
 

@@ -99,21 +99,22 @@ void cpu_gather_features(enum element type, const void *const *rows, const uint3
     }
 }
 
-CPU_CLONES static int row_within(const float *y, float low, float high, uint64_t count)
+/* missing: a NaN is good, too. */
+CPU_CLONES static int row_within(const float *y, float low, float high, int missing, uint64_t count)
 {
     int bad = 0;
     for (uint64_t j = 0; j < count; j++)
-        bad |= !(y[j] >= low && y[j] <= high);
+        bad |= !(y[j] >= low && y[j] <= high) & !(missing & (y[j] != y[j]));
     return !bad;
 }
 
 void cpu_gather_values(enum element type, const void *const *rows, double low, double high,
-                       struct matrix y, uint64_t *bad_row)
+                       int missing, struct matrix y, uint64_t *bad_row)
 {
     for (*bad_row = 0; *bad_row < y.rows; ++*bad_row) {
         float *out = y.at + *bad_row * y.stride;
         row_convert(type, rows[*bad_row], NULL, 1, out, y.columns);
-        if (!row_within(out, (float)low, (float)high, y.columns))
+        if (!row_within(out, (float)low, (float)high, missing, y.columns))
             return;
     }
 }
@@ -139,14 +140,68 @@ static uint64_t class_read(enum element type, const void *row)
 }
 
 void cpu_gather_classes(enum element type, const void *const *rows, uint64_t count, uint64_t steps,
-                        uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+                        uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
     uint64_t bytes = element_bytes(type);
+    missing = missing && element_is_signed(type);
     for (*bad_row = 0; *bad_row < count; ++*bad_row)
         for (uint64_t j = 0; j < steps; j++) {
             uint64_t number = class_read(type, (const char *)rows[*bad_row] + j * bytes);
-            if (number >= classes)
+            int none = missing && (int64_t)number < 0;
+            if (number >= classes && !none)
                 return;
-            targets[*bad_row * steps + j] = (uint32_t)number;
+            targets[*bad_row * steps + j] = none ? CLASS_MISSING : (uint32_t)number;
         }
+}
+
+/* ---- what targets weigh ---- */
+
+/* Of a row, or each its own; read before w, where it may be, is written. */
+static float weight_given(struct matrix given, uint64_t r, uint64_t c)
+{
+    return given.at ? given.at[r * given.stride + (given.columns == 1 ? 0 : c)] : 1;
+}
+
+void cpu_weigh_values(struct matrix given, const float *of_columns, struct matrix y,
+                      struct matrix w)
+{
+    for (uint64_t r = 0; r < w.rows; r++)
+        for (uint64_t c = 0; c < w.columns; c++) {
+            float *value = &y.at[r * y.stride + c];
+            int missing = *value != *value;
+            w.at[r * w.stride + c] =
+                missing ? 0 : weight_given(given, r, c) * (of_columns ? of_columns[c] : 1);
+            *value = missing ? 0 : *value;
+        }
+}
+
+void cpu_weigh_classes(struct matrix given, const float *of_classes, uint32_t *classes,
+                       struct matrix w)
+{
+    for (uint64_t r = 0; r < w.rows; r++)
+        for (uint64_t c = 0; c < w.columns; c++) {
+            uint32_t *class = &classes[r * w.columns + c];
+            int missing = *class == CLASS_MISSING;
+            *class = missing ? 0 : *class;
+            w.at[r * w.stride + c] =
+                missing ? 0 : weight_given(given, r, c) * (of_classes ? of_classes[*class] : 1);
+        }
+}
+
+void cpu_row_weights(struct weighting w, uint64_t rows, uint64_t columns, int largest, double *sums)
+{
+    for (uint64_t r = 0; r < rows; r++) {
+        double sum = 0, most = 0;
+        for (uint64_t c = 0; c < columns; c++) {
+            double weight = weight_at(w, r, c);
+            sum += weight;
+            most = weight > most ? weight : most;
+        }
+        sums[r] = largest ? most : sum / (double)columns;
+    }
+}
+
+void cpu_divide_weight(const double *weight, double rows, float factor, float *x, uint64_t count)
+{
+    cpu_scale(scalar_mean_factor(*weight, rows, factor), x, count);
 }

@@ -47,12 +47,12 @@ void cpu_values_draw(enum element_loss kind, struct matrix z, uint64_t key, uint
         }
 }
 
-void cpu_class_root(struct matrix z, uint32_t class, struct matrix dz)
+void cpu_class_root(struct matrix z, uint32_t class, struct weighting w, struct matrix dz)
 {
     for (uint64_t r = 0; r < z.rows; r++) {
         const float *row = z.at + r * z.stride;
         double largest, sum = row_weights(row, z.columns, &largest);
-        double root = sqrt(exp((double)row[class] - largest) / sum);
+        double root = sqrt(exp((double)row[class] - largest) / sum) * weight_at(w, r, 0);
         for (uint64_t c = 0; c < z.columns; c++) {
             double p = exp((double)row[c] - largest) / sum;
             dz.at[r * dz.stride + c] = scalar_class_root(p, c == class, root);
@@ -60,7 +60,8 @@ void cpu_class_root(struct matrix z, uint32_t class, struct matrix dz)
     }
 }
 
-void cpu_value_root(enum element_loss kind, struct matrix z, uint32_t column, struct matrix dz)
+void cpu_value_root(enum element_loss kind, struct matrix z, uint32_t column, struct weighting w,
+                    struct matrix dz)
 {
     double count = (double)z.columns;
     for (uint64_t r = 0; r < z.rows; r++) {
@@ -68,6 +69,8 @@ void cpu_value_root(enum element_loss kind, struct matrix z, uint32_t column, st
         for (uint64_t c = 0; c < z.columns; c++)
             dz.at[r * dz.stride + c] = 0;
         dz.at[r * dz.stride + column] =
-            (float)(kind == ELEMENT_LOSS_SQUARED ? sqrt(2 / count) : scalar_deviation(at) / count);
+            (float)(weight_at(w, r, column) * (kind == ELEMENT_LOSS_SQUARED
+                                                   ? sqrt(2 / count)
+                                                   : scalar_deviation(at) / count));
     }
 }

@@ -54,26 +54,31 @@ void cuda_column_dots(struct matrix a, struct matrix b, float *sums)
 struct moments_of {
     typedef double number;
     typedef float value;
-    enum { SUMS = 2 };
+    enum { SUMS = 3 };
     struct matrix y;
-    double *sums, *squares;
+    struct weighting w;
+    double *sums, *squares, *counts;
     __device__ float load(uint64_t r, uint64_t c) const
     {
         return y.at[r * y.stride + c];
     }
-    __device__ void add(float in, uint64_t, uint64_t, double *at) const
+    __device__ void add(float in, uint64_t r, uint64_t c, double *at) const
     {
-        at[0] += (double)in;
-        at[1] += (double)in * (double)in;
+        double weight = weight_at(w, r, c);
+        at[0] += weight * (double)in;
+        at[1] += weight * ((double)in * (double)in);
+        at[2] += weight;
     }
     __device__ void put(uint64_t c, const double *at) const
     {
         sums[c] += at[0];
         squares[c] += at[1];
+        counts[c] += at[2];
     }
 };
 
-void cuda_column_moments(struct matrix y, double *sums, double *squares)
+void cuda_column_moments(struct matrix y, struct weighting w, double *sums, double *squares,
+                         double *counts)
 {
-    columns_sum_all(moments_of{y, sums, squares}, y.rows, y.columns);
+    columns_sum_all(moments_of{y, w, sums, squares, counts}, y.rows, y.columns);
 }

@@ -5,6 +5,7 @@
  * minimum of whole numbers, which does not depend on their order; the last block to end has it.
  */
 #include "engine/cuda/map.h"
+#include "engine/cuda/team.h"
 
 #include <float.h>
 
@@ -57,7 +58,8 @@ struct conversion {
     float low, high;
     int all_good;
     enum half half;
-    int holds; /* what is outside of low .. high becomes low */
+    int holds;   /* what is outside of low .. high becomes low */
+    int missing; /* a NaN is good */
 };
 
 template <typename reader>
@@ -77,7 +79,7 @@ __global__ void rows_convert(reader, struct conversion v, struct matrix x, uint6
             for (uint64_t k = 0, c = first; k < UNROLLED; k++, c += step)
                 if (c < x.columns) {
                     float out = half_rounded(v.half, scalar_convert(reader::value(in[k]), v.scale));
-                    int good = out >= v.low && out <= v.high;
+                    int good = (out >= v.low && out <= v.high) || (v.missing && out != out);
                     /* a token is a place in a table before anybody asks whether it was good */
                     x.at[r * x.stride + c] = good || !v.holds ? out : v.low;
                     if (!good && r < bad)
@@ -115,24 +117,24 @@ void cuda_gather_features(enum element type, const void *const *rows, const uint
 }
 
 void cuda_gather_values(enum element type, const void *const *rows, double low, double high,
-                        struct matrix y, uint64_t *bad_row)
+                        int missing, struct matrix y, uint64_t *bad_row)
 {
-    convert(type, {rows, NULL, 1, (float)low, (float)high, 0, HALF_NONE, 1}, y, bad_row);
+    convert(type, {rows, NULL, 1, (float)low, (float)high, 0, HALF_NONE, 1, missing}, y, bad_row);
 }
 
 /* A class that is none becomes class 0: what follows does not wait for who asks for *bad_row, and
  * must read within its rows. A negative one is a number above every class. */
 template <typename reader>
 __global__ void classes_read(reader, const void *const *rows, uint64_t count, uint64_t steps,
-                             uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+                             uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
     uint64_t bad = count;
     FOR_ROWS(r, count)
     FOR_COLUMNS(j, steps)
     {
         uint64_t number = (uint64_t)(int64_t)stored_read<typename reader::stored>(rows[r], j);
-        int good = number < classes;
-        targets[r * steps + j] = good ? (uint32_t)number : 0;
+        int none = missing && (int64_t)number < 0, good = none || number < classes;
+        targets[r * steps + j] = none ? CLASS_MISSING : good ? (uint32_t)number : 0;
         if (!good && r < bad)
             bad = r;
     }
@@ -140,14 +142,15 @@ __global__ void classes_read(reader, const void *const *rows, uint64_t count, ui
 }
 
 void cuda_gather_classes(enum element type, const void *const *rows, uint64_t count, uint64_t steps,
-                         uint64_t classes, uint32_t *targets, uint64_t *bad_row)
+                         uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
     struct map_grid g = map_grid(count, steps);
+    missing = missing && element_is_signed(type);
     switch (type) {
 #define CLASSES(NAME)                                                                              \
     case ELEMENT_##NAME:                                                                           \
         LAUNCH(classes_read, g.blocks, g.threads, read_##NAME(), rows, count, steps, classes,      \
-               targets, bad_row);                                                                  \
+               missing, targets, bad_row);                                                         \
         return;
         CLASSES(U8)
         CLASSES(I8)
@@ -160,4 +163,95 @@ void cuda_gather_classes(enum element type, const void *const *rows, uint64_t co
     default:
         return;
     }
+}
+
+/* ---- what targets weigh ---- */
+
+/* Given for all of a row, or for each: then in the place where the thread alone writes. */
+static __device__ __forceinline__ float weight_given(struct matrix given, uint64_t r, uint64_t c)
+{
+    return given.at ? given.at[r * given.stride + (given.columns == 1 ? 0 : c)] : 1;
+}
+
+__global__ void values_weigh(struct matrix given, const float *of_columns, struct matrix y,
+                             struct matrix w)
+{
+    FOR_ROWS(r, w.rows)
+    FOR_COLUMNS(c, w.columns)
+    {
+        float *value = &y.at[r * y.stride + c];
+        int missing = *value != *value;
+        float weight = weight_given(given, r, c) * (of_columns ? of_columns[c] : 1);
+        w.at[r * w.stride + c] = missing ? 0 : weight;
+        if (missing)
+            *value = 0;
+    }
+}
+
+void cuda_weigh_values(struct matrix given, const float *of_columns, struct matrix y,
+                       struct matrix w)
+{
+    struct map_grid g = map_grid(w.rows, w.columns);
+    LAUNCH(values_weigh, g.blocks, g.threads, given, of_columns, y, w);
+}
+
+__global__ void classes_weigh(struct matrix given, const float *of_classes, uint32_t *classes,
+                              struct matrix w)
+{
+    FOR_ROWS(r, w.rows)
+    FOR_COLUMNS(c, w.columns)
+    {
+        uint32_t *at = &classes[r * w.columns + c], it = *at == CLASS_MISSING ? 0 : *at;
+        float weight = weight_given(given, r, c) * (of_classes ? of_classes[it] : 1);
+        w.at[r * w.stride + c] = *at == CLASS_MISSING ? 0 : weight;
+        *at = it;
+    }
+}
+
+void cuda_weigh_classes(struct matrix given, const float *of_classes, uint32_t *classes,
+                        struct matrix w)
+{
+    struct map_grid g = map_grid(w.rows, w.columns);
+    LAUNCH(classes_weigh, g.blocks, g.threads, given, of_classes, classes, w);
+}
+
+template <unsigned size>
+__global__ void weights_of(team<size> t, struct weighting w, uint64_t rows, uint64_t columns,
+                           int largest, double *sums)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, rows)
+    {
+        double sum = 0, most = 0;
+        FOR_LANES(t, c, columns)
+        {
+            double weight = weight_at(w, r, c);
+            sum += weight;
+            most = weight > most ? weight : most;
+        }
+        sum = largest ? t.max(most, part) : t.sum(sum, part) / (double)columns;
+        if (t.lane() == 0)
+            sums[r] = sum;
+    }
+}
+
+void cuda_row_weights(struct weighting w, uint64_t rows, uint64_t columns, int largest,
+                      double *sums)
+{
+    LAUNCH_TEAMS(weights_of, rows, columns, w, rows, columns, largest, sums);
+}
+
+struct divided {
+    const double *weight;
+    double rows;
+    float factor;
+    __device__ float operator()(float x) const
+    {
+        return x * scalar_mean_factor(*weight, rows, factor);
+    }
+};
+
+void cuda_divide_weight(const double *weight, double rows, float factor, float *x, uint64_t count)
+{
+    map(divided{weight, rows, factor}, x, x, count);
 }

@@ -83,43 +83,47 @@ void cuda_values_draw(enum element_loss kind, struct matrix z, uint64_t key, uin
 }
 
 template <unsigned size>
-__global__ void rows_root(team<size> t, struct matrix z, uint32_t which, struct matrix dz)
+__global__ void rows_root(team<size> t, struct matrix z, uint32_t which, struct weighting w,
+                          struct matrix dz)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *row = z.at + r * z.stride;
         double largest, sum = row_weights(t, row, z.columns, &largest, part);
-        double root = sqrt(exp((double)row[which] - largest) / sum);
+        double root = sqrt(exp((double)row[which] - largest) / sum) * weight_at(w, r, 0);
         FOR_LANES(t, c, z.columns)
         dz.at[r * dz.stride + c] =
             scalar_class_root(exp((double)row[c] - largest) / sum, c == which, root);
     }
 }
 
-void cuda_class_root(struct matrix z, uint32_t which, struct matrix dz)
+void cuda_class_root(struct matrix z, uint32_t which, struct weighting w, struct matrix dz)
 {
-    LAUNCH_TEAMS(rows_root, z.rows, z.columns, z, which, dz);
+    LAUNCH_TEAMS(rows_root, z.rows, z.columns, z, which, w, dz);
 }
 
 struct value_root {
     enum element_loss kind;
     double count;
     uint32_t column;
-    __device__ int row(uint64_t) const
+    struct weighting w;
+    __device__ uint64_t row(uint64_t r) const
     {
-        return 0;
+        return r;
     }
-    __device__ float operator()(int, uint64_t c, float z) const
+    __device__ float operator()(uint64_t r, uint64_t c, float z) const
     {
         if (c != column)
             return 0;
-        return (float)(kind == ELEMENT_LOSS_SQUARED ? sqrt(2 / count)
-                                                    : scalar_deviation((double)z) / count);
+        return (float)(weight_at(w, r, c) * (kind == ELEMENT_LOSS_SQUARED
+                                                 ? sqrt(2 / count)
+                                                 : scalar_deviation((double)z) / count));
     }
 };
 
-void cuda_value_root(enum element_loss kind, struct matrix z, uint32_t column, struct matrix dz)
+void cuda_value_root(enum element_loss kind, struct matrix z, uint32_t column, struct weighting w,
+                     struct matrix dz)
 {
-    map(value_root{kind, (double)z.columns, column}, z, dz);
+    map(value_root{kind, (double)z.columns, column, w}, z, dz);
 }

@@ -39,14 +39,16 @@ static void sum_behind(const double *losses, uint64_t rows, double *sum)
 
 /* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
-__global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets, double divisor,
-                             double *losses, double *sum, struct matrix dz, enum half half)
+__global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets,
+                             struct weighting w, double divisor, double *losses, double *sum,
+                             struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *row = z.at + r * z.stride;
         uint64_t target = targets[r];
+        double weight = weight_at(w, r, 0);
         double max = -(double)INFINITY, all = 0;
         FOR_LANES(t, c, z.columns)
         max = (double)row[c] > max ? (double)row[c] : max;
@@ -55,19 +57,25 @@ __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targ
         all += exp((double)row[c] - max);
         all = t.sum(all, part);
         if (target % size == t.lane())
-            losses[r] = log(all) + max - (double)row[target];
+            losses[r] = scalar_weighted(weight, log(all) + max - (double)row[target]);
         if (dz.at)
             FOR_LANES(t, c, z.columns)
-        dz.at[r * dz.stride + c] = half_rounded(
-            half, scalar_softmax_gradient(exp((double)row[c] - max) / all, c == target, divisor));
+            {
+                double p = exp((double)row[c] - max) / all;
+                dz.at[r * dz.stride + c] =
+                    weight > 0 ? half_rounded(half, scalar_softmax_gradient(p, c == target,
+                                                                            divisor / weight))
+                               : 0;
+            }
     }
     rows_sum(losses, z.rows, sum);
 }
 
-void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, double divisor,
-                                double *losses, double *sum, struct matrix dz, enum half half)
+void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, struct weighting w,
+                                double divisor, double *losses, double *sum, struct matrix dz,
+                                enum half half)
 {
-    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, divisor, losses,
+    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, w, divisor, losses,
                  sum_within(z.rows, sum), dz, half);
     sum_behind(losses, z.rows, sum);
 }
@@ -108,8 +116,8 @@ struct binary {
 
 template <unsigned size, typename function>
 __global__ void element_losses(team<size> t, function f, struct matrix z, struct matrix y,
-                               double divisor, double *losses, double *sum, struct matrix dz,
-                               enum half half)
+                               struct weighting w, double divisor, double *losses, double *sum,
+                               struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
@@ -119,9 +127,11 @@ __global__ void element_losses(team<size> t, function f, struct matrix z, struct
         {
             struct scalar_loss at =
                 f((double)z.at[r * z.stride + c], (double)y.at[r * y.stride + c]);
-            all += at.loss;
+            double weight = weight_at(w, r, c);
+            all += scalar_weighted(weight, at.loss);
             if (dz.at)
-                dz.at[r * dz.stride + c] = half_rounded(half, (float)(at.d / divisor));
+                dz.at[r * dz.stride + c] =
+                    half_rounded(half, (float)(scalar_weighted(weight, at.d) / divisor));
         }
         all = t.sum(all, part);
         if (t.lane() == 0)
@@ -131,31 +141,31 @@ __global__ void element_losses(team<size> t, function f, struct matrix z, struct
 }
 
 template <typename function>
-static void losses_of(function f, struct matrix z, struct matrix y, double divisor, double *losses,
-                      double *sum, struct matrix dz, enum half half)
+static void losses_of(function f, struct matrix z, struct matrix y, struct weighting w,
+                      double divisor, double *losses, double *sum, struct matrix dz, enum half half)
 {
     divisor *= (double)z.columns;
-    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, divisor, losses,
+    LAUNCH_TEAMS(element_losses, z.rows, z.columns, f, z, y, w, divisor, losses,
                  sum_within(z.rows, sum), dz, half);
     sum_behind(losses, z.rows, sum);
 }
 
 void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, struct matrix y,
-                       double divisor, double *losses, double *sum, struct matrix dz,
-                       enum half half)
+                       struct weighting w, double divisor, double *losses, double *sum,
+                       struct matrix dz, enum half half)
 {
     switch (kind) {
     case ELEMENT_LOSS_SQUARED:
-        losses_of(squared{delta}, z, y, divisor, losses, sum, dz, half);
+        losses_of(squared{delta}, z, y, w, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_ABSOLUTE:
-        losses_of(absolute{delta}, z, y, divisor, losses, sum, dz, half);
+        losses_of(absolute{delta}, z, y, w, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_HUBER:
-        losses_of(huber{delta}, z, y, divisor, losses, sum, dz, half);
+        losses_of(huber{delta}, z, y, w, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_BINARY_CROSS_ENTROPY:
-        losses_of(binary{delta}, z, y, divisor, losses, sum, dz, half);
+        losses_of(binary{delta}, z, y, w, divisor, losses, sum, dz, half);
         return;
     case ELEMENT_LOSS_COUNT:
         return;
@@ -164,49 +174,80 @@ void cuda_element_loss(enum element_loss kind, double delta, struct matrix z, st
 
 /* ---- the angle between rows ---- */
 
+/* The largest weight of a row, as it is stored. */
+template <unsigned size>
+static __device__ __forceinline__ double weight_largest(team<size> t, struct weighting w,
+                                                        uint64_t r, uint64_t columns, double *part)
+{
+    double largest = w.at ? 0 : 1;
+    if (w.at)
+        FOR_LANES(t, c, columns)
+        {
+            double x = (double)w.at[r * w.stride + c];
+            largest = x > largest ? x : largest;
+        }
+    return t.max(largest, part);
+}
+
+/* What an element counts in its row's cosine: of the largest weight there. */
+static __device__ __forceinline__ double cosine_share(struct weighting w, uint64_t r, uint64_t c,
+                                                      double largest)
+{
+    if (!w.at)
+        return 1;
+    double x = (double)w.at[r * w.stride + c];
+    return w.use == WEIGHT_COUNTED ? x > 0 : largest > 0 ? x / largest : 0;
+}
+
 /* dz may be z: a thread writes where it alone has read. `one_minus`: the loss, else the cosine. */
 template <unsigned size>
-__global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, double divisor,
-                           int one_minus, double *out, double *sum, struct matrix dz,
-                           enum half half)
+__global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, struct weighting w,
+                           double divisor, int one_minus, double *out, double *sum,
+                           struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
+        double largest = weight_largest(t, w, r, z.columns, part);
+        double weight = weight_used((float)largest, w.use);
         double zz = 0, yy = 0, zy = 0;
         FOR_LANES(t, c, z.columns)
         {
-            zz += (double)a[c] * (double)a[c];
-            yy += (double)b[c] * (double)b[c];
-            zy += (double)a[c] * (double)b[c];
+            double u = cosine_share(w, r, c, largest);
+            zz += u * ((double)a[c] * (double)a[c]);
+            yy += u * ((double)b[c] * (double)b[c]);
+            zy += u * ((double)a[c] * (double)b[c]);
         }
         zz = t.sum(zz, part);
         yy = t.sum(yy, part);
         zy = t.sum(zy, part);
         struct scalar_cosine s = scalar_cosine(zz, yy, zy);
         if (t.lane() == 0)
-            out[r] = one_minus ? 1 - s.cosine : s.cosine;
+            out[r] = scalar_weighted(weight, one_minus ? 1 - s.cosine : s.cosine);
         if (dz.at)
             FOR_LANES(t, c, z.columns)
-        dz.at[r * dz.stride + c] =
-            half_rounded(half, scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor));
+            {
+                float d = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor / weight);
+                dz.at[r * dz.stride + c] =
+                    weight > 0 ? half_rounded(half, (float)cosine_share(w, r, c, largest) * d) : 0;
+            }
     }
     rows_sum(out, z.rows, sum);
 }
 
-void cuda_cosine_loss(struct matrix z, struct matrix y, double divisor, double *losses, double *sum,
-                      struct matrix dz, enum half half)
+void cuda_cosine_loss(struct matrix z, struct matrix y, struct weighting w, double divisor,
+                      double *losses, double *sum, struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, divisor, 1, losses, sum_within(z.rows, sum),
-                 dz, half);
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, w, divisor, 1, losses,
+                 sum_within(z.rows, sum), dz, half);
     sum_behind(losses, z.rows, sum);
 }
 
-void cuda_cosine_similarity(struct matrix z, struct matrix y, double *cosines)
+void cuda_cosine_similarity(struct matrix z, struct matrix y, struct weighting w, double *cosines)
 {
     struct matrix unwanted = {NULL, 0, 0, 0};
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, 1.0, 0, cosines, (double *)NULL, unwanted,
+    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, w, 1.0, 0, cosines, (double *)NULL, unwanted,
                  HALF_NONE);
 }
 
@@ -237,43 +278,48 @@ static __device__ __forceinline__ uint64_t row_class(team<size> t, const float *
 
 /* targets NULL: the classes themselves. */
 template <unsigned size>
-__global__ void classes_of(team<size> t, struct matrix z, const uint32_t *targets, double *out)
+__global__ void classes_of(team<size> t, struct matrix z, const uint32_t *targets,
+                           struct weighting w, double *out)
 {
     __shared__ uint64_t part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         uint64_t place = row_class(t, z.at + r * z.stride, z.columns, part);
         if (t.lane() == 0)
-            out[r] = targets ? (double)(place == targets[r]) : (double)place;
+            out[r] = !targets ? (double)place : place == targets[r] ? weight_at(w, r, 0) : 0;
     }
 }
 
-void cuda_correct_classes(struct matrix z, const uint32_t *targets, double *correct)
+void cuda_correct_classes(struct matrix z, const uint32_t *targets, struct weighting w,
+                          double *correct)
 {
-    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, targets, correct);
+    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, targets, w, correct);
 }
 
 void cuda_predicted_classes(struct matrix z, double *classes)
 {
-    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, (const uint32_t *)NULL, classes);
+    struct weighting unwanted = {NULL, 0, WEIGHT_ITSELF};
+    LAUNCH_TEAMS(classes_of, z.rows, z.columns, z, (const uint32_t *)NULL, unwanted, classes);
 }
 
 template <unsigned size>
-__global__ void signs_of(team<size> t, struct matrix z, struct matrix y, double *correct)
+__global__ void signs_of(team<size> t, struct matrix z, struct matrix y, struct weighting w,
+                         double *correct)
 {
-    __shared__ uint64_t part[TEAM_PART];
+    __shared__ double part[TEAM_PART];
     FOR_TEAM_ROWS(t, r, z.rows)
     {
-        uint64_t count = 0;
+        double sum = 0;
         FOR_LANES(t, c, z.columns)
-        count += (z.at[r * z.stride + c] > 0) == (y.at[r * y.stride + c] > 0.5f);
-        count = t.sum(count, part);
+        if ((z.at[r * z.stride + c] > 0) == (y.at[r * y.stride + c] > 0.5f))
+            sum += weight_at(w, r, c);
+        sum = t.sum(sum, part);
         if (t.lane() == 0)
-            correct[r] = (double)count / (double)z.columns;
+            correct[r] = sum / (double)z.columns;
     }
 }
 
-void cuda_correct_signs(struct matrix z, struct matrix y, double *correct)
+void cuda_correct_signs(struct matrix z, struct matrix y, struct weighting w, double *correct)
 {
-    LAUNCH_TEAMS(signs_of, z.rows, z.columns, z, y, correct);
+    LAUNCH_TEAMS(signs_of, z.rows, z.columns, z, y, w, correct);
 }

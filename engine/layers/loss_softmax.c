@@ -5,13 +5,13 @@ extern const struct loss_type loss_softmax_cross_entropy;
 
 static void softmax_slice(const struct loss_slice *s)
 {
-    op_softmax_cross_entropy(s->backend, s->outputs, s->classes, s->divisor, s->result, s->sum,
-                             s->d, s->half);
+    op_softmax_cross_entropy(s->backend, s->outputs, s->classes, s->weights, s->divisor, s->result,
+                             s->sum, s->d, s->half);
 }
 
 static void accuracy_slice(const struct loss_slice *s)
 {
-    op_correct_classes(s->backend, s->outputs, s->classes, s->result);
+    op_correct_classes(s->backend, s->outputs, s->classes, s->weights, s->result);
 }
 
 static void classes_slice(const struct loss_slice *s)
@@ -26,7 +26,7 @@ static void softmax_draw(const struct loss_slice *s, uint64_t key, uint64_t firs
 
 static void softmax_root(const struct loss_slice *s, uint32_t output)
 {
-    op_class_root(s->backend, s->outputs, output, s->d);
+    op_class_root(s->backend, s->outputs, output, s->weights, s->d);
 }
 
 static const struct metric_type accuracy = {"accuracy", accuracy_slice, 0},

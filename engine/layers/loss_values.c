@@ -13,8 +13,8 @@ extern const struct loss_type loss_mean_squared_error, loss_l1, loss_huber, loss
 
 static void element_slice(const struct loss_slice *s, enum element_loss kind)
 {
-    op_element_loss(s->backend, kind, s->delta, s->outputs, s->values, s->divisor, s->result,
-                    s->sum, s->d, s->half);
+    op_element_loss(s->backend, kind, s->delta, s->outputs, s->values, s->weights, s->divisor,
+                    s->result, s->sum, s->d, s->half);
 }
 
 static void squared_slice(const struct loss_slice *s)
@@ -44,7 +44,7 @@ static void squared_draw(const struct loss_slice *s, uint64_t key, uint64_t firs
 
 static void squared_root(const struct loss_slice *s, uint32_t output)
 {
-    op_value_root(s->backend, ELEMENT_LOSS_SQUARED, s->outputs, output, s->d);
+    op_value_root(s->backend, ELEMENT_LOSS_SQUARED, s->outputs, output, s->weights, s->d);
 }
 
 static void binary_draw(const struct loss_slice *s, uint64_t key, uint64_t first)
@@ -55,28 +55,30 @@ static void binary_draw(const struct loss_slice *s, uint64_t key, uint64_t first
 
 static void binary_root(const struct loss_slice *s, uint32_t output)
 {
-    op_value_root(s->backend, ELEMENT_LOSS_BINARY_CROSS_ENTROPY, s->outputs, output, s->d);
+    op_value_root(s->backend, ELEMENT_LOSS_BINARY_CROSS_ENTROPY, s->outputs, output, s->weights,
+                  s->d);
 }
 
 static void cosine_slice(const struct loss_slice *s)
 {
-    op_cosine_loss(s->backend, s->outputs, s->values, s->divisor, s->result, s->sum, s->d, s->half);
+    op_cosine_loss(s->backend, s->outputs, s->values, s->weights, s->divisor, s->result, s->sum,
+                   s->d, s->half);
 }
 
 static void similarity_slice(const struct loss_slice *s)
 {
-    op_cosine_similarity(s->backend, s->outputs, s->values, s->result);
+    op_cosine_similarity(s->backend, s->outputs, s->values, s->weights, s->result);
 }
 
 static void signs_slice(const struct loss_slice *s)
 {
-    op_correct_signs(s->backend, s->outputs, s->values, s->result);
+    op_correct_signs(s->backend, s->outputs, s->values, s->weights, s->result);
 }
 
 static const struct metric_type mae = {"mae", absolute_slice, METRIC_ABOUT_NOTHING},
                                 r2 = {"r2", squared_slice, METRIC_ABOUT_MEAN},
                                 r2_zero = {"r2_zero", squared_slice, METRIC_ABOUT_ZERO},
-                                cosine = {"cosine", similarity_slice, METRIC_ABOUT_NOTHING},
+                                cosine = {"cosine", similarity_slice, .whole_rows = 1},
                                 accuracy = {"accuracy", signs_slice, METRIC_ABOUT_NOTHING};
 
 #define NUMBERS .values = 1, .low = -FLT_MAX, .high = FLT_MAX
@@ -109,6 +111,7 @@ const struct loss_type loss_huber = {
 const struct loss_type loss_cosine = {
     .name = "cosine",
     NUMBERS,
+    .whole_rows = 1,
     .metrics = {&cosine, &mae, &r2, &r2_zero},
     .slice = cosine_slice,
 };

@@ -72,6 +72,8 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
 {
     double v = look_value(s->targets.array.type, at);
     int64_t class = v >= 9e18 ? INT64_MAX : (int64_t)v;
+    if (class < 0 && c->options->missing_targets)
+        return;
     s->class_low = class < s->class_low ? class : s->class_low;
     s->class_high = class > s->class_high ? class : s->class_high;
     if (class >= 0 && class < CLASSES_MAX)
@@ -299,7 +301,8 @@ static void targets_judge(struct check *c, const struct split *s)
 {
     uint64_t outputs = model_outputs(c->options);
     int classes = loss_takes_classes(c->options);
-    finite_judge(c, &s->targets);
+    if (s->targets.infinite || !c->options->missing_targets)
+        finite_judge(c, &s->targets);
     if (s->values && classes)
         wrong_note(c, "%s has float values, and the loss of model.loss, %s, needs classes",
                    s->targets.array.name, c->options->model_loss);

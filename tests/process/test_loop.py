@@ -340,6 +340,31 @@ def test_going_back_has_an_end():
     assert "the task went back to a checkpoint 2 times already (training.restores_max)" in log, log
 
 
+@limit(240)
+def test_a_step_with_a_bad_number_is_skipped():
+    """A row whose outputs overflow is in one batch of each epoch; that step changes nothing, is told and counted, and
+    wherever the run is interrupted it ends the same. One more than allowed ends it."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    features = numpy.random.default_rng(3).standard_normal((ROWS, 60)).astype(numpy.float32)
+    data_write("data.h5", features)
+    with h5py.File("data.h5", "r+") as f:
+        f["train/features"][123] = 3e38
+    settings = ("data.scale=1", "training.on_nan=skip", "tasks.A.epochs=2", "tasks.B.ewc=", OFTEN)
+    whole = run_whole("whole", *settings)
+    log = whole.log("trainerd")
+    told = re.findall(r"number (\d) of at most 100: step \d+ of task (.).*row 123 of train in the file", log)
+    assert told[:3] == [("1", "A"), ("2", "A"), ("1", "B")], log[-3000:]
+    with h5py.File(whole.path("checkpoints/best-A.h5")) as f:
+        assert f.attrs["bad_steps"] == f.attrs["task_skipped"] == f.attrs["epoch"], dict(f.attrs)
+    assert all(numpy.isfinite(w).all() for w in weights(whole, "B").values())
+    run, starts = run_interrupted("interrupted", *settings, commit=4)
+    assert starts >= 3
+    compare(whole, run)
+    code, log = ending("over", *settings[:3], "training.skips_max=1")
+    assert code == 100 and "the task has skipped 1 steps already (training.skips_max)" in log, log[-2000:]
+
+
 def test_a_loss_that_explodes_stops_the_run():
     code, log = ending("run", *RISING)
     assert code == 100 and "more than the 1.7 that are accepted; nothing was updated" in log, log

@@ -28,11 +28,12 @@
  * targets are targets.u8, one class a row or step left, or where the loss takes values targets.f32.
  * Batches are taken one after the other, from the start again when the rows are used up. steps.f64
  * holds loss, penalty and norm of each step, gradient.f32 the last one's gradient; a model with
- * batchnorm writes buffers.f32, too. Of a model of graphs, features are those of the nodes, one
- * graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose ends are
- * sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output tells the
- * seconds and CPU seconds of the work, the bytes of the activations in the plan, and the largest
- * resident memory.
+ * batchnorm writes buffers.f32, too. weights=n: target_weights.f32 has n numbers a row that say
+ * what its targets weigh; signed=1: classes are of i8. Of a model of graphs, features are those of
+ * the nodes, one graph after the other; node_ptr.u64 and edge_ptr.u64 cut nodes and edges, whose
+ * ends are sources.u32 and ends.u32, their features edges.f32. One JSON line on standard output
+ * tells the seconds and CPU seconds of the work, the bytes of the activations in the plan, and the
+ * largest resident memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -66,8 +67,8 @@ struct probe {
     int terms, factored, fisher, repeats;
     const struct device *device;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
-    char *features, *targets;
-    const void **feature_rows, **target_rows;
+    char *features, *targets, *weights;
+    const void **feature_rows, **target_rows, **weight_rows;
 };
 
 _Noreturn static void probe_fail(const char *what)
@@ -177,7 +178,9 @@ static void settings_read(struct probe *p, int argc, char **argv)
         .features = p->model.inputs,
         .targets = values ? p->model.outputs : p->model.target_steps,
         .scale = argument(argc, argv, "scale", wide || p->model.token_count ? 1 : 1.0 / 255)};
-    strcpy(p->gather.target_type, values ? "f32" : "u8");
+    p->step.weights = p->gather.weights = (uint64_t)argument(argc, argv, "weights", 0);
+    strcpy(p->gather.weight_type, "f32");
+    strcpy(p->gather.target_type, values ? "f32" : argument(argc, argv, "signed", 0) ? "i8" : "u8");
     p->target_bytes = values ? 4 * p->model.outputs : p->model.target_steps;
     strcpy(p->gather.feature_type, wide ? "f32" : "u8");
     p->value_bytes = wide ? 4 : 1;
@@ -245,8 +248,15 @@ static void data_read(struct probe *p)
         probe_fail("the targets are missing or of another number of rows");
     p->feature_rows = calloc(p->batch, sizeof *p->feature_rows);
     p->target_rows = calloc(p->batch, sizeof *p->target_rows);
-    if (!p->feature_rows || !p->target_rows)
+    p->weight_rows = calloc(p->batch, sizeof *p->weight_rows);
+    if (!p->feature_rows || !p->target_rows || !p->weight_rows)
         probe_fail("no memory");
+    p->gather.weight_rows = p->weight_rows;
+    if (p->gather.weights)
+        p->weights = file_read(p, "target_weights.f32", &bytes);
+    if (p->gather.weights &&
+        (!p->weights || bytes != p->data_rows * p->gather.weights * sizeof(float)))
+        probe_fail("target_weights.f32 is missing or of another number of rows");
 }
 
 static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
@@ -260,6 +270,8 @@ static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
         else
             p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
         p->target_rows[i] = p->targets + row * p->target_bytes;
+        if (p->weights)
+            p->weight_rows[i] = p->weights + row * p->gather.weights * sizeof(float);
     }
     int failed = p->model.graphs ? stepper_gather_graphs(p->stepper, &p->gather, 0, rows,
                                                          p->graphs.rows, p->target_rows, &bad, &e)

@@ -73,6 +73,8 @@ static struct state *state_new(uint64_t step)
                                        .steps_skipped = 900,
                                        .restores = 1,
                                        .restore_scale = 0.5,
+                                       .bad_steps = 2,
+                                       .epoch_rows_bad = 128,
                                        .fingerprint = "abc",
                                        .cpu = "AMD",
                                        .result_count = 2};

@@ -54,6 +54,8 @@ static const struct fixture_config models[] = {
     {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3, .optimizer = OPTIMIZER_SGD},
     {LIST(carried), .inputs = 24, .carries = 1, .checkpointing = 1},
     {LIST(carried), .inputs = 24, .carries = 1},
+    {LIST(dense), .loss = "mean_squared_error missing weights=1,0.5,2,0,3"},
+    {LIST(dense), .loss = "softmax_cross_entropy missing weights=1,0.5,2,0,3"},
     {LIST(tokens), .inputs = 6},
 };
 enum { MODELS = sizeof models / sizeof *models };
@@ -354,9 +356,10 @@ static void micro_batches_case(int model, int on_device)
 
 TEST(cuda_micro_batches_equal_those_of_the_cpu)
 {
-    enum { DENSE = 0, TOKENS = MODELS - 1 };
+    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
     for (int on_device = 0; on_device < 2; on_device++) {
         micro_batches_case(DENSE, on_device);
+        micro_batches_case(WEIGHED, on_device); /* one recorded sequence divides by other sums */
         micro_batches_case(TOKENS, on_device);
     }
     micro_batches_case(10, 0); /* graphs, which the host gathers */

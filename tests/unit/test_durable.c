@@ -89,6 +89,21 @@ TEST(durable_commit_needs_the_temporary)
     CHECK_HAS(e.text, "cannot open absent");
 }
 
+TEST(durable_place_syncs_nothing_and_leaves_no_temporary)
+{
+    CHECK_OK(durable_fail_after("fsync:1:EIO", &e), e);
+    for (int fails = 0; fails < 2; fails++) {
+        FILE *f = fopen("f.tmp", "w");
+        CHECK(f && fclose(f) == 0);
+        CHECK_EQ(durable_place("f.tmp", "f", &e), fails ? -1 : 0);
+        CHECK(access("f.tmp", F_OK) < 0 && access("f", F_OK) == 0);
+        CHECK_OK(durable_fail_after("rename:1:EIO", &e), e);
+    }
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "cannot rename f.tmp to f");
+    CHECK_OK(durable_fail_after(NULL, NULL), e);
+}
+
 TEST(durable_read_has_a_limit)
 {
     char *data = NULL;

@@ -296,13 +296,13 @@ TEST(gather_values_reads_types_and_checks_the_range)
     float y[6];
     uint64_t bad;
     const void *rows[2] = {whole, whole};
-    op_gather_values(cpu, ELEMENT_I16, rows, -3, 2, matrix_of(y, 2, 3), &bad);
+    op_gather_values(cpu, ELEMENT_I16, rows, -3, 2, 0, matrix_of(y, 2, 3), &bad);
     CHECK(bad == 2 && y[0] == 1 && y[5] == -3);
-    op_gather_values(cpu, ELEMENT_I16, rows, -2, 2, matrix_of(y, 2, 3), &bad);
+    op_gather_values(cpu, ELEMENT_I16, rows, -2, 2, 0, matrix_of(y, 2, 3), &bad);
     CHECK_EQ(bad, 0);
     rows[0] = wide;
-    op_gather_values(cpu, ELEMENT_F64, rows, -FLT_MAX, FLT_MAX, matrix_of(y, 1, 2), &bad);
+    op_gather_values(cpu, ELEMENT_F64, rows, -FLT_MAX, FLT_MAX, 0, matrix_of(y, 1, 2), &bad);
     CHECK(bad == 1 && y[1] == -0.5f);
-    op_gather_values(cpu, ELEMENT_F64, rows, -FLT_MAX, FLT_MAX, matrix_of(y, 1, 3), &bad);
+    op_gather_values(cpu, ELEMENT_F64, rows, -FLT_MAX, FLT_MAX, 0, matrix_of(y, 1, 3), &bad);
     CHECK_EQ(bad, 0);
 }

@@ -103,7 +103,8 @@ TEST(model_refuses_bad_sizes)
     refused(many, MODEL_LAYERS_MAX + 1, 784, loss, "it has 257 layers");
     refused(layers, 4, 0, loss, "its input has 0 values");
     refused(layers, 4, 784, "mse", "unknown loss 'mse'; accepted: softmax_cross_entropy, mean");
-    refused(layers, 4, 784, "l1 delta=1", "loss l1 is followed by ' delta=1'; accepted: nothing");
+    refused(layers, 4, 784, "l1 delta=1",
+            "loss l1 is followed by ' delta=1'; accepted: missing, weights=");
     refused(layers, 4, 784, "huber delta=0", "accepted: delta=NUMBER above 0");
     refused(relu, 1, 784, loss, "none of its 1 layers has parameters");
     refused(wide, 1, 784, loss, "its text has 599 bytes");

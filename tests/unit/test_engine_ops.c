@@ -7,6 +7,7 @@
 #include "tests/test.h"
 
 static const struct backend *const cpu = &backend_cpu;
+static const struct weighting alike = {0};
 
 static float random_float(void)
 {
@@ -226,9 +227,9 @@ TEST(softmax_cross_entropy_equals_its_formula)
     for (int r = 0; r < ROWS; r++)
         targets[r] = (uint32_t)(test_random() % CLASSES);
     z[0] = 500, z[1] = -500; /* far beyond what exp can hold */
-    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, losses, NULL,
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, alike, 9, losses, NULL,
                              matrix_of(dz, ROWS, CLASSES), HALF_NONE);
-    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, 9, only, NULL,
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, CLASSES), targets, alike, 9, only, NULL,
                              matrix_of(NULL, ROWS, CLASSES), HALF_NONE);
     for (int r = 0; r < ROWS; r++) {
         long double max = -1e30L, sum = 0;
@@ -250,10 +251,10 @@ TEST(softmax_of_a_nan_or_infinity_is_a_nan)
     float z[3] = {1, NAN, 2}, w[3] = {1, INFINITY, 2};
     uint32_t target = 0;
     double loss;
-    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, 1, &loss, NULL,
+    op_softmax_cross_entropy(cpu, matrix_of(z, 1, 3), &target, alike, 1, &loss, NULL,
                              matrix_of(NULL, 1, 3), HALF_NONE);
     CHECK(isnan(loss));
-    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, 1, &loss, NULL,
+    op_softmax_cross_entropy(cpu, matrix_of(w, 1, 3), &target, alike, 1, &loss, NULL,
                              matrix_of(NULL, 1, 3), HALF_NONE);
     CHECK(isnan(loss));
 }
@@ -263,7 +264,7 @@ TEST(correct_classes_take_the_first_largest)
     float z[12] = {1, 2, 0, /**/ 3, 3, 1, /**/ 0, 0, 9, /**/ 5, 1, 1};
     uint32_t targets[4] = {1, 1, 2, 0};
     double correct[4];
-    op_correct_classes(cpu, matrix_of(z, 4, 3), targets, correct);
+    op_correct_classes(cpu, matrix_of(z, 4, 3), targets, alike, correct);
     CHECK(correct[0] == 1 && correct[1] == 0 && correct[2] == 1 && correct[3] == 1);
 }
 
@@ -360,15 +361,15 @@ TEST(gather_classes_checks_the_range)
     uint64_t huge = UINT64_MAX, bad;
     uint32_t targets[4];
     const void *rows[4] = {&classes[0], &classes[1], &classes[2], &classes[3]};
-    op_gather_classes(cpu, ELEMENT_I64, rows, 4, 1, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_I64, rows, 4, 1, 10, 0, targets, &bad);
     CHECK(bad == 2 && targets[0] == 0 && targets[1] == 9);
-    op_gather_classes(cpu, ELEMENT_I64, rows + 3, 1, 1, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_I64, rows + 3, 1, 1, 10, 0, targets, &bad);
     CHECK_EQ(bad, 0);
     rows[0] = &huge;
-    op_gather_classes(cpu, ELEMENT_U64, rows, 1, 1, 10, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_U64, rows, 1, 1, 10, 0, targets, &bad);
     CHECK_EQ(bad, 0);
     rows[0] = &small[0], rows[1] = &small[1];
-    op_gather_classes(cpu, ELEMENT_U8, rows, 2, 1, 251, targets, &bad);
+    op_gather_classes(cpu, ELEMENT_U8, rows, 2, 1, 251, 0, targets, &bad);
     CHECK(bad == 2 && targets[1] == 250);
 }
 

@@ -11,6 +11,7 @@
 #include "engine/memory.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
+#include "trainerd/disk.h"
 #include "trainerd/lineage.h"
 #include "trainerd/rate.h"
 #include "trainerd/retention.h"
@@ -495,6 +496,7 @@ static void plan_options(void)
     options.model_loss = model_loss;
     options.metric = metric;
     options.pretrained = options.pretrained_map = none;
+    options.target_weights = options.data_weights = none;
     for (int i = 0; i < 3; i++)
         snprintf(options.layers[options.layer_count++], sizeof options.layers[0], "%s", layers[i]);
 }
@@ -505,6 +507,45 @@ static const struct plan_bases bases = {.trainerd = 24 << 20,
                                         .loaderd = 9 << 20,
                                         .reader = 10 << 20,
                                         .monitord = 12 << 20};
+
+TEST(disk_counts_files_and_what_is_free)
+{
+    struct model m;
+    struct err e = {0};
+    const char *const list[] = {"linear out=1000", "relu", "linear out=1000"};
+    CHECK_OK(model_open(&m, list, 3, 1000, "softmax_cross_entropy", &e), e);
+    plan_options();
+    options.optimizer = "adamw";
+    options.on_nan = "restore";
+    options.fisher_compression = "gzip";
+    options.checkpoint_keep = 3;
+    options.tasks[1].ewc.count = options.tasks[2].ewc.count = 1; /* both protect the first one */
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "%s",
+             options.tasks[0].name);
+    options.tasks[2].ewc = options.tasks[1].ewc;
+    struct disk_forecast f = disk_forecast_make(&options, &m, 0, 1000);
+    uint64_t vector = 4 * m.parameter_count, file = 3 * vector + (64 << 10);
+    CHECK_EQ(f.checkpoint, file);
+    CHECK_EQ(f.checkpoints, 3 + 1 + 2 * 5 + 1);
+    CHECK_EQ(f.lineage, 32000);
+    CHECK_EQ(f.averages, 0);
+    CHECK_EQ(f.least, 6 * file + 32000);
+    /* gzip may save nothing; a model of two blocks has files of sums */
+    CHECK_EQ(f.fisher, vector + (64 << 10) + 3 * vector);
+    CHECK_EQ(f.most, f.checkpoints * file + f.fisher + 32000);
+    options.use_swa = 1;
+    CHECK_EQ(disk_forecast_make(&options, &m, 1000, 1000).averages, 4 * vector);
+    CHECK_EQ(disk_forecast_make(&options, &m, 1000, 1000).checkpoint, file - 8000);
+    CHECK_OK(disk_check(&f, 1, &e), e);
+    f.most = UINT64_MAX / 2;
+    CHECK_OK(disk_check(&f, 1, &e), e); /* a warning */
+    f.least = UINT64_MAX / 2;
+    CHECK_OK(disk_check(&f, 0, &e), e); /* one that goes on has its files already */
+    CHECK(disk_check(&f, 1, &e) < 0 && e.code == EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "the run will write at least 8796093022208.0 MiB and its file system has");
+    options.use_swa = 0;
+    model_close(&m);
+}
 
 TEST(bases_of_a_run_are_all_there)
 {

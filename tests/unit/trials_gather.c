@@ -84,8 +84,11 @@ void trial_gather_values(struct trial *t, struct trial_shape s)
 {
     for (int type = 0; type < ELEMENT_COUNT; type++) {
         const void *const *rows = rows_given(t, type, s.rows, s.columns, 0);
-        struct matrix y = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
-        op_gather_values(trial_backend(t), type, rows, -INFINITY, INFINITY, y, row_found(t));
+        for (int missing = 0; missing < 2; missing++) {
+            struct matrix y = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
+            op_gather_values(trial_backend(t), type, rows, -INFINITY, INFINITY, missing, y,
+                             row_found(t));
+        }
     }
 }
 
@@ -93,8 +96,10 @@ void trial_gather_classes(struct trial *t, struct trial_shape s)
 {
     for (int type = 0; element_is_whole(type); type++) {
         const void *const *rows = rows_given(t, type, s.rows, s.columns, 1);
-        op_gather_classes(trial_backend(t), type, rows, s.rows, s.columns, 100,
-                          trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U32, s.rows * s.columns),
-                          row_found(t));
+        for (int missing = 0; missing < 2; missing++)
+            op_gather_classes(
+                trial_backend(t), type, rows, s.rows, s.columns, 100, missing,
+                trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U32, s.rows * s.columns),
+                row_found(t));
     }
 }

@@ -37,6 +37,21 @@ static double *sum_of(struct trial *t)
     return trial_numbers(t, TRIAL_CHANGED, TRIAL_DOUBLE, TRIAL_F64, 1);
 }
 
+/* Weights of the shape's rows and columns, some of them 0; `kind` 0: none are given. */
+static struct weighting weights(struct trial *t, struct trial_shape s, int kind)
+{
+    static const enum weight_use uses[] = {WEIGHT_ITSELF, WEIGHT_ITSELF, WEIGHT_COUNTED,
+                                           WEIGHT_ROOT};
+    float *values = malloc(s.rows * s.columns * sizeof *values);
+    for (uint64_t i = 0; i < s.rows * s.columns; i++)
+        values[i] = trial_random(t) % 3 ? (float)(1 + trial_uniform(t)) : 0;
+    const float *at = trial_given(t, TRIAL_INPUT, TRIAL_F32, values, s.rows * s.columns);
+    free(values);
+    return (struct weighting){kind ? at : NULL, s.columns, uses[kind]};
+}
+
+enum { WEIGHT_KINDS = 4 };
+
 /* Where a gradient is wanted in 16 bits. */
 static struct matrix rounded(struct trial *t, struct trial_shape s)
 {
@@ -50,11 +65,16 @@ void trial_softmax_cross_entropy(struct trial *t, struct trial_shape s)
     struct matrix z = outputs(t, s), none = {0};
     struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
     struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
-    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
-    op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
-    op_softmax_cross_entropy(b, both, wanted, 7, row_numbers(t, s), NULL, both, HALF_NONE);
+    struct weighting w = {0};
+    for (int kind = 1; kind < WEIGHT_KINDS; kind++)
+        op_softmax_cross_entropy(b, z, wanted, weights(t, s, kind), 7, row_numbers(t, s), NULL,
+                                 trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns),
+                                 HALF_NONE);
+    op_softmax_cross_entropy(b, z, wanted, w, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+    op_softmax_cross_entropy(b, z, wanted, w, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
+    op_softmax_cross_entropy(b, both, wanted, w, 7, row_numbers(t, s), NULL, both, HALF_NONE);
     for (int half = HALF_F16; half < HALF_COUNT; half++)
-        op_softmax_cross_entropy(b, z, wanted, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
+        op_softmax_cross_entropy(b, z, wanted, w, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
                                  half);
 }
 
@@ -64,10 +84,11 @@ void trial_correct_classes(struct trial *t, struct trial_shape s)
     static const uint32_t firsts[] = {0, 0, 0};
     const uint32_t *wanted = targets(t, s);
     struct matrix z = outputs(t, s);
-    op_correct_classes(trial_backend(t), z, wanted, row_numbers(t, s));
+    for (int kind = 0; kind < WEIGHT_KINDS; kind++)
+        op_correct_classes(trial_backend(t), z, wanted, weights(t, s, kind), row_numbers(t, s));
     z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, few, 9), 3, 3);
     wanted = trial_given(t, TRIAL_INPUT, TRIAL_U32, firsts, 3);
-    op_correct_classes(trial_backend(t), z, wanted,
+    op_correct_classes(trial_backend(t), z, wanted, (struct weighting){0},
                        trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 3));
 }
 
@@ -81,7 +102,9 @@ void trial_correct_signs(struct trial *t, struct trial_shape s)
 {
     struct matrix z = outputs(t, s);
     struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
-    op_correct_signs(trial_backend(t), z, y, row_numbers(t, s));
+    for (int kind = 0; kind < WEIGHT_KINDS; kind++)
+        op_correct_signs(trial_backend(t), z, y, weights(t, s, kind),
+                         trial_numbers(t, TRIAL_OUTPUT, TRIAL_DOUBLE, TRIAL_F64, s.rows));
 }
 
 void trial_element_loss(struct trial *t, struct trial_shape s)
@@ -92,10 +115,14 @@ void trial_element_loss(struct trial *t, struct trial_shape s)
         struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
         struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
-        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
-        op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
+        struct weighting w = {0};
+        op_element_loss(b, kind, 0.4, z, y, weights(t, s, 1 + kind % (WEIGHT_KINDS - 1)), 7,
+                        row_numbers(t, s), NULL,
+                        trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns), HALF_NONE);
+        op_element_loss(b, kind, 0.4, z, y, w, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+        op_element_loss(b, kind, 0.4, z, y, w, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
         for (int half = HALF_F16; half < HALF_COUNT; half++)
-            op_element_loss(b, kind, 0.4, z, y, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
+            op_element_loss(b, kind, 0.4, z, y, w, 7, row_numbers(t, s), sum_of(t), rounded(t, s),
                             half);
     }
 }
@@ -107,27 +134,32 @@ void trial_cosine_loss(struct trial *t, struct trial_shape s)
     float zeros[3] = {0};
     struct matrix z = outputs(t, s), none = {0};
     struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
-    op_cosine_loss(b, z, y, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
+    struct weighting w = {0};
+    op_cosine_loss(b, z, y, w, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
+    for (int kind = 1; kind < WEIGHT_KINDS; kind++) /* of one number a gradient is rounding */
+        op_cosine_loss(b, z, y, weights(t, s, kind), 7, row_numbers(t, s), NULL,
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns), HALF_NONE);
     if (s.columns > 1) {
         struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
-        op_cosine_loss(b, z, y, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
-        op_cosine_loss(b, both, y, 7, row_numbers(t, s), NULL, both, HALF_NONE);
+        op_cosine_loss(b, z, y, w, 7, row_numbers(t, s), NULL, dz, HALF_NONE);
+        op_cosine_loss(b, both, y, w, 7, row_numbers(t, s), NULL, both, HALF_NONE);
         for (int half = HALF_F16; half < HALF_COUNT; half++)
-            op_cosine_loss(b, z, y, 7, row_numbers(t, s), sum_of(t), rounded(t, s), half);
+            op_cosine_loss(b, z, y, w, 7, row_numbers(t, s), sum_of(t), rounded(t, s), half);
     }
     z = matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, zeros, 3), 1, 3);
     y = matrix_of(trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 3), 1, 3);
     struct matrix dz = matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, 3), 1, 3);
-    op_cosine_loss(b, z, y, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), NULL, dz,
-                   HALF_NONE);
+    op_cosine_loss(b, z, y, w, 7, trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_F64, 1), NULL,
+                   dz, HALF_NONE);
 }
 
 void trial_cosine_similarity(struct trial *t, struct trial_shape s)
 {
     struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
     struct matrix z = outputs(t, s);
-    op_cosine_similarity(trial_backend(t), z, y, row_numbers(t, s));
+    for (int kind = 0; kind < WEIGHT_KINDS; kind++)
+        op_cosine_similarity(trial_backend(t), z, y, weights(t, s, kind), row_numbers(t, s));
 }
 
 void trial_classes_draw(struct trial *t, struct trial_shape s)
@@ -159,9 +191,9 @@ void trial_class_root(struct trial *t, struct trial_shape s)
     struct matrix z = outputs(t, s);
     struct matrix near = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
     uint32_t which = (uint32_t)(trial_random(t) % s.columns);
-    op_class_root(trial_backend(t), z, which,
+    op_class_root(trial_backend(t), z, which, (struct weighting){0},
                   trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns));
-    op_class_root(trial_backend(t), near, which,
+    op_class_root(trial_backend(t), near, which, weights(t, s, 3),
                   trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns));
 }
 
@@ -171,6 +203,67 @@ void trial_value_root(struct trial *t, struct trial_shape s)
     for (int i = 0; i < 2; i++) {
         struct matrix z = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
-        op_value_root(trial_backend(t), likelihoods[i], z, which, dz);
+        op_value_root(trial_backend(t), likelihoods[i], z, which, weights(t, s, 3 * i), dz);
+    }
+}
+
+void trial_row_weights(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 1; kind < WEIGHT_KINDS; kind++)
+        for (int largest = 0; largest < 2; largest++)
+            op_row_weights(trial_backend(t), weights(t, s, kind), s.rows, s.columns, largest,
+                           row_numbers(t, s));
+}
+
+/* Given for nobody, for each row, for each number in another place and in the same. */
+static struct matrix weights_given(struct trial *t, struct trial_shape s, int kind,
+                                   struct matrix *w)
+{
+    *w = trial_matrix(t, kind == 3 ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_SAME, s.rows, s.columns);
+    return kind == 0 ? (struct matrix){0}
+           : kind == 3
+               ? *w
+               : trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, kind == 1 ? 1 : s.columns);
+}
+
+void trial_weigh_values(struct trial *t, struct trial_shape s)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        struct matrix w, given = weights_given(t, s, kind, &w),
+                         y = {NULL, s.rows, s.columns, s.columns};
+        const float *of = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
+        float *values = malloc(s.rows * s.columns * sizeof *values);
+        for (uint64_t i = 0; i < s.rows * s.columns; i++)
+            values[i] = trial_random(t) % 4 ? (float)trial_uniform(t) : NAN;
+        y.at = trial_given(t, TRIAL_CHANGED, TRIAL_F32, values, s.rows * s.columns);
+        free(values);
+        op_weigh_values(trial_backend(t), given, kind % 2 ? of : NULL, y, w);
+    }
+}
+
+void trial_weigh_classes(struct trial *t, struct trial_shape s)
+{
+    enum { CLASSES = 5 };
+    for (int kind = 0; kind < 4; kind++) {
+        struct matrix w, given = weights_given(t, s, kind, &w);
+        const float *of = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CLASSES);
+        uint32_t *classes = malloc(s.rows * s.columns * sizeof *classes);
+        for (uint64_t i = 0; i < s.rows * s.columns; i++)
+            classes[i] =
+                trial_random(t) % 4 ? (uint32_t)(trial_random(t) % CLASSES) : CLASS_MISSING;
+        uint32_t *at = trial_given(t, TRIAL_CHANGED, TRIAL_U32, classes, s.rows * s.columns);
+        free(classes);
+        op_weigh_classes(trial_backend(t), given, kind % 2 ? of : NULL, at, w);
+    }
+}
+
+void trial_divide_weight(struct trial *t, struct trial_shape s)
+{
+    static const double sums[] = {0, 3.7};
+    uint64_t count = s.rows * s.columns;
+    for (int i = 0; i < 2; i++) {
+        const double *weight = trial_given(t, TRIAL_INPUT, TRIAL_F64, &sums[i], 1);
+        op_divide_weight(trial_backend(t), weight, 7, 0.25f,
+                         trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count), count);
     }
 }

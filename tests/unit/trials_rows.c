@@ -53,8 +53,12 @@ void trial_column_dots(struct trial *t, struct trial_shape s)
 void trial_column_moments(struct trial *t, struct trial_shape s)
 {
     struct matrix y = input(t, s);
-    double *sums = channels(t, TRIAL_CHANGED, s);
-    op_column_moments(trial_backend(t), y, sums, channels(t, TRIAL_CHANGED, s));
+    struct matrix some = input(t, s);
+    struct weighting w = {NULL, 0, WEIGHT_ITSELF};
+    for (int i = 0; i < 2; i++, w = (struct weighting){some.at, some.stride, WEIGHT_COUNTED}) {
+        double *sums = channels(t, TRIAL_CHANGED, s), *squares = channels(t, TRIAL_CHANGED, s);
+        op_column_moments(trial_backend(t), y, w, sums, squares, channels(t, TRIAL_CHANGED, s));
+    }
 }
 
 void trial_dropout(struct trial *t, struct trial_shape s)

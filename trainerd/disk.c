@@ -1,0 +1,130 @@
+/* disk.c - see disk.h. Logs, journals and memory profiles are not in it: they grow with time and
+ * are some MiB. */
+#include "trainerd/disk.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "engine/optimizer.h"
+#include "proto/log.h"
+#include "trainerd/trainer.h"
+
+enum {
+    HEAD_BYTES = 64 << 10, /* of a file of checkpoints or blocks: attributes, results, the model */
+    SUMS = 3 /* fisherd's files of sums: two generations, and those of half the samples */
+};
+
+/* Bytes of a parameter in a Fisher file, rounded up; with compression as docs/FISHER.md measures.
+ */
+static double fisher_bytes(const struct options *o)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } kinds[] = {{"gzip", 4}, {"int8", 1.1}, {"int4", 0.6}, {"log_rank1", 0.5}};
+    if (!o->fisher_use_compression)
+        return 4;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(o->fisher_compression, kinds[i].name) == 0)
+            return kinds[i].bytes;
+    return 4 * o->fisher_compression_ratio; /* lowrank */
+}
+
+/* Fisher files: of each task that another one protects, and online their sums, one a task behind
+ * the second. */
+static uint64_t fisher_files(const struct options *o)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        int is_protected = 0;
+        for (uint32_t k = 0; k < o->task_count; k++)
+            for (uint32_t n = 0; n < o->tasks[k].ewc.count; n++)
+                is_protected |= strcmp(o->tasks[k].ewc.name[n], o->tasks[i].name) == 0;
+        count += (uint64_t)is_protected +
+                 (strcmp(o->ewc_mode, "online") == 0 && o->tasks[i].ewc.count > 1);
+    }
+    return count;
+}
+
+struct disk_forecast disk_forecast_make(const struct options *o, const struct model *m,
+                                        uint64_t frozen, uint64_t steps)
+{
+    uint64_t moments = (uint64_t)optimizer_moments(setup_step_config(o).optimizer);
+    uint64_t vector = m->parameter_count * sizeof(float), files = fisher_files(o);
+    struct disk_forecast f = {.lineage = steps * sizeof(struct lineage_record)};
+    f.checkpoint = vector + moments * (m->parameter_count - frozen) * sizeof(float) +
+                   m->buffer_values * sizeof(float) + HEAD_BYTES;
+    int restores = strcmp(o->on_nan, "restore") == 0;
+    f.checkpoints = o->checkpoint_keep + 1 + 2 * o->task_count + (uint64_t)restores;
+    f.averages = o->use_swa ? (o->checkpoint_keep + 1) * vector : 0;
+    f.fisher = files * ((uint64_t)(fisher_bytes(o) * (double)m->parameter_count) + HEAD_BYTES);
+    if (files && m->parameter_count > o->fisher_block_size)
+        f.fisher += SUMS * vector;
+    f.most = f.checkpoints * f.checkpoint + f.averages + f.fisher + f.lineage;
+    f.least = (o->task_count + 1) * f.checkpoint + f.lineage;
+    return f;
+}
+
+int disk_free(const char *path, uint64_t *bytes, struct err *e)
+{
+    struct statvfs v;
+    if (statvfs(path, &v) < 0)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot ask how much room there is at %s", path);
+    *bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    return 0;
+}
+
+static double mib(uint64_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+void disk_text(const struct disk_forecast *f, uint64_t free_bytes, char *text, size_t bytes)
+{
+    snprintf(text, bytes,
+             "disk: up to %.1f MiB of %.0f MiB free: %" PRIu64 " checkpoints of %.1f MiB, averages "
+             "%.1f MiB, Fisher information %.1f MiB, a record a step %.1f MiB",
+             mib(f->most), mib(free_bytes), f->checkpoints, mib(f->checkpoint), mib(f->averages),
+             mib(f->fisher), mib(f->lineage));
+}
+
+/* What stands in a directory of the run; a file of several names once for each. */
+static uint64_t directory_bytes(const char *path)
+{
+    uint64_t sum = 0;
+    DIR *listing = opendir(path);
+    for (struct dirent *entry; listing && (entry = readdir(listing));) {
+        struct stat st;
+        if (fstatat(dirfd(listing), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode) && st.st_nlink > 0)
+            sum += (uint64_t)st.st_blocks * 512 / (uint64_t)st.st_nlink;
+    }
+    if (listing)
+        closedir(listing);
+    return sum;
+}
+
+int disk_check(const struct disk_forecast *f, int fresh, struct err *e)
+{
+    uint64_t there = directory_bytes("checkpoints") + directory_bytes("fisher"), free_bytes = 0;
+    char text[512];
+    if (disk_free(".", &free_bytes, e) < 0)
+        return -1;
+    disk_text(f, free_bytes, text, sizeof text);
+    if (fresh && f->least > free_bytes + there)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the run will write at least %.1f MiB and its file system has %.1f MiB free "
+                       "(%.300s); make room (pipelines/clean.sh lists finished runs) or choose "
+                       "another --run",
+                       mib(f->least), mib(free_bytes), text);
+    if (f->most > free_bytes + there)
+        log_warn("most_mib=%.1f free_mib=%.1f there_mib=%.1f %s; lower training.checkpoint_keep or "
+                 "make room (pipelines/clean.sh): with a full disk a run waits and ends with 70",
+                 mib(f->most), mib(free_bytes), mib(there), text);
+    return 0;
+}
