@@ -96,8 +96,8 @@ group_docs() {
 }
 group_unit() {
     build release all unit || return
-    # tests keep one core busy: the other one builds the next group meanwhile
-    [ -z "$whole" ] || make -s VARIANT=asan all unit >/dev/null 2>&1 &
+    # the next group is built with what these tests leave of the cores, and with all of them afterwards
+    [ -z "$whole" ] || nice -n 19 make -s -j "$(nproc)" VARIANT=asan all unit >/dev/null 2>&1 &
     asan_build=$!
     counted build/release/bin/unit $part
     harness tests/fuzz
