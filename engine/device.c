@@ -122,6 +122,22 @@ void device_limit_set(uint64_t bytes)
     limit_bytes = bytes;
 }
 
+uint64_t device_bytes_of(const struct device *d, uint64_t limit_mb)
+{
+    struct device_facts f;
+    uint64_t limit = limit_mb << 20;
+    d->facts(&f);
+    return limit && limit < f.memory_bytes ? limit : f.memory_bytes;
+}
+
+uint64_t device_limit_of(const struct device *d, uint64_t limit_mb)
+{
+    struct device_facts f;
+    uint64_t limit = device_bytes_of(d, limit_mb);
+    d->facts(&f);
+    return f.context_bytes < limit ? limit - f.context_bytes : 0;
+}
+
 int device_reserve(const struct device *d, uint64_t bytes, const char *what, void **at,
                    struct err *e)
 {

@@ -103,6 +103,10 @@ int device_open(const struct device **d, const char *wanted, int debug, struct e
 /* No more than this of a device's memory by device_reserve at a time; UINT64_MAX (from the start):
  * as much as there is. What is taken stays. */
 void device_limit_set(uint64_t bytes);
+/* What limit_mb MiB (0: no limit but its memory) leave of a device apart; and of that for the
+ * engine: without its context. */
+uint64_t device_bytes_of(const struct device *d, uint64_t limit_mb);
+uint64_t device_limit_of(const struct device *d, uint64_t limit_mb);
 /* Its `allocate` under that limit: what all of the engine's memory on a device comes by. */
 int device_reserve(const struct device *d, uint64_t bytes, const char *what, void **at,
                    struct err *e);

@@ -116,6 +116,8 @@ static int device_start(struct work *w, struct step_config *c, struct err *e)
     log_debug("device=%s %s", w->device->kind, why.text);
     w->device->facts(&f);
     w->device_context_bytes = f.context_bytes;
+    device_limit_set(w->device->apart ? device_limit_of(w->device, w->options->device_limit_mb)
+                                      : UINT64_MAX);
     device_step_config(w->device, c);
     return 0;
 }

@@ -178,19 +178,7 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
 /* Memory of the device; 0: it has none of its own. */
 static uint64_t device_bytes(const struct options *o, const struct device *d)
 {
-    struct device_facts f = {0};
-    uint64_t limit = o->device_limit_mb << 20;
-    if (d && d->apart)
-        d->facts(&f);
-    return limit && limit < f.memory_bytes ? limit : f.memory_bytes;
-}
-
-uint64_t plan_device_limit(const struct options *o, const struct device *d)
-{
-    struct device_facts f;
-    uint64_t limit = device_bytes(o, d);
-    d->facts(&f);
-    return f.context_bytes < limit ? limit - f.context_bytes : 0;
+    return d && d->apart ? device_bytes_of(d, o->device_limit_mb) : 0;
 }
 
 /* Of the memory that rows are kept in. */

@@ -281,7 +281,7 @@ static int plan_apply(struct trainer *t, struct err *e)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));
     if (t->device->apart)
-        device_limit_set(plan_device_limit(t->options, t->device));
+        device_limit_set(device_limit_of(t->device, t->options->device_limit_mb));
     struct highwater_page *page = t->daemon->highwater.page;
     uint64_t arenas = t->train.info.arena_bytes + t->validation.info.arena_bytes;
     if (page && arenas > page->arena_peak_bytes)

@@ -411,8 +411,6 @@ int plan_check(const struct plan *p, const struct options *o, const struct devic
 /* What memory.host_limit leaves for trainerd's regions (engine/memory.h), where the rest of the
  * plan is held all the time: what a plan that fits has of them, or more. */
 uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
-/* Of memory.device_limit for the engine's memory on a device apart. */
-uint64_t plan_device_limit(const struct options *o, const struct device *d);
 /* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 

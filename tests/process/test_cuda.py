@@ -3,6 +3,7 @@ CPU, with a memory of its own. The weights are the CPU's but for rounding, and b
 the device and whatever dies on the way. FINETUNED_CUDA_LIBRARY names another library: a GPU's, where there is one."""
 import json
 import os
+import shutil
 import subprocess
 
 from harness import limit, skip
@@ -74,6 +75,22 @@ def test_a_run_is_the_cpus_but_for_rounding():
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
+
+
+@limit(60)
+def test_fisherd_takes_no_more_than_the_limit():
+    """Here one that trainerd would not have begun with."""
+    import test_fisherd
+    device_take()
+    of = run_on("of")
+    with SmallRun("limited", "data.h5", settings=(*SETTINGS, "device=cuda", "memory.device_limit_mb=1")) as run:
+        os.makedirs(run.path("checkpoints"), exist_ok=True)
+        shutil.copy(of.path("checkpoints/task-A.h5"), run.path("checkpoints/task-A.h5"))
+        run.start("loaderd", "fisherd")
+        client = test_fisherd.Client(run)
+        client.send(test_fisherd.request_for(run))
+        assert run.wait("fisherd") == 111
+        assert "no device memory for " in run.log("fisherd") and "that the limit leaves" in run.log("fisherd")
 
 
 @limit(60)

@@ -791,7 +791,7 @@ static void device_limit_check(const struct model *m, const struct device *d)
     struct device_memory before, after;
     struct err e;
     CHECK_OK(shapes_step_config(&c, &options, d, &shape_of_images, &shape_of_images, 64, &e), e);
-    device_limit_set(plan_device_limit(&options, d));
+    device_limit_set(device_limit_of(d, options.device_limit_mb));
     CHECK_OK(stepper_open(&s, m, &c, &e), e);
     d->memory(&before);
     uint64_t rows = (options.device_limit_mb << 20) / (784 * sizeof(float)); /* the input alone */
