@@ -72,7 +72,7 @@ static int answered_from_file(struct daemon *d, const struct link_peer *peer,
     }
     if (strcmp(meta.job, m->job) != 0)
         return 0;
-    fisherfile_remove_parts(part_dir); /* a kill may have come between the commit and this */
+    work_clean(part_dir); /* a kill may have come between the commit and this */
     estimated_reply(d, peer, path, &meta);
     return 1;
 }

@@ -440,9 +440,20 @@ int work_finish(struct work *w, struct err *e)
 
 int work_join(struct work *w, struct err *e)
 {
-    if (w->join)
-        return fisherfile_join_next(w->join, w->part_dir, &w->meta, e);
-    sums_close(&w->sums); /* the parts are all there */
-    sums_remove(w->part_dir);
-    return fisherfile_join_open(&w->join, w->path, e);
+    if (!w->join) {
+        sums_close(&w->sums); /* the parts are all there */
+        return fisherfile_join_open(&w->join, w->path, e);
+    }
+    int joined = fisherfile_join_next(w->join, w->part_dir, &w->meta, e);
+    if (joined == 1)
+        work_clean(w->part_dir);
+    return joined;
+}
+
+/* The sums are what a part is made from that a power cut spoiled: they stay until no part is
+ * needed. */
+void work_clean(const char *part_dir)
+{
+    sums_remove(part_dir);
+    fisherfile_remove_parts(part_dir);
 }

@@ -87,6 +87,9 @@ int work_finish(struct work *w, struct err *e);
 /* Join another part to the file. 1: it is committed; 0: there is more to do. */
 int work_join(struct work *w, struct err *e);
 
+/* Remove what is left of making a Fisher file that is committed; harmless when there is nothing. */
+void work_clean(const char *part_dir);
+
 /* Keys the order of the job's samples: FNV-1a of its name, mixed with the run's seed. */
 uint64_t work_key(const struct work *w);
 

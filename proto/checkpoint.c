@@ -15,7 +15,10 @@
 /* clang-format off */
 #define FIELD(kind, name)                                              \
     {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
-     sizeof(((struct checkpoint_meta *)0)->name)}
+     sizeof(((struct checkpoint_meta *)0)->name), 0}
+#define FIELD_SINCE(version, kind, name)                               \
+    {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
+     sizeof(((struct checkpoint_meta *)0)->name), version}
 static const struct checkpoint_field fields[] = {
     FIELD(U64, version),
     FIELD(U64, seed),
@@ -42,8 +45,8 @@ static const struct checkpoint_field fields[] = {
     FIELD(U64, steps_skipped),
     FIELD(U64, restores),
     FIELD(F64, restore_scale),
-    FIELD(U64, bad_steps),
-    FIELD(U64, epoch_rows_bad),
+    FIELD_SINCE(5, U64, bad_steps),
+    FIELD_SINCE(5, U64, epoch_rows_bad),
     FIELD(TEXT, fingerprint),
     FIELD(TEXT, cpu),
     FIELD(TEXT, pretrained_sha256),
@@ -56,11 +59,17 @@ static const struct checkpoint_field fields[] = {
     FIELD(U64, batches_tracked),
 };
 #undef FIELD
+#undef FIELD_SINCE
 /* clang-format on */
 
-const struct checkpoint_field *checkpoint_field_at(size_t i)
+const struct checkpoint_field *checkpoint_field_next(size_t *i, uint64_t version)
 {
-    return i < sizeof fields / sizeof fields[0] ? &fields[i] : NULL;
+    while (*i < sizeof fields / sizeof fields[0]) {
+        const struct checkpoint_field *f = &fields[(*i)++];
+        if (f->since <= version)
+            return f;
+    }
+    return NULL;
 }
 
 /* All results, a line each, fields separated by tabs; the caller frees it. */
@@ -96,7 +105,7 @@ void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta
                             const char *results)
 {
     const struct checkpoint_field *f;
-    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+    for (size_t i = 0; (f = checkpoint_field_next(&i, meta->version));) {
         const char *at = (const char *)meta + f->offset;
         char number[32];
         uint64_t bits;
@@ -166,7 +175,7 @@ static int attributes_write(struct h5writer *w, const struct checkpoint_meta *me
                             const char *model, const char *results, struct err *e)
 {
     const struct checkpoint_field *f;
-    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+    for (size_t i = 0; (f = checkpoint_field_next(&i, meta->version));) {
         const char *name = f->name;
         const void *at = (const char *)meta + f->offset;
         int result = f->kind == CHECKPOINT_FIELD_TEXT ? h5writer_text(w, "", name, at, e)

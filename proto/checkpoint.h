@@ -38,7 +38,7 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 5 */
+    uint64_t version; /* 5, or of a file read 4, without bad_steps and epoch_rows_bad */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -117,7 +117,9 @@ int checkpoint_read(const char *path, struct checkpoint_meta *meta,
                     struct err *e);
 
 /* The newest checkpoint of directory `dir` (by step, then task) whose digest verifies; bad ones are
- * named in a warning and passed over. 1: found, `path` filled; 0: none. */
+ * named in a warning and passed over. 1: found, `path` filled; 0: none; -1, also where a file that
+ * would be looked at is of a version that this program does not read: going on without it would
+ * lose it. */
 int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e);
 
 #endif

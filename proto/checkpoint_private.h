@@ -7,7 +7,8 @@
 #include "proto/checkpoint.h"
 
 enum {
-    CHECKPOINT_VERSION = 5,
+    CHECKPOINT_VERSION = 5,                                      /* is written */
+    CHECKPOINT_VERSION_OLDEST = 4,                               /* is read */
     CHECKPOINT_RESULTS_BYTES_MAX = CHECKPOINT_RESULTS_MAX * 320, /* a line: names 226, numbers 50 */
 };
 
@@ -18,10 +19,12 @@ struct checkpoint_field {
     const char *name;
     enum checkpoint_field_kind kind;
     size_t offset, bytes;
+    uint64_t since; /* the first version that has it; 0: all have */
 };
 
-/* Number i of them, NULL after the last. */
-const struct checkpoint_field *checkpoint_field_at(size_t i);
+/* The next one, from number *i on, that files of that version have, NULL after the last; *i is
+ * moved behind it. What a version does not have is 0 when it is read, and not in its digest. */
+const struct checkpoint_field *checkpoint_field_next(size_t *i, uint64_t version);
 
 /* The groups of arrays, in file order: what tensors of a kind have at `member` of struct
  * checkpoint_tensor. A file without such arrays has no such group. */

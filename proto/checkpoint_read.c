@@ -30,6 +30,7 @@ struct reading {
     uint32_t seen;                        /* tensors passed in the group */
     void *scratch;                        /* for arrays that nobody wants */
     uint64_t scratch_bytes;
+    int other_version; /* the file is not known to be damaged: another program reads it */
     struct err *e;
 };
 
@@ -91,10 +92,28 @@ static int results_read(struct reading *g)
                                  g->path);
 }
 
+/* Before all else: what else there is follows from it. */
+static int version_read(struct reading *g)
+{
+    uint64_t *version = &g->meta->version;
+    if (h5reader_u64(g->r, "", "version", version, g->e) < 0)
+        return -1;
+    if (*version >= CHECKPOINT_VERSION_OLDEST && *version <= CHECKPOINT_VERSION)
+        return 0;
+    g->other_version = 1;
+    return err_set(g->e, EXIT_CODE_PERMANENT,
+                   "checkpoint %s is of version %" PRIu64 ", this program reads versions %d to %d; "
+                   "go on with the program that wrote it, or move the file elsewhere to go on "
+                   "without it",
+                   g->path, *version, CHECKPOINT_VERSION_OLDEST, CHECKPOINT_VERSION);
+}
+
 static int attributes_read(struct reading *g)
 {
     const struct checkpoint_field *f;
-    for (size_t i = 0; (f = checkpoint_field_at(i)); i++) {
+    if (version_read(g) < 0)
+        return -1;
+    for (size_t i = 0; (f = checkpoint_field_next(&i, g->meta->version));) {
         const char *name = f->name;
         void *at = (char *)g->meta + f->offset;
         int result = f->kind == CHECKPOINT_FIELD_TEXT
@@ -104,10 +123,6 @@ static int attributes_read(struct reading *g)
         if (result < 0)
             return -1;
     }
-    if (g->meta->version != CHECKPOINT_VERSION)
-        return err_set(g->e, EXIT_CODE_PERMANENT,
-                       "checkpoint %s is of version %" PRIu64 ", this program reads version %d",
-                       g->path, g->meta->version, CHECKPOINT_VERSION);
     g->model = calloc(1, CHECKPOINT_MODEL_MAX);
     if (!g->model)
         return err_errno(g->e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", g->path);
@@ -353,6 +368,7 @@ static int files_list(const char *dir, struct found **list, size_t *count, struc
     return result;
 }
 
+/* 1: it is a state; 0: it is damaged, and *e says how; -1: nothing can be said. */
 static int file_verify(const char *path, struct checkpoint_meta *meta, struct err *e)
 {
     struct reading g;
@@ -360,7 +376,9 @@ static int file_verify(const char *path, struct checkpoint_meta *meta, struct er
     if (result == 0)
         result = state_read(&g);
     reading_close(&g);
-    return result;
+    if (result == 0)
+        return 1;
+    return e->code == EXIT_CODE_TEMPORARY || g.other_version ? -1 : 0;
 }
 
 int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e)
@@ -379,11 +397,7 @@ int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err
             result = err_set(e, EXIT_CODE_PERMANENT,
                              "the path of a checkpoint in %s has %d bytes, at most %zu fit", dir,
                              used, path_bytes - 1);
-        else if (file_verify(path, meta, e) == 0)
-            result = 1;
-        else if (e->code == EXIT_CODE_TEMPORARY)
-            result = -1;
-        else
+        else if ((result = file_verify(path, meta, e)) == 0)
             log_warn("checkpoint=%s \"passed over: %s\"", path, e->text);
     }
     free(list);

@@ -62,9 +62,10 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     int restores = strcmp(o->on_nan, "restore") == 0;
     f.checkpoints = o->checkpoint_keep + 1 + 2 * o->task_count + (uint64_t)restores;
     f.averages = o->use_swa ? (o->checkpoint_keep + 1) * vector : 0;
-    f.fisher = files * ((uint64_t)(fisher_bytes(o) * (double)m->parameter_count) + HEAD_BYTES);
+    uint64_t file = (uint64_t)(fisher_bytes(o) * (double)m->parameter_count) + HEAD_BYTES;
+    f.fisher = files * file;
     if (files && m->parameter_count > o->fisher_block_size)
-        f.fisher += SUMS * vector;
+        f.fisher += SUMS * vector + file; /* until the parts are joined, and they beside it */
     f.most = f.checkpoints * f.checkpoint + f.averages + f.fisher + f.lineage;
     f.least = (o->task_count + 1) * f.checkpoint + f.lineage;
     return f;

@@ -194,14 +194,17 @@ def test_what_cannot_be_done_is_refused_in_one_sentence():
 
 
 def test_a_full_disk_ends_it_with_111_and_keeps_the_finished_blocks():
+    """And where all are finished, the sums: one that a power cut then spoils is made of them."""
     run = begun()
     with run:
         run.start("loaderd", "fisherd")
         assert Client(run).result(request_for(run))[0] == "estimated"
         run.kill("fisherd")
+        with h5py.File(run.path("fisher/A.h5")) as f:
+            blocks = int(f.attrs["blocks"])
         whole = vector(run)
         os.remove(run.path("fisher/A.h5"))
-        deaths, parts, count = 0, 0, 2
+        deaths, parts, count, spoiled = 0, 0, 2, ""
         while not os.path.exists(run.path("fisher/A.h5")):
             run.start("fisherd", environment={"FINETUNED_FAIL": "write:%d:ENOSPC" % count})
             run.until(lambda: os.path.exists(run.path("sockets/fisher.ctl")), "no socket")
@@ -217,11 +220,23 @@ def test_a_full_disk_ends_it_with_111_and_keeps_the_finished_blocks():
                 finished = [n for n in left if n.endswith(".h5")]
                 assert len(finished) >= parts and not [n for n in left if "tmp" in n], left
                 parts = len(finished)
+                assert parts < blocks or {"sums-0", "sums-1", "half"} <= set(left), left
+                if parts == blocks and not spoiled:
+                    parts, spoiled = parts - 1, run.path("fisher/A.part", finished[0])
+                    os.truncate(spoiled, 1000)
+                    logged = len(run.log("fisherd"))
             run.kill("fisherd")
             count += 3
             assert count < 100
         assert deaths >= 3 and "No space left on device" in run.log("fisherd")
-        assert "samples=%d The estimate goes on" % ROWS in run.log("fisherd")  # their sums were on disk
+        log = run.log("fisherd")[logged:]
+        assert "removed and made again" in log, log
+        assert log.count("The estimate goes on") == log.count("samples=%d The estimate goes on" % ROWS) > 0, log
+        os.makedirs(run.path("fisher/A.part"), exist_ok=True)  # a kill may have left it behind the commit
+        with open(run.path("fisher/A.part/sums-1"), "w") as f:
+            f.write("left")
+        run.start("fisherd")
+        assert client_result(run) == "estimated" and os.listdir(run.path("fisher")) == ["A.h5"]
         assert np.array_equal(vector(run), whole)
 
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/checkpoint_private.h"
 #include "proto/durable.h"
 #include "tests/test.h"
 
@@ -381,6 +382,94 @@ TEST(checkpoint_newest_passes_over_damage)
     CHECK(truncate(names[0], 0) == 0);
     CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
     CHECK(checkpoint_newest("d", path, 5, &e) < 0);
+}
+
+/* What state_write(from, s) wrote, as programs of that version did. */
+static void version_write(const char *path, const char *from, struct state *s, uint64_t version,
+                          const char *digest)
+{
+    struct err e;
+    struct h5writer *w;
+    struct h5reader *r;
+    struct h5array a;
+    char results[256];
+    const struct checkpoint_field *f;
+    CHECK_OK(h5reader_open(&r, from, &e), e);
+    CHECK_OK(h5writer_open(&w, path, &e), e);
+    s->meta.version = version;
+    for (size_t i = 0; (f = checkpoint_field_next(&i, version));) {
+        const void *at = (const char *)&s->meta + f->offset;
+        if (f->kind == CHECKPOINT_FIELD_TEXT)
+            CHECK_OK(h5writer_text(w, "", f->name, at, &e), e);
+        else if (f->kind == CHECKPOINT_FIELD_U64)
+            CHECK_OK(h5writer_u64(w, "", f->name, *(const uint64_t *)at, &e), e);
+        else
+            CHECK_OK(h5writer_f64(w, "", f->name, *(const double *)at, &e), e);
+    }
+    CHECK_OK(h5writer_text(w, "", "model", model, &e), e);
+    CHECK_OK(h5writer_text(w, "", "digest", digest, &e), e);
+    CHECK_OK(h5reader_array(r, "results", &a, &e), e);
+    CHECK(a.bytes <= sizeof results);
+    CHECK_OK(h5reader_read(r, &a, results, &e), e);
+    CHECK_OK(h5writer_array(w, "results", a.type, a.rank, a.dims, results, &e), e);
+    CHECK_OK(h5writer_copy(w, "parameters", r, &e), e);
+    CHECK_OK(h5writer_copy(w, "moments", r, &e), e);
+    h5reader_close(&r);
+    CHECK_OK(h5writer_commit(&w, &e), e);
+}
+
+/* Its two newest fields are 0 then; the digest is the one that a program of version 4 gave. */
+TEST(checkpoint_of_version_4_is_read_and_written_anew)
+{
+    static const char of_version_4[] = "0fbd52cee21d98b8fa5eaaf2ce758b5c26f4bce48974af3e8c0434f4e0d5b7d2";
+    struct err e;
+    struct state *s = state_new(12), *back = state_new(0);
+    char digest[65], path[256];
+    CHECK(mkdir("d", 0700) == 0);
+    state_write("c.h5", s, digest);
+    version_write("d/step-0000000012-1.h5", "c.h5", s, 4, of_version_4);
+    struct h5reader *r;
+    uint64_t value;
+    CHECK_OK(h5reader_open(&r, "d/step-0000000012-1.h5", &e), e);
+    CHECK(h5reader_u64(r, "", "bad_steps", &value, &e) < 0);
+    h5reader_close(&r);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, "d/step-0000000012-1.h5");
+    CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 1, &e), e);
+    CHECK(memcmp(back->m, s->m, sizeof s->m) == 0);
+    s->meta.bad_steps = s->meta.epoch_rows_bad = 0;
+    s->meta.results[0].loss = back->meta.results[0].loss = 0; /* NaN */
+    CHECK(memcmp(&back->meta, &s->meta, sizeof s->meta) == 0);
+    back->meta.bad_steps = 3;
+    state_write("c.h5", back, digest);
+    CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
+    CHECK(back->meta.version == 5 && back->meta.bad_steps == 3);
+    byte_flip(path, offset_of(path, "moments/v/0.bias"));
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    free(s);
+    free(back);
+}
+
+/* Passed over, the run would begin again and its files be replaced. */
+TEST(checkpoint_of_another_version_ends_the_search)
+{
+    static const uint64_t versions[] = {3, 99};
+    struct err e;
+    struct state *s = state_new(12);
+    char digest[65], path[256];
+    CHECK(mkdir("d", 0700) == 0);
+    state_write("d/step-0000000011-1.h5", s, digest);
+    for (int i = 0; i < 2; i++) {
+        version_write("d/step-0000000012-1.h5", "d/step-0000000011-1.h5", s, versions[i], digest);
+        CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
+        CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+        CHECK_HAS(e.text, i ? "is of version 99, this program reads versions 4 to 5; go on with"
+                            : "is of version 3, ");
+        CHECK(access("d/step-0000000012-1.h5", F_OK) == 0);
+    }
+    CHECK(unlink("d/step-0000000012-1.h5") == 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    free(s);
 }
 
 /* Whatever byte changes: the file is refused, or what is read is what was written. */

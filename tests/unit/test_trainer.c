@@ -531,7 +531,7 @@ TEST(disk_counts_files_and_what_is_free)
     CHECK_EQ(f.averages, 0);
     CHECK_EQ(f.least, 6 * file + 32000);
     /* gzip may save nothing; a model of two blocks has files of sums */
-    CHECK_EQ(f.fisher, vector + (64 << 10) + 3 * vector);
+    CHECK_EQ(f.fisher, 2 * (vector + (64 << 10)) + 3 * vector); /* its parts, too */
     CHECK_EQ(f.most, f.checkpoints * file + f.fisher + 32000);
     options.use_swa = 1;
     CHECK_EQ(disk_forecast_make(&options, &m, 1000, 1000).averages, 4 * vector);
