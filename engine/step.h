@@ -120,6 +120,7 @@ struct step_result {
     double gradient_norm; /* before clipping, penalty included */
     double loss_scale;    /* the batch's; 0: it had none */
     uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
+    uint64_t empty;       /* no target of the batch counts: there is no loss to speak of */
     uint64_t refused;     /* stepper_update said -1 because of a bad number (stepper_bad_number) */
 };
 

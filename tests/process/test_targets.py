@@ -4,7 +4,7 @@ import os
 import subprocess
 
 from harness import limit, skip
-from small_run import CLASSES, FEATURES, ROOT, ROWS, SmallRun, data_write, trained
+from small_run import CLASSES, ROOT, ROWS, SmallRun, data_write, facts, trained
 import test_fisherd as fisherd
 
 try:
@@ -90,6 +90,20 @@ def test_fisher_information_is_of_the_weighted_mean():
     assert attributes["samples"] == ROWS and fisherd.off(half, alone) < 1e-6
     targets[:] = numpy.nan
     assert not of("nothing")[0].any()
+
+
+def test_the_loss_of_an_epoch_is_of_steps_in_which_something_counts():
+    """Of 16 rows each, nearly half of which have no row that weighs; the weights stay (the rate is 0)."""
+    weighed_write()
+    with h5py.File("data.h5", "r+") as f:
+        f["train/weights"][:] *= numpy.random.default_rng(3).random(ROWS) < 0.06
+    run, _, _ = trained("run", settings=(*LOSS, "training.batch_size=16", "training.learning_rate=0", "tasks.B.ewc="))
+    steps = numpy.fromfile(run.path("lineage"), "<u8,<u8,<u8,<u4,<f4")[:44]  # of task A
+    rows = numpy.array([16] * 43 + [12])
+    loss, count = steps["f4"], rows[steps["f4"] > 0]
+    assert 10 < (loss == 0).sum() < 34
+    told = [m["loss"] for m in facts(run, "trainerd", "event.task") if m["task"] == "A" and m["what"] == "epoch-end"]
+    assert abs(told[0] / ((loss * rows).sum() / count.sum()) - 1) < 1e-6, told
 
 
 def refused(directory, *settings):

@@ -421,7 +421,8 @@ static void version_write(const char *path, const char *from, struct state *s, u
 /* Its two newest fields are 0 then; the digest is the one that a program of version 4 gave. */
 TEST(checkpoint_of_version_4_is_read_and_written_anew)
 {
-    static const char of_version_4[] = "0fbd52cee21d98b8fa5eaaf2ce758b5c26f4bce48974af3e8c0434f4e0d5b7d2";
+    static const char of_version_4[] =
+        "0fbd52cee21d98b8fa5eaaf2ce758b5c26f4bce48974af3e8c0434f4e0d5b7d2";
     struct err e;
     struct state *s = state_new(12), *back = state_new(0);
     char digest[65], path[256];

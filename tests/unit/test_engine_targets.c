@@ -131,7 +131,7 @@ TEST(a_batch_in_which_nothing_counts_has_no_gradient)
             w.f.values[i][k] = NAN;
     CHECK_OK(rows_gather(&w, 0, FIXTURE_ROWS, &bad, &e), e);
     CHECK_OK(stepper_train(w.f.s, FIXTURE_ROWS, 1, 1, &fixture_still, NULL, 0, &r, &e), e);
-    CHECK(r.loss == 0 && r.gradient_norm == 0);
+    CHECK(r.loss == 0 && r.gradient_norm == 0 && r.empty);
     stepper_evaluate_begin(w.f.s);
     CHECK_OK(stepper_evaluate(w.f.s, FIXTURE_ROWS, &e), e);
     CHECK(isnan(stepper_evaluate_end(w.f.s).loss));
