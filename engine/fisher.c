@@ -232,6 +232,19 @@ static void wave_accumulate(struct fisher_work *f, uint64_t tiles)
     f->batch.wave_first += slices;
 }
 
+/* What the rows weigh together. The root of each target's weight is in its gradient already, which
+ * was squared. */
+static void fisher_weigh(struct stepper *s, uint64_t rows, double *weight)
+{
+    if (!s->weighted) {
+        *weight += (double)(rows * s->model->target_steps);
+        return;
+    }
+    if (s->piece_count)
+        targets_fetch(s, rows);
+    *weight = evaluation_weights(s, *weight, rows, WEIGHT_ITSELF, s->loss->whole_rows);
+}
+
 int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *to, struct err *e)
 {
     struct fisher_work f = {.batch = {.s = s, .work = SLICE_FISHER, .rows = rows, .fisher = to}};
@@ -261,7 +274,11 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
     if (s->device->apart && results_fetch(s, &results, e) < 0)
         return -1;
     double loss = rows_sum(0, s->host.losses, rows * s->model->target_steps);
-    return bad || !__builtin_isfinite(loss) ? fault_of_fisher(&f.batch, bad, e) : 0;
+    if (bad || !__builtin_isfinite(loss))
+        return fault_of_fisher(&f.batch, bad, e);
+    if (to->weight)
+        fisher_weigh(s, rows, to->weight);
+    return 0;
 }
 
 uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples)

@@ -25,7 +25,7 @@ void grad_scaler_begin(struct grad_scaler *g, const struct grad_scaler_config *c
 /* What the gradient of a scaled loss is multiplied by. */
 float grad_scaler_inverse(const struct grad_scaler *g);
 
-/* After a step that was (not) skipped because of a gradient that is not finite. */
+/* After a batch whose gradient is (skipped) not finite, or with which a step was made. */
 void grad_scaler_update(struct grad_scaler *g, const struct grad_scaler_config *c, int skipped);
 
 #endif

@@ -263,8 +263,10 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
         return -1;
     r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
     r->loss = r->loss_sum / (double)s->batch.rows;
+    r->empty = 0;
     if (s->weighted) {
         double weight = sums[2 * blocks + 1];
+        r->empty = weight == 0;
         r->loss = weight > 0 ? sums[2 * blocks] / weight : sums[2 * blocks];
         r->loss_sum = r->loss * (double)s->batch.rows;
     }
@@ -283,8 +285,17 @@ static int scaler_skips(struct stepper *s, struct step_result *r)
         return 0;
     r->loss_scale = s->batch.scale;
     r->skipped = isfinite(r->loss) && isfinite(r->penalty) && !isfinite(r->gradient_norm);
-    grad_scaler_update(&s->scaler, &s->config.scaler, r->skipped);
     return r->skipped;
+}
+
+/* As PyTorch's: gradients that are not finite halve the scale, whether the step is skipped for them
+ * or refused with its loss. A refused step whose gradient is finite (loss_max) tells nothing of the
+ * scale: it is not made, and does not count as one of those that let it grow. */
+static void scaler_update(struct stepper *s, const struct step_result *r)
+{
+    int finite = isfinite(r->gradient_norm);
+    if (s->layout.half == HALF_F16 && !(r->refused && finite))
+        grad_scaler_update(&s->scaler, &s->config.scaler, !finite);
 }
 
 static int scale_check(struct stepper *s, struct err *e)
@@ -333,6 +344,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     s->batch.rows = s->batch.done = s->host.graphs.nodes_done = 0;
     s->bad_number = refused;
     result->refused = (uint64_t)refused;
+    scaler_update(s, result);
     if (refused)
         return -1;
     statistics_commit(s);

@@ -120,6 +120,7 @@ struct step_result {
     double gradient_norm; /* before clipping, penalty included */
     double loss_scale;    /* the batch's; 0: it had none */
     uint64_t skipped;     /* a scaled gradient is not finite: nothing was updated */
+    uint64_t empty;       /* no target of the batch counts: there is no loss to speak of */
     uint64_t refused;     /* stepper_update said -1 because of a bad number (stepper_bad_number) */
 };
 
@@ -270,7 +271,9 @@ void stepper_int8(struct stepper *s, int on);
 struct fisher_sums {
     uint64_t first, count; /* parameters, a range of the flat vector */
     float *at;             /* [count], added to */
-    int factored;          /* `at` is that of engine/factors.h instead, of all parameters */
+    double *weight; /* NULL, or what the rows weigh together times target_steps is added, in their
+                       order; where targets do not weigh a row is 1 */
+    int factored;   /* `at` is that of engine/factors.h instead, of all parameters */
     enum fisher_labels labels;
     uint64_t key, position; /* FISHER_SAMPLED: draws are a function of the key and a row's place
                                among the samples; that of the batch's first row */
@@ -282,7 +285,8 @@ struct fisher_sums {
 };
 
 /* Exact per-sample squared gradients of the loss at those labels (dropout off), summed over the
- * `rows` rows gathered. Not divided by the number of samples. Only on a stepper opened without
+ * `rows` rows gathered; where targets weigh a square weighs as much as its own. Not divided by
+ * the number of samples or what they weigh. Only on a stepper opened without
  * optimizer, which keeps what this needs, and for labels that fisher_labels_check accepts; where
  * they are drawn they take the place of the rows' targets. FORMULAS "Exact per-sample Fisher" 1:
  * for a linear layer (delta^2)^T (x^2), delta the gradient of one sample's own loss. Same slices,

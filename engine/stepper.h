@@ -484,7 +484,7 @@ void targets_gather_there(struct stepper *s, const struct gather_config *c, uint
 /* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
 struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
                                  uint64_t row, enum weight_use use);
-/* `sum` and what `rows` rows of the evaluation weigh, added in their order: of their losses, or of
+/* `sum` and what the `rows` rows gathered weigh, added in their order: of their losses, or of
  * what a metric counts. */
 double evaluation_weights(struct stepper *s, double sum, uint64_t rows, enum weight_use use,
                           int whole_rows);

@@ -23,6 +23,7 @@ static const char *const file_names[SUMS_FILES] = {"sums-0", "sums-1", "half"};
 struct head {
     char job[JOB_BYTES];
     uint64_t numbers, position;
+    double weight;
     uint64_t check; /* of what is before it */
 };
 
@@ -47,15 +48,11 @@ static int head_read(const struct sums *s, int file, struct head *h)
     return pread(s->fd[file], h, sizeof *h, 0) == (ssize_t)sizeof *h && h->check == head_check(h);
 }
 
-/* 1: the file holds sums of the job, of *position samples. */
-static int file_holds(const struct sums *s, int file, uint64_t *position)
+/* 1: the file holds sums of the job, of h->position samples. */
+static int file_holds(const struct sums *s, int file, struct head *h)
 {
-    struct head h;
-    if (!head_read(s, file, &h) || strncmp(h.job, s->config.job, JOB_BYTES) != 0 ||
-        h.numbers != s->config.numbers)
-        return 0;
-    *position = h.position;
-    return 1;
+    return head_read(s, file, h) && strncmp(h->job, s->config.job, JOB_BYTES) == 0 &&
+           h->numbers == s->config.numbers;
 }
 
 static int sync_file(const struct sums *s, int file, struct err *e)
@@ -65,8 +62,9 @@ static int sync_file(const struct sums *s, int file, struct err *e)
     return durable_sync(s->fd[file], path, e);
 }
 
-/* What is in the file is from now on the sums of so many samples; or, valid 0, of nothing. */
-static int head_write(const struct sums *s, int file, int valid, uint64_t position, struct err *e)
+/* What is in the file is from now on the sums of so many samples of that weight. */
+static int head_write(const struct sums *s, int file, int valid, uint64_t position, double weight,
+                      struct err *e)
 {
     char path[4200];
     struct head h;
@@ -74,11 +72,17 @@ static int head_write(const struct sums *s, int file, int valid, uint64_t positi
     snprintf(h.job, sizeof h.job, "%s", s->config.job);
     h.numbers = s->config.numbers;
     h.position = position;
+    h.weight = weight;
     h.check = valid ? head_check(&h) : ~head_check(&h);
     file_path(path, s->config.directory, file);
     if (durable_pwrite_all(s->fd[file], &h, sizeof h, 0, path, e) < 0)
         return -1;
     return sync_file(s, file, e);
+}
+
+static int head_spoil(const struct sums *s, int file, struct err *e)
+{
+    return head_write(s, file, 0, 0, 0, e);
 }
 
 static int file_open(struct sums *s, int file, struct err *e)
@@ -138,7 +142,7 @@ static int work_on_other(struct sums *s, int committed, struct err *e)
     s->working = 1 - committed;
     s->at = file_numbers(s, s->working);
     step_add(s, SUMS_COPY);
-    return head_write(s, s->working, 0, 0, e);
+    return head_spoil(s, s->working, e);
 }
 
 /* Nothing was committed: zeroes. */
@@ -147,9 +151,10 @@ static int begin_anew(struct sums *s, struct err *e)
     struct head h;
     s->has_half = 0;
     s->position = s->working = 0;
+    s->weight = s->half_weight = 0;
     s->at = file_numbers(s, 0);
     for (int file = 0; file < SUMS_FILES; file++)
-        if (head_read(s, file, &h) && head_write(s, file, 0, 0, e) < 0)
+        if (head_read(s, file, &h) && head_spoil(s, file, e) < 0)
             return -1;
     if (!s->made[SUMS_0]) /* it may have held something */
         step_add(s, SUMS_CLEAR);
@@ -199,12 +204,14 @@ static int step_end(struct sums *s, enum sums_step step, struct err *e)
     s->pending &= ~(1u << step);
     s->next = 0;
     if (step == SUMS_KEEP_HALF) {
-        if (sync_file(s, SUMS_HALF, e) < 0 || head_write(s, SUMS_HALF, 1, s->config.half_at, e) < 0)
+        if (sync_file(s, SUMS_HALF, e) < 0 ||
+            head_write(s, SUMS_HALF, 1, s->config.half_at, s->half_weight, e) < 0)
             return -1;
         s->has_half = 1;
     }
     if (step == SUMS_WRITE_OUT) {
-        if (sync_file(s, s->working, e) < 0 || head_write(s, s->working, 1, s->position, e) < 0)
+        if (sync_file(s, s->working, e) < 0 ||
+            head_write(s, s->working, 1, s->position, s->weight, e) < 0)
             return -1;
         return s->go_on ? work_on_other(s, s->working, e) : 0;
     }
@@ -228,23 +235,25 @@ int sums_turn(struct sums *s, struct err *e)
 
 static int files_open(struct sums *s, struct err *e)
 {
-    uint64_t position[SUMS_FILES] = {0};
+    struct head head[SUMS_FILES] = {0};
     int valid[SUMS_FILES], newest = SUMS_0;
     if (mkdir(s->config.directory, 0700) < 0 && errno != EEXIST)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make directory %s", s->config.directory);
     for (int file = 0; file < SUMS_FILES; file++) {
         if (file_open(s, file, e) < 0)
             return -1;
-        valid[file] = file_holds(s, file, &position[file]);
+        valid[file] = file_holds(s, file, &head[file]);
     }
     s->half = file_numbers(s, SUMS_HALF);
-    s->has_half = valid[SUMS_HALF] && position[SUMS_HALF] == s->config.half_at;
-    if (valid[SUMS_1] && (!valid[SUMS_0] || position[SUMS_1] > position[SUMS_0]))
+    s->has_half = valid[SUMS_HALF] && head[SUMS_HALF].position == s->config.half_at;
+    if (valid[SUMS_1] && (!valid[SUMS_0] || head[SUMS_1].position > head[SUMS_0].position))
         newest = SUMS_1;
-    int half_due = s->config.half_at && position[newest] >= s->config.half_at && !s->has_half;
+    int half_due = s->config.half_at && head[newest].position >= s->config.half_at && !s->has_half;
     if (!valid[newest] || half_due)
         return begin_anew(s, e);
-    s->position = position[newest];
+    s->position = head[newest].position;
+    s->weight = head[newest].weight;
+    s->half_weight = s->has_half ? head[SUMS_HALF].weight : 0;
     return work_on_other(s, newest, e);
 }
 
@@ -296,6 +305,7 @@ void sums_close(struct sums *s)
 
 void sums_half(struct sums *s)
 {
+    s->half_weight = s->weight;
     if (!sums_in_memory(s)) {
         step_add(s, SUMS_KEEP_HALF);
         return;

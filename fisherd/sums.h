@@ -39,10 +39,11 @@ struct sums {
     float *at;   /* [numbers], added to by the caller while nothing is pending */
     float *half; /* [numbers], once has_half */
     int has_half;
-    uint64_t position; /* samples in `at` when opened or last committed */
-    unsigned pending;  /* what sums_turn has to do, by enum sums_step, the first one first */
-    uint64_t next;     /* number of that step */
-    int go_on;         /* behind the commit under way */
+    double weight, half_weight; /* of the samples in `at`, added to as it is; of those in `half` */
+    uint64_t position;          /* samples in `at` when opened or last committed */
+    unsigned pending; /* what sums_turn has to do, by enum sums_step, the first one first */
+    uint64_t next;    /* number of that step */
+    int go_on;        /* behind the commit under way */
     int fd[SUMS_FILES], working;
     void *map[SUMS_FILES];
     int made[SUMS_FILES]; /* the file was not there before */

@@ -393,17 +393,26 @@ int work_ready(struct work *w, struct err *e)
     return sums_start(w, e) < 0 ? -1 : 1;
 }
 
+/* Of the sums of samples that weigh so much to their mean, which is the curvature of a mean loss
+ * over the same weights; where nothing counts that is flat. */
+static double mean_of(double sum, double weight)
+{
+    return weight > 0 ? sum / weight : 0;
+}
+
 /* The block's mean into w->values. Its noise: what the means of the two halves of the samples
  * differ by, as a share of the mean, times the root of n1 n2 / n^2, which makes that difference's
- * variance the mean's. NaN where there is one slice. */
+ * variance the mean's; n is what samples weigh, the number of them if they are alike. NaN where
+ * there is one slice, or nothing counts in a half. */
 static double block_mean(struct work *w)
 {
     const float *sums = w->sums.at + w->range.first;
     const float *half = w->sums.has_half ? w->sums.half + w->range.first : NULL;
-    double n = (double)w->meta.samples, n1 = (double)w->sums.config.half_at, n2 = n - n1;
+    double steps = (double)w->model.target_steps;
+    double n = w->sums.weight / steps, n1 = w->sums.half_weight / steps, n2 = n - n1;
     double differences = 0, squares = 0;
     for (uint64_t i = 0; i < w->range.count; i++) {
-        double mean = (double)sums[i] / n;
+        double mean = mean_of((double)sums[i], n);
         double off = half ? (double)half[i] / n1 - ((double)sums[i] - (double)half[i]) / n2 : NAN;
         differences += off * off;
         squares += mean * mean;
@@ -421,7 +430,8 @@ static int block_values(struct work *w, struct err *e)
     if (w->kind == ESTIMATOR_ADAM)
         return moments_read(&w->moments, w->range.first, w->range.count, w->values, e);
     if (w->kind == ESTIMATOR_FACTORED)
-        factors_expand(&w->model, w->sums.at, 1 / (double)w->meta.samples, w->range.first,
+        factors_expand(&w->model, w->sums.at,
+                       mean_of((double)w->model.target_steps, w->sums.weight), w->range.first,
                        w->range.count, w->values);
     else
         w->range.noise = block_mean(w);

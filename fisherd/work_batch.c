@@ -93,6 +93,7 @@ static int batch_sum(struct work *w, uint64_t rows, struct err *e)
 {
     struct fisher_sums to = {.count = w->meta.parameters,
                              .at = w->sums.at,
+                             .weight = &w->sums.weight,
                              .factored = w->kind == ESTIMATOR_FACTORED,
                              .labels = fisher_labels_of(w->options->fisher_labels),
                              .key = order_key(work_key(w), 0),

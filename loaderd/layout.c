@@ -17,6 +17,7 @@ enum {
     SPAN_BYTES_COPIED = 4 << 20,
     SPAN_BYTES_DECODED_IN_ORDER = 4 << 20,
     SPAN_BYTES_COPIED_IN_ORDER = 8 << 20,
+    SPANS_IN_ORDER = 8,    /* at least, where they are longer than to and fro */
     WINDOW_SPANS_AUTO = 4, /* the spans of a window of streams are made smaller: so many of those */
     STREAM_CHUNKS_LOST = 64, /* one row of so many may be left out for streams of whole chunks */
     STREAM_SPAN_CHUNKS = 4,  /* of a span where streams begin inside chunks, each read twice */
@@ -216,19 +217,23 @@ static int chunks_fit(const struct plan *p, uint64_t chunks, uint64_t *fit, stru
     return 0;
 }
 
-static uint64_t span_bytes_wanted(const struct plan *p)
+/* For rows of `all` bytes. A few long spans would be all of a small file. */
+static uint64_t span_bytes_wanted(const struct plan *p, uint64_t all)
 {
     int copied = is_copied(source_field(p->source, 0));
-    if (to_and_fro(p))
-        return copied ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED;
-    return copied ? SPAN_BYTES_COPIED_IN_ORDER : SPAN_BYTES_DECODED_IN_ORDER;
+    uint64_t least = copied ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED, share = all / SPANS_IN_ORDER;
+    uint64_t most = copied ? SPAN_BYTES_COPIED_IN_ORDER : SPAN_BYTES_DECODED_IN_ORDER;
+    if (to_and_fro(p) || share < least)
+        return least;
+    return share < most ? share : most;
 }
 
 /* The whole number of chunks that comes nearest to what costs little and within the limit. */
 static int span_rows_auto(const struct plan *p, struct err *e)
 {
     struct reader_described *d = p->d;
-    uint64_t mean = chunk_bytes_mean(p), wanted = span_bytes_wanted(p);
+    uint64_t mean = chunk_bytes_mean(p);
+    uint64_t wanted = span_bytes_wanted(p, part_rows(d) / d->chunk_rows * mean);
     if (d->streams > WINDOW_SPANS_AUTO)
         wanted = wanted * WINDOW_SPANS_AUTO / d->streams;
     uint64_t chunks = (wanted + mean / 2) / mean;

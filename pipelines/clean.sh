@@ -3,7 +3,8 @@
 # only going on would need.
 #
 # A run that is live, or whose lock somebody holds, is left alone, and so is a directory that is no run. Without --yes
-# nothing is removed.
+# nothing is removed or written. The lock is held while something is removed and no longer: whoever launches the run
+# meanwhile waits (lock_take in launch.sh). A whole run gets another name first, which takes no time.
 #
 # example: pipelines/clean.sh --older-than 30 --yes
 set -u
@@ -20,7 +21,8 @@ would be removed; with --yes that is removed.
   --checkpoints      of finished runs (exit code 0) the checkpoints inside of tasks, averages and sums of Fisher
                      information: what is left are the weights that tasks ended with, the best, Fisher files,
                      report, logs and profiles, so that compare.sh, predict.sh and weights.sh work as before
-  --older-than DAYS  whole runs that ended (whatever the exit code) so many days ago or more
+  --older-than DAYS  whole runs that ended (whatever the exit code) so many days ago or more; one that is paused
+                     (75, training.max_hours is over) only where RUN names it
   --yes              remove it
   --help             this
 
@@ -30,7 +32,7 @@ example: pipelines/clean.sh --older-than 30 --yes
 END
 }
 
-checkpoints= days= yes= runs=()
+checkpoints= days= yes= named= runs=()
 while [ $# -gt 0 ]; do
     case $1 in
     --checkpoints) checkpoints=1 ;;
@@ -46,12 +48,13 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     -*) fail $EXIT_PERMANENT "option $1 is unknown; see clean.sh --help" ;;
-    *) runs+=("$1") ;;
+    *) named=1 runs+=("$1") ;;
     esac
     shift
 done
-[ ${#runs[@]} -gt 0 ] || for directory in "$repository"/runs/*/; do
-    [ ! -e "$directory/pipeline.yaml" ] || runs+=("${directory%/}")
+[ -n "$named" ] || for directory in "$repository"/runs/*/; do
+    directory=${directory%/}
+    [ ! -e "$directory/pipeline.yaml" ] || [ -L "$directory" ] || runs+=("$directory")
 done
 
 # size FILE ...: MiB of them, a file of several names once.
@@ -60,17 +63,49 @@ size() {
     du -cm -- "$@" 2>/dev/null | tail -n 1 | cut -f 1
 }
 
-# Removes the list, or says that it would.
+# lock_is_held RUN: looked for in passing, and only where there is one.
+lock_is_held() {
+    [ -e "$1/lock" ] && ! flock -n -s -- "$1/lock" true
+}
+
+# When a run ended, to tell one that was started again since.
+ended_stamp() {
+    stat -c %y:%i -- "$1/verdict" 2>/dev/null
+}
+
+# lock_take RUN STAMP: holds the lock on descriptor `lock`; 1 if somebody else does, or the run is not what it was.
+lock_take() {
+    exec {lock}<>"$1/lock" || fail $EXIT_TEMPORARY "cannot write in $1"
+    if flock -n "$lock" && [ "/proc/self/fd/$lock" -ef "$1/lock" ] && [ "$(ended_stamp "$1")" = "$2" ]; then
+        printf '%s %s cleaning\n' $$ "$(process_start $$)" >"$1/lock"
+        return
+    fi
+    exec {lock}>&-
+    return 1
+}
+
+# take RUN WHAT FILE ...: removes the files, or says that it would; the whole run where it is the file.
 take() {
-    local what=$1
-    shift
+    local run=$1 what=$2 stamp aside=
+    shift 2
     [ $# -gt 0 ] || return 0
     if [ -z "$yes" ]; then
         echo "  would remove $what ($(size "$@") MiB)"
-    else
-        echo "  removes $what ($(size "$@") MiB)"
-        rm -rf -- "$@" || fail $EXIT_TEMPORARY "cannot remove $what"
+        return
     fi
+    stamp=$(ended_stamp "$run")
+    echo "  removes $what ($(size "$@") MiB)"
+    lock_take "$run" "$stamp" || { echo "  left alone: it was started meanwhile"; return; }
+    if [ "$1" = "$run" ]; then
+        aside=$(realpath -- "$run").removed-$$
+        mv -T -- "$run" "$aside" || fail $EXIT_TEMPORARY "cannot remove $what: its name cannot be changed to $aside"
+        set -- "$aside"
+        exec {lock}>&-
+    fi
+    rm -rf -- "$@" || fail $EXIT_TEMPORARY "cannot remove $what"
+    [ -z "$aside" ] || return 0
+    : >"$run/lock"
+    exec {lock}>&-
 }
 
 # What a finished run has beside its results; its newest checkpoint is the end of the last task, which the report and
@@ -84,25 +119,28 @@ leftover_list() {
 }
 
 run_look() {
-    local run=$1 code ended
+    local run=$1 code ended how files=()
+    while [[ $run = ?*/ ]]; do run=${run%/}; done # behind a slash a link is a directory
+    [ ! -L "$run" ] || fail $EXIT_PERMANENT "$run is a link; name the run itself, $(realpath -m -- "$run")"
     [ -e "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "$run is no run: it has no pipeline.yaml"
-    exec {lock}>>"$run/lock" # held while we look and remove: nobody launches it meanwhile
-    if run_is_live "$run" || ! flock -n "$lock"; then
+    if run_is_live "$run" || lock_is_held "$run"; then
         echo "$run: $(size "$run") MiB, going on"
-        exec {lock}>&-
         return
     fi
     code=$(sed -n '1s/^\([0-9]*\).*/\1/p' "$run/verdict" 2>/dev/null)
-    ended=$((($(date +%s) - $(stat -c %Y -- "$run/$([ -e "$run/verdict" ] && echo verdict || echo lock)")) / 86400))
-    echo "$run: $(size "$run") MiB, $ended days, ${code:+ended with }${code:-not ended}"
-    if [ -n "$days" ] && [ -n "$code" ] && [ "$ended" -ge "$days" ]; then
-        take "the run" "$run"
+    ended=$run/verdict
+    [ -e "$ended" ] || ended=$run/lock
+    [ -e "$ended" ] || ended=$run/pipeline.yaml
+    ended=$((($(date +%s) - $(stat -c %Y -- "$ended")) / 86400))
+    how=${code:+ended with }${code:-not ended}
+    [ "$code" != $EXIT_PAUSED ] || how="paused: the command that started it goes on"
+    echo "$run: $(size "$run") MiB, $ended days, $how"
+    if [ -n "$days" ] && [ -n "$code" ] && [ "$ended" -ge "$days" ] && [ "$code$named" != $EXIT_PAUSED ]; then
+        take "$run" "the run" "$run"
     elif [ -n "$checkpoints" ] && [ "${code:-1}" = 0 ]; then
-        local files=()
         mapfile -d '' files < <(leftover_list "$run")
-        take "${#files[@]} files that only going on would need" "${files[@]}"
+        take "$run" "${#files[@]} files that only going on would need" "${files[@]}"
     fi
-    exec {lock}>&-
 }
 
 for run in "${runs[@]}"; do

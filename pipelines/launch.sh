@@ -208,27 +208,44 @@ directory_make() {
 
 # ---- the lock ----------------------------------------------------------------------------------------------
 
-# RUN/lock holds "pid start-time state" of the script that took it; state is attached or detached.
+# RUN/lock holds "pid start-time state" of the script that took it; state is attached, detached or cleaning (clean.sh).
 lock_write() {
     printf '%s %s %s\n' $$ "$(process_start $$)" "$1" >"$run/lock"
 }
 
-# lock_take: holds RUN/lock on descriptor 9, which everything started from here inherits. A tree whose
-# script was killed is stopped first.
-lock_take() {
+# lock_wait: takes the lock that descriptor 9 is open on. It is held in passing by who looks whether it is, and by
+# clean.sh while it removes something. A tree whose script was killed is stopped first.
+lock_wait() {
     local pid=0 start= state=
-    { exec 9<>"$run/lock"; } 2>/dev/null || fail $EXIT_PERMANENT "cannot write in the run's directory $run"
-    flock -n 9 && return
-    read -r pid start state <"$run/lock"
+    flock -w 0.5 9 && return
+    read -r pid start state <&9
     if [ "$state" = detached ]; then
         fail $EXIT_PERMANENT "the run in $run is in use: it goes on detached; pipelines/attach.sh --run '$run' shows it"
     fi
     if [ -n "$start" ] && [ "$(process_start "$pid")" = "$start" ]; then
-        fail $EXIT_PERMANENT "the run in $run is in use by process $pid (${0##*/}); wait for it, stop it, or choose another --run"
+        [ "$state" = cleaning ] ||
+            fail $EXIT_PERMANENT "the run in $run is in use by process $pid (${0##*/}); wait for it, stop it, or choose another --run"
+        echo "run: waits for clean.sh (process $pid), which makes room in it"
+        flock 9
+        return
     fi
     echo "run: the script that started it (process ${pid:-?}) is gone; stopping what it left"
     s6-svscanctl -t "$run/services" 2>/dev/null || stages_stop_each
     flock -w 30 9 || fail $EXIT_PERMANENT "the run in $run is in use: a process of it does not end"
+}
+
+# lock_take: makes the run's directory and holds RUN/lock on descriptor 9, which everything started from here inherits;
+# again where clean.sh removed the directory meanwhile, whose lock would keep nobody out.
+lock_take() {
+    while :; do
+        directory_make
+        if { exec 9<>"$run/lock"; } 2>/dev/null; then
+            lock_wait
+            [ ! /proc/self/fd/9 -ef "$run/lock" ] || return 0
+        elif [ -d "$run" ]; then
+            fail $EXIT_PERMANENT "cannot write in the run's directory $run"
+        fi
+    done
 }
 
 # For a tree without its s6-svscan.
@@ -327,7 +344,6 @@ launch() {
         exit 0
     fi
     command_remember
-    directory_make
     lock_take
     lock_write attached
     device_look

@@ -60,7 +60,8 @@ struct checkpoint_meta {
     uint64_t restores;       /* times this task went back to a checkpoint after a bad number ... */
     double restore_scale;    /* ... and the factor of its rates since then */
     uint64_t bad_steps;      /* steps of this task with a bad number that were skipped ... */
-    uint64_t epoch_rows_bad; /* ... and rows of the present epoch in them: not in epoch_loss_sum */
+    uint64_t epoch_rows_bad; /* ... and rows of the present epoch in them, or in steps in which
+                                nothing counts: not in epoch_loss_sum */
     char fingerprint[65];    /* of the data file */
     char cpu[64]; /* what computes, a CPU's type or "cuda: " and a GPU's name: bits hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */

@@ -1,6 +1,7 @@
 """A run so small that a test can look into every number of it: made-up rows, a model of two layers, and daemons
 started one by one, without finetune.sh. For tests of single stages."""
 import os
+import struct
 import subprocess
 import time
 
@@ -42,6 +43,21 @@ def data_read(path):
     import h5py
     with h5py.File(path) as f:
         return f["train/features"][:], f["train/targets"][:]
+
+
+def facts(run, stage, name):
+    """The messages of that name in the stage's journal: bytes, CRC-32, name's length and name, MessagePack each."""
+    import msgpack
+    with open(run.path("journals", stage), "rb") as f:
+        data = f.read()
+    at, found = 0, []
+    while at < len(data):
+        size, = struct.unpack("<I", data[at:at + 4])
+        record, at = data[at + 8:at + 8 + size], at + 8 + size
+        length = struct.unpack("<H", record[:2])[0]
+        if record[2:2 + length] == name.encode():
+            found.append(msgpack.unpackb(record[2 + length:]))
+    return found
 
 
 class SmallRun:

@@ -59,6 +59,7 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     struct disk_forecast f = {.lineage = steps * sizeof(struct lineage_record)};
     f.checkpoint = vector + moments * (m->parameter_count - frozen) * sizeof(float) +
                    m->buffer_values * sizeof(float) + HEAD_BYTES;
+    f.carried = m->carried_values * setup_step_config(o).carried_rows * sizeof(float);
     int restores = strcmp(o->on_nan, "restore") == 0;
     f.checkpoints = o->checkpoint_keep + 1 + 2 * o->task_count + (uint64_t)restores;
     f.averages = o->use_swa ? (o->checkpoint_keep + 1) * vector : 0;
@@ -66,8 +67,8 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     f.fisher = files * file;
     if (files && m->parameter_count > o->fisher_block_size)
         f.fisher += SUMS * vector + file; /* until the parts are joined, and they beside it */
-    f.most = f.checkpoints * f.checkpoint + f.averages + f.fisher + f.lineage;
-    f.least = (o->task_count + 1) * f.checkpoint + f.lineage;
+    f.most = f.checkpoints * (f.checkpoint + f.carried) + f.averages + f.fisher + f.lineage;
+    f.least = (o->task_count + 1) * f.checkpoint;
     return f;
 }
 
@@ -90,8 +91,8 @@ void disk_text(const struct disk_forecast *f, uint64_t free_bytes, char *text, s
     snprintf(text, bytes,
              "disk: up to %.1f MiB of %.0f MiB free: %" PRIu64 " checkpoints of %.1f MiB, averages "
              "%.1f MiB, Fisher information %.1f MiB, a record a step %.1f MiB",
-             mib(f->most), mib(free_bytes), f->checkpoints, mib(f->checkpoint), mib(f->averages),
-             mib(f->fisher), mib(f->lineage));
+             mib(f->most), mib(free_bytes), f->checkpoints, mib(f->checkpoint + f->carried),
+             mib(f->averages), mib(f->fisher), mib(f->lineage));
 }
 
 /* What stands in a directory of the run; a file of several names once for each. */

@@ -11,12 +11,13 @@
 
 /* Bytes. Names that share a file are counted as if each had its own, so a run may take less. */
 struct disk_forecast {
-    uint64_t checkpoint;       /* one of them */
+    uint64_t checkpoint;       /* one of them, of an end of a task */
+    uint64_t carried;          /* more inside an epoch of rows that go on (data.stateful) */
     uint64_t checkpoints;      /* how many at most, the one being written included */
     uint64_t averages, fisher; /* of use_swa; Fisher files; sums and parts of one being made */
     uint64_t lineage;          /* a record a step */
     uint64_t most, least;      /* all together; what no luck makes less: the ends of tasks, and a
-                                  checkpoint being written */
+                                  checkpoint being written. Not lineage: tasks may end early */
 };
 
 /* steps: optimizer steps of the whole run. Where tasks freeze layers the moments are counted of all

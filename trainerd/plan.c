@@ -138,6 +138,8 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
         return -1;
     c.with_optimizer = c.freeze_backbone = 0;
+    c.carried_rows = 0;
+    c.weights = train->weights;
     c.batch_rows_max =
         stepper_fisher_rows(&c, o->fisher_samples < train->rows ? o->fisher_samples : train->rows);
     fisher_graphs(&c, o, train);

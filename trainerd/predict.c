@@ -114,9 +114,10 @@ static int task_choose(const struct predictor *p, uint32_t *task, struct err *e)
     return 0;
 }
 
-static uint64_t batch_rows(const struct options *o)
+/* Where states go on, the rows are one stream: one of them at a time. */
+static uint64_t batch_rows(const struct predictor *p)
 {
-    return o->data_stateful ? 1 : o->batch_size;
+    return p->t.model.carried_values ? 1 : p->options.batch_size;
 }
 
 static int feed_wait(struct feed *f, struct err *e)
@@ -191,8 +192,8 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         t->device = &device_cpu;
     else if (compute_open(&t->device, &p->options, e) < 0)
         return -1;
-    if (shapes_step_config(&training, &p->options, t->device, &shape, &shape,
-                           batch_rows(&p->options), e) < 0)
+    if (model_make(p, e) < 0 ||
+        shapes_step_config(&training, &p->options, t->device, &shape, &shape, batch_rows(p), e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
@@ -202,9 +203,9 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .batch_nodes_max = training.batch_nodes_max,
                             .batch_edges_max = training.batch_edges_max,
                             .slice_nodes_max = training.slice_nodes_max,
-                            .carried_rows = p->options.data_stateful,
+                            .carried_rows = t->model.carried_values > 0,
                             .device = training.device};
-    if (model_make(p, e) < 0 || setup_stepper(t, &c, e) < 0 ||
+    if (setup_stepper(t, &c, e) < 0 ||
         weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
                      stepper_module_buffers(t->stepper), e) < 0)
         return -1;
@@ -306,7 +307,7 @@ static int all_predict(struct predictor *p, struct err *e)
 {
     struct trainer *t = &p->t;
     const struct feed *f = &t->validation;
-    uint64_t all = f->info.order.rows, most = batch_rows(&p->options);
+    uint64_t all = f->info.order.rows, most = batch_rows(p);
     stepper_evaluate_begin(t->stepper);
     p->shown_s = clock_monotonic_s();
     for (uint64_t at = 0, rows; at < all; at += rows) {

@@ -74,7 +74,7 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
     }
     if (t->model.buffer_count && !r->refused)
         t->meta.batches_tracked += (rows + t->options->batch_size - 1) / t->options->batch_size;
-    if (r->refused)
+    if (r->refused || r->empty)
         t->meta.epoch_rows_bad += rows;
     else
         t->meta.epoch_loss_sum += r->loss_sum;

@@ -5,8 +5,8 @@
  * of each class or range of the target values; then how many training rows stand in the validation
  * part as well, by a 64-bit hash of a row. features may be a group of timeframes. Memory is
  * bounded: a validation part with more different rows than HASHES_MAX is compared in part
- * (hashes.h), and the line says so. Files of graphs and tokens are read by check_graphs.c and
- * check_tokens.c.
+ * (hashes.h), and the line says so. What targets weigh is read by check_weights.c; files of graphs
+ * and tokens are read by check_graphs.c and check_tokens.c.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -17,6 +17,7 @@
 #include "pipelines/prepare/arguments.h"
 #include "pipelines/prepare/check_graphs.h"
 #include "pipelines/prepare/check_tokens.h"
+#include "pipelines/prepare/check_weights.h"
 #include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/hashes.h"
 #include "pipelines/prepare/look.h"
@@ -344,11 +345,16 @@ static void splits_judge(struct check *c)
 static int ragged_run(struct check *c, int graphs, struct err *e)
 {
     struct err wrong = {0};
-    printf("%s\n", c->options->data_file);
+    const struct options *o = c->options;
+    printf("%s\n", o->data_file);
     for (int i = 0; i < 2; i++)
-        if ((graphs ? check_graphs(c->reader, c->split[i].group, &wrong, e)
-                    : check_tokens(c->reader, c->split[i].group, c->options->data_window, e)) < 0)
-            return err_prefix(e, "%s", c->options->data_file);
+        if ((graphs ? check_graphs(c->reader, c->split[i].group, o->missing_targets, &wrong, e)
+                    : check_tokens(c->reader, c->split[i].group, o->data_window, e)) < 0 ||
+            (graphs && check_weights(c->reader, o, c->split[i].group, "targets", &wrong, e) < 0))
+            return err_prefix(e, "%s", o->data_file);
+    if (!graphs && o->data_weights[0])
+        err_set(&wrong, EXIT_CODE_PERMANENT, "%s holds tokens, whose targets have no data.weights",
+                o->data_file);
     fflush(stdout);
     if (wrong.code)
         return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
@@ -357,6 +363,7 @@ static int ragged_run(struct check *c, int graphs, struct err *e)
 
 static int check_run(struct check *c, struct err *e)
 {
+    struct err wrong = {0};
     if (hashes_open(&c->hashes, HASHES_MAX, e) < 0 ||
         h5reader_open(&c->reader, c->options->data_file, e) < 0)
         return -1;
@@ -374,18 +381,23 @@ static int check_run(struct check *c, struct err *e)
     for (int i = 0; i < 2; i++) {
         features_print(&c->split[i]);
         targets_print(&c->split[i]);
+        if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets,
+                          &wrong, e) < 0)
+            return err_prefix(e, "%s", c->options->data_file);
     }
     equal_print(c);
     fflush(stdout);
     splits_judge(c);
+    if (wrong.code)
+        wrong_note(c, "%s", wrong.text);
     return c->wrong[0] ? err_set(e, EXIT_CODE_PERMANENT, "%s", c->wrong) : 0;
 }
 
 static const char help[] =
     "usage: prepare check --config FILE [--set SECTION.KEY=VALUE]...\n\n"
     "Reads data.file once and prints per split: shapes, types, ranges, NaN and infinite values,\n"
-    "constant features, rows of each class or range of the target values, and how many training "
-    "rows\n"
+    "constant features, rows of each class or range of the target values, range of the weights, "
+    "and how\nmany training rows "
     "are in the validation part too; of graphs and tokens how large they are. Ends with 100 and a "
     "sentence if\ntraining is impossible.\n\n"
     "  --config FILE              pipeline file\n"

@@ -15,6 +15,7 @@ struct graphs {
     struct h5reader *reader;
     const char *group;
     struct cuts nodes, edges;
+    int missing_targets; /* a NaN among them is none */
     struct err *wrong;
 };
 
@@ -44,13 +45,14 @@ static int set_look(struct graphs *g, const char *name, uint64_t rows, const cha
         printf("  %s: empty\n", path);
         return 0;
     }
+    int nan_is_none = g->missing_targets && strcmp(name, "targets") == 0;
     int result = look_open(&l, g->reader, path, e) < 0 || look_all(&l, g->reader, e) < 0 ? -1 : 0;
     if (result == 0) {
         look_print_shape(&l);
         look_print_range(&l);
         if (constants)
             look_print_constant(&l);
-        if (l.nan + l.infinite && !g->wrong->code)
+        if (l.infinite + (nan_is_none ? 0 : l.nan) && !g->wrong->code)
             err_set(g->wrong, EXIT_CODE_PERMANENT,
                     "%s has values that are no finite float32, first in row %" PRIu64, path,
                     l.first_bad);
@@ -145,9 +147,11 @@ static void training_judge(struct graphs *g)
                 "no data set %s; it holds what the model is to learn of each graph", path);
 }
 
-int check_graphs(struct h5reader *r, const char *group, struct err *wrong, struct err *e)
+int check_graphs(struct h5reader *r, const char *group, int missing_targets, struct err *wrong,
+                 struct err *e)
 {
-    struct graphs g = {.reader = r, .group = group, .wrong = wrong};
+    struct graphs g = {
+        .reader = r, .group = group, .missing_targets = missing_targets, .wrong = wrong};
     struct h5array ends;
     int result = structure_read(&g, &ends, e);
     if (result == 0) {

@@ -14,7 +14,7 @@ OFTEN = ("--set", "training.checkpoint_every_s=0.1")
 def test_disk_full_during_checkpoints_and_blocks():
     for call in ("write:40:ENOSPC", "fsync:9:EIO", "rename:7:ENOSPC"):
         name = "full-" + call.split(":")[0]
-        run = Run(name, *small(4), *OFTEN, environment={"FINETUNED_FAIL": call})
+        run = Run(name, *small(2), *OFTEN, environment={"FINETUNED_FAIL": call})
         code = run.wait(120)
         output = run.output()
         # every incarnation fails after the n-th call: it makes progress between, or ends with the verdict 70
@@ -25,8 +25,8 @@ def test_disk_full_during_checkpoints_and_blocks():
             assert "no space" in sentence or "input/output" in sentence, output[-2000:]
         left = [f for f in os.listdir(run.path("checkpoints")) if "tmp" in f]
         assert not left, left
-        report = Run(name, *small(4), *OFTEN).finish()
-        assert report["weights_sha256"] == undisturbed(*small(4))["weights_sha256"], call
+        report = Run(name, *small(2), *OFTEN).finish()
+        assert report["weights_sha256"] == undisturbed(*small(2))["weights_sha256"], call
 
 
 @limit(60)

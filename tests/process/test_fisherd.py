@@ -275,14 +275,18 @@ def client_result(run):
     return Client(run).result(request_for(run))[0]
 
 
-def estimated(of, name, *settings):
-    """Values and attributes of the estimate of a trained run's checkpoint in a run of other options."""
-    with SmallRun(name, "data.h5", settings=["continual_learning.ewc_config." + s for s in settings]) as run:
+def estimated(of, name, *settings, weighed=None, others=()):
+    """Values and attributes of the estimate of a trained run's checkpoint in a run of other options, or of another file
+    (with weights)."""
+    data = weighed or "data.h5"
+    with SmallRun(name, data, settings=[*others, *("continual_learning.ewc_config." + s for s in settings)]) as run:
         os.makedirs(run.path("checkpoints"), exist_ok=True)
         shutil.copy(of.path("checkpoints/task-A.h5"), run.path("checkpoints/task-A.h5"))
         run.start("loaderd", "fisherd")
         run.until(lambda: os.path.exists(run.path("sockets/fisher.ctl")), "no socket")
-        answer = Client(run).result(request_for(run))
+        other = {"file": os.path.abspath(data), "fingerprint": loader_asked(run, data, weights="weights")[1]["fingerprint"]} \
+            if weighed else {}
+        answer = Client(run).result(request_for(run, **other))
         assert answer[0] == "estimated", answer
         with h5py.File(run.path("fisher/A.h5")) as f:
             return vector(run), {**f.attrs}

@@ -2,18 +2,16 @@
 checkpoint's parameters, the weights do not depend on threads, memory or deaths, and bad graphs are named."""
 import json
 import os
-import struct
 import subprocess
 import sys
 
 import h5py
-import msgpack
 import numpy
 
 from fisher_file import fisher_vector
 from harness import limit, skip
 from runs import ROOT
-from small_run import BINARIES, SmallRun
+from small_run import BINARIES, SmallRun, facts
 from test_layouts import described, graphs_write
 
 PIPELINE = """name: graphs
@@ -193,17 +191,7 @@ def test_graphs_without_nodes_are_named():
 
 
 def plan_of(run):
-    """The rows of event.plan in trainerd's journal: bytes, CRC-32, name's length and name, MessagePack each."""
-    with open(run.path("journals/trainerd"), "rb") as f:
-        data = f.read()
-    at = 0
-    while at < len(data):
-        size, = struct.unpack("<I", data[at:at + 4])
-        record, at = data[at + 8:at + 8 + size], at + 8 + size
-        name = struct.unpack("<H", record[:2])[0]
-        if record[2:2 + name] == b"event.plan":
-            return msgpack.unpackb(record[2 + name:])["rows"]
-    raise AssertionError("no event.plan")
+    return facts(run, "trainerd", "event.plan")[0]["rows"]
 
 
 @limit(60)

@@ -288,6 +288,20 @@ def test_finetune_prepares_molecules_and_rebuilds_when_something_changed():
         assert f.attrs["fingerprint"] == fingerprint
     smiles_write("t.csv", 50)
     assert made()
+    with h5py.File("m.h5", "a") as f:
+        for part in PARTS:
+            graphs = len(f[part + "/node_ptr"]) - 1
+            f[part + "/w"] = numpy.ones(graphs, "f4")
+            if part + "/targets" not in f:
+                f[part + "/targets"] = numpy.zeros((graphs, 1), "f4")
+            f[part + "/targets"][0] = numpy.nan
+    words = [PREPARE, "check", "--config", "mine.yaml", "--set", "model.missing_targets=true"]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert b"no finite float32" in subprocess.run(words[:4], capture_output=True).stderr
+    with h5py.File("m.h5", "a") as f:
+        f["train/w"][3] = -1
+    said = subprocess.run(words + ["--set", "data.weights=w"], capture_output=True, text=True)
+    assert said.returncode == 100 and "train/w has a weight in row 3 that is negative" in said.stderr, said
 
 
 @limit(60)

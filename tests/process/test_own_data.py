@@ -100,10 +100,10 @@ def test_npy_drops_rows_with_nan_and_numbers_odd_classes():
         assert f.attrs["classes"] in ("-100\n0\n100", b"-100\n0\n100")
 
 
-def prepared(kind, *options):
+def prepared(kind, *options, out=("--out", "mine.h5")):
     """`prepare KIND` by itself, of mine.yaml."""
-    return subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), kind, "--config", "mine.yaml", "--out",
-                           "mine.h5", *(w for o in options for w in ("--set", "prepare." + o))],
+    return subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), kind, "--config", "mine.yaml", *out,
+                           *(w for o in options for w in ("--set", o))],
                           capture_output=True, text=True, timeout=60)
 
 
@@ -118,7 +118,7 @@ def test_npy_values_are_kept_as_floats():
     pipeline("npy", "arrays", "task: values, split: last, validation_fraction: 0.5")
     out = prepared("npy")
     assert out.returncode == 100 and "targets.npy: row 5, value 3 is NaN" in out.stderr, out
-    out = prepared("npy", "missing=drop")
+    out = prepared("npy", "prepare.missing=drop")
     assert out.returncode == 0 and "4 target values" in out.stderr, out
     kept = numpy.arange(700) != 5
     with h5py.File("mine.h5") as f:
@@ -126,7 +126,7 @@ def test_npy_values_are_kept_as_floats():
         assert both[1].dtype == "f4" and (both[1] == targets[kept].reshape(699, 4).astype("f4")).all()
         assert (both[0] == features[kept]).all() and "class_count" not in f.attrs
     numpy.save("arrays/targets.npy", numpy.arange(700))
-    assert prepared("npy", "missing=drop").returncode == 0
+    assert prepared("npy", "prepare.missing=drop").returncode == 0
     with h5py.File("mine.h5") as f:
         assert (f["validation/targets"][:] == numpy.arange(350, 700)[:, None]).all()
 
@@ -251,7 +251,7 @@ def test_cache_is_rebuilt_when_source_or_options_change():
 
 @limit(60)
 def test_check_data_says_what_would_stop_a_run():
-    def checked(change, code, *words, **options):
+    def checked(change, code, *words, settings=(), **options):
         rng = numpy.random.default_rng(1)
         with h5py.File("mine.h5", "w") as f:
             for split in ("train", "validation"):
@@ -260,7 +260,7 @@ def test_check_data_says_what_would_stop_a_run():
                 f.create_dataset(split + "/targets", data=numpy.arange(300, dtype="i8") % 3)
             change(f)
         pipeline("none", "none", **options)
-        out = finetune("--check-data")
+        out = prepared("check", *settings, out=()) if settings else finetune("--check-data")
         text = out.stdout + out.stderr
         assert out.returncode == code and all(w in text for w in words), (words, out)
 
@@ -278,6 +278,25 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: None, 100, "classes up to 2 and the model 2 outputs", outputs=2)
     checked(lambda f: f.__delitem__("validation/features"), 100, "no data set validation/features")
     checked(lambda f: f.__delitem__("train"), 100, "no data set train/features")
+
+    def weights(f, name="train", row=7, weight=1., rest=1.):
+        for split in ("train", "validation"):
+            f[split + "/w"] = numpy.full(300, rest if split == name else 1., "f4")
+        f[name + "/w"][row] = weight
+
+    def missing(f):
+        weights(f, "validation", weight=0.)  # the one that is there weighs nothing
+        f["validation/targets"][:] = -100
+        f["validation/targets"][7] = 1
+    named = {"settings": ("data.weights=w", "model.missing_targets=true")}
+    checked(lambda f: weights(f, weight=2.), 0, "train/w: f32 [300], values 1 to 2, NaN 0", **named)
+    checked(lambda f: None, 100, "no data set train/w, which data.weights names", **named)
+    checked(lambda f: f.create_dataset("train/w", data=numpy.ones(299)), 100, "299 rows, where there are 300", **named)
+    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "2 values a row", **named)
+    checked(lambda f: weights(f, weight=-1.), 100, "train/w has a weight in row 7 that is negative", **named)
+    checked(lambda f: weights(f, weight=numpy.nan), 100, "a weight in row 7 that is no finite float32", **named)
+    checked(lambda f: weights(f, weight=0., rest=0.), 100, "none of the 300 rows of train has a target that", **named)
+    checked(missing, 100, "none of the 300 rows of validation has a target that counts", **named)
 
 
 def slopes(rows=600):

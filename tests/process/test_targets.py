@@ -4,7 +4,8 @@ import os
 import subprocess
 
 from harness import limit, skip
-from small_run import CLASSES, ROOT, ROWS, SmallRun, data_write, trained
+from small_run import CLASSES, ROOT, ROWS, SmallRun, data_write, facts, trained
+import test_fisherd as fisherd
 
 try:
     import h5py
@@ -55,6 +56,54 @@ def test_weighted_targets_give_the_same_bits_however_batches_are_cut():
     error = numpy.where(counts, z - numpy.nan_to_num(targets), 0)
     assert abs(abs(error).sum() / counts.sum() - float(value)) < 1e-5
     assert abs((weights * error ** 2).sum() / weights.sum() - float(loss)) < 1e-5 * float(loss)
+
+
+@limit(120)
+def test_fisher_information_is_of_the_weighted_mean():
+    """Weights ten times as large are the same loss, so the same curvature; rows without targets are as if not there."""
+    if fisherd.zmq is None:
+        skip("python3-zmq or python3-msgpack is not installed")
+    weighed_write()
+    run, features, targets = trained("run", settings=LOSS)
+    exact = "fisher_computation.use_compression=false"
+
+    def of(name, change=None, rows=slice(None), *more, others=LOSS):
+        with h5py.File("data.h5") as f:
+            weights = f["train/weights"][rows] * (change or 1)
+        data_write(name + ".h5", features[rows], targets[rows])
+        with h5py.File(name + ".h5", "r+") as f:
+            f["train/weights"] = f["validation/weights"] = weights.astype(numpy.float32)
+        return fisherd.estimated(run, name, exact, *more, weighed=name + ".h5", others=others)
+    once, ones = of("once")
+    tens, tenfold = of("tens", 10)
+    assert fisherd.off(tens, once) < 1e-6 and abs(tenfold["trace"] / ones["trace"] - 1) < 1e-6
+    assert 0 < ones["noise"] < 1 and abs(tenfold["noise"] / ones["noise"] - 1) < 1e-5
+    assert ones["samples"] == ROWS and ones["blocks"] > 1
+    whole, _ = of("whole", None, slice(None), "fisher_computation.block_size=1000000")
+    assert numpy.array_equal(whole, once)  # weights that were kept in files or in memory
+    factors = [of("factored-%d" % k, k, slice(None), "fisher_computation.estimator=factored")[0] for k in (1, 10)]
+    assert fisherd.off(*factors) < 1e-6
+    targets = targets.copy()
+    alone, _ = of("alone", None, slice(ROWS // 2, None))
+    targets[:ROWS // 2] = numpy.nan
+    half, attributes = of("half")
+    assert attributes["samples"] == ROWS and fisherd.off(half, alone) < 1e-6
+    targets[:] = numpy.nan
+    assert not of("nothing")[0].any()
+
+
+def test_the_loss_of_an_epoch_is_of_steps_in_which_something_counts():
+    """Of 16 rows each, nearly half of which have no row that weighs; the weights stay (the rate is 0)."""
+    weighed_write()
+    with h5py.File("data.h5", "r+") as f:
+        f["train/weights"][:] *= numpy.random.default_rng(3).random(ROWS) < 0.06
+    run, _, _ = trained("run", settings=(*LOSS, "training.batch_size=16", "training.learning_rate=0", "tasks.B.ewc="))
+    steps = numpy.fromfile(run.path("lineage"), "<u8,<u8,<u8,<u4,<f4")[:44]  # of task A
+    rows = numpy.array([16] * 43 + [12])
+    loss, count = steps["f4"], rows[steps["f4"] > 0]
+    assert 10 < (loss == 0).sum() < 34
+    told = [m["loss"] for m in facts(run, "trainerd", "event.task") if m["task"] == "A" and m["what"] == "epoch-end"]
+    assert abs(told[0] / ((loss * rows).sum() / count.sum()) - 1) < 1e-6, told
 
 
 def refused(directory, *settings):

@@ -71,6 +71,8 @@ def test_documents_come_back_whole_in_one_part_each():
     assert parts_read() == [documents[:48], documents[48:]]
     said = prepared(command="check")
     assert "train/doc_ptr: u64 [49], documents of " in said and "validation/tokens: u8 [" in said, said
+    said = subprocess.run([PREPARE, "check", "--config", "text.yaml", "--set", "data.weights=w"], capture_output=True)
+    assert said.returncode == 100 and b"text.h5 holds tokens, whose targets have no data.weights" in said.stderr, said
 
 
 @limit(60)

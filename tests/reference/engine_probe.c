@@ -5,7 +5,8 @@
  *                                             star.f32] -> trained.f32, gradient.f32, steps.f64
  *   engine_probe renew  DIR [key=value ...]   weights.f32, features, targets -> buffers.f32
  *   engine_probe fisher DIR [key=value ...]   weights.f32, features, targets [, buffers.f32]
- *                                             -> fisher_sums.f32, or with factored=1 factors.f32
+ *                                             -> fisher_sums.f32, or with factored=1 factors.f32,
+ *                                                and fisher_weight.f64, what the rows weigh
  *   engine_probe sweep  DIR [key=value ...]   as train; what the seconds tell is the part of a step
  *                                             behind backward: penalty, clip and update
  *   engine_probe beside DIR [key=value ...]   as fisher of one batch, `steps` times, and between
@@ -411,6 +412,7 @@ static void fisher_run(struct probe *p)
     uint64_t total = p->model.parameter_count;
     uint64_t numbers = p->factored ? factors_count(&p->model) : total;
     float *sums = calloc(numbers, sizeof *sums);
+    double weight = 0;
     for (uint64_t first = 0; first < total; first += p->block)
         for (uint64_t row = 0; row < p->data_rows; row += p->batch) {
             uint64_t rows = p->data_rows - row < p->batch ? p->data_rows - row : p->batch;
@@ -419,6 +421,7 @@ static void fisher_run(struct probe *p)
             struct fisher_sums to = {.first = first,
                                      .count = count,
                                      .at = sums + first,
+                                     .weight = first ? NULL : &weight,
                                      .factored = p->factored,
                                      .labels = p->labels,
                                      .key = p->step.seed,
@@ -427,6 +430,8 @@ static void fisher_run(struct probe *p)
                 probe_fail(e.text);
         }
     file_write(p, p->factored ? "factors.f32" : "fisher_sums.f32", sums, numbers * sizeof *sums);
+    weight /= (double)p->model.target_steps;
+    file_write(p, "fisher_weight.f64", &weight, sizeof weight);
     free(sums);
 }
 

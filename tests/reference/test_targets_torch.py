@@ -38,7 +38,7 @@ def case(text, kind, loss_rows, given, of_targets=None, signed=False):
         losses, weighs = loss_rows(z, t[rows], weight[rows])
         return losses.sum() / weighs.sum()
 
-    def sample(z, rows):
+    def sample(z, rows):  # whose square weighs what its targets do
         losses, weighs = loss_rows(z, t[rows], weight[rows])
         kept = torch.where(weighs > 0, losses / weighs.clamp(min=1e-30), torch.zeros_like(losses))
         return (weighs.sqrt() * kept).sum() / (K if losses.dim() == 2 else 1)
@@ -46,7 +46,48 @@ def case(text, kind, loss_rows, given, of_targets=None, signed=False):
     rows = torch.arange(ROWS)
     layers.gradients_compare(net, mean, x, rows)
     layers.fisher_compare(net, sample, x, rows)
+    whole = loss_rows(net(x), t, weight)[1].sum() / (K if loss_rows(net(x), t, weight)[1].dim() == 2 else 1)
+    assert abs(np.fromfile("fisher_weight.f64")[0] / float(whole) - 1) < 1e-6
     layers.steps_compare(net, mean, x, rows, 1e-5)
+
+
+def repeated_compare(text, y, loss, repeats, of_targets=None):
+    """A row that weighs 3 is three rows: the Fisher information is the plain mean over rows that stand there so often,
+    of squares that know no weights. loss(z, y): of one row; repeats: what each weighs in the end, its class included."""
+    of = " weights=" + ",".join("%d" % v for v in of_targets) if of_targets is not None else ""
+    net = nn.Sequential(nn.Linear(INPUTS, 11), nn.Tanh(), nn.Linear(11, K))
+    x, _ = layers.case_open("loss=%s missing%s\nlinear out=11\ntanh\nlinear out=%d" % (text, of, K), net, INPUTS, lambda *_: y)
+    if y.dtype == np.uint8:
+        y.view(np.int8).tofile("targets.u8")
+    layers.probe("fisher", "threads=2", *layers.SETTINGS)
+    t, weight = torch.tensor(y.view(np.int8) if y.dtype == np.uint8 else y.astype(np.float64)), np.fromfile("fisher_weight.f64")[0]
+    squares, count = [torch.zeros_like(p) for p in net.parameters()], 0
+    for i in np.repeat(np.arange(ROWS), repeats):
+        net.zero_grad()
+        loss(net(x[i:i + 1]), t[i:i + 1]).backward()
+        squares, count = [s + p.grad ** 2 for s, p in zip(squares, net.parameters())], count + 1
+    assert count > ROWS // 2 and weight == count
+    ours = layers.numbers_split("fisher_sums.f32", list(net.parameters()))
+    layers.near([o / weight for o in ours], [s / count for s in squares], 1e-5, "Fisher of repeated rows")
+
+
+def test_a_weight_of_three_is_three_rows():
+    if torch is None:
+        skip("python3-torch is not installed")
+    torch.set_num_threads(1)
+    random = np.random.default_rng(9)
+    given, of = random.integers(0, 4, ROWS), np.array([1, 3, 2, 1, 4])
+    layers.SETTINGS = (*layers.SETTINGS[:3], "weights=1", "signed=1")
+    y = random.uniform(-2, 2, (ROWS, K)).astype(np.float32)
+    there = random.random(ROWS) > 0.4
+    y[~there] = np.nan
+    given.astype(np.float32).tofile("target_weights.f32")
+    repeated_compare("mean_squared_error", y, F.mse_loss, given * there)
+    classes = random.integers(0, K, ROWS).astype(np.int8)
+    repeats = given * there * of[classes]
+    classes[~there] = -100
+    repeated_compare("softmax_cross_entropy", np.ascontiguousarray(classes).view(np.uint8),
+                     lambda z, y: F.cross_entropy(z, y.long()), repeats, of)
 
 
 def values(random, low=-2.0, high=2.0):

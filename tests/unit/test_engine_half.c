@@ -214,6 +214,29 @@ TEST(a_step_that_overflows_is_skipped)
     fixture_close(&f);
 }
 
+/* A loss above loss_max with a finite gradient leaves the scale as it was; a loss that is not
+ * finite has a gradient that is not, which halves it. */
+TEST(a_refused_step_is_no_good_one_for_the_scale)
+{
+    struct fixture f;
+    struct step_result r;
+    struct err e;
+    struct optimizer_config picky = fixture_adamw;
+    picky.loss_max = 1e-6;
+    fixture_open(&f, &(struct fixture_config){.layers = lines, .count = 9, .half = HALF_F16});
+    const struct grad_scaler *scaler = stepper_scaler(f.s);
+    fixture_train(&f, FIXTURE_ROWS, 0, 1, &fixture_adamw, NULL, 0);
+    CHECK(scaler->tracker == 1 && scaler->scale == 65536);
+    CHECK(stepper_train(f.s, FIXTURE_ROWS, 1, 2, &picky, NULL, 0, &r, &e) < 0);
+    CHECK(r.refused && isfinite(r.gradient_norm));
+    CHECK(scaler->tracker == 1 && scaler->scale == 65536);
+    stepper_parameters(f.s)[0] = NAN;
+    CHECK(stepper_train(f.s, FIXTURE_ROWS, 1, 2, &fixture_adamw, NULL, 0, &r, &e) < 0);
+    CHECK(r.refused && !isfinite(r.loss) && !isfinite(r.gradient_norm));
+    CHECK(scaler->tracker == 0 && scaler->scale == 32768);
+    fixture_close(&f);
+}
+
 /* A weight so large that no scale helps: not for ever. */
 TEST(a_loss_scale_of_0_is_the_end)
 {

@@ -131,11 +131,46 @@ TEST(a_batch_in_which_nothing_counts_has_no_gradient)
             w.f.values[i][k] = NAN;
     CHECK_OK(rows_gather(&w, 0, FIXTURE_ROWS, &bad, &e), e);
     CHECK_OK(stepper_train(w.f.s, FIXTURE_ROWS, 1, 1, &fixture_still, NULL, 0, &r, &e), e);
-    CHECK(r.loss == 0 && r.gradient_norm == 0);
+    CHECK(r.loss == 0 && r.gradient_norm == 0 && r.empty);
     stepper_evaluate_begin(w.f.s);
     CHECK_OK(stepper_evaluate(w.f.s, FIXTURE_ROWS, &e), e);
     CHECK(isnan(stepper_evaluate_end(w.f.s).loss));
     fixture_close(&w.f);
+}
+
+/* Squares weigh what their targets do, and so does what they are divided by: the same quotient for
+ * weights of another size (by a power of 2: the same bits), and the same sums for every batch. */
+TEST(squares_and_what_divides_them_grow_with_the_weights)
+{
+    static const float sizes[] = {1, 1, 4};
+    static const uint64_t batches[] = {FIXTURE_ROWS, 10, 25};
+    float sums[3][256] = {0};
+    double weight[3] = {0};
+    for (int i = 0; i < 3; i++) {
+        struct weighed w;
+        struct err e;
+        uint64_t bad;
+        struct step_config c = {
+            .batch_rows_max = FIXTURE_ROWS, .slice_rows = 5, .threads = 2, .weights = 1};
+        weighed_open(&w, "mean_squared_error missing weights=1,2,0,1,0.5,4", 1, 2, FIXTURE_ROWS,
+                     NULL);
+        stepper_close(&w.f.s);
+        CHECK_OK(stepper_open(&w.f.s, &w.f.m, &c, &e), e);
+        model_initialise(&w.f.m, 3, stepper_parameters(w.f.s));
+        CHECK(w.f.m.parameter_count <= 256);
+        for (int r = 0; r < FIXTURE_ROWS; r++)
+            w.weights[r][0] *= sizes[i];
+        for (uint64_t at = 0; at < FIXTURE_ROWS; at += batches[i]) {
+            struct fisher_sums to = {
+                .count = w.f.m.parameter_count, .at = sums[i], .weight = &weight[i]};
+            CHECK_OK(rows_gather(&w, at, batches[i], &bad, &e), e);
+            CHECK_OK(stepper_fisher(w.f.s, batches[i], &to, &e), e);
+        }
+        CHECK(weight[i] > 0 && weight[i] == weight[0] * (double)sizes[i]);
+        for (uint64_t k = 0; k < w.f.m.parameter_count; k++)
+            CHECK(sums[i][k] == sums[0][k] * sizes[i]);
+        fixture_close(&w.f);
+    }
 }
 
 /* The mean absolute error over what is there and weighs, and R2 with each target's own mean. */

@@ -43,6 +43,7 @@ static void add(struct sums *s, float what)
 {
     for (uint64_t i = 0; i < PARAMETERS; i++)
         s->at[i] += what * (float)(i % 7);
+    s->weight += 0.1 * (double)what;
     sums_release(s, 0, PARAMETERS);
 }
 
@@ -57,14 +58,14 @@ TEST(sums_go_on_where_they_were_committed)
     struct sums s;
     struct err e;
     begin(&s, &config);
-    CHECK(s.position == 0 && !s.has_half);
+    CHECK(s.position == 0 && !s.has_half && s.weight == 0);
     hold(s.at, 0);
     add(&s, 1);
     CHECK_OK(commit(&s, 2, &e), e);
     add(&s, 2); /* lost */
     sums_close(&s);
     begin(&s, &config);
-    CHECK(s.position == 2);
+    CHECK(s.position == 2 && s.weight == 0.1 && s.half_weight == 0);
     hold(s.at, 1);
     add(&s, 1);
     CHECK_OK(half(&s, &e), e);
@@ -75,6 +76,7 @@ TEST(sums_go_on_where_they_were_committed)
     sums_close(&s);
     begin(&s, &config);
     CHECK(s.position == 6 && s.has_half);
+    CHECK(s.weight == 0.1 + 0.1 + 0.1 && s.half_weight == 0.1 + 0.1);
     hold(s.at, 3);
     hold(s.half, 2);
     sums_close(&s);
@@ -98,7 +100,7 @@ TEST(sums_of_another_job_or_without_their_half_begin_anew)
         if (round)
             CHECK(truncate("parts/half", 0) == 0);
         begin(&s, round ? &config : &other);
-        CHECK(s.position == 0 && !s.has_half);
+        CHECK(s.position == 0 && !s.has_half && s.weight == 0 && s.half_weight == 0);
         hold(s.at, 0);
         sums_close(&s);
     }
@@ -160,6 +162,7 @@ TEST(sums_of_one_block_stay_in_memory)
     CHECK_OK(commit(&s, 5, &e), e);
     hold(s.half, 1);
     hold(s.at, 2);
+    CHECK(s.weight == 0.1 + 0.1 && s.half_weight == 0.1);
     CHECK(access("parts", F_OK) < 0);
     sums_close(&s);
 }
