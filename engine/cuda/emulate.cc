@@ -21,6 +21,8 @@ enum { THREADS_MAX = 1024, WARP = 32, STACK_BYTES = 64 * 1024, SHARED_BYTES_MAX 
 /* Stacks begin at different offsets in their pages: were all the same, the first lines of all of
  * them would want the same few places of the caches. */
 enum { STACK_COLOURS = 61, STACK_COLOUR_BYTES = 5 * 64 };
+/* At the far end of each: a thread that needs more writes over it. */
+static const uint64_t stack_mark = 0x656e6f7473646e65;
 
 /* Which barrier a thread waits at. */
 enum waiting { WAITS_NOT, WAITS_BLOCK, WAITS_WARP };
@@ -125,6 +127,7 @@ static struct fiber *fiber_take(void)
     size_t colour = block.fiber_count % STACK_COLOURS * STACK_COLOUR_BYTES;
     struct fiber *f = &block.fibers[block.fiber_count++];
     f->stack = stacks_map() + (size_t)(f - block.fibers) * STACK_BYTES;
+    memcpy(f->stack, &stack_mark, sizeof stack_mark);
     void **top = (void **)((char *)f->stack + STACK_BYTES - colour);
     top--; /* a return address that nobody uses: the stack is aligned as after a call */
     *--top = (void *)fiber_main;
@@ -275,6 +278,8 @@ static void launch(const char *kernel, dim3 blocks, dim3 threads, const std::fun
                 block_run();
     emulate_open(0);
     block.active = 0;
+    for (unsigned i = 0; i < block.fiber_count; i++)
+        ensure(memcmp(block.fibers[i].stack, &stack_mark, sizeof stack_mark) == 0);
 }
 
 void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,

@@ -91,13 +91,18 @@ LSTM_MODEL = "inputs=2048 loss=mean_squared_error\nsequence steps=64\nlstm out=1
 LSTM_STEPS, LSTM_ROWS = 8, 256
 
 
-def lstm_files(directory, rows=LSTM_ROWS):
+def regression_files(directory, model, rows, values):
+    """Random rows and a target each, the model and its first weights, for the probe and for its peer."""
     random = numpy.random.default_rng(1)
-    random.normal(size=(rows, 2048)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
+    random.normal(size=(rows, values)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
     random.normal(size=(rows, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
     with open(os.path.join(directory, "model.txt"), "w") as f:
-        f.write(LSTM_MODEL)
+        f.write(model)
     subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+
+
+def lstm_files(directory, rows=LSTM_ROWS):
+    regression_files(directory, LSTM_MODEL, rows, 2048)
 
 
 def bench_lstm(runs):

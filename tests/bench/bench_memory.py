@@ -1,14 +1,11 @@
 """What saves memory of activations, and what it costs: checkpointing and numbers of 16 bits."""
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
-import numpy
-
 from bench_base import PROBE, output_of, record
-from bench_engine import LSTM_STEPS, gcn_files, lstm_files
+from bench_engine import LSTM_STEPS, gcn_files, lstm_files, regression_files
 
 DEEP_MODEL = ("inputs=6144 loss=mean_squared_error\nsequence steps=24\n" + "linear out=256\nrelu\nlayernorm\n" * 5 +
               "pool kind=mean\nlinear out=1\n")
@@ -17,12 +14,7 @@ DEEP_STEPS, DEEP_ROWS = 8, 128
 
 def deep_files(directory):
     """Five layers of a graph network's size: 24 x 256 values of a row."""
-    random = numpy.random.default_rng(1)
-    random.normal(size=(DEEP_ROWS, 6144)).astype(numpy.float32).tofile(os.path.join(directory, "features"))
-    random.normal(size=(DEEP_ROWS, 1)).astype(numpy.float32).tofile(os.path.join(directory, "targets.f32"))
-    with open(os.path.join(directory, "model.txt"), "w") as f:
-        f.write(DEEP_MODEL)
-    subprocess.run([PROBE, "init", directory, "seed=1"], check=True)
+    regression_files(directory, DEEP_MODEL, DEEP_ROWS, 6144)
 
 
 def settings_compare(name, files, steps, runs, settings, same, bars):
