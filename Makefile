@@ -126,16 +126,18 @@ $(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_pro
 
 GENCODE := $(foreach sm,$(SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
            -gencode arch=compute_$(lastword $(SM)),code=compute_$(lastword $(SM))
-NVCCFLAGS := -std=c++20 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sort $(SM))) -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
-$(OBJ)/%.cu.o: %.cu Makefile
+NVCCFLAGS := -std=c++14 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sort $(SM))) -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
+# The same for every variant, and the dearest: made once.
+OBJ_CUDA := build/cuda
+$(OBJ_CUDA)/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
 	$(call SAY,NVCC $<)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-$(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ)/%.o,$(SOURCES_cuda))
+$(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ_CUDA)/%.o,$(SOURCES_cuda))
 	@mkdir -p $(@D)
 	$(call SAY,LINK $@)$(NVCC) -shared -o $@ $^ -cudart static -lcublas -lcublasLt -lcuda $(if $(wildcard $(dir $(NVCC))../lib64/stubs),-L$(dir $(NVCC))../lib64/stubs)
 
 EMULATED := $(patsubst %,$(OBJ)/emulated/%.o,$(SOURCES_emulated))
-CXXFLAGS := -std=gnu++17 -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno \
+CXXFLAGS := -std=gnu++14 -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno \
             -ffp-contract=off -fPIC -D_GNU_SOURCE -DCUDA_EMULATED -I. $(FLAGS_$(VARIANT)) -pthread
 $(OBJ)/emulated/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -186,4 +188,4 @@ COUNT ?= 100000
 SEED ?= 1
 SECONDS_MAX ?= 3600
 
--include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+-include $(shell find $(OBJ) $(OBJ_CUDA) -name '*.d' 2>/dev/null)

@@ -309,6 +309,12 @@ static void device_copy(void *to, const void *from, uint64_t bytes)
     });
 }
 
+struct device_graph {
+    struct emulate_queue work;
+};
+
+static struct device_graph *recording;
+
 static int is_locked(const void *at)
 {
     for (int i = 0; i < locked.count; i++)
@@ -324,11 +330,14 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
         device_copy(to, from, bytes);
         return;
     }
-    std::vector<char> kept((const char *)from, (const char *)from + bytes);
+    void *kept = malloc(bytes ? bytes : 1);
+    ensure(kept && !recording); /* freed when it is done: once */
+    memcpy(kept, from, bytes);
     emulate_ask([=] {
         emulate_open(1);
-        memcpy(to, kept.data(), bytes);
+        memcpy(to, kept, bytes);
         emulate_open(0);
+        free(kept);
     });
 }
 
@@ -358,16 +367,10 @@ static void number_ignore(int number)
     (void)number;
 }
 
-struct device_graph {
-    std::vector<std::function<void()>> work;
-};
-
-static struct device_graph *recording;
-
 static int graph_begin(struct err *e)
 {
     (void)e;
-    recording = new device_graph;
+    recording = new device_graph();
     emulate_record(&recording->work);
     return 0;
 }
@@ -377,18 +380,20 @@ static int graph_end(struct device_graph **g, struct err *e)
     (void)e;
     emulate_record(NULL);
     *g = recording;
+    recording = NULL;
     return 0;
 }
 
 static void graph_run(struct device_graph *g)
 {
-    for (const std::function<void()> &work : g->work)
-        emulate_ask(work);
+    emulate_ask([=] { emulate_queue_run(&g->work); });
 }
 
 static void graph_close(struct device_graph **g)
 {
     emulate_finish();
+    if (*g)
+        emulate_queue_end(&(*g)->work);
     delete *g;
     *g = NULL;
 }

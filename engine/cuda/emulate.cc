@@ -41,7 +41,7 @@ struct lane {
 
 static struct {
     const char *kernel;
-    const std::function<void()> *body;
+    struct emulate_work *body; /* a thread's */
     unsigned begun, threads, ended;
     struct lane lanes[THREADS_MAX];
     uint64_t exchanged[2][THREADS_MAX]; /* alternately: a lane is at most one exchange ahead */
@@ -93,7 +93,7 @@ static void fiber_main(void)
             f->thread = block.begun++;
             block.lanes[f->thread].fiber = f;
             thread_set(f->thread);
-            (*block.body)();
+            block.body->run(block.body);
             block.now->thread = f->thread;
             block.lanes[f->thread].ended = 1;
             block.ended++;
@@ -261,11 +261,11 @@ static void block_run(void)
     }
 }
 
-static void launch(const char *kernel, dim3 blocks, dim3 threads, const std::function<void()> &body)
+static void launch(const char *kernel, dim3 blocks, dim3 threads, struct emulate_work *body)
 {
     ensure(!block.active);
     block.kernel = kernel;
-    block.body = &body;
+    block.body = body;
     block.threads = threads.x * threads.y * threads.z;
     ensure(block.threads >= 1 && block.threads <= THREADS_MAX);
     block.active = 1;
@@ -282,36 +282,75 @@ static void launch(const char *kernel, dim3 blocks, dim3 threads, const std::fun
         ensure(memcmp(block.fibers[i].stack, &stack_mark, sizeof stack_mark) == 0);
 }
 
+struct launch_work : emulate_work {
+    const char *kernel;
+    dim3 blocks, threads;
+    struct emulate_work *body;
+};
+
+static void launch_run(struct emulate_work *w)
+{
+    struct launch_work *l = static_cast<struct launch_work *>(w);
+    launch(l->kernel, l->blocks, l->threads, l->body);
+}
+
+static void launch_end(struct emulate_work *w)
+{
+    struct launch_work *l = static_cast<struct launch_work *>(w);
+    l->body->end(l->body);
+    delete l;
+}
+
 void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
-                    std::function<void()> body)
+                    struct emulate_work *body)
 {
     ensure(blocks.x && blocks.y && blocks.z && blocks.y <= 65535 && blocks.z <= 65535);
     ensure(shared_bytes <= SHARED_BYTES_MAX);
-    emulate_ask([=] { launch(kernel, blocks, threads, body); });
+    struct launch_work *l = new launch_work;
+    l->run = launch_run, l->end = launch_end, l->next = NULL;
+    l->kernel = kernel, l->blocks = blocks, l->threads = threads, l->body = body;
+    emulate_take(l);
 }
 
 /* ---- what is asked, and done later ---- */
 
-static std::vector<std::function<void()>> asked, *recorded;
+static struct emulate_queue asked, *recorded;
 
-void emulate_ask(std::function<void()> work)
+void emulate_take(struct emulate_work *work)
 {
-    (recorded ? *recorded : asked).push_back(work);
+    struct emulate_queue *q = recorded ? recorded : &asked;
+    *(q->first ? &q->last->next : &q->first) = work;
+    q->last = work;
+}
+
+void emulate_queue_run(const struct emulate_queue *q)
+{
+    for (struct emulate_work *w = q->first; w; w = w->next)
+        w->run(w);
+}
+
+void emulate_queue_end(struct emulate_queue *q)
+{
+    for (struct emulate_work *w = q->first, *next; w; w = next) {
+        next = w->next;
+        w->end(w);
+    }
+    *q = {};
 }
 
 void emulate_finish(void)
 {
-    std::vector<std::function<void()>> now;
-    if (asked.empty())
+    struct emulate_queue now = asked;
+    if (!now.first)
         return;
-    now.swap(asked);
+    asked = {};
     emulate_open(1); /* once for all of them */
-    for (const std::function<void()> &work : now)
-        work();
+    emulate_queue_run(&now);
     emulate_open(0);
+    emulate_queue_end(&now);
 }
 
-void emulate_record(std::vector<std::function<void()>> *to)
+void emulate_record(struct emulate_queue *to)
 {
     recorded = to;
 }

@@ -13,9 +13,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <functional>
-#include <vector>
-
 #define __global__ static
 #define __device__
 #define __host__
@@ -57,20 +54,49 @@ extern dim3 blockDim, gridDim;
 
 /* What is asked of the device is done when somebody waits for it (emulate_finish), in the order in
  * which it was asked, so that a host that writes memory too early, which is still to be read, is
- * found; or it is recorded instead, and done as often as that is asked for. */
-void emulate_ask(std::function<void()> work);
-void emulate_finish(void);
-void emulate_record(std::vector<std::function<void()>> *to); /* NULL: no more */
+ * found; or it is recorded instead, and done as often as that is asked for. (Functions rather than
+ * std::function: every file of kernels reads this one, and instances cost the compiler.) */
+struct emulate_work {
+    void (*run)(struct emulate_work *w);
+    void (*end)(struct emulate_work *w); /* frees it */
+    struct emulate_work *next;
+};
+struct emulate_queue { /* empty: all 0 */
+    struct emulate_work *first, *last;
+};
 
-/* f with arguments as they are now. */
-template <typename function, typename... given>
-static inline std::function<void()> emulate_bind(function f, given... arguments)
+template <typename function> struct emulate_work_of : emulate_work {
+    function f;
+    explicit emulate_work_of(const function &given) : f(given)
+    {
+        run = [](struct emulate_work *w) { static_cast<emulate_work_of *>(w)->f(); };
+        end = [](struct emulate_work *w) { delete static_cast<emulate_work_of *>(w); };
+        next = NULL;
+    }
+};
+
+void emulate_take(struct emulate_work *work); /* which is its own from here on */
+void emulate_finish(void);
+void emulate_record(struct emulate_queue *to); /* NULL: no more */
+void emulate_queue_run(const struct emulate_queue *q);
+void emulate_queue_end(struct emulate_queue *q); /* ends its work; empty behind it */
+
+template <typename function> static inline void emulate_ask(const function &f)
 {
-    return [=] { f(arguments...); };
+    emulate_take(new emulate_work_of<function>(f));
 }
 
+/* f with arguments as they are now; given to emulate_launch. */
+template <typename function, typename... given>
+static inline struct emulate_work *emulate_bind(function f, given... arguments)
+{
+    auto bound = [=] { f(arguments...); };
+    return new emulate_work_of<decltype(bound)>(bound);
+}
+
+/* body: its own from here on. */
 void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared_bytes,
-                    std::function<void()> body);
+                    struct emulate_work *body);
 void *emulate_shared(void); /* the launch's dynamic shared memory */
 /* The device's memory may be touched: while a launch or a copy runs, and at no other time, so that
  * a host function that reads a device's number faults as it would with a GPU. Calls nest. */
