@@ -98,6 +98,14 @@ prepare() {
     "$binaries/prepare" "$command" --config "$config" "${options[@]}" "$@"
 }
 
+# options_take: what these scripts themselves need of the pipeline file, in one call: each costs a start.
+options_take() {
+    local all
+    all=$(prepare get name data.prepare prepare.labels memory.device_limit_mb run.on_end run.on_failure) || exit
+    IFS=$'\037' read -r -d '' name kind labels device_limit on_end on_failure <<<"$all"
+    on_failure=${on_failure%$'\n'}
+}
+
 # absolute FILE: a file named in a pipeline file is relative to the repository.
 absolute() {
     case $1 in
@@ -128,10 +136,9 @@ source_fetch() {
 
 prepared= # names of the files that were, each in newlines
 file_prepare() {
-    local kind file=$2 source=$3 classes=$4
+    local file=$2 source=$3 classes=$4
     case $prepared in *$'\n'"$file"$'\n'*) return ;; esac
     prepared+=$'\n'$file$'\n'
-    kind=$(prepare get data.prepare) || exit
     source_fetch "$source"
     mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
     case $kind in
@@ -147,22 +154,21 @@ file_prepare() {
 # not are not known to be the same file's. Comparisons that compare_without_ewc adds follow their tasks, and no setting
 # can name them.
 names_absolute() {
-    local key value list task rest keys=(data.file data.source model.pretrained) found=()
+    local list task rest i keys=(data.file data.source model.pretrained) values=() found=()
     list=$(prepare files --set continual_learning.compare_without_ewc=false) || exit
     while IFS=$'\037' read -r task rest; do
         keys+=("tasks.$task.file" "tasks.$task.source")
     done <<<"$list"
-    for key in "${keys[@]}"; do
-        value=$(prepare get "$key") || exit
-        [ -z "$value" ] || found+=(--set "$key=$(absolute "$value")")
+    list=$(prepare get "${keys[@]}") || exit
+    mapfile -t -d $'\037' values < <(printf '%s' "$list")
+    for i in "${!values[@]}"; do
+        [ -z "${values[i]}" ] || found+=(--set "${keys[i]}=$(absolute "${values[i]}")")
     done
     [ ${#found[@]} = 0 ] || options+=("${found[@]}")
 }
 
 data_prepare() {
-    local kind labels
     names_absolute
-    kind=$(prepare get data.prepare) && labels=$(prepare get prepare.labels) || exit
     if [ "$kind" != none ]; then
         files_each file_prepare
     elif [ -n "$rebuild" ]; then
@@ -173,10 +179,10 @@ data_prepare() {
 # Where there is a GPU what it has is told to the programs that have no library for it; the device is also looked for
 # before hours of work.
 device_look() {
-    local limit mib
+    local mib
     [ -e "$binaries/../lib/libengine-cuda.so" ] || [ -n "${FINETUNED_CUDA_LIBRARY:-}" ] || return 0
-    limit=$(prepare get memory.device_limit_mb) && mib=$("$binaries/trainerd" --device --config "$config" "${options[@]}") || exit
-    [ "$limit" != auto ] || [ "$mib" = 0 ] || options+=(--set "memory.device_limit_mb=$mib")
+    mib=$("$binaries/trainerd" --device --config "$config" "${options[@]}") || exit
+    [ "$device_limit" != auto ] || [ "$mib" = 0 ] || options+=(--set "memory.device_limit_mb=$mib")
 }
 
 # The file is there: how it was made is no matter, and tasks that would make one file of two sources are refused.
@@ -291,8 +297,7 @@ stages_start() {
     export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
     FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
     export FINETUNED_LAUNCH
-    FINETUNED_ON_END=$(prepare get run.on_end) && FINETUNED_ON_FAILURE=$(prepare get run.on_failure) || exit
-    export FINETUNED_ON_END FINETUNED_ON_FAILURE
+    export FINETUNED_ON_END=$on_end FINETUNED_ON_FAILURE=$on_failure
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the stages.
     setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
     supervisor=$!
@@ -332,10 +337,8 @@ launch() {
     arguments_read "$@"
     "$here/setup.sh" || exit
     programs_build
-    if [ -z "$run" ]; then
-        name=$(prepare get name) || exit
-        run=$repository/runs/$name
-    fi
+    options_take
+    [ -n "$run" ] || run=$repository/runs/$name
     if [ -n "$plan$check" ]; then
         device_look
         data_prepare

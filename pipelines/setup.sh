@@ -112,8 +112,21 @@ if [ -z "$groups" ]; then
     lists_fetch
     exit 0
 fi
+# What was found complete stays so until a package is installed or removed, the lists are fetched or this list changes.
+stamp=$here/../build/setup-${groups//|/-}
+stamp_holds() {
+    local than
+    for than in /var/lib/dpkg/status /var/lib/apt/lists "$here/packages.txt" "$here/setup.sh"; do
+        [ "$stamp" -nt "$than" ] || return
+    done
+}
+! stamp_holds || exit 0
+{ mkdir -p -- "${stamp%/*}" && : >"$stamp.new"; } 2>/dev/null # as old as what is looked at now
 missing=$(missing_list)
-[ -n "$missing$(optional_offered)" ] || exit 0
+if [ -z "$missing$(optional_offered)" ]; then
+    mv -f -- "$stamp.new" "$stamp" 2>/dev/null
+    exit 0
+fi
 
 if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! { [ -t 0 ] && command -v sudo >/dev/null; }; then
     fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get update && apt-get install -y --no-install-recommends $(packages_chosen)"

@@ -27,7 +27,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"run", "make or resume a run's directory with its effective pipeline file", prepare_run},
-    {"get", "print one effective option of a pipeline file", prepare_get},
+    {"get", "print effective options of a pipeline file", prepare_get},
     {"files", "print the data files of a pipeline file's tasks", prepare_files},
     {"bases", "measure what each process takes of memory before it has work", prepare_bases},
     {"idx", "turn idx image files into the dense HDF5 layout", prepare_idx},

@@ -1,5 +1,5 @@
 /* run.c - `prepare run` and `prepare get`: a pipeline file and --set texts become a run's
- * directory, or one value on standard output.
+ * directory, or values on standard output.
  *
  * File names are made absolute here, against the present directory, because daemons stand in the
  * run's.
@@ -17,7 +17,9 @@
 #include "proto/run.h"
 
 struct arguments {
-    const char *config, *run, *key;
+    const char *config, *run;
+    char **keys; /* in argv, the front of it */
+    int key_count;
     const char *set[OPTION_SETS_MAX];
     int set_count, help;
 };
@@ -33,10 +35,12 @@ static const char run_help[] =
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
 
 static const char get_help[] =
-    "usage: prepare get --config FILE [--set SECTION.KEY=VALUE]... KEY\n\n"
+    "usage: prepare get --config FILE [--set SECTION.KEY=VALUE]... KEY...\n\n"
     "  --config FILE              pipeline file\n"
     "  --set SECTION.KEY=VALUE    change one option first; repeatable, later ones win\n"
-    "  KEY                        option to print: SECTION.KEY or tasks.NAME.KEY\n"
+    "  KEY                        option to print: SECTION.KEY or tasks.NAME.KEY; between the "
+    "values\n"
+    "                             of several stands the byte 0x1f (unit separator)\n"
     "  --help                     this\n\n"
     "example: prepare get --config pipelines/fashion.yaml data.file\n";
 
@@ -65,8 +69,8 @@ static int argument_read(struct arguments *a, int argc, char **argv, int *i, int
         a->set[a->set_count++] = set;
         return result;
     }
-    if (argv[*i][0] != '-' && get && !a->key) {
-        a->key = argv[*i];
+    if (argv[*i][0] != '-' && get) {
+        a->keys[a->key_count++] = argv[*i];
         return 0;
     }
     return err_set(e, EXIT_CODE_PERMANENT,
@@ -75,11 +79,11 @@ static int argument_read(struct arguments *a, int argc, char **argv, int *i, int
 
 static int arguments_read(struct arguments *a, int argc, char **argv, int get, struct err *e)
 {
-    memset(a, 0, sizeof *a);
+    *a = (struct arguments){.keys = argv + 1};
     for (int i = 1; i < argc && !a->help; i++)
         if (argument_read(a, argc, argv, &i, get, e) < 0)
             return -1;
-    if (a->help || (a->config && (get ? a->key : a->run)))
+    if (a->help || (a->config && (get ? a->key_count > 0 : a->run != NULL)))
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT, "%s is missing (see --help)",
                    !a->config ? "--config FILE"
@@ -159,19 +163,29 @@ int prepare_run(int argc, char **argv)
     return code;
 }
 
+static int values_print(const struct options *o, char *const *keys, int count, struct err *e)
+{
+    char text[OPTION_TEXT_MAX + 1];
+    for (int i = 0; i < count; i++) {
+        if (options_get(o, keys[i], text, sizeof text, e) < 0)
+            return -1;
+        if (printf("%s%c", text, i + 1 < count ? 0x1f : '\n') < 0)
+            break;
+    }
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write to standard output");
+    return 0;
+}
+
 int prepare_get(int argc, char **argv)
 {
     static struct options o;
     struct arguments a;
     struct err e;
-    char text[OPTION_TEXT_MAX + 1];
     int code = begin(&a, &o, argc, argv, 1);
     if (code != -1)
         return code;
-    if (options_get(&o, a.key, text, sizeof text, &e) < 0)
-        code = complain(argv[0], &e);
-    else
-        code = puts(text) >= 0 && fflush(stdout) == 0 ? EXIT_CODE_DONE : EXIT_CODE_TEMPORARY;
+    code = values_print(&o, a.keys, a.key_count, &e) < 0 ? complain(argv[0], &e) : EXIT_CODE_DONE;
     options_free(&o);
     return code;
 }
