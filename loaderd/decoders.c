@@ -1,4 +1,4 @@
-/* decoders.c - see decoders.h. One lock guards two lists (free jobs, jobs to do) and the sums; a
+/* decoders.c - see decoders.h. One lock guards two lists (free jobs, jobs to do) and the batches; a
  * thread holds it only to take or to give back. Nobody spins: the machine's cores belong to the
  * trainer.
  */
@@ -21,10 +21,8 @@ struct decoders {
     pthread_mutex_t lock;
     pthread_cond_t work, done; /* a job to do or the end; a job came free */
     struct decoders_job *jobs, *free_list, *todo, **todo_end;
-    unsigned job_count, busy; /* busy: submitted and not done */
+    unsigned job_count;
     int closing;
-    struct err failure;
-    double decode_s, read_s;
     struct worker own; /* of the main thread, where there are no others */
     unsigned workers;
     pthread_t thread[DECODERS_WORKERS_MAX];
@@ -109,12 +107,13 @@ static void job_do(struct decoders *p, struct worker *w, struct decoders_job *jo
         job_run(w, job, &e);
     double took = decoders_clock_s() - begin;
     pthread_mutex_lock(&p->lock);
-    *(reads ? &p->read_s : &p->decode_s) += took;
-    if (e.code && !p->failure.code)
-        p->failure = e;
+    struct decoders_batch *batch = job->batch;
+    *(reads ? &batch->read_s : &batch->decode_s) += took;
+    if (e.code && !batch->failure.code)
+        batch->failure = e;
     job->next = p->free_list;
     p->free_list = job;
-    p->busy--;
+    batch->busy--;
     pthread_cond_signal(&p->done);
 }
 
@@ -236,7 +235,7 @@ void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
-    p->busy++;
+    job->batch->busy++;
     if (p->workers) {
         *p->todo_end = job;
         p->todo_end = &job->next;
@@ -255,20 +254,26 @@ void decoders_return(struct decoders *p, struct decoders_job *job)
     pthread_mutex_unlock(&p->lock);
 }
 
-int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct err *e)
+int decoders_is_done(struct decoders *p, const struct decoders_batch *batch)
 {
     pthread_mutex_lock(&p->lock);
-    while (p->busy)
-        wait_or_read(p);
-    struct err failure = p->failure;
-    *decode_s += p->decode_s;
-    *read_s += p->read_s;
-    p->decode_s = p->read_s = 0;
-    p->failure.code = 0;
+    int done = !batch->busy;
     pthread_mutex_unlock(&p->lock);
-    if (!failure.code)
-        return 0;
-    if (e)
-        *e = failure;
-    return -1;
+    return done;
+}
+
+void decoders_wait(struct decoders *p, const struct decoders_batch *batch)
+{
+    pthread_mutex_lock(&p->lock);
+    while (batch->busy)
+        wait_or_read(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch)
+{
+    pthread_mutex_lock(&p->lock);
+    if (batch->busy)
+        wait_or_read(p);
+    pthread_mutex_unlock(&p->lock);
 }

@@ -4,7 +4,8 @@
  * A fixed number of jobs, each with a buffer for a raw chunk, goes round: decoders_take (waits for
  * a free one), the main thread fills it, decoders_submit, a thread decodes it to its place, it is
  * free again. So reading runs at most that many chunks ahead, and memory is bounded by chunks, not
- * by spans.
+ * by spans. Each job belongs to a batch, the jobs whose end is waited for together: while one batch
+ * is finished the next ones are in work, so that no thread waits for another at a batch's end.
  */
 #ifndef LOADERD_DECODERS_H
 #define LOADERD_DECODERS_H
@@ -21,7 +22,15 @@ struct decoders_part {
     void *out;
 };
 
+/* All zero: nothing was submitted. Guarded by the decoders; read it when it is done. */
+struct decoders_batch {
+    unsigned busy;           /* jobs submitted and not done */
+    double decode_s, read_s; /* time of the threads */
+    struct err failure;      /* the first; code 0: none */
+};
+
 struct decoders_job {
+    struct decoders_batch *batch;
     /* Filled by the main thread: the stored bytes ... */
     unsigned char *raw;
     uint64_t raw_capacity, raw_bytes;
@@ -55,9 +64,14 @@ struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struc
 void decoders_submit(struct decoders *p, struct decoders_job *job);
 void decoders_return(struct decoders *p, struct decoders_job *job); /* unused after all */
 
-/* Wait until all submitted jobs are done. 0, or -1 and the first failure; adds the threads'
- * decoding and reading time since the last call to *decode_s and *read_s. */
-int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct err *e);
+/* Are all jobs of the batch done that were submitted so far? */
+int decoders_is_done(struct decoders *p, const struct decoders_batch *batch);
+
+/* Wait until they are. */
+void decoders_wait(struct decoders *p, const struct decoders_batch *batch);
+
+/* Wait until they are, or until another job is done. */
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch);
 
 double decoders_clock_s(void); /* monotonic */
 

@@ -126,7 +126,7 @@ void source_drop_behind(struct source *s, int shuffled);
  * has a cache of some); those read where nothing is decoded. */
 uint64_t source_bytes_decoded(const struct source *s);
 
-/* Bytes read from the file so far, metadata included. */
+/* Bytes read from the file so far, metadata included, but by source_bytes_reader's function. */
 uint64_t source_bytes_read(const struct source *s);
 
 #endif

@@ -27,7 +27,7 @@ static struct {
     int waiting; /* 1: the next open takes fd */
 } handed;
 
-static _Atomic uint64_t bytes_read;
+static uint64_t bytes_read;
 static struct source_raw raw_read;
 static int drop_behind, drop_shuffled;
 
@@ -123,7 +123,6 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
     char *at = buffer;
     uint64_t first = offset;
-    bytes_read += bytes;
     while (bytes) {
         ssize_t got = pread(fd, at, bytes, (off_t)offset);
         if (got < 0 && errno == EINTR)
@@ -139,6 +138,12 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
     return 0;
 }
 
+int source_driver_read(int fd, void *buffer, uint64_t bytes, uint64_t offset)
+{
+    bytes_read += bytes;
+    return source_driver_pread(fd, buffer, bytes, offset);
+}
+
 static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,
                           void *buffer)
 {
@@ -150,7 +155,7 @@ static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t add
         raw_read.count++;
         raw_read.bytes += bytes;
     }
-    return source_driver_pread(f->fd, buffer, bytes, address);
+    return source_driver_read(f->fd, buffer, bytes, address);
 }
 
 static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,

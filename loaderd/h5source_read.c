@@ -76,8 +76,8 @@ int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t
 static int plain_read(struct source *s, const struct source_field *f, uint32_t plane, uint64_t item,
                       uint64_t items, void *out, struct err *e)
 {
-    if (source_driver_pread(s->fd, out, items * f->row_bytes,
-                            f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
+    if (source_driver_read(s->fd, out, items * f->row_bytes,
+                           f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "rows %llu to %llu of %s cannot be read: the file was cut or its disk fails",
