@@ -1,5 +1,6 @@
-/* fetch.h - the bytes of a span: stored chunks read here, decoded in the decoders' threads,
- * straight into the slot. Several spans may be on their way; they end in the order they began.
+/* fetch.h - the bytes of a span: stored chunks found here, read and decoded in the decoders'
+ * threads, straight into the slot. Several spans may be on their way; they end in the order they
+ * began.
  *
  * A chunk whose items belong to two spans would be decoded for both. The last one of a span is kept
  * decoded, so that in file order each is decoded once.
@@ -37,6 +38,7 @@ struct fetch {
     void (*between)(void *self);
     void *self;
     struct fetch_span *now; /* the one that begins */
+    int reads_wait;         /* the span that ended last waited for the disk */
     struct fetch_kept kept[SOURCE_FIELDS_MAX][SOURCE_PLANES_MAX];
 };
 

@@ -31,28 +31,21 @@ static uint64_t bytes_read;
 static struct source_raw raw_read;
 static int drop_behind, drop_shuffled;
 
+/* Nothing is ever read into it: its address says that the place is wanted, not the bytes. */
 static struct {
-    const char *start;
-    uint64_t bytes, filled;
-} guarded;
+    uint64_t at, bytes;
+} sought;
 
-uint64_t source_driver_guard(const void *buffer, uint64_t bytes)
+void *source_driver_seek(void)
 {
-    uint64_t filled = guarded.filled;
-    guarded.start = buffer;
-    guarded.bytes = bytes;
-    guarded.filled = 0;
-    return filled;
+    sought.bytes = 0;
+    return &sought;
 }
 
-/* Would `bytes` at `at` leave the guarded buffer in which they begin? */
-static int guard_broken(const char *at, size_t bytes)
+uint64_t source_driver_sought(uint64_t *at)
 {
-    uint64_t offset = (uint64_t)(uintptr_t)at - (uint64_t)(uintptr_t)guarded.start;
-    if (!guarded.start || offset >= guarded.bytes)
-        return 0;
-    guarded.filled += bytes;
-    return bytes > guarded.bytes - offset;
+    *at = sought.at;
+    return sought.bytes;
 }
 
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
@@ -109,6 +102,11 @@ void source_drop_behind(struct source *s, int shuffled)
         posix_fadvise(s->fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
+void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes)
+{
+    posix_fadvise(s->fd, (off_t)at, (off_t)bytes, POSIX_FADV_WILLNEED);
+}
+
 /* The kernel drops only whole folios, of up to FOLIO_BYTES: one that begins before the range goes
  * with it. What follows it is still wanted when the reads are in order. */
 static void pages_drop(int fd, uint64_t first, uint64_t end)
@@ -149,8 +147,13 @@ static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t add
 {
     struct driver_file *f = (struct driver_file *)file;
     (void)dxpl;
-    if (address > f->eof || bytes > f->eof - address || guard_broken(buffer, bytes))
+    if (address > f->eof || bytes > f->eof - address)
         return -1;
+    if (buffer == &sought) {
+        sought.at = address;
+        sought.bytes = bytes;
+        return 0;
+    }
     if (type == H5FD_MEM_DRAW) {
         raw_read.count++;
         raw_read.bytes += bytes;

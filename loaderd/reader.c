@@ -52,17 +52,17 @@ struct reader {
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
- * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
- * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
- * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
- * grows) and in its cache of two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one
- * of two planes two. Besides, the pointers, and while spans are laid out the items of each chunk of
- * the order, which are fewer. */
+ * (source_chunk_stored): each of w workers (the main thread where there are none) has one of those,
+ * two scratch buffers as large and one whole chunk (decoders.c): at most 7 w + 7. libhdf5, reading
+ * one itself, holds it stored, decoded (the buffer doubling as it grows) and in its cache of
+ * two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one of two planes two. Besides,
+ * the pointers, and while spans are laid out the items of each chunk of the order, which are fewer.
+ */
 static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
                              uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 18 + sets, chunk_bytes, &bytes) ||
+    if (__builtin_mul_overflow(7 * workers + 16 + sets, chunk_bytes, &bytes) ||
         __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
