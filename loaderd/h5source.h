@@ -98,19 +98,17 @@ int source_fingerprint(struct source *s, char hex[65], struct err *e);
 int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
                         uint64_t *bytes, struct err *e);
 
-/* Where in the file a chunk of `bytes` bytes lies that has no filters; UINT64_MAX: that is not
- * known, or cannot be. */
-uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                            uint64_t bytes);
+/* These bytes will be read soon: the disk may begin. Of bytes that are cached it costs as much as
+ * reading them. */
+void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes);
+
+/* Where in the file those bytes lie; *mask has a bit set for every filter that was skipped. */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t bytes, uint64_t *place, uint32_t *mask, struct err *e);
 
 /* What reads bytes of *fd, the file, as they are; of use in any thread. */
 typedef int source_bytes_read_at(int fd, void *out, uint64_t bytes, uint64_t at);
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd);
-
-/* Read those bytes as they are into `raw`; *mask has a bit set for every filter that was skipped.
- */
-int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, void *raw, uint32_t *mask, struct err *e);
 
 /* Read items [item, item + items) of a plane decoded and converted to the field's type by libhdf5;
  * those of a plain field straight from the file. */
@@ -126,7 +124,7 @@ void source_drop_behind(struct source *s, int shuffled);
  * has a cache of some); those read where nothing is decoded. */
 uint64_t source_bytes_decoded(const struct source *s);
 
-/* Bytes read from the file so far, metadata included. */
+/* Bytes read from the file so far, metadata included, but by source_bytes_reader's function. */
 uint64_t source_bytes_read(const struct source *s);
 
 #endif

@@ -32,21 +32,23 @@ int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64
     return 0;
 }
 
-/* libhdf5 counts addresses from the end of a user block, which is then not looked for. */
-uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                            uint64_t bytes)
+/* By a read that reads nothing: in any order it costs as much as one chunk's look-up, where
+ * H5Dget_chunk_info_by_coord walks over all chunks before it. */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t bytes, uint64_t *place, uint32_t *mask, struct err *e)
 {
     const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX], stored = 0;
-    haddr_t place = HADDR_UNDEF;
-    unsigned mask = 0;
+    hsize_t at[H5FILE_RANK_MAX];
     chunk_at(t, plane, chunk, at);
-    if (s->has_user_block ||
-        H5Dget_chunk_info_by_coord(t->dataset, at, &mask, &place, &stored) < 0 ||
-        place == HADDR_UNDEF || stored != bytes || place > s->file_bytes ||
-        bytes > s->file_bytes - place)
-        return UINT64_MAX;
-    return place;
+    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, source_driver_seek()) < 0;
+    /* Of an unfiltered chunk libhdf5 names the size that belongs there, and would read what its
+     * index claims. */
+    if (source_driver_sought(place) != bytes || failed)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
+                       (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
+                       failed ? source_reason() : "the file's index has another size");
+    return 0;
 }
 
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)
@@ -55,29 +57,11 @@ source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)
     return source_driver_pread;
 }
 
-int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, void *raw, uint32_t *mask, struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX];
-    chunk_at(t, plane, chunk, at);
-    /* Of an unfiltered chunk libhdf5 names the size that belongs there, and reads what its index
-     * claims. */
-    source_driver_guard(raw, bytes);
-    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, raw) < 0;
-    if (source_driver_guard(NULL, 0) != bytes || failed)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
-                       (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
-                       failed ? source_reason() : "the file's index has another size");
-    return 0;
-}
-
 static int plain_read(struct source *s, const struct source_field *f, uint32_t plane, uint64_t item,
                       uint64_t items, void *out, struct err *e)
 {
-    if (source_driver_pread(s->fd, out, items * f->row_bytes,
-                            f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
+    if (source_driver_read(s->fd, out, items * f->row_bytes,
+                           f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "rows %llu to %llu of %s cannot be read: the file was cut or its disk fails",

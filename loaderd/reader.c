@@ -3,9 +3,9 @@
  *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
  *   READ -> every chunk of the span read and decoded (fetch.c), CRC and digest -> DONE
  *
- * One request at a time, in the order they came. What the file or a request makes impossible is
- * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
- * sees it die.
+ * Requests are answered in the order they came; while the threads decode one span, the next is
+ * begun. What the file or a request makes impossible is answered with REJECTED; what the machine
+ * does to us (no memory) ends the process, and the parent sees it die.
  */
 #include "loaderd/reader.h"
 
@@ -24,6 +24,13 @@
 #include "proto/door.h"
 #include "proto/log.h"
 
+/* A request that is not answered yet. */
+struct reading {
+    struct reader_read read;
+    struct fetch_span fetched;
+    double credit_s; /* waited for it */
+};
+
 struct reader {
     struct source *source;
     struct decoders *decoders;
@@ -33,8 +40,11 @@ struct reader {
     struct order order;
     struct fetch fetch;
     struct arena arena;
-    double credit_s; /* of the present request */
-    int door;        /* held, never used: its hang-up means that we are gone too */
+    struct reading reading[READER_SPANS_MAX]; /* a ring */
+    uint32_t first, count;
+    struct err broken; /* code 0; or why an answer could not be given: we must end */
+    double credit_s;   /* waited since the last request */
+    int door;          /* held, never used: its hang-up means that we are gone too */
 };
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
@@ -42,17 +52,17 @@ struct reader {
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
- * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
- * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
- * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
- * grows) and in its cache of two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one
- * of two planes two. Besides, the pointers, and while spans are laid out the items of each chunk of
- * the order, which are fewer. */
+ * (source_chunk_stored): each of w workers (the main thread where there are none) has one of those,
+ * two scratch buffers as large and one whole chunk (decoders.c): at most 7 w + 7. libhdf5, reading
+ * one itself, holds it stored, decoded (the buffer doubling as it grows) and in its cache of
+ * two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one of two planes two. Besides,
+ * the pointers, and while spans are laid out the items of each chunk of the order, which are fewer.
+ */
 static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
                              uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 18 + sets, chunk_bytes, &bytes) ||
+    if (__builtin_mul_overflow(7 * workers + 16 + sets, chunk_bytes, &bytes) ||
         __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
@@ -70,6 +80,8 @@ static uint64_t memory_needed(const struct reader *r, uint64_t workers)
     }
     return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
+
+static void spans_answer(void *self);
 
 /* The threads start, then the sandbox closes, then the file is looked at. */
 static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
@@ -108,7 +120,9 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
                               .decoders = r->decoders,
                               .layout = &r->layout,
                               .described = &r->described,
-                              .order = &r->order};
+                              .order = &r->order,
+                              .between = spans_answer,
+                              .self = r};
     return 0;
 }
 
@@ -151,32 +165,88 @@ static uint64_t bytes_delivered(const struct reader *r, uint64_t rows, const cha
     return bytes;
 }
 
-static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
-                     struct err *e)
+static int span_begin(struct reader *r, const struct reader_read *read, struct err *e)
 {
     if (r->arena.fd < 0 || read->span >= r->described.spans || read->slot >= r->arena.slots)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "span %llu into slot %llu was asked and is not there",
                        (unsigned long long)read->span, (unsigned long long)read->slot);
-    char *slot = arena_slot(&r->arena, read->slot);
-    uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
-    *done = (struct reader_done){.epoch = read->epoch,
-                                 .span = read->span,
-                                 .slot = read->slot,
-                                 .generation = read->generation,
-                                 .rows = rows};
-    if (fetch_span(&r->fetch, read->epoch, read->span, slot, &done->decode_s, e) != 0)
-        return -1;
-    done->bytes_read = source_bytes_read(r->source) - before;
-    done->bytes_decoded = r->fetch.bytes_decoded;
-    done->read_s = r->fetch.read_s;
-    done->credit_s = r->credit_s;
-    done->bytes_delivered = bytes_delivered(r, rows, slot);
-    if (r->open.verify)
-        done->checksum = span_checksum(r, rows, slot);
-    if (r->open.receipt)
-        done->digest = span_digest(r->described.fields, r->described.field_count, slot, rows);
+    struct reading *g = &r->reading[(r->first + r->count++) % READER_SPANS_MAX];
+    g->read = *read;
+    g->credit_s = r->credit_s;
+    r->credit_s = 0;
+    fetch_begin(&r->fetch, &g->fetched, read->epoch, read->span, arena_slot(&r->arena, read->slot));
     return 0;
+}
+
+static int span_end(struct reader *r, struct reading *g, struct reader_done *done, struct err *e)
+{
+    const struct fetch_span *s = &g->fetched;
+    if (fetch_end(&r->fetch, &g->fetched, e) != 0)
+        return -1;
+    uint64_t rows = order_span_rows(&r->order, s->span);
+    *done = (struct reader_done){.epoch = s->epoch,
+                                 .span = s->span,
+                                 .slot = g->read.slot,
+                                 .generation = g->read.generation,
+                                 .rows = rows,
+                                 .bytes_read = s->bytes_read,
+                                 .bytes_decoded = s->bytes_decoded,
+                                 .bytes_delivered = bytes_delivered(r, rows, s->slot),
+                                 .read_s = s->read_s + s->batch.read_s,
+                                 .decode_s = s->batch.decode_s,
+                                 .credit_s = g->credit_s};
+    if (r->open.verify)
+        done->checksum = span_checksum(r, rows, s->slot);
+    if (r->open.receipt)
+        done->digest = span_digest(r->described.fields, r->described.field_count, s->slot, rows);
+    return 0;
+}
+
+/* e: of what was asked, if that failed. 0, or -1 and *e: we must end. */
+static int answer_send(struct reader_packet *answer, int failed, struct err *e)
+{
+    if (failed) {
+        if (e->code != EXIT_CODE_PERMANENT)
+            return -1;
+        memset(answer, 0, sizeof *answer);
+        answer->kind = READER_REJECTED;
+        snprintf(answer->text, sizeof answer->text, "%s", e->text);
+    }
+    return door_send(READER_PAIR_FD, answer, sizeof *answer, NULL, 0, e);
+}
+
+static void time_limit(const struct reader *r)
+{
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
+}
+
+/* End the oldest reading, which its threads may still be at, and answer it. The next one's time
+ * begins. 0, or -1 and *e: we must end. */
+static int span_answer(struct reader *r, struct err *e)
+{
+    struct reader_packet answer = {.kind = READER_DONE};
+    int failed = span_end(r, &r->reading[r->first], &answer.done, e) != 0;
+    r->first = (r->first + 1) % READER_SPANS_MAX;
+    r->count--;
+    time_limit(r);
+    return answer_send(&answer, failed, e);
+}
+
+static int oldest_is_done(const struct reader *r)
+{
+    return r->count && fetch_is_done(&r->fetch, &r->reading[r->first].fetched);
+}
+
+/* While a span begins: those that are ready do not wait for it. */
+static void spans_answer(void *self)
+{
+    struct reader *r = self;
+    struct err e = {0};
+    while (!r->broken.code && oldest_is_done(r))
+        if (span_answer(r, &e) != 0)
+            r->broken = e;
 }
 
 /* Handle one packet and fill `answer`. 0, or -1 and *e. */
@@ -196,9 +266,6 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
             return -1;
         r->door = fds[1];
         return 0;
-    case READER_READ:
-        answer->kind = READER_DONE;
-        return span_read(r, &packet->read, &answer->done, e);
     default:
         return err_set(e, EXIT_CODE_PERMANENT, "the reader was sent a packet of kind %d",
                        (int)packet->kind);
@@ -217,30 +284,45 @@ static int packet_wait(struct reader *r, struct err *e)
     return 0;
 }
 
-/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+/* Take a packet, if there is one. 1: taken; 0: there is none; -1: the parent is gone, or *e, and we
  * must end. */
-static int packet_serve(struct reader *r, struct err *e)
+static int packet_take(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    int fds[DOOR_FDS_MAX], fd_count = 0;
+    int fds[DOOR_FDS_MAX], fd_count = 0, failed;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
-    if (got < 0 && e->code == 0)
-        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : -1;
-    sandbox_time_limit(READER_REQUEST_LIMIT_S,
-                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
-    int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    r->credit_s = 0;
-    if (failed) {
-        if (e->code != EXIT_CODE_PERMANENT)
-            return -1;
-        memset(&answer, 0, sizeof answer);
-        answer.kind = READER_REJECTED;
-        snprintf(answer.text, sizeof answer.text, "%s", e->text);
+        return got < 0 && e->code == 0 ? 0 : -1;
+    if (!r->count)
+        time_limit(r);
+    if (packet.kind == READER_READ) {
+        if (span_begin(r, &packet.read, e) == 0)
+            return 1; /* answered in its turn */
+        failed = 1;
+    } else {
+        failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
     }
-    return door_send(READER_PAIR_FD, &answer, sizeof answer, NULL, 0, e) == 0 ? 1 : -1;
+    return answer_send(&answer, failed, e) == 0 ? 1 : -1;
+}
+
+/* Take a packet or go on with what came; wait where nothing can be done. 0, or -1: the parent is
+ * gone, or *e, and we must end. */
+static int reader_turn(struct reader *r, struct err *e)
+{
+    int taken = r->count < READER_SPANS_MAX ? packet_take(r, e) : 0;
+    if (r->broken.code) {
+        *e = r->broken;
+        return -1;
+    }
+    if (taken)
+        return taken < 0 ? -1 : 0;
+    if (!r->count)
+        return packet_wait(r, e);
+    if (oldest_is_done(r))
+        return span_answer(r, e);
+    decoders_pause(r->decoders, &r->reading[r->first].fetched.batch);
+    return 0;
 }
 
 /* Die with the parent, even if it died before we could ask for that. */
@@ -264,10 +346,9 @@ int reader_main(void)
     }
     log_stage_set("loaderd");
     prctl(PR_SET_NAME, "loaderd-reader"); /* not "exe" */
-    int served;
-    while ((served = packet_serve(&r, &e)) > 0)
+    while (reader_turn(&r, &e) == 0)
         ;
-    if (served < 0)
+    if (e.code)
         log_error("part=reader code=%d %s", e.code, e.text);
     decoders_close(&r.decoders);
     fetch_close(&r.fetch);
@@ -275,5 +356,5 @@ int reader_main(void)
     arena_close(&r.arena);
     if (r.door >= 0)
         close(r.door);
-    return served < 0 ? EXIT_CODE_TEMPORARY : EXIT_CODE_DONE;
+    return e.code ? EXIT_CODE_TEMPORARY : EXIT_CODE_DONE;
 }
