@@ -95,7 +95,8 @@ static int span_finish(struct reader *r, struct err *e)
     struct reading *g = reading_at(r, r->ended);
     if (!r->ended++)
         r->held_since_s = decoders_clock_s();
-    reader_time_limit(r);
+    if (r->ended < r->count)
+        reader_time_limit(r);
     g->answer = (struct reader_packet){.kind = READER_DONE};
     return span_end(r, g, &g->answer.done, e) == 0 ? 0 : reader_reject(&g->answer, e);
 }
