@@ -8,9 +8,11 @@
 #include "engine/fisher_code.h"
 
 /* A form: values -> parts, and back. Both may trust that the pieces cover the values and that these
- * are finite and not negative; decode trusts nothing else. */
+ * are finite and not negative, encode unless it `checks` them itself, which saves a pass over them;
+ * decode trusts nothing else. */
 struct fisher_form_type {
     const char *name;
+    int checks;
     int (*encode)(struct fisher_code *c, const struct fisher_coding *coding,
                   const struct fisher_piece *pieces, uint64_t piece_count, const float *values,
                   struct pool *pool, struct err *e);
@@ -32,6 +34,10 @@ void *fisher_scratch(struct fisher_code *c, uint64_t bytes, struct err *e);
 /* The part of that name; -1 and *e when it is missing, or of another type. */
 int fisher_part_find(const struct fisher_code *c, const char *name, const char *type,
                      struct fisher_part *part, struct err *e);
+
+/* Are all values finite and not negative? -1 and *e, which names the first that is not; `verb`:
+ * what cannot be done with it. */
+int fisher_values_check(const float *values, uint64_t count, const char *verb, struct err *e);
 
 /* Sums over a block: the values, their squares, the squared differences of the decoded ones. */
 struct fisher_sums {

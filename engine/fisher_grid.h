@@ -11,6 +11,7 @@ struct grid_sums {
     double sum, squares;
     float peak;
     uint64_t some; /* not zero */
+    int bad;       /* a number is negative, or not finite */
 };
 
 struct grid_sums grid_sums(const float *values, uint64_t count);
@@ -22,9 +23,9 @@ struct grid_scale {
     float first; /* ln knee / step */
 };
 
-/* grid[i] = round(ln F / step), weight[i] = F's weight, 1 to GRID_WEIGHT_MAX, both 0 where F is 0;
- * level[i] = round(ln(F + knee) / step - first), below GRID_ZERO, which F = 0 has. Returns how
- * many levels there are below it. */
+/* grid[i] = ln F / step, to the nearest where log2 F is known to 0.06, weight[i] = F's weight, 1 to
+ * GRID_WEIGHT_MAX, both 0 where F is 0; level[i] = round(ln(F + knee) / step - first), below
+ * GRID_ZERO, which F = 0 has. Returns how many levels there are below it. */
 uint8_t grid_row(const struct grid_scale *scale, const float *values, uint64_t count, int16_t *grid,
                  uint8_t *weight, uint8_t *level);
 

@@ -36,18 +36,6 @@ static void values_item(void *argument, uint64_t group, int thread)
                                    group_rows(p, group) * p->columns);
 }
 
-static void grid_item(void *argument, uint64_t group, int thread)
-{
-    struct log_piece *p = argument;
-    const struct grid_scale scale = {(float)log_per_log2(p->step),
-                                     (float)(GRID_WEIGHT_MAX / p->knee), (float)p->knee,
-                                     (float)(log(p->knee) / p->step)};
-    uint64_t first = group * p->group_rows * p->columns, count = group_rows(p, group) * p->columns;
-    (void)thread;
-    p->levels_of[group] = grid_row(&scale, p->values + first, count, p->grid + first,
-                                   p->weight + first, p->level + first);
-}
-
 static void rows_item(void *argument, uint64_t group, int thread)
 {
     struct log_piece *p = argument;
@@ -56,6 +44,21 @@ static void rows_item(void *argument, uint64_t group, int thread)
     for (uint64_t i = first; i < end; i++)
         p->row[i] = grid_row_mean(p->grid + i * p->columns, p->weight + i * p->columns, p->column,
                                   p->columns, &p->row_some[i]);
+}
+
+/* All that is known before the columns' means, while the group is in the cache. */
+static void grid_item(void *argument, uint64_t group, int thread)
+{
+    struct log_piece *p = argument;
+    const struct grid_scale scale = {(float)log_per_log2(p->step),
+                                     (float)(GRID_WEIGHT_MAX / p->knee), (float)p->knee,
+                                     (float)(log(p->knee) / p->step)};
+    uint64_t first = group * p->group_rows * p->columns, count = group_rows(p, group) * p->columns;
+    p->levels_of[group] = grid_row(&scale, p->values + first, count, p->grid + first,
+                                   p->weight + first, p->level + first);
+    memset(&p->of_levels[group], 0, sizeof p->of_levels[group]);
+    grid_levels_add(&p->of_levels[group], p->values + first, p->level + first, count);
+    rows_item(p, group, thread);
 }
 
 static void columns_item(void *argument, uint64_t strip, int thread)
@@ -68,10 +71,9 @@ static void columns_item(void *argument, uint64_t strip, int thread)
                       p->column_some + first);
 }
 
-/* Three sweeps settle the means: a fourth hardly moves one. */
+/* After the rows' first means two sweeps settle them: a third hardly moves one. */
 static void means_fit(struct log_piece *p, struct pool *pool)
 {
-    pool_run(pool, rows_item, p, p->groups);
     if (p->rows == 1) {
         memset(p->column_some, 1, p->columns);
         return;
@@ -104,15 +106,22 @@ static void codes_place(struct log_piece *p)
         }
 }
 
+/* A row's codes go to as many places as it has runs, all over the piece, and its levels are not
+ * read in their order: the processor is told where the next row's will be. */
 static void row_encode(struct log_piece *p, uint64_t i, uint64_t *code_at)
 {
+    enum { LINE = 64 };
     const struct log_columns *c = &p->columns_of;
-    const uint8_t *level = p->level + i * p->columns;
+    const uint8_t *level = p->level + i * p->columns, *expected = p->expected + p->means[i];
+    for (uint64_t j = 0; j < p->columns; j += LINE)
+        __builtin_prefetch(level + p->columns + j);
     for (uint32_t k = 0; k < c->runs; k++) {
-        uint8_t expected = p->expected[p->means[i] + c->run[k].mean];
-        grid_codes(level, expected, c->order + c->run[k].first, c->run[k].count, p->levels,
-                   p->codes + code_at[expected]);
-        code_at[expected] += c->run[k].count;
+        uint8_t of = expected[c->run[k].mean];
+        grid_codes(level, of, c->order + c->run[k].first, c->run[k].count, p->levels,
+                   p->codes + code_at[of]);
+        code_at[of] += c->run[k].count;
+        __builtin_prefetch(p->codes + code_at[of] + LINE, 1);
+        __builtin_prefetch(p->codes + code_at[of] + 2 * LINE, 1);
     }
 }
 
@@ -121,23 +130,22 @@ static void codes_item(void *argument, uint64_t group, int thread)
     struct log_piece *p = argument;
     uint64_t first = group * p->group_rows, end = first + group_rows(p, group);
     (void)thread;
-    for (uint64_t i = first; i < end; i++) {
-        uint64_t at = i * p->columns;
-        if (p->means[i] == LOG_DEAD)
-            continue;
-        row_encode(p, i, p->code_at[group]);
-        grid_levels_add(&p->of_levels[group], p->values + at, p->level + at, p->columns);
-    }
+    for (uint64_t i = first; i < end; i++)
+        if (p->means[i] != LOG_DEAD)
+            row_encode(p, i, p->code_at[group]);
 }
 
-/* The piece's grid, means, levels and codes, to where p->means and p->codes point. */
-static void piece_encode(struct log_piece *p, struct pool *pool)
+/* The piece's grid, means, levels and codes, to where p->means and p->codes point. -1: a value is
+ * bad. */
+static int piece_encode(struct log_piece *p, struct pool *pool)
 {
     pool_run(pool, values_item, p, p->groups);
     log_knee_find(p);
+    if (p->all.bad)
+        return -1;
     if (p->knee == 0) {
         memset(p->means, LOG_DEAD, log_means_count(p->rows, p->columns));
-        return;
+        return 0;
     }
     pool_run(pool, grid_item, p, p->groups);
     for (uint64_t i = 0; i < p->groups; i++)
@@ -147,8 +155,8 @@ static void piece_encode(struct log_piece *p, struct pool *pool)
     log_means_store(p);
     pool_run(pool, counts_item, p, p->groups);
     codes_place(p);
-    memset(p->of_levels, 0, p->groups * sizeof *p->of_levels);
     pool_run(pool, codes_item, p, p->groups);
+    return 0;
 }
 
 /* Give *array_p the next `bytes` bytes of what begins at `base`, or only count them where that is
@@ -227,6 +235,7 @@ int log_encode(struct fisher_code *c, const struct fisher_coding *coding,
 {
     struct log_parts parts;
     struct fisher_sums sums = {0};
+    const float *first = values;
     if (parts_open(c, &parts, pieces, piece_count, e) < 0)
         return -1;
     for (uint64_t i = 0; i < piece_count; i++) {
@@ -240,7 +249,8 @@ int log_encode(struct fisher_code *c, const struct fisher_coding *coding,
         p.values = values;
         p.means = (uint8_t *)parts.means->data + parts.means->count;
         p.codes = (uint8_t *)parts.codes->data + parts.codes->count;
-        piece_encode(&p, pool);
+        if (piece_encode(&p, pool) < 0)
+            return fisher_values_check(first, c->count, "store", e);
         piece_add(&p, &parts, &sums);
         values += p.rows * p.columns;
     }

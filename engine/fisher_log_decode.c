@@ -187,4 +187,4 @@ int log_decode(const struct fisher_code *c, float *values, struct err *e)
     return 0;
 }
 
-const struct fisher_form_type fisher_form_log_rank1 = {"log_rank1", log_encode, log_decode};
+const struct fisher_form_type fisher_form_log_rank1 = {"log_rank1", 1, log_encode, log_decode};

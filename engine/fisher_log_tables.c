@@ -18,6 +18,7 @@ void log_knee_find(struct log_piece *p)
         all.squares += g->squares;
         all.some += g->some;
         all.peak = g->peak > all.peak ? g->peak : all.peak;
+        all.bad |= g->bad;
     }
     double knee = all.some ? KNEE * sqrt(all.squares / (double)all.some) : 0;
     double least =

@@ -227,4 +227,4 @@ static int lowrank_decode(const struct fisher_code *c, float *values, struct err
                : 0;
 }
 
-const struct fisher_form_type fisher_form_lowrank = {"lowrank", lowrank_encode, lowrank_decode};
+const struct fisher_form_type fisher_form_lowrank = {"lowrank", 0, lowrank_encode, lowrank_decode};

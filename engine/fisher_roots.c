@@ -93,5 +93,5 @@ static int roots_decode(const struct fisher_code *c, float *values, struct err *
     return 0;
 }
 
-const struct fisher_form_type fisher_form_int8 = {"int8", roots_encode, roots_decode};
-const struct fisher_form_type fisher_form_int4 = {"int4", roots_encode, roots_decode};
+const struct fisher_form_type fisher_form_int8 = {"int8", 0, roots_encode, roots_decode};
+const struct fisher_form_type fisher_form_int4 = {"int4", 0, roots_encode, roots_decode};

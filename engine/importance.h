@@ -8,7 +8,7 @@
  *
  * Which is which follows from the shapes, so the plan is exact. Row and column are fitted to ln F,
  * weighted by F; 15 levels to what is left of F (Lloyd-Max, least error relative to F), weighted by
- * its root: a displacement without a penalty is as large everywhere, which is a weight of F^2, but
+ * F^(2/3): a displacement without a penalty is as large everywhere, which is a weight of F^2, but
  * one that it has shaped is the larger the smaller F is, and what is held badly there moves. A
  * value that is not zero does not become zero.
  *

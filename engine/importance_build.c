@@ -174,7 +174,7 @@ static void bins_row(struct importance_build *b, const struct importance_tensor 
         uint32_t bits;
         memcpy(&bits, &q, sizeof bits);
         struct bin *bin = &b->bins[bits >> BIN_SHIFT];
-        double weight = sqrt((double)b->values[c]), wide = (double)q;
+        double root = cbrt((double)b->values[c]), weight = root * root, wide = (double)q;
         bin->weight += weight;
         bin->over_q += weight / wide;
         bin->over_q2 += weight / wide / wide;

@@ -1,4 +1,4 @@
-/* decoders.c - see decoders.h. One lock guards two lists (free jobs, jobs to do) and the sums; a
+/* decoders.c - see decoders.h. One lock guards two lists (free jobs, jobs to do) and the batches; a
  * thread holds it only to take or to give back. Nobody spins: the machine's cores belong to the
  * trainer.
  */
@@ -9,22 +9,24 @@
 #include <string.h>
 #include <time.h>
 
+struct buffer {
+    unsigned char *at;
+    uint64_t capacity;
+};
+
 /* What a thread decodes with. */
 struct worker {
     struct decoder decoder;
-    struct err opened; /* code 0: the decoder is open */
-    unsigned char *whole;
-    uint64_t capacity;
+    struct err opened;        /* code 0: the decoder is open */
+    struct buffer raw, whole; /* a stored chunk; one decoded of which parts are wanted */
 };
 
 struct decoders {
     pthread_mutex_t lock;
     pthread_cond_t work, done; /* a job to do or the end; a job came free */
     struct decoders_job *jobs, *free_list, *todo, **todo_end;
-    unsigned job_count, busy; /* busy: submitted and not done */
+    unsigned job_count;
     int closing;
-    struct err failure;
-    double decode_s, read_s;
     struct worker own; /* of the main thread, where there are no others */
     unsigned workers;
     pthread_t thread[DECODERS_WORKERS_MAX];
@@ -46,48 +48,65 @@ static void worker_open(struct worker *w)
 static void worker_close(struct worker *w)
 {
     decoder_close(&w->decoder);
-    free(w->whole);
+    free(w->raw.at);
+    free(w->whole.at);
     *w = (struct worker){0};
 }
 
+/* NULL and *e: no memory. */
+static void *buffer_get(struct buffer *b, uint64_t bytes, struct err *e)
+{
+    if (b->capacity < bytes) {
+        free(b->at);
+        b->at = malloc(bytes);
+        b->capacity = b->at ? bytes : 0;
+    }
+    if (!b->at)
+        err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes for a chunk",
+                (unsigned long long)bytes);
+    return b->at;
+}
+
 /* Where the job's chunk is decoded to: its place, if it goes there whole, else a buffer. */
-static void *job_place(struct worker *w, const struct decoders_job *job)
+static void *job_place(struct worker *w, const struct decoders_job *job, struct err *e)
 {
     if (job->whole)
         return job->whole;
     if (job->part_count == 1 && job->part[0].take_bytes == job->chunk_bytes)
         return job->part[0].out;
-    if (w->capacity < job->chunk_bytes) {
-        free(w->whole);
-        w->whole = malloc(job->chunk_bytes);
-        w->capacity = w->whole ? job->chunk_bytes : 0;
-    }
-    return w->whole;
+    return buffer_get(&w->whole, job->chunk_bytes, e);
 }
 
-static int job_read(const struct decoders_job *job, struct err *e)
+/* What is stored, to `out`; *seconds it took. */
+static int job_read(const struct decoders_job *job, void *out, double *seconds, struct err *e)
 {
-    if (job->read(job->fd, job->read_out, job->read_bytes, job->read_at) == 0)
+    double begin = decoders_clock_s();
+    int failed = job->read(job->fd, out, job->bytes, job->at) != 0;
+    *seconds = decoders_clock_s() - begin;
+    if (!failed)
         return 0;
     return err_set(
         e, EXIT_CODE_PERMANENT,
         "%llu bytes of %s at byte %llu cannot be read: the file was cut or its disk fails",
-        (unsigned long long)job->read_bytes, job->name, (unsigned long long)job->read_at);
+        (unsigned long long)job->bytes, job->name, (unsigned long long)job->at);
 }
 
-/* Decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
-static int job_run(struct worker *w, struct decoders_job *job, struct err *e)
+/* Read and decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
+static int job_decode(struct worker *w, const struct decoders_job *job, double *read_s,
+                      struct err *e)
 {
     if (w->opened.code) {
         *e = w->opened;
         return -1;
     }
-    char *out = job_place(w, job);
+    unsigned char *raw = buffer_get(&w->raw, job->bytes, e);
+    if (!raw || job_read(job, raw, read_s, e) != 0)
+        return -1;
+    char *out = job_place(w, job, e);
     if (!out)
-        return err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes to decode a chunk",
-                       (unsigned long long)job->chunk_bytes);
-    if (decode_chunk(&w->decoder, job->plan, job->mask, job->raw, job->raw_bytes, out,
-                     job->chunk_bytes, e) != 0)
+        return -1;
+    if (decode_chunk(&w->decoder, job->plan, job->mask, raw, job->bytes, out, job->chunk_bytes,
+                     e) != 0)
         return err_prefix(e, "chunk %llu of %s cannot be decoded", (unsigned long long)job->chunk,
                           job->name);
     for (uint32_t i = 0; i < job->part_count; i++)
@@ -96,25 +115,26 @@ static int job_run(struct worker *w, struct decoders_job *job, struct err *e)
     return 0;
 }
 
-/* The job is decoded and free again. Called with the lock held, which is given up meanwhile. */
+/* The job is done and free again. Called with the lock held, which is given up meanwhile. */
 static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
 {
     pthread_mutex_unlock(&p->lock);
     struct err e = {0};
-    double begin = decoders_clock_s();
-    int reads = job->read != NULL;
-    if (reads)
-        job_read(job, &e);
+    double begin = decoders_clock_s(), read_s = 0;
+    if (job->plain_out)
+        job_read(job, job->plain_out, &read_s, &e);
     else
-        job_run(w, job, &e);
+        job_decode(w, job, &read_s, &e);
     double took = decoders_clock_s() - begin;
     pthread_mutex_lock(&p->lock);
-    *(reads ? &p->read_s : &p->decode_s) += took;
-    if (e.code && !p->failure.code)
-        p->failure = e;
+    struct decoders_batch *batch = job->batch;
+    batch->read_s += read_s;
+    batch->decode_s += job->plain_out ? 0 : took - read_s;
+    if (e.code && !batch->failure.code)
+        batch->failure = e;
     job->next = p->free_list;
     p->free_list = job;
-    p->busy--;
+    batch->busy--;
     pthread_cond_signal(&p->done);
 }
 
@@ -135,7 +155,7 @@ static struct decoders_job *job_next(struct decoders *p)
  * needs no decoder. With the lock held. */
 static void wait_or_read(struct decoders *p)
 {
-    if (p->todo && p->todo->read)
+    if (p->todo && p->todo->plain_out)
         job_do(p, NULL, job_next(p));
     else
         pthread_cond_wait(&p->done, &p->lock);
@@ -160,7 +180,7 @@ int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
     struct decoders *p = calloc(1, sizeof *p);
     *p_p = p;
     unsigned job_count =
-        2 * workers + 2; /* each thread one in work and one waiting, two being read */
+        2 * workers + 2; /* each thread one in work and one waiting, and two more */
     if (p)
         p->jobs = calloc(job_count, sizeof *p->jobs);
     if (!p || !p->jobs) {
@@ -199,8 +219,6 @@ void decoders_close(struct decoders **p_p)
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->workers; i++)
         pthread_join(p->thread[i], NULL);
-    for (unsigned i = 0; i < p->job_count; i++)
-        free(p->jobs[i].raw);
     worker_close(&p->own);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->done);
@@ -210,7 +228,7 @@ void decoders_close(struct decoders **p_p)
     *p_p = NULL;
 }
 
-struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struct err *e)
+struct decoders_job *decoders_take(struct decoders *p)
 {
     pthread_mutex_lock(&p->lock);
     while (!p->free_list)
@@ -218,25 +236,15 @@ struct decoders_job *decoders_take(struct decoders *p, uint64_t raw_bytes, struc
     struct decoders_job *job = p->free_list;
     p->free_list = job->next;
     pthread_mutex_unlock(&p->lock);
-    job->read = NULL;
-    if (job->raw_capacity < raw_bytes) {
-        free(job->raw);
-        job->raw = malloc(raw_bytes);
-        job->raw_capacity = job->raw ? raw_bytes : 0;
-    }
-    if (job->raw || raw_bytes == 0)
-        return job;
-    err_set(e, EXIT_CODE_TEMPORARY, "cannot get %llu bytes for a stored chunk",
-            (unsigned long long)raw_bytes);
-    decoders_return(p, job);
-    return NULL;
+    *job = (struct decoders_job){0};
+    return job;
 }
 
 void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
-    p->busy++;
+    job->batch->busy++;
     if (p->workers) {
         *p->todo_end = job;
         p->todo_end = &job->next;
@@ -247,28 +255,35 @@ void decoders_submit(struct decoders *p, struct decoders_job *job)
     pthread_mutex_unlock(&p->lock);
 }
 
-void decoders_return(struct decoders *p, struct decoders_job *job)
+void decoders_do(struct decoders *p, struct decoders_job *job)
 {
+    ensure(job->plain_out);
     pthread_mutex_lock(&p->lock);
-    job->next = p->free_list;
-    p->free_list = job;
+    job->batch->busy++;
+    job_do(p, NULL, job);
     pthread_mutex_unlock(&p->lock);
 }
 
-int decoders_wait(struct decoders *p, double *decode_s, double *read_s, struct err *e)
+int decoders_is_done(struct decoders *p, const struct decoders_batch *batch)
 {
     pthread_mutex_lock(&p->lock);
-    while (p->busy)
-        wait_or_read(p);
-    struct err failure = p->failure;
-    *decode_s += p->decode_s;
-    *read_s += p->read_s;
-    p->decode_s = p->read_s = 0;
-    p->failure.code = 0;
+    int done = !batch->busy;
     pthread_mutex_unlock(&p->lock);
-    if (!failure.code)
-        return 0;
-    if (e)
-        *e = failure;
-    return -1;
+    return done;
+}
+
+void decoders_wait(struct decoders *p, const struct decoders_batch *batch)
+{
+    pthread_mutex_lock(&p->lock);
+    while (batch->busy)
+        wait_or_read(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch)
+{
+    pthread_mutex_lock(&p->lock);
+    if (batch->busy)
+        wait_or_read(p);
+    pthread_mutex_unlock(&p->lock);
 }

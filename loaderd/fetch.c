@@ -1,9 +1,9 @@
 /* fetch.c - see fetch.h: from runs of rows to runs of items, from those to stored chunks.
  *
- *   fetch_span -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job of the decoders
+ *   fetch_begin -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job of the decoders
  *                                                       or of reading, where nothing is to be
  * decoded
- *              -> finish_span (finish.c): what needs the decoded items
+ *   fetch_end   -> finish_span (finish.c): what needs the decoded items
  */
 #include "loaderd/fetch.h"
 
@@ -15,6 +15,7 @@
 enum {
     READ_BYTES = 256 << 10,      /* that a thread reads at a time */
     READ_BYTES_LEAST = 64 << 10, /* fewer are read before a thread has woken up */
+    CACHED_MIB_A_S = 512,        /* what reads come to that no disk has to serve: more */
 };
 
 /* Items [item, item + items) of the planes [plane, plane + planes) of a data set, and where they
@@ -43,42 +44,40 @@ static int items_read(struct fetch *f, const struct piece *p, struct err *e)
     for (uint32_t i = 0; i < p->planes && result == 0; i++)
         result =
             source_items_read(f->source, p->set, p->plane + i, p->item, p->items, p->out[i], e);
-    f->bytes_decoded += source_bytes_decoded(f->source) - before;
-    f->read_s += decoders_clock_s() - begin;
+    f->now->bytes_decoded += source_bytes_decoded(f->source) - before;
+    f->now->read_s += decoders_clock_s() - begin;
     return result;
 }
 
-/* The stored bytes of a chunk of which `held` items are in the data set. */
-static int chunk_read(struct fetch *f, const struct piece *p, uint64_t chunk, uint64_t stored,
-                      uint64_t held, void *raw, uint32_t *mask, struct err *e)
+/* A job that reads those bytes of the file. */
+static struct decoders_job *job_take(struct fetch *f, const struct source_field *set, uint64_t at,
+                                     uint64_t bytes)
 {
-    const struct source_field *set = source_field(f->source, p->set);
-    double begin = decoders_clock_s();
-    int result = source_chunk_read(f->source, p->set, p->plane, chunk, stored, raw, mask, e);
-    f->read_s += decoders_clock_s() - begin;
-    f->bytes_decoded += held * set->chunk_planes * set->row_bytes;
-    return result;
+    struct decoders_job *job = decoders_take(f->decoders);
+    job->batch = &f->now->batch;
+    job->read = source_bytes_reader(f->source, &job->fd);
+    job->at = at;
+    job->bytes = bytes;
+    job->name = set->path;
+    f->now->bytes_read += bytes;
+    return job;
 }
 
 /* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
  * by as many threads as there are, in parts that are worth a thread's while. */
-static int bytes_fetch(struct fetch *f, const struct source_field *set, char *out, uint64_t bytes,
-                       uint64_t at, struct err *e)
+static void bytes_fetch(struct fetch *f, const struct source_field *set, char *out, uint64_t bytes,
+                        uint64_t at)
 {
-    f->bytes_decoded += bytes;
+    f->now->bytes_decoded += bytes;
     for (uint64_t part; bytes; bytes -= part, out += part, at += part) {
-        struct decoders_job *job = decoders_take(f->decoders, 0, e);
-        if (!job)
-            return -1;
         part = bytes < 2 * READ_BYTES ? bytes : READ_BYTES;
-        job->read = source_bytes_reader(f->source, &job->fd);
-        job->read_out = out;
-        job->read_at = at;
-        job->read_bytes = part;
-        job->name = set->path;
-        decoders_submit(f->decoders, job);
+        struct decoders_job *job = job_take(f, set, at, part);
+        job->plain_out = out;
+        if (part < READ_BYTES_LEAST)
+            decoders_do(f->decoders, job);
+        else
+            decoders_submit(f->decoders, job);
     }
-    return 0;
 }
 
 /* Where the piece stands in its decoded chunk. */
@@ -94,11 +93,24 @@ static struct decoders_part part_of(const struct source_field *set, const struct
     };
 }
 
+/* What is kept is whole, or not kept after all. */
+static void kept_settle(struct fetch *f, struct fetch_kept *kept)
+{
+    if (!kept->decoding)
+        return;
+    decoders_wait(f->decoders, &kept->decoding->batch);
+    kept->valid = !kept->decoding->batch.failure.code;
+    kept->decoding = NULL;
+}
+
 /* Out of the chunk that was kept; 0: it is another one. */
-static int kept_take(const struct fetch_kept *kept, const struct source_field *set,
+static int kept_take(struct fetch *f, struct fetch_kept *kept, const struct source_field *set,
                      const struct piece *p, uint64_t chunk)
 {
-    if (kept->state != FETCH_KEPT || kept->chunk != chunk)
+    if (!kept->at || kept->chunk != chunk)
+        return 0;
+    kept_settle(f, kept);
+    if (!kept->valid)
         return 0;
     for (uint32_t i = 0; i < p->planes; i++) {
         struct decoders_part part = part_of(set, p, i);
@@ -109,73 +121,71 @@ static int kept_take(const struct fetch_kept *kept, const struct source_field *s
 
 /* The next span may want the rest of this chunk: it is decoded into a buffer that stays. Without
  * memory for that it is decoded again. */
-static void keep_prepare(struct fetch_kept *kept, const struct source_field *set, uint64_t chunk,
-                         struct decoders_job *job)
+static void keep_prepare(struct fetch *f, struct fetch_kept *kept, const struct source_field *set,
+                         uint64_t chunk, struct decoders_job *job)
 {
+    kept_settle(f, kept);
     if (!kept->at)
         kept->at = malloc(set->chunk_bytes);
     if (!kept->at)
         return;
-    *kept = (struct fetch_kept){kept->at, chunk, FETCH_DECODING};
+    *kept = (struct fetch_kept){kept->at, chunk, .decoding = f->now};
     job->whole = kept->at;
 }
 
-/* Part of one stored chunk: read here, decoded by a thread. */
+static int is_whole(const struct source_field *set, const struct piece *p)
+{
+    return p->items * set->row_bytes == set->chunk_bytes;
+}
+
+/* Part of one stored chunk, of which `held` items are in the data set: found here, read and decoded
+ * by a thread. */
 static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
 {
     const struct source_field *set = source_field(f->source, p->set);
     struct fetch_kept *kept = &f->kept[p->set][p->plane];
-    uint64_t chunk = p->item / set->chunk_rows, first = chunk * set->chunk_rows, stored = 0;
+    uint64_t chunk = p->item / set->chunk_rows, first = chunk * set->chunk_rows, stored = 0, at = 0;
     int partial = first + set->chunk_rows > set->items;
     uint64_t held = partial ? set->items - first : set->chunk_rows;
-    uint32_t mask;
-    if (kept_take(kept, set, p, chunk))
+    uint32_t mask = 0;
+    if (f->between)
+        f->between(f->self);
+    if (kept_take(f, kept, set, p, chunk))
         return 0;
     if (!(partial && set->edge_unfiltered) &&
-        source_chunk_stored(f->source, p->set, p->plane, chunk, &stored, e) != 0)
+        source_chunk_find(f->source, p->set, p->plane, chunk, &stored, &at, &mask, e) != 0)
         return -1;
     if (stored == 0)
         return items_read(f, p, e);
-    if (set->plan.count == 0 && p->items * set->row_bytes == set->chunk_bytes &&
-        stored == set->chunk_bytes) {
-        uint64_t at = stored < READ_BYTES_LEAST
-                          ? UINT64_MAX
-                          : source_chunk_place(f->source, p->set, p->plane, chunk, stored);
-        return at == UINT64_MAX ? chunk_read(f, p, chunk, stored, held, p->out[0], &mask, e)
-                                : bytes_fetch(f, set, p->out[0], stored, at, e);
+    if (set->plan.count == 0 && is_whole(set, p) && stored == set->chunk_bytes) {
+        bytes_fetch(f, set, p->out[0], stored, at);
+        return 0;
     }
-    struct decoders_job *job = decoders_take(f->decoders, stored, e);
-    if (!job)
-        return -1;
-    job->raw_bytes = stored;
+    if (f->reads_wait)
+        source_bytes_ahead(f->source, at, stored);
+    struct decoders_job *job = job_take(f, set, at, stored);
+    job->mask = mask;
     job->plan = &set->plan;
     job->chunk_bytes = set->chunk_bytes;
     job->part_count = p->planes;
     for (uint32_t i = 0; i < p->planes; i++)
         job->part[i] = part_of(set, p, i);
-    job->whole = NULL;
-    job->name = set->path;
     job->chunk = chunk;
-    if (chunk_read(f, p, chunk, stored, held, job->raw, &job->mask, e) != 0) {
-        decoders_return(f->decoders, job);
-        return -1;
-    }
+    f->now->bytes_decoded += held * set->chunk_planes * set->row_bytes;
     if (p->is_last && p->item + p->items < first + held)
-        keep_prepare(kept, set, chunk, job);
+        keep_prepare(f, kept, set, chunk, job);
     decoders_submit(f->decoders, job);
     return 0;
 }
 
-static int plain_fetch(struct fetch *f, const struct piece *p, struct err *e)
+static void plain_fetch(struct fetch *f, const struct piece *p)
 {
     const struct source_field *set = source_field(f->source, p->set);
-    int result = 0;
-    for (uint32_t i = 0; i < p->planes && result == 0; i++) {
+    for (uint32_t i = 0; i < p->planes; i++) {
         uint64_t item = (p->plane + i) * set->items + p->item;
-        result = bytes_fetch(f, set, p->out[i], p->items * set->row_bytes,
-                             set->plain_at + item * set->row_bytes, e);
+        bytes_fetch(f, set, p->out[i], p->items * set->row_bytes,
+                    set->plain_at + item * set->row_bytes);
     }
-    return result;
 }
 
 /* Out of as many chunks as hold them. Planes that a chunk does not hold together are fetched one
@@ -186,8 +196,10 @@ static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
     struct piece p = *all;
     if (!all->items)
         return 0;
-    if (set->plain_at != UINT64_MAX && all->items * set->row_bytes >= READ_BYTES_LEAST)
-        return plain_fetch(f, all, e);
+    if (set->plain_at != UINT64_MAX && all->items * set->row_bytes >= READ_BYTES_LEAST) {
+        plain_fetch(f, all);
+        return 0;
+    }
     if (!set->direct)
         return items_read(f, all, e);
     if (all->planes > set->chunk_planes) {
@@ -247,25 +259,37 @@ static int run_fetch(struct fetch *f, const struct order_run *run, int is_last, 
     return 0;
 }
 
-static void kept_settle(struct fetch *f, int decoded)
-{
-    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
-        for (int j = 0; j < SOURCE_PLANES_MAX; j++)
-            if (f->kept[i][j].state == FETCH_DECODING)
-                f->kept[i][j].state = decoded ? FETCH_KEPT : FETCH_NOT_KEPT;
-}
-
-int fetch_span(struct fetch *f, uint64_t epoch, uint64_t span, char *slot, double *decode_s,
-               struct err *e)
+void fetch_begin(struct fetch *f, struct fetch_span *s, uint64_t epoch, uint64_t span, char *slot)
 {
     uint64_t placed[SPAN_FIELDS_MAX] = {0}, rows = order_span_rows(f->order, span);
+    uint64_t before = source_bytes_read(f->source);
     struct order_run run = {0};
     int failed = 0;
-    f->bytes_decoded = 0;
-    f->read_s = 0;
+    *s = (struct fetch_span){.epoch = epoch, .span = span, .slot = slot};
+    f->now = s;
     while (!failed && order_run_next(f->order, epoch, span, &run))
-        failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, e) != 0;
-    failed |= decoders_wait(f->decoders, decode_s, &f->read_s, failed ? NULL : e) != 0;
-    kept_settle(f, !failed);
-    return failed ? -1 : finish_span(f, epoch, span, slot, e);
+        failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, &s->failure) != 0;
+    s->bytes_read += source_bytes_read(f->source) - before;
+    s->begun = 1;
+    f->now = NULL;
+}
+
+int fetch_is_done(const struct fetch *f, const struct fetch_span *s)
+{
+    return s->begun && decoders_is_done(f->decoders, &s->batch);
+}
+
+int fetch_end(struct fetch *f, struct fetch_span *s, struct err *e)
+{
+    decoders_wait(f->decoders, &s->batch);
+    for (int i = 0; i < SOURCE_FIELDS_MAX; i++)
+        for (int j = 0; j < SOURCE_PLANES_MAX; j++)
+            if (f->kept[i][j].decoding == s)
+                kept_settle(f, &f->kept[i][j]);
+    f->reads_wait = s->batch.read_s * CACHED_MIB_A_S * (1 << 20) > (double)s->bytes_read;
+    const struct err *failure = s->failure.code ? &s->failure : &s->batch.failure;
+    if (!failure->code)
+        return finish_span(f, s->epoch, s->span, s->slot, e);
+    *e = *failure;
+    return -1;
 }

@@ -93,24 +93,19 @@ const struct source_field *source_field(const struct source *s, uint32_t field);
 /* The file's fingerprint: what its attribute says, else a digest of size, time and headers. */
 int source_fingerprint(struct source *s, char hex[65], struct err *e);
 
-/* Stored bytes of a direct field's chunk that holds items of `plane`; 0: never written (read its
- * items: they hold the fill value). */
-int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                        uint64_t *bytes, struct err *e);
+/* Where in the file a direct field's chunk lies that holds items of `plane`: *bytes stored bytes
+ * from *place on; *mask has a bit set for every filter that was skipped. *bytes 0: it was never
+ * written (read its items: they hold the fill value). */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t *bytes, uint64_t *place, uint32_t *mask, struct err *e);
 
-/* Where in the file a chunk of `bytes` bytes lies that has no filters; UINT64_MAX: that is not
- * known, or cannot be. */
-uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                            uint64_t bytes);
+/* These bytes will be read soon: the disk may begin. Of bytes that are cached it costs as much as
+ * reading them. */
+void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes);
 
 /* What reads bytes of *fd, the file, as they are; of use in any thread. */
 typedef int source_bytes_read_at(int fd, void *out, uint64_t bytes, uint64_t at);
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd);
-
-/* Read those bytes as they are into `raw`; *mask has a bit set for every filter that was skipped.
- */
-int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, void *raw, uint32_t *mask, struct err *e);
 
 /* Read items [item, item + items) of a plane decoded and converted to the field's type by libhdf5;
  * those of a plain field straight from the file. */
@@ -126,7 +121,7 @@ void source_drop_behind(struct source *s, int shuffled);
  * has a cache of some); those read where nothing is decoded. */
 uint64_t source_bytes_decoded(const struct source *s);
 
-/* Bytes read from the file so far, metadata included. */
+/* Bytes read from the file so far, metadata included, but by source_bytes_reader's function. */
 uint64_t source_bytes_read(const struct source *s);
 
 #endif

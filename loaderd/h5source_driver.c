@@ -27,32 +27,25 @@ static struct {
     int waiting; /* 1: the next open takes fd */
 } handed;
 
-static _Atomic uint64_t bytes_read;
+static uint64_t bytes_read;
 static struct source_raw raw_read;
 static int drop_behind, drop_shuffled;
 
+/* Nothing is ever read into it: its address says that the place is wanted, not the bytes. */
 static struct {
-    const char *start;
-    uint64_t bytes, filled;
-} guarded;
+    uint64_t at, bytes;
+} sought;
 
-uint64_t source_driver_guard(const void *buffer, uint64_t bytes)
+void *source_driver_seek(void)
 {
-    uint64_t filled = guarded.filled;
-    guarded.start = buffer;
-    guarded.bytes = bytes;
-    guarded.filled = 0;
-    return filled;
+    sought.bytes = 0;
+    return &sought;
 }
 
-/* Would `bytes` at `at` leave the guarded buffer in which they begin? */
-static int guard_broken(const char *at, size_t bytes)
+uint64_t source_driver_sought(uint64_t *at)
 {
-    uint64_t offset = (uint64_t)(uintptr_t)at - (uint64_t)(uintptr_t)guarded.start;
-    if (!guarded.start || offset >= guarded.bytes)
-        return 0;
-    guarded.filled += bytes;
-    return bytes > guarded.bytes - offset;
+    *at = sought.at;
+    return sought.bytes;
 }
 
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
@@ -109,6 +102,11 @@ void source_drop_behind(struct source *s, int shuffled)
         posix_fadvise(s->fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
+void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes)
+{
+    posix_fadvise(s->fd, (off_t)at, (off_t)bytes, POSIX_FADV_WILLNEED);
+}
+
 /* The kernel drops only whole folios, of up to FOLIO_BYTES: one that begins before the range goes
  * with it. What follows it is still wanted when the reads are in order. */
 static void pages_drop(int fd, uint64_t first, uint64_t end)
@@ -123,7 +121,6 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
     char *at = buffer;
     uint64_t first = offset;
-    bytes_read += bytes;
     while (bytes) {
         ssize_t got = pread(fd, at, bytes, (off_t)offset);
         if (got < 0 && errno == EINTR)
@@ -139,18 +136,29 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
     return 0;
 }
 
+int source_driver_read(int fd, void *buffer, uint64_t bytes, uint64_t offset)
+{
+    bytes_read += bytes;
+    return source_driver_pread(fd, buffer, bytes, offset);
+}
+
 static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,
                           void *buffer)
 {
     struct driver_file *f = (struct driver_file *)file;
     (void)dxpl;
-    if (address > f->eof || bytes > f->eof - address || guard_broken(buffer, bytes))
+    if (address > f->eof || bytes > f->eof - address)
         return -1;
+    if (buffer == &sought) {
+        sought.at = address;
+        sought.bytes = bytes;
+        return 0;
+    }
     if (type == H5FD_MEM_DRAW) {
         raw_read.count++;
         raw_read.bytes += bytes;
     }
-    return source_driver_pread(f->fd, buffer, bytes, address);
+    return source_driver_read(f->fd, buffer, bytes, address);
 }
 
 static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,

@@ -45,14 +45,18 @@ struct source {
  */
 hid_t source_driver_open(int fd, uint64_t file_bytes);
 
-/* Read all of `bytes` bytes at `offset` as the driver does, counted; in any thread. 0 or -1. */
+/* Read all of `bytes` bytes at `offset` as the driver does, in any thread. 0 or -1. */
 int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset);
 
-/* Refuse reads that begin in this buffer and end beyond it, until the next call (NULL: none).
- * Returns how many bytes were read into the buffer before. */
-uint64_t source_driver_guard(const void *buffer, uint64_t bytes);
+/* The same, counted; in the thread of libhdf5. */
+int source_driver_read(int fd, void *buffer, uint64_t bytes, uint64_t offset);
 
-/* Bytes that the driver has read so far. */
+/* A buffer for libhdf5 to read into, of which the driver notes instead where in the file the bytes
+ * lie. After libhdf5's call: how many it wanted there, from *at on; 0: none. */
+void *source_driver_seek(void);
+uint64_t source_driver_sought(uint64_t *at);
+
+/* Bytes that it has read so far. */
 uint64_t source_driver_bytes(void);
 
 /* Of them libhdf5's reads of items rather than metadata: it reads a filtered chunk by one. */

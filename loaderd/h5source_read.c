@@ -1,6 +1,7 @@
 /* h5source_read.c - see h5source.h: the bytes of a data set, as stored or converted by libhdf5. */
 #include "loaderd/h5source_private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Where the chunk begins. */
@@ -13,40 +14,40 @@ static void chunk_at(const struct source_set *t, uint32_t plane, uint64_t chunk,
     at[axis] = chunk * t->chunk[axis];
 }
 
-int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                        uint64_t *bytes, struct err *e)
+static int size_check(const struct source *s, const struct source_set *t, uint64_t chunk,
+                      uint64_t bytes, struct err *e)
 {
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX], stored = 0;
-    chunk_at(t, plane, chunk, at);
-    if (H5Dget_chunk_storage_size(t->dataset, at, &stored) < 0)
-        stored = 0; /* "not allocated", or damaged: then reading its rows says so */
-    if (stored > s->file_bytes || stored > 2 * t->field.chunk_bytes + 4096)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
-            "the file is damaged",
-            (unsigned long long)chunk, t->field.path, (unsigned long long)stored,
-            (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
-    *bytes = stored;
-    return 0;
+    if (bytes <= s->file_bytes && bytes <= 2 * t->field.chunk_bytes + 4096)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
+                   "the file is damaged",
+                   (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
+                   (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
 }
 
-/* libhdf5 counts addresses from the end of a user block, which is then not looked for. */
-uint64_t source_chunk_place(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                            uint64_t bytes)
+/* By a read that reads nothing: in any order it costs one look-up, where
+ * H5Dget_chunk_info_by_coord walks over all chunks before the one wanted. */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t *bytes, uint64_t *place, uint32_t *mask, struct err *e)
 {
     const struct source_set *t = &s->set[field];
     hsize_t at[H5FILE_RANK_MAX], stored = 0;
-    haddr_t place = HADDR_UNDEF;
-    unsigned mask = 0;
     chunk_at(t, plane, chunk, at);
-    if (s->has_user_block ||
-        H5Dget_chunk_info_by_coord(t->dataset, at, &mask, &place, &stored) < 0 ||
-        place == HADDR_UNDEF || stored != bytes || place > s->file_bytes ||
-        bytes > s->file_bytes - place)
-        return UINT64_MAX;
-    return place;
+    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, source_driver_seek()) < 0;
+    *bytes = source_driver_sought(place);
+    if (!failed && *bytes)
+        return size_check(s, t, chunk, *bytes, e);
+    char reason[200];
+    snprintf(reason, sizeof reason, "%s", failed ? source_reason() : "it has no bytes");
+    if (H5Dget_chunk_storage_size(t->dataset, at, &stored) < 0)
+        stored = 0; /* "not allocated", or damaged: then reading its rows says so */
+    *bytes = 0;
+    if (!stored || size_check(s, t, chunk, stored, e) != 0)
+        return stored ? -1 : 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
+                   (unsigned long long)chunk, t->field.path, (unsigned long long)stored, reason);
 }
 
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)
@@ -55,29 +56,11 @@ source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)
     return source_driver_pread;
 }
 
-int source_chunk_read(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, void *raw, uint32_t *mask, struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX];
-    chunk_at(t, plane, chunk, at);
-    /* Of an unfiltered chunk libhdf5 names the size that belongs there, and reads what its index
-     * claims. */
-    source_driver_guard(raw, bytes);
-    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, raw) < 0;
-    if (source_driver_guard(NULL, 0) != bytes || failed)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
-                       (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
-                       failed ? source_reason() : "the file's index has another size");
-    return 0;
-}
-
 static int plain_read(struct source *s, const struct source_field *f, uint32_t plane, uint64_t item,
                       uint64_t items, void *out, struct err *e)
 {
-    if (source_driver_pread(s->fd, out, items * f->row_bytes,
-                            f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
+    if (source_driver_read(s->fd, out, items * f->row_bytes,
+                           f->plain_at + (plane * f->items + item) * f->row_bytes) == 0)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "rows %llu to %llu of %s cannot be read: the file was cut or its disk fails",

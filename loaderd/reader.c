@@ -1,13 +1,13 @@
 /* reader.c - see reader.h: the process that touches the file.
  *
  *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
- *   READ -> every chunk of the span read and decoded (fetch.c), CRC and digest -> DONE
+ *   READ -> every chunk of the span read and decoded (reader_spans.c) -> DONE
  *
- * One request at a time, in the order they came. What the file or a request makes impossible is
+ * Requests are answered in the order they came. What the file or a request makes impossible is
  * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
  * sees it die.
  */
-#include "loaderd/reader.h"
+#include "loaderd/reader_private.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,41 +18,26 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loaderd/fetch.h"
 #include "loaderd/sandbox.h"
-#include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/log.h"
-
-struct reader {
-    struct source *source;
-    struct decoders *decoders;
-    struct reader_open open;
-    struct reader_described described;
-    struct layout layout;
-    struct order order;
-    struct fetch fetch;
-    struct arena arena;
-    double credit_s; /* of the present request */
-    int door;        /* held, never used: its hang-up means that we are gone too */
-};
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
  * chunks was seen to take over 100 MiB) and the C library. */
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
- * (source_chunk_stored): so have the 2 w + 2 jobs of w workers each, and each worker two scratch
- * buffers of that and one whole chunk (decoders.c; the reading thread where there are none): at
- * most 9 w + 9. libhdf5, reading one itself, holds it stored, decoded (the buffer doubling as it
- * grows) and in its cache of two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one
- * of two planes two. Besides, the pointers, and while spans are laid out the items of each chunk of
- * the order, which are fewer. */
+ * (source_chunk_stored): each of w workers (the main thread where there are none) has one of those,
+ * two scratch buffers as large and one whole chunk (decoders.c): at most 7 w + 7. libhdf5, reading
+ * one itself, holds it stored, decoded (the buffer doubling as it grows) and in its cache of
+ * two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one of two planes two. Besides,
+ * the pointers, and while spans are laid out the items of each chunk of the order, which are fewer.
+ */
 static uint64_t memory_bound(uint64_t workers, uint64_t chunk_bytes, uint64_t sets,
                              uint64_t pointer_bytes)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(9 * workers + 18 + sets, chunk_bytes, &bytes) ||
+    if (__builtin_mul_overflow(7 * workers + 16 + sets, chunk_bytes, &bytes) ||
         __builtin_add_overflow(bytes, LIBRARY_BYTES + 2 * pointer_bytes, &bytes))
         return UINT64_MAX;
     return bytes;
@@ -108,7 +93,9 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
                               .decoders = r->decoders,
                               .layout = &r->layout,
                               .described = &r->described,
-                              .order = &r->order};
+                              .order = &r->order,
+                              .between = reader_spans_between,
+                              .self = r};
     return 0;
 }
 
@@ -125,58 +112,20 @@ static int reader_arm(struct reader *r, const struct reader_arena *arena, const 
     return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
 }
 
-static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char *slot)
+int reader_reject(struct reader_packet *answer, const struct err *e)
 {
-    const struct reader_described *d = &r->described;
-    uint32_t crc = 0;
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        const struct msg_field_info *f = &d->fields[i];
-        uint64_t items = span_items(d->fields, d->field_count, f, slot, rows);
-        crc = decode_crc32(crc, slot + f->offset, items * f->row_bytes);
-    }
-    return crc;
-}
-
-/* Of data sets: what is made of pointers is not counted. */
-static uint64_t bytes_delivered(const struct reader *r, uint64_t rows, const char *slot)
-{
-    const struct reader_described *d = &r->described;
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        enum layout_from from = r->layout.field[i].from;
-        if (from == LAYOUT_ITEMS || from == LAYOUT_WINDOWS)
-            bytes += span_items(d->fields, d->field_count, &d->fields[i], slot, rows) *
-                     d->fields[i].row_bytes;
-    }
-    return bytes;
-}
-
-static int span_read(struct reader *r, const struct reader_read *read, struct reader_done *done,
-                     struct err *e)
-{
-    if (r->arena.fd < 0 || read->span >= r->described.spans || read->slot >= r->arena.slots)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "span %llu into slot %llu was asked and is not there",
-                       (unsigned long long)read->span, (unsigned long long)read->slot);
-    char *slot = arena_slot(&r->arena, read->slot);
-    uint64_t rows = order_span_rows(&r->order, read->span), before = source_bytes_read(r->source);
-    *done = (struct reader_done){.epoch = read->epoch,
-                                 .span = read->span,
-                                 .slot = read->slot,
-                                 .generation = read->generation,
-                                 .rows = rows};
-    if (fetch_span(&r->fetch, read->epoch, read->span, slot, &done->decode_s, e) != 0)
+    if (e->code != EXIT_CODE_PERMANENT)
         return -1;
-    done->bytes_read = source_bytes_read(r->source) - before;
-    done->bytes_decoded = r->fetch.bytes_decoded;
-    done->read_s = r->fetch.read_s;
-    done->credit_s = r->credit_s;
-    done->bytes_delivered = bytes_delivered(r, rows, slot);
-    if (r->open.verify)
-        done->checksum = span_checksum(r, rows, slot);
-    if (r->open.receipt)
-        done->digest = span_digest(r->described.fields, r->described.field_count, slot, rows);
+    memset(answer, 0, sizeof *answer);
+    answer->kind = READER_REJECTED;
+    snprintf(answer->text, sizeof answer->text, "%s", e->text);
     return 0;
+}
+
+void reader_time_limit(const struct reader *r)
+{
+    sandbox_time_limit(READER_REQUEST_LIMIT_S,
+                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
 }
 
 /* Handle one packet and fill `answer`. 0, or -1 and *e. */
@@ -196,9 +145,6 @@ static int packet_handle(struct reader *r, const struct reader_packet *packet, c
             return -1;
         r->door = fds[1];
         return 0;
-    case READER_READ:
-        answer->kind = READER_DONE;
-        return span_read(r, &packet->read, &answer->done, e);
     default:
         return err_set(e, EXIT_CODE_PERMANENT, "the reader was sent a packet of kind %d",
                        (int)packet->kind);
@@ -217,30 +163,49 @@ static int packet_wait(struct reader *r, struct err *e)
     return 0;
 }
 
-/* Take one packet and answer it, or wait for one. 1: go on; 0: the parent is gone; -1 and *e: we
+/* Take a packet, if there is one. 1: taken; 0: there is none; -1: the parent is gone, or *e, and we
  * must end. */
-static int packet_serve(struct reader *r, struct err *e)
+static int packet_take(struct reader *r, struct err *e)
 {
     struct reader_packet packet = {0}, answer = {0};
-    int fds[DOOR_FDS_MAX], fd_count = 0;
+    int fds[DOOR_FDS_MAX], fd_count = 0, failed;
     e->code = 0;
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
-    if (got < 0 && e->code == 0)
-        return packet_wait(r, e) == 0 ? 1 : -1;
     if (got <= 0)
-        return got == 0 ? 0 : -1;
-    sandbox_time_limit(READER_REQUEST_LIMIT_S,
-                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
-    int failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
-    r->credit_s = 0;
-    if (failed) {
-        if (e->code != EXIT_CODE_PERMANENT)
-            return -1;
-        memset(&answer, 0, sizeof answer);
-        answer.kind = READER_REJECTED;
-        snprintf(answer.text, sizeof answer.text, "%s", e->text);
+        return got < 0 && e->code == 0 ? 0 : -1;
+    if (!r->count)
+        reader_time_limit(r);
+    if (packet.kind == READER_READ) {
+        if (reader_span_begin(r, &packet.read, e) == 0)
+            return 1; /* answered in its turn */
+        failed = 1;
+    } else {
+        failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
     }
-    return door_send(READER_PAIR_FD, &answer, sizeof answer, NULL, 0, e) == 0 ? 1 : -1;
+    if ((failed && reader_reject(&answer, e) != 0) ||
+        door_send(READER_PAIR_FD, &answer, sizeof answer, NULL, 0, e) != 0)
+        return -1;
+    return 1;
+}
+
+/* Take a packet or go on with what came; wait where nothing can be done. 0, or -1: the parent is
+ * gone, or *e, and we must end. */
+static int reader_turn(struct reader *r, struct err *e)
+{
+    int taken = r->count < READER_SPANS_MAX ? packet_take(r, e) : 0;
+    if (r->broken.code) {
+        *e = r->broken;
+        return -1;
+    }
+    if (taken)
+        return taken < 0 ? -1 : 0;
+    int gone_on = reader_spans_go_on(r, e);
+    if (gone_on)
+        return gone_on < 0 ? -1 : 0;
+    if (!r->count)
+        return packet_wait(r, e);
+    reader_spans_pause(r);
+    return 0;
 }
 
 /* Die with the parent, even if it died before we could ask for that. */
@@ -264,10 +229,9 @@ int reader_main(void)
     }
     log_stage_set("loaderd");
     prctl(PR_SET_NAME, "loaderd-reader"); /* not "exe" */
-    int served;
-    while ((served = packet_serve(&r, &e)) > 0)
+    while (reader_turn(&r, &e) == 0)
         ;
-    if (served < 0)
+    if (e.code)
         log_error("part=reader code=%d %s", e.code, e.text);
     decoders_close(&r.decoders);
     fetch_close(&r.fetch);
@@ -275,5 +239,5 @@ int reader_main(void)
     arena_close(&r.arena);
     if (r.door >= 0)
         close(r.door);
-    return served < 0 ? EXIT_CODE_TEMPORARY : EXIT_CODE_DONE;
+    return e.code ? EXIT_CODE_TEMPORARY : EXIT_CODE_DONE;
 }

@@ -15,7 +15,11 @@
 
 enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 
-/* A request that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
+/* Reads that it may be sent before it answers the first. They are answered in that order; what is
+ * decoded for the next ones while one is finished is bounded by its threads (decoders.h). */
+enum { READER_SPANS_MAX = 8 };
+
+/* An answer that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
  * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
  * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
 enum {

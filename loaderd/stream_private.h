@@ -8,7 +8,6 @@
 #include "proto/server.h"
 
 enum {
-    STREAM_READS_AHEAD = 3,
     STREAM_FILE_SHOWN_BYTES = 160,
     STREAM_PACKETS_MAX = 256, /* of one reader taken in one turn: one taken over never ends */
 };

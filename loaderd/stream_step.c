@@ -24,7 +24,7 @@ void stream_reject(struct streams *s, const struct link_peer *peer, int permanen
 static void reads_send(struct stream *st)
 {
     struct err ignored; /* a reader that is gone shows as a hang-up of the pair */
-    while (st->waiting && st->in_flight < STREAM_READS_AHEAD) {
+    while (st->waiting && st->in_flight < READER_SPANS_MAX) {
         uint16_t slot = st->ring[st->first];
         const struct msg_grant *g = &st->grant[slot];
         struct reader_packet packet = {

@@ -17,10 +17,7 @@ import os
 import struct
 import sys
 
-try:
-    import torch
-except ImportError:
-    torch = None
+torch = None  # imported when the arguments are known to be good: that takes seconds
 
 TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
          "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}
@@ -31,6 +28,14 @@ HEADER_MAX = 100000000
 def fail(sentence):
     print("pt-safetensors.py: " + sentence, file=sys.stderr)
     sys.exit(100)
+
+
+def torch_import():
+    global torch
+    try:
+        import torch
+    except ImportError:
+        fail("python3-torch is not installed")
 
 
 def is_state(value):
@@ -112,10 +117,9 @@ def main(words):
         del words[at:at + 2]
     if len(words) != 2 or words[0].endswith(".safetensors") == words[1].endswith(".safetensors"):
         fail("accepted: IN.pt OUT.safetensors [--key NAME], or IN.safetensors OUT.pt (see --help)")
-    if torch is None:
-        fail("python3-torch is not installed")
     if not os.path.isfile(words[0]):
         fail("there is no file %s" % words[0])
+    torch_import()
     if words[1].endswith(".safetensors"):
         state = state_find(words[0], key)
         safetensors_write(words[1], state)

@@ -174,13 +174,13 @@ static int case_await(struct running *running, int jobs)
     }
 }
 
-/* One a core. */
+/* One more than cores: each waits now and then. */
 static int jobs_find(void)
 {
     cpu_set_t cores;
     if (sched_getaffinity(0, sizeof cores, &cores) != 0)
         return 1;
-    return CPU_COUNT(&cores) < JOBS_MAX ? CPU_COUNT(&cores) : JOBS_MAX;
+    return CPU_COUNT(&cores) < JOBS_MAX ? CPU_COUNT(&cores) + 1 : JOBS_MAX;
 }
 
 int main(int argc, char **argv)

@@ -155,15 +155,16 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     return 0;
 }
 
-/* A reader, a process of its own with its private memory: up to two stored chunks a decoding thread
- * (the reading one where there are none) and two more wait, one is decoded in each, one is kept. */
+/* A reader, a process of its own with its private memory: each decoding thread (the only one where
+ * there are no others) has a stored chunk, the same inflated, and one of which parts are wanted;
+ * one more is kept. */
 static void reader_plan(struct plan *p, const struct options *o, const struct plan_bases *b,
                         const struct split_shape *s, const char *what)
 {
     uint64_t workers = limits_decoders("", o->loader_num_workers);
     uint64_t chunk_bytes =
         s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
-    uint64_t chunks = workers ? 3 * workers + 3 : 4;
+    uint64_t chunks = 3 * (workers ? workers : 1) + 1;
     plan_add(p, "loaderd", what, b->reader + chunks * chunk_bytes);
 }
 

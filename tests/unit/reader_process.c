@@ -73,21 +73,32 @@ void harness_arm(struct harness *h, uint64_t slots)
     CHECK_EQ(answer_wait(h, &packet), READER_ARMED);
 }
 
-/* Read one span into a slot. 0, or -1 and h->reason. */
-int harness_read(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot,
-                 struct reader_done *done)
+void harness_send(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot)
 {
     struct err e = {0};
     struct reader_packet packet = {
         .kind = READER_READ,
         .read = {.epoch = epoch, .span = span, .slot = slot, .generation = span + 1}};
     CHECK_OK(child_send(&h->child, &packet, NULL, 0, &e), e);
+}
+
+/* 0, or -1 and h->reason. */
+int harness_answer(struct harness *h, uint64_t span, struct reader_done *done)
+{
+    struct reader_packet packet;
     if (answer_wait(h, &packet) == READER_REJECTED)
         return -1;
     CHECK_EQ(packet.kind, READER_DONE);
     CHECK_EQ(packet.done.generation, span + 1);
     *done = packet.done;
     return 0;
+}
+
+int harness_read(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot,
+                 struct reader_done *done)
+{
+    harness_send(h, epoch, span, slot);
+    return harness_answer(h, span, done);
 }
 
 void harness_close(struct harness *h)

@@ -32,6 +32,11 @@ void harness_arm(struct harness *h, uint64_t slots);
 /* Read one span into a slot; its generation is span + 1. 0, or -1 and h->reason. */
 int harness_read(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot,
                  struct reader_done *done);
+
+/* The two halves of that: up to READER_SPANS_MAX may be sent before the first answer is taken. */
+void harness_send(struct harness *h, uint64_t epoch, uint64_t span, uint64_t slot);
+int harness_answer(struct harness *h, uint64_t span, struct reader_done *done);
+
 void harness_close(struct harness *h);
 
 /* In the order in which they are applied; those from GZIP to GZIP_TWICE deflate, at a random level.
