@@ -52,7 +52,7 @@ MSGPACK := $(call package,msgpack-c msgpack)
 CFLAGS += -DH5_USE_110_API $(shell $(PKG_CONFIG) --cflags $(HDF5) $(MSGPACK))
 LIBS_PROTO := -lzmq $(shell $(PKG_CONFIG) --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(shell $(PKG_CONFIG) --libs-only-L $(HDF5)) -lhdf5 -lz -lm
-LIBS_ENGINE := -ldnnl -lgomp -lm
+LIBS_ENGINE := -lm
 # `prepare molecules` needs Indigo and InChI, which not every release of Debian and Ubuntu has.
 CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/indigo.h),1,0)
 LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lindigo -linchi) -lzstd -lm
@@ -120,6 +120,9 @@ $(BIN)/fisher_probe: $(OBJ)/tests/bench/fisher_probe.o $(filter-out %/main.o,$(c
 
 # the loader's reader on hostile files (tests/fuzz)
 $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call objects,loaderd)) $(BUILD)/libproto.a
+
+# A test counts what a step allocates.
+$(BIN)/unit: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 # What the libraries for devices need of the engine they find in the program that opens them.
 $(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe: LDFLAGS += -rdynamic

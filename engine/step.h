@@ -301,7 +301,9 @@ struct pool *stepper_pool(struct stepper *s);
  * thread, but no more than the `samples` there are. The sums are the same for every such batch. */
 uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples);
 
-/* CPU type for a checkpoint ("AuthenticAMD 26/2 avx512"): bits hold for one. */
+/* What the CPU is ("AuthenticAMD 26/2 avx512"), and, for a checkpoint, what its bits depend on
+ * ("x86-64 fma"): they are those of every CPU of the same. */
 void engine_cpu_name(char *text, size_t bytes);
+void engine_cpu_arithmetic(char *text, size_t bytes);
 
 #endif

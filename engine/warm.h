@@ -1,11 +1,12 @@
-/* warm.h - the engine's libraries used once, so that their memory can be measured before a run. */
+/* warm.h - the engine used once, so that what it takes besides its plan can be measured before a
+ * run: pages of the program, of libraries and of the stack. */
 #ifndef ENGINE_WARM_H
 #define ENGINE_WARM_H
 
 #include "proto/err.h"
 
 /* A tiny model takes one step (with_optimizer), or the squares of one batch. Everything of ours is
- * given back; what the matrix library keeps stays. */
+ * given back. */
 int engine_warm(int with_optimizer, struct err *e);
 
 #endif

@@ -67,7 +67,7 @@ void compute_name(const struct device *d, char *text, size_t bytes)
 {
     struct device_facts f;
     if (!d->apart) {
-        engine_cpu_name(text, bytes);
+        engine_cpu_arithmetic(text, bytes);
         return;
     }
     d->facts(&f);

@@ -194,7 +194,7 @@ static int cpu_compare(struct trainer *t, struct err *e)
     struct msg_event_determinism m = {.step = t->meta.step};
     char sentence[sizeof m.sentence];
     snprintf(sentence, sizeof sentence,
-             "the run began on another type of processor (%s) than it goes on with (%s); its "
+             "the run began on another kind of processor (%s) than it goes on with (%s); its "
              "weights are not "
              "reproducible bit for bit",
              t->meta.cpu, cpu);

@@ -1,4 +1,4 @@
-/* cpu.c - the CPU backend's table, made from ops.def, and the name under which its bits hold. */
+/* cpu.c - the CPU backend's table, made from ops.def; the CPU's name, and that of its bits. */
 #include "engine/cpu/cpu.h"
 
 #include <stdio.h>
@@ -59,3 +59,15 @@ void engine_cpu_name(char *text, size_t bytes)
     snprintf(text, bytes, "%s", "generic");
 }
 #endif
+
+/* Products are fused multiply-adds where there are such, as are the C library's exp and log; loops
+ * have the same order for all vectors. */
+void engine_cpu_arithmetic(char *text, size_t bytes)
+{
+#if defined(__x86_64__)
+    int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    snprintf(text, bytes, "x86-64%s", fused ? " fma" : "");
+#else
+    engine_cpu_name(text, bytes);
+#endif
+}

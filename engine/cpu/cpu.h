@@ -2,8 +2,8 @@
  *
  * Shared by the files of engine/cpu/ only. Reductions are written with a fixed number of partial
  * sums, so that the instruction set chosen at run time does not change the order of additions, and
- * the build has no contraction (-ffp-contract=off): except for the matrix library's products the
- * bits are those of plain C.
+ * the build has no contraction (-ffp-contract=off): the bits are those of plain C, but for products
+ * where the machine has FMA (engine/cpu/patch.h).
  */
 #ifndef ENGINE_CPU_CPU_H
 #define ENGINE_CPU_CPU_H
@@ -22,9 +22,6 @@ void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct mat
  * vectors. */
 void cpu_plain(int on);
 int cpu_has_avx2(void); /* 0 where plain C is asked for */
-
-/* For tests: the same of sums of squared products, whose bits are others then. */
-void cpu_squares_plain(int on);
 
 /* Partial sums of a reduction: enough for two vectors of 8 doubles, and the same on every machine.
  */

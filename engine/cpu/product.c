@@ -1,42 +1,170 @@
-/* product.c - matrix products: the only file that knows oneDNN.
+/* product.c - matrix products of float32, in the calling thread.
  *
- * dnnl_sgemm is row-major. Debian's oneDNN is built on OpenMP: the number of OpenMP threads is a
- * property of the calling thread, and each thread that comes through here sets its own to one, so
- * that a product runs where it was called and the library creates no threads.
+ * c = op(a) op(b) is cut into blocks: up to PATCH_STEPS steps of so many columns of one factor are
+ * packed into panels, which stay in the second-level cache while all rows of the other go by, a
+ * patch (engine/cpu/patch.h) after the other. An element's sums over the blocks of steps are added
+ * in their order: its bits depend on its row, its column and beta c alone, not on what else is in
+ * the call, how matrices lie in memory or how they are cut.
  *
- * Each call allocates what it packs its matrices into, up to 17 MiB, and frees it. Left to itself
- * glibc raises the size from which it maps memory after the first such free, and from then on every
- * thread's heap keeps a block of it, which no plan knows of: so that size is fixed here.
+ * Which of the factors is packed is a question of time only, since a product's transpose has the
+ * same sums: a few rows against many weights pack the rows and leave the weights where they are.
+ *
+ * What is packed lies on the stack, PACKED_BYTES of it: nothing is allocated.
  */
 #include "engine/cpu/cpu.h"
 
-#include <dnnl.h>
-#include <malloc.h>
-#include <omp.h>
+#include <math.h>
 
-#include "proto/err.h"
+#include "engine/cpu/patch.h"
 
-enum { MAPPED_BYTES = 1 << 20 };
+enum {
+    PANELS = PATCH_STEPS * 256, /* numbers of packed panels: half of a second-level cache */
+    STRIP_ROWS = 96,            /* of a, packed: whole patches */
+    STEPS_FEW = 64, /* up to here panels fit the first-level cache together: rows go first */
+    PACKED_BYTES = (PANELS + PATCH_STEPS * STRIP_ROWS) * sizeof(float)
+};
 
-static void library_prepare(void)
+_Static_assert(STRIP_ROWS % PATCH_ROWS == 0 && PANELS % PATCH_COLUMNS_MAX == 0, "whole patches");
+_Static_assert(PACKED_BYTES < 400 * 1024, "most of a thread's stack is left");
+
+/* y[i, j] = the sum over the steps of a[i, k] b[j, k]; y is the transpose of that if turned. */
+struct product {
+    const struct patches *patches;
+    struct factor a, b;
+    uint64_t steps;
+    int turned;
+    struct matrix y;
+    float *panels, *strips;
+};
+
+/* Rows and columns of y that take part in some of the steps. */
+struct block {
+    uint64_t row, rows, column, columns, step, steps;
+    struct factor a; /* its rows, from its first step on, or NULL: they are packed */
+};
+
+static struct factor factor_part(struct factor f, uint64_t first, uint64_t count, uint64_t step)
 {
-    static _Thread_local int done;
-    if (!done) {
-        omp_set_num_threads(1);
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+    return (struct factor){f.at + first * f.next + step * f.step, count, f.next, f.step};
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The patch whose first row and column are row, column of the block. */
+static void block_patch(const struct product *p, const struct block *b, uint64_t row,
+                        uint64_t column, enum patch_use use)
+{
+    uint64_t rows = least(b->rows - row, PATCH_ROWS);
+    uint64_t columns = least(b->columns - column, p->patches->columns);
+    uint64_t i = b->row + row, j = b->column + column, stride = p->y.stride;
+    struct factor a = {p->strips + row * b->steps, rows, 1, PATCH_ROWS};
+    if (b->a.at)
+        a = factor_part(b->a, row, rows, 0);
+    if (p->turned)
+        patch_run_turned(p->patches, a, p->panels + column * b->steps, b->steps, use,
+                         (struct matrix){p->y.at + j * stride + i, columns, rows, stride});
+    else
+        patch_run(p->patches, a, p->panels + column * b->steps, b->steps, use,
+                  (struct matrix){p->y.at + i * stride + j, rows, columns, stride});
+}
+
+/* A panel stays in the first-level cache while rows go by; of few steps, where writing y takes most
+ * of the time, it is written along its rows. */
+static void block_run(const struct product *p, const struct block *b, enum patch_use use)
+{
+    uint64_t width = p->patches->columns;
+    if (b->steps > STEPS_FEW)
+        for (uint64_t j = 0; j < b->columns; j += width)
+            for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS)
+                block_patch(p, b, i, j, use);
+    else
+        for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS)
+            for (uint64_t j = 0; j < b->columns; j += width)
+                block_patch(p, b, i, j, use);
+}
+
+/* Rows of a that lie apart by step are packed if they are read several times. */
+static int strips_pay(const struct product *p)
+{
+    return p->a.step != 1 && p->a.count > PATCH_ROWS && p->b.count > 4 * p->patches->columns;
+}
+
+static void block_rows(const struct product *p, struct block *b, enum patch_use use)
+{
+    b->a = factor_part(p->a, b->row, b->rows, b->step);
+    if (strips_pay(p)) {
+        for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS)
+            strip_pack(factor_part(b->a, i, least(b->rows - i, PATCH_ROWS), 0), b->steps,
+                       p->strips + i * b->steps);
+        b->a.at = NULL;
     }
-    done = 1;
+    block_run(p, b, use);
+}
+
+/* Columns of a block: as many as there is room for. */
+static uint64_t block_columns(const struct product *p)
+{
+    uint64_t steps = least(p->steps, PATCH_STEPS);
+    return PANELS / steps / PATCH_COLUMNS_MAX * PATCH_COLUMNS_MAX;
+}
+
+static void product_run(const struct product *p, int add)
+{
+    struct block b = {0};
+    uint64_t most = block_columns(p);
+    for (b.column = 0; b.column < p->b.count; b.column += most) {
+        b.columns = least(p->b.count - b.column, most);
+        for (b.step = 0; b.step < p->steps; b.step += PATCH_STEPS) {
+            b.steps = least(p->steps - b.step, PATCH_STEPS);
+            panels_pack(p->patches, factor_part(p->b, b.column, b.columns, b.step), b.steps,
+                        p->panels);
+            for (b.row = 0; b.row < p->a.count; b.row += STRIP_ROWS) {
+                b.rows = least(p->a.count - b.row, STRIP_ROWS);
+                block_rows(p, &b, add || b.step ? PATCH_ADD : PATCH_SET);
+            }
+        }
+    }
+}
+
+/* Cycles that it takes, as measured: patches, packing b, turning patches. */
+static double product_cost(const struct product *p)
+{
+    uint64_t width = p->patches->columns, rest = p->b.count % width;
+    double rows = (double)(p->a.count / PATCH_ROWS), left = (double)(p->a.count % PATCH_ROWS);
+    double whole = rows * 6.2 + (left ? fmax(left, 4) : 0), narrow = rows * 4.3 + (left ? 4 : 0);
+    double panels = (double)(p->b.count / width) + (rest > width / 2);
+    double patches = panels * whole + (rest && rest <= width / 2 ? narrow : 0);
+    double packing = (double)p->b.count * (p->b.next == 1 ? 0.2 : 0.5);
+    double turning = p->turned ? (double)(p->b.count * p->a.count) * 0.6 *
+                                     (double)(1 + (p->steps - 1) / PATCH_STEPS)
+                               : 0;
+    return (double)p->steps * (patches + packing) + turning;
+}
+
+static void rows_scale(struct matrix y, float factor)
+{
+    for (uint64_t r = 0; r < y.rows; r++)
+        cpu_scale(factor, y.at + r * y.stride, y.columns);
 }
 
 void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
-    uint64_t inner = a_t ? a.rows : a.columns;
-    library_prepare();
-    dnnl_status_t status =
-        dnnl_sgemm(a_t ? 'T' : 'N', b_t ? 'T' : 'N', (dnnl_dim_t)c.rows, (dnnl_dim_t)c.columns,
-                   (dnnl_dim_t)inner, 1.0f, a.at, (dnnl_dim_t)a.stride, b.at, (dnnl_dim_t)b.stride,
-                   beta, c.at, (dnnl_dim_t)c.stride);
-    ensure(status == dnnl_success);
+    _Alignas(64) float panels[PANELS], strips[PATCH_STEPS * STRIP_ROWS];
+    struct product p = {.patches = patches_choose(),
+                        .a = a_t ? factor_of_columns(a) : factor_of_rows(a),
+                        .b = b_t ? factor_of_rows(b) : factor_of_columns(b),
+                        .steps = a_t ? a.rows : a.columns,
+                        .y = c,
+                        .panels = panels,
+                        .strips = strips};
+    struct product turned = p;
+    turned.a = p.b, turned.b = p.a, turned.turned = 1;
+    if (beta != 0 && beta != 1)
+        rows_scale(c, beta);
+    product_run(product_cost(&turned) < product_cost(&p) ? &turned : &p, beta != 0);
 }
 
 void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct matrix y)

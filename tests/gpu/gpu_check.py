@@ -197,7 +197,7 @@ def ceilings(check):
 
 def step_compare(check, name, precision, bar, steps, tolerance, geometric=False):
     """A step's time beside PyTorch's best, the first batch's gradients being compared before."""
-    theirs_precision = "f32" if check.dry and name == "lstm" else precision  # oneDNN has no LSTM in bf16 on every CPU
+    theirs_precision = "f32" if check.dry and name == "lstm" else precision  # PyTorch's oneDNN has no LSTM in bf16 on every CPU
     check.ours("train", name, "steps=1", "half=%d" % HALVES[precision])
     ours_gradient = check.vector(name, "gradient.f32")
     mine = check.ours("repeat", name, "steps=%d" % steps, "half=%d" % HALVES[precision], "repeats=7")

@@ -27,7 +27,6 @@ OWNERS = {
     r"msgpack\.h|msgpack/.*": r"proto/msg\.c",
     r"yaml\.h": r"proto/options\w*\.c",
     r"hdf5\.h|hdf5/.*|H5\w+\.h": r"(proto/h5file\w*|loaderd/h5source\w*)\.[ch]",
-    r"dnnl\w*\.h|oneapi/.*|cblas\.h": r"engine/cpu/\w+\.c",
     r"nettle/.*": r"proto/(digest\w*|h5file\w*)\.[ch]",
     r"libdeflate\.h": r"(proto/(h5file\w*|huffman)|loaderd/\w*decode\w*)\.c",
     r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/(idx|text)\w*)\.c",

@@ -397,7 +397,7 @@ model:
 
 @limit(120)
 def test_wide_layers_on_several_threads_take_what_is_planned():
-    """What the matrix library packs its operands into is given back at each call, not kept by every thread's heap."""
+    """Whatever threads pack the operands of products into is little, and no thread's heap keeps any."""
     rng = numpy.random.default_rng(5)
     kinds = rng.integers(0, 3, 2600)
     os.mkdir("arrays")

@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/patch.h"
 #include "engine/ops.h"
 #include "tests/test.h"
 
@@ -122,13 +123,13 @@ TEST(sums_of_squared_products_equal_a_plain_loop_however_they_are_cut)
 {
     static const uint64_t sizes[][3] = {{1, 1, 1},   {6, 16, 24},  {7, 17, 3},   {64, 10, 1},
                                         {1, 300, 9}, {13, 129, 5}, {9, 131, 600}};
-    for (int plain = 0; plain < 2; plain++) {
-        cpu_squares_plain(plain);
+    for (int kind = PATCHES_BEST; kind <= PATCHES_WIDE; kind++) {
+        patches_force((enum patches_kind)kind);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             for (int square = 0; square < 2; square++)
                 squares_case(sizes[i][0], sizes[i][1], sizes[i][2], square, 3);
     }
-    cpu_squares_plain(0);
+    patches_force(PATCHES_BEST);
 }
 
 TEST(bias_and_column_sums)

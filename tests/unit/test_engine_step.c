@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <math.h>
 
+#include "engine/cpu/patch.h"
 #include "tests/test.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -387,7 +388,7 @@ static int threads_count(void)
     return count;
 }
 
-TEST(matrix_library_starts_no_threads)
+TEST(a_stepper_has_no_threads_but_its_own)
 {
     static const char *const large[] = {"linear out=700", "relu", "linear out=500", "linear out=5"};
     struct fixture f;
@@ -397,10 +398,8 @@ TEST(matrix_library_starts_no_threads)
                                      .threads = 3}); /* whatever a first thread brings with it */
     fixture_close(&f);
     int before = threads_count();
-    fixture_open(
-        &f, &(struct fixture_config){.layers = large,
-                                     .count = 4,
-                                     .threads = 3}); /* large enough for the library to want more */
+    fixture_open(&f, &(struct fixture_config){
+                         .layers = large, .count = 4, .threads = 3}); /* large products, too */
     for (uint64_t step = 0; step < 5; step++)
         fixture_train(&f, ROWS, step, step + 1, &fixture_adamw, NULL, 0);
     CHECK_EQ(threads_count(), before + 2);
@@ -410,10 +409,15 @@ TEST(matrix_library_starts_no_threads)
 
 TEST(cpu_name_is_a_sentence_of_three_words)
 {
+    patches_force(PATCHES_PLAIN);
+    const struct patches *plain = patches_choose();
+    patches_force(PATCHES_BEST);
     char name[64];
     int words = 1;
     engine_cpu_name(name, sizeof name);
     for (const char *c = name; *c; c++)
         words += *c == ' ';
     CHECK(words == 3 || strcmp(name, "generic") == 0);
+    engine_cpu_arithmetic(name, sizeof name);
+    CHECK_EQ(strstr(name, "fma") != NULL, patches_choose() != plain);
 }

@@ -1,0 +1,80 @@
+/* panel.c - the packing of what patches read (engine/cpu/patch.h). */
+#include "engine/cpu/patch.h"
+
+#include <string.h>
+
+#include "engine/cpu/turn.h"
+
+#ifdef __x86_64__
+/* A panel whose columns are rows of memory: 8 rows and 8 steps at a time. Returns how many steps
+ * are done. */
+__attribute__((target("avx2"))) static uint64_t panel_turn(struct factor b, uint64_t steps,
+                                                           uint64_t columns, float *panel)
+{
+    uint64_t k = 0;
+    for (; k + TURN <= steps; k += TURN)
+        for (uint64_t first = 0; first < columns; first += TURN) {
+            __m256 r[TURN];
+#pragma GCC unroll 8
+            for (uint64_t j = 0; j < TURN; j++) {
+                uint64_t row = first + j < b.count ? first + j : b.count - 1;
+                r[j] = _mm256_loadu_ps(b.at + row * b.next + k);
+            }
+            turn(r);
+#pragma GCC unroll 8
+            for (uint64_t j = 0; j < TURN; j++)
+                _mm256_storeu_ps(panel + (k + j) * columns + first, r[j]);
+        }
+    return k;
+}
+
+/* A whole panel whose steps are rows of memory. */
+__attribute__((target("avx2"))) static void panel_copy(struct factor b, uint64_t steps,
+                                                       float *panel)
+{
+    for (uint64_t k = 0; k < steps; k++, panel += b.count)
+        for (uint64_t i = 0; i < b.count; i += TURN)
+            _mm256_storeu_ps(panel + i, _mm256_loadu_ps(b.at + k * b.step + i));
+}
+#endif
+
+static void panel_pack(const struct patches *p, struct factor b, uint64_t steps, float *panel)
+{
+    uint64_t width = panel_columns(p, b.count), k = 0;
+#ifdef __x86_64__
+    if (p->fused && b.next == 1 && b.count == width) {
+        panel_copy(b, steps, panel);
+        return;
+    }
+    if (p->fused && b.step == 1)
+        k = panel_turn(b, steps, width, panel);
+#endif
+    for (; k < steps; k++)
+        if (b.next == 1) {
+            memset(panel + k * width, 0, width * sizeof *panel);
+            memcpy(panel + k * width, b.at + k * b.step, b.count * sizeof *panel);
+        } else
+            for (uint64_t j = 0; j < width; j++)
+                panel[k * width + j] = b.at[(j < b.count ? j : b.count - 1) * b.next + k * b.step];
+}
+
+void panels_pack(const struct patches *p, struct factor b, uint64_t steps, float *panels)
+{
+    for (uint64_t j = 0; j < b.count; j += p->columns) {
+        uint64_t rest = b.count - j;
+        struct factor one = {b.at + j * b.next, rest < p->columns ? rest : p->columns, b.next,
+                             b.step};
+        panel_pack(p, one, steps, panels + j * steps);
+    }
+}
+
+void strip_pack(struct factor a, uint64_t steps, float *strip)
+{
+    int whole = a.count == PATCH_ROWS && a.next == 1;
+    for (uint64_t k = 0; k < steps; k++, strip += PATCH_ROWS)
+        if (whole)
+            memcpy(strip, a.at + k * a.step, PATCH_ROWS * sizeof *strip);
+        else
+            for (uint64_t i = 0; i < PATCH_ROWS; i++)
+                strip[i] = i < a.count ? a.at[i * a.next + k * a.step] : 0;
+}

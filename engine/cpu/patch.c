@@ -1,0 +1,158 @@
+/* patch.c - see patch.h: the patches of each instruction set, their edges, and transposed ones. */
+#include "engine/cpu/patch.h"
+
+#include <string.h>
+
+#include "engine/cpu/turn.h"
+
+#define LANES                        4
+#define FUSED                        0
+#define TURNED                       NULL
+#define PATCH(name)                  plain_##name
+#define FACTOR(at)                   (*(at))
+#define MULTIPLY_ADD(sum, factor, x) (sum) += (factor) * (x)
+#include "engine/cpu/patch.def"
+
+#ifdef __x86_64__
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+static patch_function fma_turned;
+#define LANES       8
+#define FUSED       1
+#define TURNED      fma_turned
+#define PATCH(name) fma_##name
+#define FACTOR(at)  _mm256_broadcast_ss(at)
+#define MULTIPLY_ADD(sum, factor, x)                                                               \
+    (sum) = (fma_vector)_mm256_fmadd_ps(factor, (__m256)(x), (__m256)(sum))
+#include "engine/cpu/patch.def"
+
+/* y[TURN, PATCH_ROWS] from the sums in r's first PATCH_ROWS. */
+__attribute__((always_inline)) static inline void columns_store(__m256 r[TURN], enum patch_use use,
+                                                                float *y, uint64_t stride)
+{
+    const __m256i six = _mm256_setr_epi32(-1, -1, -1, -1, -1, -1, 0, 0);
+    turn(r);
+#pragma GCC unroll 8
+    for (int j = 0; j < TURN; j++, y += stride) {
+        if (use == PATCH_ADD)
+            r[j] = _mm256_add_ps(_mm256_maskload_ps(y, six), r[j]);
+        _mm_storeu_ps(y, _mm256_castps256_ps128(r[j]));
+        _mm_storel_pi((__m64 *)(y + 4), _mm256_extractf128_ps(r[j], 1));
+    }
+}
+
+/* The same of sums[PATCH_ROWS, columns], a multiple of TURN. */
+static void sums_turn(const float *sums, uint64_t columns, enum patch_use use, float *y,
+                      uint64_t stride)
+{
+    for (uint64_t first = 0; first < columns; first += TURN) {
+        __m256 r[TURN] = {{0}};
+#pragma GCC unroll 6
+        for (uint64_t i = 0; i < PATCH_ROWS; i++)
+            r[i] = _mm256_loadu_ps(sums + i * columns + first);
+        columns_store(r, use, y + first * stride, stride);
+    }
+}
+
+static void fma_turned(const float *a, uint64_t next, uint64_t step, const float *b, uint64_t steps,
+                       enum patch_use use, float *y, uint64_t stride)
+{
+    fma_vector s[PATCH_ROWS][2];
+    fma_sums(PATCH_ROWS, 2, a, next, step, b, steps, s);
+#pragma GCC unroll 2
+    for (uint64_t v = 0; v < 2; v++) {
+        __m256 r[TURN] = {{0}};
+#pragma GCC unroll 6
+        for (int i = 0; i < PATCH_ROWS; i++)
+            r[i] = (__m256)s[i][v];
+        columns_store(r, use, y + v * TURN * stride, stride);
+    }
+}
+
+/* The text for AVX-512 on a machine without it: a vector is two halves. */
+static inline __m256 half_multiply_add(__m256 factor, const float *x, const float *sum)
+{
+    return _mm256_fmadd_ps(factor, _mm256_loadu_ps(x), _mm256_loadu_ps(sum));
+}
+#define LANES       16
+#define FUSED       1
+#define TURNED      NULL
+#define PATCH(name) halves_##name
+#define FACTOR(at)  _mm256_broadcast_ss(at)
+#define MULTIPLY_ADD(sum, factor, x)                                                               \
+    for (int half_ = 0; half_ < 16; half_ += 8)                                                    \
+    _mm256_storeu_ps(                                                                              \
+        (float *)&(sum) + half_,                                                                   \
+        half_multiply_add(factor, (const float *)&(x) + half_, (const float *)&(sum) + half_))
+#include "engine/cpu/patch.def"
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f")
+#define LANES       16
+#define FUSED       1
+#define TURNED      NULL
+#define PATCH(name) wide_##name
+#define FACTOR(at)  _mm512_set1_ps(*(at))
+#define MULTIPLY_ADD(sum, factor, x)                                                               \
+    (sum) = (wide_vector)_mm512_fmadd_ps(factor, (__m512)(x), (__m512)(sum))
+#include "engine/cpu/patch.def"
+#pragma GCC pop_options
+#endif
+
+static enum patches_kind forced = PATCHES_BEST;
+
+void patches_force(enum patches_kind kind)
+{
+    forced = kind;
+}
+
+const struct patches *patches_choose(void)
+{
+#ifdef __x86_64__
+    int wide = __builtin_cpu_supports("avx512f"); /* which has FMA of its own */
+    if (forced == PATCHES_PLAIN || !__builtin_cpu_supports("avx2") ||
+        !__builtin_cpu_supports("fma"))
+        return &plain_all;
+    if (forced == PATCHES_WIDE && !wide)
+        return &halves_all;
+    return wide && forced != PATCHES_FMA ? &wide_all : &fma_all;
+#else
+    return &plain_all;
+#endif
+}
+
+void patch_at_edge(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+                   enum patch_use use, struct matrix y)
+{
+    float whole[PATCH_ROWS * PATCH_COLUMNS_MAX] = {0};
+    uint64_t width = panel_columns(p, y.columns);
+    for (uint64_t i = 0; use != PATCH_SET && i < y.rows; i++)
+        memcpy(whole + i * width, y.at + i * y.stride, y.columns * sizeof *whole);
+    patch_of(p, y.rows, y.columns)(a.at, a.next, a.step, b, steps, use, whole, width);
+    for (uint64_t i = 0; i < y.rows; i++)
+        memcpy(y.at + i * y.stride, whole + i * width, y.columns * sizeof *whole);
+}
+
+void patch_run_turned(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+                      enum patch_use use, struct matrix y)
+{
+    float sums[PATCH_ROWS * PATCH_COLUMNS_MAX];
+    uint64_t width = panel_columns(p, y.rows);
+    if (p->turned && y.columns == PATCH_ROWS && y.rows == p->columns) {
+        p->turned(a.at, a.next, a.step, b, steps, use, y.at, y.stride);
+        return;
+    }
+    patch_of(p, y.columns, y.rows)(a.at, a.next, a.step, b, steps, PATCH_SET, sums, width);
+#ifdef __x86_64__
+    if (p->fused && y.columns == PATCH_ROWS && y.rows == width) {
+        sums_turn(sums, width, use, y.at, y.stride);
+        return;
+    }
+#endif
+    for (uint64_t j = 0; j < y.rows; j++)
+        for (uint64_t i = 0; i < y.columns; i++) {
+            float *to = y.at + j * y.stride + i;
+            *to = use == PATCH_ADD ? *to + sums[i * width + j] : sums[i * width + j];
+        }
+}
