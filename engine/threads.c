@@ -27,7 +27,7 @@ enum {
     ITEM_BITS = 16,
     ITEMS_MAX = (1 << ITEM_BITS) - 1,
     SPINS = 1000,             /* 20 to 40 us: longer than the caller's own work between two jobs */
-    STACK_BYTES = 1024 * 1024 /* a product packs its factors into a third of it */
+    STACK_BYTES = 1024 * 1024 /* of which POOL_STACK_USED are used */
 };
 
 struct pool {

@@ -13,7 +13,11 @@
 
 #include "proto/err.h"
 
-enum { POOL_THREADS_MAX = 256 };
+enum {
+    POOL_THREADS_MAX = 256,
+    POOL_STACK_USED = 368 * 1024 /* of each one's stack, at most: a product packs its factors there
+                                    (engine/cpu/product.c) */
+};
 
 /* thread: 0 .. threads - 1, 0 being the caller. */
 typedef void pool_task(void *argument, uint64_t item, int thread);

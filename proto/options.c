@@ -181,7 +181,7 @@ static void rows_each(const struct option_row *rows, size_t count, const void *b
 void options_each(const struct options *o,
                   void (*see)(void *self, const char *key, const char *text), void *self)
 {
-    static _Thread_local char layers[OPTION_LAYERS_MAX * (OPTION_LAYER_TEXT_MAX + 3)];
+    char layers[OPTION_LAYERS_MAX * (OPTION_LAYER_TEXT_MAX + 3)];
     size_t used = 0;
     rows_each(rows_of_options, OPTION_COUNT, o, "", see, self);
     layers[0] = 0;

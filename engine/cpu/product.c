@@ -16,6 +16,8 @@
 #include <math.h>
 
 #include "engine/cpu/line.h"
+#include "engine/threads.h"
+#include "proto/err.h"
 
 enum {
     PANELS = PATCH_STEPS * 256, /* numbers of packed panels: half of a second-level cache */
@@ -25,7 +27,7 @@ enum {
 };
 
 _Static_assert(STRIP_ROWS % PATCH_ROWS == 0 && PANELS % PATCH_COLUMNS_MAX == 0, "whole patches");
-_Static_assert(PACKED_BYTES < 400 * 1024, "most of a thread's stack is left");
+_Static_assert(PACKED_BYTES + 16 * 1024 <= POOL_STACK_USED, "and what calls it");
 
 /* y[i, j] = the sum over the steps of a[i, k] b[j, k]; y is the transpose of that if turned. */
 struct product {
@@ -162,6 +164,7 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
                         .strips = strips};
     struct product turned = p;
     turned.a = p.b, turned.b = p.a, turned.turned = 1;
+    ensure(p.a.count > 0 && p.b.count > 0 && p.steps > 0);
     if (beta != 0 && beta != 1)
         rows_scale(c, beta);
     if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, c.at, 1))

@@ -2,10 +2,14 @@
  * is cut, packed or turned to get there; their error; that steps allocate nothing. */
 #include <float.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/patch.h"
+#include "engine/threads.h"
+#include "tests/aborts.h"
 #include "tests/test.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -151,6 +155,53 @@ TEST(products_are_as_exact_as_float32_allows)
             case_close(&p);
         }
     patches_force(PATCHES_BEST);
+}
+
+/* Of no steps a sum has no sense, and blocks of none have no end. */
+TEST(an_empty_product_aborts)
+{
+    float number = 0;
+    struct matrix one = {&number, 1, 1, 1}, column = {&number, 1, 0, 1}, row = {&number, 0, 1, 1};
+    CHECK(ABORTS(cpu_product(column, 0, row, 0, 0, one)));
+    CHECK(ABORTS(cpu_product(row, 0, one, 0, 0, row)));
+    CHECK(ABORTS(cpu_product(one, 0, column, 0, 0, column)));
+    CHECK(!ABORTS(cpu_product(one, 0, one, 0, 0, one)));
+}
+
+static void *large_product(void *argument)
+{
+    struct case_of_product *p = argument;
+    cpu_product(p->a, p->a_t, p->b, p->b_t, p->beta, p->c);
+    return NULL;
+}
+
+/* The pages of a stack of our own that were touched: as many as the plan counts for a thread. */
+TEST(a_product_takes_what_the_plan_counts_of_a_stack)
+{
+    enum { STACK = 1 << 20, PAGE = 4096 };
+    struct case_of_product p = {256, 256, 256, 0, 1, 0, 0};
+    unsigned char resident[STACK / PAGE];
+    pthread_attr_t attributes;
+    pthread_t id;
+    uint64_t used = 0;
+    if (TEST_ROUNDS(0, 1))
+        test_skip("under a sanitizer threads take more");
+    case_open(&p);
+    void *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(stack != MAP_FAILED && madvise(stack, STACK, MADV_NOHUGEPAGE) == 0);
+    pthread_attr_init(&attributes);
+    CHECK_EQ(pthread_attr_setstack(&attributes, stack, STACK), 0);
+    CHECK_EQ(pthread_create(&id, &attributes, large_product, &p), 0);
+    CHECK_EQ(pthread_join(id, NULL), 0);
+    CHECK_EQ(mincore(stack, STACK, resident), 0);
+    for (int i = 0; i < STACK / PAGE; i++)
+        used += (resident[i] & 1) * PAGE;
+    if (used > POOL_STACK_USED || used + (32 << 10) < POOL_STACK_USED)
+        test_fail(__FILE__, __LINE__, "a product used %lu bytes of the stack, not %d", used,
+                  POOL_STACK_USED);
+    pthread_attr_destroy(&attributes);
+    munmap(stack, STACK);
+    case_close(&p);
 }
 
 /* What our own code asks of the heap, counted by the linker's --wrap. */

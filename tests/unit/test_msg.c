@@ -9,11 +9,10 @@
 #include <malloc.h>
 #include <math.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "proto/msg_fields.h"
+#include "tests/aborts.h"
 #include "tests/test.h"
 
 /* ---- a writer that keeps no rule ----------------------------------------------------- */
@@ -473,21 +472,6 @@ TEST(strings_are_cut_and_repaired)
     CHECK_OK(msg_decode(MSG_done, data, bytes, &back, &e), e);
     CHECK_STR(back.done.verb, "caf?");
 }
-
-/* Runs `body` in a child and says whether ensure() ended it. */
-#define ABORTS(body)                                                                               \
-    ({                                                                                             \
-        pid_t child_ = fork();                                                                     \
-        if (child_ == 0) {                                                                         \
-            struct rlimit none_ = {0, 0};                                                          \
-            setrlimit(RLIMIT_CORE, &none_);                                                        \
-            body;                                                                                  \
-            _exit(0);                                                                              \
-        }                                                                                          \
-        int status_ = 0;                                                                           \
-        waitpid(child_, &status_, 0);                                                              \
-        WIFSIGNALED(status_) && WTERMSIG(status_) == SIGABRT;                                      \
-    })
 
 TEST(bugs_of_the_sender_abort)
 {
