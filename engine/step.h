@@ -301,9 +301,11 @@ struct pool *stepper_pool(struct stepper *s);
  * thread, but no more than the `samples` there are. The sums are the same for every such batch. */
 uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples);
 
-/* What the CPU is ("AuthenticAMD 26/2 avx512"), and, for a checkpoint, what its bits depend on
- * ("x86-64 fma"): they are those of every CPU of the same. */
+/* What the CPU is ("AuthenticAMD 26/2 avx512"), and, for a checkpoint, what its bits depend on and
+ * in parentheses what it is ("x86-64 fma 1 (AuthenticAMD 26/2 avx512)"; the number is a version).
+ * Bits are those of every CPU whose arithmetic is the same, parentheses aside. */
 void engine_cpu_name(char *text, size_t bytes);
 void engine_cpu_arithmetic(char *text, size_t bytes);
+int engine_cpu_same(const char *one, const char *other);
 
 #endif

@@ -63,8 +63,8 @@ struct checkpoint_meta {
     uint64_t epoch_rows_bad; /* ... and rows of the present epoch in them, or in steps in which
                                 nothing counts: not in epoch_loss_sum */
     char fingerprint[65];    /* of the data file */
-    char cpu[64]; /* what computes, a CPU's arithmetic or "cuda: " and a GPU's name: bits hold for
-                     one */
+    char cpu[64]; /* what computes, a CPU's arithmetic and name, or "cuda: " and a GPU's name: bits
+                     hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
     char parameters_sha256[65];
     char buffers_sha256[65];  /* empty: there are none */

@@ -189,17 +189,17 @@ static int cpu_compare(struct trainer *t, struct err *e)
 {
     char cpu[sizeof t->meta.cpu];
     compute_name(t->device, cpu, sizeof cpu);
-    if (strcmp(cpu, t->meta.cpu) == 0)
-        return 0;
+    int same = t->device->apart ? strcmp(cpu, t->meta.cpu) == 0 : engine_cpu_same(cpu, t->meta.cpu);
     struct msg_event_determinism m = {.step = t->meta.step};
     char sentence[sizeof m.sentence];
     snprintf(sentence, sizeof sentence,
-             "the run began on another kind of processor (%s) than it goes on with (%s); its "
-             "weights are not "
-             "reproducible bit for bit",
+             "the run began with another arithmetic (%s) than it goes on with (%s), that of "
+             "another machine or version; its weights are not reproducible bit for bit",
              t->meta.cpu, cpu);
     MSG_STR(m.sentence, sentence);
     snprintf(t->meta.cpu, sizeof t->meta.cpu, "%s", cpu);
+    if (same)
+        return 0;
     return daemon_fact(t->daemon, MSG_event_determinism, &m, e);
 }
 

@@ -235,7 +235,7 @@ void compute_close(const struct device **d);                      /* harmless tw
 void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
 int compute_command(int argc, char **argv);         /* trainerd --device ...: the exit code */
-/* What bits hold for one of: a CPU's arithmetic, or "cuda: " and a GPU's name. */
+/* What bits hold for one of: a CPU's arithmetic and its name, or "cuda: " and a GPU's name. */
 void compute_name(const struct device *d, char *text, size_t bytes);
 /* The device (NULL: the CPU) copies from the feed's arena, unless loader.pin_memory forbids that it
  * is locked. */

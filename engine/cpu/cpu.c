@@ -17,6 +17,9 @@ const struct backend backend_cpu = {
 #undef OP
 };
 
+/* One more with every change to the operations after which the bits of a run are others. */
+enum { ARITHMETIC_VERSION = 1 };
+
 static int plain; /* asked for */
 
 void cpu_plain(int on)
@@ -62,12 +65,25 @@ void engine_cpu_name(char *text, size_t bytes)
 
 /* Products are fused multiply-adds where there are such, as are the C library's exp and log; loops
  * have the same order for all vectors. */
-void engine_cpu_arithmetic(char *text, size_t bytes)
+static const char *arithmetic(void)
 {
 #if defined(__x86_64__)
     int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    snprintf(text, bytes, "x86-64%s", fused ? " fma" : "");
+    return fused ? "x86-64 fma" : "x86-64 plain";
 #else
-    engine_cpu_name(text, bytes);
+    return "plain";
 #endif
+}
+
+void engine_cpu_arithmetic(char *text, size_t bytes)
+{
+    char name[64];
+    engine_cpu_name(name, sizeof name);
+    snprintf(text, bytes, "%s %d (%s)", arithmetic(), ARITHMETIC_VERSION, name);
+}
+
+int engine_cpu_same(const char *one, const char *other)
+{
+    size_t length = strcspn(one, "(");
+    return length == strcspn(other, "(") && strncmp(one, other, length) == 0;
 }

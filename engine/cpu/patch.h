@@ -5,8 +5,11 @@
  * a panel: packed, the patch's columns of each step one behind the other. An element is the sum of
  * a[i, k] b[k, j] over the steps k in their order, begun at 0, each one fused multiply-add,
  * whatever patch it is in and however wide the vectors are: its bits are those of every machine
- * with FMA. In plain C, for other machines, products are rounded before they are added, and the
- * bits are others.
+ * with AVX2 and FMA. In plain C, for other machines, products are rounded before they are added,
+ * and the bits are others.
+ *
+ * The patches for AVX-512 have been run as two halves of AVX2 only (PATCHES_WIDE), on machines
+ * without it: `unit engine_product` checks them bit for bit on one that has it.
  */
 #ifndef ENGINE_CPU_PATCH_H
 #define ENGINE_CPU_PATCH_H

@@ -420,4 +420,7 @@ TEST(cpu_name_is_a_sentence_of_three_words)
     CHECK(words == 3 || strcmp(name, "generic") == 0);
     engine_cpu_arithmetic(name, sizeof name);
     CHECK_EQ(strstr(name, "fma") != NULL, patches_choose() != plain);
+    CHECK(engine_cpu_same("x86-64 fma 1 (GenuineIntel 6/85 avx512)", "x86-64 fma 1 (A 25/1 avx2)"));
+    CHECK(!engine_cpu_same("x86-64 fma 1 (A 25/1 avx2)", "x86-64 fma 12 (A 25/1 avx2)"));
+    CHECK(!engine_cpu_same("x86-64 fma 1 (A 25/1 avx2)", "A 25/1 avx2")); /* as it once was */
 }
