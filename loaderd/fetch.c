@@ -144,21 +144,19 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
 {
     const struct source_field *set = source_field(f->source, p->set);
     struct fetch_kept *kept = &f->kept[p->set][p->plane];
-    uint64_t chunk = p->item / set->chunk_rows, first = chunk * set->chunk_rows, stored = 0, at;
+    uint64_t chunk = p->item / set->chunk_rows, first = chunk * set->chunk_rows, stored = 0, at = 0;
     int partial = first + set->chunk_rows > set->items;
     uint64_t held = partial ? set->items - first : set->chunk_rows;
-    uint32_t mask;
+    uint32_t mask = 0;
     if (f->between)
         f->between(f->self);
     if (kept_take(f, kept, set, p, chunk))
         return 0;
     if (!(partial && set->edge_unfiltered) &&
-        source_chunk_stored(f->source, p->set, p->plane, chunk, &stored, e) != 0)
+        source_chunk_find(f->source, p->set, p->plane, chunk, &stored, &at, &mask, e) != 0)
         return -1;
     if (stored == 0)
         return items_read(f, p, e);
-    if (source_chunk_find(f->source, p->set, p->plane, chunk, stored, &at, &mask, e) != 0)
-        return -1;
     if (set->plan.count == 0 && is_whole(set, p) && stored == set->chunk_bytes) {
         bytes_fetch(f, set, p->out[0], stored, at);
         return 0;

@@ -93,18 +93,15 @@ const struct source_field *source_field(const struct source *s, uint32_t field);
 /* The file's fingerprint: what its attribute says, else a digest of size, time and headers. */
 int source_fingerprint(struct source *s, char hex[65], struct err *e);
 
-/* Stored bytes of a direct field's chunk that holds items of `plane`; 0: never written (read its
- * items: they hold the fill value). */
-int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                        uint64_t *bytes, struct err *e);
+/* Where in the file a direct field's chunk lies that holds items of `plane`: *bytes stored bytes
+ * from *place on; *mask has a bit set for every filter that was skipped. *bytes 0: it was never
+ * written (read its items: they hold the fill value). */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t *bytes, uint64_t *place, uint32_t *mask, struct err *e);
 
 /* These bytes will be read soon: the disk may begin. Of bytes that are cached it costs as much as
  * reading them. */
 void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes);
-
-/* Where in the file those bytes lie; *mask has a bit set for every filter that was skipped. */
-int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, uint64_t *place, uint32_t *mask, struct err *e);
 
 /* What reads bytes of *fd, the file, as they are; of use in any thread. */
 typedef int source_bytes_read_at(int fd, void *out, uint64_t bytes, uint64_t at);

@@ -1,6 +1,7 @@
 /* h5source_read.c - see h5source.h: the bytes of a data set, as stored or converted by libhdf5. */
 #include "loaderd/h5source_private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Where the chunk begins. */
@@ -13,42 +14,40 @@ static void chunk_at(const struct source_set *t, uint32_t plane, uint64_t chunk,
     at[axis] = chunk * t->chunk[axis];
 }
 
-int source_chunk_stored(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                        uint64_t *bytes, struct err *e)
+static int size_check(const struct source *s, const struct source_set *t, uint64_t chunk,
+                      uint64_t bytes, struct err *e)
+{
+    if (bytes <= s->file_bytes && bytes <= 2 * t->field.chunk_bytes + 4096)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
+                   "the file is damaged",
+                   (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
+                   (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
+}
+
+/* By a read that reads nothing: in any order it costs one look-up, where
+ * H5Dget_chunk_info_by_coord walks over all chunks before the one wanted. */
+int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
+                      uint64_t *bytes, uint64_t *place, uint32_t *mask, struct err *e)
 {
     const struct source_set *t = &s->set[field];
     hsize_t at[H5FILE_RANK_MAX], stored = 0;
     chunk_at(t, plane, chunk, at);
+    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, source_driver_seek()) < 0;
+    *bytes = source_driver_sought(place);
+    if (!failed && *bytes)
+        return size_check(s, t, chunk, *bytes, e);
+    char reason[200];
+    snprintf(reason, sizeof reason, "%s", failed ? source_reason() : "it has no bytes");
     if (H5Dget_chunk_storage_size(t->dataset, at, &stored) < 0)
         stored = 0; /* "not allocated", or damaged: then reading its rows says so */
-    if (stored > s->file_bytes || stored > 2 * t->field.chunk_bytes + 4096)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "chunk %llu of %s claims %llu stored bytes for %llu of data in a file of %llu: "
-            "the file is damaged",
-            (unsigned long long)chunk, t->field.path, (unsigned long long)stored,
-            (unsigned long long)t->field.chunk_bytes, (unsigned long long)s->file_bytes);
-    *bytes = stored;
-    return 0;
-}
-
-/* By a read that reads nothing: in any order it costs as much as one chunk's look-up, where
- * H5Dget_chunk_info_by_coord walks over all chunks before it. */
-int source_chunk_find(struct source *s, uint32_t field, uint32_t plane, uint64_t chunk,
-                      uint64_t bytes, uint64_t *place, uint32_t *mask, struct err *e)
-{
-    const struct source_set *t = &s->set[field];
-    hsize_t at[H5FILE_RANK_MAX];
-    chunk_at(t, plane, chunk, at);
-    int failed = H5Dread_chunk(t->dataset, H5P_DEFAULT, at, mask, source_driver_seek()) < 0;
-    /* Of an unfiltered chunk libhdf5 names the size that belongs there, and would read what its
-     * index claims. */
-    if (source_driver_sought(place) != bytes || failed)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
-                       (unsigned long long)chunk, t->field.path, (unsigned long long)bytes,
-                       failed ? source_reason() : "the file's index has another size");
-    return 0;
+    *bytes = 0;
+    if (!stored || size_check(s, t, chunk, stored, e) != 0)
+        return stored ? -1 : 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "chunk %llu of %s (%llu stored bytes) cannot be read: %s",
+                   (unsigned long long)chunk, t->field.path, (unsigned long long)stored, reason);
 }
 
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd)

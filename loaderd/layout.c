@@ -17,7 +17,7 @@ enum {
     SPAN_BYTES_COPIED = 4 << 20,
     SPAN_BYTES_DECODED_IN_ORDER = 4 << 20,
     SPAN_BYTES_COPIED_IN_ORDER = 8 << 20,
-    SPANS_IN_ORDER = 8,    /* at least, where they are longer than to and fro */
+    SPANS_IN_ORDER = 5,    /* at least, where they are longer than to and fro */
     WINDOW_SPANS_AUTO = 4, /* the spans of a window of streams are made smaller: so many of those */
     STREAM_CHUNKS_LOST = 64, /* one row of so many may be left out for streams of whole chunks */
     STREAM_SPAN_CHUNKS = 4,  /* of a span where streams begin inside chunks, each read twice */

@@ -1,13 +1,13 @@
 /* reader.c - see reader.h: the process that touches the file.
  *
  *   OPEN -> threads, sandbox, describe the split -> DESCRIBED      ARENA -> map it -> ARMED
- *   READ -> every chunk of the span read and decoded (fetch.c), CRC and digest -> DONE
+ *   READ -> every chunk of the span read and decoded (reader_spans.c) -> DONE
  *
- * Requests are answered in the order they came; while the threads decode one span, the next is
- * begun. What the file or a request makes impossible is answered with REJECTED; what the machine
- * does to us (no memory) ends the process, and the parent sees it die.
+ * Requests are answered in the order they came. What the file or a request makes impossible is
+ * answered with REJECTED; what the machine does to us (no memory) ends the process, and the parent
+ * sees it die.
  */
-#include "loaderd/reader.h"
+#include "loaderd/reader_private.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,34 +18,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loaderd/fetch.h"
 #include "loaderd/sandbox.h"
-#include "proto/arena.h"
 #include "proto/door.h"
 #include "proto/log.h"
-
-/* A request that is not answered yet. */
-struct reading {
-    struct reader_read read;
-    struct fetch_span fetched;
-    double credit_s; /* waited for it */
-};
-
-struct reader {
-    struct source *source;
-    struct decoders *decoders;
-    struct reader_open open;
-    struct reader_described described;
-    struct layout layout;
-    struct order order;
-    struct fetch fetch;
-    struct arena arena;
-    struct reading reading[READER_SPANS_MAX]; /* a ring */
-    uint32_t first, count;
-    struct err broken; /* code 0; or why an answer could not be given: we must end */
-    double credit_s;   /* waited since the last request */
-    int door;          /* held, never used: its hang-up means that we are gone too */
-};
 
 /* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
  * chunks was seen to take over 100 MiB) and the C library. */
@@ -80,8 +55,6 @@ static uint64_t memory_needed(const struct reader *r, uint64_t workers)
     }
     return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
-
-static void spans_answer(void *self);
 
 /* The threads start, then the sandbox closes, then the file is looked at. */
 static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
@@ -121,7 +94,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
                               .layout = &r->layout,
                               .described = &r->described,
                               .order = &r->order,
-                              .between = spans_answer,
+                              .between = reader_spans_between,
                               .self = r};
     return 0;
 }
@@ -139,114 +112,20 @@ static int reader_arm(struct reader *r, const struct reader_arena *arena, const 
     return arena_attach(&r->arena, fds[0], arena->slots, arena->slot_bytes, e);
 }
 
-static uint64_t span_checksum(const struct reader *r, uint64_t rows, const char *slot)
+int reader_reject(struct reader_packet *answer, const struct err *e)
 {
-    const struct reader_described *d = &r->described;
-    uint32_t crc = 0;
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        const struct msg_field_info *f = &d->fields[i];
-        uint64_t items = span_items(d->fields, d->field_count, f, slot, rows);
-        crc = decode_crc32(crc, slot + f->offset, items * f->row_bytes);
-    }
-    return crc;
-}
-
-/* Of data sets: what is made of pointers is not counted. */
-static uint64_t bytes_delivered(const struct reader *r, uint64_t rows, const char *slot)
-{
-    const struct reader_described *d = &r->described;
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < d->field_count; i++) {
-        enum layout_from from = r->layout.field[i].from;
-        if (from == LAYOUT_ITEMS || from == LAYOUT_WINDOWS)
-            bytes += span_items(d->fields, d->field_count, &d->fields[i], slot, rows) *
-                     d->fields[i].row_bytes;
-    }
-    return bytes;
-}
-
-static int span_begin(struct reader *r, const struct reader_read *read, struct err *e)
-{
-    if (r->arena.fd < 0 || read->span >= r->described.spans || read->slot >= r->arena.slots)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "span %llu into slot %llu was asked and is not there",
-                       (unsigned long long)read->span, (unsigned long long)read->slot);
-    struct reading *g = &r->reading[(r->first + r->count++) % READER_SPANS_MAX];
-    g->read = *read;
-    g->credit_s = r->credit_s;
-    r->credit_s = 0;
-    fetch_begin(&r->fetch, &g->fetched, read->epoch, read->span, arena_slot(&r->arena, read->slot));
-    return 0;
-}
-
-static int span_end(struct reader *r, struct reading *g, struct reader_done *done, struct err *e)
-{
-    const struct fetch_span *s = &g->fetched;
-    if (fetch_end(&r->fetch, &g->fetched, e) != 0)
+    if (e->code != EXIT_CODE_PERMANENT)
         return -1;
-    uint64_t rows = order_span_rows(&r->order, s->span);
-    *done = (struct reader_done){.epoch = s->epoch,
-                                 .span = s->span,
-                                 .slot = g->read.slot,
-                                 .generation = g->read.generation,
-                                 .rows = rows,
-                                 .bytes_read = s->bytes_read,
-                                 .bytes_decoded = s->bytes_decoded,
-                                 .bytes_delivered = bytes_delivered(r, rows, s->slot),
-                                 .read_s = s->read_s + s->batch.read_s,
-                                 .decode_s = s->batch.decode_s,
-                                 .credit_s = g->credit_s};
-    if (r->open.verify)
-        done->checksum = span_checksum(r, rows, s->slot);
-    if (r->open.receipt)
-        done->digest = span_digest(r->described.fields, r->described.field_count, s->slot, rows);
+    memset(answer, 0, sizeof *answer);
+    answer->kind = READER_REJECTED;
+    snprintf(answer->text, sizeof answer->text, "%s", e->text);
     return 0;
 }
 
-/* e: of what was asked, if that failed. 0, or -1 and *e: we must end. */
-static int answer_send(struct reader_packet *answer, int failed, struct err *e)
-{
-    if (failed) {
-        if (e->code != EXIT_CODE_PERMANENT)
-            return -1;
-        memset(answer, 0, sizeof *answer);
-        answer->kind = READER_REJECTED;
-        snprintf(answer->text, sizeof answer->text, "%s", e->text);
-    }
-    return door_send(READER_PAIR_FD, answer, sizeof *answer, NULL, 0, e);
-}
-
-static void time_limit(const struct reader *r)
+void reader_time_limit(const struct reader *r)
 {
     sandbox_time_limit(READER_REQUEST_LIMIT_S,
                        READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
-}
-
-/* End the oldest reading, which its threads may still be at, and answer it. The next one's time
- * begins. 0, or -1 and *e: we must end. */
-static int span_answer(struct reader *r, struct err *e)
-{
-    struct reader_packet answer = {.kind = READER_DONE};
-    int failed = span_end(r, &r->reading[r->first], &answer.done, e) != 0;
-    r->first = (r->first + 1) % READER_SPANS_MAX;
-    r->count--;
-    time_limit(r);
-    return answer_send(&answer, failed, e);
-}
-
-static int oldest_is_done(const struct reader *r)
-{
-    return r->count && fetch_is_done(&r->fetch, &r->reading[r->first].fetched);
-}
-
-/* While a span begins: those that are ready do not wait for it. */
-static void spans_answer(void *self)
-{
-    struct reader *r = self;
-    struct err e = {0};
-    while (!r->broken.code && oldest_is_done(r))
-        if (span_answer(r, &e) != 0)
-            r->broken = e;
 }
 
 /* Handle one packet and fill `answer`. 0, or -1 and *e. */
@@ -295,15 +174,18 @@ static int packet_take(struct reader *r, struct err *e)
     if (got <= 0)
         return got < 0 && e->code == 0 ? 0 : -1;
     if (!r->count)
-        time_limit(r);
+        reader_time_limit(r);
     if (packet.kind == READER_READ) {
-        if (span_begin(r, &packet.read, e) == 0)
+        if (reader_span_begin(r, &packet.read, e) == 0)
             return 1; /* answered in its turn */
         failed = 1;
     } else {
         failed = packet_handle(r, &packet, fds, fd_count, &answer, e) != 0;
     }
-    return answer_send(&answer, failed, e) == 0 ? 1 : -1;
+    if ((failed && reader_reject(&answer, e) != 0) ||
+        door_send(READER_PAIR_FD, &answer, sizeof answer, NULL, 0, e) != 0)
+        return -1;
+    return 1;
 }
 
 /* Take a packet or go on with what came; wait where nothing can be done. 0, or -1: the parent is
@@ -317,11 +199,12 @@ static int reader_turn(struct reader *r, struct err *e)
     }
     if (taken)
         return taken < 0 ? -1 : 0;
+    int gone_on = reader_spans_go_on(r, e);
+    if (gone_on)
+        return gone_on < 0 ? -1 : 0;
     if (!r->count)
         return packet_wait(r, e);
-    if (oldest_is_done(r))
-        return span_answer(r, e);
-    decoders_pause(r->decoders, &r->reading[r->first].fetched.batch);
+    reader_spans_pause(r);
     return 0;
 }
 

@@ -116,11 +116,12 @@ typedef float part __attribute__((vector_size(32), aligned(4), may_alias));
 enum { PART = 8 };
 _Static_assert(BLOCK_PRODUCT == 4 * PART, "block_product names its parts");
 
-/* A block of one row of the product. */
+/* A block of one row of the product, which begins as `begin` is. */
 CPU_CLONES static void block_product(const uint32_t *column, const float *value, uint32_t entries,
-                                     const float *x, uint64_t stride, float *restrict y)
+                                     const float *x, uint64_t stride, const float *begin, float *y)
 {
-    part *out = (part *)y, a = out[0], b = out[1], c = out[2], d = out[3];
+    const part *first = (const part *)begin;
+    part *out = (part *)y, a = first[0], b = first[1], c = first[2], d = first[3];
     for (uint32_t k = 0; k < entries; k++) {
         const part *in = (const part *)(x + column[k] * stride);
         a += value[k] * in[0];
@@ -143,10 +144,18 @@ CPU_CLONES static void rest_product(const uint32_t *column, const float *value, 
     }
 }
 
-static void row_begin(const float *bias, float beta, float *y, uint64_t columns)
+/* What a row's sums begin with: the bias alone in place, anything else in y. */
+static const float *row_begin(const float *bias, float beta, float *y, uint64_t columns)
 {
+    if (beta == 0 && bias)
+        return bias;
+    if (beta == 0) {
+        memset(y, 0, columns * sizeof *y);
+        return y;
+    }
     for (uint64_t c = 0; c < columns; c++)
-        y[c] = (beta == 0 ? 0 : beta * y[c]) + (bias ? bias[c] : 0);
+        y[c] = beta * y[c] + (bias ? bias[c] : 0);
+    return y;
 }
 
 void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
@@ -158,9 +167,11 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
         const float *value = a.value + first;
         float *out = y.at + r * y.stride;
         uint64_t c = 0;
-        row_begin(bias, beta, out, y.columns);
+        const float *begin = row_begin(bias, beta, out, y.columns);
         for (; c + BLOCK_PRODUCT <= y.columns; c += BLOCK_PRODUCT)
-            block_product(column, value, entries, x.at + c, x.stride, out + c);
+            block_product(column, value, entries, x.at + c, x.stride, begin + c, out + c);
+        if (begin != out)
+            memcpy(out + c, begin + c, (y.columns - c) * sizeof *out);
         rest_product(column, value, entries, x.at + c, x.stride, y.columns - c, out + c);
     }
 }

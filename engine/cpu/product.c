@@ -17,13 +17,12 @@
 
 #include <math.h>
 
-#include "engine/cpu/patch.h"
+#include "engine/cpu/line.h"
 
 enum {
     PANELS = PATCH_STEPS * 256, /* numbers of packed panels: half of a second-level cache */
     STRIP_ROWS = 96,            /* of a, packed: whole patches */
     STEPS_FEW = 64, /* up to here panels fit the first-level cache together: rows go first */
-    PAGE_FLOATS = 4096 / sizeof(float),
     PACKED_BYTES = (PANELS + PATCH_STEPS * STRIP_ROWS) * sizeof(float)
 };
 
@@ -133,21 +132,19 @@ static void product_run(const struct product *p, int add)
     }
 }
 
-/* Cycles that it takes, as measured: patches, packing b, reading a where its numbers lie apart by
- * pages, turning patches. */
+/* Cycles that it takes, as measured: patches, packing b, turning patches. */
 static double product_cost(const struct product *p)
 {
     uint64_t width = p->patches->columns, rest = p->b.count % width;
     double rows = (double)(p->a.count / PATCH_ROWS), left = (double)(p->a.count % PATCH_ROWS);
-    double whole = rows * 6.2 + (left ? fmax(left, 4) : 0), narrow = rows * 5 + (left ? 4 : 0);
+    double whole = rows * 6.2 + (left ? fmax(left, 4) : 0), narrow = rows * 4.3 + (left ? 4 : 0);
     double panels = (double)(p->b.count / width) + (rest > width / 2);
     double patches = panels * whole + (rest && rest <= width / 2 ? narrow : 0);
     double packing = (double)p->b.count * (p->b.next == 1 ? 0.2 : 0.5);
-    double reading = !strips_pay(p) && p->a.step >= PAGE_FLOATS ? (double)p->a.count : 0;
     double turning = p->turned ? (double)(p->b.count * p->a.count) * 0.6 *
                                      (double)(1 + (p->steps - 1) / PATCH_STEPS)
                                : 0;
-    return (double)p->steps * (patches + packing + reading) + turning;
+    return (double)p->steps * (patches + packing) + turning;
 }
 
 static void rows_scale(struct matrix y, float factor)
@@ -171,6 +168,10 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
     turned.a = p.b, turned.b = p.a, turned.turned = 1;
     if (beta != 0 && beta != 1)
         rows_scale(c, beta);
+    if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, c.at, 1))
+        return;
+    if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, c.at, c.stride))
+        return;
     product_run(product_cost(&turned) < product_cost(&p) ? &turned : &p, beta != 0);
 }
 

@@ -33,10 +33,10 @@ def launch_during_removal(run):
         lock.truncate()
         lock.write(ours)
         lock.flush()
-        late = Run("run", "--set", "no.such=1")
+        late = Run("run", "--set", "data.file=" + os.path.abspath("none.h5"), "--set", "data.source=/no/such")
         late.until(lambda: "waits for clean.sh (process %d)" % os.getpid() in late.output(), "does not wait")
         os.rename(run.directory, "aside")
-    assert late.wait() == 100 and "no.such" in late.output(), late.output()
+    assert late.wait() == 100 and "/no/such" in late.output(), late.output()
     with open(run.path("lock")) as new, open("aside/lock") as old:
         assert "attached" in new.read() and old.read() == ours
     shutil.rmtree(run.directory)
