@@ -168,9 +168,9 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
     turned.a = p.b, turned.b = p.a, turned.turned = 1;
     if (beta != 0 && beta != 1)
         rows_scale(c, beta);
-    if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, c.at, 1))
+    if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, p.use, c.at, 1))
         return;
-    if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, c.at, c.stride))
+    if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, p.use, c.at, c.stride))
         return;
     product_run(product_cost(&turned) < product_cost(&p) ? &turned : &p, beta != 0);
 }
