@@ -95,7 +95,7 @@ struct step_config {
 
 /* Into how many parts activation checkpointing may cut slices of so many rows: 8, or as many as
  * leave SLICE_PART_ROWS in each, which products need to be fast. */
-enum { SLICE_PARTS_MAX = 8, SLICE_PART_ROWS = 4 };
+enum { SLICE_PARTS_MAX = 8, SLICE_PART_ROWS = 8 };
 static inline uint64_t step_slice_parts(int checkpointing, uint64_t slice_rows)
 {
     uint64_t parts = checkpointing ? SLICE_PARTS_MAX : 1;
