@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "engine/device.h"
-#include "engine/threads.h"
 #include "proto/limits.h"
 
 enum {
@@ -68,10 +67,11 @@ static void device_plan(struct plan *p, const struct model *m, const struct devi
 }
 
 /* The first thread's stack is in the stage's base (engine/warm.h). */
-static void stacks_plan(struct plan *p, const char *stage, const struct step_config *c)
+static void stacks_plan(struct plan *p, const char *stage, const struct model *m,
+                        const struct step_config *c)
 {
     if (c->threads > 1)
-        plan_add(p, stage, stacks, (uint64_t)(c->threads - 1) * POOL_STACK_USED);
+        plan_add(p, stage, stacks, (uint64_t)(c->threads - 1) * engine_cpu_stack(m));
 }
 
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
@@ -89,7 +89,7 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
         return -1;
     device_plan(p, m, device, terms, !o->fisher_use_compression);
     stepper_plan(m, &c, "trainerd", p);
-    stacks_plan(p, "trainerd", &c);
+    stacks_plan(p, "trainerd", m, &c);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
                  terms * importance_bytes(m, !o->fisher_use_compression));
@@ -159,7 +159,7 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     int first = p->count;
     device_plan(p, m, device, 0, 0);
     stepper_plan(m, &c, "fisherd", p);
-    stacks_plan(p, "fisherd", &c);
+    stacks_plan(p, "fisherd", m, &c);
     estimating_set(p, first);
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);

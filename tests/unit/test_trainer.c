@@ -9,7 +9,7 @@
 
 #include "engine/device.h"
 #include "engine/memory.h"
-#include "engine/threads.h"
+#include "engine/step.h"
 #include "proto/checkpoint.h"
 #include "proto/limits.h"
 #include "trainerd/disk.h"
@@ -604,7 +604,7 @@ TEST(plan_fits_the_arena_and_the_limit)
              e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
     CHECK_EQ(planned_as(&p, "trainerd", "stacks of further threads, with packed products"),
-             POOL_STACK_USED); /* of two */
+             engine_cpu_stack(&m)); /* of two */
     CHECK_EQ(plan_total(&p, "loaderd"),
              ((9 + 2 * 10) << 20) + 2 * 4 * 256 * ((1 << 20) / 1536 + 1));
     CHECK_EQ(plan_total(&p, "fisherd"), bases.fisherd_idle); /* no task has ewc */
