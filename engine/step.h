@@ -314,11 +314,6 @@ struct pool *stepper_pool(struct stepper *s);
  * thread, but no more than the `samples` there are. The sums are the same for every such batch. */
 uint64_t stepper_fisher_rows(const struct step_config *c, uint64_t samples);
 
-/* Bytes of its stack that a thread of m's slices touches, where products pack their factors: from
- * the weights' shapes, for slices of 64 rows; at most POOL_STACK_USED, which it is where some
- * weights are wide both ways. */
-uint64_t engine_cpu_stack(const struct model *m);
-
 /* What the CPU is ("AuthenticAMD 26/2 avx512"), and, for a checkpoint, what its bits depend on and
  * in parentheses what it is ("x86-64 fma 1 (AuthenticAMD 26/2 avx512)"; the number is a version).
  * Bits are those of every CPU whose arithmetic is the same, parentheses aside. */

@@ -1,8 +1,6 @@
 /* warm.c - see warm.h. */
 #include "engine/warm.h"
 
-#include "engine/memory.h"
-#include "engine/ops.h"
 #include "engine/step.h"
 
 enum { ROWS = 8, INPUTS = 16 };
@@ -34,21 +32,6 @@ static int batch_work(struct stepper *s, const struct model *m, int with_optimiz
                           &(struct fisher_sums){.count = m->parameter_count, .at = squares}, e);
 }
 
-/* Large enough to fill all that a product packs; this thread's stack, whatever the plan counts for
- * others. */
-static int product_work(struct err *e)
-{
-    enum { SIDE = 256 };
-    struct region r;
-    if (region_open(&r, 3 * SIDE * SIDE * sizeof(float), "a first product", e) < 0)
-        return -1;
-    float *at = r.at;
-    op_product(&backend_cpu, matrix_of(at, SIDE, SIDE), 1, matrix_of(at + SIDE * SIDE, SIDE, SIDE),
-               0, 0, matrix_of(at + 2 * SIDE * SIDE, SIDE, SIDE));
-    region_close(&r);
-    return 0;
-}
-
 int engine_warm(int with_optimizer, struct err *e)
 {
     static const char *const layers[] = {"linear out=16", "relu", "linear out=2"};
@@ -57,8 +40,6 @@ int engine_warm(int with_optimizer, struct err *e)
     struct model m = {0};
     struct stepper *s = NULL;
     int result = -1;
-    if (product_work(e) < 0)
-        return -1;
     if (model_open(&m, layers, 3, INPUTS, "softmax_cross_entropy", e) == 0 &&
         stepper_open(&s, &m, &c, e) == 0 && batch_gather(s, e) == 0)
         result = batch_work(s, &m, with_optimizer, e);

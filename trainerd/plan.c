@@ -41,7 +41,6 @@ static uint64_t block_parameters(const struct options *o, const struct model *m)
 
 static const char base_name[] = "program and libraries, measured";
 
-static const char stacks[] = "stacks of further threads, with packed products";
 static const char theta_stars[] = "theta* of them, pages of checkpoints";
 
 static const char fisher_reader[] = "reader, Fisher";
@@ -66,14 +65,6 @@ static void device_plan(struct plan *p, const struct model *m, const struct devi
         plan_add(p, PLAN_DEVICE, "protected tasks", terms * task);
 }
 
-/* The first thread's stack is in the stage's base (engine/warm.h). */
-static void stacks_plan(struct plan *p, const char *stage, const struct model *m,
-                        const struct step_config *c)
-{
-    if (c->threads > 1)
-        plan_add(p, stage, stacks, (uint64_t)(c->threads - 1) * engine_cpu_stack(m));
-}
-
 static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
                          const struct split_shape *train, const struct split_shape *validation,
                          const struct device *device, uint64_t micro_rows, struct err *e)
@@ -89,7 +80,6 @@ static int trainerd_plan(struct plan *p, const struct options *o, const struct m
         return -1;
     device_plan(p, m, device, terms, !o->fisher_use_compression);
     stepper_plan(m, &c, "trainerd", p);
-    stacks_plan(p, "trainerd", m, &c);
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
                  terms * importance_bytes(m, !o->fisher_use_compression));
@@ -159,7 +149,6 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     int first = p->count;
     device_plan(p, m, device, 0, 0);
     stepper_plan(m, &c, "fisherd", p);
-    stacks_plan(p, "fisherd", m, &c);
     estimating_set(p, first);
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
     plan_add(p, "fisherd", "arena", bytes);
@@ -364,7 +353,7 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 /* Is it the engine's own, a region of engine/memory.h, in trainerd? */
 static int is_region(const struct plan_row *row)
 {
-    static const char *const others[] = {base_name, theta_stars, stacks, split_names[0].arena,
+    static const char *const others[] = {base_name, theta_stars, split_names[0].arena,
                                          split_names[1].arena};
     int found = strcmp(row->stage, "trainerd") == 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

@@ -18,8 +18,6 @@
 #include <math.h>
 
 #include "engine/cpu/line.h"
-#include "engine/memory.h"
-#include "engine/step.h"
 #include "engine/threads.h"
 #include "proto/err.h"
 
@@ -178,26 +176,6 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
     if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, p.use, c.at, c.stride))
         return;
     product_run(product_cost(&turned) < product_cost(&p) ? &turned : &p, beta != 0);
-}
-
-/* Numbers packed for weights: they, or blocks of steps of a slice's usual rows, or of their shorter
- * side, whichever factor is cheaper; rows of strips_pay. */
-static uint64_t weights_packed(uint64_t out, uint64_t in)
-{
-    uint64_t few = least(out, in), panels = PATCH_STEPS * (few + 64);
-    uint64_t strips = few > 2 * PATCH_COLUMNS_MAX ? PATCH_STEPS * STRIP_ROWS : 0;
-    return least(panels > out * in ? panels : out * in, PANELS) + strips;
-}
-
-uint64_t engine_cpu_stack(const struct model *m)
-{
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < m->tensor_count; i++) {
-        const struct tensor_info *t = &m->tensors[i];
-        uint64_t packed = t->rank == 2 ? weights_packed(t->dims[0], t->dims[1]) : 0;
-        most = packed > most ? packed : most;
-    }
-    return region_bytes(most * sizeof(float) + POOL_STACK_USED - PACKED_BYTES); /* whole pages */
 }
 
 void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct matrix y)

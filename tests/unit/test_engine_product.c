@@ -168,20 +168,6 @@ TEST(an_empty_product_aborts)
     CHECK(!ABORTS(cpu_product(one, 0, one, 0, 0, one)));
 }
 
-/* The products of a layer of out by in with a slice of 64 rows, one behind the other. */
-static void *layer_products(void *argument)
-{
-    enum { ROWS_OF_SLICE = 64 };
-    const uint64_t *size = argument, out = size[0], in = size[1];
-    struct matrix x = matrix_random(ROWS_OF_SLICE, in, 0), w = matrix_random(out, in, 0),
-                  y = matrix_random(ROWS_OF_SLICE, out, 0);
-    cpu_product(x, 0, w, 1, 0, y);
-    cpu_product(y, 1, x, 0, 0, w);
-    cpu_product(y, 0, w, 0, 0, x);
-    free(x.at), free(w.at), free(y.at);
-    return NULL;
-}
-
 static void *large_product(void *argument)
 {
     struct case_of_product *p = argument;
@@ -189,49 +175,33 @@ static void *large_product(void *argument)
     return NULL;
 }
 
-/* Bytes of the pages that `run` touches of a stack of our own. */
-static uint64_t stack_used(void *(*run)(void *), void *argument)
+/* The pages of a stack of our own that were touched: as many as threads.h says. */
+TEST(a_product_takes_so_much_of_a_stack)
 {
     enum { STACK = 1 << 20, PAGE = 4096 };
+    struct case_of_product p = {256, 256, 256, 0, 1, 0, 0};
     unsigned char resident[STACK / PAGE];
     pthread_attr_t attributes;
     pthread_t id;
     uint64_t used = 0;
+    if (TEST_ROUNDS(0, 1))
+        test_skip("under a sanitizer threads take more");
+    case_open(&p);
     void *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(stack != MAP_FAILED);
-    madvise(stack, STACK, MADV_NOHUGEPAGE); /* fails where there are none */
+    CHECK(stack != MAP_FAILED && madvise(stack, STACK, MADV_NOHUGEPAGE) == 0);
     pthread_attr_init(&attributes);
     CHECK_EQ(pthread_attr_setstack(&attributes, stack, STACK), 0);
-    CHECK_EQ(pthread_create(&id, &attributes, run, argument), 0);
+    CHECK_EQ(pthread_create(&id, &attributes, large_product, &p), 0);
     CHECK_EQ(pthread_join(id, NULL), 0);
     CHECK_EQ(mincore(stack, STACK, resident), 0);
     for (int i = 0; i < STACK / PAGE; i++)
         used += (resident[i] & 1) * PAGE;
+    if (used > POOL_STACK_USED || used + (32 << 10) < POOL_STACK_USED)
+        test_fail(__FILE__, __LINE__, "a product used %lu bytes of the stack, not %d", used,
+                  POOL_STACK_USED);
     pthread_attr_destroy(&attributes);
     munmap(stack, STACK);
-    return used;
-}
-
-TEST(a_product_takes_what_the_plan_counts_of_a_stack)
-{
-    static const uint64_t sizes[][2] = {{8, 2400}, {2400, 8},  {300, 20}, {64, 64},
-                                        {2, 16},   {256, 784}, {10, 256}, {100, 100}};
-    struct case_of_product p = {256, 256, 256, 0, 1, 0, 0};
-    if (TEST_ROUNDS(0, 1))
-        test_skip("under a sanitizer threads take more");
-    case_open(&p);
-    uint64_t used = stack_used(large_product, &p);
-    CHECK(used <= POOL_STACK_USED && used + (32 << 10) > POOL_STACK_USED);
     case_close(&p);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        struct tensor_info weights = {.rank = 2, .dims = {sizes[i][0], sizes[i][1]}};
-        struct model m = {.tensor_count = 1, .tensors = &weights};
-        uint64_t size[] = {sizes[i][0], sizes[i][1]}, planned = engine_cpu_stack(&m);
-        used = stack_used(layer_products, size);
-        if (used > planned || used + (208 << 10) < planned) /* 3 MiB of 15 threads */
-            test_fail(__FILE__, __LINE__, "%lu by %lu: %lu bytes of the stack, planned %lu",
-                      size[0], size[1], used, planned);
-    }
 }
 
 /* What our own code asks of the heap, counted by the linker's --wrap. */
