@@ -4,6 +4,7 @@
  */
 #include "loaderd/decoders.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,14 +152,23 @@ static struct decoders_job *job_next(struct decoders *p)
     return job;
 }
 
-/* The main thread has to wait for a job to be done: it takes one, if that is to be read, which
- * needs no decoder. With the lock held. */
-static void wait_or_read(struct decoders *p)
+static struct timespec clock_at(double s)
 {
-    if (p->todo && p->todo->plain_out)
+    return (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(1e9 * (s - floor(s)))};
+}
+
+/* The main thread has to wait for a job to be done, until `end_s` of the clock: it takes one, if
+ * that is to be read, which needs no decoder. With the lock held. */
+static void wait_or_read(struct decoders *p, double end_s)
+{
+    if (p->todo && p->todo->plain_out) {
         job_do(p, NULL, job_next(p));
-    else
+    } else if (isinf(end_s)) {
         pthread_cond_wait(&p->done, &p->lock);
+    } else {
+        struct timespec end = clock_at(end_s);
+        pthread_cond_clockwait(&p->done, &p->lock, CLOCK_MONOTONIC, &end);
+    }
 }
 
 static void *worker_main(void *self)
@@ -228,15 +238,21 @@ void decoders_close(struct decoders **p_p)
     *p_p = NULL;
 }
 
-struct decoders_job *decoders_take(struct decoders *p)
+struct decoders_job *decoders_take(struct decoders *p, double seconds)
 {
     pthread_mutex_lock(&p->lock);
-    while (!p->free_list)
-        wait_or_read(p);
+    if (!p->free_list) {
+        double end_s = decoders_clock_s() + seconds;
+        do
+            wait_or_read(p, end_s);
+        while (!p->free_list && decoders_clock_s() < end_s);
+    }
     struct decoders_job *job = p->free_list;
-    p->free_list = job->next;
+    if (job) {
+        p->free_list = job->next;
+        *job = (struct decoders_job){0};
+    }
     pthread_mutex_unlock(&p->lock);
-    *job = (struct decoders_job){0};
     return job;
 }
 
@@ -276,14 +292,14 @@ void decoders_wait(struct decoders *p, const struct decoders_batch *batch)
 {
     pthread_mutex_lock(&p->lock);
     while (batch->busy)
-        wait_or_read(p);
+        wait_or_read(p, INFINITY);
     pthread_mutex_unlock(&p->lock);
 }
 
-void decoders_pause(struct decoders *p, const struct decoders_batch *batch)
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch, double seconds)
 {
     pthread_mutex_lock(&p->lock);
     if (batch->busy)
-        wait_or_read(p);
+        wait_or_read(p, decoders_clock_s() + seconds);
     pthread_mutex_unlock(&p->lock);
 }

@@ -7,6 +7,7 @@
  */
 #include "loaderd/fetch.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,12 @@ void fetch_close(struct fetch *f)
     memset(f->kept, 0, sizeof f->kept);
 }
 
+/* What ended while this span begins is not to wait for it. For how long that holds, in seconds. */
+static double others_go_on(struct fetch *f)
+{
+    return f->between ? f->between(f->self) : INFINITY;
+}
+
 /* By libhdf5, or from a plain field. */
 static int items_read(struct fetch *f, const struct piece *p, struct err *e)
 {
@@ -53,7 +60,9 @@ static int items_read(struct fetch *f, const struct piece *p, struct err *e)
 static struct decoders_job *job_take(struct fetch *f, const struct source_field *set, uint64_t at,
                                      uint64_t bytes)
 {
-    struct decoders_job *job = decoders_take(f->decoders);
+    struct decoders_job *job;
+    while (!(job = decoders_take(f->decoders, others_go_on(f))))
+        ;
     job->batch = &f->now->batch;
     job->read = source_bytes_reader(f->source, &job->fd);
     job->at = at;
@@ -98,7 +107,10 @@ static void kept_settle(struct fetch *f, struct fetch_kept *kept)
 {
     if (!kept->decoding)
         return;
-    decoders_wait(f->decoders, &kept->decoding->batch);
+    while (kept->decoding && !decoders_is_done(f->decoders, &kept->decoding->batch))
+        decoders_pause(f->decoders, &kept->decoding->batch, others_go_on(f));
+    if (!kept->decoding) /* its span ended meanwhile */
+        return;
     kept->valid = !kept->decoding->batch.failure.code;
     kept->decoding = NULL;
 }
@@ -148,8 +160,6 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
     int partial = first + set->chunk_rows > set->items;
     uint64_t held = partial ? set->items - first : set->chunk_rows;
     uint32_t mask = 0;
-    if (f->between)
-        f->between(f->self);
     if (kept_take(f, kept, set, p, chunk))
         return 0;
     if (!(partial && set->edge_unfiltered) &&
@@ -196,6 +206,7 @@ static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
     struct piece p = *all;
     if (!all->items)
         return 0;
+    others_go_on(f);
     if (set->plain_at != UINT64_MAX && all->items * set->row_bytes >= READ_BYTES_LEAST) {
         plain_fetch(f, all);
         return 0;
