@@ -10,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "loaderd/h5source.h"
+
 struct buffer {
     unsigned char *at;
     uint64_t capacity;
@@ -116,6 +118,49 @@ static int job_decode(struct worker *w, const struct decoders_job *job, double *
     return 0;
 }
 
+/* What lies around the bytes of a job and is another's that is not read yet: the end of the last
+ * one before it (NULL: none) in *low, where the first one behind it begins in *high. 1; 0: one
+ * overlaps it. With the lock held. */
+static int neighbours_find(struct decoders *p, const struct decoders_job *job,
+                           struct decoders_job **before, uint64_t *low, uint64_t *high)
+{
+    for (unsigned i = 0; i < p->job_count; i++) {
+        struct decoders_job *other = &p->jobs[i];
+        if (!other->wanted || other == job)
+            continue;
+        uint64_t end = other->at + other->bytes;
+        if (other->at >= job->at + job->bytes) {
+            *high = other->at < *high ? other->at : *high;
+        } else if (end > job->at) {
+            return 0;
+        } else if (!*before || end > *low) {
+            *before = other;
+            *low = end;
+        }
+    }
+    return 1;
+}
+
+/* What a job read leaves the page cache, as far as no other job is to read it, which may have been
+ * read ahead. What two jobs want goes when the second is done; what the kernel keeps together with
+ * bytes of a job before this one, with that. */
+static void job_drop(struct decoders *p, struct decoders_job *job)
+{
+    struct decoders_job *before = NULL;
+    uint64_t end = job->at + job->bytes, low = 0, high = UINT64_MAX;
+    if (!job->drop)
+        return;
+    pthread_mutex_lock(&p->lock);
+    job->wanted = 0;
+    int alone = neighbours_find(p, job, &before, &low, &high);
+    end = job->drop_end > end ? job->drop_end : end;
+    if (before && end > before->drop_end && job->at - low < SOURCE_FOLIO_BYTES)
+        before->drop_end = end;
+    pthread_mutex_unlock(&p->lock);
+    if (alone)
+        job->drop(job->fd, job->at, end - job->at, low, high);
+}
+
 /* The job is done and free again. Called with the lock held, which is given up meanwhile. */
 static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
 {
@@ -127,6 +172,7 @@ static void job_do(struct decoders *p, struct worker *w, struct decoders_job *jo
     else
         job_decode(w, job, &read_s, &e);
     double took = decoders_clock_s() - begin;
+    job_drop(p, job);
     pthread_mutex_lock(&p->lock);
     struct decoders_batch *batch = job->batch;
     batch->read_s += read_s;
@@ -260,6 +306,7 @@ void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
+    job->wanted = job->drop != NULL;
     job->batch->busy++;
     if (p->workers) {
         *p->todo_end = job;
@@ -275,6 +322,7 @@ void decoders_do(struct decoders *p, struct decoders_job *job)
 {
     ensure(job->plain_out);
     pthread_mutex_lock(&p->lock);
+    job->wanted = job->drop != NULL;
     job->batch->busy++;
     job_do(p, NULL, job);
     pthread_mutex_unlock(&p->lock);

@@ -33,6 +33,8 @@ struct decoders_job {
     struct decoders_batch *batch;
     /* What is stored: bytes [at, at + bytes) of fd, which `read` reads in any thread: 0 or -1. */
     int (*read)(int fd, void *out, uint64_t bytes, uint64_t at);
+    /* They are not wanted again, nor what lies between `low` and `high` around them. NULL: keep. */
+    void (*drop)(int fd, uint64_t at, uint64_t bytes, uint64_t low, uint64_t high);
     int fd;
     uint64_t at, bytes;
     void *plain_out; /* they go there as they are, and that is all; NULL: they are decoded */
@@ -46,6 +48,8 @@ struct decoders_job {
     const char *name; /* of the data set and chunk, for error messages */
     uint64_t chunk;
     struct decoders_job *next;
+    int wanted;        /* its bytes have not been dropped yet */
+    uint64_t drop_end; /* what lies behind it was read as far as there; 0: nothing */
 };
 
 struct decoders;

@@ -65,6 +65,7 @@ static struct decoders_job *job_take(struct fetch *f, const struct source_field 
         ;
     job->batch = &f->now->batch;
     job->read = source_bytes_reader(f->source, &job->fd);
+    job->drop = source_bytes_dropper(f->source);
     job->at = at;
     job->bytes = bytes;
     job->name = set->path;
@@ -171,9 +172,9 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
         bytes_fetch(f, set, p->out[0], stored, at);
         return 0;
     }
+    struct decoders_job *job = job_take(f, set, at, stored);
     if (f->reads_wait)
         source_bytes_ahead(f->source, at, stored);
-    struct decoders_job *job = job_take(f, set, at, stored);
     job->mask = mask;
     job->plan = &set->plan;
     job->chunk_bytes = set->chunk_bytes;
