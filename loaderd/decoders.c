@@ -4,6 +4,7 @@
  */
 #include "loaderd/decoders.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -88,10 +89,16 @@ static int job_read(const struct decoders_job *job, void *out, double *seconds, 
     *seconds = decoders_clock_s() - begin;
     if (!failed)
         return 0;
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "%llu bytes of %s at byte %llu cannot be read: the file was cut or its disk fails",
-        (unsigned long long)job->bytes, job->name, (unsigned long long)job->at);
+    if (errno)
+        err_set(e, EXIT_CODE_PERMANENT, "%llu bytes at byte %llu: %s",
+                (unsigned long long)job->bytes, (unsigned long long)job->at, strerror(errno));
+    else
+        err_set(e, EXIT_CODE_PERMANENT, "the file was cut and ends before byte %llu",
+                (unsigned long long)(job->at + job->bytes));
+    if (job->chunk == UINT64_MAX)
+        return err_prefix(e, "%s cannot be read", job->name);
+    return err_prefix(e, "chunk %llu of %s cannot be read", (unsigned long long)job->chunk,
+                      job->name);
 }
 
 /* Read and decode one job. A part of a chunk goes through `whole`, which the thread keeps. */

@@ -134,7 +134,9 @@ int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
         ssize_t got = pread(fd, at, bytes, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0) /* an error, or the file was cut while we read it */
+        if (got == 0) /* the file was cut while we read it */
+            errno = 0;
+        if (got <= 0)
             return -1;
         at += got;
         offset += (uint64_t)got;

@@ -27,7 +27,7 @@
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
- * (source_chunk_stored): each of w workers (the main thread where there are none) has one of those,
+ * (source_chunk_find): each of w workers (the main thread where there are none) has one of those,
  * two scratch buffers as large and one whole chunk (decoders.c): at most 7 w + 7. libhdf5, reading
  * one itself, holds it stored, decoded (the buffer doubling as it grows) and in its cache of
  * two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one of two planes two. Besides,

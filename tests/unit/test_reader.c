@@ -245,6 +245,34 @@ TEST(damaged_chunks_are_named)
     free(raw);
 }
 
+/* While it is read: of a filtered chunk, one that is not, and rows that lie in none. */
+TEST(files_that_are_cut_are_named)
+{
+    static const char *const words[] = {
+        "chunk 3 of train/features cannot be read: the file was cut",
+        "chunk 3 of train/features cannot be read: the file was cut",
+        "train/features cannot be read: the file was cut"};
+    for (int i = 0; i < 3; i++) {
+        struct set_config set = good_set();
+        struct harness h;
+        struct reader_done done;
+        struct reader_open open = open_default();
+        set.filters = i == 0 ? SHUFFLE : PLAIN;
+        set.dims[1] = set.chunk[1] = 4000;
+        set.chunk[0] = i < 2 ? 16 : 0;
+        file_make("cutting.h5", &set, 1);
+        open.shuffle = 0;
+        open.span_rows = 16;
+        CHECK(harness_open(&h, "cutting.h5", &open) == 0);
+        harness_arm(&h, 1);
+        CHECK(harness_read(&h, 0, 0, 0, &done) == 0);
+        CHECK(truncate("cutting.h5", 450000) == 0); /* of 512,000 and what describes them */
+        CHECK(harness_read(&h, 0, h.described.spans - 1, 0, &done) != 0);
+        CHECK_HAS(h.reason, words[i]);
+        harness_close(&h);
+    }
+}
+
 /* Flipped bytes anywhere: an answer, a sentence or a dead reader, always soon. */
 TEST_LIMIT(random_damage_never_hurts_the_parent, 120)
 {

@@ -1,6 +1,7 @@
 /* test_reader_spans.c - several spans on their way in one reader: the same rows as one at a time,
  * in the order that was asked, each as soon as it is there.
  */
+#include <errno.h>
 #include <libdeflate.h>
 
 #include "loaderd/decoders.h"
@@ -143,6 +144,36 @@ TEST(chunks_kept_for_spans_that_do_not_come_do_no_harm)
         }
         harness_close(&h);
     }
+}
+
+static int read_by_a_bad_disk(int fd, void *out, uint64_t bytes, uint64_t at)
+{
+    (void)fd, (void)out, (void)bytes, (void)at;
+    errno = EIO;
+    return -1;
+}
+
+TEST(what_a_disk_fails_to_read_is_named)
+{
+    struct decoders *p;
+    struct decoders_batch batch = {0};
+    struct err e = {0};
+    char place[8];
+    CHECK_OK(decoders_open(&p, 1, &e), e);
+    struct decoders_job *job = decoders_take(p, 1);
+    *job = (struct decoders_job){.batch = &batch,
+                                 .read = read_by_a_bad_disk,
+                                 .at = 400,
+                                 .bytes = sizeof place,
+                                 .plain_out = place,
+                                 .name = "train/features",
+                                 .chunk = 7};
+    decoders_submit(p, job);
+    decoders_wait(p, &batch);
+    decoders_close(&p);
+    CHECK_EQ(batch.failure.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(batch.failure.text, "chunk 7 of train/features cannot be read: 8 bytes at byte 400: "
+                                  "Input/output error");
 }
 
 /* ---- when answers come ----------------------------------------------------------------------- */
