@@ -9,6 +9,7 @@
 #
 # Explicit switches: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
 # CHEMISTRY=1|0 with or without Indigo for `prepare molecules` (1 where indigo.h is installed),
+# HDF5_ALONE=1|0 HDF5 from its archive or from libhdf5.so (1 where the archive links without libcurl),
 # CUDA=1|0 with or without the library for GPUs (1 where nvcc is), NVCC=, SM="75 80 90" what it is built for,
 # V=1 shows every command.
 
@@ -52,18 +53,19 @@ MSGPACK := $(call package,msgpack-c msgpack)
 # H5_USE_110_API: what HDF5 1.14 and later call by other names keeps that of 1.10.
 CFLAGS += -DH5_USE_110_API $(shell $(PKG_CONFIG) --cflags $(HDF5) $(MSGPACK))
 # libhdf5.so needs libcurl and with it thirty libraries of which nothing is used here: a program that loads them takes
-# three times as long to start and 1.5 MiB more. Where its archive links without them it is taken instead; after an
-# upgrade of libhdf5 that is not newer than the programs, `make clean` first.
+# three times as long to start and 1.5 MiB more. Where its archive links without them it is taken instead. That is tried
+# once for an archive as it was installed, and again, with new programs, when another one is.
 HDF5_AT := $(shell $(PKG_CONFIG) --libs-only-L $(HDF5))
 HDF5_THERE := $(wildcard $(patsubst -L%,%/libhdf5.a,$(firstword $(HDF5_AT))))
 HDF5_ALONE := 0
-HDF5_TRIED := build/hdf5$(if $(DEPS),-deps).mk
+HDF5_TRIED := build/hdf5-$(if $(HDF5_THERE),$(shell stat -Lc %Z $(HDF5_THERE)),none).mk
 -include $(HDF5_TRIED)
-$(HDF5_TRIED): Makefile $(HDF5_THERE)
+$(HDF5_TRIED): # nothing is kept where neither links: a compiler or the library is still to come
 	@mkdir -p $(@D)
-	@echo 'int H5open(void); int main(void) { return H5open(); }' | \
-	    $(CC) $(LDFLAGS) -x c - -x none -o $@.$$$$ $(or $(HDF5_THERE),-l:none) -lsz -lz -ldl -lm 2>/dev/null && alone=1; \
-	    echo "HDF5_ALONE := $${alone:-0}" >$@.$$$$ && mv $@.$$$$ $@
+	@links() { echo 'int H5open(void); int main(void) { return H5open(); }' | \
+	    $(CC) $(LDFLAGS) -x c - -x none -o $@.$$$$ "$$@" -lz -ldl -lm 2>/dev/null; }; \
+	if links $(or $(HDF5_THERE),-l:none) -lsz; then alone=1; elif links $(HDF5_AT) -lhdf5; then alone=0; else exit 1; fi; \
+	echo "HDF5_ALONE := $$alone" >$@.$$$$ && mv $@.$$$$ $@
 HDF5_ARCHIVE := $(if $(filter 1,$(HDF5_ALONE)),$(HDF5_THERE))
 LIBS_PROTO := -lzmq $(shell $(PKG_CONFIG) --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(if $(HDF5_ARCHIVE),-lsz -ldl,$(HDF5_AT) -lhdf5) -lz -lm
@@ -140,7 +142,7 @@ $(BIN)/fuzz_reader: $(OBJ)/tests/fuzz/fuzz_reader.o $(filter-out %/main.o,$(call
 $(BIN)/unit: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 # After the others: in its order among what is linked.
-$(PROGRAMS) $(addprefix $(BIN)/,unit engine_probe device_probe loader_probe order_probe fisher_probe fuzz_reader): $(HDF5_ARCHIVE)
+$(PROGRAMS) $(addprefix $(BIN)/,unit engine_probe device_probe loader_probe order_probe fisher_probe fuzz_reader): $(HDF5_ARCHIVE) $(HDF5_TRIED)
 
 # What the libraries for devices need of the engine they find in the program that opens them.
 $(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe: LDFLAGS += -rdynamic
@@ -152,7 +154,7 @@ NVCCFLAGS := -std=c++14 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sor
 OBJ_CUDA := build/cuda
 $(OBJ_CUDA)/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
-	$(call SAY,NVCC $<)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call SAY,NVCC $<)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@.$$$$.o $< && mv $@.$$$$.o $@
 $(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ_CUDA)/%.o,$(SOURCES_cuda))
 	@mkdir -p $(@D)
 	$(call SAY,LINK $@)$(NVCC) -shared -o $@ $^ -cudart static -lcublas -lcublasLt -lcuda $(if $(wildcard $(dir $(NVCC))../lib64/stubs),-L$(dir $(NVCC))../lib64/stubs)

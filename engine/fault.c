@@ -110,14 +110,15 @@ void fault_of_gradient(struct stepper *s)
     if (s->batch.micro_batches > 1 || s->layout.statistics_count)
         return;
     s->batch.done = s->host.graphs.nodes_done = 0;
-    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice++) {
+    uint64_t parts = s->layout.parts, most = parts * s->config.slice_rows;
+    for (uint64_t slice = 0; slice < batch_slices(s, rows); slice += parts) {
         slice_run_alone(&b, slice);
-        int layer = backward_layer(s, slice_gradient(s, slice));
+        int layer = backward_layer(s, slice_gradient(s, slice / parts));
         if (layer < 0)
             continue;
         s->fault.layer = layer;
         s->fault.row = slice * s->config.slice_rows;
-        s->fault.rows = slice_rows(s, rows, slice);
+        s->fault.rows = rows - s->fault.row < most ? rows - s->fault.row : most;
         return;
     }
 }

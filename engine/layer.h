@@ -102,7 +102,8 @@ struct layer_pass {
     int finishes;
     enum activation then;
     uint16_t *kept;
-    float *gradient;       /* the same range of the slice's gradient; backward writes all of it */
+    float *gradient;       /* the same range of the slice's gradient; backward writes all of it, */
+    int adds;              /* or adds to it: the rows before these of the slice have been there */
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     /* Of a type that `rounds`, with half: where its output is kept too, NULL: it is not; and of
      * input and output the one that its backward reads. */
@@ -159,6 +160,7 @@ struct layer_type {
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel

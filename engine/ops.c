@@ -85,9 +85,10 @@ static void check_linear_forward(struct matrix x, struct matrix w, const float *
     ensure(!kept || y.stride == y.columns);
 }
 
-static void check_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
+static void check_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw,
+                                  float *db)
 {
-    check_product(dy, 1, x, 0, 0, dw);
+    check_product(dy, 1, x, 0, (float)adds, dw);
     ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
 }
 
@@ -117,8 +118,9 @@ static void check_bias_add(struct matrix y, const float *bias)
     ensure(ranges_disjoint(y.at, matrix_bytes(y), bias, y.columns * sizeof *bias));
 }
 
-static void check_column_sums(struct matrix x, float *sums)
+static void check_column_sums(struct matrix x, int adds, float *sums)
 {
+    (void)adds;
     ensure(matrix_valid(x) && sums);
     ensure(ranges_disjoint(x.at, matrix_bytes(x), sums, x.columns * sizeof *sums));
 }
@@ -170,9 +172,10 @@ static void check_layernorm_forward(struct matrix x, const float *weight, const 
 }
 
 static void check_layernorm_backward(struct matrix x, const float *weight, double eps,
-                                     struct matrix dy, struct matrix dx, float *dweight,
+                                     struct matrix dy, struct matrix dx, int adds, float *dweight,
                                      float *dbias)
 {
+    (void)adds;
     ensure(matrix_valid(x) && matrix_valid(dy) && matrix_same_shape(x, dy) && weight && eps >= 0);
     ensure(!dweight == !dbias && (dx.at || dweight));
     if (dx.at)

@@ -7,6 +7,9 @@
  * for a number of limits on a segment's rest, the borders of least width, and of those the cut
  * whose lane, as layout_lane has it, is smallest. A layer that recomputes by itself is a segment of
  * its own, which is not run again.
+ *
+ * Where slices go in parts (stepper.h) that saves more and costs less, and the list is cut only if
+ * somebody asks for it.
  */
 #include <string.h>
 
@@ -157,7 +160,7 @@ void segments_choose(struct layout *y, const struct model *m, const struct step_
     struct cutting g;
     struct layout tried = *y;
     whole_make(y, m, c);
-    if (!c->checkpointing || !c->with_optimizer)
+    if (!c->checkpointing || !c->with_optimizer || (y->parts > 1 && !c->segments_max))
         return;
     cutting_make(&g, y, m, c);
     double limit = (double)g.before[m->layer_count], least = 0;

@@ -4,7 +4,7 @@
 
 static uint64_t slice_lane(const struct stepper *s, uint64_t slice)
 {
-    return slice % s->layout.lanes;
+    return slice / s->layout.parts % s->layout.lanes;
 }
 
 static float *lane_base(const struct stepper *s, uint64_t slice)
@@ -38,11 +38,11 @@ float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer)
     return lane_base(s, slice) + s->layout.delta_at[buffer];
 }
 
-float *slice_gradient(const struct stepper *s, uint64_t slice)
+float *slice_gradient(const struct stepper *s, uint64_t number)
 {
     float *all = s->region[KIND_SLICE_GRADIENTS].at;
-    uint64_t lanes = s->layout.gradient_lanes, lane = slice % lanes;
-    if (slice == 0 && s->batch.done == 0)
+    uint64_t lanes = s->layout.gradient_lanes, lane = number % lanes;
+    if (number == 0 && s->batch.done == 0)
         return s->gradient;
     /* lanes 1.. come first: where a batch is one wave lane 0 has no buffer */
     return all + (lane ? lane - 1 : lanes - 1) * s->layout.trained;
@@ -132,7 +132,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     if (b->work == SLICE_FISHER)
         p.squares_input = squares_input(s, slice, route->in);
     if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
-        p.gradient = slice_gradient(s, slice) + (l->first - s->layout.frozen);
+        p.gradient = slice_gradient(s, slice / s->layout.parts) + (l->first - s->layout.frozen);
+    p.adds = slice % s->layout.parts > 0;
     if (b->work == SLICE_TRAIN || b->work == SLICE_FISHER) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
@@ -311,14 +312,17 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
 static void slice_run(void *argument, uint64_t lane, int thread)
 {
     const struct batch_work *b = argument;
-    uint64_t slice = b->wave_first + lane;
+    uint64_t parts = b->s->layout.parts, slice = b->wave_first + lane * parts;
+    uint64_t all = batch_slices(b->s, b->rows), end = all < slice + parts ? all : slice + parts;
     uint32_t count = b->s->model->layer_count;
     (void)thread;
-    if (!b->backward_only)
-        slice_forward(b, slice, 0, count);
-    slice_loss(b, slice);
-    if (b->work != SLICE_EVALUATE)
-        slice_backward(b, slice, 0, count);
+    for (; slice < end; slice++) {
+        if (!b->backward_only)
+            slice_forward(b, slice, 0, count);
+        slice_loss(b, slice);
+        if (b->work != SLICE_EVALUATE)
+            slice_backward(b, slice, 0, count);
+    }
 }
 
 void slice_run_alone(struct batch_work *b, uint64_t slice)
@@ -329,9 +333,10 @@ void slice_run_alone(struct batch_work *b, uint64_t slice)
 
 uint64_t wave_run(struct batch_work *b)
 {
-    uint64_t left = batch_slices(b->s, b->rows) - b->wave_first;
-    uint64_t count = left < b->s->layout.lanes ? left : b->s->layout.lanes;
-    stepper_run(b->s, slice_run, b, count);
+    const struct layout *y = &b->s->layout;
+    uint64_t left = batch_slices(b->s, b->rows) - b->wave_first, most = y->lanes * y->parts;
+    uint64_t count = left < most ? left : most;
+    stepper_run(b->s, slice_run, b, slice_sums(b->s, count));
     return count;
 }
 

@@ -194,8 +194,8 @@ static void gradient_of_waves(struct batch_work *b, struct sweep *w, uint64_t ro
     uint64_t slices = batch_slices(s, rows);
     while (b->wave_first < slices) {
         uint64_t count = wave_run(b), in_place = !s->batch.done && !b->wave_first;
-        w->slice_first = b->wave_first + in_place;
-        w->slice_count = count - in_place;
+        w->slice_first = slice_sums(s, b->wave_first) + in_place;
+        w->slice_count = slice_sums(s, count) - in_place;
         b->wave_first += count;
         w->last = b->wave_first == slices && s->batch.done + rows == s->batch.rows;
         if (w->last || w->slice_count > 0)

@@ -67,11 +67,13 @@ struct step_config {
                            for each of them (model_weights_check) */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
-    /* Activation checkpointing: cut the layer list into segments, at most so many (0: as many as
-     * take the least memory), keep what is between them and compute the rest again in backward. The
-     * bits stay the same. Only with_optimizer; the others keep nothing or all */
+    /* Activation checkpointing, to the same bits: where the layers allow it a slice goes through
+     * them in slice_parts parts of its rows (step_slice_parts; 0: 1), one after the other in the
+     * memory of one. And the layer list is cut into segments, at most so many (0: one where there
+     * are parts, else as many as take the least memory); what is between them is kept, the rest
+     * computed again in backward. Only with_optimizer; the others keep nothing or all */
     int checkpointing;
-    uint64_t segments_max;
+    uint64_t segments_max, slice_parts;
     /* Mixed precision: what lies between two layers, and the gradients there, are rounded to 16
      * bits, and the former are kept in them; products read weights rounded to 16 bits and add up in
      * float32; weights, their gradients, moments, losses and all inside of a layer stay float32.
@@ -85,11 +87,22 @@ struct step_config {
     enum optimizer_kind optimizer;
     uint32_t backbone_layers; /* the first ones of the model; 0: there is no backbone */
     int freeze_backbone;      /* some parameter behind it must be left */
-    /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of a slice
-     */
+    /* where rows are graphs, the most there will be: nodes and edges of a batch, nodes of
+     * slice_rows / slice_parts rows */
     uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
     const struct device *device; /* open, borrowed; NULL: the CPU */
 };
+
+/* Into how many parts activation checkpointing may cut slices of so many rows: 8, or as many as
+ * leave SLICE_PART_ROWS in each, which products need to be fast. */
+enum { SLICE_PARTS_MAX = 8, SLICE_PART_ROWS = 8 };
+static inline uint64_t step_slice_parts(int checkpointing, uint64_t slice_rows)
+{
+    uint64_t parts = checkpointing ? SLICE_PARTS_MAX : 1;
+    while (parts > 1 && (slice_rows % parts || slice_rows / parts < SLICE_PART_ROWS))
+        parts /= 2;
+    return parts;
+}
 
 struct optimizer_config {
     double learning_rate, weight_decay, beta1, beta2, eps;

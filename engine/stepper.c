@@ -415,33 +415,62 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c)
     return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
-/* On a device apart a slice is the whole micro-batch: its operations use all of the device. */
-static struct step_config config_on(const struct step_config *c)
+/* Vectors of a part at least: with fewer, products take longer than they need to. */
+enum { PART_VECTORS = 128 };
+
+/* Can and should slices be cut into the parts that c names? */
+static int parts_allowed(const struct model *m, const struct step_config *c)
+{
+    uint64_t steps = 1;
+    if (!c->checkpointing || !c->with_optimizer || c->slice_rows % c->slice_parts)
+        return 0;
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        const struct layer_instance *l = &m->layers[i];
+        if (l->type->statistics || l->carried_count || (l->count && !l->type->adds))
+            return 0;
+        steps = l->steps > steps ? l->steps : steps;
+    }
+    return m->graphs || steps * (c->slice_rows / c->slice_parts) >= PART_VECTORS;
+}
+
+/* On a device apart a slice is the whole micro-batch: its operations use all of the device. Else
+ * slices are the parts, where there are any. */
+static struct step_config config_on(const struct model *m, const struct step_config *c)
 {
     struct step_config on = *c;
+    on.slice_parts = c->slice_parts ? c->slice_parts : 1;
     if (is_apart(c)) {
         on.slice_rows = c->batch_rows_max;
         on.slice_nodes_max = c->batch_nodes_max;
+        on.slice_parts = 1;
+    } else if (parts_allowed(m, &on)) {
+        on.slice_rows /= on.slice_parts;
+    } else {
+        uint64_t nodes = size_times(on.slice_parts, c->slice_nodes_max);
+        on.slice_nodes_max = nodes < c->batch_nodes_max ? nodes : c->batch_nodes_max;
+        on.slice_parts = 1;
     }
     return on;
 }
 
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *given)
 {
-    struct step_config on = config_on(given), *c = &on;
+    struct step_config on = config_on(m, given), *c = &on;
     *y = (struct layout){0};
     ensure(c->batch_rows_max > 0 && c->slice_rows > 0 && m->parameter_count > 0);
     ensure(c->threads >= 1 && c->threads <= POOL_THREADS_MAX);
     ensure(!m->graphs || (c->slice_nodes_max > 0 && c->batch_nodes_max >= c->slice_nodes_max));
     y->half = layout_half(c);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
+    y->parts = c->slice_parts;
+    uint64_t sums = (y->slices_max - 1) / y->parts + 1; /* of slices with all their parts */
     for (uint32_t i = 0; i < m->layer_count; i++)
         if (m->layers[i].type->statistics) {
             uint64_t channels = m->layers[i].values;
             y->channels_max = channels > y->channels_max ? channels : y->channels_max;
             y->statistics_layer[y->statistics_count++] = i;
         }
-    y->gradient_lanes = y->slices_max < (uint64_t)c->threads ? y->slices_max : (uint64_t)c->threads;
+    y->gradient_lanes = sums < (uint64_t)c->threads ? sums : (uint64_t)c->threads;
     ensure(!is_apart(c) || y->gradient_lanes == 1);
     y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
@@ -455,7 +484,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->blocks = (m->parameter_count - y->frozen + block - 1) / block;
     /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
      * waves */
-    int one_wave = y->slices_max == y->gradient_lanes && !c->accumulates;
+    int one_wave = sums == y->gradient_lanes && !c->accumulates;
     y->slice_gradients = one_wave ? y->gradient_lanes - 1 : y->gradient_lanes;
     y->lane_inputs = input_floats(m, c);
     segments_choose(y, m, c);
@@ -620,7 +649,8 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     s->backend = s->device->backend;
     s->loss = loss_type_named(m->loss);
     s->metric = loss_metric_named(s->loss, c->metric ? c->metric : "auto");
-    s->config = config_on(c);
+    s->given = *c;
+    s->config = config_on(m, c);
     s->weighted = weighs(m, c);
     ensure(s->loss && s->metric);
     layout_make(&s->layout, m, c);
@@ -668,7 +698,8 @@ static int resident_open(struct stepper *s, const struct step_config *c, struct 
             resident_close(s);
             return -1;
         }
-    s->config = config_on(c);
+    s->given = *c;
+    s->config = config_on(s->model, c);
     s->layout = y;
     stepper_place(s);
     parts_place(s);
@@ -678,7 +709,7 @@ static int resident_open(struct stepper *s, const struct step_config *c, struct 
 int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_rows, int accumulates,
                    struct err *e)
 {
-    struct step_config old = s->config, new = old;
+    struct step_config old = s->given, new = old;
     struct err other;
     recordings_close(s); /* of other places */
     new.batch_rows_max = batch_rows_max;

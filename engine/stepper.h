@@ -18,6 +18,11 @@
  * lanes - 1, slice k in lane k mod lanes. Which thread works in a lane does not matter. Where a
  * layer has statistics, training has a lane for every slice of the batch (but gradients for as many
  * as there are threads).
+ *
+ * Where layout.parts is more than 1, activation checkpointing cuts each slice into so many parts of
+ * its rows. All that is called a slice here is then such a part, config.slice_rows its rows, but
+ * for two things: a lane takes the parts of a slice one after the other, and they share its
+ * gradient, to which each adds.
  */
 #ifndef ENGINE_STEPPER_H
 #define ENGINE_STEPPER_H
@@ -63,6 +68,7 @@ struct route {
 struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
+    uint64_t parts;            /* of a slice, see above; slices_max counts them */
     uint64_t gradient_lanes;   /* lanes, or where a layer has statistics as many as work at once */
     uint64_t parameters;       /* padded to whole cache lines */
     uint64_t frozen, backbone; /* the first parameters of the flat vector, not padded */
@@ -218,7 +224,7 @@ struct stepper {
     const struct backend *backend;
     const struct loss_type *loss;
     const struct metric_type *metric;
-    struct step_config config;
+    struct step_config given, config; /* as it was asked for; with the slices that there are */
     struct layout layout;
     struct region region[KIND_COUNT];
     struct pool *pool;
@@ -328,6 +334,12 @@ static inline uint64_t batch_slices(const struct stepper *s, uint64_t rows)
     return (rows + s->config.slice_rows - 1) / s->config.slice_rows;
 }
 
+/* Slices whose gradients are added, of so many that are worked on. */
+static inline uint64_t slice_sums(const struct stepper *s, uint64_t slices)
+{
+    return (slices + s->layout.parts - 1) / s->layout.parts;
+}
+
 static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64_t slice)
 {
     uint64_t left = rows - slice * s->config.slice_rows;
@@ -383,10 +395,10 @@ static inline int layer_is_frozen(const struct layout *y, uint32_t layer)
     return y->frozen && layer < y->first_trained;
 }
 
-/* Runs up to `lanes` slices from b->wave_first on; returns how many. */
+/* Runs up to `lanes` slices, of all parts, from b->wave_first on; returns how many. */
 uint64_t wave_run(struct batch_work *b);
 
-/* One slice through all of it, in its lane, by the caller. */
+/* One slice, of all parts from `slice` on, through all of it, in its lane, by the caller. */
 void slice_run_alone(struct batch_work *b, uint64_t slice);
 
 /* The first row of the resident micro-batch with a bad loss becomes s->fault, unless there is one.
@@ -434,8 +446,9 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
  * lane_activation is forward's float32 as that layer has it, and what is kept is at lane_half. */
 float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t layer, uint32_t buffer);
 float *lane_delta(const struct stepper *s, uint64_t slice, uint32_t buffer);
-/* Where a slice's gradient goes: the batch's own for its first slice, else the lane's. */
-float *slice_gradient(const struct stepper *s, uint64_t slice);
+/* Where the gradient of the slice with that number, all its parts, goes: the batch's own for its
+ * first slice, else the lane's. */
+float *slice_gradient(const struct stepper *s, uint64_t number);
 
 /* Most rows that a layer sees of a slice, or leaves: nodes where they are of graphs. */
 uint64_t rows_most(const struct step_config *c, int graphs);

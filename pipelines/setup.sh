@@ -34,14 +34,19 @@ lists) groups= ;;
 *) fail $EXIT_PERMANENT "unknown argument '$1'; accepted: test, bench, prices, structures, compounds, lists, --help" ;;
 esac
 
+# packages_look: sets installed to the packages of the list that are.
+packages_look() {
+    local names
+    names=$(sed -nE "s/^($groups) +([^?]*)\\??\$/\2/p" "$here/packages.txt")
+    installed=" $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' ${names//|/ } 2>/dev/null |
+        sed -n 's/^installed //p' | tr '\n' ' ')"
+}
+
 # missing_list MARK: the requirements ("a" or "a|b") of which no package is installed; with MARK '?' those that the
 # system may lack ("a?"), without it the others.
 missing_list() {
-    local wanted installed requirement name found
-    wanted=$(sed -nE "s/^($groups) +([^?]*)${1:+\\?}\$/\2/p" "$here/packages.txt")
-    installed=" $(dpkg-query -W -f '${db:Status-Status} ${Package}\n' ${wanted//|/ } 2>/dev/null |
-        sed -n 's/^installed //p' | tr '\n' ' ')"
-    for requirement in $wanted; do
+    local requirement name found
+    for requirement in $(sed -nE "s/^($groups) +([^?]*)${1:+\\?}\$/\2/p" "$here/packages.txt"); do
         found=
         for name in ${requirement//|/ }; do
             case $installed in *" $name "*) found=1 ;; esac
@@ -112,21 +117,9 @@ if [ -z "$groups" ]; then
     lists_fetch
     exit 0
 fi
-# What was found complete stays so until a package is installed or removed, the lists are fetched or this list changes.
-stamp=$here/../build/setup-${groups//|/-}
-stamp_holds() {
-    local than
-    for than in /var/lib/dpkg/status /var/lib/apt/lists "$here/packages.txt" "$here/setup.sh"; do
-        [ "$stamp" -nt "$than" ] || return
-    done
-}
-! stamp_holds || exit 0
-{ mkdir -p -- "${stamp%/*}" && : >"$stamp.new"; } 2>/dev/null # as old as what is looked at now
+packages_look
 missing=$(missing_list)
-if [ -z "$missing$(optional_offered)" ]; then
-    mv -f -- "$stamp.new" "$stamp" 2>/dev/null
-    exit 0
-fi
+[ -n "$missing$(optional_offered)" ] || exit 0
 
 if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! { [ -t 0 ] && command -v sudo >/dev/null; }; then
     fail $EXIT_PERMANENT "packages are missing and this user may not install them; as root: apt-get update && apt-get install -y --no-install-recommends $(packages_chosen)"
@@ -149,5 +142,6 @@ if ! apt install -y --no-install-recommends $chosen; then
         false
     fi || { cat "$log" >&2; fail $EXIT_TEMPORARY "apt-get could not install $chosen (above)"; }
 fi
+packages_look
 missing=$(missing_list)
 [ -z "$missing" ] || fail $EXIT_PERMANENT "still missing after the installation: ${missing//$'\n'/ }"

@@ -1,10 +1,10 @@
 /* test.h - unit tests: TEST(name) { ... CHECK(condition); ... }.
  *
  * Each case runs in a child process of its own with a time limit (TEST_LIMIT(name, seconds) for
- * another than 20 s), as many at a time as there are cores; its output is shown only when it fails.
- * test_skip("why") ends a case as skipped. The child's working directory is a fresh one, removed
- * afterwards. `unit [substring]` runs the cases whose file or name contains it; with TEST_TIMES=1
- * in the environment it also prints what each took.
+ * another than 20 s), one more at a time than there are cores; its output is shown only when it
+ * fails. test_skip("why") ends a case as skipped. The child's working directory is a fresh one,
+ * removed afterwards. `unit [substring]` runs the cases whose file or name contains it; with
+ * TEST_TIMES=1 in the environment it also prints what each took.
  */
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H

@@ -100,7 +100,7 @@ static void fisher_graphs(struct step_config *c, const struct options *o,
     uint64_t slices = (c->batch_rows_max - 1) / o->slice_rows + 1;
     uint64_t batches = (c->batch_rows_max - 1) / o->batch_size + 1;
     c->slice_nodes_max = train->slice_nodes;
-    c->batch_nodes_max = slices * train->slice_nodes;
+    c->batch_nodes_max = slices * c->slice_parts * train->slice_nodes;
     c->batch_edges_max = batches * train->batch_edges;
 }
 

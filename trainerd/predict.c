@@ -197,6 +197,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
+                            .slice_parts = training.slice_parts,
                             .threads = training.threads,
                             .weights = training.weights,
                             .seed = training.seed,

@@ -53,6 +53,8 @@ struct step_config setup_step_config(const struct options *o)
                                 .scaler = {o->amp_init_scale, o->amp_growth_interval},
                                 .checkpointing = o->use_gradient_checkpointing,
                                 .segments_max = o->checkpoint_segments,
+                                .slice_parts =
+                                    step_slice_parts(o->use_gradient_checkpointing, o->slice_rows),
                                 .accumulates = o->gradient_accumulation_steps > 1,
                                 .carried_rows = o->data_stateful ? options_batch_rows(o) : 0,
                                 .optimizer = optimizer_kind(o),
@@ -138,7 +140,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.split = validation ? o->data_validation : o->data_train;
     c.seed = epochs_seed(o);
     c.batch_rows = o->batch_size;
-    c.slice_rows = o->slice_rows;
+    c.slice_rows = o->slice_rows / step_slice_parts(o->use_gradient_checkpointing, o->slice_rows);
     c.window_spans = 1;
     c.streams = o->data_stateful ? o->batch_size : 0;
     if (validation)

@@ -26,10 +26,11 @@ void cpu_bias_add(struct matrix y, const float *bias)
         row_add(bias, y.at + r * y.stride, y.columns);
 }
 
-void cpu_column_sums(struct matrix x, float *sums)
+void cpu_column_sums(struct matrix x, int adds, float *sums)
 {
-    memcpy(sums, x.at, x.columns * sizeof *sums);
-    for (uint64_t r = 1; r < x.rows; r++)
+    if (!adds)
+        memcpy(sums, x.at, x.columns * sizeof *sums);
+    for (uint64_t r = !adds; r < x.rows; r++)
         row_add(x.at + r * x.stride, sums, x.columns);
 }
 

@@ -113,9 +113,9 @@ CPU_CLONES static void row_backward(const float *restrict x, const struct row_mo
 }
 
 void cpu_layernorm_backward(struct matrix x, const float *weight, double eps, struct matrix dy,
-                            struct matrix dx, float *dweight, float *dbias)
+                            struct matrix dx, int adds, float *dweight, float *dbias)
 {
-    if (dweight) {
+    if (dweight && !adds) {
         memset(dweight, 0, x.columns * sizeof *dweight);
         memset(dbias, 0, x.columns * sizeof *dbias);
     }

@@ -2,24 +2,26 @@
  * while one of them is added. */
 #include "engine/cpu/line.h"
 
-#include <string.h>
-
 #include "engine/cpu/turn.h"
 
 #ifdef __x86_64__
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 
-enum { GROUPS_ACROSS = 8, GROUPS_ALONG = 4 }; /* of TURN numbers of y */
+enum {
+    GROUPS_ACROSS = 8,
+    GROUPS_ALONG = 4,
+    SUMS = GROUPS_ACROSS * TURN
+}; /* of TURN numbers of y */
 
-/* sums[groups TURN] over some steps, each of which is a row of memory. */
+/* sums[groups TURN], from what they are on, over some steps, each of which is a row of memory. */
 static inline __attribute__((always_inline)) void
 rows_across(const uint64_t groups, struct factor a, struct factor b, uint64_t steps, float *sums)
 {
     __m256 s[GROUPS_ACROSS];
 #pragma GCC unroll 8
     for (uint64_t g = 0; g < groups; g++)
-        s[g] = _mm256_setzero_ps();
+        s[g] = _mm256_loadu_ps(sums + g * TURN);
     for (uint64_t k = 0; k < steps; k++) {
         __m256 factor = _mm256_broadcast_ss(a.at + k * a.step);
 #pragma GCC unroll 8
@@ -48,7 +50,7 @@ group_along(struct factor a, struct factor b, uint64_t first, uint64_t k, __m256
     return sum;
 }
 
-/* sums[groups TURN] over some steps, rows of memory being numbers of y. */
+/* The same, rows of memory being numbers of y. */
 static inline __attribute__((always_inline)) void
 rows_along(const uint64_t groups, struct factor a, struct factor b, uint64_t steps, float *sums)
 {
@@ -56,7 +58,7 @@ rows_along(const uint64_t groups, struct factor a, struct factor b, uint64_t ste
     uint64_t k = 0;
 #pragma GCC unroll 4
     for (uint64_t g = 0; g < groups; g++)
-        s[g] = _mm256_setzero_ps();
+        s[g] = _mm256_loadu_ps(sums + g * TURN);
     for (; k + 2 * TURN <= steps; k += 2 * TURN) /* of each row a cache line */
 #pragma GCC unroll 4
         for (uint64_t g = 0; g < groups; g++) {
@@ -93,7 +95,6 @@ static uint64_t sums_run(struct factor a, struct factor b, uint64_t steps, float
         rows_along(1, a, b, steps, sums);
         return b.count;
     }
-    memset(sums, 0, b.count * sizeof *sums);
     for (uint64_t k = 0; k < steps; k++)
         for (uint64_t j = 0; j < b.count; j++)
             sums[j] = __builtin_fmaf(a.at[k * a.step], b.at[k * b.step + j], sums[j]);
@@ -103,7 +104,7 @@ static uint64_t sums_run(struct factor a, struct factor b, uint64_t steps, float
 #endif
 
 int line_run(const struct patches *p, struct factor a, struct factor b, uint64_t steps, int add,
-             float *y, uint64_t y_next)
+             enum patch_use use, float *y, uint64_t y_next)
 {
 #ifdef __x86_64__
     if (!p->fused || (b.next != 1 && b.step != 1))
@@ -113,16 +114,17 @@ int line_run(const struct patches *p, struct factor a, struct factor b, uint64_t
             uint64_t some = steps - k < PATCH_STEPS ? steps - k : PATCH_STEPS;
             struct factor part = {a.at + k * a.step, 1, a.next, a.step};
             struct factor rest = {b.at + j * b.next + k * b.step, b.count - j, b.next, b.step};
-            float sums[GROUPS_ACROSS * TURN];
+            float sums[SUMS] = {0}, *to = y + j * y_next;
+            enum patch_use of_y = add || k ? use : PATCH_SET;
+            for (uint64_t i = 0; of_y == PATCH_GO_ON && i < rest.count && i < SUMS; i++)
+                sums[i] = to[i * y_next];
             done = sums_run(part, rest, some, sums);
-            for (uint64_t i = 0; i < done; i++) {
-                float *to = y + (j + i) * y_next;
-                *to = add || k ? *to + sums[i] : sums[i];
-            }
+            for (uint64_t i = 0; i < done; i++, to += y_next)
+                *to = of_y == PATCH_ADD ? *to + sums[i] : sums[i];
         }
     return 1;
 #else
-    (void)p, (void)a, (void)b, (void)steps, (void)add, (void)y, (void)y_next;
+    (void)p, (void)a, (void)b, (void)steps, (void)add, (void)use, (void)y, (void)y_next;
     return 0;
 #endif
 }

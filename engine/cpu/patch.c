@@ -26,15 +26,25 @@ static patch_function fma_turned;
     (sum) = (fma_vector)_mm256_fmadd_ps(factor, (__m256)(x), (__m256)(sum))
 #include "engine/cpu/patch.def"
 
-/* y[TURN, PATCH_ROWS] from the sums in r's first PATCH_ROWS. */
-__attribute__((always_inline)) static inline void columns_store(__m256 r[TURN], enum patch_use use,
-                                                                float *y, uint64_t stride)
+/* y[TURN, PATCH_ROWS] into r's first PATCH_ROWS, and back. */
+__attribute__((always_inline)) static inline void columns_load(const float *y, uint64_t stride,
+                                                               __m256 r[TURN])
+{
+    const __m256i six = _mm256_setr_epi32(-1, -1, -1, -1, -1, -1, 0, 0);
+#pragma GCC unroll 8
+    for (int j = 0; j < TURN; j++, y += stride)
+        r[j] = _mm256_maskload_ps(y, six);
+    turn(r);
+}
+
+__attribute__((always_inline)) static inline void columns_store(__m256 r[TURN], int adds, float *y,
+                                                                uint64_t stride)
 {
     const __m256i six = _mm256_setr_epi32(-1, -1, -1, -1, -1, -1, 0, 0);
     turn(r);
 #pragma GCC unroll 8
     for (int j = 0; j < TURN; j++, y += stride) {
-        if (use == PATCH_ADD)
+        if (adds)
             r[j] = _mm256_add_ps(_mm256_maskload_ps(y, six), r[j]);
         _mm_storeu_ps(y, _mm256_castps256_ps128(r[j]));
         _mm_storel_pi((__m64 *)(y + 4), _mm256_extractf128_ps(r[j], 1));
@@ -42,15 +52,38 @@ __attribute__((always_inline)) static inline void columns_store(__m256 r[TURN], 
 }
 
 /* The same of sums[PATCH_ROWS, columns], a multiple of TURN. */
-static void sums_turn(const float *sums, uint64_t columns, enum patch_use use, float *y,
-                      uint64_t stride)
+static void sums_load(const float *y, uint64_t stride, uint64_t columns, float *sums)
+{
+    for (uint64_t first = 0; first < columns; first += TURN) {
+        __m256 r[TURN];
+        columns_load(y + first * stride, stride, r);
+#pragma GCC unroll 6
+        for (uint64_t i = 0; i < PATCH_ROWS; i++)
+            _mm256_storeu_ps(sums + i * columns + first, r[i]);
+    }
+}
+
+static void sums_store(const float *sums, uint64_t columns, int adds, float *y, uint64_t stride)
 {
     for (uint64_t first = 0; first < columns; first += TURN) {
         __m256 r[TURN] = {{0}};
 #pragma GCC unroll 6
         for (uint64_t i = 0; i < PATCH_ROWS; i++)
             r[i] = _mm256_loadu_ps(sums + i * columns + first);
-        columns_store(r, use, y + first * stride, stride);
+        columns_store(r, adds, y + first * stride, stride);
+    }
+}
+
+__attribute__((always_inline)) static inline void turned_store(fma_vector (*s)[2], int adds,
+                                                               float *y, uint64_t stride)
+{
+#pragma GCC unroll 2
+    for (uint64_t v = 0; v < 2; v++) {
+        __m256 r[TURN] = {{0}};
+#pragma GCC unroll 6
+        for (int i = 0; i < PATCH_ROWS; i++)
+            r[i] = (__m256)s[i][v];
+        columns_store(r, adds, y + v * TURN * stride, stride);
     }
 }
 
@@ -58,15 +91,22 @@ static void fma_turned(const float *a, uint64_t next, uint64_t step, const float
                        enum patch_use use, float *y, uint64_t stride)
 {
     fma_vector s[PATCH_ROWS][2];
-    fma_sums(PATCH_ROWS, 2, a, next, step, b, steps, s);
+    if (use == PATCH_GO_ON) {
 #pragma GCC unroll 2
-    for (uint64_t v = 0; v < 2; v++) {
-        __m256 r[TURN] = {{0}};
+        for (uint64_t v = 0; v < 2; v++) {
+            __m256 r[TURN];
+            columns_load(y + v * TURN * stride, stride, r);
 #pragma GCC unroll 6
-        for (int i = 0; i < PATCH_ROWS; i++)
-            r[i] = (__m256)s[i][v];
-        columns_store(r, use, y + v * TURN * stride, stride);
+            for (int i = 0; i < PATCH_ROWS; i++)
+                s[i][v] = (fma_vector)r[i];
+        }
+        fma_more(PATCH_ROWS, 2, a, next, step, b, steps, s);
+        turned_store(s, 0, y, stride);
+        return;
     }
+    fma_zero(PATCH_ROWS, s);
+    fma_sums(PATCH_ROWS, 2, a, next, step, b, steps, s);
+    turned_store(s, use == PATCH_ADD, y, stride);
 }
 
 /* The text for AVX-512 on a machine without it: a vector is two halves. */
@@ -134,25 +174,43 @@ void patch_at_edge(const struct patches *p, struct factor a, const float *b, uin
         memcpy(y.at + i * y.stride, whole + i * width, y.columns * sizeof *whole);
 }
 
+/* sums[rows of y, width], a row a column of y. */
+static void matrix_turn_in(struct matrix y, uint64_t width, float *sums)
+{
+    for (uint64_t j = 0; j < y.rows; j++)
+        for (uint64_t i = 0; i < y.columns; i++)
+            sums[i * width + j] = y.at[j * y.stride + i];
+}
+
+static void matrix_turn_out(const float *sums, uint64_t width, struct matrix y)
+{
+    for (uint64_t j = 0; j < y.rows; j++)
+        for (uint64_t i = 0; i < y.columns; i++)
+            y.at[j * y.stride + i] = sums[i * width + j];
+}
+
 void patch_run_turned(const struct patches *p, struct factor a, const float *b, uint64_t steps,
                       enum patch_use use, struct matrix y)
 {
     float sums[PATCH_ROWS * PATCH_COLUMNS_MAX];
     uint64_t width = panel_columns(p, y.rows);
-    if (p->turned && y.columns == PATCH_ROWS && y.rows == p->columns) {
+    patch_function *patch = patch_of(p, y.columns, y.rows);
+    int whole = p->fused && y.columns == PATCH_ROWS && y.rows == width;
+    if (p->turned && whole && y.rows == p->columns) {
         p->turned(a.at, a.next, a.step, b, steps, use, y.at, y.stride);
         return;
     }
-    patch_of(p, y.columns, y.rows)(a.at, a.next, a.step, b, steps, PATCH_SET, sums, width);
 #ifdef __x86_64__
-    if (p->fused && y.columns == PATCH_ROWS && y.rows == width) {
-        sums_turn(sums, width, use, y.at, y.stride);
+    if (whole) {
+        if (use == PATCH_GO_ON)
+            sums_load(y.at, y.stride, width, sums);
+        patch(a.at, a.next, a.step, b, steps, use == PATCH_ADD ? PATCH_SET : use, sums, width);
+        sums_store(sums, width, use == PATCH_ADD, y.at, y.stride);
         return;
     }
 #endif
-    for (uint64_t j = 0; j < y.rows; j++)
-        for (uint64_t i = 0; i < y.columns; i++) {
-            float *to = y.at + j * y.stride + i;
-            *to = use == PATCH_ADD ? *to + sums[i * width + j] : sums[i * width + j];
-        }
+    if (use != PATCH_SET)
+        matrix_turn_in(y, width, sums);
+    patch(a.at, a.next, a.step, b, steps, use, sums, width);
+    matrix_turn_out(sums, width, y);
 }

@@ -3,10 +3,10 @@
  *
  * Of its two factors one, a, is read a number at a time, from wherever it lies; the other, b, from
  * a panel: packed, the patch's columns of each step one behind the other. An element is the sum of
- * a[i, k] b[k, j] over the steps k in their order, begun at 0, each one fused multiply-add,
- * whatever patch it is in and however wide the vectors are: its bits are those of every machine
- * with FMA. In plain C, for other machines, products are rounded before they are added, and the
- * bits are others.
+ * a[i, k] b[k, j] over the steps k in their order, begun at 0 or at what y holds, each one fused
+ * multiply-add, whatever patch it is in and however wide the vectors are: its bits are those of
+ * every machine with FMA. In plain C, for other machines, products are rounded before they are
+ * added, and the bits are others.
  */
 #ifndef ENGINE_CPU_PATCH_H
 #define ENGINE_CPU_PATCH_H
@@ -20,8 +20,8 @@ enum {
     PATCH_STEPS = 256 /* of a block, at most: its panel stays in the first-level cache */
 };
 
-/* What becomes of the sums s at y: y = s, y += s, y += s^2. */
-enum patch_use { PATCH_SET, PATCH_ADD, PATCH_ADD_SQUARE };
+/* What becomes of the sums s at y: y = s; y = s, begun at what y holds; y += s; y += s^2. */
+enum patch_use { PATCH_SET, PATCH_GO_ON, PATCH_ADD, PATCH_ADD_SQUARE };
 
 /* A factor: number k of its row (or column) i lies at[i * next + k * step]. */
 struct factor {
@@ -46,7 +46,7 @@ typedef void patch_function(const float *a, uint64_t next, uint64_t step, const 
 struct patches {
     uint64_t columns; /* two vectors' */
     patch_function *whole[PATCH_ROWS + 1], *narrow[PATCH_ROWS + 1];
-    patch_function *turned; /* NULL, or the largest for a transposed y, of PATCH_SET and _ADD */
+    patch_function *turned; /* NULL, or the largest for a transposed y, not of PATCH_ADD_SQUARE */
     int fused;              /* multiply-adds are, and there is AVX2 */
 };
 

@@ -4,7 +4,9 @@
  * packed into panels, which stay in the second-level cache while all rows of the other go by, a
  * patch (engine/cpu/patch.h) after the other. An element's sums over the blocks of steps are added
  * in their order: its bits depend on its row, its column and beta c alone, not on what else is in
- * the call, how matrices lie in memory or how they are cut.
+ * the call, how matrices lie in memory or how they are cut. Where a is transposed, as for a
+ * gradient of weights, the steps are rows, and an element is summed step by step from beta c on: a
+ * second product may go on with more rows where a first one ended, to the bits of one over all.
  *
  * Which of the factors is packed is a question of time only, since a product's transpose has the
  * same sums: a few rows against many weights pack the rows and leave the weights where they are.
@@ -33,6 +35,7 @@ struct product {
     struct factor a, b;
     uint64_t steps;
     int turned;
+    enum patch_use use; /* of what y holds already */
     struct matrix y;
     float *panels, *strips;
 };
@@ -123,7 +126,7 @@ static void product_run(const struct product *p, int add)
                         p->panels);
             for (b.row = 0; b.row < p->a.count; b.row += STRIP_ROWS) {
                 b.rows = least(p->a.count - b.row, STRIP_ROWS);
-                block_rows(p, &b, add || b.step ? PATCH_ADD : PATCH_SET);
+                block_rows(p, &b, add || b.step ? p->use : PATCH_SET);
             }
         }
     }
@@ -157,6 +160,7 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
                         .a = a_t ? factor_of_columns(a) : factor_of_rows(a),
                         .b = b_t ? factor_of_rows(b) : factor_of_columns(b),
                         .steps = a_t ? a.rows : a.columns,
+                        .use = a_t ? PATCH_GO_ON : PATCH_ADD,
                         .y = c,
                         .panels = panels,
                         .strips = strips};
@@ -164,9 +168,9 @@ void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
     turned.a = p.b, turned.b = p.a, turned.turned = 1;
     if (beta != 0 && beta != 1)
         rows_scale(c, beta);
-    if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, c.at, 1))
+    if (c.rows == 1 && line_run(p.patches, p.a, p.b, p.steps, beta != 0, p.use, c.at, 1))
         return;
-    if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, c.at, c.stride))
+    if (c.columns == 1 && line_run(p.patches, p.b, p.a, p.steps, beta != 0, p.use, c.at, c.stride))
         return;
     product_run(product_cost(&turned) < product_cost(&p) ? &turned : &p, beta != 0);
 }
@@ -191,8 +195,8 @@ void cpu_linear_forward(struct matrix x, struct matrix w, const float *bias, enu
     cpu_finish(kind, half, kept, y);
 }
 
-void cpu_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
+void cpu_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw, float *db)
 {
-    cpu_product(dy, 1, x, 0, 0, dw);
-    cpu_column_sums(dy, db);
+    cpu_product(dy, 1, x, 0, (float)adds, dw);
+    cpu_column_sums(dy, adds, db);
 }

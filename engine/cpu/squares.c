@@ -112,7 +112,7 @@ void cpu_products_square_add(struct samples d, struct samples x, struct squares_
 void cpu_sums_square_add(struct samples d, struct squares_work work, float *y)
 {
     for (uint64_t n = 0; n < d.count; n++) {
-        cpu_column_sums(sample_at(d, n), work.tile);
+        cpu_column_sums(sample_at(d, n), 0, work.tile);
         row_add_square(work.tile, y, d.first.columns);
     }
 }

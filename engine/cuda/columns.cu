@@ -6,6 +6,7 @@ struct sum_of {
     typedef float number, value;
     enum { SUMS = 1 };
     struct matrix x;
+    int adds;
     float *sums;
     __device__ float load(uint64_t r, uint64_t c) const
     {
@@ -17,13 +18,13 @@ struct sum_of {
     }
     __device__ void put(uint64_t c, const float *at) const
     {
-        sums[c] = *at;
+        sums[c] = (adds ? sums[c] : 0) + *at;
     }
 };
 
-void cuda_column_sums(struct matrix x, float *sums)
+void cuda_column_sums(struct matrix x, int adds, float *sums)
 {
-    columns_sum_all(sum_of{x, sums}, x.rows, x.columns);
+    columns_sum_all(sum_of{x, adds, sums}, x.rows, x.columns);
 }
 
 struct dot_of {

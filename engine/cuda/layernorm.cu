@@ -117,7 +117,7 @@ static struct matrix rows_of(struct matrix m, uint64_t first, uint64_t count)
 /* dx may be dy, which the sums down the columns read: they come first, from moments that a launch
  * of their own leaves. */
 void cuda_layernorm_backward(struct matrix x, const float *weight, double eps, struct matrix dy,
-                             struct matrix dx, float *dweight, float *dbias)
+                             struct matrix dx, int adds, float *dweight, float *dbias)
 {
     struct row_moments *moments = (struct row_moments *)cuda_scratch, *none = NULL;
     struct matrix unwanted = {NULL, 0, 0, 0};
@@ -126,7 +126,7 @@ void cuda_layernorm_backward(struct matrix x, const float *weight, double eps, s
         struct matrix in = rows_of(x, first, count), d = rows_of(dy, first, count);
         struct matrix out = dx.at == dy.at ? unwanted : rows_of(dx, first, count);
         LAUNCH_TEAMS(rows_gradient, count, x.columns, in, weight, eps, d, out, moments);
-        columns_sum_all(weight_gradient{in, d, moments, dweight, dbias, first > 0}, count,
+        columns_sum_all(weight_gradient{in, d, moments, dweight, dbias, adds || first > 0}, count,
                         x.columns);
     }
     if (dx.at && (!dweight || dx.at == dy.at))

@@ -36,10 +36,10 @@ void cuda_linear_forward(struct matrix x, struct matrix w, const float *bias, en
                kept);
 }
 
-void cuda_weight_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db)
+void cuda_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw, float *db)
 {
-    if (cuda_blas_gradient(dy, x, dw, db))
+    if (!adds && cuda_blas_gradient(dy, x, dw, db))
         return;
-    cuda_product(dy, 1, x, 0, 0, dw);
-    cuda_column_sums(dy, db);
+    cuda_product(dy, 1, x, 0, (float)adds, dw);
+    cuda_column_sums(dy, adds, db);
 }

@@ -119,10 +119,11 @@ static void gcn_backward(const struct layer_instance *l, const struct layer_pass
     struct matrix g = matrix_of(p->scratch, p->rows, l->values_out);
     op_sparse_product(p->backend, p->transposed, dy, NULL, 0, g);
     if (p->gradient) {
-        op_product(p->backend, g, 1, x, 0, 0, weight_of(l, p->gradient));
-        op_column_sums(p->backend, dy, p->gradient + l->values_out * l->values);
+        op_product(p->backend, g, 1, x, 0, (float)p->adds, weight_of(l, p->gradient));
+        op_column_sums(p->backend, dy, p->adds, p->gradient + l->values_out * l->values);
         if (l->edges_used)
-            op_product(p->backend, dy, 1, p->edge_sums, 0, 0, edge_weight_of(l, p->gradient));
+            op_product(p->backend, dy, 1, p->edge_sums, 0, (float)p->adds,
+                       edge_weight_of(l, p->gradient));
     }
     if (!p->d_input)
         return;
@@ -166,6 +167,7 @@ const struct layer_type layer_gcn = {
                "+ x; edges: + M U^T, M = A's sums of the edges' features",
     .finishes = 1,
     .quantises = 1,
+    .adds = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
              {"residual", .words = truth},
              {"edges", .words = truth}},

@@ -38,7 +38,7 @@ static void layernorm_backward(const struct layer_instance *l, const struct laye
     struct matrix dx = p->d_input ? rows_of(l, p, p->d_input) : (struct matrix){0};
     if (p->d_input || gradient)
         op_layernorm_backward(p->backend, rows_of(l, p, p->input), p->parameters, EPS,
-                              rows_of(l, p, p->d_output), dx, gradient,
+                              rows_of(l, p, p->d_output), dx, p->adds, gradient,
                               gradient ? gradient + l->values : NULL);
 }
 
@@ -52,6 +52,7 @@ static void layernorm_squares_begin(const struct layer_instance *l, const struct
 const struct layer_type layer_layernorm = {
     .name = "layernorm",
     .purpose = "each step of a row to mean 0 and variance 1, times weight, plus bias",
+    .adds = 1,
     .spends = 1,
     .infer = layernorm_infer,
     .initialise = layer_initialise_scale,

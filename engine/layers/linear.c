@@ -59,7 +59,7 @@ static void linear_backward(const struct layer_instance *l, const struct layer_p
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix dy = matrix_of(p->d_output, p->rows * l->steps, l->values_out);
     if (p->gradient) {
-        op_weight_gradient(p->backend, dy, x, weight_of(l, p->gradient),
+        op_weight_gradient(p->backend, dy, x, p->adds, weight_of(l, p->gradient),
                            p->gradient + l->values_out * l->values);
     }
     if (p->d_input)
@@ -103,6 +103,7 @@ const struct layer_type layer_linear = {
     .purpose = "y = x W^T + b",
     .quantises = 1,
     .finishes = 1,
+    .adds = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .infer = linear_infer,
     .initialise = linear_initialise,

@@ -613,9 +613,9 @@ static void biases_add(const struct layer_instance *l, const struct layer_pass *
     float *ih = p->gradient + w->at[BIAS_IH], *hh = p->gradient + w->at[BIAS_HH];
     int later = b->number + 1 < pass_blocks(l, p);
     if (!is_apart(p))
-        op_column_sums(p->backend, sums, later ? hh : ih);
+        op_column_sums(p->backend, sums, 0, later ? hh : ih);
     else if (b->number == 0)
-        op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, sums.columns), ih);
+        op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, sums.columns), 0, ih);
     if (!is_apart(p) && later)
         op_add(p->backend, hh, ih, w->count[BIAS_IH]);
     if (b->number == 0)

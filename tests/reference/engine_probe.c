@@ -173,6 +173,7 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                   .backbone_rate = argument(argc, argv, "backbone_lr", 0),
                                   .momentum = argument(argc, argv, "momentum", 0),
                                   .nesterov = (int)argument(argc, argv, "nesterov", 0)};
+    p->step.slice_parts = step_slice_parts(p->step.checkpointing, p->step.slice_rows);
     int wide = argument(argc, argv, "f32", 0) != 0 && !p->model.token_count; /* tokens: bytes */
     int values = loss_type_named(p->model.loss)->values;
     p->gather = (struct gather_config){
@@ -218,7 +219,7 @@ static void graphs_read(struct probe *p)
     uint64_t slice = p->step.slice_rows < p->batch ? p->step.slice_rows : p->batch;
     p->step.batch_nodes_max = p->batch * nodes;
     p->step.batch_edges_max = p->batch * largest_part(g->edge_ptr, p->data_rows);
-    p->step.slice_nodes_max = slice * nodes;
+    p->step.slice_nodes_max = slice / p->step.slice_parts * nodes;
 }
 
 static struct graph_row graph_at(const struct probe *p, uint64_t row)

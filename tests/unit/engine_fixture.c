@@ -104,6 +104,7 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .freeze_backbone = c->frozen_layers > 0,
                                  .carried_rows = c->carries ? ROWS : 0,
                                  .device = c->device};
+    config.slice_parts = step_slice_parts(c->checkpointing, config.slice_rows);
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct model_input input = {inputs, c->graphs, c->edge_values};
     struct err e;
@@ -111,7 +112,7 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
         uint64_t slice = config.slice_rows < ROWS ? config.slice_rows : ROWS;
         config.batch_nodes_max = ROWS * FIXTURE_NODES_MAX;
         config.batch_edges_max = ROWS * FIXTURE_EDGES_MAX;
-        config.slice_nodes_max = slice * FIXTURE_NODES_MAX;
+        config.slice_nodes_max = slice * FIXTURE_NODES_MAX; /* of a part, too */
     }
     CHECK_OK(model_open_input(&f->m, c->layers, c->count, &input,
                               c->loss ? c->loss : "softmax_cross_entropy", &e),

@@ -9,6 +9,8 @@
 struct chain {
     const char *lines[16];
     uint64_t inputs;
+    int graphs;
+    uint64_t slice; /* 0: 8, of which parts have too few vectors */
 };
 
 /* Pairs that span several segments, layers in place before and behind a border, dropout, steps. */
@@ -42,24 +44,39 @@ static const struct chain chains[] = {
       "residual_begin", "linear out=9", "gelu", "batchnorm", "linear out=3", "residual_end",
       "lstm out=5", "batchnorm", "linear out=3", "pool kind=sum"},
      12},
+    {{"linear out=16", "residual_begin", "gcn out=16 edges=true", "layernorm", "relu",
+      "dropout p=0.3", "residual_end", "gcn out=16 residual=true", "gelu", "pool kind=mean_sum",
+      "layernorm", "linear out=3"},
+     13,
+     .graphs = 1,
+     .slice = 32},
+    {{"sequence steps=16", "linear out=16", "relu", "layernorm", "residual_begin", "linear out=16",
+      "tanh", "residual_end", "dropout p=0.1", "pool kind=max", "linear out=9", "sigmoid",
+      "linear out=3"},
+     64,
+     .slice = 64},
 };
 
 enum { CHAINS = sizeof chains / sizeof chains[0], STEPS = 3 };
 
 static struct fixture_config config_of(const struct chain *c)
 {
-    struct fixture_config f = {
-        .layers = c->lines, .inputs = c->inputs, .loss = "mean_squared_error", .slice = 8};
+    struct fixture_config f = {.layers = c->lines,
+                               .inputs = c->inputs,
+                               .loss = "mean_squared_error",
+                               .slice = c->slice ? c->slice : 8,
+                               .graphs = c->graphs,
+                               .edge_values = c->graphs ? 2 : 0};
     while (f.count < 16 && c->lines[f.count])
         f.count++;
     return f;
 }
 
-/* Parameters, moments and the last result of some steps; the number of segments. */
+/* Parameters, moments and the last result of some steps; the number of segments and of parts. */
 struct outcome {
     struct step_result result;
     float *numbers;
-    uint64_t bytes;
+    uint64_t bytes, parts;
     uint32_t segments;
 };
 
@@ -78,6 +95,7 @@ static struct outcome outcome_of(const struct fixture_config *c)
     memcpy((char *)o.numbers + bytes, stepper_moment_m(f.s), moments);
     memcpy((char *)o.numbers + bytes + moments, stepper_moment_v(f.s), moments);
     o.segments = f.s->layout.segments;
+    o.parts = f.s->layout.parts;
     fixture_close(&f);
     return o;
 }
@@ -96,6 +114,7 @@ static void on_and_off_compare(struct fixture_config c, int number)
                           "chain %d, %d frozen, half %d, at most %d segments: other bits", number,
                           (int)c.frozen_layers, (int)c.half, (int)c.segments_max);
             CHECK(memcmp(&off.result, &on.result, sizeof on.result) == 0);
+            CHECK_EQ(on.parts, c.slice / 8);
             most = on.segments > most ? on.segments : most;
             free(on.numbers);
         }
@@ -110,6 +129,28 @@ TEST_LIMIT(checkpointing_gives_the_same_bits, 60)
         for (c.half = 0; c.half < HALF_COUNT; c.half++)
             on_and_off_compare(c, i);
     }
+}
+
+/* The row whose loss is not finite is found in its part. */
+TEST(a_bad_row_is_found_with_checkpointing_too)
+{
+    enum { BAD = 37 };
+    struct fixture_config c = config_of(&chains[CHAINS - 2]);
+    struct step_fault faults[2];
+    for (c.checkpointing = 0; c.checkpointing < 2; c.checkpointing++) {
+        struct fixture f;
+        struct step_result r;
+        struct err e;
+        fixture_open(&f, &c);
+        fixture_gather(&f, FIXTURE_ROWS);
+        f.s->host.inputs[f.s->host.graphs.node_ptr[BAD] * c.inputs] = NAN;
+        CHECK_EQ(stepper_train(f.s, FIXTURE_ROWS, 0, 1, &fixture_adamw, NULL, 0, &r, &e), -1);
+        faults[c.checkpointing] = *stepper_fault(f.s);
+        fixture_close(&f);
+    }
+    CHECK_EQ(faults[0].row, BAD);
+    CHECK_EQ(faults[0].rows, 1);
+    CHECK(faults[1].layer == faults[0].layer && faults[1].row == BAD && faults[1].rows == 1);
 }
 
 /* What is frozen is not recomputed, and its buffers do not stay. */
@@ -192,10 +233,11 @@ TEST(an_lstm_keeps_nothing_in_the_scratch)
 static uint64_t lane_floats(const char *const *lines, uint32_t count, uint64_t inputs,
                             struct step_config *c)
 {
+    struct model_input input = {inputs, c->slice_nodes_max > 0, 0};
     struct plan p = {.count = 0};
     struct model m;
     struct err e;
-    CHECK_OK(model_open(&m, lines, count, inputs, "mean_squared_error", &e), e);
+    CHECK_OK(model_open_input(&m, lines, count, &input, "mean_squared_error", &e), e);
     stepper_plan(&m, c, "trainerd", &p);
     uint64_t bytes = 0;
     for (int i = 0; i < p.count; i++)
@@ -229,4 +271,30 @@ TEST(checkpointing_takes_less_memory)
     uint64_t fisher = lane_floats(recurrent, 4, 800, &c);
     c.checkpointing = 1; /* the Fisher information needs all */
     CHECK_EQ(lane_floats(recurrent, 4, 800, &c), fisher);
+}
+
+/* Five blocks of a graph network, slices of 64 graphs of 24 nodes: a part is an eighth. */
+TEST(checkpointing_leaves_a_fifth_of_a_graph_networks_activations)
+{
+    const char *lines[33] = {"linear out=256"};
+    static const char *const block[] = {"residual_begin", "gcn out=256",    "layernorm",
+                                        "relu",           "dropout p=0.15", "residual_end"};
+    struct step_config c = {.batch_rows_max = 64,
+                            .slice_rows = 64,
+                            .threads = 1,
+                            .with_optimizer = 1,
+                            .batch_nodes_max = 64 * 24,
+                            .batch_edges_max = 64 * 60,
+                            .slice_nodes_max = 64 * 24};
+    for (int i = 0; i < 30; i++)
+        lines[1 + i] = block[i % 6];
+    lines[31] = "pool kind=mean";
+    lines[32] = "linear out=1000";
+    uint64_t off = lane_floats(lines, 33, 32, &c);
+    c.checkpointing = 1;
+    c.slice_parts = step_slice_parts(1, c.slice_rows);
+    c.slice_nodes_max /= c.slice_parts;
+    CHECK(5 * lane_floats(lines, 33, 32, &c) <= off);
+    c.threads = 2; /* one slice: one lane */
+    CHECK(5 * lane_floats(lines, 33, 32, &c) <= off);
 }

@@ -139,7 +139,7 @@ TEST(bias_and_column_sums)
             uint64_t stride = columns + 3;
             struct matrix y = {floats_random(rows * stride), rows, columns, stride};
             float *bias = floats_random(columns), *sums = floats_random(columns);
-            op_column_sums(cpu, y, sums);
+            op_column_sums(cpu, y, 0, sums);
             for (uint64_t c = 0; c < columns; c++) {
                 double sum = 0;
                 for (uint64_t r = 0; r < rows; r++)

@@ -56,11 +56,11 @@ static float wanted(const struct case_of_product *p, int fused, uint64_t i, uint
 {
     float y = p->beta == 0 ? 0 : p->beta * p->before[i * p->c.stride + j];
     for (uint64_t k = 0; k < p->k;) {
-        float sum = 0;
+        float sum = p->a_t ? y : 0;
         for (uint64_t end = k + PATCH_STEPS; k < p->k && k < end; k++)
             sum = fused ? fmaf(a_of(p, i, k), b_of(p, k, j), sum)
                         : sum + a_of(p, i, k) * b_of(p, k, j);
-        y = p->beta == 0 && k <= PATCH_STEPS ? sum : y + sum;
+        y = p->a_t || (p->beta == 0 && k <= PATCH_STEPS) ? sum : y + sum;
     }
     return y;
 }

@@ -40,7 +40,8 @@ void trial_bias_add(struct trial *t, struct trial_shape s)
 void trial_column_sums(struct trial *t, struct trial_shape s)
 {
     struct matrix x = trial_coarse(t, TRIAL_INPUT, s.rows, s.columns);
-    op_column_sums(trial_backend(t), x, trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, s.columns));
+    op_column_sums(trial_backend(t), x, 0, trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, s.columns));
+    op_column_sums(trial_backend(t), x, 1, trial_floats(t, TRIAL_CHANGED, TRIAL_ROWS, s.columns));
 }
 
 void trial_column_dots(struct trial *t, struct trial_shape s)
@@ -144,11 +145,14 @@ void trial_layernorm_backward(struct trial *t, struct trial_shape s)
     struct matrix x = input(t, s), dy = trial_coarse(t, TRIAL_INPUT, s.rows, s.columns), none = {0};
     struct matrix both = changed(t, TRIAL_FLOAT, s);
     for (int way = 0; way < 2; way++)
-        op_layernorm_backward(b, x, weight, 1e-5, dy, way ? none : output(t, TRIAL_FLOAT, s),
+        op_layernorm_backward(b, x, weight, 1e-5, dy, way ? none : output(t, TRIAL_FLOAT, s), 0,
                               trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns),
                               trial_floats(t, TRIAL_OUTPUT, TRIAL_SAME, s.columns));
-    op_layernorm_backward(b, x, weight, 1e-5, dy, output(t, TRIAL_FLOAT, s), NULL, NULL);
-    op_layernorm_backward(b, x, weight, 1e-5, both, both,
+    op_layernorm_backward(b, x, weight, 1e-5, dy, none, 1,
+                          trial_floats(t, TRIAL_CHANGED, TRIAL_ROWS, s.columns),
+                          trial_floats(t, TRIAL_CHANGED, TRIAL_ROWS, s.columns));
+    op_layernorm_backward(b, x, weight, 1e-5, dy, output(t, TRIAL_FLOAT, s), 0, NULL, NULL);
+    op_layernorm_backward(b, x, weight, 1e-5, both, both, 0,
                           trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns),
                           trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, s.columns));
 }

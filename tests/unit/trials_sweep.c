@@ -206,8 +206,11 @@ void trial_linear_forward(struct trial *t, struct trial_shape s)
 void trial_weight_gradient(struct trial *t, struct trial_shape s)
 {
     uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
-    op_weight_gradient(trial_backend(t), trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n),
-                       trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k),
-                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_ROWS, n, k),
-                       trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, n));
+    struct matrix dy = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n);
+    struct matrix x = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k);
+    for (int adds = 0; adds < 2; adds++) {
+        enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
+        op_weight_gradient(trial_backend(t), dy, x, adds, trial_matrix(t, use, TRIAL_ROWS, n, k),
+                           trial_floats(t, use, TRIAL_ROWS, n));
+    }
 }
