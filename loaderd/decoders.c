@@ -4,10 +4,14 @@
  */
 #include "loaderd/decoders.h"
 
+#include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "loaderd/h5source.h"
 
 struct buffer {
     unsigned char *at;
@@ -85,10 +89,16 @@ static int job_read(const struct decoders_job *job, void *out, double *seconds, 
     *seconds = decoders_clock_s() - begin;
     if (!failed)
         return 0;
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "%llu bytes of %s at byte %llu cannot be read: the file was cut or its disk fails",
-        (unsigned long long)job->bytes, job->name, (unsigned long long)job->at);
+    if (errno)
+        err_set(e, EXIT_CODE_PERMANENT, "%llu bytes at byte %llu: %s",
+                (unsigned long long)job->bytes, (unsigned long long)job->at, strerror(errno));
+    else
+        err_set(e, EXIT_CODE_PERMANENT, "the file was cut and ends before byte %llu",
+                (unsigned long long)(job->at + job->bytes));
+    if (job->chunk == UINT64_MAX)
+        return err_prefix(e, "%s cannot be read", job->name);
+    return err_prefix(e, "chunk %llu of %s cannot be read", (unsigned long long)job->chunk,
+                      job->name);
 }
 
 /* Read and decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
@@ -115,6 +125,49 @@ static int job_decode(struct worker *w, const struct decoders_job *job, double *
     return 0;
 }
 
+/* What lies around the bytes of a job and is another's that is not read yet: the end of the last
+ * one before it (NULL: none) in *low, where the first one behind it begins in *high. 1; 0: one
+ * overlaps it. With the lock held. */
+static int neighbours_find(struct decoders *p, const struct decoders_job *job,
+                           struct decoders_job **before, uint64_t *low, uint64_t *high)
+{
+    for (unsigned i = 0; i < p->job_count; i++) {
+        struct decoders_job *other = &p->jobs[i];
+        if (!other->wanted || other == job)
+            continue;
+        uint64_t end = other->at + other->bytes;
+        if (other->at >= job->at + job->bytes) {
+            *high = other->at < *high ? other->at : *high;
+        } else if (end > job->at) {
+            return 0;
+        } else if (!*before || end > *low) {
+            *before = other;
+            *low = end;
+        }
+    }
+    return 1;
+}
+
+/* What a job read leaves the page cache, as far as no other job is to read it, which may have been
+ * read ahead. What two jobs want goes when the second is done; what the kernel keeps together with
+ * bytes of a job before this one, with that. */
+static void job_drop(struct decoders *p, struct decoders_job *job)
+{
+    struct decoders_job *before = NULL;
+    uint64_t end = job->at + job->bytes, low = 0, high = UINT64_MAX;
+    if (!job->drop)
+        return;
+    pthread_mutex_lock(&p->lock);
+    job->wanted = 0;
+    int alone = neighbours_find(p, job, &before, &low, &high);
+    end = job->drop_end > end ? job->drop_end : end;
+    if (before && end > before->drop_end && job->at - low < SOURCE_FOLIO_BYTES)
+        before->drop_end = end;
+    pthread_mutex_unlock(&p->lock);
+    if (alone)
+        job->drop(job->fd, job->at, end - job->at, low, high);
+}
+
 /* The job is done and free again. Called with the lock held, which is given up meanwhile. */
 static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
 {
@@ -126,6 +179,7 @@ static void job_do(struct decoders *p, struct worker *w, struct decoders_job *jo
     else
         job_decode(w, job, &read_s, &e);
     double took = decoders_clock_s() - begin;
+    job_drop(p, job);
     pthread_mutex_lock(&p->lock);
     struct decoders_batch *batch = job->batch;
     batch->read_s += read_s;
@@ -151,14 +205,23 @@ static struct decoders_job *job_next(struct decoders *p)
     return job;
 }
 
-/* The main thread has to wait for a job to be done: it takes one, if that is to be read, which
- * needs no decoder. With the lock held. */
-static void wait_or_read(struct decoders *p)
+static struct timespec clock_at(double s)
 {
-    if (p->todo && p->todo->plain_out)
+    return (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(1e9 * (s - floor(s)))};
+}
+
+/* The main thread has to wait for a job to be done, until `end_s` of the clock: it takes one, if
+ * that is to be read, which needs no decoder. With the lock held. */
+static void wait_or_read(struct decoders *p, double end_s)
+{
+    if (p->todo && p->todo->plain_out) {
         job_do(p, NULL, job_next(p));
-    else
+    } else if (isinf(end_s)) {
         pthread_cond_wait(&p->done, &p->lock);
+    } else {
+        struct timespec end = clock_at(end_s);
+        pthread_cond_clockwait(&p->done, &p->lock, CLOCK_MONOTONIC, &end);
+    }
 }
 
 static void *worker_main(void *self)
@@ -228,15 +291,21 @@ void decoders_close(struct decoders **p_p)
     *p_p = NULL;
 }
 
-struct decoders_job *decoders_take(struct decoders *p)
+struct decoders_job *decoders_take(struct decoders *p, double seconds)
 {
     pthread_mutex_lock(&p->lock);
-    while (!p->free_list)
-        wait_or_read(p);
+    if (!p->free_list) {
+        double end_s = decoders_clock_s() + seconds;
+        do
+            wait_or_read(p, end_s);
+        while (!p->free_list && decoders_clock_s() < end_s);
+    }
     struct decoders_job *job = p->free_list;
-    p->free_list = job->next;
+    if (job) {
+        p->free_list = job->next;
+        *job = (struct decoders_job){0};
+    }
     pthread_mutex_unlock(&p->lock);
-    *job = (struct decoders_job){0};
     return job;
 }
 
@@ -244,6 +313,7 @@ void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
     job->next = NULL;
     pthread_mutex_lock(&p->lock);
+    job->wanted = job->drop != NULL;
     job->batch->busy++;
     if (p->workers) {
         *p->todo_end = job;
@@ -259,6 +329,7 @@ void decoders_do(struct decoders *p, struct decoders_job *job)
 {
     ensure(job->plain_out);
     pthread_mutex_lock(&p->lock);
+    job->wanted = job->drop != NULL;
     job->batch->busy++;
     job_do(p, NULL, job);
     pthread_mutex_unlock(&p->lock);
@@ -276,14 +347,14 @@ void decoders_wait(struct decoders *p, const struct decoders_batch *batch)
 {
     pthread_mutex_lock(&p->lock);
     while (batch->busy)
-        wait_or_read(p);
+        wait_or_read(p, INFINITY);
     pthread_mutex_unlock(&p->lock);
 }
 
-void decoders_pause(struct decoders *p, const struct decoders_batch *batch)
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch, double seconds)
 {
     pthread_mutex_lock(&p->lock);
     if (batch->busy)
-        wait_or_read(p);
+        wait_or_read(p, decoders_clock_s() + seconds);
     pthread_mutex_unlock(&p->lock);
 }

@@ -1,5 +1,6 @@
 /* decoders.h - the reader's decoding threads: the main thread finds where chunks are stored, they
- * read and decode. What is stored as it goes into the slot is read straight there.
+ * read and decode. What is stored as it goes into the slot is read straight there; of that the main
+ * thread reads too, what is too little for a thread and while it would wait.
  *
  * A fixed number of jobs goes round: decoders_take (waits for a free one), the main thread fills
  * it in, decoders_submit, a thread reads and decodes the chunk to its place, the job is free again.
@@ -31,8 +32,11 @@ struct decoders_batch {
 
 struct decoders_job {
     struct decoders_batch *batch;
-    /* What is stored: bytes [at, at + bytes) of fd, which `read` reads in any thread: 0 or -1. */
+    /* What is stored: bytes [at, at + bytes) of fd, which `read` reads in any thread. 0, or -1 and
+     * errno: 0 when the file ends before. */
     int (*read)(int fd, void *out, uint64_t bytes, uint64_t at);
+    /* They are not wanted again, nor what lies between `low` and `high` around them. NULL: keep. */
+    void (*drop)(int fd, uint64_t at, uint64_t bytes, uint64_t low, uint64_t high);
     int fd;
     uint64_t at, bytes;
     void *plain_out; /* they go there as they are, and that is all; NULL: they are decoded */
@@ -43,9 +47,11 @@ struct decoders_job {
     struct decoders_part part[2];
     uint32_t part_count;
     void *whole;      /* the decoded chunk is wanted here besides; NULL: it is not */
-    const char *name; /* of the data set and chunk, for error messages */
-    uint64_t chunk;
+    const char *name; /* of the data set, for error messages */
+    uint64_t chunk;   /* the same; UINT64_MAX: it has none */
     struct decoders_job *next;
+    int wanted;        /* its bytes have not been dropped yet */
+    uint64_t drop_end; /* what lies behind it was read as far as there; 0: nothing */
 };
 
 struct decoders;
@@ -54,8 +60,9 @@ struct decoders;
 int decoders_open(struct decoders **p_p, unsigned workers, struct err *e);
 void decoders_close(struct decoders **p_p); /* waits for the threads; harmless on NULL */
 
-/* A free job, all zero; waits for one. */
-struct decoders_job *decoders_take(struct decoders *p);
+/* A free job, all zero; waits for one, at most so long (INFINITY: as long as it takes). NULL: there
+ * is none yet. */
+struct decoders_job *decoders_take(struct decoders *p, double seconds);
 void decoders_submit(struct decoders *p, struct decoders_job *job);
 
 /* The same, of a plain one, here and now. */
@@ -67,8 +74,8 @@ int decoders_is_done(struct decoders *p, const struct decoders_batch *batch);
 /* Wait until they are. */
 void decoders_wait(struct decoders *p, const struct decoders_batch *batch);
 
-/* Wait until they are, or until another job is done. */
-void decoders_pause(struct decoders *p, const struct decoders_batch *batch);
+/* Wait until they are, or until another job is done, or so long. */
+void decoders_pause(struct decoders *p, const struct decoders_batch *batch, double seconds);
 
 double decoders_clock_s(void); /* monotonic */
 

@@ -1,12 +1,13 @@
 /* fetch.c - see fetch.h: from runs of rows to runs of items, from those to stored chunks.
  *
- *   fetch_begin -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job of the decoders
- *                                                       or of reading, where nothing is to be
- * decoded
+ *   fetch_begin -> run_fetch -> field_fetch -> items_fetch -> chunk_fetch -> a job that decodes
+ *                                                          -> bytes_fetch -> jobs that only read
+ *                                                          -> items_read: libhdf5, here
  *   fetch_end   -> finish_span (finish.c): what needs the decoded items
  */
 #include "loaderd/fetch.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,12 @@ void fetch_close(struct fetch *f)
     memset(f->kept, 0, sizeof f->kept);
 }
 
+/* What ended while this span begins is not to wait for it. For how long that holds, in seconds. */
+static double others_go_on(struct fetch *f)
+{
+    return f->between ? f->between(f->self) : INFINITY;
+}
+
 /* By libhdf5, or from a plain field. */
 static int items_read(struct fetch *f, const struct piece *p, struct err *e)
 {
@@ -50,28 +57,32 @@ static int items_read(struct fetch *f, const struct piece *p, struct err *e)
 }
 
 /* A job that reads those bytes of the file. */
-static struct decoders_job *job_take(struct fetch *f, const struct source_field *set, uint64_t at,
-                                     uint64_t bytes)
+static struct decoders_job *job_take(struct fetch *f, const struct source_field *set,
+                                     uint64_t chunk, uint64_t at, uint64_t bytes)
 {
-    struct decoders_job *job = decoders_take(f->decoders);
+    struct decoders_job *job;
+    while (!(job = decoders_take(f->decoders, others_go_on(f))))
+        ;
     job->batch = &f->now->batch;
     job->read = source_bytes_reader(f->source, &job->fd);
+    job->drop = source_bytes_dropper(f->source);
     job->at = at;
     job->bytes = bytes;
     job->name = set->path;
+    job->chunk = chunk;
     f->now->bytes_read += bytes;
     return job;
 }
 
 /* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
  * by as many threads as there are, in parts that are worth a thread's while. */
-static void bytes_fetch(struct fetch *f, const struct source_field *set, char *out, uint64_t bytes,
-                        uint64_t at)
+static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_t chunk, char *out,
+                        uint64_t bytes, uint64_t at)
 {
     f->now->bytes_decoded += bytes;
     for (uint64_t part; bytes; bytes -= part, out += part, at += part) {
         part = bytes < 2 * READ_BYTES ? bytes : READ_BYTES;
-        struct decoders_job *job = job_take(f, set, at, part);
+        struct decoders_job *job = job_take(f, set, chunk, at, part);
         job->plain_out = out;
         if (part < READ_BYTES_LEAST)
             decoders_do(f->decoders, job);
@@ -98,7 +109,10 @@ static void kept_settle(struct fetch *f, struct fetch_kept *kept)
 {
     if (!kept->decoding)
         return;
-    decoders_wait(f->decoders, &kept->decoding->batch);
+    while (kept->decoding && !decoders_is_done(f->decoders, &kept->decoding->batch))
+        decoders_pause(f->decoders, &kept->decoding->batch, others_go_on(f));
+    if (!kept->decoding) /* its span ended meanwhile */
+        return;
     kept->valid = !kept->decoding->batch.failure.code;
     kept->decoding = NULL;
 }
@@ -148,8 +162,6 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
     int partial = first + set->chunk_rows > set->items;
     uint64_t held = partial ? set->items - first : set->chunk_rows;
     uint32_t mask = 0;
-    if (f->between)
-        f->between(f->self);
     if (kept_take(f, kept, set, p, chunk))
         return 0;
     if (!(partial && set->edge_unfiltered) &&
@@ -158,19 +170,18 @@ static int chunk_fetch(struct fetch *f, const struct piece *p, struct err *e)
     if (stored == 0)
         return items_read(f, p, e);
     if (set->plan.count == 0 && is_whole(set, p) && stored == set->chunk_bytes) {
-        bytes_fetch(f, set, p->out[0], stored, at);
+        bytes_fetch(f, set, chunk, p->out[0], stored, at);
         return 0;
     }
+    struct decoders_job *job = job_take(f, set, chunk, at, stored);
     if (f->reads_wait)
         source_bytes_ahead(f->source, at, stored);
-    struct decoders_job *job = job_take(f, set, at, stored);
     job->mask = mask;
     job->plan = &set->plan;
     job->chunk_bytes = set->chunk_bytes;
     job->part_count = p->planes;
     for (uint32_t i = 0; i < p->planes; i++)
         job->part[i] = part_of(set, p, i);
-    job->chunk = chunk;
     f->now->bytes_decoded += held * set->chunk_planes * set->row_bytes;
     if (p->is_last && p->item + p->items < first + held)
         keep_prepare(f, kept, set, chunk, job);
@@ -183,7 +194,7 @@ static void plain_fetch(struct fetch *f, const struct piece *p)
     const struct source_field *set = source_field(f->source, p->set);
     for (uint32_t i = 0; i < p->planes; i++) {
         uint64_t item = (p->plane + i) * set->items + p->item;
-        bytes_fetch(f, set, p->out[i], p->items * set->row_bytes,
+        bytes_fetch(f, set, UINT64_MAX, p->out[i], p->items * set->row_bytes,
                     set->plain_at + item * set->row_bytes);
     }
 }
@@ -196,6 +207,7 @@ static int items_fetch(struct fetch *f, const struct piece *all, struct err *e)
     struct piece p = *all;
     if (!all->items)
         return 0;
+    others_go_on(f);
     if (set->plain_at != UINT64_MAX && all->items * set->row_bytes >= READ_BYTES_LEAST) {
         plain_fetch(f, all);
         return 0;

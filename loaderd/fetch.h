@@ -34,8 +34,9 @@ struct fetch {
     const struct layout *layout;
     const struct reader_described *described;
     const struct order *order;
-    /* Called between two chunks, while a span begins: for what came to its end meanwhile. */
-    void (*between)(void *self);
+    /* Called while a span begins, before each read and each wait: for what came to its end
+     * meanwhile. Seconds after which it wants to be called again if a wait lasts; INFINITY. */
+    double (*between)(void *self);
     void *self;
     struct fetch_span *now; /* the one that begins */
     int reads_wait;         /* the span that ended last waited for the disk */

@@ -62,13 +62,8 @@ static int file_open(struct source *s, struct err *e)
     char reason[200];
     snprintf(reason, sizeof reason, "%s", source_reason());
     H5Pclose(fapl);
-    if (s->file >= 0) {
-        hid_t fcpl = H5Fget_create_plist(s->file);
-        hsize_t user_block = 0;
-        s->has_user_block = H5Pget_userblock(fcpl, &user_block) < 0 || user_block > 0;
-        H5Pclose(fcpl);
+    if (s->file >= 0)
         return 0;
-    }
     if (strstr(reason, "truncated"))
         return err_set(
             e, EXIT_CODE_PERMANENT,

@@ -107,6 +107,13 @@ void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes);
 typedef int source_bytes_read_at(int fd, void *out, uint64_t bytes, uint64_t at);
 source_bytes_read_at *source_bytes_reader(const struct source *s, int *fd);
 
+/* What gives back the pages of bytes that it has read, and of their neighbours in [low, high) as
+ * far as the kernel keeps them together with these; in any thread. NULL: they stay
+ * (source_drop_behind). */
+enum { SOURCE_FOLIO_BYTES = 2 << 20 }; /* at most */
+typedef void source_bytes_drop(int fd, uint64_t at, uint64_t bytes, uint64_t low, uint64_t high);
+source_bytes_drop *source_bytes_dropper(const struct source *s);
+
 /* Read items [item, item + items) of a plane decoded and converted to the field's type by libhdf5;
  * those of a plain field straight from the file. */
 int source_items_read(struct source *s, uint32_t field, uint32_t plane, uint64_t item,

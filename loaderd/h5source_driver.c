@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* Smaller reads are metadata, met again and again. */
-enum { DROP_BYTES_MIN = 16384, FOLIO_BYTES = 2 << 20 };
+enum { DROP_BYTES_MIN = 16384 };
 
 struct driver_file {
     H5FD_t base; /* first: libhdf5 casts */
@@ -107,39 +107,52 @@ void source_bytes_ahead(const struct source *s, uint64_t at, uint64_t bytes)
     posix_fadvise(s->fd, (off_t)at, (off_t)bytes, POSIX_FADV_WILLNEED);
 }
 
-/* The kernel drops only whole folios, of up to FOLIO_BYTES: one that begins before the range goes
- * with it. What follows it is still wanted when the reads are in order. */
-static void pages_drop(int fd, uint64_t first, uint64_t end)
+/* The kernel drops only whole folios, of up to SOURCE_FOLIO_BYTES: one that begins before the range
+ * goes with it. What follows it is still wanted when the reads are in order. */
+static void bytes_drop(int fd, uint64_t at, uint64_t bytes, uint64_t low, uint64_t high)
 {
-    uint64_t before = first < FOLIO_BYTES ? first : FOLIO_BYTES;
+    uint64_t end = at + bytes, first = at < SOURCE_FOLIO_BYTES ? 0 : at - SOURCE_FOLIO_BYTES;
+    if (bytes < DROP_BYTES_MIN)
+        return;
     if (drop_shuffled)
-        end += FOLIO_BYTES;
-    posix_fadvise(fd, (off_t)(first - before), (off_t)(end - first + before), POSIX_FADV_DONTNEED);
+        end += SOURCE_FOLIO_BYTES;
+    first = first < low ? low : first;
+    end = end > high ? high : end;
+    posix_fadvise(fd, (off_t)first, (off_t)(end - first), POSIX_FADV_DONTNEED);
+}
+
+source_bytes_drop *source_bytes_dropper(const struct source *s)
+{
+    (void)s;
+    return drop_behind ? bytes_drop : NULL;
 }
 
 int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
     char *at = buffer;
-    uint64_t first = offset;
     while (bytes) {
         ssize_t got = pread(fd, at, bytes, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0) /* an error, or the file was cut while we read it */
+        if (got == 0) /* the file was cut while we read it */
+            errno = 0;
+        if (got <= 0)
             return -1;
         at += got;
         offset += (uint64_t)got;
         bytes -= (uint64_t)got;
     }
-    if (drop_behind && offset - first >= DROP_BYTES_MIN)
-        pages_drop(fd, first, offset);
     return 0;
 }
 
 int source_driver_read(int fd, void *buffer, uint64_t bytes, uint64_t offset)
 {
     bytes_read += bytes;
-    return source_driver_pread(fd, buffer, bytes, offset);
+    if (source_driver_pread(fd, buffer, bytes, offset) != 0)
+        return -1;
+    if (drop_behind)
+        bytes_drop(fd, offset, bytes, 0, UINT64_MAX);
+    return 0;
 }
 
 static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t address, size_t bytes,

@@ -30,7 +30,6 @@ struct source {
     int fd;
     uint64_t file_bytes;
     hid_t file, group;
-    int has_user_block;
     char split[65];
     enum source_layout layout;
     uint64_t rows, window;
@@ -45,7 +44,8 @@ struct source {
  */
 hid_t source_driver_open(int fd, uint64_t file_bytes);
 
-/* Read all of `bytes` bytes at `offset` as the driver does, in any thread. 0 or -1. */
+/* Read all of `bytes` bytes at `offset` as the driver does, in any thread. 0, or -1 and errno: 0
+ * when the file ends before. */
 int source_driver_pread(int fd, void *buffer, uint64_t bytes, uint64_t offset);
 
 /* The same, counted; in the thread of libhdf5. */

@@ -27,7 +27,7 @@
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
- * (source_chunk_stored): each of w workers (the main thread where there are none) has one of those,
+ * (source_chunk_find): each of w workers (the main thread where there are none) has one of those,
  * two scratch buffers as large and one whole chunk (decoders.c): at most 7 w + 7. libhdf5, reading
  * one itself, holds it stored, decoded (the buffer doubling as it grows) and in its cache of
  * two: 8. Of each of `sets` data sets a chunk is kept (fetch.c), of one of two planes two. Besides,
@@ -173,7 +173,7 @@ static int packet_take(struct reader *r, struct err *e)
     ssize_t got = door_recv(READER_PAIR_FD, &packet, sizeof packet, fds, &fd_count, e);
     if (got <= 0)
         return got < 0 && e->code == 0 ? 0 : -1;
-    if (!r->count)
+    if (r->ended == r->count) /* it is the next to be answered */
         reader_time_limit(r);
     if (packet.kind == READER_READ) {
         if (reader_span_begin(r, &packet.read, e) == 0)
@@ -188,10 +188,14 @@ static int packet_take(struct reader *r, struct err *e)
     return 1;
 }
 
-/* Take a packet or go on with what came; wait where nothing can be done. 0, or -1: the parent is
- * gone, or *e, and we must end. */
+/* Go on with what came, or take a packet; wait where nothing can be done. What is done is answered
+ * before another span begins: one that no thread helps with takes as long to begin as to read. 0,
+ * or -1: the parent is gone, or *e, and we must end. */
 static int reader_turn(struct reader *r, struct err *e)
 {
+    int gone_on = reader_spans_go_on(r, e);
+    if (gone_on)
+        return gone_on < 0 ? -1 : 0;
     int taken = r->count < READER_SPANS_MAX ? packet_take(r, e) : 0;
     if (r->broken.code) {
         *e = r->broken;
@@ -199,9 +203,6 @@ static int reader_turn(struct reader *r, struct err *e)
     }
     if (taken)
         return taken < 0 ? -1 : 0;
-    int gone_on = reader_spans_go_on(r, e);
-    if (gone_on)
-        return gone_on < 0 ? -1 : 0;
     if (!r->count)
         return packet_wait(r, e);
     reader_spans_pause(r);

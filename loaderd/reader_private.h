@@ -46,10 +46,10 @@ int reader_span_begin(struct reader *r, const struct reader_read *read, struct e
 int reader_spans_go_on(struct reader *r, struct err *e);
 
 /* All of that, while a span begins: those that are ready do not wait for it. A failure is left in
- * r->broken. */
-void reader_spans_between(void *r);
+ * r->broken. Seconds until an answer that is held becomes due; INFINITY: none is. */
+double reader_spans_between(void *r);
 
-/* Wait until there may be something. At least one is on its way. */
+/* Wait until there may be something, or an answer becomes due. At least one is on its way. */
 void reader_spans_pause(struct reader *r);
 
 #endif

@@ -4,9 +4,12 @@
  *   [ ended, answer held ][ on their way: begun, decoded ]      at most READER_SPANS_MAX
  *
  * While the threads decode one span the next is begun. Each is ended (pointers, CRC, digest) and
- * answered in the order of the requests.
+ * answered in the order of the requests, as soon as it is done: also while the next one begins,
+ * between two of its chunks.
  */
 #include "loaderd/reader_private.h"
+
+#include <math.h>
 
 #include "proto/door.h"
 
@@ -101,6 +104,12 @@ static int span_finish(struct reader *r, struct err *e)
     return span_end(r, g, &g->answer.done, e) == 0 ? 0 : reader_reject(&g->answer, e);
 }
 
+/* How much longer answers may be held; INFINITY: there are none. */
+static double held_left_s(const struct reader *r)
+{
+    return r->ended ? r->held_since_s + ANSWERS_HELD_S - decoders_clock_s() : INFINITY;
+}
+
 /* Rows cannot be used before their whole window is there: answers wait for those of the same window
  * that are on their way, so that whoever waits for them is woken once. Not for long. */
 static int answers_are_due(struct reader *r)
@@ -110,8 +119,7 @@ static int answers_are_due(struct reader *r)
     const struct reading *last = reading_at(r, r->ended - 1), *next = reading_at(r, r->ended);
     uint64_t window = r->open.window_spans ? r->open.window_spans : 1;
     return last->answer.kind == READER_REJECTED || last->read.epoch != next->read.epoch ||
-           last->read.span / window != next->read.span / window ||
-           decoders_clock_s() - r->held_since_s > ANSWERS_HELD_S;
+           last->read.span / window != next->read.span / window || held_left_s(r) <= 0;
 }
 
 static int answers_send(struct reader *r, struct err *e)
@@ -132,7 +140,7 @@ int reader_spans_go_on(struct reader *r, struct err *e)
     return 0;
 }
 
-void reader_spans_between(void *self)
+double reader_spans_between(void *self)
 {
     struct reader *r = self;
     struct err e = {0};
@@ -141,10 +149,11 @@ void reader_spans_between(void *self)
         ;
     if (result < 0)
         r->broken = e;
+    return r->broken.code ? INFINITY : held_left_s(r);
 }
 
 void reader_spans_pause(struct reader *r)
 {
     ensure(r->ended < r->count);
-    decoders_pause(r->decoders, &reading_at(r, r->ended)->fetched.batch);
+    decoders_pause(r->decoders, &reading_at(r, r->ended)->fetched.batch, held_left_s(r));
 }

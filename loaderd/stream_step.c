@@ -1,8 +1,8 @@
 /* stream_step.c - the actions of proto/server.c carried out, and what the reader says turned into
  * events.
  *
- * A reader is sent a few reads at a time; the others wait here, one place a slot, so that a newer
- * grant of a slot replaces the older one and nothing grows.
+ * A reader is sent READER_SPANS_MAX reads at a time; the others wait here, one place a slot, so
+ * that a newer grant of a slot replaces the older one and nothing grows.
  */
 #include "loaderd/stream_private.h"
 

@@ -245,6 +245,34 @@ TEST(damaged_chunks_are_named)
     free(raw);
 }
 
+/* While it is read: of a filtered chunk, one that is not, and rows that lie in none. */
+TEST(files_that_are_cut_are_named)
+{
+    static const char *const words[] = {
+        "chunk 3 of train/features cannot be read: the file was cut",
+        "chunk 3 of train/features cannot be read: the file was cut",
+        "train/features cannot be read: the file was cut"};
+    for (int i = 0; i < 3; i++) {
+        struct set_config set = good_set();
+        struct harness h;
+        struct reader_done done;
+        struct reader_open open = open_default();
+        set.filters = i == 0 ? SHUFFLE : PLAIN;
+        set.dims[1] = set.chunk[1] = 4000;
+        set.chunk[0] = i < 2 ? 16 : 0;
+        file_make("cutting.h5", &set, 1);
+        open.shuffle = 0;
+        open.span_rows = 16;
+        CHECK(harness_open(&h, "cutting.h5", &open) == 0);
+        harness_arm(&h, 1);
+        CHECK(harness_read(&h, 0, 0, 0, &done) == 0);
+        CHECK(truncate("cutting.h5", 450000) == 0); /* of 512,000 and what describes them */
+        CHECK(harness_read(&h, 0, h.described.spans - 1, 0, &done) != 0);
+        CHECK_HAS(h.reason, words[i]);
+        harness_close(&h);
+    }
+}
+
 /* Flipped bytes anywhere: an answer, a sentence or a dead reader, always soon. */
 TEST_LIMIT(random_damage_never_hurts_the_parent, 120)
 {
@@ -274,82 +302,6 @@ TEST_LIMIT(random_damage_never_hurts_the_parent, 120)
         }
         harness_close(&h);
     }
-}
-
-/* ---- several requests on their way ------------------------------------------------------------
- */
-
-/* The checksums of an epoch's spans, asked for `ahead` at a time. In a file of two data sets the
- * chunks of one of which end inside spans, so that in file order one is kept for the next span. */
-static uint64_t epoch_read(const char *path, struct reader_open *open, uint64_t ahead,
-                           uint64_t checksum[], uint64_t *decoded)
-{
-    struct harness h;
-    struct reader_done done;
-    CHECK(harness_open(&h, path, open) == 0);
-    harness_arm(&h, ahead);
-    uint64_t spans = h.described.spans, sent = 0;
-    *decoded = 0;
-    for (uint64_t span = 0; span < spans; span++) {
-        for (; sent < spans && sent < span + ahead; sent++)
-            harness_send(&h, 0, sent, sent % ahead);
-        CHECK(harness_answer(&h, span, &done) == 0);
-        checksum[span] = done.checksum;
-        *decoded += done.bytes_decoded;
-    }
-    harness_close(&h);
-    return spans;
-}
-
-TEST(reads_sent_together_are_answered_in_order_and_alike)
-{
-    struct set_config sets[2] = {good_set(), good_set()};
-    uint64_t one[40], many[40], decoded[2];
-    for (int i = 0; i < 2; i++) {
-        sets[i].dims[0] = 12 * 16 - 5;
-        sets[i].dims[1] = sets[i].chunk[1] = 2000; /* decoding takes longer than asking for more */
-    }
-    sets[1].name = "targets";
-    sets[0].chunk[0] = 24;
-    file_make("together.h5", sets, 2);
-    for (int round = 0; round < 6; round++) {
-        struct reader_open open = open_default();
-        open.shuffle = round % 2;
-        open.workers = (uint64_t)round / 2; /* none, one, two */
-        open.span_rows = 16;
-        open.window_spans = 4; /* whose answers may come together */
-        uint64_t spans = epoch_read("together.h5", &open, 1, one, &decoded[0]);
-        CHECK_EQ(epoch_read("together.h5", &open, READER_SPANS_MAX, many, &decoded[1]), spans);
-        CHECK(memcmp(one, many, spans * sizeof *one) == 0);
-        CHECK_EQ(decoded[0], decoded[1]);
-    }
-}
-
-/* What stands before a damaged chunk is delivered, in order, then comes the sentence. */
-TEST(reads_sent_before_a_damaged_one_are_answered)
-{
-    struct set_config set = good_set();
-    struct reader_open open = open_default();
-    struct reader_done done;
-    struct harness h;
-    hsize_t at[2] = {32, 0};
-    hid_t group, file = file_create("third.h5", "train", &group);
-    hid_t made = set_create(group, &set);
-    set_fill(made, &set);
-    CHECK(H5Dwrite_chunk(made, H5P_DEFAULT, 0, at, 5, "wrong") >= 0);
-    H5Dclose(made);
-    H5Gclose(group);
-    H5Fclose(file);
-    open.shuffle = 0;
-    open.span_rows = 16;
-    CHECK(harness_open(&h, "third.h5", &open) == 0);
-    harness_arm(&h, 4);
-    for (uint64_t span = 0; span < 4; span++)
-        harness_send(&h, 0, span, span);
-    CHECK(harness_answer(&h, 0, &done) == 0 && harness_answer(&h, 1, &done) == 0);
-    CHECK(harness_answer(&h, 2, &done) < 0);
-    CHECK_HAS(h.reason, "chunk 2 of train/features");
-    harness_close(&h);
 }
 
 /* ---- the border ----------------------------------------------------------------------------- */
