@@ -109,8 +109,11 @@ static void kept_settle(struct fetch *f, struct fetch_kept *kept)
 {
     if (!kept->decoding)
         return;
-    while (kept->decoding && !decoders_is_done(f->decoders, &kept->decoding->batch))
-        decoders_pause(f->decoders, &kept->decoding->batch, others_go_on(f));
+    while (kept->decoding && !decoders_is_done(f->decoders, &kept->decoding->batch)) {
+        double seconds = others_go_on(f);
+        if (kept->decoding)
+            decoders_pause(f->decoders, &kept->decoding->batch, seconds);
+    }
     if (!kept->decoding) /* its span ended meanwhile */
         return;
     kept->valid = !kept->decoding->batch.failure.code;
