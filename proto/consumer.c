@@ -447,20 +447,23 @@ int consumer_step(struct consumer *c, const struct consumer_event *event,
     return s.count;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 uint64_t consumer_due_ms(const struct consumer *c)
 {
     if (c->state == CONSUMER_FAILED)
         return UINT64_MAX;
     if (c->state == CONSUMER_CLOSED)
         return c->retry_at_ms;
-    if (c->state == CONSUMER_DYING)
-        return c->dying_at_ms + c->config.peer_timeout_ms;
+    if (c->state == CONSUMER_DYING) /* looked at often: one long wait would count as an absence */
+        return least(c->stepped_at_ms + ping_ms(c), c->dying_at_ms + c->config.peer_timeout_ms);
     if (!c->waiting)
         return UINT64_MAX;
     uint64_t quiet_since = c->heard_at_ms > c->pinged_at_ms ? c->heard_at_ms : c->pinged_at_ms;
-    uint64_t ping_at = quiet_since + ping_ms(c),
-             kill_at = c->heard_at_ms + c->config.peer_timeout_ms;
-    return ping_at < kill_at ? ping_at : kill_at;
+    return least(quiet_since + ping_ms(c), c->heard_at_ms + c->config.peer_timeout_ms);
 }
 
 int consumer_find(const struct consumer *c, uint64_t epoch, uint64_t span)

@@ -288,6 +288,19 @@ TEST(a_door_that_never_hangs_up_is_given_up)
     CHECK_HAS(acts[0].reason, "still holds the arena");
 }
 
+/* A loader that was stopped between its word that the reader died and the door's hang-up. */
+TEST(whoever_comes_only_when_it_is_due_ends_a_silent_loader)
+{
+    union msg m = {.rejected = {.head.incarnation = 5, .reason = "the reader died"}};
+    start_flowing();
+    step((struct consumer_event){.type = CONSUMER_EV_REJECTED, .msg = &m});
+    CHECK_EQ(con.state, CONSUMER_DYING);
+    uint64_t began_ms = now_ms;
+    while (strcmp(did(), "K") != 0 && now_ms < began_ms + 10000)
+        tick(consumer_due_ms(&con) - now_ms);
+    CHECK_EQ(now_ms - began_ms, con.config.peer_timeout_ms);
+}
+
 TEST(openings_without_data_end)
 {
     start_flowing();
