@@ -38,12 +38,7 @@ static inline __attribute__((always_inline)) __m256
 group_along(struct factor a, struct factor b, uint64_t first, uint64_t k, __m256 sum)
 {
     __m256 r[TURN];
-#pragma GCC unroll 8
-    for (uint64_t j = 0; j < TURN; j++) {
-        uint64_t row = first + j < b.count ? first + j : b.count - 1;
-        r[j] = _mm256_loadu_ps(b.at + row * b.next + k);
-    }
-    turn(r);
+    turned_load(r, b.at + first * b.next + k, b.next, b.count - first);
 #pragma GCC unroll 8
     for (uint64_t q = 0; q < TURN; q++)
         sum = _mm256_fmadd_ps(_mm256_broadcast_ss(a.at + (k + q) * a.step), r[q], sum);

@@ -15,12 +15,8 @@ __attribute__((target("avx2"))) static uint64_t panel_turn(struct factor b, uint
     for (; k + TURN <= steps; k += TURN)
         for (uint64_t first = 0; first < columns; first += TURN) {
             __m256 r[TURN];
-#pragma GCC unroll 8
-            for (uint64_t j = 0; j < TURN; j++) {
-                uint64_t row = first + j < b.count ? first + j : b.count - 1;
-                r[j] = _mm256_loadu_ps(b.at + row * b.next + k);
-            }
-            turn(r);
+            uint64_t from = first < b.count ? first : b.count - 1;
+            turned_load(r, b.at + from * b.next + k, b.next, b.count - from);
 #pragma GCC unroll 8
             for (uint64_t j = 0; j < TURN; j++)
                 _mm256_storeu_ps(panel + (k + j) * columns + first, r[j]);

@@ -4,6 +4,7 @@
 
 #ifdef __x86_64__
 #include <immintrin.h>
+#include <stdint.h>
 
 #define TURN 8
 /* 8 rows of 8 numbers become their columns. */
@@ -27,6 +28,17 @@ __attribute__((target("avx2"), always_inline)) static inline void turn(__m256 r[
         r[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
         r[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
     }
+}
+
+/* r[q] = number q of each of the `count` rows at `at`, `next` apart; TURN of them, rows that are
+ * not there being the last. */
+__attribute__((target("avx2"), always_inline)) static inline void
+turned_load(__m256 r[TURN], const float *at, uint64_t next, uint64_t count)
+{
+#pragma GCC unroll 8
+    for (uint64_t j = 0; j < TURN; j++)
+        r[j] = _mm256_loadu_ps(at + (j < count ? j : count - 1) * next);
+    turn(r);
 }
 #endif
 
