@@ -154,6 +154,8 @@ void batch_send(struct stepper *s, uint64_t rows)
     if (s->weighted)
         part_send(s, s->at.weights, s->host.weights,
                   rows * weights_of_row(m) * sizeof *s->at.weights);
+    if (s->at.begins)
+        part_send(s, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
     if (m->graphs)
         graphs_send(s, rows);
     s->sent_rows = rows;
