@@ -39,9 +39,10 @@ struct split {
     struct look features[H5NAMES_MAX]; /* one, or one a timeframe */
     uint32_t feature_sets;
     struct look targets;
-    int values; /* targets are values, else classes */
-    int64_t class_low, class_high;
-    uint64_t *class_rows; /* [CLASSES_MAX] */
+    int values;                    /* targets are values, else classes */
+    int64_t class_low, class_high; /* low > high: no row has one */
+    uint64_t *class_rows;          /* [CLASSES_MAX] */
+    uint64_t missing;              /* rows without one (model.missing_targets) */
 };
 
 struct check {
@@ -74,8 +75,10 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
 {
     double v = look_value(s->targets.array.type, at);
     int64_t class = v >= 9e18 ? INT64_MAX : (int64_t)v;
-    if (class < 0 && c->options->missing_targets)
+    if (class < 0 && c->options->missing_targets) {
+        s->missing++;
         return;
+    }
     s->class_low = class < s->class_low ? class : s->class_low;
     s->class_high = class > s->class_high ? class : s->class_high;
     if (class >= 0 && class < CLASSES_MAX)
@@ -230,8 +233,11 @@ static void classes_print(const struct split *s)
     for (int i = 0; i < CLASSES_MAX; i++)
         present += s->class_rows[i] > 0;
     look_print_shape(&s->targets);
-    printf(", values %" PRId64 " to %" PRId64 ", %" PRIu64 " classes\n    rows a class:",
-           s->class_low, s->class_high, present);
+    if (s->class_low <= s->class_high)
+        printf(", values %" PRId64 " to %" PRId64, s->class_low, s->class_high);
+    if (s->missing)
+        printf(", missing %" PRIu64, s->missing);
+    printf(", %" PRIu64 " classes\n    rows a class:", present);
     for (int i = 0, shown = 0; i < CLASSES_MAX && shown < CLASSES_SHOWN; i++)
         if (s->class_rows[i])
             printf("%s %d: %" PRIu64, shown++ ? "," : "", i, s->class_rows[i]);
