@@ -488,6 +488,12 @@ static void check_value_root(enum element_loss kind, struct matrix z, uint32_t c
     check_class_root(z, column, w, dz);
 }
 
+static void check_expect_weights(struct matrix z, const float *of_classes, const float *given,
+                                 float *w)
+{
+    ensure(matrix_valid(z) && of_classes && given && w && floats_disjoint(w, of_classes, z.rows));
+}
+
 static void check_correct_classes(struct matrix z, const uint32_t *targets, struct weighting w,
                                   double *correct)
 {

@@ -274,8 +274,9 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_WEIGHTS, /* these four: where targets weigh */
+    BATCH_WEIGHTS, /* these five: where targets weigh */
     BATCH_ROW_GIVEN,
+    BATCH_CLASS_GIVEN,
     BATCH_OF_TARGETS,
     BATCH_ROW_WEIGHTS,
     BATCH_BEGINS,
@@ -304,6 +305,8 @@ static void batch_places(const struct model *m, const struct step_config *c,
     if (weighs(m, c)) {
         bytes[BATCH_WEIGHTS] = floats_bytes(size_times(c->batch_rows_max, row_targets));
         bytes[BATCH_ROW_GIVEN] = c->weights == 1 ? floats_bytes(c->batch_rows_max) : 0;
+        if (!loss->values && m->target_weight_count && !c->with_optimizer)
+            bytes[BATCH_CLASS_GIVEN] = bytes[BATCH_WEIGHTS];
         bytes[BATCH_OF_TARGETS] = floats_bytes(m->target_weight_count);
         bytes[BATCH_ROW_WEIGHTS] = bytes[BATCH_LOSSES];
     }
@@ -554,6 +557,8 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
     b.target_counts = b.target_squares + s->model->outputs;
     b.weights = (float *)(batch + places[BATCH_WEIGHTS]);
     b.row_given = (float *)(batch + places[BATCH_ROW_GIVEN]);
+    if (places[BATCH_CLASS_GIVEN + 1] > places[BATCH_CLASS_GIVEN])
+        b.class_given = (float *)(batch + places[BATCH_CLASS_GIVEN]);
     b.of_targets = (float *)(batch + places[BATCH_OF_TARGETS]);
     b.row_weights = (double *)(batch + places[BATCH_ROW_WEIGHTS]);
     b.begins =

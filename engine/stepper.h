@@ -163,9 +163,10 @@ struct batch_arrays {
     struct graph_batch graphs; /* empty where rows are no graphs */
     double *losses, *metrics;  /* [batch_rows_max, target_steps] */
     /* Where targets weigh: what each does, [batch_rows_max, outputs or target_steps]; what a row's
-     * were given together, where that is one number; sums of a row, or of its steps; and
-     * model.target_weights. */
-    float *weights, *row_given, *of_targets;
+     * were given together, where that is one number; what a class there would weigh if classes
+     * did not, where they do and labels may be the model's (without an optimizer; else NULL); sums
+     * of a row, or of its steps; and model.target_weights. */
+    float *weights, *row_given, *class_given, *of_targets;
     double *row_weights;
     double *target_sums, *target_squares, *target_counts; /* [outputs], of the evaluation, where
                                                              there are values */
@@ -503,6 +504,11 @@ void targets_gather_there(struct stepper *s, const struct gather_config *c, uint
                           uint64_t rows, uint64_t *bad, uint64_t *bad_weight);
 
 /* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
+/* The model's own labels of a slice, which begins at `row`, weigh what their classes do: into
+ * s->at.weights what those drawn do, or, as they are all taken, what is expected. */
+void labels_weigh(const struct stepper *s, const struct loss_slice *l, uint64_t row,
+                  enum fisher_labels labels);
+
 struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
                                  uint64_t row, enum weight_use use);
 /* `sum` and what the `rows` rows gathered weigh, added in their order: of their losses, or of

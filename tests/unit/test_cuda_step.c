@@ -191,6 +191,26 @@ TEST(cuda_steps_have_the_same_bits_each_time)
     }
 }
 
+static void fisher_compare(struct fixture *on, struct fixture *cpu, enum fisher_labels labels,
+                           int model)
+{
+    struct err e;
+    uint64_t count = on->m.parameter_count;
+    double weight[2] = {0};
+    float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
+    struct fisher_sums to = {.count = count, .labels = labels, .key = 5};
+    to.at = a, to.weight = &weight[0];
+    CHECK_OK(stepper_fisher(on->s, FIXTURE_ROWS, &to, &e), e);
+    to.at = b, to.weight = &weight[1];
+    CHECK_OK(stepper_fisher(cpu->s, FIXTURE_ROWS, &to, &e), e);
+    double off = distance(a, b, count);
+    if (!(off <= 1e-5) || fabs(weight[0] / weight[1] - 1) > 1e-6)
+        test_fail(__FILE__, __LINE__, "model %d: Fisher information with labels %s is off by %g",
+                  model, fisher_labels_name(labels), off);
+    free(a), free(b);
+}
+
+/* Of the plain models with all labels that their loss has. */
 TEST(cuda_fisher_information_equals_that_of_the_cpu)
 {
     for (int i = 0; i < MODELS; i++) {
@@ -201,18 +221,10 @@ TEST(cuda_fisher_information_equals_that_of_the_cpu)
         c.frozen_layers = 0;
         c.checkpointing = 0;
         pair_open(&on, &cpu, c);
-        uint64_t count = on.m.parameter_count;
-        float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
-        CHECK_OK(
-            stepper_fisher(on.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = a}, &e),
-            e);
-        CHECK_OK(
-            stepper_fisher(cpu.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = b}, &e),
-            e);
-        double off = distance(a, b, count);
-        if (!(off <= 1e-5))
-            test_fail(__FILE__, __LINE__, "model %d: Fisher information is off by %g", i, off);
-        free(a), free(b);
+        for (enum fisher_labels labels = 0; labels < FISHER_LABELS; labels++)
+            if (labels == FISHER_TRUE ||
+                (c.layers == dense && fisher_labels_check(&on.m, labels, &e) == 0))
+                fisher_compare(&on, &cpu, labels, i);
         fixture_close(&on);
         fixture_close(&cpu);
     }
