@@ -513,6 +513,17 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
                      y.bytes[k]);
 }
 
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c)
+{
+    struct layout y;
+    layout_make(&y, m, c);
+    if (is_apart(c))
+        return 0;
+    uint64_t factors = floats_bytes(size_plus(y.lane_activations, y.lane_inputs)); /* of a lane */
+    uint64_t each = factors < POOL_STACK_PACKED ? factors : POOL_STACK_PACKED;
+    return (uint64_t)c->threads * (POOL_STACK_USED - POOL_STACK_PACKED + each);
+}
+
 static void statistics_place(struct stepper *s)
 {
     const struct layout *y = &s->layout;
