@@ -21,11 +21,14 @@ static const struct source_kind features_kind = {2, 3, .wanted = "2 or 3 dimensi
 static const struct source_kind timeframe_kind = {3, 3,
                                                   .wanted = "3 dimensions: rows, time, features"};
 static const struct source_kind targets_kind = {1, 2, .wanted = "1 or 2 dimensions, rows first"};
+static const struct source_kind token_weights_kind = {1, 1, .ragged = 1,
+                                                      .wanted = "1 dimension: a number a token"};
 
 int source_weights_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
     const struct source_set *t = &s->set[s->field_count];
-    int found;
+    int found, of_tokens = s->layout == SOURCE_TOKENS;
+    uint64_t wanted = of_tokens ? s->set[0].field.items : s->rows;
     if (!wish->weights[0])
         return 0;
     if (strchr(wish->weights, '/'))
@@ -38,12 +41,14 @@ int source_weights_open(struct source *s, const struct source_wish *wish, struct
                        "%s of %d timeframes and targets cannot have data.weights; accepted: up to "
                        "%d timeframes",
                        s->split, TIMEFRAMES_MAX, TIMEFRAMES_MAX - 1);
-    if (source_set_open(s, wish->weights, "weights", &targets_kind, &found, e) != 0)
+    if (source_set_open(s, wish->weights, "weights",
+                        of_tokens ? &token_weights_kind : &targets_kind, &found, e) != 0)
         return -1;
-    if (!found || t->field.items == s->rows)
+    if (!found || t->field.items == wanted)
         return 0;
-    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu rows, where there are %llu to be weighed",
-                   t->field.path, (unsigned long long)t->field.items, (unsigned long long)s->rows);
+    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu %s, where there are %llu to be weighed",
+                   t->field.path, (unsigned long long)t->field.items,
+                   of_tokens ? "numbers" : "rows", (unsigned long long)wanted);
 }
 
 static int timeframes_read(struct h5names *f, hid_t group, const char *path, struct err *e)
