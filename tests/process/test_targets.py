@@ -40,7 +40,10 @@ def end(run, task):
 def test_weighted_targets_give_the_same_bits_however_batches_are_cut():
     weighed_write()
     whole, features, targets = trained("64x1", settings=LOSS)
-    other = trained("16x4", settings=(*LOSS, "training.batch_size=16", "training.gradient_accumulation_steps=4"))[0]
+    with open("w.txt", "w") as f:
+        f.write("1\n2\n0.5\n1\n3\n")  # what LOSS has, from a file
+    other = trained("16x4", settings=(*LOSS, "model.target_weights=w.txt", "training.batch_size=16",
+                                      "training.gradient_accumulation_steps=4"))[0]
     assert end(whole, "B") == end(other, "B")
     plain = trained("plain", settings=LOSS[:2] + LOSS[4:])[0]  # the penalty is of another Fisher information, too
     assert end(whole, "B")[0] != end(plain, "B")[0]
