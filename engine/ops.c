@@ -298,6 +298,12 @@ static void check_multiply(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
+static void check_begin_rows(const float *begins, struct matrix x, struct matrix y)
+{
+    ensure(begins && matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y));
+    ensure(matrix_disjoint(x, y));
+}
+
 static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
                              uint64_t values, float *y)
 {

@@ -45,6 +45,11 @@ struct gather_config {
     /* where each row's weights are, from 0 on and not all of them 0, as `targets` of stepper_gather
      * has the targets, with which they come; NULL: nothing has. Borrowed */
     const void *const *weight_rows;
+    /* Of a model_carry: where a whole number of begin_type a row is, not 0 where the row begins at
+     * 0 and does not go on from the one before it. They come with the first part of the features;
+     * NULL: none begins. Borrowed */
+    char begin_type[8];
+    const void *const *begin_rows;
 };
 
 /* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node

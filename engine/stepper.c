@@ -279,6 +279,7 @@ enum batch_part {
     BATCH_CLASS_GIVEN,
     BATCH_OF_TARGETS,
     BATCH_ROW_WEIGHTS,
+    BATCH_BEGINS,
     BATCH_STEP,
     BATCH_ROWS, /* the rest: on a device apart only */
     BATCH_PERMUTATION,
@@ -309,9 +310,11 @@ static void batch_places(const struct model *m, const struct step_config *c,
         bytes[BATCH_OF_TARGETS] = floats_bytes(m->target_weight_count);
         bytes[BATCH_ROW_WEIGHTS] = bytes[BATCH_LOSSES];
     }
+    if (carried_floats(m, c))
+        bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
     if (is_apart(c)) {
         bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 3 * sizeof(void *));
+        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -558,6 +561,8 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
         b.class_given = (float *)(batch + places[BATCH_CLASS_GIVEN]);
     b.of_targets = (float *)(batch + places[BATCH_OF_TARGETS]);
     b.row_weights = (double *)(batch + places[BATCH_ROW_WEIGHTS]);
+    b.begins =
+        carried_floats(s->model, &s->config) ? (float *)(batch + places[BATCH_BEGINS]) : NULL;
     b.step = (uint64_t *)(batch + places[BATCH_STEP]);
     b.rows = (const void **)(batch + places[BATCH_ROWS]);
     b.permutation = (uint32_t *)(batch + places[BATCH_PERMUTATION]);
@@ -593,6 +598,10 @@ static void stepper_place(struct stepper *s)
     if (s->device->apart && s->model->target_weight_count)
         s->device->upload(s->at.of_targets, s->host.of_targets,
                           s->model->target_weight_count * sizeof *s->at.of_targets);
+    if (s->at.begins) { /* where rows are graphs, nobody says that they begin */
+        s->device->clear(s->at.begins, s->config.batch_rows_max * sizeof *s->at.begins);
+        memset(s->host.begins, 0, s->config.batch_rows_max * sizeof *s->host.begins);
+    }
     carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;

@@ -156,6 +156,8 @@ void batch_send(struct stepper *s, uint64_t rows)
         part_send(s, s->at.weights, s->host.weights, weights_bytes);
     if (s->at.class_given)
         part_send(s, s->at.class_given, s->host.class_given, weights_bytes);
+    if (s->at.begins)
+        part_send(s, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
     if (m->graphs)
         graphs_send(s, rows);
     s->sent_rows = rows;

@@ -41,6 +41,7 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
+    packet.open.begins = o->data_stateful;
     packet.open.window = o->data_window;
     packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;

@@ -304,6 +304,9 @@ static void fields_describe(const struct plan *p)
             field_add(p, f->name, f->type, tokens, "",
                       (struct layout_field){LAYOUT_WINDOWS, .set = 1});
         }
+        if (p->open->begins)
+            field_add(p, "begins", H5TYPE_U8, 1, "",
+                      (struct layout_field){LAYOUT_BEGINS, .cut = source_documents(p->source)});
         return;
     }
     for (uint32_t i = 0; i < source_field_count(p->source); i++) {

@@ -199,6 +199,7 @@ struct feed_config feed_config_of(const struct options *o)
                                 .features = o->data_features,
                                 .targets = o->data_targets,
                                 .weights = o->data_weights,
+                                .begins = o->data_stateful,
                                 .window = o->data_window};
 }
 
@@ -219,6 +220,7 @@ static void request_make(struct feed *f)
                            .span_rows = c->span_rows,
                            .span_bytes_limit = feed_span_bytes_limit(f),
                            .verify = c->verify,
+                           .begins = c->begins,
                            .window = c->window,
                            .window_spans = c->window_spans,
                            .batch_rows = c->batch_rows,

@@ -47,6 +47,7 @@ struct feed_config {
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
     const char *features, *targets; /* names of the data sets of a dense file; NULL: these words */
     const char *weights;            /* of what targets weigh; NULL or "": none */
+    int begins;                     /* bring those of the rows, where they are known */
     uint64_t window;                /* of a file of tokens: a row is so many of them and one more */
     uint64_t batch_rows;            /* for the largest batch of ragged fields; 0: not wanted */
     uint64_t slice_rows;            /* and for the largest slice, if batch_rows is not 0 */
@@ -64,7 +65,7 @@ struct feed_info {                   /* what was opened */
     struct msg_field_info features[SPAN_FIELDS_MAX];
     uint32_t feature_parts;
     uint64_t feature_values;
-    struct msg_field_info targets, weights; /* name is empty if there are none */
+    struct msg_field_info targets, weights, begins; /* name is empty if there are none */
     /* Of the tokens layout: features[0] are a row's tokens but the last, targets those but the
      * first: of each step the next one. */
     /* Of the graph layout: features[0] are the nodes', feature_values of them a node. */

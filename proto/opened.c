@@ -21,6 +21,7 @@ static const struct field_kind {
     {"dense", "features/", "", 0, 0},
     {"dense", "targets", "", 0, 0},
     {"dense", "weights", "", 0, 0},
+    {"dense", "begins", "", 0, 0},
     {"graph", "node_ptr", "", 1, 1},
     {"graph", "node_features", "node_ptr", 0, 1},
     {"graph", "edge_ptr", "", 1, 1},
@@ -32,6 +33,7 @@ static const struct field_kind {
     {"tokens", "tokens", "", 0, 1},
     {"tokens", "document_starts", "", 0, 1},
     {"tokens", "weights", "", 0, 0},
+    {"tokens", "begins", "", 0, 0},
 };
 
 enum { KINDS = sizeof kinds / sizeof *kinds };
@@ -183,6 +185,12 @@ static int fields_needed_check(const struct msg_opened *o, struct err *e)
                        "the loader describes the ends of edges as %s and %s; they are one whole "
                        "number each",
                        from->type, to->type);
+    const struct msg_field_info *begins = opened_field(o, "begins");
+    if (begins && (begins->type[0] != 'u' || begins->values != 1))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the loader describes begins as %" PRIu64
+                       " numbers a row of type \"%s\"; it is one unsigned number",
+                       begins->values, begins->type);
     return 0;
 }
 

@@ -305,6 +305,7 @@ struct gather_config setup_gather(const struct feed *f, double scale)
     g.weights = i->weights.values;
     snprintf(g.target_type, sizeof g.target_type, "%.7s", i->targets.type);
     snprintf(g.weight_type, sizeof g.weight_type, "%.7s", i->weights.type);
+    snprintf(g.begin_type, sizeof g.begin_type, "%.7s", i->begins.type);
     snprintf(g.end_type, sizeof g.end_type, "%.7s", i->edge_source.type);
     snprintf(g.edge_type, sizeof g.edge_type, "%.7s", i->edge_features.type);
     return g;
@@ -321,10 +322,12 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     t->batch.features = calloc(rows, sizeof *t->batch.features);
     t->batch.targets = calloc(rows, sizeof *t->batch.targets);
     t->batch.weights = calloc(rows, sizeof *t->batch.weights);
+    t->batch.begins = calloc(rows, sizeof *t->batch.begins);
     t->batch.graphs = t->model.graphs ? calloc(rows, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     if (!t->batch.rows || !t->batch.ahead.rows || !t->batch.features || !t->batch.targets ||
-        !t->batch.weights || !t->permutation || (t->model.graphs && !t->batch.graphs))
+        !t->batch.weights || !t->batch.begins || !t->permutation ||
+        (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     return 0;
 }
@@ -559,6 +562,7 @@ void setup_free(struct trainer *t)
     free(t->batch.features);
     free(t->batch.targets);
     free(t->batch.weights);
+    free(t->batch.begins);
     free(t->batch.graphs);
     free(t->permutation);
     free(t->tensors);

@@ -103,7 +103,7 @@ struct batch_ahead {
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
     struct batch_ahead ahead;
-    const void **features, **targets, **weights;
+    const void **features, **targets, **weights, **begins;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t done;            /* rows of the training batch that are accumulated */
     uint64_t gathered;        /* rows after those already in the stepper */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/check_begins.h"
 #include "pipelines/prepare/check_graphs.h"
 #include "pipelines/prepare/check_tokens.h"
 #include "pipelines/prepare/check_weights.h"
@@ -388,7 +389,9 @@ static int check_run(struct check *c, struct err *e)
         features_print(&c->split[i]);
         targets_print(&c->split[i]);
         if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets,
-                          &wrong, e) < 0)
+                          &wrong, e) < 0 ||
+            check_begins(c->reader, c->options, c->split[i].group,
+                         c->split[i].targets.array.dims[0], e) < 0)
             return err_prefix(e, "%s", c->options->data_file);
     }
     equal_print(c);
@@ -403,7 +406,7 @@ static const char help[] =
     "usage: prepare check --config FILE [--set SECTION.KEY=VALUE]...\n\n"
     "Reads data.file once and prints per split: shapes, types, ranges, NaN and infinite values,\n"
     "constant features, rows of each class or range of the target values, range of the weights, "
-    "and how\nmany training rows "
+    "rows that\nbegin (data.stateful), and how many training rows "
     "are in the validation part too; of graphs and tokens how large they are. Ends with 100 and a "
     "sentence if\ntraining is impossible.\n\n"
     "  --config FILE              pipeline file\n"

@@ -347,6 +347,13 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: weights(f, weight=0., rest=0.), 100, "none of the 300 rows of train has a target that", **named)
     checked(missing, 100, "none of the 300 rows of validation has a target that counts", **named)
 
+    def begins(f, rows):
+        f["validation/begins"] = numpy.asarray(rows)
+    goes_on = {"settings": ("data.stateful=true", "data.shuffle=false")}
+    checked(lambda f: begins(f, numpy.arange(300, dtype="u2") % 100 // 99), 0, "validation/begins: u16 [300], 3 rows begin", **goes_on)
+    checked(lambda f: begins(f, numpy.ones(299, "u1")), 100, "299 rows, where 300 rows begin or go on", **goes_on)
+    checked(lambda f: begins(f, numpy.ones(300)), 100, "expected one unsigned number a row", **goes_on)
+
 
 def slopes(rows=600):
     """Features, and two numbers that follow from them."""

@@ -92,6 +92,7 @@ static void timeframes_make(const char *path, enum naming naming, hsize_t rows, 
     }
     set_write(train, (struct set_config){"targets", H5T_STD_U8LE, 1, {rows}, {rows}, GZIP}, 0,
               NULL);
+    set_write(train, (struct set_config){"begins", H5T_STD_U16BE, 1, {rows}, {7}, GZIP}, 0, NULL);
     timeframes_write(group, frames, 3, naming);
     H5Gclose(group);
     H5Gclose(train);
@@ -105,11 +106,12 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
         struct harness h;
         open.shuffle = i % 4 != 0;
         open.span_rows = 1 + test_random() % 40;
+        open.begins = i % 2;
         timeframes_make("frames.h5", (enum naming)(i % NAMINGS), 70, 70);
         CHECK(file_compare("frames.h5", &open) >= 2);
         CHECK(harness_open(&h, "frames.h5", &open) == 0);
         CHECK_STR(h.described.layout, "dense");
-        CHECK_EQ(h.described.field_count, 4);
+        CHECK_EQ(h.described.field_count, 4 + open.begins);
         CHECK_STR(h.described.fields[0].name, "features/M5");
         CHECK_STR(h.described.fields[1].name, "features/M1");
         CHECK_STR(h.described.fields[2].name, "features/H1");
@@ -682,6 +684,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         MSG_STR(open.weights, "weights"); /* where there are such */
         if (i % 2)
             weights.name = NULL;
+        open.begins = i / 2 % 2;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
                     filters_random(), weights);
         file_compare("tokens.h5", &open);
