@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "proto/h5file_names.h"
+#include "proto/weighing.h"
 
 /* A common multiple of two data sets' chunk lengths is taken up to so many times the longer one. */
 enum { COMMON_MAX = 4 };
@@ -33,11 +34,8 @@ int source_weights_open(struct source *s, const struct source_wish *wish, struct
     uint64_t wanted = of_tokens ? s->set[0].field.items : s->rows;
     if (!wish->weights[0])
         return 0;
-    if (strchr(wish->weights, '/'))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "data.weights is \"%s\"; expected the name of a data set in the split's "
-                       "group, without /",
-                       wish->weights);
+    if (weighing_name_check(wish->weights, e) < 0)
+        return -1;
     if (s->field_count == SOURCE_FIELDS_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %d timeframes and targets cannot have data.weights; accepted: up to "
@@ -46,11 +44,7 @@ int source_weights_open(struct source *s, const struct source_wish *wish, struct
     if (source_set_open(s, wish->weights, "weights",
                         of_tokens ? &token_weights_kind : &targets_kind, &found, e) != 0)
         return -1;
-    if (!found || t->field.items == wanted)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu %s, where there are %llu to be weighed",
-                   t->field.path, (unsigned long long)t->field.items,
-                   of_tokens ? "numbers" : "rows", (unsigned long long)wanted);
+    return found ? weighing_count_check(t->field.path, t->field.items, wanted, of_tokens, e) : 0;
 }
 
 static int begins_open(struct source *s, struct err *e)

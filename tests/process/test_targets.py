@@ -123,8 +123,8 @@ def test_targets_and_weights_that_cannot_be_used():
     log = refused("missing", *LOSS[:1])
     assert "or with model.missing_targets a NaN for one that is missing" in log, log
     log = refused("none", *LOSS, "data.weights=nothing")
-    assert "train of" in log and "has no data set `nothing`, which data.weights names" in log, log
+    assert "train of" in log and "there is no data set `nothing`, which data.weights names" in log, log
     with h5py.File("data.h5", "r+") as f:
         f["validation/targets"][:] = numpy.nan
     log = refused("validation", *LOSS)
-    assert "none of the 700 rows of validation" in log and "has a target that counts" in log, log
+    assert "none of the 700 rows has a target that counts" in log and "validation of " in log, log
