@@ -24,6 +24,7 @@
 #include "engine/scores.h"
 #include "proto/log.h"
 #include "proto/metric.h"
+#include "proto/weighing.h"
 #include "trainerd/predictions.h"
 #include "trainerd/selection.h"
 #include "trainerd/weights.h"
@@ -176,7 +177,7 @@ static int model_make(struct predictor *p, struct err *e)
                        f->config.split, f->config.file, values, p->path, m->inputs);
     if (p->has_targets &&
         (model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0 ||
-         model_weights_check(m, f->info.weights.type, f->info.weights.values, e) < 0))
+         weighing_width_check(f->info.weights.values, model_row_targets(m), e) < 0))
         return err_prefix(e, "%s of %s (--set data.targets=none leaves them out)", f->config.split,
                           f->config.file);
     return 0;
