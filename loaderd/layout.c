@@ -32,9 +32,16 @@ struct plan {
     struct layout_largest *largest; /* LAYOUT_CUTS_MAX, of chunks of d->chunk_rows rows */
 };
 
+/* Of the longest stream. */
 static uint64_t part_rows(const struct reader_described *d)
 {
-    return d->streams ? d->rows / d->streams : d->rows;
+    return d->streams ? (d->rows + d->streams - 1) / d->streams : d->rows;
+}
+
+/* Do streams begin inside chunks? */
+static int chunks_are_cut(const struct reader_described *d)
+{
+    return d->streams && (d->rows % d->streams || part_rows(d) % d->chunk_rows);
 }
 
 /* Rows of a span as resident: no more than there are. */
@@ -237,7 +244,7 @@ static int span_rows_auto(const struct plan *p, struct err *e)
     if (d->streams > WINDOW_SPANS_AUTO)
         wanted = wanted * WINDOW_SPANS_AUTO / d->streams;
     uint64_t chunks = (wanted + mean / 2) / mean;
-    if (d->streams && part_rows(d) % d->chunk_rows && chunks < STREAM_SPAN_CHUNKS)
+    if (chunks_are_cut(d) && chunks < STREAM_SPAN_CHUNKS)
         chunks = STREAM_SPAN_CHUNKS;
     uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
     if (chunks > chunks_max)
@@ -364,7 +371,7 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     fields_describe(&p);
     memory_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
-    int failed = (d->streams && streams_cut(d, open->split, e) != 0) ||
+    int failed = (d->streams && !open->rest && streams_cut(d, open->split, e) != 0) ||
                  stored_chunks_fit(&p, e) != 0 || chunk_rows_choose(&p, e) != 0 ||
                  span_choose(&p, e) != 0;
     for (int i = 0; i < LAYOUT_CUTS_MAX; i++)

@@ -143,6 +143,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.slice_rows = o->slice_rows / step_slice_parts(o->use_gradient_checkpointing, o->slice_rows);
     c.window_spans = 1;
     c.streams = o->data_stateful ? o->batch_size : 0;
+    c.rest = validation;
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
