@@ -45,6 +45,11 @@ struct gather_config {
     /* where each row's weights are, from 0 on and not all of them 0, as `targets` of stepper_gather
      * has the targets, with which they come; NULL: nothing has. Borrowed */
     const void *const *weight_rows;
+    /* Of a model_carry: where a whole number of begin_type a row is, not 0 where the row begins at
+     * 0 and does not go on from the one before it. They come with the first part of the features;
+     * NULL: none begins. Borrowed */
+    char begin_type[8];
+    const void *const *begin_rows;
 };
 
 /* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
@@ -139,6 +144,9 @@ struct step_result {
 
 struct stepper; /* arenas, pool, buffers */
 struct pool;
+
+/* What its threads take of their stacks, at most: products pack their factors there. */
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c);
 
 /* Rows of the plan for this configuration, exactly what stepper_open allocates. */
 void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,

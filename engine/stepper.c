@@ -274,10 +274,12 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_WEIGHTS, /* these four: where targets weigh */
+    BATCH_WEIGHTS, /* these five: where targets weigh */
     BATCH_ROW_GIVEN,
+    BATCH_CLASS_GIVEN,
     BATCH_OF_TARGETS,
     BATCH_ROW_WEIGHTS,
+    BATCH_BEGINS,
     BATCH_STEP,
     BATCH_ROWS, /* the rest: on a device apart only */
     BATCH_PERMUTATION,
@@ -303,12 +305,16 @@ static void batch_places(const struct model *m, const struct step_config *c,
     if (weighs(m, c)) {
         bytes[BATCH_WEIGHTS] = floats_bytes(size_times(c->batch_rows_max, row_targets));
         bytes[BATCH_ROW_GIVEN] = c->weights == 1 ? floats_bytes(c->batch_rows_max) : 0;
+        if (!loss->values && m->target_weight_count && !c->with_optimizer)
+            bytes[BATCH_CLASS_GIVEN] = bytes[BATCH_WEIGHTS];
         bytes[BATCH_OF_TARGETS] = floats_bytes(m->target_weight_count);
         bytes[BATCH_ROW_WEIGHTS] = bytes[BATCH_LOSSES];
     }
+    if (carried_floats(m, c))
+        bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
     if (is_apart(c)) {
         bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 3 * sizeof(void *));
+        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -507,6 +513,17 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
                      y.bytes[k]);
 }
 
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c)
+{
+    struct layout y;
+    layout_make(&y, m, c);
+    if (is_apart(c))
+        return 0;
+    uint64_t factors = floats_bytes(size_plus(y.lane_activations, y.lane_inputs)); /* of a lane */
+    uint64_t each = factors < POOL_STACK_PACKED ? factors : POOL_STACK_PACKED;
+    return (uint64_t)c->threads * (POOL_STACK_USED - POOL_STACK_PACKED + each);
+}
+
 static void statistics_place(struct stepper *s)
 {
     const struct layout *y = &s->layout;
@@ -551,8 +568,12 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
     b.target_counts = b.target_squares + s->model->outputs;
     b.weights = (float *)(batch + places[BATCH_WEIGHTS]);
     b.row_given = (float *)(batch + places[BATCH_ROW_GIVEN]);
+    if (places[BATCH_CLASS_GIVEN + 1] > places[BATCH_CLASS_GIVEN])
+        b.class_given = (float *)(batch + places[BATCH_CLASS_GIVEN]);
     b.of_targets = (float *)(batch + places[BATCH_OF_TARGETS]);
     b.row_weights = (double *)(batch + places[BATCH_ROW_WEIGHTS]);
+    b.begins =
+        carried_floats(s->model, &s->config) ? (float *)(batch + places[BATCH_BEGINS]) : NULL;
     b.step = (uint64_t *)(batch + places[BATCH_STEP]);
     b.rows = (const void **)(batch + places[BATCH_ROWS]);
     b.permutation = (uint32_t *)(batch + places[BATCH_PERMUTATION]);
@@ -588,6 +609,10 @@ static void stepper_place(struct stepper *s)
     if (s->device->apart && s->model->target_weight_count)
         s->device->upload(s->at.of_targets, s->host.of_targets,
                           s->model->target_weight_count * sizeof *s->at.of_targets);
+    if (s->at.begins) { /* where rows are graphs, nobody says that they begin */
+        s->device->clear(s->at.begins, s->config.batch_rows_max * sizeof *s->at.begins);
+        memset(s->host.begins, 0, s->config.batch_rows_max * sizeof *s->host.begins);
+    }
     carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;

@@ -42,11 +42,17 @@ static void targets_weigh(const struct stepper *s, const struct backend *backend
     const float *of_targets = s->model->target_weight_count ? b->of_targets : NULL;
     struct matrix w = matrix_of(b->weights + at * width, rows, width),
                   given = given_of(s, b, at, rows);
-    if (s->loss->values)
+    if (s->loss->values) {
         op_weigh_values(backend, given, of_targets, matrix_of(b->values + at * width, rows, width),
                         w);
-    else
-        op_weigh_classes(backend, given, of_targets, b->classes + at * width, w);
+        return;
+    }
+    if (b->class_given) {
+        struct matrix alone = matrix_of(b->class_given + at * width, rows, width);
+        op_weigh_classes(backend, given, NULL, b->classes + at * width, alone);
+        given = alone;
+    }
+    op_weigh_classes(backend, given, of_targets, b->classes + at * width, w);
 }
 
 static void targets_read(const struct stepper *s, const struct backend *backend,
@@ -189,6 +195,18 @@ struct weighting targets_weights(const struct stepper *s, const struct batch_arr
     if (!s->weighted)
         return (struct weighting){0};
     return (struct weighting){b->weights + row * width, s->loss->values ? width : 1, use};
+}
+
+void labels_weigh(const struct stepper *s, const struct loss_slice *l, uint64_t row,
+                  enum fisher_labels labels)
+{
+    uint64_t width = weights_of_row(s->model), numbers = l->outputs.rows;
+    float *given = s->at.class_given + row * width, *weights = s->at.weights + row * width;
+    if (labels == FISHER_SAMPLED)
+        op_weigh_classes(s->backend, matrix_of(given, numbers, 1), s->at.of_targets, l->classes,
+                         matrix_of(weights, numbers, 1));
+    else
+        op_expect_weights(s->backend, l->outputs, s->at.of_targets, given, weights);
 }
 
 double evaluation_weights(struct stepper *s, double sum, uint64_t rows, enum weight_use use,

@@ -185,6 +185,7 @@ static void info_fill(struct feed *f)
     const struct msg_opened *o = &f->consumer.opened;
     const struct msg_field_info *targets = opened_field(o, "targets");
     const struct msg_field_info *weights = opened_field(o, "weights");
+    const struct msg_field_info *begins = opened_field(o, "begins");
     f->info = (struct feed_info){0};
     memcpy(f->info.fingerprint, o->fingerprint, sizeof f->info.fingerprint);
     f->info.order = (struct order){.seed = f->config.seed,
@@ -206,6 +207,8 @@ static void info_fill(struct feed *f)
         f->info.targets = *targets;
     if (weights)
         f->info.weights = *weights;
+    if (begins)
+        f->info.begins = *begins;
     if (strcmp(o->layout, "graph") == 0)
         graph_info_fill(f);
     if (strcmp(o->layout, "tokens") == 0)

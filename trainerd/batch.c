@@ -26,6 +26,16 @@ static void weights_find(struct batch *b, const struct feed *f, uint64_t count,
     g->weight_rows = b->weights;
 }
 
+/* Where it says whether a row begins, if anything does. */
+static void begins_find(struct batch *b, const struct feed *f, uint64_t count,
+                        struct gather_config *g)
+{
+    int known = f->info.begins.name[0] != 0;
+    for (uint64_t i = 0; known && i < count; i++)
+        b->begins[i] = feed_field(&f->info.begins, b->rows[i]);
+    g->begin_rows = known ? b->begins : NULL;
+}
+
 /* The `count` rows found, which are graphs. */
 static int graphs_gather(struct trainer *t, const struct feed *f, const struct gather_config *of,
                          uint64_t count, uint64_t *bad, struct err *e)
@@ -60,6 +70,7 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
     for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
     weights_find(b, f, count, &g);
+    begins_find(b, f, count, &g);
     for (uint32_t part = 0; part < f->info.feature_parts; part++) {
         const struct msg_field_info *x = &f->info.features[part];
         for (uint64_t i = 0; i < count; i++)

@@ -3,7 +3,7 @@ what the first has trained, and both learning; pipelines/fragments.yaml on two s
 import os
 
 from harness import limit
-from runs import ROOT, Run
+from runs import ROOT, Run, plan_check
 from test_molecules import pipeline
 
 
@@ -55,7 +55,9 @@ def test_spectra_begin_with_what_molecules_have_trained():
                  ["training.threads=2", "prepare.validation_fraction=0.2", "data.source=" + os.path.abspath("records.txt"),
                   "data.file=" + os.path.abspath("s.h5"),
                   "model.pretrained=" + os.path.abspath("first/checkpoints/task-compounds.h5")])
-    task, = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    task, = report["tasks"]
     assert task["metric"] == "cosine" and task["final"] > 0.3, task
     with open(run.path("report/report.md")) as f:
         text = f.read()
@@ -69,7 +71,9 @@ def test_computed_spectra_are_learned_and_kept():
     run = run_of("run", "fragments.yaml",
                  [*tables("b.h5"), "tasks.metabolites.epochs=6", "tasks.screening.epochs=10",
                   "tasks.screening-without-ewc.epochs=10", "continual_learning.ewc_config.lambda=1e5"])
-    first, second = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    first, second = report["tasks"]
     assert "1000 bins of computed spectra" in run.output()
     assert first["metric"] == second["metric"] == "cosine", (first, second)
     assert first["after_own_training"] > 0.5 and second["final"] > 0.5, (first, second)

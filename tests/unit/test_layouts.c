@@ -92,6 +92,7 @@ static void timeframes_make(const char *path, enum naming naming, hsize_t rows, 
     }
     set_write(train, (struct set_config){"targets", H5T_STD_U8LE, 1, {rows}, {rows}, GZIP}, 0,
               NULL);
+    set_write(train, (struct set_config){"begins", H5T_STD_U16BE, 1, {rows}, {7}, GZIP}, 0, NULL);
     timeframes_write(group, frames, 3, naming);
     H5Gclose(group);
     H5Gclose(train);
@@ -105,11 +106,12 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
         struct harness h;
         open.shuffle = i % 4 != 0;
         open.span_rows = 1 + test_random() % 40;
+        open.begins = i % 2;
         timeframes_make("frames.h5", (enum naming)(i % NAMINGS), 70, 70);
         CHECK(file_compare("frames.h5", &open) >= 2);
         CHECK(harness_open(&h, "frames.h5", &open) == 0);
         CHECK_STR(h.described.layout, "dense");
-        CHECK_EQ(h.described.field_count, 4);
+        CHECK_EQ(h.described.field_count, 4 + open.begins);
         CHECK_STR(h.described.fields[0].name, "features/M5");
         CHECK_STR(h.described.fields[1].name, "features/M1");
         CHECK_STR(h.described.fields[2].name, "features/H1");
@@ -349,6 +351,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
         open.shuffle = i % 3 != 0;
         open.span_rows = test_random() % 3 ? 1 + test_random() % g.count : 0;
         open.streams = open.shuffle ? 0 : test_random() % (g.count < 5 ? g.count : 5);
+        open.rest = i % 2;
         if (i % 2) /* so small that ranges of graphs are halved until they fit */
             open.span_bytes_limit = 40000;
         pointers_make(&g);
@@ -449,6 +452,7 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         open.shuffle = i % 4 != 0;
         open.span_bytes_limit = 60000;
         open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
+        open.rest = i % 16 == 0;
         open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
         open.window_spans = open.streams ? open.streams : 1 + test_random() % 5;
         open.slice_rows = test_random() % 40;
@@ -674,6 +678,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         open.streams = open.shuffle ? 0 : test_random() % ((tokens - 1) / open.window % 4 + 1);
         if (i % 4 == 0)
             open.span_bytes_limit = 60000;
+        open.begins = open.rest = i % 2;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
                     filters_random());
         file_compare("tokens.h5", &open);
