@@ -15,6 +15,7 @@
 #include <openbabel/obiter.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,9 @@ struct reader {
 /* At the first text: it opens a hundred plugins, which takes 30 ms. */
 struct reader &the_reader()
 {
+#ifdef BABEL_PLUGINS /* where they are in an unpacked installation */
+    setenv("BABEL_LIBDIR", BABEL_PLUGINS, 0);
+#endif
     static reader r;
     return r;
 }
