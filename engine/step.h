@@ -145,6 +145,9 @@ struct step_result {
 struct stepper; /* arenas, pool, buffers */
 struct pool;
 
+/* What its threads take of their stacks, at most: products pack their factors there. */
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c);
+
 /* Rows of the plan for this configuration, exactly what stepper_open allocates. */
 void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
                   struct plan *p);

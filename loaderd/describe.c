@@ -110,6 +110,8 @@ static void split_print(const char *prefix, const struct reader_described *d)
     number_print(prefix, "", "chunk_rows", d->chunk_rows);
     number_print(prefix, "", "span_rows", d->span_rows);
     number_print(prefix, "", "span_bytes_max", d->span_bytes_max);
+    number_print(prefix, "", "chunk_bytes_max", d->chunk_bytes_max);
+    number_print(prefix, "", "kept_bytes", d->kept_bytes);
     number_print(prefix, "", "row_bytes", row_bytes);
     number_print(prefix, "", "values", values);
     for (uint32_t i = 0; i < d->field_count; i++)

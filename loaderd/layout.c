@@ -306,6 +306,11 @@ static void fields_describe(const struct plan *p)
         field_add(p, "tokens", f->type, tokens, "", (struct layout_field){LAYOUT_WINDOWS});
         field_add(p, "document_starts", H5TYPE_U8, (tokens + 7) / 8, "",
                   (struct layout_field){LAYOUT_STARTS, .cut = source_documents(p->source)});
+        if (source_field_count(p->source) > 1) {
+            f = source_field(p->source, 1);
+            field_add(p, f->name, f->type, tokens, "",
+                      (struct layout_field){LAYOUT_WINDOWS, .set = 1});
+        }
         if (p->open->begins)
             field_add(p, "begins", H5TYPE_U8, 1, "",
                       (struct layout_field){LAYOUT_BEGINS, .cut = source_documents(p->source)});
@@ -339,6 +344,25 @@ static int span_choose(const struct plan *p, struct err *e)
     return 0;
 }
 
+/* What the reader holds of the file: in each of its threads chunks in work (decoders.c); always the
+ * pointers, and of a ragged data set the chunk where one span ends and the next begins (fetch.c).
+ */
+static void memory_describe(const struct plan *p)
+{
+    const struct source_pointer *pointers[] = {source_nodes(p->source), source_edges(p->source),
+                                               source_documents(p->source)};
+    struct reader_described *d = p->d;
+    int ragged = source_layout(p->source) != SOURCE_DENSE;
+    for (uint32_t i = 0; i < source_field_count(p->source); i++) {
+        const struct source_field *f = source_field(p->source, i);
+        uint64_t bytes = f->chunk_rows ? f->chunk_bytes : 0;
+        d->chunk_bytes_max = bytes > d->chunk_bytes_max ? bytes : d->chunk_bytes_max;
+        d->kept_bytes += ragged && bytes ? bytes * f->planes / f->chunk_planes : 0;
+    }
+    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++)
+        d->kept_bytes += pointers[i]->at ? pointers[i]->count * sizeof *pointers[i]->at : 0;
+}
+
 int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e)
 {
@@ -350,6 +374,7 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     d->rows = source_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
+    memory_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
     int failed = (d->streams && !open->rest && streams_cut(d, open->split, e) != 0) ||
                  stored_chunks_fit(&p, e) != 0 || chunk_rows_choose(&p, e) != 0 ||

@@ -59,6 +59,7 @@ struct reader_open {
 struct reader_described {
     char fingerprint[65], layout[9];
     uint64_t rows, streams, chunk_rows, spans, span_rows, span_bytes_max;
+    uint64_t chunk_bytes_max, kept_bytes; /* of the reader's own memory: layout.c */
     uint32_t field_count;
     struct msg_field_info fields[SPAN_FIELDS_MAX];
 };

@@ -23,6 +23,7 @@
 #include "engine/loss.h"
 #include "proto/log.h"
 #include "proto/metric.h"
+#include "proto/weighing.h"
 
 static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
@@ -150,7 +151,7 @@ static int model_make(struct predictor *p, struct err *e)
                        f->config.split, f->config.file, values, p->path, m->inputs);
     if (p->has_targets &&
         (model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0 ||
-         model_weights_check(m, f->info.weights.type, f->info.weights.values, e) < 0))
+         weighing_width_check(f->info.weights.values, model_row_targets(m), e) < 0))
         return err_prefix(e, "%s of %s (--set data.targets=none leaves them out)", f->config.split,
                           f->config.file);
     return 0;

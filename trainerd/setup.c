@@ -19,6 +19,7 @@
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "proto/weighing.h"
 #include "trainerd/disk.h"
 #include "trainerd/watch.h"
 
@@ -201,12 +202,10 @@ static int split_check(const struct feed *f, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %s has no data set `%s`; it holds what the model is to learn", split,
                        file, f->config.targets);
-    if (f->config.weights[0] && !i->weights.name[0])
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `%s`, which data.weights names; it says what the "
-                       "targets weigh",
-                       split, file, f->config.weights);
-    return 0;
+    if (!f->config.weights[0] || i->weights.name[0])
+        return 0;
+    weighing_absent(f->config.weights, e);
+    return err_prefix(e, "%s of %s", split, file);
 }
 
 static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
@@ -215,7 +214,7 @@ static int targets_check(const struct trainer *t, const struct feed *f, struct e
     if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
         return err_prefix(e, "continual_learning.ewc_config");
     if (model_targets_check(&t->model, targets->type, targets->values, e) == 0 &&
-        model_weights_check(&t->model, f->info.weights.type, f->info.weights.values, e) == 0)
+        weighing_width_check(f->info.weights.values, model_row_targets(&t->model), e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }
@@ -272,14 +271,17 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct data *d = &t->data;
     struct plan_bases bases;
+    const struct split_shape *of_tasks[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < t->options->task_count; i++)
+        of_tasks[i] = &d->set[d->set_of[i]].train;
     t->present = t->daemon->options;
     t->present.batch_size = options_batch_size_max(&t->present);
     t->batch_rows_max = options_batch_rows(&t->present);
     if (plan_bases_read(&bases, "bases", e) < 0)
         return -1;
     compute_bases(&bases, t->device);
-    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
-                  d->sizes, e) < 0 ||
+    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, of_tasks,
+                  &t->micro_rows, d->sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));

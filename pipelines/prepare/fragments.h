@@ -17,7 +17,7 @@
 
 enum { FRAGMENTS_MAX = 2 * MOLECULE_BONDS_MAX };
 
-/* The peaks of m (read with MOLECULE_ATOM_MASSES), two a bond in the order of the bonds, into
+/* The peaks of m (read with MOLECULE_MASSES), two a bond in the order of the bonds, into
  * peak[FRAGMENTS_MAX]. Returns how many; 0: every bond is in a ring, or there is none. */
 uint32_t fragments_make(const struct molecule *m, struct peak *peak);
 

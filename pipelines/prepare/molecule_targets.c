@@ -25,8 +25,8 @@ static int bins_count(struct molecule_targets *t, struct err *e)
 int molecule_targets_open(struct molecule_targets *t, const struct options *o, int measured,
                           struct err *e)
 {
-    static const unsigned flags[] = {[MOLECULE_DESCRIPTORS] = MOLECULE_MASS,
-                                     [MOLECULE_COMPUTED] = MOLECULE_ATOM_MASSES,
+    static const unsigned flags[] = {[MOLECULE_DESCRIPTORS] = MOLECULE_MASSES,
+                                     [MOLECULE_COMPUTED] = MOLECULE_MASSES,
                                      [MOLECULE_MEASURED] = 0};
     t->options = o;
     t->kind = measured                       ? MOLECULE_MEASURED

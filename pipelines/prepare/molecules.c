@@ -278,7 +278,7 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
     own_digest_options(x->digest, stamp);
-    if (x->source->begin(x->source, x->digest, e) < 0 ||
+    if (molecule_begin(e) < 0 || x->source->begin(x->source, x->digest, e) < 0 ||
         molecule_targets_open(&x->targets, x->options, x->source->spectra, e) < 0)
         return -1;
     int energy = x->source->spectra || x->options->prepare_energy;

@@ -15,7 +15,7 @@
 
 #include "pipelines/prepare/molecule_source.h"
 
-#define MOLECULES_VERSION "molecules 3" /* see maker.version */
+#define MOLECULES_VERSION "molecules 4" /* see maker.version */
 
 /* Make `out` from the source, at once or not at all. */
 int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e);

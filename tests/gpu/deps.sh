@@ -15,7 +15,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." || exit 111
 folder=${1:-.deps}
 # what every Linux with a C++ compiler has
 SYSTEM='^(ld-linux-x86-64|libc|libm|libpthread|libdl|librt|libresolv|libstdc[+][+]|libgcc_s|libgomp)[.]so'
-LINKED="libhdf5_serial libzmq libmsgpackc libmsgpack-c libyaml libdeflate libnettle libz libzstd libindigo libinchi"
+LINKED="libhdf5_serial libzmq libmsgpackc libmsgpack-c libyaml libdeflate libnettle libz libzstd libopenbabel libinchi"
 SYSTEM_PACKAGES='^(libc6|libgcc-s1|libstdc[+][+]6|libgomp1|gcc-[0-9]+-base|debconf.*|dpkg|install-info|libc-bin|openssl|media-types)$'
 
 case ${1:-} in

@@ -20,7 +20,7 @@ PARTS = ("train", "validation")
 
 def pipeline(source, prepare=""):
     if "no chemistry library" in subprocess.run([PREPARE, "molecules", "--help"], capture_output=True, text=True).stderr:
-        skip("this system has no libindigo-dev")
+        skip("this system has no libopenbabel-dev")
     with open("mine.yaml", "w") as f:
         f.write("name: mine\ndata: {prepare: molecules, source: %s, file: %s}\nprepare: {%s}\n" %
                 (os.path.abspath(source), os.path.abspath("m.h5"), prepare) +

@@ -339,13 +339,13 @@ def test_check_data_says_what_would_stop_a_run():
         f["validation/targets"][7] = 1
     named = {"settings": ("data.weights=w", "model.missing_targets=true")}
     checked(lambda f: weights(f, weight=2.), 0, "train/w: f32 [300], values 1 to 2, NaN 0", **named)
-    checked(lambda f: None, 100, "no data set train/w, which data.weights names", **named)
+    checked(lambda f: None, 100, "train: there is no data set `w`, which data.weights names", **named)
     checked(lambda f: f.create_dataset("train/w", data=numpy.ones(299)), 100, "299 rows, where there are 300", **named)
-    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "2 values a row", **named)
+    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "train: its weights are 2 values a row; accepted", **named)
     checked(lambda f: weights(f, weight=-1.), 100, "train/w has a weight in row 7 that is negative", **named)
     checked(lambda f: weights(f, weight=numpy.nan), 100, "a weight in row 7 that is no finite float32", **named)
-    checked(lambda f: weights(f, weight=0., rest=0.), 100, "none of the 300 rows of train has a target that", **named)
-    checked(missing, 100, "none of the 300 rows of validation has a target that counts", **named)
+    checked(lambda f: weights(f, weight=0., rest=0.), 100, "train: none of the 300 rows has a target that counts", **named)
+    checked(missing, 100, "validation: none of the 300 rows has a target that counts", **named)
 
     def begins(f, rows):
         f["validation/begins"] = numpy.asarray(rows)
@@ -439,7 +439,9 @@ model:
         f.write(text.replace(text[text.index("model:\n"):text.index("training:")], "", 1))
     assert finetune("--check-data").returncode == 0
     run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=12", "--set", "training.slice_rows=16")
-    a, b = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    a, b = report["tasks"]
     assert a["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
         assert f["parameters/1.weight_hh_l0_reverse"].shape == (48, 12)

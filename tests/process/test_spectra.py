@@ -3,7 +3,7 @@ with the convolutions that the first has trained, and both learning; pipelines/f
 import os
 
 from harness import limit
-from runs import ROOT, Run
+from runs import ROOT, Run, plan_check
 from test_molecules import pipeline
 
 
@@ -37,7 +37,9 @@ def test_spectra_begin_with_what_molecules_have_trained():
     run = Run("second", "--config", os.path.join(ROOT, "pipelines/spectra.yaml"), *small, "--set",
               "data.source=" + os.path.abspath("records.txt"), "--set", "data.file=" + os.path.abspath("s.h5"), "--set",
               "model.pretrained=" + os.path.abspath("first/checkpoints/task-descriptors.h5"))
-    task, = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    task, = report["tasks"]
     assert task["metric"] == "cosine" and task["final"] > 0.3, task
     with open(run.path("report/report.md")) as f:
         text = f.read()
@@ -60,7 +62,9 @@ def test_computed_spectra_are_learned_and_kept():
                 *("%s=%s" % (key, os.path.abspath(name)) for key, name in names.items())]
     run = Run("run", "--config", os.path.join(ROOT, "pipelines/fragments.yaml"),
               *(word for setting in settings for word in ("--set", setting)))
-    first, second = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    first, second = report["tasks"]
     assert "1000 bins of computed spectra" in run.output()
     assert first["metric"] == second["metric"] == "cosine", (first, second)
     assert first["after_own_training"] > 0.5 and second["final"] > 0.5, (first, second)

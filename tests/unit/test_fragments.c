@@ -12,7 +12,7 @@ static const char *spectrum_of(const char *smiles)
     static struct peak peak[FRAGMENTS_MAX];
     static char text[4096];
     size_t used = 0;
-    CHECK_EQ(molecule_read(&m, smiles, MOLECULE_ATOM_MASSES), MOLECULE_ACCEPTED);
+    CHECK_EQ(molecule_read(&m, smiles, MOLECULE_MASSES), MOLECULE_ACCEPTED);
     uint32_t peaks = fragments_make(&m, peak);
     text[0] = 0;
     for (uint32_t i = 0; i < peaks && used < sizeof text - 32; i++)
@@ -46,7 +46,7 @@ TEST(fragments_of_the_largest_chain_are_all_there)
     static struct peak peak[FRAGMENTS_MAX];
     static char smiles[MOLECULE_ATOMS_MAX + 1];
     memset(smiles, 'C', MOLECULE_ATOMS_MAX);
-    CHECK_EQ(molecule_read(&m, smiles, MOLECULE_ATOM_MASSES), MOLECULE_ACCEPTED);
+    CHECK_EQ(molecule_read(&m, smiles, MOLECULE_MASSES), MOLECULE_ACCEPTED);
     CHECK_EQ(fragments_make(&m, peak), 2 * (MOLECULE_ATOMS_MAX - 1));
     double sum = 0, methylene = 14.01565006, ends = 2 * 1.00782503;
     for (uint32_t i = 0; i < 2 * (MOLECULE_ATOMS_MAX - 1); i++)

@@ -64,7 +64,7 @@ static const char *graph_of(const char *smiles)
     static int turn;
     char *to = text[turn++ % 2];
     size_t used = 0;
-    enum molecule_refusal refusal = molecule_read(&m, smiles, MOLECULE_MASS);
+    enum molecule_refusal refusal = molecule_read(&m, smiles, MOLECULE_MASSES);
     if (refusal != MOLECULE_ACCEPTED)
         return molecule_refusal_name(refusal);
     for (uint32_t i = 0; i < m.atoms; i++) {
@@ -175,7 +175,7 @@ TEST(molecules_have_descriptors)
     static struct molecule m;
     int chosen[GRAPH_DESCRIPTORS];
     uint32_t count;
-    CHECK_EQ(molecule_read(&m, "O=C1C=CC=CN1.Cl", MOLECULE_MASS), MOLECULE_ACCEPTED);
+    CHECK_EQ(molecule_read(&m, "O=C1C=CC=CN1.Cl", MOLECULE_MASSES), MOLECULE_ACCEPTED);
     CHECK_OK(graph_descriptors_choose("rings, hydrogens,log_mass", chosen, &count, &e), e);
     CHECK_EQ(count, 3);
     CHECK_STR(graph_descriptor_name(chosen[1]), "hydrogens");
