@@ -262,11 +262,6 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
 
-static int is_apart(const struct step_config *c)
-{
-    return c->device && c->device->apart;
-}
-
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
 enum batch_part {
     BATCH_INPUTS,
@@ -312,7 +307,7 @@ static void batch_places(const struct model *m, const struct step_config *c,
     }
     if (carried_floats(m, c))
         bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
-    if (is_apart(c)) {
+    if (config_is_apart(c)) {
         bytes[BATCH_STEP] = sizeof(uint64_t);
         bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
@@ -394,11 +389,11 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks) + 2 * sizeof(double);
     } else {
-        y->bytes[KIND_SQUARES] =
-            floats_bytes(size_plus(size_times(is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
-                                   size_times(y->lanes, y->lane_inputs)));
+        y->bytes[KIND_SQUARES] = floats_bytes(
+            size_plus(size_times(config_is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
+                      size_times(y->lanes, y->lane_inputs)));
     }
-    if (is_apart(c)) {
+    if (config_is_apart(c)) {
         y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
         y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
         y->bytes[KIND_SUMS] = sizeof(struct batch_results);
@@ -421,44 +416,6 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c)
     return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
-/* Vectors of a part at least: with fewer, products take longer than they need to. */
-enum { PART_VECTORS = 128 };
-
-/* Can and should slices be cut into the parts that c names? */
-static int parts_allowed(const struct model *m, const struct step_config *c)
-{
-    uint64_t steps = 1;
-    if (!c->checkpointing || !c->with_optimizer || c->slice_rows % c->slice_parts)
-        return 0;
-    for (uint32_t i = 0; i < m->layer_count; i++) {
-        const struct layer_instance *l = &m->layers[i];
-        if (l->type->statistics || l->carried_count || (l->count && !l->type->adds))
-            return 0;
-        steps = l->steps > steps ? l->steps : steps;
-    }
-    return m->graphs || steps * (c->slice_rows / c->slice_parts) >= PART_VECTORS;
-}
-
-/* On a device apart a slice is the whole micro-batch: its operations use all of the device. Else
- * slices are the parts, where there are any. */
-static struct step_config config_on(const struct model *m, const struct step_config *c)
-{
-    struct step_config on = *c;
-    on.slice_parts = c->slice_parts ? c->slice_parts : 1;
-    if (is_apart(c)) {
-        on.slice_rows = c->batch_rows_max;
-        on.slice_nodes_max = c->batch_nodes_max;
-        on.slice_parts = 1;
-    } else if (parts_allowed(m, &on)) {
-        on.slice_rows /= on.slice_parts;
-    } else {
-        uint64_t nodes = size_times(on.slice_parts, c->slice_nodes_max);
-        on.slice_nodes_max = nodes < c->batch_nodes_max ? nodes : c->batch_nodes_max;
-        on.slice_parts = 1;
-    }
-    return on;
-}
-
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *given)
 {
     struct step_config on = config_on(m, given), *c = &on;
@@ -477,7 +434,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
             y->statistics_layer[y->statistics_count++] = i;
         }
     y->gradient_lanes = sums < (uint64_t)c->threads ? sums : (uint64_t)c->threads;
-    ensure(!is_apart(c) || y->gradient_lanes == 1);
+    ensure(!config_is_apart(c) || y->gradient_lanes == 1);
     y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
     y->frozen = step_frozen(m, c);
@@ -486,7 +443,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->trained = floats_padded(m->parameter_count - y->frozen);
     while (!m->layers[y->first_trained].count || m->layers[y->first_trained].first < y->frozen)
         y->first_trained++;
-    uint64_t block = is_apart(c) ? m->parameter_count : SWEEP_BLOCK;
+    uint64_t block = config_is_apart(c) ? m->parameter_count : SWEEP_BLOCK;
     y->blocks = (m->parameter_count - y->frozen + block - 1) / block;
     /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
      * waves */
@@ -509,8 +466,19 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
     layout_make(&y, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
         if (y.bytes[k] > 0)
-            plan_add(p, is_apart(c) && k < KIND_STAGE ? PLAN_DEVICE : stage, kind_names[k],
+            plan_add(p, config_is_apart(c) && k < KIND_STAGE ? PLAN_DEVICE : stage, kind_names[k],
                      y.bytes[k]);
+}
+
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c)
+{
+    struct layout y;
+    layout_make(&y, m, c);
+    if (config_is_apart(c))
+        return 0;
+    uint64_t factors = floats_bytes(size_plus(y.lane_activations, y.lane_inputs)); /* of a lane */
+    uint64_t each = factors < POOL_STACK_PACKED ? factors : POOL_STACK_PACKED;
+    return (uint64_t)c->threads * (POOL_STACK_USED - POOL_STACK_PACKED + each);
 }
 
 static void statistics_place(struct stepper *s)

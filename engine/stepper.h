@@ -5,6 +5,7 @@
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
+ *   parts.c    the same: into how many parts slices are
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
@@ -351,6 +352,15 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
 
 /* Buffers and places in a lane for the segments that y has. */
 void layout_lane(struct layout *y, const struct model *m, const struct step_config *c);
+
+/* The configuration that slices are worked on with: with checkpointing config.slice_rows is a
+ * part's, where parts pay (parts.c); on a device apart all rows are one slice. */
+struct step_config config_on(const struct model *m, const struct step_config *c);
+
+static inline int config_is_apart(const struct step_config *c)
+{
+    return c->device && c->device->apart;
+}
 
 /* Segments for c, of those that were tried the ones that make the lane smallest; and its layout. */
 void segments_choose(struct layout *y, const struct model *m, const struct step_config *c);

@@ -111,6 +111,14 @@ static void message_take(struct feed *f, enum msg_type type, const union msg *m)
             feed_fail(f, &e);
             return;
         }
+        if (m->opened.streams && !f->config.rest && m->opened.rows % m->opened.streams != 0) {
+            err_set(&e, EXIT_CODE_PERMANENT,
+                    "the loader opened %" PRIu64 " rows, which are no whole number of rows for "
+                    "%" PRIu64 " streams",
+                    m->opened.rows, m->opened.streams);
+            feed_fail(f, &e);
+            return;
+        }
         event.type = CONSUMER_EV_OPENED;
         break;
     case MSG_rejected:
@@ -220,6 +228,7 @@ static void request_make(struct feed *f)
                            .span_rows = c->span_rows,
                            .span_bytes_limit = feed_span_bytes_limit(f),
                            .verify = c->verify,
+                           .rest = c->rest,
                            .begins = c->begins,
                            .window = c->window,
                            .window_spans = c->window_spans,

@@ -31,6 +31,7 @@ struct feed_config {
     uint64_t span_rows;    /* 0: the loader chooses */
     uint64_t window_spans; /* W; 1 is used when shuffle is off, `streams` when there are some */
     uint64_t streams;      /* of the order, shuffle off; 0: none */
+    int rest;              /* with streams: bring the rows that do not fill them, too */
     uint64_t slots;        /* 0: as ahead_rows says */
     uint64_t ahead_rows; /* room for so many rows besides a window, at least a span; 0: 2 W slots in
                             all (3 if W is 1), fewer where an epoch has fewer spans or the limit

@@ -68,7 +68,7 @@ static uint64_t type_bytes(const char *type)
 
 static uint64_t rows_max(const struct msg_opened *o)
 {
-    uint64_t rows = o->streams ? o->rows / o->streams : o->rows;
+    uint64_t rows = o->streams ? (o->rows - 1) / o->streams + 1 : o->rows;
     return rows < o->span_rows ? rows : o->span_rows;
 }
 
@@ -84,10 +84,6 @@ static int order_check(const struct msg_opened *o, uint64_t span_bytes_limit, st
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: a span of %" PRIu64 " rows is not a whole number of chunks of %" PRIu64,
                        start, o->span_rows, o->chunk_rows);
-    if (o->streams && o->rows % o->streams != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s: %" PRIu64 " rows are no whole number of rows for %" PRIu64 " streams",
-                       start, o->rows, o->streams);
     if (o->spans != order_spans(&(struct order){
                         .rows = o->rows, .span_rows = o->span_rows, .streams = o->streams}))
         return err_set(e, EXIT_CODE_PERMANENT,

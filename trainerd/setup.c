@@ -144,6 +144,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.slice_rows = o->slice_rows / step_slice_parts(o->use_gradient_checkpointing, o->slice_rows);
     c.window_spans = 1;
     c.streams = o->data_stateful ? o->batch_size : 0;
+    c.rest = validation;
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
@@ -270,14 +271,17 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct data *d = &t->data;
     struct plan_bases bases;
+    const struct split_shape *of_tasks[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < t->options->task_count; i++)
+        of_tasks[i] = &d->set[d->set_of[i]].train;
     t->present = t->daemon->options;
     t->present.batch_size = options_batch_size_max(&t->present);
     t->batch_rows_max = options_batch_rows(&t->present);
     if (plan_bases_read(&bases, "bases", e) < 0)
         return -1;
     compute_bases(&bases, t->device);
-    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
-                  d->sizes, e) < 0 ||
+    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, of_tasks,
+                  &t->micro_rows, d->sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));

@@ -439,7 +439,9 @@ model:
         f.write(text.replace(text[text.index("model:\n"):text.index("training:")], "", 1))
     assert finetune("--check-data").returncode == 0
     run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=12", "--set", "training.slice_rows=16")
-    a, b = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    a, b = report["tasks"]
     assert a["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
         assert f["parameters/1.weight_hh_l0_reverse"].shape == (48, 12)

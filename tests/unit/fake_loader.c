@@ -231,7 +231,8 @@ static void fake_open(const struct link_peer *peer, const union msg *m)
                               .door = -1,
                               .arena = ARENA_CLOSED,
                               .verify = m->open.verify};
-    uint64_t streams = m->open.streams, rows = streams ? ROWS / streams * streams : ROWS;
+    uint64_t streams = m->open.streams;
+    uint64_t rows = streams && !m->open.rest ? ROWS / streams * streams : ROWS;
     s->order =
         (struct order){m->open.seed, m->open.shuffle, rows, CHUNK_ROWS, SPAN_ROWS, 1, streams};
     server_init(s->server, fake.incarnation * 1000 + ++fake.streams, m->head.incarnation, now_ms(),

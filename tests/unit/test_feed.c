@@ -113,8 +113,9 @@ static struct feed *two_epochs(const struct manner *manner, const struct feed_co
     struct feed *f = feed_make(changes);
     feed_await_ready(f);
     CHECK_OK(feed_read(f, 0, 0, 1, 100, &e), e);
-    CHECK_EQ(f->info.order.rows,
-             changes->streams ? ROWS / changes->streams * changes->streams : ROWS);
+    CHECK_EQ(f->info.order.rows, changes->streams && !changes->rest
+                                     ? ROWS / changes->streams * changes->streams
+                                     : ROWS);
     CHECK_STR(f->info.fingerprint, "cafe");
     return f;
 }
@@ -199,6 +200,11 @@ TEST(streams_go_on_from_batch_to_batch)
     for (uint64_t p = 0; p < f->info.order.rows; p++) /* and two_epochs has seen these rows */
         CHECK_EQ(order_file_row(&f->info.order, 0, p), p % STREAMS * PART + p / STREAMS);
     feed_free(f);
+}
+
+TEST(streams_have_all_rows_where_the_rest_is_wanted)
+{
+    feed_free(two_epochs(&(struct manner){0}, &(struct feed_config){.streams = 15, .rest = 1}));
 }
 
 TEST(a_resting_feed_holds_nothing_and_goes_on)

@@ -351,6 +351,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
         open.shuffle = i % 3 != 0;
         open.span_rows = test_random() % 3 ? 1 + test_random() % g.count : 0;
         open.streams = open.shuffle ? 0 : test_random() % (g.count < 5 ? g.count : 5);
+        open.rest = i % 2;
         if (i % 2) /* so small that ranges of graphs are halved until they fit */
             open.span_bytes_limit = 40000;
         pointers_make(&g);
@@ -451,6 +452,7 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         open.shuffle = i % 4 != 0;
         open.span_bytes_limit = 60000;
         open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
+        open.rest = i % 16 == 0;
         open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
         open.window_spans = open.streams ? open.streams : 1 + test_random() % 5;
         open.slice_rows = test_random() % 40;
@@ -684,7 +686,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         MSG_STR(open.weights, "weights"); /* where there are such */
         if (i % 2)
             weights.name = NULL;
-        open.begins = i / 2 % 2;
+        open.begins = open.rest = i / 2 % 2;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
                     filters_random(), weights);
         file_compare("tokens.h5", &open);
