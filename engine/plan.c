@@ -47,6 +47,46 @@ uint64_t plan_total(const struct plan *p, const char *stage)
     return most;
 }
 
+static void rows_without_phases_drop(struct plan *p)
+{
+    int kept = 0;
+    for (int i = 0; i < p->count; i++)
+        if (p->rows[i].phases)
+            p->rows[kept++] = p->rows[i];
+    p->count = kept;
+}
+
+/* A row of that phase: one that is there for others already, or its own. */
+static void row_merge(struct plan *p, const struct plan_row *row, int phase)
+{
+    for (int i = 0; i < p->count; i++) {
+        struct plan_row *same = &p->rows[i];
+        if (strcmp(same->stage, row->stage) == 0 && strcmp(same->what, row->what) == 0 &&
+            same->bytes == row->bytes) {
+            same->phases |= phase;
+            return;
+        }
+    }
+    plan_add_in(p, phase, row->stage, row->what, row->bytes);
+}
+
+void plan_most(struct plan *p, const struct plan *other)
+{
+    const char *const stages[] = {NULL, PLAN_DEVICE};
+    for (int s = 0; s < 2; s++)
+        for (int phase = 1; phase & PLAN_ALWAYS; phase <<= 1) {
+            if (phase_total(other, stages[s], phase) <= phase_total(p, stages[s], phase))
+                continue;
+            for (int i = 0; i < p->count; i++)
+                if (is_of(&p->rows[i], stages[s]))
+                    p->rows[i].phases &= ~phase;
+            for (int i = 0; i < other->count; i++)
+                if (is_of(&other->rows[i], stages[s]) && other->rows[i].phases & phase)
+                    row_merge(p, &other->rows[i], phase);
+            rows_without_phases_drop(p);
+        }
+}
+
 static int stage_is_new(const struct plan *p, int row)
 {
     for (int i = 0; i < row; i++)

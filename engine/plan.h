@@ -29,6 +29,8 @@ struct plan_row {
 struct plan {
     struct plan_row rows[PLAN_ROWS_MAX];
     int count;
+    uint64_t beside_regions; /* held all the time that is no region (engine/memory.h) of trainerd;
+                                where tasks differ the least of them; trainerd/plan.c sets it */
 };
 
 void plan_add(struct plan *p, const char *stage, const char *what,
@@ -36,6 +38,10 @@ void plan_add(struct plan *p, const char *stage, const char *what,
 void plan_add_in(struct plan *p, int phases, const char *stage, const char *what, uint64_t bytes);
 /* The sum of its rows in the phase in which it is largest; stage NULL: of all stages together. */
 uint64_t plan_total(const struct plan *p, const char *stage);
+/* Both are plans of the same stages at different times. *p becomes, phase by phase, and the
+ * device's rows apart from all others, the one that takes more then: totals of *p are those of
+ * both. Of a row that differs between them *p may have two, each for its phases. */
+void plan_most(struct plan *p, const struct plan *other);
 void plan_print(const struct plan *p, FILE *out); /* a table in MiB with totals a stage */
 
 #endif

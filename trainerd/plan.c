@@ -406,8 +406,30 @@ static int task_plan(struct plan *p, const struct planned *r, uint32_t task,
     return 0;
 }
 
-/* Room for the rows is what is left beside the most that any task takes; the plan is that of the
- * task with which trainerd takes most. */
+/* Is it the engine's own, a region of engine/memory.h, in trainerd? */
+static int is_region(const struct plan_row *row)
+{
+    static const char *const others[] = {base_name, theta_stars, stacks, split_names[0].arena,
+                                         split_names[1].arena};
+    int found = strcmp(row->stage, "trainerd") == 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        found &= strcmp(row->what, others[i]) != 0;
+    return found;
+}
+
+static uint64_t beside_regions(const struct plan *p)
+{
+    uint64_t taken = 0;
+    for (int i = 0; i < p->count; i++)
+        if (p->rows[i].phases == PLAN_ALWAYS && strcmp(p->rows[i].stage, PLAN_DEVICE) != 0 &&
+            !is_region(&p->rows[i]))
+            taken += p->rows[i].bytes;
+    return taken;
+}
+
+/* Room for the rows is what is left beside the most that any task takes. The plan is at each time
+ * that of the task that takes most then, on the host and on the device: protected tasks may take
+ * more on one of them than another task's rows do on the other. */
 static int plan_make_with(struct plan *p, const struct planned *r, struct megabatch_size sizes[2],
                           struct err *e)
 {
@@ -415,12 +437,15 @@ static int plan_make_with(struct plan *p, const struct planned *r, struct megaba
     if (stages_plan(p, r, r->train, ewc_terms_max(r->o), e) < 0 ||
         megabatches_make(p, r->o, r->bases->device, r->train, r->validation, sizes, e) < 0)
         return -1;
-    p->count = 0;
     for (uint32_t i = 0; i < r->o->task_count; i++) {
         if (task_plan(&of_task, r, i, sizes, e) < 0)
             return -1;
-        if (!p->count || plan_total(&of_task, "trainerd") > plan_total(p, "trainerd"))
+        of_task.beside_regions = beside_regions(&of_task);
+        if (i == 0)
             *p = of_task;
+        plan_most(p, &of_task);
+        if (of_task.beside_regions < p->beside_regions)
+            p->beside_regions = of_task.beside_regions;
     }
     return 0;
 }
@@ -457,26 +482,11 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     return plan_make_with(p, &r, sizes, e);
 }
 
-/* Is it the engine's own, a region of engine/memory.h, in trainerd? */
-static int is_region(const struct plan_row *row)
-{
-    static const char *const others[] = {base_name, theta_stars, stacks, split_names[0].arena,
-                                         split_names[1].arena};
-    int found = strcmp(row->stage, "trainerd") == 0;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        found &= strcmp(row->what, others[i]) != 0;
-    return found;
-}
-
 uint64_t plan_regions_limit(const struct plan *p, const struct options *o)
 {
     char source[64];
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source), taken = 0;
-    for (int i = 0; i < p->count; i++)
-        if (p->rows[i].phases == PLAN_ALWAYS && strcmp(p->rows[i].stage, PLAN_DEVICE) != 0 &&
-            !is_region(&p->rows[i]))
-            taken += p->rows[i].bytes;
-    return taken < limit ? limit - taken : 0;
+    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
+    return p->beside_regions < limit ? limit - p->beside_regions : 0;
 }
 
 static int too_large(const char *memory, uint64_t total, const char *source, uint64_t limit,

@@ -403,8 +403,9 @@ int shapes_step_config(struct step_config *c, const struct options *o, const str
                        const struct split_shape *train, const struct split_shape *validation,
                        uint64_t micro_rows, struct err *e);
 
-/* All stages' memory, and how the rows of the training and the validation split are kept; of_tasks:
- * the training rows of each task, NULL: they are the same. -1 (permanent) when an arena cannot hold
+/* All stages' memory, in each phase that of the task that takes most, and how the rows of the
+ * training and the validation split are kept; of_tasks: the training rows of each task, NULL: they
+ * are the same. -1 (permanent) when an arena cannot hold
  * what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
@@ -418,7 +419,7 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
 int plan_check(const struct plan *p, const struct options *o, const struct device *d,
                struct err *e);
 /* What memory.host_limit leaves for trainerd's regions (engine/memory.h), where the rest of the
- * plan is held all the time: what a plan that fits has of them, or more. */
+ * plan is held all the time: what a plan that fits has of them in any of its tasks, or more. */
 uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
 /* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);

@@ -155,6 +155,29 @@ TEST(fresh_weights_are_pytorchs_and_repeat)
     model_close(&m);
 }
 
+/* One takes most early on the host, the other late, and of the device always. */
+TEST(plan_is_the_most_of_two_at_each_time)
+{
+    struct plan p = {.count = 0}, other = {.count = 0};
+    for (int i = 0; i < 2; i++) {
+        plan_add(i ? &other : &p, "trainerd", "parameters", 3);
+        plan_add_in(i ? &other : &p, PLAN_TRAINING_ARRIVES, "loaderd", "reader", 5);
+        plan_add(i ? &other : &p, PLAN_DEVICE, "protected", i ? 20 : 10);
+        plan_add_in(i ? &other : &p, PLAN_TRAINING_ARRIVES, "trainerd", "arena", i ? 4 : 8);
+        plan_add_in(i ? &other : &p, PLAN_ALWAYS - PLAN_TRAINING_ARRIVES, "trainerd", "rows",
+                    i ? 9 : 2);
+    }
+    plan_most(&p, &other);
+    CHECK_EQ(plan_total(&p, NULL), 3 + 5 + 8);
+    CHECK_EQ(plan_total(&p, "trainerd"), 3 + 9);
+    CHECK_EQ(plan_total(&p, PLAN_DEVICE), 20);
+    CHECK_EQ(p.count, 5);
+    CHECK_EQ(p.rows[0].phases, PLAN_ALWAYS); /* what they share is there once */
+    struct plan same = p;
+    plan_most(&p, &other);
+    CHECK(memcmp(&p, &same, sizeof p) == 0);
+}
+
 TEST(plan_adds_up_and_prints)
 {
     struct plan p = {.count = 0};

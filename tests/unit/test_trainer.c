@@ -631,8 +631,8 @@ TEST(plan_fits_the_arena_and_the_limit)
     model_close(&m);
 }
 
-/* Where tasks have data of their own the plan is that of the one with which trainerd takes most:
- * the large one protects nothing, and nothing of the small one is added to it. */
+/* Where tasks have data of their own the plan is that of the one that takes most: the large one
+ * protects nothing, and nothing of the small one is added to it. */
 TEST(plan_is_that_of_the_task_that_takes_most)
 {
     static char files[][8] = {"/large", "/small"};
@@ -667,6 +667,68 @@ TEST(plan_is_that_of_the_task_that_takes_most)
                        &micro_rows, sizes, &e),
              e);
     CHECK(plan_total(&p, "trainerd") > without);
+    model_close(&m);
+}
+
+/* The training rows of each of two tasks, and how many tasks it protects. */
+struct two_tasks {
+    const struct split_shape *rows[2];
+    uint32_t terms[2];
+};
+
+static void two_tasks_plan(struct plan *p, const struct model *m, const struct plan_bases *b,
+                           const struct split_shape *most, const struct two_tasks *two)
+{
+    struct megabatch_size sizes[2];
+    struct err e;
+    for (int i = 0; i < 2; i++)
+        options.tasks[i].ewc.count = two->terms[i];
+    CHECK_OK(
+        plan_make(p, &options, m, b, most, &shape_of_images, two->rows, &micro_rows, sizes, &e), e);
+}
+
+/* One task's arena is large, the other has more of the engine's own memory and takes more of the
+ * device: whatever the order of the tasks and wherever there is a limit, none is forgotten. */
+TEST(plan_holds_the_most_of_each_task)
+{
+    static char files[][8] = {"/large", "/small"};
+    struct split_shape small = shape_of_images, large = shape_of_images;
+    large.span_bytes_max = 8 << 20;
+    small.rows = 3072, small.spans = 2;
+    const struct two_tasks arena = {{&large, &large}, {1, 1}}, terms = {{&small, &small}, {20, 20}};
+    const struct two_tasks both[] = {{{&large, &small}, {1, 20}}, {{&small, &large}, {20, 1}}};
+    struct plan_bases b = bases;
+    struct plan p[3] = {0};
+    struct model m = {0};
+    struct err e = {0};
+    plan_options();
+    options.task_count = 2;
+    options.host_limit_mb = 4096;
+    options.arena_limit_mb = 40;
+    options.fisher_use_compression = 0;
+    for (int i = 0; i < 2; i++)
+        options.tasks[i].file = files[i];
+    b.device = cuda_fixture_device();
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
+    two_tasks_plan(&p[0], &m, &b, &large, &arena);
+    two_tasks_plan(&p[1], &m, &b, &large, &terms);
+    CHECK(plan_total(&p[0], NULL) > plan_total(&p[1], NULL));
+    CHECK(plan_total(&p[0], PLAN_DEVICE) < plan_total(&p[1], PLAN_DEVICE));
+    uint64_t regions = plan_regions_limit(&p[1], &options);
+    CHECK(plan_regions_limit(&p[0], &options) < regions);
+    for (int order = 0; order < 2; order++) {
+        options.device_limit_mb = 0;
+        two_tasks_plan(&p[2], &m, &b, &large, &both[order]);
+        CHECK_EQ(plan_total(&p[2], NULL), plan_total(&p[0], NULL));
+        CHECK_EQ(plan_total(&p[2], "trainerd"), plan_total(&p[0], "trainerd"));
+        CHECK_EQ(plan_total(&p[2], PLAN_DEVICE), plan_total(&p[1], PLAN_DEVICE));
+        CHECK_EQ(plan_regions_limit(&p[2], &options), regions);
+        options.device_limit_mb = plan_total(&p[2], PLAN_DEVICE) >> 20; /* rounded down */
+        CHECK_OK(plan_check(&p[0], &options, b.device, &e), e);
+        CHECK_EQ(plan_check(&p[2], &options, b.device, &e), -1);
+        CHECK_HAS(e.text, "of device memory");
+    }
+    options.device_limit_mb = 0;
     model_close(&m);
 }
 
