@@ -183,6 +183,10 @@ $(OBJ)/%.o: %.c Makefile
 
 # Open Babel's headers are not held to our warnings.
 CXXFLAGS_CHEMISTRY := -std=gnu++14 -Wall -Wextra -Werror -D_GNU_SOURCE -I. -isystem $(DEPS)/usr/include/openbabel3 $(FLAGS_$(VARIANT)) -pthread
+ifneq ($(DEPS),)
+# It looks for its reader of SMILES where it was built to be installed.
+CXXFLAGS_CHEMISTRY += -DBABEL_PLUGINS='"$(firstword $(wildcard $(DEPS)/usr/lib/x86_64-linux-gnu/openbabel/*))"'
+endif
 $(OBJ)/pipelines/prepare/%.cc.o: pipelines/prepare/%.cc Makefile
 	@mkdir -p $(@D)
 	$(call SAY,CXX $(VARIANT) $<)g++ $(CXXFLAGS_CHEMISTRY) -MMD -MP -c -o $@ $<

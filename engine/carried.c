@@ -116,6 +116,19 @@ void stepper_pass_streams(struct stepper *s, uint64_t streams)
     s->carried.streams = streams;
 }
 
+void stepper_pass_move(struct stepper *s, uint64_t from, uint64_t to)
+{
+    const struct model *m = s->model;
+    uint64_t streams = s->config.carried_rows;
+    ensure(from < streams && to < streams);
+    for (int i = CARRIED_PASS; i < CARRIED_SETS && from != to; i++)
+        for (uint32_t k = 0; s->carried.set[i] && k < m->carried_count; k++) {
+            float *at = s->carried.set[i] + m->carried[k].first * streams;
+            uint64_t values = m->carried[k].count;
+            op_copy(s->backend, at + from * values, at + to * values, values);
+        }
+}
+
 void carried_pass_advance(struct stepper *s, uint64_t rows)
 {
     uint64_t *row = &s->carried.row[pass_set(s)];

@@ -254,6 +254,9 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
  * most carried_rows (as many where this is not called), a row of each in turn, and no batch reaches
  * over the last one's. Their states begin at 0 and are the pass's own. */
 void stepper_pass_streams(struct stepper *s, uint64_t streams);
+/* The state of one stream becomes another's as well. stepper_pass_streams may be called again where
+ * all streams have had a row: for the next ones fewer of them, or more, go on. */
+void stepper_pass_move(struct stepper *s, uint64_t from, uint64_t to);
 
 /* The running statistics of batchnorm anew, as torch.optim.swa_utils.update_bn: the plain mean over
  * the batches of one pass, in training mode (dropout is on, keyed by `step`). begin, then renew

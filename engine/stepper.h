@@ -498,10 +498,8 @@ enum graph_part {
 void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
 
-/* Do targets of this model and configuration weigh? And values of a row that weigh for themselves.
- */
+/* Do targets of this model and configuration weigh? */
 int weighs(const struct model *m, const struct step_config *c);
-uint64_t weights_of_row(const struct model *m);
 
 /* Do the gather's targets and weights go with the model and the stepper? -1 (permanent) if not. */
 int targets_config_check(const struct stepper *s, const struct gather_config *c, struct err *e);

@@ -306,6 +306,11 @@ static void fields_describe(const struct plan *p)
         field_add(p, "tokens", f->type, tokens, "", (struct layout_field){LAYOUT_WINDOWS});
         field_add(p, "document_starts", H5TYPE_U8, (tokens + 7) / 8, "",
                   (struct layout_field){LAYOUT_STARTS, .cut = source_documents(p->source)});
+        if (source_field_count(p->source) > 1) {
+            f = source_field(p->source, 1);
+            field_add(p, f->name, f->type, tokens, "",
+                      (struct layout_field){LAYOUT_WINDOWS, .set = 1});
+        }
         if (p->open->begins)
             field_add(p, "begins", H5TYPE_U8, 1, "",
                       (struct layout_field){LAYOUT_BEGINS, .cut = source_documents(p->source)});

@@ -32,6 +32,7 @@ static const struct field_kind {
     {"graph", "weights", "", 0, 0},
     {"tokens", "tokens", "", 0, 1},
     {"tokens", "document_starts", "", 0, 1},
+    {"tokens", "weights", "", 0, 0},
     {"tokens", "begins", "", 0, 0},
 };
 
@@ -145,6 +146,19 @@ static int fields_overlap(const struct msg_field_info *a, const struct msg_field
            b->offset < a->offset + a->items_max * a->row_bytes;
 }
 
+/* A row's first token is only read, its last one only predicted. */
+static int tokens_check(const struct msg_opened *o, struct err *e)
+{
+    const struct msg_field_info *tokens = opened_field(o, "tokens"),
+                                *weights = opened_field(o, "weights");
+    if (tokens->values >= 2 && (!weights || weights->values == tokens->values))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "the loader describes rows of %" PRIu64 " tokens and %" PRIu64
+                   " weights; a row has at least 2 tokens, and a weight for each or none",
+                   tokens->values, weights ? weights->values : 0);
+}
+
 static int fields_needed_check(const struct msg_opened *o, struct err *e)
 {
     int parts = 0;
@@ -190,7 +204,9 @@ int opened_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct e
                 return err_set(e, EXIT_CODE_PERMANENT,
                                "the loader describes %s and %s as the same or overlapping bytes",
                                o->fields[j].name, o->fields[i].name);
-    return fields_needed_check(o, e);
+    if (fields_needed_check(o, e) < 0)
+        return -1;
+    return strcmp(o->layout, "tokens") == 0 ? tokens_check(o, e) : 0;
 }
 
 static int fields_agree(const struct msg_opened *a, const struct msg_opened *b)

@@ -10,8 +10,7 @@
 
 #include <inttypes.h>
 
-/* The sentence of a row that cannot be used names where it stands in the file, not in the order. */
-static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e)
+int batch_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e)
 {
     uint64_t row = order_file_row(&f->info.order, epoch, position);
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
@@ -85,6 +84,13 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
     return 0;
 }
 
+int batch_gather_found(struct trainer *t, const struct megabatch *m, const struct gather_config *g,
+                       uint64_t count, uint64_t *bad, struct err *e)
+{
+    t->batch.gathered = 0;
+    return rows_gather(t, m, g, count, bad, e);
+}
+
 void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
                       uint64_t rows)
 {
@@ -124,7 +130,7 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
         if (!count)
             return 0;
         if (rows_gather(t, m, g, count, &bad, e) < 0)
-            return bad_row_error(m->feed, epoch, at + bad, e);
+            return batch_row_error(m->feed, epoch, at + bad, e);
         b->gathered += count;
     }
     return 1;

@@ -19,6 +19,7 @@
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "proto/weighing.h"
 #include "trainerd/disk.h"
 #include "trainerd/watch.h"
 
@@ -201,12 +202,10 @@ static int split_check(const struct feed *f, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %s has no data set `%s`; it holds what the model is to learn", split,
                        file, f->config.targets);
-    if (f->config.weights[0] && !i->weights.name[0])
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `%s`, which data.weights names; it says what the "
-                       "targets weigh",
-                       split, file, f->config.weights);
-    return 0;
+    if (!f->config.weights[0] || i->weights.name[0])
+        return 0;
+    weighing_absent(f->config.weights, e);
+    return err_prefix(e, "%s of %s", split, file);
 }
 
 static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
@@ -215,7 +214,7 @@ static int targets_check(const struct trainer *t, const struct feed *f, struct e
     if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
         return err_prefix(e, "continual_learning.ewc_config");
     if (model_targets_check(&t->model, targets->type, targets->values, e) == 0 &&
-        model_weights_check(&t->model, f->info.weights.type, f->info.weights.values, e) == 0)
+        weighing_width_check(f->info.weights.values, model_row_targets(&t->model), e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }

@@ -23,7 +23,8 @@
  *   compute.c        the device: the CPU, or a GPU
  *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
- *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
+ *   predict.c        --predict: outputs of a trained model for any file (predictions.h);
+ *                    predict_sequences.c where it carries a state (sequences.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
  *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
@@ -280,6 +281,12 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
  * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
+/* -1: puts in front of *e where in the file the row at that position stands, which is not fit. */
+int batch_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e);
+/* The first `count` rows of t->batch.rows become all there is in the stepper; on failure *bad is
+ * the one that is not fit. */
+int batch_gather_found(struct trainer *t, const struct megabatch *m, const struct gather_config *g,
+                       uint64_t count, uint64_t *bad, struct err *e);
 /* Find those rows now, to be gathered later, if that can be said and stays true: all rows of the
  * split are on the device. Until rows are given back (data_give_back) or come from elsewhere. */
 void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,

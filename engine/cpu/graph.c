@@ -117,8 +117,9 @@ enum { PART = 8 };
 _Static_assert(BLOCK_PRODUCT == 4 * PART, "block_product names its parts");
 
 /* A block of one row of the product, which begins as `begin` is. */
-CPU_CLONES static void block_product(const uint32_t *column, const float *value, uint32_t entries,
-                                     const float *x, uint64_t stride, const float *begin, float *y)
+static inline __attribute__((always_inline)) void
+block_product(const uint32_t *column, const float *value, uint32_t entries, const float *x,
+              uint64_t stride, const float *begin, float *y)
 {
     const part *first = (const part *)begin;
     part *out = (part *)y, a = first[0], b = first[1], c = first[2], d = first[3];
@@ -130,6 +131,17 @@ CPU_CLONES static void block_product(const uint32_t *column, const float *value,
         d += value[k] * in[3];
     }
     out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+}
+
+/* All whole blocks of a row; returns how many columns those are. */
+CPU_CLONES static uint64_t blocks_product(const uint32_t *column, const float *value,
+                                          uint32_t entries, struct matrix x, const float *begin,
+                                          float *y)
+{
+    uint64_t c = 0;
+    for (; c + BLOCK_PRODUCT <= x.columns; c += BLOCK_PRODUCT)
+        block_product(column, value, entries, x.at + c, x.stride, begin + c, y + c);
+    return c;
 }
 
 CPU_CLONES static void rest_product(const uint32_t *column, const float *value, uint32_t entries,
@@ -166,13 +178,12 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
         const uint32_t *column = a.column + first;
         const float *value = a.value + first;
         float *out = y.at + r * y.stride;
-        uint64_t c = 0;
         const float *begin = row_begin(bias, beta, out, y.columns);
-        for (; c + BLOCK_PRODUCT <= y.columns; c += BLOCK_PRODUCT)
-            block_product(column, value, entries, x.at + c, x.stride, begin + c, out + c);
+        uint64_t c = blocks_product(column, value, entries, x, begin, out);
         if (begin != out)
             memcpy(out + c, begin + c, (y.columns - c) * sizeof *out);
-        rest_product(column, value, entries, x.at + c, x.stride, y.columns - c, out + c);
+        if (c < y.columns)
+            rest_product(column, value, entries, x.at + c, x.stride, y.columns - c, out + c);
     }
 }
 

@@ -5,6 +5,10 @@
 
 #include "engine/cpu/turn.h"
 
+/* Of up to so many steps, rows of memory, all panels and strips are filled together, a row after
+ * the other; of more they lie too far apart for the first-level cache. */
+enum { STEPS_TOGETHER = 64 };
+
 #ifdef __x86_64__
 /* A panel whose columns are rows of memory: 8 rows and 8 steps at a time. Returns how many steps
  * are done. */
@@ -32,6 +36,19 @@ __attribute__((target("avx2"))) static void panel_copy(struct factor b, uint64_t
         for (uint64_t i = 0; i < b.count; i += TURN)
             _mm256_storeu_ps(panel + i, _mm256_loadu_ps(b.at + k * b.step + i));
 }
+
+/* All panels of `width` columns that are whole. Returns how many columns those are. */
+__attribute__((target("avx2"))) static uint64_t panels_copy(struct factor b, uint64_t steps,
+                                                            uint64_t width, float *panels)
+{
+    uint64_t columns = b.count / width * width;
+    for (uint64_t k = 0; k < steps; k++)
+        for (uint64_t j = 0; j < columns; j += width)
+            for (uint64_t i = 0; i < width; i += TURN)
+                _mm256_storeu_ps(panels + j * steps + k * width + i,
+                                 _mm256_loadu_ps(b.at + k * b.step + j + i));
+    return columns;
+}
 #endif
 
 static void panel_pack(const struct patches *p, struct factor b, uint64_t steps, float *panel)
@@ -56,7 +73,12 @@ static void panel_pack(const struct patches *p, struct factor b, uint64_t steps,
 
 void panels_pack(const struct patches *p, struct factor b, uint64_t steps, float *panels)
 {
-    for (uint64_t j = 0; j < b.count; j += p->columns) {
+    uint64_t j = 0;
+#ifdef __x86_64__
+    if (p->fused && b.next == 1 && steps <= STEPS_TOGETHER)
+        j = panels_copy(b, steps, p->columns, panels);
+#endif
+    for (; j < b.count; j += p->columns) {
         uint64_t rest = b.count - j;
         struct factor one = {b.at + j * b.next, rest < p->columns ? rest : p->columns, b.next,
                              b.step};
@@ -73,4 +95,19 @@ void strip_pack(struct factor a, uint64_t steps, float *strip)
         else
             for (uint64_t i = 0; i < PATCH_ROWS; i++)
                 strip[i] = i < a.count ? a.at[i * a.next + k * a.step] : 0;
+}
+
+void strips_pack(struct factor a, uint64_t steps, float *strips)
+{
+    int together = a.next == 1 && steps <= STEPS_TOGETHER;
+    uint64_t whole = together ? a.count / PATCH_ROWS * PATCH_ROWS : 0;
+    for (uint64_t k = 0; k < steps && whole; k++)
+        for (uint64_t i = 0; i < whole; i += PATCH_ROWS)
+            memcpy(strips + i * steps + k * PATCH_ROWS, a.at + k * a.step + i,
+                   PATCH_ROWS * sizeof *strips);
+    for (uint64_t i = whole; i < a.count; i += PATCH_ROWS) {
+        struct factor one = {a.at + i * a.next, a.count - i, a.next, a.step};
+        one.count = one.count < PATCH_ROWS ? one.count : PATCH_ROWS;
+        strip_pack(one, steps, strips + i * steps);
+    }
 }

@@ -49,6 +49,9 @@ typedef void patch_function(const float *a, uint64_t next, uint64_t step, const 
 struct patches {
     uint64_t columns; /* two vectors' */
     patch_function *whole[PATCH_ROWS + 1], *narrow[PATCH_ROWS + 1];
+    /* y[PATCH_ROWS, columns] += s^2 of a packed strip and whole panels: patches in one call. */
+    void (*squares)(const float *strip, const float *panels, uint64_t steps, uint64_t columns,
+                    float *y, uint64_t stride);
     patch_function *turned; /* NULL, or the largest for a transposed y, not of PATCH_ADD_SQUARE */
     int fused;              /* multiply-adds are, and there is AVX2 */
 };
@@ -97,5 +100,8 @@ void panels_pack(const struct patches *p, struct factor b, uint64_t steps, float
 
 /* a's first a.count rows, up to PATCH_ROWS: number k of row i at[k * PATCH_ROWS + i]. */
 void strip_pack(struct factor a, uint64_t steps, float *strip);
+
+/* Strips of all rows of a, that of row i, a multiple of PATCH_ROWS, at strips + i * steps. */
+void strips_pack(struct factor a, uint64_t steps, float *strips);
 
 #endif

@@ -2,8 +2,9 @@
  *
  * One sample after the other. A product would write a sample's gradient to memory for another loop
  * to read and square. Here a patch of it (engine/cpu/patch.h) is summed in registers over the steps
- * and squared there, so that a sample costs its product and no more. The operands are packed, a
- * block of steps and columns at a time, so that a patch reads them one number after the other.
+ * and squared there, so that a sample costs its product and no more. The operands are packed, so
+ * many of their columns at a time as there is room for, so that a patch reads them one number after
+ * the other.
  *
  * An element of y is the sum over the steps in their order, whatever patch it is in: its bits do
  * not depend on how y is cut into tiles.
@@ -13,10 +14,7 @@
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/patch.h"
 
-enum { COLUMNS = 128 }; /* of a block */
-
-_Static_assert(PATCH_STEPS *(COLUMNS + PATCH_ROWS) <= SQUARES_PACKED, "room for a block");
-_Static_assert(COLUMNS % PATCH_COLUMNS_MAX == 0, "whole panels");
+_Static_assert(PATCH_STEPS *(PATCH_COLUMNS_MAX + PATCH_ROWS) <= SQUARES_PACKED, "room for a patch");
 
 CPU_CLONES static void numbers_square(float *x, uint64_t count)
 {
@@ -30,37 +28,54 @@ CPU_CLONES static void row_add_square(const float *restrict x, float *restrict y
         y[i] += x[i] * x[i];
 }
 
-enum squares_kind { OF_PRODUCTS, OF_FACTORS, OF_NOTHING };
-
-static struct factor columns_of(struct matrix m, uint64_t first, uint64_t width)
+static uint64_t padded(uint64_t count, uint64_t unit)
 {
-    struct factor f = factor_of_columns(m);
-    f.at += first;
-    f.count = f.count - first < width ? f.count - first : width;
-    return f;
+    return (count + unit - 1) / unit * unit;
 }
 
-/* y += d^T x over all of d's steps, at most PATCH_STEPS, for at most COLUMNS columns. */
+enum squares_kind { OF_PRODUCTS, OF_FACTORS, OF_NOTHING };
+
+/* y += d^T x over d's steps, at most PATCH_STEPS, a strip of d times all of x's panels after the
+ * other. */
+static void strips_add(struct matrix d, const float *panels, enum squares_kind kind, float *strips,
+                       struct matrix y)
+{
+    const struct patches *p = patches_choose();
+    enum patch_use use = kind == OF_PRODUCTS ? PATCH_ADD_SQUARE : PATCH_ADD;
+    strips_pack(factor_of_columns(d), d.rows, strips);
+    if (kind == OF_FACTORS)
+        numbers_square(strips, d.rows * padded(y.rows, PATCH_ROWS));
+    for (uint64_t i = 0; i < y.rows; i += PATCH_ROWS) {
+        uint64_t rows = y.rows - i < PATCH_ROWS ? y.rows - i : PATCH_ROWS, j = 0;
+        struct factor a = {strips + i * d.rows, rows, 1, PATCH_ROWS};
+        float *at = y.at + i * y.stride;
+        if (kind == OF_PRODUCTS && rows == PATCH_ROWS) {
+            j = y.columns / p->columns * p->columns;
+            p->squares(a.at, panels, d.rows, j, at, y.stride);
+        }
+        for (; j < y.columns; j += p->columns) {
+            uint64_t columns = y.columns - j < p->columns ? y.columns - j : p->columns;
+            patch_run(p, a, panels + j * d.rows, d.rows, use,
+                      (struct matrix){at + j, rows, columns, y.stride});
+        }
+    }
+}
+
+/* The same from d and x as they lie in memory; columns of x for which there is room. As many of d's
+ * are packed at a time as there then is. */
 static void block_add(struct matrix d, struct matrix x, enum squares_kind kind, float *packed,
                       struct matrix y)
 {
     const struct patches *p = patches_choose();
-    enum patch_use use = kind == OF_PRODUCTS ? PATCH_ADD_SQUARE : PATCH_ADD;
-    float *strip = packed + PATCH_STEPS * COLUMNS;
+    uint64_t columns = padded(x.columns, p->columns);
+    uint64_t most = (SQUARES_PACKED / d.rows - columns) / PATCH_ROWS * PATCH_ROWS;
     panels_pack(p, factor_of_columns(x), x.rows, packed);
     if (kind == OF_FACTORS)
-        numbers_square(packed, x.rows * ((x.columns - 1) / p->columns + 1) * p->columns);
-    for (uint64_t i = 0; i < y.rows; i += PATCH_ROWS) {
-        struct factor from = columns_of(d, i, PATCH_ROWS);
-        strip_pack(from, d.rows, strip);
-        if (kind == OF_FACTORS)
-            numbers_square(strip, d.rows * PATCH_ROWS);
-        struct factor a = {strip, from.count, 1, PATCH_ROWS};
-        for (uint64_t j = 0; j < y.columns; j += p->columns) {
-            uint64_t columns = y.columns - j < p->columns ? y.columns - j : p->columns;
-            patch_run(p, a, packed + j * x.rows, x.rows, use,
-                      (struct matrix){y.at + i * y.stride + j, from.count, columns, y.stride});
-        }
+        numbers_square(packed, x.rows * columns);
+    for (uint64_t i = 0; i < d.columns; i += most) {
+        uint64_t count = d.columns - i < most ? d.columns - i : most;
+        strips_add(matrix_columns(d, i, count), packed, kind, packed + columns * d.rows,
+                   (struct matrix){y.at + i * y.stride, count, y.columns, y.stride});
     }
 }
 
@@ -74,12 +89,15 @@ static struct matrix block_of(struct matrix m, uint64_t row, uint64_t column, ui
 static void blocks_add(struct matrix d, struct matrix x, enum squares_kind kind, float *packed,
                        struct matrix y)
 {
-    for (uint64_t k = 0; k < d.rows; k += PATCH_STEPS)
-        for (uint64_t j = 0; j < x.columns; j += COLUMNS) {
-            struct matrix b = block_of(x, k, j, COLUMNS);
-            block_add(block_of(d, k, 0, d.columns), b, kind, packed,
-                      matrix_columns(y, j, b.columns));
+    for (uint64_t k = 0; k < d.rows; k += PATCH_STEPS) {
+        struct matrix some = block_of(d, k, 0, d.columns);
+        uint64_t room = SQUARES_PACKED / some.rows - PATCH_ROWS;
+        uint64_t most = room / PATCH_COLUMNS_MAX * PATCH_COLUMNS_MAX;
+        for (uint64_t j = 0; j < x.columns; j += most) {
+            struct matrix b = block_of(x, k, j, most);
+            block_add(some, b, kind, packed, matrix_columns(y, j, b.columns));
         }
+    }
 }
 
 void cpu_squares_product_add(struct matrix d, struct matrix x, struct squares_work work,

@@ -357,11 +357,9 @@ static int ragged_run(struct check *c, int graphs, struct err *e)
     for (int i = 0; i < 2; i++)
         if ((graphs ? check_graphs(c->reader, c->split[i].group, o->missing_targets, &wrong, e)
                     : check_tokens(c->reader, c->split[i].group, o->data_window, e)) < 0 ||
-            (graphs && check_weights(c->reader, o, c->split[i].group, "targets", &wrong, e) < 0))
+            check_weights(c->reader, o, c->split[i].group, graphs ? "targets" : "tokens",
+                          graphs ? 0 : o->data_window, &wrong, e) < 0)
             return err_prefix(e, "%s", o->data_file);
-    if (!graphs && o->data_weights[0])
-        err_set(&wrong, EXIT_CODE_PERMANENT, "%s holds tokens, whose targets have no data.weights",
-                o->data_file);
     fflush(stdout);
     if (wrong.code)
         return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
@@ -388,7 +386,7 @@ static int check_run(struct check *c, struct err *e)
     for (int i = 0; i < 2; i++) {
         features_print(&c->split[i]);
         targets_print(&c->split[i]);
-        if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets,
+        if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets, 0,
                           &wrong, e) < 0 ||
             check_begins(c->reader, c->options, c->split[i].group,
                          c->split[i].targets.array.dims[0], e) < 0)

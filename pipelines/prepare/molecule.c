@@ -146,6 +146,7 @@ static enum molecule_refusal atoms_take(struct molecule *m, struct reading *r)
         m->atom[m->atoms++] = (struct molecule_atom){.element = a->element,
                                                      .hydrogens = (uint8_t)a->hydrogens,
                                                      .charge = (int8_t)a->charge,
+                                                     .aromatic = a->aromatic, /* as written */
                                                      .isotope = (uint16_t)a->isotope};
     }
     return m->atoms ? MOLECULE_ACCEPTED : refuse(MOLECULE_UNREADABLE, "it has no atom");
@@ -217,6 +218,8 @@ static enum molecule_refusal bonds_take(struct molecule *m, struct reading *r)
 /* What an atom has of its bonds. */
 static void bonds_spread(struct molecule *m)
 {
+    for (uint32_t i = 0; i < m->atoms; i++)
+        m->atom[i].aromatic = 0;
     for (uint32_t i = 0; i < m->bonds; i++) {
         const struct molecule_bond *b = &m->bond[i];
         struct molecule_atom *end[2] = {&m->atom[b->from], &m->atom[b->to]};
@@ -301,10 +304,9 @@ enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsi
     m->mass = 0;
     if (bytes > MOLECULE_SMILES_MAX)
         return refuse(MOLECULE_LARGE, "its SMILES is too long");
-    if (!molecule_text_read(&r.text, smiles, bytes)) /* a text that was cut would be a molecule */
-        return refuse(MOLECULE_UNREADABLE, "its parentheses do not match");
-    if (strpbrk(r.text.text, ">&")) /* a reaction, a bond to what is not there */
-        return refuse(MOLECULE_UNREADABLE, "it is more than a molecule");
+    const char *fault = molecule_text_read(&r.text, smiles, bytes);
+    if (fault)
+        return refuse(MOLECULE_UNREADABLE, fault);
     enum molecule_refusal refusal = refusals[babel_read(&r.raw, r.text.text, why, sizeof why)];
     if (refusal != MOLECULE_ACCEPTED)
         return refusal;

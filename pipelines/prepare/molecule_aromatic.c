@@ -1,7 +1,8 @@
 /* molecule_aromatic.c - see molecule_aromatic.h. Only the atoms that may be in an aromatic ring and
  * have two neighbours of their kind are walked over; a walk from each of them finds the cycles in
- * which it is the first atom, each once. That a ring turns aromatic can free another one's double
- * bonds, so all is done again until nothing changes.
+ * which it is the first atom, each once, and short ones before long ones, which are looked for only
+ * where bonds are left. That a ring turns aromatic can free another one's double bonds, so all is
+ * done again until nothing changes.
  */
 #include "pipelines/prepare/molecule_aromatic.h"
 
@@ -9,7 +10,7 @@
 
 enum {
     CYCLE_ATOMS_MAX = 22,
-    STEPS_MAX = 1 << 22, /* about 20 ms; molecules have a few hundred */
+    STEPS_MAX = 1 << 21, /* some 40 ms; fullerene takes a third, most molecules a few hundred */
     NO_ELECTRONS = -1,   /* in no aromatic ring */
 };
 
@@ -19,18 +20,30 @@ struct neighbour {
     uint16_t atom, bond;
 };
 
+struct bonding {
+    int sum;             /* of orders, and hydrogens */
+    int inside, outside; /* double bonds in rings, in none */
+    int bars;            /* a triple bond, or a double bond outside that no ring can bear */
+    int ring;
+};
+
 struct search {
     struct molecule *m;
     int8_t electrons[MOLECULE_ATOMS_MAX];
     uint8_t candidates[MOLECULE_ATOMS_MAX]; /* neighbours that may be aromatic too */
     uint8_t bound[MOLECULE_ATOMS_MAX];      /* its double bonds that a ring through it must hold */
     uint8_t bound_at[MOLECULE_BONDS_MAX];   /* 1: at its first end, 2: at its second */
+    struct bonding of[MOLECULE_ATOMS_MAX];
     uint16_t first[MOLECULE_ATOMS_MAX + 1]; /* an atom's entries in next[] */
     struct neighbour next[2 * MOLECULE_BONDS_MAX];
     uint8_t on_path[MOLECULE_ATOMS_MAX];
     struct neighbour path[CYCLE_ATOMS_MAX]; /* atoms, and the bond that led to each */
-    uint32_t steps;
+    uint32_t length_max, steps;
+    uint32_t left; /* bonds that may be aromatic and are not */
     int changed;
+    void (*meet)(struct search *s, uint32_t length); /* a cycle is on the path */
+    uint32_t swaps_before, swap_length;              /* see swap_find */
+    uint16_t swap[CYCLE_ATOMS_MAX];
 };
 
 /* ---- atoms ---------------------------------------------------------------------------------- */
@@ -44,13 +57,6 @@ static int outer_electrons(uint8_t element)
             return element - first[i] + 3;
     return 0;
 }
-
-struct bonding {
-    int sum;             /* of orders, and hydrogens */
-    int inside, outside; /* double bonds in rings, in none */
-    int bars;            /* a triple bond, or a double bond outside that no ring can bear */
-    int ring;
-};
 
 static int is_five_valent(const struct molecule_atom *a, int sum)
 {
@@ -77,14 +83,14 @@ static void bondings_sum(const struct molecule *m, struct bonding *of)
     }
 }
 
-static void doubles_count(const struct search *s, struct bonding *of)
+static void doubles_count(struct search *s)
 {
     for (uint32_t i = 0; i < s->m->bonds; i++) {
         const struct molecule_bond *b = &s->m->bond[i];
         const uint16_t end[2] = {b->from, b->to};
         for (int k = 0; k < 2 && b->order > 1; k++) {
             const struct molecule_atom *a = &s->m->atom[end[k]];
-            struct bonding *at = &of[end[k]];
+            struct bonding *at = &s->of[end[k]];
             at->inside += b->order == 2 && b->ring;
             at->outside += b->order == 2 && !b->ring;
             at->bars |= b->order == 3 ||
@@ -160,7 +166,7 @@ static void ends_drop(struct search *s)
 }
 
 /* Which double bonds a ring must hold that is to be aromatic. */
-static void bounds_find(struct search *s, const struct bonding *of)
+static void bounds_find(struct search *s)
 {
     const struct molecule *m = s->m;
     memset(s->bound, 0, m->atoms);
@@ -171,7 +177,7 @@ static void bounds_find(struct search *s, const struct bonding *of)
         for (int k = 0; k < 2 && b->order == 2; k++) {
             const struct molecule_atom *a = &m->atom[end[k]];
             if (may_leave(a->element, m->atom[end[1 - k]].element) ||
-                is_five_valent(a, of[end[k]].sum))
+                is_five_valent(a, s->of[end[k]].sum))
                 continue;
             s->bound[end[k]]++;
             s->bound_at[i] |= (uint8_t)(1 << k);
@@ -182,21 +188,21 @@ static void bounds_find(struct search *s, const struct bonding *of)
 /* 0: no atom may be aromatic. */
 static int search_begin(struct search *s)
 {
-    struct bonding of[MOLECULE_ATOMS_MAX];
     int any = 0;
-    bondings_sum(s->m, of);
-    doubles_count(s, of);
+    bondings_sum(s->m, s->of);
+    doubles_count(s);
     for (uint32_t i = 0; i < s->m->atoms; i++) {
-        s->electrons[i] = (int8_t)electrons_of(&s->m->atom[i], &of[i]);
+        s->electrons[i] = (int8_t)electrons_of(&s->m->atom[i], &s->of[i]);
         any |= s->electrons[i] >= 0;
     }
     if (!any)
         return 0;
     neighbours_list(s);
     ends_drop(s);
-    bounds_find(s, of);
+    bounds_find(s);
+    for (uint32_t i = 0; i < s->m->bonds; i++)
+        s->left += (uint32_t)is_candidate(s, &s->m->bond[i]);
     memset(s->on_path, 0, s->m->atoms);
-    s->steps = 0;
     return 1;
 }
 
@@ -229,6 +235,7 @@ static int is_aromatic(const struct search *s, uint32_t length)
 static void bond_mark(struct search *s, uint16_t bond)
 {
     struct molecule_bond *b = &s->m->bond[bond];
+    s->left -= b->order != MOLECULE_ORDER_AROMATIC;
     if (b->order == 2) {
         s->bound[b->from] -= s->bound_at[bond] & 1;
         s->bound[b->to] -= s->bound_at[bond] >> 1;
@@ -237,8 +244,10 @@ static void bond_mark(struct search *s, uint16_t bond)
 }
 
 /* Its bonds, and those that lead across it from one of its atoms to another. */
-static void cycle_mark(struct search *s, uint32_t length)
+static void cycle_judge(struct search *s, uint32_t length)
 {
+    if (!is_aromatic(s, length))
+        return;
     for (uint32_t i = 0; i < length; i++) {
         uint16_t atom = s->path[i].atom;
         for (uint32_t k = s->first[atom]; k < s->first[atom + 1]; k++)
@@ -253,15 +262,14 @@ static void cycle_mark(struct search *s, uint32_t length)
 static void path_extend(struct search *s, uint32_t length)
 {
     uint16_t start = s->path[0].atom, last = s->path[length - 1].atom;
-    for (uint32_t k = s->first[last]; k < s->first[last + 1]; k++) {
+    for (uint32_t k = s->first[last]; s->left && k < s->first[last + 1]; k++) {
         struct neighbour to = s->next[k];
         if (to.atom == start && length > 2 && s->path[1].atom < last) {
             s->path[0].bond = to.bond;
-            if (is_aromatic(s, length))
-                cycle_mark(s, length);
+            s->meet(s, length);
         }
         if (to.atom <= start || s->on_path[to.atom] || s->electrons[to.atom] < 0 ||
-            length == CYCLE_ATOMS_MAX || ++s->steps > STEPS_MAX)
+            length == s->length_max || ++s->steps > STEPS_MAX)
             continue;
         s->on_path[to.atom] = 1;
         s->path[length] = to;
@@ -270,21 +278,89 @@ static void path_extend(struct search *s, uint32_t length)
     }
 }
 
+/* Calls `meet` for each cycle of at most length_max atoms. */
+static void cycles_meet(struct search *s, uint32_t length_max,
+                        void (*meet)(struct search *s, uint32_t length))
+{
+    s->length_max = length_max;
+    s->meet = meet;
+    for (uint32_t i = 0; i < s->m->atoms; i++) {
+        if (s->electrons[i] < 0)
+            continue;
+        s->path[0].atom = (uint16_t)i;
+        s->on_path[i] = 1;
+        path_extend(s, 1);
+        s->on_path[i] = 0;
+    }
+}
+
+static void bonds_judge(struct search *s)
+{
+    static const uint8_t lengths[] = {6, 10, CYCLE_ATOMS_MAX};
+    for (size_t i = 0; i < sizeof lengths; i++)
+        do {
+            s->changed = 0;
+            cycles_meet(s, lengths[i], cycle_judge);
+        } while (s->changed && s->steps <= STEPS_MAX);
+}
+
+/* ---- other Kekule forms ---------------------------------------------------------------------- */
+
+/* Keep the cycle, after swaps_before others, in which all atoms are written as aromatic and single
+ * and double bonds take turns, so that they might be swapped. */
+static void swap_find(struct search *s, uint32_t length)
+{
+    if (s->swap_length || length % 2)
+        return;
+    for (uint32_t i = 0; i < length; i++) {
+        int order = s->m->bond[s->path[i].bond].order;
+        int next = s->m->bond[s->path[(i + 1) % length].bond].order;
+        if (!s->m->atom[s->path[i].atom].aromatic || order + next != 3)
+            return;
+    }
+    if (s->swaps_before-- > 0)
+        return;
+    for (uint32_t i = 0; i < length; i++)
+        s->swap[i] = s->path[i].bond;
+    s->swap_length = length;
+}
+
+static void swap_do(struct search *s)
+{
+    for (uint32_t i = 0; i < s->swap_length; i++)
+        s->m->bond[s->swap[i]].order = (uint8_t)(3 - s->m->bond[s->swap[i]].order);
+    bounds_find(s);
+}
+
+/* The Kekule form of a text with aromatic atoms is one of several, and not each shows that a ring
+ * is aromatic: not the one of biphenylene with double bonds between its two benzenes. */
+static void forms_try(struct search *s)
+{
+    for (uint32_t tried = 0; s->left && s->steps <= STEPS_MAX; tried++) {
+        uint32_t left = s->left;
+        s->swap_length = 0;
+        s->swaps_before = tried;
+        cycles_meet(s, CYCLE_ATOMS_MAX, swap_find);
+        if (!s->swap_length)
+            return;
+        swap_do(s);
+        bonds_judge(s);
+        if (s->left < left)
+            tried = UINT32_MAX; /* from the first one again */
+        else
+            swap_do(s);
+    }
+}
+
 int molecule_aromatic_find(struct molecule *m)
 {
     static struct search s;
     s.m = m;
+    s.left = s.steps = 0;
     if (!search_begin(&s))
         return 1;
-    do {
-        s.changed = 0;
-        for (uint32_t i = 0; i < m->atoms; i++)
-            if (s.electrons[i] >= 0) {
-                s.path[0].atom = (uint16_t)i;
-                s.on_path[i] = 1;
-                path_extend(&s, 1);
-                s.on_path[i] = 0;
-            }
-    } while (s.changed && s.steps <= STEPS_MAX);
-    return s.steps <= STEPS_MAX;
+    bonds_judge(&s);
+    int known = !s.left || s.steps <= STEPS_MAX;
+    forms_try(&s);
+    return known;
 }

@@ -15,6 +15,7 @@
 #include <openbabel/obiter.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,18 @@ using namespace OpenBabel;
 namespace
 {
 
+/* What it says is kept and counted, not printed. */
+struct quiet {
+    quiet()
+    {
+        obErrorLog.SetOutputStream(nullptr);
+        obErrorLog.SetOutputLevel(obMessageLevel(-1));
+        obErrorLog.SetMaxLogEntries(1);
+    }
+};
+
 struct reader {
+    quiet before; /* all else */
     OBConversion conversion;
     OBMol molecule;
     bool there;
@@ -31,15 +43,15 @@ struct reader {
     reader() : there(conversion.SetInFormat("smi"))
     {
         conversion.AddOption("a", OBConversion::INOPTIONS); /* no aromaticity of its own */
-        obErrorLog.SetOutputStream(nullptr);
-        obErrorLog.SetOutputLevel(obMessageLevel(-1)); /* kept and counted, not printed */
-        obErrorLog.SetMaxLogEntries(1);
     }
 };
 
 /* At the first text: it opens a hundred plugins, which takes 30 ms. */
 struct reader &the_reader()
 {
+#ifdef BABEL_PLUGINS /* where they are in an unpacked installation */
+    setenv("BABEL_LIBDIR", BABEL_PLUGINS, 0);
+#endif
     static reader r;
     return r;
 }

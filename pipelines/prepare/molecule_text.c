@@ -12,7 +12,8 @@ struct scan {
         int sign;            /* it has a sign of a bond */
     } open[NUMBERS];
     uint16_t places;
-    int branches;
+    int branches; /* opened and not closed */
+    int lacking;  /* a sign of a bond leads to nothing, or a branch has no atom */
 };
 
 /* Bytes of the chirality at `at`, which is an '@': that, "@@", or a tag as "@TH1", "@OH12". */
@@ -62,10 +63,30 @@ static void number_meet(struct scan *s, int number, int sign)
     s->open[number].at.place = CLOSED;
 }
 
+static int is_atom(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c && strchr("[bcnops*", c)); /* not the l and r of Cl, Br */
+}
+
+static int is_bond(char c)
+{
+    return c && strchr("-=#:$", c);
+}
+
+/* Is a bond or a branch at `c` without an atom that it leads to, or a branch without one it is of?
+ */
+static int is_lacking(const struct scan *s, const char *c)
+{
+    char before = c > s->t->text ? c[-1] : '(', after = c[1];
+    if (is_bond(*c))
+        return !is_atom(after) && !is_digit(after) && after != '%';
+    return *c == '(' && (before == '(' || before == '.' || after == ')');
+}
+
 /* Past what stands at `c`: an atom, a number or something else. */
 static const char *sign_pass(struct scan *s, const char *c)
 {
-    int bond = c > s->t->text && strchr("-=#:$", c[-1]) != NULL;
+    int bond = c > s->t->text && is_bond(c[-1]);
     if (*c == '[') {
         s->t->bracket[s->t->atoms++] = 1;
         const char *end = strchr(c, ']');
@@ -77,13 +98,14 @@ static const char *sign_pass(struct scan *s, const char *c)
     }
     if (is_digit(*c))
         number_meet(s, *c - '0', bond);
-    else if ((*c >= 'A' && *c <= 'Z') || strchr("bcnops*", *c)) /* all but the l and r of Cl, Br */
+    else if (is_atom(*c))
         s->t->bracket[s->t->atoms++] = 0;
+    s->lacking |= is_lacking(s, c);
     s->branches += (*c == '(') - (*c == ')');
     return c + 1;
 }
 
-int molecule_text_read(struct molecule_text *t, const char *smiles, size_t bytes)
+const char *molecule_text_read(struct molecule_text *t, const char *smiles, size_t bytes)
 {
     struct scan s = {.t = t};
     for (int i = 0; i < NUMBERS; i++)
@@ -92,5 +114,11 @@ int molecule_text_read(struct molecule_text *t, const char *smiles, size_t bytes
     marks_drop(t->text, smiles, bytes);
     for (const char *c = t->text; *c;)
         c = sign_pass(&s, c);
-    return s.branches == 0;
+    if (s.branches)
+        return "its parentheses do not match";
+    if (s.lacking)
+        return "a bond or a branch leads to no atom";
+    if (strpbrk(t->text, ">&")) /* a reaction, a bond to what is not there */
+        return "it is more than a molecule";
+    return NULL;
 }

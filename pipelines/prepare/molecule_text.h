@@ -1,8 +1,8 @@
 /* molecule_text.h - what a SMILES text tells besides the molecule that Open Babel makes of it.
  *
- * The text is not understood here: its marks of stereochemistry go, and while that is done the
- * atoms in brackets (which have the hydrogens and bonds they are written with, however odd) and the
- * numbers that close rings are noted down, in the order of the text.
+ * The text is not understood here, that is Open Babel's work: its marks of stereochemistry go, and
+ * while that is done the atoms in brackets (which have the hydrogens and bonds they are written
+ * with, however odd) and the numbers that close rings are noted down, in the order of the text.
  */
 #ifndef PIPELINES_PREPARE_MOLECULE_TEXT_H
 #define PIPELINES_PREPARE_MOLECULE_TEXT_H
@@ -28,7 +28,8 @@ struct molecule_text {
     struct text_ring ring[TEXT_RINGS_MAX];
 };
 
-/* From at most TEXT_BYTES_MAX bytes. 1; 0: a parenthesis lacks its other one. */
-int molecule_text_read(struct molecule_text *t, const char *smiles, size_t bytes);
+/* From at most TEXT_BYTES_MAX bytes. NULL; else why it is no molecule though Open Babel might make
+ * one of it: a text that was cut, or lacks a part. Borrowed. */
+const char *molecule_text_read(struct molecule_text *t, const char *smiles, size_t bytes);
 
 #endif

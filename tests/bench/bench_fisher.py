@@ -10,7 +10,7 @@ from bench_base import HERE, PROBE, PYTHON, ROOT, output_of, record
 from bench_engine import SAMPLES, engine_bench, engine_files, gcn_files, lstm_files, mlp_files
 
 FISHERS = {"mlp": (mlp_files, 256, 64, 1.3), "lstm": (lambda d: lstm_files(d, 64), 64, 32, 1.3),
-           "gcn": (lambda d: gcn_files(d, graphs=64), 64, 64, 1.4)}  # files, samples, slice, bar
+           "gcn": (lambda d: gcn_files(d, graphs=64), 64, 32, 1.4)}  # files, samples, slice, bar
 
 
 def bench_fisher_pass(runs):

@@ -130,6 +130,12 @@ rm -rf "$folder"
 missing=
 libraries_keep
 links_make
+# Of Open Babel's the one that is used here.
+for plugin in "$work"/tree/usr/lib/x86_64-linux-gnu/openbabel/*/smilesformat.so; do
+    [ -e "$plugin" ] || continue
+    to=$folder/usr/lib/x86_64-linux-gnu/openbabel/$(basename "$(dirname "$plugin")")
+    mkdir -p "$to" && cp -- "$plugin" "$to/"
+done
 mkdir -p "$folder/usr/bin"
 cp -r "$work/tree/usr/include" "$folder/usr/"
 cp -r "$work/tree/usr/lib/x86_64-linux-gnu/pkgconfig" "$folder/usr/lib/x86_64-linux-gnu/"

@@ -339,13 +339,13 @@ def test_check_data_says_what_would_stop_a_run():
         f["validation/targets"][7] = 1
     named = {"settings": ("data.weights=w", "model.missing_targets=true")}
     checked(lambda f: weights(f, weight=2.), 0, "train/w: f32 [300], values 1 to 2, NaN 0", **named)
-    checked(lambda f: None, 100, "no data set train/w, which data.weights names", **named)
+    checked(lambda f: None, 100, "train: there is no data set `w`, which data.weights names", **named)
     checked(lambda f: f.create_dataset("train/w", data=numpy.ones(299)), 100, "299 rows, where there are 300", **named)
-    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "2 values a row", **named)
+    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "train: its weights are 2 values a row; accepted", **named)
     checked(lambda f: weights(f, weight=-1.), 100, "train/w has a weight in row 7 that is negative", **named)
     checked(lambda f: weights(f, weight=numpy.nan), 100, "a weight in row 7 that is no finite float32", **named)
-    checked(lambda f: weights(f, weight=0., rest=0.), 100, "none of the 300 rows of train has a target that", **named)
-    checked(missing, 100, "none of the 300 rows of validation has a target that counts", **named)
+    checked(lambda f: weights(f, weight=0., rest=0.), 100, "train: none of the 300 rows has a target that counts", **named)
+    checked(missing, 100, "validation: none of the 300 rows has a target that counts", **named)
 
     def begins(f, rows):
         f["validation/begins"] = numpy.asarray(rows)

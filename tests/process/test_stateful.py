@@ -81,11 +81,12 @@ def test_states_go_on():
     said = results(whole, "task-A.h5")["A", "A"]  # the validation rows are the training rows
     _, loss = streams_run(whole, features, targets, begins, BATCH)
     assert abs(said[1] - loss) < 1e-5, (said, loss)
-    predict(whole, "--task", "A")
     one, loss = streams_run(whole, features, targets, begins, 1)
-    with h5py.File("out.h5") as f:
-        assert f["outputs"].shape == (ROWS, CLASSES)
-        assert np.abs(f["outputs"][:] - one).max() < 1e-5 and abs(f.attrs["loss"] - loss) < 1e-5
+    for words in ((), ("--set", "order.span_rows=64", "--set", "training.batch_size=3")):  # sequences go over blocks
+        predict(whole, "--task", "A", *words)
+        with h5py.File("out.h5") as f:
+            assert f["outputs"].shape == (ROWS, CLASSES)
+            assert np.abs(f["outputs"][:] - one).max() < 1e-5 and abs(f.attrs["loss"] - loss) < 1e-5
 
     for commit in (5, 3, 2):  # the fewer commits until a death, the more resumes; some must be inside an epoch
         run, starts = run_interrupted("interrupted-%d" % commit, *SETTINGS, *micro(BATCH), "training.checkpoint_every_s=0.01",

@@ -82,7 +82,7 @@ static struct expected field_expected(const char *path, const struct reader_open
         x.owned = starts_expected(path, open->split, d->rows, open->window, f->row_bytes);
     } else if (strcmp(f->name, "begins") == 0 && strcmp(d->layout, "tokens") == 0) {
         x.owned = begins_expected(path, open->split, d->rows, open->window);
-    } else if (strcmp(f->name, "tokens") == 0) {
+    } else if (strcmp(d->layout, "tokens") == 0) { /* or their weights */
         x.owned = split_read(path, open->split, f->name, type, NULL);
         x.stride = open->window * H5Tget_size(type);
     } else {

@@ -121,8 +121,9 @@ static void squares_case(uint64_t m, uint64_t n, uint64_t k, int square, uint64_
 
 TEST(sums_of_squared_products_equal_a_plain_loop_however_they_are_cut)
 {
-    static const uint64_t sizes[][3] = {{1, 1, 1},   {6, 16, 24},  {7, 17, 3},   {64, 10, 1},
-                                        {1, 300, 9}, {13, 129, 5}, {9, 131, 600}};
+    static const uint64_t sizes[][3] = {{1, 1, 1},      {6, 16, 24},  {7, 17, 3},    {64, 10, 1},
+                                        {1, 300, 9},    {13, 129, 5}, {9, 131, 600}, {50, 150, 256},
+                                        {190, 20, 200}, {40, 50, 64}};
     for (int kind = PATCHES_BEST; kind <= PATCHES_WIDE; kind++) {
         patches_force((enum patches_kind)kind);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)

@@ -639,8 +639,9 @@ TEST_LIMIT(wrong_data_sets_of_graphs_are_refused, 60)
 
 /* ---- tokens --------------------------------------------------------------------------------- */
 
+/* weights: of the tokens; the name NULL: none. */
 static void tokens_make(const char *path, uint64_t tokens, uint64_t documents, hid_t type,
-                        hsize_t chunk, enum filters filters)
+                        hsize_t chunk, enum filters filters, struct set_config weights)
 {
     uint64_t *at = calloc(documents + 1, sizeof *at);
     for (uint64_t i = 1; i < documents; i++) /* some are empty */
@@ -653,6 +654,8 @@ static void tokens_make(const char *path, uint64_t tokens, uint64_t documents, h
               0, NULL);
     set_write(group, (struct set_config){"doc_ptr", type_random(4, 4), 1, {documents + 1}},
               H5T_NATIVE_UINT64, at);
+    if (weights.name)
+        set_write(group, weights, 0, NULL);
     H5Gclose(group);
     H5Fclose(file);
     free(at);
@@ -678,9 +681,14 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         open.streams = open.shuffle ? 0 : test_random() % ((tokens - 1) / open.window % 4 + 1);
         if (i % 4 == 0)
             open.span_bytes_limit = 60000;
-        open.begins = open.rest = i % 2;
+        struct set_config weights = {"weights", type_random(0, TYPES),  1,
+                                     {tokens},  {chunk_random(tokens)}, filters_random()};
+        MSG_STR(open.weights, "weights"); /* where there are such */
+        if (i % 2)
+            weights.name = NULL;
+        open.begins = open.rest = i / 2 % 2;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
-                    filters_random());
+                    filters_random(), weights);
         file_compare("tokens.h5", &open);
     }
 }
@@ -689,7 +697,9 @@ TEST(windows_are_cut_and_counted)
 {
     struct reader_open open = open_default();
     struct harness h;
-    tokens_make("count.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN);
+    const struct set_config none = {0}, few = {"w", H5T_IEEE_F32LE, 1, {100}},
+                            wide = {"w", H5T_IEEE_F32LE, 2, {101, 2}};
+    tokens_make("count.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, none);
     static const uint64_t cases[][2] = {{1, 100}, {10, 10}, {33, 3}, {34, 2}, {100, 1}};
     for (int i = 0; i < 5; i++) {
         open.window = cases[i][0];
@@ -707,15 +717,21 @@ TEST(windows_are_cut_and_counted)
     open.window = 1ull << 31;
     refused("count.h5", &open, "expected a window of 1 to 100 tokens");
     open.window = 10;
-    tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN);
+    tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN, none);
     refused("signed.h5", &open, "has signed numbers; expected unsigned ones");
+    MSG_STR(open.weights, "w");
+    tokens_make("few.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, few);
+    refused("few.h5", &open, "train/w has 100 numbers, where there are 101 to be weighed");
+    tokens_make("wide.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, wide);
+    refused("wide.h5", &open, "expected 1 dimension: a number a token");
 }
 
 TEST_LIMIT(stored_chunks_of_tokens_are_decoded_about_once, 60)
 {
     struct reader_open open = open_default();
     open.window = 64;
-    tokens_make("stream.h5", 400001, 900, H5T_STD_U16LE, 5000, SHUFFLE_GZIP);
+    tokens_make("stream.h5", 400001, 900, H5T_STD_U16LE, 5000, SHUFFLE_GZIP,
+                (struct set_config){0});
     open.shuffle = 0;
     struct compared ordered = file_compare_all("stream.h5", &open);
     /* windows share a token with the next: 65 are delivered for each 64 that are decoded */
