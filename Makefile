@@ -8,7 +8,7 @@
 # make lint docs help clean
 #
 # Explicit switches: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
-# CHEMISTRY=1|0 with or without Indigo for `prepare molecules` (1 where indigo.h is installed),
+# CHEMISTRY=1|0 with or without Open Babel for `prepare molecules` (1 where its headers are installed),
 # HDF5_ALONE=1|0 HDF5 from its archive or from libhdf5.so (1 where the archive links without libcurl),
 # CUDA=1|0 with or without the library for GPUs (1 where nvcc is), NVCC=, SM="75 80 90" what it is built for,
 # V=1 shows every command.
@@ -71,9 +71,9 @@ HDF5_ARCHIVE := $(if $(filter release1,$(VARIANT)$(HDF5_ALONE)),$(HDF5_THERE))
 LIBS_PROTO := -lzmq $(shell $(PKG_CONFIG) --libs $(MSGPACK)) -lyaml -lnettle -ldeflate \
               $(if $(HDF5_ARCHIVE),-lsz -ldl,$(HDF5_AT) -lhdf5) -lz -lm
 LIBS_ENGINE := -lm
-# `prepare molecules` needs Indigo and InChI, which not every release of Debian and Ubuntu has.
-CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/indigo.h),1,0)
-LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lindigo -linchi) -lzstd -lm
+# `prepare molecules` needs Open Babel, which is C++, and InChI.
+CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/openbabel3/openbabel/mol.h),$(if $(shell command -v g++),1,0),0)
+LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lopenbabel -linchi -lstdc++) -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
 SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
@@ -90,14 +90,14 @@ SOURCES_fisherd := $(wildcard fisherd/*.c)
 SOURCES_tap := $(wildcard monitord/tap*.c)
 SOURCES_monitord := $(filter-out $(SOURCES_tap),$(wildcard monitord/*.c))
 CHEMISTRY_0 := pipelines/prepare/molecule.c pipelines/prepare/skeleton.c \
-               $(wildcard pipelines/prepare/molecule_*.c) pipelines/prepare/molecules.c \
+               $(wildcard pipelines/prepare/molecule_*.c pipelines/prepare/*.cc) pipelines/prepare/molecules.c \
                pipelines/prepare/molecules_command.c \
                tests/unit/test_molecules.c tests/unit/test_fragments.c
 CHEMISTRY_1 := pipelines/prepare/molecules_absent.c
-SOURCES_prepare := $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard pipelines/prepare/*.c))
+SOURCES_prepare := $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard pipelines/prepare/*.c pipelines/prepare/*.cc))
 SOURCES_unit := tests/test.c $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard tests/unit/*.c))
 
-objects = $(patsubst %.c,$(OBJ)/%.o,$(SOURCES_$(1)))
+objects = $(patsubst %.cc,$(OBJ)/%.cc.o,$(patsubst %.c,$(OBJ)/%.o,$(SOURCES_$(1))))
 
 DAEMONS := loaderd trainerd fisherd monitord
 PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
@@ -180,6 +180,16 @@ $(BIN)/%:
 $(OBJ)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call SAY,CC $(VARIANT) $<)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Open Babel's headers are not held to our warnings.
+CXXFLAGS_CHEMISTRY := -std=gnu++14 -Wall -Wextra -Werror -D_GNU_SOURCE -I. -isystem $(DEPS)/usr/include/openbabel3 $(FLAGS_$(VARIANT)) -pthread
+ifneq ($(DEPS),)
+# It looks for its reader of SMILES where it was built to be installed.
+CXXFLAGS_CHEMISTRY += -DBABEL_PLUGINS='"$(firstword $(wildcard $(DEPS)/usr/lib/x86_64-linux-gnu/openbabel/*))"'
+endif
+$(OBJ)/pipelines/prepare/%.cc.o: pipelines/prepare/%.cc Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CXX $(VARIANT) $<)g++ $(CXXFLAGS_CHEMISTRY) -MMD -MP -c -o $@ $<
 
 check:
 	./tests/check.sh

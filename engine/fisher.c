@@ -232,15 +232,16 @@ static void wave_accumulate(struct fisher_work *f, uint64_t tiles)
     f->batch.wave_first += slices;
 }
 
-/* What the rows weigh together. The root of each target's weight is in its gradient already, which
- * was squared. */
-static void fisher_weigh(struct stepper *s, uint64_t rows, double *weight)
+/* What the rows weigh together, the model's own labels included. The root of each target's weight
+ * is in its gradient already, which was squared. */
+static void fisher_weigh(struct stepper *s, uint64_t rows, enum fisher_labels labels,
+                         double *weight)
 {
     if (!s->weighted) {
         *weight += (double)(rows * s->model->target_steps);
         return;
     }
-    if (s->piece_count)
+    if (s->piece_count || labels != FISHER_TRUE)
         targets_fetch(s, rows);
     *weight = evaluation_weights(s, *weight, rows, WEIGHT_ITSELF, s->loss->whole_rows);
 }
@@ -277,7 +278,7 @@ int stepper_fisher(struct stepper *s, uint64_t rows, const struct fisher_sums *t
     if (bad || !__builtin_isfinite(loss))
         return fault_of_fisher(&f.batch, bad, e);
     if (to->weight)
-        fisher_weigh(s, rows, to->weight);
+        fisher_weigh(s, rows, to->labels, to->weight);
     return 0;
 }
 

@@ -44,6 +44,8 @@ static void gather_item(void *argument, uint64_t item, int thread)
                            g->config->permutation, g->config->scale, x, s->layout.half, &bad);
     if (bad < rows)
         bad_row_note(g, first + bad);
+    if (!g->config->column)
+        begins_gather(s, g->config, first, g->at + first, rows);
     if (!g->targets)
         return;
     targets_gather(s, g->config, first, g->at + first, rows, g->targets, &bad);
@@ -63,6 +65,7 @@ static int config_check(struct gather_work *g, struct err *e)
             c->feature_type);
     if (g->targets && targets_config_check(g->s, c, e) < 0)
         return -1;
+    ensure(!c->begin_rows || element_is_whole(element_named(c->begin_type)));
     if (g->s->model->token_count &&
         (!element_is_whole(g->feature_type) || c->scale != 1 || c->permutation))
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -130,6 +133,10 @@ static void places_send(struct stepper *s, const struct gather_work *g)
         memcpy(s->host.rows + 2 * most + g->at, c->weight_rows, bytes);
         s->device->upload(s->at.rows + 2 * most + g->at, s->host.rows + 2 * most + g->at, bytes);
     }
+    if (c->begin_rows && s->host.begins && !c->column) {
+        memcpy(s->host.rows + 3 * most + g->at, c->begin_rows, bytes);
+        s->device->upload(s->at.rows + 3 * most + g->at, s->host.rows + 3 * most + g->at, bytes);
+    }
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,
@@ -150,6 +157,8 @@ static void gather_there(struct stepper *s, const struct gather_work *g, uint64_
         op_gather_features(s->backend, g->feature_type, features,
                            c->permutation ? s->at.permutation : NULL, c->scale, x, s->layout.half,
                            &bad[0]);
+    if (!c->column)
+        begins_gather_there(s, c, g->at, g->count, &bad[3]);
     if (g->targets)
         targets_gather_there(s, c, g->at, g->count, &bad[1], &bad[2]);
 }

@@ -93,6 +93,14 @@ uint64_t importance_bytes(const struct model *m, int exact)
     return region_small_bytes(all_bytes(m, exact, tensors, coded));
 }
 
+uint64_t importance_build_bytes(const struct model *m)
+{
+    struct importance_tensor tensors[MODEL_TENSORS_MAX];
+    char coded[MODEL_TENSORS_MAX];
+    all_bytes(m, 0, tensors, coded);
+    return importance_build_bytes_of(tensors, m->tensor_count);
+}
+
 static void tensor_place(struct importance_tensor *t, int exact, int coded, char **at)
 {
     if (exact) {

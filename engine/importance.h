@@ -57,6 +57,9 @@ struct importance {
 /* Bytes that it takes for this model. */
 uint64_t importance_bytes(const struct model *m, int exact);
 
+/* What it takes besides while it is made. */
+uint64_t importance_build_bytes(const struct model *m);
+
 /* 0, or -1 and *e (temporary); importance_close is due either way. */
 int importance_open(struct importance *f, const struct model *m, int exact, struct err *e);
 void importance_close(struct importance *f); /* harmless twice, and on zeroed storage */

@@ -50,13 +50,29 @@ struct importance_build {
     double sum, square, off;       /* of all values: theirs, their squares, the errors' squares */
 };
 
+/* Of the longest in either direction. */
+static void extents(const struct importance_tensor *tensors, uint32_t count, uint64_t *rows,
+                    uint64_t *columns)
+{
+    *rows = *columns = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        *rows = tensors[i].rows > *rows ? tensors[i].rows : *rows;
+        *columns = tensors[i].columns > *columns ? tensors[i].columns : *columns;
+    }
+}
+
+uint64_t importance_build_bytes_of(const struct importance_tensor *tensors, uint32_t count)
+{
+    uint64_t rows, columns;
+    extents(tensors, count, &rows, &columns);
+    return columns * (sizeof(float) + sizeof(double) + sizeof(struct centre)) +
+           rows * sizeof(struct centre) + BINS * sizeof(struct bin);
+}
+
 int importance_build_open(struct importance *f, struct err *e)
 {
-    uint64_t rows = 1, columns = 1;
-    for (uint32_t i = 0; i < f->count; i++) {
-        rows = f->tensors[i].rows > rows ? f->tensors[i].rows : rows;
-        columns = f->tensors[i].columns > columns ? f->tensors[i].columns : columns;
-    }
+    uint64_t rows, columns;
+    extents(f->tensors, f->count, &rows, &columns);
     struct importance_build *b = f->build = calloc(1, sizeof *b);
     if (b) {
         b->values = calloc(columns, sizeof *b->values);

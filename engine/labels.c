@@ -28,20 +28,13 @@ enum fisher_labels fisher_labels_of(const char *name)
 int fisher_labels_check(const struct model *m, enum fisher_labels labels, struct err *e)
 {
     const struct loss_type *loss = loss_type_named(m->loss);
-    int weighs_classes = m->target_weight_count && !loss->values;
-    if (labels == FISHER_TRUE || (labels == FISHER_SAMPLED && loss->draw && !weighs_classes))
+    if (labels == FISHER_TRUE || (labels == FISHER_SAMPLED && loss->draw))
         return 0;
     if (!loss->draw)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "fisher_labels is %s, but the loss %s is no likelihood that labels could be "
                        "drawn from; accepted: true",
                        names[labels], loss->name);
-    if (weighs_classes)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "fisher_labels is %s, but the classes have weights, which go with the data's "
-            "own labels; accepted: true",
-            names[labels]);
     if (labels != loss->exact)
         return err_set(
             e, EXIT_CODE_PERMANENT,

@@ -7,6 +7,7 @@
  *
  * The likelihood is the loss's (loss.h). The gradient is that of a row's loss: where that is a mean
  * over K outputs of binary cross-entropy, or over the steps of a sequence, so is the gradient.
+ * Classes that weigh (model.target_weights) do so where they are the label.
  */
 #ifndef ENGINE_LABELS_H
 #define ENGINE_LABELS_H

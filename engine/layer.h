@@ -127,10 +127,11 @@ struct layer_pass {
     /* Of a layer that carries a state: its tensors one behind the other, [carried_rows, values]
      * each, of which the slice's rows begin at carried_row: as they were before the batch (NULL:
      * 0), and as forward leaves them (NULL: nobody asks; may be the same memory where there is no
-     * backward). */
+     * backward). A row whose `begins` is not 0 begins at 0 all the same. */
     const float *carried;
     float *carried_next;
     uint64_t carried_rows, carried_row;
+    const float *begins; /* [rows] */
 };
 
 /* A piece of a layer's parameters: whole rows of one of its tensors. */

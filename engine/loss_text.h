@@ -8,7 +8,7 @@
 #include "engine/model.h"
 #include "proto/err.h"
 
-enum { LOSS_TEXT_MAX = 8192 };
+enum { LOSS_TEXT_MAX = 40960 };
 
 /* The loss's name and keys into m; m->target_weights is the model's to free. -1 (permanent): the
  * text is none, or temporary: no memory. */

@@ -64,22 +64,26 @@ uint64_t region_small_bytes(uint64_t bytes)
                : region_bytes(bytes);
 }
 
+/* Where a region lies, and since when: in pages of the heap; of its own, resident from the start,
+ * or as they are written. */
+enum place { PLACE_HEAP, PLACE_RESIDENT, PLACE_LATER };
+
 /* Zeroes; NULL: no room. */
-static void *region_take(uint64_t size, int of_heap)
+static void *region_take(uint64_t size, enum place place)
 {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (place == PLACE_RESIDENT ? MAP_POPULATE : 0);
     void *at;
-    if (of_heap) {
+    if (place == PLACE_HEAP) {
         at = aligned_alloc(MEMORY_ALIGNMENT, size);
         return at ? memset(at, 0, size) : NULL;
     }
-    at = size > SIZE_MAX / 2
-             ? MAP_FAILED
-             : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    at = size > SIZE_MAX / 2 ? MAP_FAILED
+                             : mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, flags, -1, 0);
     return at == MAP_FAILED ? NULL : at;
 }
 
 /* `size` is what it costs. */
-static int region_reserve(struct region *r, uint64_t size, int of_heap, const char *what,
+static int region_reserve(struct region *r, uint64_t size, enum place place, const char *what,
                           struct err *e)
 {
     uint64_t left = memory.used < memory.limit ? memory.limit - memory.used : 0;
@@ -91,19 +95,25 @@ static int region_reserve(struct region *r, uint64_t size, int of_heap, const ch
             (double)size / (1024 * 1024), what, (double)memory.limit / (1024 * 1024),
             (double)memory.used / (1024 * 1024));
     errno = ENOMEM;
-    void *at = fails_by_request() ? NULL : region_take(size, of_heap);
+    void *at = fails_by_request() ? NULL : region_take(size, place);
     if (!at)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot reserve %.1f MiB for %s",
                          (double)size / (1024 * 1024), what);
     memory.used += size;
-    *r = (struct region){at, size, of_heap};
+    *r = (struct region){at, size, place == PLACE_HEAP};
     return 0;
 }
 
 int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e)
 {
     *r = (struct region){0};
-    return bytes == 0 ? 0 : region_reserve(r, region_bytes(bytes), 0, what, e);
+    return bytes == 0 ? 0 : region_reserve(r, region_bytes(bytes), PLACE_RESIDENT, what, e);
+}
+
+int region_open_later(struct region *r, uint64_t bytes, const char *what, struct err *e)
+{
+    *r = (struct region){0};
+    return bytes == 0 ? 0 : region_reserve(r, region_bytes(bytes), PLACE_LATER, what, e);
 }
 
 int region_small_open(struct region *r, uint64_t bytes, const char *what, struct err *e)
@@ -111,7 +121,8 @@ int region_small_open(struct region *r, uint64_t bytes, const char *what, struct
     *r = (struct region){0};
     return bytes == 0
                ? 0
-               : region_reserve(r, region_small_bytes(bytes), bytes < REGION_SMALL_BYTES, what, e);
+               : region_reserve(r, region_small_bytes(bytes),
+                                bytes < REGION_SMALL_BYTES ? PLACE_HEAP : PLACE_RESIDENT, what, e);
 }
 
 void region_close(struct region *r)

@@ -37,8 +37,13 @@ uint64_t memory_used(void); /* by open regions */
 void memory_fail(uint64_t first, uint64_t count);
 
 /* Map region_bytes(bytes) of zeroes; what: "parameters", for the sentence. -1 (temporary) when
- * there is no room or the limit does not allow it. Not for two threads at once. */
+ * there is no room or the limit does not allow it. Not for two threads at once. All of it is
+ * resident at once: a process takes what was planned from the start, not when its largest batch
+ * comes hours later. */
 int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
+/* Its pages come as they are written: for what fills up little by little, and may be most of the
+ * machine's memory. */
+int region_open_later(struct region *r, uint64_t bytes, const char *what, struct err *e);
 /* The same for what there may be many of: where it is below REGION_SMALL_BYTES, of which half a
  * page more is much, it shares pages with others and costs region_small_bytes. */
 uint64_t region_small_bytes(uint64_t bytes);

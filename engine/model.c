@@ -232,23 +232,9 @@ int model_targets_check(const struct model *m, const char *type, uint64_t values
     return 0;
 }
 
-int model_weights_check(const struct model *m, const char *type, uint64_t values, struct err *e)
+uint64_t model_row_targets(const struct model *m)
 {
-    uint64_t all = loss_type_named(m->loss)->values ? m->outputs : m->target_steps;
-    if (!values)
-        return 0;
-    if (element_named(type) == ELEMENT_COUNT)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "its weights are of type '%.8s'; accepted: u8, i8, u16, i16, u32, i32, u64, "
-                       "i64, f16, f32, f64",
-                       type);
-    if (values == 1 || values == all)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "its weights are %" PRIu64
-                   " values a row; accepted: one for the row, or one for "
-                   "each of its %" PRIu64 " targets",
-                   values, all);
+    return loss_type_named(m->loss)->values ? m->outputs : m->target_steps;
 }
 
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e)

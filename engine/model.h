@@ -80,8 +80,8 @@ int model_carry(struct model *m, struct err *e);
 /* Do `values` targets of a type ("u8" .. "f64") a row go with the loss and the outputs? */
 int model_targets_check(const struct model *m, const char *type, uint64_t values, struct err *e);
 
-/* Do `values` weights of a type a row? 0: there are none. */
-int model_weights_check(const struct model *m, const char *type, uint64_t values, struct err *e);
+/* Targets of a row, each of which may have a weight: outputs, or steps that have a class. */
+uint64_t model_row_targets(const struct model *m);
 
 /* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e);

@@ -299,6 +299,12 @@ static void check_multiply(const float *x, float *y, uint64_t count)
     ensure(x && y && floats_disjoint(x, y, count));
 }
 
+static void check_begin_rows(const float *begins, struct matrix x, struct matrix y)
+{
+    ensure(begins && matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y));
+    ensure(matrix_disjoint(x, y));
+}
+
 static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
                              uint64_t values, float *y)
 {
@@ -481,6 +487,12 @@ static void check_value_root(enum element_loss kind, struct matrix z, uint32_t c
 {
     ensure(is_likelihood(kind) && weights_valid(w, z.columns));
     check_class_root(z, column, w, dz);
+}
+
+static void check_expect_weights(struct matrix z, const float *of_classes, const float *given,
+                                 float *w)
+{
+    ensure(matrix_valid(z) && of_classes && given && w && floats_disjoint(w, of_classes, z.rows));
 }
 
 static void check_correct_classes(struct matrix z, const uint32_t *targets, struct weighting w,

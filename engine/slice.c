@@ -1,5 +1,7 @@
 /* slice.c - one slice of the batch through the layers, forward and back; waves of slices over the
  * pool. */
+#include <math.h>
+
 #include "engine/stepper.h"
 
 static uint64_t slice_lane(const struct stepper *s, uint64_t slice)
@@ -141,6 +143,22 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     return p;
 }
 
+/* Where the labels are the model's own, all of them: what the pass adds to what is expected. The
+ * root of what its class weighs is a factor, as that of what the row was given is (WEIGHT_ROOT). */
+static void slice_root(const struct batch_work *b, struct loss_slice *l, uint64_t row)
+{
+    const struct stepper *s = b->s;
+    if (!s->at.class_given) {
+        s->loss->root(l, (uint32_t)b->pass);
+        return;
+    }
+    labels_weigh(s, l, row, b->fisher->labels);
+    l->weights.at = s->at.class_given + row * s->model->target_steps;
+    s->loss->root(l, (uint32_t)b->pass);
+    op_scale(s->backend, (float)sqrt(s->model->target_weights[b->pass]), l->d.at,
+             l->d.rows * l->d.columns);
+}
+
 void slice_loss(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
@@ -164,14 +182,17 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
-    if (b->work == SLICE_FISHER && b->fisher->labels == FISHER_SAMPLED)
+    int sampled = b->work == SLICE_FISHER && b->fisher->labels == FISHER_SAMPLED;
+    if (sampled)
         s->loss->draw(&l, b->fisher->key, (b->fisher->position + row) * steps);
+    if (sampled && s->at.class_given)
+        labels_weigh(s, &l, row, FISHER_SAMPLED);
     if (b->outputs)
         s->device->download(b->outputs + row * outputs, l.outputs.at,
                             rows * outputs * sizeof *b->outputs);
     s->loss->slice(&l);
     if (b->work == SLICE_FISHER && b->fisher->labels > FISHER_SAMPLED)
-        s->loss->root(&l, (uint32_t)b->pass);
+        slice_root(b, &l, row);
     l.result = s->at.metrics + row * steps;
     l.weights.use = WEIGHT_COUNTED;
     if (b->work == SLICE_EVALUATE && s->metric->slice)

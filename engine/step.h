@@ -45,6 +45,11 @@ struct gather_config {
     /* where each row's weights are, from 0 on and not all of them 0, as `targets` of stepper_gather
      * has the targets, with which they come; NULL: nothing has. Borrowed */
     const void *const *weight_rows;
+    /* Of a model_carry: where a whole number of begin_type a row is, not 0 where the row begins at
+     * 0 and does not go on from the one before it. They come with the first part of the features;
+     * NULL: none begins. Borrowed */
+    char begin_type[8];
+    const void *const *begin_rows;
 };
 
 /* A row that is a graph, where it is stored: borrowed. Edge k goes from node sources[k] to node
@@ -139,6 +144,9 @@ struct step_result {
 
 struct stepper; /* arenas, pool, buffers */
 struct pool;
+
+/* What its threads take of their stacks, at most: products pack their factors there. */
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c);
 
 /* Rows of the plan for this configuration, exactly what stepper_open allocates. */
 void stepper_plan(const struct model *m, const struct step_config *c, const char *stage,
@@ -246,6 +254,9 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
  * most carried_rows (as many where this is not called), a row of each in turn, and no batch reaches
  * over the last one's. Their states begin at 0 and are the pass's own. */
 void stepper_pass_streams(struct stepper *s, uint64_t streams);
+/* The state of one stream becomes another's as well. stepper_pass_streams may be called again where
+ * all streams have had a row: for the next ones fewer of them, or more, go on. */
+void stepper_pass_move(struct stepper *s, uint64_t from, uint64_t to);
 
 /* The running statistics of batchnorm anew, as torch.optim.swa_utils.update_bn: the plain mean over
  * the batches of one pass, in training mode (dropout is on, keyed by `step`). begin, then renew

@@ -262,11 +262,6 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     y->lane_activations = size_plus(y->scratch_at, scratch_floats_max(m, c));
 }
 
-static int is_apart(const struct step_config *c)
-{
-    return c->device && c->device->apart;
-}
-
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
 enum batch_part {
     BATCH_INPUTS,
@@ -274,10 +269,12 @@ enum batch_part {
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_WEIGHTS, /* these four: where targets weigh */
+    BATCH_WEIGHTS, /* these five: where targets weigh */
     BATCH_ROW_GIVEN,
+    BATCH_CLASS_GIVEN,
     BATCH_OF_TARGETS,
     BATCH_ROW_WEIGHTS,
+    BATCH_BEGINS,
     BATCH_STEP,
     BATCH_ROWS, /* the rest: on a device apart only */
     BATCH_PERMUTATION,
@@ -303,12 +300,16 @@ static void batch_places(const struct model *m, const struct step_config *c,
     if (weighs(m, c)) {
         bytes[BATCH_WEIGHTS] = floats_bytes(size_times(c->batch_rows_max, row_targets));
         bytes[BATCH_ROW_GIVEN] = c->weights == 1 ? floats_bytes(c->batch_rows_max) : 0;
+        if (!loss->values && m->target_weight_count && !c->with_optimizer)
+            bytes[BATCH_CLASS_GIVEN] = bytes[BATCH_WEIGHTS];
         bytes[BATCH_OF_TARGETS] = floats_bytes(m->target_weight_count);
         bytes[BATCH_ROW_WEIGHTS] = bytes[BATCH_LOSSES];
     }
-    if (is_apart(c)) {
+    if (carried_floats(m, c))
+        bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
+    if (config_is_apart(c)) {
         bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 3 * sizeof(void *));
+        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -388,11 +389,11 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
         y->bytes[KIND_SLICE_GRADIENTS] = floats_bytes(size_times(y->slice_gradients, y->trained));
         y->bytes[KIND_SUMS] = size_times(2 * sizeof(double), y->blocks) + 2 * sizeof(double);
     } else {
-        y->bytes[KIND_SQUARES] =
-            floats_bytes(size_plus(size_times(is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
-                                   size_times(y->lanes, y->lane_inputs)));
+        y->bytes[KIND_SQUARES] = floats_bytes(
+            size_plus(size_times(config_is_apart(c) ? 1 : (uint64_t)c->threads, y->squares),
+                      size_times(y->lanes, y->lane_inputs)));
     }
-    if (is_apart(c)) {
+    if (config_is_apart(c)) {
         y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
         y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
         y->bytes[KIND_SUMS] = sizeof(struct batch_results);
@@ -415,44 +416,6 @@ uint64_t step_frozen(const struct model *m, const struct step_config *c)
     return c->freeze_backbone ? parameters_before(m, c->backbone_layers) : 0;
 }
 
-/* Vectors of a part at least: with fewer, products take longer than they need to. */
-enum { PART_VECTORS = 128 };
-
-/* Can and should slices be cut into the parts that c names? */
-static int parts_allowed(const struct model *m, const struct step_config *c)
-{
-    uint64_t steps = 1;
-    if (!c->checkpointing || !c->with_optimizer || c->slice_rows % c->slice_parts)
-        return 0;
-    for (uint32_t i = 0; i < m->layer_count; i++) {
-        const struct layer_instance *l = &m->layers[i];
-        if (l->type->statistics || l->carried_count || (l->count && !l->type->adds))
-            return 0;
-        steps = l->steps > steps ? l->steps : steps;
-    }
-    return m->graphs || steps * (c->slice_rows / c->slice_parts) >= PART_VECTORS;
-}
-
-/* On a device apart a slice is the whole micro-batch: its operations use all of the device. Else
- * slices are the parts, where there are any. */
-static struct step_config config_on(const struct model *m, const struct step_config *c)
-{
-    struct step_config on = *c;
-    on.slice_parts = c->slice_parts ? c->slice_parts : 1;
-    if (is_apart(c)) {
-        on.slice_rows = c->batch_rows_max;
-        on.slice_nodes_max = c->batch_nodes_max;
-        on.slice_parts = 1;
-    } else if (parts_allowed(m, &on)) {
-        on.slice_rows /= on.slice_parts;
-    } else {
-        uint64_t nodes = size_times(on.slice_parts, c->slice_nodes_max);
-        on.slice_nodes_max = nodes < c->batch_nodes_max ? nodes : c->batch_nodes_max;
-        on.slice_parts = 1;
-    }
-    return on;
-}
-
 static void layout_make(struct layout *y, const struct model *m, const struct step_config *given)
 {
     struct step_config on = config_on(m, given), *c = &on;
@@ -471,7 +434,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
             y->statistics_layer[y->statistics_count++] = i;
         }
     y->gradient_lanes = sums < (uint64_t)c->threads ? sums : (uint64_t)c->threads;
-    ensure(!is_apart(c) || y->gradient_lanes == 1);
+    ensure(!config_is_apart(c) || y->gradient_lanes == 1);
     y->lanes = y->statistics_count && c->with_optimizer ? y->slices_max : y->gradient_lanes;
     y->parameters = floats_padded(m->parameter_count);
     y->frozen = step_frozen(m, c);
@@ -480,7 +443,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->trained = floats_padded(m->parameter_count - y->frozen);
     while (!m->layers[y->first_trained].count || m->layers[y->first_trained].first < y->frozen)
         y->first_trained++;
-    uint64_t block = is_apart(c) ? m->parameter_count : SWEEP_BLOCK;
+    uint64_t block = config_is_apart(c) ? m->parameter_count : SWEEP_BLOCK;
     y->blocks = (m->parameter_count - y->frozen + block - 1) / block;
     /* a batch's first slice writes into its gradient; lane 0 has its own buffer only for later
      * waves */
@@ -503,8 +466,19 @@ void stepper_plan(const struct model *m, const struct step_config *c, const char
     layout_make(&y, m, c);
     for (int k = 0; k < KIND_COUNT; k++)
         if (y.bytes[k] > 0)
-            plan_add(p, is_apart(c) && k < KIND_STAGE ? PLAN_DEVICE : stage, kind_names[k],
+            plan_add(p, config_is_apart(c) && k < KIND_STAGE ? PLAN_DEVICE : stage, kind_names[k],
                      y.bytes[k]);
+}
+
+uint64_t stepper_stacks_bytes(const struct model *m, const struct step_config *c)
+{
+    struct layout y;
+    layout_make(&y, m, c);
+    if (config_is_apart(c))
+        return 0;
+    uint64_t factors = floats_bytes(size_plus(y.lane_activations, y.lane_inputs)); /* of a lane */
+    uint64_t each = factors < POOL_STACK_PACKED ? factors : POOL_STACK_PACKED;
+    return (uint64_t)c->threads * (POOL_STACK_USED - POOL_STACK_PACKED + each);
 }
 
 static void statistics_place(struct stepper *s)
@@ -551,8 +525,12 @@ static struct batch_arrays batch_place(const struct stepper *s, enum kind kind)
     b.target_counts = b.target_squares + s->model->outputs;
     b.weights = (float *)(batch + places[BATCH_WEIGHTS]);
     b.row_given = (float *)(batch + places[BATCH_ROW_GIVEN]);
+    if (places[BATCH_CLASS_GIVEN + 1] > places[BATCH_CLASS_GIVEN])
+        b.class_given = (float *)(batch + places[BATCH_CLASS_GIVEN]);
     b.of_targets = (float *)(batch + places[BATCH_OF_TARGETS]);
     b.row_weights = (double *)(batch + places[BATCH_ROW_WEIGHTS]);
+    b.begins =
+        carried_floats(s->model, &s->config) ? (float *)(batch + places[BATCH_BEGINS]) : NULL;
     b.step = (uint64_t *)(batch + places[BATCH_STEP]);
     b.rows = (const void **)(batch + places[BATCH_ROWS]);
     b.permutation = (uint32_t *)(batch + places[BATCH_PERMUTATION]);
@@ -588,6 +566,10 @@ static void stepper_place(struct stepper *s)
     if (s->device->apart && s->model->target_weight_count)
         s->device->upload(s->at.of_targets, s->host.of_targets,
                           s->model->target_weight_count * sizeof *s->at.of_targets);
+    if (s->at.begins) { /* where rows are graphs, nobody says that they begin */
+        s->device->clear(s->at.begins, s->config.batch_rows_max * sizeof *s->at.begins);
+        memset(s->host.begins, 0, s->config.batch_rows_max * sizeof *s->host.begins);
+    }
     carried_place(s);
     mirror_place(s);
     s->results = s->device->apart ? s->region[KIND_SUMS].at : NULL;

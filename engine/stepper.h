@@ -5,6 +5,7 @@
  * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
+ *   parts.c    the same: into how many parts slices are
  *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
@@ -131,7 +132,7 @@ struct graph_batch {
 enum { GATHER_PIECES_MAX = 16 };
 struct batch_results {
     double norm2, penalty, loss, weight;
-    uint64_t bad[GATHER_PIECES_MAX][3];
+    uint64_t bad[GATHER_PIECES_MAX][4]; /* the last: of begins, of which every number is good */
 };
 
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
@@ -155,22 +156,25 @@ struct recording {
 
 /* Parts of the batch's region. */
 struct batch_arrays {
-    float *inputs;             /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
-    uint32_t *classes;         /* [batch_rows_max, target_steps], where the loss takes classes */
-    float *values;             /* [batch_rows_max, outputs], where it takes values */
+    float *inputs;     /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
+    uint32_t *classes; /* [batch_rows_max, target_steps], where the loss takes classes */
+    float *values;     /* [batch_rows_max, outputs], where it takes values */
+    float *begins; /* [batch_rows_max]: not 0 where a row goes on from nothing; NULL: none carries
+                      a state */
     struct graph_batch graphs; /* empty where rows are no graphs */
     double *losses, *metrics;  /* [batch_rows_max, target_steps] */
     /* Where targets weigh: what each does, [batch_rows_max, outputs or target_steps]; what a row's
-     * were given together, where that is one number; sums of a row, or of its steps; and
-     * model.target_weights. */
-    float *weights, *row_given, *of_targets;
+     * were given together, where that is one number; what a class there would weigh if classes
+     * did not, where they do and labels may be the model's (without an optimizer; else NULL); sums
+     * of a row, or of its steps; and model.target_weights. */
+    float *weights, *row_given, *class_given, *of_targets;
     double *row_weights;
     double *target_sums, *target_squares, *target_counts; /* [outputs], of the evaluation, where
                                                              there are values */
     struct class_counts *counts; /* [outputs], of the evaluation, where there are classes */
     uint64_t *step;              /* of training: what keys dropout */
-    const void **rows;           /* [3, batch_rows_max], places of rows on the device: of
-                                    features, of targets, of weights */
+    const void **rows;           /* [4, batch_rows_max], places of rows on the device: of
+                                    features, of targets, of weights, of begins */
     uint32_t *permutation;       /* [inputs], for rows on the device */
 };
 
@@ -349,6 +353,15 @@ static inline uint64_t slice_rows(const struct stepper *s, uint64_t rows, uint64
 /* Buffers and places in a lane for the segments that y has. */
 void layout_lane(struct layout *y, const struct model *m, const struct step_config *c);
 
+/* The configuration that slices are worked on with: with checkpointing config.slice_rows is a
+ * part's, where parts pay (parts.c); on a device apart all rows are one slice. */
+struct step_config config_on(const struct model *m, const struct step_config *c);
+
+static inline int config_is_apart(const struct step_config *c)
+{
+    return c->device && c->device->apart;
+}
+
 /* Segments for c, of those that were tried the ones that make the lane smallest; and its layout. */
 void segments_choose(struct layout *y, const struct model *m, const struct step_config *c);
 
@@ -366,6 +379,12 @@ static inline enum half layout_half(const struct step_config *c)
 uint64_t carried_bytes(const struct model *m, const struct step_config *c);
 uint64_t carried_floats(const struct model *m, const struct step_config *c);
 void carried_place(struct stepper *s);
+/* The begins of rows as batch_arrays has them: of `rows` rows, from number `first` on of those the
+ * gather was given, at `at`; and of rows on the device, there, whose places are sent. */
+void begins_gather(struct stepper *s, const struct gather_config *c, uint64_t first, uint64_t at,
+                   uint64_t rows);
+void begins_gather_there(struct stepper *s, const struct gather_config *c, uint64_t at,
+                         uint64_t rows, uint64_t *bad);
 /* What layer `l` gets for the slice. */
 void carried_pass(const struct batch_work *b, uint64_t slice, const struct layer_instance *l,
                   struct layer_pass *p);
@@ -474,10 +493,8 @@ enum graph_part {
 void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
 
-/* Do targets of this model and configuration weigh? And values of a row that weigh for themselves.
- */
+/* Do targets of this model and configuration weigh? */
 int weighs(const struct model *m, const struct step_config *c);
-uint64_t weights_of_row(const struct model *m);
 
 /* Do the gather's targets and weights go with the model and the stepper? -1 (permanent) if not. */
 int targets_config_check(const struct stepper *s, const struct gather_config *c, struct err *e);
@@ -495,6 +512,11 @@ void targets_gather_there(struct stepper *s, const struct gather_config *c, uint
                           uint64_t rows, uint64_t *bad, uint64_t *bad_weight);
 
 /* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
+/* The model's own labels of a slice, which begins at `row`, weigh what their classes do: into
+ * s->at.weights what those drawn do, or, as they are all taken, what is expected. */
+void labels_weigh(const struct stepper *s, const struct loss_slice *l, uint64_t row,
+                  enum fisher_labels labels);
+
 struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
                                  uint64_t row, enum weight_use use);
 /* `sum` and what the `rows` rows gathered weigh, added in their order: of their losses, or of

@@ -151,9 +151,13 @@ void batch_send(struct stepper *s, uint64_t rows)
     else
         part_send(s, s->at.classes, s->host.classes,
                   rows * m->target_steps * sizeof *s->at.classes);
+    uint64_t weights_bytes = rows * model_row_targets(m) * sizeof *s->at.weights;
     if (s->weighted)
-        part_send(s, s->at.weights, s->host.weights,
-                  rows * weights_of_row(m) * sizeof *s->at.weights);
+        part_send(s, s->at.weights, s->host.weights, weights_bytes);
+    if (s->at.class_given)
+        part_send(s, s->at.class_given, s->host.class_given, weights_bytes);
+    if (s->at.begins)
+        part_send(s, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
     if (m->graphs)
         graphs_send(s, rows);
     s->sent_rows = rows;
@@ -188,7 +192,7 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
     else
         batch_fetch(s, s->at.classes, rows * s->model->target_steps * sizeof *s->at.classes);
     if (s->weighted)
-        batch_fetch(s, s->at.weights, rows * weights_of_row(s->model) * sizeof *s->at.weights);
+        batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)

@@ -18,16 +18,11 @@ int weighs(const struct model *m, const struct step_config *c)
     return m->targets_missing || m->target_weight_count || c->weights;
 }
 
-uint64_t weights_of_row(const struct model *m)
-{
-    return loss_type_named(m->loss)->values ? m->outputs : m->target_steps;
-}
-
 /* Where the weights that the data give go: one a row has a place of its own. */
 static struct matrix given_of(const struct stepper *s, const struct batch_arrays *b, uint64_t at,
                               uint64_t rows)
 {
-    uint64_t width = weights_of_row(s->model);
+    uint64_t width = model_row_targets(s->model);
     if (!s->config.weights)
         return (struct matrix){0};
     return s->config.weights == 1 && width > 1 ? matrix_of(b->row_given + at, rows, 1)
@@ -38,15 +33,21 @@ static struct matrix given_of(const struct stepper *s, const struct batch_arrays
 static void targets_weigh(const struct stepper *s, const struct backend *backend,
                           const struct batch_arrays *b, uint64_t at, uint64_t rows)
 {
-    uint64_t width = weights_of_row(s->model);
+    uint64_t width = model_row_targets(s->model);
     const float *of_targets = s->model->target_weight_count ? b->of_targets : NULL;
     struct matrix w = matrix_of(b->weights + at * width, rows, width),
                   given = given_of(s, b, at, rows);
-    if (s->loss->values)
+    if (s->loss->values) {
         op_weigh_values(backend, given, of_targets, matrix_of(b->values + at * width, rows, width),
                         w);
-    else
-        op_weigh_classes(backend, given, of_targets, b->classes + at * width, w);
+        return;
+    }
+    if (b->class_given) {
+        struct matrix alone = matrix_of(b->class_given + at * width, rows, width);
+        op_weigh_classes(backend, given, NULL, b->classes + at * width, alone);
+        given = alone;
+    }
+    op_weigh_classes(backend, given, of_targets, b->classes + at * width, w);
 }
 
 static void targets_read(const struct stepper *s, const struct backend *backend,
@@ -75,10 +76,10 @@ static void weights_read(const struct stepper *s, const struct backend *backend,
 
 int targets_config_check(const struct stepper *s, const struct gather_config *c, struct err *e)
 {
-    ensure(c->weights == s->config.weights && (!c->weights || c->weight_rows));
-    if (model_targets_check(s->model, c->target_type, c->targets, e) < 0)
-        return -1;
-    return model_weights_check(s->model, c->weight_type, c->weights, e);
+    ensure(c->weights == s->config.weights);
+    ensure(!c->weights || (c->weight_rows && element_named(c->weight_type) < ELEMENT_COUNT));
+    ensure(c->weights <= 1 || c->weights == model_row_targets(s->model));
+    return model_targets_check(s->model, c->target_type, c->targets, e);
 }
 
 void targets_gather(struct stepper *s, const struct gather_config *c, uint64_t first, uint64_t at,
@@ -185,10 +186,22 @@ int target_tell(struct stepper *s, const struct gather_config *c, uint64_t first
 struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
                                  uint64_t row, enum weight_use use)
 {
-    uint64_t width = weights_of_row(s->model);
+    uint64_t width = model_row_targets(s->model);
     if (!s->weighted)
         return (struct weighting){0};
     return (struct weighting){b->weights + row * width, s->loss->values ? width : 1, use};
+}
+
+void labels_weigh(const struct stepper *s, const struct loss_slice *l, uint64_t row,
+                  enum fisher_labels labels)
+{
+    uint64_t width = model_row_targets(s->model), numbers = l->outputs.rows;
+    float *given = s->at.class_given + row * width, *weights = s->at.weights + row * width;
+    if (labels == FISHER_SAMPLED)
+        op_weigh_classes(s->backend, matrix_of(given, numbers, 1), s->at.of_targets, l->classes,
+                         matrix_of(weights, numbers, 1));
+    else
+        op_expect_weights(s->backend, l->outputs, s->at.of_targets, given, weights);
 }
 
 double evaluation_weights(struct stepper *s, double sum, uint64_t rows, enum weight_use use,

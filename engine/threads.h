@@ -15,8 +15,9 @@
 
 enum {
     POOL_THREADS_MAX = 256,
-    POOL_STACK_USED = 368 * 1024 /* of each one's stack, at most: a product packs its factors there
-                                    (engine/cpu/product.c) */
+    POOL_STACK_PACKED = 352 * 1024, /* of each one's stack, at most: the factors of a product
+                                       (engine/cpu/product.c) */
+    POOL_STACK_USED = POOL_STACK_PACKED + 16 * 1024 /* and what calls it */
 };
 
 /* thread: 0 .. threads - 1, 0 being the caller. */

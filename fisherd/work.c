@@ -23,6 +23,7 @@
 #include "proto/limits.h"
 #include "proto/log.h"
 #include "proto/order.h"
+#include "proto/weighing.h"
 
 static const char *const estimators[] = {
     [ESTIMATOR_EXACT] = "exact: mean over samples of the squared gradient",
@@ -309,11 +310,10 @@ static int stream_check(struct work *w, struct err *e)
     if (!info->targets.name[0])
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has no data set `targets`, which the model's loss takes", w->job.file);
-    if (w->options->data_weights[0] && !info->weights.name[0])
-        return err_set(e, EXIT_CODE_PERMANENT, "%s has no data set `%s`, which data.weights names",
-                       w->job.file, w->options->data_weights);
-    if (model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0 ||
-        model_weights_check(&w->model, info->weights.type, info->weights.values, e) < 0)
+    if ((w->options->data_weights[0] && !info->weights.name[0] &&
+         weighing_absent(w->options->data_weights, e) < 0) ||
+        model_targets_check(&w->model, info->targets.type, info->targets.values, e) < 0 ||
+        weighing_width_check(info->weights.values, model_row_targets(&w->model), e) < 0)
         return err_prefix(e, "%s", w->job.file);
     return 0;
 }

@@ -184,7 +184,8 @@ static int described_possible(const struct reader_described *d)
         !text_ends(d->layout, sizeof d->layout) || d->field_count < 1 ||
         d->field_count > SPAN_FIELDS_MAX || !d->rows || d->rows > 1ull << 48 || !d->chunk_rows ||
         d->chunk_rows > 1ull << 40 || !d->spans || d->spans > 1ull << 40 || !d->span_rows ||
-        d->span_rows > 1ull << 40 || d->streams > 1 << 20)
+        d->span_rows > 1ull << 40 || d->streams > 1 << 20 || d->chunk_bytes_max > 1ull << 40 ||
+        d->kept_bytes > 1ull << 40)
         return 0;
     for (uint32_t i = 0; i < d->field_count; i++)
         if (!field_possible(&d->fields[i], d->span_bytes_max))

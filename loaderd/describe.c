@@ -27,7 +27,7 @@ static uint64_t span_limit(const struct options *o, int shuffled, uint64_t strea
 
 /* Ask one reader. *fault: what it died of, or 0. */
 static int reader_ask(const struct options *o, const char *split, int shuffled, uint64_t streams,
-                      int file, struct reader_described *d, int *fault, struct err *e)
+                      int rest, int file, struct reader_described *d, int *fault, struct err *e)
 {
     struct child child = CHILD_NONE;
     struct reader_packet packet = {.kind = READER_OPEN};
@@ -37,10 +37,12 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     MSG_STR(packet.open.weights, o->data_weights);
     packet.open.seed = epochs_seed(o);
     packet.open.streams = streams;
+    packet.open.rest = rest;
     packet.open.span_rows = o->order_span_rows;
     packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
+    packet.open.begins = o->data_stateful;
     packet.open.window = o->data_window;
     packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;
@@ -61,11 +63,11 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
 }
 
 static int split_ask(const struct options *o, const char *split, int shuffled, uint64_t streams,
-                     int file, struct reader_described *d, struct err *e)
+                     int rest, int file, struct reader_described *d, struct err *e)
 {
     int fault;
     for (int i = 0; i < CHILD_FAULTS_MAX; i++)
-        if (reader_ask(o, split, shuffled, streams, file, d, &fault, e) == 0)
+        if (reader_ask(o, split, shuffled, streams, rest, file, d, &fault, e) == 0)
             return 0;
         else if (!fault)
             return -1;
@@ -108,6 +110,8 @@ static void split_print(const char *prefix, const struct reader_described *d)
     number_print(prefix, "", "chunk_rows", d->chunk_rows);
     number_print(prefix, "", "span_rows", d->span_rows);
     number_print(prefix, "", "span_bytes_max", d->span_bytes_max);
+    number_print(prefix, "", "chunk_bytes_max", d->chunk_bytes_max);
+    number_print(prefix, "", "kept_bytes", d->kept_bytes);
     number_print(prefix, "", "row_bytes", row_bytes);
     number_print(prefix, "", "values", values);
     for (uint32_t i = 0; i < d->field_count; i++)
@@ -124,10 +128,10 @@ static int describe(const char *config, const char *const *set, int set_count, s
         goto out;
     file = child_file_open(o.data_file, e);
     if (file < 0 ||
-        split_ask(&o, o.data_train, o.data_shuffle, o.data_stateful ? options_batch_rows(&o) : 0,
+        split_ask(&o, o.data_train, o.data_shuffle, o.data_stateful ? options_batch_rows(&o) : 0, 0,
                   file, &train, e) != 0 ||
-        split_ask(&o, o.data_validation, 0, o.data_stateful ? o.batch_size : 0, file, &validation,
-                  e) != 0)
+        split_ask(&o, o.data_validation, 0, o.data_stateful ? o.batch_size : 0, 1, file,
+                  &validation, e) != 0)
         goto out;
     split_print("train", &train);
     split_print("validation", &validation);

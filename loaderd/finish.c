@@ -60,6 +60,18 @@ static void starts_mark(const struct source_pointer *documents, uint64_t window,
     }
 }
 
+static void begins_mark(const struct source_pointer *documents, uint64_t window,
+                        const struct order_run *run, unsigned char *row)
+{
+    uint64_t next = document_find(documents, run->first * window);
+    for (uint64_t i = 0; i < run->rows; i++) {
+        uint64_t first = (run->first + i) * window;
+        while (next < documents->count && documents->at[next] < first)
+            next++;
+        row[i] = next < documents->count && documents->at[next] == first;
+    }
+}
+
 #define ENDS_MAX(NAME, TYPE)                                                                       \
     static uint64_t ends_max_##NAME(const void *at, uint64_t first, uint64_t end)                  \
     {                                                                                              \
@@ -130,6 +142,9 @@ static int field_finish(const struct fetch *f, uint32_t i, const struct order_ru
         return 0;
     case LAYOUT_STARTS:
         starts_mark(from->cut, f->layout->window, run, (unsigned char *)first_row, info->row_bytes);
+        return 0;
+    case LAYOUT_BEGINS:
+        begins_mark(from->cut, f->layout->window, run, (unsigned char *)first_row);
         return 0;
     case LAYOUT_ITEMS:
         break;

@@ -150,7 +150,7 @@ static int sets_open(struct source *s, const struct source_wish *wish, struct er
     if (source_has(s, "node_features") || source_has(s, "node_ptr"))
         return source_graph_open(s, wish, e);
     if (source_has(s, "tokens"))
-        return source_tokens_open(s, e);
+        return source_tokens_open(s, wish, e);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "%s has no data set %s (there is: %s); nor node_features of graphs, nor tokens",
                    s->split[0] ? s->split : "the root group", wish->features,

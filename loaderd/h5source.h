@@ -33,12 +33,13 @@ enum source_layout { SOURCE_DENSE, SOURCE_GRAPH, SOURCE_TOKENS };
 struct source_wish {
     const char *split;              /* "": the root */
     const char *features, *targets; /* names of a dense layout's data sets */
-    const char *weights;            /* of what its or a graph's targets weigh; "": none */
+    const char *weights;            /* of what targets weigh, or tokens; "": none */
     uint64_t window;                /* tokens of a row, less one */
+    int begins;                     /* a dense layout's data set of that name, if it is there */
 };
 
 struct source_field { /* a data set: items, one after the other */
-    char name[65];    /* what it is: features, features/M1, targets, weights, edge_index ... */
+    char name[65];    /* what it is: features, features/M1, targets, weights, begins ... */
     char path[SOURCE_PATH_MAX]; /* train/features: for sentences */
     enum h5type type;           /* in the slot, little-endian */
     uint64_t items;

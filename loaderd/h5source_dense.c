@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "proto/h5file_names.h"
+#include "proto/weighing.h"
 
 /* A common multiple of two data sets' chunk lengths is taken up to so many times the longer one. */
 enum { COMMON_MAX = 4 };
@@ -20,29 +21,48 @@ _Static_assert((int)TIMEFRAMES_MAX >= (int)H5NAMES_MAX, "every timeframe has a p
 static const struct source_kind features_kind = {2, 3, .wanted = "2 or 3 dimensions, rows first"};
 static const struct source_kind timeframe_kind = {3, 3,
                                                   .wanted = "3 dimensions: rows, time, features"};
+static const struct source_kind begins_kind = {1, 1, .numbers = SOURCE_UNSIGNED,
+                                               .wanted = "one unsigned number a row"};
 static const struct source_kind targets_kind = {1, 2, .wanted = "1 or 2 dimensions, rows first"};
+static const struct source_kind token_weights_kind = {1, 1, .ragged = 1,
+                                                      .wanted = "1 dimension: a number a token"};
 
 int source_weights_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
     const struct source_set *t = &s->set[s->field_count];
-    int found;
+    int found, of_tokens = s->layout == SOURCE_TOKENS;
+    uint64_t wanted = of_tokens ? s->set[0].field.items : s->rows;
     if (!wish->weights[0])
         return 0;
-    if (strchr(wish->weights, '/'))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "data.weights is \"%s\"; expected the name of a data set in the split's "
-                       "group, without /",
-                       wish->weights);
+    if (weighing_name_check(wish->weights, e) < 0)
+        return -1;
     if (s->field_count == SOURCE_FIELDS_MAX)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %d timeframes and targets cannot have data.weights; accepted: up to "
                        "%d timeframes",
                        s->split, TIMEFRAMES_MAX, TIMEFRAMES_MAX - 1);
-    if (source_set_open(s, wish->weights, "weights", &targets_kind, &found, e) != 0)
+    if (source_set_open(s, wish->weights, "weights",
+                        of_tokens ? &token_weights_kind : &targets_kind, &found, e) != 0)
         return -1;
-    if (!found || t->field.items == s->rows)
+    return found ? weighing_count_check(t->field.path, t->field.items, wanted, of_tokens, e) : 0;
+}
+
+static int begins_open(struct source *s, struct err *e)
+{
+    int found;
+    if (!source_has(s, "begins"))
         return 0;
-    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu rows, where there are %llu to be weighed",
+    if (s->field_count == SOURCE_FIELDS_MAX)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s has %d timeframes, targets and more, and no place for begins; accepted: "
+                       "fewer timeframes",
+                       s->split, SOURCE_FIELDS_MAX);
+    const struct source_set *t = &s->set[s->field_count];
+    if (source_set_open(s, "begins", "begins", &begins_kind, &found, e) != 0)
+        return -1;
+    if (t->field.items == s->rows)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu rows, where %llu rows begin or go on",
                    t->field.path, (unsigned long long)t->field.items, (unsigned long long)s->rows);
 }
 
@@ -181,5 +201,5 @@ int source_dense_open(struct source *s, const struct source_wish *wish, struct e
                        "%s has %llu rows and %s has %llu; each row of features needs its targets",
                        s->set[0].field.path, (unsigned long long)s->rows, s->set[parts].field.path,
                        (unsigned long long)s->set[parts].field.items);
-    return source_weights_open(s, wish, e);
+    return source_weights_open(s, wish, e) < 0 || (wish->begins && begins_open(s, e) < 0) ? -1 : 0;
 }

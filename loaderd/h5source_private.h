@@ -98,8 +98,9 @@ int source_set_read(struct source *s, const struct source_set *t, uint32_t plane
 /* The data sets of each layout. */
 int source_dense_open(struct source *s, const struct source_wish *wish, struct err *e);
 int source_graph_open(struct source *s, const struct source_wish *wish, struct err *e);
-/* Of either: what wish->weights names, if it is there; the source's rows are known. */
+int source_tokens_open(struct source *s, const struct source_wish *wish, struct err *e);
+/* Of any: what wish->weights names, if it is there: of each of the source's rows, which are known,
+ * or of each token. */
 int source_weights_open(struct source *s, const struct source_wish *wish, struct err *e);
-int source_tokens_open(struct source *s, struct err *e);
 
 #endif

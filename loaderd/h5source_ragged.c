@@ -181,7 +181,7 @@ int source_graph_open(struct source *s, const struct source_wish *wish, struct e
     return 0;
 }
 
-int source_tokens_open(struct source *s, struct err *e)
+int source_tokens_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
     s->layout = SOURCE_TOKENS;
     if (needed_set_open(s, "tokens", &tokens_kind, e) != 0)
@@ -197,6 +197,8 @@ int source_tokens_open(struct source *s, struct err *e)
     if (pointer_open(s, "doc_ptr", &s->documents, f->items, f->path, e) != 0)
         return -1;
     s->rows = (f->items - 1) / s->window;
+    if (source_weights_open(s, wish, e) != 0)
+        return -1;
     s->chunk_rows = range_rows(s);
     return 0;
 }

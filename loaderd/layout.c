@@ -32,9 +32,16 @@ struct plan {
     struct layout_largest *largest; /* LAYOUT_CUTS_MAX, of chunks of d->chunk_rows rows */
 };
 
+/* Of the longest stream. */
 static uint64_t part_rows(const struct reader_described *d)
 {
-    return d->streams ? d->rows / d->streams : d->rows;
+    return d->streams ? (d->rows + d->streams - 1) / d->streams : d->rows;
+}
+
+/* Do streams begin inside chunks? */
+static int chunks_are_cut(const struct reader_described *d)
+{
+    return d->streams && (d->rows % d->streams || part_rows(d) % d->chunk_rows);
 }
 
 /* Rows of a span as resident: no more than there are. */
@@ -237,7 +244,7 @@ static int span_rows_auto(const struct plan *p, struct err *e)
     if (d->streams > WINDOW_SPANS_AUTO)
         wanted = wanted * WINDOW_SPANS_AUTO / d->streams;
     uint64_t chunks = (wanted + mean / 2) / mean;
-    if (d->streams && part_rows(d) % d->chunk_rows && chunks < STREAM_SPAN_CHUNKS)
+    if (chunks_are_cut(d) && chunks < STREAM_SPAN_CHUNKS)
         chunks = STREAM_SPAN_CHUNKS;
     uint64_t chunks_max = (part_rows(d) + d->chunk_rows - 1) / d->chunk_rows;
     if (chunks > chunks_max)
@@ -299,6 +306,14 @@ static void fields_describe(const struct plan *p)
         field_add(p, "tokens", f->type, tokens, "", (struct layout_field){LAYOUT_WINDOWS});
         field_add(p, "document_starts", H5TYPE_U8, (tokens + 7) / 8, "",
                   (struct layout_field){LAYOUT_STARTS, .cut = source_documents(p->source)});
+        if (source_field_count(p->source) > 1) {
+            f = source_field(p->source, 1);
+            field_add(p, f->name, f->type, tokens, "",
+                      (struct layout_field){LAYOUT_WINDOWS, .set = 1});
+        }
+        if (p->open->begins)
+            field_add(p, "begins", H5TYPE_U8, 1, "",
+                      (struct layout_field){LAYOUT_BEGINS, .cut = source_documents(p->source)});
         return;
     }
     for (uint32_t i = 0; i < source_field_count(p->source); i++) {
@@ -329,6 +344,25 @@ static int span_choose(const struct plan *p, struct err *e)
     return 0;
 }
 
+/* What the reader holds of the file: in each of its threads chunks in work (decoders.c); always the
+ * pointers, and of a ragged data set the chunk where one span ends and the next begins (fetch.c).
+ */
+static void memory_describe(const struct plan *p)
+{
+    const struct source_pointer *pointers[] = {source_nodes(p->source), source_edges(p->source),
+                                               source_documents(p->source)};
+    struct reader_described *d = p->d;
+    int ragged = source_layout(p->source) != SOURCE_DENSE;
+    for (uint32_t i = 0; i < source_field_count(p->source); i++) {
+        const struct source_field *f = source_field(p->source, i);
+        uint64_t bytes = f->chunk_rows ? f->chunk_bytes : 0;
+        d->chunk_bytes_max = bytes > d->chunk_bytes_max ? bytes : d->chunk_bytes_max;
+        d->kept_bytes += ragged && bytes ? bytes * f->planes / f->chunk_planes : 0;
+    }
+    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++)
+        d->kept_bytes += pointers[i]->at ? pointers[i]->count * sizeof *pointers[i]->at : 0;
+}
+
 int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e)
 {
@@ -340,8 +374,9 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     d->rows = source_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
+    memory_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
-    int failed = (d->streams && streams_cut(d, open->split, e) != 0) ||
+    int failed = (d->streams && !open->rest && streams_cut(d, open->split, e) != 0) ||
                  stored_chunks_fit(&p, e) != 0 || chunk_rows_choose(&p, e) != 0 ||
                  span_choose(&p, e) != 0;
     for (int i = 0; i < LAYOUT_CUTS_MAX; i++)

@@ -16,14 +16,15 @@
 enum layout_from {
     LAYOUT_ITEMS,   /* items of a data set: one a row, or those that `cut` gives the row */
     LAYOUT_POINTER, /* where each row's items begin in the span: made from `cut` */
-    LAYOUT_WINDOWS, /* tokens: `window` of them and the next one a row */
+    LAYOUT_WINDOWS, /* tokens, or their weights: `window` of them and the next one a row */
     LAYOUT_STARTS,  /* a bit for each token of a row: does a document begin with it? */
+    LAYOUT_BEGINS,  /* of tokens: does one begin with the row's first? */
 };
 
 struct layout_field {
     enum layout_from from;
     uint32_t set, plane;              /* of ITEMS and WINDOWS: of the source */
-    const struct source_pointer *cut; /* NULL: none; of STARTS the documents */
+    const struct source_pointer *cut; /* NULL: none; of STARTS and BEGINS the documents */
 };
 
 enum { LAYOUT_CUTS_MAX = 2 }; /* pointers of a layout that cut a row's items */

@@ -50,6 +50,8 @@ struct reader_open {
     uint32_t epoch_count;
     struct msg_epoch_range epochs[64];
     int32_t shuffle, verify;
+    int32_t begins;      /* deliver those of the rows */
+    int32_t rest;        /* deliver those that do not fill the streams */
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
 };
@@ -57,6 +59,7 @@ struct reader_open {
 struct reader_described {
     char fingerprint[65], layout[9];
     uint64_t rows, streams, chunk_rows, spans, span_rows, span_bytes_max;
+    uint64_t chunk_bytes_max, kept_bytes; /* of the reader's own memory: layout.c */
     uint32_t field_count;
     struct msg_field_info fields[SPAN_FIELDS_MAX];
 };

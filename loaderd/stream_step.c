@@ -110,6 +110,8 @@ static void reader_described(struct streams *s, struct stream **st_p,
     o->spans = d->spans;
     o->span_rows = d->span_rows;
     o->span_bytes_max = d->span_bytes_max;
+    o->chunk_bytes_max = d->chunk_bytes_max;
+    o->kept_bytes = d->kept_bytes;
     o->fields_count = d->field_count;
     memcpy(o->fields, d->fields, d->field_count * sizeof o->fields[0]);
     stream_step(

@@ -32,7 +32,7 @@ example: pipelines/clean.sh --older-than 30 --yes
 END
 }
 
-checkpoints= days= yes= named= runs=()
+checkpoints= days= yes= named= runs=() halves=()
 while [ $# -gt 0 ]; do
     case $1 in
     --checkpoints) checkpoints=1 ;;
@@ -54,7 +54,11 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$named" ] || for directory in "$repository"/runs/*/; do
     directory=${directory%/}
-    [ ! -e "$directory/pipeline.yaml" ] || [ -L "$directory" ] || runs+=("$directory")
+    if [[ $directory =~ \.removed-([0-9]+)$ ]] && [ ! -L "$directory" ]; then
+        [ -e "/proc/${BASH_REMATCH[1]}" ] || halves+=("$directory")
+    elif [ -e "$directory/pipeline.yaml" ] && [ ! -L "$directory" ]; then
+        runs+=("$directory")
+    fi
 done
 
 # size FILE ...: MiB of them, a file of several names once.
@@ -145,4 +149,13 @@ run_look() {
 
 for run in "${runs[@]}"; do
     run_look "$run"
+done
+for half in "${halves[@]}"; do
+    echo "$half: $(size "$half") MiB, what clean.sh left when it was interrupted"
+    if [ -z "$yes" ]; then
+        echo "  would remove it"
+    else
+        rm -rf -- "$half" || fail $EXIT_TEMPORARY "cannot remove $half"
+        echo "  removed"
+    fi
 done

@@ -23,10 +23,16 @@ need_value() {
     [ "$2" -ge 2 ] || fail $EXIT_PERMANENT "$1 needs a value; see ${0##*/} --help"
 }
 
-# programs_build: compiles what is not there or older than its source.
+# programs_build: compiles what is not there or older than its source. One at a time does, the others wait for it.
 programs_build() {
-    local log started=$SECONDS
+    local log lock started=$SECONDS
     make -s -q -C "$repository" all 2>/dev/null && return
+    mkdir -p "$repository/build" && exec {lock}>"$repository/build/lock" ||
+        fail $EXIT_TEMPORARY "cannot write in $repository/build"
+    if ! flock -n "$lock"; then
+        echo "build: another process compiles; waiting for it"
+        flock "$lock" || fail $EXIT_TEMPORARY "cannot wait for $repository/build/lock"
+    fi
     log=$(mktemp) || exit $EXIT_TEMPORARY
     echo "build: compiling (once)"
     make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
@@ -35,6 +41,7 @@ programs_build() {
         fail $EXIT_PERMANENT "the build failed (above)"
     }
     rm -f "$log"
+    exec {lock}>&-
     echo "build: done in $((SECONDS - started)) s"
 }
 

@@ -5,8 +5,8 @@
 #   pipelines/setup.sh test    that and what tests/check.sh needs
 #   pipelines/setup.sh bench   that and what make bench compares with
 #   pipelines/setup.sh prices  what building and running need, and R with the prices that pipelines/bars.yaml learns from
-#   pipelines/setup.sh structures  the same, and the table of structures that pipelines/molecules.yaml learns from
-#   pipelines/setup.sh compounds  the same, and the screening compounds that pipelines/fragments.yaml learns from, too
+#   pipelines/setup.sh structures  the same, and the metabolites that pipelines/molecules.yaml and fragments.yaml learn from
+#   pipelines/setup.sh compounds  all that, and the screening compounds that both learn from, too
 #   pipelines/setup.sh lists   fetches the package lists, and installs nothing
 #   pipelines/setup.sh --help  this
 #

@@ -33,11 +33,14 @@ static int sizes_check(uint64_t slots, uint64_t slot_bytes, struct err *e)
     return 0;
 }
 
-/* Maps fd and fills *a; fd stays the caller's when it fails. */
-static int arena_map(struct arena *a, int fd, uint64_t slots, uint64_t slot_bytes, struct err *e)
+/* Maps fd and fills *a; fd stays the caller's when it fails. Who makes the arena has all of it
+ * resident from the start: what the process takes is then what was planned, however many of the
+ * slots have been read, and no gather waits for a page. */
+static int arena_map(struct arena *a, int fd, uint64_t slots, uint64_t slot_bytes, int populate,
+                     struct err *e)
 {
     uint64_t bytes = slots * slot_bytes;
-    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | populate, fd, 0);
     if (base == MAP_FAILED)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot map an arena of %" PRIu64 " bytes", bytes);
     *a = (struct arena){
@@ -68,7 +71,7 @@ int arena_create(struct arena *a, uint64_t slots, uint64_t slot_bytes, struct er
     else if ((failed = fcntl(fd, F_ADD_SEALS, ARENA_SEALS)) < 0)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot seal the shared memory of an arena");
     else
-        failed = arena_map(a, fd, slots, slot_bytes, e);
+        failed = arena_map(a, fd, slots, slot_bytes, MAP_POPULATE, e);
     if (failed)
         close(fd);
     return failed;
@@ -95,7 +98,7 @@ int arena_attach(struct arena *a, int fd, uint64_t slots, uint64_t slot_bytes, s
                        "cannot use an arena of %lld bytes: %" PRIu64 " slots of %" PRIu64
                        " bytes, whole pages, were announced",
                        (long long)st.st_size, slots, slot_bytes);
-    return arena_map(a, fd, slots, slot_bytes, e);
+    return arena_map(a, fd, slots, slot_bytes, 0, e);
 }
 
 int arena_pin(struct arena *a, struct err *e)

@@ -111,6 +111,14 @@ static void message_take(struct feed *f, enum msg_type type, const union msg *m)
             feed_fail(f, &e);
             return;
         }
+        if (m->opened.streams && !f->config.rest && m->opened.rows % m->opened.streams != 0) {
+            err_set(&e, EXIT_CODE_PERMANENT,
+                    "the loader opened %" PRIu64 " rows, which are no whole number of rows for "
+                    "%" PRIu64 " streams",
+                    m->opened.rows, m->opened.streams);
+            feed_fail(f, &e);
+            return;
+        }
         event.type = CONSUMER_EV_OPENED;
         break;
     case MSG_rejected:
@@ -199,6 +207,7 @@ struct feed_config feed_config_of(const struct options *o)
                                 .features = o->data_features,
                                 .targets = o->data_targets,
                                 .weights = o->data_weights,
+                                .begins = o->data_stateful,
                                 .window = o->data_window};
 }
 
@@ -219,6 +228,8 @@ static void request_make(struct feed *f)
                            .span_rows = c->span_rows,
                            .span_bytes_limit = feed_span_bytes_limit(f),
                            .verify = c->verify,
+                           .rest = c->rest,
+                           .begins = c->begins,
                            .window = c->window,
                            .window_spans = c->window_spans,
                            .batch_rows = c->batch_rows,

@@ -31,6 +31,7 @@ struct feed_config {
     uint64_t span_rows;    /* 0: the loader chooses */
     uint64_t window_spans; /* W; 1 is used when shuffle is off, `streams` when there are some */
     uint64_t streams;      /* of the order, shuffle off; 0: none */
+    int rest;              /* with streams: bring the rows that do not fill them, too */
     uint64_t slots;        /* 0: as ahead_rows says */
     uint64_t ahead_rows; /* room for so many rows besides a window, at least a span; 0: 2 W slots in
                             all (3 if W is 1), fewer where an epoch has fewer spans or the limit
@@ -47,6 +48,7 @@ struct feed_config {
     int verify; /* check every slot's CRC-32 on arrival; a mismatch fails the feed */
     const char *features, *targets; /* names of the data sets of a dense file; NULL: these words */
     const char *weights;            /* of what targets weigh; NULL or "": none */
+    int begins;                     /* bring those of the rows, where they are known */
     uint64_t window;                /* of a file of tokens: a row is so many of them and one more */
     uint64_t batch_rows;            /* for the largest batch of ragged fields; 0: not wanted */
     uint64_t slice_rows;            /* and for the largest slice, if batch_rows is not 0 */
@@ -64,7 +66,7 @@ struct feed_info {                   /* what was opened */
     struct msg_field_info features[SPAN_FIELDS_MAX];
     uint32_t feature_parts;
     uint64_t feature_values;
-    struct msg_field_info targets, weights; /* name is empty if there are none */
+    struct msg_field_info targets, weights, begins; /* name is empty if there are none */
     /* Of the tokens layout: features[0] are a row's tokens but the last, targets those but the
      * first: of each step the next one. */
     /* Of the graph layout: features[0] are the nodes', feature_values of them a node. */

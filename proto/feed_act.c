@@ -167,15 +167,24 @@ static void graph_info_fill(struct feed *f)
         f->info.edge_features = *edges;
 }
 
+/* A field of tokens from the second of each row on. */
+static void second_on(struct msg_field_info *field)
+{
+    field->offset += field->row_bytes / field->values;
+    field->values--;
+}
+
 /* Each token but the last is to be followed by the next one: the same items, read from the second
- * on. */
+ * on; and so are weights, which are those of the tokens that are to follow. */
 static void tokens_info_fill(struct feed *f)
 {
     struct msg_field_info steps = *opened_field(&f->consumer.opened, "tokens");
-    uint64_t bytes = steps.row_bytes / steps.values;
+    f->info.targets = steps;
+    second_on(&f->info.targets);
+    if (f->info.weights.name[0])
+        second_on(&f->info.weights);
     steps.values--;
-    f->info.features[0] = f->info.targets = steps;
-    f->info.targets.offset += bytes;
+    f->info.features[0] = steps;
     f->info.feature_parts = 1;
     f->info.feature_values = steps.values;
 }
@@ -185,6 +194,7 @@ static void info_fill(struct feed *f)
     const struct msg_opened *o = &f->consumer.opened;
     const struct msg_field_info *targets = opened_field(o, "targets");
     const struct msg_field_info *weights = opened_field(o, "weights");
+    const struct msg_field_info *begins = opened_field(o, "begins");
     f->info = (struct feed_info){0};
     memcpy(f->info.fingerprint, o->fingerprint, sizeof f->info.fingerprint);
     f->info.order = (struct order){.seed = f->config.seed,
@@ -206,6 +216,8 @@ static void info_fill(struct feed *f)
         f->info.targets = *targets;
     if (weights)
         f->info.weights = *weights;
+    if (begins)
+        f->info.begins = *begins;
     if (strcmp(o->layout, "graph") == 0)
         graph_info_fill(f);
     if (strcmp(o->layout, "tokens") == 0)

@@ -3,9 +3,8 @@
  * The data are cut into segments of SEGMENT bytes, and neighbours are joined while one table for
  * both costs less than two; each is a deflate block with a table of its own (RFC 1951), or a stored
  * one where that is smaller. Runs of one byte become matches at distance 1 where that takes fewer
- * bits. Code lengths are Huffman's, and where they exceed LENGTH_MAX counts are halved until they
- * do not: rare symbols then cost a little more. That is one less than the format's limit, so that
- * four codes go out at a time.
+ * bits. Lengths are those of huffman_code.h, at most one less than the format's limit, so that four
+ * codes go out at a time.
  */
 #include "proto/huffman.h"
 
@@ -17,13 +16,14 @@
 #endif
 
 #include "proto/err.h"
+#include "proto/huffman_code.h"
 
 enum {
-    END = 256,       /* of a block */
-    LENGTHS = 257,   /* of runs: the first symbol for them */
-    SYMBOLS = 286,   /* bytes, end, lengths */
-    LENGTH_MAX = 14, /* of a code */
-    RUN_MIN = 4,     /* below, a run is never worth it; the format has 3 */
+    END = 256,                     /* of a block */
+    LENGTHS = 257,                 /* of runs: the first symbol for them */
+    SYMBOLS = HUFFMAN_SYMBOLS_MAX, /* bytes, end, lengths */
+    LENGTH_MAX = 14,               /* of a code */
+    RUN_MIN = 4,                   /* below, a run is never worth it; the format has 3 */
     RUN_MAX = 258,
     SEGMENT = 4096,
     STORED_MAX = 65535,
@@ -67,88 +67,6 @@ struct segment {
     uint32_t extra_bits; /* of the lengths of runs */
     uint32_t runs;
 };
-
-/* Bit-reversed canonical codes of the lengths. */
-static void codes_assign(const uint8_t *length, uint32_t count, uint16_t *code)
-{
-    uint32_t of_length[LENGTH_MAX + 2] = {0}, next[LENGTH_MAX + 2] = {0};
-    for (uint32_t i = 0; i < count; i++)
-        of_length[length[i]]++;
-    of_length[0] = 0;
-    for (uint32_t l = 1; l <= LENGTH_MAX; l++)
-        next[l] = (next[l - 1] + of_length[l - 1]) << 1;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t plain = length[i] ? next[length[i]]++ : 0, turned = 0;
-        for (uint32_t k = 0; k < length[i]; k++)
-            turned |= (plain >> k & 1) << (length[i] - 1 - k);
-        code[i] = (uint16_t)turned;
-    }
-}
-
-/* Symbols that occur, by count; equal counts by symbol. Shell's sort: they are at most 257. */
-static uint32_t symbols_sort(const uint32_t *frequency, uint32_t count, uint16_t *symbol)
-{
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (frequency[i])
-            symbol[used++] = (uint16_t)i;
-    for (uint32_t gap = used / 2; gap > 0; gap /= 2)
-        for (uint32_t i = gap; i < used; i++) {
-            uint16_t s = symbol[i];
-            uint32_t k = i;
-            for (;
-                 k >= gap && (frequency[symbol[k - gap]] > frequency[s] ||
-                              (frequency[symbol[k - gap]] == frequency[s] && symbol[k - gap] > s));
-                 k -= gap)
-                symbol[k] = symbol[k - gap];
-            symbol[k] = s;
-        }
-    return used;
-}
-
-/* Huffman's lengths from sorted counts: the two queues of leaves and of nodes are both in order.
- * The longest length. */
-static uint32_t lengths_huffman(const uint32_t *frequency, const uint16_t *symbol, uint32_t used,
-                                uint8_t *length)
-{
-    uint32_t weight[2 * SYMBOLS], parent[2 * SYMBOLS], depth[2 * SYMBOLS], longest = 0;
-    uint32_t leaf = 0, node = used, made = used;
-    for (uint32_t i = 0; i < used; i++)
-        weight[i] = frequency[symbol[i]];
-    while (made < 2 * used - 1) {
-        uint32_t pair[2];
-        for (int k = 0; k < 2; k++)
-            pair[k] =
-                leaf < used && (node >= made || weight[leaf] <= weight[node]) ? leaf++ : node++;
-        weight[made] = weight[pair[0]] + weight[pair[1]];
-        parent[pair[0]] = parent[pair[1]] = made++;
-    }
-    depth[made - 1] = 0;
-    for (uint32_t i = made - 1; i-- > 0;)
-        depth[i] = depth[parent[i]] + 1;
-    for (uint32_t i = 0; i < used; i++) {
-        length[symbol[i]] = (uint8_t)depth[i];
-        longest = depth[i] > longest ? depth[i] : longest;
-    }
-    return longest;
-}
-
-static void lengths_make(const uint32_t *frequency, uint32_t count, uint32_t limit, uint8_t *length)
-{
-    uint32_t scaled[SYMBOLS];
-    uint16_t symbol[SYMBOLS];
-    memset(length, 0, count);
-    memcpy(scaled, frequency, count * sizeof *scaled);
-    for (;;) {
-        uint32_t used = symbols_sort(scaled, count, symbol);
-        if (used == 1)
-            length[symbol[0]] = 1;
-        if (used == 1 || lengths_huffman(scaled, symbol, used, length) <= limit)
-            return;
-        for (uint32_t i = 0; i < count; i++)
-            scaled[i] = scaled[i] ? scaled[i] / 2 + 1 : 0;
-    }
-}
 
 /* The lengths of a table as the format describes them: a symbol, and for 16, 17 and 18 how often
  * more. */
@@ -198,8 +116,8 @@ static void header_put(struct bits *b, const struct header *h)
     uint8_t length[HEADER_SYMBOLS];
     uint16_t code[HEADER_SYMBOLS];
     uint32_t described = HEADER_SYMBOLS;
-    lengths_make(h->frequency, HEADER_SYMBOLS, HEADER_LENGTH_MAX, length);
-    codes_assign(length, HEADER_SYMBOLS, code);
+    huffman_lengths(h->frequency, HEADER_SYMBOLS, HEADER_LENGTH_MAX, length);
+    huffman_codes(length, HEADER_SYMBOLS, code);
     while (described > 4 && length[order[described - 1]] == 0)
         described--;
     bits_put(b, h->literals - 257, 5);
@@ -294,8 +212,8 @@ static void block_put(struct bits *b, const struct segment *s, const uint8_t *da
     struct table t = {0};
     struct header h;
     uint64_t bits = HEADER_BITS_MAX + s->extra_bits + s->runs;
-    lengths_make(s->frequency, SYMBOLS, LENGTH_MAX, t.length);
-    codes_assign(t.length, SYMBOLS, t.code);
+    huffman_lengths(s->frequency, SYMBOLS, LENGTH_MAX, t.length);
+    huffman_codes(t.length, SYMBOLS, t.code);
     t.length[SYMBOLS] = s->runs > 0;
     for (uint32_t i = 0; i < SYMBOLS; i++)
         bits += (uint64_t)s->frequency[i] * t.length[i];

@@ -21,6 +21,7 @@ static const struct field_kind {
     {"dense", "features/", "", 0, 0},
     {"dense", "targets", "", 0, 0},
     {"dense", "weights", "", 0, 0},
+    {"dense", "begins", "", 0, 0},
     {"graph", "node_ptr", "", 1, 1},
     {"graph", "node_features", "node_ptr", 0, 1},
     {"graph", "edge_ptr", "", 1, 1},
@@ -31,6 +32,8 @@ static const struct field_kind {
     {"graph", "weights", "", 0, 0},
     {"tokens", "tokens", "", 0, 1},
     {"tokens", "document_starts", "", 0, 1},
+    {"tokens", "weights", "", 0, 0},
+    {"tokens", "begins", "", 0, 0},
 };
 
 enum { KINDS = sizeof kinds / sizeof *kinds };
@@ -65,7 +68,7 @@ static uint64_t type_bytes(const char *type)
 
 static uint64_t rows_max(const struct msg_opened *o)
 {
-    uint64_t rows = o->streams ? o->rows / o->streams : o->rows;
+    uint64_t rows = o->streams ? (o->rows - 1) / o->streams + 1 : o->rows;
     return rows < o->span_rows ? rows : o->span_rows;
 }
 
@@ -81,10 +84,6 @@ static int order_check(const struct msg_opened *o, uint64_t span_bytes_limit, st
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: a span of %" PRIu64 " rows is not a whole number of chunks of %" PRIu64,
                        start, o->span_rows, o->chunk_rows);
-    if (o->streams && o->rows % o->streams != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s: %" PRIu64 " rows are no whole number of rows for %" PRIu64 " streams",
-                       start, o->rows, o->streams);
     if (o->spans != order_spans(&(struct order){
                         .rows = o->rows, .span_rows = o->span_rows, .streams = o->streams}))
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -147,6 +146,19 @@ static int fields_overlap(const struct msg_field_info *a, const struct msg_field
            b->offset < a->offset + a->items_max * a->row_bytes;
 }
 
+/* A row's first token is only read, its last one only predicted. */
+static int tokens_check(const struct msg_opened *o, struct err *e)
+{
+    const struct msg_field_info *tokens = opened_field(o, "tokens"),
+                                *weights = opened_field(o, "weights");
+    if (tokens->values >= 2 && (!weights || weights->values == tokens->values))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "the loader describes rows of %" PRIu64 " tokens and %" PRIu64
+                   " weights; a row has at least 2 tokens, and a weight for each or none",
+                   tokens->values, weights ? weights->values : 0);
+}
+
 static int fields_needed_check(const struct msg_opened *o, struct err *e)
 {
     int parts = 0;
@@ -169,6 +181,12 @@ static int fields_needed_check(const struct msg_opened *o, struct err *e)
                        "the loader describes the ends of edges as %s and %s; they are one whole "
                        "number each",
                        from->type, to->type);
+    const struct msg_field_info *begins = opened_field(o, "begins");
+    if (begins && (begins->type[0] != 'u' || begins->values != 1))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the loader describes begins as %" PRIu64
+                       " numbers a row of type \"%s\"; it is one unsigned number",
+                       begins->values, begins->type);
     return 0;
 }
 
@@ -186,7 +204,9 @@ int opened_check(const struct msg_opened *o, uint64_t span_bytes_limit, struct e
                 return err_set(e, EXIT_CODE_PERMANENT,
                                "the loader describes %s and %s as the same or overlapping bytes",
                                o->fields[j].name, o->fields[i].name);
-    return fields_needed_check(o, e);
+    if (fields_needed_check(o, e) < 0)
+        return -1;
+    return strcmp(o->layout, "tokens") == 0 ? tokens_check(o, e) : 0;
 }
 
 static int fields_agree(const struct msg_opened *a, const struct msg_opened *b)

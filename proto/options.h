@@ -17,7 +17,8 @@
 #include "proto/err.h"
 
 enum {
-    OPTION_TEXT_MAX = 4096,
+    OPTION_TEXT_MAX = 32768,
+    OPTION_PATH_MAX = 4096, /* of a file's name */
     OPTION_TASKS_MAX = 64,
     OPTION_LAYERS_MAX = 256,
     OPTION_LAYER_TEXT_MAX = 255,
@@ -57,7 +58,7 @@ struct options {
     struct task_options tasks[OPTION_TASKS_MAX];
     uint32_t task_count;
     int batch_size_auto; /* training.batch_size was auto: it is this machine's number now */
-    char source[OPTION_TEXT_MAX]; /* the file read last, for error messages */
+    char source[OPTION_PATH_MAX]; /* the file read last, for error messages */
 };
 
 /* Read `path` and apply `set_count` texts "section.key=value". All strings are owned by *o until

@@ -265,6 +265,8 @@ int options_complete(struct options *o, struct origins *at, struct err *e)
 {
     uint32_t given = o->task_count;
     numbers_complete(o);
+    if (weights_complete(o, at, e) < 0)
+        return -1;
     for (uint32_t i = 0; i < given; i++)
         if (!task_name_valid(o->tasks[i].name))
             return 0;

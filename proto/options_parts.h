@@ -1,9 +1,9 @@
 /* options_parts.h - what the options_*.c files share; nobody else includes it.
  *
- * A pipeline file goes through five of them: options_yaml.c turns bytes into a tree of nodes and
+ * A pipeline file goes through six of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
- * options_value.c turns each text into a checked value, options_complete.c derives what follows
- * from them, options_check.c looks at what spans several options.
+ * options_value.c turns each text into a checked value, options_complete.c and options_weights.c
+ * derive what follows from them, options_check.c looks at what spans several options.
  */
 #ifndef PROTO_OPTIONS_PARTS_H
 #define PROTO_OPTIONS_PARTS_H
@@ -149,6 +149,9 @@ int options_check(const struct options *o, const struct origins *at, struct err 
  * continual_learning.compare_without_ewc are added. Done again it changes nothing. Before
  * options_check: of tasks that are not right nothing is made. -1 when there are too many. */
 int options_complete(struct options *o, struct origins *at, struct err *e);
+
+/* Of that, in options_weights.c: model.target_weights that is a file's name becomes its numbers. */
+int weights_complete(struct options *o, const struct origins *at, struct err *e);
 
 /* 1 if `name` has 1 to 63 letters, digits, - and _, and no other. */
 int task_name_valid(const char *name);

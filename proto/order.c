@@ -74,9 +74,15 @@ static uint64_t parts(const struct order *o)
     return o->streams ? o->streams : 1;
 }
 
+/* Of a part that is not one of the first, which have a row more where parts_longer is not 0. */
 static uint64_t part_rows(const struct order *o)
 {
     return o->rows / parts(o);
+}
+
+static uint64_t parts_longer(const struct order *o)
+{
+    return o->rows % parts(o);
 }
 
 /* Rows of a part that lie in one window. */
@@ -87,23 +93,28 @@ static uint64_t window_part_rows(const struct order *o)
 
 uint64_t order_spans(const struct order *o)
 {
-    return parts(o) * ((part_rows(o) + o->span_rows - 1) / o->span_rows);
+    uint64_t rows = part_rows(o);
+    uint64_t longer = rows % o->span_rows ? 0 : parts_longer(o); /* whose last row is a span */
+    return parts(o) * ((rows + o->span_rows - 1) / o->span_rows) + longer;
 }
 
 uint64_t order_windows(const struct order *o)
 {
     uint64_t rows = window_part_rows(o);
-    return (part_rows(o) + rows - 1) / rows;
+    return (part_rows(o) + (parts_longer(o) > 0) + rows - 1) / rows;
 }
 
 uint64_t order_span_rows(const struct order *o, uint64_t span)
 {
-    return piece_rows(part_rows(o), o->span_rows, span / parts(o));
+    uint64_t longer = span % parts(o) < parts_longer(o);
+    return piece_rows(part_rows(o) + longer, o->span_rows, span / parts(o));
 }
 
 uint64_t order_window_rows(const struct order *o, uint64_t window)
 {
-    return parts(o) * piece_rows(part_rows(o), window_part_rows(o), window);
+    uint64_t rows = window_part_rows(o), first = window * rows;
+    uint64_t longer = part_rows(o) / rows == window ? parts_longer(o) : 0;
+    return parts(o) * (part_rows(o) > first ? piece_rows(part_rows(o), rows, window) : 0) + longer;
 }
 
 uint64_t order_window_of(const struct order *o, uint64_t position)
@@ -118,13 +129,16 @@ uint64_t order_window_first(const struct order *o, uint64_t window)
 
 uint64_t order_window_spans(const struct order *o, uint64_t window)
 {
-    return o->streams ? o->streams : (order_window_rows(o, window) - 1) / o->span_rows + 1;
+    if (o->streams)
+        return part_rows(o) > window * o->span_rows ? o->streams : parts_longer(o);
+    return (order_window_rows(o, window) - 1) / o->span_rows + 1;
 }
 
 uint64_t order_span_first(const struct order *o, uint64_t span)
 {
     ensure(!o->shuffle);
-    return span % parts(o) * part_rows(o) + span / parts(o) * o->span_rows;
+    uint64_t part = span % parts(o), longer = parts_longer(o);
+    return part * part_rows(o) + (part < longer ? part : longer) + span / parts(o) * o->span_rows;
 }
 
 uint64_t order_chunk_at(const struct order *o, uint64_t epoch, uint64_t place)

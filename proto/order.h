@@ -11,7 +11,9 @@
  * With `streams` S (shuffle off, W = S) the rows are cut into S equal contiguous parts of L rows
  * instead, and the positions go round them: position t S + b is row t of part b, so that row b of
  * every batch of S rows goes on where the batch before ended. Span k S + b holds the rows k R and
- * following of part b; window k is the S spans of that k.
+ * following of part b; window k is the S spans of that k. Where S does not divide the rows, the
+ * first of the parts have a row more, which are the last positions; they may be a window of fewer
+ * spans.
  *
  * Every function is O(1) and any position can be asked at random.
  */
@@ -24,7 +26,7 @@ struct order {
     uint64_t seed;
     int shuffle;
     uint64_t rows, chunk_rows, span_rows, window_spans;
-    uint64_t streams; /* 0: none; else rows is a multiple of it */
+    uint64_t streams; /* 0: none */
 };
 
 /* A keyed permutation of 0 .. n-1: returns the image of i. Same for every machine and compiler. */

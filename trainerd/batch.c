@@ -10,8 +10,7 @@
 
 #include <inttypes.h>
 
-/* The sentence of a row that cannot be used names where it stands in the file, not in the order. */
-static int bad_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e)
+int batch_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e)
 {
     uint64_t row = order_file_row(&f->info.order, epoch, position);
     return err_prefix(e, "row %" PRIu64 " of %s in %s", row, f->config.split, f->config.file);
@@ -24,6 +23,16 @@ static void weights_find(struct batch *b, const struct feed *f, uint64_t count,
     for (uint64_t i = 0; g->weights && i < count; i++)
         b->weights[i] = feed_field(&f->info.weights, b->rows[i]);
     g->weight_rows = b->weights;
+}
+
+/* Where it says whether a row begins, if anything does. */
+static void begins_find(struct batch *b, const struct feed *f, uint64_t count,
+                        struct gather_config *g)
+{
+    int known = f->info.begins.name[0] != 0;
+    for (uint64_t i = 0; known && i < count; i++)
+        b->begins[i] = feed_field(&f->info.begins, b->rows[i]);
+    g->begin_rows = known ? b->begins : NULL;
 }
 
 /* The `count` rows found, which are graphs. */
@@ -60,6 +69,7 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
     for (uint64_t i = 0; targets && i < count; i++)
         b->targets[i] = feed_field(&f->info.targets, b->rows[i]);
     weights_find(b, f, count, &g);
+    begins_find(b, f, count, &g);
     for (uint32_t part = 0; part < f->info.feature_parts; part++) {
         const struct msg_field_info *x = &f->info.features[part];
         for (uint64_t i = 0; i < count; i++)
@@ -72,6 +82,13 @@ static int rows_gather(struct trainer *t, const struct megabatch *m, const struc
         g.column += x->values;
     }
     return 0;
+}
+
+int batch_gather_found(struct trainer *t, const struct megabatch *m, const struct gather_config *g,
+                       uint64_t count, uint64_t *bad, struct err *e)
+{
+    t->batch.gathered = 0;
+    return rows_gather(t, m, g, count, bad, e);
 }
 
 void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
@@ -113,7 +130,7 @@ int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_con
         if (!count)
             return 0;
         if (rows_gather(t, m, g, count, &bad, e) < 0)
-            return bad_row_error(m->feed, epoch, at + bad, e);
+            return batch_row_error(m->feed, epoch, at + bad, e);
         b->gathered += count;
     }
     return 1;

@@ -130,11 +130,12 @@ void data_shapes_join(struct split_shape *most, const struct split_shape *s)
         return;
     }
     most->rows = larger(most->rows, s->rows);
-    most->chunk_rows = larger(most->chunk_rows, s->chunk_rows);
     most->spans = larger(most->spans, s->spans);
     most->span_rows = larger(most->span_rows, s->span_rows);
     most->span_bytes_max = larger(most->span_bytes_max, s->span_bytes_max);
     most->row_bytes = larger(most->row_bytes, s->row_bytes);
+    most->chunk_bytes_max = larger(most->chunk_bytes_max, s->chunk_bytes_max);
+    most->kept_bytes = larger(most->kept_bytes, s->kept_bytes);
     most->batch_nodes = larger(most->batch_nodes, s->batch_nodes);
     most->batch_edges = larger(most->batch_edges, s->batch_edges);
     most->slice_nodes = larger(most->slice_nodes, s->slice_nodes);

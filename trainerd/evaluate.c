@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/weighing.h"
+
 enum { BATCHES_A_TURN = 8 }; /* a few milliseconds, so that control messages are answered */
 
 /* The validation stream is in file order in every epoch of it; each pass is one, so that reading
@@ -106,11 +108,10 @@ static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
-    if (isnan(done.loss))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "none of the %" PRIu64 " rows of %s of %s has a target that counts "
-                       "(model.missing_targets, data.weights)",
-                       done.rows, t->validation.config.split, t->validation.config.file);
+    if (isnan(done.loss)) {
+        weighing_nothing(done.rows, e);
+        return err_prefix(e, "%s of %s", t->validation.config.split, t->validation.config.file);
+    }
     struct checkpoint_result r = {.value = done.metric, .loss = done.loss};
     snprintf(r.task, sizeof r.task, "%s", t->options->tasks[v->list[v->index]].name);
     snprintf(r.after, sizeof r.after, "%s", passes_after(t));

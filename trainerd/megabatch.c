@@ -41,7 +41,7 @@ static int memory_open(struct megabatch *m, struct err *e)
     static const char what[] = "the mega-batch";
     const struct device *d = m->size.device;
     int result = d ? device_reserve(d, m->size.bytes, what, &m->at, e)
-                   : region_open(&m->region, m->size.bytes, what, e);
+                   : region_open_later(&m->region, m->size.bytes, what, e);
     if (!d)
         m->at = m->region.at;
     return result;

@@ -25,12 +25,19 @@ static int arena_bytes(const struct feed_config *c, const struct split_shape *s,
     return 0;
 }
 
+/* Terms that protect earlier tasks while that one is trained. */
+static uint32_t ewc_terms(const struct options *o, uint32_t task)
+{
+    uint32_t count = o->tasks[task].ewc.count;
+    return count && strcmp(o->ewc_mode, "online") == 0 ? 1 : count;
+}
+
 static uint32_t ewc_terms_max(const struct options *o)
 {
     uint32_t most = 0;
     for (uint32_t i = 0; i < o->task_count; i++)
-        most = o->tasks[i].ewc.count > most ? o->tasks[i].ewc.count : most;
-    return most && strcmp(o->ewc_mode, "online") == 0 ? 1 : most;
+        most = ewc_terms(o, i) > most ? ewc_terms(o, i) : most;
+    return most;
 }
 
 /* Most parameters of a block of the Fisher information. */
@@ -39,16 +46,39 @@ static uint64_t block_parameters(const struct options *o, const struct model *m)
     return o->fisher_block_size < m->parameter_count ? o->fisher_block_size : m->parameter_count;
 }
 
+/* Bytes of a block as its file stores it, about: codes of log_rank1 and int8 are a byte a value,
+ * those of int4 half of one; a sixteenth more goes with them. */
+static uint64_t stored_bytes(const struct options *o, uint64_t values)
+{
+    static const struct {
+        const char *form;
+        double bytes; /* a value */
+    } coded[] = {{"log_rank1", 1}, {"int8", 1}, {"int4", 0.5}};
+    double bytes = sizeof(float);
+    if (strcmp(o->fisher_compression, "lowrank") == 0)
+        bytes *= o->fisher_compression_ratio;
+    for (size_t i = 0; i < sizeof coded / sizeof *coded; i++)
+        if (strcmp(o->fisher_compression, coded[i].form) == 0)
+            bytes = coded[i].bytes;
+    if (!o->fisher_use_compression || strcmp(o->fisher_compression, "gzip") == 0)
+        return values * sizeof(float);
+    return (uint64_t)((double)values * bytes) + values / 16;
+}
+
 static const char base_name[] = "program and libraries, measured";
 
 static const char theta_stars[] = "theta* of them, pages of checkpoints";
 
+static const char stacks[] = "stacks of its threads, with factors of products";
+
+static const char fisher_block[] = "a block of it and its stored form, on the way there";
+
 static const char fisher_reader[] = "reader, Fisher";
 
 static const struct {
-    const char *arena, *reader;
-} split_names[] = {{"arena, training", "reader, training"},
-                   {"arena, validation", "reader, validation"}};
+    const char *arena, *reader, *rows;
+} split_names[] = {{"arena, training", "reader, training", "mega-batch, training"},
+                   {"arena, validation", "reader, validation", "mega-batch, validation"}};
 
 /* What the device holds beside the stepper's: its context, and the protected tasks. */
 static void device_plan(struct plan *p, const struct model *m, const struct device *device,
@@ -64,26 +94,41 @@ static void device_plan(struct plan *p, const struct model *m, const struct devi
         plan_add(p, PLAN_DEVICE, "protected tasks", terms * task);
 }
 
-static int trainerd_plan(struct plan *p, const struct options *o, const struct model *m,
-                         const struct split_shape *train, const struct split_shape *validation,
-                         const struct device *device, uint64_t micro_rows, struct err *e)
+/* What a run's stages are planned for; all is borrowed. */
+struct planned {
+    const struct options *o;
+    const struct model *m;
+    const struct plan_bases *bases;
+    const struct split_shape *train, *validation; /* the most of all tasks */
+    const struct split_shape *const *of_tasks;    /* training rows of each; NULL: all as *train */
+    uint64_t micro_rows;
+};
+
+/* While a task is trained that reads *train and has so many terms. */
+static int trainerd_plan(struct plan *p, const struct planned *r, const struct split_shape *train,
+                         uint64_t terms, struct err *e)
 {
+    const struct options *o = r->o;
+    const struct model *m = r->m;
+    const struct device *device = r->bases->device;
     struct step_config c;
     struct feed_config f = setup_feed_config(o, 0), v = setup_feed_config(o, 1);
-    uint64_t terms = ewc_terms_max(o), bytes = 0, validation_bytes = 0;
+    uint64_t bytes = 0, validation_bytes = 0;
     compute_feed_config(&f, o, device);
     compute_feed_config(&v, o, device);
-    if (shapes_step_config(&c, o, device, train, validation, micro_rows, e) < 0 ||
+    if (shapes_step_config(&c, o, device, r->train, r->validation, r->micro_rows, e) < 0 ||
         arena_bytes(&f, train, &bytes, e) < 0 ||
-        arena_bytes(&v, validation, &validation_bytes, e) < 0)
+        arena_bytes(&v, r->validation, &validation_bytes, e) < 0)
         return -1;
     device_plan(p, m, device, terms, !o->fisher_use_compression);
     stepper_plan(m, &c, "trainerd", p);
+    plan_add(p, "trainerd", stacks, stepper_stacks_bytes(m, &c));
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
                  terms * importance_bytes(m, !o->fisher_use_compression));
-        plan_add(p, "trainerd", "a block of it and its stored form, on the way there",
-                 2 * sizeof(float) * block_parameters(o, m));
+        plan_add(p, "trainerd", fisher_block,
+                 sizeof(float) * block_parameters(o, m) + stored_bytes(o, block_parameters(o, m)) +
+                     importance_build_bytes(m));
         plan_add(p, "trainerd", theta_stars, terms * sizeof(float) * m->parameter_count);
     }
     plan_add(p, "trainerd", split_names[0].arena, bytes);
@@ -149,22 +194,25 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     device_plan(p, m, device, 0, 0);
     stepper_plan(m, &c, "fisherd", p);
     estimating_set(p, first);
-    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form", 3 * 4 * block);
+    plan_add(p, "fisherd", stacks, stepper_stacks_bytes(m, &c));
+    /* its values, sums and those of half of the samples; the stored form before and after gzip, and
+     * where that has no measure of its own what it decodes to */
+    int decodes = o->fisher_use_compression && strcmp(o->fisher_compression, "gzip") != 0 &&
+                  strcmp(o->fisher_compression, "log_rank1") != 0;
+    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form",
+             (uint64_t)(3 + decodes) * sizeof(float) * block + 2 * stored_bytes(o, block));
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
 }
 
 /* A reader, a process of its own with its private memory: each decoding thread (the only one where
- * there are no others) has a stored chunk, the same inflated, and one of which parts are wanted;
- * one more is kept. */
+ * there are no others) has a stored chunk, the same inflated, and one of which parts are wanted. */
 static void reader_plan(struct plan *p, const struct options *o, const struct plan_bases *b,
                         const struct split_shape *s, const char *what)
 {
     uint64_t workers = limits_decoders("", o->loader_num_workers);
-    uint64_t chunk_bytes =
-        s->span_rows ? s->chunk_rows * (s->span_bytes_max / s->span_rows + 1) : 0;
-    uint64_t chunks = 3 * (workers ? workers : 1) + 1;
-    plan_add(p, "loaderd", what, b->reader + chunks * chunk_bytes);
+    uint64_t chunks = 3 * (workers ? workers : 1);
+    plan_add(p, "loaderd", what, b->reader + chunks * s->chunk_bytes_max + s->kept_bytes);
 }
 
 static void loaderd_plan(struct plan *p, const struct options *o, const struct plan_bases *b,
@@ -255,17 +303,6 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     return 0;
 }
 
-static void megabatch_plan(struct plan *p, int phases, const struct megabatch_size *size,
-                           const char *split)
-{
-    char what[64];
-    snprintf(what, sizeof what, "mega-batch, %s%s", split,
-             size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
-    if (size->bytes)
-        plan_add_in(p, size->device ? phases & ~PLAN_ESTIMATING : phases,
-                    size->device ? PLAN_DEVICE : "trainerd", what, size->bytes);
-}
-
 static int data_sets(const struct options *o)
 {
     int count = 0;
@@ -274,45 +311,116 @@ static int data_sets(const struct options *o)
     return count;
 }
 
+static struct plan_row *row_find(struct plan *p, const char *what)
+{
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->rows[i].what, what) == 0)
+            return &p->rows[i];
+    return NULL;
+}
+
+static void phases_set(struct plan *p, const char *what, int phases)
+{
+    struct plan_row *row = row_find(p, what);
+    if (row)
+        row->phases = phases;
+}
+
+static void megabatch_plan(struct plan *p, int phases, const struct megabatch_size *size,
+                           const char *split)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%s%s", split, size->kind == MEGABATCH_WHOLE ? ": all rows" : "");
+    if (size->bytes)
+        plan_add_in(p, size->device ? phases & ~PLAN_ESTIMATING : phases,
+                    size->device ? PLAN_DEVICE : "trainerd", what, size->bytes);
+}
+
 /* Where all rows of a split are kept, its arena and its reader are given back when the last of them
- * has arrived: in the first epoch, and in the first evaluation after it. fisherd works later. Not
- * so where tasks have data of their own, which arrive again and again. */
+ * has arrived: training rows in a task's first epoch, validation rows in the first evaluation that
+ * wants them, before which that arena lies ready. fisherd works later, and so does what takes its
+ * result in. With forward transfer a run begins with an evaluation, while training rows arrive. */
 static void splits_end(struct plan *p, const struct options *o,
                        const struct megabatch_size sizes[2])
 {
-    static const int until[] = {PLAN_TRAINING_ARRIVES,
-                                PLAN_TRAINING_ARRIVES | PLAN_VALIDATION_ARRIVES};
-    for (int i = 0; i < p->count; i++) {
-        struct plan_row *row = &p->rows[i];
-        for (int split = 0; split < 2 && data_sets(o) == 1; split++)
-            if (sizes[split].kind == MEGABATCH_WHOLE &&
-                (strcmp(row->what, split_names[split].arena) == 0 ||
-                 strcmp(row->what, split_names[split].reader) == 0))
-                row->phases = until[split];
-        if (strcmp(row->what, fisher_reader) == 0)
-            row->phases = PLAN_ALL_ARRIVED;
+    int validation = PLAN_TRAINING_ARRIVES | PLAN_VALIDATION_ARRIVES;
+    int training = o->forward_transfer ? validation : PLAN_TRAINING_ARRIVES;
+    const int until[] = {training, validation};
+    phases_set(p, fisher_reader, PLAN_ALL_ARRIVED);
+    for (int split = 0; split < 2; split++) {
+        if (sizes[split].kind != MEGABATCH_WHOLE)
+            continue;
+        phases_set(p, split_names[split].arena, until[split]);
+        phases_set(p, split_names[split].reader, until[split]);
     }
+    if (sizes[0].kind == MEGABATCH_WHOLE)
+        phases_set(p, fisher_block, PLAN_ALL_ARRIVED);
 }
 
-/* With micro-batches of so many rows. */
-static int plan_make_with(struct plan *p, const struct options *o, const struct model *m,
-                          const struct plan_bases *bases, const struct split_shape *train,
-                          const struct split_shape *validation, uint64_t micro_rows,
-                          struct megabatch_size sizes[2], struct err *e)
+/* What is kept of the rows. Where tasks have data of their own, validation rows of the one before
+ * are held while a task's training rows arrive, but in the run's first task, when that arena is:
+ * the larger one counts. */
+static void rows_plan(struct plan *p, const struct options *o, const struct megabatch_size sizes[2])
 {
-    if (trainerd_plan(p, o, m, train, validation, bases->device, micro_rows, e) < 0 ||
-        fisherd_plan(p, o, m, bases->device, train, e) < 0)
+    int later = PLAN_VALIDATION_ARRIVES | PLAN_ALL_ARRIVED | PLAN_ESTIMATING;
+    struct plan_row *arena = row_find(p, split_names[1].arena);
+    if (data_sets(o) > 1 && sizes[1].kind == MEGABATCH_WHOLE && sizes[1].bytes > arena->bytes) {
+        later |= PLAN_TRAINING_ARRIVES;
+        arena->phases &= ~PLAN_TRAINING_ARRIVES;
+    }
+    megabatch_plan(p, PLAN_ALWAYS, &sizes[0], split_names[0].rows);
+    megabatch_plan(p, later, &sizes[1], split_names[1].rows);
+}
+
+/* All rows but those of mega-batches, as for trainerd_plan. */
+static int stages_plan(struct plan *p, const struct planned *r, const struct split_shape *train,
+                       uint64_t terms, struct err *e)
+{
+    const struct plan_bases *bases = r->bases;
+    p->count = 0;
+    if (trainerd_plan(p, r, train, terms, e) < 0 ||
+        fisherd_plan(p, r->o, r->m, bases->device, r->train, e) < 0)
         return -1;
-    loaderd_plan(p, o, bases, train, validation);
+    loaderd_plan(p, r->o, bases, r->train, r->validation);
     plan_add(p, "monitord", base_name, bases->monitord);
     plan_add(p, "trainerd", base_name, bases->trainerd + bases->driver);
     plan_add(p, "fisherd", base_name,
-             ewc_terms_max(o) ? bases->fisherd + bases->driver : bases->fisherd_idle);
-    if (megabatches_make(p, o, bases->device, train, validation, sizes, e) < 0)
+             ewc_terms_max(r->o) ? bases->fisherd + bases->driver : bases->fisherd_idle);
+    return 0;
+}
+
+/* The same of one task, with the rows that it keeps: as many as sizes[] has room for. */
+static int task_plan(struct plan *p, const struct planned *r, uint32_t task,
+                     const struct megabatch_size sizes[2], struct err *e)
+{
+    const struct split_shape *train = r->of_tasks ? r->of_tasks[task] : r->train;
+    struct megabatch_size of_task[] = {sizes[0], sizes[1]};
+    if (stages_plan(p, r, train, ewc_terms(r->o, task), e) < 0)
         return -1;
-    splits_end(p, o, sizes);
-    megabatch_plan(p, PLAN_ALWAYS, &sizes[0], "training");
-    megabatch_plan(p, PLAN_VALIDATION_ARRIVES | PLAN_ALL_ARRIVED, &sizes[1], "validation");
+    if (sizes[0].kind == MEGABATCH_WHOLE)
+        of_task[0].bytes =
+            megabatch_size_make(train->spans, train->span_bytes_max, 1, sizes[0].bytes).bytes;
+    splits_end(p, r->o, of_task);
+    rows_plan(p, r->o, of_task);
+    return 0;
+}
+
+/* Room for the rows is what is left beside the most that any task takes; the plan is that of the
+ * task with which trainerd takes most. */
+static int plan_make_with(struct plan *p, const struct planned *r, struct megabatch_size sizes[2],
+                          struct err *e)
+{
+    struct plan of_task = {0};
+    if (stages_plan(p, r, r->train, ewc_terms_max(r->o), e) < 0 ||
+        megabatches_make(p, r->o, r->bases->device, r->train, r->validation, sizes, e) < 0)
+        return -1;
+    p->count = 0;
+    for (uint32_t i = 0; i < r->o->task_count; i++) {
+        if (task_plan(&of_task, r, i, sizes, e) < 0)
+            return -1;
+        if (!p->count || plan_total(&of_task, "trainerd") > plan_total(p, "trainerd"))
+            *p = of_task;
+    }
     return 0;
 }
 
@@ -333,26 +441,25 @@ static int plan_fits(const struct plan *p, const struct options *o, const struct
 
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
-              const struct split_shape *validation, uint64_t *micro_rows,
-              struct megabatch_size sizes[2], struct err *e)
+              const struct split_shape *validation, const struct split_shape *const *of_tasks,
+              uint64_t *micro_rows, struct megabatch_size sizes[2], struct err *e)
 {
+    struct planned r = {o, m, bases, train, validation, of_tasks, 0};
     for (uint64_t rows = o->batch_size; rows; rows = plan_micro_rows_half(o, m, rows)) {
-        p->count = 0;
-        *micro_rows = rows;
-        if (plan_make_with(p, o, m, bases, train, validation, rows, sizes, e) < 0)
+        r.micro_rows = *micro_rows = rows;
+        if (plan_make_with(p, &r, sizes, e) < 0)
             return -1;
         if (plan_fits(p, o, bases->device))
             return 0;
     }
-    *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked for */
-    p->count = 0;
-    return plan_make_with(p, o, m, bases, train, validation, *micro_rows, sizes, e);
+    r.micro_rows = *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked */
+    return plan_make_with(p, &r, sizes, e);
 }
 
 /* Is it the engine's own, a region of engine/memory.h, in trainerd? */
 static int is_region(const struct plan_row *row)
 {
-    static const char *const others[] = {base_name, theta_stars, split_names[0].arena,
+    static const char *const others[] = {base_name, theta_stars, stacks, split_names[0].arena,
                                          split_names[1].arena};
     int found = strcmp(row->stage, "trainerd") == 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

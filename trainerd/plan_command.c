@@ -24,10 +24,11 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
         const char *key;
         uint64_t *number;
     } numbers[] = {{"rows", &s->rows},
-                   {"chunk_rows", &s->chunk_rows},
                    {"spans", &s->spans},
                    {"span_rows", &s->span_rows},
                    {"span_bytes_max", &s->span_bytes_max},
+                   {"chunk_bytes_max", &s->chunk_bytes_max},
+                   {"kept_bytes", &s->kept_bytes},
                    {"row_bytes", &s->row_bytes},
                    {"values", &s->values},
                    {"weights.values", &s->weights},
@@ -44,24 +45,29 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
 }
 
 /* What was read of one file goes into the most of all. */
-static int shapes_add(struct split_shape most[2], struct split_shape now[2], struct err *e)
+static int shapes_add(struct plan_shapes *s, struct split_shape now[2], struct err *e)
 {
-    if (now[0].rows && most[0].rows &&
-        data_shapes_agree(&most[0], &now[0], "one file", "another", e) < 0)
+    for (int i = 0; i < 2; i++) /* a row's first token is not predicted */
+        if (strcmp(now[i].layout, "tokens") == 0 && now[i].weights)
+            now[i].weights--;
+    if (now[0].rows && s->train.rows &&
+        data_shapes_agree(&s->train, &now[0], "one file", "another", e) < 0)
         return -1;
-    for (int i = 0; i < 2; i++) {
-        if (now[i].rows)
-            data_shapes_join(&most[i], &now[i]);
-        now[i] = (struct split_shape){0};
-    }
+    if (now[0].rows && s->sets < OPTION_TASKS_MAX)
+        s->of_sets[s->sets++] = now[0];
+    if (now[0].rows)
+        data_shapes_join(&s->train, &now[0]);
+    if (now[1].rows)
+        data_shapes_join(&s->validation, &now[1]);
+    now[0] = now[1] = (struct split_shape){0};
     return 0;
 }
 
-int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct plan_bases *bases, struct err *e)
+int plan_read_shapes(FILE *in, struct plan_shapes *shapes, struct plan_bases *bases, struct err *e)
 {
     char line[LINE_BYTES];
-    struct split_shape most[2] = {{0}}, now[2] = {{0}};
+    struct split_shape now[2] = {{0}};
+    *shapes = (struct plan_shapes){.sets = 0};
     *bases = (struct plan_bases){0};
     while (fgets(line, sizeof line, in)) {
         line[strcspn(line, "\n")] = 0;
@@ -71,19 +77,17 @@ int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *va
         *value++ = 0;
         *key++ = 0;
         int split = strcmp(line, "train") == 0 ? 0 : strcmp(line, "validation") == 0 ? 1 : -1;
-        if (split == 0 && now[1].layout[0] && shapes_add(most, now, e) < 0) /* the next file */
+        if (split == 0 && now[1].layout[0] && shapes_add(shapes, now, e) < 0) /* the next file */
             return -1;
         if (split >= 0)
             shape_set(&now[split], key, value);
         else if (strcmp(line, "base") == 0)
             plan_bases_set(bases, key, value);
     }
-    if (shapes_add(most, now, e) < 0)
+    if (shapes_add(shapes, now, e) < 0)
         return -1;
-    *train = most[0];
-    *validation = most[1];
     for (int i = 0; i < 2; i++) {
-        const struct split_shape *s = &most[i];
+        const struct split_shape *s = i ? &shapes->validation : &shapes->train;
         if (!s->rows || !s->spans || !s->span_rows || !s->span_bytes_max || !s->row_bytes ||
             !s->layout[0] || !s->values)
             return err_set(
@@ -182,12 +186,30 @@ static int disk_print(const struct options *o, const struct model *m,
     return 0;
 }
 
+/* Those of each task; where another number of sets was described than the options have, all have
+ * the most of them. */
+static void of_tasks_find(const struct options *o, const struct plan_shapes *shapes,
+                          const struct split_shape *of_tasks[OPTION_TASKS_MAX])
+{
+    uint32_t sets = 0;
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        uint32_t first = options_data_task(o, i);
+        of_tasks[i] = first < i             ? of_tasks[first]
+                      : sets < shapes->sets ? &shapes->of_sets[sets]
+                                            : &shapes->train;
+        sets += first == i;
+    }
+    for (uint32_t i = 0; i < o->task_count && sets != shapes->sets; i++)
+        of_tasks[i] = &shapes->train;
+}
+
 static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
 {
     static struct options o; /* large */
     struct model m = {0};
     struct plan p = {0};
-    struct split_shape train, validation;
+    static struct plan_shapes shapes; /* large */
+    const struct split_shape *train = &shapes.train, *of_tasks[OPTION_TASKS_MAX];
     struct model_input input;
     struct plan_bases bases;
     struct megabatch_size sizes[2];
@@ -195,15 +217,16 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     uint64_t micro_rows;
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
-        compute_open(&device, &o, e) < 0 ||
-        plan_read_shapes(stdin, &train, &validation, &bases, e) < 0 ||
-        shapes_check(&o, &train, &validation, e) < 0)
+        compute_open(&device, &o, e) < 0 || plan_read_shapes(stdin, &shapes, &bases, e) < 0 ||
+        shapes_check(&o, train, &shapes.validation, e) < 0)
         goto out;
     compute_bases(&bases, device);
     o.batch_size = options_batch_size_max(&o);
-    input = shape_input(&train);
-    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, &train, e) < 0 ||
-        plan_make(&p, &o, &m, &bases, &train, &validation, &micro_rows, sizes, e) < 0)
+    input = shape_input(train);
+    of_tasks_find(&o, &shapes, of_tasks);
+    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, train, e) < 0 ||
+        plan_make(&p, &o, &m, &bases, train, &shapes.validation, of_tasks, &micro_rows, sizes, e) <
+            0)
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o, device);
@@ -211,8 +234,8 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
                " rows, all of which are resident; another one is another arithmetic\n",
                o.batch_size);
-    if (rows_print(&o, device, &train, micro_rows, &sizes[0], e) == 0 &&
-        disk_print(&o, &m, &train, e) == 0)
+    if (rows_print(&o, device, train, micro_rows, &sizes[0], e) == 0 &&
+        disk_print(&o, &m, train, e) == 0)
         result = plan_check(&p, &o, device, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");

@@ -6,11 +6,11 @@
  * of the run with the file in data.file; the run itself may be going on meanwhile. Batches and
  * slices are those of the run's evaluations, and so loss and metric have the same bits as there,
  * unless those were in 16 bits (training.use_amp): here it is float32. Where rows go on from one
- * another (data.stateful) they are one stream, and a batch is one row: the state goes from the
- * first to the last. A batch at a time is in memory; the file of predictions appears when all rows
- * are done.
+ * another (data.stateful) they are one stream, of which a batch has the k-th row behind each that
+ * begins (sequences.h): of a stream in which none begins, one row. A batch or a block at a time is
+ * in memory; the file of predictions appears when all rows are done.
  */
-#include "trainerd/trainer.h"
+#include "trainerd/predict_private.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -21,12 +21,9 @@
 
 #include "engine/device.h"
 #include "engine/loss.h"
-#include "engine/scores.h"
 #include "proto/log.h"
 #include "proto/metric.h"
-#include "trainerd/predictions.h"
-#include "trainerd/selection.h"
-#include "trainerd/weights.h"
+#include "proto/weighing.h"
 
 static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
@@ -53,22 +50,6 @@ static const char help_rest[] =
     "example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv\n";
 
 enum { LINE_S = 10, BAR_S = 1 }; /* between lines of progress; on a terminal */
-
-struct predictor {
-    struct selection selection;
-    const char *work, *out, *data_as;
-    int int8;
-    char path[4096]; /* of the weights */
-    struct options of_run, options;
-    struct weights weights;
-    struct trainer t; /* of it: options, model, stepper, batch, the validation feed */
-    int feed_open, has_targets;
-    float *outputs;                       /* [batch_size, outputs] */
-    struct scores *scores, *float_scores; /* of what is written; int8: and of the float weights */
-    struct int8_size size;
-    struct predictions *predictions;
-    double shown_s;
-};
 
 static int arguments_read(struct predictor *p, int argc, char **argv, struct err *e)
 {
@@ -114,13 +95,7 @@ static int task_choose(const struct predictor *p, uint32_t *task, struct err *e)
     return 0;
 }
 
-/* Where states go on, the rows are one stream: one of them at a time. */
-static uint64_t batch_rows(const struct predictor *p)
-{
-    return p->t.model.carried_values ? 1 : p->options.batch_size;
-}
-
-static int feed_wait(struct feed *f, struct err *e)
+int predict_wait(struct feed *f, struct err *e)
 {
     struct link_poll_item items[3];
     link_poll(items, feed_poll_items(f, items), feed_timeout_ms(f));
@@ -141,7 +116,7 @@ static int rows_open(struct predictor *p, struct err *e)
     feed_open(f, &c);
     p->feed_open = 1;
     while (!feed_ready(f))
-        if (feed_wait(f, e) < 0)
+        if (predict_wait(f, e) < 0)
             return -1;
     if (!f->info.order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
@@ -176,7 +151,7 @@ static int model_make(struct predictor *p, struct err *e)
                        f->config.split, f->config.file, values, p->path, m->inputs);
     if (p->has_targets &&
         (model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0 ||
-         model_weights_check(m, f->info.weights.type, f->info.weights.values, e) < 0))
+         weighing_width_check(f->info.weights.values, model_row_targets(m), e) < 0))
         return err_prefix(e, "%s of %s (--set data.targets=none leaves them out)", f->config.split,
                           f->config.file);
     return 0;
@@ -192,8 +167,8 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         t->device = &device_cpu;
     else if (compute_open(&t->device, &p->options, e) < 0)
         return -1;
-    if (model_make(p, e) < 0 ||
-        shapes_step_config(&training, &p->options, t->device, &shape, &shape, batch_rows(p), e) < 0)
+    if (model_make(p, e) < 0 || shapes_step_config(&training, &p->options, t->device, &shape,
+                                                   &shape, p->options.batch_size, e) < 0)
         return -1;
     struct step_config c = {.batch_rows_max = training.batch_rows_max,
                             .slice_rows = training.slice_rows,
@@ -204,7 +179,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
                             .batch_nodes_max = training.batch_nodes_max,
                             .batch_edges_max = training.batch_edges_max,
                             .slice_nodes_max = training.slice_nodes_max,
-                            .carried_rows = t->model.carried_values > 0,
+                            .carried_rows = t->model.carried_values ? training.batch_rows_max : 0,
                             .device = training.device};
     if (setup_stepper(t, &c, e) < 0 ||
         weights_load(&p->weights, &t->model, stepper_parameters(t->stepper),
@@ -219,13 +194,15 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     p->outputs = calloc(c.batch_rows_max, t->model.outputs * sizeof *p->outputs);
     if (!p->outputs)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the outputs of a batch");
+    if (t->model.carried_values && predict_sequences_open(p, c.batch_rows_max, e) < 0)
+        return -1;
     t->gather_validation = setup_gather(&t->validation, p->options.data_scale);
     batch_permute(t, task);
     return predictions_open(&p->predictions, p->out, &t->model, t->validation.info.order.rows,
                             c.batch_rows_max, e);
 }
 
-static void progress_show(struct predictor *p, uint64_t done)
+void predict_progress(struct predictor *p, uint64_t done)
 {
     double now = clock_monotonic_s();
     int terminal = isatty(STDERR_FILENO);
@@ -236,9 +213,8 @@ static void progress_show(struct predictor *p, uint64_t done)
             p->t.validation.info.order.rows, terminal ? "" : "\n");
 }
 
-/* p->outputs of the batch gathered, by one arithmetic or the other. */
-static int outputs_score(struct predictor *p, struct scores *scores, uint64_t rows, int int8,
-                         struct err *e)
+int predict_score(struct predictor *p, struct scores *scores, uint64_t rows, int int8,
+                  struct err *e)
 {
     stepper_int8(p->t.stepper, int8);
     if (stepper_predict(p->t.stepper, rows, p->outputs, e) < 0)
@@ -257,13 +233,13 @@ static int batch_predict(struct predictor *p, uint64_t position, uint64_t rows, 
     do {
         megabatch_seek(&t->validation_rows, 0, position + t->batch.gathered, 0);
         whole = batch_gather(t, &t->validation_rows, &t->gather_validation, 0, position, rows, e);
-        if (whole == 0 && feed_wait(&t->validation, e) < 0)
+        if (whole == 0 && predict_wait(&t->validation, e) < 0)
             return -1;
     } while (whole == 0);
     if (whole < 0 ||
-        (p->int8 && p->has_targets && outputs_score(p, p->float_scores, rows, 0, e) < 0))
+        (p->int8 && p->has_targets && predict_score(p, p->float_scores, rows, 0, e) < 0))
         return -1;
-    if (outputs_score(p, p->scores, rows, p->int8, e) < 0)
+    if (predict_score(p, p->scores, rows, p->int8, e) < 0)
         return -1;
     return predictions_add(p->predictions, p->outputs, rows, e);
 }
@@ -304,19 +280,26 @@ static int all_tell(struct predictor *p, struct err *e)
     return scores_tell(p, p->scores, "predict: 8 bits: ", "", e);
 }
 
-static int all_predict(struct predictor *p, struct err *e)
+static int batches_predict(struct predictor *p, struct err *e)
 {
-    struct trainer *t = &p->t;
-    const struct feed *f = &t->validation;
-    uint64_t all = f->info.order.rows, most = batch_rows(p);
-    stepper_evaluate_begin(t->stepper);
-    p->shown_s = clock_monotonic_s();
+    uint64_t all = p->t.validation.info.order.rows, most = p->options.batch_size;
     for (uint64_t at = 0, rows; at < all; at += rows) {
         rows = all - at < most ? all - at : most;
         if (batch_predict(p, at, rows, e) < 0)
             return -1;
-        progress_show(p, at + rows);
+        predict_progress(p, at + rows);
     }
+    return 0;
+}
+
+static int all_predict(struct predictor *p, struct err *e)
+{
+    struct trainer *t = &p->t;
+    const struct feed *f = &t->validation;
+    stepper_evaluate_begin(t->stepper);
+    p->shown_s = clock_monotonic_s();
+    if ((t->model.carried_values ? predict_sequences(p, e) : batches_predict(p, e)) < 0)
+        return -1;
     if (isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
     if (model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 ||
@@ -326,8 +309,8 @@ static int all_predict(struct predictor *p, struct err *e)
         predictions_text(p->predictions, "arithmetic", p->int8 ? "int8" : "float32", e) < 0 ||
         all_tell(p, e) < 0 || predictions_commit(&p->predictions, e) < 0)
         return -1;
-    printf("predict: %" PRIu64 " rows of %s, weights of %s -> %s\n", all, f->config.file, p->path,
-           p->out);
+    printf("predict: %" PRIu64 " rows of %s, weights of %s -> %s\n", f->info.order.rows,
+           f->config.file, p->path, p->out);
     return fflush(stdout) == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the result");
 }
 
@@ -338,6 +321,8 @@ static void predictor_close(struct predictor *p)
     scores_close(&p->scores);
     scores_close(&p->float_scores);
     free(p->outputs);
+    free(p->block);
+    sequences_close(&p->sequences);
     if (p->feed_open)
         feed_close(&t->validation);
     setup_free(t);

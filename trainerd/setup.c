@@ -19,6 +19,7 @@
 #include "proto/durable.h"
 #include "proto/limits.h"
 #include "proto/log.h"
+#include "proto/weighing.h"
 #include "trainerd/disk.h"
 #include "trainerd/watch.h"
 
@@ -143,6 +144,7 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     c.slice_rows = o->slice_rows / step_slice_parts(o->use_gradient_checkpointing, o->slice_rows);
     c.window_spans = 1;
     c.streams = o->data_stateful ? o->batch_size : 0;
+    c.rest = validation;
     if (validation)
         return c;
     c.shuffle = o->data_shuffle;
@@ -200,12 +202,10 @@ static int split_check(const struct feed *f, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s of %s has no data set `%s`; it holds what the model is to learn", split,
                        file, f->config.targets);
-    if (f->config.weights[0] && !i->weights.name[0])
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `%s`, which data.weights names; it says what the "
-                       "targets weigh",
-                       split, file, f->config.weights);
-    return 0;
+    if (!f->config.weights[0] || i->weights.name[0])
+        return 0;
+    weighing_absent(f->config.weights, e);
+    return err_prefix(e, "%s of %s", split, file);
 }
 
 static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
@@ -214,7 +214,7 @@ static int targets_check(const struct trainer *t, const struct feed *f, struct e
     if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
         return err_prefix(e, "continual_learning.ewc_config");
     if (model_targets_check(&t->model, targets->type, targets->values, e) == 0 &&
-        model_weights_check(&t->model, f->info.weights.type, f->info.weights.values, e) == 0)
+        weighing_width_check(f->info.weights.values, model_row_targets(&t->model), e) == 0)
         return 0;
     return err_prefix(e, "%s of %s", f->config.split, f->config.file);
 }
@@ -271,14 +271,17 @@ static int plan_apply(struct trainer *t, struct err *e)
     struct plan p = {0};
     struct data *d = &t->data;
     struct plan_bases bases;
+    const struct split_shape *of_tasks[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < t->options->task_count; i++)
+        of_tasks[i] = &d->set[d->set_of[i]].train;
     t->present = t->daemon->options;
     t->present.batch_size = options_batch_size_max(&t->present);
     t->batch_rows_max = options_batch_rows(&t->present);
     if (plan_bases_read(&bases, "bases", e) < 0)
         return -1;
     compute_bases(&bases, t->device);
-    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, &t->micro_rows,
-                  d->sizes, e) < 0 ||
+    if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, of_tasks,
+                  &t->micro_rows, d->sizes, e) < 0 ||
         plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));
@@ -305,6 +308,7 @@ struct gather_config setup_gather(const struct feed *f, double scale)
     g.weights = i->weights.values;
     snprintf(g.target_type, sizeof g.target_type, "%.7s", i->targets.type);
     snprintf(g.weight_type, sizeof g.weight_type, "%.7s", i->weights.type);
+    snprintf(g.begin_type, sizeof g.begin_type, "%.7s", i->begins.type);
     snprintf(g.end_type, sizeof g.end_type, "%.7s", i->edge_source.type);
     snprintf(g.edge_type, sizeof g.edge_type, "%.7s", i->edge_features.type);
     return g;
@@ -321,10 +325,12 @@ int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
     t->batch.features = calloc(rows, sizeof *t->batch.features);
     t->batch.targets = calloc(rows, sizeof *t->batch.targets);
     t->batch.weights = calloc(rows, sizeof *t->batch.weights);
+    t->batch.begins = calloc(rows, sizeof *t->batch.begins);
     t->batch.graphs = t->model.graphs ? calloc(rows, sizeof *t->batch.graphs) : NULL;
     t->permutation = calloc(t->model.inputs, sizeof *t->permutation);
     if (!t->batch.rows || !t->batch.ahead.rows || !t->batch.features || !t->batch.targets ||
-        !t->batch.weights || !t->permutation || (t->model.graphs && !t->batch.graphs))
+        !t->batch.weights || !t->batch.begins || !t->permutation ||
+        (t->model.graphs && !t->batch.graphs))
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the batch's row pointers");
     return 0;
 }
@@ -559,6 +565,7 @@ void setup_free(struct trainer *t)
     free(t->batch.features);
     free(t->batch.targets);
     free(t->batch.weights);
+    free(t->batch.begins);
     free(t->batch.graphs);
     free(t->permutation);
     free(t->tensors);

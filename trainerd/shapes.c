@@ -15,10 +15,11 @@ struct split_shape shape_of(const struct feed *f)
     const struct msg_opened *o = &f->consumer.opened;
     const struct feed_info *i = &f->info;
     struct split_shape s = {.rows = o->rows,
-                            .chunk_rows = o->chunk_rows,
                             .spans = o->spans,
                             .span_rows = o->span_rows,
                             .span_bytes_max = o->span_bytes_max,
+                            .chunk_bytes_max = o->chunk_bytes_max,
+                            .kept_bytes = o->kept_bytes,
                             .values = i->feature_values,
                             .weights = i->weights.values,
                             .edge_values = i->edge_features.values,

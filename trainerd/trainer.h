@@ -23,7 +23,8 @@
  *   compute.c        the device: the CPU, or a GPU
  *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
- *   predict.c        --predict: outputs of a trained model for any file (predictions.h)
+ *   predict.c        --predict: outputs of a trained model for any file (predictions.h);
+ *                    predict_sequences.c where it carries a state (sequences.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
  *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
@@ -61,8 +62,9 @@ enum trainer_state {
 };
 
 struct split_shape { /* what loaderd says of a split */
-    uint64_t rows, chunk_rows, spans, span_rows, span_bytes_max, values;
-    uint64_t row_bytes; /* of all its data sets */
+    uint64_t rows, spans, span_rows, span_bytes_max, values;
+    uint64_t row_bytes;                   /* of all its data sets */
+    uint64_t chunk_bytes_max, kept_bytes; /* of a reader: messages.def */
     char layout[9];
     uint64_t weights; /* values a row that say what its targets weigh; 0: none do */
     /* of the graph layout, where values are a node's: features of an edge, and the most that come
@@ -103,7 +105,7 @@ struct batch_ahead {
 struct batch {
     struct feed_row *rows; /* these have room for all of them */
     struct batch_ahead ahead;
-    const void **features, **targets, **weights;
+    const void **features, **targets, **weights, **begins;
     struct graph_row *graphs; /* where rows are graphs, else NULL */
     uint64_t done;            /* rows of the training batch that are accumulated */
     uint64_t gathered;        /* rows after those already in the stepper */
@@ -279,6 +281,12 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
  * not fit to train on. */
 int batch_gather(struct trainer *t, struct megabatch *m, const struct gather_config *g,
                  uint64_t epoch, uint64_t position, uint64_t rows, struct err *e);
+/* -1: puts in front of *e where in the file the row at that position stands, which is not fit. */
+int batch_row_error(const struct feed *f, uint64_t epoch, uint64_t position, struct err *e);
+/* The first `count` rows of t->batch.rows become all there is in the stepper; on failure *bad is
+ * the one that is not fit. */
+int batch_gather_found(struct trainer *t, const struct megabatch *m, const struct gather_config *g,
+                       uint64_t count, uint64_t *bad, struct err *e);
 /* Find those rows now, to be gathered later, if that can be said and stays true: all rows of the
  * split are on the device. Until rows are given back (data_give_back) or come from elsewhere. */
 void batch_look_ahead(struct trainer *t, struct megabatch *m, uint64_t epoch, uint64_t position,
@@ -395,12 +403,13 @@ int shapes_step_config(struct step_config *c, const struct options *o, const str
                        const struct split_shape *train, const struct split_shape *validation,
                        uint64_t micro_rows, struct err *e);
 
-/* All stages' memory, and how the rows of the training and the validation split are kept. -1
- * (permanent) when an arena cannot hold what the order needs, or loader.chunk_size_gb no window. */
+/* All stages' memory, and how the rows of the training and the validation split are kept; of_tasks:
+ * the training rows of each task, NULL: they are the same. -1 (permanent) when an arena cannot hold
+ * what the order needs, or loader.chunk_size_gb no window. */
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
               const struct plan_bases *bases, const struct split_shape *train,
-              const struct split_shape *validation, uint64_t *micro_rows,
-              struct megabatch_size sizes[2], struct err *e);
+              const struct split_shape *validation, const struct split_shape *const *of_tasks,
+              uint64_t *micro_rows, struct megabatch_size sizes[2], struct err *e);
 /* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
  * gives the same bits. */
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
@@ -415,10 +424,13 @@ uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 
 /* plan_command.c */
-/* From the lines that `loaderd --describe`, once for each file, and `prepare bases` print: the most
- * of all files. */
-int plan_read_shapes(FILE *in, struct split_shape *train, struct split_shape *validation,
-                     struct plan_bases *bases, struct err *e);
+/* From the lines that `loaderd --describe`, once for each set of data, and `prepare bases` print:
+ * the most of all sets, and the training rows of each. */
+struct plan_shapes {
+    struct split_shape train, validation, of_sets[OPTION_TASKS_MAX];
+    uint32_t sets;
+};
+int plan_read_shapes(FILE *in, struct plan_shapes *shapes, struct plan_bases *bases, struct err *e);
 int plan_command(int argc, char **argv); /* --plan; -1: not such a call */
 
 /* weights_command.c */

@@ -74,3 +74,14 @@ void cpu_value_root(enum element_loss kind, struct matrix z, uint32_t column, st
                                                    : scalar_deviation(at) / count));
     }
 }
+
+void cpu_expect_weights(struct matrix z, const float *of_classes, const float *given, float *w)
+{
+    for (uint64_t r = 0; r < z.rows; r++) {
+        const float *row = z.at + r * z.stride;
+        double largest, expected = 0, sum = row_weights(row, z.columns, &largest);
+        for (uint64_t c = 0; c < z.columns; c++)
+            expected += exp((double)row[c] - largest) * (double)of_classes[c];
+        w[r] = (float)((double)given[r] * (expected / sum));
+    }
+}

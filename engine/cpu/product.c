@@ -29,7 +29,7 @@ enum {
 };
 
 _Static_assert(STRIP_ROWS % PATCH_ROWS == 0 && PANELS % PATCH_COLUMNS_MAX == 0, "whole patches");
-_Static_assert(PACKED_BYTES + 16 * 1024 <= POOL_STACK_USED, "and what calls it");
+_Static_assert((int)PACKED_BYTES <= (int)POOL_STACK_PACKED, "what threads.h has for them");
 
 /* y[i, j] = the sum over the steps of a[i, k] b[j, k]; y is the transpose of that if turned. */
 struct product {

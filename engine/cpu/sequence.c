@@ -1,4 +1,4 @@
-/* sequence.c - rows of several steps: their order in memory, the cell of an LSTM.
+/* sequence.c - rows of several steps: their order in memory, where they begin, the cell of an LSTM.
  */
 #include "engine/cpu/cpu.h"
 
@@ -10,6 +10,15 @@ void cpu_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t ste
     for (uint64_t t = 0; t < steps; t++)
         for (uint64_t r = 0; r < rows; r++)
             memcpy(y + (t * rows + r) * values, x + r * stride + t * values, values * sizeof *y);
+}
+
+void cpu_begin_rows(const float *begins, struct matrix x, struct matrix y)
+{
+    for (uint64_t r = 0; r < y.rows; r++)
+        if (begins[r] != 0)
+            memset(y.at + r * y.stride, 0, y.columns * sizeof *y.at);
+        else
+            memcpy(y.at + r * y.stride, x.at + r * x.stride, y.columns * sizeof *y.at);
 }
 
 /* One row of a step. The four gates lie one behind the other. */

@@ -103,6 +103,28 @@ void cuda_class_root(struct matrix z, uint32_t which, struct weighting w, struct
     LAUNCH_TEAMS(rows_root, z.rows, z.columns, z, which, w, dz);
 }
 
+template <unsigned size>
+__global__ void weights_expect(team<size> t, struct matrix z, const float *of_classes,
+                               const float *given, float *w)
+{
+    __shared__ double part[TEAM_PART];
+    FOR_TEAM_ROWS(t, r, z.rows)
+    {
+        const float *row = z.at + r * z.stride;
+        double largest, sum = row_weights(t, row, z.columns, &largest, part), expected = 0;
+        FOR_LANES(t, c, z.columns)
+        expected += exp((double)row[c] - largest) * (double)of_classes[c];
+        expected = t.sum(expected, part);
+        if (t.lane() == 0)
+            w[r] = (float)((double)given[r] * (expected / sum));
+    }
+}
+
+void cuda_expect_weights(struct matrix z, const float *of_classes, const float *given, float *w)
+{
+    LAUNCH_TEAMS(weights_expect, z.rows, z.columns, z, of_classes, given, w);
+}
+
 struct value_root {
     enum element_loss kind;
     double count;

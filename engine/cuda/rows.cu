@@ -1,4 +1,5 @@
-/* rows.cu - operations on matrices, a number at a time: bias, dropout, the order of steps. */
+/* rows.cu - operations on matrices, a number at a time: bias, dropout, rows that begin, the order
+ * of steps. */
 #include "engine/cuda/map.h"
 
 struct biased {
@@ -36,6 +37,23 @@ struct dropped {
 void cuda_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
 {
     map(dropped{*mask, (uint32_t)(mask->p * 0x1p32), (float)(1.0 / (1.0 - mask->p))}, x, y);
+}
+
+struct begun {
+    const float *begins;
+    __device__ int row(uint64_t r) const
+    {
+        return begins[r] != 0;
+    }
+    __device__ float operator()(int begins_here, uint64_t, float x) const
+    {
+        return begins_here ? 0 : x;
+    }
+};
+
+void cuda_begin_rows(const float *begins, struct matrix x, struct matrix y)
+{
+    map(begun{begins}, x, y);
 }
 
 /* A row of y is a step of a row: number t rows + r. */

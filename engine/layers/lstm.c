@@ -12,9 +12,9 @@
  * KEEP_LITTLE only h and the c between two blocks are kept, and backward computes a block's rest
  * again.
  *
- * Carried, h and c begin as the same row of the batch before left them: numbers, through which no
- * gradient goes (truncated backpropagation through time). One direction only: the other one begins
- * at what is not there yet.
+ * Carried, h and c begin as the same row of the batch before left them, unless the row says that it
+ * begins: numbers, through which no gradient goes (truncated backpropagation through time). One
+ * direction only: the other one begins at what is not there yet.
  */
 #include <math.h>
 #include <stdio.h>
@@ -366,15 +366,23 @@ static float *carried_of(const struct layer_instance *l, const struct layer_pass
     return (float *)all + (tensor * p->carried_rows + p->carried_row) * shape_of(l).hidden;
 }
 
+/* What the rows before left, but 0 where a row begins: to `at` [rows, hidden]. */
+static void carried_begin(const struct layer_instance *l, const struct layer_pass *p,
+                          uint64_t layer, enum carried which, float *at)
+{
+    uint64_t hidden = shape_of(l).hidden;
+    op_begin_rows(p->backend, p->begins,
+                  matrix_of(carried_of(l, p, p->carried, layer, which), p->rows, hidden),
+                  matrix_of(at, p->rows, hidden));
+}
+
 /* c before the first step. */
 static void c_begin(const struct layer_instance *l, const struct layer_pass *p, uint64_t layer)
 {
-    uint64_t step = p->rows * shape_of(l).hidden;
     if (p->carried)
-        op_copy(p->backend, carried_of(l, p, p->carried, layer, CARRIED_C), scratch_begin(l, p),
-                step);
+        carried_begin(l, p, layer, CARRIED_C, scratch_begin(l, p));
     else
-        op_zero(p->backend, scratch_begin(l, p), step);
+        op_zero(p->backend, scratch_begin(l, p), p->rows * shape_of(l).hidden);
 }
 
 /* h before it, which has a place where it is carried. */
@@ -383,7 +391,7 @@ static void h_begin(const struct layer_instance *l, const struct layer_pass *p,
 {
     uint64_t step = p->rows * shape_of(l).hidden;
     if (p->carried)
-        op_copy(p->backend, carried_of(l, p, p->carried, layer, CARRIED_H), at->h - step, step);
+        carried_begin(l, p, layer, CARRIED_H, at->h - step);
     else if (l->carried_count)
         op_zero(p->backend, at->h - step, step);
 }

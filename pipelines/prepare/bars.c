@@ -4,8 +4,9 @@
  *   train/targets     [N, K]   f32   log returns of the close over the next 1 to K bars, times
  *                                    prepare.target_scale
  *   train/times       [N]      i64   when the row is decided: the end of its last bar, Unix time
- *   validation/...             the same of the last rows
- *   normalise/mean, normalise/standard_deviation [timeframes, F] f64, of the training rows
+ *   train/begins      [N]      u8    1 where it does not go on from the row before it
+ * (data.stateful) validation/...             the same of the last rows normalise/mean,
+ * normalise/standard_deviation [timeframes, F] f64, of the training rows
  *
  * Attributes: timeframes of the groups features (in the order of the options); of the root those of
  * every prepared file, columns (the features' names) and timeframe (of the source). bars_data.h
@@ -24,9 +25,9 @@
 #include "pipelines/prepare/piece.h"
 #include "pipelines/prepare/prepare.h"
 
-#define LAYOUT_VERSION "bars 1"
+#define LAYOUT_VERSION "bars 2"
 enum { CHUNK_ROWS = 256, PROGRESS_ROWS = 64 };
-enum { TARGETS = TIMEFRAMES_MAX, TIMES, SETS }; /* behind the timeframes */
+enum { TARGETS = TIMEFRAMES_MAX, TIMES, BEGINS, SETS }; /* behind the timeframes */
 
 struct bars {
     const struct options *options;
@@ -122,7 +123,8 @@ static int split_begin(struct bars *b, int validation, struct err *e)
     }
     if (set_begin(b, validation, TARGETS, "targets", H5TYPE_F32, 2, b->rows.horizon, 0, chunk_rows,
                   e) < 0 ||
-        set_begin(b, validation, TIMES, "times", H5TYPE_I64, 1, 0, 0, 16 * chunk_rows, e) < 0)
+        set_begin(b, validation, TIMES, "times", H5TYPE_I64, 1, 0, 0, 16 * chunk_rows, e) < 0 ||
+        set_begin(b, validation, BEGINS, "begins", H5TYPE_U8, 1, 0, 0, 128 * chunk_rows, e) < 0)
         return -1;
     return h5writer_text(b->writer, validation ? "validation/features" : "train/features",
                          "timeframes", list, e);
@@ -140,7 +142,10 @@ static int row_write(struct bars *b, struct piece *p, struct err *e)
     }
     unsigned char *target = piece_row(&p[TARGETS], e);
     int64_t decided = d->time[r->bar] + d->frame->seconds;
-    if (!target || piece_add(&p[TIMES], &decided, 1, e) < 0)
+    /* between the parts rows may be left out */
+    unsigned char begins = r->begins || r->row == r->rows - r->validation_rows;
+    if (!target || piece_add(&p[TIMES], &decided, 1, e) < 0 ||
+        piece_add(&p[BEGINS], &begins, 1, e) < 0)
         return -1;
     for (uint32_t k = 1; k <= r->horizon; k++, target += sizeof(float)) {
         float v =

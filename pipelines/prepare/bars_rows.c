@@ -21,6 +21,12 @@ static uint32_t window_first(const struct bars_rows *r, uint32_t i)
     return s->first[r->done[i] - s->window.bars];
 }
 
+static int row_begins(const struct bars_rows *r)
+{
+    return r->row == 0 || r->stretch != r->last_stretch ||
+           window_first(r, r->shortest) > r->last + 1;
+}
+
 static int is_possible(const struct bars_rows *r)
 {
     const struct bars_data *d = r->data;
@@ -48,6 +54,9 @@ int bars_rows_next(struct bars_rows *r)
                 r->done[i]++;
         if (is_possible(r) && r->possible++ % r->stride == 0) {
             r->row = (r->possible - 1) / r->stride;
+            r->begins = row_begins(r);
+            r->last = r->bar;
+            r->last_stretch = r->stretch;
             return 1;
         }
     }

@@ -6,6 +6,10 @@
  * timeframe (prepare.gap_windows: none: every window) lie in one stretch. Every prepare.stride-th
  * possible row is taken.
  *
+ * A row goes on from the one before it where both lie in one stretch and no bar is left out between
+ * that one's last bar and the first bar of this one's shortest timeframe. Where windows overlap
+ * (prepare.stride) that is so, too.
+ *
  * The last rows evaluate. Those before train unless their targets overlap with evaluated ones, that
  * is, end behind the first evaluated row's decision (prepare.purge: targets, as a split is commonly
  * purged: what is evaluated was not seen; prices that an evaluated row shows may have been, as they
@@ -27,6 +31,8 @@ struct bars_rows {
     /* the present row, its number from 0 */
     uint64_t row;
     uint32_t bar;                  /* of the file, at whose end it is decided */
+    int begins;                    /* it is the first, or does not go on from the one before it */
+    uint32_t last, last_stretch;   /* bar and stretch of that one */
     uint32_t done[TIMEFRAMES_MAX]; /* bars of each series that are complete then */
     uint32_t next, stretch;        /* where to look on */
     uint64_t possible;

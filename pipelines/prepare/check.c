@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/check_begins.h"
 #include "pipelines/prepare/check_graphs.h"
 #include "pipelines/prepare/check_tokens.h"
 #include "pipelines/prepare/check_weights.h"
@@ -38,9 +39,10 @@ struct split {
     struct look features[H5NAMES_MAX]; /* one, or one a timeframe */
     uint32_t feature_sets;
     struct look targets;
-    int values; /* targets are values, else classes */
-    int64_t class_low, class_high;
-    uint64_t *class_rows; /* [CLASSES_MAX] */
+    int values;                    /* targets are values, else classes */
+    int64_t class_low, class_high; /* low > high: no row has one */
+    uint64_t *class_rows;          /* [CLASSES_MAX] */
+    uint64_t missing;              /* rows without one (model.missing_targets) */
 };
 
 struct check {
@@ -73,8 +75,10 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
 {
     double v = look_value(s->targets.array.type, at);
     int64_t class = v >= 9e18 ? INT64_MAX : (int64_t)v;
-    if (class < 0 && c->options->missing_targets)
+    if (class < 0 && c->options->missing_targets) {
+        s->missing++;
         return;
+    }
     s->class_low = class < s->class_low ? class : s->class_low;
     s->class_high = class > s->class_high ? class : s->class_high;
     if (class >= 0 && class < CLASSES_MAX)
@@ -229,8 +233,11 @@ static void classes_print(const struct split *s)
     for (int i = 0; i < CLASSES_MAX; i++)
         present += s->class_rows[i] > 0;
     look_print_shape(&s->targets);
-    printf(", values %" PRId64 " to %" PRId64 ", %" PRIu64 " classes\n    rows a class:",
-           s->class_low, s->class_high, present);
+    if (s->class_low <= s->class_high)
+        printf(", values %" PRId64 " to %" PRId64, s->class_low, s->class_high);
+    if (s->missing)
+        printf(", missing %" PRIu64, s->missing);
+    printf(", %" PRIu64 " classes\n    rows a class:", present);
     for (int i = 0, shown = 0; i < CLASSES_MAX && shown < CLASSES_SHOWN; i++)
         if (s->class_rows[i])
             printf("%s %d: %" PRIu64, shown++ ? "," : "", i, s->class_rows[i]);
@@ -350,11 +357,9 @@ static int ragged_run(struct check *c, int graphs, struct err *e)
     for (int i = 0; i < 2; i++)
         if ((graphs ? check_graphs(c->reader, c->split[i].group, o->missing_targets, &wrong, e)
                     : check_tokens(c->reader, c->split[i].group, o->data_window, e)) < 0 ||
-            (graphs && check_weights(c->reader, o, c->split[i].group, "targets", &wrong, e) < 0))
+            check_weights(c->reader, o, c->split[i].group, graphs ? "targets" : "tokens",
+                          graphs ? 0 : o->data_window, &wrong, e) < 0)
             return err_prefix(e, "%s", o->data_file);
-    if (!graphs && o->data_weights[0])
-        err_set(&wrong, EXIT_CODE_PERMANENT, "%s holds tokens, whose targets have no data.weights",
-                o->data_file);
     fflush(stdout);
     if (wrong.code)
         return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
@@ -381,8 +386,10 @@ static int check_run(struct check *c, struct err *e)
     for (int i = 0; i < 2; i++) {
         features_print(&c->split[i]);
         targets_print(&c->split[i]);
-        if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets,
-                          &wrong, e) < 0)
+        if (check_weights(c->reader, c->options, c->split[i].group, c->options->data_targets, 0,
+                          &wrong, e) < 0 ||
+            check_begins(c->reader, c->options, c->split[i].group,
+                         c->split[i].targets.array.dims[0], e) < 0)
             return err_prefix(e, "%s", c->options->data_file);
     }
     equal_print(c);
@@ -397,7 +404,7 @@ static const char help[] =
     "usage: prepare check --config FILE [--set SECTION.KEY=VALUE]...\n\n"
     "Reads data.file once and prints per split: shapes, types, ranges, NaN and infinite values,\n"
     "constant features, rows of each class or range of the target values, range of the weights, "
-    "and how\nmany training rows "
+    "rows that\nbegin (data.stateful), and how many training rows "
     "are in the validation part too; of graphs and tokens how large they are. Ends with 100 and a "
     "sentence if\ntraining is impossible.\n\n"
     "  --config FILE              pipeline file\n"

@@ -9,12 +9,14 @@
 
 #include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/look.h"
+#include "proto/weighing.h"
 
 enum { BLOCK_BYTES = 4 << 20 };
 
 struct weighed {
     struct look targets, weights;
     int weighted, missing, classes; /* missing: a NaN, or with classes one below 0, is none */
+    uint64_t window;                /* targets are tokens, and a row so many of them; else 0 */
     uint64_t counted;
     int refused; /* a weight is below 0, in row refused_row first */
     uint64_t refused_row;
@@ -31,29 +33,30 @@ static int weights_open(struct weighed *w, struct h5reader *r, const struct opti
 {
     char path[H5FILE_NAME_MAX + 1];
     const struct h5array *a = &w->weights.array, *y = &w->targets.array;
-    if (strchr(o->data_weights, '/'))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "data.weights is \"%s\"; expected the name of a data set in the split's "
-                       "group, without /",
-                       o->data_weights);
-    if (!h5reader_has(r, check_path(group, o->data_weights, path)))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "no data set %s, which data.weights names; it says what the targets weigh",
-                       path);
-    if (look_open(&w->weights, r, path, e) < 0)
+    if (weighing_name_check(o->data_weights, e) < 0)
         return -1;
-    if (a->dims[0] != y->dims[0])
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has %" PRIu64 " rows, where there are %" PRIu64 " to be weighed",
-                       a->name, a->dims[0], y->dims[0]);
-    if (a->rank > 2 ||
-        (w->weights.row_values != 1 && w->weights.row_values != w->targets.row_values))
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has %" PRIu64 " values a row (rank %d); accepted: one for the row, or "
-                       "one for each of its %" PRIu64 " targets",
-                       a->name, w->weights.row_values, a->rank, w->targets.row_values);
+    if (!h5reader_has(r, check_path(group, o->data_weights, path))) {
+        weighing_absent(o->data_weights, e);
+        return err_prefix(e, "%s", group);
+    }
+    if (look_open(&w->weights, r, path, e) < 0 ||
+        weighing_count_check(a->name, a->dims[0], y->dims[0], w->window > 0, e) < 0)
+        return -1;
+    if (a->rank > (w->window ? 1 : 2))
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has %d dimensions; accepted: %s", a->name,
+                       a->rank, w->window ? "1, a number a token" : "1 or 2, rows first");
     w->weighted = 1;
-    return 0;
+    return weighing_width_check(w->weights.row_values, w->targets.row_values, e) < 0
+               ? err_prefix(e, "%s", group)
+               : 0;
+}
+
+/* Is number `row` of the targets one that is predicted? Of tokens the first is only read, and those
+ * behind the last whole row are neither. */
+static int is_target(const struct weighed *w, uint64_t row)
+{
+    uint64_t all = w->targets.array.dims[0];
+    return !w->window || (row > 0 && row <= (all - 1) / w->window * w->window);
 }
 
 static void row_count(struct weighed *w, uint64_t row, uint64_t index)
@@ -67,7 +70,8 @@ static void row_count(struct weighed *w, uint64_t row, uint64_t index)
     for (uint64_t k = 0; k < w->targets.row_values; k++) {
         double y = value_at(&w->targets, index, k);
         int there = !w->missing || (w->classes ? y >= 0 : !isnan(y));
-        w->counted += there && (!width || value_at(&w->weights, index, width > 1 ? k : 0) > 0);
+        w->counted += is_target(w, row) && there &&
+                      (!width || value_at(&w->weights, index, width > 1 ? k : 0) > 0);
     }
 }
 
@@ -96,20 +100,22 @@ static void weighed_judge(const struct weighed *w, const char *group, struct err
         return;
     if (l->nan + l->infinite || w->refused)
         err_set(wrong, EXIT_CODE_PERMANENT,
-                "%s has a weight in row %" PRIu64 " that is %s; accepted: finite numbers from 0 on",
-                l->array.name, w->refused ? w->refused_row : l->first_bad,
+                "%s has a weight in %s %" PRIu64 " that is %s; accepted: finite numbers from 0 on",
+                l->array.name, w->window ? "token" : "row",
+                w->refused ? w->refused_row : l->first_bad,
                 w->refused ? "negative" : "no finite float32");
-    else if (!w->counted)
-        err_set(wrong, EXIT_CODE_PERMANENT,
-                "none of the %" PRIu64 " rows of %s has a target that counts "
-                "(model.missing_targets, data.weights)",
-                w->targets.array.dims[0], group);
+    else if (!w->counted) {
+        uint64_t all = w->targets.array.dims[0];
+        weighing_nothing(w->window ? (all - 1) / w->window : all, wrong);
+        err_prefix(wrong, "%s", group);
+    }
 }
 
 int check_weights(struct h5reader *r, const struct options *o, const char *group,
-                  const char *targets, struct err *wrong, struct err *e)
+                  const char *targets, uint64_t window, struct err *wrong, struct err *e)
 {
     struct weighed w = {.missing = o->missing_targets,
+                        .window = window,
                         .classes = strcmp(o->model_loss, "softmax_cross_entropy") == 0};
     char path[H5FILE_NAME_MAX + 1];
     if ((!o->data_weights[0] && !o->missing_targets) ||

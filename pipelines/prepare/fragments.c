@@ -3,9 +3,10 @@
  */
 #include "pipelines/prepare/fragments.h"
 
+#include <math.h>
 #include <string.h>
 
-static const double proton_da = 1.007276467;
+static const double proton_da = 1.007276467, hydrogen_da = 1.00782503;
 
 enum { NO_ATOM = UINT16_MAX };
 
@@ -82,6 +83,24 @@ uint32_t fragments_make(const struct molecule *m, struct peak *peak)
         float intensity = 1.0f / b->order;
         peak[peaks++] = (struct peak){(float)(below + proton_da), intensity};
         peak[peaks++] = (struct peak){(float)(rest + proton_da), intensity};
+    }
+    return peaks;
+}
+
+/* The fragments are made behind the places of their ions, which never overtake them. */
+uint32_t ions_make(const struct molecule *m, double energy_ev, struct peak *peak)
+{
+    struct peak *fragment = peak + IONS_MAX - FRAGMENTS_MAX;
+    uint32_t fragments = fragments_make(m, fragment), peaks = 0;
+    double whole = 0;
+    for (uint32_t i = 0; i < m->atoms; i++)
+        whole += m->atom[i].mass;
+    peak[peaks++] = (struct peak){(float)(whole + proton_da), (float)(64 * exp2(-energy_ev / 15))};
+    for (uint32_t i = 0; i < fragments; i++) {
+        double mz = fragment[i].mz;
+        float cation = fragment[i].intensity * (float)((mz - proton_da) / whole);
+        peak[peaks++] = (struct peak){(float)(mz - hydrogen_da), cation};
+        peak[peaks++] = (struct peak){(float)(mz + hydrogen_da), cation / 5};
     }
     return peaks;
 }

@@ -1,18 +1,20 @@
-/* molecule.c - see molecule.h. The only file that knows Indigo.
- *
- * Each call of Indigo's costs 0.1 us and more (two locks, a time stamp, a handle), which is half of
- * the time spent here; the other half is its reading of the text. So a question is not asked whose
- * answer the text gives (no sign in a bracket: no charge; no digit: no ring; no lower-case letter:
- * nothing to dearomatise) or other answers do (see parents_find), and handles are freed all at
- * once.
+/* molecule.c - see molecule.h. Open Babel reads the text (molecule_babel.h); here valences are
+ * judged, hydrogens folded, the bonds put where the text has them, and what an atom has of its
+ * bonds is summed up.
  */
 #include "pipelines/prepare/molecule.h"
 
-#include <indigo.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "proto/err.h"
+#include "pipelines/prepare/molecule_aromatic.h"
+#include "pipelines/prepare/molecule_babel.h"
+#include "pipelines/prepare/molecule_text.h"
+
+enum { HYDROGEN = 1, NITROGEN = 7, SULPHUR = 16, NO_ATOM = UINT16_MAX };
+_Static_assert((int)MOLECULE_SMILES_MAX == (int)BABEL_SMILES_MAX &&
+                   (int)MOLECULE_SMILES_MAX == (int)TEXT_BYTES_MAX,
+               "what is read");
 
 static char why[256];
 
@@ -34,222 +36,192 @@ const char *molecule_refusal_name(enum molecule_refusal refusal)
 
 static enum molecule_refusal refuse(enum molecule_refusal refusal, const char *text)
 {
-    snprintf(why, sizeof why, "%s", text ? text : "");
-    for (char *c = why; *c; c++)
-        if ((unsigned char)*c < 0x20)
-            *c = ' ';
+    snprintf(why, sizeof why, "%s", text);
     return refusal;
 }
 
-/* Once a process. */
-static void indigo_begin(void)
+const char *molecule_symbol(const struct molecule_atom *a)
 {
-    static int begun;
-    if (begun)
-        return;
-    begun = 1;
-    ensure(indigoSetOption("aromaticity-model", "generic") >= 0);
+    return babel_symbol(a->element);
 }
 
-/* The text without its marks of stereochemistry, and what it tells of the molecule. */
-struct traits {
-    char text[MOLECULE_SMILES_MAX + 1];
-    int charges, isotopes, rings, aromatic, hydrogens, parts;
-    int branches; /* opened and not closed */
+int molecule_begin(struct err *e)
+{
+    return babel_is_there() ? 0
+                            : err_set(e, EXIT_CODE_PERMANENT,
+                                      "cannot read molecules: Open Babel finds no reader of SMILES "
+                                      "among its plugins (smilesformat.so of the package "
+                                      "libopenbabel7, or where BABEL_LIBDIR says)");
+}
+
+/* ---- atoms ---------------------------------------------------------------------------------- */
+
+struct reading {
+    struct molecule_text text;
+    struct babel_molecule raw;
+    uint16_t degree[BABEL_SMILES_MAX];
+    uint16_t valence[BABEL_SMILES_MAX]; /* the orders of its bonds, and its hydrogens */
+    uint16_t host[BABEL_SMILES_MAX];    /* of a hydrogen that is folded; NO_ATOM: it stays */
+    uint16_t place[BABEL_SMILES_MAX];   /* of an atom in the graph */
+    const struct text_ring *ring[BABEL_SMILES_MAX]; /* that a bond closes, or NULL */
+    uint16_t order[BABEL_SMILES_MAX];               /* of the bonds */
 };
 
-/* Its atoms come in the order of the text, and each bond leads to the next of them; where hydrogens
- * were folded, which are the first or have no other bond, the rest still does. */
-static int traits_of_tree(const struct traits *t)
+static void bonds_sum(struct reading *r)
 {
-    return !t->rings && !t->parts;
-}
-
-/* Bytes of the chirality at `at`, which is an '@': that, "@@", or a tag as "@TH1", "@OH12". */
-static size_t chirality_bytes(const char *at)
-{
-    static const char *const tags[] = {"TH", "AL", "SP", "TB", "OH"};
-    for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++)
-        if (strncmp(at + 1, tags[i], 2) == 0)
-            return 3 + strspn(at + 3, "0123456789");
-    return at[1] == '@' ? 2 : 1;
-}
-
-static void traits_read(struct traits *t, const char *smiles, size_t bytes)
-{
-    char *to = t->text;
-    int inside = 0;
-    t->charges = t->isotopes = t->rings = t->aromatic = t->hydrogens = t->parts = t->branches = 0;
-    for (const char *c = smiles; c < smiles + bytes; c++) {
-        if (*c == '/' || *c == '\\')
-            continue;
-        if (*c == '@') {
-            c += chirality_bytes(c) - 1;
-            continue;
-        }
-        *to++ = *c;
-        if (*c == '[' || *c == ']') {
-            inside = *c == '[';
-            t->hydrogens |= inside && c[1] == 'H'; /* an atom of its own */
-            t->isotopes |= inside && c[1] >= '0' && c[1] <= '9';
-            t->aromatic |= inside; /* as [nH], [se]: not worth telling apart */
-        } else if (inside) {
-            t->charges |= *c == '+' || *c == '-';
-        } else {
-            t->rings |= (*c >= '0' && *c <= '9') || *c == '%';
-            t->aromatic |= strchr("bcnops", *c) != NULL;
-            t->parts |= *c == '.';
-            t->branches += (*c == '(') - (*c == ')');
-        }
+    const struct babel_molecule *w = &r->raw;
+    memset(r->degree, 0, w->atoms * sizeof r->degree[0]);
+    for (uint32_t i = 0; i < w->atoms; i++)
+        r->valence[i] = (uint16_t)w->atom[i].hydrogens;
+    for (uint32_t i = 0; i < w->bonds; i++) {
+        r->degree[w->bond[i].from]++;
+        r->degree[w->bond[i].to]++;
+        r->valence[w->bond[i].from] += w->bond[i].order;
+        r->valence[w->bond[i].to] += w->bond[i].order;
     }
-    *to = 0;
 }
 
-/* Of one atom by itself, as Indigo has it, so that no table of ours can differ. 0: it has none. */
-static double mass_ask(const char *symbol, int isotope)
+/* An atom outside brackets has as many hydrogens as fill up one of its element's valences, of which
+ * each second number up to the largest is one. Where the bonds exceed that there are none to tell,
+ * nor are there for nitrogen beyond three: five bonds are a nitro group as it is often written. */
+static int is_possible(const struct babel_atom *a, uint16_t valence)
 {
-    char text[16];
-    snprintf(text, sizeof text, "[%.0d%.3s]", isotope, symbol);
-    int alone = indigoLoadMoleculeFromString(text);
-    return alone < 0 ? 0 : indigoMonoisotopicMass(alone);
+    static const uint8_t most[] = {[5] = 3,  [6] = 4,       [NITROGEN] = 5, [8] = 2,  [9] = 1,
+                                   [15] = 5, [SULPHUR] = 6, [17] = 7,       [35] = 7, [53] = 7};
+    if (a->element >= sizeof most || !most[a->element])
+        return 1;
+    return valence <= most[a->element] && valence % 2 == most[a->element] % 2 &&
+           !(a->element == NITROGEN && a->hydrogens && valence > 3);
 }
 
-/* What an element weighs is asked once a process, an isotope each time. */
-static double mass_of(const struct molecule_atom *a, int handle)
+static enum molecule_refusal valences_judge(const struct reading *r)
 {
-    static double known[UINT8_MAX + 1], hydrogen;
-    if (!a->isotope && known[a->element] <= 0)
-        known[a->element] = mass_ask(indigoSymbol(handle), 0);
-    double mass = a->isotope ? mass_ask(indigoSymbol(handle), a->isotope) : known[a->element];
-    if (hydrogen <= 0)
-        hydrogen = mass_ask("H", 0);
-    return mass > 0 ? mass + a->hydrogens * hydrogen : 0;
-}
-
-static enum molecule_refusal atom_read(struct molecule_atom *a, int handle, const struct traits *t,
-                                       unsigned flags)
-{
-    int charge = 0, isotope = 0, element = indigoAtomicNumber(handle);
-    if (element < 1)
-        return refuse(MOLECULE_UNSPECIFIC, "an atom is no element");
-    int hydrogens = indigoCountImplicitHydrogens(handle);
-    if (hydrogens < 0)
-        return refuse(MOLECULE_VALENCE, indigoGetLastError());
-    if (t->charges)
-        indigoGetCharge(handle, &charge);
-    if (t->isotopes)
-        isotope = indigoIsotope(handle);
-    if (hydrogens > UINT8_MAX || charge < INT8_MIN || charge > INT8_MAX || isotope > UINT16_MAX)
-        return refuse(MOLECULE_VALENCE, "an atom has an impossible charge, mass or valence");
-    *a = (struct molecule_atom){.element = (uint8_t)element,
-                                .hydrogens = (uint8_t)hydrogens,
-                                .charge = (int8_t)charge,
-                                .isotope = (uint16_t)(isotope < 0 ? 0 : isotope)};
-    if (flags & MOLECULE_KEKULE)
-        snprintf(a->symbol, sizeof a->symbol, "%.3s", indigoSymbol(handle));
-    if (traits_of_tree(t)) {
-        int degree = indigoDegree(handle);
-        a->degree = (uint8_t)(degree < UINT8_MAX ? degree : UINT8_MAX);
+    const struct babel_molecule *w = &r->raw;
+    for (uint32_t i = 0; i < w->atoms; i++) {
+        if (w->atom[i].aromatic && w->atom[i].element == SULPHUR && r->valence[i] > 4)
+            return refuse(MOLECULE_VALENCE, "an aromatic sulphur has six bonds");
+        if (!r->text.bracket[i] && !is_possible(&w->atom[i], r->valence[i]))
+            return refuse(MOLECULE_VALENCE, "an atom has more bonds than its element can have");
     }
-    if (flags & MOLECULE_ATOM_MASSES && (a->mass = mass_of(a, handle)) <= 0)
-        return refuse(MOLECULE_UNSPECIFIC, "an atom has no mass");
     return MOLECULE_ACCEPTED;
 }
 
-static enum molecule_refusal atoms_read(struct molecule *m, int molecule, const struct traits *t,
-                                        unsigned flags)
+static int may_fold(const struct reading *r, uint16_t atom)
 {
-    enum molecule_refusal refusal;
-    int iterator = indigoIterateAtoms(molecule), handle;
-    while ((handle = indigoNext(iterator)) > 0) {
+    const struct babel_atom *a = &r->raw.atom[atom];
+    return a->element == HYDROGEN && !a->isotope && !a->charge && !a->hydrogens &&
+           r->degree[atom] == 1;
+}
+
+/* A hydrogen whose one neighbour is another element becomes one of that atom's count. */
+static void hydrogens_fold(struct reading *r)
+{
+    struct babel_molecule *w = &r->raw;
+    memset(r->host, 0xff, w->atoms * sizeof r->host[0]); /* NO_ATOM */
+    for (uint32_t i = 0; i < w->bonds; i++) {
+        const uint16_t end[2] = {w->bond[i].from, w->bond[i].to};
+        for (int k = 0; k < 2; k++) {
+            if (!may_fold(r, end[k]) || w->atom[end[1 - k]].element == HYDROGEN)
+                continue;
+            r->host[end[k]] = end[1 - k];
+            w->atom[end[1 - k]].hydrogens++;
+        }
+    }
+}
+
+static enum molecule_refusal atoms_take(struct molecule *m, struct reading *r)
+{
+    for (uint32_t i = 0; i < r->raw.atoms; i++) {
+        const struct babel_atom *a = &r->raw.atom[i];
+        if (r->host[i] != NO_ATOM)
+            continue;
+        if (!a->element)
+            return refuse(MOLECULE_UNSPECIFIC, "an atom is no element");
         if (m->atoms == MOLECULE_ATOMS_MAX)
             return refuse(MOLECULE_LARGE, "it has too many atoms");
-        refusal = atom_read(&m->atom[m->atoms++], handle, t, flags);
-        if (refusal != MOLECULE_ACCEPTED)
-            return refusal;
+        if (a->hydrogens > UINT8_MAX || a->charge < INT8_MIN || a->charge > INT8_MAX ||
+            a->isotope > UINT16_MAX)
+            return refuse(MOLECULE_VALENCE, "an atom has an impossible charge, mass or valence");
+        r->place[i] = (uint16_t)m->atoms;
+        m->atom[m->atoms++] = (struct molecule_atom){.element = a->element,
+                                                     .hydrogens = (uint8_t)a->hydrogens,
+                                                     .charge = (int8_t)a->charge,
+                                                     .aromatic = a->aromatic, /* as written */
+                                                     .isotope = (uint16_t)a->isotope};
     }
-    if (m->atoms == 0)
-        return refuse(MOLECULE_UNREADABLE, "it has no atom");
-    return MOLECULE_ACCEPTED;
+    return m->atoms ? MOLECULE_ACCEPTED : refuse(MOLECULE_UNREADABLE, "it has no atom");
 }
 
-/* Where each atom of a tree hangs: the atoms come depth first, so it is the last one before it that
- * has a place left. Counts the degrees down, to 0 for all. 0: this is no tree. */
-static int parents_find(struct molecule *m, uint16_t parent[MOLECULE_ATOMS_MAX])
+/* ---- bonds ---------------------------------------------------------------------------------- */
+
+/* Which bonds close a ring, in the order of the text's numbers: all but the first to each atom. The
+ * others lead to their later atom. */
+static void rings_tell(struct reading *r)
 {
-    uint32_t last = 0; /* whose bond is looked for, and then up from there */
-    for (uint32_t i = 1; i < m->atoms; last = i++) {
-        while (m->atom[last].degree == 0 && last > 0)
-            last = parent[last];
-        if (m->atom[last].degree == 0 || m->atom[i].degree == 0)
-            return 0;
-        m->atom[last].degree--;
-        m->atom[i].degree--;
-        parent[i] = (uint16_t)last;
+    uint8_t reached[BABEL_SMILES_MAX] = {0};
+    uint32_t rings = 0;
+    for (uint32_t i = 0; i < r->raw.bonds; i++) {
+        struct babel_bond *b = &r->raw.bond[i];
+        r->ring[i] = reached[b->to] ? &r->text.ring[rings++] : NULL;
+        reached[b->to] = 1;
+        if (rings > r->text.rings)
+            break;
     }
-    for (uint32_t i = 0; i < m->atoms; i++)
-        if (m->atom[i].degree > 0)
-            return 0;
-    return 1;
+    if (rings != r->text.rings) { /* as in C1.C1: all lead on */
+        memset(r->ring, 0, r->raw.bonds * sizeof r->ring[0]);
+        r->text.turned = 0;
+    }
 }
 
-/* Indigo's numbers of the atoms, which have gaps where hydrogens were folded, become 0, 1, ... */
-static enum molecule_refusal gaps_close(struct molecule *m, int molecule)
+/* Where in the text a bond is written: at an atom, or after one at a number. */
+static uint32_t bond_place(const struct reading *r, uint32_t bond)
 {
-    static uint16_t place[UINT16_MAX + 1];
-    uint32_t count = 0;
-    int iterator = indigoIterateAtoms(molecule), handle;
-    while ((handle = indigoNext(iterator)) > 0) {
-        int index = indigoIndex(handle);
-        if (index < 0 || index > UINT16_MAX)
-            return refuse(MOLECULE_LARGE, "it has too many atoms");
-        place[index] = (uint16_t)count++;
-    }
-    for (uint32_t i = 0; i < m->bonds; i++) {
-        m->bond[i].from = place[m->bond[i].from];
-        m->bond[i].to = place[m->bond[i].to];
-    }
-    return MOLECULE_ACCEPTED;
+    const struct babel_bond *b = &r->raw.bond[bond];
+    const struct text_ring *ring = r->ring[bond];
+    return ring ? (uint32_t)ring->atom << 16 | (ring->place + 1u) : (uint32_t)b->to << 16;
 }
 
-/* In Indigo's numbers; see gaps_close. */
-static void bond_ends(struct molecule_bond *b, int handle)
+/* Bonds are in the order in which rings are closed, but for a few in that of the places. */
+static void bonds_order(struct reading *r)
 {
-    b->from = (uint16_t)indigoIndex(indigoSource(handle));
-    b->to = (uint16_t)indigoIndex(indigoDestination(handle));
+    for (uint32_t i = 0; i < r->raw.bonds; i++) {
+        uint32_t at = i;
+        r->order[i] = (uint16_t)i;
+        for (; at > 0 && bond_place(r, r->order[at - 1]) > bond_place(r, i) && r->text.turned; at--)
+            r->order[at] = r->order[at - 1];
+        r->order[at] = (uint16_t)i;
+    }
 }
 
-static enum molecule_refusal bonds_read(struct molecule *m, int molecule, const struct traits *t)
+static enum molecule_refusal bonds_take(struct molecule *m, struct reading *r)
 {
-    static uint16_t parent[MOLECULE_ATOMS_MAX];
-    int tree = traits_of_tree(t) && parents_find(m, parent);
-    int iterator = indigoIterateBonds(molecule), handle;
-    while ((handle = indigoNext(iterator)) > 0) {
+    rings_tell(r);
+    bonds_order(r);
+    for (uint32_t i = 0; i < r->raw.bonds; i++) {
+        const struct babel_bond *b = &r->raw.bond[r->order[i]];
+        const struct text_ring *ring = r->ring[r->order[i]];
+        if (r->host[b->from] != NO_ATOM || r->host[b->to] != NO_ATOM)
+            continue;
         if (m->bonds == MOLECULE_BONDS_MAX)
             return refuse(MOLECULE_LARGE, "it has too many bonds");
-        int order = indigoBondOrder(handle);
-        if (order < 1 || order > MOLECULE_ORDER_AROMATIC)
+        if (b->order < 1 || b->order > 3)
             return refuse(MOLECULE_UNSPECIFIC, "a bond has no order");
-        struct molecule_bond *b = &m->bond[m->bonds++];
-        int ring = t->rings && (order == MOLECULE_ORDER_AROMATIC || /* saves a call */
-                                indigoTopology(handle) == INDIGO_RING);
-        *b = (struct molecule_bond){.order = (uint8_t)order, .ring = (uint8_t)ring};
-        if (tree && m->bonds < m->atoms)
-            b->from = parent[m->bonds], b->to = (uint16_t)m->bonds;
-        else
-            bond_ends(b, handle);
+        int back = ring && !ring->from_first;
+        m->bond[m->bonds++] = (struct molecule_bond){.from = r->place[back ? b->to : b->from],
+                                                     .to = r->place[back ? b->from : b->to],
+                                                     .order = b->order,
+                                                     .ring = b->ring};
     }
-    return t->hydrogens && !tree ? gaps_close(m, molecule) : MOLECULE_ACCEPTED;
+    return MOLECULE_ACCEPTED;
 }
 
 /* What an atom has of its bonds. */
 static void bonds_spread(struct molecule *m)
 {
     for (uint32_t i = 0; i < m->atoms; i++)
-        m->atom[i].degree = 0;
+        m->atom[i].aromatic = 0;
     for (uint32_t i = 0; i < m->bonds; i++) {
         const struct molecule_bond *b = &m->bond[i];
-        ensure(b->from < m->atoms && b->to < m->atoms);
         struct molecule_atom *end[2] = {&m->atom[b->from], &m->atom[b->to]};
         for (int k = 0; k < 2; k++) {
             end[k]->degree += end[k]->degree < UINT8_MAX;
@@ -259,42 +231,86 @@ static void bonds_spread(struct molecule *m)
     }
 }
 
-static enum molecule_refusal convert(struct molecule *m, const struct traits *t, unsigned flags)
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+/* Each bond joins two components or lies in one. */
+static uint32_t components_count(const struct molecule *m)
 {
-    int molecule = indigoLoadMoleculeFromString(t->text);
-    if (molecule < 0)
-        return refuse(MOLECULE_UNREADABLE, indigoGetLastError());
-    if (t->aromatic && indigoDearomatize(molecule) < 0)
-        return refuse(MOLECULE_VALENCE, indigoGetLastError());
-    if (t->hydrogens && indigoFoldHydrogens(molecule) < 0)
-        return refuse(MOLECULE_VALENCE, indigoGetLastError());
-    if (t->rings && !(flags & MOLECULE_KEKULE) && indigoAromatize(molecule) < 0)
-        return refuse(MOLECULE_VALENCE, indigoGetLastError());
-    enum molecule_refusal refusal = atoms_read(m, molecule, t, flags);
-    if (refusal == MOLECULE_ACCEPTED)
-        refusal = bonds_read(m, molecule, t);
+    uint16_t root[MOLECULE_ATOMS_MAX];
+    uint32_t count = m->atoms;
+    for (uint32_t i = 0; i < m->atoms; i++)
+        root[i] = (uint16_t)i;
+    for (uint32_t i = 0; i < m->bonds; i++) {
+        uint16_t a = m->bond[i].from, b = m->bond[i].to;
+        while (root[a] != a)
+            a = root[a] = root[root[a]];
+        while (root[b] != b)
+            b = root[b] = root[root[b]];
+        count -= a != b;
+        root[a] = b;
+    }
+    return count;
+}
+
+/* What an element weighs is asked once a process, an isotope each time. */
+static double mass_of(uint8_t element, uint16_t isotope)
+{
+    static double known[UINT8_MAX + 1];
+    if (isotope)
+        return babel_mass(element, isotope);
+    if (known[element] <= 0)
+        known[element] = babel_mass(element, 0);
+    return known[element];
+}
+
+static enum molecule_refusal masses_sum(struct molecule *m)
+{
+    for (uint32_t i = 0; i < m->atoms; i++) {
+        struct molecule_atom *a = &m->atom[i];
+        double mass = mass_of(a->element, a->isotope);
+        if (mass <= 0)
+            return refuse(MOLECULE_UNSPECIFIC, "an atom has no mass");
+        a->mass = mass + a->hydrogens * mass_of(HYDROGEN, 0);
+        m->mass += a->mass;
+    }
+    return MOLECULE_ACCEPTED;
+}
+
+static enum molecule_refusal convert(struct molecule *m, struct reading *r, unsigned flags)
+{
+    bonds_sum(r);
+    enum molecule_refusal refusal = valences_judge(r);
     if (refusal != MOLECULE_ACCEPTED)
         return refusal;
-    m->components = t->parts ? (uint32_t)indigoCountComponents(molecule) : 1;
-    if (flags & MOLECULE_MASS && (m->mass = indigoMonoisotopicMass(molecule)) <= 0)
-        return refuse(MOLECULE_UNSPECIFIC, indigoGetLastError());
+    hydrogens_fold(r);
+    if ((refusal = atoms_take(m, r)) != MOLECULE_ACCEPTED ||
+        (refusal = bonds_take(m, r)) != MOLECULE_ACCEPTED)
+        return refusal;
+    if (!(flags & MOLECULE_KEKULE) && !molecule_aromatic_find(m))
+        return refuse(MOLECULE_LARGE, "its rings make too many cycles");
     bonds_spread(m);
-    return MOLECULE_ACCEPTED;
+    m->components = components_count(m);
+    return flags & MOLECULE_MASSES ? masses_sum(m) : MOLECULE_ACCEPTED;
 }
 
 enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsigned flags)
 {
-    static struct traits t;
+    static const enum molecule_refusal refusals[] = {[BABEL_READ] = MOLECULE_ACCEPTED,
+                                                     [BABEL_SYNTAX] = MOLECULE_UNREADABLE,
+                                                     [BABEL_KEKULE] = MOLECULE_VALENCE};
+    static struct reading r;
     size_t bytes = strcspn(smiles, " \t\r\n");
-    indigo_begin();
     m->atoms = m->bonds = m->components = 0;
     m->mass = 0;
     if (bytes > MOLECULE_SMILES_MAX)
         return refuse(MOLECULE_LARGE, "its SMILES is too long");
-    traits_read(&t, smiles, bytes);
-    if (t.branches) /* Indigo closes them by itself: a text that was cut would be a molecule */
-        return refuse(MOLECULE_UNREADABLE, "its parentheses do not match");
-    enum molecule_refusal refusal = convert(m, &t, flags);
-    indigoFreeAllObjects();
-    return refusal;
+    const char *fault = molecule_text_read(&r.text, smiles, bytes);
+    if (fault)
+        return refuse(MOLECULE_UNREADABLE, fault);
+    enum molecule_refusal refusal = refusals[babel_read(&r.raw, r.text.text, why, sizeof why)];
+    if (refusal != MOLECULE_ACCEPTED)
+        return refusal;
+    if (r.raw.atoms != r.text.atoms)
+        return refuse(MOLECULE_UNREADABLE, "its atoms are not those of its text");
+    return convert(m, &r, flags);
 }

@@ -1,23 +1,24 @@
-/* molecule.h - a SMILES text becomes atoms and bonds, by way of the Indigo toolkit.
+/* molecule.h - a SMILES text becomes atoms and bonds, by way of Open Babel.
  *
  * Hydrogens written as atoms are folded into their neighbours' counts (isotopes of hydrogen and H2
  * stay atoms). Stereochemistry is not kept, and wrong marks of it do no harm. Aromatic bonds are
- * perceived anew from the Kekule form, by Indigo's "generic" model, so that both ways to write
- * benzene give one graph.
+ * perceived anew from the Kekule form (molecule_aromatic.h), so that both ways to write benzene
+ * give one graph.
  *
- * Indigo keeps its state per thread: all calls from one thread.
+ * All calls from one thread.
  */
 #ifndef PIPELINES_PREPARE_MOLECULE_H
 #define PIPELINES_PREPARE_MOLECULE_H
 
 #include <stdint.h>
 
+#include "proto/err.h"
+
 /* The InChI library takes 1,023 atoms; larger ones are no small molecules. */
 enum { MOLECULE_ATOMS_MAX = 1023, MOLECULE_BONDS_MAX = 2047, MOLECULE_SMILES_MAX = 4095 };
 
 struct molecule_atom {
-    char symbol[4];    /* of the element; MOLECULE_KEKULE only */
-    double mass;       /* monoisotopic, Da, with its folded hydrogens; MOLECULE_ATOM_MASSES only */
+    double mass;       /* monoisotopic, Da, with its folded hydrogens; MOLECULE_MASSES only */
     uint8_t element;   /* atomic number */
     uint8_t hydrogens; /* folded ones */
     uint8_t degree;    /* bonds to other atoms of the graph */
@@ -36,7 +37,7 @@ struct molecule_bond {
 
 struct molecule {
     uint32_t atoms, bonds, components;
-    double mass; /* monoisotopic, Da; MOLECULE_MASS only */
+    double mass; /* monoisotopic, Da; MOLECULE_MASSES only */
     struct molecule_atom atom[MOLECULE_ATOMS_MAX];
     struct molecule_bond bond[MOLECULE_BONDS_MAX];
 };
@@ -44,9 +45,9 @@ struct molecule {
 /* Why there is none. */
 enum molecule_refusal {
     MOLECULE_ACCEPTED,
-    MOLECULE_UNREADABLE, /* Indigo understands no molecule */
+    MOLECULE_UNREADABLE, /* Open Babel understands no molecule */
     MOLECULE_UNSPECIFIC, /* an atom is no element: R, a pseudoatom */
-    MOLECULE_VALENCE,    /* the number of hydrogens cannot be told */
+    MOLECULE_VALENCE,    /* an atom has more bonds than it can, or aromatic ones cannot be told */
     MOLECULE_LARGE,      /* more than the maxima above */
     MOLECULE_REFUSALS,
 };
@@ -54,13 +55,19 @@ enum molecule_refusal {
 /* Identifier of a refusal, as in counts: "unreadable". */
 const char *molecule_refusal_name(enum molecule_refusal refusal);
 
-enum { MOLECULE_MASS = 1, MOLECULE_KEKULE = 2, MOLECULE_ATOM_MASSES = 4 };
+enum { MOLECULE_MASSES = 1, MOLECULE_KEKULE = 2 };
+
+/* "Na"; borrowed. */
+const char *molecule_symbol(const struct molecule_atom *a);
+
+/* Before the first one is read: -1 if the installation of Open Babel is not complete. */
+int molecule_begin(struct err *e);
 
 /* Fill *m. The text ends at the first blank (names follow in some files). With MOLECULE_KEKULE
  * single and double bonds stay and nothing is aromatic. */
 enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsigned flags);
 
-/* What Indigo said of the last molecule that was not accepted; borrowed, one line. */
+/* What there is to say of the last molecule that was not accepted; borrowed, one line. */
 const char *molecule_why(void);
 
 #endif

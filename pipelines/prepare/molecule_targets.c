@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "pipelines/prepare/spectrum.h"
-
 enum { BINS_MAX = 65536 };
 
 static int bins_count(struct molecule_targets *t, struct err *e)
@@ -25,12 +23,14 @@ static int bins_count(struct molecule_targets *t, struct err *e)
 int molecule_targets_open(struct molecule_targets *t, const struct options *o, int measured,
                           struct err *e)
 {
-    static const unsigned flags[] = {[MOLECULE_DESCRIPTORS] = MOLECULE_MASS,
-                                     [MOLECULE_COMPUTED] = MOLECULE_ATOM_MASSES,
+    static const unsigned flags[] = {[MOLECULE_DESCRIPTORS] = MOLECULE_MASSES,
+                                     [MOLECULE_FRAGMENTS] = MOLECULE_MASSES,
+                                     [MOLECULE_IONS] = MOLECULE_MASSES,
                                      [MOLECULE_MEASURED] = 0};
     t->options = o;
     t->kind = measured                       ? MOLECULE_MEASURED
-              : o->prepare_compute[0] == 'f' ? MOLECULE_COMPUTED
+              : o->prepare_compute[0] == 'f' ? MOLECULE_FRAGMENTS
+              : o->prepare_compute[0] == 'i' ? MOLECULE_IONS
                                              : MOLECULE_DESCRIPTORS;
     t->flags = flags[t->kind];
     int result = t->kind == MOLECULE_DESCRIPTORS
@@ -56,12 +56,14 @@ static int bins_make(struct molecule_targets *t, const struct peak *peak, uint32
 }
 
 int molecule_targets_make(struct molecule_targets *t, const struct molecule *m,
-                          const struct massbank_record *r)
+                          const struct massbank_record *r, const struct energy *energy)
 {
     if (r)
         return bins_make(t, r->peak, r->peaks);
-    if (t->kind == MOLECULE_COMPUTED)
-        return bins_make(t, t->fragment, fragments_make(m, t->fragment));
+    if (t->kind == MOLECULE_FRAGMENTS)
+        return bins_make(t, t->peak, fragments_make(m, t->peak));
+    if (t->kind == MOLECULE_IONS)
+        return bins_make(t, t->peak, ions_make(m, energy->value, t->peak));
     for (uint32_t k = 0; k < t->count; k++)
         t->value[k] = graph_descriptor(m, t->descriptor[k]);
     return 1;
@@ -72,7 +74,7 @@ int molecule_targets_name(const struct molecule_targets *t, struct h5writer *w, 
     const struct options *o = t->options;
     if (t->kind != MOLECULE_DESCRIPTORS)
         return h5writer_text(w, "", "spectra",
-                             t->kind == MOLECULE_COMPUTED ? "computed" : "measured", e) < 0 ||
+                             t->kind == MOLECULE_MEASURED ? "measured" : "computed", e) < 0 ||
                        h5writer_f64(w, "", "bin_da", o->prepare_bin_da, e) < 0 ||
                        h5writer_f64(w, "", "mz_max", o->prepare_mz_max, e) < 0 ||
                        h5writer_text(w, "", "intensity", o->prepare_intensity, e) < 0
@@ -89,7 +91,8 @@ int molecule_targets_name(const struct molecule_targets *t, struct h5writer *w, 
 const char *molecule_targets_word(const struct molecule_targets *t)
 {
     static const char *const words[] = {[MOLECULE_DESCRIPTORS] = "descriptors",
-                                        [MOLECULE_COMPUTED] = "bins of computed spectra",
+                                        [MOLECULE_FRAGMENTS] = "bins of computed spectra",
+                                        [MOLECULE_IONS] = "bins of computed spectra of ions",
                                         [MOLECULE_MEASURED] = "bins of measured spectra"};
     return words[t->kind];
 }

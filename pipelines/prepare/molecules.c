@@ -25,6 +25,8 @@ enum {
     NODE_FEATURES_MAX = GRAPH_NODE_FEATURES + ENERGY_FEATURES,
     EDGES_MAX = 2 * MOLECULE_BONDS_MAX,
     SPLIT_KEY = 0x6d6f6c65,  /* "mole": the split's own stream of the seed */
+    ENERGY_KEY = 0x656e6572, /* "ener": that of the energies which ions are computed at */
+    ENERGY_CLASSES = 11,     /* of 10 eV each, to 110 eV: hardly any in MassBank are above */
     PROGRESS_ROWS = 256,     /* between looks at the clock */
     SKELETONS_MAX = 2 << 20, /* counted exactly up to so many */
 };
@@ -125,15 +127,26 @@ static int part_choose(struct molecules *x, const struct molecule_entry *entry, 
     return ldexp((double)drawn, -64) < x->options->prepare_validation_fraction;
 }
 
+/* The record's. Or, of ions, drawn by the row's number: the middle of a class, so that the columns
+ * tell it, in any of the units, so that a model knows it in all of them. Or unknown. */
+static struct energy energy_choose(const struct molecules *x, const struct molecule_entry *entry)
+{
+    static const enum energy_unit units[] = {ENERGY_PLAIN, ENERGY_EV, ENERGY_NCE};
+    if (entry->record)
+        return energy_parse(entry->record->energy);
+    if (x->targets.kind != MOLECULE_IONS)
+        return (struct energy){ENERGY_UNKNOWN, 0};
+    uint64_t key = order_key(ENERGY_KEY, x->options->prepare_split_seed);
+    uint64_t drawn = order_key(key, entry->number);
+    return (struct energy){units[order_key(key, drawn) % 3], 5 + 10.0 * (drawn % ENERGY_CLASSES)};
+}
+
 static int graph_add(struct molecules *x, const struct molecule_entry *entry, int validation,
-                     struct err *e)
+                     const struct energy *given, struct err *e)
 {
     const struct molecule *m = &x->molecule;
-    uint8_t energy[ENERGY_FEATURES] = {0};
-    if (entry->record) {
-        struct energy given = energy_parse(entry->record->energy);
-        energy_features(&given, energy);
-    }
+    uint8_t energy[ENERGY_FEATURES];
+    energy_features(given, energy);
     for (uint32_t i = 0; i < m->atoms; i++) {
         uint8_t *row = x->node + i * x->node_features;
         graph_node(&m->atom[i], row);
@@ -178,10 +191,11 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
         return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
     if (x->molecule.atoms > x->options->prepare_atoms_max)
         return FATE_ATOMS;
-    if (!molecule_targets_make(&x->targets, &x->molecule, entry->record))
+    const struct energy energy = energy_choose(x, entry);
+    if (!molecule_targets_make(&x->targets, &x->molecule, entry->record, &energy))
         return FATE_NO_PEAK;
     hashes_add(&x->skeletons[validation], skeleton);
-    return graph_add(x, entry, validation, e) < 0 ? -1 : fate;
+    return graph_add(x, entry, validation, &energy, e) < 0 ? -1 : fate;
 }
 
 /* ---- the whole source ----------------------------------------------------------------------- */
@@ -278,10 +292,11 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
     own_digest_options(x->digest, stamp);
-    if (x->source->begin(x->source, x->digest, e) < 0 ||
+    if (molecule_begin(e) < 0 || x->source->begin(x->source, x->digest, e) < 0 ||
         molecule_targets_open(&x->targets, x->options, x->source->spectra, e) < 0)
         return -1;
-    int energy = x->source->spectra || x->options->prepare_energy;
+    int energy =
+        x->source->spectra || x->targets.kind == MOLECULE_IONS || x->options->prepare_energy;
     x->node_features = GRAPH_NODE_FEATURES + (energy ? ENERGY_FEATURES : 0);
     const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets.count};
     if (graphs_open(&x->graphs, out, &shape, e) < 0 || entries_convert(x, e) < 0 ||

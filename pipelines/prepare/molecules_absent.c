@@ -1,6 +1,6 @@
 /* molecules_absent.c - `prepare molecules` of a build without the chemistry libraries (make
- * CHEMISTRY=0, which is what make takes where indigo.h is not installed): it says what is missing.
- * Everything else works without.
+ * CHEMISTRY=0, which is what make takes where Open Babel's headers or g++ are not installed): it
+ * says what is missing. Everything else works without.
  */
 #include <stdio.h>
 
@@ -12,7 +12,7 @@ int prepare_molecules(int argc, char **argv)
     (void)argc;
     fprintf(stderr,
             "prepare %s: cannot read molecules: this build has no chemistry library; install "
-            "libindigo-dev and libinchi-dev where the system has them, and run make again\n",
+            "libopenbabel-dev, libinchi-dev and g++, and run make again\n",
             argv[0]);
     return EXIT_CODE_PERMANENT;
 }

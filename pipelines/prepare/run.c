@@ -101,10 +101,10 @@ static int path_absolute(char **path, const char *key, struct err *e)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot name the present directory");
     if (asprintf(&absolute, "%s/%s", directory, *path) < 0)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make %s absolute", key);
-    if (strlen(absolute) > OPTION_TEXT_MAX) {
+    if (strlen(absolute) > OPTION_PATH_MAX) {
         free(absolute);
         return err_set(e, EXIT_CODE_PERMANENT, "%s is longer than %d bytes as an absolute name",
-                       key, OPTION_TEXT_MAX);
+                       key, OPTION_PATH_MAX);
     }
     free(*path);
     *path = absolute;

@@ -2,6 +2,7 @@
 #include "pipelines/prepare/skeleton.h"
 
 #include <inchi_api.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,7 +55,7 @@ int skeleton_of_molecule(const struct molecule *m, char block[SKELETON_LETTERS +
         return 0;
     for (uint32_t i = 0; i < m->atoms; i++) {
         inchi_Atom *a = &in.atom[i];
-        memcpy(a->elname, m->atom[i].symbol, sizeof m->atom[i].symbol);
+        snprintf(a->elname, sizeof a->elname, "%s", molecule_symbol(&m->atom[i]));
         a->num_iso_H[0] = (S_CHAR)(m->atom[i].hydrogens < 127 ? m->atom[i].hydrogens : 127);
         a->charge = m->atom[i].charge;
         a->isotopic_mass = (AT_NUM)m->atom[i].isotope;

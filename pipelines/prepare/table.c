@@ -30,6 +30,7 @@ struct table {
     double low, high; /* of all features' values */
     int whole;        /* they are whole numbers */
     uint64_t rows, validation_rows, measured_rows;
+    uint64_t missing; /* targets, of all rows */
     enum h5type feature_type, target_type;
     struct piece piece[2][2]; /* [validation][features, targets] */
     struct progress progress;
@@ -71,9 +72,15 @@ static int row_scan(struct table *t, uint64_t row, const char *label, struct err
         if (t->whole && v != rint(v))
             t->whole = 0;
     }
+    for (uint32_t i = 0; i < t->source->targets; i++)
+        t->missing += isnan(t->values[t->source->features + i]) != 0;
     uint32_t known = t->labels.count;
     if (t->source->targets || t->source->unlabelled)
         return 0;
+    if (!label) {
+        t->missing++;
+        return 0;
+    }
     int result = labels_add(&t->labels, label, e);
     if (result == 0 && t->source->like.class_names && t->labels.count > known)
         result = err_set(e, EXIT_CODE_PERMANENT,
@@ -190,8 +197,9 @@ static int features_store(const struct table *t, unsigned char *at, struct err *
 static int row_write(struct table *t, uint64_t row, const char *label, struct err *e)
 {
     const struct table_source *s = t->source;
-    int64_t class = s->targets || s->unlabelled ? 0 : labels_class(&t->labels, label);
-    if (row >= t->rows || class < 0)
+    int classes = !s->targets && !s->unlabelled;
+    int64_t class = classes && label ? labels_class(&t->labels, label) : -1;
+    if (row >= t->rows || (classes && label && class < 0))
         return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", s->path);
     struct piece *p = t->piece[in_validation(t, row)];
     unsigned char *features = piece_row(&p[0], e);
@@ -202,7 +210,7 @@ static int row_write(struct table *t, uint64_t row, const char *label, struct er
     unsigned char *target = piece_row(&p[1], e);
     if (!target)
         return -1;
-    if (!s->targets)
+    if (classes)
         value_store(target, t->target_type, (double)class);
     for (uint32_t i = 0; i < s->targets; i++, target += sizeof(float))
         value_store(target, H5TYPE_F32, t->values[s->features + i]);
@@ -283,12 +291,21 @@ static int set_is_there(const struct table *t, int set)
     return !(set < 2 && t->source->like.path) && !(set % 2 && t->source->unlabelled);
 }
 
+/* The smallest that holds the classes' numbers and, where some are missing, -1. */
+static enum h5type target_type(const struct table *t)
+{
+    uint32_t classes = t->labels.classes;
+    if (t->source->targets)
+        return H5TYPE_F32;
+    if (!t->missing)
+        return classes <= 256 ? H5TYPE_U8 : H5TYPE_U16;
+    return classes <= 128 ? H5TYPE_I8 : classes <= 32768 ? H5TYPE_I16 : H5TYPE_I32;
+}
+
 static int file_write(struct table *t, const char *out, const char *stamp, struct err *e)
 {
     t->feature_type = feature_type(t);
-    t->target_type = t->source->targets         ? H5TYPE_F32
-                     : t->labels.classes <= 256 ? H5TYPE_U8
-                                                : H5TYPE_U16;
+    t->target_type = target_type(t);
     if (h5writer_open(&t->writer, out, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
@@ -304,6 +321,11 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
 
 /* ---- together ------------------------------------------------------------------------------- */
 
+static uint64_t targets_of_rows(const struct table *t)
+{
+    return t->rows * (t->source->targets ? t->source->targets : 1);
+}
+
 static int split_choose(struct table *t, struct err *e)
 {
     if (t->source->like.path && t->rows > 0) {
@@ -315,6 +337,11 @@ static int split_choose(struct table *t, struct err *e)
                        "%s has %" PRIu64 " usable rows; at least 2 are needed, one to train with "
                        "and one to evaluate",
                        t->source->path, t->rows);
+    if (t->missing == targets_of_rows(t))
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the targets of all %" PRIu64
+                       " usable rows of %s are missing; expected some",
+                       t->rows, t->source->path);
     t->validation_rows = split_validation(t->options, t->rows);
     return 0;
 }
@@ -348,6 +375,11 @@ static void summary_print(const struct table *t, const char *out)
     if (s->dropped)
         fprintf(stderr, "prepare %s: %" PRIu64 " rows with missing values were dropped\n",
                 s->command, s->dropped);
+    if (s->keeps_missing && !s->unlabelled)
+        fprintf(stderr,
+                "prepare %s: %" PRIu64 " of %" PRIu64
+                " targets are missing and kept so (model.missing_targets)\n",
+                s->command, t->missing, targets_of_rows(t));
     classes_print(t);
 }
 

@@ -2,8 +2,9 @@
  *
  *   train/features, validation/features   [N, F]  f32, or the smallest of u8 i8 u16 i16 that holds
  *                                                 every value exactly
- *   train/targets, validation/targets     [N]     u8 or u16: class numbers, or
- *                                         [N, K]  f32: values (prepare.task)
+ *   train/targets, validation/targets     [N]     u8 or u16: class numbers; i8, i16 or i32 where
+ *                                                 some are missing, which are -1; or
+ *                                         [N, K]  f32: values (prepare.task), NaN where missing
  *   normalise/mean, normalise/standard_deviation [F] f64, of the training rows (prepare.normalise)
  *
  * and attributes of the root: fingerprint (of options and contents), source, source_stamp, layout,
@@ -29,8 +30,8 @@
 
 enum { TABLE_VALUES_MAX = 1 << 20 };
 
-/* Where rows come from. Values are finite and fit a float32; rows that prepare.missing drops do not
- * come. */
+/* Where rows come from. Values are finite and fit a float32, but for a NaN as a missing target;
+ * rows that prepare.missing drops do not come. */
 struct table_source {
     const char *command; /* "csv", for what is printed */
     const char *path;
@@ -39,6 +40,7 @@ struct table_source {
     uint32_t features;           /* of a row */
     uint32_t targets;            /* values that follow them; 0: a label tells the class */
     int unlabelled;              /* there are neither */
+    int keeps_missing;           /* targets may be missing (model.missing_targets) */
     struct like like;            /* prepare.like; owned by the source */
     const char *columns;         /* the features' names, one a line; NULL: they have none */
     const char *target_columns;  /* the targets' names likewise; NULL for classes, too */
@@ -47,8 +49,8 @@ struct table_source {
 
     /* Go to the first row; what is read from now on enters `digest` unless it is NULL. */
     int (*begin)(struct table_source *s, struct digest *digest, struct err *e);
-    /* 1 and a row, values[features + targets] (the label is borrowed until the next call); 0: no
-     * more; -1. */
+    /* 1 and a row, values[features + targets] (the label is borrowed until the next call; NULL: the
+     * class is missing); 0: no more; -1. */
     int (*next)(struct table_source *s, double *values, const char **label, struct err *e);
     /* Name the row read last: "line 7". */
     void (*where)(const struct table_source *s, char *text, size_t bytes);

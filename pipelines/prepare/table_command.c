@@ -19,14 +19,14 @@ static int stamp_write(void *self, char *stamp, size_t bytes, struct err *e)
 {
     const struct table_source *s = self;
     const struct options *o = s->options;
-    int used =
-        snprintf(stamp, bytes,
-                 "%s target=%s task=%s header=%s delimiter=%s missing=%s fraction=%.17g "
-                 "split=%s seed=%llu normalise=%s%s%s\n%s",
-                 s->command, o->prepare_target, o->prepare_task, o->prepare_header,
-                 o->prepare_delimiter, o->prepare_missing, o->prepare_validation_fraction,
-                 o->prepare_split, (unsigned long long)o->prepare_split_seed, o->prepare_normalise,
-                 s->like.path ? " like=" : "", s->like.fingerprint, s->stamp);
+    int used = snprintf(stamp, bytes,
+                        "%s target=%s task=%s header=%s delimiter=%s missing=%s fraction=%.17g "
+                        "split=%s seed=%llu normalise=%s%s%s%s\n%s",
+                        s->command, o->prepare_target, o->prepare_task, o->prepare_header,
+                        o->prepare_delimiter, o->prepare_missing, o->prepare_validation_fraction,
+                        o->prepare_split, (unsigned long long)o->prepare_split_seed,
+                        o->prepare_normalise, s->keeps_missing ? " targets=missing" : "",
+                        s->like.path ? " like=" : "", s->like.fingerprint, s->stamp);
     return used < (int)bytes ? 0
                              : err_set(e, EXIT_CODE_PERMANENT,
                                        "prepare.target and the sources' names are too long");

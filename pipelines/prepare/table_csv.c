@@ -3,6 +3,7 @@
  */
 #include "pipelines/prepare/table.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,43 @@ static int source_begin(struct table_source *base, struct digest *digest, struct
     return s->columns.header && csv_row(&s->csv, e) < 0 ? -1 : 0;
 }
 
+/* The class in a column, *label NULL where it may be missing and is: empty, NA, NaN, or a number
+ * below 0 as in PyTorch. */
+static enum csv_number class_read(struct source *s, uint32_t column, const char **label)
+{
+    double number = 0;
+    *label = csv_trimmed(&s->csv, column);
+    if (!s->base.keeps_missing)
+        return (*label)[0] ? CSV_NUMBER : CSV_MISSING;
+    enum csv_number kind = csv_number(*label, &number);
+    if (kind == CSV_MISSING || number < 0)
+        *label = NULL;
+    return CSV_NUMBER;
+}
+
+/* A value, NaN for a target that may be missing and is. */
+static enum csv_number value_read(struct source *s, uint32_t column, double *values)
+{
+    uint32_t place = s->columns.place[column];
+    enum csv_number kind = csv_number(csv_field(&s->csv, column), &values[place]);
+    if (kind != CSV_MISSING || place < s->base.features || !s->base.keeps_missing)
+        return kind;
+    values[place] = NAN;
+    return CSV_NUMBER;
+}
+
+static int value_refuse(const struct source *s, uint32_t column, enum csv_number kind,
+                        struct err *e)
+{
+    const char *name = columns_name(&s->columns, column);
+    if (kind != CSV_MISSING || s->columns.place[column] < s->base.features)
+        return csv_refuse(&s->csv, column, name, kind, e);
+    err_set(e, EXIT_CODE_PERMANENT,
+            "the target has no value; prepare.missing: drop leaves such rows out, "
+            "model.missing_targets: true keeps them");
+    return csv_place(&s->csv, column, name, e);
+}
+
 /* 1: a row; 0: a value is missing and the row is to be dropped; -1. */
 static int row_convert(struct source *s, double *values, const char **label, struct err *e)
 {
@@ -41,17 +79,12 @@ static int row_convert(struct source *s, double *values, const char **label, str
                        (unsigned long long)s->csv.line, s->csv.field_count, s->columns.count,
                        (unsigned long long)s->first_line);
     for (uint32_t i = 0; i < s->columns.count; i++) {
-        enum csv_number kind = CSV_NUMBER;
-        if (s->columns.place[i] == COLUMN_CLASS) {
-            *label = csv_trimmed(&s->csv, i);
-            kind = (*label)[0] ? CSV_NUMBER : CSV_MISSING;
-        } else {
-            kind = csv_number(csv_field(&s->csv, i), &values[s->columns.place[i]]);
-        }
+        enum csv_number kind = s->columns.place[i] == COLUMN_CLASS ? class_read(s, i, label)
+                                                                   : value_read(s, i, values);
         if (kind == CSV_NUMBER)
             continue;
         if (kind != CSV_MISSING || !s->drop)
-            return csv_refuse(&s->csv, i, columns_name(&s->columns, i), kind, e);
+            return value_refuse(s, i, kind, e);
         whole = 0;
     }
     return whole;
@@ -102,6 +135,7 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "csv",
                                     .path = o->data_source,
                                     .options = o,
+                                    .keeps_missing = o->missing_targets,
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,

@@ -60,21 +60,25 @@ static int block_read(struct source *s, struct err *e)
     return 0;
 }
 
-/* Row `row` of an array whose block begins at `block`. 1; 0: the row is to be dropped; -1. */
+/* Row `row` of an array whose block begins at `block`. 1; 0: the row is to be dropped; -1. A target
+ * may be missing where that is said. */
 static int values_convert(const struct source *s, const struct npy *n, const unsigned char *block,
                           uint64_t row, double *values, struct err *e)
 {
     const unsigned char *at = block + (row - s->block_first) * n->row_bytes;
     for (uint64_t i = 0; i < n->row_values; i++, at += n->size) {
         values[i] = npy_value(n, at);
-        if (fabs(values[i]) <= FLT_MAX)
+        int target = n == &s->targets;
+        if (fabs(values[i]) <= FLT_MAX || (target && s->base.keeps_missing && isnan(values[i])))
             continue;
         if (s->drop && isnan(values[i]))
             return 0;
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s",
-                       n->path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
-                       isnan(values[i]) ? ", or prepare.missing: drop to leave such rows out" : "");
+        return err_set(
+            e, EXIT_CODE_PERMANENT,
+            "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s%s", n->path,
+            row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
+            isnan(values[i]) ? ", or prepare.missing: drop to leave such rows out" : "",
+            isnan(values[i]) && target ? ", or model.missing_targets: true to keep them" : "");
     }
     return 1;
 }
@@ -87,7 +91,8 @@ static int row_convert(const struct source *s, uint64_t row, double *values, str
     return whole;
 }
 
-static void label_write(struct source *s, uint64_t row)
+/* NULL: a class below 0 where classes may be missing. */
+static const char *label_write(struct source *s, uint64_t row)
 {
     const unsigned char *at = s->block_targets + (row - s->block_first) * s->targets.row_bytes;
     uint64_t raw = 0;
@@ -97,6 +102,7 @@ static void label_write(struct source *s, uint64_t row)
         snprintf(s->label, sizeof s->label, "%" PRId64, (int64_t)(raw << unused) >> unused);
     else
         snprintf(s->label, sizeof s->label, "%" PRIu64, raw);
+    return s->base.keeps_missing && s->label[0] == '-' ? NULL : s->label;
 }
 
 static int source_next(struct table_source *base, double *values, const char **label, struct err *e)
@@ -111,8 +117,7 @@ static int source_next(struct table_source *base, double *values, const char **l
             return -1;
         if (!whole)
             continue;
-        label_write(s, row);
-        *label = s->label;
+        *label = label_write(s, row);
         base->share = (double)s->row / (double)s->features.dims[0];
         return 1;
     }
@@ -188,6 +193,7 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "npy",
                                     .path = o->data_source,
                                     .options = o,
+                                    .keeps_missing = o->missing_targets,
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,

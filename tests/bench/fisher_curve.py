@@ -3,7 +3,7 @@ Fisher information, on three trained models with the displacement that training 
 
   mlp    pipelines/fashion.yaml: Fashion-MNIST, then with permuted pixels (269,322 parameters)
   lstm   next byte of licence texts (embedding 64, lstm 256, linear 256), then of this program's sources (411,904)
-  gcn    pipelines/molecules.yaml on 16,000 metabolites, then on screening compounds (473,349)
+  gcn    five descriptors (descriptors.py) of 16,000 metabolites, then of screening compounds (473,349)
 
 The runs are made under build/bench/fisher/ and kept; remove that to make them again. Writes docs/fisher-curve.md and
 docs/fisher-curve.svg.
@@ -21,6 +21,7 @@ import numpy
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
+from descriptors import descriptors_write  # noqa: E402
 from fisher_file import fisher_blocks  # noqa: E402
 
 PROBE = os.path.join(ROOT, "build/release/bin/fisher_probe")
@@ -86,8 +87,7 @@ def gcn():
     others = os.path.join(WORK, "compounds.tsv")
     with open(COMPOUNDS) as f, open(others, "w") as out:
         out.writelines("%s\tx\t%s\t\n" % (line.split('"')[3], line.split('"')[1]) for line in f if line.count('"') == 4)
-    with open(os.path.join(ROOT, "pipelines/molecules.yaml")) as f, open(config, "w") as out:
-        out.write(f.read().split("tasks:")[0] + "continual_learning: {ewc_config: {fisher_samples: 1024}}\n" + SECOND % 2)
+    descriptors_write(config, "continual_learning: {ewc_config: {fisher_samples: 1024}}\n" + SECOND % 2)
     data = "data.source=" + table, "data.file=" + os.path.join(WORK, "metabolites.h5")
     run = finetune("gcn", config, *data)
     other = second("gcn", config, 2, "data.source=" + others, "data.file=" + os.path.join(WORK, "compounds.h5"),

@@ -15,7 +15,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." || exit 111
 folder=${1:-.deps}
 # what every Linux with a C++ compiler has
 SYSTEM='^(ld-linux-x86-64|libc|libm|libpthread|libdl|librt|libresolv|libstdc[+][+]|libgcc_s|libgomp)[.]so'
-LINKED="libhdf5_serial libzmq libmsgpackc libmsgpack-c libyaml libdeflate libnettle libz libzstd libindigo libinchi"
+LINKED="libhdf5_serial libzmq libmsgpackc libmsgpack-c libyaml libdeflate libnettle libz libzstd libopenbabel libinchi"
 SYSTEM_PACKAGES='^(libc6|libgcc-s1|libstdc[+][+]6|libgomp1|gcc-[0-9]+-base|debconf.*|dpkg|install-info|libc-bin|openssl|media-types)$'
 
 case ${1:-} in
@@ -130,6 +130,12 @@ rm -rf "$folder"
 missing=
 libraries_keep
 links_make
+# Of Open Babel's the one that is used here.
+for plugin in "$work"/tree/usr/lib/x86_64-linux-gnu/openbabel/*/smilesformat.so; do
+    [ -e "$plugin" ] || continue
+    to=$folder/usr/lib/x86_64-linux-gnu/openbabel/$(basename "$(dirname "$plugin")")
+    mkdir -p "$to" && cp -- "$plugin" "$to/"
+done
 mkdir -p "$folder/usr/bin"
 cp -r "$work/tree/usr/include" "$folder/usr/"
 cp -r "$work/tree/usr/lib/x86_64-linux-gnu/pkgconfig" "$folder/usr/lib/x86_64-linux-gnu/"

@@ -30,7 +30,7 @@ OWNERS = {
     r"nettle/.*": r"proto/(digest\w*|h5file\w*)\.[ch]",
     r"libdeflate\.h": r"(proto/(h5file\w*|huffman)|loaderd/\w*decode\w*)\.c",
     r"zlib\.h": r"(proto/\w+|loaderd/\w*decode\w*|pipelines/prepare/(idx|text)\w*)\.c",
-    r"indigo\.h": r"pipelines/prepare/molecule\.c",
+    r"openbabel/.*": r"pipelines/prepare/molecule_babel\.cc",
     r"inchi_api\.h": r"pipelines/prepare/skeleton\.c",
     r"zstd\.h": r"pipelines/prepare/lines\.c",
     r"cu(da|blas|dnn)\w*\.h": r"engine/cuda/\w+\.(c|cu|h)",
@@ -80,7 +80,7 @@ def report(wrong):
 
 def test_rooms_include_downwards_only():
     wrong = []
-    for path in files_list(".c", ".h"):
+    for path in files_list(".c", ".h", ".cc"):
         room = path.split("/")[0]
         for quote, name in includes_of(path):
             if quote == '"' and not name.startswith(MAY_INCLUDE[room]):
@@ -92,7 +92,7 @@ def test_rooms_include_downwards_only():
 
 def test_libraries_stay_with_their_owners():
     wrong = []
-    for path in files_list(".c", ".h"):
+    for path in files_list(".c", ".h", ".cc"):
         if path.startswith("tests/"):
             continue
         for _, name in includes_of(path):

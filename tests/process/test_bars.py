@@ -147,6 +147,15 @@ def test_rows_are_those_of_an_independent_reckoning():
             assert index_of(bars, 60, f["validation/times"][:]) == evaluated
             assert f["train/features/M15"].shape == (len(trained), 5, 5) and f["train/features/M15"].dtype == "f4"
         rows_compare("bars.h5", bars, reckoning, every=7, scale=scale)
+    for stride, most in ((30, 0.5), (31, 1)):  # one behind the other, or with bars left out between
+        prepared("bars.csv", "timeframes=M5:12 M1:30", "horizon=7", "gap_bars=20", "stride=%d" % stride, "purge=targets")
+        with h5py.File("bars.h5") as f:
+            for part in ("train", "validation"):
+                rows, begins = index_of(bars, 60, f[part + "/times"][:]), f[part + "/begins"][:]
+                wanted = [1] + [int(reckoning.stretch[a] != reckoning.stretch[b] or reckoning.window("M1", 30, b)[1] > a + 1)
+                                for a, b in zip(rows, rows[1:])]
+                assert begins.tolist() == wanted and begins.dtype == "u1", (stride, part, begins, wanted)
+                assert sum(wanted) <= max(2, most * len(wanted)), (stride, part, wanted)
 
 
 @limit(60)

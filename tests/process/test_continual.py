@@ -4,7 +4,7 @@ import subprocess
 
 import numpy
 from harness import limit
-from runs import ROOT, Run
+from runs import ROOT, Run, plan_check
 from small_run import data_write
 
 CONTINUAL = os.path.join(ROOT, "pipelines/continual.sh")
@@ -71,6 +71,7 @@ def test_report_of_three_tasks_is_what_evaluations_said():
     rows_write("data.h5")
     run = Run("run", *pipeline(), script="continual.sh")
     report = run.finish()
+    plan_check(report)
     c, results = report["continual"], said(run)
     assert c["tasks"] == ["A", "B", "C"] and c["metric"] == "accuracy"
     assert len(results) == 3 + (2 + 3 + 3) + (3 + 3), results
@@ -128,6 +129,7 @@ def test_tasks_have_data_batches_and_rates_of_their_own():
     words = (*pipeline(OWN), "--set", "tasks.B.file=" + os.path.abspath("second.h5"))
     run = Run("run", *words, script="continual.sh")
     report = run.finish()
+    plan_check(report)
     assert report["steps"] == 2 * 11 + 2 * (2 * 10 + 2 * 11), report["steps"]
     c = report["continual"]["own"]["results"]
     assert c[0][0] > 0.9 and c[1][1] > 0.4 and c[2][2] > 0.9 and c[0][1] is None, c
@@ -209,6 +211,7 @@ def test_tasks_of_classes_have_files_of_their_rows():
     assert looked.returncode == 0 and "data-classes-0-1.h5" in looked.stdout, looked
     assert "data-classes-3-2.h5" in looked.stdout and not os.path.exists("data.h5"), looked
     report = Run("run", *words, script="continual.sh").finish()
+    plan_check(report)
     results = report["continual"]["own"]["results"]
     assert results[0][0] > 0.8 and results[1][1] > 0.8, results
     with h5py.File("data-classes-3-2.h5") as f:

@@ -66,6 +66,20 @@ def paused_run_is_kept(run):
     said = subprocess.run(all_runs, capture_output=True, text=True, check=True).stdout
     assert said.count("\n") == 2 and "would remove the run" in said, said
     os.rename("repository/runs/run", run.directory)
+    interrupted_removal_is_ended(all_runs)
+
+
+def interrupted_removal_is_ended(all_runs):
+    """What a clean.sh that was killed had renamed goes; not what one that is there has."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, live = ("repository/runs/run.removed-%d" % pid for pid in (ended.pid, os.getpid()))
+    for name in (left, live):
+        os.makedirs(name + "/checkpoints")
+    said = subprocess.run(all_runs, capture_output=True, text=True, check=True).stdout
+    assert said.count("\n") == 2 and "would remove it" in said and os.path.isdir(left), said
+    subprocess.run(all_runs + ["--yes"], check=True, stdout=subprocess.DEVNULL)
+    assert set(os.listdir("repository/runs")) == {"link", os.path.basename(live)}
 
 
 @limit(120)

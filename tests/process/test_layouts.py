@@ -151,7 +151,9 @@ def test_graphs_and_tokens_are_described():
                      "data.scale=1")
     found, _ = described(config, "data.window=99")
     assert found["train.rows"] == str(49999 // 99) and found["train.tokens.values"] == "100", found
-    assert found["train.document_starts.values"] == "13", found
+    assert found["train.document_starts.values"] == "13" and "train.begins.type" not in found, found
+    found, _ = described(config, "data.window=99", "data.shuffle=false", "data.stateful=true")
+    assert found["train.begins.type"] == "u8" and found["train.begins.values"] == "1", found
 
 
 @limit(60)

@@ -118,6 +118,11 @@ def test_npy_values_are_kept_as_floats():
     pipeline("npy", "arrays", "task: values, split: last, validation_fraction: 0.5")
     out = prepared("npy")
     assert out.returncode == 100 and "targets.npy: row 5, value 3 is NaN" in out.stderr, out
+    out = prepared("npy", "model.missing_targets=true")
+    assert out.returncode == 0 and "1 of 2800 targets are missing and kept so" in out.stderr, out
+    with h5py.File("mine.h5") as f:
+        both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
+        assert numpy.array_equal(both, targets.reshape(700, 4).astype("f4"), equal_nan=True)
     out = prepared("npy", "prepare.missing=drop")
     assert out.returncode == 0 and "4 target values" in out.stderr, out
     kept = numpy.arange(700) != 5
@@ -129,6 +134,50 @@ def test_npy_values_are_kept_as_floats():
     assert prepared("npy", "prepare.missing=drop").returncode == 0
     with h5py.File("mine.h5") as f:
         assert (f["validation/targets"][:] == numpy.arange(350, 700)[:, None]).all()
+
+
+@limit(60)
+def test_missing_targets_of_a_table_are_kept_where_the_model_takes_them():
+    with open("t.csv", "w") as f:
+        f.write("a,x,b,y\n" + "".join("%d.5,%s,%d,%s\n" % (i, ("", "NA", 1, 2, "nan")[i % 5], i, i / 2 if i % 10 else "")
+                                     for i in range(100)) + ",3,4,5\n")
+    pipeline("csv", "t.csv", "task: values, target: 'y, x', split: last, validation_fraction: 0.4, missing: drop")
+    kept = "model.missing_targets=true"
+    out = prepared("csv", kept, "prepare.missing=error")
+    assert out.returncode == 100 and 'line 102, column 1 (a): "" is no value' in out.stderr, out  # a feature
+    out = prepared("csv", "prepare.missing=error")
+    assert out.returncode == 100 and "line 2, column 2 (x): the target has no value" in out.stderr and kept[:21] in out.stderr
+    out = prepared("csv", kept)
+    assert out.returncode == 0 and "70 of 200 targets are missing" in out.stderr and "1 rows with" in out.stderr, out
+    assert "up to date" in prepared("csv", kept).stderr and "up to date" not in prepared("csv").stderr
+    assert prepared("csv", kept).returncode == 0
+    rows = numpy.arange(100)
+    y = numpy.where(rows % 10 > 0, rows / 2, numpy.nan)
+    x = numpy.choose(rows % 5, (numpy.nan, numpy.nan, 1, 2, numpy.nan))
+    with h5py.File("mine.h5") as f:
+        both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
+        assert numpy.array_equal(both, numpy.stack([y, x], 1).astype("f4"), equal_nan=True)
+    with open("t.csv") as f, open("dog.csv", "w") as out:  # classes: x, as texts
+        out.writelines(line.replace(".5,1,", ".5,dog,").replace(".5,2,", ".5,-7,") for line in f)
+    classes = ("data.source=" + os.path.abspath("dog.csv"), "prepare.task=classes", "prepare.target=x", kept)
+    assert prepared("csv", *classes).returncode == 0
+    with h5py.File("mine.h5") as f:
+        both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
+        assert both.dtype == "i1" and f.attrs["class_count"] == 1 and (both == numpy.where(x == 1, 0, -1)[rows % 10 > 0]).all()
+    out = prepared("check", kept, out=())
+    assert "values 0 to 0, missing 42, 1 classes" in out.stdout, out
+    os.mkdir("arrays")
+    numpy.save("arrays/features.npy", rows[:, None])
+    numpy.save("arrays/targets.npy", numpy.where(rows % 3, rows + 100, -100))
+    arrays = ("data.source=" + os.path.abspath("arrays"), "prepare.task=classes", kept)
+    out = prepared("npy", *arrays)
+    assert out.returncode == 0 and "34 of 100 targets are missing" in out.stderr, out
+    with h5py.File("mine.h5") as f:
+        both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
+        assert both.dtype == "i2" and (both == numpy.where(rows % 3, rows + 100, -1)).all()
+    numpy.save("arrays/targets.npy", numpy.full(100, -1))
+    out = prepared("npy", *arrays)
+    assert out.returncode == 100 and "targets of all 100 usable rows" in out.stderr, out
 
 
 @limit(60)
@@ -290,13 +339,20 @@ def test_check_data_says_what_would_stop_a_run():
         f["validation/targets"][7] = 1
     named = {"settings": ("data.weights=w", "model.missing_targets=true")}
     checked(lambda f: weights(f, weight=2.), 0, "train/w: f32 [300], values 1 to 2, NaN 0", **named)
-    checked(lambda f: None, 100, "no data set train/w, which data.weights names", **named)
+    checked(lambda f: None, 100, "train: there is no data set `w`, which data.weights names", **named)
     checked(lambda f: f.create_dataset("train/w", data=numpy.ones(299)), 100, "299 rows, where there are 300", **named)
-    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "2 values a row", **named)
+    checked(lambda f: f.create_dataset("train/w", data=numpy.ones((300, 2))), 100, "train: its weights are 2 values a row; accepted", **named)
     checked(lambda f: weights(f, weight=-1.), 100, "train/w has a weight in row 7 that is negative", **named)
     checked(lambda f: weights(f, weight=numpy.nan), 100, "a weight in row 7 that is no finite float32", **named)
-    checked(lambda f: weights(f, weight=0., rest=0.), 100, "none of the 300 rows of train has a target that", **named)
-    checked(missing, 100, "none of the 300 rows of validation has a target that counts", **named)
+    checked(lambda f: weights(f, weight=0., rest=0.), 100, "train: none of the 300 rows has a target that counts", **named)
+    checked(missing, 100, "validation: none of the 300 rows has a target that counts", **named)
+
+    def begins(f, rows):
+        f["validation/begins"] = numpy.asarray(rows)
+    goes_on = {"settings": ("data.stateful=true", "data.shuffle=false")}
+    checked(lambda f: begins(f, numpy.arange(300, dtype="u2") % 100 // 99), 0, "validation/begins: u16 [300], 3 rows begin", **goes_on)
+    checked(lambda f: begins(f, numpy.ones(299, "u1")), 100, "299 rows, where 300 rows begin or go on", **goes_on)
+    checked(lambda f: begins(f, numpy.ones(300)), 100, "expected one unsigned number a row", **goes_on)
 
 
 def slopes(rows=600):
@@ -383,7 +439,9 @@ model:
         f.write(text.replace(text[text.index("model:\n"):text.index("training:")], "", 1))
     assert finetune("--check-data").returncode == 0
     run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=12", "--set", "training.slice_rows=16")
-    a, b = run.finish()["tasks"]
+    report = run.finish()
+    plan_check(report)
+    a, b = report["tasks"]
     assert a["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
         assert f["parameters/1.weight_hh_l0_reverse"].shape == (48, 12)

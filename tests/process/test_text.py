@@ -71,8 +71,18 @@ def test_documents_come_back_whole_in_one_part_each():
     assert parts_read() == [documents[:48], documents[48:]]
     said = prepared(command="check")
     assert "train/doc_ptr: u64 [49], documents of " in said and "validation/tokens: u8 [" in said, said
-    said = subprocess.run([PREPARE, "check", "--config", "text.yaml", "--set", "data.weights=w"], capture_output=True)
-    assert said.returncode == 100 and b"text.h5 holds tokens, whose targets have no data.weights" in said.stderr, said
+    for weights, words in ((None, "train: there is no data set `w`, which data.weights names"),
+                           (lambda n: numpy.ones(n - 1), "numbers, where there are "),
+                           (lambda n: numpy.arange(n) - 5., "train/w has a weight in token 0 that is negative"),
+                           (lambda n: numpy.arange(n) == 0, "rows has a target that counts"),  # the first is only read
+                           (lambda n: numpy.arange(n) == 1, "")):
+        with h5py.File("text.h5", "r+") as f:
+            for split in ("train", "validation") if weights else ():
+                f.pop(split + "/w", None)
+                f[split + "/w"] = weights(len(f[split + "/tokens"])).astype("f4")
+        said = subprocess.run([PREPARE, "check", "--config", "text.yaml", "--set", "data.weights=w"], capture_output=True, text=True)
+        assert said.returncode == (100 if words else 0) and words in said.stderr, said
+    assert "train/w: f32 [" in said.stdout and "values 0 to 1" in said.stdout, said
 
 
 @limit(60)

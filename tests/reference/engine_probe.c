@@ -20,7 +20,8 @@
  * fisher=1 its squared gradients: `repeats` (5) times `steps` of them behind as many to warm up,
  * each between two waits for the device: the line's seconds_each
  *
- * carried=1: states go on from batch to batch, and begin at 0 with the rows.
+ * carried=1: states go on from batch to batch, and begin at 0 with the rows, and where the byte of
+ * a row in begins.u8 is not 0, if there is that file.
  *
  * device=NAME computes there (engine/device.h; cpu); a slice is then the batch unless slice=.
  *
@@ -68,8 +69,8 @@ struct probe {
     int terms, factored, fisher, repeats;
     const struct device *device;
     uint64_t value_bytes, target_bytes; /* of a feature; of a row's targets */
-    char *features, *targets, *weights;
-    const void **feature_rows, **target_rows, **weight_rows;
+    char *features, *targets, *weights, *begins;
+    const void **feature_rows, **target_rows, **weight_rows, **begin_rows;
 };
 
 _Noreturn static void probe_fail(const char *what)
@@ -173,7 +174,8 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                   .backbone_rate = argument(argc, argv, "backbone_lr", 0),
                                   .momentum = argument(argc, argv, "momentum", 0),
                                   .nesterov = (int)argument(argc, argv, "nesterov", 0)};
-    p->step.slice_parts = step_slice_parts(p->step.checkpointing, p->step.slice_rows);
+    p->step.slice_parts = argument(
+        argc, argv, "parts", (double)step_slice_parts(p->step.checkpointing, p->step.slice_rows));
     int wide = argument(argc, argv, "f32", 0) != 0 && !p->model.token_count; /* tokens: bytes */
     int values = loss_type_named(p->model.loss)->values;
     p->gather = (struct gather_config){
@@ -251,8 +253,14 @@ static void data_read(struct probe *p)
     p->feature_rows = calloc(p->batch, sizeof *p->feature_rows);
     p->target_rows = calloc(p->batch, sizeof *p->target_rows);
     p->weight_rows = calloc(p->batch, sizeof *p->weight_rows);
-    if (!p->feature_rows || !p->target_rows || !p->weight_rows)
+    p->begin_rows = calloc(p->batch, sizeof *p->begin_rows);
+    if (!p->feature_rows || !p->target_rows || !p->weight_rows || !p->begin_rows)
         probe_fail("no memory");
+    p->begins = file_read(p, "begins.u8", &bytes);
+    if (p->begins && bytes != p->data_rows)
+        probe_fail("begins.u8 is of another number of rows");
+    p->gather.begin_rows = p->begins ? p->begin_rows : NULL;
+    strcpy(p->gather.begin_type, "u8");
     p->gather.weight_rows = p->weight_rows;
     if (p->gather.weights)
         p->weights = file_read(p, "target_weights.f32", &bytes);
@@ -272,6 +280,8 @@ static void batch_gather(struct probe *p, uint64_t first, uint64_t rows)
         else
             p->feature_rows[i] = p->features + row * p->model.inputs * p->value_bytes;
         p->target_rows[i] = p->targets + row * p->target_bytes;
+        if (p->begins)
+            p->begin_rows[i] = p->begins + row;
         if (p->weights)
             p->weight_rows[i] = p->weights + row * p->gather.weights * sizeof(float);
     }

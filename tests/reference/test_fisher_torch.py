@@ -46,14 +46,14 @@ def gradients_square(net, value, weight, sums):
         s += weight * p.grad ** 2
 
 
-def compare(net, x, labels, terms):
+def compare(net, x, labels, terms, *settings):
     """terms(outputs of a row, its place): losses and their weights, whose squared gradients are expected."""
     sums = [torch.zeros_like(p) for p in parameters_of(net)]
     net.eval()
     for i in range(ROWS):
         for value, weight in terms(net(x[i:i + 1]), i):
             gradients_square(net, value, weight, sums)
-    probe("fisher", "threads=2", "labels=%d" % labels, "seed=%d" % SEED, *SETTINGS)
+    probe("fisher", "threads=2", "labels=%d" % labels, "seed=%d" % SEED, *SETTINGS, *settings)
     near(numbers_split("fisher_sums.f32", parameters_of(net)), sums, 1e-5, "Fisher")
     return sums
 
@@ -132,3 +132,54 @@ def test_graphs_and_steps():
                      lambda random, rows: random.integers(0, 30, (rows, 5)).astype(np.uint8), tokens=30)
     compare(net, x, SAMPLED, lambda z, place: [(functional.cross_entropy(
         z[0], torch.tensor([class_drawn(z.detach()[0, t], 5 * place + t) for t in range(5)])), 1.0)])
+
+
+@limit(120)
+def test_classes_that_weigh():
+    """The labels' classes weigh, not those of the data; what rows were given does, and a row whose class is missing nothing.
+    fisher_weight.f64 is what the labels weigh together, drawn or expected."""
+    needs_torch()
+    nn, functional = torch.nn, torch.nn.functional
+    random = np.random.default_rng(3)
+    of, there = torch.tensor([1, 0.25, 3, 0]).double(), random.random(ROWS) > 0.3
+    given = random.uniform(0.2, 3, ROWS).astype(np.float32) * (random.random(ROWS) > 0.2)
+    given.astype(np.float32).tofile("target_weights.f32")
+    signed = ("weights=1", "signed=1")
+
+    def missing(random, rows):
+        return np.where(there, random.integers(0, 4, rows), -100).astype(np.int8).view(np.uint8)
+    weight = given.astype(np.float64) * there
+    total = [0.0]
+
+    def every(z, place):
+        p = torch.softmax(z.detach()[0], 0)
+        total[0] += weight[place] * float((p * of).sum())
+        return [(functional.cross_entropy(z, torch.tensor([k])), weight[place] * of[k] * p[k]) for k in range(4)]
+
+    def one(z, place):
+        k = class_drawn(z.detach()[0], place)
+        total[0] += weight[place] * float(of[k])
+        return [(functional.cross_entropy(z, torch.tensor([k])), weight[place] * of[k])]
+    text = "loss=softmax_cross_entropy missing weights=1,0.25,3,0\n"
+    for lines, layers in ((("linear out=23", "relu", "linear out=4"), [nn.Linear(11, 23), nn.ReLU(), nn.Linear(23, 4)]),
+                          (("linear out=16", "layernorm", "gelu", "linear out=4"),
+                           [nn.Linear(11, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4)])):
+        net = nn.Sequential(*layers)
+        x, _ = case_open(text + "\n".join(lines), net, 11, missing, 2.0)
+        for labels, terms in ((ALL, every), (SAMPLED, one)):
+            total[0] = 0
+            compare(net, x, labels, terms, *signed)
+            assert abs(np.fromfile("fisher_weight.f64")[0] / total[0] - 1) < 1e-6
+    weight, of = given.astype(np.float64), torch.linspace(0, 2, 30).double()
+    net = nn.Sequential(nn.Embedding(30, 6), Outputs(6, 7, batch_first=True), nn.Linear(7, 30))
+    x, _ = case_open("loss=softmax_cross_entropy weights=%s\nembedding count=30 out=6\nlstm out=7\nlinear out=30" %
+                     ",".join("%.17g" % w for w in of), net, 5,
+                     lambda random, rows: random.integers(0, 30, (rows, 5)).astype(np.uint8), tokens=30)
+
+    def steps(z, place):
+        drawn = torch.tensor([class_drawn(z.detach()[0, t], 5 * place + t) for t in range(5)])
+        total[0] += weight[place] * float(of[drawn].mean())
+        return [((of[drawn].sqrt() * functional.cross_entropy(z[0], drawn, reduction="none")).mean(), weight[place])]
+    total[0] = 0
+    compare(net, x, SAMPLED, steps, "weights=1")
+    assert abs(np.fromfile("fisher_weight.f64")[0] / total[0] - 1) < 1e-6

@@ -143,3 +143,28 @@ def test_classes_with_weights():
     w = torch.where(y < 0, torch.zeros(9).double(), weight[y.clamp(min=0)])
     losses, w = rows(z, y.clamp(min=0), w)
     assert abs(F.cross_entropy(z, y, weight=weight) - losses.sum() / w.sum()) < 1e-12
+
+
+def test_tokens_with_weights():
+    """A class at each step, each with a weight: prompts that weigh nothing."""
+    if torch is None:
+        skip("python3-torch is not installed")
+    torch.set_num_threads(1)
+    random, steps, words = np.random.default_rng(12), 5, 20
+    w = random.uniform(0.2, 3, (ROWS, steps)).astype(np.float32)
+    w[np.arange(steps) < random.integers(0, steps + 1, (ROWS, 1))] = 0
+    w.tofile("target_weights.f32")
+    layers.SETTINGS = (*layers.SETTINGS[:3], "weights=%d" % steps)
+    net = nn.Sequential(nn.Embedding(words, 6), layers.Outputs(6, 7, batch_first=True), nn.Linear(7, words))
+    x, y = layers.case_open("loss=softmax_cross_entropy\nembedding count=%d out=6\nlstm out=7\nlinear out=%d" % (words, words),
+                            net, steps, lambda random, rows: random.integers(0, words, (rows, steps)).astype(np.uint8), tokens=words)
+    weight = torch.tensor(w).double()
+
+    def losses(z, rows):
+        return F.cross_entropy(z.transpose(1, 2), y[rows].long(), reduction="none")
+    rows = torch.arange(ROWS)
+    mean = lambda z, rows: (weight[rows] * losses(z, rows)).sum() / weight[rows].sum()
+    layers.gradients_compare(net, mean, x, rows)
+    layers.fisher_compare(net, lambda z, rows: (weight[rows].sqrt() * losses(z, rows)).mean(), x, rows)
+    assert abs(np.fromfile("fisher_weight.f64")[0] / float(weight.sum() / steps) - 1) < 1e-6
+    layers.steps_compare(net, mean, x, rows, 1e-5)

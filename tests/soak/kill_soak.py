@@ -21,6 +21,7 @@ def main():
     total = {stage: 0 for stage in STAGES}
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
+        os.environ["TEST_SHARED"] = directory  # what its cases share, as under the harness
         whole = undisturbed()
         for i in range(runs):
             report, done = disturbed("run", seed + i, 4)

@@ -86,6 +86,16 @@ void fixture_gather(struct fixture *f, uint64_t rows)
     fixture_gather_rows(f, 0, rows);
 }
 
+void fixture_begins(struct fixture *f, uint64_t step, uint64_t first)
+{
+    for (uint64_t r = 0; r < ROWS; r++) {
+        f->begins[r] = (r + step) % 3 ? 0 : (uint16_t)(1 + r);
+        f->begin_rows[r] = &f->begins[r];
+    }
+    snprintf(f->gather.begin_type, sizeof f->gather.begin_type, "u16");
+    f->gather.begin_rows = f->begin_rows + first;
+}
+
 void fixture_open(struct fixture *f, const struct fixture_config *c)
 {
     struct step_config config = {.batch_rows_max = ROWS,

@@ -32,6 +32,8 @@ struct fixture {
     uint16_t tokens[FIXTURE_ROWS][FIXTURE_INPUTS_MAX]; /* a token model's inputs */
     float values[FIXTURE_ROWS][FIXTURE_OUTPUTS_MAX];   /* 0 to 1 */
     const void *feature_rows[FIXTURE_ROWS], *target_rows[FIXTURE_ROWS];
+    uint16_t begins[FIXTURE_ROWS];
+    const void *begin_rows[FIXTURE_ROWS]; /* of them */
     struct fixture_graph graphs[FIXTURE_ROWS];
     struct graph_row graph_rows[FIXTURE_ROWS]; /* of them, where the model's rows are graphs */
 };
@@ -66,6 +68,10 @@ void fixture_fill(struct fixture *f); /* features and targets as they were */
 void fixture_gather(struct fixture *f, uint64_t rows);
 /* Rows first .. first + count - 1 become the whole batch. */
 void fixture_gather_rows(struct fixture *f, uint64_t first, uint64_t count);
+
+/* Where states are carried: every third row begins, others each step; gather tells it of the rows
+ * from `first` on. */
+void fixture_begins(struct fixture *f, uint64_t step, uint64_t first);
 
 struct step_result fixture_train(struct fixture *f, uint64_t rows, uint64_t step, uint64_t t,
                                  const struct optimizer_config *a, const struct ewc_term *terms,

@@ -363,7 +363,7 @@ TEST(csv_bad_values_have_a_sentence)
         const char *text, *target, *has;
     } cases[] = {
         {"a,b\n1,x\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"x\" is no number"},
-        {"a,b\n1,\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"\" is no value"},
+        {"a,b\n1,\n2,3\n", "b", "t.csv: line 2, column 2 (b): the target has no value"},
         {"a,b\n1,1e39\n2,3\n", "b", "t.csv: line 2, column 2 (b): \"1e39\" is larger"},
         {"a,b\n1,2\n2,3\n", "b,c", "has no column \"c\" (prepare.target) among its 2"},
         {"a,b\n1,2\n2,3\n", "b,b", "names column 1 of t.csv twice"},

@@ -108,6 +108,10 @@ static void steps_case(int number, enum half half)
     pair_open(&on, &cpu, c);
     double bar = half ? 2e-2 : 2e-5;
     for (uint64_t step = 0; step < STEPS; step++) {
+        for (int i = 0; c.carries && i < 2; i++) {
+            fixture_begins(i ? &cpu : &on, step, 0);
+            fixture_gather(i ? &cpu : &on, FIXTURE_ROWS);
+        }
         struct step_result a =
             fixture_train(&on, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
         struct step_result b =
@@ -187,6 +191,26 @@ TEST(cuda_steps_have_the_same_bits_each_time)
     }
 }
 
+static void fisher_compare(struct fixture *on, struct fixture *cpu, enum fisher_labels labels,
+                           int model)
+{
+    struct err e;
+    uint64_t count = on->m.parameter_count;
+    double weight[2] = {0};
+    float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
+    struct fisher_sums to = {.count = count, .labels = labels, .key = 5};
+    to.at = a, to.weight = &weight[0];
+    CHECK_OK(stepper_fisher(on->s, FIXTURE_ROWS, &to, &e), e);
+    to.at = b, to.weight = &weight[1];
+    CHECK_OK(stepper_fisher(cpu->s, FIXTURE_ROWS, &to, &e), e);
+    double off = distance(a, b, count);
+    if (!(off <= 1e-5) || fabs(weight[0] / weight[1] - 1) > 1e-6)
+        test_fail(__FILE__, __LINE__, "model %d: Fisher information with labels %s is off by %g",
+                  model, fisher_labels_name(labels), off);
+    free(a), free(b);
+}
+
+/* Of the plain models with all labels that their loss has. */
 TEST(cuda_fisher_information_equals_that_of_the_cpu)
 {
     for (int i = 0; i < MODELS; i++) {
@@ -197,18 +221,10 @@ TEST(cuda_fisher_information_equals_that_of_the_cpu)
         c.frozen_layers = 0;
         c.checkpointing = 0;
         pair_open(&on, &cpu, c);
-        uint64_t count = on.m.parameter_count;
-        float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
-        CHECK_OK(
-            stepper_fisher(on.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = a}, &e),
-            e);
-        CHECK_OK(
-            stepper_fisher(cpu.s, FIXTURE_ROWS, &(struct fisher_sums){.count = count, .at = b}, &e),
-            e);
-        double off = distance(a, b, count);
-        if (!(off <= 1e-5))
-            test_fail(__FILE__, __LINE__, "model %d: Fisher information is off by %g", i, off);
-        free(a), free(b);
+        for (enum fisher_labels labels = 0; labels < FISHER_LABELS; labels++)
+            if (labels == FISHER_TRUE ||
+                (c.layers == dense && fisher_labels_check(&on.m, labels, &e) == 0))
+                fisher_compare(&on, &cpu, labels, i);
         fixture_close(&on);
         fixture_close(&cpu);
     }
@@ -277,7 +293,7 @@ TEST(cuda_names_the_row_and_layer_of_a_bad_number)
 /* The fixture's rows in the device's memory. */
 struct rows_there {
     const struct device *device;
-    void *features, *targets;
+    void *features, *targets, *begins;
 };
 
 static void rows_send(struct rows_there *r, const struct fixture *f)
@@ -289,6 +305,8 @@ static void rows_send(struct rows_there *r, const struct fixture *f)
     r->device->upload(r->features, f->m.token_count ? (void *)f->tokens : (void *)f->features,
                       f->m.token_count ? sizeof f->tokens : sizeof f->features);
     r->device->upload(r->targets, f->classes, sizeof f->classes);
+    CHECK_OK(r->device->allocate(sizeof f->begins, "begins", &r->begins, &e), e);
+    r->device->upload(r->begins, f->begins, sizeof f->begins);
     r->device->wait();
 }
 
@@ -296,22 +314,32 @@ static void rows_release(struct rows_there *r)
 {
     r->device->release(r->features);
     r->device->release(r->targets);
+    r->device->release(r->begins);
 }
 
 /* Rows first .. first + count - 1 from there into the micro-batch. */
 static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
                         uint64_t count)
 {
-    const void *features[FIXTURE_ROWS], *targets[FIXTURE_ROWS];
+    const void *features[FIXTURE_ROWS], *targets[FIXTURE_ROWS], *begins[FIXTURE_ROWS];
     uint64_t row = f->m.token_count ? sizeof f->tokens[0] : sizeof f->features[0], bad;
     struct gather_config g = f->gather;
     struct err e;
     g.on_device = 1;
+    g.begin_rows = g.begin_rows ? begins : NULL;
     for (uint64_t i = 0; i < count; i++) {
         features[i] = (char *)r->features + (first + i) * row;
         targets[i] = (char *)r->targets + (first + i) * sizeof f->classes[0];
+        begins[i] = (char *)r->begins + (first + i) * sizeof f->begins[0];
     }
     CHECK_OK(stepper_gather(f->s, &g, 0, count, features, targets, &bad, &e), e);
+}
+
+static void micro_batch_gather(struct fixture *f, uint64_t first, uint64_t rows)
+{
+    if (f->gather.begin_rows)
+        f->gather.begin_rows = f->begin_rows + first;
+    fixture_gather_rows(f, first, rows);
 }
 
 enum { MICRO_ROWS = 20 };
@@ -326,7 +354,7 @@ static int micro_batches_train(struct fixture *f, const struct rows_there *there
         if (there)
             rows_gather(f, there, first, rows);
         else
-            fixture_gather_rows(f, first, rows);
+            micro_batch_gather(f, first, rows);
         stepper_accumulate(f->s, rows);
     }
     return stepper_update(f->s, step + 1, &fixture_adamw, r, e);
@@ -341,6 +369,8 @@ static void micro_batches_case(int model, int on_device)
     struct err e;
     c.accumulates = 1;
     pair_open(&on, &cpu, c);
+    for (int i = 0; c.carries && i < 2; i++)
+        fixture_begins(i ? &cpu : &on, 0, 0);
     rows_send(&there, &on);
     for (uint64_t step = 0; step < STEPS; step++) {
         CHECK_OK(micro_batches_train(&on, on_device ? &there : NULL, step, &a, &e), e);
@@ -356,11 +386,12 @@ static void micro_batches_case(int model, int on_device)
 
 TEST(cuda_micro_batches_equal_those_of_the_cpu)
 {
-    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
+    enum { DENSE = 0, CARRIED = MODELS - 4, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
     for (int on_device = 0; on_device < 2; on_device++) {
         micro_batches_case(DENSE, on_device);
         micro_batches_case(WEIGHED, on_device); /* one recorded sequence divides by other sums */
         micro_batches_case(TOKENS, on_device);
+        micro_batches_case(CARRIED, on_device);
     }
     micro_batches_case(10, 0); /* graphs, which the host gathers */
 }

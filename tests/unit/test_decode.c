@@ -26,6 +26,7 @@ static void every_filter(const char *type, enum filters first, enum filters last
         open.span_rows = 1 + test_random() % rows;
         open.shuffle = test_random() % 4 != 0;
         open.streams = open.shuffle ? 0 : test_random() % 9;
+        open.rest = filters % 2;
         open.workers = test_random() % 4;
         file_make("every.h5", sets, 2);
         CHECK(file_compare("every.h5", &open) >= 2);
@@ -328,13 +329,17 @@ TEST(streams_are_cut_at_chunks)
 {
     static const struct {
         uint64_t rows, streams, rows_used, amplified;
+        int rest;
     } cases[] = {
-        {64 * 200 + 7, 2, 64 * 200, 0}, /* 100 chunks a stream */
-        {64 * 4, 2, 64 * 4, 0},
+        {64 * 200 + 7, 2, 64 * 200, 0, 0}, /* 100 chunks a stream */
+        {64 * 4, 2, 64 * 4, 0, 0},
         /* two and a half chunks: half a chunk would be too much to lose; the halves are kept */
-        {64 * 5, 2, 64 * 5, 0},
-        {100, 8, 96, 1},          /* the last chunk holds four rows more */
-        {64 * 82, 4, 64 * 82, 1}, /* the second and the fourth take turns in chunks cut by spans */
+        {64 * 5, 2, 64 * 5, 0, 0},
+        {100, 8, 96, 1, 0}, /* the last chunk holds four rows more */
+        {64 * 82, 4, 64 * 82, 1,
+         0}, /* the second and the fourth take turns in chunks cut by spans */
+        {64 * 200 + 7, 2, 64 * 200 + 7, 1, 1}, /* nothing is left out */
+        {70, 80, 70, 0, 1},                    /* a row each of the first streams */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct set_config set = {"features", H5T_STD_U8LE, 2, {cases[i].rows, 8}, {64, 8}, GZIP, 0};
@@ -344,6 +349,7 @@ TEST(streams_are_cut_at_chunks)
         uint64_t decoded = 0, delivered = 0;
         open.shuffle = 0;
         open.streams = cases[i].streams;
+        open.rest = cases[i].rest;
         open.span_rows = 256;
         file_make("streams.h5", &set, 1);
         CHECK(file_compare("streams.h5", &open) > 0);

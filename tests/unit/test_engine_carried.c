@@ -27,6 +27,10 @@ static void step_make(struct fixture *f, uint64_t step, uint64_t micro)
     stepper_batch(f->s, FIXTURE_ROWS, step, NULL, 0);
     for (uint64_t done = 0; done < FIXTURE_ROWS; done += micro) {
         uint64_t rows = FIXTURE_ROWS - done < micro ? FIXTURE_ROWS - done : micro;
+        if (step != 2) /* there is a file that does not say it */
+            fixture_begins(f, step, done);
+        else
+            f->gather.begin_rows = NULL;
         fixture_gather_rows(f, done, rows);
         stepper_accumulate(f->s, rows);
     }
@@ -73,6 +77,33 @@ TEST(threads_micro_batches_and_segments_change_no_bit_of_a_carried_state)
                                   &kept);
         free(kept);
     }
+}
+
+/* As if their states had been set to 0 before the step; the others go on. */
+TEST(rows_that_begin_begin_at_0)
+{
+    struct fixture a, b;
+    fixture_open(&a, &usual);
+    fixture_open(&b, &usual);
+    for (uint64_t step = 0; step < 3; step++) {
+        fixture_begins(&a, step, 0);
+        fixture_gather(&a, FIXTURE_ROWS);
+        for (uint32_t k = 0; k < b.m.carried_count; k++) {
+            const struct tensor_info *t = &b.m.carried[k];
+            float *at = stepper_carried(b.s) + t->first * FIXTURE_ROWS;
+            for (uint64_t r = 0; r < FIXTURE_ROWS; r++)
+                if (a.begins[r])
+                    memset(at + r * t->dims[0], 0, t->dims[0] * sizeof *at);
+        }
+        double loss = fixture_train(&a, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0).loss;
+        CHECK(loss ==
+              fixture_train(&b, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0).loss);
+        CHECK(memcmp(stepper_carried(a.s), stepper_carried(b.s), carried_bytes_of(&a)) == 0);
+    }
+    CHECK(memcmp(stepper_parameters(a.s), stepper_parameters(b.s),
+                 a.m.parameter_count * sizeof(float)) == 0);
+    fixture_close(&a);
+    fixture_close(&b);
 }
 
 /* A model that reads a row of 12 steps says at its end what one says that reads them in two

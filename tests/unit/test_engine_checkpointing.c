@@ -273,6 +273,55 @@ TEST(checkpointing_takes_less_memory)
     CHECK_EQ(lane_floats(recurrent, 4, 800, &c), fisher);
 }
 
+static uint64_t parts_of(const char *const *lines, uint32_t count, const struct step_config *c)
+{
+    struct model m;
+    struct err e;
+    CHECK_OK(model_open_input(&m, lines, count, &(struct model_input){.values = 33, .graphs = 1},
+                              "cosine", &e),
+             e);
+    uint64_t parts = config_on(&m, c).slice_parts;
+    model_close(&m);
+    return parts;
+}
+
+/* Each part reads the weights behind the pool anew: a wide head has larger parts, a wider one none.
+ * Parts that are twice as large have at most twice the nodes. */
+TEST(slices_are_cut_as_far_as_that_pays)
+{
+    const char *lines[] = {"gcn out=128",    "relu",          "gcn out=128",
+                           "pool kind=mean", "linear out=20", "linear out=20"};
+    static const struct {
+        const char *first, *second;
+        uint64_t parts;
+    } heads[] = {{"linear out=20", "linear out=20", 4},
+                 {"linear out=512", "linear out=1000", 2},
+                 {"linear out=1000", "linear out=4000", 1}};
+    struct step_config c = {.batch_rows_max = 64,
+                            .slice_rows = 32,
+                            .threads = 1,
+                            .with_optimizer = 1,
+                            .checkpointing = 1,
+                            .slice_parts = step_slice_parts(1, 32),
+                            .batch_nodes_max = 64 * 100,
+                            .slice_nodes_max = 8 * 100};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        lines[4] = heads[i].first;
+        lines[5] = heads[i].second;
+        CHECK_EQ(parts_of(lines, 6, &c), heads[i].parts);
+    }
+    struct model m;
+    struct err e;
+    lines[4] = "linear out=256";
+    CHECK_OK(model_open_input(&m, lines, 5, &(struct model_input){.values = 33, .graphs = 1},
+                              "cosine", &e),
+             e);
+    struct step_config on = config_on(&m, &c);
+    CHECK_EQ(on.slice_rows * on.slice_parts, 32);
+    CHECK_EQ(on.slice_nodes_max * on.slice_parts, 32 * 100);
+    model_close(&m);
+}
+
 /* Five blocks of a graph network, slices of 64 graphs of 24 nodes: a part is an eighth. */
 TEST(checkpointing_leaves_a_fifth_of_a_graph_networks_activations)
 {

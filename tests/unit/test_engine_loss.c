@@ -23,32 +23,69 @@ static float random_float(double scale)
     return (float)(scale * ((double)(test_random() >> 11) * 0x1p-52 - 1.0));
 }
 
-/* A row's loss by its definition; delta 0.4. */
-static long double row_loss(int loss, const long double *z, const float *targets)
+/* A row's loss by its definition, of targets that weigh w (NULL: 1 each); delta 0.4. What weighs
+ * nothing is not looked at. */
+static long double row_loss(int loss, const long double *z, const float *targets, const float *w)
 {
-    long double sum = 0, zz = 0, yy = 0, zy = 0;
+    long double sum = 0, zz = 0, yy = 0, zy = 0, largest = w ? 0 : 1;
     for (int c = 0; c < WIDTH; c++) {
+        long double u = w ? w[c] : 1;
+        largest = fmaxl(largest, u);
+        if (u == 0)
+            continue;
         long double y = targets[c], size = fabsl(z[c] - y), p = 1 / (1 + expl(-z[c]));
         const long double each[] = {size * size, size,
                                     size <= 0.4L ? size * size / 2 : 0.4L * (size - 0.2L), 0,
                                     -y * logl(p) - (1 - y) * logl(1 - p)};
-        sum += each[loss];
-        zz += z[c] * z[c], yy += y * y, zy += z[c] * y;
+        sum += u * each[loss];
+        zz += u * z[c] * z[c], yy += u * y * y, zy += u * z[c] * y;
     }
-    return loss == 3 ? 1 - zy / sqrtl(zz) / sqrtl(yy) : sum / WIDTH;
+    if (loss == 3)
+        return largest > 0 ? largest * (1 - zy / sqrtl(zz) / sqrtl(yy)) : 0;
+    return sum / WIDTH;
 }
 
-static void loss_run(int loss, struct matrix z, struct matrix y, double *result, struct matrix dz)
+static void weighted_run(int loss, struct matrix z, struct matrix y, const float *w, double *result,
+                         struct matrix dz)
 {
     const struct loss_type *type = loss_type_named(losses[loss][0] == 'h' ? "huber" : losses[loss]);
     struct loss_slice s = {.backend = cpu,
                            .outputs = z,
                            .values = y,
+                           .weights = {w, z.columns, WEIGHT_ITSELF},
                            .delta = 0.4,
                            .divisor = 3,
                            .result = result,
                            .d = dz};
     type->slice(&s);
+}
+
+static void loss_run(int loss, struct matrix z, struct matrix y, double *result, struct matrix dz)
+{
+    weighted_run(loss, z, y, NULL, result, dz);
+}
+
+/* Of each row loss and, by central differences in long double, derivatives. */
+static void rows_check(int loss, const float *z, const float *y, const float *w,
+                       const double *result, const float *dz)
+{
+    for (int r = 0; r < ROWS; r++, z += WIDTH, y += WIDTH, dz += WIDTH) {
+        long double at[WIDTH], h = 1e-7L;
+        for (int c = 0; c < WIDTH; c++)
+            at[c] = z[c];
+        CHECK(fabsl(row_loss(loss, at, y, w) - result[r]) < 1e-12);
+        for (int c = 0; c < WIDTH; c++) {
+            at[c] += h;
+            long double up = row_loss(loss, at, y, w);
+            at[c] -= 2 * h;
+            long double d = (up - row_loss(loss, at, y, w)) / (2 * h) / 3;
+            at[c] += h;
+            if (!(fabsl(d - (long double)dz[c]) < 1e-8 + 6e-8 * fabsl(d)))
+                test_fail(__FILE__, __LINE__, "%s: d %.9g instead of %.9Lg", losses[loss],
+                          (double)dz[c], d);
+        }
+        w = w ? w + WIDTH : NULL;
+    }
 }
 
 TEST(losses_and_their_derivatives_equal_the_formulas)
@@ -62,27 +99,71 @@ TEST(losses_and_their_derivatives_equal_the_formulas)
         loss_run(loss, zm, ym, result, matrix_of(dz, ROWS, WIDTH));
         loss_run(loss, zm, ym, only, matrix_of(NULL, ROWS, WIDTH));
         CHECK(memcmp(result, only, sizeof result) == 0);
-        for (int r = 0; r < ROWS; r++) {
-            long double at[WIDTH], h = 1e-7L;
-            for (int c = 0; c < WIDTH; c++)
-                at[c] = z[r * WIDTH + c];
-            CHECK(fabsl(row_loss(loss, at, y + r * WIDTH) - result[r]) < 1e-12);
-            for (int c = 0; c < WIDTH; c++) {
-                at[c] += h;
-                long double up = row_loss(loss, at, y + r * WIDTH);
-                at[c] -= 2 * h;
-                long double d = (up - row_loss(loss, at, y + r * WIDTH)) / (2 * h) / 3;
-                at[c] += h;
-                if (!(fabsl(d - (long double)dz[r * WIDTH + c]) < 1e-8))
-                    test_fail(__FILE__, __LINE__, "%s: d %g instead of %Lg", losses[loss],
-                              (double)dz[r * WIDTH + c], d);
-            }
-        }
+        rows_check(loss, z, y, NULL, result, dz);
         float in_place[ROWS * WIDTH];
         memcpy(in_place, z, sizeof z);
         zm.at = in_place;
         loss_run(loss, zm, ym, result, zm);
         CHECK(memcmp(in_place, dz, sizeof dz) == 0);
+    }
+}
+
+/* Weights up to 8; what weighs nothing is a NaN among the targets, and the second row is all that.
+ */
+TEST(weighted_losses_and_their_derivatives_equal_the_formulas)
+{
+    float z[ROWS * WIDTH], y[ROWS * WIDTH], w[ROWS * WIDTH], dz[ROWS * WIDTH];
+    double result[ROWS];
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        z[i] = random_float(3), y[i] = 0.5f + random_float(0.5);
+        w[i] = i / WIDTH == 1 || i % 4 == 1 ? 0 : 4 + random_float(3.9);
+        y[i] = w[i] > 0 ? y[i] : NAN;
+    }
+    for (int loss = 0; loss < 5; loss++) {
+        float there[ROWS * WIDTH]; /* a loss is given 0 for a NaN that weighs nothing (targets.c) */
+        for (int i = 0; i < ROWS * WIDTH; i++)
+            there[i] = w[i] > 0 ? y[i] : 0;
+        weighted_run(loss, matrix_of(z, ROWS, WIDTH), matrix_of(there, ROWS, WIDTH), w, result,
+                     matrix_of(dz, ROWS, WIDTH));
+        rows_check(loss, z, y, w, result, dz);
+        CHECK(result[1] == 0);
+    }
+}
+
+/* -w log softmax(z)[class], differences in long double. */
+static long double class_loss(const long double *z, uint32_t class, float w)
+{
+    long double sum = 0;
+    for (int c = 0; c < WIDTH; c++)
+        sum += expl(z[c]);
+    return w * (logl(sum) - z[class]);
+}
+
+TEST(weighted_classes_and_their_derivatives_equal_the_formula)
+{
+    float z[ROWS * WIDTH], w[ROWS], dz[ROWS * WIDTH];
+    uint32_t classes[ROWS];
+    double result[ROWS];
+    for (int i = 0; i < ROWS * WIDTH; i++)
+        z[i] = random_float(3);
+    for (int r = 0; r < ROWS; r++)
+        w[r] = r == 1 ? 0 : 4 + random_float(3.9), classes[r] = (uint32_t)test_random() % WIDTH;
+    op_softmax_cross_entropy(cpu, matrix_of(z, ROWS, WIDTH), classes,
+                             (struct weighting){w, 1, WEIGHT_ITSELF}, 3, result, NULL,
+                             matrix_of(dz, ROWS, WIDTH), HALF_NONE);
+    for (int r = 0; r < ROWS; r++) {
+        long double at[WIDTH], h = 1e-7L;
+        for (int c = 0; c < WIDTH; c++)
+            at[c] = z[r * WIDTH + c];
+        CHECK(fabsl(class_loss(at, classes[r], w[r]) - result[r]) < 1e-12);
+        for (int c = 0; c < WIDTH; c++) {
+            at[c] += h;
+            long double up = class_loss(at, classes[r], w[r]);
+            at[c] -= 2 * h;
+            long double d = (up - class_loss(at, classes[r], w[r])) / (2 * h) / 3;
+            at[c] += h;
+            CHECK(fabsl(d - (long double)dz[r * WIDTH + c]) < 1e-8 + 6e-8 * fabsl(d));
+        }
     }
 }
 
@@ -116,6 +197,19 @@ TEST_LIMIT(gradients_of_value_losses_equal_finite_differences, 100)
     for (int loss = 0; loss < 5; loss++)
         fixture_check_gradient(
             &(struct fixture_config){.layers = layers, .count = 3, .loss = losses[loss]}, NULL, 0,
+            NULL);
+}
+
+/* The sum of what the outputs weigh divides, and a class's weight goes with the row. */
+TEST_LIMIT(gradients_of_weighted_losses_equal_finite_differences, 100)
+{
+    static const char *const weighted[] = {
+        "mean_squared_error weights=1,2,0,1,0.5,4", "huber delta=0.4 weights=3,2,1,0,0.25,1",
+        "cosine weights=1,2,0,1,0.5,4", "binary_cross_entropy weights=1,0,7,1,0.5,4",
+        "softmax_cross_entropy weights=1,2,0.5,0,3,1"};
+    for (size_t i = 0; i < sizeof weighted / sizeof *weighted; i++)
+        fixture_check_gradient(
+            &(struct fixture_config){.layers = layers, .count = 3, .loss = weighted[i]}, NULL, 0,
             NULL);
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/device.h"
 #include "engine/scores.h"
+#include "proto/weighing.h"
 #include "tests/test.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -257,8 +258,31 @@ TEST(weights_that_cannot_be_are_named)
     CHECK_OK(model_from_text(&again, text, &e), e);
     CHECK_OK(model_text(&again, other, sizeof other, &e), e);
     CHECK_STR(other, text);
-    CHECK(model_weights_check(&m, "f32", 2, &e) < 0);
+    CHECK_EQ(model_row_targets(&m), 6);
+    CHECK_OK(weighing_width_check(1, 6, &e), e);
+    CHECK_OK(weighing_width_check(6, 6, &e), e);
+    CHECK(weighing_width_check(2, 6, &e) < 0);
     CHECK_HAS(e.text, "its weights are 2 values a row; accepted: one for the row, or one for each");
     model_close(&m);
     model_close(&again);
+}
+
+TEST(a_thousand_outputs_have_weights)
+{
+    enum { MANY = 2500 };
+    static const char *const wide[] = {"linear out=2500"};
+    struct model m, again;
+    struct err e;
+    char *loss = malloc(1 << 16), *text = malloc(MODEL_TEXT_MAX);
+    size_t used = (size_t)sprintf(loss, "l1 weights=");
+    for (int i = 0; i < MANY; i++)
+        used += (size_t)sprintf(loss + used, "%s%.9g", i ? "," : "", (double)(float)(i + 1) / 7);
+    CHECK_OK(model_open(&m, wide, 1, 4, loss, &e), e);
+    CHECK_OK(model_text(&m, text, MODEL_TEXT_MAX, &e), e);
+    CHECK_OK(model_from_text(&again, text, &e), e);
+    CHECK_EQ(again.target_weight_count, MANY);
+    CHECK(memcmp(again.target_weights, m.target_weights, MANY * sizeof *m.target_weights) == 0);
+    model_close(&m);
+    model_close(&again);
+    free(loss), free(text);
 }

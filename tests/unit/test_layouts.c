@@ -92,6 +92,7 @@ static void timeframes_make(const char *path, enum naming naming, hsize_t rows, 
     }
     set_write(train, (struct set_config){"targets", H5T_STD_U8LE, 1, {rows}, {rows}, GZIP}, 0,
               NULL);
+    set_write(train, (struct set_config){"begins", H5T_STD_U16BE, 1, {rows}, {7}, GZIP}, 0, NULL);
     timeframes_write(group, frames, 3, naming);
     H5Gclose(group);
     H5Gclose(train);
@@ -105,11 +106,12 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
         struct harness h;
         open.shuffle = i % 4 != 0;
         open.span_rows = 1 + test_random() % 40;
+        open.begins = i % 2;
         timeframes_make("frames.h5", (enum naming)(i % NAMINGS), 70, 70);
         CHECK(file_compare("frames.h5", &open) >= 2);
         CHECK(harness_open(&h, "frames.h5", &open) == 0);
         CHECK_STR(h.described.layout, "dense");
-        CHECK_EQ(h.described.field_count, 4);
+        CHECK_EQ(h.described.field_count, 4 + open.begins);
         CHECK_STR(h.described.fields[0].name, "features/M5");
         CHECK_STR(h.described.fields[1].name, "features/M1");
         CHECK_STR(h.described.fields[2].name, "features/H1");
@@ -349,6 +351,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
         open.shuffle = i % 3 != 0;
         open.span_rows = test_random() % 3 ? 1 + test_random() % g.count : 0;
         open.streams = open.shuffle ? 0 : test_random() % (g.count < 5 ? g.count : 5);
+        open.rest = i % 2;
         if (i % 2) /* so small that ranges of graphs are halved until they fit */
             open.span_bytes_limit = 40000;
         pointers_make(&g);
@@ -449,6 +452,7 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         open.shuffle = i % 4 != 0;
         open.span_bytes_limit = 60000;
         open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
+        open.rest = i % 16 == 0;
         open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
         open.window_spans = open.streams ? open.streams : 1 + test_random() % 5;
         open.slice_rows = test_random() % 40;
@@ -635,8 +639,9 @@ TEST_LIMIT(wrong_data_sets_of_graphs_are_refused, 60)
 
 /* ---- tokens --------------------------------------------------------------------------------- */
 
+/* weights: of the tokens; the name NULL: none. */
 static void tokens_make(const char *path, uint64_t tokens, uint64_t documents, hid_t type,
-                        hsize_t chunk, enum filters filters)
+                        hsize_t chunk, enum filters filters, struct set_config weights)
 {
     uint64_t *at = calloc(documents + 1, sizeof *at);
     for (uint64_t i = 1; i < documents; i++) /* some are empty */
@@ -649,6 +654,8 @@ static void tokens_make(const char *path, uint64_t tokens, uint64_t documents, h
               0, NULL);
     set_write(group, (struct set_config){"doc_ptr", type_random(4, 4), 1, {documents + 1}},
               H5T_NATIVE_UINT64, at);
+    if (weights.name)
+        set_write(group, weights, 0, NULL);
     H5Gclose(group);
     H5Fclose(file);
     free(at);
@@ -674,8 +681,14 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         open.streams = open.shuffle ? 0 : test_random() % ((tokens - 1) / open.window % 4 + 1);
         if (i % 4 == 0)
             open.span_bytes_limit = 60000;
+        struct set_config weights = {"weights", type_random(0, TYPES),  1,
+                                     {tokens},  {chunk_random(tokens)}, filters_random()};
+        MSG_STR(open.weights, "weights"); /* where there are such */
+        if (i % 2)
+            weights.name = NULL;
+        open.begins = open.rest = i / 2 % 2;
         tokens_make("tokens.h5", tokens, 1 + test_random() % 40, unsigned_random(), chunk,
-                    filters_random());
+                    filters_random(), weights);
         file_compare("tokens.h5", &open);
     }
 }
@@ -684,7 +697,9 @@ TEST(windows_are_cut_and_counted)
 {
     struct reader_open open = open_default();
     struct harness h;
-    tokens_make("count.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN);
+    const struct set_config none = {0}, few = {"w", H5T_IEEE_F32LE, 1, {100}},
+                            wide = {"w", H5T_IEEE_F32LE, 2, {101, 2}};
+    tokens_make("count.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, none);
     static const uint64_t cases[][2] = {{1, 100}, {10, 10}, {33, 3}, {34, 2}, {100, 1}};
     for (int i = 0; i < 5; i++) {
         open.window = cases[i][0];
@@ -702,15 +717,21 @@ TEST(windows_are_cut_and_counted)
     open.window = 1ull << 31;
     refused("count.h5", &open, "expected a window of 1 to 100 tokens");
     open.window = 10;
-    tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN);
+    tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN, none);
     refused("signed.h5", &open, "has signed numbers; expected unsigned ones");
+    MSG_STR(open.weights, "w");
+    tokens_make("few.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, few);
+    refused("few.h5", &open, "train/w has 100 numbers, where there are 101 to be weighed");
+    tokens_make("wide.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, wide);
+    refused("wide.h5", &open, "expected 1 dimension: a number a token");
 }
 
 TEST_LIMIT(stored_chunks_of_tokens_are_decoded_about_once, 60)
 {
     struct reader_open open = open_default();
     open.window = 64;
-    tokens_make("stream.h5", 400001, 900, H5T_STD_U16LE, 5000, SHUFFLE_GZIP);
+    tokens_make("stream.h5", 400001, 900, H5T_STD_U16LE, 5000, SHUFFLE_GZIP,
+                (struct set_config){0});
     open.shuffle = 0;
     struct compared ordered = file_compare_all("stream.h5", &open);
     /* windows share a token with the next: 65 are delivered for each 64 that are decoded */

@@ -64,7 +64,7 @@ static const char *graph_of(const char *smiles)
     static int turn;
     char *to = text[turn++ % 2];
     size_t used = 0;
-    enum molecule_refusal refusal = molecule_read(&m, smiles, MOLECULE_MASS);
+    enum molecule_refusal refusal = molecule_read(&m, smiles, MOLECULE_MASSES);
     if (refusal != MOLECULE_ACCEPTED)
         return molecule_refusal_name(refusal);
     for (uint32_t i = 0; i < m.atoms; i++) {
@@ -109,6 +109,72 @@ TEST(molecules_become_the_graphs_that_a_hand_draws)
               "0-1r 1-2r 2-0r 2-3 3:4r 4:5r 5:6r 6:7r 7:8r 8:3r");
 }
 
+/* Orders of the bonds, in their order: "1221", a for aromatic. Or the refusal's name. */
+static const char *orders_of(const char *smiles)
+{
+    static struct molecule m;
+    static char text[2][256];
+    static int turn;
+    char *to = text[turn++ % 2];
+    enum molecule_refusal refusal = molecule_read(&m, smiles, 0);
+    if (refusal != MOLECULE_ACCEPTED)
+        return molecule_refusal_name(refusal);
+    for (uint32_t i = 0; i < m.bonds; i++)
+        to[i] = " 123a"[m.bond[i].order];
+    to[m.bonds] = 0;
+    return to;
+}
+
+TEST(aromatic_rings_are_those_of_the_model)
+{
+    static const char *const cases[][2] = {
+        {"C1=CC=CC=CC=C1", "21212121"},                   /* 8 electrons */
+        {"[CH-]1C=CC=C1", "aaaaa"},                       /* a lone pair */
+        {"[CH+]1C=CC=CC=C1", "aaaaaaa"},                  /* an empty orbital */
+        {"B1C=CC=CC=C1", "aaaaaaa"},                      /* another */
+        {"[CH]1C=C[CH]C=C1", "aaaaaa"},                   /* two without partners */
+        {"[CH]1C=CC=C1", "12121"},                        /* 5 electrons */
+        {"C1[SiH2]C=CC=C1", "112121"},                    /* none from SiH2 */
+        {"[Te]1C=CC=C1", "aaaaa"},                        /* of group 16 */
+        {"O=C1C=CC=CC=C1", "2aaaaaaa"},                   /* C=O gives none and may leave */
+        {"O=C1C=CC(=O)C=C1", "21212121"},                 /* 4 electrons */
+        {"C=C1C=CC=C1", "212121"},                        /* C=C may not leave */
+        {"O=S1N=CC=N1", "2aaaaa"},                        /* S=O gives two */
+        {"O=N1=CC=CC=C1", "2aaaaaa"},                     /* nitrogen with five bonds */
+        {"C1=CC2=CC=CC2=C1", "212121121"},                /* pentalene: 8 */
+        {"C1=CC=C2C=CC=C2C=C1", "aaaaaaaaaaa"},           /* azulene: 10, and the bond across */
+        {"C1=CC=C2C(=C1)C3=CC=CC=C32", "aaaaaa1aaaaaa1"}, /* biphenylene, whose text */
+        {"c1ccc2c(c1)c1ccccc12", "aaaaaa1aaaaaa1"},       /* does not matter */
+        {"C=1C=CC=CC=CC=CC=CC=CC=CC=CC=CC=CC1", "aaaaaaaaaaaaaaaaaaaaaa"}, /* 22 atoms at most */
+        {"C1=CC=CC=CC=CC=CC=CC=CC=CC=CC=CC=CC=CC=C1", "21212121212121212121212121"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        CHECK_STR(orders_of(cases[i][0]), cases[i][1]);
+    CHECK(strspn(orders_of("C12=C3C4=C5C6=C1C7=C8C9=C1C%10=C%11C(=C29)C3=C2C3=C4C4=C5C5=C9C6=C7C6="
+                           "C7C8=C1C1=C8C%10=C%10C%11=C2C2=C3C3=C4C4=C5C5=C%11C%12=C(C6=C95)C7=C1C1"
+                           "=C%12C5=C%11C4=C3C3=C5C(=C81)C%10=C23"),
+                 "a") == 90); /* fullerene */
+    /* Boron instead of a sheet of graphite's carbon: any ring might be, and none is. */
+    CHECK_STR(
+        orders_of("B4BB3BB2BB1BBB%11B%10B1B9B2B8B3B7B4BB6BB5BBB%18B%17B5B%16B6B7B%15B8B%14B9B%13"
+                  "B%10B%12B(B%11)BB%25B%24B%12B%23B%13B%22B%14B%21B%15B%16B%20B%17B%19B(B%18)"
+                  "BB%31B%30B%19B%29B%20B%21B%28B%22B%27B%23B%26B%24B(BB%25)BB%35B%26B%34B%27B%33"
+                  "B%28B%29B%32B%30B(BB%31)BB%37B%32B%33B%36B%34B(B%35)BBB%36B%37"),
+        "large");
+    CHECK_HAS(molecule_why(), "cycles");
+}
+
+TEST(bonds_that_close_rings_stand_where_the_text_has_them)
+{
+    CHECK_HAS(graph_of("C1CC(C)C1"), " 0-1r 1-2r 2-3 2-4r 4-0r");
+    CHECK_HAS(graph_of("C1CC(C)C=1"), " 0-1r 1-2r 2-3 2-4r 4=0r");
+    CHECK_HAS(graph_of("C=1CC(C)C1"), " 0=4r 0-1r 1-2r 2-3 2-4r");  /* the sign is the first's */
+    CHECK_HAS(graph_of("C=1CC(C)C=1"), " 0-1r 1-2r 2-3 2-4r 0=4r"); /* and here both have one */
+    CHECK_HAS(graph_of("C(C)1CC(C)C1"), " 0-1 0-2r 2-3r 3-4 3-5r 5-0r");
+    CHECK_HAS(graph_of("C%12CC=2CC%12CC2"), " 0-1r 1-2r 2=6r 2-3r 3-4r 4-0r 4-5r 5-6r");
+    CHECK_HAS(graph_of("C1.C1"), " 0-1");
+}
+
 TEST(molecules_have_no_hands_and_no_hydrogens_of_their_own)
 {
     CHECK_STR(graph_of("CC(N)C(=O)O"),
@@ -148,8 +214,21 @@ TEST(molecules_that_are_none_are_refused_by_reason)
     CHECK_STR(graph_of("C1CC"), "unreadable");
     CHECK_STR(graph_of("C(C"), "unreadable");
     CHECK(molecule_why()[0] && !strchr(molecule_why(), '\n'));
+    for (const char *const *cut =
+             (const char *const[]){"CC=", "C(=)C", "(C)C", "C(())C", "C(.(C))C", "CC>>CC", "C&1CC",
+                                   "CC#", "C=(=O)O", NULL};
+         *cut; cut++)
+        CHECK_STR(graph_of(*cut), "unreadable");
     CHECK_STR(graph_of("C*"), "unspecific");
     CHECK_STR(graph_of("C(C)(C)(C)(C)C"), "valence");
+    CHECK_HAS(graph_of("[C](C)(C)(C)(C)C"), "C5.0.0 C1.0.3"); /* as it is written */
+    CHECK_STR(graph_of("CN(C)(C)C"), "valence");
+    CHECK_HAS(graph_of("[H][N]([H])([H])[Pt]"), "N1.0.3 other1.0.0 0-1");
+    CHECK_STR(graph_of("ClCl(Cl)(Cl)Cl"), "valence");
+    CHECK_STR(graph_of("CF(C)C"), "valence");
+    CHECK_STR(graph_of("c1cccc1"), "valence");
+    CHECK_HAS(molecule_why(), "kekulize");
+    CHECK_STR(graph_of("s1(nc(c2c1cccc2)NN=Cc3occc3)(=O)=O"), "valence");
     memset(text, 'C', MOLECULE_ATOMS_MAX + 1);
     text[MOLECULE_ATOMS_MAX + 1] = 0;
     CHECK_STR(graph_of(text), "large");
@@ -175,7 +254,7 @@ TEST(molecules_have_descriptors)
     static struct molecule m;
     int chosen[GRAPH_DESCRIPTORS];
     uint32_t count;
-    CHECK_EQ(molecule_read(&m, "O=C1C=CC=CN1.Cl", MOLECULE_MASS), MOLECULE_ACCEPTED);
+    CHECK_EQ(molecule_read(&m, "O=C1C=CC=CN1.Cl", MOLECULE_MASSES), MOLECULE_ACCEPTED);
     CHECK_OK(graph_descriptors_choose("rings, hydrogens,log_mass", chosen, &count, &e), e);
     CHECK_EQ(count, 3);
     CHECK_STR(graph_descriptor_name(chosen[1]), "hydrogens");
@@ -480,6 +559,16 @@ static int prepare(const char *source, const char *set)
     file_write("p.yaml", text);
     char *argv[] = {"molecules", "--config", "p.yaml", "--out", "m.h5", NULL};
     return prepare_molecules(5, argv);
+}
+
+TEST(molecules_need_the_reader_of_open_babel)
+{
+    CHECK_EQ(setenv("BABEL_LIBDIR", "nowhere", 1), 0);
+    CHECK(molecule_begin(&e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "smilesformat.so");
+    file_write("t.csv", "smiles,inchikey\nCCO,LFQSCWFLJHTTHZ-UHFFFAOYSA-N\n");
+    CHECK_EQ(prepare("t.csv", ""), EXIT_CODE_PERMANENT);
 }
 
 /* A data set as numbers; returns how many. */

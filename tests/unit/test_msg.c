@@ -515,6 +515,7 @@ TEST(json_is_exact)
         "\"fingerprint\": \"a\\\"b\\\\c\\n\\u0001\\u007f\xc3\xa9\", \"layout\": \"dense\", "
         "\"rows\": 0, "
         "\"streams\": 0, \"chunk_rows\": 0, \"spans\": 0, \"span_rows\": 0, \"span_bytes_max\": 0, "
+        "\"chunk_bytes_max\": 0, \"kept_bytes\": 0, "
         "\"fields\": [{\"name\": \"features\", \"type\": \"u8\", \"values\": 784, "
         "\"row_bytes\": 0, \"offset\": 0, \"pointer\": \"\", \"items_max\": 0, "
         "\"batch_items_max\": 0, \"slice_items_max\": 0}, {\"name\": \"targets\", \"type\": "

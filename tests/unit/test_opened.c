@@ -165,6 +165,34 @@ TEST(graphs_pass_and_their_lies_do_not)
     GRAPHS_REFUSED(MSG_STR(o.fields[5].name, "tokens"), "\"tokens\" in layout \"graph\"");
 }
 
+/* 64 rows of 9 tokens, which weigh. */
+static struct msg_opened tokens(void)
+{
+    struct msg_opened o = good();
+    MSG_STR(o.layout, "tokens");
+    o.span_bytes_max = 4096;
+    o.fields_count = 3;
+    o.fields[0] = (struct msg_field_info){"tokens", "u16", 9, 18, 0, "", 64};
+    o.fields[1] = (struct msg_field_info){"document_starts", "u8", 2, 2, 1152, "", 64};
+    o.fields[2] = (struct msg_field_info){"weights", "f32", 9, 36, 1280, "", 64};
+    return o;
+}
+
+TEST(tokens_pass_and_their_lies_do_not)
+{
+    struct msg_opened o = tokens();
+    struct err e;
+    CHECK_OK(opened_check(&o, limit, &e), e);
+    o.fields_count = 2; /* they need not weigh */
+    CHECK_OK(opened_check(&o, limit, &e), e);
+    o = tokens();
+    o.fields[2].values = 8, o.fields[2].row_bytes = 32;
+    check_refused(&o, "rows of 9 tokens and 8 weights");
+    o = tokens();
+    o.fields[0].values = 1, o.fields[0].row_bytes = 2, o.fields_count = 2;
+    check_refused(&o, "a row has at least 2 tokens");
+}
+
 /* ---- what stands in a slot ------------------------------------------------------------------ */
 
 /* Three graphs of 2, 0 and 3 nodes, and of 1, 0 and 0 edges. */

@@ -187,11 +187,11 @@ TEST(options_mistyped_values_are_refused)
 
 TEST(options_values_at_their_limits_are_accepted)
 {
-    char set[OPTION_TEXT_MAX + 32] = "data.file=";
-    memset(set + 10, 'x', OPTION_TEXT_MAX);
+    char set[OPTION_PATH_MAX + 32] = "data.file=";
+    memset(set + 10, 'x', OPTION_PATH_MAX);
     CHECK_OK(read_set(BASE, set), e);
-    CHECK_EQ(strlen(o.data_file), OPTION_TEXT_MAX);
-    set[10 + OPTION_TEXT_MAX] = 'x';
+    CHECK_EQ(strlen(o.data_file), OPTION_PATH_MAX);
+    set[10 + OPTION_PATH_MAX] = 'x';
     CHECK_HAS(refused_set(set), "text of 1 to 4096 bytes");
     CHECK_OK(read_set(BASE, "order.span_rows=1000000000000"), e);
     CHECK_HAS(refused_set("order.span_rows=1000000000001"), "1000000000000, or auto");
@@ -201,6 +201,33 @@ TEST(options_values_at_their_limits_are_accepted)
     CHECK_OK(read_set(BASE, "tasks.A.permute_features=none"), e);
     CHECK(o.tasks[0].permute_features == OPTION_NONE);
     options_free(&o);
+}
+
+TEST(options_weights_of_targets_come_from_a_file)
+{
+    char text[OPTION_TEXT_MAX + 1], *many = malloc(1 << 18);
+    size_t used = 0;
+    file_write("w.csv", "0.5, 1\r\n2e3\t0.1234567891234\n\n7,\n");
+    CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
+    CHECK_OK(options_get(&o, "model.target_weights", text, sizeof text, &e), e);
+    CHECK_STR(text, "0.5,1,2000,0.123456789,7");
+    CHECK_OK(read_set(BASE, "model.target_weights=1, 4,.5e1"), e);
+    CHECK_STR(o.target_weights, "1, 4,.5e1");
+    CHECK_HAS(refused_set("model.target_weights=1;4"),
+              "\"1;4\", neither numbers with commas between them nor a file: cannot open 1;4");
+    file_write("w.csv", "1\n2,,3\n");
+    CHECK_HAS(refused_set("model.target_weights=w.csv"), "line 2 of w.csv holds what is no number");
+    file_write("w.csv", " \n");
+    CHECK_HAS(refused_set("model.target_weights=w.csv"), "w.csv is empty");
+    for (int i = 0; i < 4096; i++) /* 8 bytes each; the last has no comma */
+        used += (size_t)sprintf(many + used, "0.%05d\n", 10001 + i * 2);
+    file_write("w.csv", many);
+    CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
+    CHECK_EQ(strlen(o.target_weights), OPTION_TEXT_MAX - 1);
+    sprintf(many + used, "0.1");
+    file_write("w.csv", many);
+    CHECK_HAS(refused_set("model.target_weights=w.csv"), "more than 32768 bytes of text");
+    free(many);
 }
 
 TEST(options_missing_ones_are_named)

@@ -178,34 +178,43 @@ TEST(file_rows_are_a_permutation_for_every_shape)
 /* Row b of every round of S positions goes on in part b; spans and windows tell the same. */
 static void check_streams(const struct order *o)
 {
-    uint64_t part = o->rows / o->streams, rows = 0;
+    uint64_t part = o->rows / o->streams, longer = o->rows % o->streams, rows = 0, spans = 0;
     for (uint64_t s = 0; s < order_spans(o); s++)
         rows += order_span_rows(o, s);
     CHECK_EQ(rows, o->rows);
+    for (uint64_t w = rows = 0; w < order_windows(o); w++) {
+        CHECK_EQ(order_window_first(o, w), rows);
+        CHECK(order_window_spans(o, w) == o->streams || w + 1 == order_windows(o));
+        rows += order_window_rows(o, w);
+        spans += order_window_spans(o, w);
+    }
+    CHECK(rows == o->rows && spans == order_spans(o));
     for (uint64_t p = 0; p < o->rows; p++) {
         struct order_row at = order_row_at(o, 3, p);
         uint64_t window = order_window_of(o, p), first = order_window_first(o, window);
-        CHECK_EQ(order_file_row(o, 3, p), p % o->streams * part + p / o->streams);
+        uint64_t b = p % o->streams, begin = b * part + (b < longer ? b : longer);
+        CHECK_EQ(order_file_row(o, 3, p), begin + p / o->streams);
         CHECK_EQ(order_span_first(o, at.span) + at.row, order_file_row(o, 3, p));
         CHECK(at.span < order_spans(o) && at.row < order_span_rows(o, at.span));
         CHECK(first <= p && p - first < order_window_rows(o, window));
         CHECK(at.span / o->window_spans == window && window < order_windows(o));
-        CHECK_EQ(order_window_spans(o, window), o->streams);
+        CHECK(at.span % o->streams < order_window_spans(o, window));
     }
 }
 
 TEST(streams_cover_equal_parts_side_by_side)
 {
-    static const uint64_t streams[] = {1, 2, 3, 64}, part[] = {1, 2, 7, 16, 33},
+    static const uint64_t streams[] = {1, 2, 3, 64}, part[] = {0, 1, 2, 7, 16, 33},
                           span[] = {1, 4, 16};
     for (size_t s = 0; s < sizeof streams / sizeof *streams; s++)
         for (size_t r = 0; r < sizeof part / sizeof *part; r++)
             for (size_t w = 0; w < sizeof span / sizeof *span; w++)
-                check_streams(&(struct order){.rows = streams[s] * part[r],
-                                              .chunk_rows = span[w],
-                                              .span_rows = span[w],
-                                              .window_spans = streams[s],
-                                              .streams = streams[s]});
+                for (uint64_t rest = part[r] == 0; rest < streams[s]; rest += rest ? 31 : 1)
+                    check_streams(&(struct order){.rows = streams[s] * part[r] + rest,
+                                                  .chunk_rows = span[w],
+                                                  .span_rows = span[w],
+                                                  .window_spans = streams[s],
+                                                  .streams = streams[s]});
 }
 
 TEST(epochs_and_seeds_give_other_orders)

@@ -439,38 +439,46 @@ static const char *described_twice(const char *values)
 
 TEST(plan_reads_a_description)
 {
-    struct split_shape train, validation;
+    static struct plan_shapes shapes;
+    const struct split_shape *train = &shapes.train, *validation = &shapes.validation;
     struct plan_bases measured;
     struct err e = {0};
     FILE *f = text_open(
         "base.trainerd=24000000\nbase.fisherd=22000000\nbase.fisherd_idle=9\nbase.loaderd=9000000\n"
         "base.reader=3000000\nbase.monitord=12000000\n"
-        "train.rows=60000\ntrain.spans=40\ntrain.chunk_rows=256\ntrain.span_rows=1536\n"
+        "train.rows=60000\ntrain.spans=40\ntrain.chunk_bytes_max=4096\ntrain.span_rows=1536\n"
         "train.span_bytes_max=1206272\ntrain.values=784\ntrain.layout=dense\n"
         "train.spans=40\ntrain.row_bytes=785\nvalidation.spans=7\nvalidation.row_bytes=785\n"
-        "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.chunk_rows=256\n"
+        "validation.rows=10000\nvalidation.span_rows=1536\nvalidation.kept_bytes=77\n"
         "validation.span_bytes_max=1206272\nvalidation.values=784\nvalidation.layout=tokens\n");
-    CHECK_OK(plan_read_shapes(f, &train, &validation, &measured, &e), e);
+    CHECK_OK(plan_read_shapes(f, &shapes, &measured, &e), e);
     fclose(f);
-    CHECK_EQ(train.rows, 60000);
-    CHECK_EQ(train.values, 784);
-    CHECK_STR(train.layout, "dense");
-    CHECK_STR(validation.layout, "tokens");
-    CHECK_EQ(validation.span_bytes_max, 1206272);
+    CHECK_EQ(train->rows, 60000);
+    CHECK_EQ(train->values, 784);
+    CHECK_STR(train->layout, "dense");
+    CHECK_STR(validation->layout, "tokens");
+    CHECK_EQ(validation->span_bytes_max, 1206272);
+    CHECK_EQ(train->chunk_bytes_max, 4096);
+    CHECK_EQ(validation->kept_bytes, 77);
+    CHECK_EQ(shapes.sets, 1);
     CHECK_EQ(measured.reader, 3000000);
     CHECK_EQ(measured.trainerd, 24000000);
     f = text_open(described_twice("5"));
-    CHECK_OK(plan_read_shapes(f, &train, &validation, &measured, &e), e);
+    CHECK_OK(plan_read_shapes(f, &shapes, &measured, &e), e);
     fclose(f);
-    CHECK_EQ(train.rows, 9);
-    CHECK_EQ(train.spans, 4);
-    CHECK_EQ(validation.rows, 3);
+    CHECK_EQ(train->rows, 9);
+    CHECK_EQ(train->spans, 4);
+    CHECK_EQ(shapes.sets, 2);
+    CHECK_EQ(shapes.of_sets[0].rows, 7);
+    CHECK_EQ(shapes.of_sets[1].rows, 9);
+    CHECK_EQ(shapes.of_sets[1].spans, 2);
+    CHECK_EQ(validation->rows, 3);
     f = text_open(described_twice("6")); /* one model takes both */
-    CHECK_EQ(plan_read_shapes(f, &train, &validation, &measured, &e), -1);
+    CHECK_EQ(plan_read_shapes(f, &shapes, &measured, &e), -1);
     CHECK_HAS(e.text, "do not hold rows of one kind");
     fclose(f);
     f = text_open("train.rows=60000\n");
-    CHECK_EQ(plan_read_shapes(f, &train, &validation, &measured, &e), -1);
+    CHECK_EQ(plan_read_shapes(f, &shapes, &measured, &e), -1);
     fclose(f);
     CHECK_HAS(e.text, "train split");
 }
@@ -489,6 +497,7 @@ static void plan_options(void)
     options.fisher_block_size = 1000000;
     options.fisher_use_compression = 1;
     options.fisher_estimator = estimator;
+    options.fisher_compression = "log_rank1";
     options.fisher_labels = "true";
     options.ewc_mode = "separate";
     options.loader_pin_memory = "auto";
@@ -576,7 +585,8 @@ static uint64_t micro_rows;
 
 static const struct split_shape shape_of_images = {.rows = 60000,
                                                    .spans = 40,
-                                                   .chunk_rows = 256,
+                                                   .chunk_bytes_max = 1 << 17,
+                                                   .kept_bytes = 1 << 10,
                                                    .span_rows = 1536,
                                                    .values = 784,
                                                    .span_bytes_max = 1 << 20};
@@ -589,22 +599,22 @@ TEST(plan_fits_the_arena_and_the_limit)
     struct err e = {0};
     plan_options();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK(plan_total(&p, "trainerd") > (8 + 3) << 20);
-    CHECK_EQ(plan_total(&p, "loaderd"),
-             ((9 + 2 * 10) << 20) + 2 * 4 * 256 * ((1 << 20) / 1536 + 1));
+    CHECK_EQ(plan_total(&p, "loaderd"), ((9 + 2 * 10) << 20) + 2 * (3 * (1 << 17) + (1 << 10)));
     CHECK_EQ(plan_total(&p, "fisherd"), bases.fisherd_idle); /* no task has ewc */
     uint64_t without = plan_total(&p, "trainerd");
     snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
     options.tasks[1].ewc.count = 1;
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(plan_total(&p, "trainerd") - without,
-             12 * m.parameter_count + importance_bytes(&m, 0));
+             4 * m.parameter_count + importance_bytes(&m, 0) + /* theta*, and on the way: */
+                 5 * m.parameter_count + m.parameter_count / 16 + importance_build_bytes(&m));
     CHECK(plan_total(&p, "fisherd") > bases.fisherd);
     options.host_limit_mb = 4096;
     CHECK_OK(plan_check(&p, &options, NULL, &e), e);
@@ -614,10 +624,49 @@ TEST(plan_fits_the_arena_and_the_limit)
     CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
     p.count = 0;
     options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
-    CHECK_EQ(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_EQ(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              -1);
     CHECK_HAS(e.text, "arena.limit_mb is 4");
+    model_close(&m);
+}
+
+/* Where tasks have data of their own the plan is that of the one with which trainerd takes most:
+ * the large one protects nothing, and nothing of the small one is added to it. */
+TEST(plan_is_that_of_the_task_that_takes_most)
+{
+    static char files[][8] = {"/large", "/small"};
+    struct split_shape small = shape_of_images;
+    const struct split_shape *of_tasks[OPTION_TASKS_MAX];
+    struct model m = {0};
+    struct plan p = {0};
+    struct megabatch_size sizes[2];
+    struct err e = {0};
+    small.rows = 3072, small.spans = 2;
+    plan_options();
+    options.task_count = 2;
+    options.loader_use_chunk_loader = 1;
+    options.host_limit_mb = 4096;
+    for (int i = 0; i < 2; i++) {
+        options.tasks[i].file = files[i];
+        of_tasks[i] = i ? &small : &shape_of_images;
+    }
+    CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, of_tasks,
+                       &micro_rows, sizes, &e),
+             e);
+    uint64_t without = plan_total(&p, "trainerd");
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "A");
+    options.tasks[1].ewc.count = 1;
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, of_tasks,
+                       &micro_rows, sizes, &e),
+             e);
+    CHECK_EQ(sizes[0].kind, MEGABATCH_WHOLE);
+    CHECK_EQ(plan_total(&p, "trainerd"), without);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
+             e);
+    CHECK(plan_total(&p, "trainerd") > without);
     model_close(&m);
 }
 
@@ -650,7 +699,7 @@ TEST(plan_counts_no_rows_that_never_come)
 {
     struct split_shape shape = {.rows = 64,
                                 .spans = 1,
-                                .chunk_rows = 64,
+                                .chunk_bytes_max = 1 << 16,
                                 .span_rows = 64,
                                 .values = 784,
                                 .span_bytes_max = 1 << 16};
@@ -669,7 +718,8 @@ TEST(plan_counts_no_rows_that_never_come)
         struct plan p = {0};
         options.batch_size = cases[i].batch_size;
         options.slice_rows = cases[i].slice_rows;
-        CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, &micro_rows, sizes, &e), e);
+        CHECK_OK(plan_make(&p, &options, &m, &bases, &shape, &shape, NULL, &micro_rows, sizes, &e),
+                 e);
         expected = i ? expected : plan_total(&p, "trainerd");
         fisher = i ? fisher : plan_total(&p, "fisherd");
         CHECK_EQ(plan_total(&p, "trainerd"), expected);
@@ -712,33 +762,33 @@ TEST(micro_batches_are_halved_until_the_run_fits)
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     options.host_limit_mb = 1 << 20;
     options.dynamic_batch_size = 1;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(micro_rows, 4160);
     uint64_t whole = plan_total(&p, NULL) >> 20;
     options.host_limit_mb = whole - 3; /* a row takes 3 KiB: half of the rows 6 MiB */
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(micro_rows, 33 * 64); /* of 65 slices */
     CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     limit_check(&m, &p);
-    options.host_limit_mb = whole - 10;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    options.host_limit_mb = whole - 9;
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(micro_rows, 9 * 64);
     options.dynamic_batch_size = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(micro_rows, 4160);
     CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     options.dynamic_batch_size = 1;
     options.host_limit_mb = 10; /* nothing helps: the plan is that of what was asked for */
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, &micro_rows,
-                       sizes, &e),
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &shape_of_images, &shape_of_images, NULL,
+                       &micro_rows, sizes, &e),
              e);
     CHECK_EQ(micro_rows, 4160);
     model_close(&m);
@@ -773,18 +823,21 @@ TEST(plan_decides_how_rows_are_kept)
         p.count = 0;
         options.loader_chunk_size_gb = cases[i].chunk_gb;
         options.host_limit_mb = cases[i].limit_mb;
-        CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, &micro_rows, sizes, &e),
-                 e);
+        CHECK_OK(
+            plan_make(&p, &options, &m, &bases, &train, &validation, NULL, &micro_rows, sizes, &e),
+            e);
         CHECK_EQ(sizes[0].kind, cases[i].train);
         CHECK_EQ(sizes[1].kind, cases[i].validation);
         CHECK_OK(plan_check(&p, &options, NULL, &e), e);
     }
     p.count = 0;
     options.loader_chunk_size_gb = 3.0 / 1024;
-    CHECK_EQ(plan_make(&p, &options, &m, &bases, &train, &validation, &micro_rows, sizes, &e), -1);
+    CHECK_EQ(plan_make(&p, &options, &m, &bases, &train, &validation, NULL, &micro_rows, sizes, &e),
+             -1);
     CHECK_HAS(e.text, "a window of 4 spans needs 0.004");
     options.loader_use_chunk_loader = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &bases, &train, &validation, NULL, &micro_rows, sizes, &e),
+             e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
     model_close(&m);
 }
@@ -827,7 +880,8 @@ TEST(plan_keeps_rows_on_the_device)
     options.host_limit_mb = 4096;
     on_device.device = cuda_fixture_device();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
-    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, NULL, &micro_rows, sizes, &e),
+             e);
     CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
     for (int i = 0; i < 2; i++) {
         CHECK_EQ(sizes[i].kind, MEGABATCH_WHOLE);
@@ -838,7 +892,8 @@ TEST(plan_keeps_rows_on_the_device)
 
     options.device_limit_mb = whole / (1 << 20) - 41; /* windows of 4 MiB, and the rest */
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, NULL, &micro_rows, sizes, &e),
+             e);
     CHECK_OK(plan_check(&p, &options, on_device.device, &e), e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_WINDOWS);
     CHECK_EQ(sizes[0].spans % 4, 0);
@@ -846,7 +901,8 @@ TEST(plan_keeps_rows_on_the_device)
 
     options.device_limit_mb = 4;
     p.count = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, &micro_rows, sizes, &e), e);
+    CHECK_OK(plan_make(&p, &options, &m, &on_device, &shape, &shape, NULL, &micro_rows, sizes, &e),
+             e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
     CHECK_EQ(plan_check(&p, &options, on_device.device, &e), -1);
     CHECK_HAS(e.text, "of device memory and that of the GPU is 4 MiB");

@@ -197,6 +197,15 @@ void trial_class_root(struct trial *t, struct trial_shape s)
                   trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns));
 }
 
+void trial_expect_weights(struct trial *t, struct trial_shape s)
+{
+    struct matrix z = outputs(t, s);
+    const float *of = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
+    const float *given = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.rows);
+    op_expect_weights(trial_backend(t), z, of, given,
+                      trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows));
+}
+
 void trial_value_root(struct trial *t, struct trial_shape s)
 {
     uint32_t which = (uint32_t)(trial_random(t) % s.columns);

@@ -86,6 +86,16 @@ void trial_steps_swap(struct trial *t, struct trial_shape s)
     }
 }
 
+void trial_begin_rows(struct trial *t, struct trial_shape s)
+{
+    float *begins = malloc(s.rows * sizeof *begins);
+    for (uint64_t r = 0; r < s.rows; r++)
+        begins[r] = trial_random(t) % 2 ? (float)r + 1 : 0;
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, begins, s.rows);
+    op_begin_rows(trial_backend(t), given, input(t, s), output(t, TRIAL_SAME, s));
+    free(begins);
+}
+
 /* ---- halves ---- */
 
 static const enum half kinds[] = {HALF_F16, HALF_BF16};
