@@ -1,5 +1,5 @@
-/* memory.h - one region of memory a kind of data, mapped once at start: zeroed, page-aligned, exact
- * in the plan. */
+/* memory.h - one region of memory a kind of data, mapped as a whole: zeroed, page-aligned, exact in
+ * the plan. */
 #ifndef ENGINE_MEMORY_H
 #define ENGINE_MEMORY_H
 
@@ -38,8 +38,8 @@ void memory_fail(uint64_t first, uint64_t count);
 
 /* Map region_bytes(bytes) of zeroes; what: "parameters", for the sentence. -1 (temporary) when
  * there is no room or the limit does not allow it. Not for two threads at once. All of it is
- * resident at once: a process takes what was planned from the start, not when its largest batch
- * comes hours later. */
+ * resident at once: a process takes what was planned when it reserves it, not when its largest
+ * batch comes hours later. Memory that is short then is no error here: the kernel kills. */
 int region_open(struct region *r, uint64_t bytes, const char *what, struct err *e);
 /* Its pages come as they are written: for what fills up little by little, and may be most of the
  * machine's memory. */

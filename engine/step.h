@@ -73,10 +73,11 @@ struct step_config {
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
     /* Activation checkpointing, to the same bits: where the layers allow it a slice goes through
-     * them in slice_parts parts of its rows (step_slice_parts; 0: 1), one after the other in the
-     * memory of one. And the layer list is cut into segments, at most so many (0: one where there
-     * are parts, else as many as take the least memory); what is between them is kept, the rest
-     * computed again in backward. Only with_optimizer; the others keep nothing or all */
+     * them in parts of its rows, one after the other in the memory of one: slice_parts of them
+     * (step_slice_parts; 0: 1), or a half, a quarter ... where more cost too much time (parts.c).
+     * And the layer list is cut into segments, at most so many (0: one where there are parts, else
+     * as many as take the least memory); what is between them is kept, the rest computed again in
+     * backward. Only with_optimizer; the others keep nothing or all */
     int checkpointing;
     uint64_t segments_max, slice_parts;
     /* Mixed precision: what lies between two layers, and the gradients there, are rounded to 16
