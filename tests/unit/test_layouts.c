@@ -120,6 +120,62 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
     }
 }
 
+static void attribute_write(hid_t at, const char *name, const char *text)
+{
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, strlen(text));
+    hid_t attribute = H5Acreate2(at, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    CHECK(attribute >= 0 && H5Awrite(attribute, type, text) >= 0);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void fingerprint_get(int begins, char hex[65])
+{
+    struct reader_open open = open_default();
+    struct harness h;
+    open.begins = begins;
+    CHECK(harness_open(&h, "begins.h5", &open) == 0);
+    memcpy(hex, h.described.fingerprint, 65);
+    harness_close(&h);
+}
+
+/* A file of another writer, to which begins were added: row `begin` does. */
+static void begins_make(const char *path, hsize_t chunk, int begin)
+{
+    uint8_t begins[70] = {0};
+    hid_t train, file = file_create(path, "train", &train);
+    begins[begin] = 1;
+    attribute_write(file, "fingerprint", "12ab");
+    set_write(train, (struct set_config){"features", H5T_IEEE_F32LE, 2, {70, 3}, {7, 3}, GZIP}, 0,
+              NULL);
+    set_write(train, (struct set_config){"begins", H5T_STD_U8LE, 1, {70}, {chunk}, GZIP},
+              H5T_NATIVE_UINT8, begins);
+    H5Gclose(train);
+    H5Fclose(file);
+}
+
+/* Whatever the file's writer stored: a run that takes begins sees that they are others. */
+TEST(fingerprint_knows_begins)
+{
+    char plain[65], first[65], again[65], other[65];
+    for (hsize_t chunk = 0; chunk < 64; chunk += 32) {
+        begins_make("begins.h5", chunk, 69);
+        fingerprint_get(0, plain);
+        CHECK_STR(plain, "12ab");
+        fingerprint_get(1, first);
+        fingerprint_get(1, again);
+        CHECK_EQ(strlen(first), 64);
+        CHECK_STR(again, first);
+        begins_make("begins.h5", chunk, 68);
+        fingerprint_get(1, other);
+        CHECK(strcmp(other, first) != 0);
+        fingerprint_get(0, plain);
+        CHECK_STR(plain, "12ab");
+    }
+}
+
 static void refused(const char *path, const struct reader_open *open, const char *words)
 {
     struct harness h;
