@@ -9,6 +9,7 @@
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "proto/durable.h"
 #include "proto/options_parts.h"
@@ -89,8 +90,14 @@ static char *list_read(const char *path, struct origin at, struct err *e)
     char *data = NULL, *list = malloc(OPTION_TEXT_MAX + 1), shown[SHOWN_BYTES];
     size_t bytes = 0;
     int result = -1;
+    struct stat st;
     if (!list)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot read options");
+    else if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* a pipe would be waited for */
+        origin_error(at, e,
+                     "model.target_weights is \"%s\", which is no regular file; accepted are "
+                     "numbers with commas between them, or the name of a text file with them",
+                     text_show(path, shown));
     else if (durable_read(path, FILE_BYTES_MAX, &data, &bytes, &why) < 0)
         origin_error(at, e,
                      "model.target_weights is \"%s\", neither numbers with commas between them "

@@ -641,6 +641,37 @@ TEST_LIMIT(impossible_graphs_are_refused, 60)
     }
 }
 
+TEST(begins_that_are_none_are_refused)
+{
+    struct reader_open open = open_default();
+    hid_t truth = H5Tenum_create(H5T_STD_I8LE);
+    H5Tenum_insert(truth, "FALSE", (int8_t[]){0});
+    const struct {
+        struct set_config set;
+        const char *words;
+    } cases[] = {
+        {{"begins", truth, 1, {70}}, "train/begins is of a type that is enumerated"},
+        {{"begins", H5T_IEEE_F32LE, 1, {70}}, "train/begins has floats"},
+        {{"begins", H5T_STD_I8LE, 1, {70}}, "train/begins has signed numbers"},
+        {{"begins", H5T_STD_U8LE, 2, {70, 1}}, "train/begins has 2 dimensions (70 x 1)"},
+        {{"begins", H5T_STD_U8LE, 1, {69}}, "train/begins has 69 rows, where 70 rows begin"},
+    };
+    open.begins = 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hid_t train, file = file_create("begins.h5", "train", &train);
+        set_write(train, (struct set_config){"features", H5T_IEEE_F32LE, 2, {70, 3}}, 0, NULL);
+        hid_t set = set_create(train, &cases[i].set);
+        if (i == 4)
+            set_fill(set, &cases[i].set);
+        H5Dclose(set);
+        H5Gclose(train);
+        H5Fclose(file);
+        refused("begins.h5", &open, cases[i].words);
+        if (i < 4)
+            refused("begins.h5", &open, "; expected one unsigned number a row (NumPy: .astype(");
+    }
+}
+
 static void graph_refused(const char *name, const struct set_config *instead, const char *words)
 {
     struct graphs g = {.count = 30,
@@ -774,7 +805,7 @@ TEST(windows_are_cut_and_counted)
     refused("count.h5", &open, "expected a window of 1 to 100 tokens");
     open.window = 10;
     tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN, none);
-    refused("signed.h5", &open, "has signed numbers; expected unsigned ones");
+    refused("signed.h5", &open, "has signed numbers; expected unsigned integers in one dimension");
     MSG_STR(open.weights, "w");
     tokens_make("few.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, few);
     refused("few.h5", &open, "train/w has 100 numbers, where there are 101 to be weighed");

@@ -231,6 +231,8 @@ TEST(options_weights_of_targets_come_from_a_file)
     CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
     CHECK_STR(o.target_weights, "0.41465586,0.1,0.4139559");
     CHECK((float)strtod(o.target_weights, NULL) == (float)0.41465584935567079);
+    CHECK(mkfifo("pipe", 0600) == 0);
+    CHECK_HAS(refused_set("model.target_weights=pipe"), "\"pipe\", which is no regular file");
     file_write("w.csv", " \n");
     CHECK_HAS(refused_set("model.target_weights=w.csv"), "w.csv is empty");
     for (int i = 0; i < 4096; i++) /* 8 bytes each; the last has no comma */
