@@ -124,14 +124,14 @@ int massbank_next(struct lines *l, struct massbank_record *r, struct err *e)
     if (more <= 0)
         return more;
     while ((more = lines_next(l, &line, e)) > 0 && strcmp(line, "//") != 0) {
-        const char *count = value_of(line, "PK$NUM_PEAK:");
-        if (value_of(line, FIRST_TAG))
-            break;
-        if (line[0] == ' ') {
+        if (line[0] == ' ') { /* most lines: looked at for nothing else */
             if (peaks)
                 peak_read(r, line);
             continue;
         }
+        const char *count = value_of(line, "PK$NUM_PEAK:");
+        if (value_of(line, FIRST_TAG))
+            break;
         peaks = value_of(line, "PK$PEAK:") != NULL;
         r->deprecated |= value_of(line, "DEPRECATED:") != NULL;
         if (count)

@@ -24,7 +24,18 @@ using namespace OpenBabel;
 namespace
 {
 
+/* What it says is kept and counted, not printed. */
+struct quiet {
+    quiet()
+    {
+        obErrorLog.SetOutputStream(nullptr);
+        obErrorLog.SetOutputLevel(obMessageLevel(-1));
+        obErrorLog.SetMaxLogEntries(1);
+    }
+};
+
 struct reader {
+    quiet before; /* all else */
     OBConversion conversion;
     OBMol molecule;
     bool there;
@@ -32,9 +43,6 @@ struct reader {
     reader() : there(conversion.SetInFormat("smi"))
     {
         conversion.AddOption("a", OBConversion::INOPTIONS); /* no aromaticity of its own */
-        obErrorLog.SetOutputStream(nullptr);
-        obErrorLog.SetOutputLevel(obMessageLevel(-1)); /* kept and counted, not printed */
-        obErrorLog.SetMaxLogEntries(1);
     }
 };
 
