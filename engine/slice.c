@@ -153,10 +153,11 @@ static void slice_root(const struct batch_work *b, struct loss_slice *l, uint64_
         s->loss->root(l, (uint32_t)b->pass);
         return;
     }
-    labels_weigh(s, l, row, b->fisher->labels);
+    if (!b->pass) /* what is expected is the same in each */
+        labels_weigh(s, l, row, b->fisher->labels);
     l->weights.at = s->at.class_given + row * s->model->target_steps;
     s->loss->root(l, (uint32_t)b->pass);
-    op_scale(s->backend, (float)sqrt(s->model->target_weights[b->pass]), l->d.at,
+    op_scale(s->backend, (float)sqrt((double)s->host.of_targets[b->pass]), l->d.at,
              l->d.rows * l->d.columns);
 }
 

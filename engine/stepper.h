@@ -1,17 +1,20 @@
 /* stepper.h - inside of the stepper: its memory, and what its files share. step.h is the face for
  * others.
  *
- *   stepper.c  sizes, plan, open, close          slice.c   one slice forward and backward, waves of
- * slices gather.c   rows into the batch               step.c    the optimizer step and evaluation
+ *   stepper.c  sizes, plan, open, close
+ *   slice.c    one slice forward and backward, waves of slices
+ *   gather.c   rows into the batch
+ *   step.c     the optimizer step and evaluation
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   parts.c    the same: into how many parts slices are
- *   fisher.c   per-sample squared gradients             optimizer.c  the update of a block
+ *   fisher.c   per-sample squared gradients
+ *   optimizer.c  the update of a block
  *   quantised.c  weights in 8 bits
  *   fault.c    where a bad number came from
  *   penalty.c  the EWC terms of a block
- *   graphs.c   rows that are graphs into the batch     targets.c  their targets, and what those
- * weigh
+ *   graphs.c   rows that are graphs into the batch
+ *   targets.c  their targets, and what those weigh
  *   carried.c  states that go on from batch to batch
  *
  * A lane is the memory of one slice in flight: activations, gradients at activations, and the
@@ -516,12 +519,12 @@ int target_tell(struct stepper *s, const struct gather_config *c, uint64_t first
 void targets_gather_there(struct stepper *s, const struct gather_config *c, uint64_t at,
                           uint64_t rows, uint64_t *bad, uint64_t *bad_weight);
 
-/* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
 /* The model's own labels of a slice, which begins at `row`, weigh what their classes do: into
  * s->at.weights what those drawn do, or, as they are all taken, what is expected. */
 void labels_weigh(const struct stepper *s, const struct loss_slice *l, uint64_t row,
                   enum fisher_labels labels);
 
+/* What the targets of a slice weigh that begins at that row of the batch, as b has them. */
 struct weighting targets_weights(const struct stepper *s, const struct batch_arrays *b,
                                  uint64_t row, enum weight_use use);
 /* `sum` and what the `rows` rows gathered weigh, added in their order: of their losses, or of

@@ -9,6 +9,7 @@
 
 #include "loaderd/child.h"
 #include "proto/epochs.h"
+#include "proto/opened.h"
 
 /* Spans of a window, as the consumer will hold them (proto/feed.h). */
 static uint64_t window_spans(const struct options *o, int shuffled, uint64_t streams)
@@ -93,16 +94,20 @@ static void field_print(const char *prefix, const struct msg_field_info *f)
     number_print(prefix, f->name, "slice_items_max", f->slice_items_max);
 }
 
+/* Values of a row that the model takes. */
+static uint64_t values_taken(const struct msg_field_info *f)
+{
+    if (strncmp(f->name, "features", 8) == 0 || strcmp(f->name, "node_features") == 0)
+        return f->values;
+    return strcmp(f->name, "tokens") == 0 ? f->values - 1 : 0; /* the last is only predicted */
+}
+
 static void split_print(const char *prefix, const struct reader_described *d)
 {
     uint64_t values = 0, row_bytes = 0;
     for (uint32_t i = 0; i < d->field_count; i++) {
         row_bytes += d->fields[i].row_bytes;
-        if (strncmp(d->fields[i].name, "features", 8) == 0 ||
-            strcmp(d->fields[i].name, "node_features") == 0)
-            values += d->fields[i].values;
-        if (strcmp(d->fields[i].name, "tokens") == 0) /* the last one is only predicted */
-            values += d->fields[i].values - 1;
+        values += values_taken(&d->fields[i]);
     }
     printf("%s.layout=%s\n", prefix, d->layout);
     number_print(prefix, "", "rows", d->rows);
@@ -114,8 +119,12 @@ static void split_print(const char *prefix, const struct reader_described *d)
     number_print(prefix, "", "kept_bytes", d->kept_bytes);
     number_print(prefix, "", "row_bytes", row_bytes);
     number_print(prefix, "", "values", values);
-    for (uint32_t i = 0; i < d->field_count; i++)
-        field_print(prefix, &d->fields[i]);
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        struct msg_field_info f = d->fields[i];
+        if (strcmp(d->layout, "tokens") == 0 && strcmp(f.name, "weights") == 0)
+            opened_following(&f); /* as who takes them does */
+        field_print(prefix, &f);
+    }
     printf("%s.fingerprint=%s\n", prefix, d->fingerprint);
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/begins.h"
 #include "proto/h5file_names.h"
 #include "proto/weighing.h"
 
@@ -22,10 +23,11 @@ static const struct source_kind features_kind = {2, 3, .wanted = "2 or 3 dimensi
 static const struct source_kind timeframe_kind = {3, 3,
                                                   .wanted = "3 dimensions: rows, time, features"};
 static const struct source_kind begins_kind = {1, 1, .numbers = SOURCE_UNSIGNED,
-                                               .wanted = "one unsigned number a row"};
+                                               .wanted = BEGINS_WANTED};
 static const struct source_kind targets_kind = {1, 2, .wanted = "1 or 2 dimensions, rows first"};
+static const struct source_kind weights_kind = {1, 2, .wanted = WEIGHING_OF_ROWS};
 static const struct source_kind token_weights_kind = {1, 1, .ragged = 1,
-                                                      .wanted = "1 dimension: a number a token"};
+                                                      .wanted = WEIGHING_OF_TOKENS};
 
 int source_weights_open(struct source *s, const struct source_wish *wish, struct err *e)
 {
@@ -42,7 +44,7 @@ int source_weights_open(struct source *s, const struct source_wish *wish, struct
                        "%d timeframes",
                        s->split, TIMEFRAMES_MAX, TIMEFRAMES_MAX - 1);
     if (source_set_open(s, wish->weights, "weights",
-                        of_tokens ? &token_weights_kind : &targets_kind, &found, e) != 0)
+                        of_tokens ? &token_weights_kind : &weights_kind, &found, e) != 0)
         return -1;
     return found ? weighing_count_check(t->field.path, t->field.items, wanted, of_tokens, e) : 0;
 }
@@ -60,10 +62,7 @@ static int begins_open(struct source *s, struct err *e)
     const struct source_set *t = &s->set[s->field_count];
     if (source_set_open(s, "begins", "begins", &begins_kind, &found, e) != 0)
         return -1;
-    if (t->field.items == s->rows)
-        return 0;
-    return err_set(e, EXIT_CODE_PERMANENT, "%s has %llu rows, where %llu rows begin or go on",
-                   t->field.path, (unsigned long long)t->field.items, (unsigned long long)s->rows);
+    return begins_count_check(t->field.path, t->field.items, s->rows, e);
 }
 
 static int timeframes_read(struct h5names *f, hid_t group, const char *path, struct err *e)

@@ -146,6 +146,19 @@ static int type_of(hid_t stored, H5T_class_t class)
     return -1;
 }
 
+/* What is wrong with numbers of that class and type (-1: none of ours) where others are expected;
+ * NULL: nothing. */
+static const char *numbers_wrong(const struct source_kind *kind, H5T_class_t class, int type)
+{
+    if (kind->numbers == SOURCE_NUMBERS || type < 0)
+        return NULL;
+    if (class != H5T_INTEGER)
+        return "has floats";
+    if (kind->numbers == SOURCE_UNSIGNED && h5type_name((enum h5type)type)[0] != 'u')
+        return "has signed numbers";
+    return NULL;
+}
+
 /* Sets the slot's type; field.direct when the stored bytes are the slot's bytes (others, such as
  * big-endian ones, are converted by libhdf5). */
 static int type_check(struct source_set *t, struct err *e)
@@ -160,10 +173,10 @@ static int type_check(struct source_set *t, struct err *e)
         t->field.direct = H5Tequal(stored, t->memory_type) > 0;
     }
     H5Tclose(stored);
-    if (type >= 0 && t->kind->numbers != SOURCE_NUMBERS && class != H5T_INTEGER)
-        return set_refuse(t, e, "has floats; expected whole numbers");
-    if (type >= 0 && t->kind->numbers == SOURCE_UNSIGNED && h5type_name(t->field.type)[0] != 'u')
-        return set_refuse(t, e, "has signed numbers; expected unsigned ones");
+    const char *wrong = numbers_wrong(t->kind, class, type);
+    const char *whole = t->kind->numbers == SOURCE_UNSIGNED ? t->kind->wanted : "whole numbers";
+    if (wrong)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s %s; expected %s", t->field.path, wrong, whole);
     if (type >= 0)
         return 0;
     if (class == H5T_INTEGER || class == H5T_FLOAT)
@@ -171,11 +184,11 @@ static int type_check(struct source_set *t, struct err *e)
                        "%s has %zu-byte %s; expected integers of 1, 2, 4 or 8 bytes or IEEE floats "
                        "of 2, 4 or 8",
                        t->field.path, size, class == H5T_FLOAT ? "floats" : "integers");
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "%s is of a type that is %s; expected integers of 1, 2, 4 or 8 bytes or floats of "
-        "2, 4 or 8",
-        t->field.path, class_name(class));
+    return err_set(e, EXIT_CODE_PERMANENT, "%s is of a type that is %s; expected %s", t->field.path,
+                   class_name(class),
+                   t->kind->numbers != SOURCE_NUMBERS
+                       ? whole
+                       : "integers of 1, 2, 4 or 8 bytes or floats of 2, 4 or 8");
 }
 
 static int filter_note(struct source_set *t, hid_t dcpl, unsigned i, struct err *e)

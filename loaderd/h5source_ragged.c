@@ -29,7 +29,7 @@ static const struct source_kind edges_kind = {2,
 static const struct source_kind graph_targets_kind = {1, 2,
                                                       .wanted = "1 or 2 dimensions, graphs first"};
 static const struct source_kind tokens_kind = {1, 1, .ragged = 1, .numbers = SOURCE_UNSIGNED,
-                                               .wanted = "1 dimension"};
+                                               .wanted = "unsigned integers in one dimension"};
 
 static int needed_set_open(struct source *s, const char *name, const struct source_kind *kind,
                            struct err *e)

@@ -72,7 +72,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (decoders_open(&r->decoders, workers, e) != 0 || sandbox_enter(memory, e) != 0 ||
         source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
         return -1;
-    if (source_layout(r->source) == SOURCE_GRAPH)
+    if (source_layout(r->source) == SOURCE_GRAPH || open->begins) /* of which all are read */
         sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S + READER_WALK_CPU_S);
     if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)

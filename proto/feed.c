@@ -207,7 +207,8 @@ struct feed_config feed_config_of(const struct options *o)
                                 .features = o->data_features,
                                 .targets = o->data_targets,
                                 .weights = o->data_weights,
-                                .begins = o->data_stateful,
+                                .begins = o->data_stateful, /* fisherd's too: the fingerprint
+                                                               of what it opens is of them */
                                 .window = o->data_window};
 }
 

@@ -167,22 +167,15 @@ static void graph_info_fill(struct feed *f)
         f->info.edge_features = *edges;
 }
 
-/* A field of tokens from the second of each row on. */
-static void second_on(struct msg_field_info *field)
-{
-    field->offset += field->row_bytes / field->values;
-    field->values--;
-}
-
 /* Each token but the last is to be followed by the next one: the same items, read from the second
  * on; and so are weights, which are those of the tokens that are to follow. */
 static void tokens_info_fill(struct feed *f)
 {
     struct msg_field_info steps = *opened_field(&f->consumer.opened, "tokens");
     f->info.targets = steps;
-    second_on(&f->info.targets);
+    opened_following(&f->info.targets);
     if (f->info.weights.name[0])
-        second_on(&f->info.weights);
+        opened_following(&f->info.weights);
     steps.values--;
     f->info.features[0] = steps;
     f->info.feature_parts = 1;

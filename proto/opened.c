@@ -252,6 +252,12 @@ const struct msg_field_info *opened_field(const struct msg_opened *o, const char
     return span_field(o->fields, o->fields_count, name);
 }
 
+void opened_following(struct msg_field_info *field)
+{
+    field->offset += field->row_bytes / field->values;
+    field->values--;
+}
+
 uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows)
 {
     uLong crc = crc32_z(0, NULL, 0);

@@ -21,6 +21,10 @@ int opened_agrees(const struct msg_opened *first, const struct msg_opened *now, 
 /* The data set of that name, or NULL. */
 const struct msg_field_info *opened_field(const struct msg_opened *o, const char *name);
 
+/* Of a field of tokens, or of what they weigh, those that follow another one of the row: the same
+ * items from the second of each row on, one value fewer. */
+void opened_following(struct msg_field_info *field);
+
 /* CRC-32 of a delivered span: the items of each data set, in the order of o->fields. */
 uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows);
 

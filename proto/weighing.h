@@ -9,6 +9,10 @@
 
 #include "proto/err.h"
 
+/* What their data set has: of the targets of rows, or of graphs, and of tokens. */
+#define WEIGHING_OF_ROWS   "1 or 2 dimensions, rows first"
+#define WEIGHING_OF_TOKENS "1 dimension: a number a token"
+
 /* Each 0, or -1 and a permanent *e. */
 
 /* Is data.weights the name of a data set beside the targets? */

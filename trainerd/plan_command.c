@@ -47,9 +47,6 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
 /* What was read of one file goes into the most of all. */
 static int shapes_add(struct plan_shapes *s, struct split_shape now[2], struct err *e)
 {
-    for (int i = 0; i < 2; i++) /* a row's first token is not predicted */
-        if (strcmp(now[i].layout, "tokens") == 0 && now[i].weights)
-            now[i].weights--;
     if (now[0].rows && s->train.rows &&
         data_shapes_agree(&s->train, &now[0], "one file", "another", e) < 0)
         return -1;

@@ -5,8 +5,9 @@
  *                                    prepare.target_scale
  *   train/times       [N]      i64   when the row is decided: the end of its last bar, Unix time
  *   train/begins      [N]      u8    1 where it does not go on from the row before it
- * (data.stateful) validation/...             the same of the last rows normalise/mean,
- * normalise/standard_deviation [timeframes, F] f64, of the training rows
+ *                                    (data.stateful)
+ *   validation/...             the same of the last rows
+ *   normalise/mean, normalise/standard_deviation   [timeframes, F]   f64   of the training rows
  *
  * Attributes: timeframes of the groups features (in the order of the options); of the root those of
  * every prepared file, columns (the features' names) and timeframe (of the source). bars_data.h

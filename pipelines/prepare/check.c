@@ -5,8 +5,8 @@
  * of each class or range of the target values; then how many training rows stand in the validation
  * part as well, by a 64-bit hash of a row. features may be a group of timeframes. Memory is
  * bounded: a validation part with more different rows than HASHES_MAX is compared in part
- * (hashes.h), and the line says so. What targets weigh is read by check_weights.c; files of graphs
- * and tokens are read by check_graphs.c and check_tokens.c.
+ * (hashes.h), and the line says so. What targets weigh is read by check_weights.c, which rows begin
+ * by check_begins.c; files of graphs and tokens are read by check_graphs.c and check_tokens.c.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -356,7 +356,8 @@ static int ragged_run(struct check *c, int graphs, struct err *e)
     printf("%s\n", o->data_file);
     for (int i = 0; i < 2; i++)
         if ((graphs ? check_graphs(c->reader, c->split[i].group, o->missing_targets, &wrong, e)
-                    : check_tokens(c->reader, c->split[i].group, o->data_window, e)) < 0 ||
+                    : check_tokens(c->reader, c->split[i].group, o->data_window, o->data_stateful,
+                                   e)) < 0 ||
             check_weights(c->reader, o, c->split[i].group, graphs ? "targets" : "tokens",
                           graphs ? 0 : o->data_window, &wrong, e) < 0)
             return err_prefix(e, "%s", o->data_file);
@@ -403,10 +404,10 @@ static int check_run(struct check *c, struct err *e)
 static const char help[] =
     "usage: prepare check --config FILE [--set SECTION.KEY=VALUE]...\n\n"
     "Reads data.file once and prints per split: shapes, types, ranges, NaN and infinite values,\n"
-    "constant features, rows of each class or range of the target values, range of the weights, "
-    "rows that\nbegin (data.stateful), and how many training rows "
-    "are in the validation part too; of graphs and tokens how large they are. Ends with 100 and a "
-    "sentence if\ntraining is impossible.\n\n"
+    "constant features, rows of each class or range of the target values, range of the weights,\n"
+    "rows that begin (data.stateful), and how many training rows are in the validation part too;\n"
+    "of graphs and tokens how large they are. Ends with 100 and a sentence if training is\n"
+    "impossible.\n\n"
     "  --config FILE              pipeline file\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"

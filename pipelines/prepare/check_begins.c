@@ -6,6 +6,7 @@
 
 #include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/look.h"
+#include "proto/begins.h"
 
 enum { BLOCK_ROWS = 1 << 18 };
 
@@ -13,15 +14,13 @@ static int begins_open(struct look *l, struct h5reader *r, const char *path, uin
                        struct err *e)
 {
     if (look_open(l, r, path, e) < 0)
-        return -1;
+        return err_prefix(e, "expected in begins is " BEGINS_WANTED);
     if (l->array.rank != 1 || h5type_name(l->array.type)[0] != 'u')
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has type %s and %d dimensions; expected one unsigned number a row", path,
+                       "%s has type %s and %d dimensions; expected " BEGINS_WANTED, path,
                        h5type_name(l->array.type), l->array.rank);
-    if (l->array.dims[0] != rows)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has %" PRIu64 " rows, where %" PRIu64 " rows begin or go on", path,
-                       l->array.dims[0], rows);
+    if (begins_count_check(path, l->array.dims[0], rows, e) < 0)
+        return -1;
     return look_room(l, BLOCK_ROWS, e);
 }
 

@@ -2,6 +2,7 @@
 #include "pipelines/prepare/check_tokens.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "pipelines/prepare/cuts.h"
 #include "pipelines/prepare/look.h"
@@ -23,7 +24,19 @@ static int tokens_look(struct look *l, struct h5reader *r, const char *name, str
     return look_all(l, r, e);
 }
 
-int check_tokens(struct h5reader *r, const char *group, uint64_t window, struct err *e)
+/* Rows of `window` tokens with the first of which a document begins, as loaderd marks them. */
+static void begins_print(const struct cuts *documents, uint64_t tokens, uint64_t window)
+{
+    uint64_t all = (tokens - 1) / window, begin = 0;
+    for (uint64_t i = 0; i < documents->rows; i++) {
+        uint64_t at = documents->at[i], is_empty = at == documents->at[i + 1];
+        begin += !is_empty && at % window == 0 && at / window < all;
+    }
+    printf("  %" PRIu64 " of %" PRIu64 " rows begin\n", begin, all);
+}
+
+int check_tokens(struct h5reader *r, const char *group, uint64_t window, int stateful,
+                 struct err *e)
 {
     char path[H5FILE_NAME_MAX + 1];
     struct look tokens = {0};
@@ -43,6 +56,8 @@ int check_tokens(struct h5reader *r, const char *group, uint64_t window, struct 
                 "%s has %" PRIu64 " tokens; a row is data.window tokens, here %" PRIu64
                 ", and the next one",
                 tokens.array.name, tokens.array.dims[0], window);
+    if (result == 0 && stateful)
+        begins_print(&documents, tokens.array.dims[0], window);
 out:
     look_close(&tokens);
     cuts_close(&documents);

@@ -18,8 +18,9 @@ struct weighed {
     int weighted, missing, classes; /* missing: a NaN, or with classes one below 0, is none */
     uint64_t window;                /* targets are tokens, and a row so many of them; else 0 */
     uint64_t counted;
-    int refused; /* a weight is below 0, in row refused_row first */
+    int refused; /* a weight is refused_weight, in row refused_row first */
     uint64_t refused_row;
+    double refused_weight;
 };
 
 static double value_at(const struct look *l, uint64_t row, uint64_t k)
@@ -43,16 +44,16 @@ static int weights_open(struct weighed *w, struct h5reader *r, const struct opti
         weighing_count_check(a->name, a->dims[0], y->dims[0], w->window > 0, e) < 0)
         return -1;
     if (a->rank > (w->window ? 1 : 2))
-        return err_set(e, EXIT_CODE_PERMANENT, "%s has %d dimensions; accepted: %s", a->name,
-                       a->rank, w->window ? "1, a number a token" : "1 or 2, rows first");
+        return err_set(e, EXIT_CODE_PERMANENT, "%s has %d dimensions; expected %s", a->name,
+                       a->rank, w->window ? WEIGHING_OF_TOKENS : WEIGHING_OF_ROWS);
     w->weighted = 1;
     return weighing_width_check(w->weights.row_values, w->targets.row_values, e) < 0
                ? err_prefix(e, "%s", group)
                : 0;
 }
 
-/* Is number `row` of the targets one that is predicted? Of tokens the first is only read, and those
- * behind the last whole row are neither. */
+/* Is number `row` of the targets one that is predicted, so that its weight is looked at? Of tokens
+ * the first is only read, and those behind the last whole row are neither. */
 static int is_target(const struct weighed *w, uint64_t row)
 {
     uint64_t all = w->targets.array.dims[0];
@@ -62,16 +63,20 @@ static int is_target(const struct weighed *w, uint64_t row)
 static void row_count(struct weighed *w, uint64_t row, uint64_t index)
 {
     uint64_t width = w->weighted ? w->weights.row_values : 0;
-    for (uint64_t k = 0; k < width; k++)
-        if (value_at(&w->weights, index, k) < 0 && !w->refused) {
-            w->refused = 1;
-            w->refused_row = row;
-        }
+    if (!is_target(w, row))
+        return;
+    for (uint64_t k = 0; k < width && !w->refused; k++) {
+        double weight = value_at(&w->weights, index, k);
+        if (weight >= 0 && isfinite(weight))
+            continue;
+        w->refused = 1;
+        w->refused_row = row;
+        w->refused_weight = weight;
+    }
     for (uint64_t k = 0; k < w->targets.row_values; k++) {
         double y = value_at(&w->targets, index, k);
         int there = !w->missing || (w->classes ? y >= 0 : !isnan(y));
-        w->counted += is_target(w, row) && there &&
-                      (!width || value_at(&w->weights, index, width > 1 ? k : 0) > 0);
+        w->counted += there && (!width || value_at(&w->weights, index, width > 1 ? k : 0) > 0);
     }
 }
 
@@ -98,12 +103,11 @@ static void weighed_judge(const struct weighed *w, const char *group, struct err
     const struct look *l = &w->weights;
     if (wrong->code)
         return;
-    if (l->nan + l->infinite || w->refused)
+    if (w->refused)
         err_set(wrong, EXIT_CODE_PERMANENT,
                 "%s has a weight in %s %" PRIu64 " that is %s; accepted: finite numbers from 0 on",
-                l->array.name, w->window ? "token" : "row",
-                w->refused ? w->refused_row : l->first_bad,
-                w->refused ? "negative" : "no finite float32");
+                l->array.name, w->window ? "token" : "row", w->refused_row,
+                isfinite(w->refused_weight) ? "negative" : "no finite float32");
     else if (!w->counted) {
         uint64_t all = w->targets.array.dims[0];
         weighing_nothing(w->window ? (all - 1) / w->window : all, wrong);

@@ -32,8 +32,8 @@ static int source_begin(struct table_source *base, struct digest *digest, struct
     return s->columns.header && csv_row(&s->csv, e) < 0 ? -1 : 0;
 }
 
-/* The class in a column, *label NULL where it may be missing and is: empty, NA, NaN, or a number
- * below 0 as in PyTorch. */
+/* The class in a column, *label NULL where it may be missing and is: empty, NA, NaN, or a whole
+ * number below 0 as in PyTorch. */
 static enum csv_number class_read(struct source *s, uint32_t column, const char **label)
 {
     double number = 0;
@@ -41,7 +41,7 @@ static enum csv_number class_read(struct source *s, uint32_t column, const char 
     if (!s->base.keeps_missing)
         return (*label)[0] ? CSV_NUMBER : CSV_MISSING;
     enum csv_number kind = csv_number(*label, &number);
-    if (kind == CSV_MISSING || number < 0)
+    if (kind == CSV_MISSING || (kind == CSV_NUMBER && number < 0 && number == floor(number)))
         *label = NULL;
     return CSV_NUMBER;
 }

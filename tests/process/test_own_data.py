@@ -158,14 +158,15 @@ def test_missing_targets_of_a_table_are_kept_where_the_model_takes_them():
         both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
         assert numpy.array_equal(both, numpy.stack([y, x], 1).astype("f4"), equal_nan=True)
     with open("t.csv") as f, open("dog.csv", "w") as out:  # classes: x, as texts
-        out.writelines(line.replace(".5,1,", ".5,dog,").replace(".5,2,", ".5,-7,") for line in f)
+        out.writelines(line.replace(".5,1,", ".5,dog,").replace(".5,2,", ".5,-7,").replace(",nan,", ",-2.5,") for line in f)
     classes = ("data.source=" + os.path.abspath("dog.csv"), "prepare.task=classes", "prepare.target=x", kept)
     assert prepared("csv", *classes).returncode == 0
     with h5py.File("mine.h5") as f:
         both = numpy.concatenate([f["train/targets"][:], f["validation/targets"][:]])
-        assert both.dtype == "i1" and f.attrs["class_count"] == 1 and (both == numpy.where(x == 1, 0, -1)[rows % 10 > 0]).all()
+        assert both.dtype == "i1" and f.attrs["class_count"] == 2
+        assert (both == numpy.choose(rows % 5, (-1, -1, 1, -1, 0))[rows % 10 > 0]).all()  # -2.5 is no whole number
     out = prepared("check", kept, out=())
-    assert "values 0 to 0, missing 42, 1 classes" in out.stdout, out
+    assert "values 0 to 1, missing 30, 2 classes" in out.stdout, out
     os.mkdir("arrays")
     numpy.save("arrays/features.npy", rows[:, None])
     numpy.save("arrays/targets.npy", numpy.where(rows % 3, rows + 100, -100))
@@ -353,6 +354,7 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: begins(f, numpy.arange(300, dtype="u2") % 100 // 99), 0, "validation/begins: u16 [300], 3 rows begin", **goes_on)
     checked(lambda f: begins(f, numpy.ones(299, "u1")), 100, "299 rows, where 300 rows begin or go on", **goes_on)
     checked(lambda f: begins(f, numpy.ones(300)), 100, "expected one unsigned number a row", **goes_on)
+    checked(lambda f: begins(f, numpy.ones(300, bool)), 100, "begins is one unsigned number a row", **goes_on)
 
 
 def slopes(rows=600):

@@ -10,6 +10,7 @@ import numpy
 from fisher_file import fisher_vector
 from harness import limit, skip
 from small_run import BINARIES, SmallRun
+from test_layouts import checked
 
 TOKENS, WINDOW, COUNT = 24, 16, 6000
 PIPELINE = """name: tokens
@@ -106,10 +107,17 @@ def test_tokens_that_weigh_are_weighed_as_the_ones_to_be_predicted():
     random = numpy.random.default_rng(4)
     weights = random.uniform(0.5, 2, COUNT).astype("f4")
     weights[random.random(COUNT) < 0.3] = 0
+    weights[0], weights[-1] = -1, numpy.nan  # which nobody predicts
     text = tokens_write(weights=weights)
     still = ("data.weights=weights", "training.learning_rate=0", "data.shuffle=false", "tasks.A.epochs=1")
     run, report = trained("run", still)
     losses, weights = of_pytorch(torch, run, text, weights)
+    assert checked("run.yaml", *still)[0] == 0
+    for token, weight, words in ((374 * WINDOW, numpy.nan, "no finite float32"), (1, -1, "negative")):
+        with h5py.File("tokens.h5", "a") as f:
+            f["validation/weights"][token] = weight
+        code, said = checked("run.yaml", *still)
+        assert code == 100 and "weights has a weight in token %d that is %s" % (token, words) in said, said
     task, = [t for t in report["tasks"] if t["name"] == "A"]
     assert abs(task["after_own_training"] * weights.sum() / (weights * losses).sum() - 1) < 1e-6, task
     steps = numpy.fromfile(run.path("lineage"), "<u8,<u8,<u8,<u4,<f4")[:6]["f4"]  # of 64 rows, the last of 54

@@ -120,6 +120,62 @@ TEST_LIMIT(timeframes_equal_h5dread, 60)
     }
 }
 
+static void attribute_write(hid_t at, const char *name, const char *text)
+{
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, strlen(text));
+    hid_t attribute = H5Acreate2(at, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    CHECK(attribute >= 0 && H5Awrite(attribute, type, text) >= 0);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void fingerprint_get(int begins, char hex[65])
+{
+    struct reader_open open = open_default();
+    struct harness h;
+    open.begins = begins;
+    CHECK(harness_open(&h, "begins.h5", &open) == 0);
+    memcpy(hex, h.described.fingerprint, 65);
+    harness_close(&h);
+}
+
+/* A file of another writer, to which begins were added: row `begin` does. */
+static void begins_make(const char *path, hsize_t chunk, int begin)
+{
+    uint8_t begins[70] = {0};
+    hid_t train, file = file_create(path, "train", &train);
+    begins[begin] = 1;
+    attribute_write(file, "fingerprint", "12ab");
+    set_write(train, (struct set_config){"features", H5T_IEEE_F32LE, 2, {70, 3}, {7, 3}, GZIP}, 0,
+              NULL);
+    set_write(train, (struct set_config){"begins", H5T_STD_U8LE, 1, {70}, {chunk}, GZIP},
+              H5T_NATIVE_UINT8, begins);
+    H5Gclose(train);
+    H5Fclose(file);
+}
+
+/* Whatever the file's writer stored: a run that takes begins sees that they are others. */
+TEST(fingerprint_knows_begins)
+{
+    char plain[65], first[65], again[65], other[65];
+    for (hsize_t chunk = 0; chunk < 64; chunk += 32) {
+        begins_make("begins.h5", chunk, 69);
+        fingerprint_get(0, plain);
+        CHECK_STR(plain, "12ab");
+        fingerprint_get(1, first);
+        fingerprint_get(1, again);
+        CHECK_EQ(strlen(first), 64);
+        CHECK_STR(again, first);
+        begins_make("begins.h5", chunk, 68);
+        fingerprint_get(1, other);
+        CHECK(strcmp(other, first) != 0);
+        fingerprint_get(0, plain);
+        CHECK_STR(plain, "12ab");
+    }
+}
+
 static void refused(const char *path, const struct reader_open *open, const char *words)
 {
     struct harness h;
@@ -585,6 +641,37 @@ TEST_LIMIT(impossible_graphs_are_refused, 60)
     }
 }
 
+TEST(begins_that_are_none_are_refused)
+{
+    struct reader_open open = open_default();
+    hid_t truth = H5Tenum_create(H5T_STD_I8LE);
+    H5Tenum_insert(truth, "FALSE", (int8_t[]){0});
+    const struct {
+        struct set_config set;
+        const char *words;
+    } cases[] = {
+        {{"begins", truth, 1, {70}}, "train/begins is of a type that is enumerated"},
+        {{"begins", H5T_IEEE_F32LE, 1, {70}}, "train/begins has floats"},
+        {{"begins", H5T_STD_I8LE, 1, {70}}, "train/begins has signed numbers"},
+        {{"begins", H5T_STD_U8LE, 2, {70, 1}}, "train/begins has 2 dimensions (70 x 1)"},
+        {{"begins", H5T_STD_U8LE, 1, {69}}, "train/begins has 69 rows, where 70 rows begin"},
+    };
+    open.begins = 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hid_t train, file = file_create("begins.h5", "train", &train);
+        set_write(train, (struct set_config){"features", H5T_IEEE_F32LE, 2, {70, 3}}, 0, NULL);
+        hid_t set = set_create(train, &cases[i].set);
+        if (i == 4)
+            set_fill(set, &cases[i].set);
+        H5Dclose(set);
+        H5Gclose(train);
+        H5Fclose(file);
+        refused("begins.h5", &open, cases[i].words);
+        if (i < 4)
+            refused("begins.h5", &open, "; expected one unsigned number a row (NumPy: .astype(");
+    }
+}
+
 static void graph_refused(const char *name, const struct set_config *instead, const char *words)
 {
     struct graphs g = {.count = 30,
@@ -718,7 +805,7 @@ TEST(windows_are_cut_and_counted)
     refused("count.h5", &open, "expected a window of 1 to 100 tokens");
     open.window = 10;
     tokens_make("signed.h5", 101, 5, H5T_STD_I16LE, 0, PLAIN, none);
-    refused("signed.h5", &open, "has signed numbers; expected unsigned ones");
+    refused("signed.h5", &open, "has signed numbers; expected unsigned integers in one dimension");
     MSG_STR(open.weights, "w");
     tokens_make("few.h5", 101, 5, H5T_STD_U16LE, 0, PLAIN, few);
     refused("few.h5", &open, "train/w has 100 numbers, where there are 101 to be weighed");

@@ -210,13 +210,29 @@ TEST(options_weights_of_targets_come_from_a_file)
     file_write("w.csv", "0.5, 1\r\n2e3\t0.1234567891234\n\n7,\n");
     CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
     CHECK_OK(options_get(&o, "model.target_weights", text, sizeof text, &e), e);
-    CHECK_STR(text, "0.5,1,2000,0.123456789,7");
+    CHECK_STR(text, "0.5,1,2000,0.12345679,7");
     CHECK_OK(read_set(BASE, "model.target_weights=1, 4,.5e1"), e);
     CHECK_STR(o.target_weights, "1, 4,.5e1");
     CHECK_HAS(refused_set("model.target_weights=1;4"),
               "\"1;4\", neither numbers with commas between them nor a file: cannot open 1;4");
     file_write("w.csv", "1\n2,,3\n");
-    CHECK_HAS(refused_set("model.target_weights=w.csv"), "line 2 of w.csv holds what is no number");
+    CHECK_HAS(refused_set("model.target_weights=w.csv"),
+              "line 2 of w.csv holds what is no finite number from 0 on");
+    const char *refused_numbers[] = {"nan",   "-nan", "inf",   "1e39", "-1",
+                                     "-1e-3", "0x10", "1e400", "one",  "1;2"};
+    for (size_t i = 0; i < sizeof refused_numbers / sizeof *refused_numbers; i++) {
+        sprintf(many, "1,2,\n%s\n", refused_numbers[i]);
+        file_write("w.csv", many);
+        CHECK_HAS(refused_set("model.target_weights=w.csv"),
+                  "line 2 of w.csv holds what is no finite number from 0 on");
+    }
+    /* 17 digits are rounded once, as those of a list: here 9 of them would give another float32 */
+    file_write("w.csv", "0.41465584935567079 0.1000000000000000056 0.41395588246519277");
+    CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
+    CHECK_STR(o.target_weights, "0.41465586,0.1,0.4139559");
+    CHECK((float)strtod(o.target_weights, NULL) == (float)0.41465584935567079);
+    CHECK(mkfifo("pipe", 0600) == 0);
+    CHECK_HAS(refused_set("model.target_weights=pipe"), "\"pipe\", which is no regular file");
     file_write("w.csv", " \n");
     CHECK_HAS(refused_set("model.target_weights=w.csv"), "w.csv is empty");
     for (int i = 0; i < 4096; i++) /* 8 bytes each; the last has no comma */
