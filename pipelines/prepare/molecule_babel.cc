@@ -2,7 +2,8 @@
  * is.
  *
  * Its object for a molecule is kept from one text to the next. What it says of a text it says to
- * its log, whose counts of warnings and errors are looked at; nothing is printed.
+ * its log, whose counts of warnings and errors are looked at; nothing is printed. What it throws
+ * goes no further than here.
  */
 #include "pipelines/prepare/molecule_babel.h"
 
@@ -16,6 +17,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -99,15 +102,8 @@ void bonds_copy(struct babel_molecule *b, OBMol &molecule)
     }
 }
 
-} // namespace
-
-int babel_is_there(void)
-{
-    return the_reader().there;
-}
-
-enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char *why,
-                             uint32_t bytes)
+enum babel_result smiles_read(struct babel_molecule *b, const char *smiles, char *why,
+                              uint32_t bytes)
 {
     struct reader &r = the_reader();
     unsigned warnings = obErrorLog.GetWarningMessageCount();
@@ -128,6 +124,35 @@ enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char 
     return BABEL_READ;
 }
 
+} // namespace
+
+enum babel_result babel_open(void)
+{
+    try {
+        return the_reader().there ? BABEL_READ : BABEL_SYNTAX;
+    } catch (const std::bad_alloc &) {
+        return BABEL_MEMORY;
+    } catch (...) {
+        return BABEL_SYNTAX;
+    }
+}
+
+enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char *why,
+                             uint32_t bytes)
+{
+    try {
+        return smiles_read(b, smiles, why, bytes);
+    } catch (const std::bad_alloc &) {
+        return BABEL_MEMORY;
+    } catch (const std::exception &fault) {
+        std::snprintf(why, bytes, "Open Babel fails at it: %s", fault.what());
+    } catch (...) {
+        std::snprintf(why, bytes, "Open Babel fails at it");
+    }
+    return BABEL_SYNTAX;
+}
+
+/* Both look into tables that are constants, and throw nothing. */
 double babel_mass(uint8_t element, uint16_t isotope)
 {
     return OBElements::GetExactMass(element, isotope);

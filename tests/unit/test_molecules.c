@@ -1,6 +1,7 @@
 /* test_molecules.c - molecules as graphs by hand, records of MassBank good and bad, spectra, and
  * `prepare molecules` as a whole. */
 #include <math.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -173,6 +174,8 @@ TEST(bonds_that_close_rings_stand_where_the_text_has_them)
     CHECK_HAS(graph_of("C(C)1CC(C)C1"), " 0-1 0-2r 2-3r 3-4 3-5r 5-0r");
     CHECK_HAS(graph_of("C%12CC=2CC%12CC2"), " 0-1r 1-2r 2=6r 2-3r 3-4r 4-0r 4-5r 5-6r");
     CHECK_HAS(graph_of("C1.C1"), " 0-1");
+    CHECK_STR(graph_of("C%(123)CCC%12C%(12)C%(00123)"), graph_of("C1CCC2C2C1"));
+    CHECK_STR(graph_of("C(C.C1)C1"), "C2.0.2 C1.0.3 C1.0.3 C2.0.2 0-1 0-3 3-2");
 }
 
 TEST(molecules_have_no_hands_and_no_hydrogens_of_their_own)
@@ -219,6 +222,31 @@ TEST(molecules_that_are_none_are_refused_by_reason)
                                    "CC#", "C=(=O)O", NULL};
          *cut; cut++)
         CHECK_STR(graph_of(*cut), "unreadable");
+    static const char *const malformed[][2] = {
+        {"C12CC12", "bonded twice"}, /* Open Babel makes cyclopropane of it */
+        {"C12CCCCC12", "bonded twice"},
+        {"CNC(=O)C(Cl)5C(Cl)5Cl", "bonded twice"},
+        {"CCCCOC(=O)[CH]1C1(Cl)Cl", "bonded twice"},
+        {"C1Cc1ccccc1C1C2=CC=CC=C2", "bonded twice"},
+        {"C=1CC-1", "closed by another"},
+        {"C=1CCCCC#1", "closed by another"},
+        {"[N.+]", "in brackets"},
+        {"[CH.]", "in brackets"},
+        {"[C/H4]", "in brackets"},
+        {"C@C", "'@'"},
+        {"C:C", "aromatic bond"},
+        {"CCOC:C", "aromatic bond"},
+        {"C:1CCCC:1", "aromatic bond"},
+        {"C(C/)C", "leads to no atom"},
+        {"CC\\", "leads to no atom"},
+        {"C%(123456)CCC%(123456)", "no SMILES"}, /* five digits at most */
+    };
+    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
+        CHECK_STR(graph_of(malformed[i][0]), "unreadable");
+        CHECK_HAS(molecule_why(), malformed[i][1]);
+    }
+    CHECK_STR(graph_of("c1:c:c:c:c:c:1"), graph_of("c1ccccc1"));
+    CHECK_STR(graph_of("C=[H]"), "C1.0.2 H1.0.0 0=1"); /* no hydrogen to fold */
     CHECK_STR(graph_of("C*"), "unspecific");
     CHECK_STR(graph_of("C(C)(C)(C)(C)C"), "valence");
     CHECK_HAS(graph_of("[C](C)(C)(C)(C)C"), "C5.0.0 C1.0.3"); /* as it is written */
@@ -247,6 +275,28 @@ TEST(molecules_of_the_largest_size_are_taken)
     CHECK_EQ(molecule_read(&m, text, 0), MOLECULE_ACCEPTED);
     CHECK_EQ(m.atoms, MOLECULE_ATOMS_MAX);
     CHECK_EQ(m.bonds, MOLECULE_ATOMS_MAX - 1);
+}
+
+/* What the machine refuses now it may grant later; it is nothing that the text is refused for. */
+TEST(molecules_are_not_refused_for_want_of_memory)
+{
+#ifdef __SANITIZE_ADDRESS__
+    test_skip("the sanitizer ends a program that gets no memory");
+#endif
+    static struct molecule m;
+    static char chain[MOLECULE_SMILES_MAX + 1];
+    struct rlimit before, now;
+    memset(chain, 'C', MOLECULE_SMILES_MAX);
+    CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    now = before;
+    now.rlim_cur = 1 << 20;
+    CHECK(setrlimit(RLIMIT_AS, &now) == 0);
+    enum molecule_refusal refusal = molecule_read(&m, chain, 0);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK_EQ(refusal, MOLECULE_MEMORY);
+    CHECK_EQ(molecule_read(&m, chain, 0), MOLECULE_LARGE);
+    CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
 }
 
 TEST(molecules_have_descriptors)
