@@ -18,6 +18,19 @@ static uint64_t codes_bytes(const struct importance_tensor *t)
     return aligned((t->count + CODED_GROUP - 1) / CODED_GROUP * (CODED_GROUP / 2));
 }
 
+/* One, and where there is more than one a table for each VALUES values, a 128th of their codes. */
+static unsigned tables_of(uint64_t count)
+{
+    enum { VALUES = 16384 };
+    uint64_t tables = count < VALUES ? 1 : count / VALUES;
+    return tables < CODED_TABLES ? (unsigned)tables : CODED_TABLES;
+}
+
+static uint64_t levels_bytes(const struct importance_tensor *t)
+{
+    return t->tables * CODED_LEVELS * sizeof(float);
+}
+
 static uint64_t values_bytes(uint64_t count)
 {
     return aligned(count * sizeof(uint16_t));
@@ -25,7 +38,7 @@ static uint64_t values_bytes(uint64_t count)
 
 static uint64_t coded_bytes(const struct importance_tensor *t)
 {
-    return codes_bytes(t) + aligned(t->rows) + aligned(t->columns);
+    return codes_bytes(t) + aligned(t->rows) + aligned(t->columns) + levels_bytes(t);
 }
 
 static uint64_t exact_bytes(const struct importance_tensor *t)
@@ -44,6 +57,7 @@ static uint64_t forms_choose(const struct model *m, struct importance_tensor *te
         *t = (struct importance_tensor){.first = of->first, .count = of->count};
         t->rows = of->rank == 2 ? of->dims[0] : 1;
         t->columns = of->count / t->rows;
+        t->tables = tables_of(t->count);
         coded[i] = of->rank == 2 && coded_bytes(t) < values_bytes(t->count);
         total += coded[i] ? coded_bytes(t) : values_bytes(t->count);
     }
@@ -105,6 +119,8 @@ static void tensor_place(struct importance_tensor *t, int exact, int coded, char
     *at += aligned(t->rows);
     t->column = (uint8_t *)*at;
     *at += aligned(t->columns);
+    t->level = (float *)*at;
+    *at += levels_bytes(t);
 }
 
 int importance_open(struct importance *f, const struct model *m, int exact, struct err *e)
@@ -140,9 +156,10 @@ struct importance_view importance_view(const struct importance *f, uint32_t tens
         v.coded = (struct coded_matrix){.codes = t->codes,
                                         .row = t->row,
                                         .column = t->column,
-                                        .level = t->levels ? t->levels : t->level,
+                                        .level = t->level,
                                         .rows = t->rows,
-                                        .columns = t->columns};
+                                        .columns = t->columns,
+                                        .tables = t->tables};
     return v;
 }
 

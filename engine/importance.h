@@ -2,15 +2,16 @@
  * a parameter, expanded where the penalty needs it.
  *
  *   matrix [R, C]   F[r, c] = share of row r x share of column c x level of the code: a byte a row
- *                   and a column, 4 bits a value; code 0 stands for zero alone
+ *                   and a column, 4 bits a value; code 0 stands for zero alone; levels are those
+ *                   of the rows whose shares are of one octave
  *   else            bfloat16: vectors, matrices that would take no less, and the smallest ones as
  *                   long as all takes at most IMPORTANCE_BYTES a parameter
  *
  * Which is which follows from the shapes, so the plan is exact. Row and column are fitted to ln F,
- * weighted by F; 15 levels to what is left of F (Lloyd-Max, least error relative to F), weighted by
- * F^(2/3): a displacement without a penalty is as large everywhere, which is a weight of F^2, but
- * one that it has shaped is the larger the smaller F is, and what is held badly there moves. A
- * value that is not zero does not become zero.
+ * weighted by F; 15 levels an octave to what is left of F (Lloyd-Max, least error relative to F),
+ * weighted by F^(2/3): a displacement without a penalty is as large everywhere, which is a weight
+ * of F^2, but one that it has shaped is the larger the smaller F is, and what is held badly there
+ * moves. A value that is not zero does not become zero.
  *
  * It is made from the values in order, several times over, so that nobody has to hold them all:
  *
@@ -37,8 +38,8 @@ struct importance_tensor {
     float *exact;                  /* float32; NULL: one of the others */
     uint16_t *values;              /* bfloat16 */
     uint8_t *codes, *row, *column; /* as struct coded_matrix has them */
-    float level[CODED_LEVELS];
-    const float *levels; /* of a copy on a device: those there; NULL: level */
+    float *level;                  /* [tables, CODED_LEVELS] */
+    unsigned tables;
 };
 
 struct importance_build; /* importance_build.c: what is known on the way */

@@ -4,7 +4,8 @@
  *   sums     each column's share of the matrix's sum, to begin with
  *   fit      row r: the mean over its values of ln F - ln share of the column, weighted by F;
  *            then column c: that of ln F - what its row has just got
- *   levels   a histogram of q = F / (row share x column share), from which the levels follow
+ *   levels   for each octave of the rows' shares a histogram of q = F / (row share x column share),
+ *            from which the levels follow
  *   codes    the code of each value: that of the level nearest to its q
  *
  * Values are gathered to whole rows first. Only one tensor is in work at a time, and everything is
@@ -45,7 +46,7 @@ struct importance_build {
     float *values;                 /* that row */
     double *logs;                  /* of its values, or of what the columns have */
     struct centre *rows, *columns; /* of that tensor */
-    struct bin *bins;              /* [BINS] */
+    struct bin *bins;              /* [CODED_TABLES, BINS] */
     double sum, square, off;       /* of all values: theirs, their squares, the errors' squares */
 };
 
@@ -78,7 +79,7 @@ int importance_build_open(struct importance *f, struct err *e)
         b->logs = calloc(columns, sizeof *b->logs);
         b->rows = calloc(rows, sizeof *b->rows);
         b->columns = calloc(columns, sizeof *b->columns);
-        b->bins = calloc(BINS, sizeof *b->bins);
+        b->bins = calloc(CODED_TABLES * BINS, sizeof *b->bins);
     }
     if (!b || !b->values || !b->logs || !b->rows || !b->columns || !b->bins)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory to compress the Fisher information");
@@ -182,6 +183,7 @@ static float shares_of(const struct importance_tensor *t, uint64_t row, uint64_t
 
 static void bins_row(struct importance_build *b, const struct importance_tensor *t)
 {
+    struct bin *bins = b->bins + BINS * coded_table(t->row[b->row], t->tables);
     for (uint64_t c = 0; c < t->columns; c++) {
         if (!(b->values[c] > 0))
             continue;
@@ -189,7 +191,7 @@ static void bins_row(struct importance_build *b, const struct importance_tensor 
         q = q > FLT_MAX ? FLT_MAX : q < FLT_MIN ? FLT_MIN : q;
         uint32_t bits;
         memcpy(&bits, &q, sizeof bits);
-        struct bin *bin = &b->bins[bits >> BIN_SHIFT];
+        struct bin *bin = &bins[bits >> BIN_SHIFT];
         double root = cbrt((double)b->values[c]), weight = root * root, wide = (double)q;
         bin->weight += weight;
         bin->over_q += weight / wide;
@@ -244,18 +246,19 @@ static void levels_round(const struct bin *bins, uint32_t used, double level[LEV
             level[k] = bin_centre(&cells[k]);
 }
 
-static void levels_store(struct importance_build *b, struct importance_tensor *t)
+/* One table of levels, of bins that are empty afterwards; all zero where they were before. */
+static void levels_store(struct bin *bins, float *kept)
 {
     double level[LEVELS] = {0};
-    uint32_t used = bins_pack(b->bins);
-    if (used)
-        levels_begin(b->bins, used, level);
+    uint32_t used = bins_pack(bins);
+    if (!used)
+        return;
+    levels_begin(bins, used, level);
     for (int i = 0; i < ROUNDS; i++)
-        levels_round(b->bins, used, level);
-    t->level[0] = 0;
+        levels_round(bins, used, level);
     for (int k = 0; k < LEVELS; k++)
-        t->level[k + 1] = (float)fmax(level[k], LEVEL_MIN);
-    memset(b->bins, 0, BINS * sizeof *b->bins);
+        kept[k + 1] = (float)fmax(level[k], LEVEL_MIN);
+    memset(bins, 0, BINS * sizeof *bins);
 }
 
 /* ---- codes ---- */
@@ -276,16 +279,17 @@ static void code_store(uint8_t *codes, uint64_t at, unsigned code)
 
 static void codes_row(struct importance_build *b, struct importance_tensor *t)
 {
+    const float *level = t->level + CODED_LEVELS * coded_table(t->row[b->row], t->tables);
     float middle[LEVELS - 1];
     for (int k = 0; k + 1 < LEVELS; k++)
-        middle[k] = t->level[k + 1] / 2 + t->level[k + 2] / 2;
+        middle[k] = level[k + 1] / 2 + level[k + 2] / 2;
     for (uint64_t c = 0; c < t->columns; c++) {
         float value = b->values[c], shares = shares_of(t, b->row, c), q = value / shares;
         unsigned code = value > 0;
         for (int k = 0; code && k + 1 < LEVELS; k++)
             code += q >= middle[k];
         code_store(t->codes, b->row * t->columns + c, code);
-        off_add(b, value, code ? t->level[code] * shares : 0);
+        off_add(b, value, code ? level[code] * shares : 0);
     }
 }
 
@@ -332,7 +336,8 @@ static void tensor_end(struct importance_build *b, struct importance_tensor *t)
     if (t->codes && b->pass == PASS_SUMS)
         sums_end(b, t);
     if (t->codes && b->pass == PASS_LEVELS)
-        levels_store(b, t);
+        for (unsigned table = 0; table < t->tables; table++)
+            levels_store(b->bins + table * BINS, t->level + table * CODED_LEVELS);
     if (t->codes && b->pass == PASS_FIT) {
         shares_store(b->rows, t->rows, t->row);
         shares_store(b->columns, t->columns, t->column);

@@ -102,8 +102,11 @@ struct layer_pass {
     int finishes;
     enum activation then;
     uint16_t *kept;
-    float *gradient;       /* the same range of the slice's gradient; backward writes all of it, */
-    int adds;              /* or adds to it: the rows before these of the slice have been there */
+    float *gradient; /* the same range of the slice's gradient; backward writes all of it, */
+    int adds;        /* or adds to it: the rows before these of the slice have been there */
+    /* Of a type with stepwise: rows of a part. Its gradient is that of part after part, so that
+     * they may come together or each as a slice (pass.adds); 0: that of all rows. */
+    uint64_t part_rows;
     float *input, *output; /* [rows, inputs], [rows, outputs]; the same memory where in_place */
     /* Of a type that `rounds`, with half: where its output is kept too, NULL: it is not; and of
      * input and output the one that its backward reads. */
@@ -162,6 +165,9 @@ struct layer_type {
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
     int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
+    /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
+     * summed over a slice's parts, as pass.part_rows says. NULL: none. */
+    uint64_t (*stepwise)(const struct layer_instance *l);
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel

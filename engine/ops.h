@@ -225,17 +225,26 @@ struct int8_work { /* scratch of a product: INT8_ROWS quantised rows, aligned as
     float *scales;
 };
 
-/* A matrix in 4 bits: value [r, c] = share(row[r]) share(column[c]) level[code], scalar.h having
- * the shares. Codes are in row-major order, CODED_GROUP of them in half as many bytes: byte k of a
- * group has the code of its value k in the lower half and that of value k + CODED_GROUP / 2 in the
- * upper.
+/* A matrix in 4 bits: value [r, c] = share(row[r]) share(column[c]) level[table][code], scalar.h
+ * having the shares. Rows whose shares are of one octave have one table of levels, those of the
+ * last octaves together. Codes are in row-major order, CODED_GROUP of them in half as many bytes:
+ * byte k of a group has the code of its value k in the lower half and that of value k + CODED_GROUP
+ * / 2 in the upper.
  */
-enum { CODED_GROUP = 32, CODED_LEVELS = 16 };
+enum { CODED_GROUP = 32, CODED_LEVELS = 16, CODED_TABLES = 8 };
 struct coded_matrix {
     const uint8_t *codes, *row, *column;
-    const float *level;
+    const float *level; /* [tables, CODED_LEVELS] */
     uint64_t rows, columns;
+    unsigned tables; /* 1 to CODED_TABLES */
 };
+
+/* Which of `tables` tables a row has that has this share. */
+SCALAR unsigned coded_table(uint8_t share, unsigned tables)
+{
+    unsigned octave = share < SHARE_ONE ? (unsigned)(SHARE_ONE - share) >> 3 : 0;
+    return octave < tables ? octave : tables - 1;
+}
 
 /* Scratch of sums of squares, a thread's own. */
 enum { SQUARES_PACKED = 35840 };

@@ -7,47 +7,69 @@
 /* Vectors of a part at least: with fewer, products take longer than they need to. Where they are
  * rows that a layer sees once, behind a pool, that counts as time: each part reads all of such a
  * layer's weights, which takes as long as products with VECTORS_READ more vectors (measured: heads
- * of 0.9 million parameters on parts of 8 and 16 rows), and all of that at most TIME_MORE. */
-enum { PART_VECTORS = 128, VECTORS_READ = 10 };
+ * of 0.9 million parameters on parts of 8 and 16 rows), and all of that at most TIME_MORE. Products
+ * of single steps want STEP_ROWS rows (measured: 1.06 times the time with 16 of 64, 1.27 with 8).
+ */
+enum { PART_VECTORS = 128, VECTORS_READ = 10, STEP_ROWS = 16 };
 static const double TIME_MORE = 0.15;
 
-/* Do the layers allow slices to be cut? */
+/* Do the layers allow slices to be cut? Where one goes step by step its gradient is that of the
+ * parts even if they are not: so nothing but the slice may decide about them, and all that backward
+ * left of it is there at its end. */
 static int parts_allowed(const struct model *m, const struct step_config *c)
 {
-    if (!c->checkpointing || !c->with_optimizer)
+    int stepwise = 0;
+    if (!c->with_optimizer)
         return 0;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         if (l->type->statistics || l->carried_count || (l->count && !l->type->adds))
             return 0;
+        stepwise |= l->type->stepwise != NULL;
     }
-    return 1;
+    return !stepwise || (!m->graphs && !c->half);
 }
 
 /* Is it worth it to cut slices into so many parts? */
 static int parts_pay(const struct model *m, const struct step_config *c, uint64_t parts)
 {
     double whole = 0, reads = 0;
-    uint64_t steps = 1;
+    uint64_t steps = 1, rows_part = c->slice_rows / parts;
     for (uint32_t i = 0; i < m->layer_count; i++) {
         const struct layer_instance *l = &m->layers[i];
         double rows =
             l->graphs ? (double)c->slice_nodes_max * (double)c->slice_parts : (double)c->slice_rows;
         whole += (double)l->count * (rows * (double)l->steps + VECTORS_READ);
         reads += (double)l->count * VECTORS_READ;
+        if (l->type->stepwise && rows_part < STEP_ROWS)
+            return 0;
+        if (l->type->stepwise) /* from a cache: the step before has just read them */
+            reads += (double)(l->type->stepwise(l) * l->steps * VECTORS_READ) / 4;
         steps = l->steps > steps ? l->steps : steps;
     }
-    int few = !m->graphs && steps * (c->slice_rows / parts) < PART_VECTORS;
+    int few = !m->graphs && steps * rows_part < PART_VECTORS;
     return c->slice_rows % parts == 0 && !few && (double)(parts - 1) * reads <= TIME_MORE * whole;
 }
 
 /* Of those that c names as many as pay, or a half, a quarter ... of them. */
 static uint64_t parts_choose(const struct model *m, const struct step_config *c)
 {
-    uint64_t parts = parts_allowed(m, c) ? c->slice_parts : 1;
+    uint64_t parts = c->checkpointing && parts_allowed(m, c) ? c->slice_parts : 1;
     while (parts > 1 && (c->slice_parts % parts || !parts_pay(m, c, parts)))
         parts /= 2;
     return parts;
+}
+
+uint64_t part_rows_of(const struct model *m, const struct step_config *c)
+{
+    struct step_config cut = *c;
+    int stepwise = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        stepwise |= m->layers[i].type->stepwise != NULL;
+    cut.checkpointing = 1;
+    cut.slice_parts = step_slice_parts(1, c->slice_rows);
+    uint64_t parts = stepwise && !config_is_apart(c) ? parts_choose(m, &cut) : 1;
+    return parts > 1 ? c->slice_rows / parts : 0;
 }
 
 /* On a device apart a slice is the whole micro-batch: its operations use all of the device. Else

@@ -34,7 +34,9 @@ enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_
 {
     if (!l->type->recomputes || !c->with_optimizer)
         return KEEP_ALL;
-    return c->checkpointing ? KEEP_LITTLE : c->half ? KEEP_HALF : KEEP_ALL;
+    if (c->checkpointing && (c->slice_parts <= 1 || c->segments_max))
+        return KEEP_LITTLE;
+    return c->half ? KEEP_HALF : KEEP_ALL;
 }
 
 static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m,

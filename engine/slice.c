@@ -136,6 +136,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
     if (b->work == SLICE_TRAIN && l->first >= s->layout.frozen)
         p.gradient = slice_gradient(s, slice / s->layout.parts) + (l->first - s->layout.frozen);
     p.adds = slice % s->layout.parts > 0;
+    p.part_rows = b->work == SLICE_TRAIN ? s->layout.part_rows : 0;
     if (b->work == SLICE_TRAIN || b->work == SLICE_FISHER) {
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;

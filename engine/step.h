@@ -69,7 +69,7 @@ struct step_config {
     int with_optimizer; /* 0: evaluation and Fisher only, no gradient, no moments */
     uint64_t seed;      /* keys dropout */
     uint64_t weights;   /* values a row that say what its targets weigh: 0 (all alike), 1, or one
-                           for each of them (model_weights_check) */
+                           for each of them (model_row_targets) */
     const char *metric; /* of evaluations, one that goes with the loss (engine/loss.h); NULL: its
                            usual one */
     /* Activation checkpointing, to the same bits: where the layers allow it a slice goes through

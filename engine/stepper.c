@@ -426,6 +426,7 @@ static void layout_make(struct layout *y, const struct model *m, const struct st
     y->half = layout_half(c);
     y->slices_max = (c->batch_rows_max - 1) / c->slice_rows + 1;
     y->parts = c->slice_parts;
+    y->part_rows = part_rows_of(m, given);
     uint64_t sums = (y->slices_max - 1) / y->parts + 1; /* of slices with all their parts */
     for (uint32_t i = 0; i < m->layer_count; i++)
         if (m->layers[i].type->statistics) {

@@ -69,6 +69,7 @@ struct route {
 struct layout {
     uint64_t bytes[KIND_COUNT];
     uint64_t slices_max, lanes;
+    uint64_t part_rows;        /* with checkpointing or without it: see struct layer_pass; or 0 */
     uint64_t parts;            /* of a slice, see above; slices_max counts them */
     uint64_t gradient_lanes;   /* lanes, or where a layer has statistics as many as work at once */
     uint64_t parameters;       /* padded to whole cache lines */
@@ -356,6 +357,10 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
 /* The configuration that slices are worked on with: with checkpointing config.slice_rows is a
  * part's, where parts pay (parts.c); on a device apart all rows are one slice. */
 struct step_config config_on(const struct model *m, const struct step_config *c);
+
+/* Rows of a part, where the order of sums follows the parts whether slices are cut or not; 0: it
+ * does not. */
+uint64_t part_rows_of(const struct model *m, const struct step_config *c);
 
 static inline int config_is_apart(const struct step_config *c)
 {

@@ -205,12 +205,6 @@ int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 
 /* ---- the protected tasks ---- */
 
-/* An importance's region with the levels of its tensors behind it. */
-static uint64_t importance_sent_bytes(const struct importance *f)
-{
-    return f->region.bytes + f->count * sizeof f->tensors->level;
-}
-
 static void *moved(const void *from, const struct importance *f, char *to)
 {
     return from ? to + ((const char *)from - (const char *)f->region.at) : NULL;
@@ -223,12 +217,11 @@ static int importance_send(struct stepper *s, struct sent_term *t, const struct 
     t->importance.tensors = malloc(f->count * sizeof *f->tensors);
     if (!t->importance.tensors)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot list the Fisher information's tensors");
-    if (device_reserve(s->device, importance_sent_bytes(f), "Fisher information", &t->fisher, e) <
-        0)
+    if (device_reserve(s->device, f->region.bytes, "Fisher information", &t->fisher, e) < 0)
         return -1;
-    char *to = t->fisher, *levels = to + f->region.bytes;
+    char *to = t->fisher;
     s->device->upload(to, f->region.at, f->region.bytes);
-    for (uint32_t i = 0; i < f->count; i++, levels += sizeof f->tensors->level) {
+    for (uint32_t i = 0; i < f->count; i++) {
         struct importance_tensor *of = &t->importance.tensors[i];
         *of = f->tensors[i];
         of->exact = moved(of->exact, f, to);
@@ -236,8 +229,7 @@ static int importance_send(struct stepper *s, struct sent_term *t, const struct 
         of->codes = moved(of->codes, f, to);
         of->row = moved(of->row, f, to);
         of->column = moved(of->column, f, to);
-        s->device->upload(levels, f->tensors[i].level, sizeof f->tensors[i].level);
-        of->levels = (const float *)levels;
+        of->level = moved(of->level, f, to);
     }
     t->to.importance = &t->importance;
     return 0;

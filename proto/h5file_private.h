@@ -7,7 +7,7 @@
 #include "proto/h5file.h"
 #include "proto/h5file_type.h"
 
-enum { H5FILE_PATH_MAX = 4096, H5FILE_ALIGNMENT = 64, H5FILE_ROWS_SETS_MAX = 24 };
+enum { H5FILE_PATH_MAX = 4096, H5FILE_ALIGNMENT = 64, H5FILE_ROWS_SETS_MAX = 18 };
 
 struct h5chunks; /* a chunked set being written; h5file_chunks.c */
 

@@ -85,8 +85,7 @@ static void device_plan(struct plan *p, const struct model *m, const struct devi
                         uint64_t terms, int exact)
 {
     struct device_facts f;
-    uint64_t levels = CODED_LEVELS * sizeof(float) * m->tensor_count;
-    uint64_t task = importance_bytes(m, exact) + levels + sizeof(float) * m->parameter_count;
+    uint64_t task = importance_bytes(m, exact) + sizeof(float) * m->parameter_count;
     if (!device || !device->apart)
         return;
     device->facts(&f);

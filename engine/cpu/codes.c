@@ -14,14 +14,20 @@
 
 enum { UNIT = CODED_GROUP / 2 };
 
+/* What the values of a row have in common. */
+struct coded_row {
+    const float *level; /* [CODED_LEVELS] */
+    float share;
+};
+
 /* Values of one row: the first is number `at` of the matrix. */
-static void values_plain(const struct coded_matrix *m, uint64_t at, float row,
+static void values_plain(const struct coded_matrix *m, uint64_t at, struct coded_row row,
                          const uint8_t *column, uint64_t count, float *x)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t unit = (at + i) / UNIT;
         uint8_t both = m->codes[unit / 2 * UNIT + (at + i) % UNIT];
-        x[i] = m->level[unit % 2 ? both >> 4 : both & 15] * (row * scalar_share(column[i]));
+        x[i] = row.level[unit % 2 ? both >> 4 : both & 15] * (row.share * scalar_share(column[i]));
     }
 }
 
@@ -40,11 +46,11 @@ __attribute__((target("avx2"))) static void eight_values(__m256 low, __m256 high
 }
 
 __attribute__((target("avx2"))) static void units_avx2(const struct coded_matrix *m, uint64_t unit,
-                                                       uint64_t count, float row,
+                                                       uint64_t count, struct coded_row row,
                                                        const uint8_t *column, float *x)
 {
-    __m256 low = _mm256_loadu_ps(m->level), high = _mm256_loadu_ps(m->level + 8);
-    __m256 rows = _mm256_set1_ps(row);
+    __m256 low = _mm256_loadu_ps(row.level), high = _mm256_loadu_ps(row.level + 8);
+    __m256 rows = _mm256_set1_ps(row.share);
     for (uint64_t end = unit + count; unit < end; unit++, column += UNIT, x += UNIT) {
         const uint8_t *bytes = m->codes + unit / 2 * UNIT;
         __m128i both = _mm_loadu_si128((const __m128i *)(const void *)bytes);
@@ -55,8 +61,8 @@ __attribute__((target("avx2"))) static void units_avx2(const struct coded_matrix
     }
 }
 #else
-static void units_avx2(const struct coded_matrix *m, uint64_t unit, uint64_t count, float row,
-                       const uint8_t *column, float *x)
+static void units_avx2(const struct coded_matrix *m, uint64_t unit, uint64_t count,
+                       struct coded_row row, const uint8_t *column, float *x)
 {
     values_plain(m, unit * UNIT, row, column, count * UNIT, x);
 }
@@ -67,7 +73,9 @@ static void row_expand(const struct coded_matrix *m, uint64_t at, uint64_t first
                        float *x)
 {
     const uint8_t *column = m->column + first;
-    float row = scalar_share(m->row[at / m->columns]);
+    uint8_t share = m->row[at / m->columns];
+    struct coded_row row = {m->level + CODED_LEVELS * coded_table(share, m->tables),
+                            scalar_share(share)};
     uint64_t head = (UNIT - at % UNIT) % UNIT, units;
     if (!cpu_has_avx2() || head >= count) {
         values_plain(m, at, row, column, count, x);

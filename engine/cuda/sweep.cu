@@ -124,7 +124,8 @@ static __device__ __forceinline__ float code_value(const struct coded_matrix *m,
     unsigned in_group = (unsigned)(at % CODED_GROUP);
     uint8_t byte = m->codes[at / CODED_GROUP * HALF_GROUP + in_group % HALF_GROUP];
     unsigned code = in_group < HALF_GROUP ? byte & 15u : byte >> 4;
-    return scalar_share(m->row[row]) * scalar_share(m->column[column]) * m->level[code];
+    const float *level = m->level + CODED_LEVELS * coded_table(m->row[row], m->tables);
+    return scalar_share(m->row[row]) * scalar_share(m->column[column]) * level[code];
 }
 
 struct fisher_coded {

@@ -55,7 +55,8 @@ static void embedding_backward(const struct layer_instance *l, const struct laye
 {
     if (!p->gradient)
         return;
-    op_zero(p->backend, p->gradient, l->count);
+    if (!p->adds)
+        op_zero(p->backend, p->gradient, l->count);
     op_embedding_add(p->backend, p->input, 0, steps_of(l, p, p->d_output),
                      weight_of(l, p->gradient));
 }
@@ -77,6 +78,7 @@ const struct layer_type layer_embedding = {
     .keys = {{"count", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
              {"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .takes = ROWS_TOKENS,
+    .adds = 1,
     .infer = embedding_infer,
     .initialise = embedding_initialise,
     .forward = embedding_forward,

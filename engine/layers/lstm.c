@@ -31,6 +31,9 @@ enum { KEY_OUT, KEY_LAYERS, KEY_BIDIRECTIONAL, KEY_DROPOUT };
 enum { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, TENSORS };
 enum { LAYERS_MAX = 8, DEVICE_BLOCKS = 8 };
 
+/* Rows of a part are brought together from so many vectors at a time, at least one step. */
+enum { PART_VECTORS = 128 };
+
 static const char *const truth[] = {"false", "true", NULL};
 
 /* Sizes of all layers. */
@@ -229,18 +232,36 @@ static uint64_t block_width(const struct layer_instance *l, enum layer_keep keep
     return 5 * shape_of(l).hidden + (keep == KEEP_LITTLE ? widest(l) : 0);
 }
 
+/* Gates, x and h of a vector. */
+static uint64_t part_width(const struct layer_instance *l)
+{
+    struct shape s = shape_of(l);
+    return 4 * s.hidden + widest(l) + s.directions * s.hidden;
+}
+
+/* Steps of a part of so many rows that are brought together at a time, of a block. */
+static uint64_t part_steps(const struct layer_instance *l, uint64_t rows)
+{
+    uint64_t steps = PART_VECTORS / rows ? PART_VECTORS / rows : 1, most = steps_root(l);
+    return steps < most ? steps : most;
+}
+
 /* Those gradients, [steps, rows, values] each, then the one at c, and c before the first step,
  * [rows, hidden] each; unless all is kept a block and the c before it; apart the sums over the
- * steps of the gradients of gates. */
+ * steps of the gradients of gates; else, where all is kept, a part's vectors. */
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
                              int apart)
 {
-    uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden;
+    uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden, part = 0;
+    uint64_t vectors = rows > PART_VECTORS ? rows : PART_VECTORS; /* of any number of rows */
+    if (keep == KEEP_ALL && !apart && !l->carried_count && rows > 1)
+        part = size_times(vectors < rows * steps_root(l) ? vectors : rows * steps_root(l),
+                          part_width(l));
     if (keep != KEEP_ALL)
         floats += block_steps(l, keep, apart) * block_width(l, keep) + shape_of(l).hidden;
     if (apart)
         floats += 4 * shape_of(l).hidden;
-    return size_times(rows, floats);
+    return size_plus(size_times(rows, floats), part);
 }
 
 static float *scratch_dc(const struct layer_instance *l, const struct layer_pass *p)
@@ -265,6 +286,12 @@ static float *scratch_sums(const struct layer_instance *l, const struct layer_pa
 {
     float *behind = p->keep == KEEP_ALL ? scratch_begin(l, p) : scratch_before(l, p);
     return behind + p->rows * shape_of(l).hidden;
+}
+
+/* Where a part's vectors are brought together. */
+static float *scratch_part(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return scratch_begin(l, p) + p->rows * shape_of(l).hidden;
 }
 
 static struct place place_of(const struct layer_instance *l, const struct layer_pass *p,
@@ -594,44 +621,56 @@ static void block_backward(const struct layer_instance *l, const struct layer_pa
                            block_of_direction(l, p, dh, direction, b), scratch_dc(l, p));
 }
 
-/* Of `steps` steps from `first` on, but the first that the direction takes unless that has an h
- * before it, too: d, whose array begins at gates, and h of the steps before them; no rows where
- * there is none. */
+/* Of `steps` steps from `first` on those that have an h before them, *count of them from the
+ * *skip-th on: all but the first that the direction takes, unless that has one, too. Returns the
+ * step whose h is before the first of them. */
+static uint64_t recurrent_steps(const struct layer_instance *l, uint64_t direction, uint64_t first,
+                                uint64_t steps, uint64_t *skip, uint64_t *count)
+{
+    int begins = !l->carried_count && (direction ? first + steps == l->steps : first == 0);
+    *skip = begins && !direction;
+    *count = steps - (uint64_t)begins;
+    return direction ? first + *skip + 1 : first + *skip - 1;
+}
+
+/* Of those d, whose array begins at gates, and h of the steps before them; no rows where there is
+ * none. */
 static void recurrence_of(const struct layer_instance *l, const struct layer_pass *p,
                           const float *gates, const float *h, uint64_t direction, uint64_t first,
                           uint64_t steps, struct matrix *d, struct matrix *before)
 {
     struct shape s = shape_of(l);
-    uint64_t width = s.directions * s.hidden;
-    int begins = !l->carried_count && (direction ? first + steps == s.steps : first == 0);
-    uint64_t skip = begins && !direction, left = steps - (uint64_t)begins;
-    uint64_t step = p->rows * width;
-    const float *h_before = h + (first + skip) * step;
-    h_before = direction ? h_before + step : h_before - step;
+    uint64_t width = s.directions * s.hidden, skip, left;
+    uint64_t from = recurrent_steps(l, direction, first, steps, &skip, &left);
+    const float *h_before = left ? h + from * p->rows * width : h;
     *d = matrix_of(gates + skip * p->rows * 4 * s.hidden, left * p->rows, 4 * s.hidden);
     *before =
         matrix_columns(matrix_of(h_before, left * p->rows, width), direction * s.hidden, s.hidden);
 }
 
-/* The block's part of the gradient of both biases; on a device apart that of all blocks, when they
- * are done. */
+/* The gradient of both biases, of a block whose sum is at ih if it is the first one, else at hh; on
+ * a device apart that of all blocks, when they are done. */
 static void biases_add(const struct layer_instance *l, const struct layer_pass *p,
-                       const struct part *w, const struct block *b, struct matrix sums)
+                       const struct part *w, const struct block *b, int later)
 {
     float *ih = p->gradient + w->at[BIAS_IH], *hh = p->gradient + w->at[BIAS_HH];
-    int later = b->number + 1 < pass_blocks(l, p);
-    if (!is_apart(p))
-        op_column_sums(p->backend, sums, 0, later ? hh : ih);
-    else if (b->number == 0)
-        op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, sums.columns), 0, ih);
+    uint64_t hidden = shape_of(l).hidden;
+    if (is_apart(p) && b->number == 0)
+        op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, 4 * hidden), 0, ih);
     if (!is_apart(p) && later)
         op_add(p->backend, hh, ih, w->count[BIAS_IH]);
     if (b->number == 0)
         op_copy(p->backend, ih, hh, w->count[BIAS_HH]);
 }
 
+/* Where a block's sum for both biases goes. */
+static float *bias_sum(const struct layer_pass *p, const struct part *w, int later)
+{
+    return p->gradient + w->at[later ? BIAS_HH : BIAS_IH];
+}
+
 /* The block's part of the gradient of this direction of the layer; backward begins with the last
- * block, which writes what the others add to. */
+ * block, which writes what the others add to, but where there were rows before these. */
 static void gradient_add(const struct layer_instance *l, const struct layer_pass *p,
                          const struct place *at, uint64_t layer, uint64_t direction,
                          const struct block *b)
@@ -640,7 +679,7 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
     struct part w = part_of(l, layer, direction);
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
     float *g = p->gradient;
-    int later = b->number + 1 < pass_blocks(l, p);
+    int later = p->adds || b->number + 1 < pass_blocks(l, p);
     op_product(p->backend, sums, 1, matrix_of(b->x, b->steps * p->rows, w.in), 0, (float)later,
                matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
     recurrence_of(l, p, b->gates, at->h, direction, b->first, b->steps, &d, &h);
@@ -649,7 +688,77 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
                    matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
     else if (!later) /* one step in all */
         op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
-    biases_add(l, p, &w, b, sums);
+    if (!is_apart(p))
+        op_column_sums(p->backend, sums, 0, bias_sum(p, &w, later));
+    biases_add(l, p, &w, b, later);
+}
+
+/* Rows of a part in `steps` steps of an array [steps, p->rows, width], one behind the other. */
+static struct matrix part_gather(const struct layer_pass *p, const struct layer_pass *part,
+                                 const float *from, uint64_t width, uint64_t steps, float *to)
+{
+    uint64_t row = part->row_first - p->row_first;
+    for (uint64_t t = 0; t < steps; t++)
+        op_copy(p->backend, from + (t * p->rows + row) * width, to + t * part->rows * width,
+                part->rows * width);
+    return matrix_of(to, steps * part->rows, width);
+}
+
+/* gradient_add of some of the rows, to the bits that they have as a slice of their own: products
+ * and sums go on where those of the steps before ended. */
+static void part_gradient_add(const struct layer_instance *l, const struct layer_pass *p,
+                              const struct layer_pass *part, const struct place *at, uint64_t layer,
+                              uint64_t direction, const struct block *b)
+{
+    struct shape s = shape_of(l);
+    struct part w = part_of(l, layer, direction);
+    uint64_t most = part_steps(l, part->rows), width = s.directions * s.hidden, step, skip, left;
+    float *gates = scratch_part(l, p), *x = gates + most * part->rows * 4 * s.hidden;
+    float *h = x + most * part->rows * w.in, *g = p->gradient;
+    int later = part->adds || b->number + 1 < pass_blocks(l, p), recurred = later;
+    for (uint64_t t = 0; t < b->steps; t += most) {
+        uint64_t n = b->steps - t < most ? b->steps - t : most;
+        struct matrix sums =
+            part_gather(p, part, b->gates + t * p->rows * 4 * s.hidden, 4 * s.hidden, n, gates);
+        op_product(p->backend, sums, 1, part_gather(p, part, b->x + t * p->rows * w.in, w.in, n, x),
+                   0, (float)(later || t > 0), matrix_of(g + w.at[WEIGHT_IH], 4 * s.hidden, w.in));
+        op_column_sums(p->backend, sums, t > 0, bias_sum(p, &w, later));
+        step = recurrent_steps(l, direction, b->first + t, n, &skip, &left);
+        if (!left)
+            continue;
+        struct matrix before = part_gather(p, part, at->h + step * p->rows * width, width, left, h);
+        sums.at += skip * part->rows * 4 * s.hidden;
+        sums.rows = left * part->rows;
+        op_product(p->backend, sums, 1, matrix_columns(before, direction * s.hidden, s.hidden), 0,
+                   (float)recurred, matrix_of(g + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden));
+        recurred = 1;
+    }
+    if (!recurred) /* one step in all */
+        op_zero(p->backend, g + w.at[WEIGHT_HH], w.count[WEIGHT_HH]);
+    biases_add(l, p, &w, b, later);
+}
+
+/* Are the rows more than one part, whose gradients are added one after the other? */
+static int is_parted(const struct layer_pass *p)
+{
+    return p->part_rows && p->rows > p->part_rows;
+}
+
+/* When all blocks have gone back, which leaves the gates. */
+static void parts_gradient(const struct layer_instance *l, const struct layer_pass *p,
+                           const struct place *at, uint64_t layer, uint64_t direction)
+{
+    struct layer_pass part = *p;
+    ensure(p->keep == KEEP_ALL && !p->adds && !is_apart(p));
+    for (uint64_t row = 0; row < p->rows; row += p->part_rows) {
+        part.row_first = p->row_first + row;
+        part.rows = p->rows - row < p->part_rows ? p->rows - row : p->part_rows;
+        part.adds = row > 0;
+        for (uint64_t number = pass_blocks(l, p); number-- > 0;) {
+            struct block b = block_of(l, p, at, layer, direction, number);
+            part_gradient_add(l, p, &part, at, layer, direction, &b);
+        }
+    }
 }
 
 /* dx [steps, rows, in] NULL: nobody needs it; the second direction adds to it. */
@@ -670,7 +779,7 @@ static void direction_backward(const struct layer_instance *l, const struct laye
         if (p->keep != KEEP_ALL)
             block_again(l, p, at, layer, direction, &b);
         block_backward(l, p, layer, direction, &b, dh);
-        if (p->gradient)
+        if (p->gradient && !is_parted(p))
             gradient_add(l, p, at, layer, direction, &b);
         if (dx)
             op_product(p->backend, matrix_of(b.gates, b.steps * p->rows, 4 * s.hidden), 0,
@@ -678,6 +787,8 @@ static void direction_backward(const struct layer_instance *l, const struct laye
                        (float)(direction > 0),
                        matrix_of(dx + b.first * p->rows * w.in, b.steps * p->rows, w.in));
     }
+    if (p->gradient && is_parted(p))
+        parts_gradient(l, p, at, layer, direction);
 }
 
 static void lstm_backward(const struct layer_instance *l, const struct layer_pass *p)
@@ -738,6 +849,13 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
         squares_of_products(p->backend, samples_columns(d, t->row_first, t->rows), x, w, sums);
 }
 
+/* Each step reads those of its h. */
+static uint64_t lstm_stepwise(const struct layer_instance *l)
+{
+    struct shape s = shape_of(l);
+    return s.layers * s.directions * 4 * s.hidden * s.hidden;
+}
+
 const struct layer_type layer_lstm = {
     .name = "lstm",
     .purpose =
@@ -753,6 +871,8 @@ const struct layer_type layer_lstm = {
     .carry = lstm_carry,
     .initialise = lstm_initialise,
     .recomputes = 1,
+    .adds = 1,
+    .stepwise = lstm_stepwise,
     .spends = 1,
     .saved_floats = lstm_saved,
     .scratch_floats = lstm_scratch,

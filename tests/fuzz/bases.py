@@ -90,9 +90,11 @@ def graphs(f, dtype="<f4", index="<i4", node_chunk=20, edge_chunk=(2, 30), **opt
     train["targets"] = rows((ROWS, 4), "<f4")
 
 
-def tokens(f, dtype="<u2", chunk=(50,), **options):
-    """41 windows of 7 tokens, 20 documents, some empty."""
+def tokens(f, dtype="<u2", chunk=(50,), weights=None, **options):
+    """41 windows of 7 tokens, which may weigh; 20 documents, some empty."""
     f.create_dataset("train/tokens", data=rows((290,), dtype), chunks=chunk, **options)
+    if weights:
+        f.create_dataset("train/weights", data=rows((290,), weights), chunks=(45,), **options)
     f["train/doc_ptr"] = numpy.sort(numpy.concatenate([[0, 290], rows((18,), "<u4") * 2, [140]])).astype("<u4")
 
 
@@ -130,7 +132,7 @@ BASES = {
     "graphs-big-endian": (lambda f: graphs(f, ">f4", ">u2", compression=1, fletcher32=True), {}),
     "tokens": (lambda f: tokens(f, compression=4, shuffle=True), {}),
     "tokens-contiguous": (lambda f: tokens(f, "u1", None), {"libver": "latest"}),
-    "tokens-big-endian": (lambda f: tokens(f, ">u4", (33,), compression=1), {}),
+    "tokens-big-endian": (lambda f: tokens(f, ">u4", (33,), ">f2", compression=1), {}),
     "ordered": (lambda f: pair(f, compression=4), {"libver": "latest", "track_order": True}),
 }
 

@@ -223,6 +223,7 @@ static struct result reader_try(int file)
                                    .open = {.split = "train",
                                             .features = "features",
                                             .targets = "targets",
+                                            .weights = "weights",
                                             .window = 7,
                                             .window_spans = 4,
                                             .batch_rows = 3,

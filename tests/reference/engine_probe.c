@@ -174,8 +174,7 @@ static void settings_read(struct probe *p, int argc, char **argv)
                                   .backbone_rate = argument(argc, argv, "backbone_lr", 0),
                                   .momentum = argument(argc, argv, "momentum", 0),
                                   .nesterov = (int)argument(argc, argv, "nesterov", 0)};
-    p->step.slice_parts = argument(
-        argc, argv, "parts", (double)step_slice_parts(p->step.checkpointing, p->step.slice_rows));
+    p->step.slice_parts = step_slice_parts(p->step.checkpointing, p->step.slice_rows);
     int wide = argument(argc, argv, "f32", 0) != 0 && !p->model.token_count; /* tokens: bytes */
     int values = loss_type_named(p->model.loss)->values;
     p->gather = (struct gather_config){

@@ -83,7 +83,8 @@ TEST(values_follow_from_their_codes_in_every_range)
         importance_expand(&f, &backend_cpu, 0, 0, MATRIX, whole);
         for (uint64_t i = 0; i < MATRIX; i++) {
             uint8_t both = t->codes[i / 32 * 16 + i % 16];
-            float level = t->level[i % 32 < 16 ? both & 15 : both >> 4];
+            const float *levels = t->level + CODED_LEVELS * coded_table(t->row[i / IN], t->tables);
+            float level = levels[i % 32 < 16 ? both & 15 : both >> 4];
             CHECK(whole[i] ==
                   level * (scalar_share(t->row[i / IN]) * scalar_share(t->column[i % IN])));
         }
@@ -130,6 +131,24 @@ TEST(the_error_is_small_and_zero_stays_zero)
     model_close(&model);
 }
 
+/* Rows of four octaves, and in each 15 values of its own: 0.026 off with one table of levels. */
+TEST(rows_of_an_octave_have_levels_of_their_own)
+{
+    enum { SIDE = 256 };
+    static const char *const square[] = {"linear out=256"};
+    model_make(square, 1, SIDE);
+    float *values = calloc(model.parameter_count, sizeof *values);
+    for (int i = 0; i < SIDE * SIDE; i++) {
+        int row = i / SIDE, octave = row % 4, n = (row + i % SIDE) % 15;
+        values[i] = (float)(exp2(-octave) * exp(0.1 * n * (1 + octave)));
+    }
+    struct importance f = made_of(values, 1000);
+    CHECK(f.tensors[0].tables == 4 && f.error < 0.015);
+    importance_close(&f);
+    model_close(&model);
+    free(values);
+}
+
 TEST(it_does_not_depend_on_the_blocks_that_bring_it)
 {
     static const uint64_t pieces[] = {1, 7, IN, 1000};
@@ -139,7 +158,6 @@ TEST(it_does_not_depend_on_the_blocks_that_bring_it)
     for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
         struct importance f = made_of(values, pieces[i]);
         CHECK(memcmp(f.region.at, whole.region.at, f.region.bytes) == 0);
-        CHECK(memcmp(f.tensors[0].level, whole.tensors[0].level, sizeof f.tensors[0].level) == 0);
         CHECK(f.mean == whole.mean && f.error == whole.error);
         importance_close(&f);
     }

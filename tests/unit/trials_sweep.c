@@ -102,9 +102,10 @@ static struct coded_matrix coded(struct trial *t, struct trial_shape s)
         .codes = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, bytes),
         .row = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.rows),
         .column = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.columns),
-        .level = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CODED_LEVELS),
+        .level = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CODED_TABLES * CODED_LEVELS),
         .rows = s.rows,
         .columns = s.columns,
+        .tables = CODED_TABLES,
     };
 }
 
