@@ -3,7 +3,7 @@
  * Hydrogens written as atoms are folded into their neighbours' counts (isotopes of hydrogen and H2
  * stay atoms). Stereochemistry is not kept, and wrong marks of it do no harm. Aromatic bonds are
  * perceived anew from the Kekule form (molecule_aromatic.h), so that both ways to write benzene
- * give one graph.
+ * give one graph; a few molecules have Kekule forms that do not, if they are written as such.
  *
  * All calls from one thread.
  */

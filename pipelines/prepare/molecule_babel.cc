@@ -15,6 +15,8 @@
 #include <openbabel/oberror.h>
 #include <openbabel/obiter.h>
 
+#include <sys/mman.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -48,6 +50,14 @@ struct reader {
         conversion.AddOption("a", OBConversion::INOPTIONS); /* no aromaticity of its own */
     }
 };
+
+/* Is there room for all of its plugins? They are not found where there is too little, either. */
+bool plugins_fit()
+{
+    const size_t bytes = 32 << 20; /* twice what they take */
+    void *room = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room != MAP_FAILED && munmap(room, bytes) == 0;
+}
 
 /* At the first text: it opens a hundred plugins, which takes 30 ms. */
 struct reader &the_reader()
@@ -129,7 +139,9 @@ enum babel_result smiles_read(struct babel_molecule *b, const char *smiles, char
 enum babel_result babel_open(void)
 {
     try {
-        return the_reader().there ? BABEL_READ : BABEL_SYNTAX;
+        if (the_reader().there)
+            return BABEL_READ;
+        return plugins_fit() ? BABEL_SYNTAX : BABEL_MEMORY;
     } catch (const std::bad_alloc &) {
         return BABEL_MEMORY;
     } catch (...) {

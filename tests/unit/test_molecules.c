@@ -165,6 +165,22 @@ TEST(aromatic_rings_are_those_of_the_model)
     CHECK_HAS(molecule_why(), "cycles");
 }
 
+/* Counts of neighbours do not wrap: a benzene, one of whose atoms is in 127 other rings. */
+TEST(aromatic_atoms_may_have_256_neighbours)
+{
+    static struct molecule m;
+    char smiles[MOLECULE_SMILES_MAX + 1];
+    int used = snprintf(smiles, sizeof smiles, "[C]1");
+    for (int turn = 0; turn < 2; turn++)
+        for (int i = 0; i < 127; i++)
+            used += snprintf(smiles + used, sizeof smiles - (size_t)used,
+                             turn ? "(C=C%%(%d))" : "%%(%d)", 100 + i);
+    snprintf(smiles + used, sizeof smiles - (size_t)used, "=CC=CC=C1");
+    CHECK_EQ(molecule_read(&m, smiles, 0), MOLECULE_ACCEPTED);
+    CHECK_EQ(m.atoms, 6 + 2 * 127);
+    CHECK(m.atom[0].aromatic && m.atom[m.atoms - 1].aromatic && !m.atom[1].aromatic);
+}
+
 TEST(bonds_that_close_rings_stand_where_the_text_has_them)
 {
     CHECK_HAS(graph_of("C1CC(C)C1"), " 0-1r 1-2r 2-3 2-4r 4-0r");
@@ -277,6 +293,14 @@ TEST(molecules_of_the_largest_size_are_taken)
     CHECK_EQ(m.bonds, MOLECULE_ATOMS_MAX - 1);
 }
 
+static void memory_limit(rlim_t bytes)
+{
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = bytes == RLIM_INFINITY ? limit.rlim_max : bytes;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
 /* What the machine refuses now it may grant later; it is nothing that the text is refused for. */
 TEST(molecules_are_not_refused_for_want_of_memory)
 {
@@ -285,18 +309,27 @@ TEST(molecules_are_not_refused_for_want_of_memory)
 #endif
     static struct molecule m;
     static char chain[MOLECULE_SMILES_MAX + 1];
-    struct rlimit before, now;
     memset(chain, 'C', MOLECULE_SMILES_MAX);
     CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
-    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
-    now = before;
-    now.rlim_cur = 1 << 20;
-    CHECK(setrlimit(RLIMIT_AS, &now) == 0);
+    memory_limit(1 << 20);
     enum molecule_refusal refusal = molecule_read(&m, chain, 0);
-    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    memory_limit(RLIM_INFINITY);
     CHECK_EQ(refusal, MOLECULE_MEMORY);
     CHECK_EQ(molecule_read(&m, chain, 0), MOLECULE_LARGE);
     CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
+}
+
+TEST(open_babel_is_opened_later_where_memory_is_short)
+{
+#ifdef __SANITIZE_ADDRESS__
+    test_skip("the sanitizer ends a program that gets no memory");
+#endif
+    memory_limit(1 << 20);
+    int result = molecule_begin(&e);
+    memory_limit(RLIM_INFINITY);
+    CHECK(result < 0);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "no memory");
 }
 
 TEST(molecules_have_descriptors)
