@@ -163,6 +163,10 @@ TEST(aromatic_rings_are_those_of_the_model)
                   "B%28B%29B%32B%30B(BB%31)BB%37B%32B%33B%36B%34B(B%35)BBB%36B%37"),
         "large");
     CHECK_HAS(molecule_why(), "cycles");
+    /* A sheet of graphite whose cycles are few enough, but not to look for other forms in them. */
+    CHECK_STR(orders_of("c12c3cccc1cc1c4c2c2c(c3)cc3c5c2c2c4c4c(c1)ccc1c4c4c2c2c5c5c("
+                        "c3)ccc3c5c5c2c2c4c(c1)cc1c2c2c5c(c3)cc3c2c(c1)ccc3.c1ccc1"),
+              "large");
 }
 
 /* Counts of neighbours do not wrap: a benzene, one of whose atoms is in 127 other rings. */
