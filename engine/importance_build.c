@@ -66,7 +66,7 @@ uint64_t importance_build_bytes_of(const struct importance_tensor *tensors, uint
     uint64_t rows, columns;
     extents(tensors, count, &rows, &columns);
     return columns * (sizeof(float) + sizeof(double) + sizeof(struct centre)) +
-           rows * sizeof(struct centre) + BINS * sizeof(struct bin);
+           rows * sizeof(struct centre) + CODED_TABLES * BINS * sizeof(struct bin);
 }
 
 int importance_build_open(struct importance *f, struct err *e)

@@ -54,11 +54,11 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$named" ] || for directory in "$repository"/runs/*/; do
     directory=${directory%/}
-    if [[ $directory =~ \.removed-([0-9]+)$ ]] && [ ! -L "$directory" ]; then
-        [ -e "/proc/${BASH_REMATCH[1]}" ] || halves+=("$directory")
-    elif [ -e "$directory/pipeline.yaml" ] && [ ! -L "$directory" ]; then
-        runs+=("$directory")
-    fi
+    [ ! -e "$directory/pipeline.yaml" ] || [ -L "$directory" ] || runs+=("$directory")
+done
+[ -n "$named" ] || for directory in "$repository"/runs/.*.removed-*/; do # as `take` names them
+    directory=${directory%/}
+    [ -L "$directory" ] || [ ! -d "$directory" ] || [ -e "/proc/${directory##*.removed-}" ] || halves+=("$directory")
 done
 
 # size FILE ...: MiB of them, a file of several names once.
@@ -101,7 +101,8 @@ take() {
     echo "  removes $what ($(size "$@") MiB)"
     lock_take "$run" "$stamp" || { echo "  left alone: it was started meanwhile"; return; }
     if [ "$1" = "$run" ]; then
-        aside=$(realpath -- "$run").removed-$$
+        aside=$(realpath -- "$run")
+        aside=${aside%/*}/.${aside##*/}.removed-$$
         mv -T -- "$run" "$aside" || fail $EXIT_TEMPORARY "cannot remove $what: its name cannot be changed to $aside"
         set -- "$aside"
         exec {lock}>&-

@@ -23,26 +23,26 @@ need_value() {
     [ "$2" -ge 2 ] || fail $EXIT_PERMANENT "$1 needs a value; see ${0##*/} --help"
 }
 
-# programs_build: compiles what is not there or older than its source. One at a time does, the others wait for it.
+# programs_build: compiles what is not there or older than its source. One at a time looks and does, the others wait.
 programs_build() {
     local log lock started=$SECONDS
-    make -s -q -C "$repository" all 2>/dev/null && return
-    mkdir -p "$repository/build" && exec {lock}>"$repository/build/lock" ||
-        fail $EXIT_TEMPORARY "cannot write in $repository/build"
-    if ! flock -n "$lock"; then
+    exec {lock}<"$repository/Makefile" || fail $EXIT_PERMANENT "cannot read $repository/Makefile"
+    flock -w 2 "$lock" || {
         echo "build: another process compiles; waiting for it"
-        flock "$lock" || fail $EXIT_TEMPORARY "cannot wait for $repository/build/lock"
-    fi
-    log=$(mktemp) || exit $EXIT_TEMPORARY
-    echo "build: compiling (once)"
-    make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null || {
-        cat "$log" >&2
+        flock "$lock"
+    } || fail $EXIT_TEMPORARY "cannot lock $repository/Makefile"
+    if ! make -s -q -C "$repository" all 2>/dev/null; then
+        log=$(mktemp) || exit $EXIT_TEMPORARY
+        echo "build: compiling (once)"
+        make -s -j "$(nproc)" -C "$repository" all 2>"$log" >/dev/null {lock}<&- || {
+            cat "$log" >&2
+            rm -f "$log"
+            fail $EXIT_PERMANENT "the build failed (above)"
+        }
         rm -f "$log"
-        fail $EXIT_PERMANENT "the build failed (above)"
-    }
-    rm -f "$log"
-    exec {lock}>&-
-    echo "build: done in $((SECONDS - started)) s"
+        echo "build: done in $((SECONDS - started)) s"
+    fi
+    exec {lock}<&-
 }
 
 # run_is_live DIR

@@ -73,13 +73,13 @@ def interrupted_removal_is_ended(all_runs):
     """What a clean.sh that was killed had renamed goes; not what one that is there has."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    left, live = ("repository/runs/run.removed-%d" % pid for pid in (ended.pid, os.getpid()))
-    for name in (left, live):
+    left, live = ("repository/runs/.run.removed-%d" % pid for pid in (ended.pid, os.getpid()))
+    for name in (left, live, "repository/runs/mine.removed-%d" % ended.pid):  # the last by its owner
         os.makedirs(name + "/checkpoints")
     said = subprocess.run(all_runs, capture_output=True, text=True, check=True).stdout
     assert said.count("\n") == 2 and "would remove it" in said and os.path.isdir(left), said
     subprocess.run(all_runs + ["--yes"], check=True, stdout=subprocess.DEVNULL)
-    assert set(os.listdir("repository/runs")) == {"link", os.path.basename(live)}
+    assert set(os.listdir("repository/runs")) == {"link", os.path.basename(live), "mine.removed-%d" % ended.pid}
 
 
 @limit(120)
