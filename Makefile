@@ -72,7 +72,9 @@ LIBS_PROTO := -lzmq $(shell $(PKG_CONFIG) --libs $(MSGPACK)) -lyaml -lnettle -ld
               $(if $(HDF5_ARCHIVE),-lsz -ldl,$(HDF5_AT) -lhdf5) -lz -lm
 LIBS_ENGINE := -lm
 # `prepare molecules` needs Open Babel, which is C++, and InChI.
-CHEMISTRY ?= $(if $(wildcard $(DEPS)/usr/include/openbabel3/openbabel/mol.h),$(if $(shell command -v g++),1,0),0)
+CHEMISTRY_HEADERS := openbabel3/openbabel/mol.h inchi_api.h
+CHEMISTRY_MISSING = $(filter-out $(wildcard $(CHEMISTRY_HEADERS:%=$(DEPS)/usr/include/%)),$(CHEMISTRY_HEADERS:%=$(DEPS)/usr/include/%))
+CHEMISTRY ?= $(if $(CHEMISTRY_MISSING),0,$(if $(shell command -v g++),1,0))
 LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lopenbabel -linchi -lstdc++) -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
@@ -183,10 +185,9 @@ $(OBJ)/%.o: %.c Makefile
 
 # Open Babel's headers are not held to our warnings.
 CXXFLAGS_CHEMISTRY := -std=gnu++14 -Wall -Wextra -Werror -D_GNU_SOURCE -I. -isystem $(DEPS)/usr/include/openbabel3 $(FLAGS_$(VARIANT)) -pthread
-ifneq ($(DEPS),)
-# It looks for its reader of SMILES where it was built to be installed.
-CXXFLAGS_CHEMISTRY += -DBABEL_PLUGINS='"$(firstword $(wildcard $(DEPS)/usr/lib/x86_64-linux-gnu/openbabel/*))"'
-endif
+# It looks for its reader of SMILES where it was built to be installed; in an unpacked installation, where that holds it.
+BABEL_PLUGINS := $(if $(DEPS),$(patsubst %/smilesformat.so,%,$(firstword $(wildcard $(DEPS)/usr/lib/x86_64-linux-gnu/openbabel/*/smilesformat.so))))
+CXXFLAGS_CHEMISTRY += $(BABEL_PLUGINS:%=-DBABEL_PLUGINS='"%"')
 $(OBJ)/pipelines/prepare/%.cc.o: pipelines/prepare/%.cc Makefile
 	@mkdir -p $(@D)
 	$(call SAY,CXX $(VARIANT) $<)g++ $(CXXFLAGS_CHEMISTRY) -MMD -MP -c -o $@ $<

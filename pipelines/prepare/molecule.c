@@ -47,11 +47,16 @@ const char *molecule_symbol(const struct molecule_atom *a)
 
 int molecule_begin(struct err *e)
 {
-    return babel_is_there() ? 0
-                            : err_set(e, EXIT_CODE_PERMANENT,
-                                      "cannot read molecules: Open Babel finds no reader of SMILES "
-                                      "among its plugins (smilesformat.so of the package "
-                                      "libopenbabel7, or where BABEL_LIBDIR says)");
+    enum babel_result result = babel_open();
+    if (result == BABEL_MEMORY)
+        return err_set(e, EXIT_CODE_TEMPORARY,
+                       "cannot read molecules: no memory to open Open Babel with");
+    return result == BABEL_READ
+               ? 0
+               : err_set(e, EXIT_CODE_PERMANENT,
+                         "cannot read molecules: Open Babel finds no reader of SMILES among its "
+                         "plugins (smilesformat.so, which comes with Open Babel's library, or is "
+                         "where BABEL_LIBDIR says)");
 }
 
 /* ---- atoms ---------------------------------------------------------------------------------- */
@@ -110,7 +115,7 @@ static int may_fold(const struct reading *r, uint16_t atom)
 {
     const struct babel_atom *a = &r->raw.atom[atom];
     return a->element == HYDROGEN && !a->isotope && !a->charge && !a->hydrogens &&
-           r->degree[atom] == 1;
+           r->degree[atom] == 1 && r->valence[atom] == 1;
 }
 
 /* A hydrogen whose one neighbour is another element becomes one of that atom's count. */
@@ -154,23 +159,32 @@ static enum molecule_refusal atoms_take(struct molecule *m, struct reading *r)
 
 /* ---- bonds ---------------------------------------------------------------------------------- */
 
-/* Which bonds close a ring, in the order of the text's numbers: all but the first to each atom. The
- * others lead to their later atom. */
-static void rings_tell(struct reading *r)
+/* Which bonds close a ring, in the order of the text's numbers: all but the one that leads on to
+ * an atom, its first, for no earlier atom is bonded twice to it. */
+static enum molecule_refusal rings_tell(struct reading *r)
 {
     uint8_t reached[BABEL_SMILES_MAX] = {0};
     uint32_t rings = 0;
+    int odd = 0;
+    if (r->raw.bonds != r->text.chains + r->text.rings)
+        return refuse(MOLECULE_UNREADABLE, "two of its atoms are bonded twice");
     for (uint32_t i = 0; i < r->raw.bonds; i++) {
-        struct babel_bond *b = &r->raw.bond[i];
-        r->ring[i] = reached[b->to] ? &r->text.ring[rings++] : NULL;
+        const struct babel_bond *b = &r->raw.bond[i];
+        int leads = !reached[b->to] && r->text.lead[b->to] != TEXT_NONE;
+        if (!leads && rings == r->text.rings)
+            return refuse(MOLECULE_UNREADABLE, "its bonds are not those of its text");
+        r->ring[i] = leads ? NULL : &r->text.ring[rings++];
+        char sign = leads ? r->text.lead[b->to] : r->ring[i]->sign;
+        if (sign == ':' && !(r->raw.atom[b->from].aromatic && r->raw.atom[b->to].aromatic))
+            return refuse(MOLECULE_UNREADABLE, "an aromatic bond is of an atom that is not");
+        odd |= !leads && !reached[b->to];
         reached[b->to] = 1;
-        if (rings > r->text.rings)
-            break;
     }
-    if (rings != r->text.rings) { /* as in C1.C1: all lead on */
+    if (odd) { /* as in C1.C1: all lead on */
         memset(r->ring, 0, r->raw.bonds * sizeof r->ring[0]);
         r->text.turned = 0;
     }
+    return MOLECULE_ACCEPTED;
 }
 
 /* Where in the text a bond is written: at an atom, or after one at a number. */
@@ -195,7 +209,9 @@ static void bonds_order(struct reading *r)
 
 static enum molecule_refusal bonds_take(struct molecule *m, struct reading *r)
 {
-    rings_tell(r);
+    enum molecule_refusal refusal = rings_tell(r);
+    if (refusal != MOLECULE_ACCEPTED)
+        return refusal;
     bonds_order(r);
     for (uint32_t i = 0; i < r->raw.bonds; i++) {
         const struct babel_bond *b = &r->raw.bond[r->order[i]];
@@ -297,7 +313,8 @@ enum molecule_refusal molecule_read(struct molecule *m, const char *smiles, unsi
 {
     static const enum molecule_refusal refusals[] = {[BABEL_READ] = MOLECULE_ACCEPTED,
                                                      [BABEL_SYNTAX] = MOLECULE_UNREADABLE,
-                                                     [BABEL_KEKULE] = MOLECULE_VALENCE};
+                                                     [BABEL_KEKULE] = MOLECULE_VALENCE,
+                                                     [BABEL_MEMORY] = MOLECULE_MEMORY};
     static struct reading r;
     size_t bytes = strcspn(smiles, " \t\r\n");
     m->atoms = m->bonds = m->components = 0;

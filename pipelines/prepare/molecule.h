@@ -3,7 +3,7 @@
  * Hydrogens written as atoms are folded into their neighbours' counts (isotopes of hydrogen and H2
  * stay atoms). Stereochemistry is not kept, and wrong marks of it do no harm. Aromatic bonds are
  * perceived anew from the Kekule form (molecule_aromatic.h), so that both ways to write benzene
- * give one graph.
+ * give one graph; a few molecules have Kekule forms that do not, if they are written as such.
  *
  * All calls from one thread.
  */
@@ -50,6 +50,7 @@ enum molecule_refusal {
     MOLECULE_VALENCE,    /* an atom has more bonds than it can, or aromatic ones cannot be told */
     MOLECULE_LARGE,      /* more than the maxima above */
     MOLECULE_REFUSALS,
+    MOLECULE_MEMORY = MOLECULE_REFUSALS, /* none of these: there was too little to read it */
 };
 
 /* Identifier of a refusal, as in counts: "unreadable". */
@@ -60,7 +61,8 @@ enum { MOLECULE_MASSES = 1, MOLECULE_KEKULE = 2 };
 /* "Na"; borrowed. */
 const char *molecule_symbol(const struct molecule_atom *a);
 
-/* Before the first one is read: -1 if the installation of Open Babel is not complete. */
+/* Before the first one is read: -1 if the installation of Open Babel is not complete, which is
+ * permanent, or for want of memory, which is not. */
 int molecule_begin(struct err *e);
 
 /* Fill *m. The text ends at the first blank (names follow in some files). With MOLECULE_KEKULE

@@ -30,9 +30,9 @@ struct bonding {
 struct search {
     struct molecule *m;
     int8_t electrons[MOLECULE_ATOMS_MAX];
-    uint8_t candidates[MOLECULE_ATOMS_MAX]; /* neighbours that may be aromatic too */
-    uint8_t bound[MOLECULE_ATOMS_MAX];      /* its double bonds that a ring through it must hold */
-    uint8_t bound_at[MOLECULE_BONDS_MAX];   /* 1: at its first end, 2: at its second */
+    uint16_t candidates[MOLECULE_ATOMS_MAX]; /* neighbours that may be aromatic too */
+    uint16_t bound[MOLECULE_ATOMS_MAX];      /* its double bonds that a ring through it must hold */
+    uint8_t bound_at[MOLECULE_BONDS_MAX];    /* 1: at its first end, 2: at its second */
     struct bonding of[MOLECULE_ATOMS_MAX];
     uint16_t first[MOLECULE_ATOMS_MAX + 1]; /* an atom's entries in next[] */
     struct neighbour next[2 * MOLECULE_BONDS_MAX];
@@ -137,7 +137,7 @@ static void neighbours_list(struct search *s)
             s->first[m->bond[i].to]++;
         }
     for (uint32_t i = 0; i < m->atoms; i++)
-        s->candidates[i] = (uint8_t)s->first[i];
+        s->candidates[i] = s->first[i];
     for (uint32_t i = 1; i <= m->atoms; i++)
         s->first[i] += s->first[i - 1];
     for (uint32_t i = 0; i < m->bonds; i++)
@@ -169,7 +169,7 @@ static void ends_drop(struct search *s)
 static void bounds_find(struct search *s)
 {
     const struct molecule *m = s->m;
-    memset(s->bound, 0, m->atoms);
+    memset(s->bound, 0, m->atoms * sizeof s->bound[0]);
     memset(s->bound_at, 0, m->bonds);
     for (uint32_t i = 0; i < m->bonds; i++) {
         const struct molecule_bond *b = &m->bond[i];
@@ -360,7 +360,6 @@ int molecule_aromatic_find(struct molecule *m)
     if (!search_begin(&s))
         return 1;
     bonds_judge(&s);
-    int known = !s.left || s.steps <= STEPS_MAX;
     forms_try(&s);
-    return known;
+    return !s.left || s.steps <= STEPS_MAX;
 }

@@ -2,7 +2,8 @@
  * is.
  *
  * Its object for a molecule is kept from one text to the next. What it says of a text it says to
- * its log, whose counts of warnings and errors are looked at; nothing is printed.
+ * its log, whose counts of warnings and errors are looked at; nothing is printed. What it throws
+ * goes no further than here.
  */
 #include "pipelines/prepare/molecule_babel.h"
 
@@ -14,8 +15,12 @@
 #include <openbabel/oberror.h>
 #include <openbabel/obiter.h>
 
+#include <sys/mman.h>
+
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -45,6 +50,14 @@ struct reader {
         conversion.AddOption("a", OBConversion::INOPTIONS); /* no aromaticity of its own */
     }
 };
+
+/* Is there room for all of its plugins? They are not found where there is too little, either. */
+bool plugins_fit()
+{
+    const size_t bytes = 32 << 20; /* twice what they take */
+    void *room = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room != MAP_FAILED && munmap(room, bytes) == 0;
+}
 
 /* At the first text: it opens a hundred plugins, which takes 30 ms. */
 struct reader &the_reader()
@@ -99,15 +112,8 @@ void bonds_copy(struct babel_molecule *b, OBMol &molecule)
     }
 }
 
-} // namespace
-
-int babel_is_there(void)
-{
-    return the_reader().there;
-}
-
-enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char *why,
-                             uint32_t bytes)
+enum babel_result smiles_read(struct babel_molecule *b, const char *smiles, char *why,
+                              uint32_t bytes)
 {
     struct reader &r = the_reader();
     unsigned warnings = obErrorLog.GetWarningMessageCount();
@@ -128,6 +134,37 @@ enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char 
     return BABEL_READ;
 }
 
+} // namespace
+
+enum babel_result babel_open(void)
+{
+    try {
+        if (the_reader().there)
+            return BABEL_READ;
+        return plugins_fit() ? BABEL_SYNTAX : BABEL_MEMORY;
+    } catch (const std::bad_alloc &) {
+        return BABEL_MEMORY;
+    } catch (...) {
+        return BABEL_SYNTAX;
+    }
+}
+
+enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char *why,
+                             uint32_t bytes)
+{
+    try {
+        return smiles_read(b, smiles, why, bytes);
+    } catch (const std::bad_alloc &) {
+        return BABEL_MEMORY;
+    } catch (const std::exception &fault) {
+        std::snprintf(why, bytes, "Open Babel fails at it: %s", fault.what());
+    } catch (...) {
+        std::snprintf(why, bytes, "Open Babel fails at it");
+    }
+    return BABEL_SYNTAX;
+}
+
+/* Both look into tables that are constants, and throw nothing. */
 double babel_mass(uint8_t element, uint16_t isotope)
 {
     return OBElements::GetExactMass(element, isotope);

@@ -40,10 +40,12 @@ enum babel_result {
     BABEL_READ,
     BABEL_SYNTAX, /* no molecule */
     BABEL_KEKULE, /* aromatic atoms to which no double bonds can be given */
+    BABEL_MEMORY, /* there is not enough of it, which says nothing of the text */
 };
 
-/* Is its reader of SMILES installed? It is a plugin. */
-int babel_is_there(void);
+/* Is its reader of SMILES installed, which is a plugin? BABEL_READ, else BABEL_SYNTAX or
+ * BABEL_MEMORY. */
+enum babel_result babel_open(void);
 
 /* Fill *b from at most BABEL_SMILES_MAX bytes, or say why not in one line. */
 enum babel_result babel_read(struct babel_molecule *b, const char *smiles, char *why,

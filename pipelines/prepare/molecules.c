@@ -111,13 +111,14 @@ static int no_structure(const char *smiles)
 }
 
 /* The part an entry belongs to, and the hash of its molecule's first block; or -1 if it has no
- * InChIKey. */
-static int part_choose(struct molecules *x, const struct molecule_entry *entry, uint64_t *skeleton)
+ * InChIKey. The refusal is of a molecule that had to be read for it. */
+static int part_choose(struct molecules *x, const struct molecule_entry *entry, uint64_t *skeleton,
+                       enum molecule_refusal *refusal)
 {
     char block[SKELETON_LETTERS + 1];
     if (!skeleton_of_text(entry->key, block)) {
-        enum molecule_refusal refusal = molecule_read(&x->molecule, entry->smiles, MOLECULE_KEKULE);
-        if (refusal != MOLECULE_ACCEPTED || !skeleton_of_molecule(&x->molecule, block))
+        *refusal = molecule_read(&x->molecule, entry->smiles, MOLECULE_KEKULE);
+        if (*refusal != MOLECULE_ACCEPTED || !skeleton_of_molecule(&x->molecule, block))
             return -1;
     }
     uint64_t word[2] = {0, 0};
@@ -182,9 +183,13 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
     if (fate != FATE_TAKEN)
         return fate;
     uint64_t skeleton;
-    int validation = part_choose(x, entry, &skeleton); /* before the molecule it may replace */
-    enum molecule_refusal refusal =
-        molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->targets.flags);
+    enum molecule_refusal refusal = MOLECULE_ACCEPTED;
+    int validation = part_choose(x, entry, &skeleton, &refusal); /* before what it may replace */
+    if (refusal != MOLECULE_MEMORY)
+        refusal = molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->targets.flags);
+    if (refusal == MOLECULE_MEMORY)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot read %s: no memory for a molecule",
+                       x->options->data_source);
     if (refusal != MOLECULE_ACCEPTED)
         return refuse(x, FATE_MOLECULE + (int)refusal, molecule_why());
     if (validation < 0)

@@ -1,6 +1,7 @@
 /* test_molecules.c - molecules as graphs by hand, records of MassBank good and bad, spectra, and
  * `prepare molecules` as a whole. */
 #include <math.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -162,6 +163,26 @@ TEST(aromatic_rings_are_those_of_the_model)
                   "B%28B%29B%32B%30B(BB%31)BB%37B%32B%33B%36B%34B(B%35)BBB%36B%37"),
         "large");
     CHECK_HAS(molecule_why(), "cycles");
+    /* A sheet of graphite whose cycles are few enough, but not to look for other forms in them. */
+    CHECK_STR(orders_of("c12c3cccc1cc1c4c2c2c(c3)cc3c5c2c2c4c4c(c1)ccc1c4c4c2c2c5c5c("
+                        "c3)ccc3c5c5c2c2c4c(c1)cc1c2c2c5c(c3)cc3c2c(c1)ccc3.c1ccc1"),
+              "large");
+}
+
+/* Counts of neighbours do not wrap: a benzene, one of whose atoms is in 127 other rings. */
+TEST(aromatic_atoms_may_have_256_neighbours)
+{
+    static struct molecule m;
+    char smiles[MOLECULE_SMILES_MAX + 1];
+    int used = snprintf(smiles, sizeof smiles, "[C]1");
+    for (int turn = 0; turn < 2; turn++)
+        for (int i = 0; i < 127; i++)
+            used += snprintf(smiles + used, sizeof smiles - (size_t)used,
+                             turn ? "(C=C%%(%d))" : "%%(%d)", 100 + i);
+    snprintf(smiles + used, sizeof smiles - (size_t)used, "=CC=CC=C1");
+    CHECK_EQ(molecule_read(&m, smiles, 0), MOLECULE_ACCEPTED);
+    CHECK_EQ(m.atoms, 6 + 2 * 127);
+    CHECK(m.atom[0].aromatic && m.atom[m.atoms - 1].aromatic && !m.atom[1].aromatic);
 }
 
 TEST(bonds_that_close_rings_stand_where_the_text_has_them)
@@ -173,6 +194,8 @@ TEST(bonds_that_close_rings_stand_where_the_text_has_them)
     CHECK_HAS(graph_of("C(C)1CC(C)C1"), " 0-1 0-2r 2-3r 3-4 3-5r 5-0r");
     CHECK_HAS(graph_of("C%12CC=2CC%12CC2"), " 0-1r 1-2r 2=6r 2-3r 3-4r 4-0r 4-5r 5-6r");
     CHECK_HAS(graph_of("C1.C1"), " 0-1");
+    CHECK_STR(graph_of("C%(123)CCC%12C%(12)C%(00123)"), graph_of("C1CCC2C2C1"));
+    CHECK_STR(graph_of("C(C.C1)C1"), "C2.0.2 C1.0.3 C1.0.3 C2.0.2 0-1 0-3 3-2");
 }
 
 TEST(molecules_have_no_hands_and_no_hydrogens_of_their_own)
@@ -219,6 +242,31 @@ TEST(molecules_that_are_none_are_refused_by_reason)
                                    "CC#", "C=(=O)O", NULL};
          *cut; cut++)
         CHECK_STR(graph_of(*cut), "unreadable");
+    static const char *const malformed[][2] = {
+        {"C12CC12", "bonded twice"}, /* Open Babel makes cyclopropane of it */
+        {"C12CCCCC12", "bonded twice"},
+        {"CNC(=O)C(Cl)5C(Cl)5Cl", "bonded twice"},
+        {"CCCCOC(=O)[CH]1C1(Cl)Cl", "bonded twice"},
+        {"C1Cc1ccccc1C1C2=CC=CC=C2", "bonded twice"},
+        {"C=1CC-1", "closed by another"},
+        {"C=1CCCCC#1", "closed by another"},
+        {"[N.+]", "in brackets"},
+        {"[CH.]", "in brackets"},
+        {"[C/H4]", "in brackets"},
+        {"C@C", "'@'"},
+        {"C:C", "aromatic bond"},
+        {"CCOC:C", "aromatic bond"},
+        {"C:1CCCC:1", "aromatic bond"},
+        {"C(C/)C", "leads to no atom"},
+        {"CC\\", "leads to no atom"},
+        {"C%(123456)CCC%(123456)", "no SMILES"}, /* five digits at most */
+    };
+    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
+        CHECK_STR(graph_of(malformed[i][0]), "unreadable");
+        CHECK_HAS(molecule_why(), malformed[i][1]);
+    }
+    CHECK_STR(graph_of("c1:c:c:c:c:c:1"), graph_of("c1ccccc1"));
+    CHECK_STR(graph_of("C=[H]"), "C1.0.2 H1.0.0 0=1"); /* no hydrogen to fold */
     CHECK_STR(graph_of("C*"), "unspecific");
     CHECK_STR(graph_of("C(C)(C)(C)(C)C"), "valence");
     CHECK_HAS(graph_of("[C](C)(C)(C)(C)C"), "C5.0.0 C1.0.3"); /* as it is written */
@@ -247,6 +295,45 @@ TEST(molecules_of_the_largest_size_are_taken)
     CHECK_EQ(molecule_read(&m, text, 0), MOLECULE_ACCEPTED);
     CHECK_EQ(m.atoms, MOLECULE_ATOMS_MAX);
     CHECK_EQ(m.bonds, MOLECULE_ATOMS_MAX - 1);
+}
+
+static void memory_limit(rlim_t bytes)
+{
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = bytes == RLIM_INFINITY ? limit.rlim_max : bytes;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+/* What the machine refuses now it may grant later; it is nothing that the text is refused for. */
+TEST(molecules_are_not_refused_for_want_of_memory)
+{
+#ifdef __SANITIZE_ADDRESS__
+    test_skip("the sanitizer ends a program that gets no memory");
+#endif
+    static struct molecule m;
+    static char chain[MOLECULE_SMILES_MAX + 1];
+    memset(chain, 'C', MOLECULE_SMILES_MAX);
+    CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
+    memory_limit(1 << 20);
+    enum molecule_refusal refusal = molecule_read(&m, chain, 0);
+    memory_limit(RLIM_INFINITY);
+    CHECK_EQ(refusal, MOLECULE_MEMORY);
+    CHECK_EQ(molecule_read(&m, chain, 0), MOLECULE_LARGE);
+    CHECK_EQ(molecule_read(&m, "CCO", 0), MOLECULE_ACCEPTED);
+}
+
+TEST(open_babel_is_opened_later_where_memory_is_short)
+{
+#ifdef __SANITIZE_ADDRESS__
+    test_skip("the sanitizer ends a program that gets no memory");
+#endif
+    memory_limit(1 << 20);
+    int result = molecule_begin(&e);
+    memory_limit(RLIM_INFINITY);
+    CHECK(result < 0);
+    CHECK_EQ(e.code, EXIT_CODE_TEMPORARY);
+    CHECK_HAS(e.text, "no memory");
 }
 
 TEST(molecules_have_descriptors)
