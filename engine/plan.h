@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { PLAN_ROWS_MAX = 64 };
+enum { PLAN_ROWS_MAX = 96 };
 
 /* The stage whose rows are a device's memory: totals of all stages leave it out. */
 #define PLAN_DEVICE "device"
