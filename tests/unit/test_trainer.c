@@ -48,6 +48,13 @@ static void five_tasks(void)
     task_add("C-without", "C", 1);
 }
 
+/* A task has data of its own. */
+static void task_file(uint32_t i, const char *file)
+{
+    free(options.tasks[i].file);
+    options.tasks[i].file = strdup(file);
+}
+
 /* All tasks with so many rows. */
 static int open_all(struct schedule *s, uint64_t rows, struct err *e)
 {
@@ -635,7 +642,6 @@ TEST(plan_fits_the_arena_and_the_limit)
  * protects nothing, and nothing of the small one is added to it. */
 TEST(plan_is_that_of_the_task_that_takes_most)
 {
-    static char files[][8] = {"/large", "/small"};
     struct split_shape small = shape_of_images;
     const struct split_shape *of_tasks[OPTION_TASKS_MAX];
     struct model m = {0};
@@ -648,7 +654,7 @@ TEST(plan_is_that_of_the_task_that_takes_most)
     options.loader_use_chunk_loader = 1;
     options.host_limit_mb = 4096;
     for (int i = 0; i < 2; i++) {
-        options.tasks[i].file = files[i];
+        task_file((uint32_t)i, i ? "/small" : "/large");
         of_tasks[i] = i ? &small : &shape_of_images;
     }
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
@@ -691,7 +697,6 @@ static void two_tasks_plan(struct plan *p, const struct model *m, const struct p
  * device: whatever the order of the tasks and wherever there is a limit, none is forgotten. */
 TEST(plan_holds_the_most_of_each_task)
 {
-    static char files[][8] = {"/large", "/small"};
     struct split_shape small = shape_of_images, large = shape_of_images;
     large.span_bytes_max = 8 << 20;
     small.rows = 3072, small.spans = 2;
@@ -707,7 +712,7 @@ TEST(plan_holds_the_most_of_each_task)
     options.arena_limit_mb = 40;
     options.fisher_use_compression = 0;
     for (int i = 0; i < 2; i++)
-        options.tasks[i].file = files[i];
+        task_file((uint32_t)i, i ? "/small" : "/large");
     b.device = cuda_fixture_device();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     two_tasks_plan(&p[0], &m, &b, &large, &arena);
