@@ -73,8 +73,8 @@ def test_documents_come_back_whole_in_one_part_each():
     assert "train/doc_ptr: u64 [49], documents of " in said and "validation/tokens: u8 [" in said, said
     for weights, words in ((None, "train: there is no data set `w`, which data.weights names"),
                            (lambda n: numpy.ones(n - 1), "numbers, where there are "),
-                           (lambda n: numpy.arange(n) - 5., "train/w has a weight in token 0 that is negative"),
-                           (lambda n: numpy.arange(n) == 0, "rows has a target that counts"),  # the first is only read
+                           (lambda n: numpy.arange(n) - 5., "train/w has a weight in token 1 that is negative"),  # the first is only read
+                           (lambda n: numpy.arange(n) == 0, "rows has a target that counts"),
                            (lambda n: numpy.arange(n) == 1, "")):
         with h5py.File("text.h5", "r+") as f:
             for split in ("train", "validation") if weights else ():
