@@ -56,7 +56,7 @@ done
     directory=${directory%/}
     [ ! -e "$directory/pipeline.yaml" ] || [ -L "$directory" ] || runs+=("$directory")
 done
-[ -n "$named" ] || for directory in "$repository"/runs/.*.removed-*/; do # as `take` names them
+[ -n "$named" ] || for directory in "$repository"/runs/.*.removed-[0-9]*/; do # as `take` names them
     directory=${directory%/}
     [ -L "$directory" ] || [ ! -d "$directory" ] || [ -e "/proc/${directory##*.removed-}" ] || halves+=("$directory")
 done
