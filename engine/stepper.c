@@ -595,11 +595,28 @@ static void stepper_place(struct stepper *s)
     }
 }
 
+/* A device copies into page-locked memory without a detour. Of more than this so much would be
+ * taken from the rest of the machine, and training waits for the copies seldom. */
+enum { MIRROR_LOCKED_MAX = 64 << 20 };
+
+static int mirror_open(struct stepper *s, uint64_t bytes, struct err *e)
+{
+    struct region *r = &s->region[KIND_MIRROR];
+    struct err why; /* it is not needed */
+    if (region_open(r, bytes, kind_names[KIND_MIRROR], e) < 0)
+        return -1;
+    s->mirror_locked = s->device->apart && r->at && bytes <= MIRROR_LOCKED_MAX &&
+                       s->device->host_lock(r->at, bytes, &why) == 0;
+    return 0;
+}
+
 /* Where a kind lives: with the device, or the host, there page-locked if copies come from it. */
 static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct err *e)
 {
     struct region *r = &s->region[kind];
-    if (!s->device->apart || kind == KIND_MIRROR)
+    if (kind == KIND_MIRROR)
+        return mirror_open(s, bytes, e);
+    if (!s->device->apart)
         return region_open(r, bytes, kind_names[kind], e);
     *r = (struct region){NULL, bytes};
     if (!bytes)
@@ -612,6 +629,8 @@ static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct e
 static void kind_close(struct stepper *s, enum kind kind)
 {
     struct region *r = &s->region[kind];
+    if (kind == KIND_MIRROR && s->mirror_locked)
+        s->device->host_unlock(r->at);
     if (!s->device->apart || kind == KIND_MIRROR)
         region_close(r);
     else if (kind == KIND_STAGE)

@@ -245,6 +245,7 @@ struct stepper {
      * the CPU; else `host` is a stage, from which batch_send sends what was gathered. */
     struct batch_arrays at, host;
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
+    int mirror_locked;            /* page-locked */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
     uint64_t terms_version; /* another one where terms, lambda or damping are */

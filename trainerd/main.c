@@ -60,7 +60,7 @@ static void trainer_stop(void *self, struct daemon *d)
     struct err e;
     (void)d;
     int has_state = t->state > TRAINER_BEGIN && t->state < TRAINER_DONE;
-    if (has_state && !t->failed && save_checkpoint(t, &e) < 0)
+    if ((has_state && !t->failed && save_checkpoint(t, &e) < 0) || saving_end(t, &e) < 0)
         log_error("code=%d %s", e.code, e.text);
     setup_free(t);
 }

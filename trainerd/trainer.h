@@ -18,7 +18,8 @@
  *   ending.c         the weights that a task ends with
  *   protection.c     the EWC terms of a task
  *   fisher_client.c  asking fisherd for what is not there yet
- *   save.c           checkpoints, and the names that keep them
+ *   save.c           checkpoints: when, and reading them again
+ *   saving.c         one on its way to the disk, and the names that keep it
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
  *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
@@ -33,6 +34,8 @@
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -155,6 +158,21 @@ struct progress {
     int statm; /* /proc/self/statm, kept open; -1: not there */
 };
 
+struct saving {    /* the checkpoint that is being written: saving.c */
+    int under_way; /* begun, and not yet ended */
+    int behind;    /* by the thread, which alone uses what follows until it is joined */
+    pthread_t thread;
+    atomic_int is_made;                   /* the thread is done; asked for before that */
+    struct checkpoint_meta *meta, *other; /* the cursor as it was; room for another one's */
+    struct checkpoint_meta copies[2];     /* they point there, or at the trainer's own */
+    char path[CHECKPOINT_PATH_BYTES], digest[65];
+    uint64_t bytes;
+    uint32_t tensor_count;
+    double began_s, ended_s; /* monotonic */
+    int result;
+    struct err why;
+};
+
 enum progress_fact { PROGRESS_TASK_START, PROGRESS_EPOCH_END, PROGRESS_TASK_END };
 
 struct trainer {
@@ -194,6 +212,7 @@ struct trainer {
     struct lineage lineage;
     int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
+    struct saving saving;
     int checkpoint_asked;
     int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
     double deadline_s;  /* monotonic, of training.max_hours; 0: none */
@@ -355,11 +374,10 @@ int fisher_client_turn(struct trainer *t, const struct fisher_wish *w, int *slee
 void fisher_client_close(struct trainer *t); /* harmless twice */
 
 /* save.c */
-int save_checkpoint(struct trainer *t, struct err *e); /* nothing if the newest one says the same */
+/* Nothing if the newest one says the same. On a device apart it is under way afterwards. */
+int save_checkpoint(struct trainer *t, struct err *e);
 int save_if_due(struct trainer *t, struct err *e);
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
-/* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
-int save_links(struct trainer *t, const char *path, struct err *e);
 /* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
  * rest.
  */
@@ -369,6 +387,21 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, float 
 int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e);
 /* The weights of the present task's best epoch into the stepper; t->other says the rest. */
 int save_read_best(struct trainer *t, struct err *e);
+
+/* saving.c */
+/* The state as it is now, behind what is under way: on the CPU it is there afterwards. */
+int saving_begin(struct trainer *t, uint32_t tensor_count, struct err *e);
+/* What is under way is there, and told; 0 if nothing is. -1: it could not be written. */
+int saving_end(struct trainer *t, struct err *e);
+/* The same, without waiting for it where training goes on meanwhile. */
+int saving_turn(struct trainer *t, struct err *e);
+/* The device's vectors into the host's copies, from which nothing is being written any more. */
+int saving_fetch(struct trainer *t, struct err *e);
+uint64_t saving_bytes(void); /* most memory that writing behind training takes */
+/* The names that the checkpoint at `path`, whose meta is *m, must have besides its own; *other is
+ * room for another one's. */
+int saving_links(const struct options *o, const struct checkpoint_meta *m,
+                 struct checkpoint_meta *other, const char *path, struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);
