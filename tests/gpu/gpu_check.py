@@ -47,6 +47,11 @@ def shown(text):
     return "\n".join(line for line in text.strip().splitlines() if "SKIP" not in line and "not written" not in line)[-4000:]
 
 
+def peers_environment():
+    """Without the libraries of ours."""
+    return {**os.environ, "LD_LIBRARY_PATH": os.environ["GPU_CHECK_LIBRARY_PATH"]}
+
+
 class Check:
     """What the steps share."""
 
@@ -54,7 +59,7 @@ class Check:
         self.dry, self.directory = dry, directory
         self.deadline = time.monotonic() + TOTAL_S
         self.limit = self.deadline
-        self.results, self.rates, self.known, self.runs = None, {}, {}, {}
+        self.results, self.rates, self.known, self.runs, self.warming = None, {}, {}, {}, []
 
     def output(self, command, **settings):
         """Standard output of a command that must succeed within the step's time; all it started ends with it."""
@@ -81,10 +86,23 @@ class Check:
         return json.loads(out.strip().splitlines()[-1])
 
     def python(self, file, *arguments):
-        """A peer in a process of its own, which does not see the libraries of ours."""
-        environment = {**os.environ, "LD_LIBRARY_PATH": os.environ["GPU_CHECK_LIBRARY_PATH"]}
-        out = self.output([sys.executable, os.path.join(HERE, file), *arguments], env=environment)
+        """A peer in a process of its own."""
+        out = self.output([sys.executable, os.path.join(HERE, file), *arguments], env=peers_environment())
         return json.loads(out.strip().splitlines()[-1])
+
+    def warm_start(self, cases):
+        """What torch.compile makes for their peers, all at once beside steps that time nothing; kept for the timed ones."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(self.directory, "inductor")
+        for case in cases:
+            self.case(case)
+            for precision in HALVES:
+                self.warming.append(subprocess.Popen(
+                    [sys.executable, os.path.join(HERE, "peer.py"), case, self.path(case), "cuda", precision, "1", "1"],
+                    env=peers_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def warm_end(self):
+        while self.warming:
+            self.warming.pop().wait()
 
     def peer(self, name, case, precision, steps, repeats):
         return self.python("peer.py", name, self.path(case), "cpu" if self.dry else "cuda", precision, steps, repeats)
@@ -370,6 +388,8 @@ def mixed(check):
 STEPS = ((ceilings, 60), (operations, 90), (training, 90), (repeatable, 40), (dense, 150), (lstm, 150), (fisher, 90), (sweep, 60),
          (gcn, 150), (precision, 40), (processes, 90), (staging, 90), (busy, 60), (loading, 150), (mixed, 60), (memcheck, 120), (racecheck, 120))
 
+UNTIMED = (operations, training, repeatable)  # what other work on the GPU does not disturb
+
 
 def machine(check):
     """The GPU's name, and what the results say of the machine."""
@@ -431,8 +451,13 @@ def main():
             chosen.insert(0, STEPS[0])
         out = os.path.join(ROOT, "build/gpu-check" if options.dry else "docs/gpu")
         for step, limit in chosen:
+            if step not in (ceilings, *UNTIMED):
+                check.warm_end()
             step_run(check, step, limit)
+            if step is ceilings and not options.dry:
+                check.warm_start([s.__name__ for s, _ in chosen if s in (dense, lstm, gcn)])
             written = check.results.write([out, *filter(None, [os.environ.get("OUT")])])  # whatever comes next
+        check.warm_end()
         print("written:", written)
     print("%d checks failed: %s; bars missed: %s" % (len(check.results.failed()), ", ".join(check.results.failed()) or "none",
                                                      ", ".join(check.results.missed()) or "none"))
