@@ -2,7 +2,8 @@
  *
  * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
  * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
- * of a device is done in the order in which it is asked; only `download` and `wait` wait for it.
+ * of a device is done in the order in which it is asked; only `download`,
+ * `wait` and what is called so wait for it.
  */
 #ifndef ENGINE_DEVICE_H
 #define ENGINE_DEVICE_H
@@ -58,7 +59,9 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    void (*copy)(void *to, const void *from, uint64_t bytes);     /* both on the device */
+    /* Nobody waits: it is there after compute_wait of a mark behind it. `to` is page-locked. */
+    void (*download_later)(void *to, const void *from, uint64_t bytes);
+    void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);
     /* The first failure since the last call: -1 and its sentence. Asked for behind a wait. */
@@ -85,9 +88,10 @@ struct device {
     void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
+    void (*compute_wait)(int mark);  /* the host waits */
 };
 
-enum { DEVICE_MARKS = 64 };
+enum { DEVICE_MARKS = 64, DEVICE_MARK_STEPS = DEVICE_MARKS - 2 }; /* the last two: the stepper's */
 
 extern const struct device device_cpu;
 

@@ -308,8 +308,9 @@ static void batch_places(const struct model *m, const struct step_config *c,
     if (carried_floats(m, c))
         bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
     if (config_is_apart(c)) {
-        bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
+        bytes[BATCH_STEP] = STEPS_AHEAD * sizeof(uint64_t);
+        bytes[BATCH_ROWS] =
+            size_times(c->batch_rows_max, STEPS_AHEAD * ROW_PLACES * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -562,6 +563,7 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    ahead_place(s);
     for (uint64_t i = 0; i < s->model->target_weight_count; i++)
         s->host.of_targets[i] = (float)s->model->target_weights[i];
     if (s->device->apart && s->model->target_weight_count)
@@ -667,8 +669,8 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     void *results = NULL;
-    if (s->device->apart &&
-        s->device->allocate_host(sizeof *s->results_host, "results", &results, e) < 0)
+    if (s->device->apart && s->device->allocate_host((1 + STEPS_AHEAD) * sizeof *s->results_host,
+                                                     "results", &results, e) < 0)
         goto fail;
     s->results_host = results;
     if (s->device->apart)

@@ -198,7 +198,7 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
     s->device->download(s->results_host, s->results, sizeof *r);
-    s->places_on_their_way = 0;
+    memset(s->places_on_their_way, 0, sizeof s->places_on_their_way);
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -47,14 +47,10 @@ int save_checkpoint(struct trainer *t, struct err *e)
     return result;
 }
 
-int save_if_due(struct trainer *t, struct err *e)
+int save_is_due(const struct trainer *t)
 {
-    if (t->meta.position ==
-        t->schedule.rows[t->meta.task]) /* the epoch's own checkpoint follows at once */
-        return 0;
-    if (t->saving.under_way || clock_monotonic_s() - t->saved_s < t->options->checkpoint_every_s)
-        return 0;
-    return save_checkpoint(t, e);
+    return !t->saving.under_way &&
+           clock_monotonic_s() - t->saved_s >= t->options->checkpoint_every_s;
 }
 
 static int agreement_check(struct trainer *t, const char *path, const char *model, struct err *e)

@@ -129,6 +129,12 @@ struct evaluation {
     char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
+/* A step that was asked of the device, behind which the next one is prepared: train.c. */
+struct step_ahead {
+    uint64_t rows; /* 0: there is none */
+    double rate;
+};
+
 struct protection { /* of one earlier task */
     struct importance fisher;
     struct checkpoint_map theta_star; /* at NULL: not mapped yet */
@@ -203,6 +209,8 @@ struct trainer {
     uint64_t micro_rows_planned, micro_rows_step; /* what the plan gave; when they last changed */
     uint64_t micro_asked; /* the micro-batch that memory was last asked for; 0: none yet */
     struct batch batch;
+    struct step_ahead ahead;
+    int step_alone;            /* the next step is made while the host waits: it was refused */
     uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
     struct protection protections[OPTION_NAMES_MAX];
@@ -323,6 +331,9 @@ void batch_permute(struct trainer *t,
 int dynamic_turn(struct trainer *t, struct err *e);
 
 /* train.c */
+/* The cursor becomes what the device has: the step that was asked for is taken, and counts. 1; 0:
+ * it was refused, and is made again; -1. */
+int train_settle(struct trainer *t, struct err *e);
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
 
@@ -376,7 +387,7 @@ void fisher_client_close(struct trainer *t); /* harmless twice */
 /* save.c */
 /* Nothing if the newest one says the same. On a device apart it is under way afterwards. */
 int save_checkpoint(struct trainer *t, struct err *e);
-int save_if_due(struct trainer *t, struct err *e);
+int save_is_due(const struct trainer *t); /* the newest one is training.checkpoint_every_s old */
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
 /* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
  * rest.

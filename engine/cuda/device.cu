@@ -326,6 +326,11 @@ static void device_download(void *to, const void *from, uint64_t bytes)
     device_wait();
 }
 
+static void download_later(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
+}
+
 static void device_copy(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
@@ -433,6 +438,11 @@ static void compute_await(int mark)
     CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
 }
 
+static void compute_wait(int mark)
+{
+    CU(cudaEventSynchronize(device.marks[1][mark]));
+}
+
 static const struct backend backend_cuda = {
     .name = "cuda",
 #define OP(name, args, names, what) .name = cuda_##name,
@@ -456,6 +466,7 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .download_later = download_later,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,
@@ -472,4 +483,5 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
 };

@@ -409,6 +409,12 @@ static void copy_wait(int mark)
     copies_until(copies.marks[mark]);
 }
 
+static void compute_wait(int mark)
+{
+    (void)mark;
+    emulate_finish();
+}
+
 static const struct backend backend_cuda = {
     .name = "cuda",
 #define OP(name, args, names, what) .name = cuda_##name,
@@ -432,6 +438,7 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .download_later = device_copy,
     .copy = device_copy,
     .clear = device_clear,
     .wait = emulate_finish,
@@ -448,4 +455,5 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = number_ignore,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
 };
