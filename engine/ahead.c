@@ -9,8 +9,8 @@
  * A refused step changes nothing, and neither do those behind it: the verdict stays until the host
  * has seen it. The host then makes that step again with stepper_update, which is refused for the
  * same numbers and says why. What is sent from the host's memory, the places of rows and the step's
- * number, has STEPS_AHEAD places there in turn; on the device, where all is done in the order in
- * which it is asked, there is one of everything.
+ * number, has STEPS_AHEAD places there in turn, and rows' places have them on the device too, where
+ * they arrive while the step before is computed.
  */
 #include <string.h>
 
@@ -20,7 +20,9 @@ static void stage_use(struct stepper *s, int ahead)
 {
     s->ahead = ahead;
     s->host.step = s->stage_step + ahead;
-    s->host.rows = s->stage_rows + (uint64_t)ahead * ROW_PLACES * s->config.batch_rows_max;
+    uint64_t places = (uint64_t)ahead * ROW_PLACES * s->config.batch_rows_max;
+    s->host.rows = s->stage_rows + places;
+    s->at.rows = s->device_rows + places;
 }
 
 void ahead_place(struct stepper *s)
@@ -28,6 +30,7 @@ void ahead_place(struct stepper *s)
     ensure(!stepper_asked(s));
     s->stage_step = s->host.step;
     s->stage_rows = s->host.rows;
+    s->device_rows = s->at.rows;
     stage_use(s, 0);
     memset(s->places_on_their_way, 0, sizeof s->places_on_their_way);
 }
@@ -74,9 +77,9 @@ void stepper_update_ask(struct stepper *s, uint64_t t, const struct optimizer_co
     struct step_verdict *verdict = &s->results->verdict;
     ensure(stepper_asks(s) && !s->asked_rows[s->ahead]);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
-    op_step_verdict(s->backend, &s->results->norm2, s->results->bad, &limits, verdict);
+    op_step_verdict(s->backend, &s->results->norm2, s->results->bad, &limits, verdict,
+                    &s->told[s->ahead]);
     update_run(s, a, t, 0, verdict);
-    s->device->download_later(&s->results_host[1 + s->ahead], s->results, sizeof *s->results);
     s->device->compute_mark(DEVICE_MARK_STEPS + s->ahead);
     s->asked_rows[s->ahead] = s->batch.rows;
     s->batch.rows = s->batch.done = 0;
@@ -100,15 +103,15 @@ int stepper_update_take(struct stepper *s, struct step_result *r, struct err *e)
     ensure(stepper_asked(s));
     while (!s->asked_rows[oldest])
         oldest = (oldest + 1) % STEPS_AHEAD;
-    const struct batch_results *one = &s->results_host[1 + oldest];
+    const struct step_told *told = &s->told[oldest];
     s->device->compute_wait(DEVICE_MARK_STEPS + oldest);
     int failed = s->device->failure(e) < 0;
-    if (failed || one->verdict.refused) {
+    if (failed || told->verdict.refused) {
         asked_drop(s);
         return failed ? -1 : 0;
     }
     *r = (struct step_result){0};
-    step_result_fill(s, s->asked_rows[oldest], &one->norm2, r);
+    step_result_fill(s, s->asked_rows[oldest], told->sums, r);
     s->asked_rows[oldest] = 0;
     s->places_on_their_way[oldest] = 0;
     return 1;

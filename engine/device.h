@@ -49,7 +49,7 @@ struct device {
     /* `bytes` zeroes, aligned to 256; what: for the sentence. -1 (temporary): no room. */
     int (*allocate)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release)(void *at); /* NULL: nothing */
-    /* Host memory that copies need not wait for: page-locked. */
+    /* Host memory that copies need not wait for: page-locked. Operations may write there. */
     int (*allocate_host)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release_host)(void *at);
     /* Makes memory of somebody's mapping such; -1 (temporary). Undone by host_unlock. */
@@ -59,7 +59,10 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    /* Nobody waits: it is there after compute_wait of a mark behind it. `to` is page-locked. */
+    /* As upload, of page-locked memory, but beside what is computed: what was asked for before does
+     * not read `to` any more, what is asked for from here on finds it there. */
+    void (*send)(void *to, const void *from, uint64_t bytes);
+    /* Nobody waits: it is there after a later `wait`, or download. `to` is page-locked. */
     void (*download_later)(void *to, const void *from, uint64_t bytes);
     void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);

@@ -133,7 +133,7 @@ static void places_send(struct stepper *s, const struct gather_work *g)
         memcpy(s->host.rows + i * most + g->at, lists[i], g->count * sizeof(void *));
         end = i * most + g->count;
     }
-    s->device->upload(s->at.rows + g->at, s->host.rows + g->at, end * sizeof(void *));
+    s->device->send(s->at.rows + g->at, s->host.rows + g->at, end * sizeof(void *));
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,

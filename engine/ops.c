@@ -657,9 +657,10 @@ static void check_weights(const float *p, uint64_t count, enum half half, const 
 }
 
 static void check_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                               const struct step_limits *limits, struct step_verdict *verdict)
+                               const struct step_limits *limits, struct step_verdict *verdict,
+                               struct step_told *told)
 {
-    ensure(sums && bad && limits && verdict && limits->pieces <= STEP_PIECES_MAX);
+    ensure(sums && bad && limits && verdict && told && limits->pieces <= STEP_PIECES_MAX);
     ensure(limits->target_steps > 0 && limits->batch_rows > 0);
 }
 

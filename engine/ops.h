@@ -258,7 +258,12 @@ struct step_limits {
     uint64_t rows[STEP_PIECES_MAX][STEP_BADS];
 };
 
-/* The sums are those of the gradient's squares, the penalty, losses and weights. */
+/* Sums are those of the gradient's squares, the penalty, losses and weights. */
+struct step_told {
+    double sums[4];
+    struct step_verdict verdict;
+};
+
 SCALAR int step_refuses(const double sums[4], const uint64_t (*bad)[STEP_BADS],
                         const struct step_limits *l)
 {

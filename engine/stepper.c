@@ -669,10 +669,12 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     void *results = NULL;
-    if (s->device->apart && s->device->allocate_host((1 + STEPS_AHEAD) * sizeof *s->results_host,
-                                                     "results", &results, e) < 0)
+    uint64_t told_bytes = STEPS_AHEAD * sizeof *s->told;
+    if (s->device->apart &&
+        s->device->allocate_host(sizeof *s->results_host + told_bytes, "results", &results, e) < 0)
         goto fail;
     s->results_host = results;
+    s->told = results ? (struct step_told *)(s->results_host + 1) : NULL;
     if (s->device->apart)
         s->device->products_rounded(s->layout.half != HALF_NONE);
     stepper_send(s);

@@ -138,7 +138,7 @@ enum { GATHER_PIECES_MAX = STEP_PIECES_MAX };
 struct batch_results {
     double norm2, penalty, loss, weight;
     uint64_t bad[GATHER_PIECES_MAX][STEP_BADS]; /* the last: of begins, all of which are good */
-    struct step_verdict verdict;                /* of a step that was asked for (ahead.c) */
+    struct step_verdict verdict;                /* of steps that are asked for (ahead.c) */
 };
 
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
@@ -258,19 +258,20 @@ struct stepper {
     uint64_t terms_version; /* another one where terms, lambda or damping are */
     struct recording recordings[RECORDINGS_MAX];
     uint64_t recording_clock;
-    int records_nothing;           /* the device cannot */
-    struct batch_results *results; /* the device's */
-    struct batch_results
-        *results_host; /* where they come to, page-locked: one, and an asked step's */
+    int records_nothing;                /* the device cannot */
+    struct batch_results *results;      /* the device's */
+    struct batch_results *results_host; /* where they come to, page-locked */
+    struct step_told *told; /* [STEPS_AHEAD], what a step that was asked for tells, too */
     struct gather_piece pieces[GATHER_PIECES_MAX];
     int places_on_their_way[STEPS_AHEAD]; /* what they were sent from may not be written yet */
     int ahead;                            /* which of those the batch in work has */
     uint64_t asked_rows[STEPS_AHEAD];     /* of steps that were asked for and not taken; 0: none */
     uint64_t *stage_step;                 /* [STEPS_AHEAD], of which host.step is one */
-    const void **stage_rows;              /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], host.rows */
-    int bad_number;                       /* see stepper_bad_number */
-    uint32_t piece_count;                 /* of the batch in work, gathered on the device */
-    uint32_t pieces_forgotten;            /* it had more of them, which were looked at */
+    const void **stage_rows, **device_rows; /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], of which
+                                               host.rows and at.rows are one each */
+    int bad_number;                         /* see stepper_bad_number */
+    uint32_t piece_count;                   /* of the batch in work, gathered on the device */
+    uint32_t pieces_forgotten;              /* it had more of them, which were looked at */
     uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     int weights_current;                 /* on a device apart: see weights_round */
@@ -330,10 +331,10 @@ void step_send(struct stepper *s, uint64_t step);
 
 /* Before the host writes to the batch's arrays. */
 void batch_claim(struct stepper *s);
-/* `bytes` of the device's at `at`, a part of the batch's region, into their host
- * counterpart. */
-void batch_fetch(const struct stepper *s, void *at, uint64_t bytes);
-/* The targets of rows that were gathered there. */
+/* `bytes` of the device's at `at`, a part of the batch's region, into their host counterpart, where
+ * they are when it was waited for the device. */
+void batch_fetch(const struct stepper *s, const void *at, uint64_t bytes);
+/* The targets of rows that were gathered there, likewise. */
 void targets_fetch(const struct stepper *s, uint64_t rows);
 
 /* The batch's terms where the device reads them; sent once. -1 (temporary): no room. */

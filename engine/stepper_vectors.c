@@ -165,7 +165,10 @@ void batch_send(struct stepper *s, uint64_t rows)
 
 void step_send(struct stepper *s, uint64_t step)
 {
-    if (!s->device->apart)
+    int read = 0;
+    for (uint32_t i = 0; i < s->model->layer_count; i++)
+        read |= s->model->layers[i].type->draws;
+    if (!s->device->apart || !read)
         return;
     *s->host.step = step;
     s->device->upload(s->at.step, s->host.step, sizeof step);
@@ -178,11 +181,11 @@ void batch_claim(struct stepper *s)
     s->sent_rows = 0;
 }
 
-void batch_fetch(const struct stepper *s, void *at, uint64_t bytes)
+void batch_fetch(const struct stepper *s, const void *at, uint64_t bytes)
 {
-    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    uint64_t place = (uint64_t)((const char *)at - (const char *)s->region[KIND_BATCH].at);
     if (s->device->apart)
-        s->device->download((char *)s->region[KIND_STAGE].at + place, at, bytes);
+        s->device->download_later((char *)s->region[KIND_STAGE].at + place, at, bytes);
 }
 
 void targets_fetch(const struct stepper *s, uint64_t rows)

@@ -142,10 +142,12 @@ static void weights_round(enum half half, const float *p, float *weights, uint64
 }
 
 void cpu_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                      const struct step_limits *limits, struct step_verdict *verdict)
+                      const struct step_limits *limits, struct step_verdict *verdict,
+                      struct step_told *told)
 {
     verdict->refused |= (uint32_t)step_refuses(sums, bad, limits);
     verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits->max_grad_norm);
+    *told = (struct step_told){{sums[0], sums[1], sums[2], sums[3]}, *verdict};
 }
 
 CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,

@@ -193,17 +193,22 @@ void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, flo
 /* ---- the optimizer's step ---- */
 
 __global__ void verdict_kernel(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                               struct step_limits limits, struct step_verdict *verdict)
+                               struct step_limits limits, struct step_verdict *verdict,
+                               struct step_told *told)
 {
     if (step_refuses(sums, bad, &limits))
         verdict->refused = 1;
     verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits.max_grad_norm);
+    for (int i = 0; i < 4; i++)
+        told->sums[i] = sums[i];
+    told->verdict = *verdict;
 }
 
 void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                       const struct step_limits *limits, struct step_verdict *verdict)
+                       const struct step_limits *limits, struct step_verdict *verdict,
+                       struct step_told *told)
 {
-    LAUNCH(verdict_kernel, 1, 1, sums, bad, *limits, verdict);
+    LAUNCH(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
 }
 
 /* Of a step whose verdict comes late: 0: nothing is to be done. */

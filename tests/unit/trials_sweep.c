@@ -152,7 +152,8 @@ void trial_step_verdict(struct trial *t, struct trial_shape s)
         first[STEP_BADS + 1] = bad == TARGET ? 0 : first[STEP_BADS + 1];
         const void *rows = trial_given(t, TRIAL_INPUT, TRIAL_U64, first, 2 * STEP_BADS);
         op_step_verdict(trial_backend(t), trial_given(t, TRIAL_INPUT, TRIAL_F64, sums, 4), rows,
-                        &limits, trial_given(t, TRIAL_CHANGED, TRIAL_U32, &verdict, 2));
+                        &limits, trial_given(t, TRIAL_CHANGED, TRIAL_U32, &verdict, 2),
+                        trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U64, 5));
     }
 }
 
