@@ -160,7 +160,7 @@ TEST(what_a_disk_fails_to_read_is_named)
     struct decoders_batch batch = {0};
     struct err e = {0};
     char place[8];
-    CHECK_OK(decoders_open(&p, 1, &e), e);
+    CHECK_OK(decoders_open(&p, 1, 0, &e), e);
     struct decoders_job *job = decoders_take(p, 1);
     *job = (struct decoders_job){.batch = &batch,
                                  .read = read_by_a_bad_disk,
