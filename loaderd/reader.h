@@ -53,6 +53,7 @@ struct reader_open {
     int32_t shuffle, verify;
     int32_t begins;      /* deliver those of the rows */
     int32_t rest;        /* deliver those that do not fill the streams */
+    int32_t singly;      /* no answer is held for the next ones of its window */
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
 };

@@ -181,6 +181,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     o->shuffle = m->shuffle;
     o->begins = m->begins;
     o->rest = m->rest;
+    o->singly = m->singly;
     o->verify = m->verify;
     o->receipt = s->daemon->options.loader_receipt;
     MSG_STR(st->split, m->split);
