@@ -205,6 +205,10 @@ static void fill(struct megabatch *m)
         if (window_ends && !m->size.device && !megabatch_complete(m))
             feed_follow(m); /* a window less in the arena: the next ones may come */
     }
+}
+
+void megabatch_rest(struct megabatch *m)
+{
     if (megabatch_complete(m))
         feed_rest(m->feed);
 }

@@ -3,8 +3,8 @@
  *
  *   ARENA    nothing is kept: a batch is gathered where the loader put the rows
  *   WINDOWS  a whole number of the epoch's windows; what is used up makes room for the next ones
- *   WHOLE    all spans of the split, each copied once in the order of the first epoch; then the
- *            stream is given back, and every later epoch is served from here
+ *   WHOLE    all spans of the split, each copied once in the order of the first epoch; at its end
+ *            the stream is given back, and every later epoch is served from here
  *
  * Which row stands at which position does not depend on it (proto/order.h), so neither do the
  * weights. On the CPU the device's memory is the host's. On a device apart spans are copied beside
@@ -75,6 +75,10 @@ int megabatch_go_on(struct megabatch *m);
 
 /* Everything is here: the stream is not needed any more. */
 int megabatch_complete(const struct megabatch *m);
+
+/* Gives the stream and its arena back if that is so. It takes milliseconds, so that it is left to
+ * whoever knows when nothing waits. */
+void megabatch_rest(struct megabatch *m);
 
 /* Copies are under way, which nothing tells the end of: look again soon. */
 int megabatch_busy(const struct megabatch *m);
