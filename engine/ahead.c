@@ -32,7 +32,7 @@ void ahead_place(struct stepper *s)
     s->stage_rows = s->host.rows;
     s->device_rows = s->at.rows;
     stage_use(s, 0);
-    memset(s->places_on_their_way, 0, sizeof s->places_on_their_way);
+    memset(s->places_sent, 0, sizeof s->places_sent);
 }
 
 int stepper_asked(const struct stepper *s)
@@ -93,7 +93,7 @@ static void asked_drop(struct stepper *s)
     s->device->wait();
     s->device->clear(&s->results->verdict, sizeof s->results->verdict);
     memset(s->asked_rows, 0, sizeof s->asked_rows);
-    memset(s->places_on_their_way, 0, sizeof s->places_on_their_way);
+    memset(s->places_sent, 0, sizeof s->places_sent);
     s->batch.rows = s->batch.done = 0;
 }
 
@@ -104,7 +104,7 @@ int stepper_update_take(struct stepper *s, struct step_result *r, struct err *e)
     while (!s->asked_rows[oldest])
         oldest = (oldest + 1) % STEPS_AHEAD;
     const struct step_told *told = &s->told[oldest];
-    s->device->compute_wait(DEVICE_MARK_STEPS + oldest);
+    stepper_wait_for(s, DEVICE_MARK_STEPS + oldest);
     int failed = s->device->failure(e) < 0;
     if (failed || told->verdict.refused) {
         asked_drop(s);
@@ -113,6 +113,6 @@ int stepper_update_take(struct stepper *s, struct step_result *r, struct err *e)
     *r = (struct step_result){0};
     step_result_fill(s, s->asked_rows[oldest], told->sums, r);
     s->asked_rows[oldest] = 0;
-    s->places_on_their_way[oldest] = 0;
+    s->places_sent[oldest] = 0;
     return 1;
 }

@@ -115,25 +115,30 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 
 /* ---- rows on the device ---- */
 
-/* The places of the rows, and of a permutation, to where the device reads them: in one copy, from
- * the first to the last of the lists there are. */
+/* The places of the rows, and of a permutation, to where the device reads them. Those of a batch's
+ * next piece lie behind the ones on their way. Of its first piece all lists go together: nobody
+ * reads what lies between them. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
     const struct gather_config *c = g->config;
     const void *const *const lists[ROW_PLACES] = {
         g->features, g->targets, g->targets && s->config.weights ? c->weight_rows : NULL,
         s->host.begins && !c->column ? c->begin_rows : NULL};
-    uint64_t most = s->config.batch_rows_max, end = 0;
-    if (s->places_on_their_way[s->ahead])
-        s->device->wait();
-    s->places_on_their_way[s->ahead] = 1;
+    uint64_t most = s->config.batch_rows_max, *sent = &s->places_sent[s->ahead], end = 0;
+    if (*sent && (g->at < *sent || c->permutation))
+        stepper_wait(s);
+    *sent = g->at + g->count;
     for (uint64_t i = 0; i < ROW_PLACES; i++) {
+        const void **from = s->host.rows + i * most + g->at;
         if (!lists[i])
             continue;
-        memcpy(s->host.rows + i * most + g->at, lists[i], g->count * sizeof(void *));
+        memcpy(from, lists[i], g->count * sizeof *from);
         end = i * most + g->count;
+        if (g->at)
+            s->device->send(s->at.rows + i * most + g->at, from, g->count * sizeof *from);
     }
-    s->device->send(s->at.rows + g->at, s->host.rows + g->at, end * sizeof(void *));
+    if (!g->at)
+        s->device->send(s->at.rows, s->host.rows, end * sizeof(void *));
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,

@@ -263,10 +263,11 @@ struct stepper {
     struct batch_results *results_host; /* where they come to, page-locked */
     struct step_told *told; /* [STEPS_AHEAD], what a step that was asked for tells, too */
     struct gather_piece pieces[GATHER_PIECES_MAX];
-    int places_on_their_way[STEPS_AHEAD]; /* what they were sent from may not be written yet */
-    int ahead;                            /* which of those the batch in work has */
-    uint64_t asked_rows[STEPS_AHEAD];     /* of steps that were asked for and not taken; 0: none */
-    uint64_t *stage_step;                 /* [STEPS_AHEAD], of which host.step is one */
+    uint64_t
+        places_sent[STEPS_AHEAD]; /* the first ones of host.rows, which may not be written yet */
+    int ahead;                    /* which of those the batch in work has */
+    uint64_t asked_rows[STEPS_AHEAD]; /* of steps that were asked for and not taken; 0: none */
+    uint64_t *stage_step;             /* [STEPS_AHEAD], of which host.step is one */
     const void **stage_rows, **device_rows; /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], of which
                                                host.rows and at.rows are one each */
     int bad_number;                         /* see stepper_bad_number */
@@ -311,6 +312,9 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 
 /* The batch's `rows` rows, gathered on the host, to where they are computed. */
 void batch_send(struct stepper *s, uint64_t rows);
+/* Waits for a device apart, while config.meanwhile does what it wants to; or for a mark there. */
+void stepper_wait(struct stepper *s);
+void stepper_wait_for(struct stepper *s, int mark);
 /* Waits for the device's results. -1: it failed, or a row that was gathered there cannot be used,
  * which becomes s->fault; *e says what. */
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e);

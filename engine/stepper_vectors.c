@@ -198,10 +198,25 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
+void stepper_wait_for(struct stepper *s, int mark)
+{
+    const struct step_config *c = &s->config;
+    while (c->meanwhile && c->meanwhile(c->self) && !s->device->compute_done(mark))
+        ;
+    s->device->compute_wait(mark);
+}
+
+void stepper_wait(struct stepper *s)
+{
+    s->device->compute_mark(DEVICE_MARK_STEPPER);
+    stepper_wait_for(s, DEVICE_MARK_STEPPER);
+    memset(s->places_sent, 0, sizeof s->places_sent);
+}
+
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
-    s->device->download(s->results_host, s->results, sizeof *r);
-    memset(s->places_on_their_way, 0, sizeof s->places_on_their_way);
+    s->device->download_later(s->results_host, s->results, sizeof *r);
+    stepper_wait(s);
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -208,6 +208,7 @@ static int epoch_end(struct trainer *t, struct err *e)
     if (settled <= 0)
         return settled < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
     progress_pause(t);
+    megabatch_rest(&t->train_rows);
     return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }
 

@@ -54,7 +54,7 @@ def loader_asked(run, data, **changes):
     client = Client(run, "loader.ctl")
     client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "streams": 0,
                  "span_rows": 0, "span_bytes_limit": 1 << 26, "verify": False, "features": "features",
-                 "targets": "targets", "weights": "", "begins": False, "rest": False, "window": 256, "window_spans": 1, "batch_rows": 0, "slice_rows": 0, "epochs": [], **changes},
+                 "targets": "targets", "weights": "", "begins": False, "rest": False, "singly": False, "window": 256, "window_spans": 1, "batch_rows": 0, "slice_rows": 0, "epochs": [], **changes},
                 b"open")
     name, answer = client.receive()
     assert name in ("opened", "rejected"), (name, answer)
