@@ -737,6 +737,8 @@ void stepper_close(struct stepper **s_p)
     struct stepper *s = *s_p;
     if (!s)
         return;
+    if (s->device->apart)
+        s->device->wait(); /* a step that was asked for writes into the host's memory */
     pool_close(&s->pool);
     quantised_close(&s->quantised);
     recordings_close(s);

@@ -37,6 +37,7 @@ int save_checkpoint(struct trainer *t, struct err *e)
         m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position;
     if (saved || t->weights_chosen)
         return 0;
+    ensure(!t->ahead.rows);
     int running = t->progress.running_since_s != 0;
     progress_pause(t);
     int result = saving_begin(t, tensors_at(t, m->position), e);

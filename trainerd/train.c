@@ -2,7 +2,8 @@
  * record. Called by tasks.c while the state is TRAIN, a micro-batch a turn, or where no more rows
  * are to come as many as there is time for; nothing in here blocks, and nothing but the cursor
  * remembers that a step was made: a batch that was accumulated in part when the process died is
- * begun again.
+ * begun again. Where a device apart can be asked for a step ahead (engine/ahead.c), the cursor is
+ * one step behind it until train_settle, which whoever looks at both calls first.
  */
 #include "trainerd/trainer.h"
 
@@ -13,9 +14,7 @@
 #include "engine/device.h"
 #include "proto/log.h"
 
-/* So that control messages are answered; a device apart stands still for a moment at the end of
- * each. */
-static const double TURN_S = 0.001, TURN_APART_S = 0.005;
+static const double TURN_S = 0.001; /* so that control messages are answered */
 
 /* Where the step begins that is to be made: behind the one that was asked for. */
 static uint64_t position_next(const struct trainer *t)
@@ -259,13 +258,11 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
 
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
-    double until_s = clock_monotonic_s() + (t->device->apart ? TURN_APART_S : TURN_S);
+    double until_s = clock_monotonic_s() + TURN_S;
     int result;
     do
         result = micro_batch_turn(t, sleep_ms, e);
     while (result == DAEMON_GO_ON && t->state == TRAINER_TRAIN && !*sleep_ms &&
            megabatch_complete(&t->train_rows) && clock_monotonic_s() < until_s);
-    if (result == DAEMON_GO_ON && train_settle(t, e) < 0)
-        return DAEMON_FAILED;
     return result;
 }

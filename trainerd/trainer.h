@@ -221,7 +221,7 @@ struct trainer {
     int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
     struct saving saving;
-    int checkpoint_asked;
+    int checkpoint_asked, release_asked;
     int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
     double deadline_s;  /* monotonic, of training.max_hours; 0: none */
     int failed;         /* a turn did: what is in memory may be half changed and is not saved */
@@ -332,7 +332,7 @@ int dynamic_turn(struct trainer *t, struct err *e);
 
 /* train.c */
 /* The cursor becomes what the device has: the step that was asked for is taken, and counts. 1; 0:
- * it was refused, and is made again; -1. */
+ * it was refused, and is made again; -1. Before anything but training looks at the device. */
 int train_settle(struct trainer *t, struct err *e);
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
