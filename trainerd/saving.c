@@ -178,8 +178,10 @@ int saving_end(struct trainer *t, struct err *e)
 
 int saving_turn(struct trainer *t, struct err *e)
 {
+    struct saving *s = &t->saving;
     int goes_on = t->state == TRAINER_TRAIN || t->state == TRAINER_EVALUATE;
-    if (goes_on && t->saving.under_way && !atomic_load(&t->saving.is_made))
+    int in_time = clock_monotonic_s() - s->began_s < SAVING_BEHIND_S;
+    if (goes_on && s->under_way && in_time && !atomic_load(&s->is_made))
         return 0;
     return saving_end(t, e);
 }

@@ -257,6 +257,7 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
                        (unsigned long long)(total >> 20), cudaGetErrorString(error));
     }
     CU(cudaMemsetAsync(*at, 0, bytes, cuda_stream));
+    CU(cudaStreamSynchronize(cuda_stream)); /* the other streams may write there at once */
     device.allocations[device.count].at = *at;
     device.allocations[device.count++].bytes = bytes;
     device.used += bytes;
