@@ -287,6 +287,15 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
     return 0;
 }
 
+void step_commit(const struct stepper *s, const struct step_verdict *late, const float *x, float *y,
+                 uint64_t count)
+{
+    if (late)
+        op_commit(s->backend, late, x, y, count);
+    else
+        op_copy(s->backend, x, y, count);
+}
+
 /* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
 static int scaler_skips(struct stepper *s, struct step_result *r)
 {
@@ -356,8 +365,8 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     scaler_update(s, result);
     if (refused)
         return -1;
-    statistics_commit(s);
-    carried_commit(s);
+    statistics_commit(s, NULL);
+    carried_commit(s, NULL);
     if (skips)
         return scale_check(s, e);
     update_run(s, a, t, result->gradient_norm, NULL);

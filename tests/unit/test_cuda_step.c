@@ -462,6 +462,8 @@ static void ahead_case(struct fixture_config c)
     c.accumulates = 1;
     fixture_open(&asked, &c);
     fixture_open(&waited, &c);
+    for (int i = 0; c.carries && i < 2; i++)
+        fixture_begins(i ? &asked : &waited, 0, 0);
     rows_send(&there, &waited);
     memset(told, 0, sizeof told);
     for (uint64_t step = 0; step < STEPS; step++)
@@ -474,6 +476,13 @@ static void ahead_case(struct fixture_config c)
     CHECK(memcmp(stepper_parameters(asked.s), stepper_parameters(waited.s), bytes) == 0);
     if (c.optimizer != OPTIMIZER_SGD)
         CHECK(memcmp(stepper_moment_m(asked.s), stepper_moment_m(waited.s), bytes) == 0);
+    bytes = asked.m.buffer_values * sizeof(float);
+    if (bytes)
+        CHECK(memcmp(stepper_module_buffers(asked.s), stepper_module_buffers(waited.s), bytes) ==
+              0);
+    bytes = asked.m.carried_values * FIXTURE_ROWS * sizeof(float);
+    if (c.carries)
+        CHECK(memcmp(stepper_carried(asked.s), stepper_carried(waited.s), bytes) == 0);
     rows_release(&there);
     fixture_close(&asked);
     fixture_close(&waited);
@@ -481,13 +490,14 @@ static void ahead_case(struct fixture_config c)
 
 TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
 {
-    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
+    enum { DENSE = 0, NORMED = 5, CARRIED = MODELS - 4, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
     struct fixture_config half = models[DENSE], momentum = half, plain = half;
     half.half = HALF_BF16;
     momentum.optimizer = OPTIMIZER_SGD_MOMENTUM;
     plain.optimizer = OPTIMIZER_SGD;
-    const struct fixture_config cases[] = {models[DENSE],   half,  momentum,
-                                           models[WEIGHED], plain, models[TOKENS]};
+    const struct fixture_config cases[] = {models[DENSE],   half,           momentum,
+                                           models[WEIGHED], plain,          models[TOKENS],
+                                           models[NORMED],  models[CARRIED]};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         ahead_case(cases[i]);
 }
