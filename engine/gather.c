@@ -127,9 +127,9 @@ static void permutation_send(struct stepper *s, const struct gather_config *c)
     s->device->upload(s->at.permutation, s->host.permutation, bytes);
 }
 
-/* The places of the rows to where the device reads them. Those of a batch's
- * next piece lie behind the ones on their way. Of its first piece all lists go together: nobody
- * reads what lies between them. */
+/* The places of the rows to where the device reads them. Those of a batch's next piece lie behind
+ * the ones on their way. Of its first piece all lists go together: nobody reads what lies between
+ * them. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
     const struct gather_config *c = g->config;

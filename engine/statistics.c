@@ -171,6 +171,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     if (model_rows_check(s->model, rows, e) < 0)
         return -1;
     s->renew_step = step;
+    fetch_drop(s);
     step_send(s, step);
     weights_round(s);
     batch_send(s, rows);

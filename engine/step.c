@@ -134,6 +134,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
     s->bad_number = 0;
+    fetch_drop(s);
     step_send(s, step);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }

@@ -253,6 +253,7 @@ struct stepper {
     struct batch_arrays at, host;
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
     int mirror_locked;            /* page-locked */
+    enum { FETCH_NONE, FETCH_BEGUN, FETCH_DONE } fetch; /* of it, since the last update */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
     uint64_t terms_version; /* another one where terms, lambda or damping are */
@@ -333,6 +334,9 @@ void step_commit(const struct stepper *s, const struct step_verdict *late, const
                  uint64_t count);
 /* The host's part of the batch's region for the batch in work: what is sent from there. */
 void ahead_place(struct stepper *s);
+
+/* What was fetched ahead is not what the device has any more. */
+void fetch_drop(struct stepper *s);
 
 /* The step that keys dropout, where a device apart reads it. */
 void step_send(struct stepper *s, uint64_t step);

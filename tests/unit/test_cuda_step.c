@@ -410,6 +410,32 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
     micro_batches_case(10, 0); /* graphs, which the host gathers */
 }
 
+/* What is fetched while rows are evaluated is what the last step left; a step behind it counts. */
+TEST(cuda_vectors_are_fetched_beside_an_evaluation)
+{
+    struct fixture on, plain;
+    struct fixture_config c = models[0];
+    struct err e;
+    c.device = cuda_fixture_device();
+    fixture_open(&on, &c);
+    fixture_open(&plain, &c);
+    uint64_t bytes = on.m.parameter_count * sizeof(float);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        fixture_train(&on, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        fixture_train(&plain, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        stepper_fetch_begin(on.s);
+        if (step == 1)
+            continue;
+        fixture_evaluate(&on, FIXTURE_ROWS);
+        CHECK_OK(stepper_fetch(on.s, &e), e);
+        CHECK_OK(stepper_fetch(plain.s, &e), e);
+        CHECK(memcmp(stepper_parameters(on.s), stepper_parameters(plain.s), bytes) == 0);
+        CHECK(memcmp(stepper_moment_v(on.s), stepper_moment_v(plain.s), bytes) == 0);
+    }
+    fixture_close(&on);
+    fixture_close(&plain);
+}
+
 /* ---- steps that are asked for before the one before is known ---- */
 
 /* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. */
