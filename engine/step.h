@@ -177,6 +177,11 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
  * after they were written. On the CPU both do nothing. */
 int stepper_fetch(struct stepper *s, struct err *e); /* -1: the device failed; they are not it */
 void stepper_send(struct stepper *s);
+/* Where those of a device apart are page-locked: begins to fetch them, beside what is computed, for
+ * a stepper_fetch before the next batch of training. They are not to be touched before that or
+ * stepper_fetch_wait. */
+void stepper_fetch_begin(struct stepper *s);
+void stepper_fetch_wait(struct stepper *s);
 
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m

@@ -207,6 +207,8 @@ static int epoch_end(struct trainer *t, struct err *e)
     if (settled <= 0)
         return settled < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
     progress_pause(t);
+    if (!t->saving.under_way)            /* of which the thread reads */
+        stepper_fetch_begin(t->stepper); /* the epoch's checkpoint, while it is evaluated */
     megabatch_rest(&t->train_rows, 0);
     return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }
