@@ -26,9 +26,10 @@ struct worker {
 };
 
 enum {
-    READ_BYTES = 256 << 10, /* that a thread reads at a time, at least: whole pages */
+    READ_BYTES = 512 << 10, /* that a thread reads at a time, at least: whole pages */
     PAGE_BYTES = 4096,
     MAIN_READS_BELOW = 4, /* threads: the main one has more than enough to do for so many */
+    JOBS_A_WAKE = 4,      /* of those that are only read */
 };
 
 struct decoders {
@@ -40,6 +41,8 @@ struct decoders {
     int closing;
     struct worker own; /* of the main thread, where there are no others */
     unsigned workers, readers;
+    unsigned asleep[2];                     /* of either; whoever was woken counts until it runs */
+    unsigned unwoken;                       /* jobs to be read, queued since somebody was woken */
     pthread_t thread[DECODERS_THREADS_MAX]; /* the workers, then those that only read */
     unsigned threads;                       /* of them: started */
 };
@@ -48,6 +51,7 @@ struct decoders {
 struct taken {
     struct decoders_job *job; /* NULL: nothing */
     uint64_t first, bytes;
+    pthread_cond_t *sleeper; /* to be woken for the rest */
 };
 
 double decoders_clock_s(void)
@@ -193,13 +197,21 @@ static struct decoders_job **todo_find(struct decoders *p, int only_plain)
     return at;
 }
 
-/* Whoever takes one wakes the next, so that the main thread need not wake them all. */
-static void others_wake(struct decoders *p)
+/* Where a thread sleeps that can do what waits; NULL: none does. Whoever takes something wakes it,
+ * so that the main thread, on whom all of them wait, need not wake them all. With the lock held; it
+ * is woken without, for it would have to wait for the lock. */
+static pthread_cond_t *sleeper_find(struct decoders *p)
 {
-    if (p->todo)
-        pthread_cond_signal(&p->work);
-    if (p->readers && *todo_find(p, 1))
-        pthread_cond_signal(&p->read);
+    p->unwoken = 0;
+    if (p->asleep[1] && *todo_find(p, 1))
+        return &p->read;
+    return p->asleep[0] && p->todo ? &p->work : NULL;
+}
+
+static void sleeper_wake(pthread_cond_t *at)
+{
+    if (at)
+        pthread_cond_signal(at);
 }
 
 /* A job, or of a plain one as much as is worth a thread's while. With the lock held. */
@@ -219,7 +231,7 @@ static struct taken job_take(struct decoders *p, int only_plain)
         if (!*at)
             p->todo_end = at;
     }
-    others_wake(p);
+    t.sleeper = sleeper_find(p);
     return t;
 }
 
@@ -243,6 +255,7 @@ static void taken_do(struct decoders *p, struct worker *w, const struct taken *t
 {
     struct decoders_job *job = t->job;
     pthread_mutex_unlock(&p->lock);
+    sleeper_wake(t->sleeper);
     struct err e = {0};
     double begin = decoders_clock_s(), read_s = 0, decode_s = 0;
     if (job->plain_out) {
@@ -264,8 +277,11 @@ static void taken_do(struct decoders *p, struct worker *w, const struct taken *t
 /* Waits for something to do. job NULL: the end. */
 static struct taken job_next(struct decoders *p, int only_plain)
 {
-    while (!*todo_find(p, only_plain) && !p->closing)
+    while (!*todo_find(p, only_plain) && !p->closing) {
+        p->asleep[only_plain]++;
         pthread_cond_wait(only_plain ? &p->read : &p->work, &p->lock);
+        p->asleep[only_plain]--;
+    }
     return job_take(p, only_plain);
 }
 
@@ -281,7 +297,11 @@ static void wait_or_read(struct decoders *p, double end_s)
     if (p->threads < MAIN_READS_BELOW && p->todo && p->todo->plain_out) {
         struct taken t = job_take(p, 1);
         taken_do(p, NULL, &t);
-    } else if (isinf(end_s)) {
+        return;
+    }
+    if (p->unwoken)
+        sleeper_wake(sleeper_find(p));
+    if (isinf(end_s)) {
         pthread_cond_wait(&p->done, &p->lock);
     } else {
         struct timespec end = clock_at(end_s);
@@ -320,6 +340,16 @@ static int threads_start(struct decoders *p, unsigned count, void *(*of)(void *)
     return 0;
 }
 
+/* Held for less time than it takes to sleep: who finds it held looks again for a while. */
+static void lock_open(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &kind);
+    pthread_mutexattr_destroy(&kind);
+}
+
 int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, struct err *e)
 {
     ensure(workers <= DECODERS_WORKERS_MAX && readers <= DECODERS_THREADS_MAX - workers);
@@ -335,7 +365,7 @@ int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, str
     }
     p->job_count = job_count;
     p->todo_end = &p->todo;
-    pthread_mutex_init(&p->lock, NULL);
+    lock_open(&p->lock);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->read, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -404,24 +434,42 @@ static void job_begin(struct decoders_job *job)
 /* The whole of it, by the caller, with the lock held. */
 static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
 {
-    struct taken t = {job, 0, job->bytes};
+    struct taken t = {job, 0, job->bytes, NULL};
     job->taken = job->bytes;
     job->takers = 1;
     taken_do(p, w, &t);
 }
 
+/* Whom to wake for it: at once for one to be decoded, which takes long; else for a few together.
+ * With the lock held. */
+static pthread_cond_t *job_queue(struct decoders *p, struct decoders_job *job)
+{
+    *p->todo_end = job;
+    p->todo_end = &job->next;
+    if (!job->plain_out)
+        return p->asleep[0] ? &p->work : NULL;
+    return ++p->unwoken == JOBS_A_WAKE ? sleeper_find(p) : NULL;
+}
+
 void decoders_submit(struct decoders *p, struct decoders_job *job)
 {
+    pthread_cond_t *sleeper = NULL;
     pthread_mutex_lock(&p->lock);
     job_begin(job);
-    if (p->workers) {
-        *p->todo_end = job;
-        p->todo_end = &job->next;
-        others_wake(p);
-    } else {
+    if (p->workers)
+        sleeper = job_queue(p, job);
+    else
         job_do(p, &p->own, job);
-    }
     pthread_mutex_unlock(&p->lock);
+    sleeper_wake(sleeper);
+}
+
+void decoders_wake(struct decoders *p)
+{
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_t *sleeper = p->unwoken ? sleeper_find(p) : NULL;
+    pthread_mutex_unlock(&p->lock);
+    sleeper_wake(sleeper);
 }
 
 void decoders_do(struct decoders *p, struct decoders_job *job)
