@@ -384,3 +384,18 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
     stepper_accumulate(s, rows);
     return stepper_update(s, t, a, result, e);
 }
+
+void stepper_warm(struct stepper *s, uint64_t rows)
+{
+    const struct optimizer_config still = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+    const struct grad_scaler scaler = s->scaler;
+    struct step_result result;
+    struct err ignored; /* rows of zeros may be refused; what fails of the device will again */
+    if (!s->device->apart || s->model->graphs || s->carried.set[CARRIED_NOW])
+        return;
+    for (int i = 0; i < 2; i++) /* the second one is recorded */
+        stepper_train(s, rows, 0, 1, &still, NULL, 0, &result, &ignored);
+    s->scaler = scaler;
+    s->sent_rows = 0;
+    stepper_send(s);
+}

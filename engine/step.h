@@ -266,6 +266,11 @@ const struct step_fault *stepper_fault(const struct stepper *s);
  * too large, and not because rows or the device failed? */
 int stepper_bad_number(const struct stepper *s);
 
+/* Before rows come: a device apart makes steps of `rows` rows of zeros, so that what it makes at
+ * first calls is made (kernels are loaded, the step is recorded), which takes tens of milliseconds.
+ * All vectors are as they were. On the CPU, and where rows are graphs or carry states, nothing. */
+void stepper_warm(struct stepper *s, uint64_t rows);
+
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
                   const struct optimizer_config *a, const struct ewc_term *terms, int term_count,

@@ -169,6 +169,7 @@ TEST(cuda_steps_in_16_bits_follow_parameters_that_are_sent)
     fixture_close(&cpu);
 }
 
+/* Whether the device was warmed up before or not. */
 TEST(cuda_steps_have_the_same_bits_each_time)
 {
     for (int i = 0; i < MODELS; i += 5) {
@@ -177,7 +178,10 @@ TEST(cuda_steps_have_the_same_bits_each_time)
             struct fixture f;
             struct fixture_config c = models[i];
             c.device = cuda_fixture_device();
+            c.half = i % 2 ? HALF_F16 : HALF_NONE;
             fixture_open(&f, &c);
+            if (time)
+                stepper_warm(f.s, FIXTURE_ROWS);
             for (uint64_t step = 0; step < STEPS; step++)
                 fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
             CHECK_OK(stepper_fetch(f.s, &error), error);
