@@ -66,8 +66,9 @@ struct layer_instance {
 
 /* What a layer that `recomputes` leaves in pass.saved: all that backward and the squares read, or
  * little (activation checkpointing), from which backward computes the rest again, to the same bits;
- * or all, but in 16 bits where only backward reads it. */
-enum layer_keep { KEEP_ALL, KEEP_LITTLE, KEEP_HALF };
+ * or all, but in 16 bits where only backward reads it; or all in 16 bits, which products read, too.
+ */
+enum layer_keep { KEEP_ALL, KEEP_LITTLE, KEEP_HALF, KEEP_NARROW };
 
 /* Of a micro-batch, per channel: mean and 1 / sqrt(variance + eps) of x, means of dy and of dy n, n
  * being x normalised. Where they come from module buffers d and dn are 0. */
@@ -163,7 +164,8 @@ struct layer_type {
     int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
-    int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    int recomputes;                                 /* it knows KEEP_LITTLE and KEEP_HALF, */
+    int (*narrows)(const struct layer_instance *l); /* and KEEP_NARROW, such a layer; NULL: none */
     int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
     /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
      * summed over a slice's parts, as pass.part_rows says. NULL: none. */

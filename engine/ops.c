@@ -313,6 +313,33 @@ static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uin
                            rows * steps * values * sizeof *y));
 }
 
+static int halves_valid(struct halves m)
+{
+    return m.at != NULL && m.rows > 0 && m.columns > 0 && m.stride >= m.columns;
+}
+
+static void check_steps_narrow(enum half kind, const float *x, uint64_t stride, uint64_t rows,
+                               uint64_t steps, uint64_t values, struct halves y)
+{
+    ensure(half_valid(kind) && x && rows > 0 && stride >= steps * values);
+    ensure(halves_valid(y) && y.rows == steps * rows && y.columns >= values);
+}
+
+static void check_rows_regroup(struct matrix x, uint64_t groups, struct matrix y)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y) && matrix_disjoint(x, y));
+    ensure(groups > 0 && x.rows % groups == 0);
+}
+
+static void check_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                               float beta, struct matrix c)
+{
+    (void)beta;
+    ensure(half_valid(kind) && halves_valid(a) && halves_valid(b) && matrix_valid(c));
+    ensure(c.rows == (a_t ? a.columns : a.rows) && c.columns == (b_t ? b.rows : b.columns));
+    ensure((a_t ? a.rows : a.columns) == (b_t ? b.columns : b.rows));
+}
+
 static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,
                                struct matrix y)
 {
@@ -403,6 +430,36 @@ static void check_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, e
     check_lstm_steps(s, w_hh, half, dh);
     ensure(dc && floats_disjoint(s.c, dc, s.rows * s.hidden));
     ensure(floats_disjoint(s.c_before, dc, s.rows * s.hidden));
+}
+
+/* Cells of [steps, rows, hidden]. */
+static int cells_valid(struct lstm_cells x, struct lstm_narrow s)
+{
+    return x.row >= s.hidden && x.step >= s.hidden;
+}
+
+static void check_lstm_narrow(struct lstm_narrow s, struct matrix w_hh)
+{
+    ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.hidden <= LSTM_NARROW_HIDDEN_MAX);
+    ensure(half_valid(s.half) && s.gates && (uintptr_t)s.gates % 8 == 0 && s.c && s.h);
+    ensure(matrix_valid(w_hh) && w_hh.rows == 4 * s.hidden && w_hh.columns == s.hidden);
+}
+
+static void check_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
+                                      const float *bias_hh, struct matrix w_hh, float *c,
+                                      struct lstm_cells out)
+{
+    check_lstm_narrow(s, w_hh);
+    ensure(sums && (uintptr_t)sums % 16 == 0 && bias_ih && bias_hh && c);
+    ensure(!out.at || cells_valid(out, s));
+}
+
+static void check_lstm_narrow_backward(struct lstm_narrow s, struct matrix w_hh,
+                                       struct lstm_cells dh, float *dc, float *dr, float *sums)
+{
+    check_lstm_narrow(s, w_hh);
+    ensure(dh.at && cells_valid(dh, s) && dc && dr && sums);
+    ensure(floats_disjoint(dc, dr, s.rows * s.hidden));
 }
 
 static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)

@@ -1,5 +1,5 @@
 /* rows.cu - operations on matrices, a number at a time: bias, dropout, rows that begin, the order
- * of steps. */
+ * of steps, and of rows. */
 #include "engine/cuda/map.h"
 
 struct biased {
@@ -74,4 +74,46 @@ void cuda_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t st
     struct map_grid g = map_grid(rows * steps, values);
     if (steps && values)
         LAUNCH(steps_move, g.blocks, g.threads, x, stride, rows, steps, values, y);
+}
+
+/* The same in 16 bits, and 0 behind the values. */
+template <int kind>
+__global__ void steps_move_narrow(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
+                                  uint64_t values, struct halves y)
+{
+    FOR_ROWS(p, rows * steps)
+    {
+        const float *from = x + p % rows * stride + p / rows * values;
+        FOR_COLUMNS(c, y.columns)
+        y.at[p * y.stride + c] = c < values ? half_bits<kind>(from[c]) : 0;
+    }
+}
+
+void cuda_steps_narrow(enum half kind, const float *x, uint64_t stride, uint64_t rows,
+                       uint64_t steps, uint64_t values, struct halves y)
+{
+    struct map_grid g = map_grid(rows * steps, y.columns);
+    if (kind == HALF_BF16)
+        LAUNCH((steps_move_narrow<HALF_BF16>), g.blocks, g.threads, x, stride, rows, steps, values,
+               y);
+    else
+        LAUNCH((steps_move_narrow<HALF_F16>), g.blocks, g.threads, x, stride, rows, steps, values,
+               y);
+}
+
+__global__ void rows_move(struct matrix x, uint64_t groups, struct matrix y)
+{
+    uint64_t each = x.rows / groups;
+    FOR_ROWS(r, y.rows)
+    {
+        const float *from = x.at + (r % each * groups + r / each) * x.stride;
+        FOR_COLUMNS(c, y.columns)
+        y.at[r * y.stride + c] = from[c];
+    }
+}
+
+void cuda_rows_regroup(struct matrix x, uint64_t groups, struct matrix y)
+{
+    struct map_grid g = map_grid(y.rows, y.columns);
+    LAUNCH(rows_move, g.blocks, g.threads, x, groups, y);
 }
