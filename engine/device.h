@@ -2,7 +2,7 @@
  *
  * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
  * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
- * of a device is done in the order in which it is asked; only `download` and `wait` wait for it.
+ * of a device is done in the order in which it is asked; only `download` and the waits wait for it.
  */
 #ifndef ENGINE_DEVICE_H
 #define ENGINE_DEVICE_H
@@ -79,7 +79,7 @@ struct device {
     void (*graph_close)(struct device_graph **g); /* harmless twice */
 
     /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
-     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1. */
+     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1, on each stream. */
     void (*copy_in)(void *to, const void *from, uint64_t bytes);
     void (*copy_mark)(int mark);     /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
@@ -87,9 +87,13 @@ struct device {
     void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
+    int (*compute_done)(int mark);   /* asked by the host */
 };
 
-enum { DEVICE_MARKS = 64 };
+enum {
+    DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
+    DEVICE_MARKS
+};
 
 extern const struct device device_cpu;
 

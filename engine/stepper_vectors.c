@@ -195,10 +195,29 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
+/* Until the device has done what it was asked for, or there is nothing to do besides. */
+static void meanwhile(struct stepper *s)
+{
+    const struct step_config *c = &s->config;
+    int more = c->meanwhile && c->meanwhile(c->self);
+    if (more)
+        s->device->compute_mark(DEVICE_MARK_STEPPER);
+    while (more && !s->device->compute_done(DEVICE_MARK_STEPPER))
+        more = c->meanwhile(c->self);
+}
+
+void stepper_wait(struct stepper *s)
+{
+    meanwhile(s);
+    s->device->wait();
+    s->places_sent = 0;
+}
+
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
+    meanwhile(s);
     s->device->download(s->results_host, s->results, sizeof *r);
-    s->places_on_their_way = 0;
+    s->places_sent = 0;
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -470,12 +470,18 @@ static void copy_await(int mark)
     CU(cudaStreamWaitEvent(cuda_stream, device.marks[0][mark], 0));
 }
 
-static int copy_done(int mark)
+/* A stream that failed is done, too. */
+static int event_done(cudaEvent_t event)
 {
-    cudaError_t error = cudaEventQuery(device.marks[0][mark]);
+    cudaError_t error = cudaEventQuery(event);
     if (error != cudaErrorNotReady)
         CU(error);
     return error != cudaErrorNotReady;
+}
+
+static int copy_done(int mark)
+{
+    return event_done(device.marks[0][mark]);
 }
 
 static void copy_wait(int mark)
@@ -497,6 +503,11 @@ static void compute_await(int mark)
 static int multiplies_half(void)
 {
     return cuda_capability >= 80;
+}
+
+static int compute_done(int mark)
+{
+    return event_done(device.marks[1][mark]);
 }
 
 static const struct backend backend_cuda = {
@@ -542,4 +553,5 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_done = compute_done,
 };

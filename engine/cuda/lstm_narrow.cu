@@ -17,8 +17,15 @@
 
 #include "engine/cuda/lstm_weights.h"
 
-enum { UNITS = 8, QUADS = 4, WARPS_MAX = LSTM_NARROW_HIDDEN_MAX / UNITS, AHEAD = 2 };
+enum { UNITS = 8, QUADS = 4, WARPS_MAX = LSTM_NARROW_HIDDEN_MAX / UNITS, AHEAD = 3 };
 enum { THREADS_MAX = WARPS_MAX * WARP };
+
+/* What a thread computes once, where the compiler would do it anew each step. */
+#ifdef __CUDA_ARCH__
+#define KEEP(x) asm volatile("" : "+r"(x))
+#else
+#define KEEP(x) ((void)(x))
+#endif
 
 /* Four gates of 16 bits: i and f, g and o. */
 struct __align__(8) packed_gates
@@ -59,6 +66,44 @@ static __device__ __forceinline__ struct packed_gates gates_pack(float i, float 
     return {mma_pack<kind>(i, f), mma_pack<kind>(g, o)};
 }
 
+/* The gates' functions. Those of bfloat16, which has 8 bits, are by the instruction for tanh, whose
+ * relative error is 2^-11 at most. */
+template <int fast> static __device__ __forceinline__ float gate_tanh(float x)
+{
+#ifdef __CUDA_ARCH__
+    if (fast) {
+        float y;
+        asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+        return y;
+    }
+#endif
+    return scalar_tanh(x);
+}
+
+template <int fast> static __device__ __forceinline__ float gate_sigmoid(float x)
+{
+#ifdef __CUDA_ARCH__
+    if (fast)
+        return fmaf(0.5f, gate_tanh<fast>(0.5f * x), 0.5f);
+#endif
+    return scalar_sigmoid(x);
+}
+
+/* scalar_lstm by these. */
+template <int fast>
+static __device__ __forceinline__ struct scalar_lstm cell_forward(float i, float f, float g,
+                                                                  float o, float c_before)
+{
+    struct scalar_lstm s;
+    s.i = gate_sigmoid<fast>(i);
+    s.f = gate_sigmoid<fast>(f);
+    s.g = gate_tanh<fast>(g);
+    s.o = gate_sigmoid<fast>(o);
+    s.c = scalar_lstm_c(s.i, s.f, s.g, c_before);
+    s.h = s.o * gate_tanh<fast>(s.c);
+    return s;
+}
+
 /* Column l.column of a product's 8, of the 16 rows of which a lane has two. */
 template <int rows>
 static __device__ __forceinline__ float column_of(const struct cell<rows> &l, const float two[2])
@@ -66,14 +111,13 @@ static __device__ __forceinline__ float column_of(const struct cell<rows> &l, co
     return rows == 1 ? two[0] : l.column ? two[1] : two[0];
 }
 
-/* The four sums of w_hh h of the lane's cell. */
+/* The four sums of w_hh h of the lane's cell; row: what the lane reads of h. */
 template <int pairs, int rows, int kind>
 static __device__ __forceinline__ float4 product_forward(const uint32_t a[2][2 * pairs][4],
-                                                         const uint16_t *h,
+                                                         const uint16_t *row,
                                                          const struct cell<rows> &l)
 {
     float c[2][4] = {{0}};
-    const uint16_t *row = h + l.u % rows * h_rows<pairs>::STRIDE + 8 * l.q;
     UNROLL(4)
     for (int pair = 0; pair < pairs; pair++) {
         uint4 four = *(const uint4 *)(row + 32 * pair);
@@ -88,7 +132,7 @@ static __device__ __forceinline__ float4 product_forward(const uint32_t a[2][2 *
                        column_of<rows>(l, c[1]), column_of<rows>(l, c[1] + 2));
 }
 
-template <int pairs, int rows, int kind>
+template <int pairs, int rows, int kind, int fast>
 __global__ void __launch_bounds__(THREADS_MAX, 1)
     narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
                    const float *bias_hh, struct matrix w, float *c_state, struct lstm_cells out)
@@ -101,6 +145,9 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     const float4 *ahead = (const float4 *)sums + l.at;
     uint16_t h = 0, *h_to = s.h + l.at, *c_to = s.c + l.at;
     struct packed_gates *gates_to = (struct packed_gates *)s.gates + l.at;
+    unsigned tells_at = l.row * h_rows<pairs>::STRIDE + l.unit;
+    unsigned reads_at = l.u % rows * h_rows<pairs>::STRIDE + 8 * l.q;
+    int mine = l.mine, tells = l.mine && l.tells;
     float *out_to = out.at + ((uint64_t)blockIdx.x * rows + l.row) * out.row + l.unit;
     for (unsigned i = threadIdx.x; i < rows * h_rows<pairs>::STRIDE; i += blockDim.x)
         all[0][i] = all[1][i] = 0; /* units and rows that are not there */
@@ -116,24 +163,29 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
         c = c_state[l.at];
         h = *(h_to - l.by);
     }
+    KEEP(tells_at);
+    KEEP(reads_at);
+    KEEP(mine);
+    KEEP(tells);
     __syncthreads();
     for (unsigned k = 0; k < (unsigned)s.steps; k++) {
         uint16_t *now = all[k % 2];
-        if (l.mine && l.tells)
-            now[l.row * h_rows<pairs>::STRIDE + l.unit] = h;
+        if (tells)
+            now[tells_at] = h;
         __syncthreads();
-        float4 r = product_forward<pairs, rows, kind>(a, now, l);
-        struct scalar_lstm made = scalar_lstm(x[0].x + r.x + bias[0], x[0].y + r.y + bias[1],
-                                              x[0].z + r.z + bias[2], x[0].w + r.w + bias[3], c);
+        float4 r = product_forward<pairs, rows, kind>(a, now + reads_at, l);
+        struct scalar_lstm made =
+            cell_forward<fast>(x[0].x + r.x + bias[0], x[0].y + r.y + bias[1],
+                               x[0].z + r.z + bias[2], x[0].w + r.w + bias[3], c);
         UNROLL(AHEAD)
         for (int next = 0; next + 1 < AHEAD; next++)
             x[next] = x[next + 1];
-        if (l.mine && k + AHEAD < s.steps)
+        if (mine && k + AHEAD < (unsigned)s.steps)
             x[AHEAD - 1] = *ahead;
         ahead += l.by;
         c = made.c;
         h = half_bits<kind>(made.h);
-        if (l.mine && l.tells) {
+        if (tells) {
             *gates_to = gates_pack<kind>(made.i, made.f, made.g, made.o);
             *c_to = half_bits<kind>(c);
             *h_to = h;
@@ -142,7 +194,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
         }
         gates_to += l.by, c_to += l.by, h_to += l.by, out_to += out.step;
     }
-    if (l.mine && l.tells)
+    if (tells)
         c_state[l.at] = c;
 }
 
@@ -166,15 +218,15 @@ static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_
     }
 }
 
-/* The warp's part [hidden][rows] of the gradient at h, from `d`, its units' gradients. */
+/* The warp's part [hidden][rows] of the gradient at h, of which the lane writes every 8th row from
+ * `to` on, from its units' gradients, of which it reads `d` on. */
 template <int pairs, int rows, int kind>
 static __device__ __forceinline__ void product_backward(const uint32_t a[2 * pairs][2][4],
                                                         const struct packed_gates *d,
-                                                        const struct cell<rows> &l, float *part)
+                                                        const struct cell<rows> &l, float *to)
 {
-    uint4 four = *(const uint4 *)(d + l.u % rows * UNITS + 2 * l.q);
+    uint4 four = *(const uint4 *)d;
     uint32_t b[2][2] = {{four.x, four.y}, {four.z, four.w}};
-    float *to = part + l.u * rows + l.row;
     UNROLL(8)
     for (int tile = 0; tile < 2 * pairs; tile++) {
         float c[4] = {0};
@@ -187,20 +239,25 @@ static __device__ __forceinline__ void product_backward(const uint32_t a[2 * pai
     }
 }
 
-/* The sum of all warps' parts for the lane's cell. */
+/* The sum of all warps' parts, each from the number of the lane's cell on. */
 template <int pairs, int rows>
 static __device__ __forceinline__ float parts_sum(const float *parts, const struct cell<rows> &l)
 {
     enum { PART = 32 * pairs * rows, SHARES = QUADS / rows };
-    float sum = 0;
-    const float *at = parts + l.q / rows * PART + l.unit * rows + l.row;
+    enum { TOGETHER = 4 / SHARES };
+    float sums[TOGETHER] = {0};
+    const float *at = parts + l.q / rows * PART;
     UNROLL(16)
     for (int w = 0; w < 4 * pairs; w += SHARES)
-        sum += at[w * PART];
+        sums[w / SHARES % TOGETHER] += at[w * PART];
+    UNROLL(2)
+    for (int k = TOGETHER / 2; k > 0; k /= 2)
+        for (int i = 0; i < k; i++)
+            sums[i] += sums[i + k];
     UNROLL(2)
     for (int lanes = rows; lanes < QUADS; lanes *= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-    return sum;
+        sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], lanes);
+    return sums[0];
 }
 
 /* What a step reads. */
@@ -210,13 +267,13 @@ struct narrow_values {
     float dh;
 };
 
-template <int kind>
+template <int kind, int fast>
 static __device__ __forceinline__ struct scalar_lstm_slopes slopes_of(const struct narrow_values &v)
 {
-    return scalar_lstm_slopes(
+    return scalar_lstm_slopes_with(
         half_value<kind>((uint16_t)v.gates.low), half_value<kind>((uint16_t)(v.gates.low >> 16)),
         half_value<kind>((uint16_t)v.gates.high), half_value<kind>((uint16_t)(v.gates.high >> 16)),
-        half_value<kind>(v.c), 0);
+        gate_tanh<fast>(half_value<kind>(v.c)), 0);
 }
 
 /* Shared memory of the backward kernel: the parts of two steps, and the warps' gradients. */
@@ -225,7 +282,7 @@ template <int pairs, int rows> struct backward_shared {
     struct packed_gates gradients[4 * pairs][rows * UNITS];
 };
 
-template <int pairs, int rows, int kind>
+template <int pairs, int rows, int kind, int fast>
 __global__ void __launch_bounds__(THREADS_MAX, 1)
     narrow_backward(struct lstm_narrow s, struct matrix w, struct lstm_cells dh, float *dc_state,
                     float *dr_state, float *sums)
@@ -235,7 +292,10 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     struct backward_shared<pairs, rows> *shared = (struct backward_shared<pairs, rows> *)dynamic;
     uint32_t a[2 * pairs][2][4];
     struct cell<rows> l = cell_here<rows>(s);
-    struct packed_gates *mine = shared->gradients[l.warp];
+    struct packed_gates *gradients = shared->gradients[l.warp];
+    int mine = l.mine, tells = l.mine && l.tells;
+    unsigned tells_at = l.row * UNITS + l.u, reads_at = l.u % rows * UNITS + 2 * l.q;
+    unsigned part_at = l.warp * PART + l.u * rows + l.row, sum_at = l.unit * rows + l.row;
     struct packed_gates *gates = (struct packed_gates *)s.gates + l.at + (s.steps - 1) * l.by;
     const uint16_t *c = s.c + l.at + (s.steps - 1) * l.by;
     const float *dh_from =
@@ -245,21 +305,27 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     for (unsigned i = threadIdx.x; i < 4 * pairs * PART; i += blockDim.x)
         shared->parts[0][i] = shared->parts[1][i] = 0; /* of warps that are not there */
     weights_backward<pairs, kind>(w, s.hidden, l, a);
-    if (l.mine) {
+    if (mine) {
         next = {*gates, *c, *dh_from};
         dc = dc_state[l.at];
         recurrent = dr_state[l.at];
     }
-    struct scalar_lstm_slopes now = slopes_of<kind>(next);
+    struct scalar_lstm_slopes now = slopes_of<kind, fast>(next);
     float dh_now = next.dh;
+    KEEP(mine);
+    KEEP(tells);
+    KEEP(tells_at);
+    KEEP(reads_at);
+    KEEP(part_at);
+    KEEP(sum_at);
     __syncthreads();
     for (unsigned k = (unsigned)s.steps; k-- > 0;) {
         struct packed_gates *to = gates;
         gates -= l.by, c -= l.by, dh_from -= dh.step;
         next.c = 0;
-        if (l.mine && k)
+        if (mine && k)
             next = {*gates, *c, *dh_from};
-        else if (l.mine && !s.begins)
+        else if (mine && !s.begins)
             next.c = *c;
         now.c_before = half_value<kind>(next.c);
         struct scalar_lstm d = scalar_lstm_backward(&now, dh_now + recurrent, dc);
@@ -267,18 +333,18 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
         dc = d.c;
         total[0] += d.i, total[1] += d.f, total[2] += d.g, total[3] += d.o;
         if (l.tells)
-            mine[l.row * UNITS + l.u] = own;
+            gradients[tells_at] = own;
         __syncwarp();
         float *parts = shared->parts[k % 2];
-        product_backward<pairs, rows, kind>(a, mine, l, parts + l.warp * PART);
-        if (l.mine && l.tells)
+        product_backward<pairs, rows, kind>(a, gradients + reads_at, l, parts + part_at);
+        if (tells)
             *to = own;
-        now = slopes_of<kind>(next);
+        now = slopes_of<kind, fast>(next);
         dh_now = next.dh;
         __syncthreads();
-        recurrent = parts_sum<pairs, rows>(parts, l);
+        recurrent = parts_sum<pairs, rows>(parts + sum_at, l);
     }
-    if (!l.mine || !l.tells)
+    if (!tells)
         return;
     dc_state[l.at] = dc;
     dr_state[l.at] = recurrent;
@@ -297,33 +363,35 @@ template <int rows> static struct narrow_launch launch_of(const struct lstm_narr
             (unsigned)((s.hidden + UNITS - 1) / UNITS) * WARP};
 }
 
-template <int pairs, int rows, int kind>
+template <int pairs, int rows, int kind, int fast>
 static void forward(const struct lstm_narrow &s, const float *sums, const float *bias_ih,
                     const float *bias_hh, struct matrix w, float *c, struct lstm_cells out)
 {
     struct narrow_launch n = launch_of<rows>(s);
-    LAUNCH((narrow_forward<pairs, rows, kind>), n.blocks, n.threads, s, sums, bias_ih, bias_hh, w,
-           c, out);
+    LAUNCH((narrow_forward<pairs, rows, kind, fast>), n.blocks, n.threads, s, sums, bias_ih,
+           bias_hh, w, c, out);
 }
 
-template <int pairs, int rows, int kind>
+template <int pairs, int rows, int kind, int fast>
 static void backward(const struct lstm_narrow &s, struct matrix w, struct lstm_cells dh, float *dc,
                      float *dr, float *sums)
 {
     struct narrow_launch n = launch_of<rows>(s);
     uint64_t bytes = sizeof(struct backward_shared<pairs, rows>);
-    ensure(SHARED_ALLOW((narrow_backward<pairs, rows, kind>), bytes));
-    LAUNCH_SHARED((narrow_backward<pairs, rows, kind>), n.blocks, n.threads, bytes, s, w, dh, dc,
-                  dr, sums);
+    ensure(SHARED_ALLOW((narrow_backward<pairs, rows, kind, fast>), bytes));
+    LAUNCH_SHARED((narrow_backward<pairs, rows, kind, fast>), n.blocks, n.threads, bytes, s, w, dh,
+                  dc, dr, sums);
 }
 
 /* The one of `run` that has room for the hidden units. */
 #define WITH_PAIRS(run, s, rows, kind, ...)                                                        \
     do {                                                                                           \
         if ((s).hidden <= 64)                                                                      \
-            run<2, rows, kind>(s, __VA_ARGS__);                                                    \
+            run<2, rows, kind, kind == HALF_BF16>(s, __VA_ARGS__);                                 \
+        else if (rows == 4 && is_exact())                                                          \
+            run<4, rows, kind, 0>(s, __VA_ARGS__);                                                 \
         else                                                                                       \
-            run<4, rows, kind>(s, __VA_ARGS__);                                                    \
+            run<4, rows, kind, kind == HALF_BF16>(s, __VA_ARGS__);                                 \
     } while (0)
 #define WITH_KIND(run, s, rows, ...)                                                               \
     do {                                                                                           \
@@ -341,6 +409,11 @@ static void backward(const struct lstm_narrow &s, struct matrix w, struct lstm_c
         else                                                                                       \
             WITH_KIND(run, s, 1, __VA_ARGS__);                                                     \
     } while (0)
+
+static int is_exact(void)
+{
+    return getenv("LSTM_EXACT") != NULL;
+}
 
 static int rows_of_block(void)
 {

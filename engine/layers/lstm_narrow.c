@@ -377,22 +377,27 @@ static void below_make(const struct wave *w, uint64_t layer, uint64_t segment)
     lane_mark(w, MARK_PRODUCT + slot_of(layer, segment));
 }
 
-/* The last segment writes what the others add to. */
-static void weights_add(const struct wave *w, uint64_t layer, uint64_t segment)
+/* Of `steps` steps from that segment on; the last ones write what the others add to. */
+static void weights_add(const struct wave *w, uint64_t layer, uint64_t segment, uint64_t segments)
 {
     const struct layer_pass *p = w->p;
     const struct state *to = &w->state[layer];
     struct lstm_narrow n = steps_of(w, layer, segment);
-    uint64_t skip = (uint64_t)n.begins, left = (n.steps - skip) * n.rows, width = w->s.hidden;
-    float adds = segment + 1 < w->segments;
+    uint64_t skip = (uint64_t)n.begins, width = w->s.hidden, in = padded_in(w->l, layer);
+    uint64_t first = segment * w->segment_steps, steps = w->s.steps - first;
+    if (steps > segments * w->segment_steps)
+        steps = segments * w->segment_steps;
+    float adds = first + steps < w->s.steps;
+    struct halves d = halves_of(n.gates, steps * n.rows, 4 * width), x = x_of(w, layer, segment);
+    x.rows = d.rows;
     lane_take(w, LANE_PRODUCTS);
     lane_await(w, MARK_STEPS + slot_of(layer, segment));
-    op_product_half(p->backend, p->half, gradients_of(w, layer, segment, 0), 1,
-                    x_of(w, layer, segment), 0, adds,
-                    matrix_of(to->d_ih, 4 * width, padded_in(w->l, layer)));
-    if (left)
-        op_product_half(p->backend, p->half, gradients_of(w, layer, segment, skip), 1,
-                        halves_of(skip ? n.h : n.h - n.rows * width, left, width), 0, adds,
+    op_product_half(p->backend, p->half, d, 1, x, 0, adds, matrix_of(to->d_ih, 4 * width, in));
+    d.at += skip * n.rows * 4 * width;
+    d.rows -= skip * n.rows;
+    if (d.rows)
+        op_product_half(p->backend, p->half, d, 1,
+                        halves_of(skip ? n.h : n.h - n.rows * width, d.rows, width), 0, adds,
                         matrix_of(to->d_hh, 4 * width, width));
     else if (!adds) /* one step in all */
         op_zero(p->backend, to->d_hh, 4 * width * width);
@@ -417,11 +422,12 @@ static void gradient_finish(const struct wave *w, uint64_t layer)
 
 static void segment_backward(const struct wave *w, uint64_t layer, uint64_t segment)
 {
+    uint64_t together = number_of("LSTM_WEIGHTS", 1);
     steps_backward(w, layer, segment);
     if (layer || w->p->d_input)
         below_make(w, layer, segment);
-    if (w->p->gradient)
-        weights_add(w, layer, segment);
+    if (w->p->gradient && segment % together == 0)
+        weights_add(w, layer, segment, together);
 }
 
 void lstm_narrow_backward(const struct layer_instance *l, const struct layer_pass *p)
