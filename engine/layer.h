@@ -158,11 +158,14 @@ struct layer_type {
     int in_place;     /* forward may overwrite its input and backward its d_output */
     int same;         /* the output is the input itself: forward does nothing */
     int needs_output; /* backward reads the output, so the next layer must not overwrite it */
-    int finishes;     /* forward can do, in the same operation, what pass.finishes says */
-    int activates;    /* 1 + its enum activation; 0: it is none */
-    int quantises;    /* its matrices are used through layer_product alone */
-    int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
-    int residual;     /* +1: residual_begin, -1: residual_end */
+    /* Backward reads neither input nor output, and d_input has numbers of d_output, and 0, alone:
+     * such a layer. NULL: none. */
+    int (*copies)(const struct layer_instance *l);
+    int finishes;  /* forward can do, in the same operation, what pass.finishes says */
+    int activates; /* 1 + its enum activation; 0: it is none */
+    int quantises; /* its matrices are used through layer_product alone */
+    int rounds;    /* with half it rounds its output and d_input itself, and reads kept_half */
+    int residual;  /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes;                                 /* it knows KEEP_LITTLE and KEEP_HALF, */
     int (*narrows)(const struct layer_instance *l); /* and KEEP_NARROW, such a layer; NULL: none */
@@ -236,6 +239,11 @@ void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float
 /* A tile_squares for such a layer, whose squares_begin left dy n in squares_input. */
 void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
                               const struct tile *tile, const struct tile_work *w, float *sums);
+
+static inline int layer_copies(const struct layer_instance *l)
+{
+    return l->type->copies && l->type->copies(l);
+}
 
 /* Tile number `tile` of layer `l` of `m`: a partition that depends on the layer alone. */
 struct tile layer_tile(const struct model *m, const struct layer_instance *l, uint64_t tile);

@@ -340,21 +340,26 @@ static void check_product_half(enum half kind, struct halves a, int a_t, struct 
     ensure((a_t ? a.rows : a.columns) == (b_t ? b.columns : b.rows));
 }
 
+static void check_pool(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
+{
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    ensure(s.begin || x.rows == s.count * s.steps); /* begin is the backend's to read */
+    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
+}
+
 static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,
                                struct matrix y)
 {
-    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    check_pool(kind, x, s, y);
     ensure(matrix_disjoint(x, y));
-    ensure(s.begin || x.rows == s.count * s.steps); /* begin is the backend's to read */
-    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
 }
 
 static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
                                 struct segments s, struct matrix dx)
 {
-    check_pool_forward(kind, x, s, dy);
-    ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
-    ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+    check_pool(kind, x, s, dy);
+    ensure(matrix_valid(dx) && matrix_same_shape(x, dx) && matrix_disjoint(dy, dx));
+    ensure(kind != POOL_MAX || (matrix_disjoint(x, dy) && matrix_disjoint(x, dx)));
 }
 
 static void check_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,

@@ -16,11 +16,12 @@
  * begins: numbers, through which no gradient goes (truncated backpropagation through time). One
  * direction only: the other one begins at what is not there yet.
  */
+#include "engine/layers/lstm.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/layers/lstm.h"
 #include "engine/memory.h"
 #include "engine/squares.h"
 #include "proto/err.h"

@@ -21,9 +21,10 @@
  * even or odd segment of an even or odd layer: of what one of them is set for again, all was asked
  * of one lane, and the later is behind the earlier.
  */
+#include "engine/layers/lstm.h"
+
 #include <stdlib.h>
 
-#include "engine/layers/lstm.h"
 #include "engine/memory.h"
 #include "proto/err.h"
 
