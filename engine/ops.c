@@ -443,26 +443,32 @@ static int cells_valid(struct lstm_cells x, struct lstm_narrow s)
     return x.row >= s.hidden && x.step >= s.hidden;
 }
 
-static void check_lstm_narrow(struct lstm_narrow s, struct matrix w_hh)
+static void check_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
+{
+    ensure(half_valid(kind) && matrix_valid(w_hh) && w_hh.rows == 4 * w_hh.columns);
+    ensure(w_hh.columns <= LSTM_NARROW_HIDDEN_MAX && packed && (uintptr_t)packed % 16 == 0);
+}
+
+static void check_lstm_narrow(struct lstm_narrow s, const uint16_t *packed)
 {
     ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.hidden <= LSTM_NARROW_HIDDEN_MAX);
     ensure(half_valid(s.half) && s.gates && (uintptr_t)s.gates % 8 == 0 && s.c && s.h);
-    ensure(matrix_valid(w_hh) && w_hh.rows == 4 * s.hidden && w_hh.columns == s.hidden);
+    ensure(packed && (uintptr_t)packed % 16 == 0);
 }
 
 static void check_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
-                                      const float *bias_hh, struct matrix w_hh, float *c,
+                                      const float *bias_hh, const uint16_t *packed, float *c,
                                       struct lstm_cells out)
 {
-    check_lstm_narrow(s, w_hh);
+    check_lstm_narrow(s, packed);
     ensure(sums && (uintptr_t)sums % 16 == 0 && bias_ih && bias_hh && c);
     ensure(!out.at || cells_valid(out, s));
 }
 
-static void check_lstm_narrow_backward(struct lstm_narrow s, struct matrix w_hh,
+static void check_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed,
                                        struct lstm_cells dh, float *dc, float *dr, float *sums)
 {
-    check_lstm_narrow(s, w_hh);
+    check_lstm_narrow(s, packed);
     ensure(dh.at && cells_valid(dh, s) && dc && dr && sums);
     ensure(floats_disjoint(dc, dr, s.rows * s.hidden));
 }

@@ -215,6 +215,15 @@ SCALAR struct halves halves_of(const uint16_t *at, uint64_t rows, uint64_t colum
  * four gates of a unit lie together. The h and the c of the step before lie before the first ones,
  * unless the steps begin: they are 0 then. `gates` is aligned to 8 bytes. */
 enum { LSTM_NARROW_HIDDEN_MAX = 128 }; /* whose weights fit a multiprocessor */
+
+/* Numbers that lstm_narrow_weights leaves of w_hh, in an order of the backend's. */
+SCALAR uint64_t lstm_narrow_weights_count(uint64_t hidden)
+{
+    uint64_t padded =
+        hidden <= LSTM_NARROW_HIDDEN_MAX / 2 ? LSTM_NARROW_HIDDEN_MAX / 2 : LSTM_NARROW_HIDDEN_MAX;
+    return 2 * 4 * padded * padded; /* forward, backward */
+}
+
 struct lstm_narrow {
     uint64_t steps, rows, hidden;
     enum half half;

@@ -181,20 +181,27 @@ void cpu_product_half(enum half kind, struct halves a, int a_t, struct halves b,
     }
 }
 
+/* In its own order. */
+void cpu_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
+{
+    for (uint64_t i = 0; i < w_hh.rows * w_hh.columns; i++)
+        packed[i] = narrowed(kind, w_hh.at[i / w_hh.columns * w_hh.stride + i % w_hh.columns]);
+}
+
 /* (w_hh h)[gate], h of the step before. */
-static float narrow_recurrent(struct lstm_narrow s, uint64_t step, uint64_t row, struct matrix w_hh,
-                              uint64_t gate)
+static float narrow_recurrent(struct lstm_narrow s, uint64_t step, uint64_t row,
+                              const uint16_t *packed, uint64_t gate)
 {
     const uint16_t *h =
         s.h + (int64_t)(step * s.rows + row) * (int64_t)s.hidden - (int64_t)(s.rows * s.hidden);
     float sum = 0;
     for (uint64_t j = 0; j < s.hidden && (step || !s.begins); j++)
-        sum += w_hh.at[gate * w_hh.stride + j] * widened(s.half, h[j]);
+        sum += widened(s.half, packed[gate * s.hidden + j]) * widened(s.half, h[j]);
     return sum;
 }
 
 void cpu_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
-                             const float *bias_hh, struct matrix w_hh, float *c,
+                             const float *bias_hh, const uint16_t *packed, float *c,
                              struct lstm_cells out)
 {
     for (uint64_t k = 0; k < s.steps * s.rows * s.hidden; k++) {
@@ -202,7 +209,7 @@ void cpu_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const floa
         float x[4], *state = c + row * s.hidden + u;
         for (uint64_t gate = 0; gate < 4; gate++)
             x[gate] = sums[4 * k + gate] +
-                      narrow_recurrent(s, step, row, w_hh, gate * s.hidden + u) +
+                      narrow_recurrent(s, step, row, packed, gate * s.hidden + u) +
                       (bias_ih[gate * s.hidden + u] + bias_hh[gate * s.hidden + u]);
         struct scalar_lstm cell =
             scalar_lstm(x[0], x[1], x[2], x[3], step || !s.begins ? *state : 0);
@@ -241,7 +248,7 @@ static void narrow_step_backward(struct lstm_narrow s, uint64_t step, struct lst
     }
 }
 
-void cpu_lstm_narrow_backward(struct lstm_narrow s, struct matrix w_hh, struct lstm_cells dh,
+void cpu_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
                               float *dc, float *dr, float *sums)
 {
     for (uint64_t step = s.steps; step-- > 0;) {
@@ -250,8 +257,9 @@ void cpu_lstm_narrow_backward(struct lstm_narrow s, struct matrix w_hh, struct l
             const uint16_t *d = s.gates + 4 * (step * s.rows + i / s.hidden) * s.hidden;
             dr[i] = 0;
             for (uint64_t k = 0; k < 4 * s.hidden; k++)
-                dr[i] += widened(s.half, d[k]) *
-                         w_hh.at[(k % 4 * s.hidden + k / 4) * w_hh.stride + i % s.hidden];
+                dr[i] +=
+                    widened(s.half, d[k]) *
+                    widened(s.half, packed[(k % 4 * s.hidden + k / 4) * s.hidden + i % s.hidden]);
         }
     }
 }

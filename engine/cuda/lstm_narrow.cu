@@ -33,6 +33,56 @@ struct __align__(8) packed_gates
     uint32_t low, high;
 };
 
+/* W_hh^T of the warp's units: tiles of 16 of h by two of 16 gates' rows, of which a lane's 8 are
+ * the gates of units 2 q and 2 q + 1. */
+template <int pairs, int kind>
+static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_t hidden,
+                                                        unsigned warp, unsigned u, unsigned q,
+                                                        uint32_t a[2 * pairs][2][4])
+{
+    UNROLL(8)
+    for (int tile = 0; tile < 2 * pairs; tile++)
+        UNROLL(2)
+    for (int step = 0; step < 2; step++)
+        UNROLL(4)
+    for (int k = 0; k < 4; k++) {
+        uint64_t column = 16 * tile + u + 8 * (k % 2);
+        uint64_t unit = warp * UNITS + 2 * q + step;
+        a[tile][step][k] = mma_pack<kind>(weight(w, 2 * (k / 2), hidden, unit, column),
+                                          weight(w, 2 * (k / 2) + 1, hidden, unit, column));
+    }
+}
+
+/* Registers of a lane, four at a time: those of a warp lie together, forward's and then, from
+ * `numbers` numbers on, backward's. */
+template <int pairs> struct packed_weights {
+    enum { FOURS = 4 * pairs, NUMBERS = 4 * pairs * FOURS * WARP * 8 };
+};
+
+template <int pairs>
+static __device__ __forceinline__ uint4 *packed_at(const uint16_t *packed, int backward,
+                                                   unsigned warp, unsigned lane)
+{
+    typedef struct packed_weights<pairs> size;
+    return (uint4 *)(packed + backward * size::NUMBERS) + warp * size::FOURS * WARP + lane;
+}
+
+/* A block is a warp: the one of that number in the steps' blocks. */
+template <int pairs, int kind> __global__ void narrow_weights(struct matrix w, uint16_t *packed)
+{
+    uint32_t forward[2][2 * pairs][4], backward[2 * pairs][2][4];
+    unsigned warp = blockIdx.x, lane = threadIdx.x, u = lane / QUADS, q = lane % QUADS;
+    uint4 *to = packed_at<pairs>(packed, 0, warp, lane);
+    weights_forward<pairs, kind>(w, w.columns, warp * UNITS + u, q, forward);
+    weights_backward<pairs, kind>(w, w.columns, warp, u, q, backward);
+    UNROLL(16)
+    for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
+        const uint32_t *f = forward[i / (2 * pairs)][i % (2 * pairs)], *b = backward[i / 2][i % 2];
+        to[i * WARP] = {f[0], f[1], f[2], f[3]};
+        to[i * WARP + packed_weights<pairs>::NUMBERS / 8] = {b[0], b[1], b[2], b[3]};
+    }
+}
+
 /* Where a lane is. */
 template <int rows> struct cell {
     unsigned warp, u, q;
@@ -135,7 +185,8 @@ static __device__ __forceinline__ float4 product_forward(const uint32_t a[2][2 *
 template <int pairs, int rows, int kind, int fast>
 __global__ void __launch_bounds__(THREADS_MAX, 1)
     narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
-                   const float *bias_hh, struct matrix w, float *c_state, struct lstm_cells out)
+                   const float *bias_hh, const uint16_t *packed, float *c_state,
+                   struct lstm_cells out)
 {
     __shared__ __align__(16) uint16_t all[2][rows * h_rows<pairs>::STRIDE];
     uint32_t a[2][2 * pairs][4];
@@ -151,7 +202,13 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     float *out_to = out.at + ((uint64_t)blockIdx.x * rows + l.row) * out.row + l.unit;
     for (unsigned i = threadIdx.x; i < rows * h_rows<pairs>::STRIDE; i += blockDim.x)
         all[0][i] = all[1][i] = 0; /* units and rows that are not there */
-    weights_forward<pairs, kind>(w, s.hidden, l.unit, l.q, a);
+    const uint4 *weights = packed_at<pairs>(packed, 0, l.warp, threadIdx.x % WARP);
+    UNROLL(16)
+    for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
+        uint4 four = weights[i * WARP];
+        uint32_t *to = a[i / (2 * pairs)][i % (2 * pairs)];
+        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    }
     UNROLL(4)
     for (int gate = 0; gate < 4; gate++)
         bias[gate] =
@@ -196,26 +253,6 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     }
     if (tells)
         c_state[l.at] = c;
-}
-
-/* W_hh^T of the warp's units: tiles of 16 of h by two of 16 gates' rows, of which a lane's 8 are
- * the gates of units 2 q and 2 q + 1. */
-template <int pairs, int kind, int rows>
-static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_t hidden,
-                                                        const struct cell<rows> &l,
-                                                        uint32_t a[2 * pairs][2][4])
-{
-    UNROLL(8)
-    for (int tile = 0; tile < 2 * pairs; tile++)
-        UNROLL(2)
-    for (int step = 0; step < 2; step++)
-        UNROLL(4)
-    for (int k = 0; k < 4; k++) {
-        uint64_t column = 16 * tile + l.u + 8 * (k % 2);
-        uint64_t unit = l.warp * UNITS + 2 * l.q + step;
-        a[tile][step][k] = mma_pack<kind>(weight(w, 2 * (k / 2), hidden, unit, column),
-                                          weight(w, 2 * (k / 2) + 1, hidden, unit, column));
-    }
 }
 
 /* The warp's part [hidden][rows] of the gradient at h, of which the lane writes every 8th row from
@@ -284,8 +321,8 @@ template <int pairs, int rows> struct backward_shared {
 
 template <int pairs, int rows, int kind, int fast>
 __global__ void __launch_bounds__(THREADS_MAX, 1)
-    narrow_backward(struct lstm_narrow s, struct matrix w, struct lstm_cells dh, float *dc_state,
-                    float *dr_state, float *sums)
+    narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
+                    float *dc_state, float *dr_state, float *sums)
 {
     enum { PART = 32 * pairs * rows };
     SHARED_DYNAMIC(float4, dynamic);
@@ -304,7 +341,13 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     float dc = 0, recurrent = 0, total[4] = {0};
     for (unsigned i = threadIdx.x; i < 4 * pairs * PART; i += blockDim.x)
         shared->parts[0][i] = shared->parts[1][i] = 0; /* of warps that are not there */
-    weights_backward<pairs, kind>(w, s.hidden, l, a);
+    const uint4 *weights = packed_at<pairs>(packed, 1, l.warp, threadIdx.x % WARP);
+    UNROLL(16)
+    for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
+        uint4 four = weights[i * WARP];
+        uint32_t *to = a[i / 2][i % 2];
+        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    }
     if (mine) {
         next = {*gates, *c, *dh_from};
         dc = dc_state[l.at];
@@ -365,22 +408,22 @@ template <int rows> static struct narrow_launch launch_of(const struct lstm_narr
 
 template <int pairs, int rows, int kind, int fast>
 static void forward(const struct lstm_narrow &s, const float *sums, const float *bias_ih,
-                    const float *bias_hh, struct matrix w, float *c, struct lstm_cells out)
+                    const float *bias_hh, const uint16_t *packed, float *c, struct lstm_cells out)
 {
     struct narrow_launch n = launch_of<rows>(s);
     LAUNCH((narrow_forward<pairs, rows, kind, fast>), n.blocks, n.threads, s, sums, bias_ih,
-           bias_hh, w, c, out);
+           bias_hh, packed, c, out);
 }
 
 template <int pairs, int rows, int kind, int fast>
-static void backward(const struct lstm_narrow &s, struct matrix w, struct lstm_cells dh, float *dc,
-                     float *dr, float *sums)
+static void backward(const struct lstm_narrow &s, const uint16_t *packed, struct lstm_cells dh,
+                     float *dc, float *dr, float *sums)
 {
     struct narrow_launch n = launch_of<rows>(s);
     uint64_t bytes = sizeof(struct backward_shared<pairs, rows>);
     ensure(SHARED_ALLOW((narrow_backward<pairs, rows, kind, fast>), bytes));
-    LAUNCH_SHARED((narrow_backward<pairs, rows, kind, fast>), n.blocks, n.threads, bytes, s, w, dh,
-                  dc, dr, sums);
+    LAUNCH_SHARED((narrow_backward<pairs, rows, kind, fast>), n.blocks, n.threads, bytes, s, packed,
+                  dh, dc, dr, sums);
 }
 
 /* The one of `run` that has room for the hidden units. */
@@ -421,15 +464,31 @@ static int rows_of_block(void)
     return given ? atoi(given) : 4;
 }
 
-void cuda_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
-                              const float *bias_hh, struct matrix w_hh, float *c,
-                              struct lstm_cells out)
+template <int kind> static void weights_pack(struct matrix w, uint16_t *packed)
 {
-    WITH_ROWS(forward, s, sums, bias_ih, bias_hh, w_hh, c, out);
+    if (w.columns <= LSTM_NARROW_HIDDEN_MAX / 2)
+        LAUNCH((narrow_weights<2, kind>), 8, WARP, w, packed);
+    else
+        LAUNCH((narrow_weights<4, kind>), 16, WARP, w, packed);
 }
 
-void cuda_lstm_narrow_backward(struct lstm_narrow s, struct matrix w_hh, struct lstm_cells dh,
+void cuda_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
+{
+    if (kind == HALF_BF16)
+        weights_pack<HALF_BF16>(w_hh, packed);
+    else
+        weights_pack<HALF_F16>(w_hh, packed);
+}
+
+void cuda_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
+                              const float *bias_hh, const uint16_t *packed, float *c,
+                              struct lstm_cells out)
+{
+    WITH_ROWS(forward, s, sums, bias_ih, bias_hh, packed, c, out);
+}
+
+void cuda_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
                                float *dc, float *dr, float *sums)
 {
-    WITH_ROWS(backward, s, w_hh, dh, dc, dr, sums);
+    WITH_ROWS(backward, s, packed, dh, dc, dr, sums);
 }

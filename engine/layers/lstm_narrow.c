@@ -36,6 +36,7 @@ _Static_assert((int)MARK_PRODUCT + (int)SLOTS <= (int)LANE_MARKS, "a mark each")
 /* What is kept of one layer: [steps, rows, ..]. */
 struct kept {
     uint16_t *weights; /* w_ih [hidden, 4, in padded] */
+    uint16_t *packed;  /* w_hh */
     uint16_t *x;       /* padded */
     uint16_t *gates, *c, *h;
 };
@@ -100,7 +101,7 @@ uint64_t lstm_narrow_saved(const struct layer_instance *l, uint64_t rows)
     struct lstm_shape s = lstm_shape_of(l);
     uint64_t weights = 0, row = s.steps * (padded_in(l, 0) + s.layers * 6 * s.hidden);
     for (uint64_t i = 0; i < s.layers; i++)
-        weights += 4 * s.hidden * padded_in(l, i);
+        weights += lstm_narrow_weights_count(s.hidden) + 4 * s.hidden * padded_in(l, i);
     return size_plus(weights / 2, size_times(rows, row / 2));
 }
 
@@ -123,8 +124,9 @@ static void kept_place(struct wave *w)
     uint16_t *at = (uint16_t *)w->p->saved;
     uint64_t cells = w->s.steps * w->p->rows * w->s.hidden;
     for (uint64_t i = 0; i < w->s.layers; i++) {
-        w->kept[i].weights = at;
-        at += 4 * w->s.hidden * padded_in(w->l, i);
+        w->kept[i].packed = at;
+        w->kept[i].weights = at + lstm_narrow_weights_count(w->s.hidden);
+        at = w->kept[i].weights + 4 * w->s.hidden * padded_in(w->l, i);
     }
     for (uint64_t i = 0; i < w->s.layers; i++) {
         struct kept *k = &w->kept[i];
@@ -231,12 +233,6 @@ static struct halves x_of(const struct wave *w, uint64_t layer, uint64_t segment
                      n.steps * n.rows, width);
 }
 
-static struct matrix weights_hh(const struct wave *w, uint64_t layer)
-{
-    struct lstm_part part = lstm_part_of(w->l, layer, 0);
-    return matrix_of(w->p->weights + part.at[WEIGHT_HH], 4 * w->s.hidden, w->s.hidden);
-}
-
 static struct halves weights_ih(const struct wave *w, uint64_t layer)
 {
     return halves_of(w->kept[layer].weights, 4 * w->s.hidden, padded_in(w->l, layer));
@@ -254,11 +250,17 @@ static void forward_place(struct wave *w)
         w->state[i].dc = at;
 }
 
-/* Rows of w_ih by unit. */
+/* Rows of w_ih by unit; w_hh is packed where it is read. */
 static void weights_narrow(const struct wave *w)
 {
     for (uint64_t i = 0; i < w->s.layers; i++) {
         struct lstm_part part = lstm_part_of(w->l, i, 0);
+        lane_take(w, lane_of(i));
+        op_lstm_narrow_weights(
+            w->p->backend, w->p->half,
+            matrix_of(w->p->weights + part.at[WEIGHT_HH], 4 * w->s.hidden, w->s.hidden),
+            w->kept[i].packed);
+        lane_take(w, LANE_MAIN);
         op_steps_narrow(w->p->backend, w->p->half, w->p->weights + part.at[WEIGHT_IH],
                         w->s.hidden * part.in, 4, w->s.hidden, part.in, weights_ih(w, i));
     }
@@ -293,7 +295,7 @@ static void steps_forward(struct wave *w, uint64_t layer, uint64_t segment)
     lane_await(w, MARK_PRODUCT + slot);
     op_lstm_narrow_forward(w->p->backend, steps_of(w, layer, segment), w->sums[slot],
                            w->p->parameters + part.at[BIAS_IH], w->p->parameters + part.at[BIAS_HH],
-                           weights_hh(w, layer), w->state[layer].dc, out);
+                           w->kept[layer].packed, w->state[layer].dc, out);
     lane_mark(w, MARK_STEPS + slot);
     w->used[slot] = 1;
 }
@@ -302,8 +304,8 @@ void lstm_narrow_forward(const struct layer_instance *l, const struct layer_pass
 {
     struct wave w = wave_of(l, p, forward_segment(l));
     forward_place(&w);
-    weights_narrow(&w);
     lanes_fork(&w);
+    weights_narrow(&w);
     sums_make(&w, 0, 0);
     for (uint64_t time = 0; time < w.segments + w.s.layers - 1; time++) {
         for (uint64_t layer = 0; layer < w.s.layers && layer <= time; layer++) {
@@ -350,7 +352,7 @@ static void steps_backward(const struct wave *w, uint64_t layer, uint64_t segmen
         dh = (struct lstm_cells){w->p->d_output + first * w->s.hidden, w->s.hidden, w->l->outputs};
     else
         lane_await(w, MARK_PRODUCT + slot_of(layer + 1, segment));
-    op_lstm_narrow_backward(w->p->backend, steps_of(w, layer, segment), weights_hh(w, layer), dh,
+    op_lstm_narrow_backward(w->p->backend, steps_of(w, layer, segment), w->kept[layer].packed, dh,
                             to->dc, to->dr, to->sums);
     lane_mark(w, MARK_STEPS + slot_of(layer, segment));
 }

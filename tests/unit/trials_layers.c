@@ -92,7 +92,7 @@ void trial_lstm_steps_backward(struct trial *t, struct trial_shape s)
 /* Operands of a narrow layer, which are aligned, whatever the shape says. */
 struct narrow_trial {
     struct lstm_narrow s;
-    struct matrix w;
+    uint16_t *packed;
 };
 
 static void *aligned(void *at)
@@ -131,11 +131,22 @@ static void narrow_forward(struct trial *t, struct trial_shape s, struct narrow_
     k->s.gates = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count + 8));
     k->s.c = cells_made(t, k->s);
     k->s.h = cells_made(t, k->s);
-    k->w = held(t, half, TRIAL_SAME, 4 * hidden, hidden);
+    k->packed = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16,
+                                      lstm_narrow_weights_count(hidden) + 8));
+    op_lstm_narrow_weights(trial_backend(t), half, held(t, half, TRIAL_SAME, 4 * hidden, hidden),
+                           k->packed);
     struct matrix out = trial_matrix(t, TRIAL_OUTPUT, TRIAL_HALF, rows, steps * hidden);
     op_copy(trial_backend(t), given, sums, count);
-    op_lstm_narrow_forward(trial_backend(t), k->s, sums, ih, hh, k->w, c,
+    op_lstm_narrow_forward(trial_backend(t), k->s, sums, ih, hh, k->packed, c,
                            (struct lstm_cells){out.at, hidden, out.stride});
+}
+
+/* By what the forward makes of them: their order is the backend's. */
+void trial_lstm_narrow_weights(struct trial *t, struct trial_shape s)
+{
+    struct narrow_trial k;
+    narrow_forward(t, s, &k);
+    halves_compare(t, k.s.half, k.s.h, k.s.steps * k.s.rows * k.s.hidden);
 }
 
 void trial_lstm_narrow_forward(struct trial *t, struct trial_shape s)
@@ -157,7 +168,7 @@ void trial_lstm_narrow_backward(struct trial *t, struct trial_shape s)
     struct matrix dh = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, k.s.rows, k.s.steps * k.s.hidden);
     float *dc = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
     float *dr = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
-    op_lstm_narrow_backward(trial_backend(t), k.s, k.w,
+    op_lstm_narrow_backward(trial_backend(t), k.s, k.packed,
                             (struct lstm_cells){dh.at, k.s.hidden, dh.stride}, dc, dr,
                             trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, 4 * cells));
     halves_compare(t, k.s.half, k.s.gates, 4 * k.s.steps * cells);
