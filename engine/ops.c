@@ -437,23 +437,29 @@ static void check_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, e
     ensure(floats_disjoint(s.c_before, dc, s.rows * s.hidden));
 }
 
+/* As the numbers of a narrow layer are. */
+static int aligned(const void *at)
+{
+    return at && (uintptr_t)at % 16 == 0;
+}
+
 /* Cells of [steps, rows, hidden]. */
 static int cells_valid(struct lstm_cells x, struct lstm_narrow s)
 {
-    return x.row >= s.hidden && x.step >= s.hidden;
+    return x.row >= s.hidden && x.step >= s.hidden && (x.row | x.step) % 4 == 0 && aligned(x.at);
 }
 
 static void check_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
 {
     ensure(half_valid(kind) && matrix_valid(w_hh) && w_hh.rows == 4 * w_hh.columns);
-    ensure(w_hh.columns <= LSTM_NARROW_HIDDEN_MAX && packed && (uintptr_t)packed % 16 == 0);
+    ensure(w_hh.columns <= LSTM_NARROW_HIDDEN_MAX && aligned(packed));
 }
 
 static void check_lstm_narrow(struct lstm_narrow s, const uint16_t *packed)
 {
     ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.hidden <= LSTM_NARROW_HIDDEN_MAX);
-    ensure(half_valid(s.half) && s.gates && (uintptr_t)s.gates % 8 == 0 && s.c && s.h);
-    ensure(packed && (uintptr_t)packed % 16 == 0);
+    ensure(s.hidden % LSTM_NARROW_UNITS == 0 && half_valid(s.half));
+    ensure(aligned(s.gates) && aligned(s.c) && aligned(s.h) && aligned(packed));
 }
 
 static void check_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
@@ -461,7 +467,7 @@ static void check_lstm_narrow_forward(struct lstm_narrow s, const float *sums, c
                                       struct lstm_cells out)
 {
     check_lstm_narrow(s, packed);
-    ensure(sums && (uintptr_t)sums % 16 == 0 && bias_ih && bias_hh && c);
+    ensure(aligned(sums) && bias_ih && bias_hh && c);
     ensure(!out.at || cells_valid(out, s));
 }
 
@@ -469,7 +475,7 @@ static void check_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *pac
                                        struct lstm_cells dh, float *dc, float *dr, float *sums)
 {
     check_lstm_narrow(s, packed);
-    ensure(dh.at && cells_valid(dh, s) && dc && dr && sums);
+    ensure(cells_valid(dh, s) && dc && dr && sums);
     ensure(floats_disjoint(dc, dr, s.rows * s.hidden));
 }
 

@@ -213,8 +213,11 @@ SCALAR struct halves halves_of(const uint16_t *at, uint64_t rows, uint64_t colum
 
 /* Steps of an LSTM's layer that keeps all of its numbers in 16 bits, [steps, rows, ..] arrays; the
  * four gates of a unit lie together. The h and the c of the step before lie before the first ones,
- * unless the steps begin: they are 0 then. `gates` is aligned to 8 bytes. */
-enum { LSTM_NARROW_HIDDEN_MAX = 128 }; /* whose weights fit a multiprocessor */
+ * unless the steps begin: they are 0 then. All arrays of a narrow layer are aligned to 16 bytes. */
+enum {
+    LSTM_NARROW_HIDDEN_MAX = 128, /* whose weights fit a multiprocessor */
+    LSTM_NARROW_UNITS = 8,        /* hidden is a multiple of it */
+};
 
 /* Numbers that lstm_narrow_weights leaves of w_hh, in an order of the backend's. */
 SCALAR uint64_t lstm_narrow_weights_count(uint64_t hidden)

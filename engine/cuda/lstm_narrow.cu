@@ -3,22 +3,24 @@
  * A block has ROWS rows of the batch and all hidden units, 8 of them a warp, for all steps: rows do
  * not need one another, so that blocks never wait for each other. W_hh stays in the registers of
  * its warps as operands of the tensor cores (engine/cuda/mma.h), whose 8 columns are the block's
- * rows, as often as they fit. A lane has one cell: of unit lane / 4 of its warp one row, with all
- * four of the gates, which lie together in memory. With four rows every lane of a warp has another
- * cell, and a layer takes a quarter as many multiprocessors as there are rows: another layer, and
- * the products of both, have the rest.
+ * rows twice. A lane has one cell: of unit lane / 4 of its warp one row, with all four of the
+ * gates, which lie together in memory. A layer takes a quarter as many multiprocessors as there are
+ * rows: another layer, and the products of both, have the rest.
  *
- * Forward a warp makes the sums of its own units out of h of all of them, which goes round by
- * shared memory: one barrier a step. Backward a warp multiplies its own units' gradients with
- * their weights for the h of all units, and the warps' parts are added up by shared memory: again
- * one barrier a step. What a step reads of memory is asked for before.
+ * A step is a chain of a few hundred cycles, and the steps are one behind the other: what does not
+ * belong to the chain goes where the chain waits. Numbers that a step reads are copied to shared
+ * memory some steps before, those that it leaves are written while the next one's product is on its
+ * way. Forward a warp makes the sums of its own units out of h of all of them, which goes round by
+ * shared memory: one barrier a step. Backward four warps tell each other their 32 units' gradients
+ * and multiply them with their weights for a quarter of h each; the parts that come from different
+ * units are added up behind the block's barrier.
  */
-#include <stdlib.h>
+#include <limits.h>
 
+#include "engine/cuda/copies.h"
 #include "engine/cuda/lstm_weights.h"
 
-enum { UNITS = 8, QUADS = 4, WARPS_MAX = LSTM_NARROW_HIDDEN_MAX / UNITS, AHEAD = 3 };
-enum { THREADS_MAX = WARPS_MAX * WARP };
+enum { UNITS = 8, QUADS = 4, ROWS = 4, TEAM = 4, AHEAD = 4 };
 
 /* What a thread computes once, where the compiler would do it anew each step. */
 #ifdef __CUDA_ARCH__
@@ -33,30 +35,37 @@ struct __align__(8) packed_gates
     uint32_t low, high;
 };
 
-/* W_hh^T of the warp's units: tiles of 16 of h by two of 16 gates' rows, of which a lane's 8 are
- * the gates of units 2 q and 2 q + 1. */
+/* Warps and threads of a block, whose units are 32 pairs. */
+template <int pairs> struct block_of {
+    enum { WARPS = 4 * pairs, THREADS = WARPS * WARP, HIDDEN = 32 * pairs };
+};
+
+/* ---- weights ---- */
+
+/* W_hh^T: of the h of the warp's quarter, tiles of 16, by 8 tiles of 16 gates' rows, those of the
+ * units of its four warps. A lane's 8 of two of them are the gates of units 2 q and 2 q + 1. */
 template <int pairs, int kind>
 static __device__ __forceinline__ void weights_backward(struct matrix w, uint64_t hidden,
                                                         unsigned warp, unsigned u, unsigned q,
-                                                        uint32_t a[2 * pairs][2][4])
+                                                        uint32_t a[pairs / 2][8][4])
 {
-    UNROLL(8)
-    for (int tile = 0; tile < 2 * pairs; tile++)
-        UNROLL(2)
-    for (int step = 0; step < 2; step++)
+    UNROLL(2)
+    for (int tile = 0; tile < pairs / 2; tile++)
+        UNROLL(8)
+    for (int k = 0; k < 8; k++)
         UNROLL(4)
-    for (int k = 0; k < 4; k++) {
-        uint64_t column = 16 * tile + u + 8 * (k % 2);
-        uint64_t unit = warp * UNITS + 2 * q + step;
-        a[tile][step][k] = mma_pack<kind>(weight(w, 2 * (k / 2), hidden, unit, column),
-                                          weight(w, 2 * (k / 2) + 1, hidden, unit, column));
+    for (int r = 0; r < 4; r++) {
+        uint64_t column = warp % TEAM * (8 * pairs) + 16 * tile + u + 8 * (r % 2);
+        uint64_t unit = warp / TEAM * (TEAM * UNITS) + UNITS * (k / 2) + 2 * q + k % 2;
+        a[tile][k][r] = mma_pack<kind>(weight(w, r / 2 * 2, hidden, unit, column),
+                                       weight(w, r / 2 * 2 + 1, hidden, unit, column));
     }
 }
 
-/* Registers of a lane, four at a time: those of a warp lie together, forward's and then, from
- * `numbers` numbers on, backward's. */
+/* Registers of a lane, four at a time: those of a warp lie together, forward's and then backward's.
+ */
 template <int pairs> struct packed_weights {
-    enum { FOURS = 4 * pairs, NUMBERS = 4 * pairs * FOURS * WARP * 8 };
+    enum { FOURS = 4 * pairs, ALL = block_of<pairs>::WARPS * FOURS * WARP };
 };
 
 template <int pairs>
@@ -64,49 +73,56 @@ static __device__ __forceinline__ uint4 *packed_at(const uint16_t *packed, int b
                                                    unsigned warp, unsigned lane)
 {
     typedef struct packed_weights<pairs> size;
-    return (uint4 *)(packed + backward * size::NUMBERS) + warp * size::FOURS * WARP + lane;
+    return (uint4 *)packed + backward * size::ALL + warp * size::FOURS * WARP + lane;
 }
 
 /* A block is a warp: the one of that number in the steps' blocks. */
 template <int pairs, int kind> __global__ void narrow_weights(struct matrix w, uint16_t *packed)
 {
-    uint32_t forward[2][2 * pairs][4], backward[2 * pairs][2][4];
+    uint32_t forward[2][2 * pairs][4], backward[pairs / 2][8][4];
     unsigned warp = blockIdx.x, lane = threadIdx.x, u = lane / QUADS, q = lane % QUADS;
-    uint4 *to = packed_at<pairs>(packed, 0, warp, lane);
+    uint4 *f_to = packed_at<pairs>(packed, 0, warp, lane);
+    uint4 *b_to = packed_at<pairs>(packed, 1, warp, lane);
     weights_forward<pairs, kind>(w, w.columns, warp * UNITS + u, q, forward);
     weights_backward<pairs, kind>(w, w.columns, warp, u, q, backward);
     UNROLL(16)
     for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
-        const uint32_t *f = forward[i / (2 * pairs)][i % (2 * pairs)], *b = backward[i / 2][i % 2];
-        to[i * WARP] = {f[0], f[1], f[2], f[3]};
-        to[i * WARP + packed_weights<pairs>::NUMBERS / 8] = {b[0], b[1], b[2], b[3]};
+        const uint32_t *f = forward[i / (2 * pairs)][i % (2 * pairs)], *b = backward[i / 8][i % 8];
+        f_to[i * WARP] = {f[0], f[1], f[2], f[3]};
+        b_to[i * WARP] = {b[0], b[1], b[2], b[3]};
     }
 }
 
+static __device__ __forceinline__ void four_take(const uint4 *from, uint32_t to[4])
+{
+    uint4 four = *from;
+    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+}
+
+/* ---- cells ---- */
+
 /* Where a lane is. */
-template <int rows> struct cell {
-    unsigned warp, u, q;
+struct cell {
+    unsigned warp, lane, u, q;
     unsigned row, column; /* of the block, and which of the lane's two columns of a product it is */
-    int tells;            /* no other lane has the cell, or this is the one that writes it */
-    uint64_t unit, at, by; /* its number in [rows, hidden], and that of a step's cells */
-    int mine;              /* there is such a cell */
+    uint64_t unit, batch_row, at, by; /* at: its number in [rows, hidden]; by: those of a step */
+    int mine;                         /* there is such a cell */
 };
 
-template <int rows>
-static __device__ __forceinline__ struct cell<rows> cell_here(const struct lstm_narrow &s) {
-    struct cell<rows> l;
+static __device__ __forceinline__ struct cell cell_here(const struct lstm_narrow &s)
+{
+    struct cell l;
     l.warp = threadIdx.x / WARP;
-    l.u = threadIdx.x % WARP / QUADS;
-    l.q = threadIdx.x % QUADS;
-    /* of the product's columns 2 q and 2 q + 1 each is row column % rows */
-    l.column = rows == 4 ? l.q / 2 : rows == 2 ? l.q % 2 : 0;
-    l.row = (2 * l.q + l.column) % rows;
-    l.tells = l.q < rows;
+    l.lane = threadIdx.x % WARP;
+    l.u = l.lane / QUADS;
+    l.q = l.lane % QUADS;
+    l.column = l.q / 2; /* of columns 2 q and 2 q + 1, each of which is row column % ROWS */
+    l.row = (2 * l.q + l.column) % ROWS;
     l.unit = l.warp * UNITS + l.u;
-    uint64_t row = (uint64_t)blockIdx.x * rows + l.row;
-    l.at = row * s.hidden + l.unit;
+    l.batch_row = (uint64_t)blockIdx.x * ROWS + l.row;
+    l.at = l.batch_row * s.hidden + l.unit;
     l.by = s.rows * s.hidden;
-    l.mine = l.unit < s.hidden && row < s.rows;
+    l.mine = l.unit < s.hidden && l.batch_row < s.rows;
     return l;
 }
 
@@ -116,12 +132,18 @@ static __device__ __forceinline__ struct packed_gates gates_pack(float i, float 
     return {mma_pack<kind>(i, f), mma_pack<kind>(g, o)};
 }
 
-/* The gates' functions. Those of bfloat16, which has 8 bits, are by the instruction for tanh, whose
- * relative error is 2^-11 at most. */
-template <int fast> static __device__ __forceinline__ float gate_tanh(float x)
+/* The lane's column, of the two of a row that it has. */
+static __device__ __forceinline__ float column_of(const struct cell &l, const float two[2])
+{
+    return l.column ? two[1] : two[0];
+}
+
+/* The gates' functions. Those of bfloat16, which rounds to 2^-9, are by the instruction for tanh,
+ * whose relative error is 2^-11 at most. */
+template <int kind> static __device__ __forceinline__ float gate_tanh(float x)
 {
 #ifdef __CUDA_ARCH__
-    if (fast) {
+    if (kind == HALF_BF16) {
         float y;
         asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
         return y;
@@ -130,365 +152,409 @@ template <int fast> static __device__ __forceinline__ float gate_tanh(float x)
     return scalar_tanh(x);
 }
 
-template <int fast> static __device__ __forceinline__ float gate_sigmoid(float x)
+template <int kind> static __device__ __forceinline__ float gate_sigmoid(float x)
 {
 #ifdef __CUDA_ARCH__
-    if (fast)
-        return fmaf(0.5f, gate_tanh<fast>(0.5f * x), 0.5f);
+    if (kind == HALF_BF16)
+        return fmaf(0.5f, gate_tanh<kind>(0.5f * x), 0.5f);
 #endif
     return scalar_sigmoid(x);
 }
 
 /* scalar_lstm by these. */
-template <int fast>
+template <int kind>
 static __device__ __forceinline__ struct scalar_lstm cell_forward(float i, float f, float g,
                                                                   float o, float c_before)
 {
     struct scalar_lstm s;
-    s.i = gate_sigmoid<fast>(i);
-    s.f = gate_sigmoid<fast>(f);
-    s.g = gate_tanh<fast>(g);
-    s.o = gate_sigmoid<fast>(o);
+    s.i = gate_sigmoid<kind>(i);
+    s.f = gate_sigmoid<kind>(f);
+    s.g = gate_tanh<kind>(g);
+    s.o = gate_sigmoid<kind>(o);
     s.c = scalar_lstm_c(s.i, s.f, s.g, c_before);
-    s.h = s.o * gate_tanh<fast>(s.c);
+    s.h = s.o * gate_tanh<kind>(s.c);
     return s;
 }
 
-/* Column l.column of a product's 8, of the 16 rows of which a lane has two. */
-template <int rows>
-static __device__ __forceinline__ float column_of(const struct cell<rows> &l, const float two[2])
-{
-    return rows == 1 ? two[0] : l.column ? two[1] : two[0];
+/* ---- forward ---- */
+
+template <int pairs> struct forward_shared {
+    float4 sums[AHEAD][block_of<pairs>::THREADS]; /* of the cells' gates, of the steps next */
+    uint16_t h[2][ROWS * h_rows<pairs>::STRIDE];
+};
+
+/* What a lane reads of the operand that all warps have in common, four numbers of 32 bits each. */
+template <int fours> struct operand {
+    uint32_t at[fours][4];
+};
+
+template <int fours>
+static __device__ __forceinline__ struct operand<fours> operand_read(const void *from,
+                                                                     unsigned bytes_apart) {
+    struct operand<fours> b;
+    UNROLL(4)
+    for (int i = 0; i < fours; i++)
+        four_take((const uint4 *)((const char *)from + i * bytes_apart), b.at[i]);
+    return b;
 }
 
-/* The four sums of w_hh h of the lane's cell; row: what the lane reads of h. */
-template <int pairs, int rows, int kind>
+/* The four sums of w_hh h of the lane's cell. */
+template <int pairs, int kind>
 static __device__ __forceinline__ float4 product_forward(const uint32_t a[2][2 * pairs][4],
-                                                         const uint16_t *row,
-                                                         const struct cell<rows> &l)
+                                                         const struct operand<pairs> &h,
+                                                         const struct cell &l)
 {
     float c[2][4] = {{0}};
-    UNROLL(4)
-    for (int pair = 0; pair < pairs; pair++) {
-        uint4 four = *(const uint4 *)(row + 32 * pair);
-        uint32_t b[2][2] = {{four.x, four.y}, {four.z, four.w}};
-        UNROLL(2)
-        for (int step = 0; step < 2; step++) {
-            mma<kind>(c[0], a[0][2 * pair + step], b[step]);
-            mma<kind>(c[1], a[1][2 * pair + step], b[step]);
-        }
+    UNROLL(8)
+    for (int k = 0; k < 2 * pairs; k++) {
+        mma<kind>(c[0], a[0][k], h.at[k / 2] + k % 2 * 2);
+        mma<kind>(c[1], a[1][k], h.at[k / 2] + k % 2 * 2);
     }
-    return make_float4(column_of<rows>(l, c[0]), column_of<rows>(l, c[0] + 2),
-                       column_of<rows>(l, c[1]), column_of<rows>(l, c[1] + 2));
+    return make_float4(column_of(l, c[0]), column_of(l, c[0] + 2), column_of(l, c[1]),
+                       column_of(l, c[1] + 2));
 }
 
-template <int pairs, int rows, int kind, int fast>
-__global__ void __launch_bounds__(THREADS_MAX, 1)
+/* What a step leaves, and where the next one's goes. */
+struct forward_place {
+    struct packed_gates *gates;
+    uint16_t *c, *h;
+    float *out;
+};
+
+template <int kind>
+static __device__ __forceinline__ void forward_write(struct forward_place *to, uint64_t by,
+                                                     uint64_t out_by, int wanted,
+                                                     struct packed_gates gates, uint32_t c_and_h)
+{
+    *to->gates = gates;
+    *to->c = (uint16_t)c_and_h;
+    *to->h = (uint16_t)(c_and_h >> 16);
+    if (wanted)
+        *to->out = half_value<kind>((uint16_t)(c_and_h >> 16));
+    to->gates += by, to->c += by, to->h += by, to->out += out_by;
+}
+
+template <int pairs, int kind>
+__global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
                    const float *bias_hh, const uint16_t *packed, float *c_state,
                    struct lstm_cells out)
 {
-    __shared__ __align__(16) uint16_t all[2][rows * h_rows<pairs>::STRIDE];
-    uint32_t a[2][2 * pairs][4];
-    struct cell<rows> l = cell_here<rows>(s);
-    float bias[4], c = 0;
-    float4 x[AHEAD];
+    enum { H_NUMBERS = ROWS * h_rows<pairs>::STRIDE };
+    SHARED_DYNAMIC(float4, dynamic);
+    struct forward_shared<pairs> *shared = (struct forward_shared<pairs> *)dynamic;
+    uint32_t a[2][2 * pairs][4], c_and_h = 0;
+    struct cell l = cell_here(s);
+    struct forward_place to = {(struct packed_gates *)s.gates + l.at, s.c + l.at, s.h + l.at,
+                               out.at + l.batch_row * out.row + l.unit};
+    struct packed_gates gates = {0, 0};
     const float4 *ahead = (const float4 *)sums + l.at;
-    uint16_t h = 0, *h_to = s.h + l.at, *c_to = s.c + l.at;
-    struct packed_gates *gates_to = (struct packed_gates *)s.gates + l.at;
-    unsigned tells_at = l.row * h_rows<pairs>::STRIDE + l.unit;
-    unsigned reads_at = l.u % rows * h_rows<pairs>::STRIDE + 8 * l.q;
-    int mine = l.mine, tells = l.mine && l.tells;
-    float *out_to = out.at + ((uint64_t)blockIdx.x * rows + l.row) * out.row + l.unit;
-    for (unsigned i = threadIdx.x; i < rows * h_rows<pairs>::STRIDE; i += blockDim.x)
-        all[0][i] = all[1][i] = 0; /* units and rows that are not there */
-    const uint4 *weights = packed_at<pairs>(packed, 0, l.warp, threadIdx.x % WARP);
-    UNROLL(16)
-    for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
-        uint4 four = weights[i * WARP];
-        uint32_t *to = a[i / (2 * pairs)][i % (2 * pairs)];
-        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    unsigned tells_at = l.row * h_rows<pairs>::STRIDE + l.unit, steps = (unsigned)s.steps;
+    unsigned reads_at = l.u % ROWS * h_rows<pairs>::STRIDE + 8 * l.q;
+    int mine = l.mine, wanted = out.at != NULL;
+    float bias[4], c = 0;
+    for (unsigned i = threadIdx.x; i < H_NUMBERS; i += blockDim.x)
+        shared->h[0][i] = shared->h[1][i] = 0; /* units and rows that are not there */
+    UNROLL(4)
+    for (unsigned k = 0; k < AHEAD; k++)
+        shared->sums[k][threadIdx.x] = make_float4(0, 0, 0, 0); /* as well */
+    UNROLL(4)
+    for (unsigned k = 0; k + 1 < AHEAD; k++, ahead += l.by) {
+        if (mine && k < steps)
+            copy_begin(&shared->sums[k][threadIdx.x], ahead);
+        copy_group();
     }
+    UNROLL(16)
+    for (int i = 0; i < packed_weights<pairs>::FOURS; i++)
+        four_take(packed_at<pairs>(packed, 0, l.warp, l.lane) + i * WARP,
+                  a[i / (2 * pairs)][i % (2 * pairs)]);
     UNROLL(4)
     for (int gate = 0; gate < 4; gate++)
         bias[gate] =
-            l.mine ? bias_ih[gate * s.hidden + l.unit] + bias_hh[gate * s.hidden + l.unit] : 0;
-    UNROLL(AHEAD)
-    for (unsigned k = 0; k < AHEAD; k++, ahead += l.by)
-        x[k] = l.mine && k < s.steps ? *ahead : make_float4(0, 0, 0, 0);
-    if (l.mine && !s.begins) {
+            mine ? bias_ih[gate * s.hidden + l.unit] + bias_hh[gate * s.hidden + l.unit] : 0;
+    __syncthreads();
+    if (mine && !s.begins) {
         c = c_state[l.at];
-        h = *(h_to - l.by);
+        shared->h[0][tells_at] = *(to.h - l.by);
     }
     KEEP(tells_at);
     KEEP(reads_at);
+    KEEP(steps);
     KEEP(mine);
-    KEEP(tells);
+    KEEP(wanted);
     __syncthreads();
-    for (unsigned k = 0; k < (unsigned)s.steps; k++) {
-        uint16_t *now = all[k % 2];
-        if (tells)
-            now[tells_at] = h;
-        __syncthreads();
-        float4 r = product_forward<pairs, rows, kind>(a, now + reads_at, l);
-        struct scalar_lstm made =
-            cell_forward<fast>(x[0].x + r.x + bias[0], x[0].y + r.y + bias[1],
-                               x[0].z + r.z + bias[2], x[0].w + r.w + bias[3], c);
-        UNROLL(AHEAD)
-        for (int next = 0; next + 1 < AHEAD; next++)
-            x[next] = x[next + 1];
-        if (mine && k + AHEAD < (unsigned)s.steps)
-            x[AHEAD - 1] = *ahead;
+    for (unsigned k = 0; k < steps; k++) {
+        copy_wait<AHEAD - 2>();
+        struct operand<pairs> b = operand_read<pairs>(shared->h[k % 2] + reads_at, 64);
+        float4 x = shared->sums[k % AHEAD][threadIdx.x];
+        if (mine && k)
+            forward_write<kind>(&to, l.by, out.step, wanted, gates, c_and_h);
+        if (mine && k + AHEAD - 1 < steps)
+            copy_begin(&shared->sums[(k + AHEAD - 1) % AHEAD][threadIdx.x], ahead);
+        copy_group();
         ahead += l.by;
+        float4 r = product_forward<pairs, kind>(a, b, l);
+        struct scalar_lstm made = cell_forward<kind>(x.x + r.x + bias[0], x.y + r.y + bias[1],
+                                                     x.z + r.z + bias[2], x.w + r.w + bias[3], c);
         c = made.c;
-        h = half_bits<kind>(made.h);
-        if (tells) {
-            *gates_to = gates_pack<kind>(made.i, made.f, made.g, made.o);
-            *c_to = half_bits<kind>(c);
-            *h_to = h;
-            if (out.at)
-                *out_to = half_value<kind>(h);
-        }
-        gates_to += l.by, c_to += l.by, h_to += l.by, out_to += out.step;
+        c_and_h = mma_pack<kind>(c, made.h);
+        if (mine)
+            shared->h[(k + 1) % 2][tells_at] = (uint16_t)(c_and_h >> 16);
+        gates = gates_pack<kind>(made.i, made.f, made.g, made.o);
+        __syncthreads();
     }
-    if (tells)
-        c_state[l.at] = c;
+    if (!mine)
+        return;
+    forward_write<kind>(&to, l.by, out.step, wanted, gates, c_and_h);
+    c_state[l.at] = c;
 }
 
-/* The warp's part [hidden][rows] of the gradient at h, of which the lane writes every 8th row from
- * `to` on, from its units' gradients, of which it reads `d` on. */
-template <int pairs, int rows, int kind>
-static __device__ __forceinline__ void product_backward(const uint32_t a[2 * pairs][2][4],
-                                                        const struct packed_gates *d,
-                                                        const struct cell<rows> &l, float *to)
+/* ---- backward ---- */
+
+/* What a step reads of a warp's cells, as it is copied: the gates, dh, and c of the step before. */
+struct narrow_record {
+    struct packed_gates gates[ROWS][UNITS];
+    float dh[ROWS][UNITS];
+    uint16_t c_before[ROWS][UNITS];
+    uint16_t unused[ROWS][UNITS];
+};
+static_assert(sizeof(struct narrow_record) == 16 * WARP, "16 bytes a lane");
+
+template <int pairs> struct backward_shared {
+    struct narrow_record ahead[AHEAD][block_of<pairs>::WARPS];
+    float parts[2][pairs][block_of<pairs>::HIDDEN][ROWS];
+    /* rows in different banks */
+    struct packed_gates gradients[ROWS][block_of<pairs>::HIDDEN + UNITS];
+};
+
+/* Where a lane's 16 bytes of a record come from: of step `least` and those behind it. */
+struct record_source {
+    uintptr_t at;
+    int64_t by; /* bytes from a step to the next one */
+    int least;
+};
+
+static __device__ __forceinline__ struct record_source
+record_source(const struct lstm_narrow &s, const struct lstm_cells &dh, const struct cell &l)
 {
-    uint4 four = *(const uint4 *)d;
-    uint32_t b[2][2] = {{four.x, four.y}, {four.z, four.w}};
+    enum { GATES = 16, DH = 24, ALL = 28 }; /* lanes before the next part */
+    unsigned row = l.lane < GATES ? l.lane / 4 : l.lane < DH ? l.lane % 8 / 2 : l.lane % 4;
+    uint64_t batch_row = (uint64_t)blockIdx.x * ROWS + row, unit = l.warp * UNITS;
+    uint64_t at = batch_row * s.hidden + unit, last = s.steps - 1;
+    struct record_source from = {0, 0, INT_MAX};
+    if (l.lane >= ALL || batch_row >= s.rows || unit >= s.hidden)
+        return from;
+    from.least = 0;
+    if (l.lane < GATES) {
+        from.by = (int64_t)(l.by * sizeof(struct packed_gates));
+        from.at = (uintptr_t)((const struct packed_gates *)s.gates + at + l.lane % 4 * 2);
+    } else if (l.lane < DH) {
+        from.by = (int64_t)(dh.step * sizeof(float));
+        from.at = (uintptr_t)(dh.at + batch_row * dh.row + unit + l.lane % 2 * 4);
+    } else {
+        from.by = (int64_t)(l.by * sizeof(uint16_t));
+        from.at = (uintptr_t)(s.c + at) - (uintptr_t)from.by;
+        from.least = s.begins; /* 0 is read then */
+    }
+    from.at += last * (uintptr_t)from.by;
+    return from;
+}
+
+/* Of step k. */
+static __device__ __forceinline__ void record_copy(struct narrow_record *to, int k,
+                                                   const struct cell &l, struct record_source *from)
+{
+    if (k >= from->least)
+        copy_begin((uint4 *)to + l.lane, (const void *)from->at);
+    from->at -= (uintptr_t)from->by;
+    copy_group();
+}
+
+/* The warp's parts of the gradient at h, of which the lane writes every 8th unit from `to` on. d:
+ * the gradients of its four warps. */
+template <int pairs, int kind>
+static __device__ __forceinline__ void product_backward(const uint32_t a[pairs / 2][8][4],
+                                                        const struct operand<TEAM> &d,
+                                                        const struct cell &l, float *to)
+{
+    float c[pairs / 2][4] = {{0}};
     UNROLL(8)
-    for (int tile = 0; tile < 2 * pairs; tile++) {
-        float c[4] = {0};
-        mma<kind>(c, a[tile][0], b[0]);
-        mma<kind>(c, a[tile][1], b[1]);
-        if (l.tells) {
-            to[16 * tile * rows] = column_of<rows>(l, c);
-            to[(16 * tile + 8) * rows] = column_of<rows>(l, c + 2);
-        }
+    for (int k = 0; k < 2 * TEAM; k++)
+        UNROLL(2)
+    for (int tile = 0; tile < pairs / 2; tile++)
+        mma<kind>(c[tile], a[tile][k], d.at[k / 2] + k % 2 * 2);
+    UNROLL(2)
+    for (int tile = 0; tile < pairs / 2; tile++) {
+        to[16 * tile * ROWS] = column_of(l, c[tile]);
+        to[(16 * tile + 8) * ROWS] = column_of(l, c[tile] + 2);
     }
 }
 
-/* The sum of all warps' parts, each from the number of the lane's cell on. */
-template <int pairs, int rows>
-static __device__ __forceinline__ float parts_sum(const float *parts, const struct cell<rows> &l)
+/* Among the four warps of a team. */
+static __device__ __forceinline__ void team_wait(const struct cell &l)
 {
-    enum { PART = 32 * pairs * rows, SHARES = QUADS / rows };
-    enum { TOGETHER = 4 / SHARES };
-    float sums[TOGETHER] = {0};
-    const float *at = parts + l.q / rows * PART;
-    UNROLL(16)
-    for (int w = 0; w < 4 * pairs; w += SHARES)
-        sums[w / SHARES % TOGETHER] += at[w * PART];
-    UNROLL(2)
-    for (int k = TOGETHER / 2; k > 0; k /= 2)
-        for (int i = 0; i < k; i++)
-            sums[i] += sums[i + k];
-    UNROLL(2)
-    for (int lanes = rows; lanes < QUADS; lanes *= 2)
-        sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], lanes);
-    return sums[0];
+#ifdef __CUDA_ARCH__
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + l.warp / TEAM), "n"(TEAM * WARP) : "memory");
+#else
+    (void)l;
+    __syncthreads();
+#endif
 }
 
-/* What a step reads. */
-struct narrow_values {
-    struct packed_gates gates;
-    uint16_t c;
+/* What a step needs that waits for none behind it. */
+struct backward_ready {
+    struct scalar_lstm_slopes slopes;
     float dh;
 };
 
-template <int kind, int fast>
-static __device__ __forceinline__ struct scalar_lstm_slopes slopes_of(const struct narrow_values &v)
+/* begins: it is the first step, and no c is before it. *c: c of the step, and then that. */
+template <int kind>
+static __device__ __forceinline__ struct backward_ready
+record_read(const struct narrow_record *r, const struct cell &l, int begins, float *c)
 {
-    return scalar_lstm_slopes_with(
-        half_value<kind>((uint16_t)v.gates.low), half_value<kind>((uint16_t)(v.gates.low >> 16)),
-        half_value<kind>((uint16_t)v.gates.high), half_value<kind>((uint16_t)(v.gates.high >> 16)),
-        gate_tanh<fast>(half_value<kind>(v.c)), 0);
+    struct packed_gates g = r->gates[l.row][l.u];
+    struct backward_ready b;
+    float before = begins ? 0 : half_value<kind>(r->c_before[l.row][l.u]);
+    b.slopes = scalar_lstm_slopes_with(
+        half_value<kind>((uint16_t)g.low), half_value<kind>((uint16_t)(g.low >> 16)),
+        half_value<kind>((uint16_t)g.high), half_value<kind>((uint16_t)(g.high >> 16)),
+        gate_tanh<kind>(*c), before);
+    b.dh = r->dh[l.row][l.u];
+    *c = before;
+    return b;
 }
 
-/* Shared memory of the backward kernel: the parts of two steps, and the warps' gradients. */
-template <int pairs, int rows> struct backward_shared {
-    float parts[2][4 * pairs * 32 * pairs * rows];
-    struct packed_gates gradients[4 * pairs][rows * UNITS];
-};
-
-template <int pairs, int rows, int kind, int fast>
-__global__ void __launch_bounds__(THREADS_MAX, 1)
+template <int pairs, int kind>
+__global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
                     float *dc_state, float *dr_state, float *sums)
 {
-    enum { PART = 32 * pairs * rows };
     SHARED_DYNAMIC(float4, dynamic);
-    struct backward_shared<pairs, rows> *shared = (struct backward_shared<pairs, rows> *)dynamic;
-    uint32_t a[2 * pairs][2][4];
-    struct cell<rows> l = cell_here<rows>(s);
-    struct packed_gates *gradients = shared->gradients[l.warp];
-    int mine = l.mine, tells = l.mine && l.tells;
-    unsigned tells_at = l.row * UNITS + l.u, reads_at = l.u % rows * UNITS + 2 * l.q;
-    unsigned part_at = l.warp * PART + l.u * rows + l.row, sum_at = l.unit * rows + l.row;
-    struct packed_gates *gates = (struct packed_gates *)s.gates + l.at + (s.steps - 1) * l.by;
-    const uint16_t *c = s.c + l.at + (s.steps - 1) * l.by;
-    const float *dh_from =
-        dh.at + (s.steps - 1) * dh.step + ((uint64_t)blockIdx.x * rows + l.row) * dh.row + l.unit;
-    struct narrow_values next = {{0, 0}, 0, 0};
-    float dc = 0, recurrent = 0, total[4] = {0};
-    for (unsigned i = threadIdx.x; i < 4 * pairs * PART; i += blockDim.x)
-        shared->parts[0][i] = shared->parts[1][i] = 0; /* of warps that are not there */
-    const uint4 *weights = packed_at<pairs>(packed, 1, l.warp, threadIdx.x % WARP);
+    struct backward_shared<pairs> *shared = (struct backward_shared<pairs> *)dynamic;
+    uint32_t a[pairs / 2][8][4];
+    struct cell l = cell_here(s);
+    struct record_source from = record_source(s, dh, l);
+    struct packed_gates *to = (struct packed_gates *)s.gates + l.at + (s.steps - 1) * l.by;
+    struct packed_gates *tells = &shared->gradients[l.row][l.unit];
+    const struct packed_gates *reads =
+        &shared->gradients[l.u % ROWS][l.warp / TEAM * (TEAM * UNITS) + 2 * l.q];
+    float *part = &shared->parts[0][l.warp / TEAM][l.warp % TEAM * (8 * pairs) + l.u][l.row];
+    const float *whole = &shared->parts[0][0][l.unit][l.row];
+    float c = 0, dc = 0, recurrent = 0, total[4] = {0};
+    int mine = l.mine, steps = (int)s.steps, begins = s.begins;
+    UNROLL(4)
+    for (int k = 0; k < AHEAD; k++) /* cells that are not there */
+        ((uint4 *)&shared->ahead[k][l.warp])[l.lane] = {0, 0, 0, 0};
+    UNROLL(4)
+    for (int k = 1; k <= AHEAD; k++)
+        record_copy(&shared->ahead[(AHEAD - k) % AHEAD][l.warp], steps - k, l, &from);
     UNROLL(16)
-    for (int i = 0; i < packed_weights<pairs>::FOURS; i++) {
-        uint4 four = weights[i * WARP];
-        uint32_t *to = a[i / 2][i % 2];
-        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
-    }
+    for (int i = 0; i < packed_weights<pairs>::FOURS; i++)
+        four_take(packed_at<pairs>(packed, 1, l.warp, l.lane) + i * WARP, a[i / 8][i % 8]);
     if (mine) {
-        next = {*gates, *c, *dh_from};
+        c = half_value<kind>(*(s.c + l.at + (s.steps - 1) * l.by));
         dc = dc_state[l.at];
         recurrent = dr_state[l.at];
     }
-    struct scalar_lstm_slopes now = slopes_of<kind, fast>(next);
-    float dh_now = next.dh;
-    KEEP(mine);
-    KEEP(tells);
-    KEEP(tells_at);
-    KEEP(reads_at);
-    KEEP(part_at);
-    KEEP(sum_at);
+    copy_wait<AHEAD - 1>();
     __syncthreads();
-    for (unsigned k = (unsigned)s.steps; k-- > 0;) {
-        struct packed_gates *to = gates;
-        gates -= l.by, c -= l.by, dh_from -= dh.step;
-        next.c = 0;
-        if (mine && k)
-            next = {*gates, *c, *dh_from};
-        else if (mine && !s.begins)
-            next.c = *c;
-        now.c_before = half_value<kind>(next.c);
-        struct scalar_lstm d = scalar_lstm_backward(&now, dh_now + recurrent, dc);
+    struct backward_ready now =
+        record_read<kind>(&shared->ahead[AHEAD - 1][l.warp], l, begins && steps == 1, &c);
+    /* place: of the record of the step now, which is read; the next one's is below it */
+    for (unsigned k = (unsigned)steps, place = AHEAD - 1; k-- > 0; place = (place - 1) % AHEAD) {
+        unsigned buffer = k % 2 * (pairs * block_of<pairs>::HIDDEN * ROWS);
+        struct scalar_lstm d = scalar_lstm_backward(&now.slopes, now.dh + recurrent, dc);
         struct packed_gates own = gates_pack<kind>(d.i, d.f, d.g, d.o);
+        *tells = own;
         dc = d.c;
-        total[0] += d.i, total[1] += d.f, total[2] += d.g, total[3] += d.o;
-        if (l.tells)
-            gradients[tells_at] = own;
-        __syncwarp();
-        float *parts = shared->parts[k % 2];
-        product_backward<pairs, rows, kind>(a, gradients + reads_at, l, parts + part_at);
-        if (tells)
+        copy_wait<AHEAD - 2>();
+        team_wait(l);
+        struct operand<TEAM> b = operand_read<TEAM>(reads, UNITS * sizeof *reads);
+        if (mine)
             *to = own;
-        now = slopes_of<kind, fast>(next);
-        dh_now = next.dh;
+        to -= l.by;
+        record_copy(&shared->ahead[place][l.warp], (int)k - AHEAD, l, &from);
+        total[0] += d.i, total[1] += d.f, total[2] += d.g, total[3] += d.o;
+        now =
+            record_read<kind>(&shared->ahead[(place - 1) % AHEAD][l.warp], l, begins && k == 1, &c);
+        product_backward<pairs, kind>(a, b, l, part + buffer);
         __syncthreads();
-        recurrent = parts_sum<pairs, rows>(parts + sum_at, l);
+        recurrent = 0;
+        UNROLL(4)
+        for (int w = 0; w < pairs; w++)
+            recurrent += whole[buffer + w * (block_of<pairs>::HIDDEN * ROWS)];
     }
-    if (!tells)
+    if (!mine)
         return;
     dc_state[l.at] = dc;
     dr_state[l.at] = recurrent;
     UNROLL(4)
     for (int gate = 0; gate < 4; gate++)
-        sums[4 * (l.at - l.unit) + gate * s.hidden + l.unit] += total[gate];
+        sums[4 * l.batch_row * s.hidden + gate * s.hidden + l.unit] += total[gate];
 }
 
-struct narrow_launch {
-    unsigned blocks, threads;
-};
+/* ---- launches ---- */
 
-template <int rows> static struct narrow_launch launch_of(const struct lstm_narrow &s)
+static unsigned blocks_of(const struct lstm_narrow &s)
 {
-    return {(unsigned)((s.rows + rows - 1) / rows),
-            (unsigned)((s.hidden + UNITS - 1) / UNITS) * WARP};
+    return (unsigned)((s.rows + ROWS - 1) / ROWS);
 }
 
-template <int pairs, int rows, int kind, int fast>
+template <int pairs, int kind>
 static void forward(const struct lstm_narrow &s, const float *sums, const float *bias_ih,
                     const float *bias_hh, const uint16_t *packed, float *c, struct lstm_cells out)
 {
-    struct narrow_launch n = launch_of<rows>(s);
-    LAUNCH((narrow_forward<pairs, rows, kind, fast>), n.blocks, n.threads, s, sums, bias_ih,
-           bias_hh, packed, c, out);
+    uint64_t bytes = sizeof(struct forward_shared<pairs>);
+    ensure(SHARED_ALLOW((narrow_forward<pairs, kind>), bytes));
+    LAUNCH_SHARED((narrow_forward<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes, s,
+                  sums, bias_ih, bias_hh, packed, c, out);
 }
 
-template <int pairs, int rows, int kind, int fast>
+template <int pairs, int kind>
 static void backward(const struct lstm_narrow &s, const uint16_t *packed, struct lstm_cells dh,
                      float *dc, float *dr, float *sums)
 {
-    struct narrow_launch n = launch_of<rows>(s);
-    uint64_t bytes = sizeof(struct backward_shared<pairs, rows>);
-    ensure(SHARED_ALLOW((narrow_backward<pairs, rows, kind, fast>), bytes));
-    LAUNCH_SHARED((narrow_backward<pairs, rows, kind, fast>), n.blocks, n.threads, bytes, s, packed,
-                  dh, dc, dr, sums);
+    uint64_t bytes = sizeof(struct backward_shared<pairs>);
+    ensure(SHARED_ALLOW((narrow_backward<pairs, kind>), bytes));
+    LAUNCH_SHARED((narrow_backward<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes, s,
+                  packed, dh, dc, dr, sums);
+}
+
+template <int pairs, int kind> static void weights(struct matrix w, uint16_t *packed)
+{
+    LAUNCH((narrow_weights<pairs, kind>), block_of<pairs>::WARPS, WARP, w, packed);
 }
 
 /* The one of `run` that has room for the hidden units. */
-#define WITH_PAIRS(run, s, rows, kind, ...)                                                        \
+#define WITH_PAIRS(run, hidden, kind, ...)                                                         \
     do {                                                                                           \
-        if ((s).hidden <= 64)                                                                      \
-            run<2, rows, kind, kind == HALF_BF16>(s, __VA_ARGS__);                                 \
-        else if (rows == 4 && is_exact())                                                          \
-            run<4, rows, kind, 0>(s, __VA_ARGS__);                                                 \
+        if ((hidden) <= LSTM_NARROW_HIDDEN_MAX / 2)                                                \
+            run<2, kind>(__VA_ARGS__);                                                             \
         else                                                                                       \
-            run<4, rows, kind, kind == HALF_BF16>(s, __VA_ARGS__);                                 \
+            run<4, kind>(__VA_ARGS__);                                                             \
     } while (0)
-#define WITH_KIND(run, s, rows, ...)                                                               \
+#define WITH_KIND(run, hidden, half, ...)                                                          \
     do {                                                                                           \
-        if ((s).half == HALF_BF16)                                                                 \
-            WITH_PAIRS(run, s, rows, HALF_BF16, __VA_ARGS__);                                      \
+        if ((half) == HALF_BF16)                                                                   \
+            WITH_PAIRS(run, hidden, HALF_BF16, __VA_ARGS__);                                       \
         else                                                                                       \
-            WITH_PAIRS(run, s, rows, HALF_F16, __VA_ARGS__);                                       \
+            WITH_PAIRS(run, hidden, HALF_F16, __VA_ARGS__);                                        \
     } while (0)
-#define WITH_ROWS(run, s, ...)                                                                     \
-    do {                                                                                           \
-        if (rows_of_block() == 4)                                                                  \
-            WITH_KIND(run, s, 4, __VA_ARGS__);                                                     \
-        else if (rows_of_block() == 2)                                                             \
-            WITH_KIND(run, s, 2, __VA_ARGS__);                                                     \
-        else                                                                                       \
-            WITH_KIND(run, s, 1, __VA_ARGS__);                                                     \
-    } while (0)
-
-static int is_exact(void)
-{
-    return getenv("LSTM_EXACT") != NULL;
-}
-
-static int rows_of_block(void)
-{
-    const char *given = getenv("LSTM_ROWS");
-    return given ? atoi(given) : 4;
-}
-
-template <int kind> static void weights_pack(struct matrix w, uint16_t *packed)
-{
-    if (w.columns <= LSTM_NARROW_HIDDEN_MAX / 2)
-        LAUNCH((narrow_weights<2, kind>), 8, WARP, w, packed);
-    else
-        LAUNCH((narrow_weights<4, kind>), 16, WARP, w, packed);
-}
 
 void cuda_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
 {
-    if (kind == HALF_BF16)
-        weights_pack<HALF_BF16>(w_hh, packed);
-    else
-        weights_pack<HALF_F16>(w_hh, packed);
+    WITH_KIND(weights, w_hh.columns, kind, w_hh, packed);
 }
 
 void cuda_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
                               const float *bias_hh, const uint16_t *packed, float *c,
                               struct lstm_cells out)
 {
-    WITH_ROWS(forward, s, sums, bias_ih, bias_hh, packed, c, out);
+    WITH_KIND(forward, s.hidden, s.half, s, sums, bias_ih, bias_hh, packed, c, out);
 }
 
 void cuda_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
                                float *dc, float *dr, float *sums)
 {
-    WITH_ROWS(backward, s, packed, dh, dc, dr, sums);
+    WITH_KIND(backward, s.hidden, s.half, s, packed, dh, dc, dr, sums);
 }

@@ -63,7 +63,7 @@ struct wave {
 int lstm_narrows(const struct layer_instance *l)
 {
     struct lstm_shape s = lstm_shape_of(l);
-    return s.hidden <= LSTM_NARROW_HIDDEN_MAX && s.hidden % PAD == 0 && s.directions == 1 &&
+    return s.hidden <= LSTM_NARROW_HIDDEN_MAX && s.hidden % LSTM_NARROW_UNITS == 0 && s.directions == 1 &&
            l->keys[KEY_DROPOUT] == 0 && !l->carried_count;
 }
 

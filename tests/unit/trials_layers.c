@@ -105,7 +105,7 @@ static uint16_t *cells_made(struct trial *t, struct lstm_narrow s)
 {
     uint64_t step = s.rows * s.hidden, count = (s.steps + 1) * step;
     float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
-    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
+    uint16_t *h = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count + 8));
     op_store_half(trial_backend(t), s.half, x, h, count);
     return h + step;
 }
@@ -119,7 +119,7 @@ static void halves_compare(struct trial *t, enum half kind, const uint16_t *h, u
 
 static void narrow_forward(struct trial *t, struct trial_shape s, struct narrow_trial *k)
 {
-    uint64_t steps = 3, rows = least(s.rows, 9), hidden = least(s.columns, 128);
+    uint64_t steps = 7, rows = least(s.rows, 9), hidden = 8 * least((s.columns + 7) / 8, 16);
     uint64_t ways = trial_random(t), cells = rows * hidden, count = 4 * steps * cells;
     enum half half = ways >> 1 & 1 ? HALF_F16 : HALF_BF16;
     k->s = (struct lstm_narrow){steps, rows, hidden, half, ways & 1, NULL, NULL, NULL};
@@ -135,10 +135,12 @@ static void narrow_forward(struct trial *t, struct trial_shape s, struct narrow_
                                       lstm_narrow_weights_count(hidden) + 8));
     op_lstm_narrow_weights(trial_backend(t), half, held(t, half, TRIAL_SAME, 4 * hidden, hidden),
                            k->packed);
-    struct matrix out = trial_matrix(t, TRIAL_OUTPUT, TRIAL_HALF, rows, steps * hidden);
+    float *out = aligned(trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, steps * cells + 4));
     op_copy(trial_backend(t), given, sums, count);
     op_lstm_narrow_forward(trial_backend(t), k->s, sums, ih, hh, k->packed, c,
-                           (struct lstm_cells){out.at, hidden, out.stride});
+                           (struct lstm_cells){out, hidden, steps * hidden});
+    op_copy(trial_backend(t), out, trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, steps * cells),
+            steps * cells);
 }
 
 /* By what the forward makes of them: their order is the backend's. */
@@ -165,11 +167,13 @@ void trial_lstm_narrow_backward(struct trial *t, struct trial_shape s)
     struct narrow_trial k;
     narrow_forward(t, s, &k);
     uint64_t cells = k.s.rows * k.s.hidden;
-    struct matrix dh = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, k.s.rows, k.s.steps * k.s.hidden);
+    uint64_t all = k.s.steps * cells;
+    float *dh = aligned(trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, all + 4));
+    op_copy(trial_backend(t), trial_floats(t, TRIAL_INPUT, TRIAL_SAME, all), dh, all);
     float *dc = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
     float *dr = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
     op_lstm_narrow_backward(trial_backend(t), k.s, k.packed,
-                            (struct lstm_cells){dh.at, k.s.hidden, dh.stride}, dc, dr,
+                            (struct lstm_cells){dh, k.s.hidden, k.s.steps * k.s.hidden}, dc, dr,
                             trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, 4 * cells));
     halves_compare(t, k.s.half, k.s.gates, 4 * k.s.steps * cells);
 }
