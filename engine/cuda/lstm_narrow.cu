@@ -29,8 +29,8 @@ enum { UNITS = 8, QUADS = 4, ROWS = 4, TEAM = 4, AHEAD = 4 };
 #define KEEP(x) ((void)(x))
 #endif
 
-/* Four gates of 16 bits: i and f, g and o. */
-struct __align__(8) packed_gates
+/* Four numbers of 16 bits; of gates i and f, g and o. */
+struct __align__(8) packed
 {
     uint32_t low, high;
 };
@@ -127,7 +127,7 @@ static __device__ __forceinline__ struct cell cell_here(const struct lstm_narrow
 }
 
 template <int kind>
-static __device__ __forceinline__ struct packed_gates gates_pack(float i, float f, float g, float o)
+static __device__ __forceinline__ struct packed gates_pack(float i, float f, float g, float o)
 {
     return {mma_pack<kind>(i, f), mma_pack<kind>(g, o)};
 }
@@ -180,7 +180,7 @@ static __device__ __forceinline__ struct scalar_lstm cell_forward(float i, float
 
 template <int pairs> struct forward_shared {
     float4 sums[AHEAD][block_of<pairs>::THREADS]; /* of the cells' gates, of the steps next */
-    uint16_t h[2][ROWS * h_rows<pairs>::STRIDE];
+    uint16_t h_and_c[2][2][ROWS * h_rows<pairs>::STRIDE]; /* after the step before; h and then c */
 };
 
 /* What a lane reads of the operand that all warps have in common, four numbers of 32 bits each. */
@@ -214,24 +214,49 @@ static __device__ __forceinline__ float4 product_forward(const uint32_t a[2][2 *
                        column_of(l, c[1] + 2));
 }
 
-/* What a step leaves, and where the next one's goes. */
-struct forward_place {
-    struct packed_gates *gates;
-    uint16_t *c, *h;
-    float *out;
+/* What a thread writes to memory of a step's h or c, which the block has together: 16 bytes, or h
+ * as float32. */
+struct forward_duty {
+    unsigned from; /* in h_and_c of a step */
+    uintptr_t to;  /* where that of the step next goes; 0: there is none */
+    uint64_t by;   /* bytes from a step to the next one */
+    int widens;
 };
 
-template <int kind>
-static __device__ __forceinline__ void forward_write(struct forward_place *to, uint64_t by,
-                                                     uint64_t out_by, int wanted,
-                                                     struct packed_gates gates, uint32_t c_and_h)
+/* Warps 0 and 1 have h, 2 and 3 c, 4 to 7 h for `out`. */
+template <int pairs>
+static __device__ __forceinline__ struct forward_duty forward_duty(const struct lstm_narrow &s,
+                                                                   const struct lstm_cells &out)
 {
-    *to->gates = gates;
-    *to->c = (uint16_t)c_and_h;
-    *to->h = (uint16_t)(c_and_h >> 16);
-    if (wanted)
-        *to->out = half_value<kind>((uint16_t)(c_and_h >> 16));
-    to->gates += by, to->c += by, to->h += by, to->out += out_by;
+    enum { STRIDE = h_rows<pairs>::STRIDE, HALF = 2 * WARP };
+    unsigned widens = threadIdx.x >= 2 * HALF, is_c = threadIdx.x / HALF == 1;
+    unsigned part = threadIdx.x % (widens ? 2 * HALF : HALF), each = widens ? 4 : 8;
+    unsigned row = part * ROWS / (widens ? 2 * HALF : HALF),
+             unit = part % (widens ? 32 : 16) * each;
+    uint64_t batch_row = (uint64_t)blockIdx.x * ROWS + row;
+    struct forward_duty d = {row * STRIDE + unit + is_c * ROWS * STRIDE, 0, 0, (int)widens};
+    if (threadIdx.x >= 4 * HALF || batch_row >= s.rows || unit >= s.hidden || (widens && !out.at))
+        return d;
+    d.by = widens ? out.step * sizeof(float) : s.rows * s.hidden * sizeof(uint16_t);
+    d.to = widens ? (uintptr_t)(out.at + batch_row * out.row + unit)
+                  : (uintptr_t)((is_c ? s.c : s.h) + batch_row * s.hidden + unit);
+    return d;
+}
+
+template <int kind>
+static __device__ __forceinline__ void duty_do(struct forward_duty *d, const uint16_t *h_and_c)
+{
+    if (d->to && d->widens) {
+        struct packed h = *(const struct packed *)(h_and_c + d->from);
+        uint4 wide = {__float_as_uint(half_value<kind>((uint16_t)h.low)),
+                      __float_as_uint(half_value<kind>((uint16_t)(h.low >> 16))),
+                      __float_as_uint(half_value<kind>((uint16_t)h.high)),
+                      __float_as_uint(half_value<kind>((uint16_t)(h.high >> 16)))};
+        *(uint4 *)d->to = wide;
+    } else if (d->to) {
+        *(uint4 *)d->to = *(const uint4 *)(h_and_c + d->from);
+    }
+    d->to += d->by;
 }
 
 template <int pairs, int kind>
@@ -243,18 +268,18 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     enum { H_NUMBERS = ROWS * h_rows<pairs>::STRIDE };
     SHARED_DYNAMIC(float4, dynamic);
     struct forward_shared<pairs> *shared = (struct forward_shared<pairs> *)dynamic;
-    uint32_t a[2][2 * pairs][4], c_and_h = 0;
+    uint32_t a[2][2 * pairs][4];
     struct cell l = cell_here(s);
-    struct forward_place to = {(struct packed_gates *)s.gates + l.at, s.c + l.at, s.h + l.at,
-                               out.at + l.batch_row * out.row + l.unit};
-    struct packed_gates gates = {0, 0};
+    struct forward_duty duty = forward_duty<pairs>(s, out);
+    struct packed *gates_to = (struct packed *)s.gates + l.at;
+    struct packed gates = {0, 0};
     const float4 *ahead = (const float4 *)sums + l.at;
     unsigned tells_at = l.row * h_rows<pairs>::STRIDE + l.unit, steps = (unsigned)s.steps;
     unsigned reads_at = l.u % ROWS * h_rows<pairs>::STRIDE + 8 * l.q;
-    int mine = l.mine, wanted = out.at != NULL;
+    int mine = l.mine;
     float bias[4], c = 0;
     for (unsigned i = threadIdx.x; i < H_NUMBERS; i += blockDim.x)
-        shared->h[0][i] = shared->h[1][i] = 0; /* units and rows that are not there */
+        shared->h_and_c[0][0][i] = shared->h_and_c[1][0][i] = 0; /* cells that are not there */
     UNROLL(4)
     for (unsigned k = 0; k < AHEAD; k++)
         shared->sums[k][threadIdx.x] = make_float4(0, 0, 0, 0); /* as well */
@@ -275,20 +300,21 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     __syncthreads();
     if (mine && !s.begins) {
         c = c_state[l.at];
-        shared->h[0][tells_at] = *(to.h - l.by);
+        shared->h_and_c[0][0][tells_at] = *(s.h + l.at - l.by);
     }
     KEEP(tells_at);
     KEEP(reads_at);
     KEEP(steps);
     KEEP(mine);
-    KEEP(wanted);
     __syncthreads();
     for (unsigned k = 0; k < steps; k++) {
         copy_wait<AHEAD - 2>();
-        struct operand<pairs> b = operand_read<pairs>(shared->h[k % 2] + reads_at, 64);
+        struct operand<pairs> b = operand_read<pairs>(shared->h_and_c[k % 2][0] + reads_at, 64);
         float4 x = shared->sums[k % AHEAD][threadIdx.x];
         if (mine && k)
-            forward_write<kind>(&to, l.by, out.step, wanted, gates, c_and_h);
+            gates_to[-(int64_t)l.by] = gates;
+        if (k)
+            duty_do<kind>(&duty, shared->h_and_c[k % 2][0]);
         if (mine && k + AHEAD - 1 < steps)
             copy_begin(&shared->sums[(k + AHEAD - 1) % AHEAD][threadIdx.x], ahead);
         copy_group();
@@ -297,15 +323,18 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
         struct scalar_lstm made = cell_forward<kind>(x.x + r.x + bias[0], x.y + r.y + bias[1],
                                                      x.z + r.z + bias[2], x.w + r.w + bias[3], c);
         c = made.c;
-        c_and_h = mma_pack<kind>(c, made.h);
-        if (mine)
-            shared->h[(k + 1) % 2][tells_at] = (uint16_t)(c_and_h >> 16);
+        if (mine) {
+            shared->h_and_c[(k + 1) % 2][0][tells_at] = half_bits<kind>(made.h);
+            shared->h_and_c[(k + 1) % 2][1][tells_at] = half_bits<kind>(c);
+        }
         gates = gates_pack<kind>(made.i, made.f, made.g, made.o);
+        gates_to += l.by;
         __syncthreads();
     }
+    duty_do<kind>(&duty, shared->h_and_c[steps % 2][0]);
     if (!mine)
         return;
-    forward_write<kind>(&to, l.by, out.step, wanted, gates, c_and_h);
+    gates_to[-(int64_t)l.by] = gates;
     c_state[l.at] = c;
 }
 
@@ -313,7 +342,7 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
 
 /* What a step reads of a warp's cells, as it is copied: the gates, dh, and c of the step before. */
 struct narrow_record {
-    struct packed_gates gates[ROWS][UNITS];
+    struct packed gates[ROWS][UNITS];
     float dh[ROWS][UNITS];
     uint16_t c_before[ROWS][UNITS];
     uint16_t unused[ROWS][UNITS];
@@ -324,7 +353,7 @@ template <int pairs> struct backward_shared {
     struct narrow_record ahead[AHEAD][block_of<pairs>::WARPS];
     float parts[2][pairs][block_of<pairs>::HIDDEN][ROWS];
     /* rows in different banks */
-    struct packed_gates gradients[ROWS][block_of<pairs>::HIDDEN + UNITS];
+    struct packed gradients[ROWS][block_of<pairs>::HIDDEN + UNITS];
 };
 
 /* Where a lane's 16 bytes of a record come from: of step `least` and those behind it. */
@@ -346,8 +375,8 @@ record_source(const struct lstm_narrow &s, const struct lstm_cells &dh, const st
         return from;
     from.least = 0;
     if (l.lane < GATES) {
-        from.by = (int64_t)(l.by * sizeof(struct packed_gates));
-        from.at = (uintptr_t)((const struct packed_gates *)s.gates + at + l.lane % 4 * 2);
+        from.by = (int64_t)(l.by * sizeof(struct packed));
+        from.at = (uintptr_t)((const struct packed *)s.gates + at + l.lane % 4 * 2);
     } else if (l.lane < DH) {
         from.by = (int64_t)(dh.step * sizeof(float));
         from.at = (uintptr_t)(dh.at + batch_row * dh.row + unit + l.lane % 2 * 4);
@@ -412,7 +441,7 @@ template <int kind>
 static __device__ __forceinline__ struct backward_ready
 record_read(const struct narrow_record *r, const struct cell &l, int begins, float *c)
 {
-    struct packed_gates g = r->gates[l.row][l.u];
+    struct packed g = r->gates[l.row][l.u];
     struct backward_ready b;
     float before = begins ? 0 : half_value<kind>(r->c_before[l.row][l.u]);
     b.slopes = scalar_lstm_slopes_with(
@@ -434,9 +463,9 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     uint32_t a[pairs / 2][8][4];
     struct cell l = cell_here(s);
     struct record_source from = record_source(s, dh, l);
-    struct packed_gates *to = (struct packed_gates *)s.gates + l.at + (s.steps - 1) * l.by;
-    struct packed_gates *tells = &shared->gradients[l.row][l.unit];
-    const struct packed_gates *reads =
+    struct packed *to = (struct packed *)s.gates + l.at + (s.steps - 1) * l.by;
+    struct packed *tells = &shared->gradients[l.row][l.unit];
+    const struct packed *reads =
         &shared->gradients[l.u % ROWS][l.warp / TEAM * (TEAM * UNITS) + 2 * l.q];
     float *part = &shared->parts[0][l.warp / TEAM][l.warp % TEAM * (8 * pairs) + l.u][l.row];
     const float *whole = &shared->parts[0][0][l.unit][l.row];
@@ -464,7 +493,7 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
     for (unsigned k = (unsigned)steps, place = AHEAD - 1; k-- > 0; place = (place - 1) % AHEAD) {
         unsigned buffer = k % 2 * (pairs * block_of<pairs>::HIDDEN * ROWS);
         struct scalar_lstm d = scalar_lstm_backward(&now.slopes, now.dh + recurrent, dc);
-        struct packed_gates own = gates_pack<kind>(d.i, d.f, d.g, d.o);
+        struct packed own = gates_pack<kind>(d.i, d.f, d.g, d.o);
         *tells = own;
         dc = d.c;
         copy_wait<AHEAD - 2>();

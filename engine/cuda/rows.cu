@@ -76,29 +76,50 @@ void cuda_steps_swap(const float *x, uint64_t stride, uint64_t rows, uint64_t st
         LAUNCH(steps_move, g.blocks, g.threads, x, stride, rows, steps, values, y);
 }
 
-/* The same in 16 bits, and 0 behind the values. */
-template <int kind>
+/* The same in 16 bits, and 0 behind the values; `each` numbers a thread, which are 16 bytes or one.
+ */
+template <int kind, int each>
 __global__ void steps_move_narrow(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
                                   uint64_t values, struct halves y)
 {
     FOR_ROWS(p, rows * steps)
     {
         const float *from = x + p % rows * stride + p / rows * values;
-        FOR_COLUMNS(c, y.columns)
-        y.at[p * y.stride + c] = c < values ? half_bits<kind>(from[c]) : 0;
+        FOR_COLUMNS(i, y.columns / each)
+        {
+            __align__(16) uint16_t narrow[each];
+            UNROLL(8)
+            for (int k = 0; k < each; k++)
+                narrow[k] = i * each + k < values ? half_bits<kind>(from[i * each + k]) : 0;
+            if (each == 8)
+                *(uint4 *)(y.at + p * y.stride + i * each) = *(const uint4 *)narrow;
+            else
+                y.at[p * y.stride + i] = narrow[0];
+        }
     }
+}
+
+template <int kind>
+static void steps_narrow(const float *x, uint64_t stride, uint64_t rows, uint64_t steps,
+                         uint64_t values, struct halves y)
+{
+    int eights = ((uintptr_t)y.at / 2 | y.stride | y.columns) % 8 == 0;
+    struct map_grid g = map_grid(rows * steps, eights ? y.columns / 8 : y.columns);
+    if (eights)
+        LAUNCH((steps_move_narrow<kind, 8>), g.blocks, g.threads, x, stride, rows, steps, values,
+               y);
+    else
+        LAUNCH((steps_move_narrow<kind, 1>), g.blocks, g.threads, x, stride, rows, steps, values,
+               y);
 }
 
 void cuda_steps_narrow(enum half kind, const float *x, uint64_t stride, uint64_t rows,
                        uint64_t steps, uint64_t values, struct halves y)
 {
-    struct map_grid g = map_grid(rows * steps, y.columns);
     if (kind == HALF_BF16)
-        LAUNCH((steps_move_narrow<HALF_BF16>), g.blocks, g.threads, x, stride, rows, steps, values,
-               y);
+        steps_narrow<HALF_BF16>(x, stride, rows, steps, values, y);
     else
-        LAUNCH((steps_move_narrow<HALF_F16>), g.blocks, g.threads, x, stride, rows, steps, values,
-               y);
+        steps_narrow<HALF_F16>(x, stride, rows, steps, values, y);
 }
 
 __global__ void rows_move(struct matrix x, uint64_t groups, struct matrix y)
