@@ -9,13 +9,16 @@
  * segments, a layer's beside the one before it of the layer above, and the products beside both, in
  * lanes (engine/ops.h). Which reads what:
  *
- *   forward    main lane    x to 16 bits; sums of segment i of a layer, of which two have a place;
- *                           awaits the h that it reads (steps of segment i of the layer below), and
- *                           the steps that read what had the place before
- *              its lane     steps of segment i: await the sums
- *   backward   its lane     steps of segment i: await dh, which main makes for all but the last
- * layer main lane    dh of the layer below: awaits the steps, whose own dh it writes over products
- * gradients of the weights: await the steps
+ *   forward
+ *     main      x to 16 bits; sums of a segment   awaits the steps whose h they read, and those
+ *               into one of two places            that read what had the place before
+ *     layer's   steps of the segment              awaits its sums
+ *   backward
+ *     layer's   steps of a segment                awaits its dh, but the last layer, whose dh is
+ *                                                 there from the start
+ *     main      dh of the layer below             awaits the steps, over whose dh it is written
+ *     products  gradients of the weights          awaits the steps
+ *     main      those of the biases, at last      awaits the steps of the first segment
  *
  * Layers alternate between two lanes. A mark stands for the steps, another for the products, of an
  * even or odd segment of an even or odd layer: of what one of them is set for again, all was asked
@@ -63,8 +66,8 @@ struct wave {
 int lstm_narrows(const struct layer_instance *l)
 {
     struct lstm_shape s = lstm_shape_of(l);
-    return s.hidden <= LSTM_NARROW_HIDDEN_MAX && s.hidden % LSTM_NARROW_UNITS == 0 && s.directions == 1 &&
-           l->keys[KEY_DROPOUT] == 0 && !l->carried_count;
+    return s.hidden <= LSTM_NARROW_HIDDEN_MAX && s.hidden % LSTM_NARROW_UNITS == 0 &&
+           s.directions == 1 && l->keys[KEY_DROPOUT] == 0 && !l->carried_count;
 }
 
 static uint64_t padded_in(const struct layer_instance *l, uint64_t layer)
@@ -251,9 +254,9 @@ static void forward_place(struct wave *w)
 }
 
 /* Rows of w_ih by unit; w_hh is packed where it is read. */
-static void weights_narrow(const struct wave *w)
+static void weights_narrow(const struct wave *w, uint64_t from, uint64_t end)
 {
-    for (uint64_t i = 0; i < w->s.layers; i++) {
+    for (uint64_t i = from; i < end; i++) {
         struct lstm_part part = lstm_part_of(w->l, i, 0);
         lane_take(w, lane_of(i));
         op_lstm_narrow_weights(
@@ -305,8 +308,9 @@ void lstm_narrow_forward(const struct layer_instance *l, const struct layer_pass
     struct wave w = wave_of(l, p, forward_segment(l));
     forward_place(&w);
     lanes_fork(&w);
-    weights_narrow(&w);
+    weights_narrow(&w, 0, 1);
     sums_make(&w, 0, 0);
+    weights_narrow(&w, 1, w.s.layers);
     for (uint64_t time = 0; time < w.segments + w.s.layers - 1; time++) {
         for (uint64_t layer = 0; layer < w.s.layers && layer <= time; layer++) {
             if (time - layer >= w.segments)
@@ -406,7 +410,7 @@ static void weights_add(const struct wave *w, uint64_t layer, uint64_t segment, 
         op_zero(p->backend, to->d_hh, 4 * width * width);
 }
 
-/* To the order of the tensors. */
+/* When the first segment has gone back: to the order of the tensors. */
 static void gradient_finish(const struct wave *w, uint64_t layer)
 {
     const struct layer_pass *p = w->p;
@@ -415,10 +419,13 @@ static void gradient_finish(const struct wave *w, uint64_t layer)
     uint64_t rows = 4 * w->s.hidden;
     struct matrix ih = matrix_of(from->d_ih, rows, padded_in(w->l, layer));
     float *g = p->gradient;
+    lane_take(w, LANE_PRODUCTS);
     op_rows_regroup(p->backend, matrix_columns(ih, 0, part.in), 4,
                     matrix_of(g + part.at[WEIGHT_IH], rows, part.in));
     op_rows_regroup(p->backend, matrix_of(from->d_hh, rows, w->s.hidden), 4,
                     matrix_of(g + part.at[WEIGHT_HH], rows, w->s.hidden));
+    lane_take(w, LANE_MAIN);
+    lane_await(w, MARK_STEPS + slot_of(layer, 0));
     op_column_sums(p->backend, matrix_of(from->sums, p->rows, rows), 0, g + part.at[BIAS_IH]);
     op_copy(p->backend, g + part.at[BIAS_IH], g + part.at[BIAS_HH], rows);
 }
@@ -431,6 +438,8 @@ static void segment_backward(const struct wave *w, uint64_t layer, uint64_t segm
         below_make(w, layer, segment);
     if (w->p->gradient && segment % together == 0)
         weights_add(w, layer, segment, together);
+    if (w->p->gradient && segment == 0)
+        gradient_finish(w, layer);
 }
 
 void lstm_narrow_backward(const struct layer_instance *l, const struct layer_pass *p)
@@ -446,8 +455,6 @@ void lstm_narrow_backward(const struct layer_instance *l, const struct layer_pas
             if (time - i < w.segments)
                 segment_backward(&w, last - i, w.segments - 1 - (time - i));
     lanes_join(&w);
-    for (uint64_t layer = 0; p->gradient && layer < w.s.layers; layer++)
-        gradient_finish(&w, layer);
     if (p->d_input)
         op_steps_swap(p->backend, w.dx, p->rows * l->values, w.s.steps, p->rows, l->values,
                       p->d_input);
