@@ -1,7 +1,8 @@
 /* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
  *
- * Streams: computing, in several lanes (engine/ops.h), and copies that run beside it. Errors of
- * calls and launches are kept, the first one, until somebody asks.
+ * Streams: computing, in several lanes (engine/ops.h); copies that run beside it; and small ones
+ * that computing waits for. Errors of calls and launches are kept, the first one, until somebody
+ * asks.
  */
 #include <cublas_v2.h>
 #include <cuda.h>
@@ -32,7 +33,8 @@ uint64_t cuda_shared_bytes;
 
 static struct {
     int open, debug, index;
-    cudaStream_t copies;
+    cudaStream_t copies, sends;
+    cudaEvent_t sent;
     struct {
         cudaStream_t stream;
         cublasHandle_t handle;
@@ -231,6 +233,8 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
+    cudaEventDestroy(device.sent);
+    cudaStreamDestroy(device.sends);
     cudaStreamDestroy(device.copies);
     cudaDeviceReset(); /* the context's memory, too */
     device.open = 0;
@@ -264,6 +268,8 @@ static int device_open(const char *which, int debug, struct err *e)
     CU(cudaFree(NULL));
     CU(cudaMemGetInfo(&before, &total));
     CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
+    CU(cudaStreamCreateWithFlags(&device.sends, cudaStreamNonBlocking));
+    CU(cudaEventCreateWithFlags(&device.sent, cudaEventDisableTiming));
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
@@ -383,6 +389,13 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream));
 }
 
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.sends));
+    CU(cudaEventRecord(device.sent, device.sends));
+    CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
+}
+
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));
@@ -392,6 +405,11 @@ static void device_download(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
     device_wait();
+}
+
+static void download_later(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -505,6 +523,11 @@ static int multiplies_half(void)
     return cuda_capability >= 80;
 }
 
+static void compute_wait(int mark)
+{
+    CU(cudaEventSynchronize(device.marks[1][mark]));
+}
+
 static int compute_done(int mark)
 {
     return event_done(device.marks[1][mark]);
@@ -536,6 +559,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .send = device_send,
+    .download_later = download_later,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,
@@ -553,5 +578,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
     .compute_done = compute_done,
 };

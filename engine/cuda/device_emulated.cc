@@ -360,6 +360,15 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     });
 }
 
+/* At once, though what was asked for before is still to be done: it must not read `to`. */
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    ensure(is_locked(from));
+    emulate_open(1);
+    memcpy(to, from, bytes);
+    emulate_open(0);
+}
+
 static void device_download(void *to, const void *from, uint64_t bytes)
 {
     device_copy(to, from, bytes);
@@ -453,6 +462,12 @@ static int multiplies_half(void)
     return cuda_capability >= 80;
 }
 
+static void compute_wait(int mark)
+{
+    (void)mark;
+    emulate_finish();
+}
+
 static const struct backend backend_cuda = {
     .name = "cuda",
     .lane_take = lane_take,
@@ -479,6 +494,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .send = device_send,
+    .download_later = device_copy,
     .copy = device_copy,
     .clear = device_clear,
     .wait = emulate_finish,
@@ -496,5 +513,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
     .compute_done = compute_done,
 };
