@@ -73,6 +73,8 @@ struct device {
      * all that passes from layer to layer has no more; what a layer keeps to itself loses it there.
      */
     void (*products_rounded)(int on);
+    /* Can they read numbers of 16 bits (product_half)? NULL: no. */
+    int (*multiplies_half)(void);
 
     /* What is asked for between begin and end is recorded, not done; end: -1 where that cannot be.
      */

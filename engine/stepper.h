@@ -102,6 +102,8 @@ struct layout {
                                              forward again, as the rest is still there */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
+    char unread[MODEL_LAYERS_MAX +
+                1]; /* by buffer: nobody reads it but the layer behind it, forward */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
     uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
     uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */

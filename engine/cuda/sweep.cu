@@ -14,6 +14,7 @@ enum { THREADS = 256, BLOCK_NUMBERS = 4 * THREADS, SUM_BLOCKS_MAX = 1024 };
 static unsigned sum_blocks(uint64_t items)
 {
     unsigned blocks = cuda_blocks(items, BLOCK_NUMBERS);
+    CUDA_MAIN_LANE();
     return blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX;
 }
 
