@@ -36,6 +36,10 @@ struct layer_key {
 
 struct quantised; /* engine/quantised.h */
 
+/* What a layer can have in common with those beside it, where operations cost a launch: backward
+ * does that of an activation behind it; and numbers in 16 bits come and go as such. */
+enum layer_chain { CHAIN_NONE, CHAIN_ACTIVATION, CHAIN_HALVES };
+
 /* What a layer may be given. */
 enum layer_rows {
     ROWS_ANY,
@@ -112,6 +116,16 @@ struct layer_pass {
      * input and output the one that its backward reads. */
     uint16_t *output_half;
     const uint16_t *kept_half;
+    /* `chained`, of a layer that chains: with `halves` (CHAIN_HALVES) operands of products are of
+     * 16 bits, the input is at input_half unless that is NULL; forward, output_unread: only what is
+     * kept is wanted; and gradients that are in 16 bits are at d_input_half, d_output_half.
+     * Backward, d_output is that at the output of the activation `behind` (ACTIVATION_COUNT: of
+     * this layer), whose backward reads behind_kept. */
+    int chained, halves, output_unread;
+    const uint16_t *input_half;
+    uint16_t *d_input_half, *d_output_half;
+    enum activation behind;
+    struct mixed behind_kept;
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
     enum layer_keep keep;      /* KEEP_ALL where the layer does not recompute */
     float *saved;              /* what forward keeps for backward and the squares */
@@ -164,6 +178,7 @@ struct layer_type {
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    enum layer_chain (*chains)(const struct layer_instance *l); /* NULL: it does not */
     int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
     /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
      * summed over a slice's parts, as pass.part_rows says. NULL: none. */

@@ -86,6 +86,59 @@ static uint32_t statistics_number(const struct stepper *s, uint32_t layer)
     return number;
 }
 
+static enum layer_chain chain_of(const struct batch_work *b, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    int alone = b->work == SLICE_FISHER || (b->work == SLICE_EVALUATE && s->int8);
+    if (!s->device->apart || !l->type->chains || s->layout.statistics_count || alone)
+        return CHAIN_NONE;
+    enum layer_chain chain = l->type->chains(l);
+    return chain == CHAIN_HALVES && !s->halves ? CHAIN_ACTIVATION : chain;
+}
+
+/* Does the backward of the layer before do that of this activation? */
+static int activation_joins(const struct batch_work *b, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct route *route = s->layout.route;
+    return layer > s->layout.first_trained && s->model->layers[layer].type->activates &&
+           route[layer].in == route[layer].out && chain_of(b, layer - 1) != CHAIN_NONE;
+}
+
+/* Is the gradient at the layer's input in 16 bits? Where it and whoever takes that chain so. */
+static int gradient_is_half(const struct batch_work *b, uint32_t layer)
+{
+    const struct layout *y = &b->s->layout;
+    if (layer <= y->first_trained || chain_of(b, layer) != CHAIN_HALVES)
+        return 0;
+    return chain_of(b, layer - 1 - (uint32_t)activation_joins(b, layer - 1)) == CHAIN_HALVES;
+}
+
+/* What the pass of a layer that chains has more than others. */
+static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t layer,
+                       struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = &s->layout.route[layer];
+    uint32_t behind = layer + 1;
+    p->chained = b->work == SLICE_TRAIN;
+    p->halves = chain_of(b, layer) == CHAIN_HALVES;
+    p->input_half = p->halves ? lane_half(s, slice, route->in) : NULL;
+    if (b->work != SLICE_TRAIN)
+        return;
+    if (behind < s->model->layer_count && activation_joins(b, behind)) {
+        p->behind = (enum activation)(l[1].type->activates - 1);
+        p->behind_kept = mixed_at(lane_half(s, slice, route->out), p->output, p->rows, l->outputs);
+        behind++;
+    }
+    if (behind < s->model->layer_count && gradient_is_half(b, behind))
+        p->d_output_half = (uint16_t *)p->d_output;
+    if (gradient_is_half(b, layer))
+        p->d_input_half = (uint16_t *)p->d_input;
+}
+
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)
 {
     const struct stepper *s = b->s;
@@ -108,6 +161,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .keep = layer_keep_of(l, &s->config),
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
+        .behind = ACTIVATION_COUNT,
     };
     if (l->type->rounds) {
         p.output_half = lane_half(s, slice, route->out);
@@ -141,6 +195,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
     }
+    if (chain_of(b, layer) != CHAIN_NONE)
+        pass_chain(b, slice, layer, &p);
     return p;
 }
 
@@ -273,8 +329,9 @@ void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, u
     for (uint32_t i = first, joined; i < end; i += joined) {
         struct layer_pass p = slice_pass(b, slice, i);
         joined = layers_join(b, slice, i, end, &p);
-        if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i)
+        if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i && !p.input_half)
             input_load(b, slice, i);
+        p.output_unread = p.kept && i + joined < end && chain_of(b, i + joined) == CHAIN_HALVES;
         layers[i].type->forward(&layers[i], &p);
         if (p.half && !layers[i].type->same && !layers[i].type->rounds && !p.finishes)
             output_round(b, slice, i);
@@ -289,7 +346,7 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     const struct route *route = &s->layout.route[layer];
     struct layer_pass p = slice_pass(b, slice, layer);
     float *to = lane_base(s, slice) + s->layout.work_at;
-    if (!p.half || l->type->residual || l->type->rounds)
+    if (!p.half || l->type->residual || l->type->rounds || p.input_half)
         return p;
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
@@ -325,9 +382,11 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
     for (uint32_t i = end; i-- > least;) {
         if (!layers[i].type->statistics || b->work == SLICE_FISHER)
             slice_again(b, slice, i);
+        if (b->work == SLICE_TRAIN && activation_joins(b, i))
+            continue;
         struct layer_pass p = slice_pass_backward(b, slice, i);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && d_input_rounds(b->s, i))
+        if (p.half && p.d_input && !p.d_input_half && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

@@ -652,8 +652,12 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         s->device->allocate_host(sizeof *s->results_host, "results", &results, e) < 0)
         goto fail;
     s->results_host = results;
-    if (s->device->apart)
+    if (s->device->apart) {
+        struct device_facts facts;
+        s->device->facts(&facts);
+        s->halves = facts.halves && s->layout.half;
         s->device->products_rounded(s->layout.half != HALF_NONE);
+    }
     stepper_send(s);
     return 0;
 fail:

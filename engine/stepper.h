@@ -251,6 +251,7 @@ struct stepper {
     struct recording recordings[RECORDINGS_MAX];
     uint64_t recording_clock;
     int records_nothing; /* the device cannot */
+    int halves;          /* device_facts.halves, and there are some */
     struct batch_results *results,
         *results_host; /* the device's; where they come to, page-locked */
     struct gather_piece pieces[GATHER_PIECES_MAX];

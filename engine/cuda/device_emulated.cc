@@ -59,8 +59,9 @@ void emulate_open(int on)
     }
 }
 
-/* The CPU's product stands for cuBLAS, without epilogues. */
-void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+/* The CPU's product stands for cuBLAS's, without epilogues. */
+void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                       struct matrix c)
 {
     emulate_ask([=] {
         emulate_open(1);
@@ -86,6 +87,7 @@ float *cuda_scratch;
 /* As few multiprocessors as that: small batches have more rows than them. */
 int cuda_processors = 4, cuda_capability = 80;
 uint64_t cuda_shared_bytes = 227 << 10;
+int cuda_products_rounded;
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e);
 static void device_release(void *at);
@@ -125,6 +127,7 @@ static void device_facts_emulated(struct device_facts *f)
     strcpy(f->name, "emulated");
     f->capability = cuda_capability;
     f->processors = cuda_processors;
+    f->halves = 1;
     f->memory_bytes = memory_bytes;
     f->context_bytes = memory.context;
 }
@@ -362,6 +365,11 @@ static int device_failure(struct err *e)
     return 0;
 }
 
+static void products_rounded(int on)
+{
+    cuda_products_rounded = on;
+}
+
 static void number_ignore(int number)
 {
     (void)number;
@@ -436,7 +444,7 @@ const struct device device_of_library = {
     .clear = device_clear,
     .wait = emulate_finish,
     .failure = device_failure,
-    .products_rounded = number_ignore,
+    .products_rounded = products_rounded,
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_run = graph_run,

@@ -10,7 +10,8 @@
 #include "engine/cuda/blas.h"
 #include "engine/cuda/handle.h"
 
-void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                       struct matrix c)
 {
     const float one = 1;
     uint64_t inner = a_t ? a.rows : a.columns;
