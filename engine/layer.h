@@ -183,6 +183,8 @@ struct layer_type {
     /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
      * summed over a slice's parts, as pass.part_rows says. NULL: none. */
     uint64_t (*stepwise)(const struct layer_instance *l);
+    int (*forgets_input)(const struct layer_instance *l); /* backward reads neither input nor
+                                                             output; NULL: it does */
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel

@@ -348,6 +348,10 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     float *to = lane_base(s, slice) + s->layout.work_at;
     if (!p.half || l->type->residual || l->type->rounds || p.input_half)
         return p;
+    if (l->type->forgets_input && l->type->forgets_input(l)) {
+        p.input = to; /* not where a gradient is */
+        return p;
+    }
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
                                seen_rows(b, slice, l->graphs_out) * l->outputs, to);

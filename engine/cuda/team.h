@@ -39,18 +39,18 @@ template <unsigned size> struct team {
         static_assert(count * (int)size <= TEAM_PART * WARP, "there is room");
         for (int i = 0; i < count; i++)
             x[i] = warp_sum(x[i]);
-        if (size == WARP)
-            return;
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; size > WARP && i < count; i++) {
             if (threadIdx.x % WARP == 0)
                 part[i * (size / WARP) + threadIdx.x / WARP] = x[i];
             x[i] = 0;
         }
-        __syncthreads();
-        for (unsigned warp = 0; warp < size / WARP; warp++)
+        if (size > WARP)
+            __syncthreads();
+        for (unsigned warp = 0; size > WARP && warp < size / WARP; warp++)
             for (int i = 0; i < count; i++)
                 x[i] += part[i * (size / WARP) + warp];
-        __syncthreads();
+        if (size > WARP)
+            __syncthreads();
     }
     template <typename number> __device__ number max(number x, number *part) const
     {
