@@ -266,7 +266,7 @@ template <int down, int a_t, int b_t> struct shared_words {
 };
 
 template <int kind, int down, int a_t, int b_t>
-__global__ void __launch_bounds__(THREADS, 1) product_patches(struct work w)
+__global__ void __launch_bounds__(THREADS, down == 2 ? 2 : 1) product_patches(struct work w)
 {
     typedef shared_words<down, a_t, b_t> size;
     SHARED_DYNAMIC(uint32_t, words);
@@ -339,7 +339,9 @@ static uint64_t shares(uint64_t count, uint64_t each)
 static uint64_t parts_of(const struct work *w, uint64_t patches, uint64_t piece)
 {
     enum { PIECES_LEAST = 4 };
-    uint64_t wanted = (uint64_t)cuda_processors / patches, most = w->k / (PIECES_LEAST * piece);
+    static const int share = getenv("FT_PARTS") ? atoi(getenv("FT_PARTS")) : 1; /* VARIANT */
+    uint64_t wanted = (uint64_t)cuda_processors / patches / (uint64_t)share,
+             most = w->k / (PIECES_LEAST * piece);
     uint64_t room = CUDA_SCRATCH_FLOATS / (w->c.rows * w->c.columns);
     wanted = wanted < most ? wanted : most;
     wanted = wanted < room ? wanted : room;
@@ -377,7 +379,10 @@ template <int kind> static int patches_run(struct work *w, int a_t, int b_t)
 {
     if (a_t)
         return patches_launch<kind, 4, 1, 1>(w);
-    if (rounds(w, 4) <= rounds(w, 3))
+    static const int down = getenv("FT_DOWN") ? atoi(getenv("FT_DOWN")) : 0; /* VARIANT */
+    if (down == 2)
+        return b_t ? patches_launch<kind, 2, 0, 0>(w) : patches_launch<kind, 2, 0, 1>(w);
+    if (down ? down == 4 : rounds(w, 4) <= rounds(w, 3))
         return b_t ? patches_launch<kind, 4, 0, 0>(w) : patches_launch<kind, 4, 0, 1>(w);
     return b_t ? patches_launch<kind, 3, 0, 0>(w) : patches_launch<kind, 3, 0, 1>(w);
 }
