@@ -370,19 +370,17 @@ static void check_sparse_product(struct sparse a, struct matrix x, const float *
     check_sparse(a, y.rows, x.rows);
 }
 
-static void check_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+static void check_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                                  const float *skip, enum activation kind, enum half half,
                                  uint16_t *kept, struct matrix y)
 {
+    (void)bias;
     ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
-    ensure(y.stride == y.columns);
-    if (y.at) {
-        check_sparse_product(a, x, bias, beta, y);
-        ensure(!skip || floats_disjoint(skip, y.at, y.rows * y.columns));
-    } else {
-        ensure(matrix_valid(x) && x.columns == y.columns && kept && beta == 0);
-        check_sparse(a, y.rows, x.rows);
-    }
+    ensure(mixed_valid(x, half) && x.columns == y.columns && y.stride == y.columns);
+    check_sparse(a, y.rows, x.rows);
+    ensure(y.at || (kept && beta == 0));
+    ensure(!y.at || mixed_disjoint(x, mixed_of(y)));
+    ensure(!y.at || !skip || floats_disjoint(skip, y.at, y.rows * y.columns));
 }
 
 static int mixed_dense(struct mixed m, enum half half)

@@ -187,35 +187,15 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
     }
 }
 
-/* What is kept alone, a block of a row at a time. */
-static void kept_forward(struct sparse a, struct matrix x, const float *bias, const float *skip,
-                         enum activation kind, enum half half, uint16_t *kept)
-{
-    float block[BLOCK];
-    uint64_t rows = a.rows;
-    a.rows = 1;
-    for (uint64_t r = 0; r < rows; r++, a.begin++)
-        for (uint64_t first = 0, count; first < x.columns; first += count) {
-            uint64_t place = r * x.columns + first;
-            count = x.columns - first < BLOCK ? x.columns - first : BLOCK;
-            struct matrix y = matrix_of(block, 1, count);
-            cpu_sparse_product(a, matrix_columns(x, first, count), bias ? bias + first : NULL, 0,
-                               y);
-            if (skip)
-                cpu_add(skip + place, block, count);
-            cpu_finish(kind, half, kept + place, y);
-        }
-}
-
-void cpu_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+void cpu_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                         const float *skip, enum activation kind, enum half half, uint16_t *kept,
                         struct matrix y)
 {
-    if (!y.at) {
-        kept_forward(a, x, bias, skip, kind, half, kept);
+    if (x.halves || !y.at) {
+        cpu_mixed_forward(a, x, bias, beta, skip, kind, half, kept, y);
         return;
     }
-    cpu_sparse_product(a, x, bias, beta, y);
+    cpu_sparse_product(a, (struct matrix){x.at, x.rows, x.columns, x.stride}, bias, beta, y);
     if (skip)
         cpu_add(skip, y.at, y.rows * y.columns);
     cpu_finish(kind, half, kept, y);

@@ -80,6 +80,34 @@ static void row_add(enum half half, float value, struct mixed x, uint64_t at, ui
         sums[c] += value * in[c];
 }
 
+/* What `count` numbers of y, from column `first` on, begin with. */
+static void row_begin(const float *bias, float beta, const float *y, uint64_t first, uint64_t count,
+                      float *row)
+{
+    for (uint64_t c = 0; c < count; c++)
+        row[c] = (beta == 0 ? 0 : beta * y[c]) + (bias ? bias[first + c] : 0);
+}
+
+void cpu_mixed_forward(struct sparse a, struct mixed x, const float *bias, float beta,
+                       const float *skip, enum activation kind, enum half half, uint16_t *kept,
+                       struct matrix y)
+{
+    for (uint64_t first = 0, count; first < y.columns; first += count) {
+        count = piece_of(y.columns - first);
+        for (uint64_t r = 0; r < a.rows; r++) {
+            uint64_t place = r * y.columns + first;
+            float row[PIECE], *out = y.at ? y.at + place : row;
+            row_begin(bias, beta, out, first, count, row);
+            for (uint32_t k = a.begin[r]; k < a.begin[r + 1]; k++)
+                row_add(half, a.value[k], x, a.column[k] * x.stride + first, count, row);
+            if (skip)
+                cpu_add(skip + place, row, count);
+            cpu_finish(kind, half, kept ? kept + place : NULL, matrix_of(row, 1, count));
+            memmove(out, row, count * sizeof *out);
+        }
+    }
+}
+
 void cpu_sparse_backward(struct sparse a, enum activation kind, enum half half, struct mixed kept,
                          struct mixed d, int adds, float *sums, struct mixed g)
 {

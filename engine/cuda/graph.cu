@@ -157,6 +157,24 @@ template <int kind> struct halves_of {
     }
 };
 
+template <int half, class numbers>
+static __device__ __forceinline__ numbers mixed_load(const struct mixed &m, uint64_t place)
+{
+    if (half != HALF_NONE && m.halves)
+        return numbers::template load<halves_of<half>>(m.halves + place);
+    return numbers::load(m.at + place);
+}
+
+template <int half, class numbers>
+static __device__ __forceinline__ void mixed_store(const struct mixed &m, uint64_t place,
+                                                   const numbers &x)
+{
+    if (half != HALF_NONE && m.halves)
+        x.template store<halves_of<half>>(m.halves + place);
+    else
+        x.store(m.at + place);
+}
+
 template <class numbers> static __device__ __forceinline__ void numbers_zero(numbers &x)
 {
     UNROLL(4)
@@ -211,12 +229,12 @@ struct sparse_finish {
     uint16_t *kept;
 };
 
-template <class numbers> struct rows_of {
+template <class numbers, int half> struct rows_of {
     typedef numbers taken;
-    struct matrix x;
+    struct mixed x;
     __device__ __forceinline__ numbers take(uint64_t r, uint64_t c) const
     {
-        return numbers::load(x.at + r * x.stride + c);
+        return mixed_load<half, numbers>(x, r * x.stride + c);
     }
     __device__ __forceinline__ numbers value(const numbers &x) const
     {
@@ -256,10 +274,10 @@ static __device__ __forceinline__ void sparse_end(const struct sparse_finish &f,
 }
 
 template <class numbers, int half>
-__global__ void sparse_rows(struct sparse a, struct matrix x, struct sparse_finish f,
+__global__ void sparse_rows(struct sparse a, struct mixed x, struct sparse_finish f,
                             struct matrix y)
 {
-    struct rows_of<numbers> from = {
+    struct rows_of<numbers, half> from = {
         x
     };
     uint64_t width = y.columns / numbers::COUNT;
@@ -295,13 +313,13 @@ static int by_four(const struct mixed &m)
             LAUNCH((kernel<numbers, HALF_NONE>), blocks, threads, __VA_ARGS__);                    \
     } while (0)
 
-void cuda_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+void cuda_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                          const float *skip, enum activation kind, enum half half, uint16_t *kept,
                          struct matrix y)
 {
     struct sparse_finish f = {bias, beta, skip, kind, kept};
     uintptr_t vectors = (uintptr_t)bias | (uintptr_t)skip;
-    if (by_four(mixed_of(x)) && by_four(mixed_of(y)) && vectors % sizeof(float4) == 0 &&
+    if (by_four(x) && by_four(mixed_of(y)) && vectors % sizeof(float4) == 0 &&
         (uintptr_t)kept % sizeof(struct four_halves) == 0)
         LAUNCH_HALF(sparse_rows, four_numbers, half,
                     cuda_blocks(a.rows * (y.columns / FOUR), THREADS), THREADS, a, x, f, y);
@@ -313,7 +331,7 @@ void cuda_sparse_forward(struct sparse a, struct matrix x, const float *bias, fl
 void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
                          struct matrix y)
 {
-    cuda_sparse_forward(a, x, bias, beta, NULL, ACTIVATION_COUNT, HALF_NONE, NULL, y);
+    cuda_sparse_forward(a, mixed_of(x), bias, beta, NULL, ACTIVATION_COUNT, HALF_NONE, NULL, y);
 }
 
 /* ---- backward ---- */
@@ -338,24 +356,6 @@ static __device__ __forceinline__ float undone(enum activation kind, float kept,
         break;
     }
     return dy;
-}
-
-template <int half, class numbers>
-static __device__ __forceinline__ numbers mixed_load(const struct mixed &m, uint64_t place)
-{
-    if (half != HALF_NONE && m.halves)
-        return numbers::template load<halves_of<half>>(m.halves + place);
-    return numbers::load(m.at + place);
-}
-
-template <int half, class numbers>
-static __device__ __forceinline__ void mixed_store(const struct mixed &m, uint64_t place,
-                                                   const numbers &x)
-{
-    if (half != HALF_NONE && m.halves)
-        x.template store<halves_of<half>>(m.halves + place);
-    else
-        x.store(m.at + place);
 }
 
 /* e of sparse_backward takes d's place. */

@@ -15,6 +15,7 @@
  */
 #include <math.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/layer.h"
@@ -113,15 +114,20 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
+    static int h16 = -1; /* VARIANT */
+    if (h16 < 0)
+        h16 = getenv("FT_H16") != NULL;
+    struct mixed sums = mixed_at(p->halves && h16 ? (uint16_t *)p->scratch : NULL, p->scratch,
+                                 p->rows, l->values_out);
     if (p->halves)
         op_product_half(p->backend, p->half, input_of(l, p), 0, mixed_of(weight_of(l, p->weights)),
-                        1, 0, mixed_of(h));
+                        1, 0, sums);
     else
         layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
         layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
     if (p->finishes) {
-        op_sparse_forward(p->backend, p->adjacency, h, bias_of(l, p->parameters),
+        op_sparse_forward(p->backend, p->adjacency, sums, bias_of(l, p->parameters),
                           (float)l->edges_used, l->keys[KEY_RESIDUAL] != 0 ? p->input : NULL,
                           p->then, p->half, p->kept, y);
         return;
