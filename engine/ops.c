@@ -397,8 +397,8 @@ static void check_sparse_backward(struct sparse a, enum activation kind, enum ha
     ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && d.columns == g.columns);
     ensure(mixed_dense(d, half) && mixed_dense(g, half) && mixed_disjoint(d, g));
     ensure(kind == ACTIVATION_COUNT ||
-           (mixed_dense(kept, half) && kept.rows == d.rows && kept.columns == d.columns &&
-            mixed_disjoint(kept, d) && mixed_disjoint(kept, g)));
+           (mixed_dense(kept, half) && !kept.halves == !half && kept.rows == d.rows &&
+            kept.columns == d.columns && mixed_disjoint(kept, d) && mixed_disjoint(kept, g)));
 }
 
 static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)

@@ -4,8 +4,6 @@
  * that a warp reads whole lines and nothing is added up by chance. Graphs are small: what several
  * rows read of x is in the cache.
  */
-#include <stdlib.h>
-
 #include "engine/cuda/finish.h"
 
 enum { THREADS = 256 };
@@ -107,10 +105,11 @@ struct four_numbers {
         float4 x = *(const float4 *)from;
         return {{x.x, x.y, x.z, x.w}};
     }
+    typedef struct four_halves narrow;
     template <typename half>
-    static __device__ __forceinline__ struct four_numbers load(const uint16_t *from)
+    static __device__ __forceinline__ struct four_numbers widen(const narrow &from)
     {
-        float4 x = halves_widen<half>(*(const struct four_halves *)from);
+        float4 x = halves_widen<half>(from);
         return {{x.x, x.y, x.z, x.w}};
     }
     __device__ __forceinline__ void store(float *to) const
@@ -123,6 +122,41 @@ struct four_numbers {
     }
 };
 
+/* Eight, on whole 16 bytes of numbers in 16 bits. */
+static const unsigned EIGHT = 2 * FOUR;
+struct eight_numbers {
+    enum { COUNT = 8 };
+    float at[COUNT];
+    static __device__ __forceinline__ struct eight_numbers load(const float *from)
+    {
+        float4 x = ((const float4 *)from)[0], y = ((const float4 *)from)[1];
+        return {{x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w}};
+    }
+    typedef uint4 narrow;
+    template <typename half>
+    static __device__ __forceinline__ struct eight_numbers widen(const narrow &x)
+    {
+        return {{half::widen((uint16_t)x.x), half::widen((uint16_t)(x.x >> 16)),
+                 half::widen((uint16_t)x.y), half::widen((uint16_t)(x.y >> 16)),
+                 half::widen((uint16_t)x.z), half::widen((uint16_t)(x.z >> 16)),
+                 half::widen((uint16_t)x.w), half::widen((uint16_t)(x.w >> 16))}};
+    }
+    __device__ __forceinline__ void store(float *to) const
+    {
+        ((float4 *)to)[0] = make_float4(at[0], at[1], at[2], at[3]);
+        ((float4 *)to)[1] = make_float4(at[4], at[5], at[6], at[7]);
+    }
+    template <typename half> static __device__ __forceinline__ uint32_t pair(float low, float high)
+    {
+        return half::narrow(low) | (uint32_t)half::narrow(high) << 16;
+    }
+    template <typename half> __device__ __forceinline__ void store(uint16_t *to) const
+    {
+        *(uint4 *)to = uint4{pair<half>(at[0], at[1]), pair<half>(at[2], at[3]),
+                             pair<half>(at[4], at[5]), pair<half>(at[6], at[7])};
+    }
+};
+
 struct one_number {
     enum { COUNT = 1 };
     float at[COUNT];
@@ -130,10 +164,11 @@ struct one_number {
     {
         return {{*from}};
     }
+    typedef uint16_t narrow;
     template <typename half>
-    static __device__ __forceinline__ struct one_number load(const uint16_t *from)
+    static __device__ __forceinline__ struct one_number widen(const narrow &from)
     {
-        return {{half::widen(*from)}};
+        return {{half::widen(from)}};
     }
     __device__ __forceinline__ void store(float *to) const
     {
@@ -157,13 +192,30 @@ template <int kind> struct halves_of {
     }
 };
 
-template <int half, class numbers>
-static __device__ __forceinline__ numbers mixed_load(const struct mixed &m, uint64_t place)
-{
-    if (half != HALF_NONE && m.halves)
-        return numbers::template load<halves_of<half>>(m.halves + place);
-    return numbers::load(m.at + place);
-}
+/* Numbers of a matrix as they lie there, in 16 bits where halves is set; and what they are. */
+template <class numbers, int half, int halves> struct stored {
+    typedef numbers type;
+    static __device__ __forceinline__ type load(const struct mixed &m, uint64_t place)
+    {
+        return numbers::load(m.at + place);
+    }
+    static __device__ __forceinline__ numbers value(const type &x)
+    {
+        return x;
+    }
+};
+
+template <class numbers, int half> struct stored<numbers, half, 1> {
+    typedef typename numbers::narrow type;
+    static __device__ __forceinline__ type load(const struct mixed &m, uint64_t place)
+    {
+        return *(const type *)(m.halves + place);
+    }
+    static __device__ __forceinline__ numbers value(const type &x)
+    {
+        return numbers::template widen<halves_of<half>>(x);
+    }
+};
 
 template <int half, class numbers>
 static __device__ __forceinline__ void mixed_store(const struct mixed &m, uint64_t place,
@@ -177,7 +229,7 @@ static __device__ __forceinline__ void mixed_store(const struct mixed &m, uint64
 
 template <class numbers> static __device__ __forceinline__ void numbers_zero(numbers &x)
 {
-    UNROLL(4)
+    UNROLL(8)
     for (int i = 0; i < numbers::COUNT; i++)
         x.at[i] = 0;
 }
@@ -185,7 +237,7 @@ template <class numbers> static __device__ __forceinline__ void numbers_zero(num
 template <class numbers>
 static __device__ __forceinline__ void numbers_add(numbers &sum, float factor, const numbers &x)
 {
-    UNROLL(4)
+    UNROLL(8)
     for (int i = 0; i < numbers::COUNT; i++)
         sum.at[i] += factor * x.at[i];
 }
@@ -229,16 +281,17 @@ struct sparse_finish {
     uint16_t *kept;
 };
 
-template <class numbers, int half> struct rows_of {
-    typedef numbers taken;
+template <class numbers, int half, int halves> struct rows_of {
+    typedef struct stored<numbers, half, halves> of_x;
+    typedef typename of_x::type taken;
     struct mixed x;
-    __device__ __forceinline__ numbers take(uint64_t r, uint64_t c) const
+    __device__ __forceinline__ taken take(uint64_t r, uint64_t c) const
     {
-        return mixed_load<half, numbers>(x, r * x.stride + c);
+        return of_x::load(x, r * x.stride + c);
     }
-    __device__ __forceinline__ numbers value(const numbers &x) const
+    __device__ __forceinline__ numbers value(const taken &x) const
     {
-        return x;
+        return of_x::value(x);
     }
 };
 
@@ -264,7 +317,7 @@ static __device__ __forceinline__ void sparse_end(const struct sparse_finish &f,
 {
     if (f.skip)
         numbers_add(sum, 1, numbers::load(f.skip + place));
-    UNROLL(4)
+    UNROLL(8)
     for (int i = 0; i < numbers::COUNT; i++)
         sum.at[i] = finished(f.kind, (enum half)half, NULL, 0, sum.at[i]);
     if (half != HALF_NONE && f.kept)
@@ -273,11 +326,11 @@ static __device__ __forceinline__ void sparse_end(const struct sparse_finish &f,
         sum.store(y);
 }
 
-template <class numbers, int half>
+template <class numbers, int half, int halves>
 __global__ void sparse_rows(struct sparse a, struct mixed x, struct sparse_finish f,
                             struct matrix y)
 {
-    struct rows_of<numbers, half> from = {
+    struct rows_of<numbers, half, halves> from = {
         x
     };
     uint64_t width = y.columns / numbers::COUNT;
@@ -291,41 +344,51 @@ __global__ void sparse_rows(struct sparse a, struct mixed x, struct sparse_finis
     }
 }
 
-static int by_four(const void *at, uint64_t bytes, uint64_t stride, uint64_t columns)
+/* Can so many of its numbers be had at a time? at NULL: nobody asks for any. */
+static int goes_by(unsigned count, const struct mixed &m)
 {
-    return (uintptr_t)at % bytes == 0 && stride % FOUR == 0 && columns % FOUR == 0;
+    uintptr_t at = m.halves ? (uintptr_t)m.halves : (uintptr_t)m.at;
+    uint64_t bytes = count * (m.halves ? sizeof *m.halves : sizeof *m.at);
+    return at % (bytes < sizeof(float4) ? bytes : sizeof(float4)) == 0 && m.stride % count == 0 &&
+           m.columns % count == 0;
 }
 
-static int by_four(const struct mixed &m)
+static int goes_by(unsigned count, const void *kept, const float *bias, const float *skip)
 {
-    return m.halves ? by_four(m.halves, sizeof(struct four_halves), m.stride, m.columns)
-                    : by_four(m.at, sizeof(float4), m.stride, m.columns);
+    return ((uintptr_t)bias | (uintptr_t)skip) % sizeof(float4) == 0 &&
+           (uintptr_t)kept % (count * sizeof(uint16_t)) == 0;
 }
 
-/* LAUNCH of the kernel, a template of numbers and half. */
-#define LAUNCH_HALF(kernel, numbers, half, blocks, threads, ...)                                   \
-    do {                                                                                           \
-        if ((half) == HALF_F16)                                                                    \
-            LAUNCH((kernel<numbers, HALF_F16>), blocks, threads, __VA_ARGS__);                     \
-        else if ((half) == HALF_BF16)                                                              \
-            LAUNCH((kernel<numbers, HALF_BF16>), blocks, threads, __VA_ARGS__);                    \
-        else                                                                                       \
-            LAUNCH((kernel<numbers, HALF_NONE>), blocks, threads, __VA_ARGS__);                    \
-    } while (0)
+/* work<numbers, half, halves>(...): whether a matrix has them is known when it is compiled. */
+#define BY_HALF(work, numbers, half, halves, ...)                                                  \
+    ((half) == HALF_NONE  ? work<numbers, HALF_NONE, 0>(__VA_ARGS__)                               \
+     : (half) == HALF_F16 ? (halves) ? work<numbers, HALF_F16, 1>(__VA_ARGS__)                     \
+                                     : work<numbers, HALF_F16, 0>(__VA_ARGS__)                     \
+     : (halves) ? work<numbers, HALF_BF16, 1>(__VA_ARGS__)                                         \
+                          : work<numbers, HALF_BF16, 0>(__VA_ARGS__))
+
+template <class numbers, int half, int halves>
+static void rows_forward(struct sparse a, struct mixed x, const struct sparse_finish &f,
+                         struct matrix y)
+{
+    LAUNCH((sparse_rows<numbers, half, halves>),
+           cuda_blocks(a.rows * (y.columns / numbers::COUNT), THREADS), THREADS, a, x, f, y);
+}
 
 void cuda_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                          const float *skip, enum activation kind, enum half half, uint16_t *kept,
                          struct matrix y)
 {
     struct sparse_finish f = {bias, beta, skip, kind, kept};
-    uintptr_t vectors = (uintptr_t)bias | (uintptr_t)skip;
-    if (by_four(x) && by_four(mixed_of(y)) && vectors % sizeof(float4) == 0 &&
-        (uintptr_t)kept % sizeof(struct four_halves) == 0)
-        LAUNCH_HALF(sparse_rows, four_numbers, half,
-                    cuda_blocks(a.rows * (y.columns / FOUR), THREADS), THREADS, a, x, f, y);
+    unsigned by = half ? EIGHT : EIGHT / 2;
+    while (by > 1 && !(goes_by(by, x) && goes_by(by, mixed_of(y)) && goes_by(by, kept, bias, skip)))
+        by = by == EIGHT ? EIGHT / 2 : 1;
+    if (by == EIGHT)
+        BY_HALF(rows_forward, eight_numbers, half, x.halves, a, x, f, y);
+    else if (by == FOUR)
+        BY_HALF(rows_forward, four_numbers, half, x.halves, a, x, f, y);
     else
-        LAUNCH_HALF(sparse_rows, one_number, half, cuda_blocks(a.rows * y.columns, THREADS),
-                    THREADS, a, x, f, y);
+        BY_HALF(rows_forward, one_number, half, x.halves, a, x, f, y);
 }
 
 void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
@@ -336,13 +399,14 @@ void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, fl
 
 /* ---- backward ---- */
 
+/* Rows of a block, at least; numbers across it, at most, of threads of one or four; and what adds
+ * up the parts of sums that blocks leave. */
+enum { BACK_ROWS = 8, BACK_WIDTH = 256, BACK_THREADS = 512, PARTS_WIDTH = 16 };
 #ifdef CUDA_EMULATED
-enum { BACK_THREADS = 64 };
+enum { PARTS_ROWS = 4 };
 #else
-enum { BACK_THREADS = 1024 };
+enum { PARTS_ROWS = 64 };
 #endif
-/* Threads across a row at most, columns of blocks of a launch, blocks for a multiprocessor. */
-enum { BACK_WIDTH = 64, BACK_TILES = 256, BACK_BLOCKS = 2 };
 
 static __device__ __forceinline__ float undone(enum activation kind, float kept, float dy)
 {
@@ -358,15 +422,18 @@ static __device__ __forceinline__ float undone(enum activation kind, float kept,
     return dy;
 }
 
-/* e of sparse_backward takes d's place. */
-template <class numbers, int half>
+/* e of sparse_backward takes d's place. What was kept is in 16 bits where there is a half. */
+template <class numbers, int half, int halves>
 __global__ void gradients_take(enum activation kind, struct mixed kept, struct mixed d)
 {
+    typedef struct stored<numbers, half, halves> of_d;
+    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
     FOR_ITEMS(i, d.rows * d.columns / numbers::COUNT)
     {
         uint64_t place = i * numbers::COUNT;
-        numbers x = mixed_load<half, numbers>(d, place), y = mixed_load<half, numbers>(kept, place);
-        UNROLL(4)
+        numbers x = of_d::value(of_d::load(d, place));
+        numbers y = of_kept::value(of_kept::load(kept, place));
+        UNROLL(8)
         for (int n = 0; n < numbers::COUNT; n++)
             x.at[n] = half_rounded((enum half)half, undone(kind, y.at[n], x.at[n]));
         mixed_store<half>(d, place, x);
@@ -375,26 +442,30 @@ __global__ void gradients_take(enum activation kind, struct mixed kept, struct m
 
 /* The rows of e, which is d, or where the kind is relu, whose derivative costs nothing, made from
  * it. */
-template <class numbers, int half> struct gradient_rows {
+template <class numbers, int half, int halves> struct gradient_rows {
+    typedef struct stored<numbers, half, halves> of_d;
+    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
     struct taken {
-        numbers d, kept;
+        typename of_d::type d;
+        typename of_kept::type kept;
     };
     int relu;
     struct mixed kept, d;
     __device__ __forceinline__ struct taken take(uint64_t r, uint64_t c) const
     {
-        struct taken t;
-        t.d = mixed_load<half, numbers>(d, r * d.columns + c);
-        t.kept = relu ? mixed_load<half, numbers>(kept, r * d.columns + c) : t.d;
+        struct taken t = {};
+        t.d = of_d::load(d, r * d.columns + c);
+        if (relu)
+            t.kept = of_kept::load(kept, r * d.columns + c);
         return t;
     }
     __device__ __forceinline__ numbers value(const struct taken &t) const
     {
-        numbers e;
-        UNROLL(4)
+        numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
+        UNROLL(8)
         for (int i = 0; i < numbers::COUNT; i++)
-            e.at[i] = half_rounded(
-                (enum half)half, relu ? scalar_relu_backward(t.kept.at[i], t.d.at[i]) : t.d.at[i]);
+            e.at[i] = half_rounded((enum half)half,
+                                   relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i]);
         return e;
     }
 };
@@ -415,111 +486,108 @@ static __device__ __forceinline__ numbers rows_reduce(numbers sum, numbers *shar
     return sum;
 }
 
-static __device__ unsigned back_tickets[BACK_TILES];
-
-/* sums[columns], where they are wanted: a block's rows, which are part_rows, have a part of them in
- * `parts`, and the last block of a tile of columns adds those. */
-struct back_sums {
-    float *sums, *parts; /* parts: [gridDim.y, columns] */
-    int adds;
-};
-
-/* From column `first` on; a block of its rows' threads has blockDim.x times a few columns. */
-template <class numbers, int half>
-__global__ void __launch_bounds__(BACK_THREADS)
-    sparse_rows_back(struct sparse a, struct gradient_rows<numbers, half> e, struct back_sums s,
-                     uint64_t part_rows, uint64_t first, struct mixed g)
+/* A block of its rows' threads has blockDim.x times a few columns, and of each row's e the sums of
+ * its own rows at parts[blockIdx.y, columns], unless that is NULL. */
+template <class numbers, int half, int halves>
+__global__ void __launch_bounds__(numbers::COUNT == 8 ? BACK_THREADS / 2 : BACK_THREADS,
+                                  numbers::COUNT == 8 ? 3 : 2)
+    sparse_rows_back(struct sparse a, struct gradient_rows<numbers, half, halves> e, float *parts,
+                     uint64_t part_rows, struct mixed g)
 {
     __shared__ numbers shared[BACK_THREADS];
-    uint64_t c = first + ((uint64_t)blockIdx.x * blockDim.x + threadIdx.x) * numbers::COUNT;
-    uint64_t begin = blockIdx.y * part_rows, end = begin + part_rows, most = g.rows;
+    uint64_t c = ((uint64_t)blockIdx.x * blockDim.x + threadIdx.x) * numbers::COUNT;
+    uint64_t begin = blockIdx.y * part_rows, end = begin + part_rows;
+    uint64_t most = g.rows > e.d.rows ? g.rows : e.d.rows;
     numbers sum;
     numbers_zero(sum);
-    if (e.d.rows > most)
-        most = e.d.rows;
     end = end < most ? end : most;
     for (uint64_t r = begin + threadIdx.y; c < g.columns && r < end; r += blockDim.y) {
         numbers row;
         numbers_zero(row);
-        if (s.sums && r < e.d.rows)
-            numbers_add(sum, 1, e.value(e.take(r, c)));
-        if (r >= g.rows)
-            continue;
-        row_sum(a, r, c, e, row);
-        mixed_store<half>(g, r * g.columns + c, row);
+        typename gradient_rows<numbers, half, halves>::taken own = e.take(r < e.d.rows ? r : 0, c);
+        if (r < g.rows) {
+            row_sum(a, r, c, e, row);
+            mixed_store<half>(g, r * g.columns + c, row);
+        }
+        if (r < e.d.rows)
+            numbers_add(sum, 1, e.value(own));
     }
-    if (!s.sums)
+    if (!parts)
         return;
     sum = rows_reduce(sum, shared);
     if (threadIdx.y == 0 && c < g.columns)
-        sum.store(s.parts + blockIdx.y * g.columns + c);
-    if (!block_is_last(&back_tickets[blockIdx.x], gridDim.y))
-        return;
-    numbers_zero(sum);
-    if (c < g.columns) {
-        UNROLL(8)
-        for (unsigned part = threadIdx.y; part < gridDim.y; part += blockDim.y)
-            numbers_add(sum, 1, numbers::load(s.parts + part * g.columns + c));
-    }
-    sum = rows_reduce(sum, shared);
-    if (threadIdx.y != 0 || c >= g.columns)
-        return;
-    if (s.adds)
-        numbers_add(sum, 1, numbers::load(s.sums + c));
-    sum.store(s.sums + c);
+        sum.store(parts + blockIdx.y * g.columns + c);
 }
 
-template <class numbers, int half>
-static void back_run(struct sparse a, enum activation kind, struct mixed kept, struct mixed d,
-                     struct back_sums s, struct mixed g)
+/* sums = the rows of parts, of which there are some hundred, added to what it is if adds. */
+__global__ void __launch_bounds__(PARTS_WIDTH *PARTS_ROWS)
+    parts_add(struct matrix parts, int adds, float *sums)
 {
-    struct gradient_rows<numbers, half> e = {
+    enum { BATCH = 13 };
+    __shared__ one_number shared[PARTS_WIDTH * PARTS_ROWS];
+    uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    one_number sum = {{0}};
+    for (uint64_t first = threadIdx.y; c < parts.columns && first < parts.rows;
+         first += BATCH * blockDim.y) {
+        float in[BATCH];
+        UNROLL(13)
+        for (unsigned i = 0; i < BATCH; i++) {
+            uint64_t r = first + i * blockDim.y;
+            in[i] = r < parts.rows ? parts.at[r * parts.stride + c] : 0;
+        }
+        UNROLL(13)
+        for (unsigned i = 0; i < BATCH; i++)
+            sum.at[0] += in[i];
+    }
+    sum = rows_reduce(sum, shared);
+    if (threadIdx.y == 0 && c < parts.columns)
+        sums[c] = (adds ? sums[c] : 0) + sum.at[0];
+}
+
+template <class numbers, int half, int halves>
+static void back_run(struct sparse a, enum activation kind, struct mixed kept, struct mixed d,
+                     int adds, float *sums, struct mixed g)
+{
+    struct gradient_rows<numbers, half, halves> e = {
         kind == ACTIVATION_RELU, kept, d
     };
     uint64_t rows = d.rows > g.rows ? d.rows : g.rows, width = g.columns / numbers::COUNT;
-    unsigned across = 1;
-    while (across < width && across < BACK_WIDTH)
+    uint64_t room = CUDA_SCRATCH_FLOATS / g.columns, most = CUDA_BLOCKS_MAX;
+    unsigned across = 1, down = BACK_ROWS;
+    most = room < most ? room : most;
+    while (across < width && across * numbers::COUNT < BACK_WIDTH &&
+           across < BACK_THREADS / BACK_ROWS)
         across *= 2;
-    dim3 threads(across, BACK_THREADS / across);
-    uint64_t tiles = (width + across - 1) / across, room = CUDA_SCRATCH_FLOATS / 2 / g.columns;
-    static const int busy = getenv("FT_BACK") ? atoi(getenv("FT_BACK")) : BACK_BLOCKS; /* VARIANT */
-    uint64_t wanted = (uint64_t)busy * (uint64_t)cuda_processors / tiles;
-    wanted = wanted < room ? wanted : room;
-    wanted = wanted ? wanted : 1;
-    uint64_t part_rows = (rows + wanted - 1) / wanted;
+    while (2 * across * down <= BACK_THREADS / 2)
+        down *= 2;
+    dim3 threads(across, down);
+    uint64_t part_rows = (rows + most - 1) / most;
     part_rows = (part_rows + threads.y - 1) / threads.y * threads.y;
+    dim3 blocks((unsigned)((width + across - 1) / across),
+                (unsigned)((rows + part_rows - 1) / part_rows));
     if (kind != ACTIVATION_RELU && kind != ACTIVATION_COUNT)
-        LAUNCH((gradients_take<numbers, half>), cuda_blocks(d.rows * width, THREADS), THREADS, kind,
-               kept, d);
-    for (uint64_t tile = 0; tile < tiles; tile += BACK_TILES) {
-        uint64_t left = tiles - tile, most = BACK_TILES;
-        dim3 blocks((unsigned)(left < most ? left : most),
-                    (unsigned)((rows + part_rows - 1) / part_rows));
-        LAUNCH((sparse_rows_back<numbers, half>), blocks, threads, a, e, s, part_rows,
-               tile * across * numbers::COUNT, g);
-    }
-}
-
-template <class numbers>
-static void back_halves(struct sparse a, enum activation kind, enum half half, struct mixed kept,
-                        struct mixed d, struct back_sums s, struct mixed g)
-{
-    if (half == HALF_F16)
-        back_run<numbers, HALF_F16>(a, kind, kept, d, s, g);
-    else if (half == HALF_BF16)
-        back_run<numbers, HALF_BF16>(a, kind, kept, d, s, g);
-    else
-        back_run<numbers, HALF_NONE>(a, kind, kept, d, s, g);
+        LAUNCH((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
+               THREADS, kind, kept, d);
+    LAUNCH((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e,
+           sums ? cuda_scratch : NULL, part_rows, g);
+    if (sums)
+        LAUNCH(parts_add, (unsigned)((g.columns + PARTS_WIDTH - 1) / PARTS_WIDTH),
+               dim3(PARTS_WIDTH, PARTS_ROWS), matrix_of(cuda_scratch, blocks.y, g.columns), adds,
+               sums);
 }
 
 void cuda_sparse_backward(struct sparse a, enum activation kind, enum half half, struct mixed kept,
                           struct mixed d, int adds, float *sums, struct mixed g)
 {
-    struct back_sums s = {sums, cuda_scratch, adds};
-    int fours = by_four(d) && by_four(g) && (uintptr_t)sums % sizeof(float4) == 0 &&
-                (kind == ACTIVATION_COUNT || by_four(kept));
-    if (fours)
-        back_halves<four_numbers>(a, kind, half, kept, d, s, g);
+    unsigned by = d.halves ? EIGHT : EIGHT / 2; /* more would not fit the registers */
+    while (by > 1 &&
+           !(goes_by(by, d) && goes_by(by, g) && (kind == ACTIVATION_COUNT || goes_by(by, kept))))
+        by = by == EIGHT ? EIGHT / 2 : 1;
+    if (by == EIGHT)
+        half == HALF_F16 ? back_run<eight_numbers, HALF_F16, 1>(a, kind, kept, d, adds, sums, g)
+                         : back_run<eight_numbers, HALF_BF16, 1>(a, kind, kept, d, adds, sums, g);
+    else if (by == FOUR)
+        BY_HALF(back_run, four_numbers, half, d.halves, a, kind, kept, d, adds, sums, g);
     else
-        back_halves<one_number>(a, kind, half, kept, d, s, g);
+        BY_HALF(back_run, one_number, half, d.halves, a, kind, kept, d, adds, sums, g);
 }

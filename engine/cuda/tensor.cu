@@ -465,7 +465,7 @@ void cuda_product_half(enum half half, struct mixed a, int a_t, struct mixed b, 
 /* Rows and columns, and what is added up, from which on float32 is worth it here: below cuBLAS has
  * smaller patches. */
 #ifdef CUDA_EMULATED
-enum { ROWS_LEAST = 28, SUM_LEAST = 28 }; /* seldom: fibers are slow */
+enum { ROWS_LEAST = 60, SUM_LEAST = 60 }; /* seldom: fibers are slow */
 #else
 enum { ROWS_LEAST = 64, SUM_LEAST = 1024 };
 #endif

@@ -59,11 +59,13 @@ static void products(struct trial *t, uint64_t m, uint64_t n, uint64_t k)
         }
 }
 
-/* Those of many rows, and of long sums, which a GPU takes its own way, where no device is emulated.
- */
+/* Those of many rows, and of long sums, which a GPU takes its own way, and an emulated one from
+ * fewer on. */
 void trial_product(struct trial *t, struct trial_shape s)
 {
     products(t, s.rows, columns_of(s), s.columns);
+    if (s.rows == 560)
+        products(t, 132, 60, 560);
     if (s.rows == TRIAL_ROWS_LARGE) {
         products(t, 6200, 256, 72);
         products(t, 68, 132, 6200);
@@ -89,11 +91,12 @@ static struct mixed mixed_factor(struct trial *t, int halves, enum half half, ui
 /* One product of each order of operands. */
 void trial_product_half(struct trial *t, struct trial_shape s)
 {
-    uint64_t m = s.rows, n = 2 * columns_of(s), k = least(s.columns, 2000);
+    uint64_t n = columns_of(s);
     for (int turned = 0; turned < 4; turned++) {
         uint64_t ways = trial_random(t);
         enum half half = ways & 1 ? HALF_F16 : HALF_BF16;
         int a_t = turned & 1, b_t = turned >> 1, halves = ways >> 1 & 1, beta = ways >> 2 & 1;
+        uint64_t m = a_t ? 2 * n : s.rows, k = least(a_t ? s.rows : s.columns, 2000);
         struct mixed a = mixed_factor(t, ways >> 3 & 1, half, a_t ? k : m, a_t ? m : k, k);
         struct mixed b = mixed_factor(t, ways >> 4 & 1, half, b_t ? n : k, b_t ? k : n, k);
         struct matrix c = trial_matrix(t, TRIAL_CHANGED, halves ? TRIAL_HALF : TRIAL_FLOAT, m, n);
