@@ -122,7 +122,7 @@ struct layer_pass {
      * Backward, d_output is that at the output of the activation `behind` (ACTIVATION_COUNT: of
      * this layer), whose backward reads behind_kept. */
     int chained, halves, output_unread;
-    const uint16_t *input_half;
+    const uint16_t *input_half, *weights_half;
     uint16_t *d_input_half, *d_output_half;
     enum activation behind;
     struct mixed behind_kept;

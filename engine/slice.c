@@ -94,7 +94,7 @@ static enum layer_chain chain_of(const struct batch_work *b, uint32_t layer)
     if (!s->device->apart || !l->type->chains || s->layout.statistics_count || alone)
         return CHAIN_NONE;
     enum layer_chain chain = l->type->chains(l);
-    return chain == CHAIN_HALVES && !s->halves ? CHAIN_ACTIVATION : chain;
+    return chain == CHAIN_HALVES && !s->weights_half ? CHAIN_ACTIVATION : chain;
 }
 
 /* Does the backward of the layer before do that of this activation? */
@@ -125,6 +125,7 @@ static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t laye
     uint32_t behind = layer + 1;
     p->chained = b->work == SLICE_TRAIN;
     p->halves = chain_of(b, layer) == CHAIN_HALVES;
+    p->weights_half = p->halves ? s->weights_half + l->first : NULL;
     p->input_half = p->halves ? lane_half(s, slice, route->in) : NULL;
     if (b->work != SLICE_TRAIN)
         return;

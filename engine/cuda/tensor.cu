@@ -454,10 +454,46 @@ __global__ void product_numbers(enum half half, struct mixed a, int a_t, struct 
     }
 }
 
+__global__ void numbers_narrow(enum half half, struct matrix x, uint16_t *h)
+{
+    FOR_ITEMS(i, x.rows * x.columns)
+    {
+        uint64_t row = i / x.columns;
+        float number = x.at[row * x.stride + (i - row * x.columns)];
+        h[i] = half == HALF_F16 ? half_F16::narrow(number) : half_BF16::narrow(number);
+    }
+}
+
+/* An operand in float32 becomes one in 16 bits, in one half of the scratch. 0: it has no room. */
+static int operand_narrow(enum half half, struct mixed *m, uint16_t *scratch)
+{
+    struct matrix x = {m->at, m->rows, m->columns, m->stride};
+    if (m->halves)
+        return 1;
+    if (m->rows * m->columns > CUDA_SCRATCH_FLOATS)
+        return 0;
+    LAUNCH(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x, scratch);
+    *m = mixed_at(scratch, NULL, m->rows, m->columns);
+    return 1;
+}
+
+static int blas_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                             float beta, struct mixed c)
+{
+    uint16_t *scratch = (uint16_t *)cuda_scratch;
+    return operand_narrow(half, &a, scratch) &&
+           operand_narrow(half, &b, scratch + CUDA_SCRATCH_FLOATS) &&
+           cuda_blas_product_half(half, a, a_t, b, b_t, beta, c);
+}
+
 void cuda_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t, float beta,
                        struct mixed c)
 {
-    if (!tensor_product(half, a, a_t, b, b_t, beta, c))
+    static const int own = getenv("FT_OWN") != NULL; /* VARIANT */
+    if (own && tensor_product(half, a, a_t, b, b_t, beta, c))
+        return;
+    if (!blas_product_half(half, a, a_t, b, b_t, beta, c) &&
+        !tensor_product(half, a, a_t, b, b_t, beta, c))
         LAUNCH(product_numbers, cuda_blocks(c.rows * c.columns, THREADS), THREADS, half, a, a_t, b,
                b_t, beta, c);
 }

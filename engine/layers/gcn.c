@@ -15,7 +15,6 @@
  */
 #include <math.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/layer.h"
@@ -109,19 +108,21 @@ static struct mixed input_of(const struct layer_instance *l, const struct layer_
     return mixed_at(p->input_half, p->input, p->rows, l->values);
 }
 
+/* In 16 bits. */
+static struct mixed weight_half_of(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return mixed_at(p->weights_half, NULL, l->values_out, l->values);
+}
+
 static void gcn_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    static int h16 = -1; /* VARIANT */
-    if (h16 < 0)
-        h16 = getenv("FT_H16") != NULL;
-    struct mixed sums = mixed_at(p->halves && h16 ? (uint16_t *)p->scratch : NULL, p->scratch,
-                                 p->rows, l->values_out);
+    struct mixed sums =
+        mixed_at(p->halves ? (uint16_t *)p->scratch : NULL, p->scratch, p->rows, l->values_out);
     if (p->halves)
-        op_product_half(p->backend, p->half, input_of(l, p), 0, mixed_of(weight_of(l, p->weights)),
-                        1, 0, sums);
+        op_product_half(p->backend, p->half, input_of(l, p), 0, weight_half_of(l, p), 1, 0, sums);
     else
         layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
@@ -142,7 +143,7 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
  * rounded for products, as the gates' gradients of an LSTM's layer are. */
 static void chain_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct mixed x = input_of(l, p), w = mixed_of(weight_of(l, p->weights));
+    struct mixed x = input_of(l, p);
     struct mixed dy = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out);
     struct mixed dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values);
     uint16_t *narrow = p->halves ? (uint16_t *)p->scratch : NULL;
@@ -155,7 +156,7 @@ static void chain_backward(const struct layer_instance *l, const struct layer_pa
     if (p->halves && p->gradient)
         op_product_half(p->backend, p->half, g, 1, x, 0, (float)p->adds, mixed_of(dw));
     if (p->halves && p->d_input)
-        op_product_half(p->backend, p->half, g, 0, w, 0, 0, dx);
+        op_product_half(p->backend, p->half, g, 0, weight_half_of(l, p), 0, 0, dx);
     if (!p->halves && p->gradient)
         op_product(p->backend, g_wide, 1, matrix_of(x.at, x.rows, x.columns), 0, (float)p->adds,
                    dw);
