@@ -116,11 +116,11 @@ struct layer_pass {
      * input and output the one that its backward reads. */
     uint16_t *output_half;
     const uint16_t *kept_half;
-    /* `chained`, of a layer that chains: with `halves` (CHAIN_HALVES) operands of products are of
-     * 16 bits, the input is at input_half unless that is NULL; forward, output_unread: only what is
-     * kept is wanted; and gradients that are in 16 bits are at d_input_half, d_output_half.
-     * Backward, d_output is that at the output of the activation `behind` (ACTIVATION_COUNT: of
-     * this layer), whose backward reads behind_kept. */
+    /* Of a layer that chains: with `halves` (CHAIN_HALVES) operands of products are of 16 bits, the
+     * weights at weights_half, the input at input_half unless that is NULL. Forward, output_unread:
+     * only what is kept is wanted. Backward, `chained`: gradients that are in 16 bits are at
+     * d_input_half, d_output_half; d_output is that at the output of the activation
+     * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept. */
     int chained, halves, output_unread;
     const uint16_t *input_half, *weights_half;
     uint16_t *d_input_half, *d_output_half;
