@@ -2,7 +2,7 @@
  *
  * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
  * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
- * of a device is done in the order in which it is asked; only `download` and `wait` wait for it.
+ * of a device is done in the order in which it is asked; only `download` and the waits wait for it.
  */
 #ifndef ENGINE_DEVICE_H
 #define ENGINE_DEVICE_H
@@ -49,7 +49,7 @@ struct device {
     /* `bytes` zeroes, aligned to 256; what: for the sentence. -1 (temporary): no room. */
     int (*allocate)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release)(void *at); /* NULL: nothing */
-    /* Host memory that copies need not wait for: page-locked. */
+    /* Host memory that copies need not wait for: page-locked. Operations may write there. */
     int (*allocate_host)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release_host)(void *at);
     /* Makes memory of somebody's mapping such; -1 (temporary). Undone by host_unlock. */
@@ -59,7 +59,12 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    void (*copy)(void *to, const void *from, uint64_t bytes);     /* both on the device */
+    /* As upload, of page-locked memory, but beside what is computed: what was asked for before does
+     * not read `to` any more, what is asked for from here on finds it there. */
+    void (*send)(void *to, const void *from, uint64_t bytes);
+    /* Nobody waits: it is there after a later `wait`, or download. `to` is page-locked. */
+    void (*download_later)(void *to, const void *from, uint64_t bytes);
+    void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);
     /* The first failure since the last call: -1 and its sentence. Asked for behind a wait. */
@@ -78,7 +83,7 @@ struct device {
     void (*graph_close)(struct device_graph **g); /* harmless twice */
 
     /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
-     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1. */
+     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1, on each stream. */
     void (*copy_in)(void *to, const void *from, uint64_t bytes);
     void (*copy_mark)(int mark);     /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
@@ -86,9 +91,15 @@ struct device {
     void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
+    void (*compute_wait)(int mark);  /* the host waits */
+    int (*compute_done)(int mark);   /* asked by the host */
 };
 
-enum { DEVICE_MARKS = 64 };
+enum {
+    DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
+    DEVICE_MARK_STEPS,        /* two of them */
+    DEVICE_MARKS = DEVICE_MARK_STEPS + 2
+};
 
 extern const struct device device_cpu;
 

@@ -115,28 +115,30 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 
 /* ---- rows on the device ---- */
 
-/* The places of the rows, and of a permutation, to where the device reads them. */
+/* The places of the rows, and of a permutation, to where the device reads them. Those of a batch's
+ * next piece lie behind the ones on their way. Of its first piece all lists go together: nobody
+ * reads what lies between them. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
-    uint64_t most = s->config.batch_rows_max, bytes = g->count * sizeof(void *);
     const struct gather_config *c = g->config;
-    if (s->places_on_their_way)
-        s->device->wait();
-    s->places_on_their_way = 1;
-    memcpy(s->host.rows + g->at, g->features, bytes);
-    s->device->upload(s->at.rows + g->at, s->host.rows + g->at, bytes);
-    if (g->targets) {
-        memcpy(s->host.rows + most + g->at, g->targets, bytes);
-        s->device->upload(s->at.rows + most + g->at, s->host.rows + most + g->at, bytes);
+    const void *const *const lists[ROW_PLACES] = {
+        g->features, g->targets, g->targets && s->config.weights ? c->weight_rows : NULL,
+        s->host.begins && !c->column ? c->begin_rows : NULL};
+    uint64_t most = s->config.batch_rows_max, *sent = &s->places_sent[s->ahead], end = 0;
+    if (*sent && (g->at < *sent || c->permutation))
+        stepper_wait(s);
+    *sent = g->at + g->count;
+    for (uint64_t i = 0; i < ROW_PLACES; i++) {
+        const void **from = s->host.rows + i * most + g->at;
+        if (!lists[i])
+            continue;
+        memcpy(from, lists[i], g->count * sizeof *from);
+        end = i * most + g->count;
+        if (g->at)
+            s->device->send(s->at.rows + i * most + g->at, from, g->count * sizeof *from);
     }
-    if (g->targets && s->config.weights) {
-        memcpy(s->host.rows + 2 * most + g->at, c->weight_rows, bytes);
-        s->device->upload(s->at.rows + 2 * most + g->at, s->host.rows + 2 * most + g->at, bytes);
-    }
-    if (c->begin_rows && s->host.begins && !c->column) {
-        memcpy(s->host.rows + 3 * most + g->at, c->begin_rows, bytes);
-        s->device->upload(s->at.rows + 3 * most + g->at, s->host.rows + 3 * most + g->at, bytes);
-    }
+    if (!g->at)
+        s->device->send(s->at.rows, s->host.rows, end * sizeof(void *));
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,
@@ -168,11 +170,12 @@ static int gather_on_device(struct stepper *s, struct gather_work *g, struct err
     struct batch_results r;
     ensure(s->device->apart);
     if (!g->at && !g->config->column && !s->batch.done) /* of another batch */
-        s->piece_count = 0;
+        s->piece_count = s->pieces_forgotten = 0;
     if (s->piece_count == GATHER_PIECES_MAX) { /* what is there is looked at; then there is room */
         if (results_fetch(s, &r, e) < 0)
             return -1;
         s->piece_count = 0;
+        s->pieces_forgotten = 1;
     }
     uint32_t number = s->piece_count++;
     s->pieces[number] =

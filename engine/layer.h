@@ -175,6 +175,7 @@ struct layer_type {
     int activates;    /* 1 + its enum activation; 0: it is none */
     int quantises;    /* its matrices are used through layer_product alone */
     int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
+    int draws;        /* in training it reads pass.step, or where step_late points */
     int residual;     /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */

@@ -551,6 +551,28 @@ SCALAR float scalar_ewc_gradient(float theta, float theta_star, float fisher, fl
     return lambda * fisher * (theta - theta_star);
 }
 
+/* The batch's loss from the sum of its rows' losses: their mean over `numbers` of them, or where
+ * targets weigh over what they weigh together; 0 where that is 0. */
+SCALAR double scalar_step_loss(double sum, double weight, int weighted, double target_steps,
+                               double rows)
+{
+    if (!weighted)
+        return sum / target_steps / rows;
+    return weight > 0 ? sum / weight : sum;
+}
+
+/* torch.nn.utils.clip_grad_norm_'s factor; max 0: nothing is clipped. */
+SCALAR double scalar_clip(double norm, double max)
+{
+    return max > 0 ? fmin(1.0, max / (norm + 1e-6)) : 1.0;
+}
+
+/* What a device decides of a step where the host does not wait for the step's numbers. */
+struct step_verdict {
+    float clip;       /* as below */
+    uint32_t refused; /* nothing is updated, nor by the steps behind it */
+};
+
 /* What does not change from one parameter to the next; computed in double, once a step. */
 struct adamw_scalars {
     float clip;             /* the gradient's factor, 1 when not clipped */
@@ -560,6 +582,7 @@ struct adamw_scalars {
     float rate; /* lr / (1 - b1^t) */
     float root; /* 1 / sqrt(1 - b2^t) */
     float eps;
+    const struct step_verdict *late; /* not NULL: clip is there, read when the step is made */
 };
 
 struct adamw_element {
@@ -572,6 +595,7 @@ struct sgd_scalars {
     float momentum;               /* m = momentum m + d */
     float of_moment, of_gradient; /* the step is rate (of_moment m + of_gradient d) */
     float rate;
+    const struct step_verdict *late; /* as above */
 };
 
 /* SQRT is the backend's square root, so that gcc and nvcc each use their instruction. p's decay and

@@ -165,7 +165,10 @@ void batch_send(struct stepper *s, uint64_t rows)
 
 void step_send(struct stepper *s, uint64_t step)
 {
-    if (!s->device->apart)
+    int read = 0;
+    for (uint32_t i = 0; i < s->model->layer_count; i++)
+        read |= s->model->layers[i].type->draws;
+    if (!s->device->apart || !read)
         return;
     *s->host.step = step;
     s->device->upload(s->at.step, s->host.step, sizeof step);
@@ -178,11 +181,11 @@ void batch_claim(struct stepper *s)
     s->sent_rows = 0;
 }
 
-void batch_fetch(const struct stepper *s, void *at, uint64_t bytes)
+void batch_fetch(const struct stepper *s, const void *at, uint64_t bytes)
 {
-    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    uint64_t place = (uint64_t)((const char *)at - (const char *)s->region[KIND_BATCH].at);
     if (s->device->apart)
-        s->device->download((char *)s->region[KIND_STAGE].at + place, at, bytes);
+        s->device->download_later((char *)s->region[KIND_STAGE].at + place, at, bytes);
 }
 
 void targets_fetch(const struct stepper *s, uint64_t rows)
@@ -195,10 +198,25 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
+void stepper_wait_for(struct stepper *s, int mark)
+{
+    const struct step_config *c = &s->config;
+    while (c->meanwhile && c->meanwhile(c->self) && !s->device->compute_done(mark))
+        ;
+    s->device->compute_wait(mark);
+}
+
+void stepper_wait(struct stepper *s)
+{
+    s->device->compute_mark(DEVICE_MARK_STEPPER);
+    stepper_wait_for(s, DEVICE_MARK_STEPPER);
+    memset(s->places_sent, 0, sizeof s->places_sent);
+}
+
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
-    s->device->download(s->results_host, s->results, sizeof *r);
-    s->places_on_their_way = 0;
+    s->device->download_later(s->results_host, s->results, sizeof *r);
+    stepper_wait(s);
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -1,7 +1,7 @@
 /* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
  *
- * Two streams: computing, and copies that run beside it. Errors of calls and launches are kept, the
- * first one, until somebody asks.
+ * Three streams: computing, copies that run beside it, and small ones that computing waits for.
+ * Errors of calls and launches are kept, the first one, until somebody asks.
  */
 #include <cublas_v2.h>
 #include <cuda.h>
@@ -30,7 +30,8 @@ uint64_t cuda_shared_bytes;
 
 static struct {
     int open, debug, index;
-    cudaStream_t copies;
+    cudaStream_t copies, sends;
+    cudaEvent_t sent;
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
     cudaError_t error;
     char what[128];
@@ -157,6 +158,8 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
+    cudaEventDestroy(device.sent);
+    cudaStreamDestroy(device.sends);
     cudaStreamDestroy(device.copies);
     cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
@@ -192,6 +195,8 @@ static int device_open(const char *which, int debug, struct err *e)
     CU(cudaMemGetInfo(&before, &total));
     CU(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking));
     CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
+    CU(cudaStreamCreateWithFlags(&device.sends, cudaStreamNonBlocking));
+    CU(cudaEventCreateWithFlags(&device.sent, cudaEventDisableTiming));
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
@@ -316,6 +321,13 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream));
 }
 
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.sends));
+    CU(cudaEventRecord(device.sent, device.sends));
+    CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
+}
+
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));
@@ -325,6 +337,11 @@ static void device_download(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
     device_wait();
+}
+
+static void download_later(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -411,12 +428,18 @@ static void copy_await(int mark)
     CU(cudaStreamWaitEvent(cuda_stream, device.marks[0][mark], 0));
 }
 
-static int copy_done(int mark)
+/* A stream that failed is done, too. */
+static int event_done(cudaEvent_t event)
 {
-    cudaError_t error = cudaEventQuery(device.marks[0][mark]);
+    cudaError_t error = cudaEventQuery(event);
     if (error != cudaErrorNotReady)
         CU(error);
     return error != cudaErrorNotReady;
+}
+
+static int copy_done(int mark)
+{
+    return event_done(device.marks[0][mark]);
 }
 
 static void copy_wait(int mark)
@@ -432,6 +455,16 @@ static void compute_mark(int mark)
 static void compute_await(int mark)
 {
     CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
+}
+
+static void compute_wait(int mark)
+{
+    CU(cudaEventSynchronize(device.marks[1][mark]));
+}
+
+static int compute_done(int mark)
+{
+    return event_done(device.marks[1][mark]);
 }
 
 static const struct backend backend_cuda = {
@@ -457,6 +490,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .send = device_send,
+    .download_later = download_later,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,
@@ -473,4 +508,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
+    .compute_done = compute_done,
 };

@@ -47,6 +47,9 @@ static struct {
     uint64_t asked, done, marks[DEVICE_MARKS];
 } copies;
 
+/* By mark of the computing: how often it is still said that it is not done. */
+static int compute_asks[DEVICE_MARKS];
+
 void emulate_open(int on)
 {
     memory.depth += on ? 1 : -1;
@@ -351,6 +354,15 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     });
 }
 
+/* At once, though what was asked for before is still to be done: it must not read `to`. */
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    ensure(is_locked(from));
+    emulate_open(1);
+    memcpy(to, from, bytes);
+    emulate_open(0);
+}
+
 static void device_download(void *to, const void *from, uint64_t bytes)
 {
     device_copy(to, from, bytes);
@@ -413,6 +425,19 @@ static void graph_close(struct device_graph **g)
     *g = NULL;
 }
 
+static void compute_mark(int mark)
+{
+    compute_asks[mark] = 3;
+}
+
+static int compute_done(int mark)
+{
+    if (compute_asks[mark]-- > 0)
+        return 0;
+    emulate_finish();
+    return 1;
+}
+
 static void compute_await(int mark)
 {
     (void)mark;
@@ -422,6 +447,12 @@ static void compute_await(int mark)
 static void copy_wait(int mark)
 {
     copies_until(copies.marks[mark]);
+}
+
+static void compute_wait(int mark)
+{
+    (void)mark;
+    emulate_finish();
 }
 
 static const struct backend backend_cuda = {
@@ -447,6 +478,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .send = device_send,
+    .download_later = device_copy,
     .copy = device_copy,
     .clear = device_clear,
     .wait = emulate_finish,
@@ -461,6 +494,8 @@ const struct device device_of_library = {
     .copy_await = copy_await,
     .copy_done = copy_done,
     .copy_wait = copy_wait,
-    .compute_mark = number_ignore,
+    .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
+    .compute_done = compute_done,
 };

@@ -192,6 +192,34 @@ void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, flo
 
 /* ---- the optimizer's step ---- */
 
+__global__ void verdict_kernel(const double *sums, const uint64_t (*bad)[STEP_BADS],
+                               struct step_limits limits, struct step_verdict *verdict,
+                               struct step_told *told)
+{
+    if (step_refuses(sums, bad, &limits))
+        verdict->refused = 1;
+    verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits.max_grad_norm);
+    for (int i = 0; i < 4; i++)
+        told->sums[i] = sums[i];
+    told->verdict = *verdict;
+}
+
+void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
+                       const struct step_limits *limits, struct step_verdict *verdict,
+                       struct step_told *told)
+{
+    LAUNCH(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
+}
+
+/* Of a step whose verdict comes late: 0: nothing is to be done. */
+template <typename scalars> static __device__ __forceinline__ int goes_on(scalars *a)
+{
+    if (!a->late)
+        return 1;
+    a->clip = a->late->clip;
+    return !a->late->refused;
+}
+
 static __device__ __forceinline__ void adamw_element_update(float *p, float *m, float *v, float g,
                                                             const struct adamw_scalars *a)
 {
@@ -204,6 +232,8 @@ static __device__ __forceinline__ void adamw_element_update(float *p, float *m, 
 __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
                              uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
 {
+    if (!goes_on(&a))
+        return;
     FOR_ITEMS(i, fours)
     {
         float4 p4 = ((float4 *)p)[i], m4 = ((float4 *)m)[i], v4 = ((float4 *)v)[i];
@@ -246,6 +276,8 @@ void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
                                     struct sgd_scalars a, enum half half, float *weights)
 {
+    if (!goes_on(&a))
+        return;
     FOR_ITEMS(i, count)
     {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &a);
@@ -265,6 +297,8 @@ void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
 __global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a,
                            enum half half, float *weights)
 {
+    if (!goes_on(&a))
+        return;
     FOR_ITEMS(i, count)
     {
         p[i] = scalar_sgd(p[i], g[i], &a);

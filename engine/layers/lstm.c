@@ -862,6 +862,7 @@ const struct layer_type layer_lstm = {
         "long short-term memory over the steps; leaves an output a step; with data.stateful a "
         "row begins where the one before it ended",
     .quantises = 1,
+    .draws = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},

@@ -324,9 +324,9 @@ static void rows_release(struct rows_there *r)
     r->device->release(r->begins);
 }
 
-/* Rows first .. first + count - 1 from there into the micro-batch. */
-static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
-                        uint64_t count)
+/* Rows first .. first + count - 1 from there into the micro-batch's places from `at` on. */
+static void piece_gather(struct fixture *f, const struct rows_there *r, uint64_t at, uint64_t first,
+                         uint64_t count)
 {
     const void *features[FIXTURE_ROWS], *targets[FIXTURE_ROWS], *begins[FIXTURE_ROWS];
     uint64_t row = f->m.token_count ? sizeof f->tokens[0] : sizeof f->features[0], bad;
@@ -339,7 +339,15 @@ static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t 
         targets[i] = (char *)r->targets + (first + i) * sizeof f->classes[0];
         begins[i] = (char *)r->begins + (first + i) * sizeof f->begins[0];
     }
-    CHECK_OK(stepper_gather(f->s, &g, 0, count, features, targets, &bad, &e), e);
+    CHECK_OK(stepper_gather(f->s, &g, at, count, features, targets, &bad, &e), e);
+}
+
+/* In two pieces, as rows come. */
+static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
+                        uint64_t count)
+{
+    piece_gather(f, r, 0, first, count / 3);
+    piece_gather(f, r, count / 3, first + count / 3, count - count / 3);
 }
 
 static void micro_batch_gather(struct fixture *f, uint64_t first, uint64_t rows)
@@ -352,8 +360,8 @@ static void micro_batch_gather(struct fixture *f, uint64_t first, uint64_t rows)
 enum { MICRO_ROWS = 20 };
 
 /* A batch of all rows, a micro-batch at a time, whose rows are there or, NULL, the host's. */
-static int micro_batches_train(struct fixture *f, const struct rows_there *there, uint64_t step,
-                               struct step_result *r, struct err *e)
+static void micro_batches_accumulate(struct fixture *f, const struct rows_there *there,
+                                     uint64_t step)
 {
     stepper_batch(f->s, FIXTURE_ROWS, step, NULL, 0);
     for (uint64_t first = 0, rows; first < FIXTURE_ROWS; first += rows) {
@@ -364,6 +372,12 @@ static int micro_batches_train(struct fixture *f, const struct rows_there *there
             micro_batch_gather(f, first, rows);
         stepper_accumulate(f->s, rows);
     }
+}
+
+static int micro_batches_train(struct fixture *f, const struct rows_there *there, uint64_t step,
+                               struct step_result *r, struct err *e)
+{
+    micro_batches_accumulate(f, there, step);
     return stepper_update(f->s, step + 1, &fixture_adamw, r, e);
 }
 
@@ -401,6 +415,130 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
         micro_batches_case(CARRIED, on_device);
     }
     micro_batches_case(10, 0); /* graphs, which the host gathers */
+}
+
+/* ---- steps that are asked for before the one before is known ---- */
+
+/* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. */
+static void steps_ask(struct fixture *f, const struct rows_there *there,
+                      const struct step_result told[STEPS])
+{
+    struct step_result r;
+    struct err e;
+    for (uint64_t step = 0; step <= STEPS; step++) {
+        if (step < STEPS) {
+            micro_batches_accumulate(f, there, step);
+            CHECK(stepper_asks(f->s));
+            stepper_update_ask(f->s, step + 1, &fixture_adamw);
+        }
+        if (step == 0)
+            continue;
+        CHECK_EQ(stepper_update_take(f->s, &r, &e), 1);
+        CHECK_EQ(stepper_asked(f->s), step < STEPS);
+        CHECK(memcmp(&r, &told[step - 1], sizeof r) == 0);
+    }
+}
+
+/* One whose loss is more than is accepted, another asked for behind it: neither changes anything,
+ * and the first says why when it is made again. */
+static void refused_ask(struct fixture *f, const struct rows_there *there)
+{
+    struct optimizer_config strict = fixture_adamw;
+    struct step_result r;
+    struct err e;
+    strict.loss_max = 1e-9;
+    for (uint64_t step = 0; step < 2; step++) {
+        micro_batches_accumulate(f, there, step);
+        stepper_update_ask(f->s, step + 1, step ? &fixture_adamw : &strict);
+    }
+    CHECK_EQ(stepper_update_take(f->s, &r, &e), 0);
+    CHECK_EQ(stepper_asked(f->s), 0);
+    micro_batches_accumulate(f, there, 0);
+    CHECK(stepper_update(f->s, 1, &strict, &r, &e) < 0 && strstr(e.text, "more than the 1e-09"));
+    CHECK(r.refused && stepper_bad_number(f->s));
+}
+
+/* Beside steps that are waited for: the same bits of everything. */
+static void ahead_case(struct fixture_config c)
+{
+    struct fixture asked, waited;
+    struct rows_there there;
+    struct step_result told[STEPS];
+    struct err e;
+    c.device = cuda_fixture_device();
+    c.accumulates = 1;
+    fixture_open(&asked, &c);
+    fixture_open(&waited, &c);
+    rows_send(&there, &waited);
+    memset(told, 0, sizeof told);
+    for (uint64_t step = 0; step < STEPS; step++)
+        CHECK_OK(micro_batches_train(&waited, &there, step, &told[step], &e), e);
+    refused_ask(&asked, &there);
+    steps_ask(&asked, &there, told);
+    CHECK_OK(stepper_fetch(asked.s, &e), e);
+    CHECK_OK(stepper_fetch(waited.s, &e), e);
+    uint64_t bytes = asked.m.parameter_count * sizeof(float);
+    CHECK(memcmp(stepper_parameters(asked.s), stepper_parameters(waited.s), bytes) == 0);
+    if (c.optimizer != OPTIMIZER_SGD)
+        CHECK(memcmp(stepper_moment_m(asked.s), stepper_moment_m(waited.s), bytes) == 0);
+    rows_release(&there);
+    fixture_close(&asked);
+    fixture_close(&waited);
+}
+
+TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
+{
+    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
+    struct fixture_config half = models[DENSE], momentum = half, plain = half;
+    half.half = HALF_BF16;
+    momentum.optimizer = OPTIMIZER_SGD_MOMENTUM;
+    plain.optimizer = OPTIMIZER_SGD;
+    const struct fixture_config cases[] = {models[DENSE],   half,  momentum,
+                                           models[WEIGHED], plain, models[TOKENS]};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ahead_case(cases[i]);
+}
+
+/* Somebody who has something to do for `left` calls. */
+struct other_work {
+    uint64_t left, calls;
+};
+
+static int other_work_go_on(void *self)
+{
+    struct other_work *w = self;
+    w->calls++;
+    return w->left && w->left--;
+}
+
+/* Each wait for the device asks until it is done, or once where nothing is to be done; the numbers
+ * are those without. */
+TEST(cuda_the_host_goes_on_with_other_things_while_it_waits)
+{
+    double loss[3];
+    for (int i = 0; i < 3; i++) {
+        struct other_work work = {.left = i == 2 ? UINT64_MAX : 0};
+        struct fixture f;
+        struct fixture_config c = models[0];
+        struct step_result r;
+        struct rows_there there;
+        struct err e;
+        c.device = cuda_fixture_device();
+        c.accumulates = 1;
+        c.meanwhile = i ? other_work_go_on : NULL;
+        c.self = &work;
+        fixture_open(&f, &c);
+        rows_send(&there, &f);
+        for (uint64_t step = 0; step < STEPS; step++)
+            CHECK_OK(micro_batches_train(&f, &there, step, &r, &e), e);
+        loss[i] = r.loss;
+        /* the places of each micro-batch but the first are waited for, and the results */
+        uint64_t waits = STEPS * ((FIXTURE_ROWS + MICRO_ROWS - 1) / MICRO_ROWS);
+        CHECK(i == 0 ? work.calls == 0 : i == 1 ? work.calls == waits : work.calls > waits);
+        rows_release(&there);
+        fixture_close(&f);
+    }
+    CHECK(loss[0] == loss[1] && loss[0] == loss[2]);
 }
 
 /* Row `row` of a batch whose rows are on the device cannot be used: the step says which. */
