@@ -97,8 +97,8 @@ static int mixed_disjoint(struct mixed a, struct mixed b)
                            b_count * (b.halves ? sizeof *b.halves : sizeof *b.at));
 }
 
-static void check_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
-                               float beta, struct mixed c)
+static void check_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                                float beta, struct mixed c)
 {
     ensure(half_valid(half) && (beta == 0 || !c.halves));
     ensure(mixed_valid(a, half) && mixed_valid(b, half) && mixed_valid(c, half));

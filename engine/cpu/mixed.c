@@ -38,8 +38,8 @@ static float factor_at(enum half half, struct mixed m, int turned, uint64_t row,
     return x;
 }
 
-void cpu_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t, float beta,
-                      struct mixed c)
+void cpu_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t, float beta,
+                       struct mixed c)
 {
     uint64_t inner = a_t ? a.rows : a.columns;
     for (uint64_t i = 0; i < c.rows * c.columns; i++) {

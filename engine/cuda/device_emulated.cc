@@ -73,8 +73,8 @@ void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float
     });
 }
 
-int cuda_blas_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
-                           float beta, struct mixed c)
+int cuda_blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                            float beta, struct mixed c)
 {
     (void)half, (void)a, (void)a_t, (void)b, (void)b_t, (void)beta, (void)c;
     return 0;
@@ -387,11 +387,6 @@ static int device_failure(struct err *e)
 static void products_rounded(int on)
 {
     cuda_products_rounded = on;
-}
-
-static void number_ignore(int number)
-{
-    (void)number;
 }
 
 static int graph_begin(struct err *e)

@@ -57,19 +57,19 @@ static int operand_narrow(enum half half, struct mixed *m, uint16_t *scratch)
     return 1;
 }
 
-static int blas_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
-                             float beta, struct mixed c)
+static int blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                              float beta, struct mixed c)
 {
     uint16_t *scratch = (uint16_t *)cuda_scratch;
     return operand_narrow(half, &a, scratch) &&
            operand_narrow(half, &b, scratch + CUDA_SCRATCH_FLOATS) &&
-           cuda_blas_product_half(half, a, a_t, b, b_t, beta, c);
+           cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c);
 }
 
-void cuda_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t, float beta,
-                       struct mixed c)
+void cuda_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                        float beta, struct mixed c)
 {
-    if (!blas_product_half(half, a, a_t, b, b_t, beta, c))
+    if (!blas_product_mixed(half, a, a_t, b, b_t, beta, c))
         LAUNCH(product_numbers, cuda_blocks(c.rows * c.columns, THREADS), THREADS, half, a, a_t, b,
                b_t, beta, c);
 }

@@ -22,8 +22,8 @@ void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float
               "cublasSgemm");
 }
 
-int cuda_blas_product_half(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
-                           float beta, struct mixed c)
+int cuda_blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                            float beta, struct mixed c)
 {
     const float one = 1;
     uint64_t inner = a_t ? a.rows : a.columns;

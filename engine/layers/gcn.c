@@ -122,7 +122,7 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
     struct mixed sums =
         mixed_at(p->halves ? (uint16_t *)p->scratch : NULL, p->scratch, p->rows, l->values_out);
     if (p->halves)
-        op_product_half(p->backend, p->half, input_of(l, p), 0, weight_half_of(l, p), 1, 0, sums);
+        op_product_mixed(p->backend, p->half, input_of(l, p), 0, weight_half_of(l, p), 1, 0, sums);
     else
         layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
@@ -154,9 +154,9 @@ static void chain_backward(const struct layer_instance *l, const struct layer_pa
     op_sparse_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, p->adds,
                        db, g);
     if (p->halves && p->gradient)
-        op_product_half(p->backend, p->half, g, 1, x, 0, (float)p->adds, mixed_of(dw));
+        op_product_mixed(p->backend, p->half, g, 1, x, 0, (float)p->adds, mixed_of(dw));
     if (p->halves && p->d_input)
-        op_product_half(p->backend, p->half, g, 0, weight_half_of(l, p), 0, 0, dx);
+        op_product_mixed(p->backend, p->half, g, 0, weight_half_of(l, p), 0, 0, dx);
     if (!p->halves && p->gradient)
         op_product(p->backend, g_wide, 1, matrix_of(x.at, x.rows, x.columns), 0, (float)p->adds,
                    dw);

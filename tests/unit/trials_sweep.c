@@ -89,7 +89,7 @@ static struct mixed mixed_factor(struct trial *t, int halves, enum half half, ui
 }
 
 /* One product of each order of operands. */
-void trial_product_half(struct trial *t, struct trial_shape s)
+void trial_product_mixed(struct trial *t, struct trial_shape s)
 {
     uint64_t n = columns_of(s);
     for (int turned = 0; turned < 4; turned++) {
@@ -102,8 +102,8 @@ void trial_product_half(struct trial *t, struct trial_shape s)
         struct matrix c = trial_matrix(t, TRIAL_CHANGED, halves ? TRIAL_HALF : TRIAL_FLOAT, m, n);
         uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, m * n);
         struct mixed narrow = mixed_at(h, NULL, m, n);
-        op_product_half(trial_backend(t), half, a, a_t, b, b_t, halves ? 0 : (float)beta,
-                        halves ? narrow : mixed_of(c));
+        op_product_mixed(trial_backend(t), half, a, a_t, b, b_t, halves ? 0 : (float)beta,
+                         halves ? narrow : mixed_of(c));
         for (uint64_t r = 0; halves && r < m; r++)
             op_load_half(trial_backend(t), half, h + r * n, c.at + r * c.stride, n);
     }
