@@ -18,7 +18,16 @@
 /* Two numbers of the kind, which they hold exactly, as a register of a or b. */
 template <int kind> static __device__ __forceinline__ uint32_t mma_pack(float low, float high)
 {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t both;
+    if (kind == HALF_BF16)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
     return half_bits<kind>(low) | (uint32_t)half_bits<kind>(high) << 16;
+#endif
 }
 
 #ifndef CUDA_EMULATED

@@ -1,0 +1,148 @@
+/* narrow.cu - linear layers of few outputs on few rows: what a classifier ends with.
+ *
+ * Forward a block has a row and a warp of it an output. Backward a block has NARROW_COLUMNS of the
+ * inputs, a lane one of them and a warp some of the rows: a lane makes dx of its rows and a share
+ * of dw's column, which shared memory adds up in the order of the warps.
+ */
+#include "engine/cuda/dense.h"
+#include "engine/cuda/finish.h"
+
+enum { WARPS = NARROW_OUTPUTS_MAX, NARROW_COLUMNS = WARP, NARROW_THREADS = WARPS * WARP };
+
+__global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
+                            enum activation kind, enum half half, uint16_t *kept, struct matrix y,
+                            uint64_t fours)
+{
+    uint64_t row = blockIdx.x, column = threadIdx.x / WARP;
+    const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
+    unsigned lane = threadIdx.x % WARP;
+    float sum = 0;
+    UNROLL(8)
+    for (uint64_t k = lane; k < fours; k += WARP) {
+        float4 u = ((const float4 *)a)[k], v = ((const float4 *)b)[k];
+        sum += u.x * v.x + u.y * v.y + (u.z * v.z + u.w * v.w);
+    }
+    for (uint64_t k = FOUR * fours + lane; k < x.columns; k += WARP)
+        sum += a[k] * b[k];
+    sum = warp_sum(sum);
+    if (lane == 0)
+        y.at[row * y.stride + column] =
+            finished(kind, half, kept, row * y.columns + column, sum + bias[column]);
+}
+
+int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                   enum half half, uint16_t *kept, struct matrix y)
+{
+    int aligned = ((uintptr_t)x.at | (uintptr_t)w.at) % sizeof(float4) == 0 &&
+                  (x.stride | w.stride) % FOUR == 0;
+    if (x.rows > DENSE_ROWS_MAX || y.columns > NARROW_OUTPUTS_MAX)
+        return 0;
+    LAUNCH(narrow_rows, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias, kind, half,
+           kept, y, aligned ? x.columns / FOUR : 0);
+    return 1;
+}
+
+/* The rows' x, float32 or 16 bits. */
+struct narrow_input {
+    const float *at;
+    const uint16_t *half_at;
+    uint64_t stride;
+    enum half half;
+    __device__ __forceinline__ float operator()(uint64_t row, uint64_t column) const
+    {
+        uint64_t i = row * stride + column;
+        if (!half_at)
+            return at[i];
+        return half == HALF_F16 ? half_F16::widen(half_at[i]) : half_BF16::widen(half_at[i]);
+    }
+};
+
+/* Sums over the rows of dy: a warp one of them. */
+static __device__ __forceinline__ void narrow_bias(const float *d, struct matrix dy, int adds,
+                                                   float *db)
+{
+    unsigned n = threadIdx.x / WARP;
+    float sum = 0;
+    for (unsigned r = threadIdx.x % WARP; r < dy.rows; r += WARP)
+        sum += d[r * NARROW_OUTPUTS_MAX + n];
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0 && n < dy.columns)
+        db[n] = (adds ? db[n] : 0) + sum;
+}
+
+/* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column. */
+static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
+{
+    for (unsigned i = threadIdx.x; i < dy.rows * NARROW_OUTPUTS_MAX; i += NARROW_THREADS) {
+        unsigned r = i / NARROW_OUTPUTS_MAX, n = i % NARROW_OUTPUTS_MAX;
+        d[i] = n < dy.columns ? dy.at[r * dy.stride + n] : 0;
+    }
+    __syncthreads();
+}
+
+/* dx's numbers of one column and this warp's rows, and of dw the sums over them. */
+static __device__ __forceinline__ void
+narrow_column(const float *d, const struct narrow_input &x, uint64_t rows, uint64_t column,
+              const float w[NARROW_OUTPUTS_MAX], enum activation kind, int rounds, struct matrix dx,
+              float sums[NARROW_OUTPUTS_MAX])
+{
+    UNROLL(4)
+    for (uint64_t r = threadIdx.x / WARP; r < rows; r += WARPS) {
+        float in = x(r, column), sum = 0;
+        UNROLL(NARROW_OUTPUTS_MAX)
+        for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++) {
+            float of = d[r * NARROW_OUTPUTS_MAX + n];
+            sums[n] += of * in;
+            sum += of * w[n];
+        }
+        sum = sloped(kind, in, sum);
+        if (dx.at)
+            dx.at[r * dx.stride + column] = rounds ? half_rounded(x.half, sum) : sum;
+    }
+}
+
+__global__ void __launch_bounds__(NARROW_THREADS, 1)
+    narrow_back(struct matrix dy, struct narrow_input x, struct matrix w, int adds,
+                struct matrix dw, float *db, enum activation kind, int rounds, struct matrix dx)
+{
+    __shared__ __align__(16) float shared[DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX];
+    static_assert(WARPS * NARROW_OUTPUTS_MAX * WARP <= DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX,
+                  "the sums lie where dy was");
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    uint64_t column = blockIdx.x * NARROW_COLUMNS + lane;
+    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0};
+    UNROLL(NARROW_OUTPUTS_MAX)
+    for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
+        of[n] = n < w.rows && column < w.columns ? w.at[n * w.stride + column] : 0;
+    narrow_take(dy, shared);
+    if (column < w.columns)
+        narrow_column(shared, x, dy.rows, column, of, kind, rounds, dx, sums);
+    if (!dw.at)
+        return;
+    if (blockIdx.x == 0)
+        narrow_bias(shared, dy, adds, db);
+    __syncthreads();
+    UNROLL(NARROW_OUTPUTS_MAX)
+    for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
+        shared[(warp * NARROW_OUTPUTS_MAX + n) * WARP + lane] = sums[n];
+    __syncthreads();
+    if (warp >= dw.rows || column >= dw.columns)
+        return;
+    float *to = dw.at + warp * dw.stride + column, sum = adds ? *to : 0;
+    UNROLL(WARPS)
+    for (unsigned k = 0; k < WARPS; k++)
+        sum += shared[(k * NARROW_OUTPUTS_MAX + warp) * WARP + lane];
+    *to = sum;
+}
+
+int narrow_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, struct matrix w,
+                    int adds, struct matrix dw, float *db, enum activation kind, enum half half,
+                    int rounds, struct matrix dx)
+{
+    struct narrow_input in = {x.at, x_half, x.stride, half};
+    if (x.rows > DENSE_ROWS_MAX || dy.columns > NARROW_OUTPUTS_MAX)
+        return 0;
+    LAUNCH(narrow_back, (unsigned)((x.columns + NARROW_COLUMNS - 1) / NARROW_COLUMNS),
+           NARROW_THREADS, dy, in, w, adds, dw, db, kind, rounds, dx);
+    return 1;
+}
