@@ -176,6 +176,7 @@ struct layer_type {
     uint64_t (*stepwise)(const struct layer_instance *l);
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
+    int draws;      /* training reads pass.step: the key of what is drawn */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
                        a value; the module buffers are running_mean and running_var */
     double eps;     /* added to their variance */

@@ -302,7 +302,7 @@ int results_fetch(struct stepper *s, struct batch_results *r, struct err *e);
 /* The first row of the pieces that cannot be used: -1, its sentence and s->fault. */
 int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e);
 
-/* The step that keys dropout, where a device apart reads it. */
+/* The step that keys dropout, where a device apart and a layer read it. */
 void step_send(struct stepper *s, uint64_t step);
 
 /* Before the host writes to the batch's arrays. */

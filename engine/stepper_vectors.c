@@ -165,7 +165,10 @@ void batch_send(struct stepper *s, uint64_t rows)
 
 void step_send(struct stepper *s, uint64_t step)
 {
-    if (!s->device->apart)
+    uint32_t i = 0, count = s->model->layer_count;
+    while (i < count && !s->model->layers[i].type->draws)
+        i++;
+    if (!s->device->apart || i == count) /* a copy, which the step would wait for */
         return;
     *s->host.step = step;
     s->device->upload(s->at.step, s->host.step, sizeof step);

@@ -36,10 +36,6 @@ extern "C" {
 #define LAUNCH_SHARED(kernel, blocks, threads, bytes, ...)                                         \
     emulate_launch(#kernel, (blocks), (threads), (bytes),                                          \
                    emulate_bind([](auto... given) { kernel(given...); }, __VA_ARGS__))
-/* Neighbouring blocks, so many, as a cluster: there are none here. */
-#define LAUNCH_CLUSTERS(kernel, blocks, threads, bytes, cluster, ...)                              \
-    LAUNCH_SHARED(kernel, (cluster) ? (blocks) : 0, threads, bytes, __VA_ARGS__)
-#define CUDA_CLUSTERS               0
 #define SHARED_DYNAMIC(type, name)  type *name = (type *)emulate_shared()
 #define SHARED_ALLOW(kernel, bytes) ((bytes) <= cuda_shared_bytes)
 #else
@@ -51,26 +47,7 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
         cuda_launched(#kernel);                                                                    \
     } while (0)
 #define LAUNCH(kernel, blocks, threads, ...) LAUNCH_SHARED(kernel, blocks, threads, 0, __VA_ARGS__)
-template <typename... wanted, typename... given>
-static inline void cuda_launch_clusters(const char *name, unsigned blocks, unsigned threads,
-                                        size_t bytes, unsigned cluster, void (*kernel)(wanted...),
-                                        given... arguments)
-{
-    cudaLaunchAttribute attribute = {};
-    cudaLaunchConfig_t config = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {cluster, 1, 1};
-    config.gridDim = blocks, config.blockDim = threads;
-    config.dynamicSmemBytes = bytes, config.stream = cuda_stream;
-    config.attrs = &attribute, config.numAttrs = cluster > 1;
-    cudaLaunchKernelEx(&config, kernel, arguments...);
-    cuda_launched(name);
-}
-/* Neighbouring blocks, so many, as a cluster; more than one where CUDA_CLUSTERS. */
-#define LAUNCH_CLUSTERS(kernel, blocks, threads, bytes, cluster, ...)                              \
-    cuda_launch_clusters(#kernel, (blocks), (threads), (bytes), (cluster), (kernel), __VA_ARGS__)
-#define CUDA_CLUSTERS              (CUDA_MOST_CAPABILITY >= 90 && cuda_capability >= 90)
-#define SHARED_DYNAMIC(type, name) extern __shared__ __align__(16) type name[]
+#define SHARED_DYNAMIC(type, name)           extern __shared__ __align__(16) type name[]
 /* Before a launch with so much shared memory, which may be more than every kernel has: 0 where a
  * block cannot have it. */
 #define SHARED_ALLOW(kernel, bytes)                                                                \

@@ -4,6 +4,7 @@
  * first one, until somebody asks.
  */
 #include <cublas_v2.h>
+#include "engine/cuda/early.h"
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,6 +314,14 @@ static void host_unlock(void *at)
 static void device_upload(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream));
+}
+
+int cuda_early(void)
+{
+    static int early = -1;
+    if (early < 0)
+        early = !getenv("DENSE_EARLY") || atoi(getenv("DENSE_EARLY"));
+    return early;
 }
 
 static void device_wait(void)

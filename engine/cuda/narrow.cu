@@ -5,9 +5,15 @@
  * of dw's column, which shared memory adds up in the order of the warps.
  */
 #include "engine/cuda/dense.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
 
-enum { WARPS = NARROW_OUTPUTS_MAX, NARROW_COLUMNS = WARP, NARROW_THREADS = WARPS * WARP };
+enum {
+    WARPS = NARROW_OUTPUTS_MAX,
+    NARROW_COLUMNS = WARP,
+    NARROW_THREADS = WARPS * WARP,
+    NARROW_AHEAD = 8
+};
 
 __global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
                             enum activation kind, enum half half, uint16_t *kept, struct matrix y,
@@ -17,6 +23,7 @@ __global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
     const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
     unsigned lane = threadIdx.x % WARP;
     float sum = 0;
+    launch_wait();
     UNROLL(8)
     for (uint64_t k = lane; k < fours; k += WARP) {
         float4 u = ((const float4 *)a)[k], v = ((const float4 *)b)[k];
@@ -37,8 +44,8 @@ int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum act
                   (x.stride | w.stride) % FOUR == 0;
     if (x.rows > DENSE_ROWS_MAX || y.columns > NARROW_OUTPUTS_MAX)
         return 0;
-    LAUNCH(narrow_rows, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias, kind, half,
-           kept, y, aligned ? x.columns / FOUR : 0);
+    LAUNCH_EARLY(narrow_rows, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias, kind,
+                 half, kept, y, aligned ? x.columns / FOUR : 0);
     return 1;
 }
 
@@ -80,25 +87,28 @@ static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
     __syncthreads();
 }
 
-/* dx's numbers of one column and this warp's rows, and of dw the sums over them. */
-static __device__ __forceinline__ void
-narrow_column(const float *d, const struct narrow_input &x, uint64_t rows, uint64_t column,
-              const float w[NARROW_OUTPUTS_MAX], enum activation kind, int rounds, struct matrix dx,
-              float sums[NARROW_OUTPUTS_MAX])
+/* A warp's next rows of x, NARROW_AHEAD of them from `first` on. */
+static __device__ __forceinline__ void narrow_read(const struct narrow_input &x, uint64_t rows,
+                                                   uint64_t first, uint64_t column,
+                                                   float in[NARROW_AHEAD])
 {
-    UNROLL(4)
-    for (uint64_t r = threadIdx.x / WARP; r < rows; r += WARPS) {
-        float in = x(r, column), sum = 0;
-        UNROLL(NARROW_OUTPUTS_MAX)
-        for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++) {
-            float of = d[r * NARROW_OUTPUTS_MAX + n];
-            sums[n] += of * in;
-            sum += of * w[n];
-        }
-        sum = sloped(kind, in, sum);
-        if (dx.at)
-            dx.at[r * dx.stride + column] = rounds ? half_rounded(x.half, sum) : sum;
+    UNROLL(NARROW_AHEAD)
+    for (unsigned k = 0; k < NARROW_AHEAD; k++)
+        in[k] = first + k * WARPS < rows ? x(first + k * WARPS, column) : 0;
+}
+
+/* dx of one row and column, and what the row adds to dw's column. */
+static __device__ __forceinline__ float narrow_number(const float *d, float in,
+                                                      const float w[NARROW_OUTPUTS_MAX],
+                                                      float sums[NARROW_OUTPUTS_MAX])
+{
+    float sum = 0;
+    UNROLL(NARROW_OUTPUTS_MAX)
+    for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++) {
+        sums[n] += d[n] * in;
+        sum += d[n] * w[n];
     }
+    return sum;
 }
 
 __global__ void __launch_bounds__(NARROW_THREADS, 1)
@@ -109,14 +119,25 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     static_assert(WARPS * NARROW_OUTPUTS_MAX * WARP <= DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX,
                   "the sums lie where dy was");
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    uint64_t column = blockIdx.x * NARROW_COLUMNS + lane;
-    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0};
+    uint64_t column = blockIdx.x * NARROW_COLUMNS + lane, rows = column < w.columns ? dy.rows : 0;
+    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, in[NARROW_AHEAD];
+    launch_wait();
+    narrow_read(x, rows, warp, column, in);
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
-        of[n] = n < w.rows && column < w.columns ? w.at[n * w.stride + column] : 0;
+        of[n] = n < w.rows && rows ? w.at[n * w.stride + column] : 0;
     narrow_take(dy, shared);
-    if (column < w.columns)
-        narrow_column(shared, x, dy.rows, column, of, kind, rounds, dx, sums);
+    for (uint64_t first = warp; first < rows; first += NARROW_AHEAD * WARPS) {
+        UNROLL(NARROW_AHEAD)
+        for (unsigned k = 0; k < NARROW_AHEAD && first + k * WARPS < rows; k++) {
+            uint64_t r = first + k * WARPS;
+            float d = sloped(kind, in[k],
+                             narrow_number(shared + r * NARROW_OUTPUTS_MAX, in[k], of, sums));
+            if (dx.at)
+                dx.at[r * dx.stride + column] = rounds ? half_rounded(x.half, d) : d;
+        }
+        narrow_read(x, rows, first + NARROW_AHEAD * WARPS, column, in);
+    }
     if (!dw.at)
         return;
     if (blockIdx.x == 0)
@@ -142,7 +163,7 @@ int narrow_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, s
     struct narrow_input in = {x.at, x_half, x.stride, half};
     if (x.rows > DENSE_ROWS_MAX || dy.columns > NARROW_OUTPUTS_MAX)
         return 0;
-    LAUNCH(narrow_back, (unsigned)((x.columns + NARROW_COLUMNS - 1) / NARROW_COLUMNS),
-           NARROW_THREADS, dy, in, w, adds, dw, db, kind, rounds, dx);
+    LAUNCH_EARLY(narrow_back, (unsigned)((x.columns + NARROW_COLUMNS - 1) / NARROW_COLUMNS),
+                 NARROW_THREADS, dy, in, w, adds, dw, db, kind, rounds, dx);
     return 1;
 }

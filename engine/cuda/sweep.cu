@@ -5,9 +5,12 @@
  * where the addresses allow it. Of a sum each block leaves its part in cuda_partials, and the last
  * one adds those; the order depends on the count alone.
  */
+#include "engine/cuda/early.h"
 #include "engine/cuda/half.h"
 
 enum { THREADS = 256, BLOCK_NUMBERS = 4 * THREADS, SUM_BLOCKS_MAX = 1024 };
+/* Of the sum of squares, which a step waits for: few blocks, much on its way in each. */
+enum { SQUARES_THREADS = 512, SQUARES_AHEAD = 8 };
 
 /* ---- sums ---- */
 
@@ -63,22 +66,22 @@ static __device__ __forceinline__ double square(float4 v)
     return square(v.x) + square(v.y) + square(v.z) + square(v.w);
 }
 
-/* A thread has AHEAD groups of four on their way at a time. */
-__global__ void squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials,
-                            double *sum)
+/* A thread has SQUARES_AHEAD groups of four on their way at a time. */
+__global__ void __launch_bounds__(SQUARES_THREADS)
+    squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials, double *sum)
 {
-    enum { AHEAD = 4 };
     uint64_t step = (uint64_t)gridDim.x * blockDim.x;
     double mine = 0;
+    launch_wait();
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < fours;
-         i += AHEAD * step) {
-        float4 in[AHEAD] = {};
-        UNROLL(AHEAD)
-        for (unsigned k = 0; k < AHEAD; k++)
+         i += SQUARES_AHEAD * step) {
+        float4 in[SQUARES_AHEAD] = {};
+        UNROLL(SQUARES_AHEAD)
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++)
             if (i + k * step < fours)
                 in[k] = ((const float4 *)x)[i + k * step];
-        UNROLL(AHEAD)
-        for (unsigned k = 0; k < AHEAD; k++)
+        UNROLL(SQUARES_AHEAD)
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++)
             mine += square(in[k]);
     }
     FOR_ITEMS(i, count - fours * FOUR)
@@ -94,8 +97,9 @@ static uint64_t fours_of(uint64_t count, uintptr_t addresses)
 
 void cuda_sum_squares(const float *x, uint64_t count, double *sum)
 {
-    LAUNCH(squares_sum, sum_blocks((count + FOUR - 1) / FOUR), THREADS, x, count,
-           fours_of(count, (uintptr_t)x), cuda_partials, sum);
+    unsigned blocks = cuda_blocks(count, SQUARES_THREADS * SQUARES_AHEAD * FOUR);
+    LAUNCH_EARLY(squares_sum, blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX,
+                 SQUARES_THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials, sum);
 }
 
 /* ---- penalty ---- */

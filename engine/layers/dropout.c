@@ -41,6 +41,7 @@ const struct layer_type layer_dropout = {
     .purpose = "training: zero with probability p, scale the rest by 1 / (1 - p)",
     .keys = {{"p", .required = 1, .below_high = 1, .low = 0, .high = 1}},
     .in_place = 1,
+    .draws = 1,
     .infer = layer_infer_same,
     .forward = dropout_forward,
     .backward = dropout_backward,

@@ -867,6 +867,7 @@ const struct layer_type layer_lstm = {
              {"bidirectional", .words = truth},
              {"dropout", .below_high = 1, .low = 0, .high = 1}},
     .takes = ROWS_NO_GRAPHS,
+    .draws = 1,
     .infer = lstm_infer,
     .carry = lstm_carry,
     .initialise = lstm_initialise,
