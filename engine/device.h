@@ -2,7 +2,8 @@
  *
  * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
  * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
- * of a device is done in the order in which it is asked; only `download` and `wait` wait for it.
+ * of a device is done in the order in which it is asked; only `download`, `fetched` and `wait` wait
+ * for it.
  */
 #ifndef ENGINE_DEVICE_H
 #define ENGINE_DEVICE_H
@@ -58,7 +59,11 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    void (*copy)(void *to, const void *from, uint64_t bytes);     /* both on the device */
+    /* The same into page-locked memory, where it is when `fetched` returns: that waits for what was
+     * asked for up to the last fetch, and not for what came behind it. */
+    void (*fetch)(void *to, const void *from, uint64_t bytes);
+    void (*fetched)(void);
+    void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);
     /* The first failure since the last call: -1 and its sentence. Asked for behind a wait. */

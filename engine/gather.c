@@ -215,6 +215,17 @@ static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint6
     return -1;
 }
 
+void pieces_verdict(const struct stepper *s, struct step_verdict *verdict)
+{
+    verdict->bad = (const uint64_t(*)[VERDICT_NUMBERS])s->results->bad;
+    verdict->pieces = s->piece_count;
+    for (uint32_t i = 0; i < s->piece_count; i++) {
+        const struct gather_piece *p = &s->pieces[i];
+        verdict->count[i] = (uint32_t)p->count;
+        verdict->kinds[i] = (uint8_t)(1 | (p->targets ? s->config.weights ? 6 : 2 : 0));
+    }
+}
+
 int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e)
 {
     for (uint32_t i = 0; i < s->piece_count; i++) {

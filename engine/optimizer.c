@@ -38,11 +38,11 @@ static struct sgd_scalars sgd_make(const struct optimizer_config *c, double rate
     };
 }
 
-/* torch clip_grad_norm_ over both groups. */
+/* Clipped over both groups. */
 struct optimizer_scalars optimizer_scalars_make(const struct optimizer_config *c, uint64_t t,
                                                 double norm)
 {
-    double clip = c->max_grad_norm > 0 ? fmin(1.0, c->max_grad_norm / (norm + 1e-6)) : 1.0;
+    double clip = scalar_clip(c->max_grad_norm, norm);
     const double rates[2] = {c->backbone_rate, c->learning_rate};
     struct optimizer_scalars o;
     for (int group = 0; group < 2; group++) {
@@ -50,6 +50,12 @@ struct optimizer_scalars optimizer_scalars_make(const struct optimizer_config *c
         o.sgd[group] = sgd_make(c, rates[group], clip);
     }
     return o;
+}
+
+void optimizer_scalars_judged(struct optimizer_scalars *o, const struct step_verdict *verdict)
+{
+    for (int group = 0; group < 2; group++)
+        o->adamw[group].verdict = o->sgd[group].verdict = verdict;
 }
 
 static void group_update(const struct stepper *s, const struct optimizer_scalars *o, int group,

@@ -22,6 +22,10 @@ struct optimizer_scalars {
 struct optimizer_scalars optimizer_scalars_make(const struct optimizer_config *c, uint64_t t,
                                                 double norm);
 
+/* The step is then taken where the verdict, which is borrowed, lets it, and as long as that says.
+ */
+void optimizer_scalars_judged(struct optimizer_scalars *o, const struct step_verdict *verdict);
+
 /* Parameters first .. first + count - 1 of the flat vector, all of them trained. On a device apart
  * the weights for products become those, rounded, in the same sweep. */
 void optimizer_update(const struct stepper *s, const struct optimizer_scalars *o, uint64_t first,

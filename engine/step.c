@@ -261,15 +261,12 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
         return *e = s->batch.why, -1;
     if (s->device->apart && results_fetch(s, &one, e) < 0)
         return -1;
-    r->loss_sum = sums[2 * blocks] / (double)s->model->target_steps;
-    r->loss = r->loss_sum / (double)s->batch.rows;
-    r->empty = 0;
-    if (s->weighted) {
-        double weight = sums[2 * blocks + 1];
-        r->empty = weight == 0;
-        r->loss = weight > 0 ? sums[2 * blocks] / weight : sums[2 * blocks];
-        r->loss_sum = r->loss * (double)s->batch.rows;
-    }
+    double sum = sums[2 * blocks], weight = s->weighted ? sums[2 * blocks + 1] : 0;
+    r->loss = scalar_batch_loss(sum, weight, s->weighted, (double)s->model->target_steps,
+                                (double)s->batch.rows);
+    r->loss_sum =
+        s->weighted ? r->loss * (double)s->batch.rows : sum / (double)s->model->target_steps;
+    r->empty = s->weighted && weight == 0;
     r->penalty = blocks_sum(sums + blocks, blocks);
     r->gradient_norm = sqrt(blocks_sum(sums, blocks));
     if (s->device->apart && !isfinite(r->loss))
@@ -332,11 +329,31 @@ static int result_check(struct stepper *s, const struct step_result *r, double l
     return 0;
 }
 
+/* On a device apart the update does not wait for the host to read the batch's sums: the device
+ * finds in them by itself what result_check does here. */
+static void update_ahead(struct stepper *s, uint64_t t, const struct optimizer_config *a)
+{
+    struct sweep update = sweep_make(s);
+    struct step_verdict verdict = {.sums = &s->results->norm2,
+                                   .steps = (double)s->model->target_steps,
+                                   .rows = (double)s->batch.rows,
+                                   .weighed = s->weighted,
+                                   .loss_max = a->loss_max,
+                                   .norm_max = a->max_grad_norm};
+    pieces_verdict(s, &verdict);
+    results_ask(s);
+    update.optimizer = optimizer_scalars_make(a, t, 0);
+    optimizer_scalars_judged(&update.optimizer, &verdict);
+    stepper_run(s, update_item, &update, update.items);
+}
+
 int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
                    struct step_result *result, struct err *e)
 {
     struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
+    if (s->device->apart && !s->batch.unsent)
+        update_ahead(s, t, a);
     if (result_fill(s, result, e) < 0)
         return -1;
     int skips = scaler_skips(s, result);
@@ -351,6 +368,8 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     carried_commit(s);
     if (skips)
         return scale_check(s, e);
+    if (s->device->apart)
+        return 0;
     update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
     stepper_run(s, update_item, &update, update.items);
     return 0;

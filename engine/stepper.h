@@ -133,10 +133,11 @@ struct graph_batch {
 /* What a device apart tells of a batch, in one download: sums, and for each piece of it that was
  * gathered there the first rows whose features, targets and weights cannot be used, or its
  * rows. */
-enum { GATHER_PIECES_MAX = 16 };
+enum { GATHER_PIECES_MAX = VERDICT_PIECES_MAX };
 struct batch_results {
     double norm2, penalty, loss, weight;
-    uint64_t bad[GATHER_PIECES_MAX][4]; /* the last: of begins, of which every number is good */
+    uint64_t bad[GATHER_PIECES_MAX]
+                [VERDICT_NUMBERS]; /* the last: of begins, of which every number is good */
 };
 
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
@@ -259,6 +260,7 @@ struct stepper {
     uint32_t piece_count;    /* of the batch in work, gathered on the device */
     uint64_t sent_rows;      /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
+    int results_asked;                   /* see results_ask */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
     double *weight_sum;                  /* of the same and the micro-batch at work, behind it */
@@ -296,9 +298,14 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 
 /* The batch's `rows` rows, gathered on the host, to where they are computed. */
 void batch_send(struct stepper *s, uint64_t rows);
+/* The device's results are on their way, and what is asked for next is done behind them; at most
+ * once before each results_fetch. */
+void results_ask(struct stepper *s);
 /* Waits for the device's results. -1: it failed, or a row that was gathered there cannot be used,
  * which becomes s->fault; *e says what. */
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e);
+/* What the pieces have of bad rows, for a verdict. */
+void pieces_verdict(const struct stepper *s, struct step_verdict *verdict);
 /* The first row of the pieces that cannot be used: -1, its sentence and s->fault. */
 int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e);
 

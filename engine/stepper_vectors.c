@@ -198,9 +198,18 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
+void results_ask(struct stepper *s)
+{
+    s->device->fetch(s->results_host, s->results, sizeof *s->results);
+    s->results_asked = 1;
+}
+
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
-    s->device->download(s->results_host, s->results, sizeof *r);
+    if (!s->results_asked)
+        s->device->fetch(s->results_host, s->results, sizeof *r);
+    s->device->fetched();
+    s->results_asked = 0;
     s->places_on_their_way = 0;
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);

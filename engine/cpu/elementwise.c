@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "proto/err.h"
+
 CPU_CLONES static void row_add(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -145,6 +147,7 @@ CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict 
                           const float *restrict g, uint64_t count, const struct adamw_scalars *a,
                           enum half half, float *weights)
 {
+    ensure(!a->verdict);                  /* of a device apart */
     const struct adamw_scalars once = *a; /* a copy that no store can change */
     for (uint64_t i = 0; i < count; i++) {
         struct adamw_element out = scalar_adamw(p[i], m[i], v[i], g[i], &once);
@@ -159,6 +162,7 @@ CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const flo
                                  uint64_t count, const struct sgd_scalars *a, enum half half,
                                  float *weights)
 {
+    ensure(!a->verdict);
     const struct sgd_scalars once = *a;
     for (uint64_t i = 0; i < count; i++) {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &once);
@@ -171,6 +175,7 @@ CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const flo
 CPU_CLONES void cpu_sgd(float *restrict p, const float *restrict g, uint64_t count,
                         const struct sgd_scalars *a, enum half half, float *weights)
 {
+    ensure(!a->verdict);
     const struct sgd_scalars once = *a;
     for (uint64_t i = 0; i < count; i++)
         p[i] = scalar_sgd(p[i], g[i], &once);

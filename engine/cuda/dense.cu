@@ -160,6 +160,12 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
 
 /* ---- which, and how it is cut ---- */
 
+static int variant(const char *name, int normal)
+{
+    const char *text = getenv(name);
+    return text ? atoi(text) : normal;
+}
+
 static struct tiling tiling_of(uint64_t rows, uint64_t columns, uint64_t inner, int shares)
 {
     struct tiling t = {};
@@ -168,7 +174,7 @@ static struct tiling tiling_of(uint64_t rows, uint64_t columns, uint64_t inner, 
     t.inner = (unsigned)inner;
     t.parts = 1;
     while (shares && t.parts < TILE_PARTS_MAX && 2 * t.parts * TILE_DEEP < inner &&
-           2 * t.parts * t.rows * t.columns <= (unsigned)cuda_processors)
+           2 * t.parts * t.rows * t.columns <= (unsigned)shares * (unsigned)cuda_processors)
         t.parts *= 2;
     unsigned stages = (t.inner + TILE_DEEP - 1) / TILE_DEEP;
     t.depth = (stages + t.parts - 1) / t.parts * TILE_DEEP;
@@ -188,12 +194,6 @@ static int sized(uint64_t rows, uint64_t inputs, uint64_t outputs, enum half hal
     enum { WIDTH_MAX = 1 << 13 };
     return rows <= DENSE_ROWS_MAX && inputs <= WIDTH_MAX && outputs <= WIDTH_MAX &&
            outputs > NARROW_OUTPUTS_MAX && (!half || cuda_capability >= 80);
-}
-
-static int variant(const char *name, int normal)
-{
-    const char *text = getenv(name);
-    return text ? atoi(text) : normal;
 }
 
 static int clusters(const struct tiling *t)
@@ -229,7 +229,7 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
 int dense_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                   enum half half, uint16_t *kept, struct matrix y)
 {
-    struct tiling t = tiling_of(y.rows, y.columns, x.columns, 1);
+    struct tiling t = tiling_of(y.rows, y.columns, x.columns, variant("DENSE_FILL", 1));
     if (!sized(x.rows, x.columns, y.columns, half) || !by_fours(x) || !by_fours(w) ||
         !by_fours(y) || (uintptr_t)bias % sizeof(float4) ||
         (uintptr_t)kept % sizeof(struct four_halves) || blocks_of(&t) > TILE_TICKETS)
@@ -280,7 +280,7 @@ int dense_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, st
                    int adds, struct matrix dw, float *db, enum activation kind, enum half half,
                    int rounds, struct matrix dx)
 {
-    struct tiling of_x = tiling_of(x.rows, x.columns, dy.columns, 1);
+    struct tiling of_x = tiling_of(x.rows, x.columns, dy.columns, variant("DENSE_FILL_BACK", 1));
     struct tiling of_w = tiling_of(dy.columns, x.columns, x.rows, 0);
     if (!sized(x.rows, x.columns, dy.columns, half) || !by_fours(dy) || !by_fours(x) ||
         !by_fours(w) || (dw.at && !by_fours(dw)) || (dx.at && !by_fours(dx)) ||

@@ -33,6 +33,7 @@ static struct {
     int open, debug, index;
     cudaStream_t copies;
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
+    cudaEvent_t fetched;
     cudaError_t error;
     char what[128];
     struct {
@@ -158,6 +159,7 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
+    cudaEventDestroy(device.fetched);
     cudaStreamDestroy(device.copies);
     cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
@@ -196,6 +198,7 @@ static int device_open(const char *which, int debug, struct err *e)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
+    CU(cudaEventCreateWithFlags(&device.fetched, cudaEventDisableTiming));
     CU(cudaMalloc(&cuda_workspace, CUDA_WORKSPACE_BYTES));
     CU(cudaMalloc(&cuda_partials, CUDA_BLOCKS_MAX * sizeof *cuda_partials));
     CU(cudaMalloc(&cuda_scratch, CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch));
@@ -335,6 +338,17 @@ static void device_download(void *to, const void *from, uint64_t bytes)
     device_wait();
 }
 
+static void device_fetch(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
+    CU(cudaEventRecord(device.fetched, cuda_stream));
+}
+
+static void device_fetched(void)
+{
+    CU(cudaEventSynchronize(device.fetched));
+}
+
 static void device_copy(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
@@ -465,6 +479,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
+    .fetch = device_fetch,
+    .fetched = device_fetched,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,

@@ -196,6 +196,25 @@ void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, flo
 
 /* ---- the optimizer's step ---- */
 
+/* The gradient's factor: what the verdict says, or where there is none what was given; a NaN: no
+ * step is taken. All threads of a block call it, once. */
+static __device__ __forceinline__ float clip_of(const struct step_verdict &verdict, float given)
+{
+    __shared__ float clip;
+    if (!verdict.sums)
+        return given;
+    if (threadIdx.x == 0)
+        clip = scalar_verdict(&verdict);
+    __syncthreads();
+    return clip;
+}
+
+static struct step_verdict verdict_of(const struct step_verdict *verdict)
+{
+    struct step_verdict none = {};
+    return verdict ? *verdict : none;
+}
+
 static __device__ __forceinline__ void adamw_element_update(float *p, float *m, float *v, float g,
                                                             const struct adamw_scalars *a)
 {
@@ -205,26 +224,53 @@ static __device__ __forceinline__ void adamw_element_update(float *p, float *m, 
     *v = out.v;
 }
 
-__global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
-                             uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
+/* Four neighbouring parameters. */
+struct adamw_four {
+    float4 p, m, v, g;
+};
+
+static __device__ __forceinline__ struct adamw_four
+adamw_read(const float *p, const float *m, const float *v, const float *g, uint64_t i)
 {
-    FOR_ITEMS(i, fours)
-    {
-        float4 p4 = ((float4 *)p)[i], m4 = ((float4 *)m)[i], v4 = ((float4 *)v)[i];
-        float4 g4 = ((const float4 *)g)[i];
-        adamw_element_update(&p4.x, &m4.x, &v4.x, g4.x, &a);
-        adamw_element_update(&p4.y, &m4.y, &v4.y, g4.y, &a);
-        adamw_element_update(&p4.z, &m4.z, &v4.z, g4.z, &a);
-        adamw_element_update(&p4.w, &m4.w, &v4.w, g4.w, &a);
-        ((float4 *)p)[i] = p4;
-        ((float4 *)m)[i] = m4;
-        ((float4 *)v)[i] = v4;
+    return {((const float4 *)p)[i], ((const float4 *)m)[i], ((const float4 *)v)[i],
+            ((const float4 *)g)[i]};
+}
+
+static __device__ __forceinline__ void adamw_four_update(struct adamw_four *f,
+                                                         const struct adamw_scalars *a)
+{
+    adamw_element_update(&f->p.x, &f->m.x, &f->v.x, f->g.x, a);
+    adamw_element_update(&f->p.y, &f->m.y, &f->v.y, f->g.y, a);
+    adamw_element_update(&f->p.z, &f->m.z, &f->v.z, f->g.z, a);
+    adamw_element_update(&f->p.w, &f->m.w, &f->v.w, f->g.w, a);
+}
+
+/* The first numbers are on their way while the verdict is asked. */
+__global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
+                             uint64_t fours, struct adamw_scalars a, struct step_verdict verdict,
+                             enum half half, float *weights)
+{
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    uint64_t step = (uint64_t)gridDim.x * blockDim.x;
+    struct adamw_four f = {};
+    if (i < fours)
+        f = adamw_read(p, m, v, g, i);
+    a.clip = clip_of(verdict, a.clip);
+    if (a.clip != a.clip)
+        return;
+    for (; i < fours; i += step) {
+        adamw_four_update(&f, &a);
+        ((float4 *)p)[i] = f.p;
+        ((float4 *)m)[i] = f.m;
+        ((float4 *)v)[i] = f.v;
         if (half)
-            ((float4 *)weights)[i] = half_rounded(half, p4);
+            ((float4 *)weights)[i] = half_rounded(half, f.p);
+        if (i + step < fours)
+            f = adamw_read(p, m, v, g, i + step);
     }
-    FOR_ITEMS(i, count - fours * FOUR)
+    FOR_ITEMS(n, count - fours * FOUR)
     {
-        uint64_t k = fours * FOUR + i;
+        uint64_t k = fours * FOUR + n;
         adamw_element_update(&p[k], &m[k], &v[k], g[k], &a);
         if (half)
             weights[k] = half_rounded(half, p[k]);
@@ -244,12 +290,17 @@ void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
 {
     uintptr_t addresses = (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g;
     uint64_t fours = fours_of(count, half ? addresses | (uintptr_t)weights : addresses);
-    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half, weights);
+    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a,
+           verdict_of(a->verdict), half, weights);
 }
 
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
-                                    struct sgd_scalars a, enum half half, float *weights)
+                                    struct sgd_scalars a, struct step_verdict verdict,
+                                    enum half half, float *weights)
 {
+    a.clip = clip_of(verdict, a.clip);
+    if (a.clip != a.clip)
+        return;
     FOR_ITEMS(i, count)
     {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &a);
@@ -263,12 +314,16 @@ __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t
 void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
                        const struct sgd_scalars *a, enum half half, float *weights)
 {
-    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a, half, weights);
+    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a,
+           verdict_of(a->verdict), half, weights);
 }
 
 __global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a,
-                           enum half half, float *weights)
+                           struct step_verdict verdict, enum half half, float *weights)
 {
+    a.clip = clip_of(verdict, a.clip);
+    if (a.clip != a.clip)
+        return;
     FOR_ITEMS(i, count)
     {
         p[i] = scalar_sgd(p[i], g[i], &a);
@@ -280,5 +335,6 @@ __global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_
 void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a, enum half half,
               float *weights)
 {
-    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, half, weights);
+    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, verdict_of(a->verdict), half,
+           weights);
 }

@@ -135,6 +135,29 @@ TEST(cuda_steps_equal_those_of_the_cpu)
         steps_case(i, HALF_NONE);
 }
 
+/* The device finds by itself what the host would find in the batch's sums: how far the gradient is
+ * clipped, and that a step is not to be taken. */
+TEST(cuda_steps_are_clipped_and_refused_as_those_of_the_cpu)
+{
+    struct fixture on, cpu;
+    struct optimizer_config a = fixture_adamw;
+    struct step_result r;
+    pair_open(&on, &cpu, models[2]);
+    a.max_grad_norm = 1e-2, a.learning_rate = 0.1;
+    for (uint64_t step = 0; step < 2; step++) {
+        r = fixture_train(&on, FIXTURE_ROWS, step, step + 1, &a, NULL, 0);
+        CHECK(r.gradient_norm > 2 * a.max_grad_norm);
+        fixture_train(&cpu, FIXTURE_ROWS, step, step + 1, &a, NULL, 0);
+    }
+    vectors_near(&on, &cpu, 2e-6, 2);
+    a.loss_max = r.loss / 2;
+    CHECK(stepper_train(on.s, FIXTURE_ROWS, 2, 3, &a, NULL, 0, &r, &error) < 0);
+    CHECK(strstr(error.text, "more than the"));
+    vectors_near(&on, &cpu, 2e-6, 2);
+    fixture_close(&on);
+    fixture_close(&cpu);
+}
+
 TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
 {
     for (int i = 0; i < MODELS; i += 4)
