@@ -2,8 +2,7 @@
  *
  * The CUDA backend is a library of its own, libengine-cuda.so, opened when a device is asked for,
  * so that one binary runs with and without a GPU. A process has one device at a time. What is asked
- * of a device is done in the order in which it is asked; only `download`, `fetched` and `wait` wait
- * for it.
+ * of a device is done in the order in which it is asked; only `download` and the waits wait for it.
  */
 #ifndef ENGINE_DEVICE_H
 #define ENGINE_DEVICE_H
@@ -59,10 +58,8 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    /* The same into page-locked memory, where it is when `fetched` returns: that waits for what was
-     * asked for up to the last fetch, and not for what came behind it. */
+    /* The same into page-locked memory, behind what was asked for, without waiting for it. */
     void (*fetch)(void *to, const void *from, uint64_t bytes);
-    void (*fetched)(void);
     void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);
@@ -82,7 +79,7 @@ struct device {
     void (*graph_close)(struct device_graph **g); /* harmless twice */
 
     /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
-     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1. */
+     * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1, on each stream. */
     void (*copy_in)(void *to, const void *from, uint64_t bytes);
     void (*copy_mark)(int mark);     /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
@@ -90,9 +87,14 @@ struct device {
     void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
+    int (*compute_done)(int mark);   /* asked by the host */
+    void (*compute_wait)(int mark);  /* the host waits */
 };
 
-enum { DEVICE_MARKS = 64 };
+enum {
+    DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
+    DEVICE_MARKS
+};
 
 extern const struct device device_cpu;
 

@@ -115,14 +115,15 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 
 /* ---- rows on the device ---- */
 
-/* The places of the rows, and of a permutation, to where the device reads them. */
+/* The places of the rows, and of a permutation, to where the device reads them. Those of a batch's
+ * next piece lie behind the ones on their way. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
     uint64_t most = s->config.batch_rows_max, bytes = g->count * sizeof(void *);
     const struct gather_config *c = g->config;
-    if (s->places_on_their_way)
-        s->device->wait();
-    s->places_on_their_way = 1;
+    if (s->places_sent && (g->at < s->places_sent || c->permutation))
+        stepper_wait(s);
+    s->places_sent = g->at + g->count;
     memcpy(s->host.rows + g->at, g->features, bytes);
     s->device->upload(s->at.rows + g->at, s->host.rows + g->at, bytes);
     if (g->targets) {

@@ -97,6 +97,10 @@ struct step_config {
      * slice_rows / slice_parts rows */
     uint64_t batch_nodes_max, batch_edges_max, slice_nodes_max;
     const struct device *device; /* open, borrowed; NULL: the CPU */
+    /* Called again and again while the host waits for a device apart, until it says 0: nothing is
+     * to be done meanwhile. It leaves the stepper alone. NULL: nobody has anything to do. */
+    int (*meanwhile)(void *self);
+    void *self;
 };
 
 /* Into how many parts activation checkpointing may cut slices of so many rows: 8, or as many as

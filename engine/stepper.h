@@ -255,10 +255,10 @@ struct stepper {
     struct batch_results *results,
         *results_host; /* the device's; where they come to, page-locked */
     struct gather_piece pieces[GATHER_PIECES_MAX];
-    int places_on_their_way; /* what they were sent from may not be written yet */
-    int bad_number;          /* see stepper_bad_number */
-    uint32_t piece_count;    /* of the batch in work, gathered on the device */
-    uint64_t sent_rows;      /* of the batch that was sent; 0: none since rows were gathered */
+    uint64_t places_sent; /* the first ones of host.rows, which may not be written yet */
+    int bad_number;       /* see stepper_bad_number */
+    uint32_t piece_count; /* of the batch in work, gathered on the device */
+    uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     int results_asked;                   /* see results_ask */
     int weights_current;                 /* on a device apart: see weights_round */
@@ -298,6 +298,8 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 
 /* The batch's `rows` rows, gathered on the host, to where they are computed. */
 void batch_send(struct stepper *s, uint64_t rows);
+/* Waits for a device apart, while config.meanwhile does what it wants to. */
+void stepper_wait(struct stepper *s);
 /* The device's results are on their way, and what is asked for next is done behind them; at most
  * once before each results_fetch. */
 void results_ask(struct stepper *s);

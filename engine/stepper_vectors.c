@@ -198,19 +198,39 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
+/* Until the device has done what was asked for up to the mark, or there is nothing to do besides.
+ */
+static void meanwhile(struct stepper *s)
+{
+    const struct step_config *c = &s->config;
+    int more = c->meanwhile && c->meanwhile(c->self);
+    while (more && !s->device->compute_done(DEVICE_MARK_STEPPER))
+        more = c->meanwhile(c->self);
+}
+
+void stepper_wait(struct stepper *s)
+{
+    s->device->compute_mark(DEVICE_MARK_STEPPER);
+    meanwhile(s);
+    s->device->wait();
+    s->places_sent = 0;
+}
+
 void results_ask(struct stepper *s)
 {
     s->device->fetch(s->results_host, s->results, sizeof *s->results);
+    s->device->compute_mark(DEVICE_MARK_STEPPER);
     s->results_asked = 1;
 }
 
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
     if (!s->results_asked)
-        s->device->fetch(s->results_host, s->results, sizeof *r);
-    s->device->fetched();
+        results_ask(s);
+    meanwhile(s);
+    s->device->compute_wait(DEVICE_MARK_STEPPER);
     s->results_asked = 0;
-    s->places_on_their_way = 0;
+    s->places_sent = 0;
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -25,15 +25,29 @@ struct worker {
     struct buffer raw, whole; /* a stored chunk; one decoded of which parts are wanted */
 };
 
+enum {
+    READ_BYTES = 256 << 10, /* that a thread reads at a time, at least: whole pages */
+    PAGE_BYTES = 4096,
+    MAIN_READS_BELOW = 4, /* threads: the main one has more than enough to do for so many */
+};
+
 struct decoders {
     pthread_mutex_t lock;
-    pthread_cond_t work, done; /* a job to do or the end; a job came free */
+    /* A job to do or the end, for workers and for those that only read; a job came free. */
+    pthread_cond_t work, read, done;
     struct decoders_job *jobs, *free_list, *todo, **todo_end;
     unsigned job_count;
     int closing;
     struct worker own; /* of the main thread, where there are no others */
-    unsigned workers;
-    pthread_t thread[DECODERS_WORKERS_MAX];
+    unsigned workers, readers;
+    pthread_t thread[DECODERS_THREADS_MAX]; /* the workers, then those that only read */
+    unsigned threads;                       /* of them: started */
+};
+
+/* What a thread has taken: a job, or of a plain one some of its bytes. */
+struct taken {
+    struct decoders_job *job; /* NULL: nothing */
+    uint64_t first, bytes;
 };
 
 double decoders_clock_s(void)
@@ -82,16 +96,18 @@ static void *job_place(struct worker *w, const struct decoders_job *job, struct 
 }
 
 /* What is stored, to `out`; *seconds it took. */
-static int job_read(const struct decoders_job *job, void *out, double *seconds, struct err *e)
+static int taken_read(const struct taken *t, void *out, double *seconds, struct err *e)
 {
+    const struct decoders_job *job = t->job;
     double begin = decoders_clock_s();
-    int failed = job->read(job->fd, out, job->bytes, job->at) != 0;
+    uint64_t at = job->at + t->first;
+    int failed = job->read(job->fd, out, t->bytes, at) != 0;
     *seconds = decoders_clock_s() - begin;
     if (!failed)
         return 0;
     if (errno)
-        err_set(e, EXIT_CODE_PERMANENT, "%llu bytes at byte %llu: %s",
-                (unsigned long long)job->bytes, (unsigned long long)job->at, strerror(errno));
+        err_set(e, EXIT_CODE_PERMANENT, "%llu bytes at byte %llu: %s", (unsigned long long)t->bytes,
+                (unsigned long long)at, strerror(errno));
     else
         err_set(e, EXIT_CODE_PERMANENT, "the file was cut and ends before byte %llu",
                 (unsigned long long)(job->at + job->bytes));
@@ -102,15 +118,15 @@ static int job_read(const struct decoders_job *job, void *out, double *seconds, 
 }
 
 /* Read and decode one job. A part of a chunk goes through `whole`, which the thread keeps. */
-static int job_decode(struct worker *w, const struct decoders_job *job, double *read_s,
-                      struct err *e)
+static int taken_decode(struct worker *w, const struct taken *t, double *read_s, struct err *e)
 {
+    const struct decoders_job *job = t->job;
     if (w->opened.code) {
         *e = w->opened;
         return -1;
     }
     unsigned char *raw = buffer_get(&w->raw, job->bytes, e);
-    if (!raw || job_read(job, raw, read_s, e) != 0)
+    if (!raw || taken_read(t, raw, read_s, e) != 0)
         return -1;
     char *out = job_place(w, job, e);
     if (!out)
@@ -168,41 +184,89 @@ static void job_drop(struct decoders *p, struct decoders_job *job)
         job->drop(job->fd, job->at, end - job->at, low, high);
 }
 
-/* The job is done and free again. Called with the lock held, which is given up meanwhile. */
-static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
+/* The first job to do, or NULL: the first plain one where only that will do. With the lock held. */
+static struct decoders_job **todo_find(struct decoders *p, int only_plain)
 {
-    pthread_mutex_unlock(&p->lock);
-    struct err e = {0};
-    double begin = decoders_clock_s(), read_s = 0;
-    if (job->plain_out)
-        job_read(job, job->plain_out, &read_s, &e);
-    else
-        job_decode(w, job, &read_s, &e);
-    double took = decoders_clock_s() - begin;
-    job_drop(p, job);
-    pthread_mutex_lock(&p->lock);
-    struct decoders_batch *batch = job->batch;
-    batch->read_s += read_s;
-    batch->decode_s += job->plain_out ? 0 : took - read_s;
-    if (e.code && !batch->failure.code)
-        batch->failure = e;
+    struct decoders_job **at = &p->todo;
+    while (only_plain && *at && !(*at)->plain_out)
+        at = &(*at)->next;
+    return at;
+}
+
+/* Whoever takes one wakes the next, so that the main thread need not wake them all. */
+static void others_wake(struct decoders *p)
+{
+    if (p->todo)
+        pthread_cond_signal(&p->work);
+    if (p->readers && *todo_find(p, 1))
+        pthread_cond_signal(&p->read);
+}
+
+/* A job, or of a plain one as much as is worth a thread's while. With the lock held. */
+static struct taken job_take(struct decoders *p, int only_plain)
+{
+    struct decoders_job **at = todo_find(p, only_plain), *job = *at;
+    if (!job)
+        return (struct taken){NULL};
+    struct taken t = {job, job->taken, job->bytes - job->taken};
+    uint64_t shares = t.bytes / READ_BYTES;
+    if (job->plain_out && shares > 1)
+        t.bytes = (t.bytes / shares + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    job->taken += t.bytes;
+    job->takers++;
+    if (job->taken == job->bytes) {
+        *at = job->next;
+        if (!*at)
+            p->todo_end = at;
+    }
+    others_wake(p);
+    return t;
+}
+
+/* Nobody is at the job any more: it is free again. Called with the lock held, which is given up
+ * meanwhile. */
+static void job_end(struct decoders *p, struct decoders_job *job)
+{
+    if (job->drop) {
+        pthread_mutex_unlock(&p->lock);
+        job_drop(p, job);
+        pthread_mutex_lock(&p->lock);
+    }
+    job->batch->busy--;
     job->next = p->free_list;
     p->free_list = job;
-    batch->busy--;
     pthread_cond_signal(&p->done);
 }
 
-static struct decoders_job *job_next(struct decoders *p)
+/* What was taken is done. Called with the lock held, which is given up meanwhile. */
+static void taken_do(struct decoders *p, struct worker *w, const struct taken *t)
 {
-    while (!p->todo && !p->closing)
-        pthread_cond_wait(&p->work, &p->lock);
-    struct decoders_job *job = p->todo;
-    if (job) {
-        p->todo = job->next;
-        if (!p->todo)
-            p->todo_end = &p->todo;
+    struct decoders_job *job = t->job;
+    pthread_mutex_unlock(&p->lock);
+    struct err e = {0};
+    double begin = decoders_clock_s(), read_s = 0, decode_s = 0;
+    if (job->plain_out) {
+        taken_read(t, job->plain_out + t->first, &read_s, &e);
+    } else {
+        taken_decode(w, t, &read_s, &e);
+        decode_s = decoders_clock_s() - begin - read_s;
     }
-    return job;
+    pthread_mutex_lock(&p->lock);
+    struct decoders_batch *batch = job->batch;
+    batch->read_s += read_s;
+    batch->decode_s += decode_s;
+    if (e.code && !batch->failure.code)
+        batch->failure = e;
+    if (!--job->takers && job->taken == job->bytes)
+        job_end(p, job);
+}
+
+/* Waits for something to do. job NULL: the end. */
+static struct taken job_next(struct decoders *p, int only_plain)
+{
+    while (!*todo_find(p, only_plain) && !p->closing)
+        pthread_cond_wait(only_plain ? &p->read : &p->work, &p->lock);
+    return job_take(p, only_plain);
 }
 
 static struct timespec clock_at(double s)
@@ -214,8 +278,9 @@ static struct timespec clock_at(double s)
  * that is to be read, which needs no decoder. With the lock held. */
 static void wait_or_read(struct decoders *p, double end_s)
 {
-    if (p->todo && p->todo->plain_out) {
-        job_do(p, NULL, job_next(p));
+    if (p->threads < MAIN_READS_BELOW && p->todo && p->todo->plain_out) {
+        struct taken t = job_take(p, 1);
+        taken_do(p, NULL, &t);
     } else if (isinf(end_s)) {
         pthread_cond_wait(&p->done, &p->lock);
     } else {
@@ -230,20 +295,37 @@ static void *worker_main(void *self)
     struct worker w;
     worker_open(&w);
     pthread_mutex_lock(&p->lock);
-    for (struct decoders_job *job; (job = job_next(p));)
-        job_do(p, &w, job);
+    for (struct taken t; (t = job_next(p, 0)).job;)
+        taken_do(p, &w, &t);
     pthread_mutex_unlock(&p->lock);
     worker_close(&w);
     return NULL;
 }
 
-int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
+static void *reading_main(void *self)
 {
-    ensure(workers <= DECODERS_WORKERS_MAX);
+    struct decoders *p = self;
+    pthread_mutex_lock(&p->lock);
+    for (struct taken t; (t = job_next(p, 1)).job;)
+        taken_do(p, NULL, &t);
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static int threads_start(struct decoders *p, unsigned count, void *(*of)(void *))
+{
+    for (unsigned end = p->threads + count; p->threads < end; p->threads++)
+        if (pthread_create(&p->thread[p->threads], NULL, of, p) != 0)
+            return -1;
+    return 0;
+}
+
+int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, struct err *e)
+{
+    ensure(workers <= DECODERS_WORKERS_MAX && readers <= DECODERS_THREADS_MAX - workers);
     struct decoders *p = calloc(1, sizeof *p);
     *p_p = p;
-    unsigned job_count =
-        2 * workers + 2; /* each thread one in work and one waiting, and two more */
+    unsigned job_count = 2 * (workers + readers) + 2; /* each thread one in work and one waiting */
     if (p)
         p->jobs = calloc(job_count, sizeof *p->jobs);
     if (!p || !p->jobs) {
@@ -255,6 +337,7 @@ int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
     p->todo_end = &p->todo;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->read, NULL);
     pthread_cond_init(&p->done, NULL);
     for (unsigned i = 0; i < job_count; i++) {
         p->jobs[i].next = p->free_list;
@@ -262,13 +345,12 @@ int decoders_open(struct decoders **p_p, unsigned workers, struct err *e)
     }
     if (!workers)
         worker_open(&p->own);
-    for (; p->workers < workers; p->workers++) {
-        if (pthread_create(&p->thread[p->workers], NULL, worker_main, p) != 0) {
-            decoders_close(p_p);
-            return err_set(e, EXIT_CODE_TEMPORARY, "cannot start %u decoding threads", workers);
-        }
-    }
-    return 0;
+    p->workers = workers;
+    p->readers = readers;
+    if (threads_start(p, workers, worker_main) == 0 && threads_start(p, readers, reading_main) == 0)
+        return 0;
+    decoders_close(p_p);
+    return err_set(e, EXIT_CODE_TEMPORARY, "cannot start %u decoding threads", workers + readers);
 }
 
 void decoders_close(struct decoders **p_p)
@@ -279,11 +361,13 @@ void decoders_close(struct decoders **p_p)
     pthread_mutex_lock(&p->lock);
     p->closing = 1;
     pthread_cond_broadcast(&p->work);
+    pthread_cond_broadcast(&p->read);
     pthread_mutex_unlock(&p->lock);
-    for (unsigned i = 0; i < p->workers; i++)
+    for (unsigned i = 0; i < p->threads; i++)
         pthread_join(p->thread[i], NULL);
     worker_close(&p->own);
     pthread_cond_destroy(&p->work);
+    pthread_cond_destroy(&p->read);
     pthread_cond_destroy(&p->done);
     pthread_mutex_destroy(&p->lock);
     free(p->jobs);
@@ -309,16 +393,31 @@ struct decoders_job *decoders_take(struct decoders *p, double seconds)
     return job;
 }
 
-void decoders_submit(struct decoders *p, struct decoders_job *job)
+/* With the lock held. */
+static void job_begin(struct decoders_job *job)
 {
     job->next = NULL;
-    pthread_mutex_lock(&p->lock);
     job->wanted = job->drop != NULL;
     job->batch->busy++;
+}
+
+/* The whole of it, by the caller, with the lock held. */
+static void job_do(struct decoders *p, struct worker *w, struct decoders_job *job)
+{
+    struct taken t = {job, 0, job->bytes};
+    job->taken = job->bytes;
+    job->takers = 1;
+    taken_do(p, w, &t);
+}
+
+void decoders_submit(struct decoders *p, struct decoders_job *job)
+{
+    pthread_mutex_lock(&p->lock);
+    job_begin(job);
     if (p->workers) {
         *p->todo_end = job;
         p->todo_end = &job->next;
-        pthread_cond_signal(&p->work);
+        others_wake(p);
     } else {
         job_do(p, &p->own, job);
     }
@@ -329,8 +428,7 @@ void decoders_do(struct decoders *p, struct decoders_job *job)
 {
     ensure(job->plain_out);
     pthread_mutex_lock(&p->lock);
-    job->wanted = job->drop != NULL;
-    job->batch->busy++;
+    job_begin(job);
     job_do(p, NULL, job);
     pthread_mutex_unlock(&p->lock);
 }

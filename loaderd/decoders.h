@@ -1,6 +1,8 @@
 /* decoders.h - the reader's decoding threads: the main thread finds where chunks are stored, they
- * read and decode. What is stored as it goes into the slot is read straight there; of that the main
- * thread reads too, what is too little for a thread and while it would wait.
+ * read and decode. What is stored as it goes into the slot is read straight there, a job by several
+ * threads at once; of that the main thread reads too, what is too little for a thread, and where
+ * threads are few while it would wait. Other threads may be there that do only that: they hold no
+ * chunk.
  *
  * A fixed number of jobs goes round: decoders_take (waits for a free one), the main thread fills
  * it in, decoders_submit, a thread reads and decodes the chunk to its place, the job is free again.
@@ -15,7 +17,7 @@
 
 #include "loaderd/decode.h"
 
-enum { DECODERS_WORKERS_MAX = 64 };
+enum { DECODERS_WORKERS_MAX = 64, DECODERS_THREADS_MAX = 2 * DECODERS_WORKERS_MAX };
 
 /* Some bytes of a decoded chunk, and where they go. */
 struct decoders_part {
@@ -39,7 +41,9 @@ struct decoders_job {
     void (*drop)(int fd, uint64_t at, uint64_t bytes, uint64_t low, uint64_t high);
     int fd;
     uint64_t at, bytes;
-    void *plain_out; /* they go there as they are, and that is all; NULL: they are decoded */
+    char *plain_out; /* they go there as they are, and that is all; NULL: they are decoded */
+    uint64_t taken;  /* bytes that threads have taken; the rest waits */
+    unsigned takers; /* threads that are at it */
     uint32_t mask;
     const struct decode_plan *plan;
     /* What they decode to, and which part of that goes where. */
@@ -56,8 +60,9 @@ struct decoders_job {
 
 struct decoders;
 
-/* Start `workers` threads; without any, decoders_submit decodes. 0, or -1 and *e (temporary). */
-int decoders_open(struct decoders **p_p, unsigned workers, struct err *e);
+/* Start `workers` threads, and `readers` that only read; without workers decoders_submit decodes.
+ * 0, or -1 and *e (temporary). */
+int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, struct err *e);
 void decoders_close(struct decoders **p_p); /* waits for the threads; harmless on NULL */
 
 /* A free job, all zero; waits for one, at most so long (INFINITY: as long as it takes). NULL: there

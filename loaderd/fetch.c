@@ -14,7 +14,7 @@
 #include "loaderd/finish.h"
 
 enum {
-    READ_BYTES = 256 << 10,      /* that a thread reads at a time */
+    JOB_BYTES = 1 << 20,         /* of what threads only read, which they divide (decoders.c) */
     READ_BYTES_LEAST = 64 << 10, /* fewer are read before a thread has woken up */
     CACHED_MIB_A_S = 512,        /* what reads come to that no disk has to serve: more */
 };
@@ -75,13 +75,13 @@ static struct decoders_job *job_take(struct fetch *f, const struct source_field 
 }
 
 /* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
- * by as many threads as there are, in parts that are worth a thread's while. */
+ * by as many threads as there are. */
 static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_t chunk, char *out,
                         uint64_t bytes, uint64_t at)
 {
     f->now->bytes_decoded += bytes;
     for (uint64_t part; bytes; bytes -= part, out += part, at += part) {
-        part = bytes < 2 * READ_BYTES ? bytes : READ_BYTES;
+        part = bytes < 2 * JOB_BYTES ? bytes : JOB_BYTES;
         struct decoders_job *job = job_take(f, set, chunk, at, part);
         job->plain_out = out;
         if (part < READ_BYTES_LEAST)

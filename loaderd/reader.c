@@ -64,12 +64,14 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     r->open = *open;
     unsigned workers =
         open->workers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX : (unsigned)open->workers;
+    unsigned readers =
+        open->readers > DECODERS_WORKERS_MAX ? DECODERS_WORKERS_MAX : (unsigned)open->readers;
     uint64_t memory =
         memory_bound(workers, open->span_bytes_limit, SOURCE_FIELDS_MAX, SOURCE_POINTERS_BYTES_MAX);
     struct source_wish wish = {open->split,   open->features, open->targets,
                                open->weights, open->window,   open->begins};
     source_library_open();
-    if (decoders_open(&r->decoders, workers, e) != 0 || sandbox_enter(memory, e) != 0 ||
+    if (decoders_open(&r->decoders, workers, readers, e) != 0 || sandbox_enter(memory, e) != 0 ||
         source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
         return -1;
     if (source_layout(r->source) == SOURCE_GRAPH || open->begins) /* of which all are read */

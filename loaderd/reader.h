@@ -44,7 +44,8 @@ enum reader_kind {
 
 struct reader_open {
     char split[65], features[65], targets[65], weights[65];
-    uint64_t seed, streams, span_rows, span_bytes_limit, workers, window;
+    uint64_t seed, streams, span_rows, span_bytes_limit, window;
+    uint64_t workers, readers; /* threads: decoders.h */
     uint64_t window_spans, batch_rows,
         slice_rows; /* for the largest batch and slice of these epochs */
     uint32_t epoch_count;
@@ -52,6 +53,7 @@ struct reader_open {
     int32_t shuffle, verify;
     int32_t begins;      /* deliver those of the rows */
     int32_t rest;        /* deliver those that do not fill the streams */
+    int32_t singly;      /* no answer is held for the next ones of its window */
     int32_t receipt;     /* add the digest of each span's rows */
     int32_t drop_behind; /* give the page cache back what was read */
 };

@@ -39,7 +39,8 @@ static int source_measure(int fd, uint64_t *bytes, struct err *e)
     char fingerprint[65];
     int result = -1;
     source_library_open();
-    if (decoders_open(&decoders, (unsigned)limits_decoders("", LIMITS_AUTO), e) == 0 &&
+    if (decoders_open(&decoders, (unsigned)limits_decoders("", LIMITS_AUTO),
+                      (unsigned)limits_readers("", LIMITS_AUTO), e) == 0 &&
         source_open(&source, fd, &wish, e) == 0 &&
         source_fingerprint(source, fingerprint, e) == 0) {
         *bytes = highwater_bytes(getpid(), "RssAnon");

@@ -111,10 +111,11 @@ static double held_left_s(const struct reader *r)
 }
 
 /* Rows cannot be used before their whole window is there: answers wait for those of the same window
- * that are on their way, so that whoever waits for them is woken once. Not for long. */
+ * that are on their way, so that whoever waits for them is woken once. Not for long; nor where
+ * spans are copied on as they come. */
 static int answers_are_due(struct reader *r)
 {
-    if (!r->ended || r->ended == r->count)
+    if (!r->ended || r->ended == r->count || r->open.singly)
         return r->ended;
     const struct reading *last = reading_at(r, r->ended - 1), *next = reading_at(r, r->ended);
     uint64_t window = r->open.window_spans ? r->open.window_spans : 1;

@@ -177,9 +177,11 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     o->span_rows = m->span_rows;
     o->span_bytes_limit = m->span_bytes_limit;
     o->workers = child_workers(s->daemon->options.loader_num_workers);
+    o->readers = limits_readers("", s->daemon->options.loader_num_workers);
     o->shuffle = m->shuffle;
     o->begins = m->begins;
     o->rest = m->rest;
+    o->singly = m->singly;
     o->verify = m->verify;
     o->receipt = s->daemon->options.loader_receipt;
     MSG_STR(st->split, m->split);

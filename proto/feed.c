@@ -230,6 +230,7 @@ static void request_make(struct feed *f)
                            .span_bytes_limit = feed_span_bytes_limit(f),
                            .verify = c->verify,
                            .rest = c->rest,
+                           .singly = c->lock != NULL, /* spans are copied on, one by one */
                            .begins = c->begins,
                            .window = c->window,
                            .window_spans = c->window_spans,

@@ -145,6 +145,10 @@ int feed_ready(const struct feed *f);
  * goes on into later epochs up to last_epoch. Needs feed_ready. */
 void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch);
 
+/* The same for whoever takes spans one by one (feed_span) and not rows: from that span on; those
+ * before it are released. */
+void feed_seek_span(struct feed *f, uint64_t epoch, uint64_t span, uint64_t last_epoch);
+
 /* The rows at positions [position, position + count) of `epoch` into rows[count]. Returns how many
  * leading positions are resident and were filled: `count`, or fewer when a window is still missing
  * (0 .. count-1). With fewer than 2 W slots two windows are never resident together: a caller that

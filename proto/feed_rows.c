@@ -9,20 +9,25 @@
 void feed_seek(struct feed *f, uint64_t epoch, uint64_t position, uint64_t last_epoch)
 {
     const struct order *o = &f->info.order;
-    const struct consumer_cursor *now = &f->consumer.cursor;
     ensure(f->info_set && position <= o->rows);
     if (position == o->rows) {
         epoch++;
         position = 0;
     }
-    uint64_t window = order_window_of(o, position);
+    feed_seek_span(f, epoch, order_window_of(o, position) * o->window_spans, last_epoch);
+}
+
+void feed_seek_span(struct feed *f, uint64_t epoch, uint64_t span, uint64_t last_epoch)
+{
+    const struct consumer_cursor *now = &f->consumer.cursor;
     struct consumer_event event = {
         .type = CONSUMER_EV_CURSOR,
         .now_ms = feed_clock_ms(),
-        .cursor = {.epoch = epoch, .span = window * o->window_spans, .last_epoch = last_epoch}};
+        .cursor = {.epoch = epoch, .span = span, .last_epoch = last_epoch}};
+    ensure(f->info_set);
     f->resting = 0;
-    if (f->failure.code || (f->consumer.cursor_set && now->epoch == epoch &&
-                            now->span == event.cursor.span && now->last_epoch == last_epoch))
+    if (f->failure.code || (f->consumer.cursor_set && now->epoch == epoch && now->span == span &&
+                            now->last_epoch == last_epoch))
         return;
     f->window.valid = 0; /* its slots may be freed now */
     feed_step(f, &event);

@@ -199,6 +199,13 @@ uint64_t limits_decoders(const char *root, uint64_t asked)
     return half > 1 ? (uint64_t)half : 1;
 }
 
+uint64_t limits_readers(const char *root, uint64_t asked)
+{
+    int threads = limits_threads(root), spared = threads / 8 > 1 ? threads / 8 : 1;
+    uint64_t decoders = limits_decoders(root, asked), all = (uint64_t)(threads - spared);
+    return asked == LIMITS_AUTO && all > decoders ? all - decoders : 0;
+}
+
 uint64_t limits_host(const char *root, uint64_t asked_mb, char *source, size_t source_bytes)
 {
     if (!asked_mb)

@@ -29,6 +29,11 @@ int limits_threads(const char *root);
  * one. */
 uint64_t limits_decoders(const char *root, uint64_t asked);
 
+/* Threads besides those `decoders` ones that only read, of data that need no decoding: where auto
+ * chose the decoders, as many as make all processors but an eighth (at least one, that of who
+ * speaks) read; else none. */
+uint64_t limits_readers(const char *root, uint64_t asked);
+
 /* Memory the run may plan with: memory.host_limit_mb, or (0) limits_memory. */
 uint64_t limits_host(const char *root, uint64_t asked_mb, char *source, size_t source_bytes);
 

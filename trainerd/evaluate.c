@@ -108,6 +108,7 @@ static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
+    megabatch_rest(&t->validation_rows);
     if (isnan(done.loss)) {
         weighing_nothing(done.rows, e);
         return err_prefix(e, "%s of %s", t->validation.config.split, t->validation.config.file);

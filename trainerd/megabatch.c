@@ -150,18 +150,17 @@ static void chunks_note(struct megabatch *m, uint64_t span)
         m->chunk_place[order_chunk_at(o, m->epoch, i)] = (uint32_t)i;
 }
 
-/* The feed reads from the next span that is missing, or still being copied, on. */
+/* The feed reads from the next span that is missing, or still being copied, on: each slot goes back
+ * as soon as it can. */
 static void feed_follow(struct megabatch *m)
 {
-    const struct order *o = &m->feed->info.order;
     uint64_t next = m->first + m->done;
     if (m->size.kind == MEGABATCH_WHOLE)
-        feed_seek(m->feed, m->epoch, order_window_first(o, next % m->spans / o->window_spans),
-                  m->epoch);
+        feed_seek_span(m->feed, m->epoch, next % m->spans, m->epoch);
     else if (next < m->spans)
-        feed_seek(m->feed, m->epoch, order_window_first(o, next / o->window_spans), m->last_epoch);
+        feed_seek_span(m->feed, m->epoch, next, m->last_epoch);
     else if (m->epoch < m->last_epoch)
-        feed_seek(m->feed, m->epoch + 1, 0, m->last_epoch);
+        feed_seek_span(m->feed, m->epoch + 1, 0, m->last_epoch);
 }
 
 /* Waits for the copies of the first `count` held spans: their slots go back. */
@@ -206,8 +205,22 @@ static void fill(struct megabatch *m)
         if (window_ends && !m->size.device && !megabatch_complete(m))
             feed_follow(m); /* a window less in the arena: the next ones may come */
     }
+}
+
+void megabatch_rest(struct megabatch *m)
+{
     if (megabatch_complete(m))
         feed_rest(m->feed);
+}
+
+int megabatch_go_on(struct megabatch *m)
+{
+    struct err kept; /* by the feed */
+    if (!m->size.device || !m->begun || m->done == m->size.spans || megabatch_complete(m) ||
+        feed_pump(m->feed, &kept) < 0)
+        return 0;
+    fill(m);
+    return 1;
 }
 
 static void begin(struct megabatch *m, uint64_t epoch, uint64_t window)
@@ -259,7 +272,17 @@ void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint
         feed_follow(m); /* it may have rested */
 }
 
-/* Where the row at `position` lies; 0 if its span is not here. */
+/* Is all of the window here that this span of m->epoch is of? Rows in pieces of a few would cost
+ * more than what is won by taking them early. */
+static int window_is_held(const struct megabatch *m, uint64_t span)
+{
+    const struct order *o = &m->feed->info.order;
+    uint64_t first = span / o->window_spans * o->window_spans, last = first + o->window_spans - 1;
+    last = last < m->spans ? last : m->spans - 1;
+    return span_index(m, first) < m->held && span_index(m, last) < m->held;
+}
+
+/* Where the row at `position` lies; 0 if it is not to be had yet. */
 static int row_find(struct megabatch *m, uint64_t epoch, uint64_t position, struct feed_row *row)
 {
     const struct order *o = &m->feed->info.order;
@@ -272,9 +295,9 @@ static int row_find(struct megabatch *m, uint64_t epoch, uint64_t position, stru
         laid += of_file % o->chunk_rows;
         at = (struct order_row){.span = laid / o->span_rows, .row = laid % o->span_rows};
     }
-    uint64_t index = span_index(m, at.span);
-    if (index >= m->held)
+    if (m->held < m->spans && !window_is_held(m, at.span))
         return 0;
+    uint64_t index = span_index(m, at.span);
     span_await(m, index);
     *row = (struct feed_row){span_room(m, index), at.row};
     return 1;

@@ -3,13 +3,14 @@
  *
  *   ARENA    nothing is kept: a batch is gathered where the loader put the rows
  *   WINDOWS  a whole number of the epoch's windows; what is used up makes room for the next ones
- *   WHOLE    all spans of the split, each copied once in the order of the first epoch; then the
- *            stream is given back, and every later epoch is served from here
+ *   WHOLE    all spans of the split, each copied once in the order of the first epoch; at its end
+ *            the stream is given back, and every later epoch is served from here
  *
  * Which row stands at which position does not depend on it (proto/order.h), so neither do the
  * weights. On the CPU the device's memory is the host's. On a device apart spans are copied beside
  * the computing, several at a time: a slot is given back when its copy is done, and what computes
- * with rows waits for their copies on the device; the host waits for nothing.
+ * with rows waits for their copies on the device; the host waits for nothing, and goes on with
+ * filling while the device computes (megabatch_go_on).
  */
 #ifndef TRAINERD_MEGABATCH_H
 #define TRAINERD_MEGABATCH_H
@@ -20,7 +21,9 @@
 
 enum megabatch_kind { MEGABATCH_ARENA, MEGABATCH_WINDOWS, MEGABATCH_WHOLE };
 
-enum { MEGABATCH_MARKS = DEVICE_MARKS / 2 }; /* copies under way at a time; two splits have some */
+enum {
+    MEGABATCH_MARKS = DEVICE_MARK_STEPPER / 2
+}; /* copies under way at a time; two splits have some */
 
 struct megabatch_size {
     enum megabatch_kind kind;
@@ -58,14 +61,24 @@ int megabatch_open(struct megabatch *m, struct feed *f, const struct megabatch_s
                    struct err *e);
 void megabatch_close(struct megabatch *m); /* harmless twice */
 
-/* As feed_seek and feed_rows. Rows stay valid until the next seek. On a device they are its
+/* As feed_seek and feed_rows, which give a window's rows when all of it is there. Rows stay valid
+ * until the next seek. On a device they are its
  * addresses, for operations that are asked for before the next seek. */
 void megabatch_seek(struct megabatch *m, uint64_t epoch, uint64_t position, uint64_t last_epoch);
 uint64_t megabatch_rows(struct megabatch *m, uint64_t epoch, uint64_t position, uint64_t count,
                         struct feed_row *rows);
 
+/* Goes on with filling a device apart, while it computes: what has come is copied, and slots whose
+ * copies are done are given back. 0: there is nothing to go on with. A failure of the feed is told
+ * by the next feed_pump. */
+int megabatch_go_on(struct megabatch *m);
+
 /* Everything is here: the stream is not needed any more. */
 int megabatch_complete(const struct megabatch *m);
+
+/* Gives the stream and its arena back if that is so. It takes milliseconds, so that it is left to
+ * whoever knows when nothing waits. */
+void megabatch_rest(struct megabatch *m);
 
 /* Copies are under way, which nothing tells the end of: look again soon. */
 int megabatch_busy(const struct megabatch *m);

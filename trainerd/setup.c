@@ -314,11 +314,22 @@ struct gather_config setup_gather(const struct feed *f, double scale)
     return g;
 }
 
+/* While the device computes: the other rows go on coming to it. */
+static int rows_go_on(void *self)
+{
+    struct trainer *t = self;
+    int train = megabatch_go_on(&t->train_rows);
+    return megabatch_go_on(&t->validation_rows) || train;
+}
+
 int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e)
 {
+    struct step_config own = *c;
     uint64_t planned = t->micro_rows_planned; /* micro-batches may grow to that */
     uint64_t rows = c->batch_rows_max > planned ? c->batch_rows_max : planned;
-    if (stepper_open(&t->stepper, &t->model, c, e) < 0)
+    own.meanwhile = rows_go_on;
+    own.self = t;
+    if (stepper_open(&t->stepper, &t->model, &own, e) < 0)
         return -1;
     t->batch.rows = calloc(rows, sizeof *t->batch.rows);
     t->batch.ahead.rows = calloc(rows, sizeof *t->batch.rows);

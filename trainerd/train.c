@@ -148,6 +148,7 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
     uint32_t task = (uint32_t)t->meta.task;
     if (t->meta.position == t->schedule.rows[task]) {
         progress_pause(t);
+        megabatch_rest(&t->train_rows);
         return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
     }
     int there = data_train(t, task, e);

@@ -33,7 +33,6 @@ static struct {
     int open, debug, index;
     cudaStream_t copies;
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
-    cudaEvent_t fetched;
     cudaError_t error;
     char what[128];
     struct {
@@ -159,7 +158,6 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
-    cudaEventDestroy(device.fetched);
     cudaStreamDestroy(device.copies);
     cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
@@ -198,7 +196,6 @@ static int device_open(const char *which, int debug, struct err *e)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
-    CU(cudaEventCreateWithFlags(&device.fetched, cudaEventDisableTiming));
     CU(cudaMalloc(&cuda_workspace, CUDA_WORKSPACE_BYTES));
     CU(cudaMalloc(&cuda_partials, CUDA_BLOCKS_MAX * sizeof *cuda_partials));
     CU(cudaMalloc(&cuda_scratch, CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch));
@@ -341,12 +338,6 @@ static void device_download(void *to, const void *from, uint64_t bytes)
 static void device_fetch(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
-    CU(cudaEventRecord(device.fetched, cuda_stream));
-}
-
-static void device_fetched(void)
-{
-    CU(cudaEventSynchronize(device.fetched));
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -433,12 +424,18 @@ static void copy_await(int mark)
     CU(cudaStreamWaitEvent(cuda_stream, device.marks[0][mark], 0));
 }
 
-static int copy_done(int mark)
+/* A stream that failed is done, too. */
+static int event_done(cudaEvent_t event)
 {
-    cudaError_t error = cudaEventQuery(device.marks[0][mark]);
+    cudaError_t error = cudaEventQuery(event);
     if (error != cudaErrorNotReady)
         CU(error);
     return error != cudaErrorNotReady;
+}
+
+static int copy_done(int mark)
+{
+    return event_done(device.marks[0][mark]);
 }
 
 static void copy_wait(int mark)
@@ -454,6 +451,16 @@ static void compute_mark(int mark)
 static void compute_await(int mark)
 {
     CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
+}
+
+static int compute_done(int mark)
+{
+    return event_done(device.marks[1][mark]);
+}
+
+static void compute_wait(int mark)
+{
+    CU(cudaEventSynchronize(device.marks[1][mark]));
 }
 
 static const struct backend backend_cuda = {
@@ -480,7 +487,6 @@ const struct device device_of_library = {
     .upload = device_upload,
     .download = device_download,
     .fetch = device_fetch,
-    .fetched = device_fetched,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,
@@ -497,4 +503,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_done = compute_done,
+    .compute_wait = compute_wait,
 };

@@ -47,6 +47,9 @@ static struct {
     uint64_t asked, done, marks[DEVICE_MARKS];
 } copies;
 
+/* By mark of the computing: how often it is still said that it is not done. */
+static int compute_asks[DEVICE_MARKS];
+
 void emulate_open(int on)
 {
     memory.depth += on ? 1 : -1;
@@ -398,6 +401,19 @@ static void graph_close(struct device_graph **g)
     *g = NULL;
 }
 
+static void compute_mark(int mark)
+{
+    compute_asks[mark] = 3;
+}
+
+static int compute_done(int mark)
+{
+    if (compute_asks[mark]-- > 0)
+        return 0;
+    emulate_finish();
+    return 1;
+}
+
 static void compute_await(int mark)
 {
     (void)mark;
@@ -433,7 +449,6 @@ const struct device device_of_library = {
     .upload = device_upload,
     .download = device_download,
     .fetch = device_copy,
-    .fetched = emulate_finish,
     .copy = device_copy,
     .clear = device_clear,
     .wait = emulate_finish,
@@ -448,6 +463,8 @@ const struct device device_of_library = {
     .copy_await = copy_await,
     .copy_done = copy_done,
     .copy_wait = copy_wait,
-    .compute_mark = number_ignore,
+    .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_done = compute_done,
+    .compute_wait = compute_await,
 };

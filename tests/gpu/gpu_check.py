@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -26,92 +25,10 @@ import numpy
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests")]
-from cases import BINARIES, PROBE, case_write  # noqa: E402
+from cases import BINARIES, PROBE  # noqa: E402
+from check import HALVES, Check, Failed, Skipped, peers_environment  # noqa: E402
 from results import Results  # noqa: E402
 import whole_runs  # noqa: E402
-
-TOTAL_S = 480
-HALVES = {"f32": 0, "bf16": 2}
-
-
-class Skipped(Exception):
-    pass
-
-
-class Failed(Exception):
-    pass
-
-
-def shown(text):
-    """The end of what a command said, without what was skipped."""
-    return "\n".join(line for line in text.strip().splitlines() if "SKIP" not in line and "not written" not in line)[-4000:]
-
-
-class Check:
-    """What the steps share."""
-
-    def __init__(self, dry, directory):
-        self.dry, self.directory = dry, directory
-        self.deadline = time.monotonic() + TOTAL_S
-        self.limit = self.deadline
-        self.results, self.rates, self.known, self.runs = None, {}, {}, {}
-
-    def output(self, command, **settings):
-        """Standard output of a command that must succeed within the step's time; all it started ends with it."""
-        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                                   start_new_session=True, **settings)
-        try:
-            out, errors = process.communicate(timeout=self.left_s())
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, errors = process.communicate()
-            print(shown(out + errors), flush=True)
-            raise
-        if process.returncode:
-            words = shown(out + errors)
-            print(words, flush=True)
-            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), process.returncode, " ".join(words.splitlines()[-1:])))
-        return out
-
-    def left_s(self):
-        return max(1, self.limit - time.monotonic())
-
-    def ours(self, mode, case, *settings):
-        out = self.output([PROBE, mode, self.path(case), "f32=1", "device=cuda", "batch=%d" % self.case(case)["batch"], *settings])
-        return json.loads(out.strip().splitlines()[-1])
-
-    def python(self, file, *arguments):
-        """A peer in a process of its own, which does not see the libraries of ours."""
-        environment = {**os.environ, "LD_LIBRARY_PATH": os.environ["GPU_CHECK_LIBRARY_PATH"]}
-        out = self.output([sys.executable, os.path.join(HERE, file), *arguments], env=environment)
-        return json.loads(out.strip().splitlines()[-1])
-
-    def peer(self, name, case, precision, steps, repeats):
-        return self.python("peer.py", name, self.path(case), "cpu" if self.dry else "cuda", precision, steps, repeats)
-
-    def path(self, case):
-        return os.path.join(self.directory, case)
-
-    def case(self, name):
-        if name not in self.known:
-            self.known[name] = case_write(name, self.path(name), self.dry)
-        return self.known[name]
-
-    def vector(self, case, file):
-        return numpy.fromfile(os.path.join(self.path(case), file), "f4").astype(float)
-
-    def difference(self, case, ours, wanted):
-        a, b = (v if isinstance(v, numpy.ndarray) else self.vector(case, v) for v in (ours, wanted))
-        return float(numpy.linalg.norm(a - b) / numpy.linalg.norm(b))
-
-    def limit_s(self, case, precision):
-        """Seconds of a step at the ceilings: its products, and AdamW's 28 bytes a parameter."""
-        facts = self.case(case)
-        return facts["flops"] / self.rates[precision + "_flops"] + 28 * facts["parameters"] / self.rates["copy_bytes"]
-
-    def settings(self, full, dry):
-        return dry if self.dry else full
-
 
 # ---- checks ----
 
@@ -366,9 +283,35 @@ def mixed(check):
                       ratio=half["samples_per_second"] / whole["samples_per_second"], bar=2)
 
 
+def exhausted(check):
+    """Another process leaves room for the context, and not for the rows: exit code 111 and a sentence with the figures. With room
+    again the same run ends."""
+    if check.dry:
+        raise Skipped("the emulated device has no other process")
+    path, shape = reference_file(check)
+    with subprocess.Popen([sys.executable, "-c", whole_runs.TAKE, str(3 << 30)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env=peers_environment()) as other, \
+            whole_runs.prepared(os.path.join(check.directory, "exhausted"), path, whole_runs.layers_small(shape), 1, 128) as run:
+        if other.stdout.readline() != b"held\n":
+            raise Failed("the other process could not take the device's memory")
+        run.start("loaderd", "fisherd", "trainerd")
+        code, said = run.wait("trainerd", check.left_s()), run.log("trainerd")
+        found = re.search(r"no device memory for .*\d+ MiB are wanted, \d+ of \d+ are free", said)
+        if code != 111 or not found:
+            raise Failed("trainerd ended with %d: %s" % (code, said[-500:]))
+        other.stdin.close()
+        other.wait()
+        run.start("trainerd")
+        if run.wait("trainerd", check.left_s()) != 0:
+            raise Failed("with room again trainerd said: " + run.log("trainerd")[-500:])
+    return found[0]
+
+
 # step, seconds at most; in this order
 STEPS = ((ceilings, 60), (operations, 90), (training, 90), (repeatable, 40), (dense, 150), (lstm, 150), (fisher, 90), (sweep, 60),
-         (gcn, 150), (precision, 40), (processes, 90), (staging, 90), (busy, 60), (loading, 150), (mixed, 60), (memcheck, 120), (racecheck, 120))
+         (gcn, 150), (precision, 40), (processes, 90), (staging, 90), (exhausted, 60), (busy, 60), (loading, 150),
+         (mixed, 60), (memcheck, 120), (racecheck, 120))
+UNTIMED = (operations, training, repeatable)  # what other work on the GPU does not disturb
 
 
 def machine(check):
@@ -431,8 +374,13 @@ def main():
             chosen.insert(0, STEPS[0])
         out = os.path.join(ROOT, "build/gpu-check" if options.dry else "docs/gpu")
         for step, limit in chosen:
+            if step not in (ceilings, *UNTIMED):
+                check.warm_end()
             step_run(check, step, limit)
+            if step is ceilings and not options.dry:
+                check.warm_start([s.__name__ for s, _ in chosen if s in (dense, lstm, gcn)])
             written = check.results.write([out, *filter(None, [os.environ.get("OUT")])])  # whatever comes next
+        check.warm_end()
         print("written:", written)
     print("%d checks failed: %s; bars missed: %s" % (len(check.results.failed()), ", ".join(check.results.failed()) or "none",
                                                      ", ".join(check.results.missed()) or "none"))

@@ -113,10 +113,15 @@ class Utilisation:
         return sum(inner) / len(inner) / 100 if len(inner) >= 5 else None
 
 
+def prepared(directory, data, layers, epochs, batch, settings=(), loss="mean_squared_error"):
+    """A run with device cuda, of which no stage is started yet."""
+    text = PIPELINE % (data, "\n".join("    - {%s}" % line for line in layers), loss, batch, epochs)
+    return SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
+
+
 def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None, loss="mean_squared_error"):
     """The report of a run with device cuda; its stages have ended. `watch` is entered while it trains."""
-    text = PIPELINE % (data, "\n".join("    - {%s}" % line for line in layers), loss, batch, epochs)
-    started = SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
+    started = prepared(directory, data, layers, epochs, batch, settings, loss)
     with started:
         started.start("loaderd", "fisherd", "trainerd")
         with watch or contextlib.nullcontext():
@@ -126,6 +131,14 @@ def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None
     subprocess.run([os.path.join(BINARIES, "monitord"), "--report", started.directory], check=True, stdout=subprocess.DEVNULL)
     with open(started.path("report/report.json")) as f:
         return json.load(f)
+
+
+# Takes all of the device's memory but so many bytes, until its standard input ends.
+TAKE = """import sys, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()"""
 
 
 def main():

@@ -69,9 +69,9 @@ def test_a_run_is_the_cpus_but_for_rounding():
     used = on_cuda["memory"]["device"]
     together = used["trainerd"] + used["fisherd"]
     assert used["total"] > together, used
-    # what a driver's context takes is known when it is made: until then it is planned as the largest there is
-    least = 0.99 if on_cuda["device_name"] == "emulated" else 0.7
-    assert least * used["plan"] < together < 1.01 * used["plan"], used
+    # What a driver's context takes is seen from the free memory, of which other cases' processes take some, too.
+    assert together < 1.01 * used["plan"], used
+    assert on_cuda["device_name"] != "emulated" or together > 0.99 * used["plan"], used
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
@@ -81,6 +81,7 @@ def test_a_run_is_the_cpus_but_for_rounding():
 def test_fisherd_takes_no_more_than_the_limit():
     """Here one that trainerd would not have begun with."""
     import test_fisherd
+    test_fisherd.client_needs()
     device_take()
     of = run_on("of")
     with SmallRun("limited", "data.h5", settings=(*SETTINGS, "device=cuda", "memory.device_limit_mb=1")) as run:

@@ -54,7 +54,7 @@ def loader_asked(run, data, **changes):
     client = Client(run, "loader.ctl")
     client.send({"file": os.path.abspath(data), "split": "train", "seed": 0, "shuffle": False, "streams": 0,
                  "span_rows": 0, "span_bytes_limit": 1 << 26, "verify": False, "features": "features",
-                 "targets": "targets", "weights": "", "begins": False, "rest": False, "window": 256, "window_spans": 1, "batch_rows": 0, "slice_rows": 0, "epochs": [], **changes},
+                 "targets": "targets", "weights": "", "begins": False, "rest": False, "singly": False, "window": 256, "window_spans": 1, "batch_rows": 0, "slice_rows": 0, "epochs": [], **changes},
                 b"open")
     name, answer = client.receive()
     assert name in ("opened", "rejected"), (name, answer)
@@ -77,10 +77,15 @@ def request_for(run, data="data.h5", **changes):
     return {**request, **changes}
 
 
-def begun(samples=ROWS, settings=()):
-    """A trained run without its Fisher file."""
+def client_needs():
+    """Skips the case that needs a client where there is none."""
     if zmq is None:
         skip("python3-zmq, python3-msgpack, python3-numpy or python3-h5py is not installed")
+
+
+def begun(samples=ROWS, settings=()):
+    """A trained run without its Fisher file."""
+    client_needs()
     run, _, _ = trained(samples=samples, settings=settings)
     os.remove(run.path("fisher/A.h5"))
     return run

@@ -64,8 +64,7 @@ def test_weighted_targets_give_the_same_bits_however_batches_are_cut():
 @limit(120)
 def test_fisher_information_is_of_the_weighted_mean():
     """Weights ten times as large are the same loss, so the same curvature; rows without targets are as if not there."""
-    if fisherd.zmq is None:
-        skip("python3-zmq or python3-msgpack is not installed")
+    fisherd.client_needs()
     weighed_write()
     run, features, targets = trained("run", settings=LOSS)
     exact = "fisher_computation.use_compression=false"

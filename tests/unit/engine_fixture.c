@@ -113,7 +113,9 @@ void fixture_open(struct fixture *f, const struct fixture_config *c)
                                  .backbone_layers = c->frozen_layers,
                                  .freeze_backbone = c->frozen_layers > 0,
                                  .carried_rows = c->carries ? ROWS : 0,
-                                 .device = c->device};
+                                 .device = c->device,
+                                 .meanwhile = c->meanwhile,
+                                 .self = c->self};
     config.slice_parts = step_slice_parts(c->checkpointing, config.slice_rows);
     uint64_t inputs = c->inputs ? c->inputs : FIXTURE_INPUTS;
     struct model_input input = {inputs, c->graphs, c->edge_values};

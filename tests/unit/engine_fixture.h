@@ -59,6 +59,8 @@ struct fixture_config {
     uint32_t frozen_layers;
     int carries;                 /* states, from batch to batch (model_carry) */
     const struct device *device; /* NULL: the CPU */
+    int (*meanwhile)(void *self);
+    void *self;
 };
 
 /* The same numbers each time; all rows are gathered. */

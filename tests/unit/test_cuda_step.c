@@ -340,9 +340,9 @@ static void rows_release(struct rows_there *r)
     r->device->release(r->begins);
 }
 
-/* Rows first .. first + count - 1 from there into the micro-batch. */
-static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
-                        uint64_t count)
+/* Rows first .. first + count - 1 from there into the micro-batch's places from `at` on. */
+static void piece_gather(struct fixture *f, const struct rows_there *r, uint64_t at, uint64_t first,
+                         uint64_t count)
 {
     const void *features[FIXTURE_ROWS], *targets[FIXTURE_ROWS], *begins[FIXTURE_ROWS];
     uint64_t row = f->m.token_count ? sizeof f->tokens[0] : sizeof f->features[0], bad;
@@ -355,7 +355,15 @@ static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t 
         targets[i] = (char *)r->targets + (first + i) * sizeof f->classes[0];
         begins[i] = (char *)r->begins + (first + i) * sizeof f->begins[0];
     }
-    CHECK_OK(stepper_gather(f->s, &g, 0, count, features, targets, &bad, &e), e);
+    CHECK_OK(stepper_gather(f->s, &g, at, count, features, targets, &bad, &e), e);
+}
+
+/* In two pieces, as rows come. */
+static void rows_gather(struct fixture *f, const struct rows_there *r, uint64_t first,
+                        uint64_t count)
+{
+    piece_gather(f, r, 0, first, count / 3);
+    piece_gather(f, r, count / 3, first + count / 3, count - count / 3);
 }
 
 static void micro_batch_gather(struct fixture *f, uint64_t first, uint64_t rows)
@@ -417,6 +425,48 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
         micro_batches_case(CARRIED, on_device);
     }
     micro_batches_case(10, 0); /* graphs, which the host gathers */
+}
+
+/* Somebody who has something to do for `left` calls. */
+struct other_work {
+    uint64_t left, calls;
+};
+
+static int other_work_go_on(void *self)
+{
+    struct other_work *w = self;
+    w->calls++;
+    return w->left && w->left--;
+}
+
+/* Each wait for the device asks until it is done, or once where nothing is to be done; the numbers
+ * are those without. */
+TEST(cuda_the_host_goes_on_with_other_things_while_it_waits)
+{
+    double loss[3];
+    for (int i = 0; i < 3; i++) {
+        struct other_work work = {.left = i == 2 ? UINT64_MAX : 0};
+        struct fixture f;
+        struct fixture_config c = models[0];
+        struct step_result r;
+        struct rows_there there;
+        struct err e;
+        c.device = cuda_fixture_device();
+        c.accumulates = 1;
+        c.meanwhile = i ? other_work_go_on : NULL;
+        c.self = &work;
+        fixture_open(&f, &c);
+        rows_send(&there, &f);
+        for (uint64_t step = 0; step < STEPS; step++)
+            CHECK_OK(micro_batches_train(&f, &there, step, &r, &e), e);
+        loss[i] = r.loss;
+        /* the places of each micro-batch but the first are waited for, and the results */
+        uint64_t waits = STEPS * ((FIXTURE_ROWS + MICRO_ROWS - 1) / MICRO_ROWS);
+        CHECK(i == 0 ? work.calls == 0 : i == 1 ? work.calls == waits : work.calls > waits);
+        rows_release(&there);
+        fixture_close(&f);
+    }
+    CHECK(loss[0] == loss[1] && loss[0] == loss[2]);
 }
 
 /* Row `row` of a batch whose rows are on the device cannot be used: the step says which. */

@@ -207,6 +207,38 @@ TEST(streams_have_all_rows_where_the_rest_is_wanted)
     feed_free(two_epochs(&(struct manner){0}, &(struct feed_config){.streams = 15, .rest = 1}));
 }
 
+static void span_is_right(const struct feed *f, uint64_t epoch, uint64_t span, const char *at)
+{
+    struct order_run run = {0};
+    while (order_run_next(&f->info.order, epoch, span, &run))
+        for (uint64_t i = 0; i < run.rows; i++) {
+            const struct feed_row row = {at, run.at + i};
+            const unsigned char *x = feed_field(&f->info.features[0], row);
+            for (int j = 0; j < VALUES; j++)
+                CHECK_EQ(x[j], fake_feature(run.first + i, j));
+        }
+}
+
+/* Each is released as soon as it was taken, in the middle of a window, too; also where the loader
+ * dies between. */
+TEST(spans_are_taken_one_by_one)
+{
+    struct err e;
+    fake_loader_supervise(&(struct manner){.kills = 2});
+    struct feed *f = feed_make(&(struct feed_config){.shuffle = 1, .slots = 4});
+    feed_await_ready(f);
+    for (uint64_t epoch = 0; epoch < 2; epoch++)
+        for (uint64_t span = 0; span < SPANS; span++) {
+            const char *at;
+            feed_seek_span(f, epoch, span, 1);
+            CHECK(!span || !feed_span(f, epoch, span - 1));
+            while (!(at = feed_span(f, epoch, span)))
+                CHECK_OK(feed_wait(f, &e), e);
+            span_is_right(f, epoch, span, at);
+        }
+    feed_free(f);
+}
+
 TEST(a_resting_feed_holds_nothing_and_goes_on)
 {
     struct err e;

@@ -147,6 +147,63 @@ TEST(chunks_kept_for_spans_that_do_not_come_do_no_harm)
     }
 }
 
+enum { COPIED_BYTES = 3 << 20 };
+static unsigned char copied_from[COPIED_BYTES];
+
+static int read_by_copying(int fd, void *out, uint64_t bytes, uint64_t at)
+{
+    (void)fd;
+    memcpy(out, copied_from + at, bytes);
+    return 0;
+}
+
+/* With threads that only read and without, one decoding or several: each byte of a job comes once
+ * to its place, whoever brings it, and jobs that only a decoder can do are not in their way. */
+TEST(threads_divide_what_they_only_read)
+{
+    static const struct {
+        unsigned workers, readers;
+    } threads[] = {{0, 0}, {1, 0}, {1, 1}, {1, 6}, {5, 0}};
+    static const uint64_t sizes[] = {1, 4095, 300000, 524287, 524288, 1 << 20, COPIED_BYTES};
+    enum { SIZES = sizeof sizes / sizeof *sizes, ROUNDS = 3 };
+    char *out = malloc(COPIED_BYTES + 1);
+    struct err e;
+    for (uint64_t i = 0; i < COPIED_BYTES; i++)
+        copied_from[i] = (unsigned char)test_random();
+    for (size_t k = 0; k < sizeof threads / sizeof *threads; k++) {
+        struct decoders *p;
+        CHECK_OK(decoders_open(&p, threads[k].workers, threads[k].readers, &e), e);
+        for (int i = 0; i < SIZES * ROUNDS; i++) {
+            struct decoders_batch batch = {0};
+            const struct decode_plan plan = {0};
+            uint64_t bytes = sizes[i % SIZES];
+            char decoded[64];
+            memset(out, 0, bytes);
+            out[bytes] = 77;
+            for (int plain = 0; plain < 2; plain++) {
+                struct decoders_job *job;
+                while (!(job = decoders_take(p, 1)))
+                    ;
+                *job = (struct decoders_job){.batch = &batch, .read = read_by_copying};
+                job->name = "train/features";
+                job->bytes = plain ? bytes : sizeof decoded;
+                job->plain_out = plain ? out : NULL;
+                job->plan = &plan;
+                job->chunk_bytes = sizeof decoded;
+                job->part_count = 1;
+                job->part[0] = (struct decoders_part){0, sizeof decoded, decoded};
+                decoders_submit(p, job);
+            }
+            decoders_wait(p, &batch);
+            CHECK(decoders_is_done(p, &batch) && !batch.failure.code);
+            CHECK(memcmp(out, copied_from, bytes) == 0 && out[bytes] == 77);
+            CHECK(memcmp(decoded, copied_from, sizeof decoded) == 0);
+        }
+        decoders_close(&p);
+    }
+    free(out);
+}
+
 static int read_by_a_bad_disk(int fd, void *out, uint64_t bytes, uint64_t at)
 {
     (void)fd, (void)out, (void)bytes, (void)at;
@@ -160,7 +217,7 @@ TEST(what_a_disk_fails_to_read_is_named)
     struct decoders_batch batch = {0};
     struct err e = {0};
     char place[8];
-    CHECK_OK(decoders_open(&p, 1, &e), e);
+    CHECK_OK(decoders_open(&p, 1, 0, &e), e);
     struct decoders_job *job = decoders_take(p, 1);
     *job = (struct decoders_job){.batch = &batch,
                                  .read = read_by_a_bad_disk,

@@ -409,9 +409,13 @@ TEST(limits_threads_heeds_the_quota)
 {
     tree_make("0::/a\n", "a/cpu.max", "50000 100000\n");
     CHECK_EQ(limits_threads("."), 1);
+    CHECK_EQ(limits_readers(".", LIMITS_AUTO), 0);
+    CHECK_EQ(limits_readers(".", 3), 0);
     file_make("sys/fs/cgroup/a/cpu.max", "max 100000\n");
     int all = limits_threads(".");
     CHECK(all >= 1 && all <= LIMITS_THREADS_MAX);
+    uint64_t reading = limits_decoders(".", LIMITS_AUTO) + limits_readers(".", LIMITS_AUTO);
+    CHECK(all < 2 ? reading == 1 : reading < (uint64_t)all && reading >= (uint64_t)all / 2);
     file_make("proc/self/cgroup", "5:cpuacct,cpu:/\n");
     file_make("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n");
     file_make("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
