@@ -58,8 +58,9 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    /* The same into page-locked memory, behind what was asked for, without waiting for it. */
-    void (*fetch)(void *to, const void *from, uint64_t bytes);
+    /* The same into page-locked memory, behind what was asked for and beside what is asked for
+     * next; done when the computing stream's mark says so. */
+    void (*fetch)(void *to, const void *from, uint64_t bytes, int mark);
     void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);

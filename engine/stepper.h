@@ -300,8 +300,8 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 void batch_send(struct stepper *s, uint64_t rows);
 /* Waits for a device apart, while config.meanwhile does what it wants to. */
 void stepper_wait(struct stepper *s);
-/* The device's results are on their way, and what is asked for next is done behind them; at most
- * once before each results_fetch. */
+/* The device's results are on their way, beside what is asked for next, which does not change them;
+ * at most once before each results_fetch. */
 void results_ask(struct stepper *s);
 /* Waits for the device's results. -1: it failed, or a row that was gathered there cannot be used,
  * which becomes s->fault; *e says what. */

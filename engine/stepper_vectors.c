@@ -218,8 +218,7 @@ void stepper_wait(struct stepper *s)
 
 void results_ask(struct stepper *s)
 {
-    s->device->fetch(s->results_host, s->results, sizeof *s->results);
-    s->device->compute_mark(DEVICE_MARK_STEPPER);
+    s->device->fetch(s->results_host, s->results, sizeof *s->results, DEVICE_MARK_STEPPER);
     s->results_asked = 1;
 }
 

@@ -31,7 +31,8 @@ uint64_t cuda_shared_bytes;
 
 static struct {
     int open, debug, index;
-    cudaStream_t copies;
+    cudaStream_t copies, fetches;
+    cudaEvent_t asked;                  /* what a fetch is behind */
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
     cudaError_t error;
     char what[128];
@@ -158,6 +159,8 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
+    cudaEventDestroy(device.asked);
+    cudaStreamDestroy(device.fetches);
     cudaStreamDestroy(device.copies);
     cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
@@ -193,6 +196,8 @@ static int device_open(const char *which, int debug, struct err *e)
     CU(cudaMemGetInfo(&before, &total));
     CU(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking));
     CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
+    CU(cudaStreamCreateWithFlags(&device.fetches, cudaStreamNonBlocking));
+    CU(cudaEventCreateWithFlags(&device.asked, cudaEventDisableTiming));
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
@@ -335,9 +340,13 @@ static void device_download(void *to, const void *from, uint64_t bytes)
     device_wait();
 }
 
-static void device_fetch(void *to, const void *from, uint64_t bytes)
+/* By a stream of its own: the computing goes on. */
+static void device_fetch(void *to, const void *from, uint64_t bytes, int mark)
 {
-    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
+    CU(cudaEventRecord(device.asked, cuda_stream));
+    CU(cudaStreamWaitEvent(device.fetches, device.asked, 0));
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.fetches));
+    CU(cudaEventRecord(device.marks[1][mark], device.fetches));
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -345,9 +354,23 @@ static void device_copy(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
 }
 
+/* A few numbers that a step begins with: its first kernel may then be launched early, too. */
+enum { CLEAR_THREADS = 256 };
+
+__global__ void words_clear(uint64_t *at, uint64_t count)
+{
+    launch_wait();
+    if (threadIdx.x < count)
+        at[threadIdx.x] = 0;
+}
+
 static void device_clear(void *at, uint64_t bytes)
 {
-    CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
+    if (bytes <= CLEAR_THREADS * sizeof(uint64_t) && bytes % sizeof(uint64_t) == 0 &&
+        (uintptr_t)at % sizeof(uint64_t) == 0)
+        LAUNCH_EARLY(words_clear, 1, CLEAR_THREADS, (uint64_t *)at, bytes / sizeof(uint64_t));
+    else
+        CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
 }
 
 static void products_rounded(int on)
