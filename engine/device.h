@@ -48,7 +48,7 @@ struct device {
     /* `bytes` zeroes, aligned to 256; what: for the sentence. -1 (temporary): no room. */
     int (*allocate)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release)(void *at); /* NULL: nothing */
-    /* Host memory that copies need not wait for: page-locked. */
+    /* Host memory that copies need not wait for: page-locked. Operations may write there. */
     int (*allocate_host)(uint64_t bytes, const char *what, void **at, struct err *e);
     void (*release_host)(void *at);
     /* Makes memory of somebody's mapping such; -1 (temporary). Undone by host_unlock. */
@@ -58,9 +58,11 @@ struct device {
     /* `from` may be written again after the next wait, or at once where it is not page-locked. */
     void (*upload)(void *to, const void *from, uint64_t bytes);
     void (*download)(void *to, const void *from, uint64_t bytes); /* waits */
-    /* The same into page-locked memory, behind what was asked for and beside what is asked for
-     * next; done when the computing stream's mark says so. */
-    void (*fetch)(void *to, const void *from, uint64_t bytes, int mark);
+    /* As upload, of page-locked memory, but beside what is computed: what was asked for before does
+     * not read `to` any more, what is asked for from here on finds it there. */
+    void (*send)(void *to, const void *from, uint64_t bytes);
+    /* Nobody waits: it is there after a later `wait`, or download. `to` is page-locked. */
+    void (*download_later)(void *to, const void *from, uint64_t bytes);
     void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */
     void (*clear)(void *at, uint64_t bytes);
     void (*wait)(void);
@@ -88,13 +90,14 @@ struct device {
     void (*copy_wait)(int mark);     /* the host waits */
     void (*compute_mark)(int mark);  /* on the computing stream */
     void (*compute_await)(int mark); /* the copy stream waits for it */
-    int (*compute_done)(int mark);   /* asked by the host */
     void (*compute_wait)(int mark);  /* the host waits */
+    int (*compute_done)(int mark);   /* asked by the host */
 };
 
 enum {
     DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
-    DEVICE_MARKS
+    DEVICE_MARK_STEPS,        /* two of them */
+    DEVICE_MARKS = DEVICE_MARK_STEPS + 2
 };
 
 extern const struct device device_cpu;

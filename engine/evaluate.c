@@ -32,11 +32,11 @@ int stepper_predict(struct stepper *s, uint64_t rows, float *outputs, struct err
     batch_fetch(s, s->at.losses, bytes);
     if (s->metric->slice)
         batch_fetch(s, s->at.metrics, bytes);
+    if (s->piece_count)
+        targets_fetch(s, rows);
     struct batch_results results;
     if (s->device->apart && results_fetch(s, &results, e) < 0)
         return -1;
-    if (s->piece_count)
-        targets_fetch(s, rows);
     s->sums.loss = rows_sum(s->sums.loss, s->host.losses, rows * s->model->target_steps);
     s->bad_number = !isfinite(s->sums.loss);
     if (s->bad_number)

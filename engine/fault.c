@@ -87,6 +87,7 @@ void fault_of_losses(struct stepper *s, uint64_t rows)
     if (s->fault.rows) /* an earlier micro-batch had one */
         return;
     batch_fetch(s, s->at.losses, rows * s->model->target_steps * sizeof *s->at.losses);
+    s->device->wait();
     losses_look(&b);
 }
 

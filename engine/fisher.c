@@ -241,8 +241,10 @@ static void fisher_weigh(struct stepper *s, uint64_t rows, enum fisher_labels la
         *weight += (double)(rows * s->model->target_steps);
         return;
     }
-    if (s->piece_count || labels != FISHER_TRUE)
+    if (s->piece_count || labels != FISHER_TRUE) {
         targets_fetch(s, rows);
+        s->device->wait();
+    }
     *weight = evaluation_weights(s, *weight, rows, WEIGHT_ITSELF, s->loss->whole_rows);
 }
 

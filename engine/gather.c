@@ -116,28 +116,29 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 /* ---- rows on the device ---- */
 
 /* The places of the rows, and of a permutation, to where the device reads them. Those of a batch's
- * next piece lie behind the ones on their way. */
+ * next piece lie behind the ones on their way. Of its first piece all lists go together: nobody
+ * reads what lies between them. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
-    uint64_t most = s->config.batch_rows_max, bytes = g->count * sizeof(void *);
     const struct gather_config *c = g->config;
-    if (s->places_sent && (g->at < s->places_sent || c->permutation))
+    const void *const *const lists[ROW_PLACES] = {
+        g->features, g->targets, g->targets && s->config.weights ? c->weight_rows : NULL,
+        s->host.begins && !c->column ? c->begin_rows : NULL};
+    uint64_t most = s->config.batch_rows_max, *sent = &s->places_sent[s->ahead], end = 0;
+    if (*sent && (g->at < *sent || c->permutation))
         stepper_wait(s);
-    s->places_sent = g->at + g->count;
-    memcpy(s->host.rows + g->at, g->features, bytes);
-    s->device->upload(s->at.rows + g->at, s->host.rows + g->at, bytes);
-    if (g->targets) {
-        memcpy(s->host.rows + most + g->at, g->targets, bytes);
-        s->device->upload(s->at.rows + most + g->at, s->host.rows + most + g->at, bytes);
+    *sent = g->at + g->count;
+    for (uint64_t i = 0; i < ROW_PLACES; i++) {
+        const void **from = s->host.rows + i * most + g->at;
+        if (!lists[i])
+            continue;
+        memcpy(from, lists[i], g->count * sizeof *from);
+        end = i * most + g->count;
+        if (g->at)
+            s->device->send(s->at.rows + i * most + g->at, from, g->count * sizeof *from);
     }
-    if (g->targets && s->config.weights) {
-        memcpy(s->host.rows + 2 * most + g->at, c->weight_rows, bytes);
-        s->device->upload(s->at.rows + 2 * most + g->at, s->host.rows + 2 * most + g->at, bytes);
-    }
-    if (c->begin_rows && s->host.begins && !c->column) {
-        memcpy(s->host.rows + 3 * most + g->at, c->begin_rows, bytes);
-        s->device->upload(s->at.rows + 3 * most + g->at, s->host.rows + 3 * most + g->at, bytes);
-    }
+    if (!g->at)
+        s->device->send(s->at.rows, s->host.rows, end * sizeof(void *));
     if (c->permutation) {
         memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
         s->device->upload(s->at.permutation, s->host.permutation,
@@ -169,11 +170,12 @@ static int gather_on_device(struct stepper *s, struct gather_work *g, struct err
     struct batch_results r;
     ensure(s->device->apart);
     if (!g->at && !g->config->column && !s->batch.done) /* of another batch */
-        s->piece_count = 0;
+        s->piece_count = s->pieces_forgotten = 0;
     if (s->piece_count == GATHER_PIECES_MAX) { /* what is there is looked at; then there is room */
         if (results_fetch(s, &r, e) < 0)
             return -1;
         s->piece_count = 0;
+        s->pieces_forgotten = 1;
     }
     uint32_t number = s->piece_count++;
     s->pieces[number] =
@@ -214,17 +216,6 @@ static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint6
     bad_row_tell(&g, 0, e);
     free(copy);
     return -1;
-}
-
-void pieces_verdict(const struct stepper *s, struct step_verdict *verdict)
-{
-    verdict->bad = (const uint64_t(*)[VERDICT_NUMBERS])s->results->bad;
-    verdict->pieces = s->piece_count;
-    for (uint32_t i = 0; i < s->piece_count; i++) {
-        const struct gather_piece *p = &s->pieces[i];
-        verdict->count[i] = (uint32_t)p->count;
-        verdict->kinds[i] = (uint8_t)(1 | (p->targets ? s->config.weights ? 6 : 2 : 0));
-    }
 }
 
 int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e)

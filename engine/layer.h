@@ -167,6 +167,7 @@ struct layer_type {
     int activates;     /* 1 + its enum activation; 0: it is none */
     int quantises;     /* its matrices are used through layer_product alone */
     int rounds;        /* with half it rounds its output and d_input itself, and reads kept_half */
+    int draws;         /* in training it reads pass.step, or where step_late points */
     int residual;      /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
@@ -176,7 +177,6 @@ struct layer_type {
     uint64_t (*stepwise)(const struct layer_instance *l);
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
-    int draws;      /* training reads pass.step: the key of what is drawn */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel
                        a value; the module buffers are running_mean and running_var */
     double eps;     /* added to their variance */

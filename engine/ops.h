@@ -246,6 +246,36 @@ SCALAR unsigned coded_table(uint8_t share, unsigned tables)
     return octave < tables ? octave : tables - 1;
 }
 
+/* What makes a step one that is refused: a loss above loss_max (0: no limit), numbers that are not
+ * finite, and rows gathered on the device that cannot be used: the first ones of piece i are
+ * bad[i][k], rows[i][k] or more where all can (0: nobody looks). */
+enum { STEP_PIECES_MAX = 16, STEP_BADS = 4 };
+struct step_limits {
+    double loss_max, max_grad_norm;
+    double target_steps, batch_rows;
+    int weighted;
+    uint32_t pieces;
+    uint64_t rows[STEP_PIECES_MAX][STEP_BADS];
+};
+
+/* Sums are those of the gradient's squares, the penalty, losses and weights. */
+struct step_told {
+    double sums[4];
+    struct step_verdict verdict;
+};
+
+SCALAR int step_refuses(const double sums[4], const uint64_t (*bad)[STEP_BADS],
+                        const struct step_limits *l)
+{
+    double loss = scalar_step_loss(sums[2], sums[3], l->weighted, l->target_steps, l->batch_rows);
+    int refused = !isfinite(loss) || !isfinite(sqrt(sums[0])) || !isfinite(sums[1]);
+    refused |= l->loss_max > 0 && loss > l->loss_max;
+    for (uint32_t i = 0; i < l->pieces; i++)
+        for (int k = 0; k < STEP_BADS; k++)
+            refused |= bad[i][k] < l->rows[i][k];
+    return refused;
+}
+
 /* Scratch of sums of squares, a thread's own. */
 enum { SQUARES_PACKED = 35840 };
 struct squares_work {

@@ -38,24 +38,19 @@ static struct sgd_scalars sgd_make(const struct optimizer_config *c, double rate
     };
 }
 
-/* Clipped over both groups. */
+/* The norm is that over both groups. */
 struct optimizer_scalars optimizer_scalars_make(const struct optimizer_config *c, uint64_t t,
-                                                double norm)
+                                                double norm, const struct step_verdict *late)
 {
-    double clip = scalar_clip(c->max_grad_norm, norm);
+    double clip = scalar_clip(norm, c->max_grad_norm);
     const double rates[2] = {c->backbone_rate, c->learning_rate};
     struct optimizer_scalars o;
     for (int group = 0; group < 2; group++) {
         o.adamw[group] = adamw_make(c, t, rates[group], clip);
         o.sgd[group] = sgd_make(c, rates[group], clip);
+        o.adamw[group].late = o.sgd[group].late = late;
     }
     return o;
-}
-
-void optimizer_scalars_judged(struct optimizer_scalars *o, const struct step_verdict *verdict)
-{
-    for (int group = 0; group < 2; group++)
-        o->adamw[group].verdict = o->sgd[group].verdict = verdict;
 }
 
 static void group_update(const struct stepper *s, const struct optimizer_scalars *o, int group,

@@ -18,13 +18,10 @@ struct optimizer_scalars {
     struct sgd_scalars sgd[2];
 };
 
-/* `norm` is the gradient's, `t` counts steps from 1. */
+/* `norm` is the gradient's, `t` counts steps from 1. late: NULL, or where the device has what
+ * follows from the norm. */
 struct optimizer_scalars optimizer_scalars_make(const struct optimizer_config *c, uint64_t t,
-                                                double norm);
-
-/* The step is then taken where the verdict, which is borrowed, lets it, and as long as that says.
- */
-void optimizer_scalars_judged(struct optimizer_scalars *o, const struct step_verdict *verdict);
+                                                double norm, const struct step_verdict *late);
 
 /* Parameters first .. first + count - 1 of the flat vector, all of them trained. On a device apart
  * the weights for products become those, rounded, in the same sweep. */

@@ -551,61 +551,29 @@ SCALAR float scalar_ewc_gradient(float theta, float theta_star, float fisher, fl
     return lambda * fisher * (theta - theta_star);
 }
 
-/* What does not change from one parameter to the next; computed in double, once a step. */
-/* What a device apart decides by, from its own sums, whether a step is taken, while the host has
- * yet to hear of them and comes to the same end (step.c). */
-enum { VERDICT_PIECES_MAX = 16, VERDICT_NUMBERS = 4 };
-struct step_verdict {
-    const double *sums; /* the gradient's squared norm, the penalty, the losses, what they weigh */
-    double steps, rows; /* the losses are divided by both, or where they weigh by that */
-    int weighed;
-    double loss_max, norm_max; /* 0: none */
-    /* Rows that were gathered there, in pieces: bad[piece] is the first bad row of each kind, which
-     * counts if the bit of `kinds` is set, or not less than `count`. */
-    const uint64_t (*bad)[VERDICT_NUMBERS];
-    uint32_t pieces, count[VERDICT_PIECES_MAX];
-    uint8_t kinds[VERDICT_PIECES_MAX];
-};
-
-SCALAR int scalar_finite(double x)
+/* The batch's loss from the sum of its rows' losses: their mean over `numbers` of them, or where
+ * targets weigh over what they weigh together; 0 where that is 0. */
+SCALAR double scalar_step_loss(double sum, double weight, int weighted, double target_steps,
+                               double rows)
 {
-    return x - x == 0;
-}
-
-/* The mean loss of a batch. */
-SCALAR double scalar_batch_loss(double sum, double weight, int weighed, double steps, double rows)
-{
-    if (!weighed)
-        return sum / steps / rows;
+    if (!weighted)
+        return sum / target_steps / rows;
     return weight > 0 ? sum / weight : sum;
 }
 
-/* Is a step taken with these? */
-SCALAR int scalar_step_good(double loss, double loss_max, double penalty, double norm)
+/* torch.nn.utils.clip_grad_norm_'s factor; max 0: nothing is clipped. */
+SCALAR double scalar_clip(double norm, double max)
 {
-    return scalar_finite(loss) && !(loss_max > 0 && loss > loss_max) && scalar_finite(norm) &&
-           scalar_finite(penalty);
+    return max > 0 ? fmin(1.0, max / (norm + 1e-6)) : 1.0;
 }
 
-/* torch clip_grad_norm_. */
-SCALAR double scalar_clip(double norm_max, double norm)
-{
-    double factor = norm_max / (norm + 1e-6);
-    return norm_max > 0 && factor < 1 ? factor : 1;
-}
+/* What a device decides of a step where the host does not wait for the step's numbers. */
+struct step_verdict {
+    float clip;       /* as below */
+    uint32_t refused; /* nothing is updated, nor by the steps behind it */
+};
 
-/* The gradient's factor, or a NaN: no step is taken. */
-SCALAR float scalar_verdict(const struct step_verdict *g)
-{
-    double norm = sqrt(g->sums[0]);
-    double loss = scalar_batch_loss(g->sums[2], g->sums[3], g->weighed, g->steps, g->rows);
-    int good = scalar_step_good(loss, g->loss_max, g->sums[1], norm);
-    for (uint32_t i = 0; i < g->pieces; i++)
-        for (int k = 0; k < VERDICT_NUMBERS; k++)
-            good &= !(g->kinds[i] >> k & 1) || g->bad[i][k] >= g->count[i];
-    return good ? (float)scalar_clip(g->norm_max, norm) : (float)NAN;
-}
-
+/* What does not change from one parameter to the next; computed in double, once a step. */
 struct adamw_scalars {
     float clip;             /* the gradient's factor, 1 when not clipped */
     float decay;            /* lr wd */
@@ -614,7 +582,7 @@ struct adamw_scalars {
     float rate; /* lr / (1 - b1^t) */
     float root; /* 1 / sqrt(1 - b2^t) */
     float eps;
-    const struct step_verdict *verdict; /* NULL: none; else it tells clip */
+    const struct step_verdict *late; /* not NULL: clip is there, read when the step is made */
 };
 
 struct adamw_element {
@@ -622,12 +590,12 @@ struct adamw_element {
 };
 
 struct sgd_scalars {
-    float clip;
+    float clip;                   /* as above */
     float decay;                  /* wd, coupled: added to the gradient */
     float momentum;               /* m = momentum m + d */
     float of_moment, of_gradient; /* the step is rate (of_moment m + of_gradient d) */
     float rate;
-    const struct step_verdict *verdict; /* as above */
+    const struct step_verdict *late; /* as above */
 };
 
 /* The backend's square root and quotient, a few instructions each: a GPU's are off by two in the

@@ -78,6 +78,24 @@ static void update_item(void *argument, uint64_t item, int thread)
         optimizer_update(w->s, &w->optimizer, block_first(w->s, b), block_count(w->s, b));
 }
 
+/* Four shares a thread: enough to even out a thread that started late. */
+static struct sweep sweep_make(struct stepper *s)
+{
+    struct sweep w = {
+        .s = s, .blocks = s->layout.blocks, .first = 0, .end = s->model->parameter_count};
+    uint64_t shares = 4 * (uint64_t)s->config.threads;
+    w.items = w.blocks < shares ? w.blocks : shares;
+    return w;
+}
+
+void update_run(struct stepper *s, const struct optimizer_config *a, uint64_t t, double norm,
+                const struct step_verdict *late)
+{
+    struct sweep update = sweep_make(s);
+    update.optimizer = optimizer_scalars_make(a, t, norm, late);
+    stepper_run(s, update_item, &update, update.items);
+}
+
 static void weights_item(void *argument, uint64_t item, int thread)
 {
     const struct sweep *w = argument;
@@ -91,16 +109,6 @@ static void weights_item(void *argument, uint64_t item, int thread)
         op_copy(s->backend, s->parameters + at, s->weights + at, values);
         op_round_half(s->backend, s->layout.half, matrix_of(s->weights + at, 1, values));
     }
-}
-
-/* Four shares a thread: enough to even out a thread that started late. */
-static struct sweep sweep_make(struct stepper *s)
-{
-    struct sweep w = {
-        .s = s, .blocks = s->layout.blocks, .first = 0, .end = s->model->parameter_count};
-    uint64_t shares = 4 * (uint64_t)s->config.threads;
-    w.items = w.blocks < shares ? w.blocks : shares;
-    return w;
 }
 
 void weights_round(struct stepper *s)
@@ -251,24 +259,29 @@ static void fault_looked_for(struct stepper *s)
     s->batch.done += rows;
 }
 
+void step_result_fill(const struct stepper *s, uint64_t rows, const double *sums,
+                      struct step_result *r)
+{
+    uint64_t blocks = s->layout.blocks; /* the sums of losses and weights lie behind theirs */
+    double loss = sums[2 * blocks], weight = s->weighted ? sums[2 * blocks + 1] : 0;
+    r->loss =
+        scalar_step_loss(loss, weight, s->weighted, (double)s->model->target_steps, (double)rows);
+    r->loss_sum = s->weighted ? r->loss * (double)rows : loss / (double)s->model->target_steps;
+    r->empty = s->weighted && weight == 0;
+    r->penalty = blocks_sum(sums + blocks, blocks);
+    r->gradient_norm = sqrt(blocks_sum(sums, blocks));
+}
+
 /* Of the batch, all of which is done: waits for it. */
 static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
 {
     struct batch_results one; /* on a device apart there is one block */
     const double *sums = s->device->apart ? &one.norm2 : s->block_norm2;
-    uint64_t blocks = s->layout.blocks;
     if (s->batch.unsent)
         return *e = s->batch.why, -1;
     if (s->device->apart && results_fetch(s, &one, e) < 0)
         return -1;
-    double sum = sums[2 * blocks], weight = s->weighted ? sums[2 * blocks + 1] : 0;
-    r->loss = scalar_batch_loss(sum, weight, s->weighted, (double)s->model->target_steps,
-                                (double)s->batch.rows);
-    r->loss_sum =
-        s->weighted ? r->loss * (double)s->batch.rows : sum / (double)s->model->target_steps;
-    r->empty = s->weighted && weight == 0;
-    r->penalty = blocks_sum(sums + blocks, blocks);
-    r->gradient_norm = sqrt(blocks_sum(sums, blocks));
+    step_result_fill(s, s->batch.rows, sums, r);
     if (s->device->apart && !isfinite(r->loss))
         fault_looked_for(s);
     return 0;
@@ -329,31 +342,10 @@ static int result_check(struct stepper *s, const struct step_result *r, double l
     return 0;
 }
 
-/* On a device apart the update does not wait for the host to read the batch's sums: the device
- * finds in them by itself what result_check does here. */
-static void update_ahead(struct stepper *s, uint64_t t, const struct optimizer_config *a)
-{
-    struct sweep update = sweep_make(s);
-    struct step_verdict verdict = {.sums = &s->results->norm2,
-                                   .steps = (double)s->model->target_steps,
-                                   .rows = (double)s->batch.rows,
-                                   .weighed = s->weighted,
-                                   .loss_max = a->loss_max,
-                                   .norm_max = a->max_grad_norm};
-    pieces_verdict(s, &verdict);
-    results_ask(s);
-    update.optimizer = optimizer_scalars_make(a, t, 0);
-    optimizer_scalars_judged(&update.optimizer, &verdict);
-    stepper_run(s, update_item, &update, update.items);
-}
-
 int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
                    struct step_result *result, struct err *e)
 {
-    struct sweep update = sweep_make(s);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
-    if (s->device->apart && !s->batch.unsent)
-        update_ahead(s, t, a);
     if (result_fill(s, result, e) < 0)
         return -1;
     int skips = scaler_skips(s, result);
@@ -368,10 +360,7 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     carried_commit(s);
     if (skips)
         return scale_check(s, e);
-    if (s->device->apart)
-        return 0;
-    update.optimizer = optimizer_scalars_make(a, t, result->gradient_norm);
-    stepper_run(s, update_item, &update, update.items);
+    update_run(s, a, t, result->gradient_norm, NULL);
     return 0;
 }
 

@@ -233,6 +233,17 @@ void stepper_accumulate(struct stepper *s, uint64_t rows);
 int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config *a,
                    struct step_result *result, struct err *e);
 
+/* On a device apart: the update of a batch that is complete, and then the next batch may be begun
+ * while the device still computes this one, of which at most one more may be waited for then.
+ * stepper_asks: can the batch that is complete be asked for so? Else it is stepper_update's. */
+int stepper_asks(const struct stepper *s);
+void stepper_update_ask(struct stepper *s, uint64_t t, const struct optimizer_config *a);
+/* The oldest step asked for: 1, *result is its own; 0, it is refused: nothing was updated, the
+ * steps asked for behind it and the batch in work are forgotten, and stepper_update of the same
+ * batch says why; -1: the device failed. */
+int stepper_update_take(struct stepper *s, struct step_result *result, struct err *e);
+int stepper_asked(const struct stepper *s); /* steps that are still to be taken */
+
 /* The loss scale of HALF_F16: scale and tracker are state of the training, to be kept with the
  * moments; the stepper changes them in stepper_update. NULL where there is none. */
 struct grad_scaler *stepper_scaler(struct stepper *s);

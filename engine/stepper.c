@@ -308,8 +308,9 @@ static void batch_places(const struct model *m, const struct step_config *c,
     if (carried_floats(m, c))
         bytes[BATCH_BEGINS] = floats_bytes(c->batch_rows_max);
     if (config_is_apart(c)) {
-        bytes[BATCH_STEP] = sizeof(uint64_t);
-        bytes[BATCH_ROWS] = size_times(c->batch_rows_max, 4 * sizeof(void *));
+        bytes[BATCH_STEP] = STEPS_AHEAD * sizeof(uint64_t);
+        bytes[BATCH_ROWS] =
+            size_times(c->batch_rows_max, STEPS_AHEAD * ROW_PLACES * sizeof(void *));
         bytes[BATCH_PERMUTATION] = size_times(m->inputs, sizeof(uint32_t));
     }
     if (m->graphs)
@@ -562,6 +563,7 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    ahead_place(s);
     for (uint64_t i = 0; i < s->model->target_weight_count; i++)
         s->host.of_targets[i] = (float)s->model->target_weights[i];
     if (s->device->apart && s->model->target_weight_count)
@@ -595,11 +597,28 @@ static void stepper_place(struct stepper *s)
     }
 }
 
+/* A device copies into page-locked memory without a detour. Of more than this so much would be
+ * taken from the rest of the machine, and training waits for the copies seldom. */
+enum { MIRROR_LOCKED_MAX = 64 << 20 };
+
+static int mirror_open(struct stepper *s, uint64_t bytes, struct err *e)
+{
+    struct region *r = &s->region[KIND_MIRROR];
+    struct err why; /* it is not needed */
+    if (region_open(r, bytes, kind_names[KIND_MIRROR], e) < 0)
+        return -1;
+    s->mirror_locked = s->device->apart && r->at && bytes <= MIRROR_LOCKED_MAX &&
+                       s->device->host_lock(r->at, bytes, &why) == 0;
+    return 0;
+}
+
 /* Where a kind lives: with the device, or the host, there page-locked if copies come from it. */
 static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct err *e)
 {
     struct region *r = &s->region[kind];
-    if (!s->device->apart || kind == KIND_MIRROR)
+    if (kind == KIND_MIRROR)
+        return mirror_open(s, bytes, e);
+    if (!s->device->apart)
         return region_open(r, bytes, kind_names[kind], e);
     *r = (struct region){NULL, bytes};
     if (!bytes)
@@ -612,6 +631,8 @@ static int kind_open(struct stepper *s, enum kind kind, uint64_t bytes, struct e
 static void kind_close(struct stepper *s, enum kind kind)
 {
     struct region *r = &s->region[kind];
+    if (kind == KIND_MIRROR && s->mirror_locked)
+        s->device->host_unlock(r->at);
     if (!s->device->apart || kind == KIND_MIRROR)
         region_close(r);
     else if (kind == KIND_STAGE)
@@ -648,10 +669,12 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
     if (pool_open(&s->pool, c->threads, e) < 0)
         goto fail;
     void *results = NULL;
+    uint64_t told_bytes = STEPS_AHEAD * sizeof *s->told;
     if (s->device->apart &&
-        s->device->allocate_host(sizeof *s->results_host, "results", &results, e) < 0)
+        s->device->allocate_host(sizeof *s->results_host + told_bytes, "results", &results, e) < 0)
         goto fail;
     s->results_host = results;
+    s->told = results ? (struct step_told *)(s->results_host + 1) : NULL;
     if (s->device->apart)
         s->device->products_rounded(s->layout.half != HALF_NONE);
     stepper_send(s);
@@ -714,6 +737,8 @@ void stepper_close(struct stepper **s_p)
     struct stepper *s = *s_p;
     if (!s)
         return;
+    if (s->device->apart)
+        s->device->wait(); /* a step that was asked for writes into the host's memory */
     pool_close(&s->pool);
     quantised_close(&s->quantised);
     recordings_close(s);

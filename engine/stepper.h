@@ -4,7 +4,8 @@
  *   stepper.c  sizes, plan, open, close
  *   slice.c    one slice forward and backward, waves of slices
  *   gather.c   rows into the batch
- *   step.c     the optimizer step and evaluation
+ *   step.c     the optimizer step
+ *   ahead.c    steps that are asked for before the one before is known
  *   statistics.c  what crosses slices: batchnorm, phase by phase
  *   segments.c activation checkpointing: where the layer list is cut
  *   parts.c    the same: into how many parts slices are
@@ -133,11 +134,11 @@ struct graph_batch {
 /* What a device apart tells of a batch, in one download: sums, and for each piece of it that was
  * gathered there the first rows whose features, targets and weights cannot be used, or its
  * rows. */
-enum { GATHER_PIECES_MAX = VERDICT_PIECES_MAX };
+enum { GATHER_PIECES_MAX = STEP_PIECES_MAX };
 struct batch_results {
     double norm2, penalty, loss, weight;
-    uint64_t bad[GATHER_PIECES_MAX]
-                [VERDICT_NUMBERS]; /* the last: of begins, of which every number is good */
+    uint64_t bad[GATHER_PIECES_MAX][STEP_BADS]; /* the last: of begins, all of which are good */
+    struct step_verdict verdict;                /* of steps that are asked for (ahead.c) */
 };
 
 /* Rows `at` .. at + count - 1 of the batch, gathered at once on the device. */
@@ -160,6 +161,7 @@ struct recording {
 };
 
 /* Parts of the batch's region. */
+enum { ROW_PLACES = 4 };
 struct batch_arrays {
     float *inputs;     /* [batch_rows_max, inputs], or [batch_nodes_max, inputs] */
     uint32_t *classes; /* [batch_rows_max, target_steps], where the loss takes classes */
@@ -178,7 +180,7 @@ struct batch_arrays {
                                                              there are values */
     struct class_counts *counts; /* [outputs], of the evaluation, where there are classes */
     uint64_t *step;              /* of training: what keys dropout */
-    const void **rows;           /* [4, batch_rows_max], places of rows on the device: of
+    const void **rows;           /* [ROW_PLACES, batch_rows_max], places of rows on the device: of
                                     features, of targets, of weights, of begins */
     uint32_t *permutation;       /* [inputs], for rows on the device */
 };
@@ -204,6 +206,10 @@ struct evaluation_sums {
     double weight, counted; /* where targets weigh: what the losses do; what the metric counts */
     uint64_t rows;
 };
+
+/* Steps that may be asked for before the first of them is taken (ahead.c): so many places for what
+ * is sent from the host and comes back there. */
+enum { STEPS_AHEAD = 2 };
 
 /* The training batch in work. */
 struct batch_state {
@@ -246,21 +252,29 @@ struct stepper {
      * the CPU; else `host` is a stage, from which batch_send sends what was gathered. */
     struct batch_arrays at, host;
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
+    int mirror_locked;            /* page-locked */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
     uint64_t terms_version; /* another one where terms, lambda or damping are */
     struct recording recordings[RECORDINGS_MAX];
     uint64_t recording_clock;
-    int records_nothing; /* the device cannot */
-    struct batch_results *results,
-        *results_host; /* the device's; where they come to, page-locked */
+    int records_nothing;                /* the device cannot */
+    struct batch_results *results;      /* the device's */
+    struct batch_results *results_host; /* where they come to, page-locked */
+    struct step_told *told; /* [STEPS_AHEAD], what a step that was asked for tells, too */
     struct gather_piece pieces[GATHER_PIECES_MAX];
-    uint64_t places_sent; /* the first ones of host.rows, which may not be written yet */
-    int bad_number;       /* see stepper_bad_number */
-    uint32_t piece_count; /* of the batch in work, gathered on the device */
-    uint64_t sent_rows;   /* of the batch that was sent; 0: none since rows were gathered */
+    uint64_t
+        places_sent[STEPS_AHEAD]; /* the first ones of host.rows, which may not be written yet */
+    int ahead;                    /* which of those the batch in work has */
+    uint64_t asked_rows[STEPS_AHEAD]; /* of steps that were asked for and not taken; 0: none */
+    uint64_t *stage_step;             /* [STEPS_AHEAD], of which host.step is one */
+    const void **stage_rows, **device_rows; /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], of which
+                                               host.rows and at.rows are one each */
+    int bad_number;                         /* see stepper_bad_number */
+    uint32_t piece_count;                   /* of the batch in work, gathered on the device */
+    uint32_t pieces_forgotten;              /* it had more of them, which were looked at */
+    uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
-    int results_asked;                   /* see results_ask */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
     double *weight_sum;                  /* of the same and the micro-batch at work, behind it */
@@ -298,28 +312,33 @@ static inline void stepper_run(const struct stepper *s, pool_task *task, void *a
 
 /* The batch's `rows` rows, gathered on the host, to where they are computed. */
 void batch_send(struct stepper *s, uint64_t rows);
-/* Waits for a device apart, while config.meanwhile does what it wants to. */
+/* Waits for a device apart, while config.meanwhile does what it wants to; or for a mark there. */
 void stepper_wait(struct stepper *s);
-/* The device's results are on their way, beside what is asked for next, which does not change them;
- * at most once before each results_fetch. */
-void results_ask(struct stepper *s);
+void stepper_wait_for(struct stepper *s, int mark);
 /* Waits for the device's results. -1: it failed, or a row that was gathered there cannot be used,
  * which becomes s->fault; *e says what. */
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e);
-/* What the pieces have of bad rows, for a verdict. */
-void pieces_verdict(const struct stepper *s, struct step_verdict *verdict);
 /* The first row of the pieces that cannot be used: -1, its sentence and s->fault. */
 int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e);
 
-/* The step that keys dropout, where a device apart and a layer read it. */
+/* After the sweeps, of `rows` rows: what the sums say. */
+void step_result_fill(const struct stepper *s, uint64_t rows, const double *sums,
+                      struct step_result *r);
+/* The update sweep. */
+void update_run(struct stepper *s, const struct optimizer_config *a, uint64_t t, double norm,
+                const struct step_verdict *late);
+/* The host's part of the batch's region for the batch in work: what is sent from there. */
+void ahead_place(struct stepper *s);
+
+/* The step that keys dropout, where a device apart reads it. */
 void step_send(struct stepper *s, uint64_t step);
 
 /* Before the host writes to the batch's arrays. */
 void batch_claim(struct stepper *s);
-/* `bytes` of the device's at `at`, a part of the batch's region, into their host
- * counterpart. */
-void batch_fetch(const struct stepper *s, void *at, uint64_t bytes);
-/* The targets of rows that were gathered there. */
+/* `bytes` of the device's at `at`, a part of the batch's region, into their host counterpart, where
+ * they are when it was waited for the device. */
+void batch_fetch(const struct stepper *s, const void *at, uint64_t bytes);
+/* The targets of rows that were gathered there, likewise. */
 void targets_fetch(const struct stepper *s, uint64_t rows);
 
 /* The batch's terms where the device reads them; sent once. -1 (temporary): no room. */

@@ -165,10 +165,10 @@ void batch_send(struct stepper *s, uint64_t rows)
 
 void step_send(struct stepper *s, uint64_t step)
 {
-    uint32_t i = 0, count = s->model->layer_count;
-    while (i < count && !s->model->layers[i].type->draws)
-        i++;
-    if (!s->device->apart || i == count) /* a copy, which the step would wait for */
+    int read = 0;
+    for (uint32_t i = 0; i < s->model->layer_count; i++)
+        read |= s->model->layers[i].type->draws;
+    if (!s->device->apart || !read)
         return;
     *s->host.step = step;
     s->device->upload(s->at.step, s->host.step, sizeof step);
@@ -181,11 +181,11 @@ void batch_claim(struct stepper *s)
     s->sent_rows = 0;
 }
 
-void batch_fetch(const struct stepper *s, void *at, uint64_t bytes)
+void batch_fetch(const struct stepper *s, const void *at, uint64_t bytes)
 {
-    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    uint64_t place = (uint64_t)((const char *)at - (const char *)s->region[KIND_BATCH].at);
     if (s->device->apart)
-        s->device->download((char *)s->region[KIND_STAGE].at + place, at, bytes);
+        s->device->download_later((char *)s->region[KIND_STAGE].at + place, at, bytes);
 }
 
 void targets_fetch(const struct stepper *s, uint64_t rows)
@@ -198,38 +198,25 @@ void targets_fetch(const struct stepper *s, uint64_t rows)
         batch_fetch(s, s->at.weights, rows * model_row_targets(s->model) * sizeof *s->at.weights);
 }
 
-/* Until the device has done what was asked for up to the mark, or there is nothing to do besides.
- */
-static void meanwhile(struct stepper *s)
+void stepper_wait_for(struct stepper *s, int mark)
 {
     const struct step_config *c = &s->config;
-    int more = c->meanwhile && c->meanwhile(c->self);
-    while (more && !s->device->compute_done(DEVICE_MARK_STEPPER))
-        more = c->meanwhile(c->self);
+    while (c->meanwhile && c->meanwhile(c->self) && !s->device->compute_done(mark))
+        ;
+    s->device->compute_wait(mark);
 }
 
 void stepper_wait(struct stepper *s)
 {
     s->device->compute_mark(DEVICE_MARK_STEPPER);
-    meanwhile(s);
-    s->device->wait();
-    s->places_sent = 0;
-}
-
-void results_ask(struct stepper *s)
-{
-    s->device->fetch(s->results_host, s->results, sizeof *s->results, DEVICE_MARK_STEPPER);
-    s->results_asked = 1;
+    stepper_wait_for(s, DEVICE_MARK_STEPPER);
+    memset(s->places_sent, 0, sizeof s->places_sent);
 }
 
 int results_fetch(struct stepper *s, struct batch_results *r, struct err *e)
 {
-    if (!s->results_asked)
-        results_ask(s);
-    meanwhile(s);
-    s->device->compute_wait(DEVICE_MARK_STEPPER);
-    s->results_asked = 0;
-    s->places_sent = 0;
+    s->device->download_later(s->results_host, s->results, sizeof *r);
+    stepper_wait(s);
     *r = *s->results_host;
     return s->device->failure(e) < 0 ? -1 : pieces_check(s, r, e);
 }

@@ -73,12 +73,18 @@ int dynamic_turn(struct trainer *t, struct err *e)
 {
     int between =
         !t->batch.done; /* what a device has is planned: the host's memory is not looked at */
-    int look = between && !t->device->apart && t->meta.step % LOOK_STEPS == 0;
-    uint64_t asked = t->meta.step * options_batch_rows(t->options) + t->batch.done + 1;
+    uint64_t step = t->meta.step + (t->ahead.rows > 0);
+    int look = between && !t->device->apart && step % LOOK_STEPS == 0;
+    uint64_t asked = step * options_batch_rows(t->options) + t->batch.done + 1;
     if (!t->options->dynamic_batch_size || t->model.buffer_count || asked == t->micro_asked)
         return 0; /* once a micro-batch, however often its rows are waited for */
     t->micro_asked = asked;
     int refused = durable_may("memory") < 0;
+    int grows =
+        between && t->micro_rows < t->micro_rows_planned && step >= t->micro_rows_step + GROW_STEPS;
+    int settled = refused || grows ? train_settle(t, e) : 1;
+    if (settled <= 0)
+        return settled;
     if (refused || (look && limits_available("") < RESERVE_BYTES)) {
         int result = shrink(t, e);
         if (result > 0 && refused)
@@ -88,8 +94,5 @@ int dynamic_turn(struct trainer *t, struct err *e)
                            t->micro_rows);
         return result < 0 ? -1 : 0;
     }
-    if (between && t->micro_rows < t->micro_rows_planned &&
-        t->meta.step >= t->micro_rows_step + GROW_STEPS)
-        return grow(t, e);
-    return 0;
+    return grows ? grow(t, e) : 0;
 }

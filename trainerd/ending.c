@@ -57,7 +57,7 @@ int ending_average(struct trainer *t, struct err *e)
     if (m->epoch < t->schedule.averaged_from[m->task])
         return 0;
     struct average now = average_at(t, m->epoch), next = average_at(t, m->epoch + 1);
-    if (stepper_fetch(t->stepper, e) < 0)
+    if (saving_fetch(t, e) < 0)
         return -1;
     if (average_add(&now, &next, stepper_parameters(t->stepper), t->model.parameter_count, e) < 0)
         return -1;
@@ -72,7 +72,7 @@ static int average_take(struct trainer *t, struct err *e)
     char sentence[512];
     if (!a.count) /* it stopped before the first epoch that is averaged */
         return 0;
-    if (stepper_fetch(t->stepper, e) < 0)
+    if (saving_fetch(t, e) < 0)
         return -1;
     if (average_read(&a, stepper_parameters(t->stepper), t->model.parameter_count, e) < 0)
         return -1;

@@ -76,7 +76,7 @@ static int passes_begin(struct trainer *t, enum evaluation_kind kind, struct err
     if (kind == EVALUATION_START)
         v->count = schedule_first_evaluations(t->options, v->list);
     if (kind != EVALUATION_EPOCH) {
-        if (stepper_fetch(t->stepper, e) < 0)
+        if (saving_fetch(t, e) < 0)
             return -1;
         if (checkpoint_parameters_digest(t->tensors, t->model.tensor_count, v->weights_sha256, e) <
             0)

@@ -46,7 +46,7 @@ static int trainer_request(void *self, struct daemon *d, const struct link_peer 
     if (type == MSG_checkpoint)
         t->checkpoint_asked = 1; /* written by the next turn that stands between two steps */
     else
-        data_give_back(t, 1);
+        t->release_asked = 1; /* likewise */
     MSG_STR(answer.verb, msg_name(type));
     daemon_reply(d, peer, MSG_done, &answer);
     return 1;
@@ -60,7 +60,8 @@ static void trainer_stop(void *self, struct daemon *d)
     struct err e;
     (void)d;
     int has_state = t->state > TRAINER_BEGIN && t->state < TRAINER_DONE;
-    if (has_state && !t->failed && save_checkpoint(t, &e) < 0)
+    int saves = has_state && !t->failed;
+    if ((saves && (train_settle(t, &e) < 0 || save_checkpoint(t, &e) < 0)) || saving_end(t, &e) < 0)
         log_error("code=%d %s", e.code, e.text);
     setup_free(t);
 }

@@ -69,6 +69,8 @@ static const char base_name[] = "program and libraries, measured";
 
 static const char theta_stars[] = "theta* of them, pages of checkpoints";
 
+static const char checkpoint_behind[] = "a checkpoint written behind training";
+
 static const char stacks[] = "stacks of its threads, with factors of products";
 
 static const char fisher_block[] = "a block of it and its stored form, on the way there";
@@ -123,6 +125,8 @@ static int trainerd_plan(struct plan *p, const struct planned *r, const struct s
     device_plan(p, m, device, terms, !o->fisher_use_compression);
     stepper_plan(m, &c, "trainerd", p);
     plan_add(p, "trainerd", stacks, stepper_stacks_bytes(m, &c));
+    if (device && device->apart)
+        plan_add(p, "trainerd", checkpoint_behind, saving_bytes());
     if (terms) {
         plan_add(p, "trainerd", "Fisher information of protected tasks",
                  terms * importance_bytes(m, !o->fisher_use_compression));
@@ -408,8 +412,9 @@ static int task_plan(struct plan *p, const struct planned *r, uint32_t task,
 /* Is it the engine's own, a region of engine/memory.h, in trainerd? */
 static int is_region(const struct plan_row *row)
 {
-    static const char *const others[] = {base_name, theta_stars, stacks, split_names[0].arena,
-                                         split_names[1].arena};
+    static const char *const others[] = {
+        base_name,         theta_stars,          stacks,
+        checkpoint_behind, split_names[0].arena, split_names[1].arena};
     int found = strcmp(row->stage, "trainerd") == 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         found &= strcmp(row->what, others[i]) != 0;

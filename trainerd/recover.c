@@ -95,7 +95,7 @@ static int state_restore(struct trainer *t, struct err *e)
     t->meta.restores = restores;
     t->meta.restore_scale = scale;
     t->saved_task = UINT64_MAX; /* the same cursor, but not the same state */
-    return t->resume_path[0] ? save_checkpoint(t, e) : 0;
+    return t->resume_path[0] && save_checkpoint(t, e) < 0 ? -1 : saving_end(t, e);
 }
 
 /* *e says why; 0: training goes on from another state. */
@@ -114,7 +114,7 @@ static int go_back(struct trainer *t, double loss, struct err *e)
                  t->meta.restores);
         return -1;
     }
-    if (target_find(t, e) < 0 || state_restore(t, e) < 0)
+    if (saving_end(t, e) < 0 || target_find(t, e) < 0 || state_restore(t, e) < 0)
         return -1;
     snprintf(sentence, sizeof sentence,
              "back to step %" PRIu64 ", %.100s; from there on the rate is %g of what it was, time "

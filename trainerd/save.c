@@ -1,91 +1,27 @@
-/* save.c - checkpoints: writing, the names that keep them, and reading them again.
+/* save.c - checkpoints: when one is made, the names that keep them, and reading them again.
  *
  * checkpoints/step-<step>-<task>.h5 is the state between two steps; the newest that verifies is
  * where a restart goes on. More names keep a file for good: task-<name>.h5 is the end of a task
  * (its weights are theta* and what later tasks begin `from`), best-<name>.h5 the best epoch of it;
  * a third one, restore.h5, is the newest end of an epoch where training.on_nan goes back to it.
  * The names are hard links made after the commit; a crash in between is mended when the run resumes
- * (save_links is idempotent).
+ * (saving_links is idempotent).
  */
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "proto/log.h"
-#include "proto/metric.h"
 
 static void saved_mark(struct trainer *t)
 {
-    t->saved_s = clock_monotonic_s();
     t->saved_task = t->meta.task;
     t->saved_epoch = t->meta.epoch;
     t->saved_position = t->meta.position;
-}
-
-/* Value of `task`'s data at the end of that task, or NaN. */
-static double end_value(const struct checkpoint_meta *m, const struct options *o, uint32_t task)
-{
-    const char *own = o->tasks[epochs_key_task(o, task)].name;
-    for (uint32_t i = 0; i < m->result_count; i++) {
-        if (strcmp(m->results[i].after, o->tasks[task].name) == 0 &&
-            strcmp(m->results[i].task, own) == 0)
-            return m->results[i].value;
-    }
-    return NAN;
-}
-
-/* What best-<name>.h5 is worth; NaN: there is none. */
-static double best_value_kept(struct trainer *t, const char *path, uint32_t task)
-{
-    struct err why;
-    if (access(path, F_OK) != 0 || checkpoint_read_meta(path, &t->other, NULL, 0, &why) < 0)
-        return NAN;
-    return t->other.task == task ? t->other.best_value : end_value(&t->other, t->options, task);
-}
-
-static int best_link(struct trainer *t, const char *path, uint32_t task, double value,
-                     struct err *e)
-{
-    char best[CHECKPOINT_PATH_BYTES];
-    retention_best_path(best, t->options->tasks[task].name);
-    if (!metric_better(t->meta.metric, value, best_value_kept(t, best, task)))
-        return 0;
-    return retention_link(path, best, e);
-}
-
-int save_links(struct trainer *t, const char *path, struct err *e)
-{
-    const struct checkpoint_meta *m = &t->meta;
-    if (m->position)
-        return 0;
-    char restore[CHECKPOINT_PATH_BYTES];
-    retention_restore_path(restore);
-    if (strcmp(t->options->on_nan, "restore") == 0 && retention_link(path, restore, e) < 0)
-        return -1;
-    if (m->epoch)
-        return best_link(t, path, (uint32_t)m->task, m->best_value, e);
-    if (!m->task)
-        return 0;
-    uint32_t ended = (uint32_t)m->task - 1;
-    char end[CHECKPOINT_PATH_BYTES];
-    retention_task_path(end, t->options->tasks[ended].name);
-    if (retention_link(path, end, e) < 0)
-        return -1;
-    return best_link(t, path, ended, end_value(m, t->options, ended), e);
-}
-
-static int checkpoint_fact(struct trainer *t, const char *path, const char *digest, uint64_t bytes,
-                           double seconds, struct err *e)
-{
-    struct msg_trainer_checkpoint m = {.step = t->meta.step, .bytes = bytes, .seconds = seconds};
-    MSG_STR(m.path, path);
-    MSG_STR(m.digest, digest);
-    return daemon_fact(t->daemon, MSG_trainer_checkpoint, &m, e);
 }
 
 /* Tensors of a checkpoint that stands at that row of an epoch, where all states begin at 0. */
@@ -101,34 +37,21 @@ int save_checkpoint(struct trainer *t, struct err *e)
         m->task == t->saved_task && m->epoch == t->saved_epoch && m->position == t->saved_position;
     if (saved || t->weights_chosen)
         return 0;
-    char path[CHECKPOINT_PATH_BYTES], digest[65];
-    uint64_t bytes;
-    int running = t->progress.running_since_s != 0, result = -1;
-    double began_s = clock_monotonic_s();
+    ensure(!t->ahead.rows);
+    int running = t->progress.running_since_s != 0;
     progress_pause(t);
-    retention_step_path(path, m->step, m->task);
-    if (stepper_fetch(t->stepper, e) < 0 ||
-        checkpoint_write(path, &t->meta, t->model_text, t->tensors, tensors_at(t, m->position),
-                         digest, &bytes, e) < 0 ||
-        save_links(t, path, e) < 0)
-        goto out;
-    retention_sweep("checkpoints", t->options->checkpoint_keep, m->step, m->task);
-    saved_mark(t);
-    result = checkpoint_fact(t, path, digest, bytes, t->saved_s - began_s, e);
-out:
+    int result = saving_begin(t, tensors_at(t, m->position), e);
+    if (result == 0)
+        saved_mark(t);
     if (running)
         progress_run(t);
     return result;
 }
 
-int save_if_due(struct trainer *t, struct err *e)
+int save_is_due(const struct trainer *t)
 {
-    if (t->meta.position ==
-        t->schedule.rows[t->meta.task]) /* the epoch's own checkpoint follows at once */
-        return 0;
-    if (clock_monotonic_s() - t->saved_s < t->options->checkpoint_every_s)
-        return 0;
-    return save_checkpoint(t, e);
+    return !t->saving.under_way &&
+           clock_monotonic_s() - t->saved_s >= t->options->checkpoint_every_s;
 }
 
 static int agreement_check(struct trainer *t, const char *path, const char *model, struct err *e)
@@ -215,10 +138,12 @@ int save_load(struct trainer *t, struct err *e)
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
         checkpoint_read(path, &t->meta, t->tensors, tensors_at(t, t->other.position), 1, e) < 0 ||
-        cursor_check(t, path, e) < 0 || save_links(t, path, e) < 0 || cpu_compare(t, e) < 0)
+        cursor_check(t, path, e) < 0 ||
+        saving_links(t->options, &t->meta, &t->other, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     stepper_send(t->stepper);
     saved_mark(t);
+    t->saved_s = clock_monotonic_s();
     log_info("path=%s step=%" PRIu64 " going on from this checkpoint", path, t->meta.step);
     result = 0;
 out:
@@ -304,7 +229,7 @@ int save_read_best(struct trainer *t, struct err *e)
     char path[CHECKPOINT_PATH_BYTES];
     const struct checkpoint_meta *m = &t->other;
     retention_best_path(path, tasks_current(t)->name);
-    if (stepper_fetch(t->stepper, e) < 0)
+    if (saving_fetch(t, e) < 0)
         return -1;
     if (parameters_read(t, path, stepper_parameters(t->stepper), stepper_module_buffers(t->stepper),
                         e) < 0)

@@ -170,7 +170,7 @@ static int resume_find(struct trainer *t, struct err *e)
     if (t->meta.task != t->options->task_count || t->meta.seed != t->options->seed)
         return 0;
     t->state = TRAINER_DONE;
-    return save_links(t, t->resume_path, e);
+    return saving_links(t->options, &t->meta, &t->other, t->resume_path, e);
 }
 
 int setup_start(struct trainer *t, struct err *e)

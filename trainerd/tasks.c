@@ -178,6 +178,8 @@ static int feeds_pump(struct trainer *t, struct err *e)
     return 0;
 }
 
+enum { SAVING_LOOK_MS = 10 }; /* is a checkpoint there that is written behind training? */
+
 static int timeout_less(int a, int b)
 {
     return b >= 0 && (a < 0 || b < a) ? b : a;
@@ -193,6 +195,8 @@ static void sleep_prepare(struct trainer *t, int *sleep_ms)
         d->extra[d->extra_count++] = (struct link_poll_item){.link = &t->fisher.dealer, .fd = -1};
     *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->train));
     *sleep_ms = timeout_less(*sleep_ms, feed_timeout_ms(&t->validation));
+    if (t->saving.under_way)
+        *sleep_ms = timeout_less(*sleep_ms, SAVING_LOOK_MS);
 }
 
 double tasks_deadline(const struct options *o)
@@ -220,10 +224,25 @@ static int time_is_over(struct trainer *t, struct err *e)
             "training.max_hours (%g) is over; the same command goes on from the newest checkpoint",
             t->options->max_hours);
     snprintf(sentence, sizeof sentence, "%.250s", e->text);
-    if ((t->state > TRAINER_BEGIN && save_checkpoint(t, &why) < 0) ||
-        progress_training_fact(t, "time", NAN, sentence, &why) < 0)
+    if (train_settle(t, &why) < 0 || (t->state > TRAINER_BEGIN && save_checkpoint(t, &why) < 0) ||
+        saving_end(t, &why) < 0 || progress_training_fact(t, "time", NAN, sentence, &why) < 0)
         *e = why;
     return DAEMON_FAILED;
+}
+
+/* What control messages asked for, between two steps. */
+static int asked_turn(struct trainer *t, struct err *e)
+{
+    int saves = t->checkpoint_asked && t->state > TRAINER_BEGIN;
+    if ((saves || t->release_asked) && train_settle(t, e) < 0)
+        return -1;
+    if (t->release_asked)
+        data_give_back(t, 1);
+    t->release_asked = 0;
+    if (!saves)
+        return 0;
+    t->checkpoint_asked = 0;
+    return t->state == TRAINER_DONE ? 0 : save_checkpoint(t, e);
 }
 
 int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
@@ -238,11 +257,10 @@ int tasks_turn(struct trainer *t, int *sleep_ms, struct err *e)
     t->daemon->extra_count = 0;
     if (t->state != TRAINER_DONE && feeds_pump(t, e) < 0)
         return DAEMON_FAILED;
-    if (t->checkpoint_asked && t->state > TRAINER_BEGIN) {
-        t->checkpoint_asked = 0;
-        if (t->state != TRAINER_DONE && save_checkpoint(t, e) < 0)
-            return DAEMON_FAILED;
-    }
+    if (saving_turn(t, e) < 0)
+        return DAEMON_FAILED;
+    if (asked_turn(t, e) < 0)
+        return DAEMON_FAILED;
     if (t->deadline_s != 0 && t->state != TRAINER_DONE && clock_monotonic_s() >= t->deadline_s)
         return time_is_over(t, e);
     int result = turn_of[t->state](t, sleep_ms, e);

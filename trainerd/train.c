@@ -2,7 +2,8 @@
  * record. Called by tasks.c while the state is TRAIN, a micro-batch a turn, or where no more rows
  * are to come as many as there is time for; nothing in here blocks, and nothing but the cursor
  * remembers that a step was made: a batch that was accumulated in part when the process died is
- * begun again.
+ * begun again. Where a device apart can be asked for a step ahead (engine/ahead.c), the cursor is
+ * one step behind it until train_settle, which whoever looks at both calls first.
  */
 #include "trainerd/trainer.h"
 
@@ -15,11 +16,18 @@
 
 static const double TURN_S = 0.001; /* so that control messages are answered */
 
+/* Where the step begins that is to be made: behind the one that was asked for. */
+static uint64_t position_next(const struct trainer *t)
+{
+    return t->meta.position + t->ahead.rows;
+}
+
 void train_follow(struct trainer *t)
 {
     const struct schedule *s = &t->schedule;
     uint32_t task = (uint32_t)t->meta.task;
-    uint64_t epoch = t->meta.epoch, position = t->meta.position + t->batch.done + t->batch.gathered;
+    uint64_t epoch = t->meta.epoch;
+    uint64_t position = position_next(t) + t->batch.done + t->batch.gathered;
     if (!data_holds(t, &t->train, task))
         return; /* not yet: the stream is another task's, or being opened */
     if (position == s->rows[task]) {
@@ -78,15 +86,73 @@ static void cursor_advance(struct trainer *t, uint64_t rows, const struct step_r
         t->meta.epoch_rows_bad += rows;
     else
         t->meta.epoch_loss_sum += r->loss_sum;
-    t->batch.done = t->batch.gathered = 0;
 }
 
+/* A step is made: its results are known. */
+static int step_count(struct trainer *t, const struct step_ahead *step, const struct step_result *r,
+                      struct err *e)
+{
+    if (lineage_step(t, r, e) < 0)
+        return -1;
+    if (r->skipped && !r->refused)
+        log_info("step=%" PRIu64
+                 " loss_scale=%g a scaled gradient is not finite: the step was skipped",
+                 t->meta.step + 1, r->loss_scale);
+    cursor_advance(t, step->rows, r);
+    progress_step(t, step->rows, step->rate, r);
+    return 1;
+}
+
+/* As train_settle, of the oldest step that was asked for. */
+static int step_take(struct trainer *t, const struct step_ahead *step, struct err *e)
+{
+    struct step_result r;
+    int there = stepper_update_take(t->stepper, &r, e);
+    if (there > 0)
+        return step_count(t, step, &r, e);
+    t->ahead = (struct step_ahead){0};
+    t->batch.done = t->batch.gathered = 0;
+    t->step_alone = 1;
+    return there;
+}
+
+int train_settle(struct trainer *t, struct err *e)
+{
+    struct step_ahead step = t->ahead;
+    t->ahead = (struct step_ahead){0};
+    return step.rows ? step_take(t, &step, e) : 1;
+}
+
+/* With the host waiting for it. */
+static int step_make_alone(struct trainer *t, const struct step_ahead *step, uint64_t number,
+                           const struct optimizer_config *optimizer, struct err *e)
+{
+    struct step_result r = {.loss = NAN};
+    t->step_alone = 0;
+    if (stepper_update(t->stepper, number, optimizer, &r, e) < 0) {
+        int goes_on = recover_step(t, step->rows, &r, e);
+        if (goes_on <= 0)
+            return goes_on;
+        r.skipped = 1;
+    }
+    t->batch.done = t->batch.gathered = 0;
+    return step_count(t, step, &r, e);
+}
+
+/* The batch is complete. Where that can be, and rows are there to make a step again, the device is
+ * asked for it, and meanwhile the one before is taken. 1; 0: training goes on from another state;
+ * -1. */
 static int step_make(struct trainer *t, uint64_t rows, struct err *e)
 {
     const struct options *o = t->options;
+    int asks = stepper_asks(t->stepper) && !t->step_alone && megabatch_complete(&t->train_rows);
+    int settled = asks ? 1 : train_settle(t, e);
+    if (settled <= 0)
+        return settled;
+    uint64_t task_step = t->meta.task_step + (t->ahead.rows > 0);
     struct schedule_rates at =
         schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.epoch,
-                       t->meta.task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
+                       task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
                        t->meta.plateau_scale * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,
                                          .backbone_rate = at.backbone_rate,
@@ -98,31 +164,23 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
                                          .loss_max = o->loss_max,
                                          .eps = o->adam_eps,
                                          .max_grad_norm = o->max_grad_norm};
-    struct step_result r = {.loss = NAN};
-    if (stepper_update(t->stepper, t->meta.task_step - t->meta.task_skipped + 1, &optimizer, &r,
-                       e) < 0) {
-        int goes_on = recover_step(t, rows, &r, e);
-        if (goes_on <= 0)
-            return goes_on;
-        r.skipped = 1;
-    }
-    if (lineage_step(t, &r, e) < 0)
-        return -1;
-    if (r.skipped && !r.refused)
-        log_info("step=%" PRIu64
-                 " loss_scale=%g a scaled gradient is not finite: the step was skipped",
-                 t->meta.step + 1, r.loss_scale);
-    cursor_advance(t, rows, &r);
-    progress_step(t, rows, at.rate, &r);
-    return 0;
+    struct step_ahead before = t->ahead, step = {.rows = rows, .rate = at.rate};
+    uint64_t number = task_step - t->meta.task_skipped + 1;
+    if (!asks)
+        return step_make_alone(t, &step, number, &optimizer, e);
+    stepper_update_ask(t->stepper, number, &optimizer);
+    t->ahead = step;
+    t->batch.done = t->batch.gathered = 0;
+    return before.rows ? step_take(t, &before, e) : 1;
 }
 
 /* The micro-batch that has been gathered, into the gradient of a batch of `rows` rows. */
 static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
 {
     struct batch *b = &t->batch;
-    uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task, t->meta.task_step);
-    if (!b->done && !t->meta.position)
+    uint64_t key = schedule_dropout_key(&t->schedule, (uint32_t)t->meta.task,
+                                        t->meta.task_step + (t->ahead.rows > 0));
+    if (!b->done && !position_next(t))
         stepper_carried_clear(t->stepper); /* its rows begin with the epoch */
     if (!b->done)
         stepper_batch(t->stepper, rows, key, t->terms, t->term_count);
@@ -135,7 +193,7 @@ static void micro_batch_accumulate(struct trainer *t, uint64_t rows)
 static void look_ahead(struct trainer *t, uint64_t rows)
 {
     uint32_t task = (uint32_t)t->meta.task;
-    uint64_t position = t->meta.position + rows, all = t->schedule.rows[task];
+    uint64_t position = position_next(t) + rows, all = t->schedule.rows[task];
     if (!t->device->apart || position == all)
         return;
     uint64_t next = schedule_batch_rows(&t->schedule, task, position);
@@ -143,14 +201,30 @@ static void look_ahead(struct trainer *t, uint64_t rows)
                      position, batch_micro_rows(t, t->options->batch_size, 0, next));
 }
 
+static int epoch_end(struct trainer *t, struct err *e)
+{
+    int settled = train_settle(t, e);
+    if (settled <= 0)
+        return settled < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+    progress_pause(t);
+    megabatch_rest(&t->train_rows);
+    return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+}
+
+/* But at an epoch's end, whose own checkpoint follows at once. */
+static int save_if_due(struct trainer *t, struct err *e)
+{
+    if (position_next(t) == t->schedule.rows[t->meta.task] || !save_is_due(t))
+        return 0;
+    int settled = train_settle(t, e);
+    return settled > 0 ? save_checkpoint(t, e) : settled;
+}
+
 static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
-    if (t->meta.position == t->schedule.rows[task]) {
-        progress_pause(t);
-        megabatch_rest(&t->train_rows);
-        return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
-    }
+    if (position_next(t) == t->schedule.rows[task])
+        return epoch_end(t, e);
     int there = data_train(t, task, e);
     if (there <= 0)
         return data_wait(there, sleep_ms);
@@ -158,12 +232,12 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
     batch_permute(t, task);
     if (!t->batch.gathered && dynamic_turn(t, e) < 0)
         return DAEMON_FAILED;
-    uint64_t rows = schedule_batch_rows(&t->schedule, task, t->meta.position);
+    uint64_t position = position_next(t), rows = schedule_batch_rows(&t->schedule, task, position);
     uint64_t micro =
         batch_micro_rows(t, t->options->batch_size, t->batch.done, rows - t->batch.done);
     uint64_t epoch = schedule_epoch_key(&t->schedule, task, t->meta.epoch);
-    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch,
-                             t->meta.position + t->batch.done, micro, e);
+    int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch, position + t->batch.done,
+                             micro, e);
     if (whole < 0)
         return DAEMON_FAILED;
     progress_wait(t, !whole);
@@ -176,7 +250,8 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
     if (t->batch.done < rows)
         return DAEMON_GO_ON;
     look_ahead(t, rows);
-    if (step_make(t, rows, e) < 0 || save_if_due(t, e) < 0)
+    int made = step_make(t, rows, e);
+    if (made < 0 || (made > 0 && save_if_due(t, e) < 0))
         return DAEMON_FAILED;
     return DAEMON_GO_ON;
 }

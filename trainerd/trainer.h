@@ -18,7 +18,8 @@
  *   ending.c         the weights that a task ends with
  *   protection.c     the EWC terms of a task
  *   fisher_client.c  asking fisherd for what is not there yet
- *   save.c           checkpoints, and the names that keep them
+ *   save.c           checkpoints: when, and reading them again
+ *   saving.c         one on its way to the disk, and the names that keep it
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
  *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
@@ -33,6 +34,8 @@
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -126,6 +129,12 @@ struct evaluation {
     char weights_sha256[65];                       /* of EVALUATION_EPOCH: empty */
 };
 
+/* A step that was asked of the device, behind which the next one is prepared: train.c. */
+struct step_ahead {
+    uint64_t rows; /* 0: there is none */
+    double rate;
+};
+
 struct protection { /* of one earlier task */
     struct importance fisher;
     struct checkpoint_map theta_star; /* at NULL: not mapped yet */
@@ -153,6 +162,21 @@ struct progress {
     double published_s;              /* wall time of the last trainer.step */
     struct progress_mark epoch, task;
     int statm; /* /proc/self/statm, kept open; -1: not there */
+};
+
+struct saving {    /* the checkpoint that is being written: saving.c */
+    int under_way; /* begun, and not yet ended */
+    int behind;    /* by the thread, which alone uses what follows until it is joined */
+    pthread_t thread;
+    atomic_int is_made;                   /* the thread is done; asked for before that */
+    struct checkpoint_meta *meta, *other; /* the cursor as it was; room for another one's */
+    struct checkpoint_meta copies[2];     /* they point there, or at the trainer's own */
+    char path[CHECKPOINT_PATH_BYTES], digest[65];
+    uint64_t bytes;
+    uint32_t tensor_count;
+    double began_s, ended_s; /* monotonic */
+    int result;
+    struct err why;
 };
 
 enum progress_fact { PROGRESS_TASK_START, PROGRESS_EPOCH_END, PROGRESS_TASK_END };
@@ -185,6 +209,8 @@ struct trainer {
     uint64_t micro_rows_planned, micro_rows_step; /* what the plan gave; when they last changed */
     uint64_t micro_asked; /* the micro-batch that memory was last asked for; 0: none yet */
     struct batch batch;
+    struct step_ahead ahead;
+    int step_alone;            /* the next step is made while the host waits: it was refused */
     uint64_t renewal_position; /* rows that the statistics have seen */
     struct evaluation evaluation;
     struct protection protections[OPTION_NAMES_MAX];
@@ -194,7 +220,8 @@ struct trainer {
     struct lineage lineage;
     int lineage_differs; /* it was told that a recomputed step differs */
     struct progress progress;
-    int checkpoint_asked;
+    struct saving saving;
+    int checkpoint_asked, release_asked;
     int weights_chosen; /* ending_choose did: nothing is saved before the task has ended */
     double deadline_s;  /* monotonic, of training.max_hours; 0: none */
     int failed;         /* a turn did: what is in memory may be half changed and is not saved */
@@ -304,6 +331,9 @@ void batch_permute(struct trainer *t,
 int dynamic_turn(struct trainer *t, struct err *e);
 
 /* train.c */
+/* The cursor becomes what the device has: the step that was asked for is taken, and counts. 1; 0:
+ * it was refused, and is made again; -1. Before anything but training looks at the device. */
+int train_settle(struct trainer *t, struct err *e);
 int train_turn(struct trainer *t, int *sleep_ms, struct err *e);
 void train_follow(struct trainer *t); /* tell loaderd where reading stands, and what comes next */
 
@@ -355,11 +385,10 @@ int fisher_client_turn(struct trainer *t, const struct fisher_wish *w, int *slee
 void fisher_client_close(struct trainer *t); /* harmless twice */
 
 /* save.c */
-int save_checkpoint(struct trainer *t, struct err *e); /* nothing if the newest one says the same */
-int save_if_due(struct trainer *t, struct err *e);
+/* Nothing if the newest one says the same. On a device apart it is under way afterwards. */
+int save_checkpoint(struct trainer *t, struct err *e);
+int save_is_due(const struct trainer *t); /* the newest one is training.checkpoint_every_s old */
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
-/* The names that the checkpoint at `path`, whose meta is t->meta, must have besides its own. */
-int save_links(struct trainer *t, const char *path, struct err *e);
 /* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
  * rest.
  */
@@ -369,6 +398,21 @@ int save_read_end(struct trainer *t, const char *task, float *parameters, float 
 int save_map_end(struct trainer *t, const char *task, struct checkpoint_map *map, struct err *e);
 /* The weights of the present task's best epoch into the stepper; t->other says the rest. */
 int save_read_best(struct trainer *t, struct err *e);
+
+/* saving.c */
+/* The state as it is now, behind what is under way: on the CPU it is there afterwards. */
+int saving_begin(struct trainer *t, uint32_t tensor_count, struct err *e);
+/* What is under way is there, and told; 0 if nothing is. -1: it could not be written. */
+int saving_end(struct trainer *t, struct err *e);
+/* The same, without waiting for it where training goes on meanwhile. */
+int saving_turn(struct trainer *t, struct err *e);
+/* The device's vectors into the host's copies, from which nothing is being written any more. */
+int saving_fetch(struct trainer *t, struct err *e);
+uint64_t saving_bytes(void); /* most memory that writing behind training takes */
+/* The names that the checkpoint at `path`, whose meta is *m, must have besides its own; *other is
+ * room for another one's. */
+int saving_links(const struct options *o, const struct checkpoint_meta *m,
+                 struct checkpoint_meta *other, const char *path, struct err *e);
 
 /* progress.c */
 void progress_open(struct trainer *t);

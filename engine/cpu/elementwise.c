@@ -9,8 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "proto/err.h"
-
 CPU_CLONES static void row_add(const float *restrict x, float *restrict y, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -143,12 +141,24 @@ static void weights_round(enum half half, const float *p, float *weights, uint64
     cpu_round_half(half, matrix_of(weights, 1, count));
 }
 
+void cpu_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
+                      const struct step_limits *limits, struct step_verdict *verdict,
+                      struct step_told *told)
+{
+    verdict->refused |= (uint32_t)step_refuses(sums, bad, limits);
+    verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits->max_grad_norm);
+    *told = (struct step_told){{sums[0], sums[1], sums[2], sums[3]}, *verdict};
+}
+
 CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,
                           const float *restrict g, uint64_t count, const struct adamw_scalars *a,
                           enum half half, float *weights)
 {
-    ensure(!a->verdict);                  /* of a device apart */
-    const struct adamw_scalars once = *a; /* a copy that no store can change */
+    struct adamw_scalars given = *a;
+    if (a->late && a->late->refused)
+        return;
+    given.clip = a->late ? a->late->clip : a->clip;
+    const struct adamw_scalars once = given; /* a copy that no store can change */
     for (uint64_t i = 0; i < count; i++) {
         struct adamw_element out = scalar_adamw(p[i], m[i], v[i], g[i], &once);
         p[i] = out.p;
@@ -162,8 +172,11 @@ CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const flo
                                  uint64_t count, const struct sgd_scalars *a, enum half half,
                                  float *weights)
 {
-    ensure(!a->verdict);
-    const struct sgd_scalars once = *a;
+    struct sgd_scalars given = *a;
+    if (a->late && a->late->refused)
+        return;
+    given.clip = a->late ? a->late->clip : a->clip;
+    const struct sgd_scalars once = given;
     for (uint64_t i = 0; i < count; i++) {
         struct sgd_element out = scalar_sgd_momentum(p[i], m[i], g[i], &once);
         p[i] = out.p;
@@ -175,8 +188,11 @@ CPU_CLONES void cpu_sgd_momentum(float *restrict p, float *restrict m, const flo
 CPU_CLONES void cpu_sgd(float *restrict p, const float *restrict g, uint64_t count,
                         const struct sgd_scalars *a, enum half half, float *weights)
 {
-    ensure(!a->verdict);
-    const struct sgd_scalars once = *a;
+    struct sgd_scalars given = *a;
+    if (a->late && a->late->refused)
+        return;
+    given.clip = a->late ? a->late->clip : a->clip;
+    const struct sgd_scalars once = given;
     for (uint64_t i = 0; i < count; i++)
         p[i] = scalar_sgd(p[i], g[i], &once);
     weights_round(half, p, weights, count);

@@ -1,7 +1,7 @@
 /* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
  *
- * Two streams: computing, and copies that run beside it. Errors of calls and launches are kept, the
- * first one, until somebody asks.
+ * Three streams: computing, copies that run beside it, and small ones that computing waits for.
+ * Errors of calls and launches are kept, the first one, until somebody asks.
  */
 #include <cublas_v2.h>
 #include "engine/cuda/early.h"
@@ -31,8 +31,8 @@ uint64_t cuda_shared_bytes;
 
 static struct {
     int open, debug, index;
-    cudaStream_t copies, fetches;
-    cudaEvent_t asked;                  /* what a fetch is behind */
+    cudaStream_t copies, sends;
+    cudaEvent_t sent;
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
     cudaError_t error;
     char what[128];
@@ -159,8 +159,8 @@ static void device_close(void)
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             cudaEventDestroy(device.marks[k][i]);
-    cudaEventDestroy(device.asked);
-    cudaStreamDestroy(device.fetches);
+    cudaEventDestroy(device.sent);
+    cudaStreamDestroy(device.sends);
     cudaStreamDestroy(device.copies);
     cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
@@ -196,8 +196,8 @@ static int device_open(const char *which, int debug, struct err *e)
     CU(cudaMemGetInfo(&before, &total));
     CU(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking));
     CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
-    CU(cudaStreamCreateWithFlags(&device.fetches, cudaStreamNonBlocking));
-    CU(cudaEventCreateWithFlags(&device.asked, cudaEventDisableTiming));
+    CU(cudaStreamCreateWithFlags(&device.sends, cudaStreamNonBlocking));
+    CU(cudaEventCreateWithFlags(&device.sent, cudaEventDisableTiming));
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
@@ -321,6 +321,13 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream));
 }
 
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.sends));
+    CU(cudaEventRecord(device.sent, device.sends));
+    CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
+}
+
 int cuda_early(void)
 {
     static int early = -1;
@@ -340,13 +347,9 @@ static void device_download(void *to, const void *from, uint64_t bytes)
     device_wait();
 }
 
-/* By a stream of its own: the computing goes on. */
-static void device_fetch(void *to, const void *from, uint64_t bytes, int mark)
+static void download_later(void *to, const void *from, uint64_t bytes)
 {
-    CU(cudaEventRecord(device.asked, cuda_stream));
-    CU(cudaStreamWaitEvent(device.fetches, device.asked, 0));
-    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.fetches));
-    CU(cudaEventRecord(device.marks[1][mark], device.fetches));
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream));
 }
 
 static void device_copy(void *to, const void *from, uint64_t bytes)
@@ -476,14 +479,14 @@ static void compute_await(int mark)
     CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
 }
 
-static int compute_done(int mark)
-{
-    return event_done(device.marks[1][mark]);
-}
-
 static void compute_wait(int mark)
 {
     CU(cudaEventSynchronize(device.marks[1][mark]));
+}
+
+static int compute_done(int mark)
+{
+    return event_done(device.marks[1][mark]);
 }
 
 static const struct backend backend_cuda = {
@@ -509,7 +512,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
-    .fetch = device_fetch,
+    .send = device_send,
+    .download_later = download_later,
     .copy = device_copy,
     .clear = device_clear,
     .wait = device_wait,
@@ -526,6 +530,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
-    .compute_done = compute_done,
     .compute_wait = compute_wait,
+    .compute_done = compute_done,
 };

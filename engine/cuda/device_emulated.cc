@@ -344,6 +344,15 @@ static void device_upload(void *to, const void *from, uint64_t bytes)
     });
 }
 
+/* At once, though what was asked for before is still to be done: it must not read `to`. */
+static void device_send(void *to, const void *from, uint64_t bytes)
+{
+    ensure(is_locked(from));
+    emulate_open(1);
+    memcpy(to, from, bytes);
+    emulate_open(0);
+}
+
 static void device_download(void *to, const void *from, uint64_t bytes)
 {
     device_copy(to, from, bytes);
@@ -406,12 +415,6 @@ static void compute_mark(int mark)
     compute_asks[mark] = 3;
 }
 
-static void device_fetch(void *to, const void *from, uint64_t bytes, int mark)
-{
-    device_copy(to, from, bytes);
-    compute_mark(mark);
-}
-
 static int compute_done(int mark)
 {
     if (compute_asks[mark]-- > 0)
@@ -429,6 +432,12 @@ static void compute_await(int mark)
 static void copy_wait(int mark)
 {
     copies_until(copies.marks[mark]);
+}
+
+static void compute_wait(int mark)
+{
+    (void)mark;
+    emulate_finish();
 }
 
 static const struct backend backend_cuda = {
@@ -454,7 +463,8 @@ const struct device device_of_library = {
     .host_unlock = host_unlock,
     .upload = device_upload,
     .download = device_download,
-    .fetch = device_fetch,
+    .send = device_send,
+    .download_later = device_copy,
     .copy = device_copy,
     .clear = device_clear,
     .wait = emulate_finish,
@@ -471,6 +481,6 @@ const struct device device_of_library = {
     .copy_wait = copy_wait,
     .compute_mark = compute_mark,
     .compute_await = compute_await,
+    .compute_wait = compute_wait,
     .compute_done = compute_done,
-    .compute_wait = compute_await,
 };

@@ -196,23 +196,33 @@ void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, flo
 
 /* ---- the optimizer's step ---- */
 
-/* The gradient's factor: what the verdict says, or where there is none what was given; a NaN: no
- * step is taken. All threads of a block call it, once. */
-static __device__ __forceinline__ float clip_of(const struct step_verdict &verdict, float given)
+__global__ void verdict_kernel(const double *sums, const uint64_t (*bad)[STEP_BADS],
+                               struct step_limits limits, struct step_verdict *verdict,
+                               struct step_told *told)
 {
-    __shared__ float clip;
-    if (!verdict.sums)
-        return given;
-    if (threadIdx.x == 0)
-        clip = scalar_verdict(&verdict);
-    __syncthreads();
-    return clip;
+    launch_wait();
+    if (step_refuses(sums, bad, &limits))
+        verdict->refused = 1;
+    verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits.max_grad_norm);
+    for (int i = 0; i < 4; i++)
+        told->sums[i] = sums[i];
+    told->verdict = *verdict;
 }
 
-static struct step_verdict verdict_of(const struct step_verdict *verdict)
+void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
+                       const struct step_limits *limits, struct step_verdict *verdict,
+                       struct step_told *told)
 {
-    struct step_verdict none = {};
-    return verdict ? *verdict : none;
+    LAUNCH_EARLY(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
+}
+
+/* Of a step whose verdict comes late: 0: nothing is to be done. */
+template <typename scalars> static __device__ __forceinline__ int goes_on(scalars *a)
+{
+    if (!a->late)
+        return 1;
+    a->clip = a->late->clip;
+    return !a->late->refused;
 }
 
 static __device__ __forceinline__ void adamw_element_update(float *p, float *m, float *v, float g,
@@ -245,18 +255,17 @@ static __device__ __forceinline__ void adamw_four_update(struct adamw_four *f,
     adamw_element_update(&f->p.w, &f->m.w, &f->v.w, f->g.w, a);
 }
 
-/* The first numbers are on their way while the verdict is asked. */
+/* The first numbers are on their way before a late verdict is read. */
 __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
-                             uint64_t fours, struct adamw_scalars a, struct step_verdict verdict,
-                             enum half half, float *weights)
+                             uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
 {
     uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     uint64_t step = (uint64_t)gridDim.x * blockDim.x;
     struct adamw_four f = {};
+    launch_wait();
     if (i < fours)
         f = adamw_read(p, m, v, g, i);
-    a.clip = clip_of(verdict, a.clip);
-    if (a.clip != a.clip)
+    if (!goes_on(&a))
         return;
     for (; i < fours; i += step) {
         adamw_four_update(&f, &a);
@@ -290,16 +299,14 @@ void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
 {
     uintptr_t addresses = (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g;
     uint64_t fours = fours_of(count, half ? addresses | (uintptr_t)weights : addresses);
-    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a,
-           verdict_of(a->verdict), half, weights);
+    LAUNCH_EARLY(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half,
+                 weights);
 }
 
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,
-                                    struct sgd_scalars a, struct step_verdict verdict,
-                                    enum half half, float *weights)
+                                    struct sgd_scalars a, enum half half, float *weights)
 {
-    a.clip = clip_of(verdict, a.clip);
-    if (a.clip != a.clip)
+    if (!goes_on(&a))
         return;
     FOR_ITEMS(i, count)
     {
@@ -314,15 +321,13 @@ __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t
 void cuda_sgd_momentum(float *p, float *m, const float *g, uint64_t count,
                        const struct sgd_scalars *a, enum half half, float *weights)
 {
-    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a,
-           verdict_of(a->verdict), half, weights);
+    LAUNCH(sgd_momentum_kernel, sweep_blocks(count), THREADS, p, m, g, count, *a, half, weights);
 }
 
 __global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_scalars a,
-                           struct step_verdict verdict, enum half half, float *weights)
+                           enum half half, float *weights)
 {
-    a.clip = clip_of(verdict, a.clip);
-    if (a.clip != a.clip)
+    if (!goes_on(&a))
         return;
     FOR_ITEMS(i, count)
     {
@@ -335,6 +340,5 @@ __global__ void sgd_kernel(float *p, const float *g, uint64_t count, struct sgd_
 void cuda_sgd(float *p, const float *g, uint64_t count, const struct sgd_scalars *a, enum half half,
               float *weights)
 {
-    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, verdict_of(a->verdict), half,
-           weights);
+    LAUNCH(sgd_kernel, sweep_blocks(count), THREADS, p, g, count, *a, half, weights);
 }

@@ -862,12 +862,12 @@ const struct layer_type layer_lstm = {
         "long short-term memory over the steps; leaves an output a step; with data.stateful a "
         "row begins where the one before it ended",
     .quantises = 1,
+    .draws = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
              {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},
              {"dropout", .below_high = 1, .low = 0, .high = 1}},
     .takes = ROWS_NO_GRAPHS,
-    .draws = 1,
     .infer = lstm_infer,
     .carry = lstm_carry,
     .initialise = lstm_initialise,

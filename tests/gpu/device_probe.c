@@ -191,7 +191,8 @@ static void sweep_run(uint64_t count)
 {
     const struct optimizer_config config = {
         .learning_rate = 1e-3, .weight_decay = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
-    struct sweep w = {.count = count, .scalars = optimizer_scalars_make(&config, 10, 1).adamw[1]};
+    struct sweep w = {.count = count,
+                      .scalars = optimizer_scalars_make(&config, 10, 1, NULL).adamw[1]};
     w.sum = allocated(sizeof *w.sum, "a sum");
     sweep_fill(&w);
     adamw_work(&w);

@@ -135,29 +135,6 @@ TEST(cuda_steps_equal_those_of_the_cpu)
         steps_case(i, HALF_NONE);
 }
 
-/* The device finds by itself what the host would find in the batch's sums: how far the gradient is
- * clipped, and that a step is not to be taken. */
-TEST(cuda_steps_are_clipped_and_refused_as_those_of_the_cpu)
-{
-    struct fixture on, cpu;
-    struct optimizer_config a = fixture_adamw;
-    struct step_result r;
-    pair_open(&on, &cpu, models[2]);
-    a.max_grad_norm = 1e-2, a.learning_rate = 0.1;
-    for (uint64_t step = 0; step < 2; step++) {
-        r = fixture_train(&on, FIXTURE_ROWS, step, step + 1, &a, NULL, 0);
-        CHECK(r.gradient_norm > 2 * a.max_grad_norm);
-        fixture_train(&cpu, FIXTURE_ROWS, step, step + 1, &a, NULL, 0);
-    }
-    vectors_near(&on, &cpu, 2e-6, 2);
-    a.loss_max = r.loss / 2;
-    CHECK(stepper_train(on.s, FIXTURE_ROWS, 2, 3, &a, NULL, 0, &r, &error) < 0);
-    CHECK(strstr(error.text, "more than the"));
-    vectors_near(&on, &cpu, 2e-6, 2);
-    fixture_close(&on);
-    fixture_close(&cpu);
-}
-
 TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
 {
     for (int i = 0; i < MODELS; i += 4)
@@ -376,8 +353,8 @@ static void micro_batch_gather(struct fixture *f, uint64_t first, uint64_t rows)
 enum { MICRO_ROWS = 20 };
 
 /* A batch of all rows, a micro-batch at a time, whose rows are there or, NULL, the host's. */
-static int micro_batches_train(struct fixture *f, const struct rows_there *there, uint64_t step,
-                               struct step_result *r, struct err *e)
+static void micro_batches_accumulate(struct fixture *f, const struct rows_there *there,
+                                     uint64_t step)
 {
     stepper_batch(f->s, FIXTURE_ROWS, step, NULL, 0);
     for (uint64_t first = 0, rows; first < FIXTURE_ROWS; first += rows) {
@@ -388,6 +365,12 @@ static int micro_batches_train(struct fixture *f, const struct rows_there *there
             micro_batch_gather(f, first, rows);
         stepper_accumulate(f->s, rows);
     }
+}
+
+static int micro_batches_train(struct fixture *f, const struct rows_there *there, uint64_t step,
+                               struct step_result *r, struct err *e)
+{
+    micro_batches_accumulate(f, there, step);
     return stepper_update(f->s, step + 1, &fixture_adamw, r, e);
 }
 
@@ -425,6 +408,88 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
         micro_batches_case(CARRIED, on_device);
     }
     micro_batches_case(10, 0); /* graphs, which the host gathers */
+}
+
+/* ---- steps that are asked for before the one before is known ---- */
+
+/* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. */
+static void steps_ask(struct fixture *f, const struct rows_there *there,
+                      const struct step_result told[STEPS])
+{
+    struct step_result r;
+    struct err e;
+    for (uint64_t step = 0; step <= STEPS; step++) {
+        if (step < STEPS) {
+            micro_batches_accumulate(f, there, step);
+            CHECK(stepper_asks(f->s));
+            stepper_update_ask(f->s, step + 1, &fixture_adamw);
+        }
+        if (step == 0)
+            continue;
+        CHECK_EQ(stepper_update_take(f->s, &r, &e), 1);
+        CHECK_EQ(stepper_asked(f->s), step < STEPS);
+        CHECK(memcmp(&r, &told[step - 1], sizeof r) == 0);
+    }
+}
+
+/* One whose loss is more than is accepted, another asked for behind it: neither changes anything,
+ * and the first says why when it is made again. */
+static void refused_ask(struct fixture *f, const struct rows_there *there)
+{
+    struct optimizer_config strict = fixture_adamw;
+    struct step_result r;
+    struct err e;
+    strict.loss_max = 1e-9;
+    for (uint64_t step = 0; step < 2; step++) {
+        micro_batches_accumulate(f, there, step);
+        stepper_update_ask(f->s, step + 1, step ? &fixture_adamw : &strict);
+    }
+    CHECK_EQ(stepper_update_take(f->s, &r, &e), 0);
+    CHECK_EQ(stepper_asked(f->s), 0);
+    micro_batches_accumulate(f, there, 0);
+    CHECK(stepper_update(f->s, 1, &strict, &r, &e) < 0 && strstr(e.text, "more than the 1e-09"));
+    CHECK(r.refused && stepper_bad_number(f->s));
+}
+
+/* Beside steps that are waited for: the same bits of everything. */
+static void ahead_case(struct fixture_config c)
+{
+    struct fixture asked, waited;
+    struct rows_there there;
+    struct step_result told[STEPS];
+    struct err e;
+    c.device = cuda_fixture_device();
+    c.accumulates = 1;
+    fixture_open(&asked, &c);
+    fixture_open(&waited, &c);
+    rows_send(&there, &waited);
+    memset(told, 0, sizeof told);
+    for (uint64_t step = 0; step < STEPS; step++)
+        CHECK_OK(micro_batches_train(&waited, &there, step, &told[step], &e), e);
+    refused_ask(&asked, &there);
+    steps_ask(&asked, &there, told);
+    CHECK_OK(stepper_fetch(asked.s, &e), e);
+    CHECK_OK(stepper_fetch(waited.s, &e), e);
+    uint64_t bytes = asked.m.parameter_count * sizeof(float);
+    CHECK(memcmp(stepper_parameters(asked.s), stepper_parameters(waited.s), bytes) == 0);
+    if (c.optimizer != OPTIMIZER_SGD)
+        CHECK(memcmp(stepper_moment_m(asked.s), stepper_moment_m(waited.s), bytes) == 0);
+    rows_release(&there);
+    fixture_close(&asked);
+    fixture_close(&waited);
+}
+
+TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
+{
+    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
+    struct fixture_config half = models[DENSE], momentum = half, plain = half;
+    half.half = HALF_BF16;
+    momentum.optimizer = OPTIMIZER_SGD_MOMENTUM;
+    plain.optimizer = OPTIMIZER_SGD;
+    const struct fixture_config cases[] = {models[DENSE],   half,  momentum,
+                                           models[WEIGHED], plain, models[TOKENS]};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ahead_case(cases[i]);
 }
 
 /* Somebody who has something to do for `left` calls. */

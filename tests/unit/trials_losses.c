@@ -136,10 +136,11 @@ void trial_cosine_loss(struct trial *t, struct trial_shape s)
     struct matrix y = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, s.rows, s.columns);
     struct weighting w = {0};
     op_cosine_loss(b, z, y, w, 7, row_numbers(t, s), sum_of(t), none, HALF_F16);
-    for (int kind = 1; kind < WEIGHT_KINDS; kind++) /* of one number a gradient is rounding */
-        op_cosine_loss(b, z, y, weights(t, s, kind), 7, row_numbers(t, s), NULL,
-                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns), HALF_NONE);
     if (s.columns > 1) {
+        for (int kind = 1; kind < WEIGHT_KINDS; kind++)
+            op_cosine_loss(b, z, y, weights(t, s, kind), 7, row_numbers(t, s), NULL,
+                           trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns),
+                           HALF_NONE);
         struct matrix both = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, s.rows, s.columns);
         struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, s.rows, s.columns);
         op_cosine_loss(b, z, y, w, 7, row_numbers(t, s), NULL, dz, HALF_NONE);

@@ -131,6 +131,32 @@ void trial_ewc_coded_add(struct trial *t, struct trial_shape s)
 
 /* ---- the optimizer ---- */
 
+/* Good numbers and rows, then one thing after the other that is not. */
+void trial_step_verdict(struct trial *t, struct trial_shape s)
+{
+    enum { GOOD, NORM, PENALTY, LOSS, LARGE, ROW, TARGET, BEFORE, CASES };
+    for (int bad = GOOD; bad < CASES; bad++) {
+        double sums[4] = {2.5, 0.25, 3 * (double)s.rows, 2};
+        uint64_t first[2 * STEP_BADS] = {s.rows, s.rows, 7, 0, s.rows, s.rows, 0, 0};
+        struct step_verdict verdict = {0, bad == BEFORE};
+        struct step_limits limits = {.loss_max = 4,
+                                     .max_grad_norm = bad % 2 ? 0.5 : 0,
+                                     .target_steps = 1,
+                                     .batch_rows = (double)s.rows,
+                                     .pieces = 2,
+                                     .rows = {{s.rows, s.rows}, {s.rows, s.rows}}};
+        sums[0] = bad == NORM ? INFINITY : sums[0];
+        sums[1] = bad == PENALTY ? NAN : sums[1];
+        sums[2] = bad == LOSS ? NAN : bad == LARGE ? 5 * (double)s.rows : sums[2];
+        first[0] = bad == ROW ? s.rows - 1 : first[0];
+        first[STEP_BADS + 1] = bad == TARGET ? 0 : first[STEP_BADS + 1];
+        const void *rows = trial_given(t, TRIAL_INPUT, TRIAL_U64, first, 2 * STEP_BADS);
+        op_step_verdict(trial_backend(t), trial_given(t, TRIAL_INPUT, TRIAL_F64, sums, 4), rows,
+                        &limits, trial_given(t, TRIAL_CHANGED, TRIAL_U32, &verdict, 2),
+                        trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U64, 5));
+    }
+}
+
 /* Weights for products, of parameters that may differ in their last digit. */
 static float *weights(struct trial *t, struct trial_shape s)
 {
