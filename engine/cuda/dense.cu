@@ -54,7 +54,7 @@ template <int half> struct forward_finish {
 };
 
 template <int half>
-__global__ void __launch_bounds__(TILE_THREADS, 1)
+__global__ void __launch_bounds__(TILE_THREADS, 2)
     dense_tiles(struct tiling t, struct matrix x, struct matrix w, struct forward_finish<half> f,
                 float *scratch)
 {

@@ -9,9 +9,10 @@
  * they are in a cluster, else by tile_parts in device memory, which the last of them reads. Every
  * order is fixed by the shape.
  *
- * A thread has `wide` rows and columns of a tile and reads four k of them at a time:
- * tile_index says which. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is
- * 4, and a group has four warps, each with a quarter [32, 32] of the tile.
+ * A thread has `wide` rows and columns of a tile, tile_index says which, and reads a few k of them
+ * at a time. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is 4, and a
+ * group has four warps, each with a quarter [32, 32] of the tile. Instructions are few and loops
+ * short: a launch takes microseconds, and fetches them anew.
  */
 #ifndef ENGINE_CUDA_TILE_H
 #define ENGINE_CUDA_TILE_H
@@ -20,8 +21,8 @@
 
 enum {
     TILE = 64,
-    TILE_DEEP = 32,
-    TILE_STAGES = 4,
+    TILE_DEEP = 64,
+    TILE_STAGES = 3,
     TILE_THREADS = 256,
     TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
     TILE_SPAN = TILE_DEEP + 4,
@@ -89,40 +90,45 @@ template <typename number_, int along_k> struct factor {
     }
 };
 
-/* A thread's two fours of each panel, panel after panel. */
+/* A thread's fours of each panel, panel after panel: TILE_FOURS of them, `apart` from one to the
+ * next. */
+enum { TILE_FOURS = TILE * TILE_DEEP / FOUR / TILE_THREADS };
 template <typename factor> struct panel_copies {
     typedef typename factor::number number;
     enum {
         LINE = (factor::ALONG_K ? TILE_DEEP : TILE) / FOUR, /* threads */
-        APART = TILE_THREADS / LINE                         /* i, or k, between the two */
+        APART = TILE_THREADS / LINE                         /* i, or k */
     };
     const number *from;
     unsigned apart, step;
-    unsigned i, k, at_k; /* in the panel; of all k */
-    int there[2];
+    unsigned to, at_i, at_k; /* the first one's place in a panel; i, and k of the next panel */
+    unsigned count;
 
     __device__ __forceinline__ panel_copies(const factor &f, unsigned i_first, unsigned k_first)
     {
         unsigned along = threadIdx.x % LINE * FOUR, across = threadIdx.x / LINE;
-        i = factor::ALONG_K ? across : along, k = factor::ALONG_K ? along : across;
-        at_k = k_first + k;
-        uint64_t at_i = i_first + i;
+        unsigned i = factor::ALONG_K ? across : along, k = factor::ALONG_K ? along : across;
+        to = factor::place(i, k), count = f.count;
+        at_i = i_first + i, at_k = k_first + k;
         from = f.at + (factor::ALONG_K ? at_i * f.stride + at_k : at_k * f.stride + at_i);
         apart = APART * (unsigned)f.stride;
         step = TILE_DEEP * (factor::ALONG_K ? 1 : (unsigned)f.stride);
-        there[0] = at_i < f.count;
-        there[1] = factor::ALONG_K ? at_i + APART < f.count : there[0];
     }
     __device__ __forceinline__ void next(number *panel, unsigned k_end)
     {
-        unsigned second_i = factor::ALONG_K ? APART : 0, second_k = factor::ALONG_K ? 0 : APART;
-        four_copy(panel + factor::place(i, k), from, there[0] && at_k < k_end);
-        four_copy(panel + factor::place(i + second_i, k + second_k), from + apart,
-                  there[1] && at_k + second_k < k_end);
+        UNROLL(TILE_FOURS)
+        for (unsigned n = 0; n < TILE_FOURS; n++) {
+            unsigned i = at_i + (factor::ALONG_K ? n * APART : 0);
+            unsigned k = at_k + (factor::ALONG_K ? 0 : n * APART);
+            four_copy(panel + to + n * APART * (factor::ALONG_K ? TILE_SPAN : TILE),
+                      from + n * apart, i < count && k < k_end);
+        }
         from += step, at_k += TILE_DEEP;
     }
 };
-static_assert(TILE * TILE_DEEP / FOUR == 2 * TILE_THREADS, "two fours a thread");
+static_assert(TILE * TILE_DEEP == TILE_FOURS * FOUR * TILE_THREADS, "whole fours");
+/* What turns a row of a panel (factor::place) is the same APART rows on. */
+static_assert(TILE_THREADS / (TILE / FOUR) % 16 == 0, "as many rows as there are turns of four");
 
 /* ---- to registers ---- */
 
@@ -145,20 +151,27 @@ static __device__ __forceinline__ unsigned tile_index(unsigned t, unsigned j)
     return factor::ALONG_K && wide == 8 ? t + 8 * j : 4 * t + j % 4 + 32 * (j / 4);
 }
 
-/* f[n][j]: number (tile_index(t, j), k + n). */
-template <int kind, int wide, typename factor>
+/* f[n][j]: number (tile_index(t, j), k + n), for `deep` n, 2 or 4: of float32. */
+template <int kind, int wide, int deep, typename factor>
 static __device__ __forceinline__ void numbers_take(const typename factor::number *panel,
-                                                    unsigned t, unsigned k, float f[FOUR][wide])
+                                                    unsigned t, unsigned k, float f[deep][wide])
 {
     if (factor::ALONG_K) {
         UNROLL(8)
         for (unsigned j = 0; j < wide; j++) {
-            float4 v = four_read<kind>(panel + factor::place(tile_index<wide, factor>(t, j), k));
-            f[0][j] = v.x, f[1][j] = v.y, f[2][j] = v.z, f[3][j] = v.w;
+            const typename factor::number *at =
+                panel + factor::place(tile_index<wide, factor>(t, j), k);
+            if (deep == 2) {
+                float2 v = *(const float2 *)at;
+                f[0][j] = v.x, f[1][j] = v.y;
+            } else {
+                float4 v = four_read<kind>(at);
+                f[0][j] = v.x, f[1][j] = v.y, f[2 % deep][j] = v.z, f[3 % deep][j] = v.w;
+            }
         }
     }
     UNROLL(4)
-    for (unsigned n = 0; n < FOUR; n++)
+    for (unsigned n = 0; n < deep; n++)
         UNROLL(2)
     for (unsigned j = 0; j < wide && !factor::ALONG_K; j += FOUR) {
         float4 v = four_read<kind>(panel + factor::place(tile_index<wide, factor>(t, j), k + n));
@@ -182,14 +195,23 @@ template <int kind> struct tile_sums {
     {
         return threadIdx.x / (2 * WARP) % 2 * 8 + threadIdx.x % WARP / 4;
     }
+    /* Of two panels, the first `deep` k of which are there. */
     template <typename left, typename right>
     __device__ __forceinline__ void add(const typename left::number *a,
-                                        const typename right::number *b)
+                                        const typename right::number *b, unsigned deep)
     {
-        unsigned k = group() * 16 + threadIdx.x % 4 * FOUR;
+        enum { SHARE = TILE_DEEP / GROUPS, STEP = 16 };
+        UNROLL(2)
+        for (unsigned k = group() * SHARE; k < (group() + 1) * SHARE && k < deep; k += STEP)
+            step<left, right>(a, b, k + threadIdx.x % 4 * FOUR);
+    }
+    template <typename left, typename right>
+    __device__ __forceinline__ void step(const typename left::number *a,
+                                         const typename right::number *b, unsigned k)
+    {
         float x[FOUR][WIDE], y[FOUR][WIDE];
-        numbers_take<kind, WIDE, left>(a, row(), k, x);
-        numbers_take<kind, WIDE, right>(b, column(), k, y);
+        numbers_take<kind, WIDE, FOUR, left>(a, row(), k, x);
+        numbers_take<kind, WIDE, FOUR, right>(b, column(), k, y);
         UNROLL(2)
         for (int i = 0; i < 2; i++) {
             uint32_t rows[4] = {mma_pack<kind>(x[0][2 * i], x[1][2 * i]),
@@ -234,18 +256,20 @@ template <> struct tile_sums<HALF_NONE> {
     {
         return threadIdx.x % 8;
     }
+    /* The loop is short: its instructions are fetched anew in each launch. */
     template <typename left, typename right>
     __device__ __forceinline__ void add(const typename left::number *a,
-                                        const typename right::number *b)
+                                        const typename right::number *b, unsigned deep)
     {
-        UNROLL(2)
-        for (unsigned step = 0; step < 2; step++) {
-            unsigned k = group() * 8 + step * FOUR;
-            float x[FOUR][WIDE], y[FOUR][WIDE];
-            numbers_take<HALF_NONE, WIDE, left>(a, row(), k, x);
-            numbers_take<HALF_NONE, WIDE, right>(b, column(), k, y);
-            UNROLL(4)
-            for (int n = 0; n < FOUR; n++)
+        enum { SHARE = TILE_DEEP / GROUPS, STEP = 2 };
+        unsigned first = group() * SHARE, end = first + SHARE < deep ? first + SHARE : deep;
+        UNROLL(1)
+        for (unsigned k = first; k < end; k += STEP) {
+            float x[STEP][WIDE], y[STEP][WIDE];
+            numbers_take<HALF_NONE, WIDE, STEP, left>(a, row(), k, x);
+            numbers_take<HALF_NONE, WIDE, STEP, right>(b, column(), k, y);
+            UNROLL(STEP)
+            for (int n = 0; n < STEP; n++)
                 UNROLL(8)
             for (int i = 0; i < WIDE; i++)
                 UNROLL(8)
@@ -292,23 +316,29 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
     panel_copies<right> b_copies(b, at.column, at.k_first);
     float left_sum = 0;
     unsigned count = (at.k_end - at.k_first + TILE_DEEP - 1) / TILE_DEEP;
-    for (unsigned n = 0; n < count + AHEAD; n++) {
-        if (n >= AHEAD) {
-            copies_wait();
-            __syncthreads(); /* and what is to be overwritten is read */
-        }
+    UNROLL(1)
+    for (unsigned n = 0; n < AHEAD; n++) {
         if (n < count) {
             a_copies.next(panel_of<left>(shared, n, 0), at.k_end);
             b_copies.next(panel_of<right>(shared, n, 1), at.k_end);
         }
         copies_end();
-        if (n < AHEAD)
-            continue;
-        const typename left::number *a_panel = panel_of<left>(shared, n - AHEAD, 0);
-        sums.template add<left, right>(a_panel, panel_of<right>(shared, n - AHEAD, 1));
-        UNROLL(8)
+    }
+    UNROLL(1)
+    for (unsigned n = 0; n < count; n++) {
+        const typename left::number *a_panel = panel_of<left>(shared, n, 0);
+        copies_wait();
+        __syncthreads(); /* and what is to be overwritten is read */
+        sums.template add<left, right>(a_panel, panel_of<right>(shared, n, 1),
+                                       at.k_end - at.k_first - n * TILE_DEEP);
+        UNROLL(4)
         for (unsigned k = 0; k < SHARE && sums_left; k++)
             left_sum += a_panel[left::place(threadIdx.x % TILE, threadIdx.x / TILE * SHARE + k)];
+        if (n + AHEAD < count) {
+            a_copies.next(panel_of<left>(shared, n + AHEAD, 0), at.k_end);
+            b_copies.next(panel_of<right>(shared, n + AHEAD, 1), at.k_end);
+        }
+        copies_end();
     }
     __syncthreads();
     sums.template put<left, right>(shared);
@@ -370,7 +400,7 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
 {
     float4 *parts = (float4 *)scratch + (uint64_t)s.tile * s.parts * TILE_CHUNKS;
     unsigned all = TILE_CHUNKS, share = all / s.parts;
-    UNROLL(TILE_CHUNKS / TILE_THREADS)
+    UNROLL(1)
     for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
         float4 v = *(const float4 *)chunk_at(sums, c);
         UNROLL(4)
