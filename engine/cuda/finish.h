@@ -38,6 +38,15 @@ static __device__ __noinline__ float activated_apart(enum activation kind, float
     return activated(kind, x);
 }
 
+/* finished, of a number or two of each thread. */
+static __device__ __forceinline__ float finished_apart(enum activation kind, enum half half,
+                                                       uint16_t *kept, uint64_t at, float x)
+{
+    x = half_rounded(half, x);
+    x = kind == ACTIVATION_RELU ? scalar_relu(x) : half_rounded(half, activated_apart(kind, x));
+    return finished(ACTIVATION_COUNT, half, kept, at, x);
+}
+
 /* The same of four numbers. kept: where they go in 16 bits, or NULL. */
 template <int half>
 static __device__ __forceinline__ float4 four_finished(enum activation kind, uint16_t *kept,

@@ -38,6 +38,12 @@ static void sum_behind(const double *losses, uint64_t rows, double *sum)
 
 /* ---- classes ---- */
 
+/* Of rows of many classes: not worth its instructions twice. */
+static __device__ __noinline__ double power_apart(double x)
+{
+    return exp(x);
+}
+
 /* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
 __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets,
@@ -53,9 +59,11 @@ __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targ
         double weight = weight_at(w, r, 0);
         float largest = -INFINITY;
         double all = 0, first = 0; /* the power of its first number a thread keeps */
+        UNROLL(1)
         FOR_LANES(t, c, z.columns)
         largest = row[c] > largest ? row[c] : largest;
         double max = (double)t.max(largest, (float *)part);
+        UNROLL(1)
         FOR_LANES(t, c, z.columns)
         {
             double power = exp((double)row[c] - max);
@@ -65,15 +73,14 @@ __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targ
         all = t.sum(all, part);
         if (target % size == t.lane())
             losses[r] = scalar_weighted(weight, log(all) + max - (double)row[target]);
-        if (dz.at)
-            FOR_LANES(t, c, z.columns)
-            {
-                double p = (c == t.lane() ? first : exp((double)row[c] - max)) / all;
-                dz.at[r * dz.stride + c] =
-                    weight > 0 ? half_rounded(half, scalar_softmax_gradient(p, c == target,
-                                                                            divisor / weight))
-                               : 0;
-            }
+        UNROLL(1)
+        for (uint64_t c = t.lane(); dz.at && c < z.columns; c += size) {
+            double p = (c == t.lane() ? first : power_apart((double)row[c] - max)) / all;
+            dz.at[r * dz.stride + c] =
+                weight > 0
+                    ? half_rounded(half, scalar_softmax_gradient(p, c == target, divisor / weight))
+                    : 0;
+        }
     }
     rows_sum(losses, z.rows, sum);
 }

@@ -15,26 +15,36 @@ enum {
     NARROW_AHEAD = 8
 };
 
+/* A lane has NARROW_AHEAD fours of x and w on their way at a time. */
 __global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
                             enum activation kind, enum half half, uint16_t *kept, struct matrix y,
-                            uint64_t fours)
+                            unsigned fours)
 {
     uint64_t row = blockIdx.x, column = threadIdx.x / WARP;
     const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
     unsigned lane = threadIdx.x % WARP;
     float sum = 0;
     launch_wait();
-    UNROLL(8)
-    for (uint64_t k = lane; k < fours; k += WARP) {
-        float4 u = ((const float4 *)a)[k], v = ((const float4 *)b)[k];
-        sum += u.x * v.x + u.y * v.y + (u.z * v.z + u.w * v.w);
+    UNROLL(1)
+    for (unsigned k = lane; k < fours; k += NARROW_AHEAD * WARP) {
+        float4 u[NARROW_AHEAD] = {}, v[NARROW_AHEAD] = {};
+        UNROLL(NARROW_AHEAD)
+        for (unsigned n = 0; n < NARROW_AHEAD; n++)
+            if (k + n * WARP < fours) {
+                u[n] = ((const float4 *)a)[k + n * WARP];
+                v[n] = ((const float4 *)b)[k + n * WARP];
+            }
+        UNROLL(NARROW_AHEAD)
+        for (unsigned n = 0; n < NARROW_AHEAD; n++)
+            sum += u[n].x * v[n].x + u[n].y * v[n].y + (u[n].z * v[n].z + u[n].w * v[n].w);
     }
+    UNROLL(1)
     for (uint64_t k = FOUR * fours + lane; k < x.columns; k += WARP)
         sum += a[k] * b[k];
     sum = warp_sum(sum);
     if (lane == 0)
         y.at[row * y.stride + column] =
-            finished(kind, half, kept, row * y.columns + column, sum + bias[column]);
+            finished_apart(kind, half, kept, row * y.columns + column, sum + bias[column]);
 }
 
 int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
@@ -42,25 +52,28 @@ int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum act
 {
     int aligned = ((uintptr_t)x.at | (uintptr_t)w.at) % sizeof(float4) == 0 &&
                   (x.stride | w.stride) % FOUR == 0;
-    if (x.rows > DENSE_ROWS_MAX || y.columns > NARROW_OUTPUTS_MAX)
+    if (x.rows > DENSE_ROWS_MAX || y.columns > NARROW_OUTPUTS_MAX || x.columns >> 32)
         return 0;
     LAUNCH_EARLY(narrow_rows, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias, kind,
-                 half, kept, y, aligned ? x.columns / FOUR : 0);
+                 half, kept, y, aligned ? (unsigned)(x.columns / FOUR) : 0);
     return 1;
 }
 
-/* The rows' x, float32 or 16 bits. */
-struct narrow_input {
-    const float *at;
-    const uint16_t *half_at;
-    uint64_t stride;
-    enum half half;
-    __device__ __forceinline__ float operator()(uint64_t row, uint64_t column) const
+/* The rows' x, float32 or in 16 bits; a number's place takes 32 bits. */
+template <int half, typename number> struct narrow_input {
+    const number *at;
+    unsigned stride;
+    static __device__ __forceinline__ float value(float x)
     {
-        uint64_t i = row * stride + column;
-        if (!half_at)
-            return at[i];
-        return half == HALF_F16 ? half_F16::widen(half_at[i]) : half_BF16::widen(half_at[i]);
+        return x;
+    }
+    static __device__ __forceinline__ float value(uint16_t x)
+    {
+        return half_value<half>(x);
+    }
+    __device__ __forceinline__ float operator()(unsigned row, unsigned column) const
+    {
+        return value(at[row * stride + column]);
     }
 };
 
@@ -70,6 +83,7 @@ static __device__ __forceinline__ void narrow_bias(const float *d, struct matrix
 {
     unsigned n = threadIdx.x / WARP;
     float sum = 0;
+    UNROLL(4)
     for (unsigned r = threadIdx.x % WARP; r < dy.rows; r += WARP)
         sum += d[r * NARROW_OUTPUTS_MAX + n];
     sum = warp_sum(sum);
@@ -80,21 +94,26 @@ static __device__ __forceinline__ void narrow_bias(const float *d, struct matrix
 /* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column. */
 static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
 {
+    UNROLL(4)
     for (unsigned i = threadIdx.x; i < dy.rows * NARROW_OUTPUTS_MAX; i += NARROW_THREADS) {
         unsigned r = i / NARROW_OUTPUTS_MAX, n = i % NARROW_OUTPUTS_MAX;
-        d[i] = n < dy.columns ? dy.at[r * dy.stride + n] : 0;
+        d[i] = n < dy.columns ? dy.at[r * (unsigned)dy.stride + n] : 0;
     }
     __syncthreads();
 }
 
-/* A warp's next rows of x, NARROW_AHEAD of them from `first` on. */
-static __device__ __forceinline__ void narrow_read(const struct narrow_input &x, uint64_t rows,
-                                                   uint64_t first, uint64_t column,
-                                                   float in[NARROW_AHEAD])
+/* A warp's next rows of x, NARROW_AHEAD of them from `first` on, each lane's for itself. */
+template <typename input>
+static __device__ __forceinline__ void narrow_read(const input &x, unsigned rows, unsigned first,
+                                                   unsigned column, float *own)
 {
+    float in[NARROW_AHEAD];
     UNROLL(NARROW_AHEAD)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
         in[k] = first + k * WARPS < rows ? x(first + k * WARPS, column) : 0;
+    UNROLL(NARROW_AHEAD)
+    for (unsigned k = 0; k < NARROW_AHEAD; k++)
+        own[k * NARROW_THREADS] = in[k];
 }
 
 /* dx of one row and column, and what the row adds to dw's column. */
@@ -111,32 +130,35 @@ static __device__ __forceinline__ float narrow_number(const float *d, float in,
     return sum;
 }
 
+template <int half, typename number>
 __global__ void __launch_bounds__(NARROW_THREADS, 1)
-    narrow_back(struct matrix dy, struct narrow_input x, struct matrix w, int adds,
+    narrow_back(struct matrix dy, struct narrow_input<half, number> x, struct matrix w, int adds,
                 struct matrix dw, float *db, enum activation kind, int rounds, struct matrix dx)
 {
     __shared__ __align__(16) float shared[DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX];
+    __shared__ float inputs[NARROW_AHEAD * NARROW_THREADS];
     static_assert(WARPS * NARROW_OUTPUTS_MAX * WARP <= DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX,
                   "the sums lie where dy was");
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    uint64_t column = blockIdx.x * NARROW_COLUMNS + lane, rows = column < w.columns ? dy.rows : 0;
-    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, in[NARROW_AHEAD];
+    unsigned column = blockIdx.x * NARROW_COLUMNS + lane;
+    unsigned rows = column < w.columns ? (unsigned)dy.rows : 0;
+    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, *own = inputs + threadIdx.x;
     launch_wait();
-    narrow_read(x, rows, warp, column, in);
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
-        of[n] = n < w.rows && rows ? w.at[n * w.stride + column] : 0;
+        of[n] = n < w.rows && rows ? w.at[n * (unsigned)w.stride + column] : 0;
+    narrow_read(x, rows, warp, column, own);
     narrow_take(dy, shared);
-    for (uint64_t first = warp; first < rows; first += NARROW_AHEAD * WARPS) {
-        UNROLL(NARROW_AHEAD)
-        for (unsigned k = 0; k < NARROW_AHEAD && first + k * WARPS < rows; k++) {
-            uint64_t r = first + k * WARPS;
-            float d = sloped(kind, in[k],
-                             narrow_number(shared + r * NARROW_OUTPUTS_MAX, in[k], of, sums));
-            if (dx.at)
-                dx.at[r * dx.stride + column] = rounds ? half_rounded(x.half, d) : d;
+    UNROLL(1)
+    for (unsigned r = warp, k = 0; r < rows; r += WARPS, k++) {
+        if (k == NARROW_AHEAD) {
+            narrow_read(x, rows, r, column, own);
+            k = 0;
         }
-        narrow_read(x, rows, first + NARROW_AHEAD * WARPS, column, in);
+        float in = own[k * NARROW_THREADS];
+        float d = sloped(kind, in, narrow_number(shared + r * NARROW_OUTPUTS_MAX, in, of, sums));
+        if (dx.at)
+            dx.at[r * (unsigned)dx.stride + column] = rounds ? half_rounded((enum half)half, d) : d;
     }
     if (!dw.at)
         return;
@@ -150,20 +172,43 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     if (warp >= dw.rows || column >= dw.columns)
         return;
     float *to = dw.at + warp * dw.stride + column, sum = adds ? *to : 0;
-    UNROLL(WARPS)
+    UNROLL(4)
     for (unsigned k = 0; k < WARPS; k++)
         sum += shared[(k * NARROW_OUTPUTS_MAX + warp) * WARP + lane];
     *to = sum;
+}
+
+static int near(struct matrix m)
+{
+    return (!m.at || m.stride < UINT32_MAX / DENSE_ROWS_MAX) && m.columns <= UINT32_MAX;
 }
 
 int narrow_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, struct matrix w,
                     int adds, struct matrix dw, float *db, enum activation kind, enum half half,
                     int rounds, struct matrix dx)
 {
-    struct narrow_input in = {x.at, x_half, x.stride, half};
-    if (x.rows > DENSE_ROWS_MAX || dy.columns > NARROW_OUTPUTS_MAX)
+    if (x.rows > DENSE_ROWS_MAX || dy.columns > NARROW_OUTPUTS_MAX || !near(dy) || !near(x) ||
+        !near(w) || !near(dx))
         return 0;
-    LAUNCH_EARLY(narrow_back, (unsigned)((x.columns + NARROW_COLUMNS - 1) / NARROW_COLUMNS),
-                 NARROW_THREADS, dy, in, w, adds, dw, db, kind, rounds, dx);
+    unsigned blocks = (unsigned)((x.columns + NARROW_COLUMNS - 1) / NARROW_COLUMNS);
+#define RUN(half, number, from)                                                                    \
+    do {                                                                                           \
+        struct narrow_input<half, number> in = {                                                   \
+            from, (unsigned)x.stride                                                               \
+        };                                                                                         \
+        LAUNCH_EARLY((narrow_back<half, number>), blocks, NARROW_THREADS, dy, in, w, adds, dw, db, \
+                     kind, rounds, dx);                                                            \
+    } while (0)
+    if (x_half && half == HALF_F16)
+        RUN(HALF_F16, uint16_t, x_half);
+    else if (x_half)
+        RUN(HALF_BF16, uint16_t, x_half);
+    else if (half == HALF_F16)
+        RUN(HALF_F16, float, x.at);
+    else if (half == HALF_BF16)
+        RUN(HALF_BF16, float, x.at);
+    else
+        RUN(HALF_NONE, float, x.at);
+#undef RUN
     return 1;
 }
