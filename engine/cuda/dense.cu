@@ -17,7 +17,7 @@ static __device__ unsigned tickets[TILE_TICKETS];
 
 /* A product's tiles: rows of them first. */
 struct tiling {
-    unsigned rows, columns, parts, depth; /* depth: of a part, whole stages */
+    unsigned rows, columns, parts, depth; /* depth: of a part */
     unsigned inner;
     int in_cluster;
 };
@@ -176,8 +176,8 @@ static struct tiling tiling_of(uint64_t rows, uint64_t columns, uint64_t inner, 
     while (shares && t.parts < TILE_PARTS_MAX && 2 * t.parts * TILE_DEEP < inner &&
            2 * t.parts * t.rows * t.columns <= (unsigned)shares * (unsigned)cuda_processors)
         t.parts *= 2;
-    unsigned stages = (t.inner + TILE_DEEP - 1) / TILE_DEEP;
-    t.depth = (stages + t.parts - 1) / t.parts * TILE_DEEP;
+    unsigned steps = (t.inner + TILE_DEEP_STEP - 1) / TILE_DEEP_STEP;
+    t.depth = (steps + t.parts - 1) / t.parts * TILE_DEEP_STEP;
     return t;
 }
 
@@ -196,18 +196,19 @@ static int sized(uint64_t rows, uint64_t inputs, uint64_t outputs, enum half hal
            outputs > NARROW_OUTPUTS_MAX && (!half || cuda_capability >= 80);
 }
 
-static int clusters(const struct tiling *t)
-{
-    static int wanted = -1;
-    if (wanted < 0)
-        wanted = variant("DENSE_CLUSTER", 1);
-    return wanted && CUDA_CLUSTERS && t->parts > 1;
-}
-
 static unsigned blocks_of(const struct tiling *t)
 {
     return t->rows * t->columns * t->parts;
 }
+
+/* Are the blocks of a tile clusters? If all of them are there at a time: with some of them left for
+ * later the device is half idle then. at_once[parts]: how many there are, -1 until asked. */
+#define IN_CLUSTER(t, at_once, kernel, bytes)                                                      \
+    ((t).parts > 1 && variant("DENSE_CLUSTER", 1) &&                                               \
+     ((at_once)[(t).parts] >= 0                                                                    \
+          ? (at_once)[(t).parts]                                                                   \
+          : ((at_once)[(t).parts] = CLUSTERS_AT_ONCE(kernel, TILE_THREADS, bytes, (t).parts))) >=  \
+         (int)((t).rows * (t).columns))
 
 template <int half>
 static int forward_run(struct tiling t, struct matrix x, struct matrix w, const float *bias,
@@ -215,12 +216,12 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
 {
     const unsigned bytes = TILE_FLOATS * sizeof(float);
     struct forward_finish<half> f = {
-        y, bias, kind, kept,
-        {
-        }
+        y, bias, kind, kept, tile_at()
     };
+    static int at_once[TILE_PARTS_MAX + 1] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
     if (!SHARED_ALLOW(dense_tiles<half>, bytes))
         return 0;
+    t.in_cluster = IN_CLUSTER(t, at_once, dense_tiles<half>, bytes);
     LAUNCH_CLUSTERS(dense_tiles<half>, blocks_of(&t), TILE_THREADS, bytes,
                     t.in_cluster ? t.parts : 1, t, x, w, f, cuda_scratch);
     return 1;
@@ -234,7 +235,6 @@ int dense_forward(struct matrix x, struct matrix w, const float *bias, enum acti
         !by_fours(y) || (uintptr_t)bias % sizeof(float4) ||
         (uintptr_t)kept % sizeof(struct four_halves) || blocks_of(&t) > TILE_TICKETS)
         return 0;
-    t.in_cluster = clusters(&t);
     if (half == HALF_NONE)
         return forward_run<HALF_NONE>(t, x, w, bias, kind, kept, y);
     if (half == HALF_F16)
@@ -263,13 +263,16 @@ static int backward_run(const struct backward_asked *a, const number *x)
     b.dy = {a->dy.at, a->dy.stride, (unsigned)a->dy.columns};
     b.w = {a->w.at, a->w.stride, (unsigned)a->w.columns};
     b.x = {x, a->x.stride, (unsigned)a->x.columns};
-    b.f_x = {a->dx, x, a->kind, a->rounds, {}};
-    b.f_w = {a->dw, a->adds, {}};
+    b.f_x = {a->dx, x, a->kind, a->rounds, tile_at()};
+    b.f_w = {a->dw, a->adds, tile_at()};
     b.db = a->db;
-    unsigned cluster = a->of_x.in_cluster ? a->of_x.parts : 1;
-    unsigned blocks = (b.blocks_x + blocks_of(&a->of_w) + cluster - 1) / cluster * cluster;
+    static int at_once[TILE_PARTS_MAX + 1] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
     if (!SHARED_ALLOW((dense_tiles_back<half, number>), bytes))
         return 0;
+    b.of_x.in_cluster =
+        b.blocks_x && IN_CLUSTER(b.of_x, at_once, (dense_tiles_back<half, number>), bytes);
+    unsigned cluster = b.of_x.in_cluster ? b.of_x.parts : 1;
+    unsigned blocks = (b.blocks_x + blocks_of(&a->of_w) + cluster - 1) / cluster * cluster;
     if (blocks)
         LAUNCH_CLUSTERS((dense_tiles_back<half, number>), blocks, TILE_THREADS, bytes, cluster, b,
                         cuda_scratch);
@@ -288,7 +291,6 @@ int dense_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, st
         return 0;
     of_x.rows = dx.at ? of_x.rows : 0;
     of_w.rows = dw.at ? of_w.rows : 0;
-    of_x.in_cluster = dx.at && clusters(&of_x);
     struct backward_asked a = {of_x, of_w, dy, x, w, dw, dx, db, kind, adds, rounds};
     if (half == HALF_NONE)
         return backward_run<HALF_NONE>(&a, x.at);

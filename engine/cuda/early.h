@@ -23,7 +23,8 @@ static __device__ __forceinline__ void launch_wait(void)
 /* Neighbouring blocks, so many, as a cluster: there are none here. */
 #define LAUNCH_CLUSTERS(kernel, blocks, threads, bytes, cluster, ...)                              \
     LAUNCH_SHARED(kernel, (cluster) ? (blocks) : 0, threads, bytes, __VA_ARGS__)
-#define CUDA_CLUSTERS 0
+#define CUDA_CLUSTERS                                     0
+#define CLUSTERS_AT_ONCE(kernel, threads, bytes, cluster) 0
 #else
 #define CUDA_CLUSTERS (CUDA_MOST_CAPABILITY >= 90 && cuda_capability >= 90)
 int cuda_early(void);
@@ -45,6 +46,25 @@ static inline void cuda_launch_early(const char *name, unsigned blocks, unsigned
     cudaLaunchKernelEx(&config, kernel, arguments...);
     cuda_launched(name);
 }
+
+/* How many such clusters the device has at a time. */
+template <typename... wanted>
+static inline int cuda_clusters(void (*kernel)(wanted...), unsigned threads, size_t bytes,
+                                unsigned cluster)
+{
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    int count = 0;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {cluster, 1, 1};
+    config.gridDim = cluster, config.blockDim = threads, config.dynamicSmemBytes = bytes;
+    config.attrs = &attribute, config.numAttrs = 1;
+    if (!CUDA_CLUSTERS || cudaOccupancyMaxActiveClusters(&count, kernel, &config) != cudaSuccess)
+        cudaGetLastError(), count = 0;
+    return count;
+}
+#define CLUSTERS_AT_ONCE(kernel, threads, bytes, cluster)                                          \
+    cuda_clusters(kernel, threads, bytes, cluster)
 
 #define LAUNCH_EARLY(kernel, blocks, threads, ...)                                                 \
     LAUNCH_CLUSTERS(kernel, blocks, threads, 0, 1, __VA_ARGS__)

@@ -22,6 +22,7 @@
 enum {
     TILE = 64,
     TILE_DEEP = 64,
+    TILE_DEEP_STEP = 16, /* of a product on the tensor cores */
     TILE_STAGES = 3,
     TILE_THREADS = 256,
     TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
@@ -200,9 +201,9 @@ template <int kind> struct tile_sums {
     __device__ __forceinline__ void add(const typename left::number *a,
                                         const typename right::number *b, unsigned deep)
     {
-        enum { SHARE = TILE_DEEP / GROUPS, STEP = 16 };
+        enum { STEP = TILE_DEEP_STEP };
         UNROLL(2)
-        for (unsigned k = group() * SHARE; k < (group() + 1) * SHARE && k < deep; k += STEP)
+        for (unsigned k = group() * STEP; k < TILE_DEEP && k < deep; k += GROUPS * STEP)
             step<left, right>(a, b, k + threadIdx.x % 4 * FOUR);
     }
     template <typename left, typename right>
@@ -261,10 +262,10 @@ template <> struct tile_sums<HALF_NONE> {
     __device__ __forceinline__ void add(const typename left::number *a,
                                         const typename right::number *b, unsigned deep)
     {
-        enum { SHARE = TILE_DEEP / GROUPS, STEP = 2 };
-        unsigned first = group() * SHARE, end = first + SHARE < deep ? first + SHARE : deep;
+        enum { STEP = 2 };
+        unsigned end = deep < TILE_DEEP ? deep : (unsigned)TILE_DEEP;
         UNROLL(1)
-        for (unsigned k = first; k < end; k += STEP) {
+        for (unsigned k = group() * STEP; k < end; k += GROUPS * STEP) {
             float x[STEP][WIDE], y[STEP][WIDE];
             numbers_take<HALF_NONE, WIDE, STEP, left>(a, row(), k, x);
             numbers_take<HALF_NONE, WIDE, STEP, right>(b, column(), k, y);
