@@ -106,6 +106,11 @@ struct layer_pass {
     int finishes;
     enum activation then;
     uint16_t *kept;
+    /* Of a type that finishes_back, or chains: its input in 16 bits (NULL: input has it, else that
+     * is room for it); 1 + the activation that left it, whose backward is then part of this one, or
+     * 0; whether it rounds d_input to `half` by itself. */
+    const uint16_t *input_half;
+    int before, d_input_rounds;
     float *gradient; /* the same range of the slice's gradient; backward writes all of it, */
     int adds;        /* or adds to it: the rows before these of the slice have been there */
     /* Of a type with stepwise: rows of a part. Its gradient is that of part after part, so that
@@ -122,7 +127,7 @@ struct layer_pass {
      * d_input_half, d_output_half; d_output is that at the output of the activation
      * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept. */
     int chained, halves, output_unread;
-    const uint16_t *input_half, *weights_half;
+    const uint16_t *weights_half;
     uint16_t *d_input_half, *d_output_half;
     enum activation behind;
     struct mixed behind_kept;
@@ -168,15 +173,16 @@ struct tile_work {
 struct layer_type {
     const char *name, *purpose;
     struct layer_key keys[LAYER_KEYS_MAX + 1];
-    int in_place;     /* forward may overwrite its input and backward its d_output */
-    int same;         /* the output is the input itself: forward does nothing */
-    int needs_output; /* backward reads the output, so the next layer must not overwrite it */
-    int finishes;     /* forward can do, in the same operation, what pass.finishes says */
-    int activates;    /* 1 + its enum activation; 0: it is none */
-    int quantises;    /* its matrices are used through layer_product alone */
-    int rounds;       /* with half it rounds its output and d_input itself, and reads kept_half */
-    int draws;        /* in training it reads pass.step, or where step_late points */
-    int residual;     /* +1: residual_begin, -1: residual_end */
+    int in_place;      /* forward may overwrite its input and backward its d_output */
+    int same;          /* the output is the input itself: forward does nothing */
+    int needs_output;  /* backward reads the output, so the next layer must not overwrite it */
+    int finishes;      /* forward can do, in the same operation, what pass.finishes says */
+    int finishes_back; /* backward can do what pass.input_half and what follows it say */
+    int activates;     /* 1 + its enum activation; 0: it is none */
+    int quantises;     /* its matrices are used through layer_product alone */
+    int rounds;        /* with half it rounds its output and d_input itself, and reads kept_half */
+    int draws;         /* in training it reads pass.step, or where step_late points */
+    int residual;      /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
     int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
     enum layer_chain (*chains)(const struct layer_instance *l); /* NULL: it does not */

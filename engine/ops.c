@@ -117,11 +117,23 @@ static void check_linear_forward(struct matrix x, struct matrix w, const float *
     ensure(!kept || y.stride == y.columns);
 }
 
-static void check_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw,
-                                  float *db)
+static void check_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_half,
+                                  struct matrix w, int adds, struct matrix dw, float *db,
+                                  enum activation kind, enum half half, int rounds,
+                                  struct matrix dx)
 {
-    check_product(dy, 1, x, 0, (float)adds, dw);
-    ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
+    int told = kind == ACTIVATION_RELU || kind == ACTIVATION_TANH || kind == ACTIVATION_SIGMOID;
+    int dense = x.stride == x.columns && (!dx.at || dx.stride == dx.columns);
+    ensure(matrix_valid(x) && half < HALF_COUNT && (half || (!x_half && !rounds)));
+    ensure((kind == ACTIVATION_COUNT || told) && (dense || (!x_half && kind == ACTIVATION_COUNT)));
+    if (dw.at) {
+        check_product(dy, 1, x, 0, (float)adds, dw);
+        ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
+    }
+    if (dx.at) {
+        check_product(dy, 0, w, 0, 0, dx);
+        ensure(matrix_same_shape(x, dx) && matrix_disjoint(x, dx));
+    }
 }
 
 static int int8_valid(struct int8_matrix m)

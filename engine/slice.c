@@ -356,6 +356,8 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
                                seen_rows(b, slice, l->graphs_out) * l->outputs, to);
+    else if (s->device->apart && l->type->finishes_back && lane_half(s, slice, route->in))
+        p.input = to, p.input_half = lane_half(s, slice, route->in);
     else
         p.input = buffer_load(b, slice, layer, route->in, p.rows * l->inputs, to);
     return p;
@@ -379,19 +381,47 @@ static int d_input_rounds(const struct stepper *s, uint32_t layer)
     return !l->type->same || l->type->residual;
 }
 
+/* On a device apart a layer that can does with its own backward that of the activation before it,
+ * where that is in the same place and segment, and rounds what it leaves. Returns how many layers
+ * that are. */
+static uint32_t layers_join_back(const struct batch_work *b, uint32_t layer, uint32_t least,
+                                 struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = s->layout.route;
+    if (!s->device->apart || !l->type->finishes_back)
+        return 1;
+    p->d_input_rounds = p->half && p->d_input && d_input_rounds(s, layer);
+    if (!p->d_input || layer <= least || layer <= s->layout.first_trained + 1 ||
+        (b->work == SLICE_TRAIN && activation_joins(b, layer - 1)))
+        return 1;
+    const struct layer_type *before = l[-1].type;
+    if (!before->activates || !before->in_place || route[layer - 1].in != route[layer].in ||
+        layer_segment(&s->layout, layer - 1) != layer_segment(&s->layout, layer))
+        return 1;
+    p->before = before->activates;
+    p->d_input_rounds = p->half != HALF_NONE;
+    return 2;
+}
+
 /* A layer with statistics has seen its segment again when its part was taken. */
 void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
 {
     const struct layer_instance *layers = b->s->model->layers;
     uint32_t least = b->s->layout.first_trained > first ? b->s->layout.first_trained : first;
-    for (uint32_t i = end; i-- > least;) {
+    for (uint32_t behind = end, joined; behind > least; behind -= joined) {
+        uint32_t i = behind - 1;
         if (!layers[i].type->statistics || b->work == SLICE_FISHER)
             slice_again(b, slice, i);
+        joined = 1;
         if (b->work == SLICE_TRAIN && activation_joins(b, i))
             continue;
         struct layer_pass p = slice_pass_backward(b, slice, i);
+        joined = layers_join_back(b, i, least, &p);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && !p.d_input_half && d_input_rounds(b->s, i))
+        int done = p.d_input_half || p.d_input_rounds || joined > 1;
+        if (p.half && p.d_input && !done && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

@@ -4,6 +4,7 @@
  * that a warp reads whole lines and nothing is added up by chance. Graphs are small: what several
  * rows read of x is in the cache.
  */
+#include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
 
 enum { THREADS = 256 };
@@ -45,6 +46,7 @@ static __device__ __forceinline__ uint64_t column_largest(const float *x, uint64
 
 __global__ void pool_columns(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
 {
+    launch_wait();
     FOR_ITEMS(i, s.count * x.columns)
     {
         uint64_t n = i / x.columns, c = i % x.columns, rows = segment_rows(s, n);
@@ -65,6 +67,7 @@ __global__ void pool_columns(enum pooling kind, struct matrix x, struct segments
 __global__ void pool_columns_backward(enum pooling kind, struct matrix x, struct matrix dy,
                                       struct segments s, struct matrix dx)
 {
+    launch_wait();
     FOR_ITEMS(i, s.count * x.columns)
     {
         uint64_t n = i / x.columns, c = i % x.columns, rows = segment_rows(s, n);
@@ -83,14 +86,14 @@ __global__ void pool_columns_backward(enum pooling kind, struct matrix x, struct
 
 void cuda_pool_forward(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
 {
-    LAUNCH(pool_columns, cuda_blocks(s.count * x.columns, THREADS), THREADS, kind, x, s, y);
+    LAUNCH_EARLY(pool_columns, cuda_blocks(s.count * x.columns, THREADS), THREADS, kind, x, s, y);
 }
 
 void cuda_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, struct segments s,
                         struct matrix dx)
 {
-    LAUNCH(pool_columns_backward, cuda_blocks(s.count * x.columns, THREADS), THREADS, kind, x, dy,
-           s, dx);
+    LAUNCH_EARLY(pool_columns_backward, cuda_blocks(s.count * x.columns, THREADS), THREADS, kind, x,
+                 dy, s, dx);
 }
 
 /* ---- sparse matrices ---- */
@@ -334,6 +337,7 @@ __global__ void sparse_rows(struct sparse a, struct mixed x, struct sparse_finis
         x
     };
     uint64_t width = y.columns / numbers::COUNT;
+    launch_wait();
     FOR_ITEMS(i, a.rows * width)
     {
         uint64_t r = i / width, c = (i - r * width) * numbers::COUNT;
@@ -371,8 +375,8 @@ template <class numbers, int half, int halves>
 static void rows_forward(struct sparse a, struct mixed x, const struct sparse_finish &f,
                          struct matrix y)
 {
-    LAUNCH((sparse_rows<numbers, half, halves>),
-           cuda_blocks(a.rows * (y.columns / numbers::COUNT), THREADS), THREADS, a, x, f, y);
+    LAUNCH_EARLY((sparse_rows<numbers, half, halves>),
+                 cuda_blocks(a.rows * (y.columns / numbers::COUNT), THREADS), THREADS, a, x, f, y);
 }
 
 void cuda_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
@@ -428,6 +432,7 @@ __global__ void gradients_take(enum activation kind, struct mixed kept, struct m
 {
     typedef struct stored<numbers, half, halves> of_d;
     typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
+    launch_wait();
     FOR_ITEMS(i, d.rows * d.columns / numbers::COUNT)
     {
         uint64_t place = i * numbers::COUNT;
@@ -501,6 +506,7 @@ __global__ void __launch_bounds__(numbers::COUNT == 8 ? BACK_THREADS / 2 : BACK_
     numbers sum;
     numbers_zero(sum);
     end = end < most ? end : most;
+    launch_wait();
     for (uint64_t r = begin + threadIdx.y; c < g.columns && r < end; r += blockDim.y) {
         numbers row;
         numbers_zero(row);
@@ -527,6 +533,7 @@ __global__ void __launch_bounds__(PARTS_WIDTH *PARTS_ROWS)
     __shared__ one_number shared[PARTS_WIDTH * PARTS_ROWS];
     uint64_t c = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     one_number sum = {{0}};
+    launch_wait();
     for (uint64_t first = threadIdx.y; c < parts.columns && first < parts.rows;
          first += BATCH * blockDim.y) {
         float in[BATCH];
@@ -566,14 +573,14 @@ static void back_run(struct sparse a, enum activation kind, struct mixed kept, s
     dim3 blocks((unsigned)((width + across - 1) / across),
                 (unsigned)((rows + part_rows - 1) / part_rows));
     if (kind != ACTIVATION_RELU && kind != ACTIVATION_COUNT)
-        LAUNCH((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
-               THREADS, kind, kept, d);
-    LAUNCH((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e,
-           sums ? cuda_scratch : NULL, part_rows, g);
+        LAUNCH_EARLY((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
+                     THREADS, kind, kept, d);
+    LAUNCH_EARLY((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e,
+                 sums ? cuda_scratch : NULL, part_rows, g);
     if (sums)
-        LAUNCH(parts_add, (unsigned)((g.columns + PARTS_WIDTH - 1) / PARTS_WIDTH),
-               dim3(PARTS_WIDTH, PARTS_ROWS), matrix_of(cuda_scratch, blocks.y, g.columns), adds,
-               sums);
+        LAUNCH_EARLY(parts_add, (unsigned)((g.columns + PARTS_WIDTH - 1) / PARTS_WIDTH),
+                     dim3(PARTS_WIDTH, PARTS_ROWS), matrix_of(cuda_scratch, blocks.y, g.columns),
+                     adds, sums);
 }
 
 void cuda_sparse_backward(struct sparse a, enum activation kind, enum half half, struct mixed kept,

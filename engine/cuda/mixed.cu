@@ -1,6 +1,7 @@
 /* mixed.cu - products whose operands may lie in 16 bits: by cuBLAS, for which those in float32 are
  * narrowed first. */
 #include "engine/cuda/blas.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/half.h"
 
 enum { THREADS = 256 };
@@ -36,6 +37,7 @@ __global__ void product_numbers(enum half half, struct mixed a, int a_t, struct 
 
 __global__ void numbers_narrow(enum half half, struct matrix x, uint16_t *h)
 {
+    launch_wait();
     FOR_ITEMS(i, x.rows * x.columns)
     {
         uint64_t row = i / x.columns;
@@ -52,7 +54,8 @@ static int operand_narrow(enum half half, struct mixed *m, uint16_t *scratch)
         return 1;
     if (m->rows * m->columns > CUDA_SCRATCH_FLOATS)
         return 0;
-    LAUNCH(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x, scratch);
+    LAUNCH_EARLY(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x,
+                 scratch);
     *m = mixed_at(scratch, NULL, m->rows, m->columns);
     return 1;
 }

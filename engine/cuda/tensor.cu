@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "engine/cuda/blas.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/mma.h"
 
 enum {
@@ -236,6 +237,7 @@ __global__ void __launch_bounds__(THREADS, 1) product_patches(struct work w)
     struct feed<COLUMNS, b_t> b;
     a.begin(w.a, row, k);
     b.begin(w.b, column, k);
+    launch_wait();
     a.load(end - k);
     b.load(end - k);
     for (unsigned piece = 0; k < end; piece++, k += PIECE) {
@@ -266,6 +268,7 @@ enum { PARTS_THREADS = 128 };
 __global__ void parts_finish(const float *parts, unsigned count, float beta, struct matrix c)
 {
     uint64_t width = c.columns / FOUR;
+    launch_wait();
     FOR_ITEMS(i, c.rows * width)
     {
         uint64_t row = i / width, column = i - row * width;
@@ -315,11 +318,12 @@ template <int down, int a_t, int b_t> static int patches_launch(struct work *w)
     w->part = shares(shares(w->k, parts), PIECE) * PIECE;
     parts = shares(w->k, w->part);
     w->parts = parts > 1 ? cuda_scratch : NULL;
-    LAUNCH_SHARED((product_patches<down, a_t, b_t>),
-                  dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES, *w);
+    LAUNCH_CLUSTERS((product_patches<down, a_t, b_t>),
+                    dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES, 1,
+                    *w);
     if (parts > 1)
-        LAUNCH(parts_finish, cuda_blocks(w->c.rows * w->c.columns / FOUR, PARTS_THREADS),
-               PARTS_THREADS, cuda_scratch, (unsigned)parts, w->beta, w->c);
+        LAUNCH_EARLY(parts_finish, cuda_blocks(w->c.rows * w->c.columns / FOUR, PARTS_THREADS),
+                     PARTS_THREADS, cuda_scratch, (unsigned)parts, w->beta, w->c);
     return 1;
 }
 

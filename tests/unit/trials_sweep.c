@@ -273,7 +273,8 @@ void trial_sgd(struct trial *t, struct trial_shape s)
 
 void trial_linear_forward(struct trial *t, struct trial_shape s)
 {
-    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    uint64_t m = s.rows, n = s.columns % 4 || s.columns > 128 ? s.columns % 37 + 1 : 68,
+             k = s.columns;
     for (int half = HALF_NONE; half < HALF_COUNT; half++)
         for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
             enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
@@ -290,14 +291,49 @@ void trial_linear_forward(struct trial *t, struct trial_shape s)
         }
 }
 
-void trial_weight_gradient(struct trial *t, struct trial_shape s)
+/* A few outputs, and so many that vectors of four fit. */
+static const uint64_t back_outputs[] = {5, 76};
+
+/* x in 16 bits that both backends take as the same: what store_half leaves of it. */
+static uint16_t *kept_of(struct trial *t, enum half half, struct matrix x)
 {
-    uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
-    struct matrix dy = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n);
-    struct matrix x = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k);
-    for (int adds = 0; adds < 2; adds++) {
-        enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
-        op_weight_gradient(trial_backend(t), dy, x, adds, trial_matrix(t, use, TRIAL_ROWS, n, k),
-                           trial_floats(t, use, TRIAL_ROWS, n));
+    uint64_t count = x.rows * x.columns;
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
+    op_store_half(trial_backend(t), half, x.at, h, count);
+    return h;
+}
+
+/* A matrix without pad, rounded. */
+static struct matrix rounded(struct trial *t, enum half half, uint64_t rows, uint64_t columns)
+{
+    float *at = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, rows * columns);
+    if (half)
+        op_round_half(trial_backend(t), half, matrix_of(at, rows, columns));
+    return matrix_of(at, rows, columns);
+}
+
+static void back_once(struct trial *t, uint64_t r, uint64_t n, uint64_t k, enum half half, int adds)
+{
+    static const enum activation kinds[] = {ACTIVATION_RELU, ACTIVATION_TANH, ACTIVATION_COUNT};
+    enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+    enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
+    struct matrix none = {NULL, 0, 0, 0}, x = rounded(t, half, r, k), dy = rounded(t, half, r, n);
+    struct matrix w = rounded(t, half, n, k);
+    const uint16_t *x_half = half == HALF_BF16 || (half && adds) ? kept_of(t, half, x) : NULL;
+    int dx = adds || half;
+    op_linear_backward(trial_backend(t), dy, x, x_half, w, adds,
+                       trial_matrix(t, use, TRIAL_ROWS, n, k), trial_floats(t, use, TRIAL_ROWS, n),
+                       dx ? kinds[(unsigned)half] : ACTIVATION_COUNT, half, half && adds,
+                       dx ? matrix_of(trial_floats(t, TRIAL_OUTPUT, bar, r * k), r, k) : none);
+}
+
+void trial_linear_backward(struct trial *t, struct trial_shape s)
+{
+    uint64_t k = s.columns < 4000 ? s.columns : 1028;
+    for (size_t i = 0; i < sizeof back_outputs / sizeof *back_outputs; i++) {
+        back_once(t, s.rows, back_outputs[i], k, HALF_NONE, 0);
+        back_once(t, s.rows, back_outputs[i], k, HALF_NONE, 1);
+        back_once(t, s.rows, back_outputs[i], k, HALF_F16, 1);
+        back_once(t, s.rows, back_outputs[i], k, HALF_BF16, 0);
     }
 }
