@@ -729,6 +729,13 @@ static void check_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BA
     ensure(limits->target_steps > 0 && limits->batch_rows > 0);
 }
 
+static void check_commit(const struct step_verdict *verdict, const float *x, float *y,
+                         uint64_t count)
+{
+    ensure(verdict);
+    check_copy(x, y, count);
+}
+
 static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
                         const struct adamw_scalars *a, enum half half, float *weights)
 {

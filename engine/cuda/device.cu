@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/handle.h"
@@ -42,6 +43,8 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count;
     uint64_t used, high, context_bytes;
+    size_t left;      /* as the driver said */
+    time_t left_at_s; /* then; 0: it is another one since */
 } device;
 
 void cuda_note(cudaError_t error, const char *what)
@@ -237,9 +240,14 @@ static void device_facts_get(struct device_facts *f)
 
 static void device_memory_get(struct device_memory *m)
 {
-    size_t left = 0, total = 0;
-    CU(cudaMemGetInfo(&left, &total));
-    m->free_bytes = left;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!device.left_at_s || now.tv_sec > device.left_at_s) {
+        size_t total = 0;
+        CU(cudaMemGetInfo(&device.left, &total));
+        device.left_at_s = now.tv_sec;
+    }
+    m->free_bytes = device.left;
     m->used_bytes = device.used;
     m->high_bytes = device.high;
 }
@@ -259,9 +267,11 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
                        (unsigned long long)(total >> 20), cudaGetErrorString(error));
     }
     CU(cudaMemsetAsync(*at, 0, bytes, cuda_stream));
+    CU(cudaStreamSynchronize(cuda_stream)); /* the other streams may write there at once */
     device.allocations[device.count].at = *at;
     device.allocations[device.count++].bytes = bytes;
     device.used += bytes;
+    device.left_at_s = 0;
     device.high = device.used > device.high ? device.used : device.high;
     return 0;
 }
@@ -277,6 +287,7 @@ static void device_release(void *at)
     CU(cudaStreamSynchronize(cuda_stream));
     CU(cudaFree(at));
     device.used -= device.allocations[i].bytes;
+    device.left_at_s = 0;
     device.allocations[i] = device.allocations[--device.count];
 }
 
@@ -441,6 +452,11 @@ static void copy_in(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.copies));
 }
 
+static void copy_out(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.copies));
+}
+
 static void copy_mark(int mark)
 {
     CU(cudaEventRecord(device.marks[0][mark], device.copies));
@@ -525,6 +541,7 @@ const struct device device_of_library = {
     .graph_run = graph_run,
     .graph_close = graph_close,
     .copy_in = copy_in,
+    .copy_out = copy_out,
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,

@@ -485,6 +485,7 @@ const struct device device_of_library = {
     .graph_run = graph_run,
     .graph_close = graph_close,
     .copy_in = copy_in,
+    .copy_out = copy_in,
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,

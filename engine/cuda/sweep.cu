@@ -216,6 +216,20 @@ void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
     LAUNCH_EARLY(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
 }
 
+__global__ void commit_kernel(const struct step_verdict *verdict, const float *x, float *y,
+                              uint64_t count)
+{
+    if (verdict->refused)
+        return;
+    FOR_ITEMS(i, count)
+    y[i] = x[i];
+}
+
+void cuda_commit(const struct step_verdict *verdict, const float *x, float *y, uint64_t count)
+{
+    LAUNCH(commit_kernel, cuda_blocks(count, THREADS), THREADS, verdict, x, y, count);
+}
+
 /* Of a step whose verdict comes late: 0: nothing is to be done. */
 template <typename scalars> static __device__ __forceinline__ int goes_on(scalars *a)
 {
