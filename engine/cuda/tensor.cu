@@ -15,8 +15,6 @@
  */
 #include "engine/cuda/tensor.h"
 
-#include <stdlib.h>
-
 #include "engine/cuda/blas.h"
 #include "engine/cuda/early.h"
 #include "engine/cuda/mma.h"
@@ -298,9 +296,7 @@ static uint64_t shares(uint64_t count, uint64_t each)
 static uint64_t parts_of(const struct work *w, uint64_t patches)
 {
     enum { PIECES_LEAST = 4 };
-    static const int share = getenv("FT_PARTS") ? atoi(getenv("FT_PARTS")) : 1; /* VARIANT */
-    uint64_t wanted = (uint64_t)cuda_processors / patches / (uint64_t)share,
-             most = w->k / (PIECES_LEAST * PIECE);
+    uint64_t wanted = (uint64_t)cuda_processors / patches, most = w->k / (PIECES_LEAST * PIECE);
     uint64_t room = CUDA_SCRATCH_FLOATS / (w->c.rows * w->c.columns);
     wanted = wanted < most ? wanted : most;
     wanted = wanted < room ? wanted : room;
@@ -382,8 +378,6 @@ static int is_large(struct matrix a, int a_t, struct matrix c)
 
 void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
-    static const int no_tensor = getenv("FT_NO_TENSOR") != NULL; /* VARIANT */
-    if (no_tensor || cuda_products_rounded || !is_large(a, a_t, c) ||
-        !tensor_product(a, a_t, b, b_t, beta, c))
+    if (cuda_products_rounded || !is_large(a, a_t, c) || !tensor_product(a, a_t, b, b_t, beta, c))
         cuda_blas_product(a, a_t, b, b_t, beta, c);
 }
