@@ -5,6 +5,7 @@
  * asks.
  */
 #include <cublas_v2.h>
+#include "engine/cuda/early.h"
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,6 +300,7 @@ static void device_facts_get(struct device_facts *f)
     f->index = device.index;
     f->capability = 10 * p.major + p.minor;
     f->processors = p.multiProcessorCount;
+    f->halves = f->capability >= 80;
     f->memory_bytes = p.totalGlobalMem;
     f->context_bytes = device.context_bytes;
     cudaDriverGetVersion(&f->driver);
@@ -407,6 +409,14 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
 }
 
+int cuda_early(void)
+{
+    static int early = -1;
+    if (early < 0)
+        early = !getenv("DENSE_EARLY") || atoi(getenv("DENSE_EARLY"));
+    return early;
+}
+
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));
@@ -428,9 +438,23 @@ static void device_copy(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
 }
 
+/* A few numbers that a step begins with: its first kernel may then be launched early, too. */
+enum { CLEAR_THREADS = 256 };
+
+__global__ void words_clear(uint64_t *at, uint64_t count)
+{
+    launch_wait();
+    if (threadIdx.x < count)
+        at[threadIdx.x] = 0;
+}
+
 static void device_clear(void *at, uint64_t bytes)
 {
-    CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
+    if (bytes <= CLEAR_THREADS * sizeof(uint64_t) && bytes % sizeof(uint64_t) == 0 &&
+        (uintptr_t)at % sizeof(uint64_t) == 0)
+        LAUNCH_EARLY(words_clear, 1, CLEAR_THREADS, (uint64_t *)at, bytes / sizeof(uint64_t));
+    else
+        CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
 }
 
 struct device_graph {
