@@ -42,12 +42,17 @@ template <int half> struct forward_finish {
     enum activation kind;
     uint16_t *kept;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned, unsigned c) const
+    {
+        uint64_t column = at.column + c;
+        return column < y.columns ? *(const float4 *)(bias + column) : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 b) const
     {
         uint64_t row = at.row + r, column = at.column + c;
         if (row >= y.rows || column >= y.columns)
             return;
-        v = four_sum(v, *(const float4 *)(bias + column));
+        v = four_sum(v, b);
         *(float4 *)(y.at + row * y.stride + column) =
             four_finished<half>(kind, kept ? kept + row * y.columns + column : NULL, v);
     }
@@ -77,14 +82,19 @@ template <int half, typename number> struct input_finish {
     enum activation kind;
     int rounds;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned r, unsigned c) const
+    {
+        uint64_t row = at.row + r, column = at.column + c;
+        int wanted = kind != ACTIVATION_COUNT && row < dx.rows && column < dx.columns;
+        return wanted ? four_read<half>(x + row * dx.stride + column) : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 y) const
     {
         uint64_t row = at.row + r, column = at.column + c;
         if (row >= dx.rows || column >= dx.columns)
             return;
         uint64_t place = row * dx.stride + column;
         if (kind != ACTIVATION_COUNT) {
-            float4 y = four_read<half>(x + place);
             v = make_float4(sloped(kind, y.x, v.x), sloped(kind, y.y, v.y), sloped(kind, y.z, v.z),
                             sloped(kind, y.w, v.w));
         }
@@ -96,13 +106,18 @@ struct weight_finish {
     struct matrix dw;
     int adds;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned r, unsigned c) const
     {
         uint64_t row = at.row + r, column = at.column + c;
-        if (row >= dw.rows || column >= dw.columns)
-            return;
-        float4 *to = (float4 *)(dw.at + row * dw.stride + column);
-        *to = adds ? four_sum(*to, v) : v;
+        int wanted = adds && row < dw.rows && column < dw.columns;
+        return wanted ? *(const float4 *)(dw.at + row * dw.stride + column)
+                      : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 w) const
+    {
+        uint64_t row = at.row + r, column = at.column + c;
+        if (row < dw.rows && column < dw.columns)
+            *(float4 *)(dw.at + row * dw.stride + column) = four_sum(w, v);
     }
 };
 
@@ -204,7 +219,7 @@ static unsigned blocks_of(const struct tiling *t)
 /* Are the blocks of a tile clusters? If all of them are there at a time: with some of them left for
  * later the device is half idle then. at_once[parts]: how many there are, -1 until asked. */
 #define IN_CLUSTER(t, at_once, kernel, bytes)                                                      \
-    ((t).parts > 1 && variant("DENSE_CLUSTER", 1) &&                                               \
+    ((t).parts >= TILE_CLUSTER_MIN && variant("DENSE_CLUSTER", 1) &&                               \
      ((at_once)[(t).parts] >= 0                                                                    \
           ? (at_once)[(t).parts]                                                                   \
           : ((at_once)[(t).parts] = CLUSTERS_AT_ONCE(kernel, TILE_THREADS, bytes, (t).parts))) >=  \

@@ -27,11 +27,12 @@ enum {
     TILE_THREADS = 256,
     TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
     TILE_SPAN = TILE_DEEP + 4,
-    TILE_PANEL = TILE * TILE_SPAN,              /* floats, the larger of the two layouts */
-    TILE_SUMS_SPAN = TILE + 8,                  /* a row of a group's sums */
-    TILE_SUMS = TILE * TILE_SUMS_SPAN,          /* floats */
-    TILE_FLOATS = 2 * TILE_STAGES * TILE_PANEL, /* of shared memory */
-    TILE_CHUNKS = TILE * TILE / FOUR,           /* of results, four columns each */
+    TILE_PANEL = TILE * TILE_SPAN,                 /* floats, the larger of the two layouts */
+    TILE_SUMS_SPAN = TILE + 8,                     /* a row of a group's sums */
+    TILE_SUMS = TILE * TILE_SUMS_SPAN,             /* floats */
+    TILE_FLOATS = 2 * TILE_STAGES * TILE_PANEL,    /* of shared memory */
+    TILE_CHUNKS = TILE * TILE / FOUR,              /* of results, four columns each */
+    TILE_CLUSTER_MIN = TILE_CHUNKS / TILE_THREADS, /* blocks: see tile_finish_cluster */
     TILE_TICKETS = CUDA_SCRATCH_FLOATS / (TILE * TILE)
 };
 static_assert(4 * TILE_SUMS <= TILE_FLOATS, "sums lie where the panels were");
@@ -359,11 +360,19 @@ static __device__ __forceinline__ float4 four_sum(float4 a, float4 b)
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-/* All threads of the cluster's blocks come here; they see what the others wrote before. */
-static __device__ __forceinline__ void cluster_meet(void)
+/* All threads of the cluster's blocks arrive, and wait for each other; what one wrote before it
+ * arrived another sees behind its wait. */
+static __device__ __forceinline__ void cluster_arrive(void)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void cluster_wait(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait;" ::: "memory");
 #endif
 }
 
@@ -392,15 +401,47 @@ static __device__ __forceinline__ float *chunk_at(float *sums, unsigned chunk)
     return sums + chunk / (TILE / FOUR) * TILE_SUMS_SPAN + chunk % (TILE / FOUR) * FOUR;
 }
 
-/* Of what tile_product left: f(row, column, four numbers) for each four of the tile, in one block
- * of those that share it. scratch: [tiles, parts, TILE * TILE]; tickets: one a tile. */
+static __device__ __forceinline__ unsigned chunk_row(unsigned chunk)
+{
+    return chunk / (TILE / FOUR);
+}
+
+static __device__ __forceinline__ unsigned chunk_column(unsigned chunk)
+{
+    return chunk % (TILE / FOUR) * FOUR;
+}
+
+/* A thread has one four of the block's share of the tile, if that is so large. What f reads is on
+ * its way before the blocks meet, and nobody leaves while he is read. */
+template <typename finish>
+static __device__ __forceinline__ void tile_finish_cluster(float *sums, const struct tile_share &s,
+                                                           const finish &f)
+{
+    unsigned all = TILE_CHUNKS, share = all / s.parts, c = s.part * share + threadIdx.x;
+    int mine = threadIdx.x < share;
+    float4 v = make_float4(0, 0, 0, 0), more = v;
+    if (mine)
+        more = f.ahead(chunk_row(c), chunk_column(c));
+    cluster_arrive();
+    cluster_wait();
+    UNROLL(4)
+    for (unsigned p = 0; p < s.parts && mine; p++)
+        v = four_sum(v, cluster_read(chunk_at(sums, c), p));
+    cluster_arrive();
+    if (mine)
+        f(chunk_row(c), chunk_column(c), v, more);
+    cluster_wait();
+}
+
+/* Of what tile_product left: f(row, column, four numbers, f.ahead(row, column)) for each four of
+ * the tile, in one block of those that share it. scratch: [tiles, parts, TILE * TILE]; tickets: one
+ * a tile. */
 template <int groups, typename finish>
 static __device__ __forceinline__ void tile_finish(float *sums, const struct tile_share &s,
                                                    float *scratch, unsigned *tickets,
                                                    const finish &f)
 {
     float4 *parts = (float4 *)scratch + (uint64_t)s.tile * s.parts * TILE_CHUNKS;
-    unsigned all = TILE_CHUNKS, share = all / s.parts;
     UNROLL(1)
     for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
         float4 v = *(const float4 *)chunk_at(sums, c);
@@ -408,7 +449,7 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
         for (unsigned g = 1; g < groups; g++)
             v = four_sum(v, *(const float4 *)chunk_at(sums + g * TILE_SUMS, c));
         if (s.parts == 1)
-            f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
+            f(chunk_row(c), chunk_column(c), v, f.ahead(chunk_row(c), chunk_column(c)));
         else if (s.in_cluster)
             *(float4 *)chunk_at(sums, c) = v;
         else
@@ -416,21 +457,20 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
     }
     if (s.parts == 1)
         return;
-    if (s.in_cluster)
-        cluster_meet();
-    else if (!block_is_last(&tickets[s.tile], s.parts))
+    if (s.in_cluster) {
+        tile_finish_cluster(sums, s, f);
         return;
-    unsigned first = s.in_cluster ? s.part * share : 0, end = s.in_cluster ? first + share : all;
-    for (unsigned c = first + threadIdx.x; c < end; c += TILE_THREADS) {
-        float4 v = make_float4(0, 0, 0, 0);
+    }
+    if (!block_is_last(&tickets[s.tile], s.parts))
+        return;
+    UNROLL(1)
+    for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
+        float4 v = make_float4(0, 0, 0, 0), more = f.ahead(chunk_row(c), chunk_column(c));
         UNROLL(4)
         for (unsigned p = 0; p < s.parts; p++)
-            v = four_sum(v, s.in_cluster ? cluster_read(chunk_at(sums, c), p)
-                                         : parts[p * TILE_CHUNKS + c]);
-        f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
+            v = four_sum(v, parts[p * TILE_CHUNKS + c]);
+        f(chunk_row(c), chunk_column(c), v, more);
     }
-    if (s.in_cluster)
-        cluster_meet(); /* nobody leaves while he is read */
 }
 
 #endif
