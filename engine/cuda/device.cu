@@ -4,13 +4,13 @@
  * Errors of calls and launches are kept, the first one, until somebody asks.
  */
 #include <cublas_v2.h>
-#include "engine/cuda/early.h"
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {

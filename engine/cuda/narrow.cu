@@ -16,9 +16,9 @@ enum {
 };
 
 /* A lane has NARROW_AHEAD fours of x and w on their way at a time. */
-__global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
-                            enum activation kind, enum half half, uint16_t *kept, struct matrix y,
-                            unsigned fours)
+__global__ void __launch_bounds__(NARROW_THREADS, 1)
+    narrow_rows(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                enum half half, uint16_t *kept, struct matrix y, unsigned fours)
 {
     uint64_t row = blockIdx.x, column = threadIdx.x / WARP;
     const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
@@ -91,13 +91,23 @@ static __device__ __forceinline__ void narrow_bias(const float *d, struct matrix
         db[n] = (adds ? db[n] : 0) + sum;
 }
 
-/* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column. */
+/* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column; four numbers of a thread on their way
+ * at a time. */
 static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
 {
-    UNROLL(4)
-    for (unsigned i = threadIdx.x; i < dy.rows * NARROW_OUTPUTS_MAX; i += NARROW_THREADS) {
-        unsigned r = i / NARROW_OUTPUTS_MAX, n = i % NARROW_OUTPUTS_MAX;
-        d[i] = n < dy.columns ? dy.at[r * (unsigned)dy.stride + n] : 0;
+    unsigned n = threadIdx.x % NARROW_OUTPUTS_MAX, rows = (unsigned)dy.rows;
+    UNROLL(1)
+    for (unsigned r = threadIdx.x / NARROW_OUTPUTS_MAX; r < rows; r += FOUR * WARP) {
+        float in[FOUR];
+        UNROLL(4)
+        for (unsigned k = 0; k < FOUR; k++)
+            in[k] = n < dy.columns && r + k * WARP < rows
+                        ? dy.at[(r + k * WARP) * (unsigned)dy.stride + n]
+                        : 0;
+        UNROLL(4)
+        for (unsigned k = 0; k < FOUR; k++)
+            if (r + k * WARP < rows)
+                d[(r + k * WARP) * NARROW_OUTPUTS_MAX + n] = in[k];
     }
     __syncthreads();
 }
