@@ -112,16 +112,20 @@ static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
     __syncthreads();
 }
 
-/* A warp's next rows of x, NARROW_AHEAD of them from `first` on, each lane's for itself. */
+/* A warp's next rows of x, NARROW_AHEAD of them from `first` on. */
 template <typename input>
 static __device__ __forceinline__ void narrow_read(const input &x, unsigned rows, unsigned first,
-                                                   unsigned column, float *own)
+                                                   unsigned column, float in[NARROW_AHEAD])
 {
-    float in[NARROW_AHEAD];
-    UNROLL(NARROW_AHEAD)
+    UNROLL(8)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
         in[k] = first + k * WARPS < rows ? x(first + k * WARPS, column) : 0;
-    UNROLL(NARROW_AHEAD)
+}
+
+/* Where a loop finds them, each lane its own. */
+static __device__ __forceinline__ void narrow_keep(const float in[NARROW_AHEAD], float *own)
+{
+    UNROLL(8)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
         own[k * NARROW_THREADS] = in[k];
 }
@@ -152,21 +156,24 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     unsigned column = blockIdx.x * NARROW_COLUMNS + lane;
     unsigned rows = column < w.columns ? (unsigned)dy.rows : 0;
-    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, *own = inputs + threadIdx.x;
+    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, in[NARROW_AHEAD];
+    float *own = inputs + threadIdx.x;
     launch_wait();
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
         of[n] = n < w.rows && rows ? w.at[n * (unsigned)w.stride + column] : 0;
-    narrow_read(x, rows, warp, column, own);
+    narrow_read(x, rows, warp, column, in);
     narrow_take(dy, shared);
+    narrow_keep(in, own);
     UNROLL(1)
     for (unsigned r = warp, k = 0; r < rows; r += WARPS, k++) {
         if (k == NARROW_AHEAD) {
-            narrow_read(x, rows, r, column, own);
+            narrow_read(x, rows, r, column, in);
+            narrow_keep(in, own);
             k = 0;
         }
-        float in = own[k * NARROW_THREADS];
-        float d = sloped(kind, in, narrow_number(shared + r * NARROW_OUTPUTS_MAX, in, of, sums));
+        float at = own[k * NARROW_THREADS];
+        float d = sloped(kind, at, narrow_number(shared + r * NARROW_OUTPUTS_MAX, at, of, sums));
         if (dx.at)
             dx.at[r * (unsigned)dx.stride + column] = rounds ? half_rounded((enum half)half, d) : d;
     }
