@@ -351,7 +351,7 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
 /* ---- what the blocks that share a tile make of it ---- */
 
 struct tile_share {
-    unsigned tile, parts, part;
+    unsigned tile, parts, part; /* parts: 1, 2, 4 or 8 */
     int in_cluster;
 };
 
@@ -366,6 +366,17 @@ static __device__ __forceinline__ void cluster_arrive(void)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive;" ::: "memory");
+#endif
+}
+
+/* The same of a thread that wrote nothing, but has read what v was made of. */
+static __device__ __forceinline__ void cluster_arrive_read(float4 v)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.relaxed;" ::"f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
+#else
+    (void)v;
 #endif
 }
 
@@ -411,6 +422,32 @@ static __device__ __forceinline__ unsigned chunk_column(unsigned chunk)
     return chunk % (TILE / FOUR) * FOUR;
 }
 
+/* The sum of four numbers of so many parts, all of them on their way at a time: in the shared
+ * memory of a cluster's blocks, or in device memory. */
+template <int parts> static __device__ __forceinline__ float4 cluster_sum(const float *at)
+{
+    float4 in[parts];
+    UNROLL(8)
+    for (unsigned p = 0; p < parts; p++)
+        in[p] = cluster_read(at, p);
+    UNROLL(8)
+    for (unsigned p = 1; p < parts; p++)
+        in[0] = four_sum(in[0], in[p]);
+    return in[0];
+}
+
+template <int parts> static __device__ __forceinline__ float4 memory_sum(const float4 *at)
+{
+    float4 in[parts];
+    UNROLL(8)
+    for (unsigned p = 0; p < parts; p++)
+        in[p] = at[p * TILE_CHUNKS];
+    UNROLL(8)
+    for (unsigned p = 1; p < parts; p++)
+        in[0] = four_sum(in[0], in[p]);
+    return in[0];
+}
+
 /* A thread has one four of the block's share of the tile, if that is so large. What f reads is on
  * its way before the blocks meet, and nobody leaves while he is read. */
 template <typename finish>
@@ -424,10 +461,9 @@ static __device__ __forceinline__ void tile_finish_cluster(float *sums, const st
         more = f.ahead(chunk_row(c), chunk_column(c));
     cluster_arrive();
     cluster_wait();
-    UNROLL(4)
-    for (unsigned p = 0; p < s.parts && mine; p++)
-        v = four_sum(v, cluster_read(chunk_at(sums, c), p));
-    cluster_arrive();
+    if (mine)
+        v = s.parts == 4 ? cluster_sum<4>(chunk_at(sums, c)) : cluster_sum<8>(chunk_at(sums, c));
+    cluster_arrive_read(v);
     if (mine)
         f(chunk_row(c), chunk_column(c), v, more);
     cluster_wait();
@@ -465,10 +501,10 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
         return;
     UNROLL(1)
     for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
-        float4 v = make_float4(0, 0, 0, 0), more = f.ahead(chunk_row(c), chunk_column(c));
-        UNROLL(4)
-        for (unsigned p = 0; p < s.parts; p++)
-            v = four_sum(v, parts[p * TILE_CHUNKS + c]);
+        float4 more = f.ahead(chunk_row(c), chunk_column(c));
+        float4 v = s.parts == 2   ? memory_sum<2>(parts + c)
+                   : s.parts == 4 ? memory_sum<4>(parts + c)
+                                  : memory_sum<8>(parts + c);
         f(chunk_row(c), chunk_column(c), v, more);
     }
 }
