@@ -328,14 +328,6 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
 }
 
-int cuda_early(void)
-{
-    static int early = -1;
-    if (early < 0)
-        early = !getenv("DENSE_EARLY") || atoi(getenv("DENSE_EARLY"));
-    return early;
-}
-
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));

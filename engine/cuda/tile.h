@@ -5,14 +5,14 @@
  * A block takes a part of the inner dimension k, TILE_DEEP of it at a time, on their way to shared
  * memory (a panel of each factor) while those before them are multiplied. Its threads are in
  * groups, each of which has all of the tile, but some of a panel's k; the groups' sums are added up
- * at the end, and so are those of the blocks that share a tile: by each other's shared memory where
- * they are in a cluster, else by tile_parts in device memory, which the last of them reads. Every
- * order is fixed by the shape.
+ * at the end, and so are those of the blocks that share a tile, by the last of them. Every order is
+ * fixed by the shape. (Clusters, whose blocks read each other's shared memory, were slower on an
+ * H200: 31 of four blocks are there at a time, and the 32nd shares its multiprocessors with
+ * another.)
  *
  * A thread has `wide` rows and columns of a tile, tile_index says which, and reads a few k of them
  * at a time. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is 4, and a
- * group has four warps, each with a quarter [32, 32] of the tile. Instructions are few and loops
- * short: a launch takes microseconds, and fetches them anew.
+ * group has four warps, each with a quarter [32, 32] of the tile.
  */
 #ifndef ENGINE_CUDA_TILE_H
 #define ENGINE_CUDA_TILE_H
@@ -25,14 +25,13 @@ enum {
     TILE_DEEP_STEP = 16, /* of a product on the tensor cores */
     TILE_STAGES = 3,
     TILE_THREADS = 256,
-    TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
+    TILE_PARTS_MAX = 8,
     TILE_SPAN = TILE_DEEP + 4,
-    TILE_PANEL = TILE * TILE_SPAN,                 /* floats, the larger of the two layouts */
-    TILE_SUMS_SPAN = TILE + 8,                     /* a row of a group's sums */
-    TILE_SUMS = TILE * TILE_SUMS_SPAN,             /* floats */
-    TILE_FLOATS = 2 * TILE_STAGES * TILE_PANEL,    /* of shared memory */
-    TILE_CHUNKS = TILE * TILE / FOUR,              /* of results, four columns each */
-    TILE_CLUSTER_MIN = TILE_CHUNKS / TILE_THREADS, /* blocks: see tile_finish_cluster */
+    TILE_PANEL = TILE * TILE_SPAN,              /* floats, the larger of the two layouts */
+    TILE_SUMS_SPAN = TILE + 8,                  /* a row of a group's sums */
+    TILE_SUMS = TILE * TILE_SUMS_SPAN,          /* floats */
+    TILE_FLOATS = 2 * TILE_STAGES * TILE_PANEL, /* of shared memory */
+    TILE_CHUNKS = TILE * TILE / FOUR,           /* of results, four columns each */
     TILE_TICKETS = CUDA_SCRATCH_FLOATS / (TILE * TILE)
 };
 static_assert(4 * TILE_SUMS <= TILE_FLOATS, "sums lie where the panels were");
@@ -258,7 +257,6 @@ template <> struct tile_sums<HALF_NONE> {
     {
         return threadIdx.x % 8;
     }
-    /* The loop is short: its instructions are fetched anew in each launch. */
     template <typename left, typename right>
     __device__ __forceinline__ void add(const typename left::number *a,
                                         const typename right::number *b, unsigned deep)
@@ -352,59 +350,11 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
 
 struct tile_share {
     unsigned tile, parts, part; /* parts: 1, 2, 4 or 8 */
-    int in_cluster;
 };
 
 static __device__ __forceinline__ float4 four_sum(float4 a, float4 b)
 {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
-/* All threads of the cluster's blocks arrive, and wait for each other; what one wrote before it
- * arrived another sees behind its wait. */
-static __device__ __forceinline__ void cluster_arrive(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive;" ::: "memory");
-#endif
-}
-
-/* The same of a thread that wrote nothing, but has read what v was made of. */
-static __device__ __forceinline__ void cluster_arrive_read(float4 v)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.relaxed;" ::"f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-                 : "memory");
-#else
-    (void)v;
-#endif
-}
-
-static __device__ __forceinline__ void cluster_wait(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.wait;" ::: "memory");
-#endif
-}
-
-/* Four numbers where block `rank` of the cluster has them in its shared memory. */
-static __device__ __forceinline__ float4 cluster_read(const float *at, unsigned rank)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    float4 v;
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(there)
-        : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
-#else
-    (void)rank;
-    return *(const float4 *)at;
-#endif
 }
 
 static __device__ __forceinline__ float *chunk_at(float *sums, unsigned chunk)
@@ -422,21 +372,8 @@ static __device__ __forceinline__ unsigned chunk_column(unsigned chunk)
     return chunk % (TILE / FOUR) * FOUR;
 }
 
-/* The sum of four numbers of so many parts, all of them on their way at a time: in the shared
- * memory of a cluster's blocks, or in device memory. */
-template <int parts> static __device__ __forceinline__ float4 cluster_sum(const float *at)
-{
-    float4 in[parts];
-    UNROLL(8)
-    for (unsigned p = 0; p < parts; p++)
-        in[p] = cluster_read(at, p);
-    UNROLL(8)
-    for (unsigned p = 1; p < parts; p++)
-        in[0] = four_sum(in[0], in[p]);
-    return in[0];
-}
-
-template <int parts> static __device__ __forceinline__ float4 memory_sum(const float4 *at)
+/* The sum of four numbers of so many parts, all of them on their way at a time. */
+template <int parts> static __device__ __forceinline__ float4 parts_sum(const float4 *at)
 {
     float4 in[parts];
     UNROLL(8)
@@ -446,27 +383,6 @@ template <int parts> static __device__ __forceinline__ float4 memory_sum(const f
     for (unsigned p = 1; p < parts; p++)
         in[0] = four_sum(in[0], in[p]);
     return in[0];
-}
-
-/* A thread has one four of the block's share of the tile, if that is so large. What f reads is on
- * its way before the blocks meet, and nobody leaves while he is read. */
-template <typename finish>
-static __device__ __forceinline__ void tile_finish_cluster(float *sums, const struct tile_share &s,
-                                                           const finish &f)
-{
-    unsigned all = TILE_CHUNKS, share = all / s.parts, c = s.part * share + threadIdx.x;
-    int mine = threadIdx.x < share;
-    float4 v = make_float4(0, 0, 0, 0), more = v;
-    if (mine)
-        more = f.ahead(chunk_row(c), chunk_column(c));
-    cluster_arrive();
-    cluster_wait();
-    if (mine)
-        v = s.parts == 4 ? cluster_sum<4>(chunk_at(sums, c)) : cluster_sum<8>(chunk_at(sums, c));
-    cluster_arrive_read(v);
-    if (mine)
-        f(chunk_row(c), chunk_column(c), v, more);
-    cluster_wait();
 }
 
 /* Of what tile_product left: f(row, column, four numbers, f.ahead(row, column)) for each four of
@@ -486,25 +402,17 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
             v = four_sum(v, *(const float4 *)chunk_at(sums + g * TILE_SUMS, c));
         if (s.parts == 1)
             f(chunk_row(c), chunk_column(c), v, f.ahead(chunk_row(c), chunk_column(c)));
-        else if (s.in_cluster)
-            *(float4 *)chunk_at(sums, c) = v;
         else
             parts[s.part * TILE_CHUNKS + c] = v;
     }
-    if (s.parts == 1)
+    if (s.parts == 1 || !block_is_last(&tickets[s.tile], s.parts))
         return;
-    if (s.in_cluster) {
-        tile_finish_cluster(sums, s, f);
-        return;
-    }
-    if (!block_is_last(&tickets[s.tile], s.parts))
-        return;
-    UNROLL(1)
+    UNROLL(2)
     for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
         float4 more = f.ahead(chunk_row(c), chunk_column(c));
-        float4 v = s.parts == 2   ? memory_sum<2>(parts + c)
-                   : s.parts == 4 ? memory_sum<4>(parts + c)
-                                  : memory_sum<8>(parts + c);
+        float4 v = s.parts == 2   ? parts_sum<2>(parts + c)
+                   : s.parts == 4 ? parts_sum<4>(parts + c)
+                                  : parts_sum<8>(parts + c);
         f(chunk_row(c), chunk_column(c), v, more);
     }
 }
