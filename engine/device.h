@@ -28,7 +28,7 @@ struct device_facts {
 };
 
 struct device_memory {
-    uint64_t free_bytes;             /* as the driver says */
+    uint64_t free_bytes;             /* as the driver says, a second ago at most */
     uint64_t used_bytes, high_bytes; /* by this device's allocations: now, and the most so far */
 };
 
@@ -73,6 +73,8 @@ struct device {
      * all that passes from layer to layer has no more; what a layer keeps to itself loses it there.
      */
     void (*products_rounded)(int on);
+    /* Can they read numbers of 16 bits (product_half)? NULL: no. */
+    int (*multiplies_half)(void);
 
     /* What is asked for between begin and end is recorded, not done; end: -1 where that cannot be.
      */
@@ -84,7 +86,8 @@ struct device {
     /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
      * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1, on each stream. */
     void (*copy_in)(void *to, const void *from, uint64_t bytes);
-    void (*copy_mark)(int mark);     /* on the copy stream */
+    void (*copy_out)(void *to, const void *from, uint64_t bytes); /* `to` is page-locked */
+    void (*copy_mark)(int mark);                                  /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
     int (*copy_done)(int mark);      /* asked by the host */
     void (*copy_wait)(int mark);     /* the host waits */
@@ -96,7 +99,8 @@ struct device {
 
 enum {
     DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
-    DEVICE_MARK_STEPS,        /* two of them */
+    DEVICE_MARK_FETCH,
+    DEVICE_MARK_STEPS, /* two of them */
     DEVICE_MARKS = DEVICE_MARK_STEPS + 2
 };
 

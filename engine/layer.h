@@ -66,8 +66,9 @@ struct layer_instance {
 
 /* What a layer that `recomputes` leaves in pass.saved: all that backward and the squares read, or
  * little (activation checkpointing), from which backward computes the rest again, to the same bits;
- * or all, but in 16 bits where only backward reads it. */
-enum layer_keep { KEEP_ALL, KEEP_LITTLE, KEEP_HALF };
+ * or all, but in 16 bits where only backward reads it; or all in 16 bits, which products read, too.
+ */
+enum layer_keep { KEEP_ALL, KEEP_LITTLE, KEEP_HALF, KEEP_NARROW };
 
 /* Of a micro-batch, per channel: mean and 1 / sqrt(variance + eps) of x, means of dy and of dy n, n
  * being x normalised. Where they come from module buffers d and dn are 0. */
@@ -159,9 +160,12 @@ struct tile_work {
 struct layer_type {
     const char *name, *purpose;
     struct layer_key keys[LAYER_KEYS_MAX + 1];
-    int in_place;      /* forward may overwrite its input and backward its d_output */
-    int same;          /* the output is the input itself: forward does nothing */
-    int needs_output;  /* backward reads the output, so the next layer must not overwrite it */
+    int in_place;     /* forward may overwrite its input and backward its d_output */
+    int same;         /* the output is the input itself: forward does nothing */
+    int needs_output; /* backward reads the output, so the next layer must not overwrite it */
+    /* Backward reads neither input nor output, and d_input has numbers of d_output, and 0, alone:
+     * such a layer. NULL: none. */
+    int (*copies)(const struct layer_instance *l);
     int finishes;      /* forward can do, in the same operation, what pass.finishes says */
     int finishes_back; /* backward can do what pass.input_half and what follows it say */
     int activates;     /* 1 + its enum activation; 0: it is none */
@@ -170,7 +174,8 @@ struct layer_type {
     int draws;         /* in training it reads pass.step, or where step_late points */
     int residual;      /* +1: residual_begin, -1: residual_end */
     enum layer_rows takes;
-    int recomputes; /* it knows KEEP_LITTLE and KEEP_HALF */
+    int recomputes;                                 /* it knows KEEP_LITTLE and KEEP_HALF, */
+    int (*narrows)(const struct layer_instance *l); /* and KEEP_NARROW, such a layer; NULL: none */
     int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
     /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
      * summed over a slice's parts, as pass.part_rows says. NULL: none. */
@@ -241,6 +246,11 @@ void layer_initialise_scale(const struct layer_instance *l, uint64_t seed, float
 /* A tile_squares for such a layer, whose squares_begin left dy n in squares_input. */
 void layer_tile_squares_scale(const struct layer_instance *l, const struct layer_pass *p,
                               const struct tile *tile, const struct tile_work *w, float *sums);
+
+static inline int layer_copies(const struct layer_instance *l)
+{
+    return l->type->copies && l->type->copies(l);
+}
 
 /* Tile number `tile` of layer `l` of `m`: a partition that depends on the layer alone. */
 struct tile layer_tile(const struct model *m, const struct layer_instance *l, uint64_t tile);

@@ -325,21 +325,53 @@ static void check_steps_swap(const float *x, uint64_t stride, uint64_t rows, uin
                            rows * steps * values * sizeof *y));
 }
 
+static int halves_valid(struct halves m)
+{
+    return m.at != NULL && m.rows > 0 && m.columns > 0 && m.stride >= m.columns;
+}
+
+static void check_steps_narrow(enum half kind, const float *x, uint64_t stride, uint64_t rows,
+                               uint64_t steps, uint64_t values, struct halves y)
+{
+    ensure(half_valid(kind) && x && rows > 0 && stride >= steps * values);
+    ensure(halves_valid(y) && y.rows == steps * rows && y.columns >= values);
+}
+
+static void check_rows_regroup(struct matrix x, uint64_t groups, struct matrix y)
+{
+    ensure(matrix_valid(x) && matrix_valid(y) && matrix_same_shape(x, y) && matrix_disjoint(x, y));
+    ensure(groups > 0 && x.rows % groups == 0);
+}
+
+static void check_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                               float beta, struct matrix c)
+{
+    (void)beta;
+    ensure(half_valid(kind) && halves_valid(a) && halves_valid(b) && matrix_valid(c));
+    ensure(c.rows == (a_t ? a.columns : a.rows) && c.columns == (b_t ? b.rows : b.columns));
+    ensure((a_t ? a.rows : a.columns) == (b_t ? b.columns : b.rows));
+}
+
+static void check_pool(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
+{
+    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    ensure(s.begin || x.rows == s.count * s.steps); /* begin is the backend's to read */
+    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
+}
+
 static void check_pool_forward(enum pooling kind, struct matrix x, struct segments s,
                                struct matrix y)
 {
-    ensure(kind < POOL_COUNT && matrix_valid(x) && matrix_valid(y) && y.rows == s.count);
+    check_pool(kind, x, s, y);
     ensure(matrix_disjoint(x, y));
-    ensure(s.begin || x.rows == s.count * s.steps); /* begin is the backend's to read */
-    ensure(y.columns == x.columns * (kind == POOL_MEAN_SUM ? 2 : 1));
 }
 
 static void check_pool_backward(enum pooling kind, struct matrix x, struct matrix dy,
                                 struct segments s, struct matrix dx)
 {
-    check_pool_forward(kind, x, s, dy);
-    ensure(matrix_valid(dx) && matrix_same_shape(x, dx));
-    ensure(matrix_disjoint(x, dx) && matrix_disjoint(dy, dx));
+    check_pool(kind, x, s, dy);
+    ensure(matrix_valid(dx) && matrix_same_shape(x, dx) && matrix_disjoint(dy, dx));
+    ensure(kind != POOL_MAX || (matrix_disjoint(x, dy) && matrix_disjoint(x, dx)));
 }
 
 static void check_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
@@ -415,6 +447,48 @@ static void check_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, e
     check_lstm_steps(s, w_hh, half, dh);
     ensure(dc && floats_disjoint(s.c, dc, s.rows * s.hidden));
     ensure(floats_disjoint(s.c_before, dc, s.rows * s.hidden));
+}
+
+/* As the numbers of a narrow layer are. */
+static int aligned(const void *at)
+{
+    return at && (uintptr_t)at % 16 == 0;
+}
+
+/* Cells of [steps, rows, hidden]. */
+static int cells_valid(struct lstm_cells x, struct lstm_narrow s)
+{
+    return x.row >= s.hidden && x.step >= s.hidden && (x.row | x.step) % 4 == 0 && aligned(x.at);
+}
+
+static void check_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
+{
+    ensure(half_valid(kind) && matrix_valid(w_hh) && w_hh.rows == 4 * w_hh.columns);
+    ensure(w_hh.columns <= LSTM_NARROW_HIDDEN_MAX && aligned(packed));
+}
+
+static void check_lstm_narrow(struct lstm_narrow s, const uint16_t *packed)
+{
+    ensure(s.steps > 0 && s.rows > 0 && s.hidden > 0 && s.hidden <= LSTM_NARROW_HIDDEN_MAX);
+    ensure(s.hidden % LSTM_NARROW_UNITS == 0 && half_valid(s.half));
+    ensure(aligned(s.gates) && aligned(s.c) && aligned(s.h) && aligned(packed));
+}
+
+static void check_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
+                                      const float *bias_hh, const uint16_t *packed, float *c,
+                                      struct lstm_cells out)
+{
+    check_lstm_narrow(s, packed);
+    ensure(aligned(sums) && bias_ih && bias_hh && c);
+    ensure(!out.at || cells_valid(out, s));
+}
+
+static void check_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed,
+                                       struct lstm_cells dh, float *dc, float *dr, float *sums)
+{
+    check_lstm_narrow(s, packed);
+    ensure(cells_valid(dh, s) && dc && dr && sums);
+    ensure(floats_disjoint(dc, dr, s.rows * s.hidden));
 }
 
 static void check_dropout(struct matrix x, struct matrix y, const struct dropout_mask *mask)
@@ -674,6 +748,13 @@ static void check_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BA
 {
     ensure(sums && bad && limits && verdict && told && limits->pieces <= STEP_PIECES_MAX);
     ensure(limits->target_steps > 0 && limits->batch_rows > 0);
+}
+
+static void check_commit(const struct step_verdict *verdict, const float *x, float *y,
+                         uint64_t count)
+{
+    ensure(verdict);
+    check_copy(x, y, count);
 }
 
 static void check_adamw(float *p, float *m, float *v, const float *g, uint64_t count,

@@ -200,6 +200,47 @@ SCALAR uint64_t lstm_step(struct lstm_steps s, uint64_t k)
     return s.reverse ? s.steps - 1 - k : k;
 }
 
+/* A matrix of numbers of 16 bits. */
+struct halves {
+    uint16_t *at;
+    uint64_t rows, columns, stride;
+};
+
+SCALAR struct halves halves_of(const uint16_t *at, uint64_t rows, uint64_t columns)
+{
+    return (struct halves){(uint16_t *)(uintptr_t)at, rows, columns, columns};
+}
+
+/* Steps of an LSTM's layer that keeps all of its numbers in 16 bits, [steps, rows, ..] arrays; the
+ * four gates of a unit lie together. The h and the c of the step before lie before the first ones,
+ * unless the steps begin: they are 0 then. All arrays of a narrow layer are aligned to 16 bytes. */
+enum {
+    LSTM_NARROW_HIDDEN_MAX = 128, /* whose weights fit a multiprocessor */
+    LSTM_NARROW_UNITS = 8,        /* hidden is a multiple of it */
+};
+
+/* Numbers that lstm_narrow_weights leaves of w_hh, in an order of the backend's. */
+SCALAR uint64_t lstm_narrow_weights_count(uint64_t hidden)
+{
+    uint64_t padded =
+        hidden <= LSTM_NARROW_HIDDEN_MAX / 2 ? LSTM_NARROW_HIDDEN_MAX / 2 : LSTM_NARROW_HIDDEN_MAX;
+    return 2 * 4 * padded * padded; /* forward, backward */
+}
+
+struct lstm_narrow {
+    uint64_t steps, rows, hidden;
+    enum half half;
+    int begins;
+    uint16_t *gates; /* [steps, rows, hidden, 4] (i, f, g, o) */
+    uint16_t *c, *h; /* [steps, rows, hidden] */
+};
+
+/* Where float32 numbers of a cell are: of unit u of row r in step t at at[t step + r row + u]. */
+struct lstm_cells {
+    float *at;
+    uint64_t step, row;
+};
+
 /* [rows, columns]: row r has the values value[k] in the columns column[k], k from begin[r] to
  * begin[r + 1] - 1; a column that is named twice counts twice. */
 struct sparse {
@@ -311,8 +352,22 @@ SCALAR uint64_t dropout_key(const struct dropout_mask *m)
     return m->late.step ? dropout_key_late(&m->late, *m->late.step) : m->key;
 }
 
+/* Work that need not be done in the order in which it is asked for, where a device has room for
+ * more than one operation at a time. What is asked for goes to one of a few lanes, each of which
+ * does its own in their order; a lane waits for what another has done where it awaits a mark, which
+ * stands for all that was asked of the lane that set it until then, when it was last set. Main is
+ * the lane at the start and has to be at the end, and to have awaited the others'. Products may be
+ * asked of main and of LANE_PRODUCTS, operations that have scratch of the device's own (sums over
+ * rows, losses) of main alone. */
+enum { LANE_MAIN, LANE_PRODUCTS, LANE_FIRST, LANE_SECOND, LANES };
+enum { LANE_MARKS = 32 };
+
 struct backend {
     const char *name;
+    /* All three NULL: there is one lane. */
+    void (*lane_take)(unsigned lane); /* what is asked for from here on goes there */
+    void (*lane_mark)(unsigned mark);
+    void (*lane_await)(unsigned mark);
 #define OP(name, args, names, what) void(*name) args;
 #include "engine/ops.def"
 #undef OP

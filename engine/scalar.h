@@ -253,17 +253,23 @@ struct scalar_lstm_slopes {
     float d_i, d_f, d_g, d_o, d_t;
 };
 
-/* From the gates i, f, g, o after their functions, c and c before. */
-SCALAR struct scalar_lstm_slopes scalar_lstm_slopes(float i, float f, float g, float o, float c,
-                                                    float c_before)
+/* From the gates i, f, g, o after their functions, t = tanh(c) and c before. */
+SCALAR struct scalar_lstm_slopes scalar_lstm_slopes_with(float i, float f, float g, float o,
+                                                         float t, float c_before)
 {
-    struct scalar_lstm_slopes s = {i, f, g, o, c_before, scalar_tanh(c), 0, 0, 0, 0, 0};
+    struct scalar_lstm_slopes s = {i, f, g, o, c_before, t, 0, 0, 0, 0, 0};
     s.d_i = scalar_sigmoid_slope(i);
     s.d_f = scalar_sigmoid_slope(f);
     s.d_g = scalar_tanh_slope(g);
     s.d_o = scalar_sigmoid_slope(o);
     s.d_t = scalar_tanh_slope(s.t);
     return s;
+}
+
+SCALAR struct scalar_lstm_slopes scalar_lstm_slopes(float i, float f, float g, float o, float c,
+                                                    float c_before)
+{
+    return scalar_lstm_slopes_with(i, f, g, o, scalar_tanh(c), c_before);
 }
 
 /* And from the gradients at h and c: those at the gates' sums, and in c that at c before. */

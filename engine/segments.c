@@ -36,7 +36,10 @@ enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_
         return KEEP_ALL;
     if (c->checkpointing && (c->slice_parts <= 1 || c->segments_max))
         return KEEP_LITTLE;
-    return c->half ? KEEP_HALF : KEEP_ALL;
+    if (!c->half)
+        return KEEP_ALL;
+    int multiplies = c->device && c->device->multiplies_half && c->device->multiplies_half();
+    return multiplies && l->type->narrows && l->type->narrows(l) ? KEEP_NARROW : KEEP_HALF;
 }
 
 static void cutting_make(struct cutting *g, const struct layout *y, const struct model *m,

@@ -30,7 +30,8 @@ float *lane_activation(const struct stepper *s, uint64_t slice, uint32_t layer, 
 /* NULL: the buffer is not kept in 16 bits. */
 static uint16_t *lane_half(const struct stepper *s, uint64_t slice, uint32_t buffer)
 {
-    if (!s->layout.half || buffer <= s->layout.forward_buffers || buffer == 0)
+    const struct layout *y = &s->layout;
+    if (!y->half || buffer <= y->forward_buffers || buffer == 0 || y->unread[buffer])
         return NULL;
     return (uint16_t *)(lane_base(s, slice) + s->layout.activation_at[buffer]);
 }
@@ -221,7 +222,7 @@ static void output_round(const struct batch_work *b, uint64_t slice, uint32_t la
     float *at = lane_activation(s, slice, layer, buffer);
     if (kept)
         op_store_half(s->backend, s->layout.half, at, kept, rows * l->outputs);
-    else
+    else if (layer_keep_of(l, &s->config) != KEEP_NARROW) /* its numbers are those */
         op_round_half(s->backend, s->layout.half, matrix_of(at, rows, l->outputs));
 }
 
@@ -289,7 +290,7 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     const struct route *route = &s->layout.route[layer];
     struct layer_pass p = slice_pass(b, slice, layer);
     float *to = lane_base(s, slice) + s->layout.work_at;
-    if (!p.half || l->type->residual || l->type->rounds)
+    if (!p.half || l->type->residual || l->type->rounds || layer_copies(l))
         return p;
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
@@ -314,7 +315,7 @@ void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
 static int d_input_rounds(const struct stepper *s, uint32_t layer)
 {
     const struct layer_instance *l = &s->model->layers[layer];
-    if (l->type->rounds || (s->device->apart && layer > 0 && l[-1].type->rounds))
+    if (l->type->rounds || layer_copies(l) || (s->device->apart && layer > 0 && l[-1].type->rounds))
         return 0;
     return !l->type->same || l->type->residual;
 }
@@ -353,7 +354,7 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
         struct layer_pass p = slice_pass_backward(b, slice, i);
         joined = layers_join_back(b->s, i, least, &p);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && !p.d_input_rounds && joined == 1 && d_input_rounds(b->s, i))
+        if (p.half && p.d_input && !p.d_input_rounds && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

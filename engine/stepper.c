@@ -98,6 +98,23 @@ static void layout_forward_buffers(struct layout *y, const struct model *m)
             y->forward_buffers = 0;
 }
 
+/* With half a buffer that no backward reads is not kept. */
+static void layout_unread(struct layout *y, const struct model *m)
+{
+    memset(y->unread, y->half != HALF_NONE, sizeof y->unread);
+    for (uint32_t i = 0; i < m->layer_count; i++) {
+        const struct layer_instance *l = &m->layers[i];
+        const struct route *r = &y->route[i];
+        int residual = l->type->residual != 0;
+        if (residual || !(l->type->same || layer_copies(l)))
+            y->unread[l->type->needs_output ? r->out : r->in] = 0;
+        if (residual)
+            y->unread[r->in] = y->unread[r->out] = 0;
+    }
+    for (uint32_t k = 1; k < y->segments; k++) /* runs again from there */
+        y->unread[y->route[y->segment_first[k]].in] = 0;
+}
+
 /* A place for each depth of residual pairs, as large as the largest of them. */
 static uint64_t layout_residuals(struct layout *y, const struct model *m,
                                  const struct step_config *c, uint64_t at)
@@ -162,7 +179,8 @@ static uint64_t layer_place(struct layout *y, const struct model *m, const struc
     const struct layer_instance *l = &m->layers[i];
     enum layer_keep keep = layer_keep_of(l, c);
     uint32_t buffer = y->route[i].out, before = i ? y->route[i - 1].out : 0;
-    if (buffer != before && buffer > y->forward_buffers && kept[buffer] == stays) {
+    int is_own = buffer != before && buffer > y->forward_buffers && !y->unread[buffer];
+    if (is_own && kept[buffer] == stays) {
         y->activation_at[buffer] = at;
         at = size_plus(at, kept_floats(y->half, floats[buffer]));
     }
@@ -256,6 +274,7 @@ void layout_lane(struct layout *y, const struct model *m, const struct step_conf
     uint64_t floats[MODEL_LAYERS_MAX + 1] = {0};
     layout_route(y, m, c, floats);
     layout_forward_buffers(y, m);
+    layout_unread(y, m);
     uint64_t at = layout_activations(y, m, c, floats, layout_frozen(y, m, c, floats));
     at = layout_deltas(y, c, floats, at);
     y->scratch_at = layout_residuals(y, m, c, at);

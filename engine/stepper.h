@@ -102,6 +102,8 @@ struct layout {
                                              forward again, as the rest is still there */
     struct route route[MODEL_LAYERS_MAX];
     uint64_t activation_at[MODEL_LAYERS_MAX + 1]; /* in the lane, by buffer */
+    char unread[MODEL_LAYERS_MAX +
+                1]; /* by buffer: nobody reads it but the layer behind it, forward */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
     uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
     uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
@@ -253,6 +255,7 @@ struct stepper {
     struct batch_arrays at, host;
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
     int mirror_locked;            /* page-locked */
+    enum { FETCH_NONE, FETCH_BEGUN, FETCH_DONE } fetch; /* of it, since the last update */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
     uint64_t terms_version; /* another one where terms, lambda or damping are */
@@ -270,10 +273,11 @@ struct stepper {
     uint64_t *stage_step;             /* [STEPS_AHEAD], of which host.step is one */
     const void **stage_rows, **device_rows; /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], of which
                                                host.rows and at.rows are one each */
-    int bad_number;                         /* see stepper_bad_number */
-    uint32_t piece_count;                   /* of the batch in work, gathered on the device */
-    uint32_t pieces_forgotten;              /* it had more of them, which were looked at */
-    uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
+    uint64_t permuted;         /* features of the permutation that was sent; 0: none was */
+    int bad_number;            /* see stepper_bad_number */
+    uint32_t piece_count;      /* of the batch in work, gathered on the device */
+    uint32_t pieces_forgotten; /* it had more of them, which were looked at */
+    uint64_t sent_rows;        /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
@@ -327,8 +331,14 @@ void step_result_fill(const struct stepper *s, uint64_t rows, const double *sums
 /* The update sweep. */
 void update_run(struct stepper *s, const struct optimizer_config *a, uint64_t t, double norm,
                 const struct step_verdict *late);
+/* y = x with the update; late: unless that verdict, which is still to come, refuses the step. */
+void step_commit(const struct stepper *s, const struct step_verdict *late, const float *x, float *y,
+                 uint64_t count);
 /* The host's part of the batch's region for the batch in work: what is sent from there. */
 void ahead_place(struct stepper *s);
+
+/* What was fetched ahead is not what the device has any more. */
+void fetch_drop(struct stepper *s);
 
 /* The step that keys dropout, where a device apart reads it. */
 void step_send(struct stepper *s, uint64_t step);
@@ -424,7 +434,8 @@ void begins_gather_there(struct stepper *s, const struct gather_config *c, uint6
 /* What layer `l` gets for the slice. */
 void carried_pass(const struct batch_work *b, uint64_t slice, const struct layer_instance *l,
                   struct layer_pass *p);
-void carried_commit(struct stepper *s);                      /* the batch's states count */
+void carried_commit(struct stepper *s,
+                    const struct step_verdict *late);        /* the batch's states count */
 void carried_pass_begin(struct stepper *s);                  /* of evaluation or renewal */
 void carried_pass_advance(struct stepper *s, uint64_t rows); /* its next rows have gone forward */
 
@@ -488,7 +499,7 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
  * `batches` the cumulative mean over so many. */
 void statistics_take(struct stepper *s, uint64_t batches);
 /* What the micro-batches of a batch made of them counts with the update, or not at all. */
-void statistics_commit(struct stepper *s);
+void statistics_commit(struct stepper *s, const struct step_verdict *late);
 void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);

@@ -134,3 +134,132 @@ void cpu_lstm_steps_backward(struct lstm_steps s, struct matrix w_hh, enum half 
             cpu_product(sums, 0, w_hh, 0, 1, step_h_before(s, dh, k));
     }
 }
+
+/* ---- a layer that keeps its numbers in 16 bits ---- */
+
+static float widened(enum half kind, uint16_t h)
+{
+    return kind == HALF_BF16 ? scalar_brain(h) : scalar_half(h);
+}
+
+static uint16_t narrowed(enum half kind, float x)
+{
+    return kind == HALF_BF16 ? scalar_to_brain(x) : scalar_to_half(x);
+}
+
+void cpu_steps_narrow(enum half kind, const float *x, uint64_t stride, uint64_t rows,
+                      uint64_t steps, uint64_t values, struct halves y)
+{
+    for (uint64_t p = 0; p < steps * rows; p++) {
+        const float *from = x + p % rows * stride + p / rows * values;
+        for (uint64_t c = 0; c < y.columns; c++)
+            y.at[p * y.stride + c] = narrowed(kind, c < values ? from[c] : 0);
+    }
+}
+
+void cpu_rows_regroup(struct matrix x, uint64_t groups, struct matrix y)
+{
+    uint64_t each = x.rows / groups;
+    for (uint64_t r = 0; r < y.rows; r++)
+        memcpy(y.at + r * y.stride, x.at + (r % each * groups + r / each) * x.stride,
+               y.columns * sizeof *y.at);
+}
+
+void cpu_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                      float beta, struct matrix c)
+{
+    uint64_t inner = a_t ? a.rows : a.columns;
+    for (uint64_t r = 0; r < c.rows; r++) {
+        float *to = c.at + r * c.stride;
+        for (uint64_t j = 0; j < c.columns; j++)
+            to[j] = beta == 0 ? 0 : beta * to[j];
+        for (uint64_t k = 0; k < inner; k++) {
+            float x = widened(kind, a.at[a_t ? k * a.stride + r : r * a.stride + k]);
+            for (uint64_t j = 0; j < c.columns; j++)
+                to[j] += x * widened(kind, b.at[b_t ? j * b.stride + k : k * b.stride + j]);
+        }
+    }
+}
+
+/* In its own order. */
+void cpu_lstm_narrow_weights(enum half kind, struct matrix w_hh, uint16_t *packed)
+{
+    for (uint64_t i = 0; i < w_hh.rows * w_hh.columns; i++)
+        packed[i] = narrowed(kind, w_hh.at[i / w_hh.columns * w_hh.stride + i % w_hh.columns]);
+}
+
+/* (w_hh h)[gate], h of the step before. */
+static float narrow_recurrent(struct lstm_narrow s, uint64_t step, uint64_t row,
+                              const uint16_t *packed, uint64_t gate)
+{
+    const uint16_t *h =
+        s.h + (int64_t)(step * s.rows + row) * (int64_t)s.hidden - (int64_t)(s.rows * s.hidden);
+    float sum = 0;
+    for (uint64_t j = 0; j < s.hidden && (step || !s.begins); j++)
+        sum += widened(s.half, packed[gate * s.hidden + j]) * widened(s.half, h[j]);
+    return sum;
+}
+
+void cpu_lstm_narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
+                             const float *bias_hh, const uint16_t *packed, float *c,
+                             struct lstm_cells out)
+{
+    for (uint64_t k = 0; k < s.steps * s.rows * s.hidden; k++) {
+        uint64_t u = k % s.hidden, row = k / s.hidden % s.rows, step = k / s.hidden / s.rows;
+        float x[4], *state = c + row * s.hidden + u;
+        for (uint64_t gate = 0; gate < 4; gate++)
+            x[gate] = sums[4 * k + gate] +
+                      narrow_recurrent(s, step, row, packed, gate * s.hidden + u) +
+                      (bias_ih[gate * s.hidden + u] + bias_hh[gate * s.hidden + u]);
+        struct scalar_lstm cell =
+            scalar_lstm(x[0], x[1], x[2], x[3], step || !s.begins ? *state : 0);
+        const float gates[4] = {cell.i, cell.f, cell.g, cell.o};
+        for (int gate = 0; gate < 4; gate++)
+            s.gates[4 * k + (uint64_t)gate] = narrowed(s.half, gates[gate]);
+        *state = cell.c;
+        s.c[k] = narrowed(s.half, cell.c);
+        s.h[k] = narrowed(s.half, cell.h);
+        if (out.at)
+            out.at[step * out.step + row * out.row + u] = widened(s.half, s.h[k]);
+    }
+}
+
+/* Gates of a step's cells become the gradients at their sums; dr is used up. */
+static void narrow_step_backward(struct lstm_narrow s, uint64_t step, struct lstm_cells dh,
+                                 float *dc, const float *dr, float *sums)
+{
+    for (uint64_t i = 0; i < s.rows * s.hidden; i++) {
+        uint64_t u = i % s.hidden, row = i / s.hidden, k = step * s.rows * s.hidden + i;
+        float g[4], before = 0;
+        for (uint64_t gate = 0; gate < 4; gate++)
+            g[gate] = widened(s.half, s.gates[4 * k + gate]);
+        if (step || !s.begins)
+            before = widened(s.half, *(s.c + k - s.rows * s.hidden));
+        struct scalar_lstm_slopes slopes =
+            scalar_lstm_slopes(g[0], g[1], g[2], g[3], widened(s.half, s.c[k]), before);
+        struct scalar_lstm d =
+            scalar_lstm_backward(&slopes, dh.at[step * dh.step + row * dh.row + u] + dr[i], dc[i]);
+        const float gates[4] = {d.i, d.f, d.g, d.o};
+        dc[i] = d.c;
+        for (uint64_t gate = 0; gate < 4; gate++) {
+            s.gates[4 * k + gate] = narrowed(s.half, gates[gate]);
+            sums[row * 4 * s.hidden + gate * s.hidden + u] += gates[gate];
+        }
+    }
+}
+
+void cpu_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
+                              float *dc, float *dr, float *sums)
+{
+    for (uint64_t step = s.steps; step-- > 0;) {
+        narrow_step_backward(s, step, dh, dc, dr, sums);
+        for (uint64_t i = 0; i < s.rows * s.hidden; i++) {
+            const uint16_t *d = s.gates + 4 * (step * s.rows + i / s.hidden) * s.hidden;
+            dr[i] = 0;
+            for (uint64_t k = 0; k < 4 * s.hidden; k++)
+                dr[i] +=
+                    widened(s.half, d[k]) *
+                    widened(s.half, packed[(k % 4 * s.hidden + k / 4) * s.hidden + i % s.hidden]);
+        }
+    }
+}

@@ -24,6 +24,7 @@ static inline struct column_grid column_grid(uint64_t rows, uint64_t columns, ui
 {
     struct column_grid g;
     unsigned width = 1;
+    CUDA_MAIN_LANE();
     while (width < columns && width < WARP)
         width *= 2;
     g.threads = dim3(width, COLUMN_THREADS / width);

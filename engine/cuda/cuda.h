@@ -56,6 +56,11 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
          cudaSuccess)
 #endif
 
+/* The lane that is taken (engine/ops.h). What has scratch that all launches of an operation share
+ * (cuda_partials, cuda_scratch, tickets) is asked of the main one alone. */
+extern unsigned cuda_lane;
+#define CUDA_MAIN_LANE() ensure(cuda_lane == LANE_MAIN)
+
 enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
 #ifdef CUDA_EMULATED
 enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */

@@ -1,13 +1,15 @@
 /* device.cu - a GPU as a device: context, memory, copies, marks and recorded sequences.
  *
- * Three streams: computing, copies that run beside it, and small ones that computing waits for.
- * Errors of calls and launches are kept, the first one, until somebody asks.
+ * Streams: computing, in several lanes (engine/ops.h); copies that run beside it; and small ones
+ * that computing waits for. Errors of calls and launches are kept, the first one, until somebody
+ * asks.
  */
 #include <cublas_v2.h>
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/early.h"
@@ -20,9 +22,11 @@ extern const struct device device_of_library;
 
 enum { ALLOCATIONS_MAX = 4096 };
 
+/* Those of the lane that is taken. */
 cudaStream_t cuda_stream;
 cublasHandle_t cuda_handle;
 void *cuda_workspace;
+unsigned cuda_lane;
 double *cuda_partials;
 float *cuda_scratch;
 int cuda_products_rounded;
@@ -33,6 +37,12 @@ static struct {
     int open, debug, index;
     cudaStream_t copies, sends;
     cudaEvent_t sent;
+    struct {
+        cudaStream_t stream;
+        cublasHandle_t handle;
+        void *workspace;
+    } lanes[LANES];
+    cudaEvent_t lane_marks[LANE_MARKS];
     cudaEvent_t marks[2][DEVICE_MARKS]; /* on the copy stream, on the computing stream */
     cudaError_t error;
     char what[128];
@@ -42,6 +52,8 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count;
     uint64_t used, high, context_bytes;
+    size_t left;      /* as the driver said */
+    time_t left_at_s; /* then; 0: it is another one since */
 } device;
 
 void cuda_note(cudaError_t error, const char *what)
@@ -147,13 +159,79 @@ static int capability_check(const struct cudaDeviceProp *p, struct err *e)
         p->name, p->major, p->minor, LEAST / 10, LEAST % 10);
 }
 
+static void lane_take(unsigned lane)
+{
+    cuda_lane = lane;
+    cuda_stream = device.lanes[lane].stream;
+    cuda_handle = device.lanes[lane].handle;
+    cuda_workspace = device.lanes[lane].workspace;
+}
+
+static void lane_mark(unsigned mark)
+{
+    CU(cudaEventRecord(device.lane_marks[mark], cuda_stream));
+}
+
+static void lane_await(unsigned mark)
+{
+    CU(cudaStreamWaitEvent(cuda_stream, device.lane_marks[mark], 0));
+}
+
+static uint64_t workspace_bytes(int lane)
+{
+    return lane == LANE_MAIN ? CUDA_WORKSPACE_BYTES : CUDA_WORKSPACE_BYTES / 2;
+}
+
+/* Where there are few blocks they are those of steps that are waited for: they go first. */
+static void lanes_open(void)
+{
+    int least = 0, first = 0;
+    CU(cudaDeviceGetStreamPriorityRange(&least, &first));
+    for (int i = 0; i < LANES; i++) {
+        auto *lane = &device.lanes[i];
+        CU(cudaStreamCreateWithPriority(&lane->stream, cudaStreamNonBlocking,
+                                        i < LANE_FIRST ? least : first));
+        if (i >= LANE_FIRST)
+            continue;
+        CU(cudaMalloc(&lane->workspace, workspace_bytes(i)));
+        cuda_blas(cublasCreate(&lane->handle), "cublasCreate");
+        cuda_blas(cublasSetStream(lane->handle, lane->stream), "cublasSetStream");
+        cuda_blas(cublasSetWorkspace(lane->handle, lane->workspace, workspace_bytes(i)),
+                  "cublasSetWorkspace");
+    }
+    for (int i = 0; i < LANE_MARKS; i++)
+        CU(cudaEventCreateWithFlags(&device.lane_marks[i], cudaEventDisableTiming));
+    lane_take(LANE_MAIN);
+}
+
+static void lanes_close(void)
+{
+    for (int i = 0; i < LANES; i++) {
+        cudaStreamSynchronize(device.lanes[i].stream);
+        if (device.lanes[i].handle)
+            cublasDestroy(device.lanes[i].handle);
+        cudaFree(device.lanes[i].workspace);
+        cudaStreamDestroy(device.lanes[i].stream);
+    }
+    for (int i = 0; i < LANE_MARKS; i++)
+        cudaEventDestroy(device.lane_marks[i]);
+    memset(device.lanes, 0, sizeof device.lanes);
+}
+
+static void products_rounded(int on)
+{
+    cuda_products_rounded = on;
+    for (int i = 0; i < LANE_FIRST; i++)
+        cuda_blas(cublasSetMathMode(device.lanes[i].handle,
+                                    on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
+                  "cublasSetMathMode");
+}
+
 static void device_close(void)
 {
     if (!device.open)
         return;
-    cudaStreamSynchronize(cuda_stream);
-    cublasDestroy(cuda_handle);
-    cudaFree(cuda_workspace);
+    lanes_close();
     cudaFree(cuda_partials);
     cudaFree(cuda_scratch);
     for (int i = 0; i < DEVICE_MARKS; i++)
@@ -162,7 +240,6 @@ static void device_close(void)
     cudaEventDestroy(device.sent);
     cudaStreamDestroy(device.sends);
     cudaStreamDestroy(device.copies);
-    cudaStreamDestroy(cuda_stream);
     cudaDeviceReset(); /* the context's memory, too */
     device.open = 0;
 }
@@ -194,21 +271,16 @@ static int device_open(const char *which, int debug, struct err *e)
     /* the context is made by the first call that needs it: what it takes is seen from the total */
     CU(cudaFree(NULL));
     CU(cudaMemGetInfo(&before, &total));
-    CU(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking));
     CU(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking));
     CU(cudaStreamCreateWithFlags(&device.sends, cudaStreamNonBlocking));
     CU(cudaEventCreateWithFlags(&device.sent, cudaEventDisableTiming));
     for (int i = 0; i < DEVICE_MARKS; i++)
         for (int k = 0; k < 2; k++)
             CU(cudaEventCreateWithFlags(&device.marks[k][i], cudaEventDisableTiming));
-    CU(cudaMalloc(&cuda_workspace, CUDA_WORKSPACE_BYTES));
     CU(cudaMalloc(&cuda_partials, CUDA_BLOCKS_MAX * sizeof *cuda_partials));
     CU(cudaMalloc(&cuda_scratch, CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch));
-    cuda_blas(cublasCreate(&cuda_handle), "cublasCreate");
-    cuda_blas(cublasSetStream(cuda_handle, cuda_stream), "cublasSetStream");
-    cuda_blas(cublasSetWorkspace(cuda_handle, cuda_workspace, CUDA_WORKSPACE_BYTES),
-              "cublasSetWorkspace");
-    cuda_blas(cublasSetMathMode(cuda_handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+    lanes_open();
+    products_rounded(0);
     CU(cudaMemGetInfo(&after, &total));
     device.context_bytes =
         after < before ? before - after : 0; /* others may give memory back meanwhile */
@@ -236,9 +308,14 @@ static void device_facts_get(struct device_facts *f)
 
 static void device_memory_get(struct device_memory *m)
 {
-    size_t left = 0, total = 0;
-    CU(cudaMemGetInfo(&left, &total));
-    m->free_bytes = left;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!device.left_at_s || now.tv_sec > device.left_at_s) {
+        size_t total = 0;
+        CU(cudaMemGetInfo(&device.left, &total));
+        device.left_at_s = now.tv_sec;
+    }
+    m->free_bytes = device.left;
     m->used_bytes = device.used;
     m->high_bytes = device.high;
 }
@@ -258,9 +335,11 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
                        (unsigned long long)(total >> 20), cudaGetErrorString(error));
     }
     CU(cudaMemsetAsync(*at, 0, bytes, cuda_stream));
+    CU(cudaStreamSynchronize(cuda_stream)); /* the other streams may write there at once */
     device.allocations[device.count].at = *at;
     device.allocations[device.count++].bytes = bytes;
     device.used += bytes;
+    device.left_at_s = 0;
     device.high = device.used > device.high ? device.used : device.high;
     return 0;
 }
@@ -276,6 +355,7 @@ static void device_release(void *at)
     CU(cudaStreamSynchronize(cuda_stream));
     CU(cudaFree(at));
     device.used -= device.allocations[i].bytes;
+    device.left_at_s = 0;
     device.allocations[i] = device.allocations[--device.count];
 }
 
@@ -368,14 +448,6 @@ static void device_clear(void *at, uint64_t bytes)
         CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
 }
 
-static void products_rounded(int on)
-{
-    cuda_products_rounded = on;
-    cuda_blas(
-        cublasSetMathMode(cuda_handle, on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
-        "cublasSetMathMode");
-}
-
 struct device_graph {
     cudaGraphExec_t run;
 };
@@ -432,6 +504,11 @@ static void copy_in(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.copies));
 }
 
+static void copy_out(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.copies));
+}
+
 static void copy_mark(int mark)
 {
     CU(cudaEventRecord(device.marks[0][mark], device.copies));
@@ -471,6 +548,12 @@ static void compute_await(int mark)
     CU(cudaStreamWaitEvent(device.copies, device.marks[1][mark], 0));
 }
 
+/* Of the tensor cores (engine/cuda/mma.h). */
+static int multiplies_half(void)
+{
+    return cuda_capability >= 80;
+}
+
 static void compute_wait(int mark)
 {
     CU(cudaEventSynchronize(device.marks[1][mark]));
@@ -483,6 +566,9 @@ static int compute_done(int mark)
 
 static const struct backend backend_cuda = {
     .name = "cuda",
+    .lane_take = lane_take,
+    .lane_mark = lane_mark,
+    .lane_await = lane_await,
 #define OP(name, args, names, what) .name = cuda_##name,
 #include "engine/ops.def"
 #undef OP
@@ -511,11 +597,13 @@ const struct device device_of_library = {
     .wait = device_wait,
     .failure = device_failure,
     .products_rounded = products_rounded,
+    .multiplies_half = multiplies_half,
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_run = graph_run,
     .graph_close = graph_close,
     .copy_in = copy_in,
+    .copy_out = copy_out,
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,

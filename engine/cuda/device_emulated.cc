@@ -16,8 +16,12 @@
 extern "C" {
 #include "engine/device.h"
 void cpu_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c);
+void cpu_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                      float beta, struct matrix c);
 extern const struct device device_of_library;
 }
+
+unsigned cuda_lane;
 
 enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, COPIES_MAX = 256 };
 
@@ -65,9 +69,21 @@ void emulate_open(int on)
 /* The CPU's product stands for cuBLAS, without epilogues. */
 void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
+    ensure(cuda_lane < LANE_FIRST);
     emulate_ask([=] {
         emulate_open(1);
         cpu_product(a, a_t, b, b_t, beta, c);
+        emulate_open(0);
+    });
+}
+
+void cuda_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                       float beta, struct matrix c)
+{
+    ensure(cuda_lane < LANE_FIRST);
+    emulate_ask([=] {
+        emulate_open(1);
+        cpu_product_half(kind, a, a_t, b, b_t, beta, c);
         emulate_open(0);
     });
 }
@@ -434,6 +450,18 @@ static void copy_wait(int mark)
     copies_until(copies.marks[mark]);
 }
 
+static void lane_take(unsigned lane)
+{
+    cuda_lane = lane;
+    emulate_lane_take(lane);
+}
+
+/* Of the tensor cores (engine/cuda/mma.h). */
+static int multiplies_half(void)
+{
+    return cuda_capability >= 80;
+}
+
 static void compute_wait(int mark)
 {
     (void)mark;
@@ -442,6 +470,9 @@ static void compute_wait(int mark)
 
 static const struct backend backend_cuda = {
     .name = "cuda",
+    .lane_take = lane_take,
+    .lane_mark = emulate_lane_mark,
+    .lane_await = emulate_lane_await,
 #define OP(name, args, names, what) .name = cuda_##name,
 #include "engine/ops.def"
 #undef OP
@@ -470,11 +501,13 @@ const struct device device_of_library = {
     .wait = emulate_finish,
     .failure = device_failure,
     .products_rounded = number_ignore,
+    .multiplies_half = multiplies_half,
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_run = graph_run,
     .graph_close = graph_close,
     .copy_in = copy_in,
+    .copy_out = copy_in,
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/ops.h"
+
 extern "C" {
 #include "proto/err.h"
 }
@@ -307,7 +309,7 @@ void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared
     ensure(blocks.x && blocks.y && blocks.z && blocks.y <= 65535 && blocks.z <= 65535);
     ensure(shared_bytes <= SHARED_BYTES_MAX);
     struct launch_work *l = new launch_work;
-    l->run = launch_run, l->end = launch_end, l->next = NULL;
+    l->run = launch_run, l->end = launch_end, l->next = l->awaited = NULL;
     l->kernel = kernel, l->blocks = blocks, l->threads = threads, l->body = body;
     emulate_take(l);
 }
@@ -315,18 +317,75 @@ void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared
 /* ---- what is asked, and done later ---- */
 
 static struct emulate_queue asked, *recorded;
+static struct emulate_work *marks[LANE_MARKS]; /* set in the queue that is asked, NULL: not there */
+static unsigned lane_taken;
 
 void emulate_take(struct emulate_work *work)
 {
     struct emulate_queue *q = recorded ? recorded : &asked;
+    work->lane = lane_taken;
     *(q->first ? &q->last->next : &q->first) = work;
     q->last = work;
 }
 
+void emulate_lane_take(unsigned lane)
+{
+    lane_taken = lane;
+}
+
+static void nothing(void)
+{
+}
+
+void emulate_lane_mark(unsigned mark)
+{
+    ensure(mark < LANE_MARKS);
+    marks[mark] = emulate_bind(nothing);
+    emulate_take(marks[mark]);
+}
+
+void emulate_lane_await(unsigned mark)
+{
+    struct emulate_work *w = emulate_bind(nothing);
+    ensure(mark < LANE_MARKS && marks[mark]); /* nothing would be awaited */
+    w->awaited = marks[mark];
+    emulate_take(w);
+}
+
+/* The first of the lane's work from w on. */
+static struct emulate_work *lane_next(struct emulate_work *w, unsigned lane)
+{
+    while (w && w->lane != lane)
+        w = w->next;
+    return w;
+}
+
+static unsigned chance(unsigned below)
+{
+    static uint64_t state = 1;
+    return (unsigned)(scalar_mix64(state++) % below);
+}
+
+/* Lane after lane as far as it comes, now and then interrupted; which one is left to chance. */
 void emulate_queue_run(const struct emulate_queue *q)
 {
+    struct emulate_work *at[LANES];
+    unsigned left = 0, lane = LANE_MAIN;
+    for (unsigned i = 0; i < LANES; i++)
+        left += (at[i] = lane_next(q->first, i)) != NULL;
     for (struct emulate_work *w = q->first; w; w = w->next)
+        w->done = 0;
+    while (left) {
+        struct emulate_work *w = at[lane];
+        if (!w || (w->awaited && !w->awaited->done) || (left > 1 && chance(8) == 0)) {
+            lane = chance(LANES);
+            continue;
+        }
         w->run(w);
+        w->done = 1;
+        at[lane] = lane_next(w->next, lane);
+        left -= at[lane] == NULL;
+    }
 }
 
 void emulate_queue_end(struct emulate_queue *q)
@@ -344,6 +403,7 @@ void emulate_finish(void)
     if (!now.first)
         return;
     asked = {};
+    memset(marks, 0, sizeof marks);
     emulate_open(1); /* once for all of them */
     emulate_queue_run(&now);
     emulate_open(0);
@@ -352,5 +412,7 @@ void emulate_finish(void)
 
 void emulate_record(struct emulate_queue *to)
 {
+    ensure(lane_taken == LANE_MAIN);
+    memset(marks, 0, sizeof marks);
     recorded = to;
 }

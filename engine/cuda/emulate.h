@@ -55,12 +55,16 @@ extern dim3 blockDim, gridDim;
 
 /* What is asked of the device is done when somebody waits for it (emulate_finish), in the order in
  * which it was asked, so that a host that writes memory too early, which is still to be read, is
- * found; or it is recorded instead, and done as often as that is asked for. (Functions rather than
+ * found; or it is recorded instead, and done as often as that is asked for. What was asked of
+ * several lanes (engine/ops.h) is done in one of the orders that the marks allow, another one each
+ * time, so that a lane that does not await what it reads is found, too. (Functions rather than
  * std::function: every file of kernels reads this one, and instances cost the compiler.) */
 struct emulate_work {
     void (*run)(struct emulate_work *w);
     void (*end)(struct emulate_work *w); /* frees it */
-    struct emulate_work *next;
+    struct emulate_work *next, *awaited; /* awaited: of the same queue; NULL: nothing */
+    unsigned lane;
+    int done;
 };
 struct emulate_queue { /* empty: all 0 */
     struct emulate_work *first, *last;
@@ -72,7 +76,7 @@ template <typename function> struct emulate_work_of : emulate_work {
     {
         run = [](struct emulate_work *w) { static_cast<emulate_work_of *>(w)->f(); };
         end = [](struct emulate_work *w) { delete static_cast<emulate_work_of *>(w); };
-        next = NULL;
+        next = awaited = NULL;
     }
 };
 
@@ -81,6 +85,9 @@ void emulate_finish(void);
 void emulate_record(struct emulate_queue *to); /* NULL: no more */
 void emulate_queue_run(const struct emulate_queue *q);
 void emulate_queue_end(struct emulate_queue *q); /* ends its work; empty behind it */
+void emulate_lane_take(unsigned lane);
+void emulate_lane_mark(unsigned mark);
+void emulate_lane_await(unsigned mark);
 
 template <typename function> static inline void emulate_ask(const function &f)
 {

@@ -96,6 +96,7 @@ __global__ void rows_convert(reader, struct conversion v, struct matrix x, uint6
 static void convert(enum element type, struct conversion v, struct matrix x, uint64_t *bad_row)
 {
     struct map_grid g = map_grid(x.rows, (x.columns + UNROLLED - 1) / UNROLLED);
+    CUDA_MAIN_LANE();
     switch (type) {
 #define CONVERT(NAME, TYPE, VALUE)                                                                 \
     case ELEMENT_##NAME:                                                                           \

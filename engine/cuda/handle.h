@@ -4,7 +4,7 @@
 
 #include <cublas_v2.h>
 
-extern cublasHandle_t cuda_handle; /* on the computing stream */
+extern cublasHandle_t cuda_handle; /* on the computing stream; NULL: its lane has none */
 
 /* cuBLAS's own, so that it allocates nothing: what NVIDIA recommends for Hopper. */
 enum { CUDA_WORKSPACE_BYTES = 32 << 20 };

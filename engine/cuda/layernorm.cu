@@ -121,6 +121,7 @@ void cuda_layernorm_backward(struct matrix x, const float *weight, double eps, s
 {
     struct row_moments *moments = (struct row_moments *)cuda_scratch, *none = NULL;
     struct matrix unwanted = {NULL, 0, 0, 0};
+    CUDA_MAIN_LANE();
     for (uint64_t first = 0; dweight && first < x.rows; first += PIECE) {
         uint64_t left = x.rows - first, piece = PIECE, count = left < piece ? left : piece;
         struct matrix in = rows_of(x, first, count), d = rows_of(dy, first, count);

@@ -27,6 +27,7 @@ static __device__ __forceinline__ void rows_sum(const double *losses, uint64_t r
 
 static double *sum_within(uint64_t rows, double *sum)
 {
+    CUDA_MAIN_LANE();
     return rows <= SUM_ROWS_MAX ? sum : NULL;
 }
 

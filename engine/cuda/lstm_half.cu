@@ -8,54 +8,7 @@
  * one barrier a step.
  */
 #include "engine/cuda/lstm_cell.h"
-
-/* Shared memory of 16-bit h: a row, and what keeps rows in different banks. */
-template <int pairs> struct h_rows {
-    enum { LENGTH = 32 * pairs, STRIDE = LENGTH + 32 };
-};
-
-static __device__ __forceinline__ float weight(struct matrix w, uint64_t gate, uint64_t hidden,
-                                               uint64_t unit, uint64_t column)
-{
-    return unit < hidden && column < hidden ? w.at[(gate * hidden + unit) * w.stride + column] : 0;
-}
-
-/* 8 numbers of a gate's row that lie together, 0 where they are not there. */
-static __device__ __forceinline__ void weights_take(struct matrix w, uint64_t gate, uint64_t hidden,
-                                                    uint64_t unit, uint64_t column, float of[8])
-{
-    const float *at = w.at + ((gate * hidden + unit) * w.stride + column);
-    if (unit < hidden && column + 8 <= hidden && (uintptr_t)at % 16 == 0) {
-        float4 low = *(const float4 *)at, high = *(const float4 *)(at + 4);
-        of[0] = low.x, of[1] = low.y, of[2] = low.z, of[3] = low.w;
-        of[4] = high.x, of[5] = high.y, of[6] = high.z, of[7] = high.w;
-        return;
-    }
-    UNROLL(8)
-    for (int i = 0; i < 8; i++)
-        of[i] = weight(w, gate, hidden, unit, column + i);
-}
-
-/* Two tiles of 16 rows: gates i and f of the warp's units, g and o of them. A lane's columns of a
- * pair of tiles of 16 are 8 that lie together: 32 pair + 8 (lane % 4) ... */
-template <int pairs, int kind, int rows>
-static __device__ __forceinline__ void weights_forward(struct matrix w, uint64_t hidden,
-                                                       const struct lane<rows> &l,
-                                                       uint32_t a[2][2 * pairs][4])
-{
-    UNROLL(4)
-    for (int gate = 0; gate < GATES; gate++) {
-        UNROLL(4)
-        for (int pair = 0; pair < pairs; pair++) {
-            float of[8];
-            weights_take(w, gate, hidden, l.unit, 32 * pair + 8 * l.gate, of);
-            UNROLL(4)
-            for (int k = 0; k < 4; k++)
-                a[gate / 2][2 * pair + k / 2][2 * (k % 2) + gate % 2] =
-                    mma_pack<kind>(of[2 * k], of[2 * k + 1]);
-        }
-    }
-}
+#include "engine/cuda/lstm_weights.h"
 
 /* sums[rows]: this lane's gate of W_hh h. */
 template <int pairs, int rows, int kind>
@@ -95,7 +48,7 @@ __global__ void __launch_bounds__(THREADS_MAX, 1)
     struct forward_cell<rows> f;
     for (unsigned i = threadIdx.x; i < rows * h_rows<pairs>::STRIDE; i += blockDim.x)
         all[0][i] = all[1][i] = 0; /* units that are not there */
-    weights_forward<pairs, kind>(w, s.hidden, l, a);
+    weights_forward<pairs, kind>(w, s.hidden, l.unit, l.gate, a);
     forward_begin<rows>(s, l, bias_ih, bias_hh, h, &f);
     float value = forward_h_before<rows>(s, l, &f);
     __syncthreads();

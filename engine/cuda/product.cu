@@ -14,11 +14,27 @@ void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta
 {
     const float one = 1;
     uint64_t inner = a_t ? a.rows : a.columns;
+    ensure(cuda_handle);
     cuda_blas(cublasSgemm_64(cuda_handle, b_t ? CUBLAS_OP_T : CUBLAS_OP_N,
                              a_t ? CUBLAS_OP_T : CUBLAS_OP_N, (int64_t)c.columns, (int64_t)c.rows,
                              (int64_t)inner, &one, b.at, (int64_t)b.stride, a.at, (int64_t)a.stride,
                              &beta, c.at, (int64_t)c.stride),
               "cublasSgemm");
+}
+
+void cuda_product_half(enum half kind, struct halves a, int a_t, struct halves b, int b_t,
+                       float beta, struct matrix c)
+{
+    const float one = 1;
+    cudaDataType_t type = kind == HALF_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+    uint64_t inner = a_t ? a.rows : a.columns;
+    ensure(cuda_handle); /* not every lane has one */
+    cuda_blas(cublasGemmEx_64(cuda_handle, b_t ? CUBLAS_OP_T : CUBLAS_OP_N,
+                              a_t ? CUBLAS_OP_T : CUBLAS_OP_N, (int64_t)c.columns, (int64_t)c.rows,
+                              (int64_t)inner, &one, b.at, type, (int64_t)b.stride, a.at, type,
+                              (int64_t)a.stride, &beta, c.at, CUDA_R_32F, (int64_t)c.stride,
+                              CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+              "cublasGemmEx");
 }
 
 /* ---- products with an epilogue ---- */

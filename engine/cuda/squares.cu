@@ -201,6 +201,7 @@ static uint64_t shares_of(struct matrix y, uint64_t tiles, uint64_t samples)
     uint64_t most = CUDA_SCRATCH_FLOATS / (y.rows * y.columns), wanted = BLOCKS_WANTED / tiles;
     uint64_t shares = wanted < most ? wanted : most;
     shares = shares < samples ? shares : samples;
+    CUDA_MAIN_LANE();
     return shares ? shares : 1;
 }
 
@@ -272,6 +273,7 @@ __global__ void step_sums(struct samples d, uint64_t first, uint64_t count, floa
 void cuda_sums_square_add(struct samples d, struct squares_work work, float *y)
 {
     (void)work;
+    CUDA_MAIN_LANE();
     for (uint64_t first = 0; first < d.first.columns; first += CUDA_SCRATCH_FLOATS) {
         struct samples s = d;
         uint64_t left = d.first.columns - first, most = CUDA_SCRATCH_FLOATS;

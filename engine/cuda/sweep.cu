@@ -17,6 +17,7 @@ enum { SQUARES_THREADS = 512, SQUARES_AHEAD = 8 };
 static unsigned sum_blocks(uint64_t items)
 {
     unsigned blocks = cuda_blocks(items, BLOCK_NUMBERS);
+    CUDA_MAIN_LANE();
     return blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX;
 }
 
@@ -214,6 +215,20 @@ void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
                        struct step_told *told)
 {
     LAUNCH_EARLY(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
+}
+
+__global__ void commit_kernel(const struct step_verdict *verdict, const float *x, float *y,
+                              uint64_t count)
+{
+    if (verdict->refused)
+        return;
+    FOR_ITEMS(i, count)
+    y[i] = x[i];
+}
+
+void cuda_commit(const struct step_verdict *verdict, const float *x, float *y, uint64_t count)
+{
+    LAUNCH(commit_kernel, cuda_blocks(count, THREADS), THREADS, verdict, x, y, count);
 }
 
 /* Of a step whose verdict comes late: 0: nothing is to be done. */

@@ -16,37 +16,24 @@
  * begins: numbers, through which no gradient goes (truncated backpropagation through time). One
  * direction only: the other one begins at what is not there yet.
  */
+#include "engine/layers/lstm.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/layer.h"
 #include "engine/memory.h"
 #include "engine/squares.h"
 #include "proto/err.h"
 
 extern const struct layer_type layer_lstm;
 
-enum { KEY_OUT, KEY_LAYERS, KEY_BIDIRECTIONAL, KEY_DROPOUT };
-enum { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, TENSORS };
-enum { LAYERS_MAX = 8, DEVICE_BLOCKS = 8 };
+enum { DEVICE_BLOCKS = 8 };
 
 /* Rows of a part are brought together from so many vectors at a time, at least one step. */
 enum { PART_VECTORS = 128 };
 
 static const char *const truth[] = {"false", "true", NULL};
-
-/* Sizes of all layers. */
-struct shape {
-    uint64_t hidden, layers, directions, steps;
-};
-
-/* One direction of one layer: its tensors in the parameters or in a gradient. */
-struct part {
-    uint64_t in;          /* values of its x */
-    uint64_t at[TENSORS]; /* offset in the layer's range */
-    uint64_t count[TENSORS];
-};
 
 /* Where a slice's arrays of one layer are; of one direction: gates, c. Under KEEP_LITTLE there are
  * no gates, x is that of the layer below or none, and c is the one before each block but the first
@@ -69,25 +56,25 @@ struct block {
     uint16_t *gates_half, *c_half; /* under KEEP_HALF where it is kept */
 };
 
-static struct shape shape_of(const struct layer_instance *l)
+struct lstm_shape lstm_shape_of(const struct layer_instance *l)
 {
-    return (struct shape){(uint64_t)l->keys[KEY_OUT], (uint64_t)l->keys[KEY_LAYERS],
-                          1 + (uint64_t)l->keys[KEY_BIDIRECTIONAL], l->steps};
+    return (struct lstm_shape){(uint64_t)l->keys[KEY_OUT], (uint64_t)l->keys[KEY_LAYERS],
+                               1 + (uint64_t)l->keys[KEY_BIDIRECTIONAL], l->steps};
 }
 
-static uint64_t layer_in(const struct layer_instance *l, uint64_t layer)
+uint64_t lstm_in(const struct layer_instance *l, uint64_t layer)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     return layer ? s.directions * s.hidden : l->values;
 }
 
-static struct part part_of(const struct layer_instance *l, uint64_t layer, uint64_t direction)
+struct lstm_part lstm_part_of(const struct layer_instance *l, uint64_t layer, uint64_t direction)
 {
-    struct shape s = shape_of(l);
-    struct part p = {0};
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part p = {0};
     uint64_t end = 0;
     for (uint64_t i = 0; i <= layer * s.directions + direction; i++) {
-        p.in = layer_in(l, i / s.directions);
+        p.in = lstm_in(l, i / s.directions);
         p.count[WEIGHT_IH] = 4 * s.hidden * p.in;
         p.count[WEIGHT_HH] = 4 * s.hidden * s.hidden;
         p.count[BIAS_IH] = p.count[BIAS_HH] = 4 * s.hidden;
@@ -102,7 +89,7 @@ static struct part part_of(const struct layer_instance *l, uint64_t layer, uint6
 static int lstm_infer(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
 {
     static const char *const names[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     (void)e;
     l->steps_out = l->steps;
     l->values_out = s.directions * s.hidden;
@@ -110,7 +97,7 @@ static int lstm_infer(struct layer_instance *l, struct tensor_info *tensors, str
         for (int t = 0; t < TENSORS; t++) {
             struct tensor_info *info = &tensors[l->tensor_count++];
             *info = (struct tensor_info){.rank = t < BIAS_IH ? 2 : 1, .dims = {4 * s.hidden}};
-            info->dims[1] = t == WEIGHT_IH   ? layer_in(l, i / s.directions)
+            info->dims[1] = t == WEIGHT_IH   ? lstm_in(l, i / s.directions)
                             : t == WEIGHT_HH ? s.hidden
                                              : 0;
             snprintf(info->name, sizeof info->name, "%s_l%u%s", names[t],
@@ -122,8 +109,8 @@ static int lstm_infer(struct layer_instance *l, struct tensor_info *tensors, str
 /* Of each layer h and c after the last step. */
 static int lstm_carry(struct layer_instance *l, struct tensor_info *tensors, struct err *e)
 {
-    struct shape s = shape_of(l);
-    _Static_assert((int)LAYER_CARRIED_MAX >= 2 * (int)LAYERS_MAX, "every layer's h and c");
+    struct lstm_shape s = lstm_shape_of(l);
+    _Static_assert((int)LAYER_CARRIED_MAX >= 2 * (int)LSTM_LAYERS_MAX, "every layer's h and c");
     if (s.directions > 1)
         return err_set(
             e, EXIT_CODE_PERMANENT,
@@ -142,10 +129,10 @@ static int lstm_carry(struct layer_instance *l, struct tensor_info *tensors, str
 /* U(-1/sqrt(out), 1/sqrt(out)) for everything, as torch.nn.LSTM's reset_parameters. */
 static void lstm_initialise(const struct layer_instance *l, uint64_t seed, float *parameters)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t counts[LAYER_TENSORS_MAX];
     for (uint64_t i = 0; i < s.layers * s.directions; i++) {
-        struct part p = part_of(l, i / s.directions, i % s.directions);
+        struct lstm_part p = lstm_part_of(l, i / s.directions, i % s.directions);
         memcpy(counts + i * TENSORS, p.count, sizeof p.count);
     }
     layer_initialise_uniform(l, counts, 1.0 / sqrt((double)s.hidden), seed, parameters);
@@ -199,10 +186,12 @@ static uint64_t pass_blocks(const struct layer_instance *l, const struct layer_p
 
 static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum layer_keep keep)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t floats = 0, out = s.directions * s.hidden; /* a row's */
+    if (keep == KEEP_NARROW)
+        return lstm_narrow_saved(l, rows);
     for (uint64_t i = 0; i < s.layers; i++) {
-        uint64_t own = x_is_own(l, i) ? layer_in(l, i) : 0;
+        uint64_t own = x_is_own(l, i) ? lstm_in(l, i) : 0;
         uint64_t inside = keep == KEEP_HALF ? 5 * out / 2 + 5 * out % 2 : 5 * out; /* gates, c */
         floats += keep == KEEP_LITTLE ? s.steps * out + (blocks_root(l) - 1) * out
                                       : s.steps * (own + out + inside); /* x, h */
@@ -214,7 +203,7 @@ static uint64_t lstm_saved(const struct layer_instance *l, uint64_t rows, enum l
 /* Values of x and h of a step that are as many in any of the layers. */
 static uint64_t widest(const struct layer_instance *l)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t out = s.directions * s.hidden;
     return out > l->values ? out : l->values;
 }
@@ -223,19 +212,19 @@ static uint64_t widest(const struct layer_instance *l)
  * model's input, which the first layer with parameters has. */
 static uint64_t scratch_width(const struct layer_instance *l)
 {
-    return l->first ? widest(l) : shape_of(l).directions * shape_of(l).hidden;
+    return l->first ? widest(l) : lstm_shape_of(l).directions * lstm_shape_of(l).hidden;
 }
 
 /* A step of a block: gates, c, and x where it is not kept. */
 static uint64_t block_width(const struct layer_instance *l, enum layer_keep keep)
 {
-    return 5 * shape_of(l).hidden + (keep == KEEP_LITTLE ? widest(l) : 0);
+    return 5 * lstm_shape_of(l).hidden + (keep == KEEP_LITTLE ? widest(l) : 0);
 }
 
 /* Gates, x and h of a vector. */
 static uint64_t part_width(const struct layer_instance *l)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     return 4 * s.hidden + widest(l) + s.directions * s.hidden;
 }
 
@@ -252,15 +241,17 @@ static uint64_t part_steps(const struct layer_instance *l, uint64_t rows)
 static uint64_t lstm_scratch(const struct layer_instance *l, uint64_t rows, enum layer_keep keep,
                              int apart)
 {
-    uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * shape_of(l).hidden, part = 0;
+    uint64_t floats = l->steps * 2 * scratch_width(l) + 2 * lstm_shape_of(l).hidden, part = 0;
     uint64_t vectors = rows > PART_VECTORS ? rows : PART_VECTORS; /* of any number of rows */
+    if (keep == KEEP_NARROW)
+        return lstm_narrow_scratch(l, rows);
     if (keep == KEEP_ALL && !apart && !l->carried_count && rows > 1)
         part = size_times(vectors < rows * steps_root(l) ? vectors : rows * steps_root(l),
                           part_width(l));
     if (keep != KEEP_ALL)
-        floats += block_steps(l, keep, apart) * block_width(l, keep) + shape_of(l).hidden;
+        floats += block_steps(l, keep, apart) * block_width(l, keep) + lstm_shape_of(l).hidden;
     if (apart)
-        floats += 4 * shape_of(l).hidden;
+        floats += 4 * lstm_shape_of(l).hidden;
     return size_plus(size_times(rows, floats), part);
 }
 
@@ -272,32 +263,32 @@ static float *scratch_dc(const struct layer_instance *l, const struct layer_pass
 /* c before the first step. */
 static float *scratch_begin(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return scratch_dc(l, p) + p->rows * shape_of(l).hidden;
+    return scratch_dc(l, p) + p->rows * lstm_shape_of(l).hidden;
 }
 
 /* c before a block, where it is not kept as float32. */
 static float *scratch_before(const struct layer_instance *l, const struct layer_pass *p)
 {
     return scratch_begin(l, p) +
-           p->rows * (shape_of(l).hidden + pass_block_steps(l, p) * block_width(l, p->keep));
+           p->rows * (lstm_shape_of(l).hidden + pass_block_steps(l, p) * block_width(l, p->keep));
 }
 
 static float *scratch_sums(const struct layer_instance *l, const struct layer_pass *p)
 {
     float *behind = p->keep == KEEP_ALL ? scratch_begin(l, p) : scratch_before(l, p);
-    return behind + p->rows * shape_of(l).hidden;
+    return behind + p->rows * lstm_shape_of(l).hidden;
 }
 
 /* Where a part's vectors are brought together. */
 static float *scratch_part(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return scratch_begin(l, p) + p->rows * shape_of(l).hidden;
+    return scratch_begin(l, p) + p->rows * lstm_shape_of(l).hidden;
 }
 
 static struct place place_of(const struct layer_instance *l, const struct layer_pass *p,
                              uint64_t layer)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t cells = s.steps * p->rows, borders = (blocks_root(l) - 1) * p->rows * s.hidden;
     uint64_t inside = cells * 5 * s.hidden; /* gates, c */
     int little = p->keep == KEEP_LITTLE;
@@ -306,7 +297,7 @@ static struct place place_of(const struct layer_instance *l, const struct layer_
     for (uint64_t i = 0; i <= layer; i++) {
         int own = x_is_own(l, i);
         at.x = !own ? below : little ? NULL : next;
-        next += own && !little ? cells * layer_in(l, i) : 0;
+        next += own && !little ? cells * lstm_in(l, i) : 0;
         next += l->carried_count ? p->rows * s.hidden : 0;
         at.h = below = next;
         next += cells * s.directions * s.hidden;
@@ -332,7 +323,7 @@ static struct matrix step_of(const struct layer_pass *p, const float *at, uint64
 static struct matrix step_of_direction(const struct layer_instance *l, const struct layer_pass *p,
                                        const float *at, uint64_t direction, uint64_t t)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     return matrix_columns(step_of(p, at, s.directions * s.hidden, t), direction * s.hidden,
                           s.hidden);
 }
@@ -348,12 +339,12 @@ static struct block block_of(const struct layer_instance *l, const struct layer_
                              const struct place *at, uint64_t layer, uint64_t direction,
                              uint64_t number)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t most = pass_block_steps(l, p), step = p->rows * s.hidden, k = number * most;
     struct block b = {.number = number, .k = k, .steps = s.steps - k < most ? s.steps - k : most};
     float *block = scratch_begin(l, p) + step, *c = at->c[direction];
     b.first = direction ? s.steps - k - b.steps : k;
-    b.x = at->x ? at->x + b.first * p->rows * layer_in(l, layer) : block + 5 * most * step;
+    b.x = at->x ? at->x + b.first * p->rows * lstm_in(l, layer) : block + 5 * most * step;
     if (p->keep != KEEP_ALL) {
         b.gates = block;
         b.c = block + 4 * most * step;
@@ -380,7 +371,7 @@ static const float *c_before(const struct layer_instance *l, const struct layer_
     if (k == b->k)
         return b->c_before;
     return b->c +
-           (step_number(l->steps, direction, k - 1) - b->first) * p->rows * shape_of(l).hidden;
+           (step_number(l->steps, direction, k - 1) - b->first) * p->rows * lstm_shape_of(l).hidden;
 }
 
 enum carried { CARRIED_H, CARRIED_C };
@@ -390,14 +381,14 @@ static float *carried_of(const struct layer_instance *l, const struct layer_pass
                          const float *all, uint64_t layer, enum carried which)
 {
     uint64_t tensor = 2 * layer + (uint64_t)which;
-    return (float *)all + (tensor * p->carried_rows + p->carried_row) * shape_of(l).hidden;
+    return (float *)all + (tensor * p->carried_rows + p->carried_row) * lstm_shape_of(l).hidden;
 }
 
 /* What the rows before left, but 0 where a row begins: to `at` [rows, hidden]. */
 static void carried_begin(const struct layer_instance *l, const struct layer_pass *p,
                           uint64_t layer, enum carried which, float *at)
 {
-    uint64_t hidden = shape_of(l).hidden;
+    uint64_t hidden = lstm_shape_of(l).hidden;
     op_begin_rows(p->backend, p->begins,
                   matrix_of(carried_of(l, p, p->carried, layer, which), p->rows, hidden),
                   matrix_of(at, p->rows, hidden));
@@ -409,14 +400,14 @@ static void c_begin(const struct layer_instance *l, const struct layer_pass *p, 
     if (p->carried)
         carried_begin(l, p, layer, CARRIED_C, scratch_begin(l, p));
     else
-        op_zero(p->backend, scratch_begin(l, p), p->rows * shape_of(l).hidden);
+        op_zero(p->backend, scratch_begin(l, p), p->rows * lstm_shape_of(l).hidden);
 }
 
 /* h before it, which has a place where it is carried. */
 static void h_begin(const struct layer_instance *l, const struct layer_pass *p,
                     const struct place *at, uint64_t layer)
 {
-    uint64_t step = p->rows * shape_of(l).hidden;
+    uint64_t step = p->rows * lstm_shape_of(l).hidden;
     if (p->carried)
         carried_begin(l, p, layer, CARRIED_H, at->h - step);
     else if (l->carried_count)
@@ -441,7 +432,7 @@ static void dropout_step(const struct layer_instance *l, const struct layer_pass
 static void block_input(const struct layer_instance *l, const struct layer_pass *p,
                         const struct place *below, uint64_t layer, const struct block *b)
 {
-    uint64_t width = layer_in(l, layer);
+    uint64_t width = lstm_in(l, layer);
     if (layer == 0)
         op_steps_swap(p->backend, p->input + b->first * width, l->inputs, p->rows, b->steps, width,
                       b->x);
@@ -458,7 +449,7 @@ static struct lstm_steps steps_of(const struct layer_instance *l, const struct l
 {
     return (struct lstm_steps){.steps = b->steps,
                                .rows = p->rows,
-                               .hidden = shape_of(l).hidden,
+                               .hidden = lstm_shape_of(l).hidden,
                                .reverse = direction > 0,
                                .begins = begins,
                                .c_before = b->c_before,
@@ -482,9 +473,9 @@ static struct matrix block_of_direction(const struct layer_instance *l, const st
 /* Step by step: products with h are in 8 bits, too. */
 static void steps_forward_quantised(const struct layer_instance *l, const struct layer_pass *p,
                                     const struct place *at, uint64_t direction,
-                                    const struct block *b, const struct part *w)
+                                    const struct block *b, const struct lstm_part *w)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     const float *biases = p->parameters;
     struct matrix hh = matrix_of(p->weights + w->at[WEIGHT_HH], 4 * s.hidden, s.hidden);
     for (uint64_t k = b->k; k < b->k + b->steps; k++) {
@@ -517,8 +508,8 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
                           const struct place *at, uint64_t layer, uint64_t direction,
                           const struct block *b)
 {
-    struct shape s = shape_of(l);
-    struct part w = part_of(l, layer, direction);
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part w = lstm_part_of(l, layer, direction);
     const float *weights = p->weights, *biases = p->parameters;
     layer_product(l, p, matrix_of(b->x, b->steps * p->rows, w.in),
                   matrix_of(weights + w.at[WEIGHT_IH], 4 * s.hidden, w.in), 0,
@@ -537,7 +528,7 @@ static void block_forward(const struct layer_instance *l, const struct layer_pas
 static void block_again(const struct layer_instance *l, const struct layer_pass *p,
                         const struct place *at, uint64_t layer, uint64_t direction, struct block *b)
 {
-    uint64_t hidden = shape_of(l).hidden, step = p->rows * hidden, values = b->steps * step;
+    uint64_t hidden = lstm_shape_of(l).hidden, step = p->rows * hidden, values = b->steps * step;
     if (p->keep == KEEP_HALF) {
         if (b->number)
             op_load_half(p->backend, p->half,
@@ -573,7 +564,7 @@ static float *c_after(const struct layer_instance *l, const struct layer_pass *p
     if (p->keep == KEEP_ALL)
         return NULL;
     return p->keep == KEEP_HALF ? scratch_before(l, p)
-                                : at->c[direction] + number * p->rows * shape_of(l).hidden;
+                                : at->c[direction] + number * p->rows * lstm_shape_of(l).hidden;
 }
 
 static void direction_forward(const struct layer_instance *l, const struct layer_pass *p,
@@ -590,13 +581,18 @@ static void direction_forward(const struct layer_instance *l, const struct layer
         block_forward(l, p, at, layer, direction, &b);
     }
     if (p->carried_next)
-        op_copy(p->backend, step_of(p, at->h, shape_of(l).hidden, l->steps - 1).at,
-                carried_of(l, p, p->carried_next, layer, CARRIED_H), p->rows * shape_of(l).hidden);
+        op_copy(p->backend, step_of(p, at->h, lstm_shape_of(l).hidden, l->steps - 1).at,
+                carried_of(l, p, p->carried_next, layer, CARRIED_H),
+                p->rows * lstm_shape_of(l).hidden);
 }
 
 static void lstm_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
+    if (p->keep == KEEP_NARROW) {
+        lstm_narrow_forward(l, p);
+        return;
+    }
     struct place at = place_of(l, p, 0), below = at;
     for (uint64_t layer = 0; layer < s.layers; layer++) {
         below = at;
@@ -614,8 +610,8 @@ static void block_backward(const struct layer_instance *l, const struct layer_pa
                            uint64_t layer, uint64_t direction, const struct block *b,
                            const float *dh)
 {
-    struct shape s = shape_of(l);
-    struct part w = part_of(l, layer, direction);
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part w = lstm_part_of(l, layer, direction);
     op_lstm_steps_backward(p->backend, steps_of(l, p, b, direction, b->k == 0),
                            matrix_of(p->weights + w.at[WEIGHT_HH], 4 * s.hidden, s.hidden), p->half,
                            block_of_direction(l, p, dh, direction, b), scratch_dc(l, p));
@@ -639,7 +635,7 @@ static void recurrence_of(const struct layer_instance *l, const struct layer_pas
                           const float *gates, const float *h, uint64_t direction, uint64_t first,
                           uint64_t steps, struct matrix *d, struct matrix *before)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t width = s.directions * s.hidden, skip, left;
     uint64_t from = recurrent_steps(l, direction, first, steps, &skip, &left);
     const float *h_before = left ? h + from * p->rows * width : h;
@@ -651,10 +647,10 @@ static void recurrence_of(const struct layer_instance *l, const struct layer_pas
 /* The gradient of both biases, of a block whose sum is at ih if it is the first one, else at hh; on
  * a device apart that of all blocks, when they are done. */
 static void biases_add(const struct layer_instance *l, const struct layer_pass *p,
-                       const struct part *w, const struct block *b, int later)
+                       const struct lstm_part *w, const struct block *b, int later)
 {
     float *ih = p->gradient + w->at[BIAS_IH], *hh = p->gradient + w->at[BIAS_HH];
-    uint64_t hidden = shape_of(l).hidden;
+    uint64_t hidden = lstm_shape_of(l).hidden;
     if (is_apart(p) && b->number == 0)
         op_column_sums(p->backend, matrix_of(scratch_sums(l, p), p->rows, 4 * hidden), 0, ih);
     if (!is_apart(p) && later)
@@ -664,7 +660,7 @@ static void biases_add(const struct layer_instance *l, const struct layer_pass *
 }
 
 /* Where a block's sum for both biases goes. */
-static float *bias_sum(const struct layer_pass *p, const struct part *w, int later)
+static float *bias_sum(const struct layer_pass *p, const struct lstm_part *w, int later)
 {
     return p->gradient + w->at[later ? BIAS_HH : BIAS_IH];
 }
@@ -675,8 +671,8 @@ static void gradient_add(const struct layer_instance *l, const struct layer_pass
                          const struct place *at, uint64_t layer, uint64_t direction,
                          const struct block *b)
 {
-    struct shape s = shape_of(l);
-    struct part w = part_of(l, layer, direction);
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part w = lstm_part_of(l, layer, direction);
     struct matrix sums = matrix_of(b->gates, b->steps * p->rows, 4 * s.hidden), d, h;
     float *g = p->gradient;
     int later = p->adds || b->number + 1 < pass_blocks(l, p);
@@ -710,8 +706,8 @@ static void part_gradient_add(const struct layer_instance *l, const struct layer
                               const struct layer_pass *part, const struct place *at, uint64_t layer,
                               uint64_t direction, const struct block *b)
 {
-    struct shape s = shape_of(l);
-    struct part w = part_of(l, layer, direction);
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part w = lstm_part_of(l, layer, direction);
     uint64_t most = part_steps(l, part->rows), width = s.directions * s.hidden, step, skip, left;
     float *gates = scratch_part(l, p), *x = gates + most * part->rows * 4 * s.hidden;
     float *h = x + most * part->rows * w.in, *g = p->gradient;
@@ -766,8 +762,8 @@ static void direction_backward(const struct layer_instance *l, const struct laye
                                const struct place *below, const struct place *at, uint64_t layer,
                                uint64_t direction, const float *dh, float *dx)
 {
-    struct shape s = shape_of(l);
-    struct part w = part_of(l, layer, direction);
+    struct lstm_shape s = lstm_shape_of(l);
+    struct lstm_part w = lstm_part_of(l, layer, direction);
     op_zero(p->backend, scratch_dc(l, p), p->rows * s.hidden);
     c_begin(l, p, layer);
     if (p->gradient && is_apart(p))
@@ -793,14 +789,18 @@ static void direction_backward(const struct layer_instance *l, const struct laye
 
 static void lstm_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
+    if (p->keep == KEEP_NARROW) {
+        lstm_narrow_backward(l, p);
+        return;
+    }
     uint64_t cells = s.steps * p->rows;
     float *dh = p->scratch, *dx = p->scratch + cells * scratch_width(l);
     ensure(l->first || !p->d_input); /* scratch_width relies on it */
     op_steps_swap(p->backend, p->d_output, l->outputs, p->rows, s.steps, l->values_out, dh);
     for (uint64_t layer = s.layers; layer-- > 0;) {
         struct place at = place_of(l, p, layer), below = place_of(l, p, layer - (layer > 0));
-        uint64_t width = layer_in(l, layer);
+        uint64_t width = lstm_in(l, layer);
         for (uint64_t d = 0; d < s.directions; d++)
             direction_backward(l, p, &below, &at, layer, d, dh, layer || p->d_input ? dx : NULL);
         for (uint64_t t = 0; layer && x_is_own(l, layer) && t < s.steps; t++)
@@ -826,10 +826,10 @@ static struct samples samples_by_step(const struct layer_pass *p, struct matrix 
 static void lstm_operands(const struct layer_instance *l, const struct layer_pass *p,
                           uint32_t tensor, struct samples *d, struct samples *x)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     uint64_t number = tensor / TENSORS, direction = number % s.directions;
     struct place at = place_of(l, p, number / s.directions);
-    uint64_t in = layer_in(l, number / s.directions), cells = s.steps * p->rows;
+    uint64_t in = lstm_in(l, number / s.directions), cells = s.steps * p->rows;
     struct matrix gates = matrix_of(at.gates[direction], cells, 4 * s.hidden);
     struct matrix of = matrix_of(at.x, cells, in);
     if (tensor % TENSORS == WEIGHT_HH)
@@ -852,7 +852,7 @@ static void lstm_tile_squares(const struct layer_instance *l, const struct layer
 /* Each step reads those of its h. */
 static uint64_t lstm_stepwise(const struct layer_instance *l)
 {
-    struct shape s = shape_of(l);
+    struct lstm_shape s = lstm_shape_of(l);
     return s.layers * s.directions * 4 * s.hidden * s.hidden;
 }
 
@@ -864,7 +864,7 @@ const struct layer_type layer_lstm = {
     .quantises = 1,
     .draws = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = 1 << 16},
-             {"layers", .whole = 1, .low = 1, .high = LAYERS_MAX, .normal = 1},
+             {"layers", .whole = 1, .low = 1, .high = LSTM_LAYERS_MAX, .normal = 1},
              {"bidirectional", .words = truth},
              {"dropout", .below_high = 1, .low = 0, .high = 1}},
     .takes = ROWS_NO_GRAPHS,
@@ -874,6 +874,7 @@ const struct layer_type layer_lstm = {
     .recomputes = 1,
     .adds = 1,
     .stepwise = lstm_stepwise,
+    .narrows = lstm_narrows,
     .spends = 1,
     .saved_floats = lstm_saved,
     .scratch_floats = lstm_scratch,

@@ -54,11 +54,17 @@ static void pool_backward(const struct layer_instance *l, const struct layer_pas
                          pooled_of(l, p, p->d_output), p->samples, steps_of(l, p, p->d_input));
 }
 
+static int pool_copies(const struct layer_instance *l)
+{
+    return kind_of(l) == POOL_LAST || kind_of(l) == POOL_SUM;
+}
+
 const struct layer_type layer_pool = {
     .name = "pool",
     .purpose = "one vector of a row's steps or a graph's nodes: the last, their mean, sum, largest "
                "values, or mean and sum",
     .keys = {{"kind", .required = 1, .words = kinds}},
+    .copies = pool_copies,
     .infer = pool_infer,
     .forward = pool_forward,
     .backward = pool_backward,

@@ -1,8 +1,9 @@
 /* test_cuda_core.c - kernels that the trials (cuda_trial.h) draw some cases of: the steps of an
- * LSTM in each type, direction and way to be kept, and products in 8 bits of numbers that have
- * none.
+ * LSTM in each type, direction and way to be kept, products in 8 bits of numbers that have none;
+ * and lanes.
  */
 #include <math.h>
+#include <string.h>
 
 #include "engine/device.h"
 #include "engine/ops.h"
@@ -179,6 +180,49 @@ TEST_LIMIT(cuda_steps_of_an_lstm_equal_the_cpu, 200)
                 steps_run(&(struct steps_case){sizes[i][0], sizes[i][1], sizes[i][2], ways % 2,
                                                ways / 2, (enum half)half,
                                                half && (ways + half) % 2});
+}
+
+/* (1 * 2 + 1) * 3, the sum in another lane than the products; waits: each for the one before. */
+static float lanes_run(int waits)
+{
+    const struct backend *b = gpu->backend;
+    float one = 1, result;
+    struct both x = both_of(&one, sizeof one), y = both_of(&one, sizeof one);
+    b->lane_mark(0);
+    b->lane_take(LANE_FIRST); /* behind what has come there */
+    b->lane_await(0);
+    b->lane_take(LANE_MAIN);
+    op_scale(b, 2, x.there, 1);
+    b->lane_mark(1);
+    b->lane_take(LANE_FIRST);
+    if (waits)
+        b->lane_await(1);
+    op_add(b, y.there, x.there, 1);
+    b->lane_mark(2);
+    b->lane_take(LANE_MAIN);
+    if (waits)
+        b->lane_await(2);
+    op_scale(b, 3, x.there, 1);
+    b->lane_await(2);
+    gpu->download(&result, x.there, sizeof result);
+    both_close(&x), both_close(&y);
+    return result;
+}
+
+/* On the emulated device those that do not wait are found by that: the sum first, or last. */
+TEST(cuda_lanes_wait_where_they_are_told_to)
+{
+    struct device_facts facts;
+    int found[16] = {0};
+    cuda_open();
+    gpu->facts(&facts);
+    for (int i = 0; i < 50; i++) {
+        CHECK(lanes_run(1) == 9);
+        if (strcmp(facts.name, "emulated") == 0)
+            found[(int)lanes_run(0)] = 1;
+    }
+    if (strcmp(facts.name, "emulated") == 0)
+        CHECK(found[7] && found[9] && found[12]);
 }
 
 static void int8_case(uint64_t rows, uint64_t outputs, uint64_t columns, float beta, float worst)

@@ -89,6 +89,96 @@ void trial_lstm_steps_backward(struct trial *t, struct trial_shape s)
         op_zero(trial_backend(t), inner.at + r * inner.stride, inner.columns);
 }
 
+/* Operands of a narrow layer, which are aligned, whatever the shape says. */
+struct narrow_trial {
+    struct lstm_narrow s;
+    uint16_t *packed;
+};
+
+static void *aligned(void *at)
+{
+    return (char *)at + (16 - (uintptr_t)at % 16) % 16;
+}
+
+/* [steps + 1, rows, hidden] of the kind, from the second step on. */
+static uint16_t *cells_made(struct trial *t, struct lstm_narrow s)
+{
+    uint64_t step = s.rows * s.hidden, count = (s.steps + 1) * step;
+    float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
+    uint16_t *h = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count + 8));
+    op_store_half(trial_backend(t), s.half, x, h, count);
+    return h + step;
+}
+
+/* What is there, as a result. */
+static void halves_compare(struct trial *t, enum half kind, const uint16_t *h, uint64_t count)
+{
+    op_load_half(trial_backend(t), kind, h, trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, count),
+                 count);
+}
+
+static void narrow_forward(struct trial *t, struct trial_shape s, struct narrow_trial *k)
+{
+    uint64_t steps = 6, rows = least(s.rows, 6), hidden = 8 * least((s.columns + 7) / 8, 16);
+    uint64_t ways = trial_random(t), cells = rows * hidden, count = 4 * steps * cells;
+    enum half half = ways >> 1 & 1 ? HALF_F16 : HALF_BF16;
+    k->s = (struct lstm_narrow){steps, rows, hidden, half, ways & 1, NULL, NULL, NULL};
+    const float *ih = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * hidden);
+    const float *hh = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 4 * hidden);
+    const float *given = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count);
+    float *sums = aligned(trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, count + 4));
+    float *c = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
+    k->s.gates = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count + 8));
+    k->s.c = cells_made(t, k->s);
+    k->s.h = cells_made(t, k->s);
+    k->packed = aligned(trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16,
+                                      lstm_narrow_weights_count(hidden) + 8));
+    op_lstm_narrow_weights(trial_backend(t), half, held(t, half, TRIAL_SAME, 4 * hidden, hidden),
+                           k->packed);
+    float *out = aligned(trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, steps * cells + 4));
+    op_copy(trial_backend(t), given, sums, count);
+    op_lstm_narrow_forward(trial_backend(t), k->s, sums, ih, hh, k->packed, c,
+                           (struct lstm_cells){out, hidden, steps * hidden});
+    op_copy(trial_backend(t), out, trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, steps * cells),
+            steps * cells);
+}
+
+/* By what the forward makes of them: their order is the backend's. */
+void trial_lstm_narrow_weights(struct trial *t, struct trial_shape s)
+{
+    struct narrow_trial k;
+    s.rows = 1;
+    narrow_forward(t, s, &k);
+    halves_compare(t, k.s.half, k.s.h, k.s.steps * k.s.rows * k.s.hidden);
+}
+
+void trial_lstm_narrow_forward(struct trial *t, struct trial_shape s)
+{
+    struct narrow_trial k;
+    narrow_forward(t, s, &k);
+    uint64_t count = k.s.steps * k.s.rows * k.s.hidden;
+    halves_compare(t, k.s.half, k.s.gates, 4 * count);
+    halves_compare(t, k.s.half, k.s.c, count);
+    halves_compare(t, k.s.half, k.s.h, count);
+}
+
+/* Behind the forward. */
+void trial_lstm_narrow_backward(struct trial *t, struct trial_shape s)
+{
+    struct narrow_trial k;
+    narrow_forward(t, s, &k);
+    uint64_t cells = k.s.rows * k.s.hidden;
+    uint64_t all = k.s.steps * cells;
+    float *dh = aligned(trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, all + 4));
+    op_copy(trial_backend(t), trial_floats(t, TRIAL_INPUT, TRIAL_SAME, all), dh, all);
+    float *dc = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
+    float *dr = trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, cells);
+    op_lstm_narrow_backward(trial_backend(t), k.s, k.packed,
+                            (struct lstm_cells){dh, k.s.hidden, k.s.steps * k.s.hidden}, dc, dr,
+                            trial_floats(t, TRIAL_CHANGED, TRIAL_HALF, 4 * cells));
+    halves_compare(t, k.s.half, k.s.gates, 4 * k.s.steps * cells);
+}
+
 /* ---- graphs ---- */
 
 /* Where `count` runs of 1 .. 2 * mean - 1 rows begin; *rows: all of them. */

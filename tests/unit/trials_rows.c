@@ -18,6 +18,8 @@ static struct matrix changed(struct trial *t, enum trial_bar bar, struct trial_s
     return trial_matrix(t, TRIAL_CHANGED, bar, s.rows, s.columns);
 }
 
+static const enum half kinds[] = {HALF_F16, HALF_BF16};
+
 static float *weights(struct trial *t, struct trial_shape s)
 {
     return trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
@@ -86,6 +88,50 @@ void trial_steps_swap(struct trial *t, struct trial_shape s)
     }
 }
 
+/* A matrix of the kind. */
+static struct halves halves_made(struct trial *t, enum half kind, uint64_t rows, uint64_t columns)
+{
+    float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, rows * columns);
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, rows * columns);
+    op_store_half(trial_backend(t), kind, x, h, rows * columns);
+    return halves_of(h, rows, columns);
+}
+
+/* Rows of any length, and of whole 16 bytes. */
+void trial_steps_narrow(struct trial *t, struct trial_shape s)
+{
+    for (int k = 0; k < 4; k++) {
+        uint64_t steps = s.columns > 1 ? 2 : 1, values = s.columns / steps, rows = s.rows * steps;
+        uint64_t width = k < 2 ? values + 3 : (values + 7) / 8 * 8;
+        struct matrix x = input(t, s);
+        uint16_t *h = trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U16, rows * width);
+        op_steps_narrow(trial_backend(t), kinds[k % 2], x.at, x.stride, s.rows, steps, values,
+                        halves_of(h, rows, width));
+    }
+}
+
+void trial_rows_regroup(struct trial *t, struct trial_shape s)
+{
+    for (uint64_t groups = 1; groups <= 3; groups += 2) {
+        struct trial_shape whole = s;
+        whole.rows = s.rows * groups;
+        op_rows_regroup(trial_backend(t), input(t, whole), groups, output(t, TRIAL_SAME, whole));
+    }
+}
+
+void trial_product_half(struct trial *t, struct trial_shape s)
+{
+    for (int ways = 0; ways < 8; ways++) {
+        enum half kind = kinds[ways / 4];
+        uint64_t rows = s.rows < 70 ? s.rows : 70, inner = s.columns < 90 ? s.columns : 90;
+        int a_t = ways & 1, b_t = ways >> 1 & 1;
+        struct halves a = halves_made(t, kind, a_t ? inner : rows, a_t ? rows : inner);
+        struct halves b = halves_made(t, kind, b_t ? 33 : inner, b_t ? inner : 33);
+        struct matrix c = trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, rows, 33);
+        op_product_half(trial_backend(t), kind, a, a_t, b, b_t, (float)(ways % 3), c);
+    }
+}
+
 void trial_begin_rows(struct trial *t, struct trial_shape s)
 {
     float *begins = malloc(s.rows * sizeof *begins);
@@ -97,8 +143,6 @@ void trial_begin_rows(struct trial *t, struct trial_shape s)
 }
 
 /* ---- halves ---- */
-
-static const enum half kinds[] = {HALF_F16, HALF_BF16};
 
 void trial_round_half(struct trial *t, struct trial_shape s)
 {

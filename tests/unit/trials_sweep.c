@@ -157,6 +157,15 @@ void trial_step_verdict(struct trial *t, struct trial_shape s)
     }
 }
 
+void trial_commit(struct trial *t, struct trial_shape s)
+{
+    for (uint32_t refused = 0; refused < 2; refused++) {
+        struct step_verdict verdict = {1, refused};
+        op_commit(trial_backend(t), trial_given(t, TRIAL_INPUT, TRIAL_U32, &verdict, 2),
+                  input(t, s), changed(t, s), count_of(s));
+    }
+}
+
 /* Weights for products, of parameters that may differ in their last digit. */
 static float *weights(struct trial *t, struct trial_shape s)
 {
