@@ -421,7 +421,7 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
         struct layer_pass p = slice_pass_backward(b, slice, i);
         joined = layers_join_back(b, i, least, &p);
         layers[i].type->backward(&layers[i], &p);
-        int done = p.d_input_half || p.d_input_rounds || joined > 1;
+        int done = p.d_input_half || p.d_input_rounds;
         if (p.half && p.d_input && !done && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }

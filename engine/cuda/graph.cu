@@ -184,7 +184,7 @@ struct one_number {
 };
 
 /* A kind as a type; of HALF_NONE, which no numbers are stored in, it is not called. */
-template <int kind> struct halves_of {
+template <int kind> struct half_kind {
     static __device__ __forceinline__ float widen(uint16_t h)
     {
         return half_value<kind>(h);
@@ -216,7 +216,7 @@ template <class numbers, int half> struct stored<numbers, half, 1> {
     }
     static __device__ __forceinline__ numbers value(const type &x)
     {
-        return numbers::template widen<halves_of<half>>(x);
+        return numbers::template widen<half_kind<half>>(x);
     }
 };
 
@@ -225,7 +225,7 @@ static __device__ __forceinline__ void mixed_store(const struct mixed &m, uint64
                                                    const numbers &x)
 {
     if (half != HALF_NONE && m.halves)
-        x.template store<halves_of<half>>(m.halves + place);
+        x.template store<half_kind<half>>(m.halves + place);
     else
         x.store(m.at + place);
 }
@@ -324,7 +324,7 @@ static __device__ __forceinline__ void sparse_end(const struct sparse_finish &f,
     for (int i = 0; i < numbers::COUNT; i++)
         sum.at[i] = finished(f.kind, (enum half)half, NULL, 0, sum.at[i]);
     if (half != HALF_NONE && f.kept)
-        sum.template store<halves_of<half>>(f.kept + place);
+        sum.template store<half_kind<half>>(f.kept + place);
     if (y)
         sum.store(y);
 }
@@ -575,6 +575,7 @@ static void back_run(struct sparse a, enum activation kind, struct mixed kept, s
     if (kind != ACTIVATION_RELU && kind != ACTIVATION_COUNT)
         LAUNCH_EARLY((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
                      THREADS, kind, kept, d);
+    CUDA_MAIN_LANE();
     LAUNCH_EARLY((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e,
                  sums ? cuda_scratch : NULL, part_rows, g);
     if (sums)

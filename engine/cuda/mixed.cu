@@ -64,6 +64,7 @@ static int blas_product_mixed(enum half half, struct mixed a, int a_t, struct mi
                               float beta, struct mixed c)
 {
     uint16_t *scratch = (uint16_t *)cuda_scratch;
+    CUDA_MAIN_LANE();
     return operand_narrow(half, &a, scratch) &&
            operand_narrow(half, &b, scratch + CUDA_SCRATCH_FLOATS) &&
            cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c);
