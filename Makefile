@@ -152,7 +152,7 @@ $(BIN)/trainerd $(BIN)/fisherd $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_pro
 
 GENCODE := $(foreach sm,$(SM),-gencode arch=compute_$(sm),code=sm_$(sm)) \
            -gencode arch=compute_$(lastword $(SM)),code=compute_$(lastword $(SM))
-NVCCFLAGS := -std=c++14 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sort $(SM))) -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
+NVCCFLAGS := -std=c++14 -DCUDA_NO_HALF -DCUDA_LEAST_CAPABILITY=$(firstword $(sort $(SM))) -DCUDA_MOST_CAPABILITY=$(lastword $(SM)) -O3 --Werror all-warnings --fmad=true -I. $(GENCODE) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
 # The same for every variant, and the dearest: made once.
 OBJ_CUDA := build/cuda
 $(OBJ_CUDA)/%.cu.o: %.cu Makefile

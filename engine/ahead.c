@@ -33,6 +33,7 @@ void ahead_place(struct stepper *s)
     s->device_rows = s->at.rows;
     stage_use(s, 0);
     memset(s->places_sent, 0, sizeof s->places_sent);
+    s->permuted = 0;
 }
 
 int stepper_asked(const struct stepper *s)
@@ -43,15 +44,11 @@ int stepper_asked(const struct stepper *s)
     return asked;
 }
 
-/* Rows that the host gathers, and permutations, are sent from one place; a loss scale follows from
- * the step before; statistics and carried states are committed by the host. */
+/* Rows that the host gathers are sent from one place; a loss scale follows from the step before. */
 int stepper_asks(const struct stepper *s)
 {
-    if (!s->device->apart || s->model->graphs || s->layout.half == HALF_F16 ||
-        s->layout.statistics_count || s->carried.set[CARRIED_NOW] || s->batch.unsent)
-        return 0;
-    return s->piece_count && !s->pieces_forgotten &&
-           !s->pieces[s->piece_count - 1].config.permutation;
+    return s->device->apart && !s->model->graphs && s->layout.half != HALF_F16 &&
+           !s->batch.unsent && s->piece_count && !s->pieces_forgotten;
 }
 
 static struct step_limits limits_make(const struct stepper *s, const struct optimizer_config *a)
@@ -79,6 +76,8 @@ void stepper_update_ask(struct stepper *s, uint64_t t, const struct optimizer_co
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
     op_step_verdict(s->backend, &s->results->norm2, s->results->bad, &limits, verdict,
                     &s->told[s->ahead]);
+    statistics_commit(s, verdict);
+    carried_commit(s, verdict);
     update_run(s, a, t, 0, verdict);
     s->device->compute_mark(DEVICE_MARK_STEPS + s->ahead);
     s->asked_rows[s->ahead] = s->batch.rows;

@@ -92,11 +92,11 @@ void begins_gather_there(struct stepper *s, const struct gather_config *c, uint6
                     matrix_of(s->at.begins + at, rows, 1), bad);
 }
 
-void carried_commit(struct stepper *s)
+void carried_commit(struct stepper *s, const struct step_verdict *late)
 {
     if (s->carried.set[CARRIED_NOW])
-        op_copy(s->backend, s->carried.set[CARRIED_NEXT], s->carried.set[CARRIED_NOW],
-                carried_floats(s->model, &s->config));
+        step_commit(s, late, s->carried.set[CARRIED_NEXT], s->carried.set[CARRIED_NOW],
+                    carried_floats(s->model, &s->config));
 }
 
 void carried_pass_begin(struct stepper *s)

@@ -22,13 +22,14 @@ struct device_facts {
     int index;
     int capability;         /* 10 major + minor; CPU: 0 */
     int processors;         /* streaming multiprocessors */
+    int halves;             /* products of operands in 16 bits are fast */
     int driver, runtime;    /* versions as CUDA counts them: 13000 */
     uint64_t memory_bytes;  /* in all */
     uint64_t context_bytes; /* what the context and the libraries took when it was opened */
 };
 
 struct device_memory {
-    uint64_t free_bytes;             /* as the driver says */
+    uint64_t free_bytes;             /* as the driver says, a second ago at most */
     uint64_t used_bytes, high_bytes; /* by this device's allocations: now, and the most so far */
 };
 
@@ -86,7 +87,8 @@ struct device {
     /* Copies beside the computing: behind what was asked for on the copy stream, and done when the
      * mark says so. Marks are numbered by the caller, 0 .. DEVICE_MARKS - 1, on each stream. */
     void (*copy_in)(void *to, const void *from, uint64_t bytes);
-    void (*copy_mark)(int mark);     /* on the copy stream */
+    void (*copy_out)(void *to, const void *from, uint64_t bytes); /* `to` is page-locked */
+    void (*copy_mark)(int mark);                                  /* on the copy stream */
     void (*copy_await)(int mark);    /* computing waits for it; the host does not */
     int (*copy_done)(int mark);      /* asked by the host */
     void (*copy_wait)(int mark);     /* the host waits */
@@ -98,7 +100,8 @@ struct device {
 
 enum {
     DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
-    DEVICE_MARK_STEPS,        /* two of them */
+    DEVICE_MARK_FETCH,
+    DEVICE_MARK_STEPS, /* two of them */
     DEVICE_MARKS = DEVICE_MARK_STEPS + 2
 };
 

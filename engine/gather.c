@@ -115,9 +115,21 @@ static int bad_row_tell(const struct gather_work *g, uint64_t row, struct err *e
 
 /* ---- rows on the device ---- */
 
-/* The places of the rows, and of a permutation, to where the device reads them. Those of a batch's
- * next piece lie behind the ones on their way. Of its first piece all lists go together: nobody
- * reads what lies between them. */
+/* A permutation to where the device reads it, where it has another one. */
+static void permutation_send(struct stepper *s, const struct gather_config *c)
+{
+    uint64_t bytes = c->features * sizeof *c->permutation;
+    if (s->permuted == c->features && memcmp(s->host.permutation, c->permutation, bytes) == 0)
+        return;
+    stepper_wait(s);
+    s->permuted = c->features;
+    memcpy(s->host.permutation, c->permutation, bytes);
+    s->device->upload(s->at.permutation, s->host.permutation, bytes);
+}
+
+/* The places of the rows to where the device reads them. Those of a batch's next piece lie behind
+ * the ones on their way. Of its first piece all lists go together: nobody reads what lies between
+ * them. */
 static void places_send(struct stepper *s, const struct gather_work *g)
 {
     const struct gather_config *c = g->config;
@@ -125,7 +137,9 @@ static void places_send(struct stepper *s, const struct gather_work *g)
         g->features, g->targets, g->targets && s->config.weights ? c->weight_rows : NULL,
         s->host.begins && !c->column ? c->begin_rows : NULL};
     uint64_t most = s->config.batch_rows_max, *sent = &s->places_sent[s->ahead], end = 0;
-    if (*sent && (g->at < *sent || c->permutation))
+    if (c->permutation)
+        permutation_send(s, c);
+    if (g->at < *sent)
         stepper_wait(s);
     *sent = g->at + g->count;
     for (uint64_t i = 0; i < ROW_PLACES; i++) {
@@ -139,11 +153,6 @@ static void places_send(struct stepper *s, const struct gather_work *g)
     }
     if (!g->at)
         s->device->send(s->at.rows, s->host.rows, end * sizeof(void *));
-    if (c->permutation) {
-        memcpy(s->host.permutation, c->permutation, c->features * sizeof *c->permutation);
-        s->device->upload(s->at.permutation, s->host.permutation,
-                          c->features * sizeof *c->permutation);
-    }
 }
 
 static void gather_there(struct stepper *s, const struct gather_work *g, uint64_t *bad)

@@ -133,10 +133,10 @@ void statistics_take(struct stepper *s, uint64_t batches)
     }
 }
 
-void statistics_commit(struct stepper *s)
+void statistics_commit(struct stepper *s, const struct step_verdict *late)
 {
     if (s->module_buffers)
-        op_copy(s->backend, s->module_buffers_next, s->module_buffers, s->model->buffer_values);
+        step_commit(s, late, s->module_buffers_next, s->module_buffers, s->model->buffer_values);
 }
 
 void statistics_restore(struct stepper *s)
@@ -171,6 +171,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     if (model_rows_check(s->model, rows, e) < 0)
         return -1;
     s->renew_step = step;
+    fetch_drop(s);
     step_send(s, step);
     weights_round(s);
     batch_send(s, rows);
@@ -178,7 +179,7 @@ int stepper_renew(struct stepper *s, uint64_t rows, uint64_t step, struct err *e
     statistics_forward(&b);
     carried_pass_advance(s, rows);
     statistics_take(s, ++s->renewed);
-    statistics_commit(s);
+    statistics_commit(s, NULL);
     if (stepper_fetch(s, e) < 0)
         return -1;
     const float *buffers = stepper_module_buffers(s);

@@ -120,6 +120,13 @@ void weights_round(struct stepper *s)
     s->weights_current = s->device->apart;
 }
 
+void weights_narrow(struct stepper *s)
+{
+    if (s->weights_half)
+        op_store_half(s->backend, s->layout.half, s->weights, s->weights_half,
+                      s->model->parameter_count);
+}
+
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count)
 {
@@ -134,6 +141,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
                              .scale = s->layout.half == HALF_F16 ? (double)s->scaler.scale : 1};
     s->fault = (struct step_fault){.layer = -1};
     s->bad_number = 0;
+    fetch_drop(s);
     step_send(s, step);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
@@ -219,6 +227,7 @@ void micro_batch_compute(struct stepper *s, uint64_t rows)
     struct sweep w = sweep_make(s);
     if (!s->batch.done)
         batch_begin(s);
+    weights_narrow(s);
     weights_add(s, rows);
     if (s->layout.statistics_count)
         gradient_of_phases(&b, &w, rows);
@@ -285,6 +294,15 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
     if (s->device->apart && !isfinite(r->loss))
         fault_looked_for(s);
     return 0;
+}
+
+void step_commit(const struct stepper *s, const struct step_verdict *late, const float *x, float *y,
+                 uint64_t count)
+{
+    if (late)
+        op_commit(s->backend, late, x, y, count);
+    else
+        op_copy(s->backend, x, y, count);
 }
 
 /* Is the step to be skipped? Gradients that are not finite, though loss and penalty are. */
@@ -356,8 +374,8 @@ int stepper_update(struct stepper *s, uint64_t t, const struct optimizer_config 
     scaler_update(s, result);
     if (refused)
         return -1;
-    statistics_commit(s);
-    carried_commit(s);
+    statistics_commit(s, NULL);
+    carried_commit(s, NULL);
     if (skips)
         return scale_check(s, e);
     update_run(s, a, t, result->gradient_norm, NULL);
@@ -373,4 +391,19 @@ int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,
     stepper_batch(s, rows, step, terms, term_count);
     stepper_accumulate(s, rows);
     return stepper_update(s, t, a, result, e);
+}
+
+void stepper_warm(struct stepper *s, uint64_t rows)
+{
+    const struct optimizer_config still = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+    const struct grad_scaler scaler = s->scaler;
+    struct step_result result;
+    struct err ignored; /* rows of zeros may be refused; what fails of the device will again */
+    if (!s->device->apart || s->model->graphs || s->carried.set[CARRIED_NOW])
+        return;
+    for (int i = 0; i < 2; i++) /* the second one is recorded */
+        stepper_train(s, rows, 0, 1, &still, NULL, 0, &result, &ignored);
+    s->scaler = scaler;
+    s->sent_rows = 0;
+    stepper_send(s);
 }

@@ -177,6 +177,11 @@ int stepper_resize(struct stepper *s, uint64_t batch_rows_max, uint64_t slice_ro
  * after they were written. On the CPU both do nothing. */
 int stepper_fetch(struct stepper *s, struct err *e); /* -1: the device failed; they are not it */
 void stepper_send(struct stepper *s);
+/* Where those of a device apart are page-locked: begins to fetch them, beside what is computed, for
+ * a stepper_fetch before the next batch of training. They are not to be touched before that or
+ * stepper_fetch_wait. */
+void stepper_fetch_begin(struct stepper *s);
+void stepper_fetch_wait(struct stepper *s);
 
 /* The flat vectors, owned by the stepper. Parameters are all there are; moments and gradient those
  * of the parameters from step_frozen on. A moment that the optimizer does not keep (AdamW keeps m
@@ -260,6 +265,11 @@ const struct step_fault *stepper_fault(const struct stepper *s);
 /* Did the last stepper_update or stepper_evaluate fail because of numbers that are not finite or
  * too large, and not because rows or the device failed? */
 int stepper_bad_number(const struct stepper *s);
+
+/* Before rows come: a device apart makes steps of `rows` rows of zeros, so that what it makes at
+ * first calls is made (kernels are loaded, the step is recorded), which takes tens of milliseconds.
+ * All vectors are as they were. On the CPU, and where rows are graphs or carry states, nothing. */
+void stepper_warm(struct stepper *s, uint64_t rows);
 
 /* The three at once, for `rows` rows that are all gathered. */
 int stepper_train(struct stepper *s, uint64_t rows, uint64_t step, uint64_t t,

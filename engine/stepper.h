@@ -248,6 +248,8 @@ struct stepper {
 
     float
         *weights; /* the parameters as products read them; the parameters themselves without half */
+    uint16_t *weights_half; /* those in 16 bits, where layers chain so and the device is fast at
+                               that (weights_narrow); else NULL */
     struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
     /* The batch where it is computed, and where the host reads and writes it: the same memory on
@@ -255,6 +257,7 @@ struct stepper {
     struct batch_arrays at, host;
     struct device_vectors mirror; /* host copies of the flat vectors; empty on the CPU */
     int mirror_locked;            /* page-locked */
+    enum { FETCH_NONE, FETCH_BEGUN, FETCH_DONE } fetch; /* of it, since the last update */
     struct sent_term sent[SENT_TERMS_MAX];
     int sent_count;
     uint64_t terms_version; /* another one where terms, lambda or damping are */
@@ -272,10 +275,11 @@ struct stepper {
     uint64_t *stage_step;             /* [STEPS_AHEAD], of which host.step is one */
     const void **stage_rows, **device_rows; /* [STEPS_AHEAD, ROW_PLACES, batch_rows_max], of which
                                                host.rows and at.rows are one each */
-    int bad_number;                         /* see stepper_bad_number */
-    uint32_t piece_count;                   /* of the batch in work, gathered on the device */
-    uint32_t pieces_forgotten;              /* it had more of them, which were looked at */
-    uint64_t sent_rows; /* of the batch that was sent; 0: none since rows were gathered */
+    uint64_t permuted;         /* features of the permutation that was sent; 0: none was */
+    int bad_number;            /* see stepper_bad_number */
+    uint32_t piece_count;      /* of the batch in work, gathered on the device */
+    uint32_t pieces_forgotten; /* it had more of them, which were looked at */
+    uint64_t sent_rows;        /* of the batch that was sent; 0: none since rows were gathered */
     double *block_norm2, *block_penalty; /* [blocks] */
     int weights_current;                 /* on a device apart: see weights_round */
     double *loss_sum;                    /* of the batch's rows done, in their order */
@@ -329,8 +333,14 @@ void step_result_fill(const struct stepper *s, uint64_t rows, const double *sums
 /* The update sweep. */
 void update_run(struct stepper *s, const struct optimizer_config *a, uint64_t t, double norm,
                 const struct step_verdict *late);
+/* y = x with the update; late: unless that verdict, which is still to come, refuses the step. */
+void step_commit(const struct stepper *s, const struct step_verdict *late, const float *x, float *y,
+                 uint64_t count);
 /* The host's part of the batch's region for the batch in work: what is sent from there. */
 void ahead_place(struct stepper *s);
+
+/* What was fetched ahead is not what the device has any more. */
+void fetch_drop(struct stepper *s);
 
 /* The step that keys dropout, where a device apart reads it. */
 void step_send(struct stepper *s, uint64_t step);
@@ -426,13 +436,16 @@ void begins_gather_there(struct stepper *s, const struct gather_config *c, uint6
 /* What layer `l` gets for the slice. */
 void carried_pass(const struct batch_work *b, uint64_t slice, const struct layer_instance *l,
                   struct layer_pass *p);
-void carried_commit(struct stepper *s);                      /* the batch's states count */
+void carried_commit(struct stepper *s,
+                    const struct step_verdict *late);        /* the batch's states count */
 void carried_pass_begin(struct stepper *s);                  /* of evaluation or renewal */
 void carried_pass_advance(struct stepper *s, uint64_t rows); /* its next rows have gone forward */
 
 /* With half: weights are the present parameters, rounded. On a device apart the update leaves them
  * so, and there is something to do only after stepper_send. */
 void weights_round(struct stepper *s);
+/* weights_half = the weights, if there are to be some. */
+void weights_narrow(struct stepper *s);
 
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);
@@ -490,7 +503,7 @@ void statistics_backward(struct batch_work *b, statistics_add *add, void *argume
  * `batches` the cumulative mean over so many. */
 void statistics_take(struct stepper *s, uint64_t batches);
 /* What the micro-batches of a batch made of them counts with the update, or not at all. */
-void statistics_commit(struct stepper *s);
+void statistics_commit(struct stepper *s, const struct step_verdict *late);
 void statistics_restore(struct stepper *s);
 /* Without training: statistics are the running ones. */
 void statistics_use(struct stepper *s);

@@ -18,19 +18,51 @@ static uint64_t carried_set_bytes(const struct stepper *s)
     return carried_floats(s->model, &s->config) * sizeof(float);
 }
 
+/* Each of them by that function of the device's. */
+static void vectors_copy(struct stepper *s, void (*copy)(void *, const void *, uint64_t))
+{
+    copy(s->mirror.parameters, s->parameters, s->model->parameter_count * sizeof *s->parameters);
+    if (s->mirror.moments)
+        copy(s->mirror.moments, s->moment_m, moments_bytes(s));
+    if (s->module_buffers)
+        copy(s->mirror.module_buffers, s->module_buffers,
+             s->model->buffer_values * sizeof *s->module_buffers);
+    if (s->mirror.carried)
+        copy(s->mirror.carried, s->carried.set[CARRIED_NOW], carried_set_bytes(s));
+}
+
+void stepper_fetch_begin(struct stepper *s)
+{
+    if (!s->device->apart || !s->mirror_locked || s->fetch != FETCH_NONE)
+        return;
+    s->device->compute_mark(DEVICE_MARK_FETCH);
+    s->device->compute_await(DEVICE_MARK_FETCH);
+    vectors_copy(s, s->device->copy_out);
+    s->device->copy_mark(DEVICE_MARK_FETCH);
+    s->fetch = FETCH_BEGUN;
+}
+
+void stepper_fetch_wait(struct stepper *s)
+{
+    if (s->fetch != FETCH_BEGUN)
+        return;
+    s->device->copy_wait(DEVICE_MARK_FETCH);
+    s->fetch = FETCH_DONE;
+}
+
+void fetch_drop(struct stepper *s)
+{
+    stepper_fetch_wait(s);
+    s->fetch = FETCH_NONE;
+}
+
 int stepper_fetch(struct stepper *s, struct err *e)
 {
     if (!s->device->apart)
         return 0;
-    s->device->download(s->mirror.parameters, s->parameters,
-                        s->model->parameter_count * sizeof *s->parameters);
-    if (s->mirror.moments)
-        s->device->download(s->mirror.moments, s->moment_m, moments_bytes(s));
-    if (s->module_buffers)
-        s->device->download(s->mirror.module_buffers, s->module_buffers,
-                            s->model->buffer_values * sizeof *s->module_buffers);
-    if (s->mirror.carried)
-        s->device->download(s->mirror.carried, s->carried.set[CARRIED_NOW], carried_set_bytes(s));
+    stepper_fetch_wait(s);
+    if (s->fetch != FETCH_DONE)
+        vectors_copy(s, s->device->download);
     return s->device->failure(e);
 }
 
@@ -38,6 +70,7 @@ void stepper_send(struct stepper *s)
 {
     if (!s->device->apart)
         return;
+    fetch_drop(s);
     s->device->upload(s->parameters, s->mirror.parameters,
                       s->model->parameter_count * sizeof *s->parameters);
     s->weights_current = 0;
@@ -77,6 +110,7 @@ void stepper_moments_clear(struct stepper *s)
 {
     if (!s->moment_m)
         return;
+    fetch_drop(s);
     s->device->clear(s->moment_m, moments_bytes(s));
     if (s->device->apart)
         memset(s->mirror.moments, 0, moments_bytes(s));
@@ -91,6 +125,7 @@ void stepper_carried_clear(struct stepper *s)
 {
     if (!s->carried.set[CARRIED_NOW])
         return;
+    fetch_drop(s);
     s->device->clear(s->carried.set[CARRIED_NOW], carried_set_bytes(s));
     s->device->clear(s->carried.set[CARRIED_NEXT],
                      carried_set_bytes(s)); /* a batch may be smaller */

@@ -70,6 +70,10 @@ void decoders_close(struct decoders **p_p); /* waits for the threads; harmless o
 struct decoders_job *decoders_take(struct decoders *p, double seconds);
 void decoders_submit(struct decoders *p, struct decoders_job *job);
 
+/* No more are submitted for a while: threads are woken for the plain ones that were, which is done
+ * for some together. So it is by whatever waits here. */
+void decoders_wake(struct decoders *p);
+
 /* The same, of a plain one, here and now. */
 void decoders_do(struct decoders *p, struct decoders_job *job);
 

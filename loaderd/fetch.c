@@ -284,6 +284,7 @@ void fetch_begin(struct fetch *f, struct fetch_span *s, uint64_t epoch, uint64_t
     f->now = s;
     while (!failed && order_run_next(f->order, epoch, span, &run))
         failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, &s->failure) != 0;
+    decoders_wake(f->decoders);
     s->bytes_read += source_bytes_read(f->source) - before;
     s->begun = 1;
     f->now = NULL;

@@ -27,7 +27,7 @@ static void follow(struct trainer *t)
         return; /* not yet */
     int done = position == t->validation.info.order.rows;
     if (done && v->index + 1 == v->count && !t->options->loader_persistent_workers)
-        feed_rest(&t->validation);
+        megabatch_rest(&t->validation_rows, 1);
     else
         megabatch_seek(&t->validation_rows, v->pass + (uint64_t)done, done ? 0 : position,
                        v->pass + 1);
@@ -108,7 +108,7 @@ static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
-    megabatch_rest(&t->validation_rows);
+    megabatch_rest(&t->validation_rows, 0);
     if (isnan(done.loss)) {
         weighing_nothing(done.rows, e);
         return err_prefix(e, "%s of %s", t->validation.config.split, t->validation.config.file);

@@ -61,7 +61,9 @@ static void trainer_stop(void *self, struct daemon *d)
     (void)d;
     int has_state = t->state > TRAINER_BEGIN && t->state < TRAINER_DONE;
     int saves = has_state && !t->failed;
-    if ((saves && (train_settle(t, &e) < 0 || save_checkpoint(t, &e) < 0)) || saving_end(t, &e) < 0)
+    if (saves && (train_settle(t, &e) < 0 || save_checkpoint(t, &e) < 0))
+        log_error("code=%d %s", e.code, e.text);
+    if (saving_end(t, &e) < 0) /* in any case: what it writes is freed now */
         log_error("code=%d %s", e.code, e.text);
     setup_free(t);
 }

@@ -207,10 +207,13 @@ static void fill(struct megabatch *m)
     }
 }
 
-void megabatch_rest(struct megabatch *m)
+void megabatch_rest(struct megabatch *m, int anyway)
 {
-    if (megabatch_complete(m))
-        feed_rest(m->feed);
+    int all = m->size.kind == MEGABATCH_WHOLE && m->held == m->spans;
+    if (!all && !anyway)
+        return;
+    copies_wait(m, m->held);
+    feed_rest(m->feed);
 }
 
 int megabatch_go_on(struct megabatch *m)

@@ -76,9 +76,10 @@ int megabatch_go_on(struct megabatch *m);
 /* Everything is here: the stream is not needed any more. */
 int megabatch_complete(const struct megabatch *m);
 
-/* Gives the stream and its arena back if that is so. It takes milliseconds, so that it is left to
+/* Gives the stream and its arena back if all spans are held, or anyway; the next seek brings them
+ * again where some are missing. It waits for copies and takes milliseconds, so that it is left to
  * whoever knows when nothing waits. */
-void megabatch_rest(struct megabatch *m);
+void megabatch_rest(struct megabatch *m, int anyway);
 
 /* Copies are under way, which nothing tells the end of: look again soon. */
 int megabatch_busy(const struct megabatch *m);

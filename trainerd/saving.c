@@ -4,7 +4,8 @@
  * On the CPU it is written at once. On a device apart the host's copies of the device's vectors
  * hold the state as soon as it is fetched: a thread of its own digests and writes them while
  * training goes on, one checkpoint at a time. Nobody is told of one before it is there, and what
- * needs it, reads HDF5 files or writes into those copies waits for it first (saving_end). The
+ * needs it, reads HDF5 files or writes into those copies waits for it and for copies on their way
+ * there first (saving_end). The
  * thread reads the model, the options and the list of tensors, which do not change before the next
  * task begins, and a copy of the cursor.
  *
@@ -165,6 +166,8 @@ static int checkpoint_fact(struct trainer *t, struct err *e)
 int saving_end(struct trainer *t, struct err *e)
 {
     struct saving *s = &t->saving;
+    if (t->stepper)
+        stepper_fetch_wait(t->stepper);
     if (!s->under_way)
         return 0;
     if (s->behind)
@@ -178,10 +181,11 @@ int saving_end(struct trainer *t, struct err *e)
 
 int saving_turn(struct trainer *t, struct err *e)
 {
+    struct saving *s = &t->saving;
     int goes_on = t->state == TRAINER_TRAIN || t->state == TRAINER_EVALUATE;
-    if (goes_on && t->saving.under_way && !atomic_load(&t->saving.is_made))
-        return 0;
-    return saving_end(t, e);
+    int is_due = s->under_way &&
+                 (atomic_load(&s->is_made) || clock_monotonic_s() - s->began_s >= SAVING_BEHIND_S);
+    return goes_on && !is_due ? 0 : saving_end(t, e);
 }
 
 int saving_fetch(struct trainer *t, struct err *e)

@@ -418,6 +418,7 @@ static int buffers_open(struct trainer *t, struct err *e)
     if (!t->tensors)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
+    stepper_warm(t->stepper, t->micro_rows);
     return lineage_open(&t->lineage, "lineage", e);
 }
 

@@ -34,7 +34,7 @@ void train_follow(struct trainer *t)
         position = 0;
         epoch++;
         if (!t->options->loader_persistent_workers) {
-            feed_rest(&t->train);
+            megabatch_rest(&t->train_rows, 1);
             return;
         }
     }
@@ -207,7 +207,9 @@ static int epoch_end(struct trainer *t, struct err *e)
     if (settled <= 0)
         return settled < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
     progress_pause(t);
-    megabatch_rest(&t->train_rows);
+    if (!t->saving.under_way)            /* of which the thread reads */
+        stepper_fetch_begin(t->stepper); /* the epoch's checkpoint, while it is evaluated */
+    megabatch_rest(&t->train_rows, 0);
     return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }
 

@@ -404,7 +404,9 @@ int save_read_best(struct trainer *t, struct err *e);
 int saving_begin(struct trainer *t, uint32_t tensor_count, struct err *e);
 /* What is under way is there, and told; 0 if nothing is. -1: it could not be written. */
 int saving_end(struct trainer *t, struct err *e);
-/* The same, without waiting for it where training goes on meanwhile. */
+/* The same, without waiting for it where training goes on meanwhile: for so long, since none is
+ * begun before it is there, and a disk that hangs is to show as a turn that does. */
+enum { SAVING_BEHIND_S = 120 };
 int saving_turn(struct trainer *t, struct err *e);
 /* The device's vectors into the host's copies, from which nothing is being written any more. */
 int saving_fetch(struct trainer *t, struct err *e);

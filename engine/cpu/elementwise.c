@@ -150,6 +150,12 @@ void cpu_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
     *told = (struct step_told){{sums[0], sums[1], sums[2], sums[3]}, *verdict};
 }
 
+void cpu_commit(const struct step_verdict *verdict, const float *x, float *y, uint64_t count)
+{
+    if (!verdict->refused)
+        cpu_copy(x, y, count);
+}
+
 CPU_CLONES void cpu_adamw(float *restrict p, float *restrict m, float *restrict v,
                           const float *restrict g, uint64_t count, const struct adamw_scalars *a,
                           enum half half, float *weights)

@@ -198,8 +198,21 @@ void cpu_linear_forward(struct matrix x, struct matrix w, const float *bias, enu
     cpu_finish(kind, half, kept, y);
 }
 
-void cpu_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw, float *db)
+void cpu_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, struct matrix w,
+                         int adds, struct matrix dw, float *db, enum activation kind,
+                         enum half half, int rounds, struct matrix dx)
 {
-    cpu_product(dy, 1, x, 0, (float)adds, dw);
-    cpu_column_sums(dy, adds, db);
+    if (x_half)
+        cpu_load_half(half, x_half, x.at, x.rows * x.columns);
+    if (dw.at) {
+        cpu_product(dy, 1, x, 0, (float)adds, dw);
+        cpu_column_sums(dy, adds, db);
+    }
+    if (!dx.at)
+        return;
+    cpu_product(dy, 0, w, 0, 0, dx);
+    if (kind != ACTIVATION_COUNT)
+        cpu_activation_backward(kind, x.at, dx.at, dx.at, dx.rows * dx.columns);
+    if (rounds)
+        cpu_round_half(half, dx);
 }

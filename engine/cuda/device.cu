@@ -5,10 +5,12 @@
  * asks.
  */
 #include <cublas_v2.h>
+#include "engine/cuda/early.h"
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/handle.h"
@@ -50,6 +52,8 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count;
     uint64_t used, high, context_bytes;
+    size_t left;      /* as the driver said */
+    time_t left_at_s; /* then; 0: it is another one since */
 } device;
 
 void cuda_note(cudaError_t error, const char *what)
@@ -296,6 +300,7 @@ static void device_facts_get(struct device_facts *f)
     f->index = device.index;
     f->capability = 10 * p.major + p.minor;
     f->processors = p.multiProcessorCount;
+    f->halves = f->capability >= 80;
     f->memory_bytes = p.totalGlobalMem;
     f->context_bytes = device.context_bytes;
     cudaDriverGetVersion(&f->driver);
@@ -304,9 +309,14 @@ static void device_facts_get(struct device_facts *f)
 
 static void device_memory_get(struct device_memory *m)
 {
-    size_t left = 0, total = 0;
-    CU(cudaMemGetInfo(&left, &total));
-    m->free_bytes = left;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!device.left_at_s || now.tv_sec > device.left_at_s) {
+        size_t total = 0;
+        CU(cudaMemGetInfo(&device.left, &total));
+        device.left_at_s = now.tv_sec;
+    }
+    m->free_bytes = device.left;
     m->used_bytes = device.used;
     m->high_bytes = device.high;
 }
@@ -326,9 +336,11 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
                        (unsigned long long)(total >> 20), cudaGetErrorString(error));
     }
     CU(cudaMemsetAsync(*at, 0, bytes, cuda_stream));
+    CU(cudaStreamSynchronize(cuda_stream)); /* the other streams may write there at once */
     device.allocations[device.count].at = *at;
     device.allocations[device.count++].bytes = bytes;
     device.used += bytes;
+    device.left_at_s = 0;
     device.high = device.used > device.high ? device.used : device.high;
     return 0;
 }
@@ -344,6 +356,7 @@ static void device_release(void *at)
     CU(cudaStreamSynchronize(cuda_stream));
     CU(cudaFree(at));
     device.used -= device.allocations[i].bytes;
+    device.left_at_s = 0;
     device.allocations[i] = device.allocations[--device.count];
 }
 
@@ -396,6 +409,14 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
 }
 
+int cuda_early(void)
+{
+    static int early = -1;
+    if (early < 0)
+        early = !getenv("DENSE_EARLY") || atoi(getenv("DENSE_EARLY"));
+    return early;
+}
+
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));
@@ -417,9 +438,23 @@ static void device_copy(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream));
 }
 
+/* A few numbers that a step begins with: its first kernel may then be launched early, too. */
+enum { CLEAR_THREADS = 256 };
+
+__global__ void words_clear(uint64_t *at, uint64_t count)
+{
+    launch_wait();
+    if (threadIdx.x < count)
+        at[threadIdx.x] = 0;
+}
+
 static void device_clear(void *at, uint64_t bytes)
 {
-    CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
+    if (bytes <= CLEAR_THREADS * sizeof(uint64_t) && bytes % sizeof(uint64_t) == 0 &&
+        (uintptr_t)at % sizeof(uint64_t) == 0)
+        LAUNCH_EARLY(words_clear, 1, CLEAR_THREADS, (uint64_t *)at, bytes / sizeof(uint64_t));
+    else
+        CU(cudaMemsetAsync(at, 0, bytes, cuda_stream));
 }
 
 struct device_graph {
@@ -476,6 +511,11 @@ static void graph_close(struct device_graph **g)
 static void copy_in(void *to, const void *from, uint64_t bytes)
 {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.copies));
+}
+
+static void copy_out(void *to, const void *from, uint64_t bytes)
+{
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device.copies));
 }
 
 static void copy_mark(int mark)
@@ -572,6 +612,7 @@ const struct device device_of_library = {
     .graph_run = graph_run,
     .graph_close = graph_close,
     .copy_in = copy_in,
+    .copy_out = copy_out,
     .copy_mark = copy_mark,
     .copy_await = copy_await,
     .copy_done = copy_done,

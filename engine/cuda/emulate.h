@@ -18,6 +18,7 @@
 #define __host__
 #define __shared__      static
 #define __forceinline__ inline __attribute__((unused))
+#define __noinline__    __attribute__((noinline, unused))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __align__(n) __attribute__((aligned(n)))

@@ -1,14 +1,27 @@
-/* linear.cu - a linear layer's product and what follows it: bias, rounding to 16 bits, activation.
+/* linear.cu - a linear layer: the product and what follows it (bias, rounding to 16 bits,
+ * activation), and back.
  *
- * Bias and relu are done by the product's own launch where cuBLAS can; the rest is one more, over
- * the outputs. (A kernel of our own on the tensor cores, three products of TF32 for one of float32,
- * with all of it in its epilogue, was slower than cuBLAS's everywhere: 149 us for 127, 732 for 573
- * a step of the dense and the graph model on an H200.)
+ * On few rows that is one launch (dense.h). On many cuBLAS multiplies: bias and relu are done by
+ * the product's own launch where it can; the rest is one more, over the outputs. (A kernel of our
+ * own on the tensor cores, three products of TF32 for one of float32, with all of it in its
+ * epilogue, was slower than cuBLAS's everywhere: 149 us for 127, 732 for 573 a step of the dense
+ * and the graph model on an H200.)
  */
+#include <stdlib.h>
+
 #include "engine/cuda/blas.h"
+#include "engine/cuda/dense.h"
 #include "engine/cuda/finish.h"
 
 enum { THREADS = 256 };
+
+static int own(void)
+{
+    static int wanted = -1;
+    if (wanted < 0)
+        wanted = !getenv("DENSE_OFF");
+    return wanted;
+}
 
 __global__ void sums_finish(struct matrix y, const float *bias, enum activation kind,
                             enum half half, uint16_t *kept)
@@ -24,6 +37,9 @@ __global__ void sums_finish(struct matrix y, const float *bias, enum activation 
 void cuda_linear_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                          enum half half, uint16_t *kept, struct matrix y)
 {
+    if (own() && (narrow_forward(x, w, bias, kind, half, kept, y) ||
+                  dense_forward(x, w, bias, kind, half, kept, y)))
+        return;
     if (cuda_blas_linear(x, w, bias, kind == ACTIVATION_RELU, y)) {
         bias = NULL;
         if (kind == ACTIVATION_RELU) /* of a rounded number is that of the number, rounded */
@@ -36,10 +52,43 @@ void cuda_linear_forward(struct matrix x, struct matrix w, const float *bias, en
                kept);
 }
 
-void cuda_weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw, float *db)
+static void weight_gradient(struct matrix dy, struct matrix x, int adds, struct matrix dw,
+                            float *db)
 {
     if (!adds && cuda_blas_gradient(dy, x, dw, db))
         return;
     cuda_product(dy, 1, x, 0, (float)adds, dw);
     cuda_column_sums(dy, adds, db);
+}
+
+/* dx of what is behind the kind, whose output is x, or in 16 bits. */
+static void activation_gradient(enum activation kind, const float *x, const uint16_t *x_half,
+                                enum half half, int rounds, struct matrix dx)
+{
+    uint64_t count = dx.rows * dx.columns;
+    if (kind != ACTIVATION_COUNT && x_half && rounds) {
+        cuda_activation_backward_half(kind, half, x_half, dx.at, dx.at, count);
+        return;
+    }
+    if (kind != ACTIVATION_COUNT)
+        cuda_activation_backward(kind, x, dx.at, dx.at, count);
+    if (rounds)
+        cuda_round_half(half, dx);
+}
+
+void cuda_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_half,
+                          struct matrix w, int adds, struct matrix dw, float *db,
+                          enum activation kind, enum half half, int rounds, struct matrix dx)
+{
+    if (own() && (narrow_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx) ||
+                  dense_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx)))
+        return;
+    if (x_half)
+        cuda_load_half(half, x_half, x.at, x.rows * x.columns);
+    if (dw.at)
+        weight_gradient(dy, x, adds, dw, db);
+    if (!dx.at)
+        return;
+    cuda_product(dy, 0, w, 0, 0, dx);
+    activation_gradient(kind, x.at, x_half, half, rounds, dx);
 }

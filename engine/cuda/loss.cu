@@ -1,5 +1,6 @@
 /* loss.cu - losses and right answers, a row to a team; exponentials and sums in double, as on the
  * CPU. */
+#include "engine/cuda/early.h"
 #include "engine/cuda/half.h"
 #include "engine/cuda/team.h"
 
@@ -38,6 +39,12 @@ static void sum_behind(const double *losses, uint64_t rows, double *sum)
 
 /* ---- classes ---- */
 
+/* Of rows of many classes: not worth its instructions twice. */
+static __device__ __noinline__ double power_apart(double x)
+{
+    return exp(x);
+}
+
 /* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
 __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets,
@@ -45,29 +52,36 @@ __global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targ
                              struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
+    launch_wait();
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *row = z.at + r * z.stride;
         uint64_t target = targets[r];
         double weight = weight_at(w, r, 0);
-        double max = -(double)INFINITY, all = 0;
+        float largest = -INFINITY;
+        double all = 0, first = 0; /* the power of its first number a thread keeps */
+        UNROLL(1)
         FOR_LANES(t, c, z.columns)
-        max = (double)row[c] > max ? (double)row[c] : max;
-        max = t.max(max, part);
+        largest = row[c] > largest ? row[c] : largest;
+        double max = (double)t.max(largest, (float *)part);
+        UNROLL(1)
         FOR_LANES(t, c, z.columns)
-        all += exp((double)row[c] - max);
+        {
+            double power = exp((double)row[c] - max);
+            first = c == t.lane() ? power : first;
+            all += power;
+        }
         all = t.sum(all, part);
         if (target % size == t.lane())
             losses[r] = scalar_weighted(weight, log(all) + max - (double)row[target]);
-        if (dz.at)
-            FOR_LANES(t, c, z.columns)
-            {
-                double p = exp((double)row[c] - max) / all;
-                dz.at[r * dz.stride + c] =
-                    weight > 0 ? half_rounded(half, scalar_softmax_gradient(p, c == target,
-                                                                            divisor / weight))
-                               : 0;
-            }
+        UNROLL(1)
+        for (uint64_t c = t.lane(); dz.at && c < z.columns; c += size) {
+            double p = (c == t.lane() ? first : power_apart((double)row[c] - max)) / all;
+            dz.at[r * dz.stride + c] =
+                weight > 0
+                    ? half_rounded(half, scalar_softmax_gradient(p, c == target, divisor / weight))
+                    : 0;
+        }
     }
     rows_sum(losses, z.rows, sum);
 }
@@ -76,8 +90,14 @@ void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, struct
                                 double divisor, double *losses, double *sum, struct matrix dz,
                                 enum half half)
 {
-    LAUNCH_TEAMS(softmax_loss, z.rows, z.columns, z, targets, w, divisor, losses,
-                 sum_within(z.rows, sum), dz, half);
+    if (team_is_warp(z.rows, z.columns))
+        LAUNCH_EARLY(softmax_loss<WARP>, cuda_blocks(z.rows, TEAM_WARPS), TEAM_THREADS,
+                     team<WARP>(), z, targets, w, divisor, losses, sum_within(z.rows, sum), dz,
+                     half);
+    else
+        LAUNCH_EARLY(softmax_loss<TEAM_THREADS>, cuda_blocks(z.rows, 1), TEAM_THREADS,
+                     team<TEAM_THREADS>(), z, targets, w, divisor, losses, sum_within(z.rows, sum),
+                     dz, half);
     sum_behind(losses, z.rows, sum);
 }
 
@@ -180,13 +200,14 @@ template <unsigned size>
 static __device__ __forceinline__ double weight_largest(team<size> t, struct weighting w,
                                                         uint64_t r, uint64_t columns, double *part)
 {
-    double largest = w.at ? 0 : 1;
-    if (w.at)
-        FOR_LANES(t, c, columns)
-        {
-            double x = (double)w.at[r * w.stride + c];
-            largest = x > largest ? x : largest;
-        }
+    double largest = 0;
+    if (!w.at)
+        return 1;
+    FOR_LANES(t, c, columns)
+    {
+        double x = (double)w.at[r * w.stride + c];
+        largest = x > largest ? x : largest;
+    }
     return t.max(largest, part);
 }
 
@@ -207,29 +228,31 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, struc
                            struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
+    launch_wait();
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
         double largest = weight_largest(t, w, r, z.columns, part);
         double weight = weight_used((float)largest, w.use);
-        double zz = 0, yy = 0, zy = 0;
+        double sums[3] = {0}; /* of z z, y y, z y */
+        UNROLL(4)
         FOR_LANES(t, c, z.columns)
         {
             double u = cosine_share(w, r, c, largest);
-            zz += u * ((double)a[c] * (double)a[c]);
-            yy += u * ((double)b[c] * (double)b[c]);
-            zy += u * ((double)a[c] * (double)b[c]);
+            sums[0] += u * ((double)a[c] * (double)a[c]);
+            sums[1] += u * ((double)b[c] * (double)b[c]);
+            sums[2] += u * ((double)a[c] * (double)b[c]);
         }
-        zz = t.sum(zz, part);
-        yy = t.sum(yy, part);
-        zy = t.sum(zy, part);
-        struct scalar_cosine s = scalar_cosine(zz, yy, zy);
+        t.sums(sums, part);
+        struct scalar_cosine s = scalar_cosine(sums[0], sums[1], sums[2]);
+        double factor = weight / divisor / s.a;
         if (t.lane() == 0)
             out[r] = scalar_weighted(weight, one_minus ? 1 - s.cosine : s.cosine);
         if (dz.at)
             FOR_LANES(t, c, z.columns)
             {
-                float d = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor / weight);
+                /* scalar_cosine_gradient, but two of its three divisions once a row */
+                float d = (float)(((double)a[c] * s.along - (double)b[c] / s.b) * factor);
                 dz.at[r * dz.stride + c] =
                     weight > 0 ? half_rounded(half, (float)cosine_share(w, r, c, largest) * d) : 0;
             }
@@ -240,8 +263,13 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, struc
 void cuda_cosine_loss(struct matrix z, struct matrix y, struct weighting w, double divisor,
                       double *losses, double *sum, struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, w, divisor, 1, losses,
-                 sum_within(z.rows, sum), dz, half);
+    if (team_is_warp(z.rows, z.columns))
+        LAUNCH_EARLY(cosines_of<WARP>, cuda_blocks(z.rows, TEAM_WARPS), TEAM_THREADS, team<WARP>(),
+                     z, y, w, divisor, 1, losses, sum_within(z.rows, sum), dz, half);
+    else
+        LAUNCH_EARLY(cosines_of<TEAM_THREADS>, cuda_blocks(z.rows, 1), TEAM_THREADS,
+                     team<TEAM_THREADS>(), z, y, w, divisor, 1, losses, sum_within(z.rows, sum), dz,
+                     half);
     sum_behind(losses, z.rows, sum);
 }
 

@@ -5,9 +5,12 @@
  * where the addresses allow it. Of a sum each block leaves its part in cuda_partials, and the last
  * one adds those; the order depends on the count alone.
  */
+#include "engine/cuda/early.h"
 #include "engine/cuda/half.h"
 
 enum { THREADS = 256, BLOCK_NUMBERS = 4 * THREADS, SUM_BLOCKS_MAX = 1024 };
+/* Of the sum of squares, which a step waits for: few blocks, much on its way in each. */
+enum { SQUARES_THREADS = 512, SQUARES_AHEAD = 8 };
 
 /* ---- sums ---- */
 
@@ -64,22 +67,22 @@ static __device__ __forceinline__ double square(float4 v)
     return square(v.x) + square(v.y) + square(v.z) + square(v.w);
 }
 
-/* A thread has AHEAD groups of four on their way at a time. */
-__global__ void squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials,
-                            double *sum)
+/* A thread has SQUARES_AHEAD groups of four on their way at a time. */
+__global__ void __launch_bounds__(SQUARES_THREADS)
+    squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials, double *sum)
 {
-    enum { AHEAD = 4 };
     uint64_t step = (uint64_t)gridDim.x * blockDim.x;
     double mine = 0;
+    launch_wait();
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < fours;
-         i += AHEAD * step) {
-        float4 in[AHEAD] = {};
-        UNROLL(AHEAD)
-        for (unsigned k = 0; k < AHEAD; k++)
+         i += SQUARES_AHEAD * step) {
+        float4 in[SQUARES_AHEAD] = {};
+        UNROLL(SQUARES_AHEAD)
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++)
             if (i + k * step < fours)
                 in[k] = ((const float4 *)x)[i + k * step];
-        UNROLL(AHEAD)
-        for (unsigned k = 0; k < AHEAD; k++)
+        UNROLL(SQUARES_AHEAD)
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++)
             mine += square(in[k]);
     }
     FOR_ITEMS(i, count - fours * FOUR)
@@ -95,8 +98,9 @@ static uint64_t fours_of(uint64_t count, uintptr_t addresses)
 
 void cuda_sum_squares(const float *x, uint64_t count, double *sum)
 {
-    LAUNCH(squares_sum, sum_blocks((count + FOUR - 1) / FOUR), THREADS, x, count,
-           fours_of(count, (uintptr_t)x), cuda_partials, sum);
+    unsigned blocks = cuda_blocks(count, SQUARES_THREADS * SQUARES_AHEAD * FOUR);
+    LAUNCH_EARLY(squares_sum, blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX,
+                 SQUARES_THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials, sum);
 }
 
 /* ---- penalty ---- */
@@ -197,6 +201,7 @@ __global__ void verdict_kernel(const double *sums, const uint64_t (*bad)[STEP_BA
                                struct step_limits limits, struct step_verdict *verdict,
                                struct step_told *told)
 {
+    launch_wait();
     if (step_refuses(sums, bad, &limits))
         verdict->refused = 1;
     verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits.max_grad_norm);
@@ -209,7 +214,21 @@ void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
                        const struct step_limits *limits, struct step_verdict *verdict,
                        struct step_told *told)
 {
-    LAUNCH(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
+    LAUNCH_EARLY(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
+}
+
+__global__ void commit_kernel(const struct step_verdict *verdict, const float *x, float *y,
+                              uint64_t count)
+{
+    if (verdict->refused)
+        return;
+    FOR_ITEMS(i, count)
+    y[i] = x[i];
+}
+
+void cuda_commit(const struct step_verdict *verdict, const float *x, float *y, uint64_t count)
+{
+    LAUNCH(commit_kernel, cuda_blocks(count, THREADS), THREADS, verdict, x, y, count);
 }
 
 /* Of a step whose verdict comes late: 0: nothing is to be done. */
@@ -230,28 +249,52 @@ static __device__ __forceinline__ void adamw_element_update(float *p, float *m, 
     *v = out.v;
 }
 
+/* Four neighbouring parameters. */
+struct adamw_four {
+    float4 p, m, v, g;
+};
+
+static __device__ __forceinline__ struct adamw_four
+adamw_read(const float *p, const float *m, const float *v, const float *g, uint64_t i)
+{
+    return {((const float4 *)p)[i], ((const float4 *)m)[i], ((const float4 *)v)[i],
+            ((const float4 *)g)[i]};
+}
+
+static __device__ __forceinline__ void adamw_four_update(struct adamw_four *f,
+                                                         const struct adamw_scalars *a)
+{
+    adamw_element_update(&f->p.x, &f->m.x, &f->v.x, f->g.x, a);
+    adamw_element_update(&f->p.y, &f->m.y, &f->v.y, f->g.y, a);
+    adamw_element_update(&f->p.z, &f->m.z, &f->v.z, f->g.z, a);
+    adamw_element_update(&f->p.w, &f->m.w, &f->v.w, f->g.w, a);
+}
+
+/* The first numbers are on their way before a late verdict is read. */
 __global__ void adamw_kernel(float *p, float *m, float *v, const float *g, uint64_t count,
                              uint64_t fours, struct adamw_scalars a, enum half half, float *weights)
 {
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    uint64_t step = (uint64_t)gridDim.x * blockDim.x;
+    struct adamw_four f = {};
+    launch_wait();
+    if (i < fours)
+        f = adamw_read(p, m, v, g, i);
     if (!goes_on(&a))
         return;
-    FOR_ITEMS(i, fours)
-    {
-        float4 p4 = ((float4 *)p)[i], m4 = ((float4 *)m)[i], v4 = ((float4 *)v)[i];
-        float4 g4 = ((const float4 *)g)[i];
-        adamw_element_update(&p4.x, &m4.x, &v4.x, g4.x, &a);
-        adamw_element_update(&p4.y, &m4.y, &v4.y, g4.y, &a);
-        adamw_element_update(&p4.z, &m4.z, &v4.z, g4.z, &a);
-        adamw_element_update(&p4.w, &m4.w, &v4.w, g4.w, &a);
-        ((float4 *)p)[i] = p4;
-        ((float4 *)m)[i] = m4;
-        ((float4 *)v)[i] = v4;
+    for (; i < fours; i += step) {
+        adamw_four_update(&f, &a);
+        ((float4 *)p)[i] = f.p;
+        ((float4 *)m)[i] = f.m;
+        ((float4 *)v)[i] = f.v;
         if (half)
-            ((float4 *)weights)[i] = half_rounded(half, p4);
+            ((float4 *)weights)[i] = half_rounded(half, f.p);
+        if (i + step < fours)
+            f = adamw_read(p, m, v, g, i + step);
     }
-    FOR_ITEMS(i, count - fours * FOUR)
+    FOR_ITEMS(n, count - fours * FOUR)
     {
-        uint64_t k = fours * FOUR + i;
+        uint64_t k = fours * FOUR + n;
         adamw_element_update(&p[k], &m[k], &v[k], g[k], &a);
         if (half)
             weights[k] = half_rounded(half, p[k]);
@@ -271,7 +314,8 @@ void cuda_adamw(float *p, float *m, float *v, const float *g, uint64_t count,
 {
     uintptr_t addresses = (uintptr_t)p | (uintptr_t)m | (uintptr_t)v | (uintptr_t)g;
     uint64_t fours = fours_of(count, half ? addresses | (uintptr_t)weights : addresses);
-    LAUNCH(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half, weights);
+    LAUNCH_EARLY(adamw_kernel, sweep_blocks(count), THREADS, p, m, v, g, count, fours, *a, half,
+                 weights);
 }
 
 __global__ void sgd_momentum_kernel(float *p, float *m, const float *g, uint64_t count,

@@ -58,13 +58,15 @@ static void linear_backward(const struct layer_instance *l, const struct layer_p
 {
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix dy = matrix_of(p->d_output, p->rows * l->steps, l->values_out);
-    if (p->gradient) {
-        op_weight_gradient(p->backend, dy, x, p->adds, weight_of(l, p->gradient),
-                           p->gradient + l->values_out * l->values);
-    }
+    struct matrix dw = {0}, dx = {0};
+    float *db = p->gradient ? p->gradient + l->values_out * l->values : NULL;
+    if (p->gradient)
+        dw = weight_of(l, p->gradient);
     if (p->d_input)
-        op_product(p->backend, dy, 0, weight_of(l, p->weights), 0, 0,
-                   matrix_of(p->d_input, x.rows, x.columns));
+        dx = matrix_of(p->d_input, x.rows, x.columns);
+    op_linear_backward(p->backend, dy, x, p->input_half, weight_of(l, p->weights), p->adds, dw, db,
+                       p->before ? (enum activation)(p->before - 1) : ACTIVATION_COUNT, p->half,
+                       p->d_input_rounds, dx);
 }
 
 /* A sample's gradient is a sum over its steps, or over the nodes of its graph. */
@@ -103,6 +105,7 @@ const struct layer_type layer_linear = {
     .purpose = "y = x W^T + b",
     .quantises = 1,
     .finishes = 1,
+    .finishes_back = 1,
     .adds = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .infer = linear_infer,

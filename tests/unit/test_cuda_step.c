@@ -35,6 +35,10 @@ static const char *const graphs[] = {"gcn out=9 residual=true edges=true",
                                      "sigmoid",
                                      "pool kind=mean_sum",
                                      "linear out=5"};
+/* Those that chain: with 16 bits or without, behind an activation or another one of them. */
+static const char *const chained[] = {"gcn out=16", "relu",           "gcn out=24",
+                                      "gcn out=8",  "sigmoid",        "gcn out=10",
+                                      "relu",       "pool kind=mean", "linear out=5"};
 static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "linear out=5"};
 
 /* With half all of their numbers are narrow, in several lanes. */
@@ -58,6 +62,7 @@ static const struct fixture_config models[] = {
     {LIST(recurrent), .inputs = 24},
     {LIST(recurrent), .inputs = 24, .checkpointing = 1},
     {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3, .optimizer = OPTIMIZER_SGD},
+    {LIST(chained), .graphs = 1, .inputs = 16, .optimizer = OPTIMIZER_SGD},
     {LIST(carried), .inputs = 24, .carries = 1, .checkpointing = 1},
     {LIST(carried), .inputs = 24, .carries = 1},
     {LIST(dense), .loss = "mean_squared_error missing weights=1,0.5,2,0,3"},
@@ -66,7 +71,7 @@ static const struct fixture_config models[] = {
     {LIST(narrow_behind), .inputs = 16},
     {LIST(tokens), .inputs = 6},
 };
-enum { MODELS = sizeof models / sizeof *models };
+enum { MODELS = sizeof models / sizeof *models, CHAINED = 11 };
 
 /* sqrt(sum (a - b)^2 / sum b^2) */
 static double distance(const float *a, const float *b, uint64_t count)
@@ -145,9 +150,11 @@ TEST(cuda_steps_equal_those_of_the_cpu)
 
 TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
 {
-    for (int i = 0; i < MODELS; i += 4)
-        for (int half = HALF_F16; half <= HALF_BF16; half++)
+    for (int half = HALF_F16; half <= HALF_BF16; half++) {
+        for (int i = 0; i < MODELS; i += 4)
             steps_case(i, (enum half)half);
+        steps_case(CHAINED, (enum half)half);
+    }
 }
 
 /* The update leaves the weights that products read: not those of parameters that the host sends. */
@@ -177,7 +184,8 @@ TEST(cuda_steps_in_16_bits_follow_parameters_that_are_sent)
     fixture_close(&cpu);
 }
 
-/* The narrow one with half: in another of the orders that lanes may go in. */
+/* Whether the device was warmed up before or not; the narrow one with half in another of the orders
+ * that lanes may go in. */
 TEST_LIMIT(cuda_steps_have_the_same_bits_each_time, 60)
 {
     for (int i = 0; i < MODELS; i += 5) {
@@ -185,9 +193,11 @@ TEST_LIMIT(cuda_steps_have_the_same_bits_each_time, 60)
         for (int time = 0; time < 2; time++) {
             struct fixture f;
             struct fixture_config c = models[i];
-            c.half = c.layers == narrow ? HALF_BF16 : HALF_NONE;
+            c.half = c.layers == narrow ? HALF_BF16 : i % 2 ? HALF_F16 : HALF_NONE;
             c.device = cuda_fixture_device();
             fixture_open(&f, &c);
+            if (time)
+                stepper_warm(f.s, FIXTURE_ROWS);
             for (uint64_t step = 0; step < STEPS; step++)
                 fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
             CHECK_OK(stepper_fetch(f.s, &error), error);
@@ -420,6 +430,32 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
     micro_batches_case(10, 0); /* graphs, which the host gathers */
 }
 
+/* What is fetched while rows are evaluated is what the last step left; a step behind it counts. */
+TEST(cuda_vectors_are_fetched_beside_an_evaluation)
+{
+    struct fixture on, plain;
+    struct fixture_config c = models[0];
+    struct err e;
+    c.device = cuda_fixture_device();
+    fixture_open(&on, &c);
+    fixture_open(&plain, &c);
+    uint64_t bytes = on.m.parameter_count * sizeof(float);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        fixture_train(&on, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        fixture_train(&plain, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+        stepper_fetch_begin(on.s);
+        if (step == 1)
+            continue;
+        fixture_evaluate(&on, FIXTURE_ROWS);
+        CHECK_OK(stepper_fetch(on.s, &e), e);
+        CHECK_OK(stepper_fetch(plain.s, &e), e);
+        CHECK(memcmp(stepper_parameters(on.s), stepper_parameters(plain.s), bytes) == 0);
+        CHECK(memcmp(stepper_moment_v(on.s), stepper_moment_v(plain.s), bytes) == 0);
+    }
+    fixture_close(&on);
+    fixture_close(&plain);
+}
+
 /* ---- steps that are asked for before the one before is known ---- */
 
 /* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. */
@@ -472,6 +508,8 @@ static void ahead_case(struct fixture_config c)
     c.accumulates = 1;
     fixture_open(&asked, &c);
     fixture_open(&waited, &c);
+    for (int i = 0; c.carries && i < 2; i++)
+        fixture_begins(i ? &asked : &waited, 0, 0);
     rows_send(&there, &waited);
     memset(told, 0, sizeof told);
     for (uint64_t step = 0; step < STEPS; step++)
@@ -484,6 +522,13 @@ static void ahead_case(struct fixture_config c)
     CHECK(memcmp(stepper_parameters(asked.s), stepper_parameters(waited.s), bytes) == 0);
     if (c.optimizer != OPTIMIZER_SGD)
         CHECK(memcmp(stepper_moment_m(asked.s), stepper_moment_m(waited.s), bytes) == 0);
+    bytes = asked.m.buffer_values * sizeof(float);
+    if (bytes)
+        CHECK(memcmp(stepper_module_buffers(asked.s), stepper_module_buffers(waited.s), bytes) ==
+              0);
+    bytes = asked.m.carried_values * FIXTURE_ROWS * sizeof(float);
+    if (c.carries)
+        CHECK(memcmp(stepper_carried(asked.s), stepper_carried(waited.s), bytes) == 0);
     rows_release(&there);
     fixture_close(&asked);
     fixture_close(&waited);
@@ -491,13 +536,14 @@ static void ahead_case(struct fixture_config c)
 
 TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
 {
-    enum { DENSE = 0, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
+    enum { DENSE = 0, NORMED = 5, CARRIED = MODELS - 4, WEIGHED = MODELS - 2, TOKENS = MODELS - 1 };
     struct fixture_config half = models[DENSE], momentum = half, plain = half;
     half.half = HALF_BF16;
     momentum.optimizer = OPTIMIZER_SGD_MOMENTUM;
     plain.optimizer = OPTIMIZER_SGD;
-    const struct fixture_config cases[] = {models[DENSE],   half,  momentum,
-                                           models[WEIGHED], plain, models[TOKENS]};
+    const struct fixture_config cases[] = {models[DENSE],   half,           momentum,
+                                           models[WEIGHED], plain,          models[TOKENS],
+                                           models[NORMED],  models[CARRIED]};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         ahead_case(cases[i]);
 }

@@ -1015,3 +1015,21 @@ TEST(setup_refuses_a_metric_of_another_loss)
     CHECK_OK(setup_options_check(&options, &e), e);
     CHECK_STR(setup_metric(&options), "r2");
 }
+
+/* What is under way failed long ago, which is known once it was waited for. */
+TEST(a_checkpoint_is_not_written_behind_training_for_ever)
+{
+    static struct trainer t; /* large */
+    struct err e;
+    t.state = TRAINER_TRAIN;
+    t.saving.under_way = 1;
+    t.saving.result = -1;
+    err_set(&t.saving.why, EXIT_CODE_TEMPORARY, "the disk is full");
+    t.saving.began_s = clock_monotonic_s() - SAVING_BEHIND_S + 60;
+    CHECK_OK(saving_turn(&t, &e), e);
+    CHECK(t.saving.under_way);
+    t.saving.began_s = clock_monotonic_s() - SAVING_BEHIND_S;
+    CHECK_EQ(saving_turn(&t, &e), -1);
+    CHECK_STR(e.text, "the disk is full");
+    CHECK(!t.saving.under_way);
+}

@@ -8,6 +8,11 @@ static uint64_t count_of(struct trial_shape s)
     return s.rows * s.columns;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static float *changed(struct trial *t, struct trial_shape s)
 {
     return trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
@@ -36,9 +41,14 @@ static double *terms(struct trial *t)
     return trial_numbers(t, TRIAL_CHANGED, TRIAL_TERMS, TRIAL_F64, 1);
 }
 
-void trial_product(struct trial *t, struct trial_shape s)
+/* Every fourth number of columns is one that kernels read by fours. */
+static uint64_t columns_of(struct trial_shape s)
 {
-    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    return s.rows % 2 ? s.columns % 37 + 1 : s.columns % 37 / 4 * 4 + 4;
+}
+
+static void products(struct trial *t, uint64_t m, uint64_t n, uint64_t k)
+{
     for (int turned = 0; turned < 4; turned++)
         for (int beta = 0; beta < 2; beta++) {
             int a_t = turned & 1, b_t = turned >> 1;
@@ -47,6 +57,56 @@ void trial_product(struct trial *t, struct trial_shape s)
             op_product(trial_backend(t), a, a_t, b, b_t, (float)beta,
                        trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_FLOAT, m, n));
         }
+}
+
+/* Those of many rows, and of long sums, which a GPU takes its own way, and an emulated one from
+ * fewer on. */
+void trial_product(struct trial *t, struct trial_shape s)
+{
+    products(t, s.rows, columns_of(s), s.columns);
+    if (s.rows == 560)
+        products(t, 132, 60, 560);
+    if (s.rows == TRIAL_ROWS_LARGE) {
+        products(t, 6200, 256, 72);
+        products(t, 68, 132, 6200);
+    }
+}
+
+/* Either way to have a factor: in 16 bits, or in float32. */
+static struct mixed mixed_factor(struct trial *t, int halves, enum half half, uint64_t rows,
+                                 uint64_t columns, uint64_t sums)
+{
+    struct matrix m = factor(t, rows, columns, sums);
+    if (!halves)
+        return mixed_of(m);
+    /* dense, and as far from an aligned address as the shape says */
+    float *x = trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, rows * columns);
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, rows * columns);
+    for (uint64_t r = 0; r < rows; r++)
+        op_copy(trial_backend(t), m.at + r * m.stride, x + r * columns, columns);
+    op_store_half(trial_backend(t), half, x, h, rows * columns);
+    return mixed_at(h, NULL, rows, columns);
+}
+
+/* One product of each order of operands. */
+void trial_product_mixed(struct trial *t, struct trial_shape s)
+{
+    uint64_t n = columns_of(s);
+    for (int turned = 0; turned < 4; turned++) {
+        uint64_t ways = trial_random(t);
+        enum half half = ways & 1 ? HALF_F16 : HALF_BF16;
+        int a_t = turned & 1, b_t = turned >> 1, halves = ways >> 1 & 1, beta = ways >> 2 & 1;
+        uint64_t m = a_t ? 2 * n : s.rows, k = least(a_t ? s.rows : s.columns, 2000);
+        struct mixed a = mixed_factor(t, ways >> 3 & 1, half, a_t ? k : m, a_t ? m : k, k);
+        struct mixed b = mixed_factor(t, ways >> 4 & 1, half, b_t ? n : k, b_t ? k : n, k);
+        struct matrix c = trial_matrix(t, TRIAL_CHANGED, halves ? TRIAL_HALF : TRIAL_FLOAT, m, n);
+        uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, m * n);
+        struct mixed narrow = mixed_at(h, NULL, m, n);
+        op_product_mixed(trial_backend(t), half, a, a_t, b, b_t, halves ? 0 : (float)beta,
+                         halves ? narrow : mixed_of(c));
+        for (uint64_t r = 0; halves && r < m; r++)
+            op_load_half(trial_backend(t), half, h + r * n, c.at + r * c.stride, n);
+    }
 }
 
 void trial_sum_squares(struct trial *t, struct trial_shape s)
@@ -157,6 +217,15 @@ void trial_step_verdict(struct trial *t, struct trial_shape s)
     }
 }
 
+void trial_commit(struct trial *t, struct trial_shape s)
+{
+    for (uint32_t refused = 0; refused < 2; refused++) {
+        struct step_verdict verdict = {1, refused};
+        op_commit(trial_backend(t), trial_given(t, TRIAL_INPUT, TRIAL_U32, &verdict, 2),
+                  input(t, s), changed(t, s), count_of(s));
+    }
+}
+
 /* Weights for products, of parameters that may differ in their last digit. */
 static float *weights(struct trial *t, struct trial_shape s)
 {
@@ -213,7 +282,8 @@ void trial_sgd(struct trial *t, struct trial_shape s)
 
 void trial_linear_forward(struct trial *t, struct trial_shape s)
 {
-    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    uint64_t m = s.rows, n = s.columns % 4 || s.columns > 128 ? s.columns % 37 + 1 : 68,
+             k = s.columns;
     for (int half = HALF_NONE; half < HALF_COUNT; half++)
         for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
             enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
@@ -230,14 +300,49 @@ void trial_linear_forward(struct trial *t, struct trial_shape s)
         }
 }
 
-void trial_weight_gradient(struct trial *t, struct trial_shape s)
+/* A few outputs, and so many that vectors of four fit. */
+static const uint64_t back_outputs[] = {5, 76};
+
+/* x in 16 bits that both backends take as the same: what store_half leaves of it. */
+static uint16_t *kept_of(struct trial *t, enum half half, struct matrix x)
 {
-    uint64_t r = s.rows, n = s.columns % 37 + 1, k = s.columns;
-    struct matrix dy = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, n);
-    struct matrix x = trial_matrix(t, TRIAL_INPUT, TRIAL_SAME, r, k);
-    for (int adds = 0; adds < 2; adds++) {
-        enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
-        op_weight_gradient(trial_backend(t), dy, x, adds, trial_matrix(t, use, TRIAL_ROWS, n, k),
-                           trial_floats(t, use, TRIAL_ROWS, n));
+    uint64_t count = x.rows * x.columns;
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
+    op_store_half(trial_backend(t), half, x.at, h, count);
+    return h;
+}
+
+/* A matrix without pad, rounded. */
+static struct matrix rounded(struct trial *t, enum half half, uint64_t rows, uint64_t columns)
+{
+    float *at = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, rows * columns);
+    if (half)
+        op_round_half(trial_backend(t), half, matrix_of(at, rows, columns));
+    return matrix_of(at, rows, columns);
+}
+
+static void back_once(struct trial *t, uint64_t r, uint64_t n, uint64_t k, enum half half, int adds)
+{
+    static const enum activation kinds[] = {ACTIVATION_RELU, ACTIVATION_TANH, ACTIVATION_COUNT};
+    enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+    enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
+    struct matrix none = {NULL, 0, 0, 0}, x = rounded(t, half, r, k), dy = rounded(t, half, r, n);
+    struct matrix w = rounded(t, half, n, k);
+    const uint16_t *x_half = half == HALF_BF16 || (half && adds) ? kept_of(t, half, x) : NULL;
+    int dx = adds || half;
+    op_linear_backward(trial_backend(t), dy, x, x_half, w, adds,
+                       trial_matrix(t, use, TRIAL_ROWS, n, k), trial_floats(t, use, TRIAL_ROWS, n),
+                       dx ? kinds[(unsigned)half] : ACTIVATION_COUNT, half, half && adds,
+                       dx ? matrix_of(trial_floats(t, TRIAL_OUTPUT, bar, r * k), r, k) : none);
+}
+
+void trial_linear_backward(struct trial *t, struct trial_shape s)
+{
+    uint64_t k = s.columns < 4000 ? s.columns : 1028;
+    for (size_t i = 0; i < sizeof back_outputs / sizeof *back_outputs; i++) {
+        back_once(t, s.rows, back_outputs[i], k, HALF_NONE, 0);
+        back_once(t, s.rows, back_outputs[i], k, HALF_NONE, 1);
+        back_once(t, s.rows, back_outputs[i], k, HALF_F16, 1);
+        back_once(t, s.rows, back_outputs[i], k, HALF_BF16, 0);
     }
 }

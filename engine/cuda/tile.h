@@ -1,0 +1,436 @@
+/* tile.h - c[64, 64] = a b of a block, with float32's own products or on the tensor cores, for
+ * products that are waited for rather than worked at: of few rows, where a launch takes
+ * microseconds.
+ *
+ * A block takes a part of the inner dimension k, TILE_DEEP of it at a time, on their way to shared
+ * memory (a panel of each factor) while those before them are multiplied. Its threads are in
+ * groups, each of which has all of the tile, but some of a panel's k; the groups' sums are added up
+ * at the end, and so are those of the blocks that share a tile: by each other's shared memory where
+ * they are in a cluster, else by tile_parts in device memory, which the last of them reads. Every
+ * order is fixed by the shape.
+ *
+ * A thread has `wide` rows and columns of a tile, tile_index says which, and reads a few k of them
+ * at a time. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is 4, and a
+ * group has four warps, each with a quarter [32, 32] of the tile. Instructions are few and loops
+ * short: a launch takes microseconds, and fetches them anew.
+ */
+#ifndef ENGINE_CUDA_TILE_H
+#define ENGINE_CUDA_TILE_H
+
+#include "engine/cuda/mma.h"
+
+enum {
+    TILE = 64,
+    TILE_DEEP = 64,
+    TILE_DEEP_STEP = 16, /* of a product on the tensor cores */
+    TILE_STAGES = 3,
+    TILE_THREADS = 256,
+    TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
+    TILE_SPAN = TILE_DEEP + 4,
+    TILE_PANEL = TILE * TILE_SPAN,              /* floats, the larger of the two layouts */
+    TILE_SUMS_SPAN = TILE + 8,                  /* a row of a group's sums */
+    TILE_SUMS = TILE * TILE_SUMS_SPAN,          /* floats */
+    TILE_FLOATS = 2 * TILE_STAGES * TILE_PANEL, /* of shared memory */
+    TILE_CHUNKS = TILE * TILE / FOUR,           /* of results, four columns each */
+    TILE_TICKETS = CUDA_SCRATCH_FLOATS / (TILE * TILE)
+};
+static_assert(4 * TILE_SUMS <= TILE_FLOATS, "sums lie where the panels were");
+
+/* ---- to shared memory ---- */
+
+/* Four numbers, or zeros where they are not there; some time before copies_wait returns. */
+template <typename number>
+static __device__ __forceinline__ void four_copy(number *to, const number *from, int there)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    if (sizeof(number) == 4)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
+                     "r"(there ? 16 : 0)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at), "l"(from),
+                     "r"(there ? 8 : 0)
+                     : "memory");
+#else
+    for (int n = 0; n < FOUR; n++)
+        to[n] = there ? from[n] : 0;
+#endif
+}
+
+/* What was copied since the last one is a batch. */
+static __device__ __forceinline__ void copies_end(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All batches of this thread but the last TILE_STAGES - 2 are there. */
+static __device__ __forceinline__ void copies_wait(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(TILE_STAGES - 2) : "memory");
+#endif
+}
+
+/* A factor of a product: number (i, k) of it, i a row or column of the result, lies at at[i stride
+ * + k] or at[k stride + i]. Four of them that lie together are there all or none. In a panel the
+ * rows of the first are apart by what keeps 8 of them in different banks, and those of the second
+ * are turned. */
+template <typename number_, int along_k> struct factor {
+    typedef number_ number;
+    enum { ALONG_K = along_k };
+    const number *at;
+    uint64_t stride;
+    unsigned count; /* of i */
+
+    static __device__ __forceinline__ unsigned place(unsigned i, unsigned k)
+    {
+        return along_k ? i * TILE_SPAN + k : k * TILE + (i ^ (k / 4 % 4) * 8);
+    }
+};
+
+/* A thread's fours of each panel, panel after panel: TILE_FOURS of them, `apart` from one to the
+ * next. */
+enum { TILE_FOURS = TILE * TILE_DEEP / FOUR / TILE_THREADS };
+template <typename factor> struct panel_copies {
+    typedef typename factor::number number;
+    enum {
+        LINE = (factor::ALONG_K ? TILE_DEEP : TILE) / FOUR, /* threads */
+        APART = TILE_THREADS / LINE                         /* i, or k */
+    };
+    const number *from;
+    unsigned apart, step;
+    unsigned to, at_i, at_k; /* the first one's place in a panel; i, and k of the next panel */
+    unsigned count;
+
+    __device__ __forceinline__ panel_copies(const factor &f, unsigned i_first, unsigned k_first)
+    {
+        unsigned along = threadIdx.x % LINE * FOUR, across = threadIdx.x / LINE;
+        unsigned i = factor::ALONG_K ? across : along, k = factor::ALONG_K ? along : across;
+        to = factor::place(i, k), count = f.count;
+        at_i = i_first + i, at_k = k_first + k;
+        from = f.at + (factor::ALONG_K ? at_i * f.stride + at_k : at_k * f.stride + at_i);
+        apart = APART * (unsigned)f.stride;
+        step = TILE_DEEP * (factor::ALONG_K ? 1 : (unsigned)f.stride);
+    }
+    __device__ __forceinline__ void next(number *panel, unsigned k_end)
+    {
+        UNROLL(TILE_FOURS)
+        for (unsigned n = 0; n < TILE_FOURS; n++) {
+            unsigned i = at_i + (factor::ALONG_K ? n * APART : 0);
+            unsigned k = at_k + (factor::ALONG_K ? 0 : n * APART);
+            four_copy(panel + to + n * APART * (factor::ALONG_K ? TILE_SPAN : TILE),
+                      from + n * apart, i < count && k < k_end);
+        }
+        from += step, at_k += TILE_DEEP;
+    }
+};
+static_assert(TILE * TILE_DEEP == TILE_FOURS * FOUR * TILE_THREADS, "whole fours");
+/* What turns a row of a panel (factor::place) is the same APART rows on. */
+static_assert(TILE_THREADS / (TILE / FOUR) % 16 == 0, "as many rows as there are turns of four");
+
+/* ---- to registers ---- */
+
+template <int kind> static __device__ __forceinline__ float4 four_read(const float *at)
+{
+    return *(const float4 *)at;
+}
+
+template <int kind> static __device__ __forceinline__ float4 four_read(const uint16_t *at)
+{
+    struct four_halves h = *(const struct four_halves *)at;
+    return make_float4(half_value<kind>(h.at[0]), half_value<kind>(h.at[1]),
+                       half_value<kind>(h.at[2]), half_value<kind>(h.at[3]));
+}
+
+/* Row or column j of the thread whose place in its group is t. */
+template <int wide, typename factor>
+static __device__ __forceinline__ unsigned tile_index(unsigned t, unsigned j)
+{
+    return factor::ALONG_K && wide == 8 ? t + 8 * j : 4 * t + j % 4 + 32 * (j / 4);
+}
+
+/* f[n][j]: number (tile_index(t, j), k + n), for `deep` n, 2 or 4: of float32. */
+template <int kind, int wide, int deep, typename factor>
+static __device__ __forceinline__ void numbers_take(const typename factor::number *panel,
+                                                    unsigned t, unsigned k, float f[deep][wide])
+{
+    if (factor::ALONG_K) {
+        UNROLL(8)
+        for (unsigned j = 0; j < wide; j++) {
+            const typename factor::number *at =
+                panel + factor::place(tile_index<wide, factor>(t, j), k);
+            if (deep == 2) {
+                float2 v = *(const float2 *)at;
+                f[0][j] = v.x, f[1][j] = v.y;
+            } else {
+                float4 v = four_read<kind>(at);
+                f[0][j] = v.x, f[1][j] = v.y, f[2 % deep][j] = v.z, f[3 % deep][j] = v.w;
+            }
+        }
+    }
+    UNROLL(4)
+    for (unsigned n = 0; n < deep; n++)
+        UNROLL(2)
+    for (unsigned j = 0; j < wide && !factor::ALONG_K; j += FOUR) {
+        float4 v = four_read<kind>(panel + factor::place(tile_index<wide, factor>(t, j), k + n));
+        f[n][j] = v.x, f[n][j + 1] = v.y, f[n][j + 2] = v.z, f[n][j + 3] = v.w;
+    }
+}
+
+/* A thread's sums on the tensor cores: two by four of their tiles. */
+template <int kind> struct tile_sums {
+    enum { WIDE = 4, GROUPS = 2 };
+    float c[2][4][4];
+    static __device__ __forceinline__ unsigned group(void)
+    {
+        return threadIdx.x / (4 * WARP);
+    }
+    static __device__ __forceinline__ unsigned row(void)
+    {
+        return threadIdx.x / WARP % 2 * 8 + threadIdx.x % WARP / 4;
+    }
+    static __device__ __forceinline__ unsigned column(void)
+    {
+        return threadIdx.x / (2 * WARP) % 2 * 8 + threadIdx.x % WARP / 4;
+    }
+    /* Of two panels, the first `deep` k of which are there. */
+    template <typename left, typename right>
+    __device__ __forceinline__ void add(const typename left::number *a,
+                                        const typename right::number *b, unsigned deep)
+    {
+        enum { STEP = TILE_DEEP_STEP };
+        UNROLL(2)
+        for (unsigned k = group() * STEP; k < TILE_DEEP && k < deep; k += GROUPS * STEP)
+            step<left, right>(a, b, k + threadIdx.x % 4 * FOUR);
+    }
+    template <typename left, typename right>
+    __device__ __forceinline__ void step(const typename left::number *a,
+                                         const typename right::number *b, unsigned k)
+    {
+        float x[FOUR][WIDE], y[FOUR][WIDE];
+        numbers_take<kind, WIDE, FOUR, left>(a, row(), k, x);
+        numbers_take<kind, WIDE, FOUR, right>(b, column(), k, y);
+        UNROLL(2)
+        for (int i = 0; i < 2; i++) {
+            uint32_t rows[4] = {mma_pack<kind>(x[0][2 * i], x[1][2 * i]),
+                                mma_pack<kind>(x[0][2 * i + 1], x[1][2 * i + 1]),
+                                mma_pack<kind>(x[2][2 * i], x[3][2 * i]),
+                                mma_pack<kind>(x[2][2 * i + 1], x[3][2 * i + 1])};
+            UNROLL(4)
+            for (int j = 0; j < 4; j++) {
+                uint32_t columns[2] = {mma_pack<kind>(y[0][j], y[1][j]),
+                                       mma_pack<kind>(y[2][j], y[3][j])};
+                mma<kind>(c[i][j], rows, columns);
+            }
+        }
+    }
+    /* Column 4 x + j of its 32 is column x of tile j. */
+    template <typename left, typename right> __device__ __forceinline__ void put(float *sums) const
+    {
+        float *at = sums + group() * TILE_SUMS + 4 * row() * TILE_SUMS_SPAN +
+                    threadIdx.x / (2 * WARP) % 2 * 32 + threadIdx.x % 4 * 8;
+        UNROLL(2)
+        for (int i = 0; i < 2; i++)
+            UNROLL(4)
+        for (int n = 0; n < 4; n++)
+            *(float4 *)(at + (2 * i + n / 2) * TILE_SUMS_SPAN + n % 2 * 4) =
+                make_float4(c[i][0][n], c[i][1][n], c[i][2][n], c[i][3][n]);
+    }
+};
+
+/* The same in float32. */
+template <> struct tile_sums<HALF_NONE> {
+    enum { WIDE = 8, GROUPS = 4 };
+    float c[WIDE][WIDE];
+    static __device__ __forceinline__ unsigned group(void)
+    {
+        return threadIdx.x / (2 * WARP);
+    }
+    static __device__ __forceinline__ unsigned row(void)
+    {
+        return threadIdx.x / 8 % 8;
+    }
+    static __device__ __forceinline__ unsigned column(void)
+    {
+        return threadIdx.x % 8;
+    }
+    /* The loop is short: its instructions are fetched anew in each launch. */
+    template <typename left, typename right>
+    __device__ __forceinline__ void add(const typename left::number *a,
+                                        const typename right::number *b, unsigned deep)
+    {
+        enum { STEP = 2 };
+        unsigned end = deep < TILE_DEEP ? deep : (unsigned)TILE_DEEP;
+        UNROLL(1)
+        for (unsigned k = group() * STEP; k < end; k += GROUPS * STEP) {
+            float x[STEP][WIDE], y[STEP][WIDE];
+            numbers_take<HALF_NONE, WIDE, STEP, left>(a, row(), k, x);
+            numbers_take<HALF_NONE, WIDE, STEP, right>(b, column(), k, y);
+            UNROLL(STEP)
+            for (int n = 0; n < STEP; n++)
+                UNROLL(8)
+            for (int i = 0; i < WIDE; i++)
+                UNROLL(8)
+            for (int j = 0; j < WIDE; j++)
+                c[i][j] += x[n][i] * y[n][j];
+        }
+    }
+    template <typename left, typename right> __device__ __forceinline__ void put(float *sums) const
+    {
+        UNROLL(8)
+        for (unsigned i = 0; i < WIDE; i++)
+            UNROLL(8)
+        for (unsigned j = 0; j < WIDE; j++)
+            sums[group() * TILE_SUMS + tile_index<WIDE, left>(row(), i) * TILE_SUMS_SPAN +
+                 tile_index<WIDE, right>(column(), j)] = c[i][j];
+    }
+};
+
+/* ---- the product ---- */
+
+/* Where a block's tile begins, and its part of k. */
+struct tile_at {
+    unsigned row, column, k_first, k_end;
+};
+
+/* The panels of one stage. */
+template <typename factor>
+static __device__ __forceinline__ typename factor::number *panel_of(float *shared, unsigned stage,
+                                                                    int right)
+{
+    return (typename factor::number *)(shared +
+                                       (stage % TILE_STAGES * 2 + (unsigned)right) * TILE_PANEL);
+}
+
+/* The groups' sums of the tile into `shared`, behind a barrier. Where sums_left, returns this
+ * thread's share of the sum over k of a's numbers of tile row threadIdx.x % TILE. */
+template <int kind, typename left, typename right>
+static __device__ __forceinline__ float
+tile_product(const left &a, const right &b, const struct tile_at &at, float *shared, int sums_left)
+{
+    enum { AHEAD = TILE_STAGES - 1, SHARE = TILE_DEEP * TILE / TILE_THREADS };
+    tile_sums<kind> sums = {};
+    panel_copies<left> a_copies(a, at.row, at.k_first);
+    panel_copies<right> b_copies(b, at.column, at.k_first);
+    float left_sum = 0;
+    unsigned count = (at.k_end - at.k_first + TILE_DEEP - 1) / TILE_DEEP;
+    UNROLL(1)
+    for (unsigned n = 0; n < AHEAD; n++) {
+        if (n < count) {
+            a_copies.next(panel_of<left>(shared, n, 0), at.k_end);
+            b_copies.next(panel_of<right>(shared, n, 1), at.k_end);
+        }
+        copies_end();
+    }
+    UNROLL(1)
+    for (unsigned n = 0; n < count; n++) {
+        const typename left::number *a_panel = panel_of<left>(shared, n, 0);
+        copies_wait();
+        __syncthreads(); /* and what is to be overwritten is read */
+        sums.template add<left, right>(a_panel, panel_of<right>(shared, n, 1),
+                                       at.k_end - at.k_first - n * TILE_DEEP);
+        UNROLL(4)
+        for (unsigned k = 0; k < SHARE && sums_left; k++)
+            left_sum += a_panel[left::place(threadIdx.x % TILE, threadIdx.x / TILE * SHARE + k)];
+        if (n + AHEAD < count) {
+            a_copies.next(panel_of<left>(shared, n + AHEAD, 0), at.k_end);
+            b_copies.next(panel_of<right>(shared, n + AHEAD, 1), at.k_end);
+        }
+        copies_end();
+    }
+    __syncthreads();
+    sums.template put<left, right>(shared);
+    __syncthreads();
+    return left_sum;
+}
+
+/* ---- what the blocks that share a tile make of it ---- */
+
+struct tile_share {
+    unsigned tile, parts, part;
+    int in_cluster;
+};
+
+static __device__ __forceinline__ float4 four_sum(float4 a, float4 b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* All threads of the cluster's blocks come here; they see what the others wrote before. */
+static __device__ __forceinline__ void cluster_meet(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
+#endif
+}
+
+/* Four numbers where block `rank` of the cluster has them in its shared memory. */
+static __device__ __forceinline__ float4 cluster_read(const float *at, unsigned rank)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    float4 v;
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(there)
+        : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(there)
+                 : "memory");
+    return v;
+#else
+    (void)rank;
+    return *(const float4 *)at;
+#endif
+}
+
+static __device__ __forceinline__ float *chunk_at(float *sums, unsigned chunk)
+{
+    return sums + chunk / (TILE / FOUR) * TILE_SUMS_SPAN + chunk % (TILE / FOUR) * FOUR;
+}
+
+/* Of what tile_product left: f(row, column, four numbers) for each four of the tile, in one block
+ * of those that share it. scratch: [tiles, parts, TILE * TILE]; tickets: one a tile. */
+template <int groups, typename finish>
+static __device__ __forceinline__ void tile_finish(float *sums, const struct tile_share &s,
+                                                   float *scratch, unsigned *tickets,
+                                                   const finish &f)
+{
+    float4 *parts = (float4 *)scratch + (uint64_t)s.tile * s.parts * TILE_CHUNKS;
+    unsigned all = TILE_CHUNKS, share = all / s.parts;
+    UNROLL(1)
+    for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
+        float4 v = *(const float4 *)chunk_at(sums, c);
+        UNROLL(4)
+        for (unsigned g = 1; g < groups; g++)
+            v = four_sum(v, *(const float4 *)chunk_at(sums + g * TILE_SUMS, c));
+        if (s.parts == 1)
+            f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
+        else if (s.in_cluster)
+            *(float4 *)chunk_at(sums, c) = v;
+        else
+            parts[s.part * TILE_CHUNKS + c] = v;
+    }
+    if (s.parts == 1)
+        return;
+    if (s.in_cluster)
+        cluster_meet();
+    else if (!block_is_last(&tickets[s.tile], s.parts))
+        return;
+    unsigned first = s.in_cluster ? s.part * share : 0, end = s.in_cluster ? first + share : all;
+    for (unsigned c = first + threadIdx.x; c < end; c += TILE_THREADS) {
+        float4 v = make_float4(0, 0, 0, 0);
+        UNROLL(4)
+        for (unsigned p = 0; p < s.parts; p++)
+            v = four_sum(v, s.in_cluster ? cluster_read(chunk_at(sums, c), p)
+                                         : parts[p * TILE_CHUNKS + c]);
+        f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
+    }
+    if (s.in_cluster)
+        cluster_meet(); /* nobody leaves while he is read */
+}
+
+#endif
