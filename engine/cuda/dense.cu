@@ -1,13 +1,11 @@
 /* dense.cu - linear layers on few rows, a tile of the result to a block (tile.h).
  *
  * Where a result has fewer tiles than there are multiprocessors several blocks share one, each with
- * a part of the inner dimension; on GPUs of compute capability 9.0 they are a cluster. Backward
- * makes dw, db and dx in one launch: the blocks of dx come first, being the longer ones. 16-bit
- * operands are floats in memory that hold them, packed on their way to the tensor cores.
+ * a part of the inner dimension: in float32 forward twice as many, which hide each other's waits.
+ * Backward makes dw, db and dx in one launch: the blocks of dx come first, being the longer ones.
+ * 16-bit operands are floats in memory that hold them, packed on their way to the tensor cores.
  */
 #include "engine/cuda/dense.h"
-
-#include <stdlib.h>
 
 #include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
@@ -19,7 +17,6 @@ static __device__ unsigned tickets[TILE_TICKETS];
 struct tiling {
     unsigned rows, columns, parts, depth; /* depth: of a part */
     unsigned inner;
-    int in_cluster;
 };
 
 static __device__ __forceinline__ struct tile_at tile_of(const struct tiling &t,
@@ -31,7 +28,7 @@ static __device__ __forceinline__ struct tile_at tile_of(const struct tiling &t,
 
 static __device__ __forceinline__ struct tile_share share_of(const struct tiling &t, unsigned block)
 {
-    return {block / t.parts, t.parts, block % t.parts, t.in_cluster};
+    return {block / t.parts, t.parts, block % t.parts};
 }
 
 /* ---- forward ---- */
@@ -42,12 +39,17 @@ template <int half> struct forward_finish {
     enum activation kind;
     uint16_t *kept;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned, unsigned c) const
+    {
+        uint64_t column = at.column + c;
+        return column < y.columns ? *(const float4 *)(bias + column) : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 b) const
     {
         uint64_t row = at.row + r, column = at.column + c;
         if (row >= y.rows || column >= y.columns)
             return;
-        v = four_sum(v, *(const float4 *)(bias + column));
+        v = four_sum(v, b);
         *(float4 *)(y.at + row * y.stride + column) =
             four_finished<half>(kind, kept ? kept + row * y.columns + column : NULL, v);
     }
@@ -77,14 +79,19 @@ template <int half, typename number> struct input_finish {
     enum activation kind;
     int rounds;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned r, unsigned c) const
+    {
+        uint64_t row = at.row + r, column = at.column + c;
+        int wanted = kind != ACTIVATION_COUNT && row < dx.rows && column < dx.columns;
+        return wanted ? four_read<half>(x + row * dx.stride + column) : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 y) const
     {
         uint64_t row = at.row + r, column = at.column + c;
         if (row >= dx.rows || column >= dx.columns)
             return;
         uint64_t place = row * dx.stride + column;
         if (kind != ACTIVATION_COUNT) {
-            float4 y = four_read<half>(x + place);
             v = make_float4(sloped(kind, y.x, v.x), sloped(kind, y.y, v.y), sloped(kind, y.z, v.z),
                             sloped(kind, y.w, v.w));
         }
@@ -96,13 +103,18 @@ struct weight_finish {
     struct matrix dw;
     int adds;
     struct tile_at at;
-    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v) const
+    __device__ __forceinline__ float4 ahead(unsigned r, unsigned c) const
     {
         uint64_t row = at.row + r, column = at.column + c;
-        if (row >= dw.rows || column >= dw.columns)
-            return;
-        float4 *to = (float4 *)(dw.at + row * dw.stride + column);
-        *to = adds ? four_sum(*to, v) : v;
+        int wanted = adds && row < dw.rows && column < dw.columns;
+        return wanted ? *(const float4 *)(dw.at + row * dw.stride + column)
+                      : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ void operator()(unsigned r, unsigned c, float4 v, float4 w) const
+    {
+        uint64_t row = at.row + r, column = at.column + c;
+        if (row < dw.rows && column < dw.columns)
+            *(float4 *)(dw.at + row * dw.stride + column) = four_sum(w, v);
     }
 };
 
@@ -149,8 +161,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
         return;
     }
     struct tile_share s = share_of(b.of_w, blockIdx.x - b.blocks_x);
-    if (s.tile >= b.of_w.rows * b.of_w.columns)
-        return; /* fills the last cluster */
     b.f_w.at = tile_of(b.of_w, s);
     float bias = tile_product<half>(b.dy, b.x, b.f_w.at, shared, b.f_w.at.column == 0);
     tile_finish<GROUPS>(shared, s, scratch, tickets, b.f_w);
@@ -159,12 +169,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
 }
 
 /* ---- which, and how it is cut ---- */
-
-static int variant(const char *name, int normal)
-{
-    const char *text = getenv(name);
-    return text ? atoi(text) : normal;
-}
 
 static struct tiling tiling_of(uint64_t rows, uint64_t columns, uint64_t inner, int shares)
 {
@@ -201,15 +205,6 @@ static unsigned blocks_of(const struct tiling *t)
     return t->rows * t->columns * t->parts;
 }
 
-/* Are the blocks of a tile clusters? If all of them are there at a time: with some of them left for
- * later the device is half idle then. at_once[parts]: how many there are, -1 until asked. */
-#define IN_CLUSTER(t, at_once, kernel, bytes)                                                      \
-    ((t).parts > 1 && variant("DENSE_CLUSTER", 1) &&                                               \
-     ((at_once)[(t).parts] >= 0                                                                    \
-          ? (at_once)[(t).parts]                                                                   \
-          : ((at_once)[(t).parts] = CLUSTERS_AT_ONCE(kernel, TILE_THREADS, bytes, (t).parts))) >=  \
-         (int)((t).rows * (t).columns))
-
 template <int half>
 static int forward_run(struct tiling t, struct matrix x, struct matrix w, const float *bias,
                        enum activation kind, uint16_t *kept, struct matrix y)
@@ -218,19 +213,17 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
     struct forward_finish<half> f = {
         y, bias, kind, kept, tile_at()
     };
-    static int at_once[TILE_PARTS_MAX + 1] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
     if (!SHARED_ALLOW(dense_tiles<half>, bytes))
         return 0;
-    t.in_cluster = IN_CLUSTER(t, at_once, dense_tiles<half>, bytes);
-    LAUNCH_CLUSTERS(dense_tiles<half>, blocks_of(&t), TILE_THREADS, bytes,
-                    t.in_cluster ? t.parts : 1, t, x, w, f, cuda_scratch);
+    LAUNCH_EARLY_SHARED(dense_tiles<half>, blocks_of(&t), TILE_THREADS, bytes, t, x, w, f,
+                        cuda_scratch);
     return 1;
 }
 
 int dense_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                   enum half half, uint16_t *kept, struct matrix y)
 {
-    struct tiling t = tiling_of(y.rows, y.columns, x.columns, variant("DENSE_FILL", 1));
+    struct tiling t = tiling_of(y.rows, y.columns, x.columns, half ? 1 : 2);
     if (!sized(x.rows, x.columns, y.columns, half) || !by_fours(x) || !by_fours(w) ||
         !by_fours(y) || (uintptr_t)bias % sizeof(float4) ||
         (uintptr_t)kept % sizeof(struct four_halves) || blocks_of(&t) > TILE_TICKETS)
@@ -266,16 +259,12 @@ static int backward_run(const struct backward_asked *a, const number *x)
     b.f_x = {a->dx, x, a->kind, a->rounds, tile_at()};
     b.f_w = {a->dw, a->adds, tile_at()};
     b.db = a->db;
-    static int at_once[TILE_PARTS_MAX + 1] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
     if (!SHARED_ALLOW((dense_tiles_back<half, number>), bytes))
         return 0;
-    b.of_x.in_cluster =
-        b.blocks_x && IN_CLUSTER(b.of_x, at_once, (dense_tiles_back<half, number>), bytes);
-    unsigned cluster = b.of_x.in_cluster ? b.of_x.parts : 1;
-    unsigned blocks = (b.blocks_x + blocks_of(&a->of_w) + cluster - 1) / cluster * cluster;
+    unsigned blocks = b.blocks_x + blocks_of(&a->of_w);
     if (blocks)
-        LAUNCH_CLUSTERS((dense_tiles_back<half, number>), blocks, TILE_THREADS, bytes, cluster, b,
-                        cuda_scratch);
+        LAUNCH_EARLY_SHARED((dense_tiles_back<half, number>), blocks, TILE_THREADS, bytes, b,
+                            cuda_scratch);
     return 1;
 }
 
@@ -283,7 +272,7 @@ int dense_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, st
                    int adds, struct matrix dw, float *db, enum activation kind, enum half half,
                    int rounds, struct matrix dx)
 {
-    struct tiling of_x = tiling_of(x.rows, x.columns, dy.columns, variant("DENSE_FILL_BACK", 1));
+    struct tiling of_x = tiling_of(x.rows, x.columns, dy.columns, 1);
     struct tiling of_w = tiling_of(dy.columns, x.columns, x.rows, 0);
     if (!sized(x.rows, x.columns, dy.columns, half) || !by_fours(dy) || !by_fours(x) ||
         !by_fours(w) || (dw.at && !by_fours(dw)) || (dx.at && !by_fours(dx)) ||

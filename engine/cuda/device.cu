@@ -4,7 +4,6 @@
  * Errors of calls and launches are kept, the first one, until somebody asks.
  */
 #include <cublas_v2.h>
-#include "engine/cuda/early.h"
 #include <cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <time.h>
 
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {
@@ -338,14 +338,6 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.sends));
     CU(cudaEventRecord(device.sent, device.sends));
     CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
-}
-
-int cuda_early(void)
-{
-    static int early = -1;
-    if (early < 0)
-        early = !getenv("DENSE_EARLY") || atoi(getenv("DENSE_EARLY"));
-    return early;
 }
 
 static void device_wait(void)

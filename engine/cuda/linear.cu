@@ -2,26 +2,13 @@
  * activation), and back.
  *
  * On few rows that is one launch (dense.h). On many cuBLAS multiplies: bias and relu are done by
- * the product's own launch where it can; the rest is one more, over the outputs. (A kernel of our
- * own on the tensor cores, three products of TF32 for one of float32, with all of it in its
- * epilogue, was slower than cuBLAS's everywhere: 149 us for 127, 732 for 573 a step of the dense
- * and the graph model on an H200.)
+ * the product's own launch where it can; the rest is one more, over the outputs.
  */
-#include <stdlib.h>
-
 #include "engine/cuda/blas.h"
 #include "engine/cuda/dense.h"
 #include "engine/cuda/finish.h"
 
 enum { THREADS = 256 };
-
-static int own(void)
-{
-    static int wanted = -1;
-    if (wanted < 0)
-        wanted = !getenv("DENSE_OFF");
-    return wanted;
-}
 
 __global__ void sums_finish(struct matrix y, const float *bias, enum activation kind,
                             enum half half, uint16_t *kept)
@@ -37,8 +24,8 @@ __global__ void sums_finish(struct matrix y, const float *bias, enum activation 
 void cuda_linear_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                          enum half half, uint16_t *kept, struct matrix y)
 {
-    if (own() && (narrow_forward(x, w, bias, kind, half, kept, y) ||
-                  dense_forward(x, w, bias, kind, half, kept, y)))
+    if (narrow_forward(x, w, bias, kind, half, kept, y) ||
+        dense_forward(x, w, bias, kind, half, kept, y))
         return;
     if (cuda_blas_linear(x, w, bias, kind == ACTIVATION_RELU, y)) {
         bias = NULL;
@@ -80,8 +67,8 @@ void cuda_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_h
                           struct matrix w, int adds, struct matrix dw, float *db,
                           enum activation kind, enum half half, int rounds, struct matrix dx)
 {
-    if (own() && (narrow_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx) ||
-                  dense_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx)))
+    if ((narrow_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx) ||
+         dense_backward(dy, x, x_half, w, adds, dw, db, kind, half, rounds, dx)))
         return;
     if (x_half)
         cuda_load_half(half, x_half, x.at, x.rows * x.columns);

@@ -16,9 +16,9 @@ enum {
 };
 
 /* A lane has NARROW_AHEAD fours of x and w on their way at a time. */
-__global__ void narrow_rows(struct matrix x, struct matrix w, const float *bias,
-                            enum activation kind, enum half half, uint16_t *kept, struct matrix y,
-                            unsigned fours)
+__global__ void __launch_bounds__(NARROW_THREADS, 1)
+    narrow_rows(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                enum half half, uint16_t *kept, struct matrix y, unsigned fours)
 {
     uint64_t row = blockIdx.x, column = threadIdx.x / WARP;
     const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
@@ -91,27 +91,41 @@ static __device__ __forceinline__ void narrow_bias(const float *d, struct matrix
         db[n] = (adds ? db[n] : 0) + sum;
 }
 
-/* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column. */
+/* d[rows, NARROW_OUTPUTS_MAX]: dy, 0 where it has no column; four numbers of a thread on their way
+ * at a time. */
 static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
 {
-    UNROLL(4)
-    for (unsigned i = threadIdx.x; i < dy.rows * NARROW_OUTPUTS_MAX; i += NARROW_THREADS) {
-        unsigned r = i / NARROW_OUTPUTS_MAX, n = i % NARROW_OUTPUTS_MAX;
-        d[i] = n < dy.columns ? dy.at[r * (unsigned)dy.stride + n] : 0;
+    unsigned n = threadIdx.x % NARROW_OUTPUTS_MAX, rows = (unsigned)dy.rows;
+    UNROLL(1)
+    for (unsigned r = threadIdx.x / NARROW_OUTPUTS_MAX; r < rows; r += FOUR * WARP) {
+        float in[FOUR];
+        UNROLL(4)
+        for (unsigned k = 0; k < FOUR; k++)
+            in[k] = n < dy.columns && r + k * WARP < rows
+                        ? dy.at[(r + k * WARP) * (unsigned)dy.stride + n]
+                        : 0;
+        UNROLL(4)
+        for (unsigned k = 0; k < FOUR; k++)
+            if (r + k * WARP < rows)
+                d[(r + k * WARP) * NARROW_OUTPUTS_MAX + n] = in[k];
     }
     __syncthreads();
 }
 
-/* A warp's next rows of x, NARROW_AHEAD of them from `first` on, each lane's for itself. */
+/* A warp's next rows of x, NARROW_AHEAD of them from `first` on. */
 template <typename input>
 static __device__ __forceinline__ void narrow_read(const input &x, unsigned rows, unsigned first,
-                                                   unsigned column, float *own)
+                                                   unsigned column, float in[NARROW_AHEAD])
 {
-    float in[NARROW_AHEAD];
-    UNROLL(NARROW_AHEAD)
+    UNROLL(8)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
         in[k] = first + k * WARPS < rows ? x(first + k * WARPS, column) : 0;
-    UNROLL(NARROW_AHEAD)
+}
+
+/* Where a loop finds them, each lane its own. */
+static __device__ __forceinline__ void narrow_keep(const float in[NARROW_AHEAD], float *own)
+{
+    UNROLL(8)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
         own[k * NARROW_THREADS] = in[k];
 }
@@ -142,21 +156,24 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     unsigned column = blockIdx.x * NARROW_COLUMNS + lane;
     unsigned rows = column < w.columns ? (unsigned)dy.rows : 0;
-    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, *own = inputs + threadIdx.x;
+    float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, in[NARROW_AHEAD];
+    float *own = inputs + threadIdx.x;
     launch_wait();
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
         of[n] = n < w.rows && rows ? w.at[n * (unsigned)w.stride + column] : 0;
-    narrow_read(x, rows, warp, column, own);
+    narrow_read(x, rows, warp, column, in);
     narrow_take(dy, shared);
+    narrow_keep(in, own);
     UNROLL(1)
     for (unsigned r = warp, k = 0; r < rows; r += WARPS, k++) {
         if (k == NARROW_AHEAD) {
-            narrow_read(x, rows, r, column, own);
+            narrow_read(x, rows, r, column, in);
+            narrow_keep(in, own);
             k = 0;
         }
-        float in = own[k * NARROW_THREADS];
-        float d = sloped(kind, in, narrow_number(shared + r * NARROW_OUTPUTS_MAX, in, of, sums));
+        float at = own[k * NARROW_THREADS];
+        float d = sloped(kind, at, narrow_number(shared + r * NARROW_OUTPUTS_MAX, at, of, sums));
         if (dx.at)
             dx.at[r * (unsigned)dx.stride + column] = rounds ? half_rounded((enum half)half, d) : d;
     }

@@ -67,7 +67,7 @@ static __device__ __forceinline__ double square(float4 v)
 }
 
 /* A thread has SQUARES_AHEAD groups of four on their way at a time. */
-__global__ void __launch_bounds__(SQUARES_THREADS)
+__global__ void __launch_bounds__(SQUARES_THREADS, 1)
     squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials, double *sum)
 {
     uint64_t step = (uint64_t)gridDim.x * blockDim.x;

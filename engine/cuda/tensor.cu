@@ -314,9 +314,9 @@ template <int down, int a_t, int b_t> static int patches_launch(struct work *w)
     w->part = shares(shares(w->k, parts), PIECE) * PIECE;
     parts = shares(w->k, w->part);
     w->parts = parts > 1 ? cuda_scratch : NULL;
-    LAUNCH_CLUSTERS((product_patches<down, a_t, b_t>),
-                    dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES, 1,
-                    *w);
+    LAUNCH_EARLY_SHARED((product_patches<down, a_t, b_t>),
+                        dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES,
+                        *w);
     if (parts > 1)
         LAUNCH_EARLY(parts_finish, cuda_blocks(w->c.rows * w->c.columns / FOUR, PARTS_THREADS),
                      PARTS_THREADS, cuda_scratch, (unsigned)parts, w->beta, w->c);

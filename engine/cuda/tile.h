@@ -5,14 +5,14 @@
  * A block takes a part of the inner dimension k, TILE_DEEP of it at a time, on their way to shared
  * memory (a panel of each factor) while those before them are multiplied. Its threads are in
  * groups, each of which has all of the tile, but some of a panel's k; the groups' sums are added up
- * at the end, and so are those of the blocks that share a tile: by each other's shared memory where
- * they are in a cluster, else by tile_parts in device memory, which the last of them reads. Every
- * order is fixed by the shape.
+ * at the end, and so are those of the blocks that share a tile, by the last of them. Every order is
+ * fixed by the shape. (Clusters, whose blocks read each other's shared memory, were slower on an
+ * H200: 31 of four blocks are there at a time, and the 32nd shares its multiprocessors with
+ * another.)
  *
  * A thread has `wide` rows and columns of a tile, tile_index says which, and reads a few k of them
  * at a time. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is 4, and a
- * group has four warps, each with a quarter [32, 32] of the tile. Instructions are few and loops
- * short: a launch takes microseconds, and fetches them anew.
+ * group has four warps, each with a quarter [32, 32] of the tile.
  */
 #ifndef ENGINE_CUDA_TILE_H
 #define ENGINE_CUDA_TILE_H
@@ -25,7 +25,7 @@ enum {
     TILE_DEEP_STEP = 16, /* of a product on the tensor cores */
     TILE_STAGES = 3,
     TILE_THREADS = 256,
-    TILE_PARTS_MAX = 8, /* blocks of a portable cluster */
+    TILE_PARTS_MAX = 8,
     TILE_SPAN = TILE_DEEP + 4,
     TILE_PANEL = TILE * TILE_SPAN,              /* floats, the larger of the two layouts */
     TILE_SUMS_SPAN = TILE + 8,                  /* a row of a group's sums */
@@ -257,7 +257,6 @@ template <> struct tile_sums<HALF_NONE> {
     {
         return threadIdx.x % 8;
     }
-    /* The loop is short: its instructions are fetched anew in each launch. */
     template <typename left, typename right>
     __device__ __forceinline__ void add(const typename left::number *a,
                                         const typename right::number *b, unsigned deep)
@@ -350,8 +349,7 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
 /* ---- what the blocks that share a tile make of it ---- */
 
 struct tile_share {
-    unsigned tile, parts, part;
-    int in_cluster;
+    unsigned tile, parts, part; /* parts: 1, 2, 4 or 8 */
 };
 
 static __device__ __forceinline__ float4 four_sum(float4 a, float4 b)
@@ -359,48 +357,43 @@ static __device__ __forceinline__ float4 four_sum(float4 a, float4 b)
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-/* All threads of the cluster's blocks come here; they see what the others wrote before. */
-static __device__ __forceinline__ void cluster_meet(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
-#endif
-}
-
-/* Four numbers where block `rank` of the cluster has them in its shared memory. */
-static __device__ __forceinline__ float4 cluster_read(const float *at, unsigned rank)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    float4 v;
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(there)
-        : "r"((unsigned)__cvta_generic_to_shared(at)), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
-#else
-    (void)rank;
-    return *(const float4 *)at;
-#endif
-}
-
 static __device__ __forceinline__ float *chunk_at(float *sums, unsigned chunk)
 {
     return sums + chunk / (TILE / FOUR) * TILE_SUMS_SPAN + chunk % (TILE / FOUR) * FOUR;
 }
 
-/* Of what tile_product left: f(row, column, four numbers) for each four of the tile, in one block
- * of those that share it. scratch: [tiles, parts, TILE * TILE]; tickets: one a tile. */
+static __device__ __forceinline__ unsigned chunk_row(unsigned chunk)
+{
+    return chunk / (TILE / FOUR);
+}
+
+static __device__ __forceinline__ unsigned chunk_column(unsigned chunk)
+{
+    return chunk % (TILE / FOUR) * FOUR;
+}
+
+/* The sum of four numbers of so many parts, all of them on their way at a time. */
+template <int parts> static __device__ __forceinline__ float4 parts_sum(const float4 *at)
+{
+    float4 in[parts];
+    UNROLL(8)
+    for (unsigned p = 0; p < parts; p++)
+        in[p] = at[p * TILE_CHUNKS];
+    UNROLL(8)
+    for (unsigned p = 1; p < parts; p++)
+        in[0] = four_sum(in[0], in[p]);
+    return in[0];
+}
+
+/* Of what tile_product left: f(row, column, four numbers, f.ahead(row, column)) for each four of
+ * the tile, in one block of those that share it. scratch: [tiles, parts, TILE * TILE]; tickets: one
+ * a tile. */
 template <int groups, typename finish>
 static __device__ __forceinline__ void tile_finish(float *sums, const struct tile_share &s,
                                                    float *scratch, unsigned *tickets,
                                                    const finish &f)
 {
     float4 *parts = (float4 *)scratch + (uint64_t)s.tile * s.parts * TILE_CHUNKS;
-    unsigned all = TILE_CHUNKS, share = all / s.parts;
     UNROLL(1)
     for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
         float4 v = *(const float4 *)chunk_at(sums, c);
@@ -408,29 +401,20 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
         for (unsigned g = 1; g < groups; g++)
             v = four_sum(v, *(const float4 *)chunk_at(sums + g * TILE_SUMS, c));
         if (s.parts == 1)
-            f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
-        else if (s.in_cluster)
-            *(float4 *)chunk_at(sums, c) = v;
+            f(chunk_row(c), chunk_column(c), v, f.ahead(chunk_row(c), chunk_column(c)));
         else
             parts[s.part * TILE_CHUNKS + c] = v;
     }
-    if (s.parts == 1)
+    if (s.parts == 1 || !block_is_last(&tickets[s.tile], s.parts))
         return;
-    if (s.in_cluster)
-        cluster_meet();
-    else if (!block_is_last(&tickets[s.tile], s.parts))
-        return;
-    unsigned first = s.in_cluster ? s.part * share : 0, end = s.in_cluster ? first + share : all;
-    for (unsigned c = first + threadIdx.x; c < end; c += TILE_THREADS) {
-        float4 v = make_float4(0, 0, 0, 0);
-        UNROLL(4)
-        for (unsigned p = 0; p < s.parts; p++)
-            v = four_sum(v, s.in_cluster ? cluster_read(chunk_at(sums, c), p)
-                                         : parts[p * TILE_CHUNKS + c]);
-        f(c / (TILE / FOUR), c % (TILE / FOUR) * FOUR, v);
+    UNROLL(2)
+    for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
+        float4 more = f.ahead(chunk_row(c), chunk_column(c));
+        float4 v = s.parts == 2   ? parts_sum<2>(parts + c)
+                   : s.parts == 4 ? parts_sum<4>(parts + c)
+                                  : parts_sum<8>(parts + c);
+        f(chunk_row(c), chunk_column(c), v, more);
     }
-    if (s.in_cluster)
-        cluster_meet(); /* nobody leaves while he is read */
 }
 
 #endif
