@@ -419,6 +419,8 @@ static int buffers_open(struct trainer *t, struct err *e)
         return err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of tensors");
     tensors_set(t, frozen);
     stepper_warm(t->stepper, t->micro_rows);
+    if (t->schedule.rows[0] % t->micro_rows) /* an epoch's last ones */
+        stepper_warm(t->stepper, t->schedule.rows[0] % t->micro_rows);
     return lineage_open(&t->lineage, "lineage", e);
 }
 
