@@ -40,9 +40,8 @@ static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "
 /* With half all of their numbers are narrow, in several lanes. */
 static const char *const narrow[] = {"sequence steps=4", "lstm out=8 layers=3", "pool kind=mean",
                                      "linear out=5"};
-static const char *const narrow_behind[] = {"sequence steps=2", "linear out=11",
-                                            "lstm out=16 layers=2", "pool kind=last",
-                                            "linear out=5"};
+static const char *const narrow_behind[] = {
+    "sequence steps=2", "linear out=11", "lstm out=16 layers=2", "pool kind=last", "linear out=5"};
 
 #define LIST(lines) .layers = lines, .count = sizeof lines / sizeof *lines
 

@@ -315,7 +315,7 @@ TEST(half_precision_takes_less_memory)
     for (int i = 0; i < 40; i++)
         deep[i] = i % 2 ? "gelu" : "linear out=64";
     uint64_t unit = 64 * 64 * 4;
-    CHECK_EQ(activations(deep, 40, 64, HALF_NONE, 1), 42 * unit);       /* 40, two gradients */
+    CHECK_EQ(activations(deep, 40, 64, HALF_NONE, 1), 42 * unit); /* 40, two gradients */
     /* and one at work, of 39, as nobody reads the last one backward */
     CHECK_EQ(activations(deep, 40, 64, HALF_BF16, 1), (39 + 6) * unit / 2);
     CHECK(activations(lstm, 4, 800, HALF_F16, 1) < activations(lstm, 4, 800, HALF_NONE, 1) * 4 / 5);
