@@ -22,6 +22,7 @@ struct device_facts {
     int index;
     int capability;         /* 10 major + minor; CPU: 0 */
     int processors;         /* streaming multiprocessors */
+    int halves;             /* products of operands in 16 bits are fast */
     int driver, runtime;    /* versions as CUDA counts them: 13000 */
     uint64_t memory_bytes;  /* in all */
     uint64_t context_bytes; /* what the context and the libraries took when it was opened */

@@ -13,6 +13,7 @@ void stepper_evaluate_begin(struct stepper *s)
     s->bad_number = 0;
     carried_pass_begin(s);
     weights_round(s);
+    weights_narrow(s);
     if (s->host.values)
         memset(s->host.target_sums, 0, 3 * s->model->outputs * sizeof *s->host.target_sums);
     else

@@ -36,6 +36,10 @@ struct layer_key {
 
 struct quantised; /* engine/quantised.h */
 
+/* What a layer can have in common with those beside it, where operations cost a launch: backward
+ * does that of an activation behind it; and numbers in 16 bits come and go as such. */
+enum layer_chain { CHAIN_NONE, CHAIN_ACTIVATION, CHAIN_HALVES };
+
 /* What a layer may be given. */
 enum layer_rows {
     ROWS_ANY,
@@ -103,9 +107,9 @@ struct layer_pass {
     int finishes;
     enum activation then;
     uint16_t *kept;
-    /* Of a type that finishes_back: its input in 16 bits (NULL: input has it, else that is room for
-     * it); 1 + the activation that left it, whose backward is then part of this one, or 0; whether
-     * it rounds d_input to `half` by itself. */
+    /* Of a type that finishes_back, or chains: its input in 16 bits (NULL: input has it, else that
+     * is room for it); 1 + the activation that left it, whose backward is then part of this one, or
+     * 0; whether it rounds d_input to `half` by itself. */
     const uint16_t *input_half;
     int before, d_input_rounds;
     float *gradient; /* the same range of the slice's gradient; backward writes all of it, */
@@ -118,6 +122,16 @@ struct layer_pass {
      * input and output the one that its backward reads. */
     uint16_t *output_half;
     const uint16_t *kept_half;
+    /* Of a layer that chains: with `halves` (CHAIN_HALVES) operands of products are of 16 bits, the
+     * weights at weights_half, the input at input_half unless that is NULL. Forward, output_unread:
+     * only what is kept is wanted. Backward, `chained`: gradients that are in 16 bits are at
+     * d_input_half, d_output_half; d_output is that at the output of the activation
+     * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept. */
+    int chained, halves, output_unread;
+    const uint16_t *weights_half;
+    uint16_t *d_input_half, *d_output_half;
+    enum activation behind;
+    struct mixed behind_kept;
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */
     enum layer_keep keep;      /* KEEP_ALL where the layer does not recompute */
     float *saved;              /* what forward keeps for backward and the squares */
@@ -176,10 +190,13 @@ struct layer_type {
     enum layer_rows takes;
     int recomputes;                                 /* it knows KEEP_LITTLE and KEEP_HALF, */
     int (*narrows)(const struct layer_instance *l); /* and KEEP_NARROW, such a layer; NULL: none */
+    enum layer_chain (*chains)(const struct layer_instance *l); /* NULL: it does not */
     int adds; /* backward knows pass.adds, and leaves the bits that it would of all rows at once */
     /* Parameters that each step of a row reads anew, behind the one before it. Its gradient is
      * summed over a slice's parts, as pass.part_rows says. NULL: none. */
     uint64_t (*stepwise)(const struct layer_instance *l);
+    int (*forgets_input)(const struct layer_instance *l); /* backward reads neither input nor
+                                                             output; NULL: it does */
     int spends;     /* backward or squares_begin leave less than they found: another backward needs
                        forward again */
     int statistics; /* forward and backward read pass.statistics, over all rows and steps, a channel

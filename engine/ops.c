@@ -76,6 +76,38 @@ static void check_product(struct matrix a, int a_t, struct matrix b, int b_t, fl
     ensure(matrix_disjoint(a, c) && matrix_disjoint(b, c));
 }
 
+static int half_valid(enum half half)
+{
+    return half == HALF_F16 || half == HALF_BF16;
+}
+
+static int mixed_valid(struct mixed m, enum half half)
+{
+    return !m.at == (m.halves != NULL) && m.rows > 0 && m.columns > 0 && m.stride >= m.columns &&
+           (half || !m.halves);
+}
+
+static int mixed_disjoint(struct mixed a, struct mixed b)
+{
+    uint64_t a_count = (a.rows - 1) * a.stride + a.columns;
+    uint64_t b_count = (b.rows - 1) * b.stride + b.columns;
+    return ranges_disjoint(a.halves ? (void *)a.halves : (void *)a.at,
+                           a_count * (a.halves ? sizeof *a.halves : sizeof *a.at),
+                           b.halves ? (void *)b.halves : (void *)b.at,
+                           b_count * (b.halves ? sizeof *b.halves : sizeof *b.at));
+}
+
+static void check_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                                float beta, struct mixed c)
+{
+    ensure(half_valid(half) && (beta == 0 || !c.halves));
+    ensure(mixed_valid(a, half) && mixed_valid(b, half) && mixed_valid(c, half));
+    ensure(c.rows == (a_t ? a.columns : a.rows));
+    ensure(c.columns == (b_t ? b.rows : b.columns));
+    ensure((a_t ? a.rows : a.columns) == (b_t ? b.columns : b.rows));
+    ensure(mixed_disjoint(a, c) && mixed_disjoint(b, c));
+}
+
 static void check_linear_forward(struct matrix x, struct matrix w, const float *bias,
                                  enum activation kind, enum half half, uint16_t *kept,
                                  struct matrix y)
@@ -152,11 +184,6 @@ static void check_activation_backward(enum activation kind, const float *kept, c
 {
     ensure(kind < ACTIVATION_COUNT && kept && dy && dx && floats_disjoint(kept, dx, count));
     ensure(dy == dx || floats_disjoint(dy, dx, count));
-}
-
-static int half_valid(enum half half)
-{
-    return half == HALF_F16 || half == HALF_BF16;
 }
 
 static void check_activation_forward_half(enum activation kind, enum half half, const float *x,
@@ -374,22 +401,48 @@ static void check_pool_backward(enum pooling kind, struct matrix x, struct matri
     ensure(kind != POOL_MAX || (matrix_disjoint(x, dy) && matrix_disjoint(x, dx)));
 }
 
+static void check_sparse(struct sparse a, uint64_t rows, uint64_t columns)
+{
+    ensure(a.begin && a.column && a.value && a.rows == rows && a.columns == columns);
+}
+
 static void check_sparse_product(struct sparse a, struct matrix x, const float *bias, float beta,
                                  struct matrix y)
 {
     (void)bias, (void)beta;
-    ensure(a.begin && a.column && a.value && matrix_valid(x) && matrix_valid(y));
-    ensure(a.rows == y.rows && a.columns == x.rows && x.columns == y.columns);
-    ensure(matrix_disjoint(x, y));
+    ensure(matrix_valid(x) && matrix_valid(y) && x.columns == y.columns && matrix_disjoint(x, y));
+    check_sparse(a, y.rows, x.rows);
 }
 
-static void check_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+static void check_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                                  const float *skip, enum activation kind, enum half half,
                                  uint16_t *kept, struct matrix y)
 {
-    check_sparse_product(a, x, bias, beta, y);
+    (void)bias;
     ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
-    ensure(y.stride == y.columns && (!skip || floats_disjoint(skip, y.at, y.rows * y.columns)));
+    ensure(mixed_valid(x, half) && x.columns == y.columns && y.stride == y.columns);
+    check_sparse(a, y.rows, x.rows);
+    ensure(y.at || (kept && beta == 0));
+    ensure(!y.at || mixed_disjoint(x, mixed_of(y)));
+    ensure(!y.at || !skip || floats_disjoint(skip, y.at, y.rows * y.columns));
+}
+
+static int mixed_dense(struct mixed m, enum half half)
+{
+    return mixed_valid(m, half) && m.stride == m.columns;
+}
+
+static void check_sparse_backward(struct sparse a, enum activation kind, enum half half,
+                                  struct mixed kept, struct mixed d, int adds, float *sums,
+                                  struct mixed g)
+{
+    (void)adds, (void)sums;
+    check_sparse(a, g.rows, d.rows);
+    ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && d.columns == g.columns);
+    ensure(mixed_dense(d, half) && mixed_dense(g, half) && mixed_disjoint(d, g));
+    ensure(kind == ACTIVATION_COUNT ||
+           (mixed_dense(kept, half) && !kept.halves == !half && kept.rows == d.rows &&
+            kept.columns == d.columns && mixed_disjoint(kept, d) && mixed_disjoint(kept, g)));
 }
 
 static void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)

@@ -113,6 +113,27 @@ SCALAR struct matrix matrix_columns(struct matrix m, uint64_t first, uint64_t co
     return (struct matrix){m.at + first, m.rows, count, m.stride};
 }
 
+/* A matrix whose numbers lie in float32, or where `halves` is not NULL in the 16 bits of the
+ * operation's half. */
+struct mixed {
+    float *at;
+    uint16_t *halves;
+    uint64_t rows, columns, stride;
+};
+
+SCALAR struct mixed mixed_of(struct matrix m)
+{
+    return (struct mixed){m.at, NULL, m.rows, m.columns, m.stride};
+}
+
+/* Dense; at the halves, or where they are NULL at the floats. */
+SCALAR struct mixed mixed_at(const uint16_t *halves, const float *at, uint64_t rows,
+                             uint64_t columns)
+{
+    return (struct mixed){halves ? NULL : (float *)(uintptr_t)at, (uint16_t *)(uintptr_t)halves,
+                          rows, columns, columns};
+}
+
 /* What the numbers of a loss weigh: w[r, c] at at[r * stride + c]; [R, 1] where a row has one loss.
  * at NULL: 1 each. */
 enum weight_use {

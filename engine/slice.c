@@ -87,6 +87,60 @@ static uint32_t statistics_number(const struct stepper *s, uint32_t layer)
     return number;
 }
 
+static enum layer_chain chain_of(const struct batch_work *b, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    int alone = b->work == SLICE_FISHER || (b->work == SLICE_EVALUATE && s->int8);
+    if (!s->device->apart || !l->type->chains || s->layout.statistics_count || alone)
+        return CHAIN_NONE;
+    enum layer_chain chain = l->type->chains(l);
+    return chain == CHAIN_HALVES && !s->weights_half ? CHAIN_ACTIVATION : chain;
+}
+
+/* Does the backward of the layer before do that of this activation? */
+static int activation_joins(const struct batch_work *b, uint32_t layer)
+{
+    const struct stepper *s = b->s;
+    const struct route *route = s->layout.route;
+    return layer > s->layout.first_trained && s->model->layers[layer].type->activates &&
+           route[layer].in == route[layer].out && chain_of(b, layer - 1) != CHAIN_NONE;
+}
+
+/* Is the gradient at the layer's input in 16 bits? Where it and whoever takes that chain so. */
+static int gradient_is_half(const struct batch_work *b, uint32_t layer)
+{
+    const struct layout *y = &b->s->layout;
+    if (layer <= y->first_trained || chain_of(b, layer) != CHAIN_HALVES)
+        return 0;
+    return chain_of(b, layer - 1 - (uint32_t)activation_joins(b, layer - 1)) == CHAIN_HALVES;
+}
+
+/* What the pass of a layer that chains has more than others. */
+static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t layer,
+                       struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
+    const struct layer_instance *l = &s->model->layers[layer];
+    const struct route *route = &s->layout.route[layer];
+    uint32_t behind = layer + 1;
+    p->chained = b->work == SLICE_TRAIN;
+    p->halves = chain_of(b, layer) == CHAIN_HALVES;
+    p->weights_half = p->halves ? s->weights_half + l->first : NULL;
+    p->input_half = p->halves ? lane_half(s, slice, route->in) : NULL;
+    if (b->work != SLICE_TRAIN)
+        return;
+    if (behind < s->model->layer_count && activation_joins(b, behind)) {
+        p->behind = (enum activation)(l[1].type->activates - 1);
+        p->behind_kept = mixed_at(lane_half(s, slice, route->out), p->output, p->rows, l->outputs);
+        behind++;
+    }
+    if (behind < s->model->layer_count && gradient_is_half(b, behind))
+        p->d_output_half = (uint16_t *)p->d_output;
+    if (gradient_is_half(b, layer))
+        p->d_input_half = (uint16_t *)p->d_input;
+}
+
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)
 {
     const struct stepper *s = b->s;
@@ -109,6 +163,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         .keep = layer_keep_of(l, &s->config),
         .saved = lane_base(s, slice) + s->layout.saved_at[layer],
         .scratch = lane_base(s, slice) + s->layout.scratch_at,
+        .behind = ACTIVATION_COUNT,
     };
     if (l->type->rounds) {
         p.output_half = lane_half(s, slice, route->out);
@@ -142,6 +197,8 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.d_output = lane_delta(s, slice, route->out);
         p.d_input = layer > s->layout.first_trained ? lane_delta(s, slice, route->in) : NULL;
     }
+    if (chain_of(b, layer) != CHAIN_NONE)
+        pass_chain(b, slice, layer, &p);
     return p;
 }
 
@@ -274,8 +331,9 @@ void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, u
     for (uint32_t i = first, joined; i < end; i += joined) {
         struct layer_pass p = slice_pass(b, slice, i);
         joined = layers_join(b, slice, i, end, &p);
-        if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i)
+        if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i && !p.input_half)
             input_load(b, slice, i);
+        p.output_unread = p.kept && i + joined < end && chain_of(b, i + joined) == CHAIN_HALVES;
         layers[i].type->forward(&layers[i], &p);
         if (p.half && !layers[i].type->same && !layers[i].type->rounds && !p.finishes)
             output_round(b, slice, i);
@@ -290,8 +348,12 @@ struct layer_pass slice_pass_backward(const struct batch_work *b, uint64_t slice
     const struct route *route = &s->layout.route[layer];
     struct layer_pass p = slice_pass(b, slice, layer);
     float *to = lane_base(s, slice) + s->layout.work_at;
-    if (!p.half || l->type->residual || l->type->rounds || layer_copies(l))
+    if (!p.half || l->type->residual || l->type->rounds || layer_copies(l) || p.input_half)
         return p;
+    if (l->type->forgets_input && l->type->forgets_input(l)) {
+        p.input = to; /* not where a gradient is */
+        return p;
+    }
     if (l->type->needs_output)
         p.output = buffer_load(b, slice, layer, route->out,
                                seen_rows(b, slice, l->graphs_out) * l->outputs, to);
@@ -323,15 +385,17 @@ static int d_input_rounds(const struct stepper *s, uint32_t layer)
 /* On a device apart a layer that can does with its own backward that of the activation before it,
  * where that is in the same place and segment, and rounds what it leaves. Returns how many layers
  * that are. */
-static uint32_t layers_join_back(const struct stepper *s, uint32_t layer, uint32_t least,
+static uint32_t layers_join_back(const struct batch_work *b, uint32_t layer, uint32_t least,
                                  struct layer_pass *p)
 {
+    const struct stepper *s = b->s;
     const struct layer_instance *l = &s->model->layers[layer];
     const struct route *route = s->layout.route;
     if (!s->device->apart || !l->type->finishes_back)
         return 1;
     p->d_input_rounds = p->half && p->d_input && d_input_rounds(s, layer);
-    if (!p->d_input || layer <= least || layer <= s->layout.first_trained + 1)
+    if (!p->d_input || layer <= least || layer <= s->layout.first_trained + 1 ||
+        (b->work == SLICE_TRAIN && activation_joins(b, layer - 1)))
         return 1;
     const struct layer_type *before = l[-1].type;
     if (!before->activates || !before->in_place || route[layer - 1].in != route[layer].in ||
@@ -351,10 +415,14 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
         uint32_t i = behind - 1;
         if (!layers[i].type->statistics || b->work == SLICE_FISHER)
             slice_again(b, slice, i);
+        joined = 1;
+        if (b->work == SLICE_TRAIN && activation_joins(b, i))
+            continue;
         struct layer_pass p = slice_pass_backward(b, slice, i);
-        joined = layers_join_back(b->s, i, least, &p);
+        joined = layers_join_back(b, i, least, &p);
         layers[i].type->backward(&layers[i], &p);
-        if (p.half && p.d_input && !p.d_input_rounds && d_input_rounds(b->s, i))
+        int done = p.d_input_half || p.d_input_rounds;
+        if (p.half && p.d_input && !done && d_input_rounds(b->s, i))
             op_round_half(p.backend, p.half, matrix_of(p.d_input, p.rows, layers[i].inputs));
     }
 }

@@ -120,6 +120,13 @@ void weights_round(struct stepper *s)
     s->weights_current = s->device->apart;
 }
 
+void weights_narrow(struct stepper *s)
+{
+    if (s->weights_half)
+        op_store_half(s->backend, s->layout.half, s->weights, s->weights_half,
+                      s->model->parameter_count);
+}
+
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count)
 {
@@ -220,6 +227,7 @@ void micro_batch_compute(struct stepper *s, uint64_t rows)
     struct sweep w = sweep_make(s);
     if (!s->batch.done)
         batch_begin(s);
+    weights_narrow(s);
     weights_add(s, rows);
     if (s->layout.statistics_count)
         gradient_of_phases(&b, &w, rows);

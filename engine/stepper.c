@@ -390,6 +390,17 @@ static uint64_t mirror_floats(const struct layout *y, const struct model *m,
     return size_plus(floats, c->with_optimizer ? 0 : y->tile);
 }
 
+/* Has a device apart the weights in 16 bits, too, for layers that chain so? */
+static int weights_narrowed(const struct layout *y, const struct model *m,
+                            const struct step_config *c)
+{
+    uint32_t i = 0;
+    while (i < m->layer_count &&
+           (!m->layers[i].type->chains || m->layers[i].type->chains(&m->layers[i]) != CHAIN_HALVES))
+        i++;
+    return y->half && config_is_apart(c) && !y->statistics_count && i < m->layer_count;
+}
+
 static void layout_bytes(struct layout *y, const struct model *m, const struct step_config *c)
 {
     uint64_t places[BATCH_END + 1], statistics[STATISTICS_END + 1];
@@ -399,6 +410,8 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     y->bytes[KIND_PARTS] = y->statistics_count ? parts_bytes(y) : 0;
     y->bytes[KIND_PARAMETERS] = floats_bytes(y->parameters);
     y->bytes[KIND_WEIGHTS] = y->half ? floats_bytes(y->parameters) : 0;
+    if (weights_narrowed(y, m, c))
+        y->bytes[KIND_WEIGHTS] += size_times(y->parameters, sizeof(uint16_t));
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
     y->bytes[KIND_BATCH] = places[BATCH_END];
     y->bytes[KIND_CARRIED] = carried_bytes(m, c);
@@ -694,8 +707,13 @@ int stepper_open(struct stepper **s_p, const struct model *m, const struct step_
         goto fail;
     s->results_host = results;
     s->told = results ? (struct step_told *)(s->results_host + 1) : NULL;
-    if (s->device->apart)
+    if (s->device->apart) {
+        struct device_facts facts;
+        s->device->facts(&facts);
+        if (facts.halves && weights_narrowed(&s->layout, s->model, &s->config))
+            s->weights_half = (uint16_t *)(s->weights + s->layout.parameters);
         s->device->products_rounded(s->layout.half != HALF_NONE);
+    }
     stepper_send(s);
     return 0;
 fail:

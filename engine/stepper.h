@@ -248,6 +248,8 @@ struct stepper {
 
     float
         *weights; /* the parameters as products read them; the parameters themselves without half */
+    uint16_t *weights_half; /* those in 16 bits, where layers chain so and the device is fast at
+                               that (weights_narrow); else NULL */
     struct grad_scaler scaler;
     float *parameters, *gradient, *moment_m, *moment_v;
     /* The batch where it is computed, and where the host reads and writes it: the same memory on
@@ -442,6 +444,8 @@ void carried_pass_advance(struct stepper *s, uint64_t rows); /* its next rows ha
 /* With half: weights are the present parameters, rounded. On a device apart the update leaves them
  * so, and there is something to do only after stepper_send. */
 void weights_round(struct stepper *s);
+/* weights_half = the weights, if there are to be some. */
+void weights_narrow(struct stepper *s);
 
 /* What the layer keeps in training with c. */
 enum layer_keep layer_keep_of(const struct layer_instance *l, const struct step_config *c);

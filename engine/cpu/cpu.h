@@ -18,6 +18,11 @@
 /* What linear_forward and sparse_forward do with their sums. */
 void cpu_finish(enum activation kind, enum half half, uint16_t *kept, struct matrix y);
 
+/* sparse_forward, as slow as it is plain. */
+void cpu_mixed_forward(struct sparse a, struct mixed x, const float *bias, float beta,
+                       const float *skip, enum activation kind, enum half half, uint16_t *kept,
+                       struct matrix y);
+
 /* For tests: products in 8 bits, and the expansion of codes, in plain C even where there are
  * vectors. */
 void cpu_plain(int on);

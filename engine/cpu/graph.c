@@ -187,11 +187,15 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
     }
 }
 
-void cpu_sparse_forward(struct sparse a, struct matrix x, const float *bias, float beta,
+void cpu_sparse_forward(struct sparse a, struct mixed x, const float *bias, float beta,
                         const float *skip, enum activation kind, enum half half, uint16_t *kept,
                         struct matrix y)
 {
-    cpu_sparse_product(a, x, bias, beta, y);
+    if (x.halves || !y.at) {
+        cpu_mixed_forward(a, x, bias, beta, skip, kind, half, kept, y);
+        return;
+    }
+    cpu_sparse_product(a, (struct matrix){x.at, x.rows, x.columns, x.stride}, bias, beta, y);
     if (skip)
         cpu_add(skip, y.at, y.rows * y.columns);
     cpu_finish(kind, half, kept, y);

@@ -5,6 +5,14 @@
 
 #include "engine/cuda/cuda.h"
 
+/* op_product. */
+void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                       struct matrix c);
+
+/* op_product_mixed of operands that are both in 16 bits. 0: it cannot, and nothing was done. */
+int cuda_blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                            float beta, struct mixed c);
+
 /* A product with what follows it, where cuBLAS does that in the same launch; 0: it cannot, and
  * nothing was done. y = x w^T + bias, relu of that; dw = dy^T x, db = the column sums of dy. */
 int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int relu,

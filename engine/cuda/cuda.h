@@ -61,7 +61,7 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
 extern unsigned cuda_lane;
 #define CUDA_MAIN_LANE() ensure(cuda_lane == LANE_MAIN)
 
-enum { WARP = 32, CUDA_SCRATCH_FLOATS = 1 << 21 };
+enum { WARP = 32, CUDA_SCRATCH_FLOATS = 3 << 20 };
 #ifdef CUDA_EMULATED
 enum { CUDA_BLOCKS_MAX = 64 }; /* small shapes go past one grid */
 #else
@@ -72,6 +72,7 @@ enum { CUDA_BLOCKS_MAX = 4096 };
  * block can have. */
 extern int cuda_processors, cuda_capability;
 extern uint64_t cuda_shared_bytes;
+extern int cuda_products_rounded; /* to TF32: device.products_rounded */
 
 /* Device memory for what a launch leaves for the next one of the same operation: partial sums. Both
  * are allocated when the device is opened. */

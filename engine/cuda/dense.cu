@@ -215,6 +215,7 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
     };
     if (!SHARED_ALLOW(dense_tiles<half>, bytes))
         return 0;
+    CUDA_MAIN_LANE();
     LAUNCH_EARLY_SHARED(dense_tiles<half>, blocks_of(&t), TILE_THREADS, bytes, t, x, w, f,
                         cuda_scratch);
     return 1;
@@ -262,6 +263,7 @@ static int backward_run(const struct backward_asked *a, const number *x)
     if (!SHARED_ALLOW((dense_tiles_back<half, number>), bytes))
         return 0;
     unsigned blocks = b.blocks_x + blocks_of(&a->of_w);
+    CUDA_MAIN_LANE();
     if (blocks)
         LAUNCH_EARLY_SHARED((dense_tiles_back<half, number>), blocks, TILE_THREADS, bytes, b,
                             cuda_scratch);

@@ -300,6 +300,7 @@ static void device_facts_get(struct device_facts *f)
     f->index = device.index;
     f->capability = 10 * p.major + p.minor;
     f->processors = p.multiProcessorCount;
+    f->halves = f->capability >= 80;
     f->memory_bytes = p.totalGlobalMem;
     f->context_bytes = device.context_bytes;
     cudaDriverGetVersion(&f->driver);

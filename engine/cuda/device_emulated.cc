@@ -66,8 +66,9 @@ void emulate_open(int on)
     }
 }
 
-/* The CPU's product stands for cuBLAS, without epilogues. */
-void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+/* The CPU's product stands for cuBLAS's, without epilogues. */
+void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                       struct matrix c)
 {
     ensure(cuda_lane < LANE_FIRST);
     emulate_ask([=] {
@@ -88,6 +89,13 @@ void cuda_product_half(enum half kind, struct halves a, int a_t, struct halves b
     });
 }
 
+int cuda_blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                            float beta, struct mixed c)
+{
+    (void)half, (void)a, (void)a_t, (void)b, (void)b_t, (void)beta, (void)c;
+    return 0;
+}
+
 int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int relu, struct matrix y)
 {
     (void)x, (void)w, (void)bias, (void)relu, (void)y;
@@ -105,6 +113,7 @@ float *cuda_scratch;
 /* As few multiprocessors as that: small batches have more rows than them. */
 int cuda_processors = 4, cuda_capability = 80;
 uint64_t cuda_shared_bytes = 227 << 10;
+int cuda_products_rounded;
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e);
 static void device_release(void *at);
@@ -144,6 +153,7 @@ static void device_facts_emulated(struct device_facts *f)
     strcpy(f->name, "emulated");
     f->capability = cuda_capability;
     f->processors = cuda_processors;
+    f->halves = 1;
     f->memory_bytes = memory_bytes;
     f->context_bytes = memory.context;
 }
@@ -390,9 +400,9 @@ static int device_failure(struct err *e)
     return 0;
 }
 
-static void number_ignore(int number)
+static void products_rounded(int on)
 {
-    (void)number;
+    cuda_products_rounded = on;
 }
 
 static int graph_begin(struct err *e)
@@ -500,7 +510,7 @@ const struct device device_of_library = {
     .clear = device_clear,
     .wait = emulate_finish,
     .failure = device_failure,
-    .products_rounded = number_ignore,
+    .products_rounded = products_rounded,
     .multiplies_half = multiplies_half,
     .graph_begin = graph_begin,
     .graph_end = graph_end,

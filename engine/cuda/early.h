@@ -23,8 +23,8 @@ static __device__ __forceinline__ void launch_wait(void)
 #define LAUNCH_EARLY_SHARED LAUNCH_SHARED
 #else
 template <typename... wanted, typename... given>
-static inline void cuda_launch_early(const char *name, unsigned blocks, unsigned threads,
-                                     size_t bytes, void (*kernel)(wanted...), given... arguments)
+static inline void cuda_launch_early(const char *name, dim3 blocks, dim3 threads, size_t bytes,
+                                     void (*kernel)(wanted...), given... arguments)
 {
     cudaLaunchAttribute early = {};
     cudaLaunchConfig_t config = {};

@@ -1,5 +1,6 @@
 /* half.cu - numbers of 16 bits: storing, loading, rounding; four a thread where the addresses allow
  * it. */
+#include "engine/cuda/early.h"
 #include "engine/cuda/map.h"
 
 static uint64_t halves_fours(uint64_t count, const float *x, const uint16_t *h)
@@ -10,6 +11,7 @@ static uint64_t halves_fours(uint64_t count, const float *x, const uint16_t *h)
 template <typename half>
 __global__ void halves_store(half, float *x, uint16_t *h, uint64_t fours, uint64_t count)
 {
+    launch_wait();
     FOR_ITEMS(i, fours)
     {
         float4 v = ((float4 *)x)[i];
@@ -30,6 +32,7 @@ template <typename half>
 __global__ void halves_load(half, const uint16_t *h, float *y, int adds, uint64_t fours,
                             uint64_t count)
 {
+    launch_wait();
     FOR_ITEMS(i, fours)
     {
         struct four_halves n = ((const struct four_halves *)h)[i];
@@ -51,8 +54,8 @@ template <typename half> static void store(half kind, float *x, uint16_t *h, uin
 {
     uint64_t fours = halves_fours(count, x, h);
     if (count)
-        LAUNCH(halves_store, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, kind, x,
-               h, fours, count);
+        LAUNCH_EARLY(halves_store<half>, cuda_blocks(fours ? fours : count, MAP_THREADS),
+                     MAP_THREADS, kind, x, h, fours, count);
 }
 
 template <typename half>
@@ -60,8 +63,8 @@ static void load(half kind, const uint16_t *h, float *y, int adds, uint64_t coun
 {
     uint64_t fours = halves_fours(count, y, h);
     if (count)
-        LAUNCH(halves_load, cuda_blocks(fours ? fours : count, MAP_THREADS), MAP_THREADS, kind, h,
-               y, adds, fours, count);
+        LAUNCH_EARLY(halves_load<half>, cuda_blocks(fours ? fours : count, MAP_THREADS),
+                     MAP_THREADS, kind, h, y, adds, fours, count);
 }
 
 void cuda_store_half(enum half kind, float *x, uint16_t *h, uint64_t count)

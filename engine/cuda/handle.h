@@ -10,8 +10,6 @@ extern cublasHandle_t cuda_handle; /* on the computing stream; NULL: its lane ha
 enum { CUDA_WORKSPACE_BYTES = 32 << 20 };
 extern void *cuda_workspace;
 
-extern int cuda_products_rounded; /* to TF32 */
-
 /* The first failure is kept until device.failure asks. */
 void cuda_note(cudaError_t error, const char *what);
 void cuda_blas(cublasStatus_t status, const char *what);

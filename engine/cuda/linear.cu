@@ -2,10 +2,7 @@
  * activation), and back.
  *
  * On few rows that is one launch (dense.h). On many cuBLAS multiplies: bias and relu are done by
- * the product's own launch where it can; the rest is one more, over the outputs. (A kernel of our
- * own on the tensor cores, three products of TF32 for one of float32, with all of it in its
- * epilogue, was slower than cuBLAS's everywhere: 149 us for 127, 732 for 573 a step of the dense
- * and the graph model on an H200.)
+ * the product's own launch where it can; the rest is one more, over the outputs.
  */
 #include "engine/cuda/blas.h"
 #include "engine/cuda/dense.h"

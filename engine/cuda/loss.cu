@@ -200,13 +200,14 @@ template <unsigned size>
 static __device__ __forceinline__ double weight_largest(team<size> t, struct weighting w,
                                                         uint64_t r, uint64_t columns, double *part)
 {
-    double largest = w.at ? 0 : 1;
-    if (w.at)
-        FOR_LANES(t, c, columns)
-        {
-            double x = (double)w.at[r * w.stride + c];
-            largest = x > largest ? x : largest;
-        }
+    double largest = 0;
+    if (!w.at)
+        return 1;
+    FOR_LANES(t, c, columns)
+    {
+        double x = (double)w.at[r * w.stride + c];
+        largest = x > largest ? x : largest;
+    }
     return t.max(largest, part);
 }
 
@@ -227,29 +228,31 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, struc
                            struct matrix dz, enum half half)
 {
     __shared__ double part[TEAM_PART];
+    launch_wait();
     FOR_TEAM_ROWS(t, r, z.rows)
     {
         const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
         double largest = weight_largest(t, w, r, z.columns, part);
         double weight = weight_used((float)largest, w.use);
-        double zz = 0, yy = 0, zy = 0;
+        double sums[3] = {0}; /* of z z, y y, z y */
+        UNROLL(4)
         FOR_LANES(t, c, z.columns)
         {
             double u = cosine_share(w, r, c, largest);
-            zz += u * ((double)a[c] * (double)a[c]);
-            yy += u * ((double)b[c] * (double)b[c]);
-            zy += u * ((double)a[c] * (double)b[c]);
+            sums[0] += u * ((double)a[c] * (double)a[c]);
+            sums[1] += u * ((double)b[c] * (double)b[c]);
+            sums[2] += u * ((double)a[c] * (double)b[c]);
         }
-        zz = t.sum(zz, part);
-        yy = t.sum(yy, part);
-        zy = t.sum(zy, part);
-        struct scalar_cosine s = scalar_cosine(zz, yy, zy);
+        t.sums(sums, part);
+        struct scalar_cosine s = scalar_cosine(sums[0], sums[1], sums[2]);
+        double factor = weight / divisor / s.a;
         if (t.lane() == 0)
             out[r] = scalar_weighted(weight, one_minus ? 1 - s.cosine : s.cosine);
         if (dz.at)
             FOR_LANES(t, c, z.columns)
             {
-                float d = scalar_cosine_gradient(&s, (double)a[c], (double)b[c], divisor / weight);
+                /* scalar_cosine_gradient, but two of its three divisions once a row */
+                float d = (float)(((double)a[c] * s.along - (double)b[c] / s.b) * factor);
                 dz.at[r * dz.stride + c] =
                     weight > 0 ? half_rounded(half, (float)cosine_share(w, r, c, largest) * d) : 0;
             }
@@ -260,8 +263,13 @@ __global__ void cosines_of(team<size> t, struct matrix z, struct matrix y, struc
 void cuda_cosine_loss(struct matrix z, struct matrix y, struct weighting w, double divisor,
                       double *losses, double *sum, struct matrix dz, enum half half)
 {
-    LAUNCH_TEAMS(cosines_of, z.rows, z.columns, z, y, w, divisor, 1, losses,
-                 sum_within(z.rows, sum), dz, half);
+    if (team_is_warp(z.rows, z.columns))
+        LAUNCH_EARLY(cosines_of<WARP>, cuda_blocks(z.rows, TEAM_WARPS), TEAM_THREADS, team<WARP>(),
+                     z, y, w, divisor, 1, losses, sum_within(z.rows, sum), dz, half);
+    else
+        LAUNCH_EARLY(cosines_of<TEAM_THREADS>, cuda_blocks(z.rows, 1), TEAM_THREADS,
+                     team<TEAM_THREADS>(), z, y, w, divisor, 1, losses, sum_within(z.rows, sum), dz,
+                     half);
     sum_behind(losses, z.rows, sum);
 }
 

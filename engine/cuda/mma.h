@@ -1,11 +1,13 @@
 /* mma.h - one matrix product of a warp on the tensor cores: c[16, 8] += a[16, 16] b[16, 8], a and b
- * of 16 bits, c in float32.
+ * of 16 bits, c in float32; or a[16, 8] b[8, 8] of float32, of which the upper 19 bits are taken
+ * (HALF_NONE: TF32).
  *
  * Each lane holds a part of each, q being its place in its group of four, lane % 4:
  *   a[0], a[2]  row lane / 4; a[1], a[3]  row lane / 4 + 8
  *   a[0], a[1]  columns 2 q and 2 q + 1, the first one in the lower half; a[2], a[3]  8 columns on
  *   b[0]        rows 2 q and 2 q + 1 of column lane / 4; b[1]  8 rows on
  *   c[0], c[1]  row lane / 4, columns 2 q and 2 q + 1; c[2], c[3]  row lane / 4 + 8
+ * A register of TF32 has one column or row instead of two: q, and in a[2], a[3] and b[1] q + 4.
  * In which order the 16 columns of a and rows of b are taken is the caller's, if it is the same of
  * both. In the emulated build the lanes exchange their parts and add up by themselves; on GPUs
  * before compute capability 8.0, which have no such instructions, what calls it is not launched.
@@ -38,7 +40,12 @@ static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], cons
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
     __trap();
 #else
-    if (kind == HALF_BF16)
+    if (kind == HALF_NONE)
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else if (kind == HALF_BF16)
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -53,10 +60,13 @@ static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], cons
 
 #else
 
-/* sum + the product of both halves. */
+/* sum + the product of both halves, or of two numbers of TF32. */
 template <int kind>
-static __device__ __forceinline__ float mma_halves(uint32_t a, uint32_t b, float sum)
+static __device__ __forceinline__ float mma_registers(uint32_t a, uint32_t b, float sum)
 {
+    enum { TF32 = 0xffffe000 };
+    if (kind == HALF_NONE)
+        return sum + __uint_as_float(a & TF32) * __uint_as_float(b & TF32);
     for (int shift = 0; shift < 32; shift += 16) {
         uint16_t x = (uint16_t)(a >> shift), y = (uint16_t)(b >> shift);
         sum += half_value<kind>(x) * half_value<kind>(y);
@@ -80,7 +90,7 @@ static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], cons
             for (unsigned k = 0; k < 4; k++) {
                 uint32_t x = parts[first + lane / 4 * 4 + q].a[2 * half + k / 2];
                 uint32_t y = parts[first + lane % 4 * 8 + k % 2 * 4 + q].b[half];
-                c[k] = mma_halves<kind>(x, y, c[k]);
+                c[k] = mma_registers<kind>(x, y, c[k]);
             }
     __syncwarp();
 }

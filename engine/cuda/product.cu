@@ -10,7 +10,8 @@
 #include "engine/cuda/blas.h"
 #include "engine/cuda/handle.h"
 
-void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+void cuda_blas_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta,
+                       struct matrix c)
 {
     const float one = 1;
     uint64_t inner = a_t ? a.rows : a.columns;
@@ -35,6 +36,24 @@ void cuda_product_half(enum half kind, struct halves a, int a_t, struct halves b
                               (int64_t)a.stride, &beta, c.at, CUDA_R_32F, (int64_t)c.stride,
                               CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
               "cublasGemmEx");
+}
+
+int cuda_blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                            float beta, struct mixed c)
+{
+    const float one = 1;
+    uint64_t inner = a_t ? a.rows : a.columns;
+    cudaDataType type = half == HALF_F16 ? CUDA_R_16F : CUDA_R_16BF;
+    cublasStatus_t status = cublasGemmEx_64(
+        cuda_handle, b_t ? CUBLAS_OP_T : CUBLAS_OP_N, a_t ? CUBLAS_OP_T : CUBLAS_OP_N,
+        (int64_t)c.columns, (int64_t)c.rows, (int64_t)inner, &one, b.halves, type,
+        (int64_t)b.stride, a.halves, type, (int64_t)a.stride, &beta,
+        c.halves ? (void *)c.halves : (void *)c.at, c.halves ? type : CUDA_R_32F, (int64_t)c.stride,
+        CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_ARCH_MISMATCH)
+        return 0;
+    cuda_blas(status, "cublasGemmEx");
+    return 1;
 }
 
 /* ---- products with an epilogue ---- */

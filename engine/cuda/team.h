@@ -32,6 +32,26 @@ template <unsigned size> struct team {
     {
         return size == WARP ? warp_sum(x) : block_sum(x, part);
     }
+    /* The same of several at once, which wait for one another once. */
+    template <typename number, int count>
+    __device__ void sums(number (&x)[count], number *part) const
+    {
+        static_assert(count * (int)size <= TEAM_PART * WARP, "there is room");
+        for (int i = 0; i < count; i++)
+            x[i] = warp_sum(x[i]);
+        for (int i = 0; size > WARP && i < count; i++) {
+            if (threadIdx.x % WARP == 0)
+                part[i * (size / WARP) + threadIdx.x / WARP] = x[i];
+            x[i] = 0;
+        }
+        if (size > WARP)
+            __syncthreads();
+        for (unsigned warp = 0; size > WARP && warp < size / WARP; warp++)
+            for (int i = 0; i < count; i++)
+                x[i] += part[i * (size / WARP) + warp];
+        if (size > WARP)
+            __syncthreads();
+    }
     template <typename number> __device__ number max(number x, number *part) const
     {
         x = warp_largest(x);

@@ -92,16 +92,43 @@ static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum 
     return size_times(rows, l->values > l->values_out ? l->values : l->values_out);
 }
 
+/* Kernels read rows of a multiple of so many numbers in 16 bits. */
+enum { HALVES_UNIT = 8 };
+
+/* What the input and the gradient at the output go into elsewhere, too, is not chained. */
+static enum layer_chain gcn_chains(const struct layer_instance *l)
+{
+    if (l->keys[KEY_RESIDUAL] != 0 || l->edges_used)
+        return CHAIN_NONE;
+    return l->values % HALVES_UNIT || l->values_out % HALVES_UNIT ? CHAIN_ACTIVATION : CHAIN_HALVES;
+}
+
+static struct mixed input_of(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return mixed_at(p->input_half, p->input, p->rows, l->values);
+}
+
+/* In 16 bits. */
+static struct mixed weight_half_of(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return mixed_at(p->weights_half, NULL, l->values_out, l->values);
+}
+
 static void gcn_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
     struct matrix x = matrix_of(p->input, p->rows, l->values);
-    struct matrix y = matrix_of(p->output, p->rows, l->values_out);
+    struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    layer_product(l, p, x, weight_of(l, p->weights), 0, h);
+    struct mixed sums =
+        mixed_at(p->halves ? (uint16_t *)p->scratch : NULL, p->scratch, p->rows, l->values_out);
+    if (p->halves)
+        op_product_mixed(p->backend, p->half, input_of(l, p), 0, weight_half_of(l, p), 1, 0, sums);
+    else
+        layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
         layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
     if (p->finishes) {
-        op_sparse_forward(p->backend, p->adjacency, h, bias_of(l, p->parameters),
+        op_sparse_forward(p->backend, p->adjacency, sums, bias_of(l, p->parameters),
                           (float)l->edges_used, l->keys[KEY_RESIDUAL] != 0 ? p->input : NULL,
                           p->then, p->half, p->kept, y);
         return;
@@ -112,8 +139,38 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
         op_add(p->backend, p->input, p->output, p->rows * l->values);
 }
 
+/* g = A^T dy and db at once, dy being what the activation behind makes of d_output. g may be
+ * rounded for products, as the gates' gradients of an LSTM's layer are. */
+static void chain_backward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct mixed x = input_of(l, p);
+    struct mixed dy = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out);
+    struct mixed dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values);
+    uint16_t *narrow = p->halves ? (uint16_t *)p->scratch : NULL;
+    struct mixed g = mixed_at(narrow, p->scratch, p->rows, l->values_out);
+    struct matrix g_wide = matrix_of(p->scratch, p->rows, l->values_out);
+    struct matrix dw = p->gradient ? weight_of(l, p->gradient) : (struct matrix){0};
+    float *db = p->gradient ? p->gradient + l->values_out * l->values : NULL;
+    op_sparse_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, p->adds,
+                       db, g);
+    if (p->halves && p->gradient)
+        op_product_mixed(p->backend, p->half, g, 1, x, 0, (float)p->adds, mixed_of(dw));
+    if (p->halves && p->d_input)
+        op_product_mixed(p->backend, p->half, g, 0, weight_half_of(l, p), 0, 0, dx);
+    if (!p->halves && p->gradient)
+        op_product(p->backend, g_wide, 1, matrix_of(x.at, x.rows, x.columns), 0, (float)p->adds,
+                   dw);
+    if (!p->halves && p->d_input)
+        op_product(p->backend, g_wide, 0, weight_of(l, p->weights), 0, 0,
+                   matrix_of(dx.at, dx.rows, dx.columns));
+}
+
 static void gcn_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
+    if (p->chained) {
+        chain_backward(l, p);
+        return;
+    }
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix dy = matrix_of(p->d_output, p->rows, l->values_out);
     struct matrix g = matrix_of(p->scratch, p->rows, l->values_out);
@@ -167,6 +224,7 @@ const struct layer_type layer_gcn = {
                "+ x; edges: + M U^T, M = A's sums of the edges' features",
     .finishes = 1,
     .quantises = 1,
+    .chains = gcn_chains,
     .adds = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX},
              {"residual", .words = truth},

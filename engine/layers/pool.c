@@ -29,6 +29,12 @@ static int pool_infer(struct layer_instance *l, struct tensor_info *tensors, str
     return 0;
 }
 
+/* Only the places of largest values are looked for again. */
+static int pool_forgets_input(const struct layer_instance *l)
+{
+    return kind_of(l) != POOL_MAX;
+}
+
 static struct matrix steps_of(const struct layer_instance *l, const struct layer_pass *p,
                               const float *at)
 {
@@ -65,6 +71,7 @@ const struct layer_type layer_pool = {
                "values, or mean and sum",
     .keys = {{"kind", .required = 1, .words = kinds}},
     .copies = pool_copies,
+    .forgets_input = pool_forgets_input,
     .infer = pool_infer,
     .forward = pool_forward,
     .backward = pool_backward,

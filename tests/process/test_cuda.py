@@ -8,7 +8,7 @@ import subprocess
 
 from harness import limit, skip
 from runs import ROOT
-from small_run import BINARIES, FEATURES, SmallRun, data_write, trained
+from small_run import BINARIES, FEATURES, SmallRun, data_write, facts, trained
 
 try:
     import h5py
@@ -105,6 +105,19 @@ def test_the_way_of_the_rows_changes_no_bit():
             "host": ("loader.use_chunk_loader=false",)}
     digests = {way: state(run_on(way, settings=settings))[1] for way, settings in ways.items()}
     assert len(set(digests.values())) == 1, digests
+
+
+@limit(60)
+def test_refused_steps_are_the_same_ahead_or_waited_for():
+    """Rows on the device: the next step is asked for before it is known that one is refused; gathered on the host: not."""
+    device_take()
+    settings = ("training.on_nan=skip", "training.loss_max=60", "training.learning_rate=2")
+    ahead, waited = run_on("ahead", settings=settings), run_on("waited", settings=(*settings, "loader.use_chunk_loader=false"))
+    told = [[f["sentence"] for f in facts(run, "trainerd", "event.training")] for run in (ahead, waited)]
+    assert told[0] == told[1] and len(told[0]) > 10 and "step 2 of task A, rows 32 to 63 of epoch 1" in told[0][0], told
+    assert state(ahead)[1] == state(waited)[1]
+    lineage = [open(run.path("lineage"), "rb").read() for run in (ahead, waited)]
+    assert lineage[0] == lineage[1]
 
 
 @limit(60)

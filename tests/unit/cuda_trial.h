@@ -34,7 +34,9 @@ enum trial_bar {
     TRIAL_TERMS,  /* sums in double of float32: 1e-12; on a GPU, which contracts, 1e-9 */
 };
 
-/* What a trial is to be shaped like. Odd, one row, one column, more than a grid has threads. */
+/* What a trial is to be shaped like. Odd, one row, one column, more than a grid has threads; on a
+ * GPU, which is fast enough, TRIAL_ROWS_LARGE rows. */
+enum { TRIAL_ROWS_LARGE = 40000 };
 struct trial_shape {
     uint64_t rows, columns;
     uint64_t pad;  /* a matrix's stride is this much more than its columns */

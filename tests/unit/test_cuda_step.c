@@ -35,6 +35,10 @@ static const char *const graphs[] = {"gcn out=9 residual=true edges=true",
                                      "sigmoid",
                                      "pool kind=mean_sum",
                                      "linear out=5"};
+/* Those that chain: with 16 bits or without, behind an activation or another one of them. */
+static const char *const chained[] = {"gcn out=16", "relu",           "gcn out=24",
+                                      "gcn out=8",  "sigmoid",        "gcn out=10",
+                                      "relu",       "pool kind=mean", "linear out=5"};
 static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "linear out=5"};
 
 /* With half all of their numbers are narrow, in several lanes. */
@@ -58,6 +62,7 @@ static const struct fixture_config models[] = {
     {LIST(recurrent), .inputs = 24},
     {LIST(recurrent), .inputs = 24, .checkpointing = 1},
     {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3, .optimizer = OPTIMIZER_SGD},
+    {LIST(chained), .graphs = 1, .inputs = 16, .optimizer = OPTIMIZER_SGD},
     {LIST(carried), .inputs = 24, .carries = 1, .checkpointing = 1},
     {LIST(carried), .inputs = 24, .carries = 1},
     {LIST(dense), .loss = "mean_squared_error missing weights=1,0.5,2,0,3"},
@@ -66,7 +71,7 @@ static const struct fixture_config models[] = {
     {LIST(narrow_behind), .inputs = 16},
     {LIST(tokens), .inputs = 6},
 };
-enum { MODELS = sizeof models / sizeof *models };
+enum { MODELS = sizeof models / sizeof *models, CHAINED = 11 };
 
 /* sqrt(sum (a - b)^2 / sum b^2) */
 static double distance(const float *a, const float *b, uint64_t count)
@@ -145,9 +150,11 @@ TEST(cuda_steps_equal_those_of_the_cpu)
 
 TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
 {
-    for (int i = 0; i < MODELS; i += 4)
-        for (int half = HALF_F16; half <= HALF_BF16; half++)
+    for (int half = HALF_F16; half <= HALF_BF16; half++) {
+        for (int i = 0; i < MODELS; i += 4)
             steps_case(i, (enum half)half);
+        steps_case(CHAINED, (enum half)half);
+    }
 }
 
 /* The update leaves the weights that products read: not those of parameters that the host sends. */

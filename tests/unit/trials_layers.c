@@ -257,25 +257,66 @@ void trial_sparse_product(struct trial *t, struct trial_shape s)
                                        s.rows, s.columns));
 }
 
+/* Dense, in 16 bits of the half or in float32 of numbers that it has; changed by an operation that
+ * uses it up. */
+static struct mixed mixed_drawn(struct trial *t, enum half half, int halves, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count);
+    uint16_t *h = halves ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count) : NULL;
+    if (halves)
+        op_store_half(trial_backend(t), half, x, h, count);
+    return mixed_at(h, x, s.rows, s.columns);
+}
+
 void trial_sparse_forward(struct trial *t, struct trial_shape s)
 {
     uint64_t count = s.rows * s.columns;
     struct sparse a = sparse_drawn(t, s.rows);
-    struct matrix x = input(t, s.rows, s.columns);
+    struct mixed wide = mixed_of(input(t, s.rows, s.columns));
     const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
     const float *skip = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, count);
     for (int half = HALF_NONE; half < HALF_COUNT; half++)
         for (int kind = half ? ACTIVATION_COUNT - half : 0; kind <= ACTIVATION_COUNT; kind += 2) {
             enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+            struct mixed x = half && kind < 3 ? mixed_drawn(t, (enum half)half, 1, s) : wide;
             float *y = trial_floats(t, TRIAL_CHANGED, bar, count);
             uint16_t *kept =
                 half ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count) : NULL;
             op_sparse_forward(trial_backend(t), a, x, bias, (float)(kind % 4 > 1),
                               kind % 3 ? skip : NULL, (enum activation)kind, (enum half)half, kept,
                               matrix_of(y, s.rows, s.columns));
-            if (kept) /* what was kept is what y has */
+            if (kept && kind % 2) /* alone, or what y has */
+                op_sparse_forward(trial_backend(t), a, x, bias, 0, kind % 3 ? skip : NULL,
+                                  (enum activation)kind, (enum half)half, kept,
+                                  matrix_of(NULL, s.rows, s.columns));
+            if (kept)
                 op_load_half(trial_backend(t), (enum half)half, kept,
                              trial_floats(t, TRIAL_OUTPUT, bar, count), count);
+        }
+}
+
+void trial_sparse_backward(struct trial *t, struct trial_shape s)
+{
+    uint64_t count = s.rows * s.columns;
+    struct sparse a = sparse_drawn(t, s.rows);
+    for (int half = HALF_NONE; half < HALF_COUNT; half++)
+        for (int kind = half; kind <= ACTIVATION_COUNT; kind += ACTIVATION_COUNT - half) {
+            uint64_t ways = half ? trial_random(t) : 0;
+            struct mixed kept = mixed_drawn(t, (enum half)half, half, s);
+            struct mixed d = mixed_drawn(t, (enum half)half, ways & 1, s);
+            enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+            float *g = trial_floats(t, TRIAL_OUTPUT, bar, count);
+            uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
+            int adds = trial_random(t) & 1;
+            float *sums = trial_floats(t, adds ? TRIAL_CHANGED : TRIAL_OUTPUT,
+                                       half ? TRIAL_HALF : TRIAL_ROWS, s.columns);
+            op_sparse_backward(trial_backend(t), a, (enum activation)kind, (enum half)half, kept, d,
+                               adds, sums, mixed_at(ways & 2 ? h : NULL, g, s.rows, s.columns));
+            if (ways & 2)
+                op_load_half(trial_backend(t), (enum half)half, h, g, count);
+            if (d.at)
+                op_zero(trial_backend(t), d.at, count);
         }
 }
 

@@ -8,6 +8,11 @@ static uint64_t count_of(struct trial_shape s)
     return s.rows * s.columns;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static float *changed(struct trial *t, struct trial_shape s)
 {
     return trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));
@@ -36,9 +41,14 @@ static double *terms(struct trial *t)
     return trial_numbers(t, TRIAL_CHANGED, TRIAL_TERMS, TRIAL_F64, 1);
 }
 
-void trial_product(struct trial *t, struct trial_shape s)
+/* Every fourth number of columns is one that kernels read by fours. */
+static uint64_t columns_of(struct trial_shape s)
 {
-    uint64_t m = s.rows, n = s.columns % 37 + 1, k = s.columns;
+    return s.rows % 2 ? s.columns % 37 + 1 : s.columns % 37 / 4 * 4 + 4;
+}
+
+static void products(struct trial *t, uint64_t m, uint64_t n, uint64_t k)
+{
     for (int turned = 0; turned < 4; turned++)
         for (int beta = 0; beta < 2; beta++) {
             int a_t = turned & 1, b_t = turned >> 1;
@@ -47,6 +57,56 @@ void trial_product(struct trial *t, struct trial_shape s)
             op_product(trial_backend(t), a, a_t, b, b_t, (float)beta,
                        trial_matrix(t, beta ? TRIAL_CHANGED : TRIAL_OUTPUT, TRIAL_FLOAT, m, n));
         }
+}
+
+/* Those of many rows, and of long sums, which a GPU takes its own way, and an emulated one from
+ * fewer on. */
+void trial_product(struct trial *t, struct trial_shape s)
+{
+    products(t, s.rows, columns_of(s), s.columns);
+    if (s.rows == 560)
+        products(t, 132, 60, 560);
+    if (s.rows == TRIAL_ROWS_LARGE) {
+        products(t, 6200, 256, 72);
+        products(t, 68, 132, 6200);
+    }
+}
+
+/* Either way to have a factor: in 16 bits, or in float32. */
+static struct mixed mixed_factor(struct trial *t, int halves, enum half half, uint64_t rows,
+                                 uint64_t columns, uint64_t sums)
+{
+    struct matrix m = factor(t, rows, columns, sums);
+    if (!halves)
+        return mixed_of(m);
+    /* dense, and as far from an aligned address as the shape says */
+    float *x = trial_floats(t, TRIAL_SCRATCH, TRIAL_SAME, rows * columns);
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, rows * columns);
+    for (uint64_t r = 0; r < rows; r++)
+        op_copy(trial_backend(t), m.at + r * m.stride, x + r * columns, columns);
+    op_store_half(trial_backend(t), half, x, h, rows * columns);
+    return mixed_at(h, NULL, rows, columns);
+}
+
+/* One product of each order of operands. */
+void trial_product_mixed(struct trial *t, struct trial_shape s)
+{
+    uint64_t n = columns_of(s);
+    for (int turned = 0; turned < 4; turned++) {
+        uint64_t ways = trial_random(t);
+        enum half half = ways & 1 ? HALF_F16 : HALF_BF16;
+        int a_t = turned & 1, b_t = turned >> 1, halves = ways >> 1 & 1, beta = ways >> 2 & 1;
+        uint64_t m = a_t ? 2 * n : s.rows, k = least(a_t ? s.rows : s.columns, 2000);
+        struct mixed a = mixed_factor(t, ways >> 3 & 1, half, a_t ? k : m, a_t ? m : k, k);
+        struct mixed b = mixed_factor(t, ways >> 4 & 1, half, b_t ? n : k, b_t ? k : n, k);
+        struct matrix c = trial_matrix(t, TRIAL_CHANGED, halves ? TRIAL_HALF : TRIAL_FLOAT, m, n);
+        uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, m * n);
+        struct mixed narrow = mixed_at(h, NULL, m, n);
+        op_product_mixed(trial_backend(t), half, a, a_t, b, b_t, halves ? 0 : (float)beta,
+                         halves ? narrow : mixed_of(c));
+        for (uint64_t r = 0; halves && r < m; r++)
+            op_load_half(trial_backend(t), half, h + r * n, c.at + r * c.stride, n);
+    }
 }
 
 void trial_sum_squares(struct trial *t, struct trial_shape s)

@@ -1,0 +1,384 @@
+/* tensor.cu - c = op(a) op(b) of float32 on the tensor cores.
+ *
+ * A number is the sum of its first 11 digits, rounded, and of a rest. The product of the former is
+ * one of TF32; those of either with the other's rest, which count from the 12th digit on, need no
+ * more than the 8 digits of bfloat16, which go twice as fast; that of the rests is below the last
+ * digit. What is lost is as much as float32 loses in sums of some hundred numbers. The tensor
+ * cores' own sums do not round to nearest, so the sum over each piece of k begins at 0 and is added
+ * to the others in float32.
+ *
+ * A block makes a patch of c, 48 or 64 rows by 32 columns a warp. A piece of both operands lies in
+ * shared memory, while the next one is on its way to registers. An operand is stored as it is read:
+ * numbers next to one another along k, or along its rows where op transposes; rows are padded so
+ * that a warp's reads are from different banks. Where a patch's sum is long, and there are few
+ * patches, blocks share it, and a second launch adds their parts in order.
+ */
+#include "engine/cuda/tensor.h"
+
+#include "engine/cuda/blas.h"
+#include "engine/cuda/early.h"
+#include "engine/cuda/mma.h"
+
+enum {
+    THREADS = 256,
+    WARPS_ROWS = 2,
+    WARPS_COLUMNS = 4,
+    PIECE = 32, /* numbers along k */
+    STEP = 8,   /* of a product of TF32; those of bfloat16 take two of them */
+    ACROSS = 4, /* products of a warp beside one another: 32 columns */
+    COLUMNS = WARPS_COLUMNS * ACROSS * 8
+};
+static_assert(THREADS == WARPS_ROWS * WARPS_COLUMNS * WARP, "a warp has a part of the patch");
+
+/* op(a) as [rows, k], op(b) as [rows, k] too: its rows are c's columns. */
+struct side {
+    const float *at;
+    uint64_t stride, rows;
+};
+
+struct work {
+    struct side a, b;
+    struct matrix c;
+    uint64_t k, part; /* of a block: whole pieces */
+    float beta;
+    float *parts; /* [blocks.z, M, N]; NULL: each block has the whole sum */
+};
+
+/* Where `rows` rows of a piece lie, and which fours of it are a thread's. */
+template <int rows, int turned> struct tile {
+    enum {
+        STRIDE = turned ? rows + 8 : PIECE + 4,
+        SIZE = turned ? PIECE * STRIDE : rows * STRIDE,
+        LINE = (turned ? rows : PIECE) / FOUR, /* fours that lie together */
+        EACH = rows * PIECE / FOUR / THREADS
+    };
+    static_assert(rows * PIECE % (FOUR * THREADS) == 0, "the same for all threads");
+    static __device__ __forceinline__ float at(const float *numbers, unsigned row, unsigned k)
+    {
+        return numbers[turned ? k * STRIDE + row : row * STRIDE + k];
+    }
+    static __device__ __forceinline__ unsigned row_of(int i)
+    {
+        unsigned index = threadIdx.x + i * THREADS;
+        return turned ? index % LINE * FOUR : index / LINE;
+    }
+    static __device__ __forceinline__ unsigned k_of(int i)
+    {
+        unsigned index = threadIdx.x + i * THREADS;
+        return turned ? index / LINE : index % LINE * FOUR;
+    }
+};
+
+/* A thread's fours of one operand's pieces, from one to the next. */
+template <int rows, int turned> struct feed {
+    typedef struct tile<rows, turned> of;
+    float4 fours[of::EACH];
+    const float *from[of::EACH]; /* NULL: rows that are not there */
+    uint64_t next;
+
+    __device__ __forceinline__ void begin(const struct side &s, uint64_t row, uint64_t k)
+    {
+        next = PIECE * (turned ? s.stride : 1);
+        UNROLL(4)
+        for (int i = 0; i < of::EACH; i++) {
+            uint64_t r = row + of::row_of(i), at = k + of::k_of(i);
+            from[i] = r < s.rows ? s.at + (turned ? at * s.stride + r : r * s.stride + at) : NULL;
+        }
+    }
+
+    /* left: of k from the piece's first one on. */
+    __device__ __forceinline__ void load(uint64_t left)
+    {
+        UNROLL(4)
+        for (int i = 0; i < of::EACH; i++) {
+            fours[i] = make_float4(0, 0, 0, 0);
+            if (from[i] && of::k_of(i) < left)
+                fours[i] = *(const float4 *)from[i];
+            from[i] = from[i] ? from[i] + next : NULL;
+        }
+    }
+
+    __device__ __forceinline__ void store(float *numbers) const
+    {
+        UNROLL(4)
+        for (int i = 0; i < of::EACH; i++)
+            *(float4 *)(numbers + (turned ? of::k_of(i) * of::STRIDE + of::row_of(i)
+                                          : of::row_of(i) * of::STRIDE + of::k_of(i))) = fours[i];
+    }
+};
+
+/* Two numbers along k: the registers of TF32, and both of bfloat16, their rests apart. */
+struct split {
+    uint32_t first, second, both, rests;
+};
+
+static __device__ __forceinline__ struct split split_of(float first, float second)
+{
+    struct split s;
+    s.first = (__float_as_uint(first) + 0x1000) & 0xffffe000;
+    s.second = (__float_as_uint(second) + 0x1000) & 0xffffe000;
+    s.both = mma_pack<HALF_BF16>(first, second);
+    s.rests =
+        mma_pack<HALF_BF16>(first - __uint_as_float(s.first), second - __uint_as_float(s.second));
+    return s;
+}
+
+/* Operands of two steps: each one's of TF32, and of bfloat16 what both have, in an order of k that
+ * is the same in a and b. */
+struct rows_split {
+    uint32_t big[2][4], both[4], rests[4];
+};
+struct columns_split {
+    uint32_t big[2][2], both[2], rests[2];
+};
+
+/* sum += the warp's part of a piece's product. */
+template <int down, int a_t, int b_t>
+static __device__ __forceinline__ void
+piece_multiply(const float *a_numbers, const float *b_numbers, float sum[down][ACROSS][4])
+{
+    typedef tile<WARPS_ROWS * down * 16, a_t> tile_a;
+    typedef tile<COLUMNS, b_t> tile_b;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, q = lane % 4;
+    unsigned row = warp / WARPS_COLUMNS * down * 16 + g;
+    unsigned column = warp % WARPS_COLUMNS * ACROSS * 8 + g;
+    UNROLL(1) /* more would not fit the registers */
+    for (unsigned k = 0; k < PIECE; k += 2 * STEP) {
+        struct columns_split b[ACROSS];
+        UNROLL(4)
+        for (int j = 0; j < ACROSS; j++)
+            UNROLL(2)
+        for (unsigned step = 0; step < 2; step++) {
+            unsigned at = k + step * STEP + q;
+            struct split s = split_of(tile_b::at(b_numbers, column + j * 8, at),
+                                      tile_b::at(b_numbers, column + j * 8, at + 4));
+            b[j].big[step][0] = s.first, b[j].big[step][1] = s.second;
+            b[j].both[step] = s.both, b[j].rests[step] = s.rests;
+        }
+        UNROLL(4)
+        for (int i = 0; i < down; i++) {
+            struct rows_split a;
+            UNROLL(4)
+            for (unsigned part = 0; part < 4; part++) {
+                unsigned r = row + i * 16 + part % 2 * 8, at = k + part / 2 * STEP + q;
+                struct split s =
+                    split_of(tile_a::at(a_numbers, r, at), tile_a::at(a_numbers, r, at + 4));
+                a.big[part / 2][part % 2] = s.first, a.big[part / 2][part % 2 + 2] = s.second;
+                a.both[part] = s.both, a.rests[part] = s.rests;
+            }
+            UNROLL(4)
+            for (int j = 0; j < ACROSS; j++)
+                mma<HALF_BF16>(sum[i][j], a.rests, b[j].both);
+            UNROLL(4)
+            for (int j = 0; j < ACROSS; j++)
+                mma<HALF_BF16>(sum[i][j], a.both, b[j].rests);
+            UNROLL(2)
+            for (int step = 0; step < 2; step++)
+                UNROLL(4)
+            for (int j = 0; j < ACROSS; j++)
+                mma<HALF_NONE>(sum[i][j], a.big[step], b[j].big[step]);
+        }
+    }
+}
+
+/* Two numbers beside one another. */
+static __device__ __forceinline__ void pair_put(const struct work &w, uint64_t row, uint64_t column,
+                                                float first, float second)
+{
+    if (row >= w.c.rows || column >= w.c.columns)
+        return;
+    if (w.parts) {
+        uint64_t part = blockIdx.z * w.c.rows * w.c.columns + row * w.c.columns + column;
+        *(float2 *)(w.parts + part) = float2{first, second};
+        return;
+    }
+    float2 *at = (float2 *)(w.c.at + row * w.c.stride + column);
+    float2 was = w.beta == 0 ? float2{0, 0} : *at;
+    *at = float2{first + w.beta * was.x, second + w.beta * was.y};
+}
+
+template <int down>
+static __device__ __forceinline__ void part_put(const struct work &w, uint64_t row, uint64_t column,
+                                                const float sum[down][ACROSS][4])
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    row += warp / WARPS_COLUMNS * down * 16 + lane / 4;
+    column += warp % WARPS_COLUMNS * ACROSS * 8 + lane % 4 * 2;
+    UNROLL(4)
+    for (int i = 0; i < down; i++)
+        UNROLL(4)
+    for (int j = 0; j < ACROSS; j++) {
+        pair_put(w, row + i * 16, column + j * 8, sum[i][j][0], sum[i][j][1]);
+        pair_put(w, row + i * 16 + 8, column + j * 8, sum[i][j][2], sum[i][j][3]);
+    }
+}
+
+/* Shared memory: two pieces of both operands. */
+template <int down, int a_t, int b_t> struct shared_numbers {
+    enum {
+        A = tile<WARPS_ROWS * down * 16, a_t>::SIZE,
+        B = tile<COLUMNS, b_t>::SIZE,
+        BYTES = 2 * (A + B) * sizeof(float)
+    };
+};
+
+template <int down, int a_t, int b_t>
+__global__ void __launch_bounds__(THREADS, 1) product_patches(struct work w)
+{
+    typedef shared_numbers<down, a_t, b_t> size;
+    SHARED_DYNAMIC(float, numbers);
+    enum { ROWS = WARPS_ROWS * down * 16 };
+    uint64_t row = (uint64_t)blockIdx.y * ROWS, column = (uint64_t)blockIdx.x * COLUMNS;
+    uint64_t k = blockIdx.z * w.part, end = k + w.part < w.k ? k + w.part : w.k;
+    float sum[down][ACROSS][4] = {};
+    struct feed<ROWS, a_t> a;
+    struct feed<COLUMNS, b_t> b;
+    a.begin(w.a, row, k);
+    b.begin(w.b, column, k);
+    launch_wait();
+    a.load(end - k);
+    b.load(end - k);
+    for (unsigned piece = 0; k < end; piece++, k += PIECE) {
+        float *now = numbers + piece % 2 * (size::A + size::B);
+        float part[down][ACROSS][4] = {};
+        a.store(now);
+        b.store(now + size::A);
+        __syncthreads();
+        if (k + PIECE < end) {
+            a.load(end - k - PIECE);
+            b.load(end - k - PIECE);
+        }
+        piece_multiply<down, a_t, b_t>(now, now + size::A, part);
+        UNROLL(4)
+        for (int i = 0; i < down; i++)
+            UNROLL(4)
+        for (int j = 0; j < ACROSS; j++)
+            UNROLL(4)
+        for (int r = 0; r < 4; r++)
+            sum[i][j][r] += part[i][j][r];
+    }
+    part_put<down>(w, row, column, sum);
+}
+
+enum { PARTS_THREADS = 128 };
+
+/* c = the parts, in their order, + beta c; all begin at multiples of 16 bytes. */
+__global__ void parts_finish(const float *parts, unsigned count, float beta, struct matrix c)
+{
+    uint64_t width = c.columns / FOUR;
+    launch_wait();
+    FOR_ITEMS(i, c.rows * width)
+    {
+        uint64_t row = i / width, column = i - row * width;
+        const float4 *part = (const float4 *)parts + i;
+        float4 *at = (float4 *)(c.at + row * c.stride) + column, sum = {};
+        UNROLL(8)
+        for (unsigned p = 0; p < count; p++) {
+            float4 x = part[p * c.rows * width];
+            sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
+        }
+        if (beta != 0) {
+            float4 was = *at;
+            sum = make_float4(sum.x + beta * was.x, sum.y + beta * was.y, sum.z + beta * was.z,
+                              sum.w + beta * was.w);
+        }
+        *at = sum;
+    }
+}
+
+static uint64_t shares(uint64_t count, uint64_t each)
+{
+    return (count + each - 1) / each;
+}
+
+/* Parts of the sum: so that every multiprocessor has a block, which has some work, and there is
+ * room for them. */
+static uint64_t parts_of(const struct work *w, uint64_t patches)
+{
+    enum { PIECES_LEAST = 4 };
+    uint64_t wanted = (uint64_t)cuda_processors / patches, most = w->k / (PIECES_LEAST * PIECE);
+    uint64_t room = CUDA_SCRATCH_FLOATS / (w->c.rows * w->c.columns);
+    wanted = wanted < most ? wanted : most;
+    wanted = wanted < room ? wanted : room;
+    return wanted ? wanted : 1;
+}
+
+template <int down, int a_t, int b_t> static int patches_launch(struct work *w)
+{
+    enum { ROWS = WARPS_ROWS * down * 16, BYTES = shared_numbers<down, a_t, b_t>::BYTES };
+    uint64_t rows = shares(w->c.rows, ROWS), columns = shares(w->c.columns, COLUMNS), parts = 1;
+    if (rows > 65535 || !SHARED_ALLOW((product_patches<down, a_t, b_t>), BYTES))
+        return 0;
+    if (a_t)
+        parts = parts_of(w, rows * columns);
+    w->part = shares(shares(w->k, parts), PIECE) * PIECE;
+    parts = shares(w->k, w->part);
+    CUDA_MAIN_LANE();
+    w->parts = parts > 1 ? cuda_scratch : NULL;
+    LAUNCH_EARLY_SHARED((product_patches<down, a_t, b_t>),
+                        dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES,
+                        *w);
+    if (parts > 1)
+        LAUNCH_EARLY(parts_finish, cuda_blocks(w->c.rows * w->c.columns / FOUR, PARTS_THREADS),
+                     PARTS_THREADS, cuda_scratch, (unsigned)parts, w->beta, w->c);
+    return 1;
+}
+
+/* What so many rows a warp cost: rounds of blocks, times the rows. */
+static uint64_t rounds(const struct work *w, uint64_t down)
+{
+    uint64_t blocks = shares(w->c.rows, WARPS_ROWS * down * 16) * shares(w->c.columns, COLUMNS);
+    return shares(blocks, (uint64_t)cuda_processors) * down;
+}
+
+/* The matrix's rows are the operand's, or its columns are. 0: its numbers cannot be read by fours.
+ */
+static int side_make(struct matrix m, int turned, struct side *s)
+{
+    s->at = m.at;
+    s->stride = m.stride;
+    s->rows = turned ? m.columns : m.rows;
+    return (uintptr_t)m.at % sizeof(float4) == 0 && m.stride % FOUR == 0 && m.columns % FOUR == 0;
+}
+
+int tensor_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+{
+    struct work w = {};
+    struct side of_c;
+    if (cuda_capability < 80 || (a_t && b_t) || !side_make(a, a_t, &w.a) ||
+        !side_make(b, !b_t, &w.b) || !side_make(c, 0, &of_c))
+        return 0;
+    w.c = c;
+    w.k = a_t ? a.rows : a.columns;
+    w.beta = beta;
+    if (a_t)
+        return patches_launch<4, 1, 1>(&w);
+    if (rounds(&w, 4) <= rounds(&w, 3))
+        return b_t ? patches_launch<4, 0, 0>(&w) : patches_launch<4, 0, 1>(&w);
+    return b_t ? patches_launch<3, 0, 0>(&w) : patches_launch<3, 0, 1>(&w);
+}
+
+/* ---- the operation ---- */
+
+/* Rows and columns, and what is added up, from which on float32 is worth it here: below cuBLAS has
+ * smaller patches. */
+#ifdef CUDA_EMULATED
+enum { ROWS_LEAST = 60, SUM_LEAST = 60 }; /* seldom: fibers are slow */
+#else
+enum { ROWS_LEAST = 64, SUM_LEAST = 1024 };
+#endif
+
+/* Its blocks are for half of the multiprocessors at least, or share long sums. */
+static int is_large(struct matrix a, int a_t, struct matrix c)
+{
+    uint64_t patches = shares(c.rows, WARPS_ROWS * 3 * 16) * shares(c.columns, COLUMNS);
+    if (c.rows < ROWS_LEAST || c.columns < ROWS_LEAST)
+        return 0;
+    return a_t ? a.rows >= SUM_LEAST : patches >= (uint64_t)cuda_processors / 2;
+}
+
+void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
+{
+    if (cuda_products_rounded || !is_large(a, a_t, c) || !tensor_product(a, a_t, b, b_t, beta, c))
+        cuda_blas_product(a, a_t, b, b_t, beta, c);
+}
