@@ -227,7 +227,7 @@ struct halves {
     uint64_t rows, columns, stride;
 };
 
-SCALAR struct halves halves_of(const uint16_t *at, uint64_t rows, uint64_t columns)
+SCALAR struct halves half_matrix_of(const uint16_t *at, uint64_t rows, uint64_t columns)
 {
     return (struct halves){(uint16_t *)(uintptr_t)at, rows, columns, columns};
 }

@@ -213,13 +213,13 @@ static struct halves x_of(const struct wave *w, uint64_t layer, uint64_t segment
 {
     struct lstm_narrow n = steps_of(w, layer, segment);
     uint64_t width = padded_in(w->l, layer);
-    return halves_of(w->kept[layer].x + segment * w->segment_steps * n.rows * width,
-                     n.steps * n.rows, width);
+    return half_matrix_of(w->kept[layer].x + segment * w->segment_steps * n.rows * width,
+                          n.steps * n.rows, width);
 }
 
 static struct halves weights_ih(const struct wave *w, uint64_t layer)
 {
-    return halves_of(w->kept[layer].weights, 4 * w->s.hidden, padded_in(w->l, layer));
+    return half_matrix_of(w->kept[layer].weights, 4 * w->s.hidden, padded_in(w->l, layer));
 }
 
 /* ---- forward ---- */
@@ -347,8 +347,8 @@ static struct halves gradients_of(const struct wave *w, uint64_t layer, uint64_t
                                   uint64_t from)
 {
     struct lstm_narrow n = steps_of(w, layer, segment);
-    return halves_of(n.gates + from * n.rows * 4 * n.hidden, (n.steps - from) * n.rows,
-                     4 * n.hidden);
+    return half_matrix_of(n.gates + from * n.rows * 4 * n.hidden, (n.steps - from) * n.rows,
+                          4 * n.hidden);
 }
 
 /* dh of the layer below, or dx. */
@@ -381,7 +381,7 @@ static void weights_add(const struct wave *w, uint64_t layer, uint64_t segment)
     d = gradients_of(w, layer, segment, skip);
     if (d.rows)
         op_product_half(p->backend, p->half, d, 1,
-                        halves_of(skip ? n.h : n.h - n.rows * width, d.rows, width), 0, adds,
+                        half_matrix_of(skip ? n.h : n.h - n.rows * width, d.rows, width), 0, adds,
                         matrix_of(to->d_hh, 4 * width, width));
     else if (!adds) /* one step in all */
         op_zero(p->backend, to->d_hh, 4 * width * width);

@@ -94,7 +94,7 @@ static struct halves halves_made(struct trial *t, enum half kind, uint64_t rows,
     float *x = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, rows * columns);
     uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, rows * columns);
     op_store_half(trial_backend(t), kind, x, h, rows * columns);
-    return halves_of(h, rows, columns);
+    return half_matrix_of(h, rows, columns);
 }
 
 /* Rows of any length, and of whole 16 bytes. */
@@ -106,7 +106,7 @@ void trial_steps_narrow(struct trial *t, struct trial_shape s)
         struct matrix x = input(t, s);
         uint16_t *h = trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U16, rows * width);
         op_steps_narrow(trial_backend(t), kinds[k % 2], x.at, x.stride, s.rows, steps, values,
-                        halves_of(h, rows, width));
+                        half_matrix_of(h, rows, width));
     }
 }
 
