@@ -47,30 +47,6 @@ template <int pairs, int kind> __global__ void narrow_weights(struct matrix w, u
 
 /* ---- forward ---- */
 
-template <int kind> static __device__ __forceinline__ float gate_sigmoid(float x)
-{
-#ifdef __CUDA_ARCH__
-    if (kind == HALF_BF16)
-        return fmaf(0.5f, gate_tanh<kind>(0.5f * x), 0.5f);
-#endif
-    return scalar_sigmoid(x);
-}
-
-/* scalar_lstm by these. */
-template <int kind>
-static __device__ __forceinline__ struct scalar_lstm cell_forward(float i, float f, float g,
-                                                                  float o, float c_before)
-{
-    struct scalar_lstm s;
-    s.i = gate_sigmoid<kind>(i);
-    s.f = gate_sigmoid<kind>(f);
-    s.g = gate_tanh<kind>(g);
-    s.o = gate_sigmoid<kind>(o);
-    s.c = scalar_lstm_c(s.i, s.f, s.g, c_before);
-    s.h = s.o * gate_tanh<kind>(s.c);
-    return s;
-}
-
 template <int pairs> struct forward_shared {
     float4 sums[AHEAD][block_of<pairs>::THREADS]; /* of the cells' gates, of the steps next */
     uint16_t h_and_c[2][2][ROWS * h_rows<pairs>::STRIDE]; /* after the step before; h and then c */
@@ -198,8 +174,8 @@ __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
         copy_group();
         ahead += l.by;
         float4 r = product_forward<pairs, kind>(a, b, l);
-        struct scalar_lstm made = cell_forward<kind>(x.x + r.x + bias[0], x.y + r.y + bias[1],
-                                                     x.z + r.z + bias[2], x.w + r.w + bias[3], c);
+        struct scalar_lstm made = scalar_lstm(x.x + r.x + bias[0], x.y + r.y + bias[1],
+                                              x.z + r.z + bias[2], x.w + r.w + bias[3], c);
         c = made.c;
         if (mine) {
             shared->h_and_c[(k + 1) % 2][0][tells_at] = half_bits<kind>(made.h);

@@ -113,20 +113,6 @@ static __device__ __forceinline__ float column_of(const struct cell &l, const fl
     return l.column ? two[1] : two[0];
 }
 
-/* The gates' functions. Those of bfloat16, which rounds to 2^-9, are by the instruction for tanh,
- * whose relative error is 2^-11 at most. */
-template <int kind> static __device__ __forceinline__ float gate_tanh(float x)
-{
-#ifdef __CUDA_ARCH__
-    if (kind == HALF_BF16) {
-        float y;
-        asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-        return y;
-    }
-#endif
-    return scalar_tanh(x);
-}
-
 static inline unsigned blocks_of(const struct lstm_narrow &s)
 {
     return (unsigned)((s.rows + ROWS - 1) / ROWS);

@@ -114,7 +114,7 @@ record_read(const struct narrow_record *r, const struct cell &l, int begins, flo
     b.slopes = scalar_lstm_slopes_with(
         half_value<kind>((uint16_t)g.low), half_value<kind>((uint16_t)(g.low >> 16)),
         half_value<kind>((uint16_t)g.high), half_value<kind>((uint16_t)(g.high >> 16)),
-        gate_tanh<kind>(*c), before);
+        scalar_tanh(*c), before);
     b.dh = r->dh[l.row][l.u];
     *c = before;
     return b;
