@@ -5,7 +5,9 @@
  * more than the 8 digits of bfloat16, which go twice as fast; that of the rests is below the last
  * digit. What is lost is as much as float32 loses in sums of some hundred numbers. The tensor
  * cores' own sums do not round to nearest, so the sum over each piece of k begins at 0 and is added
- * to the others in float32.
+ * to the others in float32. Of numbers that are infinite or nearly so a rest is none, and products
+ * too large for float32 meet others of both signs: sums that are not finite are made again in
+ * float32.
  *
  * A block makes a patch of c, 48 or 64 rows by 32 columns a warp. A piece of both operands lies in
  * shared memory, while the next one is on its way to registers. An operand is stored as it is read:
@@ -197,13 +199,59 @@ static __device__ __forceinline__ void pair_put(const struct work &w, uint64_t r
     *at = float2{first + w.beta * was.x, second + w.beta * was.y};
 }
 
+/* A number of op(a) or op(b). */
+template <int turned>
+static __device__ __forceinline__ float side_number(const struct side &s, uint64_t row, uint64_t k)
+{
+    return s.at[turned ? k * s.stride + row : row * s.stride + k];
+}
+
+/* What part_put writes, in float32: the sums over the block's k, one number of it after the other.
+ */
+template <int down, int a_t, int b_t>
+static __device__ __forceinline__ void part_again(const struct work &w, uint64_t row,
+                                                  uint64_t column)
+{
+    uint64_t first = blockIdx.z * w.part, end = first + w.part < w.k ? first + w.part : w.k;
+    UNROLL(1)
+    for (unsigned n = 0; n < 2 * down * ACROSS; n++) {
+        uint64_t r = row + n / ACROSS * 8, c = column + n % ACROSS * 8;
+        float2 sum = {0, 0};
+        UNROLL(1)
+        for (uint64_t k = first; r < w.c.rows && c < w.c.columns && k < end; k++) {
+            float x = side_number<a_t>(w.a, r, k);
+            sum.x += x * side_number<b_t>(w.b, c, k);
+            sum.y += x * side_number<b_t>(w.b, c + 1, k);
+        }
+        pair_put(w, r, c, sum.x, sum.y);
+    }
+}
+
 template <int down>
+static __device__ __forceinline__ int are_finite(const float sum[down][ACROSS][4])
+{
+    float none = 0;
+    UNROLL(4)
+    for (int i = 0; i < down; i++)
+        UNROLL(4)
+    for (int j = 0; j < ACROSS; j++)
+        UNROLL(4)
+    for (int r = 0; r < 4; r++)
+        none += 0 * sum[i][j][r];
+    return none == 0;
+}
+
+template <int down, int a_t, int b_t>
 static __device__ __forceinline__ void part_put(const struct work &w, uint64_t row, uint64_t column,
                                                 const float sum[down][ACROSS][4])
 {
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     row += warp / WARPS_COLUMNS * down * 16 + lane / 4;
     column += warp % WARPS_COLUMNS * ACROSS * 8 + lane % 4 * 2;
+    if (!are_finite<down>(sum)) {
+        part_again<down, a_t, b_t>(w, row, column);
+        return;
+    }
     UNROLL(4)
     for (int i = 0; i < down; i++)
         UNROLL(4)
@@ -257,7 +305,7 @@ __global__ void __launch_bounds__(THREADS, 1) product_patches(struct work w)
         for (int r = 0; r < 4; r++)
             sum[i][j][r] += part[i][j][r];
     }
-    part_put<down>(w, row, column, sum);
+    part_put<down, a_t, b_t>(w, row, column, sum);
 }
 
 enum { PARTS_THREADS = 128 };

@@ -1,4 +1,6 @@
 /* trials_sweep.c - trials of the operations over all parameters, of codes and of products. */
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "tests/unit/cuda_trial.h"
@@ -59,6 +61,29 @@ static void products(struct trial *t, uint64_t m, uint64_t n, uint64_t k)
         }
 }
 
+/* Of numbers that are infinite, none or nearly infinite, one to a row, and one product that is too
+ * large. */
+static void products_beyond(struct trial *t, int a_t, int b_t, uint64_t m, uint64_t n, uint64_t k)
+{
+    const float beyond[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -0x1.ffp127f, 0x1p100f};
+    const uint64_t count = sizeof beyond / sizeof *beyond, last = count - 1;
+    float *a = malloc(m * k * sizeof *a), *b = malloc(k * n * sizeof *b);
+    for (uint64_t i = 0; i < m * k; i++) /* as trial_coarse's */
+        a[i] = (float)floor(64 * trial_uniform(t)) / 64;
+    for (uint64_t i = 0; i < k * n; i++)
+        b[i] = (float)floor(64 * trial_uniform(t)) / 64;
+    for (uint64_t i = 0; i < count; i++)
+        a[a_t ? i * m + 9 * i : 9 * i * k + i] = beyond[i];
+    b[b_t ? 2 * k + last : last * n + 2] = beyond[last];
+    op_product(
+        trial_backend(t),
+        matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, a, m * k), a_t ? k : m, a_t ? m : k), a_t,
+        matrix_of(trial_given(t, TRIAL_INPUT, TRIAL_F32, b, k * n), b_t ? n : k, b_t ? k : n), b_t,
+        0, trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, m, n));
+    free(a);
+    free(b);
+}
+
 /* Those of many rows, and of long sums, which a GPU takes its own way, and an emulated one from
  * fewer on. */
 void trial_product(struct trial *t, struct trial_shape s)
@@ -66,9 +91,14 @@ void trial_product(struct trial *t, struct trial_shape s)
     products(t, s.rows, columns_of(s), s.columns);
     if (s.rows == 560)
         products(t, 132, 60, 560);
+    for (int turned = 0; s.rows == 560 && turned < 3; turned++)
+        products_beyond(t, turned & 1, turned >> 1, 132, 60, 288);
     if (s.rows == TRIAL_ROWS_LARGE) {
         products(t, 6200, 256, 72);
         products(t, 68, 132, 6200);
+        products_beyond(t, 0, 0, 6200, 256, 72);
+        products_beyond(t, 0, 1, 6200, 256, 72);
+        products_beyond(t, 1, 0, 68, 132, 6200);
     }
 }
 
