@@ -17,6 +17,7 @@
 #ifndef ENGINE_CUDA_TILE_H
 #define ENGINE_CUDA_TILE_H
 
+#include "engine/cuda/copies.h"
 #include "engine/cuda/mma.h"
 
 enum {
@@ -38,7 +39,7 @@ static_assert(4 * TILE_SUMS <= TILE_FLOATS, "sums lie where the panels were");
 
 /* ---- to shared memory ---- */
 
-/* Four numbers, or zeros where they are not there; some time before copies_wait returns. */
+/* Four numbers, or zeros where they are not there; some time before copy_wait returns. */
 template <typename number>
 static __device__ __forceinline__ void four_copy(number *to, const number *from, int there)
 {
@@ -55,22 +56,6 @@ static __device__ __forceinline__ void four_copy(number *to, const number *from,
 #else
     for (int n = 0; n < FOUR; n++)
         to[n] = there ? from[n] : 0;
-#endif
-}
-
-/* What was copied since the last one is a batch. */
-static __device__ __forceinline__ void copies_end(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-
-/* All batches of this thread but the last TILE_STAGES - 2 are there. */
-static __device__ __forceinline__ void copies_wait(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(TILE_STAGES - 2) : "memory");
 #endif
 }
 
@@ -322,12 +307,12 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
             a_copies.next(panel_of<left>(shared, n, 0), at.k_end);
             b_copies.next(panel_of<right>(shared, n, 1), at.k_end);
         }
-        copies_end();
+        copy_group();
     }
     UNROLL(1)
     for (unsigned n = 0; n < count; n++) {
         const typename left::number *a_panel = panel_of<left>(shared, n, 0);
-        copies_wait();
+        copy_wait<AHEAD - 1>();
         __syncthreads(); /* and what is to be overwritten is read */
         sums.template add<left, right>(a_panel, panel_of<right>(shared, n, 1),
                                        at.k_end - at.k_first - n * TILE_DEEP);
@@ -338,7 +323,7 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
             a_copies.next(panel_of<left>(shared, n + AHEAD, 0), at.k_end);
             b_copies.next(panel_of<right>(shared, n + AHEAD, 1), at.k_end);
         }
-        copies_end();
+        copy_group();
     }
     __syncthreads();
     sums.template put<left, right>(shared);
