@@ -115,6 +115,7 @@ static void check_linear_forward(struct matrix x, struct matrix w, const float *
     check_product(x, 0, w, 1, 0, y);
     ensure(bias && kind <= ACTIVATION_COUNT && half < HALF_COUNT && (half || !kept));
     ensure(!kept || y.stride == y.columns);
+    ensure(!kept || mixed_disjoint(mixed_at(kept, NULL, y.rows, y.columns), mixed_of(x)));
 }
 
 static void check_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_half,
@@ -133,7 +134,9 @@ static void check_linear_backward(struct matrix dy, struct matrix x, const uint1
     if (dx.at) {
         check_product(dy, 0, w, 0, 0, dx);
         ensure(matrix_same_shape(x, dx) && matrix_disjoint(x, dx));
+        ensure(!x_half || mixed_disjoint(mixed_at(x_half, NULL, x.rows, x.columns), mixed_of(dx)));
     }
+    ensure(!dw.at || !dx.at || matrix_disjoint(dw, dx)); /* both may be written in one launch */
 }
 
 static int int8_valid(struct int8_matrix m)
@@ -425,6 +428,7 @@ static void check_sparse_forward(struct sparse a, struct mixed x, const float *b
     ensure(y.at || (kept && beta == 0));
     ensure(!y.at || mixed_disjoint(x, mixed_of(y)));
     ensure(!y.at || !skip || floats_disjoint(skip, y.at, y.rows * y.columns));
+    ensure(!kept || mixed_disjoint(x, mixed_at(kept, NULL, y.rows, y.columns)));
 }
 
 static int mixed_dense(struct mixed m, enum half half)

@@ -377,9 +377,9 @@ SCALAR uint64_t dropout_key(const struct dropout_mask *m)
  * more than one operation at a time. What is asked for goes to one of a few lanes, each of which
  * does its own in their order; a lane waits for what another has done where it awaits a mark, which
  * stands for all that was asked of the lane that set it until then, when it was last set. Main is
- * the lane at the start and has to be at the end, and to have awaited the others'. Products may be
- * asked of main and of LANE_PRODUCTS, operations that have scratch of the device's own (sums over
- * rows, losses) of main alone. */
+ * the lane at the start and has to be at the end, and to have awaited the others'. product_half may
+ * be asked of main and of LANE_PRODUCTS, operations that may have scratch of the device's own
+ * (other products, linear layers, sums over rows, losses) of main alone. */
 enum { LANE_MAIN, LANE_PRODUCTS, LANE_FIRST, LANE_SECOND, LANES };
 enum { LANE_MARKS = 32 };
 

@@ -1,8 +1,8 @@
 /* graph.cu - pools over the rows of a segment, and products with a sparse matrix.
  *
- * A thread has one column of a segment or of a sparse row and takes its rows in their order, so
- * that a warp reads whole lines and nothing is added up by chance. Graphs are small: what several
- * rows read of x is in the cache.
+ * A thread has one column of a segment, or one, four or eight of a sparse row, and takes its rows
+ * in their order, so that a warp reads whole lines and nothing is added up by chance. Graphs are
+ * small: what several rows read of x is in the cache.
  */
 #include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
@@ -403,7 +403,7 @@ void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, fl
 
 /* ---- backward ---- */
 
-/* Rows of a block, at least; numbers across it, at most, of threads of one or four; and what adds
+/* Rows of a block, at least; numbers across it, at most, of threads that have some; and what adds
  * up the parts of sums that blocks leave. */
 enum { BACK_ROWS = 8, BACK_WIDTH = 256, BACK_THREADS = 512, PARTS_WIDTH = 16 };
 #ifdef CUDA_EMULATED
@@ -561,6 +561,7 @@ static void back_run(struct sparse a, enum activation kind, struct mixed kept, s
     uint64_t rows = d.rows > g.rows ? d.rows : g.rows, width = g.columns / numbers::COUNT;
     uint64_t room = CUDA_SCRATCH_FLOATS / g.columns, most = CUDA_BLOCKS_MAX;
     unsigned across = 1, down = BACK_ROWS;
+    ensure(room > 0);
     most = room < most ? room : most;
     while (across < width && across * numbers::COUNT < BACK_WIDTH &&
            across < BACK_THREADS / BACK_ROWS)

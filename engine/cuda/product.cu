@@ -171,6 +171,7 @@ static int lt_run(struct matrix a, int a_t, struct matrix b, int b_t, struct mat
     s.rounded = cuda_products_rounded;
     s.epilogue = epilogue;
     s.alignment = alignment_of((uintptr_t)a.at | (uintptr_t)b.at | (uintptr_t)d.at);
+    CUDA_MAIN_LANE(); /* its workspace is as large as plans want it */
     struct lt_plan *p = plan_find(&s);
     if (!p)
         return 0;

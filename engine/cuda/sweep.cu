@@ -99,6 +99,7 @@ static uint64_t fours_of(uint64_t count, uintptr_t addresses)
 void cuda_sum_squares(const float *x, uint64_t count, double *sum)
 {
     unsigned blocks = cuda_blocks(count, SQUARES_THREADS * SQUARES_AHEAD * FOUR);
+    CUDA_MAIN_LANE();
     LAUNCH_EARLY(squares_sum, blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX,
                  SQUARES_THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials, sum);
 }

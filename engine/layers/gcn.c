@@ -92,13 +92,14 @@ static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum 
     return size_times(rows, l->values > l->values_out ? l->values : l->values_out);
 }
 
-/* Kernels read rows of a multiple of so many numbers in 16 bits. */
-enum { HALVES_UNIT = 8 };
+/* Kernels read rows of a multiple of so many numbers in 16 bits, and have room for sums of so many
+ * columns. */
+enum { HALVES_UNIT = 8, CHAIN_WIDTH_MAX = 1 << 20 };
 
 /* What the input and the gradient at the output go into elsewhere, too, is not chained. */
 static enum layer_chain gcn_chains(const struct layer_instance *l)
 {
-    if (l->keys[KEY_RESIDUAL] != 0 || l->edges_used)
+    if (l->keys[KEY_RESIDUAL] != 0 || l->edges_used || l->values_out > CHAIN_WIDTH_MAX)
         return CHAIN_NONE;
     return l->values % HALVES_UNIT || l->values_out % HALVES_UNIT ? CHAIN_ACTIVATION : CHAIN_HALVES;
 }
