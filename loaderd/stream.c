@@ -245,7 +245,6 @@ static void request_open(struct streams *s, const struct link_peer *peer, const 
     log_info("stream=%llu part=open split=%s reader=%d rows of %s are asked for",
              (unsigned long long)st->server.stream, m->open.split[0] ? m->open.split : "/",
              (int)st->child.pid, st->file);
-    highwater_helper_add(&s->daemon->highwater, st->child.pid);
     s->stream[i] = st;
     stream_step(s, &s->stream[i], &event);
 }

@@ -101,6 +101,7 @@ static void reader_described(struct streams *s, struct stream **st_p,
 {
     union msg m = {0};
     struct msg_opened *o = &m.opened;
+    highwater_helper_add(&s->daemon->highwater, (*st_p)->child.pid);
     o->stream = (*st_p)->server.stream;
     MSG_STR(o->fingerprint, d->fingerprint);
     MSG_STR(o->layout, d->layout);

@@ -129,6 +129,9 @@ void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high)
 
 void highwater_helper_add(struct highwater *h, pid_t pid)
 {
+    for (int i = 0; i < h->helpers; i++)
+        if (h->helper[i] == pid)
+            return;
     ensure(h->helpers < HIGHWATER_HELPERS_MAX);
     h->helper[h->helpers++] = pid;
 }

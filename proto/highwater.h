@@ -39,7 +39,8 @@ void highwater_raise(struct highwater *h); /* measure this process and raise the
 /* The stage has so much of a GPU's memory now, and had up to `high` since it last said so. */
 void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high);
 
-/* A helper process was started; it is measured at each raise until it is removed. */
+/* A helper process runs its program (between fork and exec it would have its parent's memory); it
+ * is measured at each raise until it is removed. Harmless twice. */
 void highwater_helper_add(struct highwater *h, pid_t pid);
 
 /* Measures it for the last time; to be called before it is waited for (its CPU time counts as that
