@@ -159,8 +159,9 @@ def lstm(check):
 
 
 def precision(check):
-    """The loss after the same steps in bfloat16 and in float32: mean of the last tenth, and over other rows."""
-    steps = check.settings(300, 5)
+    """The loss after the same steps in bfloat16 and in float32: mean of the last tenth. After some 200 steps the rows are known by
+    heart, and the loss, a thousandth of what it was, goes up and down by a third in either."""
+    steps = check.settings(100, 5)
     last = {}
     for kind, half in HALVES.items():
         check.ours("train", "lstm", "steps=%d" % steps, "half=%d" % half, "clip=1")
