@@ -38,7 +38,7 @@ struct side {
     uint64_t stride, rows;
 };
 
-struct work {
+struct product_work {
     struct side a, b;
     struct matrix c;
     uint64_t k, part; /* of a block: whole pieces */
@@ -184,8 +184,8 @@ piece_multiply(const float *a_numbers, const float *b_numbers, float sum[down][A
 }
 
 /* Two numbers beside one another. */
-static __device__ __forceinline__ void pair_put(const struct work &w, uint64_t row, uint64_t column,
-                                                float first, float second)
+static __device__ __forceinline__ void pair_put(const struct product_work &w, uint64_t row,
+                                                uint64_t column, float first, float second)
 {
     if (row >= w.c.rows || column >= w.c.columns)
         return;
@@ -209,7 +209,7 @@ static __device__ __forceinline__ float side_number(const struct side &s, uint64
 /* What part_put writes, in float32: the sums over the block's k, one number of it after the other.
  */
 template <int down, int a_t, int b_t>
-static __device__ __forceinline__ void part_again(const struct work &w, uint64_t row,
+static __device__ __forceinline__ void part_again(const struct product_work &w, uint64_t row,
                                                   uint64_t column)
 {
     uint64_t first = blockIdx.z * w.part, end = first + w.part < w.k ? first + w.part : w.k;
@@ -242,8 +242,8 @@ static __device__ __forceinline__ int are_finite(const float sum[down][ACROSS][4
 }
 
 template <int down, int a_t, int b_t>
-static __device__ __forceinline__ void part_put(const struct work &w, uint64_t row, uint64_t column,
-                                                const float sum[down][ACROSS][4])
+static __device__ __forceinline__ void part_put(const struct product_work &w, uint64_t row,
+                                                uint64_t column, const float sum[down][ACROSS][4])
 {
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     row += warp / WARPS_COLUMNS * down * 16 + lane / 4;
@@ -271,7 +271,7 @@ template <int down, int a_t, int b_t> struct shared_numbers {
 };
 
 template <int down, int a_t, int b_t>
-__global__ void __launch_bounds__(THREADS, 1) product_patches(struct work w)
+__global__ void __launch_bounds__(THREADS, 1) product_patches(struct product_work w)
 {
     typedef shared_numbers<down, a_t, b_t> size;
     SHARED_DYNAMIC(float, numbers);
@@ -341,7 +341,7 @@ static uint64_t shares(uint64_t count, uint64_t each)
 
 /* Parts of the sum: so that every multiprocessor has a block, which has some work, and there is
  * room for them. */
-static uint64_t parts_of(const struct work *w, uint64_t patches)
+static uint64_t parts_of(const struct product_work *w, uint64_t patches)
 {
     enum { PIECES_LEAST = 4 };
     uint64_t wanted = (uint64_t)cuda_processors / patches, most = w->k / (PIECES_LEAST * PIECE);
@@ -351,7 +351,7 @@ static uint64_t parts_of(const struct work *w, uint64_t patches)
     return wanted ? wanted : 1;
 }
 
-template <int down, int a_t, int b_t> static int patches_launch(struct work *w)
+template <int down, int a_t, int b_t> static int patches_launch(struct product_work *w)
 {
     enum { ROWS = WARPS_ROWS * down * 16, BYTES = shared_numbers<down, a_t, b_t>::BYTES };
     uint64_t rows = shares(w->c.rows, ROWS), columns = shares(w->c.columns, COLUMNS), parts = 1;
@@ -373,7 +373,7 @@ template <int down, int a_t, int b_t> static int patches_launch(struct work *w)
 }
 
 /* What so many rows a warp cost: rounds of blocks, times the rows. */
-static uint64_t rounds(const struct work *w, uint64_t down)
+static uint64_t rounds(const struct product_work *w, uint64_t down)
 {
     uint64_t blocks = shares(w->c.rows, WARPS_ROWS * down * 16) * shares(w->c.columns, COLUMNS);
     return shares(blocks, (uint64_t)cuda_processors) * down;
@@ -391,7 +391,7 @@ static int side_make(struct matrix m, int turned, struct side *s)
 
 int tensor_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta, struct matrix c)
 {
-    struct work w = {};
+    struct product_work w = {};
     struct side of_c;
     if (cuda_capability < 80 || (a_t && b_t) || !side_make(a, a_t, &w.a) ||
         !side_make(b, !b_t, &w.b) || !side_make(c, 0, &of_c))
