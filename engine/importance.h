@@ -2,16 +2,19 @@
  * a parameter, expanded where the penalty needs it.
  *
  *   matrix [R, C]   F[r, c] = share of row r x share of column c x level of the code: a byte a row
- *                   and a column, 4 bits a value; code 0 stands for zero alone; levels are those
- *                   of the rows whose shares are of one octave
+ *                   and a column, 4 bits a value; levels are those of the rows whose shares are of
+ *                   one octave
+ *   outliers        the values of the matrices that this would hold worst, with 12 bits of
+ *                   mantissa: 4 bytes each, as many as fit in IMPORTANCE_BYTES a parameter
  *   else            bfloat16: vectors, matrices that would take no less, and the smallest ones as
- *                   long as all takes at most IMPORTANCE_BYTES a parameter
+ *                   long as that leaves room for outliers
  *
- * Which is which follows from the shapes, so the plan is exact. Row and column are fitted to ln F,
- * weighted by F; 15 levels an octave to what is left of F (Lloyd-Max, least error relative to F),
- * weighted by F^(2/3): a displacement without a penalty is as large everywhere, which is a weight
- * of F^2, but one that it has shaped is the larger the smaller F is, and what is held badly there
- * moves. A value that is not zero does not become zero.
+ * How many there are of each follows from the shapes, so the plan is exact. Row and column are
+ * fitted to ln F; 15 levels an octave to what is left of F (Lloyd-Max, least error relative to F);
+ * outliers are the largest errors relative to F of all matrices. Each of these is weighted by F: a
+ * displacement without a penalty is as large everywhere, which is a weight of F^2, but one that it
+ * has shaped is the larger the smaller F is, and what is held badly there moves. A value that is
+ * not zero does not become zero.
  *
  * It is made from the values in order, several times over, so that nobody has to hold them all:
  *
@@ -39,6 +42,7 @@ struct importance_tensor {
     uint16_t *values;              /* bfloat16 */
     uint8_t *codes, *row, *column; /* as struct coded_matrix has them */
     float *level;                  /* [tables, CODED_LEVELS] */
+    uint32_t *outlier, *outlier_first;
     unsigned tables;
 };
 
@@ -48,8 +52,10 @@ struct importance {
     struct region region; /* of all tensors */
     uint32_t count;
     struct importance_tensor *tensors; /* in the order of the flat vector */
-    struct importance_build *build;    /* NULL when done */
-    double mean;                       /* of the values that it was made from */
+    uint32_t *outliers;                /* [outliers_max]: room for those of all tensors */
+    uint64_t outliers_max;
+    struct importance_build *build; /* NULL when done */
+    double mean;                    /* of the values that it was made from */
     double error; /* norm of what the values differ by, as a share of theirs: the relative error of
                      the penalty's gradient where the displacement is equally large everywhere */
 };

@@ -1,4 +1,4 @@
-/* importance_build.c - see importance.h: values in order, four times over -> codes; exact, only
+/* importance_build.c - see importance.h: values in order, five times over -> codes; exact, only
  * once.
  *
  *   sums     each column's share of the matrix's sum, to begin with
@@ -6,7 +6,8 @@
  *            then column c: that of ln F - what its row has just got
  *   levels   for each octave of the rows' shares a histogram of q = F / (row share x column share),
  *            from which the levels follow
- *   codes    the code of each value: that of the level nearest to its q
+ *   outliers a histogram of what is off then: which are off by so much that they are kept apart
+ *   codes    the code of each value: that of the level nearest to its q; the outliers
  *
  * Values are gathered to whole rows first. Only one tensor is in work at a time, and everything is
  * in the order of the values.
@@ -20,15 +21,16 @@
 #include "engine/importance_private.h"
 #include "engine/scalar.h"
 
-enum { PASS_NONE, PASS_SUMS, PASS_FIT, PASS_LEVELS, PASS_CODES };
+enum { PASS_NONE, PASS_SUMS, PASS_FIT, PASS_LEVELS, PASS_OUTLIERS, PASS_CODES };
 
-/* A bin is a 32nd of an octave of q, by the bits of a float32. */
+/* A bin is a 32nd of an octave, by the bits of a float32. */
 enum { BIN_SHIFT = 18, BINS = 1 << (31 - BIN_SHIFT), LEVELS = CODED_LEVELS - 1, ROUNDS = 50 };
 
 /* So that its product with the smallest shares is still above 0. */
 static const double LEVEL_MIN = 0x1p-80;
 
-/* Of the values of a bin: sums of w, w / q and w / q^2. */
+/* Of the values whose q is in a bin: sums of w, w / q and w / q^2. In the pass for outliers: how
+ * many values are off by so much. */
 struct bin {
     double weight, over_q, over_q2;
 };
@@ -46,7 +48,10 @@ struct importance_build {
     float *values;                 /* that row */
     double *logs;                  /* of its values, or of what the columns have */
     struct centre *rows, *columns; /* of that tensor */
-    struct bin *bins;              /* [CODED_TABLES, BINS] */
+    struct bin *bins;              /* [CODED_TABLES, BINS]; for outliers the first table */
+    uint32_t outlier_bin;          /* what is in a higher one is an outlier, */
+    uint64_t outliers_in_bin;      /* and so many of this one */
+    uint64_t outliers;             /* so far */
     double sum, square, off;       /* of all values: theirs, their squares, the errors' squares */
 };
 
@@ -175,6 +180,15 @@ static void shares_store(struct centre *centres, uint64_t count, uint8_t *shares
 
 /* ---- levels ---- */
 
+/* The bin of x, 0 <= x <= FLT_MAX. */
+static uint32_t bin_of(double x)
+{
+    float narrow = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
+    return bits >> BIN_SHIFT;
+}
+
 /* As it is expanded; above 0. */
 static float shares_of(const struct importance_tensor *t, uint64_t row, uint64_t column)
 {
@@ -187,12 +201,10 @@ static void bins_row(struct importance_build *b, const struct importance_tensor 
     for (uint64_t c = 0; c < t->columns; c++) {
         if (!(b->values[c] > 0))
             continue;
-        float q = b->values[c] / shares_of(t, b->row, c);
-        q = q > FLT_MAX ? FLT_MAX : q < FLT_MIN ? FLT_MIN : q;
-        uint32_t bits;
-        memcpy(&bits, &q, sizeof bits);
-        struct bin *bin = &bins[bits >> BIN_SHIFT];
-        double root = cbrt((double)b->values[c]), weight = root * root, wide = (double)q;
+        double wide = (double)(b->values[c] / shares_of(t, b->row, c)),
+               weight = (double)b->values[c];
+        wide = fmin(fmax(wide, (double)FLT_MIN), (double)FLT_MAX);
+        struct bin *bin = &bins[bin_of(wide)];
         bin->weight += weight;
         bin->over_q += weight / wide;
         bin->over_q2 += weight / wide / wide;
@@ -277,19 +289,96 @@ static void code_store(uint8_t *codes, uint64_t at, unsigned code)
     codes[group * half + place % half] |= (uint8_t)(place < half ? code : code << 4);
 }
 
-static void codes_row(struct importance_build *b, struct importance_tensor *t)
-{
-    const float *level = t->level + CODED_LEVELS * coded_table(t->row[b->row], t->tables);
+/* The levels of one row, and where the next one is as near. */
+struct row_levels {
+    const float *level; /* [CODED_LEVELS] */
     float middle[LEVELS - 1];
+};
+
+static struct row_levels row_levels_of(const struct importance_build *b,
+                                       const struct importance_tensor *t)
+{
+    struct row_levels l = {t->level + CODED_LEVELS * coded_table(t->row[b->row], t->tables), {0}};
     for (int k = 0; k + 1 < LEVELS; k++)
-        middle[k] = level[k + 1] / 2 + level[k + 2] / 2;
+        l.middle[k] = l.level[k + 1] / 2 + l.level[k + 2] / 2;
+    return l;
+}
+
+static unsigned code_nearest(const struct row_levels *l, float q)
+{
+    unsigned code = 1;
+    for (int k = 0; k + 1 < LEVELS; k++)
+        code += q >= l->middle[k];
+    return code;
+}
+
+/* How far off a value above 0 is; one that is not at all is in bin 0. */
+static uint32_t off_bin(float value, float kept)
+{
+    double off = fabs((double)kept - (double)value) / sqrt((double)value);
+    return bin_of(fmin(off, (double)FLT_MAX));
+}
+
+static void outliers_row(struct importance_build *b, const struct importance_tensor *t)
+{
+    struct row_levels l = row_levels_of(b, t);
     for (uint64_t c = 0; c < t->columns; c++) {
-        float value = b->values[c], shares = shares_of(t, b->row, c), q = value / shares;
-        unsigned code = value > 0;
-        for (int k = 0; code && k + 1 < LEVELS; k++)
-            code += q >= middle[k];
-        code_store(t->codes, b->row * t->columns + c, code);
-        off_add(b, value, code ? level[code] * shares : 0);
+        float value = b->values[c], shares = shares_of(t, b->row, c);
+        if (value > 0)
+            b->bins[off_bin(value, l.level[code_nearest(&l, value / shares)] * shares)].weight++;
+    }
+}
+
+/* The largest ones, as many as there is room for; none of bin 0. */
+static void outliers_end(struct importance_build *b, uint64_t most)
+{
+    uint32_t bin = BINS - 1;
+    while (bin > 0 && b->bins[bin].weight <= (double)most)
+        most -= (uint64_t)b->bins[bin--].weight;
+    b->outlier_bin = bin;
+    b->outliers_in_bin = bin > 0 ? most : 0;
+}
+
+static int outlier_take(struct importance_build *b, uint32_t bin)
+{
+    if (bin > b->outlier_bin)
+        return 1;
+    if (bin < b->outlier_bin || !b->outliers_in_bin)
+        return 0;
+    b->outliers_in_bin--;
+    return 1;
+}
+
+/* Values come in order, and with them the outliers of all tensors. */
+static void outlier_add(struct importance_build *b, struct importance_tensor *t, uint64_t at,
+                        float value)
+{
+    uint32_t word = (uint32_t)(at % CODED_TILE) << OUTLIER_BITS | scalar_to_outlier(value);
+    t->outlier[t->outlier_first[at / CODED_TILE + 1]++] = word;
+    b->outliers++;
+    off_add(b, value, scalar_outlier(word));
+}
+
+static void codes_row(struct importance *f, struct importance_build *b, struct importance_tensor *t)
+{
+    struct row_levels l = row_levels_of(b, t);
+    uint64_t at = b->row * t->columns;
+    if (b->row == 0)
+        t->outlier = f->outliers + b->outliers;
+    for (uint64_t c = 0; c < t->columns; c++, at++) {
+        float value = b->values[c], shares = shares_of(t, b->row, c);
+        if (at % CODED_TILE == 0)
+            t->outlier_first[at / CODED_TILE + 1] = t->outlier_first[at / CODED_TILE];
+        if (!(value > 0))
+            continue;
+        unsigned code = code_nearest(&l, value / shares);
+        float kept = l.level[code] * shares;
+        if (outlier_take(b, off_bin(value, kept))) {
+            outlier_add(b, t, at, value);
+        } else {
+            code_store(t->codes, at, code);
+            off_add(b, value, kept);
+        }
     }
 }
 
@@ -313,7 +402,7 @@ static void values_row(struct importance_build *b, struct importance_tensor *t)
 
 /* ---- all passes ---- */
 
-static void row_take(struct importance_build *b, struct importance_tensor *t)
+static void row_take(struct importance *f, struct importance_build *b, struct importance_tensor *t)
 {
     if (t->exact)
         exact_row(b, t);
@@ -327,8 +416,10 @@ static void row_take(struct importance_build *b, struct importance_tensor *t)
         fit_row(b, t);
     else if (b->pass == PASS_LEVELS)
         bins_row(b, t);
+    else if (b->pass == PASS_OUTLIERS)
+        outliers_row(b, t);
     else
-        codes_row(b, t);
+        codes_row(f, b, t);
 }
 
 static void tensor_end(struct importance_build *b, struct importance_tensor *t)
@@ -359,13 +450,15 @@ static int values_check(const struct importance_build *b, const float *values, u
 /* The row is complete. */
 static void row_end(struct importance *f, struct importance_build *b, struct importance_tensor *t)
 {
-    row_take(b, t);
+    row_take(f, b, t);
     b->gathered = 0;
     if (++b->row < t->rows)
         return;
     tensor_end(b, t);
     b->row = 0;
     b->tensor++;
+    if (b->pass == PASS_OUTLIERS && b->tensor == f->count)
+        outliers_end(b, f->outliers_max);
     if (b->pass == PASS_CODES && b->tensor == f->count) {
         f->mean = b->sum / (double)b->taken;
         f->error = b->square > 0 ? sqrt(b->off / b->square) : 0;

@@ -311,6 +311,7 @@ static void check_add_half(enum half kind, const uint16_t *h, float *y, uint64_t
 static void check_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
 {
     ensure(m.codes && m.row && m.column && m.level && x && m.rows && m.columns);
+    ensure(m.outlier && m.outlier_first);
     ensure(m.tables >= 1 && m.tables <= CODED_TABLES);
     ensure(from <= m.rows * m.columns && count <= m.rows * m.columns - from);
 }

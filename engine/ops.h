@@ -292,11 +292,16 @@ struct int8_work { /* scratch of a product: INT8_ROWS quantised rows, aligned as
  * last octaves together. Codes are in row-major order, CODED_GROUP of them in half as many bytes:
  * byte k of a group has the code of its value k in the lower half and that of value k + CODED_GROUP
  * / 2 in the upper.
+ *
+ * Code 0 is that of zeros and of outliers, which are kept apart: those among the CODED_TILE values
+ * of tile k are the words outlier_first[k] .. outlier_first[k + 1] - 1 of outlier[], in the order
+ * of their places: place in the tile << OUTLIER_BITS | scalar_to_outlier(value).
  */
-enum { CODED_GROUP = 32, CODED_LEVELS = 16, CODED_TABLES = 8 };
+enum { CODED_GROUP = 32, CODED_LEVELS = 16, CODED_TABLES = 8, CODED_TILE = 4096 };
 struct coded_matrix {
     const uint8_t *codes, *row, *column;
-    const float *level; /* [tables, CODED_LEVELS] */
+    const float *level;                      /* [tables, CODED_LEVELS]; that of code 0 is 0 */
+    const uint32_t *outlier, *outlier_first; /* [outlier_first[tiles]], [tiles + 1] */
     uint64_t rows, columns;
     unsigned tables; /* 1 to CODED_TABLES */
 };
@@ -306,6 +311,11 @@ SCALAR unsigned coded_table(uint8_t share, unsigned tables)
 {
     unsigned octave = share < SHARE_ONE ? (unsigned)(SHARE_ONE - share) >> 3 : 0;
     return octave < tables ? octave : tables - 1;
+}
+
+SCALAR uint64_t coded_tiles(uint64_t values)
+{
+    return (values + CODED_TILE - 1) / CODED_TILE;
 }
 
 /* What makes a step one that is refused: a loss above loss_max (0: no limit), numbers that are not

@@ -400,6 +400,28 @@ SCALAR uint16_t scalar_to_brain(float x)
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* A number that is not negative in OUTLIER_BITS: a float32 without its sign and its last 11 bits of
+ * mantissa. Here the lower bits of a word whose upper ones say where the number is. */
+enum { OUTLIER_BITS = 20 };
+
+SCALAR float scalar_outlier(uint32_t word)
+{
+    uint32_t wide = word << (32 - OUTLIER_BITS) >> 1;
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+/* The nearest one to a finite x >= 0; 0 for 0 alone, and none is infinite. */
+SCALAR uint32_t scalar_to_outlier(float x)
+{
+    uint32_t bits, most = (0x7f800000u >> (31 - OUTLIER_BITS)) - 1;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + (1u << (30 - OUTLIER_BITS))) >> (31 - OUTLIER_BITS);
+    rounded = rounded < most ? rounded : most;
+    return rounded ? rounded : bits > 0;
+}
+
 /* A number in eight bits, five of exponent and three of mantissa: 2^-31 to 1 and a little above. */
 enum { SHARE_ONE = 31 << 3 };
 

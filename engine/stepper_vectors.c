@@ -283,6 +283,8 @@ static int importance_send(struct stepper *s, struct sent_term *t, const struct 
         of->row = moved(of->row, f, to);
         of->column = moved(of->column, f, to);
         of->level = moved(of->level, f, to);
+        of->outlier = moved(of->outlier, f, to);
+        of->outlier_first = moved(of->outlier_first, f, to);
     }
     t->to.importance = &t->importance;
     return 0;

@@ -1,5 +1,5 @@
 /* codes.c - matrices in 4-bit codes, row by row: a level is looked up, and multiplied with what row
- * and column say.
+ * and column say. Outliers are put over that.
  *
  * With AVX2 it is half a group of codes at a time, which are 16 values whose codes are the lower,
  * or the upper, halves of 16 bytes; a level comes from two registers. The rest of a row, and all
@@ -88,7 +88,21 @@ static void row_expand(const struct coded_matrix *m, uint64_t at, uint64_t first
     values_plain(m, at + head, row, column + head, count - head, x + head);
 }
 
-void cpu_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+/* Those among values from .. from + count - 1: of each tile the first ones may lie before them. */
+static void outliers_put(const struct coded_matrix *m, uint64_t from, uint64_t count, float *x)
+{
+    for (uint64_t tile = from / CODED_TILE; tile < coded_tiles(from + count); tile++) {
+        const uint32_t *word = m->outlier + m->outlier_first[tile],
+                       *end = m->outlier + m->outlier_first[tile + 1];
+        uint64_t begins = tile * CODED_TILE, low = from > begins ? from - begins : 0;
+        while (word < end && *word >> OUTLIER_BITS < low)
+            word++;
+        for (; word < end && begins + (*word >> OUTLIER_BITS) < from + count; word++)
+            x[begins + (*word >> OUTLIER_BITS) - from] = scalar_outlier(*word);
+    }
+}
+
+static void levels_expand(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
 {
     for (uint64_t column = from % m.columns; count > 0; column = 0) {
         uint64_t left = m.columns - column, piece = count < left ? count : left;
@@ -97,6 +111,12 @@ void cpu_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, floa
         x += piece;
         count -= piece;
     }
+}
+
+void cpu_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, float *x)
+{
+    levels_expand(m, from, count, x);
+    outliers_put(&m, from, count, x);
 }
 
 /* Parameters of a piece: weights, theta*, Fisher information and gradient take 16 KiB. */

@@ -123,6 +123,25 @@ struct fisher_half {
     }
 };
 
+/* The outlier at `at`, or 0 where there is none: the last one of its tile that is not behind it. */
+static __device__ __forceinline__ float outlier_value(const struct coded_matrix *m, uint64_t at)
+{
+    uint64_t tile = at / CODED_TILE;
+    uint32_t place = (uint32_t)(at % CODED_TILE);
+    uint32_t first = m->outlier_first[tile], end = m->outlier_first[tile + 1];
+    if (first == end)
+        return 0;
+    while (end - first > 1) {
+        uint32_t middle = first + (end - first) / 2;
+        if (m->outlier[middle] >> OUTLIER_BITS <= place)
+            first = middle;
+        else
+            end = middle;
+    }
+    uint32_t word = m->outlier[first];
+    return word >> OUTLIER_BITS == place ? scalar_outlier(word) : 0;
+}
+
 static __device__ __forceinline__ float code_value(const struct coded_matrix *m, uint64_t at)
 {
     enum { HALF_GROUP = CODED_GROUP / 2 };
@@ -130,6 +149,8 @@ static __device__ __forceinline__ float code_value(const struct coded_matrix *m,
     unsigned in_group = (unsigned)(at % CODED_GROUP);
     uint8_t byte = m->codes[at / CODED_GROUP * HALF_GROUP + in_group % HALF_GROUP];
     unsigned code = in_group < HALF_GROUP ? byte & 15u : byte >> 4;
+    if (!code)
+        return outlier_value(m, at);
     const float *level = m->level + CODED_LEVELS * coded_table(m->row[row], m->tables);
     return scalar_share(m->row[row]) * scalar_share(m->column[column]) * level[code];
 }

@@ -184,19 +184,55 @@ void trial_ewc_half_add(struct trial *t, struct trial_shape s)
     op_ewc_half_add(trial_backend(t), theta, star, fisher, 1.25, 20, g, count_of(s), terms(t));
 }
 
+/* Random levels, but for those of code 0. */
+static const float *levels(struct trial *t)
+{
+    float level[CODED_TABLES * CODED_LEVELS];
+    for (int i = 0; i < CODED_TABLES * CODED_LEVELS; i++)
+        level[i] = i % CODED_LEVELS ? (float)trial_uniform(t) : 0;
+    return trial_given(t, TRIAL_INPUT, TRIAL_F32, level, CODED_TABLES * CODED_LEVELS);
+}
+
+/* Random codes and outliers: of four tiles the second has nothing else and the last one none, of
+ * the others about every sixteenth value is one. */
+static void codes_given(struct trial *t, struct coded_matrix *m, uint64_t count)
+{
+    uint64_t bytes = (count + CODED_GROUP - 1) / CODED_GROUP * (CODED_GROUP / 2), all = 0;
+    uint8_t *codes = malloc(bytes);
+    uint32_t *outlier = malloc(count * sizeof *outlier);
+    uint32_t *first = calloc(coded_tiles(count) + 1, sizeof *first);
+    for (uint64_t i = 0; i < bytes; i++)
+        codes[i] = (uint8_t)trial_random(t);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t tile = i / CODED_TILE, in_group = i % CODED_GROUP, half = CODED_GROUP / 2;
+        int apart = tile % 4 == 1 || (tile % 4 != 3 && trial_random(t) % 16 == 0);
+        if (apart) {
+            codes[i / CODED_GROUP * half + in_group % half] &= in_group < half ? 0xf0 : 0x0f;
+            outlier[all++] = (uint32_t)(i % CODED_TILE) << OUTLIER_BITS |
+                             scalar_to_outlier((float)fabs(trial_uniform(t)));
+        }
+        first[tile + 1] = (uint32_t)all;
+    }
+    m->codes = trial_given(t, TRIAL_INPUT, TRIAL_U8, codes, bytes);
+    m->outlier = trial_given(t, TRIAL_INPUT, TRIAL_U32, outlier, all);
+    m->outlier_first = trial_given(t, TRIAL_INPUT, TRIAL_U32, first, coded_tiles(count) + 1);
+    free(codes);
+    free(outlier);
+    free(first);
+}
+
 static struct coded_matrix coded(struct trial *t, struct trial_shape s)
 {
-    uint64_t groups = (count_of(s) + CODED_GROUP - 1) / CODED_GROUP;
-    uint64_t bytes = groups * (CODED_GROUP / 2);
-    return (struct coded_matrix){
-        .codes = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, bytes),
+    struct coded_matrix m = {
         .row = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.rows),
         .column = trial_numbers(t, TRIAL_INPUT, TRIAL_SAME, TRIAL_U8, s.columns),
-        .level = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CODED_TABLES * CODED_LEVELS),
+        .level = levels(t),
         .rows = s.rows,
         .columns = s.columns,
         .tables = CODED_TABLES,
     };
+    codes_given(t, &m, count_of(s));
+    return m;
 }
 
 /* All of a matrix, and a part that begins and ends within a row. */
