@@ -1,5 +1,5 @@
-/* importance.h - the Fisher information of a protected task as training holds it: about half a byte
- * a parameter, expanded where the penalty needs it.
+/* importance.h - the Fisher information of a protected task as training holds it: 0.55 bytes a
+ * parameter, expanded where the penalty needs it.
  *
  *   matrix [R, C]   F[r, c] = share of row r x share of column c x level of the code: a byte a row
  *                   and a column, 4 bits a value; levels are those of the rows whose shares are of

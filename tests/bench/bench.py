@@ -12,7 +12,7 @@ import sys
 
 from bench_base import ROOT, results
 from bench_engine import bench_fisher, bench_gcn, bench_lstm, bench_step, bench_step_ewc, bench_sweep
-from bench_fisher import bench_fisher_curve, bench_fisher_pass, bench_fisher_stream, bench_penalty
+from bench_fisher import bench_fisher_curve, bench_fisher_pass, bench_fisher_stream, bench_penalty, bench_resident
 from bench_loader import bench_loader
 from bench_memory import bench_checkpointing, bench_half
 from bench_molecules import bench_molecules
@@ -21,8 +21,8 @@ from bench_runs import (bench_busy, bench_continual, bench_fragments, bench_pipe
 
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
            "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "fisher-curve": bench_fisher_curve,
-           "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "continual": bench_continual,
-           "fragments": bench_fragments, "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady,
+           "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "resident": bench_resident,
+           "continual": bench_continual, "fragments": bench_fragments, "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady,
            "sweep": bench_sweep, "checkpointing": bench_checkpointing,
            "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
            "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}

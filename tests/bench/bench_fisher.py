@@ -96,6 +96,19 @@ def bench_fisher_curve(runs):
                    "error %.1f %%" % (100 * r["real"]), smaller_bar=bar)
 
 
+def bench_resident(runs):
+    """Fisher information as training holds it, of the models of fisher-curve: bytes a parameter, and the error of the
+    penalty's gradient from the exact diagonal on, at the end of a task trained without the penalty and of one with it."""
+    from fisher_curve import MODELS, resident
+    for name in MODELS:
+        size, errors = resident(name)
+        record("resident-%s-bytes" % name, "bytes a parameter", size, None, None, "-", smaller_bar=0.55)
+        for end, what, bar in (("B-without-ewc", "error", 0.055), ("B", "shaped", 0.11)):
+            e = errors[end]
+            record("resident-%s-%s" % (name, what), "error of the penalty's gradient, %s" % end, e["all"], None, None,
+                   "%s: %.2f %% by the file, %.2f %% beside the file" % (end, 100 * e["stored"], 100 * e["held"]), smaller_bar=bar)
+
+
 def bench_fisher_stream(runs):
     """A made-up model of FISHER_PARAMETERS parameters (700 million, or as the environment says) to disk, one core."""
     parameters = int(os.environ.get("FISHER_PARAMETERS", "700000000"))

@@ -6,7 +6,7 @@ Fisher information, on three trained models with the displacement that training 
   gcn    five descriptors (descriptors.py) of 16,000 metabolites, then of screening compounds (473,349)
 
 The runs are made under build/bench/fisher/ and kept; remove that to make them again. Writes docs/fisher-curve.md and
-docs/fisher-curve.svg.
+docs/fisher-curve.svg. `make bench NAMES=resident` uses the same runs.
 """
 import glob
 import json
@@ -30,14 +30,18 @@ METABOLITES = "/usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv"
 COMPOUNDS = "/usr/share/RDKit/Data/Pains/test_data/wehi_mols.csv"
 STEPS = (0.08, 0.12, 0.16, 0.24, 0.346, 0.5, 0.7, 1.0)
 RATIOS = (0.02, 0.05, 0.1, 0.2)
-SECOND = "tasks: [{name: A, epochs: %d}, {name: X, epochs: 1, from: A, ewc: [A]}]\n"
+TASKS = """tasks:
+  - {name: A, %s}
+  - {name: B, from: A, ewc: [A], %s}
+  - {name: B-without-ewc, from: A, comparison_of: B, %s}
+"""
 LSTM = """name: lstm
 seed: 1
-data: {prepare: text, source: SOURCE, file: FILE, window: 128}
+data: {prepare: text, source: DIRECTORY/licences, file: DIRECTORY/licences.h5, window: 128}
 model: {layers: [{type: embedding, count: 256, out: 64}, {type: lstm, out: 256}, {type: linear, out: 256}]}
 training: {batch_size: 16, slice_rows: 8, learning_rate: 3e-3, scheduler_type: onecycle, max_grad_norm: 1}
 continual_learning: {ewc_config: {fisher_samples: 512}}
-""" + SECOND % 8
+"""
 EXACT = "continual_learning.ewc_config.fisher_computation.use_compression=false"
 
 
@@ -52,15 +56,8 @@ def finetune(run, config, *settings):
     return directory
 
 
-def second(first, config, task, *settings):
-    """The same model with another task's data, from the weights of the first; where it ends is the displacement."""
-    return finetune(first + "-second", config, "model.pretrained=" + os.path.join(WORK, first, "checkpoints/task-A.h5"),
-                    "model.pretrained_head=keep", "tasks.X.ewc=", "tasks.A.epochs=%d" % task, *settings)
-
-
 def mlp():
-    run = finetune("mlp", os.path.join(ROOT, "pipelines/fashion.yaml"))
-    return run, os.path.join(run, "checkpoints/task-B-without-ewc.h5")
+    return finetune("mlp", os.path.join(ROOT, "pipelines/fashion.yaml"))
 
 
 def lstm():
@@ -70,38 +67,39 @@ def lstm():
         for f in files:
             if not os.path.islink(f):
                 shutil.copy(f, os.path.join(WORK, name))
-    config = os.path.join(WORK, "lstm.yaml")
+    config, second = os.path.join(WORK, "lstm.yaml"), "epochs: 3, source: %s/sources, file: %s/sources.h5" % (WORK, WORK)
     with open(config, "w") as f:
-        f.write(LSTM.replace("SOURCE", os.path.join(WORK, "licences")).replace("FILE", os.path.join(WORK, "licences.h5")))
-    run = finetune("lstm", config)
-    other = second("lstm", config, 3, "data.source=" + os.path.join(WORK, "sources"),
-                   "data.file=" + os.path.join(WORK, "sources.h5"))
-    return run, os.path.join(other, "checkpoints/task-A.h5")
+        f.write(LSTM.replace("DIRECTORY", WORK) + TASKS % ("epochs: 8", second, second))
+    return finetune("lstm", config)
 
 
 def gcn():
-    config, table = os.path.join(WORK, "gcn.yaml"), os.path.join(WORK, "metabolites.tsv")
-    with open(METABOLITES) as f, open(table, "w") as out:
+    config, metabolites = os.path.join(WORK, "gcn.yaml"), os.path.join(WORK, "metabolites.tsv")
+    with open(METABOLITES) as f, open(metabolites, "w") as out:
         lines = f.readlines()
         out.writelines(lines[i] for i in numpy.random.default_rng(1).permutation(len(lines))[:16000])
-    others = os.path.join(WORK, "compounds.tsv")
-    with open(COMPOUNDS) as f, open(others, "w") as out:
+    compounds = os.path.join(WORK, "compounds.tsv")
+    with open(COMPOUNDS) as f, open(compounds, "w") as out:
         out.writelines("%s\tx\t%s\t\n" % (line.split('"')[3], line.split('"')[1]) for line in f if line.count('"') == 4)
-    descriptors_write(config, "continual_learning: {ewc_config: {fisher_samples: 1024}}\n" + SECOND % 2)
-    data = "data.source=" + table, "data.file=" + os.path.join(WORK, "metabolites.h5")
-    run = finetune("gcn", config, *data)
-    other = second("gcn", config, 2, "data.source=" + others, "data.file=" + os.path.join(WORK, "compounds.h5"),
-                   "prepare.inchikey=")
-    return run, os.path.join(other, "checkpoints/task-A.h5")
+    second = "epochs: 2, source: %s, file: %s/compounds.h5" % (compounds, WORK)
+    descriptors_write(config, "continual_learning: {ewc_config: {fisher_samples: 1024}}\n" +
+                      TASKS % ("epochs: 2, inchikey: '3'", second, second))
+    return finetune("gcn", config, "data.source=" + metabolites, "data.file=" + os.path.join(WORK, "metabolites.h5"),
+                    "prepare.inchikey=")
+
+
+MODELS = {"mlp": mlp, "lstm": lstm, "gcn": gcn}
 
 
 def vectors(run, end, directory):
-    """The exact diagonal, the displacement and the tensors' shapes, as fisher_probe reads them."""
+    """The exact diagonal of task A, how far from it the task `end` ended, and the tensors' shapes: as fisher_probe reads
+    them."""
     names, values = [], []
     for _, tensors, block in fisher_blocks(os.path.join(run, "fisher/A.h5")):
         names += [t for t in tensors if t not in names]
         values.append(block)
-    with h5py.File(os.path.join(run, "checkpoints/task-A.h5")) as a, h5py.File(end) as b:
+    with h5py.File(os.path.join(run, "checkpoints/task-A.h5")) as a, \
+            h5py.File(os.path.join(run, "checkpoints/task-%s.h5" % end)) as b:
         pairs = [(a["parameters/" + n][:], b["parameters/" + n][:]) for n in names]
     os.makedirs(directory, exist_ok=True)
     fisher, moved = numpy.concatenate(values), numpy.concatenate([(y - x).ravel() for x, y in pairs])
@@ -112,12 +110,21 @@ def vectors(run, end, directory):
     return fisher.astype(float), moved.astype(float)
 
 
+def probe(what, directory, name, **settings):
+    """What fisher_probe says, and the vector that it left."""
+    out = json.loads(subprocess.run([PROBE, what, directory, *("%s=%s" % s for s in settings.items())],
+                                    check=True, capture_output=True, text=True).stdout)
+    return out, numpy.fromfile(os.path.join(directory, name), numpy.float32).astype(float)
+
+
+def gradient_error(approximate, fisher, moved):
+    return float(numpy.linalg.norm((approximate - fisher) * moved) / numpy.linalg.norm(fisher * moved))
+
+
 def measure(directory, fisher, moved, **settings):
     """Bytes of the file and error of the penalty's gradient, as shares of a parameter and of its norm."""
-    out = json.loads(subprocess.run([PROBE, "store", directory, *("%s=%s" % s for s in settings.items())],
-                                    check=True, capture_output=True, text=True).stdout)
-    stored = numpy.fromfile(os.path.join(directory, "decoded.f32"), numpy.float32).astype(float)
-    out["real"] = float(numpy.linalg.norm((stored - fisher) * moved) / numpy.linalg.norm(fisher * moved))
+    out, stored = probe("store", directory, "decoded.f32", **settings)
+    out["real"] = gradient_error(stored, fisher, moved)
     out["value"] = float((stored * moved * moved).sum() / (fisher * moved * moved).sum())
     out["per_parameter"] = out["file_bytes"] / out["parameters"]
     return out
@@ -134,7 +141,7 @@ def at_error(directory, fisher, moved, wanted):
 
 def model_curve(name, make):
     directory = os.path.join(WORK, name + "-vectors")
-    fisher, moved = vectors(*make(), directory)
+    fisher, moved = vectors(make(), "B-without-ewc", directory)
     rows = [("log_rank1", "step %g" % s, measure(directory, fisher, moved, step=s)) for s in STEPS]
     rows += [("lowrank", "ratio %g" % r, measure(directory, fisher, moved, form="lowrank", ratio=r)) for r in RATIOS]
     rows += [(form, "", measure(directory, fisher, moved, form=form)) for form in ("int4", "int8", "gzip", "float32")]
@@ -142,6 +149,21 @@ def model_curve(name, make):
     spread = fisher[fisher > 0]
     return {"name": name, "parameters": len(fisher), "zeros": float((fisher == 0).mean()),
             "spread": float(numpy.log(spread).std()), "rows": rows, "bars": bars}
+
+
+def resident(name):
+    """What trainerd holds of the file that fisherd makes unless it is told otherwise: bytes a parameter, and the error of
+    the penalty's gradient, storing included, where task B trained without the penalty and where it trained with it."""
+    os.makedirs(WORK, exist_ok=True)
+    run, directory = MODELS[name](), os.path.join(WORK, name + "-vectors")
+    errors = {}
+    for end in ("B-without-ewc", "B"):
+        fisher, moved = vectors(run, end, directory)
+        _, stored = probe("store", directory, "decoded.f32")
+        out, held = probe("resident", directory, "resident.f32")
+        errors[end] = {"all": gradient_error(held, fisher, moved), "stored": gradient_error(stored, fisher, moved),
+                       "held": gradient_error(held, stored, moved)}
+    return out["bytes"] / out["parameters"], errors
 
 
 def table_write(models):
@@ -175,7 +197,7 @@ def plot_write(models):
 
 def curves():
     os.makedirs(WORK, exist_ok=True)
-    models = [model_curve(name, make) for name, make in (("mlp", mlp), ("lstm", lstm), ("gcn", gcn))]
+    models = [model_curve(name, make) for name, make in MODELS.items()]
     table_write(models)
     plot_write(models)
     return models

@@ -5,19 +5,26 @@
  *       DIR/values.f32 and DIR/tensors.txt (a line a tensor: name rows columns, 0 rows for a
  *       vector) -> DIR/out.h5, and what a reader has of it in DIR/decoded.f32
  *
+ *   fisher_probe resident DIR
+ *       DIR/decoded.f32 and DIR/tensors.txt -> what trainerd's sweep makes of it in
+ *       DIR/resident.f32
+ *
  *   fisher_probe stream DIR parameters=70000000 [samples=2 ...]
  *       a made-up model of that many parameters in matrices of 4096 x 4096: the squares of made-up
  *       gradients are added up, stored and joined, block after block, with nothing of the model's
  *       size anywhere
  *
- * Prints one line of JSON: seconds of one core for storing and joining, bytes, error, peak memory.
+ * Prints one line of JSON: seconds of one core for storing and joining, bytes, error, peak memory;
+ * of what is resident its bytes and error.
  */
 #include <inttypes.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/cpu/cpu.h"
 #include "engine/fisher_code.h"
+#include "engine/importance.h"
 #include "fisherd/blocks.h"
 #include "fisherd/store.h"
 #include "tests/probe.h"
@@ -198,6 +205,30 @@ static void all_run(struct probe *p, FILE *values, FILE *decoded)
            cpu_s() - joined, meta.bytes, (uint64_t)st.st_size, meta.error, kib_of("VmHWM:") << 10);
 }
 
+static void resident_run(struct probe *p, FILE *decoded, FILE *out)
+{
+    struct importance f;
+    struct err e;
+    uint64_t count = p->model.parameter_count;
+    float *values = malloc(count * sizeof *values);
+    if (!values || fread(values, sizeof *values, count, decoded) != count)
+        probe_fail("DIR/decoded.f32 is too short, or there is no memory");
+    if (importance_open(&f, &p->model, 0, &e) < 0)
+        probe_fail(e.text);
+    while (importance_next(&f))
+        if (importance_take(&f, values, count, &e) < 0)
+            probe_fail(e.text);
+    for (uint32_t i = 0; i < p->model.tensor_count; i++)
+        importance_expand(&f, &backend_cpu, i, 0, p->model.tensors[i].count,
+                          values + p->model.tensors[i].first);
+    if (fwrite(values, sizeof *values, count, out) != count || fclose(out) != 0)
+        probe_fail("cannot write DIR/resident.f32");
+    printf("{\"parameters\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"error\": %.6g}\n", count,
+           f.region.bytes, f.error);
+    importance_close(&f);
+    free(values);
+}
+
 static FILE *file_in(const struct probe *p, const char *name, const char *mode)
 {
     char path[4200];
@@ -227,6 +258,11 @@ int main(int argc, char **argv)
     p.samples = (uint64_t)option_number(argc, argv, "samples", 2);
     if (pool_open(&p.pool, (int)option_number(argc, argv, "threads", 1), &e) < 0)
         probe_fail(e.text);
+    if (strcmp(argv[1], "resident") == 0) {
+        tensors_read(&p);
+        resident_run(&p, file_in(&p, "decoded.f32", "rb"), file_in(&p, "resident.f32", "wb"));
+        return 0;
+    }
     int store = strcmp(argv[1], "store") == 0;
     uint64_t left = store ? 0 : (uint64_t)option_number(argc, argv, "parameters", 7e7);
     for (uint64_t rows = STREAM_COLUMNS; left >= STREAM_COLUMNS; left -= rows * STREAM_COLUMNS) {
