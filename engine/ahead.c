@@ -10,7 +10,9 @@
  * has seen it. The host then makes that step again with stepper_update, which is refused for the
  * same numbers and says why. What is sent from the host's memory, the places of rows and the step's
  * number, has STEPS_AHEAD places there in turn, and rows' places have them on the device too, where
- * they arrive while the step before is computed.
+ * they arrive while the step before is computed. Rows that the host has gathered are sent from one
+ * place, which it writes again when they are there (batch_claim): it gathers the next ones beside
+ * what is computed, too.
  */
 #include <string.h>
 
@@ -44,11 +46,11 @@ int stepper_asked(const struct stepper *s)
     return asked;
 }
 
-/* Rows that the host gathers are sent from one place; a loss scale follows from the step before. */
+/* A loss scale follows from the step before. */
 int stepper_asks(const struct stepper *s)
 {
-    return s->device->apart && !s->model->graphs && s->layout.half != HALF_F16 &&
-           !s->batch.unsent && s->piece_count && !s->pieces_forgotten;
+    return s->device->apart && s->layout.half != HALF_F16 && !s->batch.unsent &&
+           !s->pieces_forgotten;
 }
 
 static struct step_limits limits_make(const struct stepper *s, const struct optimizer_config *a)
@@ -74,8 +76,9 @@ void stepper_update_ask(struct stepper *s, uint64_t t, const struct optimizer_co
     struct step_verdict *verdict = &s->results->verdict;
     ensure(stepper_asks(s) && !s->asked_rows[s->ahead]);
     ensure(s->batch.rows > 0 && s->batch.done == s->batch.rows && t > 0);
-    op_step_verdict(s->backend, &s->results->norm2, s->results->bad, &limits, verdict,
-                    &s->told[s->ahead]);
+    op_step_verdict(s->backend, s->gradient, gradient_count(s), &s->results->norm2, s->results->bad,
+                    &limits, verdict, &s->told[s->ahead]);
+    s->sums_clear = 1;
     statistics_commit(s, verdict);
     carried_commit(s, verdict);
     update_run(s, a, t, 0, verdict);

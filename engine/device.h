@@ -101,6 +101,7 @@ struct device {
 enum {
     DEVICE_MARK_STEPPER = 64, /* the stepper's own; those before it are other callers' */
     DEVICE_MARK_FETCH,
+    DEVICE_MARK_SENT,
     DEVICE_MARK_STEPS, /* two of them */
     DEVICE_MARKS = DEVICE_MARK_STEPS + 2
 };

@@ -273,7 +273,7 @@ int stepper_gather(struct stepper *s, const struct gather_config *c, uint64_t at
         return done;
     }
     batch_claim(s);
-    s->piece_count = 0;
+    s->piece_count = s->pieces_forgotten = 0;
     pool_run(s->pool, gather_item, &g, (count + GATHER_ROWS - 1) / GATHER_ROWS);
     *bad_row = atomic_load(&g.bad_row);
     return *bad_row == count ? 0 : bad_row_tell(&g, *bad_row, e);

@@ -800,11 +800,12 @@ static void check_weights(const float *p, uint64_t count, enum half half, const 
     ensure(!half || (half_valid(half) && weights && floats_disjoint(p, weights, count)));
 }
 
-static void check_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                               const struct step_limits *limits, struct step_verdict *verdict,
-                               struct step_told *told)
+static void check_step_verdict(const float *g, uint64_t count, double *sums,
+                               const uint64_t (*bad)[STEP_BADS], const struct step_limits *limits,
+                               struct step_verdict *verdict, struct step_told *told)
 {
-    ensure(sums && bad && limits && verdict && told && limits->pieces <= STEP_PIECES_MAX);
+    ensure(g && count && sums && bad && limits && verdict && told &&
+           limits->pieces <= STEP_PIECES_MAX);
     ensure(limits->target_steps > 0 && limits->batch_rows > 0);
 }
 

@@ -58,7 +58,8 @@ static void block_gradient(const struct sweep *w, uint64_t block)
     else if (s->batch.scale != 1)
         op_scale(s->backend, inverse, g, count);
     penalty_add(s, first, count, g, &s->block_penalty[block]);
-    op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
+    if (!s->device->apart)
+        op_sum_squares(s->backend, g, count, &s->block_norm2[block]);
 }
 
 /* The blocks of one item of the pool. */
@@ -127,6 +128,14 @@ void weights_narrow(struct stepper *s)
                       s->model->parameter_count);
 }
 
+/* The sums of losses and weights lie behind the blocks' penalties. */
+static void sums_clear(struct stepper *s)
+{
+    if (!s->sums_clear)
+        s->device->clear(s->block_penalty, (s->layout.blocks + 2) * sizeof *s->block_penalty);
+    s->sums_clear = s->device->apart;
+}
+
 void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct ewc_term *terms,
                    int term_count)
 {
@@ -142,6 +151,7 @@ void stepper_batch(struct stepper *s, uint64_t rows, uint64_t step, const struct
     s->fault = (struct step_fault){.layer = -1};
     s->bad_number = 0;
     fetch_drop(s);
+    sums_clear(s);
     step_send(s, step);
     s->batch.unsent = s->device->apart && terms_send(s, &s->batch.why) < 0;
 }
@@ -171,13 +181,6 @@ static void micro_batch_count(struct stepper *s, uint64_t rows)
     s->batch.micro_batches++;
     s->batch.done += rows;
     s->host.graphs.nodes_done += s->model->graphs ? s->host.graphs.node_ptr[rows] : 0;
-}
-
-/* What a batch begins with. The sums of losses and weights lie behind the blocks' penalties. */
-static void batch_begin(struct stepper *s)
-{
-    statistics_restore(s);
-    s->device->clear(s->block_penalty, (s->layout.blocks + 2) * sizeof *s->block_penalty);
 }
 
 /* Of the micro-batch: known before its last slice completes the batch's gradient. */
@@ -226,7 +229,7 @@ void micro_batch_compute(struct stepper *s, uint64_t rows)
     struct batch_work b = {.s = s, .work = SLICE_TRAIN, .rows = rows};
     struct sweep w = sweep_make(s);
     if (!s->batch.done)
-        batch_begin(s);
+        statistics_restore(s);
     weights_narrow(s);
     weights_add(s, rows);
     if (s->layout.statistics_count)
@@ -243,7 +246,8 @@ void stepper_accumulate(struct stepper *s, uint64_t rows)
     ensure(rows > 0 && rows <= s->config.batch_rows_max && rows <= s->batch.rows - s->batch.done);
     batch_send(s, rows);
     if (!s->batch.done)
-        weights_round(s);                            /* seldom there: no part of what is recorded */
+        weights_round(s); /* seldom there: no part of what is recorded */
+    s->sums_clear = 0;
     if (!s->batch.unsent && !recording_run(s, rows)) /* else stepper_update says why */
         micro_batch_compute(s, rows);
     micro_batch_count(s, rows);
@@ -288,8 +292,11 @@ static int result_fill(struct stepper *s, struct step_result *r, struct err *e)
     const double *sums = s->device->apart ? &one.norm2 : s->block_norm2;
     if (s->batch.unsent)
         return *e = s->batch.why, -1;
-    if (s->device->apart && results_fetch(s, &one, e) < 0)
-        return -1;
+    if (s->device->apart) {
+        op_sum_squares(s->backend, s->gradient, gradient_count(s), s->block_norm2);
+        if (results_fetch(s, &one, e) < 0)
+            return -1;
+    }
     step_result_fill(s, s->batch.rows, sums, r);
     if (s->device->apart && !isfinite(r->loss))
         fault_looked_for(s);

@@ -285,6 +285,7 @@ struct stepper {
     double *loss_sum;                    /* of the batch's rows done, in their order */
     double *weight_sum;                  /* of the same and the micro-batch at work, behind it */
     int weighted;                        /* targets weigh */
+    int sums_clear; /* on a device apart: penalty and those two are 0 there already */
     struct evaluation_sums sums;
     struct batch_state batch;
     struct carried_state carried;
@@ -300,6 +301,12 @@ struct stepper {
     struct quantised quantised;   /* since stepper_quantise */
     int int8;                     /* evaluations use it */
 };
+
+/* Numbers of the gradient. */
+static inline uint64_t gradient_count(const struct stepper *s)
+{
+    return s->model->parameter_count - s->layout.frozen;
+}
 
 static inline uint64_t sweep_block(const struct stepper *s)
 {

@@ -195,6 +195,7 @@ void batch_send(struct stepper *s, uint64_t rows)
         part_send(s, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
     if (m->graphs)
         graphs_send(s, rows);
+    s->device->compute_mark(DEVICE_MARK_SENT);
     s->sent_rows = rows;
 }
 
@@ -212,7 +213,7 @@ void step_send(struct stepper *s, uint64_t step)
 void batch_claim(struct stepper *s)
 {
     if (s->sent_rows)
-        s->device->wait(); /* what was sent may still be on its way */
+        s->device->compute_wait(DEVICE_MARK_SENT); /* it may still be on its way */
     s->sent_rows = 0;
 }
 

@@ -222,6 +222,17 @@ static int save_if_due(struct trainer *t, struct err *e)
     return settled > 0 ? save_checkpoint(t, e) : settled;
 }
 
+/* *e says which row cannot be used. A step that was asked for before comes first; where it is
+ * refused it is made again, and then the row is met again. */
+static int gather_failed(struct trainer *t, struct err *e)
+{
+    struct err why;
+    int settled = train_settle(t, &why);
+    if (settled < 0)
+        *e = why;
+    return settled == 0 ? DAEMON_GO_ON : DAEMON_FAILED;
+}
+
 static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
@@ -241,7 +252,7 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
     int whole = batch_gather(t, &t->train_rows, &t->gather_train, epoch, position + t->batch.done,
                              micro, e);
     if (whole < 0)
-        return DAEMON_FAILED;
+        return gather_failed(t, e);
     progress_wait(t, !whole);
     train_follow(t);
     if (!whole) {

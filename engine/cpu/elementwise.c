@@ -141,13 +141,15 @@ static void weights_round(enum half half, const float *p, float *weights, uint64
     cpu_round_half(half, matrix_of(weights, 1, count));
 }
 
-void cpu_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                      const struct step_limits *limits, struct step_verdict *verdict,
-                      struct step_told *told)
+void cpu_step_verdict(const float *g, uint64_t count, double *sums,
+                      const uint64_t (*bad)[STEP_BADS], const struct step_limits *limits,
+                      struct step_verdict *verdict, struct step_told *told)
 {
+    cpu_sum_squares(g, count, &sums[0]);
     verdict->refused |= (uint32_t)step_refuses(sums, bad, limits);
     verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits->max_grad_norm);
     *told = (struct step_told){{sums[0], sums[1], sums[2], sums[3]}, *verdict};
+    memset(sums, 0, sizeof told->sums);
 }
 
 void cpu_commit(const struct step_verdict *verdict, const float *x, float *y, uint64_t count)

@@ -23,25 +23,31 @@ static unsigned sum_blocks(uint64_t items)
 
 static __device__ unsigned sum_ticket;
 
-/* What the threads of all blocks have, added up: *sum = factor times it, or that is added to *sum.
- * All threads call it, once. */
-static __device__ __forceinline__ void grid_sum(double x, double *partials, double factor, int adds,
-                                                double *sum)
+/* Adds up what the threads of all blocks have; all of them call it, once. 1 in one thread, whose *x
+ * is the sum then. */
+static __device__ __forceinline__ int grid_total(double *x, double *partials)
 {
     __shared__ double part[WARP];
-    x = block_sum(x, part);
+    *x = block_sum(*x, part);
     if (gridDim.x > 1) {
         if (threadIdx.x == 0)
-            partials[blockIdx.x] = x;
+            partials[blockIdx.x] = *x;
         if (!block_is_last(&sum_ticket, gridDim.x))
-            return;
-        x = 0;
+            return 0;
+        *x = 0;
         for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x)
-            x += partials[i];
-        x = block_sum(x, part);
+            *x += partials[i];
+        *x = block_sum(*x, part);
     }
-    if (threadIdx.x == 0)
-        *sum = (adds ? *sum : 0) + factor * x;
+    return threadIdx.x == 0;
+}
+
+/* *sum += factor times it. */
+static __device__ __forceinline__ void grid_add(double x, double *partials, double factor,
+                                                double *sum)
+{
+    if (grid_total(&x, partials))
+        *sum += factor * x;
 }
 
 __global__ void doubles_sum(const double *x, uint64_t count, double *partials, double *sum)
@@ -49,7 +55,7 @@ __global__ void doubles_sum(const double *x, uint64_t count, double *partials, d
     double mine = 0;
     FOR_ITEMS(i, count)
     mine += x[i];
-    grid_sum(mine, partials, 1, 1, sum);
+    grid_add(mine, partials, 1, sum);
 }
 
 void cuda_sum_add(const double *x, uint64_t count, double *sum)
@@ -67,9 +73,10 @@ static __device__ __forceinline__ double square(float4 v)
     return square(v.x) + square(v.y) + square(v.z) + square(v.w);
 }
 
-/* A thread has SQUARES_AHEAD groups of four on their way at a time. */
+/* f(sum), in one thread. A thread has SQUARES_AHEAD groups of four on their way at a time. */
+template <typename finish>
 __global__ void __launch_bounds__(SQUARES_THREADS, 1)
-    squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials, double *sum)
+    squares_sum(const float *x, uint64_t count, uint64_t fours, double *partials, finish f)
 {
     uint64_t step = (uint64_t)gridDim.x * blockDim.x;
     double mine = 0;
@@ -87,7 +94,8 @@ __global__ void __launch_bounds__(SQUARES_THREADS, 1)
     }
     FOR_ITEMS(i, count - fours * FOUR)
     mine += square(x[fours * FOUR + i]);
-    grid_sum(mine, partials, 1, 0, sum);
+    if (grid_total(&mine, partials))
+        f(mine);
 }
 
 /* Groups of four among `count` numbers at addresses that have these lower bits. */
@@ -96,12 +104,53 @@ static uint64_t fours_of(uint64_t count, uintptr_t addresses)
     return addresses % sizeof(float4) ? 0 : count / FOUR;
 }
 
-void cuda_sum_squares(const float *x, uint64_t count, double *sum)
+template <typename finish> static void squares_run(const float *x, uint64_t count, finish f)
 {
     unsigned blocks = cuda_blocks(count, SQUARES_THREADS * SQUARES_AHEAD * FOUR);
     CUDA_MAIN_LANE();
-    LAUNCH_EARLY(squares_sum, blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX,
-                 SQUARES_THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials, sum);
+    LAUNCH_EARLY(squares_sum<finish>, blocks < SUM_BLOCKS_MAX ? blocks : (unsigned)SUM_BLOCKS_MAX,
+                 SQUARES_THREADS, x, count, fours_of(count, (uintptr_t)x), cuda_partials, f);
+}
+
+struct sum_put {
+    double *sum;
+    __device__ void operator()(double x) const
+    {
+        *sum = x;
+    }
+};
+
+void cuda_sum_squares(const float *x, uint64_t count, double *sum)
+{
+    squares_run(x, count, sum_put{sum});
+}
+
+/* The gradient's norm is the last that a step's verdict waits for: no launch lies between. */
+struct verdict_make {
+    double *sums;
+    const uint64_t (*bad)[STEP_BADS];
+    struct step_limits limits;
+    struct step_verdict *verdict;
+    struct step_told *told;
+    __device__ void operator()(double squares) const
+    {
+        sums[0] = squares;
+        if (step_refuses(sums, bad, &limits))
+            verdict->refused = 1;
+        verdict->clip = (float)scalar_clip(sqrt(squares), limits.max_grad_norm);
+        for (int i = 0; i < 4; i++) {
+            told->sums[i] = sums[i];
+            sums[i] = 0;
+        }
+        told->verdict = *verdict;
+    }
+};
+
+void cuda_step_verdict(const float *g, uint64_t count, double *sums,
+                       const uint64_t (*bad)[STEP_BADS], const struct step_limits *limits,
+                       struct step_verdict *verdict, struct step_told *told)
+{
+    squares_run(g, count, verdict_make{sums, bad, *limits, verdict, told});
 }
 
 /* ---- penalty ---- */
@@ -176,7 +225,7 @@ __global__ void penalty_kernel(const float *theta, const float *theta_star, fish
         sum += (double)(pull * (theta[i] - theta_star[i]));
         g[i] += pull;
     }
-    grid_sum(sum, partials, 0.5, 1, penalty);
+    grid_add(sum, partials, 0.5, penalty);
 }
 
 template <typename fisher>
@@ -218,26 +267,6 @@ void cuda_expand_codes(struct coded_matrix m, uint64_t from, uint64_t count, flo
 }
 
 /* ---- the optimizer's step ---- */
-
-__global__ void verdict_kernel(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                               struct step_limits limits, struct step_verdict *verdict,
-                               struct step_told *told)
-{
-    launch_wait();
-    if (step_refuses(sums, bad, &limits))
-        verdict->refused = 1;
-    verdict->clip = (float)scalar_clip(sqrt(sums[0]), limits.max_grad_norm);
-    for (int i = 0; i < 4; i++)
-        told->sums[i] = sums[i];
-    told->verdict = *verdict;
-}
-
-void cuda_step_verdict(const double *sums, const uint64_t (*bad)[STEP_BADS],
-                       const struct step_limits *limits, struct step_verdict *verdict,
-                       struct step_told *told)
-{
-    LAUNCH_EARLY(verdict_kernel, 1, 1, sums, bad, *limits, verdict, told);
-}
 
 __global__ void commit_kernel(const struct step_verdict *verdict, const float *x, float *y,
                               uint64_t count)

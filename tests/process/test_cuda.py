@@ -121,6 +121,21 @@ def test_refused_steps_are_the_same_ahead_or_waited_for():
 
 
 @limit(60)
+def test_graphs_are_put_together_while_the_step_before_is_computed():
+    """Of all rows in a mega-batch, where some steps are refused; out of the arena each step is waited for."""
+    import test_graphs
+    device_take()
+    settings = ("device=cuda", "tasks.B.epochs=1", "training.on_nan=skip", "training.loss_max=14.5")
+    ahead, waited = (test_graphs.trained(name, (*settings, *more))[0]
+                     for name, more in (("ahead", ()), ("waited", ("loader.use_chunk_loader=false",))))
+    told = [[f["sentence"] for f in facts(run, "trainerd", "event.training")] for run in (ahead, waited)]
+    assert told[0] == told[1] and 1 < len(told[0]) < 25, told
+    assert state(ahead)[1] == state(waited)[1]
+    lineage = [open(run.path("lineage"), "rb").read() for run in (ahead, waited)]
+    assert lineage[0] == lineage[1]
+
+
+@limit(60)
 def test_timeframes_train_as_their_concatenation():
     """Each is gathered by itself, on the device, into its columns of the input."""
     device_take()

@@ -531,13 +531,25 @@ static void penalty_run(struct probe *p, double *wall, double *cpu, double *pass
     free(star);
 }
 
+/* A step, as trainerd makes it: where it can be asked for, and the one before is taken then. */
+static int step_repeat(struct probe *p, uint64_t k, struct err *e)
+{
+    struct step_result r;
+    stepper_batch(p->stepper, p->batch, k, NULL, 0);
+    stepper_accumulate(p->stepper, p->batch);
+    if (!stepper_asks(p->stepper))
+        return stepper_update(p->stepper, k + 1, &p->optimizer, &r, e);
+    int before = stepper_asked(p->stepper);
+    stepper_update_ask(p->stepper, k + 1, &p->optimizer);
+    if (before && stepper_update_take(p->stepper, &r, e) <= 0)
+        probe_fail("a step was refused");
+    return 0;
+}
+
 static void repeat_once(struct probe *p, uint64_t k, struct fisher_sums *to)
 {
     struct err e;
-    struct step_result r;
-    if ((p->fisher
-             ? stepper_fisher(p->stepper, p->batch, to, &e)
-             : stepper_train(p->stepper, p->batch, k, k + 1, &p->optimizer, NULL, 0, &r, &e)) < 0)
+    if ((p->fisher ? stepper_fisher(p->stepper, p->batch, to, &e) : step_repeat(p, k, &e)) < 0)
         probe_fail(e.text);
 }
 

@@ -458,7 +458,8 @@ TEST(cuda_vectors_are_fetched_beside_an_evaluation)
 
 /* ---- steps that are asked for before the one before is known ---- */
 
-/* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. */
+/* Steps of all rows, an optimizer's step and what it told each; the vectors afterwards. Rows that
+ * are not there are the host's, as below. */
 static void steps_ask(struct fixture *f, const struct rows_there *there,
                       const struct step_result told[STEPS])
 {
@@ -498,7 +499,7 @@ static void refused_ask(struct fixture *f, const struct rows_there *there)
 }
 
 /* Beside steps that are waited for: the same bits of everything. */
-static void ahead_case(struct fixture_config c)
+static void ahead_case(struct fixture_config c, int on_device)
 {
     struct fixture asked, waited;
     struct rows_there there;
@@ -511,11 +512,12 @@ static void ahead_case(struct fixture_config c)
     for (int i = 0; c.carries && i < 2; i++)
         fixture_begins(i ? &asked : &waited, 0, 0);
     rows_send(&there, &waited);
+    const struct rows_there *rows = on_device ? &there : NULL;
     memset(told, 0, sizeof told);
     for (uint64_t step = 0; step < STEPS; step++)
-        CHECK_OK(micro_batches_train(&waited, &there, step, &told[step], &e), e);
-    refused_ask(&asked, &there);
-    steps_ask(&asked, &there, told);
+        CHECK_OK(micro_batches_train(&waited, rows, step, &told[step], &e), e);
+    refused_ask(&asked, rows);
+    steps_ask(&asked, rows, told);
     CHECK_OK(stepper_fetch(asked.s, &e), e);
     CHECK_OK(stepper_fetch(waited.s, &e), e);
     uint64_t bytes = asked.m.parameter_count * sizeof(float);
@@ -545,7 +547,11 @@ TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
                                            models[WEIGHED], plain,          models[TOKENS],
                                            models[NORMED],  models[CARRIED]};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        ahead_case(cases[i]);
+        ahead_case(cases[i], 1);
+    ahead_case(models[DENSE], 0); /* with dropout */
+    ahead_case(models[CARRIED], 0);
+    ahead_case(models[CHAINED], 0);
+    ahead_case(models[CHAINED - 1], 0); /* with batchnorm */
 }
 
 /* Somebody who has something to do for `left` calls. */

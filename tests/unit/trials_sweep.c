@@ -257,12 +257,26 @@ void trial_ewc_coded_add(struct trial *t, struct trial_shape s)
 
 /* ---- the optimizer ---- */
 
-/* Good numbers and rows, then one thing after the other that is not. */
+/* A gradient whose squares add up to the same double in any order; bad: one number is infinite. */
+static const float *gradient_of(struct trial *t, struct trial_shape s, int bad)
+{
+    float *g = malloc(count_of(s) * sizeof *g);
+    for (uint64_t i = 0; i < count_of(s); i++)
+        g[i] = (float)floor(64 * trial_uniform(t)) / 64;
+    if (bad)
+        g[count_of(s) / 2] = -INFINITY;
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, g, count_of(s));
+    free(g);
+    return given;
+}
+
+/* Good numbers and rows, then one thing after the other that is not. What stands for the sum of
+ * squares before is not read. */
 void trial_step_verdict(struct trial *t, struct trial_shape s)
 {
     enum { GOOD, NORM, PENALTY, LOSS, LARGE, ROW, TARGET, BEFORE, CASES };
     for (int bad = GOOD; bad < CASES; bad++) {
-        double sums[4] = {2.5, 0.25, 3 * (double)s.rows, 2};
+        double sums[4] = {NAN, 0.25, 3 * (double)s.rows, 2};
         uint64_t first[2 * STEP_BADS] = {s.rows, s.rows, 7, 0, s.rows, s.rows, 0, 0};
         struct step_verdict verdict = {0, bad == BEFORE};
         struct step_limits limits = {.loss_max = 4,
@@ -271,14 +285,14 @@ void trial_step_verdict(struct trial *t, struct trial_shape s)
                                      .batch_rows = (double)s.rows,
                                      .pieces = 2,
                                      .rows = {{s.rows, s.rows}, {s.rows, s.rows}}};
-        sums[0] = bad == NORM ? INFINITY : sums[0];
         sums[1] = bad == PENALTY ? NAN : sums[1];
         sums[2] = bad == LOSS ? NAN : bad == LARGE ? 5 * (double)s.rows : sums[2];
         first[0] = bad == ROW ? s.rows - 1 : first[0];
         first[STEP_BADS + 1] = bad == TARGET ? 0 : first[STEP_BADS + 1];
         const void *rows = trial_given(t, TRIAL_INPUT, TRIAL_U64, first, 2 * STEP_BADS);
-        op_step_verdict(trial_backend(t), trial_given(t, TRIAL_INPUT, TRIAL_F64, sums, 4), rows,
-                        &limits, trial_given(t, TRIAL_CHANGED, TRIAL_U32, &verdict, 2),
+        op_step_verdict(trial_backend(t), gradient_of(t, s, bad == NORM), count_of(s),
+                        trial_given(t, TRIAL_CHANGED, TRIAL_F64, sums, 4), rows, &limits,
+                        trial_given(t, TRIAL_CHANGED, TRIAL_U32, &verdict, 2),
                         trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U64, 5));
     }
 }
