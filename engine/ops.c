@@ -437,12 +437,28 @@ static int mixed_dense(struct mixed m, enum half half)
     return mixed_valid(m, half) && m.stride == m.columns;
 }
 
-static void check_sparse_backward(struct sparse a, enum activation kind, enum half half,
-                                  struct mixed kept, struct mixed d, int adds, float *sums,
-                                  struct mixed g)
+/* What its products read and leave, of g. */
+static void check_convolution_products(enum half half, struct mixed g, struct mixed x,
+                                       struct mixed w, struct matrix dw, struct mixed dx)
 {
-    (void)adds, (void)sums;
+    int has_dx = dx.at || dx.halves;
+    ensure(mixed_dense(x, half) && x.rows == g.rows && mixed_disjoint(x, g));
+    ensure(!dw.at || (matrix_valid(dw) && dw.rows == g.columns && dw.columns == x.columns));
+    ensure(!has_dx || (mixed_dense(w, half) && w.rows == g.columns && w.columns == x.columns));
+    ensure(!has_dx || (mixed_dense(dx, half) && dx.rows == g.rows && dx.columns == x.columns));
+    ensure(!has_dx || (mixed_disjoint(dx, g) && mixed_disjoint(dx, x) && mixed_disjoint(dx, w)));
+    ensure(g.halves || !(x.halves || dx.halves || (has_dx && w.halves)));
+}
+
+static void check_convolution_backward(struct sparse a, enum activation kind, enum half half,
+                                       struct mixed kept, struct mixed d, struct mixed g,
+                                       struct mixed x, struct mixed w, int adds, struct matrix dw,
+                                       float *db, struct mixed dx)
+{
+    (void)adds;
     check_sparse(a, g.rows, d.rows);
+    check_convolution_products(half, g, x, w, dw, dx);
+    ensure(!db == !dw.at);
     ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && d.columns == g.columns);
     ensure(mixed_dense(d, half) && mixed_dense(g, half) && mixed_disjoint(d, g));
     ensure(kind == ACTIVATION_COUNT ||

@@ -108,10 +108,10 @@ void cpu_mixed_forward(struct sparse a, struct mixed x, const float *bias, float
     }
 }
 
-void cpu_sparse_backward(struct sparse a, enum activation kind, enum half half, struct mixed kept,
-                         struct mixed d, int adds, float *sums, struct mixed g)
+/* g = a d, sums those of d's columns. */
+static void sparse_backward(struct sparse a, enum half half, struct mixed d, int adds, float *sums,
+                            struct mixed g)
 {
-    derivative_take(kind, half, kept, d);
     for (uint64_t first = 0, count; first < d.columns; first += count) {
         float row[PIECE];
         count = piece_of(d.columns - first);
@@ -126,4 +126,27 @@ void cpu_sparse_backward(struct sparse a, enum activation kind, enum half half, 
             mixed_store(half, row, g, r * g.columns + first, count);
         }
     }
+}
+
+static struct matrix wide_of(struct mixed m)
+{
+    return (struct matrix){m.at, m.rows, m.columns, m.stride};
+}
+
+void cpu_convolution_backward(struct sparse a, enum activation kind, enum half half,
+                              struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
+                              struct mixed w, int adds, struct matrix dw, float *db,
+                              struct mixed dx)
+{
+    int has_dx = dx.at || dx.halves;
+    derivative_take(kind, half, kept, d);
+    sparse_backward(a, half, d, adds, db, g);
+    if (g.halves && dw.at)
+        cpu_product_mixed(half, g, 1, x, 0, (float)adds, mixed_of(dw));
+    if (g.halves && has_dx)
+        cpu_product_mixed(half, g, 0, w, 0, 0, dx);
+    if (!g.halves && dw.at)
+        cpu_product(wide_of(g), 1, wide_of(x), 0, (float)adds, dw);
+    if (!g.halves && has_dx)
+        cpu_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
 }

@@ -183,15 +183,21 @@ piece_multiply(const float *a_numbers, const float *b_numbers, float sum[down][A
     }
 }
 
+/* Which patch of c is a block's, and which part of k. */
+struct patch {
+    unsigned row, column, part;
+};
+
 /* Two numbers beside one another. */
-static __device__ __forceinline__ void pair_put(const struct product_work &w, uint64_t row,
-                                                uint64_t column, float first, float second)
+static __device__ __forceinline__ void pair_put(const struct product_work &w, unsigned part,
+                                                uint64_t row, uint64_t column, float first,
+                                                float second)
 {
     if (row >= w.c.rows || column >= w.c.columns)
         return;
     if (w.parts) {
-        uint64_t part = blockIdx.z * w.c.rows * w.c.columns + row * w.c.columns + column;
-        *(float2 *)(w.parts + part) = float2{first, second};
+        uint64_t place = part * w.c.rows * w.c.columns + row * w.c.columns + column;
+        *(float2 *)(w.parts + place) = float2{first, second};
         return;
     }
     float2 *at = (float2 *)(w.c.at + row * w.c.stride + column);
@@ -209,10 +215,10 @@ static __device__ __forceinline__ float side_number(const struct side &s, uint64
 /* What part_put writes, in float32: the sums over the block's k, one number of it after the other.
  */
 template <int down, int a_t, int b_t>
-static __device__ __forceinline__ void part_again(const struct product_work &w, uint64_t row,
-                                                  uint64_t column)
+static __device__ __forceinline__ void part_again(const struct product_work &w, unsigned part,
+                                                  uint64_t row, uint64_t column)
 {
-    uint64_t first = blockIdx.z * w.part, end = first + w.part < w.k ? first + w.part : w.k;
+    uint64_t first = part * w.part, end = first + w.part < w.k ? first + w.part : w.k;
     UNROLL(1)
     for (unsigned n = 0; n < 2 * down * ACROSS; n++) {
         uint64_t r = row + n / ACROSS * 8, c = column + n % ACROSS * 8;
@@ -223,7 +229,7 @@ static __device__ __forceinline__ void part_again(const struct product_work &w, 
             sum.x += x * side_number<b_t>(w.b, c, k);
             sum.y += x * side_number<b_t>(w.b, c + 1, k);
         }
-        pair_put(w, r, c, sum.x, sum.y);
+        pair_put(w, part, r, c, sum.x, sum.y);
     }
 }
 
@@ -242,22 +248,22 @@ static __device__ __forceinline__ int are_finite(const float sum[down][ACROSS][4
 }
 
 template <int down, int a_t, int b_t>
-static __device__ __forceinline__ void part_put(const struct product_work &w, uint64_t row,
-                                                uint64_t column, const float sum[down][ACROSS][4])
+static __device__ __forceinline__ void part_put(const struct product_work &w, const struct patch &p,
+                                                const float sum[down][ACROSS][4])
 {
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    row += warp / WARPS_COLUMNS * down * 16 + lane / 4;
-    column += warp % WARPS_COLUMNS * ACROSS * 8 + lane % 4 * 2;
+    uint64_t row = p.row + warp / WARPS_COLUMNS * down * 16 + lane / 4;
+    uint64_t column = p.column + warp % WARPS_COLUMNS * ACROSS * 8 + lane % 4 * 2;
     if (!are_finite<down>(sum)) {
-        part_again<down, a_t, b_t>(w, row, column);
+        part_again<down, a_t, b_t>(w, p.part, row, column);
         return;
     }
     UNROLL(4)
     for (int i = 0; i < down; i++)
         UNROLL(4)
     for (int j = 0; j < ACROSS; j++) {
-        pair_put(w, row + i * 16, column + j * 8, sum[i][j][0], sum[i][j][1]);
-        pair_put(w, row + i * 16 + 8, column + j * 8, sum[i][j][2], sum[i][j][3]);
+        pair_put(w, p.part, row + i * 16, column + j * 8, sum[i][j][0], sum[i][j][1]);
+        pair_put(w, p.part, row + i * 16 + 8, column + j * 8, sum[i][j][2], sum[i][j][3]);
     }
 }
 
@@ -271,18 +277,17 @@ template <int down, int a_t, int b_t> struct shared_numbers {
 };
 
 template <int down, int a_t, int b_t>
-__global__ void __launch_bounds__(THREADS, 1) product_patches(struct product_work w)
+static __device__ __forceinline__ void patch_make(const struct product_work &w,
+                                                  const struct patch &p, float *numbers)
 {
     typedef shared_numbers<down, a_t, b_t> size;
-    SHARED_DYNAMIC(float, numbers);
     enum { ROWS = WARPS_ROWS * down * 16 };
-    uint64_t row = (uint64_t)blockIdx.y * ROWS, column = (uint64_t)blockIdx.x * COLUMNS;
-    uint64_t k = blockIdx.z * w.part, end = k + w.part < w.k ? k + w.part : w.k;
+    uint64_t k = p.part * w.part, end = k + w.part < w.k ? k + w.part : w.k;
     float sum[down][ACROSS][4] = {};
     struct feed<ROWS, a_t> a;
     struct feed<COLUMNS, b_t> b;
-    a.begin(w.a, row, k);
-    b.begin(w.b, column, k);
+    a.begin(w.a, p.row, k);
+    b.begin(w.b, p.column, k);
     launch_wait();
     a.load(end - k);
     b.load(end - k);
@@ -305,7 +310,45 @@ __global__ void __launch_bounds__(THREADS, 1) product_patches(struct product_wor
         for (int r = 0; r < 4; r++)
             sum[i][j][r] += part[i][j][r];
     }
-    part_put<down, a_t, b_t>(w, row, column, sum);
+    part_put<down, a_t, b_t>(w, p, sum);
+}
+
+/* What a product's blocks are: patches of c, rows of them one behind the other, times parts. */
+struct grid {
+    unsigned across, patches, parts;
+};
+
+template <int down>
+static __device__ __forceinline__ struct patch patch_of(const struct grid &g, unsigned block)
+{
+    unsigned patch = block % g.patches;
+    return {patch / g.across * (WARPS_ROWS * down * 16), patch % g.across * COLUMNS,
+            block / g.patches};
+}
+
+template <int down, int a_t, int b_t>
+__global__ void __launch_bounds__(THREADS, 1) product_patches(struct product_work w, struct grid g)
+{
+    SHARED_DYNAMIC(float, numbers);
+    patch_make<down, a_t, b_t>(w, patch_of<down>(g, blockIdx.x), numbers);
+}
+
+/* Rows of a warp that turned operands have: of a product that is summed over rows. */
+enum { DOWN_TURNED = 4 };
+
+/* Two products that wait for the same: dx's blocks first, being the longer ones. */
+template <int down>
+__global__ void __launch_bounds__(THREADS, 1)
+    gradient_patches(struct product_work of_x, struct grid x, struct product_work of_w,
+                     struct grid w)
+{
+    SHARED_DYNAMIC(float, numbers);
+    unsigned blocks_x = x.patches * x.parts;
+    if (blockIdx.x < blocks_x)
+        patch_make<down, 0, 1>(of_x, patch_of<down>(x, blockIdx.x), numbers);
+    else
+        patch_make<DOWN_TURNED, 1, 1>(of_w, patch_of<DOWN_TURNED>(w, blockIdx.x - blocks_x),
+                                      numbers);
 }
 
 enum { PARTS_THREADS = 128 };
@@ -341,34 +384,44 @@ static uint64_t shares(uint64_t count, uint64_t each)
 
 /* Parts of the sum: so that every multiprocessor has a block, which has some work, and there is
  * room for them. */
-static uint64_t parts_of(const struct product_work *w, uint64_t patches)
+static uint64_t parts_of(const struct product_work *w, uint64_t patches, uint64_t room)
 {
     enum { PIECES_LEAST = 4 };
     uint64_t wanted = (uint64_t)cuda_processors / patches, most = w->k / (PIECES_LEAST * PIECE);
-    uint64_t room = CUDA_SCRATCH_FLOATS / (w->c.rows * w->c.columns);
+    room /= w->c.rows * w->c.columns;
     wanted = wanted < most ? wanted : most;
     wanted = wanted < room ? wanted : room;
     return wanted ? wanted : 1;
 }
 
-template <int down, int a_t, int b_t> static int patches_launch(struct product_work *w)
+/* The blocks, with parts of the sum if there is room for some, whose size w then has; no patches:
+ * there are too many, or numbers to a side. */
+static struct grid grid_make(struct product_work *w, uint64_t down, uint64_t room)
 {
-    enum { ROWS = WARPS_ROWS * down * 16, BYTES = shared_numbers<down, a_t, b_t>::BYTES };
-    uint64_t rows = shares(w->c.rows, ROWS), columns = shares(w->c.columns, COLUMNS), parts = 1;
-    if (rows > 65535 || !SHARED_ALLOW((product_patches<down, a_t, b_t>), BYTES))
-        return 0;
-    if (a_t)
-        parts = parts_of(w, rows * columns);
+    enum { BLOCKS_MAX = 1 << 30 };
+    uint64_t across = shares(w->c.columns, COLUMNS);
+    uint64_t patches = across * shares(w->c.rows, WARPS_ROWS * down * 16);
+    uint64_t parts = room ? parts_of(w, patches, room) : 1;
     w->part = shares(shares(w->k, parts), PIECE) * PIECE;
     parts = shares(w->k, w->part);
+    if (patches > BLOCKS_MAX / parts || (w->c.rows | w->c.columns) >> 31)
+        return {0, 0, 0};
+    return {(unsigned)across, (unsigned)patches, (unsigned)parts};
+}
+
+template <int down, int a_t, int b_t> static int patches_launch(struct product_work *w)
+{
+    enum { BYTES = shared_numbers<down, a_t, b_t>::BYTES };
+    struct grid g = grid_make(w, down, a_t ? CUDA_SCRATCH_FLOATS : 0);
+    if (!g.patches || !SHARED_ALLOW((product_patches<down, a_t, b_t>), BYTES))
+        return 0;
     CUDA_MAIN_LANE();
-    w->parts = parts > 1 ? cuda_scratch : NULL;
-    LAUNCH_EARLY_SHARED((product_patches<down, a_t, b_t>),
-                        dim3((unsigned)columns, (unsigned)rows, (unsigned)parts), THREADS, BYTES,
-                        *w);
-    if (parts > 1)
+    w->parts = g.parts > 1 ? cuda_scratch : NULL;
+    LAUNCH_EARLY_SHARED((product_patches<down, a_t, b_t>), g.patches * g.parts, THREADS, BYTES, *w,
+                        g);
+    if (g.parts > 1)
         LAUNCH_EARLY(parts_finish, cuda_blocks(w->c.rows * w->c.columns / FOUR, PARTS_THREADS),
-                     PARTS_THREADS, cuda_scratch, (unsigned)parts, w->beta, w->c);
+                     PARTS_THREADS, cuda_scratch, g.parts, w->beta, w->c);
     return 1;
 }
 
@@ -400,13 +453,13 @@ int tensor_product(struct matrix a, int a_t, struct matrix b, int b_t, float bet
     w.k = a_t ? a.rows : a.columns;
     w.beta = beta;
     if (a_t)
-        return patches_launch<4, 1, 1>(&w);
+        return patches_launch<DOWN_TURNED, 1, 1>(&w);
     if (rounds(&w, 4) <= rounds(&w, 3))
         return b_t ? patches_launch<4, 0, 0>(&w) : patches_launch<4, 0, 1>(&w);
     return b_t ? patches_launch<3, 0, 0>(&w) : patches_launch<3, 0, 1>(&w);
 }
 
-/* ---- the operation ---- */
+/* ---- the operations ---- */
 
 /* Rows and columns, and what is added up, from which on float32 is worth it here: below cuBLAS has
  * smaller patches. */
@@ -429,4 +482,51 @@ void cuda_product(struct matrix a, int a_t, struct matrix b, int b_t, float beta
 {
     if (cuda_products_rounded || !is_large(a, a_t, c) || !tensor_product(a, a_t, b, b_t, beta, c))
         cuda_blas_product(a, a_t, b, b_t, beta, c);
+}
+
+/* As is_large, of both products. Of dw a quarter of a patch's columns will do: without it two
+ * launches more make it, and one of them waits for the other. */
+static int gradients_are_large(struct matrix g, struct matrix x, struct matrix dx)
+{
+    enum { COLUMNS_LEAST = COLUMNS / 4 };
+    return g.rows >= SUM_LEAST && g.columns >= ROWS_LEAST && x.columns >= COLUMNS_LEAST &&
+           (!dx.at || is_large(g, 0, dx));
+}
+
+template <int down>
+static int gradients_launch(struct product_work *of_x, struct product_work *of_w, struct grid w)
+{
+    typedef shared_numbers<down, 0, 1> size_x;
+    typedef shared_numbers<DOWN_TURNED, 1, 1> size_w;
+    const unsigned bytes =
+        (int)size_x::BYTES > (int)size_w::BYTES ? (unsigned)size_x::BYTES : (unsigned)size_w::BYTES;
+    struct grid x = {0, 0, 0};
+    if (of_x->c.at)
+        x = grid_make(of_x, down, 0);
+    if ((of_x->c.at && !x.patches) || !SHARED_ALLOW(gradient_patches<down>, bytes))
+        return 0;
+    CUDA_MAIN_LANE();
+    LAUNCH_EARLY_SHARED(gradient_patches<down>, x.patches * x.parts + w.patches * w.parts, THREADS,
+                        bytes, *of_x, x, *of_w, w);
+    return 1;
+}
+
+unsigned tensor_gradients(struct matrix g, struct matrix x, struct matrix w, struct matrix dx,
+                          float *parts, uint64_t room)
+{
+    struct product_work of_x = {}, of_w = {};
+    struct side of_dx;
+    struct matrix dw = {parts, g.columns, x.columns, x.columns};
+    if (cuda_capability < 80 || cuda_products_rounded || dw.rows * dw.columns > room ||
+        !gradients_are_large(g, x, dx) || !side_make(g, 1, &of_w.a) || !side_make(x, 1, &of_w.b) ||
+        !side_make(g, 0, &of_x.a) ||
+        (dx.at && (!side_make(w, 1, &of_x.b) || !side_make(dx, 0, &of_dx))))
+        return 0;
+    of_w.c = dw, of_w.k = g.rows, of_w.parts = parts;
+    of_x.c = dx, of_x.k = g.columns;
+    struct grid grid = grid_make(&of_w, DOWN_TURNED, room);
+    int made = !grid.patches                          ? 0
+               : rounds(&of_x, 4) <= rounds(&of_x, 3) ? gradients_launch<4>(&of_x, &of_w, grid)
+                                                      : gradients_launch<3>(&of_x, &of_w, grid);
+    return made ? grid.parts : 0;
 }

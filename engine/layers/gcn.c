@@ -140,30 +140,19 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
         op_add(p->backend, p->input, p->output, p->rows * l->values);
 }
 
-/* g = A^T dy and db at once, dy being what the activation behind makes of d_output. g may be
- * rounded for products, as the gates' gradients of an LSTM's layer are. */
+/* All of it at once, dy being what the activation behind makes of d_output. g may be rounded for
+ * products, as the gates' gradients of an LSTM's layer are. */
 static void chain_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct mixed x = input_of(l, p);
     struct mixed dy = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out);
     struct mixed dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values);
     uint16_t *narrow = p->halves ? (uint16_t *)p->scratch : NULL;
     struct mixed g = mixed_at(narrow, p->scratch, p->rows, l->values_out);
-    struct matrix g_wide = matrix_of(p->scratch, p->rows, l->values_out);
+    struct mixed w = p->halves ? weight_half_of(l, p) : mixed_of(weight_of(l, p->weights));
     struct matrix dw = p->gradient ? weight_of(l, p->gradient) : (struct matrix){0};
     float *db = p->gradient ? p->gradient + l->values_out * l->values : NULL;
-    op_sparse_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, p->adds,
-                       db, g);
-    if (p->halves && p->gradient)
-        op_product_mixed(p->backend, p->half, g, 1, x, 0, (float)p->adds, mixed_of(dw));
-    if (p->halves && p->d_input)
-        op_product_mixed(p->backend, p->half, g, 0, weight_half_of(l, p), 0, 0, dx);
-    if (!p->halves && p->gradient)
-        op_product(p->backend, g_wide, 1, matrix_of(x.at, x.rows, x.columns), 0, (float)p->adds,
-                   dw);
-    if (!p->halves && p->d_input)
-        op_product(p->backend, g_wide, 0, weight_of(l, p->weights), 0, 0,
-                   matrix_of(dx.at, dx.rows, dx.columns));
+    op_convolution_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, g,
+                            input_of(l, p), w, p->adds, dw, db, dx);
 }
 
 static void gcn_backward(const struct layer_instance *l, const struct layer_pass *p)

@@ -296,28 +296,77 @@ void trial_sparse_forward(struct trial *t, struct trial_shape s)
         }
 }
 
-void trial_sparse_backward(struct trial *t, struct trial_shape s)
+/* Dense of a half, as a result: what is there in 16 bits is told in float32. */
+struct dense_result {
+    struct mixed m;
+    float *wide;
+};
+
+static struct dense_result result_made(struct trial *t, int half, int halves, uint64_t rows,
+                                       uint64_t columns)
 {
-    uint64_t count = s.rows * s.columns;
+    uint64_t count = rows * columns;
+    float *wide = trial_floats(t, TRIAL_OUTPUT, half ? TRIAL_HALF : TRIAL_FLOAT, count);
+    uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
+    return (struct dense_result){mixed_at(halves ? h : NULL, wide, rows, columns), wide};
+}
+
+static void result_tell(struct trial *t, int half, const struct dense_result *r)
+{
+    if (r->m.halves)
+        op_load_half(trial_backend(t), (enum half)half, r->m.halves, r->wide,
+                     r->m.rows * r->m.columns);
+}
+
+/* With `inputs` columns of x; half, ways: which operands are in 16 bits. */
+static void convolution_back(struct trial *t, struct trial_shape s, struct sparse a, int kind,
+                             int half, uint64_t inputs, uint64_t ways)
+{
+    struct trial_shape of_x = s, of_w = s;
+    enum trial_bar bar = half ? TRIAL_HALF : TRIAL_ROWS;
+    int adds = ways & 1, narrow = half && ways & 2, dx = ways >> 2 & 1;
+    enum trial_role use = adds ? TRIAL_CHANGED : TRIAL_OUTPUT;
+    of_x.columns = of_w.columns = inputs, of_w.rows = s.columns;
+    struct mixed kept = mixed_drawn(t, (enum half)half, half, s);
+    struct mixed d = mixed_drawn(t, (enum half)half, half && ways & 8, s);
+    struct mixed x = mixed_drawn(t, (enum half)half, narrow && ways & 16, of_x);
+    struct mixed w = mixed_drawn(t, (enum half)half, narrow && ways & 32, of_w);
+    struct dense_result g = result_made(t, half, narrow, s.rows, s.columns);
+    struct dense_result of_dx = result_made(t, half, narrow && ways & 64, s.rows, inputs);
+    struct matrix dw = trial_matrix(t, use, bar, s.columns, inputs);
+    if (!dx)
+        of_dx.m.at = NULL, of_dx.m.halves = NULL;
+    op_convolution_backward(trial_backend(t), a, (enum activation)kind, (enum half)half, kept, d,
+                            g.m, x, w, adds, dw, trial_floats(t, use, bar, s.columns), of_dx.m);
+    result_tell(t, half, &g);
+    result_tell(t, half, &of_dx);
+    if (d.at) /* used up, by the backends in ways of their own */
+        op_zero(trial_backend(t), d.at, s.rows * s.columns);
+    if (!dx)
+        op_zero(trial_backend(t), of_dx.wide, s.rows * inputs);
+}
+
+/* Products of many rows are a GPU's own way, and an emulated one's from fewer on: one launch makes
+ * both gradients, or dw of a few inputs alone. */
+static void convolution_back_large(struct trial *t, struct trial_shape s)
+{
+    s.rows = s.rows == TRIAL_ROWS_LARGE ? 6200 : 132;
+    s.columns = 128;
+    struct sparse a = sparse_drawn(t, s.rows);
+    for (uint64_t dx = 0; dx < 2; dx++) {
+        convolution_back(t, s, a, ACTIVATION_RELU, HALF_NONE, 64, 1 | dx << 2);
+        convolution_back(t, s, a, ACTIVATION_TANH, HALF_NONE, dx ? 132 : 32, dx << 2);
+    }
+}
+
+void trial_convolution_backward(struct trial *t, struct trial_shape s)
+{
     struct sparse a = sparse_drawn(t, s.rows);
     for (int half = HALF_NONE; half < HALF_COUNT; half++)
-        for (int kind = half; kind <= ACTIVATION_COUNT; kind += ACTIVATION_COUNT - half) {
-            uint64_t ways = half ? trial_random(t) : 0;
-            struct mixed kept = mixed_drawn(t, (enum half)half, half, s);
-            struct mixed d = mixed_drawn(t, (enum half)half, ways & 1, s);
-            enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
-            float *g = trial_floats(t, TRIAL_OUTPUT, bar, count);
-            uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count);
-            int adds = trial_random(t) & 1;
-            float *sums = trial_floats(t, adds ? TRIAL_CHANGED : TRIAL_OUTPUT,
-                                       half ? TRIAL_HALF : TRIAL_ROWS, s.columns);
-            op_sparse_backward(trial_backend(t), a, (enum activation)kind, (enum half)half, kept, d,
-                               adds, sums, mixed_at(ways & 2 ? h : NULL, g, s.rows, s.columns));
-            if (ways & 2)
-                op_load_half(trial_backend(t), (enum half)half, h, g, count);
-            if (d.at)
-                op_zero(trial_backend(t), d.at, count);
-        }
+        for (int kind = half; kind <= ACTIVATION_COUNT; kind += ACTIVATION_COUNT - half)
+            convolution_back(t, s, a, kind, half, s.columns % 4 ? 7 : 12, trial_random(t));
+    if (s.rows == 560 || s.rows == TRIAL_ROWS_LARGE)
+        convolution_back_large(t, s);
 }
 
 /* ---- tables ---- */

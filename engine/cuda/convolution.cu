@@ -1,0 +1,319 @@
+/* convolution.cu - a graph convolution's backward: the sparse product (sparse.h) with the sums for
+ * the bias, then the gradients of weights and input.
+ *
+ * Where the products are on the tensor cores in float32 both are one launch (tensor.h), and what
+ * adds up the parts that its blocks leave of dw adds up those of the bias, too: three launches a
+ * layer. Else each product is op_product's.
+ */
+#include "engine/cuda/early.h"
+#include "engine/cuda/sparse.h"
+#include "engine/cuda/tensor.h"
+
+enum { THREADS = 256 };
+
+/* Rows of a block, at least; numbers across it, at most, of threads that have some. */
+enum { BACK_ROWS = 8, BACK_WIDTH = 256, BACK_THREADS = 512 };
+
+static __device__ __forceinline__ float undone(enum activation kind, float kept, float dy)
+{
+    switch (kind) {
+#define UNDONE(NAME, name)                                                                         \
+    case ACTIVATION_##NAME:                                                                        \
+        return scalar_##name##_backward(kept, dy);
+        ACTIVATIONS(UNDONE)
+#undef UNDONE
+    case ACTIVATION_COUNT:
+        break;
+    }
+    return dy;
+}
+
+/* e of convolution_backward takes d's place. What was kept is in 16 bits where there is a half. */
+template <class numbers, int half, int halves>
+__global__ void gradients_take(enum activation kind, struct mixed kept, struct mixed d)
+{
+    typedef struct stored<numbers, half, halves> of_d;
+    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
+    launch_wait();
+    FOR_ITEMS(i, d.rows * d.columns / numbers::COUNT)
+    {
+        uint64_t place = i * numbers::COUNT;
+        numbers x = of_d::value(of_d::load(d, place));
+        numbers y = of_kept::value(of_kept::load(kept, place));
+        UNROLL(8)
+        for (int n = 0; n < numbers::COUNT; n++)
+            x.at[n] = half_rounded((enum half)half, undone(kind, y.at[n], x.at[n]));
+        mixed_store<half>(d, place, x);
+    }
+}
+
+/* The rows of e, which is d, or where the kind is relu, whose derivative costs nothing, made from
+ * it. */
+template <class numbers, int half, int halves> struct gradient_rows {
+    typedef struct stored<numbers, half, halves> of_d;
+    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
+    struct taken {
+        typename of_d::type d;
+        typename of_kept::type kept;
+    };
+    int relu;
+    struct mixed kept, d;
+    __device__ __forceinline__ struct taken take(uint64_t r, uint64_t c) const
+    {
+        struct taken t = {};
+        t.d = of_d::load(d, r * d.columns + c);
+        if (relu)
+            t.kept = of_kept::load(kept, r * d.columns + c);
+        return t;
+    }
+    __device__ __forceinline__ numbers value(const struct taken &t) const
+    {
+        numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
+        UNROLL(8)
+        for (int i = 0; i < numbers::COUNT; i++)
+            e.at[i] = half_rounded((enum half)half,
+                                   relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i]);
+        return e;
+    }
+};
+
+/* Sums over a block's threads of one column, in those of its first row. All threads call it. */
+template <class numbers>
+static __device__ __forceinline__ numbers rows_reduce(numbers sum, numbers *shared)
+{
+    unsigned me = threadIdx.y * blockDim.x + threadIdx.x;
+    shared[me] = sum;
+    for (unsigned left = blockDim.y / 2; left > 0; left /= 2) {
+        __syncthreads();
+        if (threadIdx.y < left)
+            numbers_add(shared[me], 1, shared[me + left * blockDim.x]);
+    }
+    sum = shared[me];
+    __syncthreads();
+    return sum;
+}
+
+/* A block of its rows' threads has blockDim.x times a few columns, and of each row's e the sums of
+ * its own rows at parts[blockIdx.y, columns], unless that is NULL. */
+template <class numbers, int half, int halves>
+__global__ void __launch_bounds__(numbers::COUNT == 8 ? BACK_THREADS / 2 : BACK_THREADS,
+                                  numbers::COUNT == 8 ? 3 : 2)
+    sparse_rows_back(struct sparse a, struct gradient_rows<numbers, half, halves> e, float *parts,
+                     uint64_t part_rows, struct mixed g)
+{
+    __shared__ numbers shared[BACK_THREADS];
+    uint64_t c = ((uint64_t)blockIdx.x * blockDim.x + threadIdx.x) * numbers::COUNT;
+    uint64_t begin = blockIdx.y * part_rows, end = begin + part_rows;
+    uint64_t most = g.rows > e.d.rows ? g.rows : e.d.rows;
+    numbers sum;
+    numbers_zero(sum);
+    end = end < most ? end : most;
+    launch_wait();
+    for (uint64_t r = begin + threadIdx.y; c < g.columns && r < end; r += blockDim.y) {
+        numbers row;
+        numbers_zero(row);
+        typename gradient_rows<numbers, half, halves>::taken own = e.take(r < e.d.rows ? r : 0, c);
+        if (r < g.rows) {
+            row_sum(a, r, c, e, row);
+            mixed_store<half>(g, r * g.columns + c, row);
+        }
+        if (r < e.d.rows)
+            numbers_add(sum, 1, e.value(own));
+    }
+    if (!parts)
+        return;
+    sum = rows_reduce(sum, shared);
+    if (threadIdx.y == 0 && c < g.columns)
+        sum.store(parts + blockIdx.y * g.columns + c);
+}
+
+/* The parts of a column's sum that blocks leave; at NULL: none are wanted. */
+template <class numbers, int half, int halves>
+static struct matrix sparse_back(struct sparse a, enum activation kind, struct mixed kept,
+                                 struct mixed d, float *parts, uint64_t room, struct mixed g)
+{
+    struct gradient_rows<numbers, half, halves> e = {
+        kind == ACTIVATION_RELU, kept, d
+    };
+    uint64_t rows = d.rows > g.rows ? d.rows : g.rows, width = g.columns / numbers::COUNT;
+    uint64_t most = CUDA_BLOCKS_MAX;
+    unsigned across = 1, down = BACK_ROWS;
+    room /= g.columns;
+    ensure(room > 0);
+    most = room < most ? room : most;
+    while (across < width && across * numbers::COUNT < BACK_WIDTH &&
+           across < BACK_THREADS / BACK_ROWS)
+        across *= 2;
+    while (2 * across * down <= BACK_THREADS / 2)
+        down *= 2;
+    dim3 threads(across, down);
+    uint64_t part_rows = (rows + most - 1) / most;
+    part_rows = (part_rows + threads.y - 1) / threads.y * threads.y;
+    dim3 blocks((unsigned)((width + across - 1) / across),
+                (unsigned)((rows + part_rows - 1) / part_rows));
+    if (kind != ACTIVATION_RELU && kind != ACTIVATION_COUNT)
+        LAUNCH_EARLY((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
+                     THREADS, kind, kept, d);
+    LAUNCH_EARLY((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e, parts, part_rows,
+                 g);
+    return matrix_of(parts, blocks.y, g.columns);
+}
+
+static struct matrix sparse_run(struct sparse a, enum activation kind, enum half half,
+                                struct mixed kept, struct mixed d, float *parts, uint64_t room,
+                                struct mixed g)
+{
+    unsigned by = d.halves ? EIGHT : EIGHT / 2; /* more would not fit the registers */
+    while (by > 1 &&
+           !(goes_by(by, d) && goes_by(by, g) && (kind == ACTIVATION_COUNT || goes_by(by, kept))))
+        by = by == EIGHT ? EIGHT / 2 : 1;
+    if (by == EIGHT && half == HALF_F16)
+        return sparse_back<eight_numbers, HALF_F16, 1>(a, kind, kept, d, parts, room, g);
+    if (by == EIGHT)
+        return sparse_back<eight_numbers, HALF_BF16, 1>(a, kind, kept, d, parts, room, g);
+    if (by == FOUR)
+        return BY_HALF(sparse_back, four_numbers, half, d.halves, a, kind, kept, d, parts, room, g);
+    return BY_HALF(sparse_back, one_number, half, d.halves, a, kind, kept, d, parts, room, g);
+}
+
+/* ---- the sums of parts ---- */
+
+/* A block has FINISH_ITEMS fours of dw, of whose parts each of FINISH_GROUPS groups of threads
+ * takes some, so that many are on their way; or FINISH_COLUMNS numbers of db. */
+#ifdef CUDA_EMULATED
+enum { FINISH_THREADS = 32 };
+#else
+enum { FINISH_THREADS = 512 };
+#endif
+enum {
+    FINISH_GROUPS = 4,
+    FINISH_ITEMS = FINISH_THREADS / FINISH_GROUPS,
+    FINISH_COLUMNS = 8,
+    FINISH_ROWS = FINISH_THREADS / FINISH_COLUMNS
+};
+
+struct finish_work {
+    const float *parts;     /* [count, rows, columns of dw] */
+    unsigned count, blocks; /* blocks: the first ones, which are dw's */
+    struct matrix dw, sums; /* sums: those of db, a part a row */
+    float *db;
+    int adds;
+};
+
+static __device__ __forceinline__ float4 fours_add(float4 a, float4 b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+static __device__ __forceinline__ void weights_finish(const struct finish_work &w, float4 *shared)
+{
+    uint64_t width = w.dw.columns / FOUR, all = w.dw.rows * width;
+    unsigned item = threadIdx.x % FINISH_ITEMS, group = threadIdx.x / FINISH_ITEMS;
+    for (uint64_t first = (uint64_t)blockIdx.x * FINISH_ITEMS; first < all;
+         first += (uint64_t)w.blocks * FINISH_ITEMS) {
+        uint64_t i = first + item, row = i / width;
+        const float4 *part = (const float4 *)w.parts + i;
+        float4 sum = make_float4(0, 0, 0, 0);
+        UNROLL(8)
+        for (unsigned p = group; i < all && p < w.count; p += FINISH_GROUPS)
+            sum = fours_add(sum, part[p * all]);
+        shared[threadIdx.x] = sum;
+        __syncthreads();
+        if (group == 0 && i < all) {
+            float4 *at = (float4 *)(w.dw.at + row * w.dw.stride) + (i - row * width);
+            UNROLL(4)
+            for (unsigned n = 1; n < FINISH_GROUPS; n++)
+                sum = fours_add(sum, shared[n * FINISH_ITEMS + item]);
+            *at = w.adds ? fours_add(*at, sum) : sum;
+        }
+        __syncthreads();
+    }
+}
+
+/* Of some hundred parts. */
+static __device__ __forceinline__ void bias_finish(const struct finish_work &w, float *shared)
+{
+    enum { BATCH = 12 };
+    unsigned row = threadIdx.x / FINISH_COLUMNS;
+    uint64_t c = (uint64_t)(blockIdx.x - w.blocks) * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
+    float sum = 0;
+    for (uint64_t first = row; c < w.sums.columns && first < w.sums.rows;
+         first += BATCH * FINISH_ROWS) {
+        float in[BATCH];
+        UNROLL(12)
+        for (unsigned i = 0; i < BATCH; i++) {
+            uint64_t r = first + i * FINISH_ROWS;
+            in[i] = r < w.sums.rows ? w.sums.at[r * w.sums.stride + c] : 0;
+        }
+        UNROLL(12)
+        for (unsigned i = 0; i < BATCH; i++)
+            sum += in[i];
+    }
+    shared[threadIdx.x] = sum;
+    for (unsigned left = FINISH_ROWS / 2; left > 0; left /= 2) {
+        __syncthreads();
+        if (row < left)
+            shared[threadIdx.x] += shared[threadIdx.x + left * FINISH_COLUMNS];
+    }
+    if (row == 0 && c < w.sums.columns)
+        w.db[c] = (w.adds ? w.db[c] : 0) + shared[threadIdx.x];
+}
+
+__global__ void __launch_bounds__(FINISH_THREADS) gradients_finish(struct finish_work w)
+{
+    __shared__ float4 shared[FINISH_THREADS];
+    launch_wait();
+    if (blockIdx.x < w.blocks)
+        weights_finish(w, shared);
+    else
+        bias_finish(w, (float *)shared);
+}
+
+/* ---- the operation ---- */
+
+static struct matrix wide_of(struct mixed m)
+{
+    return {m.at, m.rows, m.columns, m.stride};
+}
+
+static void products_run(enum half half, struct mixed g, struct mixed x, struct mixed w, int adds,
+                         struct matrix dw, struct mixed dx)
+{
+    int wanted = dx.at || dx.halves;
+    if (g.halves) {
+        if (dw.at)
+            cuda_product_mixed(half, g, 1, x, 0, (float)adds, mixed_of(dw));
+        if (wanted)
+            cuda_product_mixed(half, g, 0, w, 0, 0, dx);
+        return;
+    }
+    if (dw.at)
+        cuda_product(wide_of(g), 1, wide_of(x), 0, (float)adds, dw);
+    if (wanted)
+        cuda_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
+}
+
+void cuda_convolution_backward(struct sparse a, enum activation kind, enum half half,
+                               struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
+                               struct mixed w, int adds, struct matrix dw, float *db,
+                               struct mixed dx)
+{
+    enum { ROOM = CUDA_SCRATCH_FLOATS / 2 };
+    struct finish_work f = {};
+    CUDA_MAIN_LANE();
+    f.sums = sparse_run(a, kind, half, kept, d, db ? cuda_scratch : NULL, ROOM, g);
+    f.dw = dw, f.db = db, f.adds = adds;
+    if (db && !g.halves && goes_by(FOUR, mixed_of(dw))) {
+        uint64_t taken = (f.sums.rows * f.sums.columns + FOUR - 1) / FOUR * FOUR;
+        f.parts = cuda_scratch + taken;
+        f.count = tensor_gradients(wide_of(g), wide_of(x), wide_of(w), wide_of(dx),
+                                   cuda_scratch + taken, CUDA_SCRATCH_FLOATS - taken);
+    }
+    if (f.count)
+        f.blocks = cuda_blocks(dw.rows * dw.columns / FOUR, FINISH_ITEMS);
+    unsigned blocks = f.blocks + (unsigned)((dw.rows + FINISH_COLUMNS - 1) / FINISH_COLUMNS);
+    if (db)
+        LAUNCH_EARLY(gradients_finish, blocks, FINISH_THREADS, f);
+    if (!f.count)
+        products_run(half, g, x, w, adds, dw, dx);
+}
