@@ -194,6 +194,14 @@ static int gather_on_device(struct stepper *s, struct gather_work *g, struct err
     return 0;
 }
 
+/* Of a row that is not to be had any more. */
+static int row_unusable(const struct stepper *s, struct err *e)
+{
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "it has a feature that is not finite, or a target that the loss does not take%s",
+                   s->config.weights ? ", or a weight that is negative or not finite" : "");
+}
+
 /* A row of a piece, brought to the host and gathered there, to say what is wrong with it. */
 static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint64_t row,
                           struct err *e)
@@ -211,7 +219,7 @@ static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint6
         bytes[2] = config.weights * element_bytes(element_named(config.weight_type));
     char *copy = malloc(bytes[0] + bytes[1] + bytes[2]);
     if (!copy)
-        return err_set(e, EXIT_CODE_PERMANENT, "it has a number that cannot be used");
+        return row_unusable(s, e);
     for (int i = 0; i < 3; all += bytes[i++]) {
         at[i] = copy + all;
         if (bytes[i])
@@ -222,7 +230,10 @@ static int piece_row_tell(struct stepper *s, const struct gather_piece *p, uint6
     config.weight_rows = &at[2];
     atomic_store(&g.bad_row, 1);
     gather_item(&g, 0, 0);
-    bad_row_tell(&g, 0, e);
+    if (atomic_load(&g.bad_row) == 0)
+        bad_row_tell(&g, 0, e);
+    else
+        row_unusable(s, e); /* its place has another one since: a window moved on */
     free(copy);
     return -1;
 }
@@ -242,10 +253,7 @@ int pieces_check(struct stepper *s, const struct batch_results *r, struct err *e
         /* of the micro-batches before the last one the places are gone */
         if (p->before == s->pieces[s->piece_count - 1].before)
             return piece_row_tell(s, p, row, e);
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "it has a feature that is not finite, or a target that the loss does not take%s",
-            s->config.weights ? ", or a weight that is negative or not finite" : "");
+        return row_unusable(s, e);
     }
     return 0;
 }

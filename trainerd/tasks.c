@@ -230,15 +230,18 @@ static int time_is_over(struct trainer *t, struct err *e)
     return DAEMON_FAILED;
 }
 
-/* What control messages asked for, between two steps. */
+/* What control messages asked for, between two steps. Rows of a batch in work are not given back:
+ * where one of them cannot be used it is looked at again when the step is done. */
 static int asked_turn(struct trainer *t, struct err *e)
 {
     int saves = t->checkpoint_asked && t->state > TRAINER_BEGIN;
-    if ((saves || t->release_asked) && train_settle(t, e) < 0)
+    int releases = t->release_asked && !t->batch.gathered && !t->batch.done;
+    if ((saves || releases) && train_settle(t, e) < 0)
         return -1;
-    if (t->release_asked)
+    if (releases) {
         data_give_back(t, 1);
-    t->release_asked = 0;
+        t->release_asked = 0;
+    }
     if (!saves)
         return 0;
     t->checkpoint_asked = 0;
