@@ -147,6 +147,12 @@ static int links_open(struct skeleton *s, struct err *e)
     return link_open(&s->d->ctl, LINK_ROUTER, ".", name, NULL, e);
 }
 
+void daemon_piece_done(const struct daemon *d)
+{
+    if (d->deadline_s)
+        alarm((unsigned)d->deadline_s);
+}
+
 static int stage_start(struct skeleton *s, struct err *e)
 {
     char sentence[80];
@@ -387,6 +393,7 @@ int daemon_run(int argc, char **argv, const struct daemon_spec *spec, void *self
         return code;
     memset(&d, 0, sizeof d);
     d.stage = spec->stage;
+    d.deadline_s = spec->deadline_s;
     d.started_s = clock_monotonic_s();
     d.lock.fd = d.journal.fd = -1;
     int result = DAEMON_FAILED;

@@ -48,6 +48,7 @@ struct daemon {
     struct journal journal;
     struct highwater highwater;
     int supervised;                  /* FINETUNED_READY_FD was set */
+    int deadline_s;                  /* the spec's; 0: it does not run */
     double started_s;                /* monotonic */
     char doing[257];                 /* one sentence for status; the stage writes it */
     int stopping;                    /* a stop was asked */
@@ -87,6 +88,10 @@ struct daemon_spec {
 
 /* Runs the daemon; returns the exit code (never before everything is closed). */
 int daemon_run(int argc, char **argv, const struct daemon_spec *spec, void *self);
+
+/* A turn or a stop of several pieces of work, each of which may take as long: one is done. The next
+ * one has the deadline to itself. */
+void daemon_piece_done(const struct daemon *d);
 
 /* Publish a measurement; never blocks. */
 void daemon_publish(struct daemon *d, enum msg_type type, void *m);

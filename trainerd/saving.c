@@ -170,8 +170,10 @@ int saving_end(struct trainer *t, struct err *e)
         stepper_fetch_wait(t->stepper);
     if (!s->under_way)
         return 0;
-    if (s->behind)
+    if (s->behind) {
         pthread_join(s->thread, NULL);
+        daemon_piece_done(t->daemon); /* a stop may have another one to write and to wait for */
+    }
     s->under_way = 0;
     t->saved_s = s->ended_s;
     if (s->result < 0)

@@ -14,7 +14,8 @@ static struct err e;
 /* ---- a stage ------------------------------------------------------------------------------------
  */
 
-enum behaviour { WORKS, FAILS_AT_START, FAILS_LATER, FINISHES, HANGS };
+enum { DEADLINE_S = 1 };
+enum behaviour { WORKS, FAILS_AT_START, FAILS_LATER, FINISHES, HANGS, WORKS_IN_PIECES };
 
 struct toy {
     enum behaviour behaviour;
@@ -46,6 +47,12 @@ static int toy_turn(void *self, struct daemon *d, int *sleep_ms, struct err *err
     case HANGS:
         for (;;)
             pause();
+    case WORKS_IN_PIECES:
+        for (int i = 0; i < 3; i++) {
+            usleep(DEADLINE_S * 600 * 1000);
+            daemon_piece_done(d);
+        }
+        return DAEMON_FINISHED;
     default:
         return DAEMON_GO_ON;
     }
@@ -75,7 +82,7 @@ static const struct daemon_spec spec = {
     .stage = "loaderd",
     .purpose = "plays",
     .example = "loaderd --run runs/fashion",
-    .deadline_s = 1,
+    .deadline_s = DEADLINE_S,
     .start = toy_start,
     .turn = toy_turn,
     .request = toy_request,
@@ -311,6 +318,14 @@ TEST(daemon_that_hangs_ends_itself)
     CHECK_HAS(log_text, "a turn took longer than its deadline");
     CHECK(access("r/exits/loaderd", F_OK) < 0);
     s = toy_run(FINISHES, 1); /* nothing is left that would keep the next one out */
+    exits_with(&s, EXIT_CODE_DONE);
+}
+
+/* Together longer than a turn may take. */
+TEST(daemon_whose_turn_has_pieces_has_the_deadline_for_each)
+{
+    run_dir_make();
+    struct stage s = toy_run(WORKS_IN_PIECES, 1);
     exits_with(&s, EXIT_CODE_DONE);
 }
 
