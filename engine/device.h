@@ -25,7 +25,8 @@ struct device_facts {
     int halves;             /* products of operands in 16 bits are fast */
     int driver, runtime;    /* versions as CUDA counts them: 13000 */
     uint64_t memory_bytes;  /* in all */
-    uint64_t context_bytes; /* what the context and the libraries took when it was opened */
+    uint64_t context_bytes; /* what the libraries took when it was opened: as the free memory says,
+                               of which other processes may take some then, within bounds */
 };
 
 struct device_memory {
