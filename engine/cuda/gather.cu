@@ -146,6 +146,7 @@ void cuda_gather_classes(enum element type, const void *const *rows, uint64_t co
                          uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
     struct map_grid g = map_grid(count, steps);
+    CUDA_MAIN_LANE();
     missing = missing && element_is_signed(type);
     switch (type) {
 #define CLASSES(NAME)                                                                              \

@@ -115,9 +115,9 @@ static __device__ __forceinline__ void duty_do(struct forward_duty *d, const uin
 
 template <int pairs, int kind>
 __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
-    narrow_forward(struct lstm_narrow s, const float *sums, const float *bias_ih,
-                   const float *bias_hh, const uint16_t *packed, float *c_state,
-                   struct lstm_cells out)
+    narrow_steps(struct lstm_narrow s, const float *sums, const float *bias_ih,
+                 const float *bias_hh, const uint16_t *packed, float *c_state,
+                 struct lstm_cells out)
 {
     enum { H_NUMBERS = ROWS * h_rows<pairs>::STRIDE };
     SHARED_DYNAMIC(float4, dynamic);
@@ -199,8 +199,8 @@ static void forward(const struct lstm_narrow &s, const float *sums, const float 
                     const float *bias_hh, const uint16_t *packed, float *c, struct lstm_cells out)
 {
     uint64_t bytes = sizeof(struct forward_shared<pairs>);
-    ensure(SHARED_ALLOW((narrow_forward<pairs, kind>), bytes));
-    LAUNCH_SHARED((narrow_forward<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes, s,
+    ensure(SHARED_ALLOW((narrow_steps<pairs, kind>), bytes));
+    LAUNCH_SHARED((narrow_steps<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes, s,
                   sums, bias_ih, bias_hh, packed, c, out);
 }
 

@@ -122,8 +122,8 @@ record_read(const struct narrow_record *r, const struct cell &l, int begins, flo
 
 template <int pairs, int kind>
 __global__ void __launch_bounds__(block_of<pairs>::THREADS, 1)
-    narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
-                    float *dc_state, float *dr_state, float *sums)
+    narrow_steps_back(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
+                      float *dc_state, float *dr_state, float *sums)
 {
     SHARED_DYNAMIC(float4, dynamic);
     struct backward_shared<pairs> *shared = (struct backward_shared<pairs> *)dynamic;
@@ -194,9 +194,9 @@ static void backward(const struct lstm_narrow &s, const uint16_t *packed, struct
                      float *dc, float *dr, float *sums)
 {
     uint64_t bytes = sizeof(struct backward_shared<pairs>);
-    ensure(SHARED_ALLOW((narrow_backward<pairs, kind>), bytes));
-    LAUNCH_SHARED((narrow_backward<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes, s,
-                  packed, dh, dc, dr, sums);
+    ensure(SHARED_ALLOW((narrow_steps_back<pairs, kind>), bytes));
+    LAUNCH_SHARED((narrow_steps_back<pairs, kind>), blocks_of(s), block_of<pairs>::THREADS, bytes,
+                  s, packed, dh, dc, dr, sums);
 }
 
 void cuda_lstm_narrow_backward(struct lstm_narrow s, const uint16_t *packed, struct lstm_cells dh,
