@@ -34,7 +34,8 @@ struct layer_key {
     const char *const *words; /* NULL: a number; else NULL ends it */
 };
 
-struct quantised; /* engine/quantised.h */
+struct quantised;  /* engine/quantised.h */
+struct loss_slice; /* engine/loss.h */
 
 /* What a layer can have in common with those beside it, where operations cost a launch: backward
  * does that of an activation behind it; and numbers in 16 bits come and go as such. */
@@ -107,6 +108,11 @@ struct layer_pass {
     int finishes;
     enum activation then;
     uint16_t *kept;
+    /* Of a type that takes_loss, the model's last layer: the loss of its outputs, which forward
+     * then makes with them (loss_type.linear); NULL: that is done behind it. */
+    const struct loss_slice *loss;
+    void (*loss_linear)(const struct loss_slice *s, struct matrix x, struct matrix w,
+                        const float *bias, uint16_t *kept);
     /* Of a type that finishes_back, or chains: its input in 16 bits (NULL: input has it, else that
      * is room for it); 1 + the activation that left it, whose backward is then part of this one, or
      * 0; whether it rounds d_input to `half` by itself. */
@@ -181,6 +187,7 @@ struct layer_type {
      * such a layer. NULL: none. */
     int (*copies)(const struct layer_instance *l);
     int finishes;      /* forward can do, in the same operation, what pass.finishes says */
+    int takes_loss;    /* forward, where it finishes, can do what pass.loss says */
     int finishes_back; /* backward can do what pass.input_half and what follows it say */
     int activates;     /* 1 + its enum activation; 0: it is none */
     int quantises;     /* its matrices are used through layer_product alone */

@@ -62,6 +62,10 @@ struct loss_type {
     int whole_rows; /* a row has one loss: it weighs as much as its largest weight */
     const struct metric_type *metrics[LOSS_METRICS_MAX + 1]; /* the first is the usual one */
     void (*slice)(const struct loss_slice *s);
+    /* The same, with the linear layer whose outputs these are: x [rows, inputs], its weights and
+     * bias, and where they are kept in 16 bits, or NULL. NULL: it has no operation for both. */
+    void (*linear)(const struct loss_slice *s, struct matrix x, struct matrix w, const float *bias,
+                   uint16_t *kept);
     /* Where exp(-loss) is a likelihood of the target, for the Fisher information; else NULL. draw:
      * targets from it, a function of (key, first + row) and the outputs. root: into d, for one
      * output, a gradient whose squares over all outputs add up to the expectation over the targets;

@@ -594,6 +594,16 @@ static void check_softmax_cross_entropy(struct matrix z, const uint32_t *targets
     ensure(targets && weights_valid(w, 1) && half < HALF_COUNT && sum != losses);
 }
 
+static void check_linear_loss(struct matrix x, struct matrix w, const float *bias, enum half half,
+                              uint16_t *kept, struct matrix z, const uint32_t *targets,
+                              struct weighting weights, double divisor, double *losses, double *sum,
+                              struct matrix dz)
+{
+    check_linear_forward(x, w, bias, ACTIVATION_COUNT, half, kept, z);
+    check_softmax_cross_entropy(z, targets, weights, divisor, losses, sum, dz, half);
+    ensure(!dz.at || (matrix_disjoint(z, dz) && matrix_disjoint(x, dz)));
+}
+
 static void check_cosine_loss(struct matrix z, struct matrix y, struct weighting w, double divisor,
                               double *losses, double *sum, struct matrix dz, enum half half)
 {

@@ -219,7 +219,8 @@ static void slice_root(const struct batch_work *b, struct loss_slice *l, uint64_
              l->d.rows * l->d.columns);
 }
 
-void slice_loss(const struct batch_work *b, uint64_t slice)
+/* The slice's outputs and targets, and where their losses go. */
+static struct loss_slice slice_loss_make(const struct batch_work *b, uint64_t slice)
 {
     const struct stepper *s = b->s;
     uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
@@ -242,6 +243,15 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
     };
     if (b->work != SLICE_EVALUATE)
         l.d = matrix_of(lane_delta(s, slice, buffer), rows * steps, outputs / steps);
+    return l;
+}
+
+void slice_loss(const struct batch_work *b, uint64_t slice)
+{
+    const struct stepper *s = b->s;
+    uint64_t row = slice * s->config.slice_rows, rows = slice_rows(s, b->rows, slice);
+    uint64_t outputs = s->model->outputs, steps = s->model->target_steps;
+    struct loss_slice l = slice_loss_make(b, slice);
     int sampled = b->work == SLICE_FISHER && b->fisher->labels == FISHER_SAMPLED;
     if (sampled)
         s->loss->draw(&l, b->fisher->key, (b->fisher->position + row) * steps);
@@ -324,7 +334,9 @@ static uint32_t layers_join(const struct batch_work *b, uint64_t slice, uint32_t
     return 2;
 }
 
-void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+/* loss: of the last layer's outputs, with which it is made; NULL: it is not. */
+static void layers_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end,
+                           const struct loss_slice *loss)
 {
     const struct layer_instance *layers = b->s->model->layers;
     const struct layout *y = &b->s->layout;
@@ -334,10 +346,17 @@ void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, u
         if (p.half && i > 0 && y->segment_first[layer_segment(y, i)] == i && !p.input_half)
             input_load(b, slice, i);
         p.output_unread = p.kept && i + joined < end && chain_of(b, i + joined) == CHAIN_HALVES;
+        if (loss && i + 1 == b->s->model->layer_count)
+            p.loss = loss, p.loss_linear = b->s->loss->linear;
         layers[i].type->forward(&layers[i], &p);
         if (p.half && !layers[i].type->same && !layers[i].type->rounds && !p.finishes)
             output_round(b, slice, i);
     }
+}
+
+void slice_forward(const struct batch_work *b, uint64_t slice, uint32_t first, uint32_t end)
+{
+    layers_forward(b, slice, first, end, NULL);
 }
 
 /* Of input and output backward reads one. */
@@ -427,17 +446,33 @@ void slice_backward(const struct batch_work *b, uint64_t slice, uint32_t first, 
     }
 }
 
+/* On a device apart the last layer can make the loss with its outputs, where each of its steps has
+ * a target, and the gradient there does not take its input's place. */
+static int loss_joins(const struct batch_work *b)
+{
+    const struct stepper *s = b->s;
+    uint32_t last = s->model->layer_count - 1;
+    const struct layer_instance *l = &s->model->layers[last];
+    const struct route *route = &s->layout.route[last];
+    return s->device->apart && b->work == SLICE_TRAIN && !b->backward_only && s->loss->linear &&
+           l->type->takes_loss && l->steps == s->model->target_steps &&
+           lane_activation(s, 0, last, route->in) != lane_delta(s, 0, route->out);
+}
+
 static void slice_run(void *argument, uint64_t lane, int thread)
 {
     const struct batch_work *b = argument;
     uint64_t parts = b->s->layout.parts, slice = b->wave_first + lane * parts;
     uint64_t all = batch_slices(b->s, b->rows), end = all < slice + parts ? all : slice + parts;
     uint32_t count = b->s->model->layer_count;
+    int joins = loss_joins(b);
     (void)thread;
     for (; slice < end; slice++) {
+        struct loss_slice loss = slice_loss_make(b, slice);
         if (!b->backward_only)
-            slice_forward(b, slice, 0, count);
-        slice_loss(b, slice);
+            layers_forward(b, slice, 0, count, joins ? &loss : NULL);
+        if (!joins)
+            slice_loss(b, slice);
         if (b->work != SLICE_EVALUATE)
             slice_backward(b, slice, 0, count);
     }

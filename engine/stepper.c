@@ -234,13 +234,14 @@ static uint64_t layout_frozen(struct layout *y, const struct model *m, const str
 }
 
 /* With half layers work on float32 in a few places. Forward alternates between one of its own and
- * that of a gradient: where a segment runs again, the one that the gradient behind it is not in. */
+ * that of a gradient: the one that the gradient behind the segment is not in, which is there when
+ * it runs again, or comes with the last layer's outputs (loss_type.linear). */
 static uint64_t layout_work(struct layout *y, uint64_t odd_delta, uint64_t even_delta,
                             uint64_t widest, uint64_t at)
 {
     y->work_at = at;
     for (uint32_t k = 0; k < y->segments; k++) {
-        int taken = k + 1 < y->segments && y->route[y->segment_first[k + 1] - 1].out % 2;
+        int taken = y->route[y->segment_first[k + 1] - 1].out % 2;
         y->work_even_at[k] =
             taken && !layer_is_frozen(y, y->segment_first[k]) ? even_delta : odd_delta;
     }

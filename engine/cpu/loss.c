@@ -61,6 +61,15 @@ void cpu_softmax_cross_entropy(struct matrix z, const uint32_t *targets, struct 
     loss_finish(losses, z.rows, sum, dz, half);
 }
 
+void cpu_linear_loss(struct matrix x, struct matrix w, const float *bias, enum half half,
+                     uint16_t *kept, struct matrix z, const uint32_t *targets,
+                     struct weighting weights, double divisor, double *losses, double *sum,
+                     struct matrix dz)
+{
+    cpu_linear_forward(x, w, bias, ACTIVATION_COUNT, half, kept, z);
+    cpu_softmax_cross_entropy(z, targets, weights, divisor, losses, sum, dz, half);
+}
+
 /* One row of a loss that is a mean over its elements, all alike or each with its weight. */
 #define ELEMENT_ROW(NAME, FORMULA)                                                                 \
     CPU_CLONES static double row_##NAME(const float *z, const float *y, uint64_t count,            \

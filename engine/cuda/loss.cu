@@ -1,103 +1,31 @@
 /* loss.cu - losses and right answers, a row to a team; exponentials and sums in double, as on the
  * CPU. */
 #include "engine/cuda/early.h"
-#include "engine/cuda/half.h"
-#include "engine/cuda/team.h"
-
-/* ---- the sum over the rows ---- */
-
-/* The last block of a loss's launch takes it, where that are not too many for one. */
-enum { SUM_ROWS_MAX = CUDA_BLOCKS_MAX / 2 };
-
-static __device__ unsigned sum_ticket;
-
-/* All threads call it behind their rows. */
-static __device__ __forceinline__ void rows_sum(const double *losses, uint64_t rows, double *sum)
-{
-    __shared__ double part[WARP];
-    double x = 0;
-    if (!sum || !block_is_last(&sum_ticket, gridDim.x))
-        return;
-    for (uint64_t r = threadIdx.x; r < rows; r += blockDim.x)
-        x += losses[r];
-    x = block_sum(x, part);
-    if (threadIdx.x == 0)
-        *sum += x;
-}
-
-static double *sum_within(uint64_t rows, double *sum)
-{
-    CUDA_MAIN_LANE();
-    return rows <= SUM_ROWS_MAX ? sum : NULL;
-}
-
-static void sum_behind(const double *losses, uint64_t rows, double *sum)
-{
-    if (sum && !sum_within(rows, sum))
-        cuda_sum_add(losses, rows, sum);
-}
+#include "engine/cuda/softmax.h"
 
 /* ---- classes ---- */
 
-/* Of rows of many classes: not worth its instructions twice. */
-static __device__ __noinline__ double power_apart(double x)
-{
-    return exp(x);
-}
-
-/* dz may be z: a thread reads no number behind one that another may have written. */
 template <unsigned size>
-__global__ void softmax_loss(team<size> t, struct matrix z, const uint32_t *targets,
-                             struct weighting w, double divisor, double *losses, double *sum,
-                             struct matrix dz, enum half half)
+__global__ void softmax_loss(team<size> t, struct matrix z, struct softmax_work s)
 {
     __shared__ double part[TEAM_PART];
     launch_wait();
     FOR_TEAM_ROWS(t, r, z.rows)
-    {
-        const float *row = z.at + r * z.stride;
-        uint64_t target = targets[r];
-        double weight = weight_at(w, r, 0);
-        float largest = -INFINITY;
-        double all = 0, first = 0; /* the power of its first number a thread keeps */
-        UNROLL(1)
-        FOR_LANES(t, c, z.columns)
-        largest = row[c] > largest ? row[c] : largest;
-        double max = (double)t.max(largest, (float *)part);
-        UNROLL(1)
-        FOR_LANES(t, c, z.columns)
-        {
-            double power = exp((double)row[c] - max);
-            first = c == t.lane() ? power : first;
-            all += power;
-        }
-        all = t.sum(all, part);
-        if (target % size == t.lane())
-            losses[r] = scalar_weighted(weight, log(all) + max - (double)row[target]);
-        UNROLL(1)
-        for (uint64_t c = t.lane(); dz.at && c < z.columns; c += size) {
-            double p = (c == t.lane() ? first : power_apart((double)row[c] - max)) / all;
-            dz.at[r * dz.stride + c] =
-                weight > 0
-                    ? half_rounded(half, scalar_softmax_gradient(p, c == target, divisor / weight))
-                    : 0;
-        }
-    }
-    rows_sum(losses, z.rows, sum);
+    softmax_row(t, s, r, z.at + r * z.stride, z.columns, part);
+    rows_sum(s.losses, z.rows, s.sum);
 }
 
 void cuda_softmax_cross_entropy(struct matrix z, const uint32_t *targets, struct weighting w,
                                 double divisor, double *losses, double *sum, struct matrix dz,
                                 enum half half)
 {
+    struct softmax_work s = {targets, w, divisor, losses, sum_within(z.rows, sum), dz, half};
     if (team_is_warp(z.rows, z.columns))
         LAUNCH_EARLY(softmax_loss<WARP>, cuda_blocks(z.rows, TEAM_WARPS), TEAM_THREADS,
-                     team<WARP>(), z, targets, w, divisor, losses, sum_within(z.rows, sum), dz,
-                     half);
+                     team<WARP>(), z, s);
     else
         LAUNCH_EARLY(softmax_loss<TEAM_THREADS>, cuda_blocks(z.rows, 1), TEAM_THREADS,
-                     team<TEAM_THREADS>(), z, targets, w, divisor, losses, sum_within(z.rows, sum),
-                     dz, half);
+                     team<TEAM_THREADS>(), z, s);
     sum_behind(losses, z.rows, sum);
 }
 

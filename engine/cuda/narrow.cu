@@ -1,12 +1,14 @@
 /* narrow.cu - linear layers of few outputs on few rows: what a classifier ends with.
  *
- * Forward a block has a row and a warp of it an output. Backward a block has NARROW_COLUMNS of the
- * inputs, a lane one of them and a warp some of the rows: a lane makes dx of its rows and a share
- * of dw's column, which shared memory adds up in the order of the warps.
+ * Forward a block has a row and a warp of it an output; where its loss is asked for with it the
+ * first warp takes that of the row. Backward a block has NARROW_COLUMNS of the inputs, a lane one
+ * of them and a warp some of the rows: a lane makes dx of its rows and a share of dw's column,
+ * which shared memory adds up in the order of the warps.
  */
 #include "engine/cuda/dense.h"
 #include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
+#include "engine/cuda/softmax.h"
 
 enum {
     WARPS = NARROW_OUTPUTS_MAX,
@@ -15,10 +17,33 @@ enum {
     NARROW_AHEAD = 8
 };
 
+/* What a block does behind a row: its lanes 0 have an output each. */
+struct nothing_behind {
+    __device__ void operator()(uint64_t, uint64_t, float) const
+    {
+    }
+};
+
+struct softmax_behind {
+    struct softmax_work s;
+    uint64_t rows, columns;
+    __device__ void operator()(uint64_t row, uint64_t column, float z) const
+    {
+        __shared__ float outputs[NARROW_OUTPUTS_MAX];
+        if (threadIdx.x % WARP == 0)
+            outputs[column] = z;
+        __syncthreads();
+        if (threadIdx.x < WARP)
+            softmax_row(team<WARP>(), s, row, outputs, columns, NULL);
+        rows_sum(s.losses, rows, s.sum);
+    }
+};
+
 /* A lane has NARROW_AHEAD fours of x and w on their way at a time. */
+template <typename behind>
 __global__ void __launch_bounds__(NARROW_THREADS, 1)
     narrow_rows(struct matrix x, struct matrix w, const float *bias, enum activation kind,
-                enum half half, uint16_t *kept, struct matrix y, unsigned fours)
+                enum half half, uint16_t *kept, struct matrix y, unsigned fours, behind f)
 {
     uint64_t row = blockIdx.x, column = threadIdx.x / WARP;
     const float *a = x.at + row * x.stride, *b = w.at + column * w.stride;
@@ -42,21 +67,45 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     for (uint64_t k = FOUR * fours + lane; k < x.columns; k += WARP)
         sum += a[k] * b[k];
     sum = warp_sum(sum);
-    if (lane == 0)
-        y.at[row * y.stride + column] =
-            finished_apart(kind, half, kept, row * y.columns + column, sum + bias[column]);
+    if (lane == 0) {
+        sum = finished_apart(kind, half, kept, row * y.columns + column, sum + bias[column]);
+        y.at[row * y.stride + column] = sum;
+    }
+    f(row, column, sum);
 }
 
-int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
-                   enum half half, uint16_t *kept, struct matrix y)
+template <typename behind>
+static int rows_run(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                    enum half half, uint16_t *kept, struct matrix y, behind f)
 {
     int aligned = ((uintptr_t)x.at | (uintptr_t)w.at) % sizeof(float4) == 0 &&
                   (x.stride | w.stride) % FOUR == 0;
     if (x.rows > DENSE_ROWS_MAX || y.columns > NARROW_OUTPUTS_MAX || x.columns >> 32)
         return 0;
-    LAUNCH_EARLY(narrow_rows, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias, kind,
-                 half, kept, y, aligned ? (unsigned)(x.columns / FOUR) : 0);
+    LAUNCH_EARLY(narrow_rows<behind>, (unsigned)x.rows, (unsigned)(y.columns * WARP), x, w, bias,
+                 kind, half, kept, y, aligned ? (unsigned)(x.columns / FOUR) : 0, f);
     return 1;
+}
+
+int narrow_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
+                   enum half half, uint16_t *kept, struct matrix y)
+{
+    return rows_run(x, w, bias, kind, half, kept, y, nothing_behind());
+}
+
+void cuda_linear_loss(struct matrix x, struct matrix w, const float *bias, enum half half,
+                      uint16_t *kept, struct matrix z, const uint32_t *targets,
+                      struct weighting weights, double divisor, double *losses, double *sum,
+                      struct matrix dz)
+{
+    struct softmax_behind f = {
+        {targets, weights, divisor, losses, sum_within(z.rows, sum), dz, half}, z.rows, z.columns};
+    if (rows_run(x, w, bias, ACTIVATION_COUNT, half, kept, z, f)) {
+        sum_behind(losses, z.rows, sum);
+        return;
+    }
+    cuda_linear_forward(x, w, bias, ACTIVATION_COUNT, half, kept, z);
+    cuda_softmax_cross_entropy(z, targets, weights, divisor, losses, sum, dz, half);
 }
 
 /* The rows' x, float32 or in 16 bits; a number's place takes 32 bits. */

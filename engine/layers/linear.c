@@ -45,6 +45,10 @@ static void linear_forward(const struct layer_instance *l, const struct layer_pa
     struct matrix x = matrix_of(p->input, p->rows * l->steps, l->values);
     struct matrix y = matrix_of(p->output, p->rows * l->steps, l->values_out);
     const float *bias = p->parameters + l->values_out * l->values;
+    if (p->loss) {
+        p->loss_linear(p->loss, x, weight_of(l, p->weights), bias, p->kept);
+        return;
+    }
     if (p->finishes) {
         op_linear_forward(p->backend, x, weight_of(l, p->weights), bias, p->then, p->half, p->kept,
                           y);
@@ -106,6 +110,7 @@ const struct layer_type layer_linear = {
     .quantises = 1,
     .finishes = 1,
     .finishes_back = 1,
+    .takes_loss = 1,
     .adds = 1,
     .keys = {{"out", .whole = 1, .required = 1, .low = 1, .high = LAYER_WIDTH_MAX}},
     .infer = linear_infer,

@@ -9,6 +9,13 @@ static void softmax_slice(const struct loss_slice *s)
                              s->sum, s->d, s->half);
 }
 
+static void softmax_linear(const struct loss_slice *s, struct matrix x, struct matrix w,
+                           const float *bias, uint16_t *kept)
+{
+    op_linear_loss(s->backend, x, w, bias, s->half, kept, s->outputs, s->classes, s->weights,
+                   s->divisor, s->result, s->sum, s->d);
+}
+
 static void accuracy_slice(const struct loss_slice *s)
 {
     op_correct_classes(s->backend, s->outputs, s->classes, s->weights, s->result);
@@ -36,6 +43,7 @@ const struct loss_type loss_softmax_cross_entropy = {
     .name = "softmax_cross_entropy",
     .metrics = {&accuracy, &f1_macro},
     .slice = softmax_slice,
+    .linear = softmax_linear,
     .draw = softmax_draw,
     .root = softmax_root,
     .exact = FISHER_ALL,

@@ -78,6 +78,36 @@ void trial_softmax_cross_entropy(struct trial *t, struct trial_shape s)
                                  half);
 }
 
+/* Of few outputs, which are one launch, and of more: their sums are exact, so that z is the same.
+ */
+static void linear_losses(struct trial *t, struct trial_shape s, uint64_t classes, int half)
+{
+    enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+    uint64_t inputs = s.columns < 2051 ? s.columns : 2051, count = s.rows * classes;
+    struct trial_shape of_z = {s.rows, classes, s.pad, s.skew};
+    struct matrix x = trial_coarse(t, TRIAL_INPUT, s.rows, inputs);
+    struct matrix w = trial_coarse(t, TRIAL_INPUT, classes, inputs);
+    const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, classes);
+    uint16_t *kept = half ? trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, count) : NULL;
+    struct matrix z = matrix_of(trial_floats(t, TRIAL_OUTPUT, bar, count), s.rows, classes);
+    struct matrix dz = trial_matrix(t, TRIAL_OUTPUT, bar, s.rows, classes);
+    op_linear_loss(trial_backend(t), x, w, bias, (enum half)half, kept, z, targets(t, of_z),
+                   weights(t, of_z, classes % WEIGHT_KINDS), 7, row_numbers(t, of_z),
+                   half == HALF_F16 ? NULL : sum_of(t), dz);
+    if (kept)
+        op_load_half(trial_backend(t), (enum half)half, kept,
+                     trial_floats(t, TRIAL_OUTPUT, bar, count), count);
+}
+
+void trial_linear_loss(struct trial *t, struct trial_shape s)
+{
+    for (int half = HALF_NONE; half < HALF_COUNT; half++) {
+        linear_losses(t, s, 1 + (uint64_t)half, half);
+        linear_losses(t, s, 10, half);
+        linear_losses(t, s, 21, half);
+    }
+}
+
 void trial_correct_classes(struct trial *t, struct trial_shape s)
 {
     static const float few[] = {NAN, 1, 2, /**/ -0.0f, 0, -1, /**/ -INFINITY, NAN, -INFINITY};
