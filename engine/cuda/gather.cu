@@ -4,6 +4,7 @@
  * The number of that row is the least of all that threads find. Blocks agree on it by an atomic
  * minimum of whole numbers, which does not depend on their order; the last block to end has it.
  */
+#include "engine/cuda/early.h"
 #include "engine/cuda/map.h"
 #include "engine/cuda/team.h"
 
@@ -130,6 +131,7 @@ __global__ void classes_read(reader, const void *const *rows, uint64_t count, ui
                              uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
     uint64_t bad = count;
+    launch_wait();
     FOR_ROWS(r, count)
     FOR_COLUMNS(j, steps)
     {
@@ -151,8 +153,8 @@ void cuda_gather_classes(enum element type, const void *const *rows, uint64_t co
     switch (type) {
 #define CLASSES(NAME)                                                                              \
     case ELEMENT_##NAME:                                                                           \
-        LAUNCH(classes_read, g.blocks, g.threads, read_##NAME(), rows, count, steps, classes,      \
-               missing, targets, bad_row);                                                         \
+        LAUNCH_EARLY(classes_read<read_##NAME>, g.blocks, g.threads, read_##NAME(), rows, count,   \
+                     steps, classes, missing, targets, bad_row);                                   \
         return;
         CLASSES(U8)
         CLASSES(I8)
