@@ -1,7 +1,7 @@
 /* ops.h - the operations of ops.def: views, the backend table, and the checked calls.
  *
- * Layers and the stepper call op_NAME(backend, ...): ops.c checks shapes and aliasing with ensure()
- * and hands over to the backend's own function. A view borrows its numbers and never owns them.
+ * Layers and the stepper call op_NAME(backend, ...): shapes and aliasing are checked (ops_check.h),
+ * and the backend's own function is called. A view borrows its numbers and never owns them.
  */
 #ifndef ENGINE_OPS_H
 #define ENGINE_OPS_H
