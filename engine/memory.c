@@ -50,6 +50,12 @@ uint64_t size_plus(uint64_t a, uint64_t b)
     return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
+uint64_t size_padded(uint64_t count, uint64_t unit)
+{
+    uint64_t sum = size_plus(count, unit - 1);
+    return sum == UINT64_MAX ? sum : sum / unit * unit;
+}
+
 uint64_t region_bytes(uint64_t bytes)
 {
     if (bytes > UINT64_MAX - PAGE_BYTES)

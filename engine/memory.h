@@ -26,6 +26,13 @@ uint64_t region_bytes(uint64_t bytes);
 /* a * b and a + b, UINT64_MAX where they do not fit. */
 uint64_t size_times(uint64_t a, uint64_t b);
 uint64_t size_plus(uint64_t a, uint64_t b);
+/* `count` to a whole number of units; UINT64_MAX stays. */
+uint64_t size_padded(uint64_t count, uint64_t unit);
+/* Floats of a buffer inside a region. */
+static inline uint64_t floats_padded(uint64_t floats)
+{
+    return size_padded(floats, MEMORY_ALIGNMENT_FLOATS);
+}
 
 /* No more than this in regions at a time; UINT64_MAX (from the start): no limit. Regions that are
  * open stay. */

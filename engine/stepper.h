@@ -2,6 +2,7 @@
  * others.
  *
  *   stepper.c  sizes, plan, open, close
+ *   layout_lane.c  where a slice's buffers lie
  *   slice.c    one slice forward and backward, waves of slices
  *   gather.c   rows into the batch
  *   step.c     the optimizer step
