@@ -1,8 +1,7 @@
 /* dense.cu - linear layers on few rows, a tile of the result to a block (tile.h).
  *
  * Where a result has fewer tiles than there are multiprocessors several blocks share one, each with
- * a part of the inner dimension: in float32 forward twice as many, which makes no difference on an
- * H200.
+ * a part of the inner dimension: in float32's own products forward twice as many.
  * Backward makes dw, db and dx in one launch: the blocks of dx come first, being the longer ones.
  * 16-bit operands are floats in memory that hold them, packed on their way to the tensor cores.
  */
@@ -56,7 +55,7 @@ template <int half> struct forward_finish {
     }
 };
 
-template <int half>
+template <int half, int sums>
 __global__ void __launch_bounds__(TILE_THREADS, 2)
     dense_tiles(struct tiling t, struct matrix x, struct matrix w, struct forward_finish<half> f,
                 float *scratch)
@@ -67,8 +66,8 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     f.at = tile_of(t, s);
     factor<float, 1> a = {x.at, x.stride, (unsigned)x.rows};
     factor<float, 1> b = {w.at, w.stride, (unsigned)w.rows};
-    tile_product<half>(a, b, f.at, shared, 0);
-    tile_finish<tile_sums<half>::GROUPS>(shared, s, scratch, tickets, f);
+    tile_product<sums>(a, b, f.at, shared, 0);
+    tile_finish<tile_sums<sums>::GROUPS>(shared, s, scratch, tickets, f);
 }
 
 /* ---- backward ---- */
@@ -147,23 +146,23 @@ static __device__ __forceinline__ void bias_finish(float share, float *shared,
     db[column] = sum;
 }
 
-template <int half, typename number>
+template <int half, int sums, typename number>
 __global__ void __launch_bounds__(TILE_THREADS, 2)
     dense_tiles_back(struct backward_work<half, number> b, float *scratch)
 {
     SHARED_DYNAMIC(float, shared);
     launch_wait();
-    enum { GROUPS = tile_sums<half>::GROUPS };
+    enum { GROUPS = tile_sums<sums>::GROUPS };
     if (blockIdx.x < b.blocks_x) {
         struct tile_share s = share_of(b.of_x, blockIdx.x);
         b.f_x.at = tile_of(b.of_x, s);
-        tile_product<half>(b.dy_rows, b.w, b.f_x.at, shared, 0);
+        tile_product<sums>(b.dy_rows, b.w, b.f_x.at, shared, 0);
         tile_finish<GROUPS>(shared, s, scratch, tickets, b.f_x);
         return;
     }
     struct tile_share s = share_of(b.of_w, blockIdx.x - b.blocks_x);
     b.f_w.at = tile_of(b.of_w, s);
-    float bias = tile_product<half>(b.dy, b.x, b.f_w.at, shared, b.f_w.at.column == 0);
+    float bias = tile_product<sums>(b.dy, b.x, b.f_w.at, shared, b.f_w.at.column == 0);
     tile_finish<GROUPS>(shared, s, scratch, tickets, b.f_w);
     if (b.f_w.at.column == 0)
         bias_finish(bias, shared, b.f_w, b.db);
@@ -201,12 +200,18 @@ static int sized(uint64_t rows, uint64_t inputs, uint64_t outputs, enum half hal
            outputs > NARROW_OUTPUTS_MAX && (!half || cuda_capability >= 80);
 }
 
+/* Float32 goes by the tensor cores where there are some. */
+static int splits(enum half half)
+{
+    return half == HALF_NONE && cuda_capability >= 80;
+}
+
 static unsigned blocks_of(const struct tiling *t)
 {
     return t->rows * t->columns * t->parts;
 }
 
-template <int half>
+template <int half, int sums>
 static int forward_run(struct tiling t, struct matrix x, struct matrix w, const float *bias,
                        enum activation kind, uint16_t *kept, struct matrix y)
 {
@@ -214,10 +219,10 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
     struct forward_finish<half> f = {
         y, bias, kind, kept, tile_at()
     };
-    if (!SHARED_ALLOW(dense_tiles<half>, bytes))
+    if (!SHARED_ALLOW((dense_tiles<half, sums>), bytes))
         return 0;
     CUDA_MAIN_LANE();
-    LAUNCH_EARLY_SHARED(dense_tiles<half>, blocks_of(&t), TILE_THREADS, bytes, t, x, w, f,
+    LAUNCH_EARLY_SHARED((dense_tiles<half, sums>), blocks_of(&t), TILE_THREADS, bytes, t, x, w, f,
                         cuda_scratch);
     return 1;
 }
@@ -225,16 +230,19 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
 int dense_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                   enum half half, uint16_t *kept, struct matrix y)
 {
-    struct tiling t = tiling_of(y.rows, y.columns, x.columns, half ? 1 : 2);
+    int split = splits(half);
+    struct tiling t = tiling_of(y.rows, y.columns, x.columns, half || split ? 1 : 2);
     if (!sized(x.rows, x.columns, y.columns, half) || !by_fours(x) || !by_fours(w) ||
         !by_fours(y) || (uintptr_t)bias % sizeof(float4) ||
         (uintptr_t)kept % sizeof(struct four_halves) || blocks_of(&t) > TILE_TICKETS)
         return 0;
+    if (split)
+        return forward_run<HALF_NONE, TILE_SPLIT>(t, x, w, bias, kind, kept, y);
     if (half == HALF_NONE)
-        return forward_run<HALF_NONE>(t, x, w, bias, kind, kept, y);
+        return forward_run<HALF_NONE, HALF_NONE>(t, x, w, bias, kind, kept, y);
     if (half == HALF_F16)
-        return forward_run<HALF_F16>(t, x, w, bias, kind, kept, y);
-    return forward_run<HALF_BF16>(t, x, w, bias, kind, kept, y);
+        return forward_run<HALF_F16, HALF_F16>(t, x, w, bias, kind, kept, y);
+    return forward_run<HALF_BF16, HALF_BF16>(t, x, w, bias, kind, kept, y);
 }
 
 /* What dense_backward is asked for, x's numbers apart. */
@@ -246,7 +254,7 @@ struct backward_asked {
     int adds, rounds;
 };
 
-template <int half, typename number>
+template <int half, int sums, typename number>
 static int backward_run(const struct backward_asked *a, const number *x)
 {
     const unsigned bytes = TILE_FLOATS * sizeof(float);
@@ -261,12 +269,12 @@ static int backward_run(const struct backward_asked *a, const number *x)
     b.f_x = {a->dx, x, a->kind, a->rounds, tile_at()};
     b.f_w = {a->dw, a->adds, tile_at()};
     b.db = a->db;
-    if (!SHARED_ALLOW((dense_tiles_back<half, number>), bytes))
+    if (!SHARED_ALLOW((dense_tiles_back<half, sums, number>), bytes))
         return 0;
     unsigned blocks = b.blocks_x + blocks_of(&a->of_w);
     CUDA_MAIN_LANE();
     if (blocks)
-        LAUNCH_EARLY_SHARED((dense_tiles_back<half, number>), blocks, TILE_THREADS, bytes, b,
+        LAUNCH_EARLY_SHARED((dense_tiles_back<half, sums, number>), blocks, TILE_THREADS, bytes, b,
                             cuda_scratch);
     return 1;
 }
@@ -284,9 +292,13 @@ int dense_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, st
     of_x.rows = dx.at ? of_x.rows : 0;
     of_w.rows = dw.at ? of_w.rows : 0;
     struct backward_asked a = {of_x, of_w, dy, x, w, dw, dx, db, kind, adds, rounds};
+    if (splits(half))
+        return backward_run<HALF_NONE, TILE_SPLIT>(&a, x.at);
     if (half == HALF_NONE)
-        return backward_run<HALF_NONE>(&a, x.at);
+        return backward_run<HALF_NONE, HALF_NONE>(&a, x.at);
     if (half == HALF_F16)
-        return x_half ? backward_run<HALF_F16>(&a, x_half) : backward_run<HALF_F16>(&a, x.at);
-    return x_half ? backward_run<HALF_BF16>(&a, x_half) : backward_run<HALF_BF16>(&a, x.at);
+        return x_half ? backward_run<HALF_F16, HALF_F16>(&a, x_half)
+                      : backward_run<HALF_F16, HALF_F16>(&a, x.at);
+    return x_half ? backward_run<HALF_BF16, HALF_BF16>(&a, x_half)
+                  : backward_run<HALF_BF16, HALF_BF16>(&a, x.at);
 }

@@ -11,14 +11,14 @@
  * another.)
  *
  * A thread has `wide` rows and columns of a tile, tile_index says which, and reads a few k of them
- * at a time. In float32 wide is 8 and a group has 64 threads; on the tensor cores it is 4, and a
- * group has four warps, each with a quarter [32, 32] of the tile.
+ * at a time. In float32's own products wide is 8 and a group has 64 threads; on the tensor cores it
+ * is 4, and a group has four warps, each with a quarter [32, 32] of the tile.
  */
 #ifndef ENGINE_CUDA_TILE_H
 #define ENGINE_CUDA_TILE_H
 
 #include "engine/cuda/copies.h"
-#include "engine/cuda/mma.h"
+#include "engine/cuda/split.h"
 
 enum {
     TILE = 64,
@@ -36,6 +36,14 @@ enum {
     TILE_TICKETS = CUDA_SCRATCH_FLOATS / (TILE * TILE)
 };
 static_assert(4 * TILE_SUMS <= TILE_FLOATS, "sums lie where the panels were");
+
+/* How sums are made: of a half, in float32's own products (HALF_NONE), or of float32 split. */
+enum { TILE_SPLIT = HALF_COUNT };
+
+/* Where a block's tile begins, and its part of k. */
+struct tile_at {
+    unsigned row, column, k_first, k_end;
+};
 
 /* ---- to shared memory ---- */
 
@@ -70,6 +78,10 @@ template <typename number_, int along_k> struct factor {
     uint64_t stride;
     unsigned count; /* of i */
 
+    __device__ __forceinline__ float number_at(unsigned i, unsigned k) const
+    {
+        return i < count ? (float)at[along_k ? i * stride + k : k * stride + i] : 0;
+    }
     static __device__ __forceinline__ unsigned place(unsigned i, unsigned k)
     {
         return along_k ? i * TILE_SPAN + k : k * TILE + (i ^ (k / 4 % 4) * 8);
@@ -198,6 +210,13 @@ template <int kind> struct tile_sums {
         float x[FOUR][WIDE], y[FOUR][WIDE];
         numbers_take<kind, WIDE, FOUR, left>(a, row(), k, x);
         numbers_take<kind, WIDE, FOUR, right>(b, column(), k, y);
+        if (kind == TILE_SPLIT)
+            split_step(x, y);
+        else
+            half_step(x, y);
+    }
+    __device__ __forceinline__ void half_step(const float x[FOUR][WIDE], const float y[FOUR][WIDE])
+    {
         UNROLL(2)
         for (int i = 0; i < 2; i++) {
             uint32_t rows[4] = {mma_pack<kind>(x[0][2 * i], x[1][2 * i]),
@@ -210,6 +229,76 @@ template <int kind> struct tile_sums {
                                        mma_pack<kind>(y[2][j], y[3][j])};
                 mma<kind>(c[i][j], rows, columns);
             }
+        }
+    }
+    /* The same of float32; of k `first` and the next one a register of TF32 each. */
+    static __device__ __forceinline__ void columns_take(const float y[FOUR][WIDE], unsigned j,
+                                                        struct columns_split *b)
+    {
+        UNROLL(2)
+        for (int n = 0; n < 2; n++) {
+            struct split s = split_of(y[2 * n][j], y[2 * n + 1][j]);
+            b->big[n][0] = s.first, b->big[n][1] = s.second;
+            b->both[n] = s.both, b->rests[n] = s.rests;
+        }
+    }
+    __device__ __forceinline__ void split_step(const float x[FOUR][WIDE], const float y[FOUR][WIDE])
+    {
+        struct columns_split b[4];
+        UNROLL(4)
+        for (unsigned j = 0; j < 4; j++)
+            columns_take(y, j, &b[j]);
+        UNROLL(2)
+        for (int i = 0; i < 2; i++) {
+            struct rows_split a;
+            UNROLL(4)
+            for (int part = 0; part < 4; part++) {
+                unsigned r = 2 * i + part % 2, n = part / 2;
+                struct split s = split_of(x[2 * n][r], x[2 * n + 1][r]);
+                a.big[n][part % 2] = s.first, a.big[n][part % 2 + 2] = s.second;
+                a.both[part] = s.both, a.rests[part] = s.rests;
+            }
+            UNROLL(4)
+            for (int j = 0; j < 4; j++) {
+                float piece[4] = {};
+                mma<HALF_BF16>(piece, a.rests, b[j].both);
+                mma<HALF_BF16>(piece, a.both, b[j].rests);
+                mma<HALF_NONE>(piece, a.big[0], b[j].big[0]);
+                mma<HALF_NONE>(piece, a.big[1], b[j].big[1]);
+                UNROLL(4)
+                for (int n = 0; n < 4; n++)
+                    c[i][j][n] += piece[n];
+            }
+        }
+    }
+    __device__ __forceinline__ int are_finite(void) const
+    {
+        float none = 0;
+        UNROLL(2)
+        for (int i = 0; i < 2; i++)
+            UNROLL(4)
+        for (int j = 0; j < 4; j++)
+            UNROLL(4)
+        for (int n = 0; n < 4; n++)
+            none += 0 * c[i][j][n];
+        return none == 0;
+    }
+    /* What put has written, in float32: a sum after the other. */
+    template <typename left, typename right>
+    static __device__ __forceinline__ void again(const left &a, const right &b,
+                                                 const struct tile_at &at, float *sums)
+    {
+        unsigned rows = 4 * row(),
+                 columns = threadIdx.x / (2 * WARP) % 2 * 32 + threadIdx.x % 4 * 8;
+        UNROLL(1)
+        for (unsigned n = 0; n < 32; n++) {
+            unsigned r = rows + n / 8, column = columns + n % 8;
+            float sum = 0;
+            UNROLL(1)
+            for (unsigned k = at.k_first; k < at.k_end; k++)
+                if ((k - at.k_first) / TILE_DEEP_STEP % GROUPS == group())
+                    sum += a.number_at(at.row + r, k) * b.number_at(at.column + column, k);
+            sums[group() * TILE_SUMS + r * TILE_SUMS_SPAN + column] = sum;
         }
     }
     /* Column 4 x + j of its 32 is column x of tile j. */
@@ -275,11 +364,6 @@ template <> struct tile_sums<HALF_NONE> {
 
 /* ---- the product ---- */
 
-/* Where a block's tile begins, and its part of k. */
-struct tile_at {
-    unsigned row, column, k_first, k_end;
-};
-
 /* The panels of one stage. */
 template <typename factor>
 static __device__ __forceinline__ typename factor::number *panel_of(float *shared, unsigned stage,
@@ -288,6 +372,29 @@ static __device__ __forceinline__ typename factor::number *panel_of(float *share
     return (typename factor::number *)(shared +
                                        (stage % TILE_STAGES * 2 + (unsigned)right) * TILE_PANEL);
 }
+
+/* The groups' sums into shared memory; of float32 split those that are not finite again (split.h).
+ */
+template <int kind> struct sums_end {
+    template <typename left, typename right>
+    static __device__ __forceinline__ void put(const struct tile_sums<kind> &sums, const left &,
+                                               const right &, const struct tile_at &, float *shared)
+    {
+        sums.template put<left, right>(shared);
+    }
+};
+
+template <> struct sums_end<TILE_SPLIT> {
+    template <typename left, typename right>
+    static __device__ __forceinline__ void put(const struct tile_sums<TILE_SPLIT> &sums,
+                                               const left &a, const right &b,
+                                               const struct tile_at &at, float *shared)
+    {
+        sums.put<left, right>(shared);
+        if (!sums.are_finite())
+            sums.again(a, b, at, shared);
+    }
+};
 
 /* The groups' sums of the tile into `shared`, behind a barrier. Where sums_left, returns this
  * thread's share of the sum over k of a's numbers of tile row threadIdx.x % TILE. */
@@ -326,7 +433,7 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
         copy_group();
     }
     __syncthreads();
-    sums.template put<left, right>(shared);
+    sums_end<kind>::put(sums, a, b, at, shared);
     __syncthreads();
     return left_sum;
 }

@@ -61,11 +61,12 @@ static void products(struct trial *t, uint64_t m, uint64_t n, uint64_t k)
         }
 }
 
-/* Of numbers that are infinite, none or nearly infinite, one to a row, and one product that is too
- * large. */
+/* Numbers that are infinite, none or nearly infinite. */
+static const float beyond[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -0x1.ffp127f, 0x1p100f};
+
+/* One of them to a row, and one product that is too large. */
 static void products_beyond(struct trial *t, int a_t, int b_t, uint64_t m, uint64_t n, uint64_t k)
 {
-    const float beyond[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -0x1.ffp127f, 0x1p100f};
     const uint64_t count = sizeof beyond / sizeof *beyond, last = count - 1;
     float *a = malloc(m * k * sizeof *a), *b = malloc(k * n * sizeof *b);
     for (uint64_t i = 0; i < m * k; i++) /* as trial_coarse's */
@@ -380,6 +381,35 @@ void trial_linear_forward(struct trial *t, struct trial_shape s)
         }
 }
 
+/* A matrix of coarse numbers, some rows of which have one of those beyond. */
+static struct matrix matrix_beyond(struct trial *t, uint64_t rows, uint64_t columns)
+{
+    float *at = malloc(rows * columns * sizeof *at);
+    for (uint64_t i = 0; i < rows * columns; i++) /* as trial_coarse's */
+        at[i] = (float)floor(64 * trial_uniform(t)) / 64;
+    for (uint64_t i = 0; i < sizeof beyond / sizeof *beyond; i++)
+        at[5 * i * columns + i] = beyond[i];
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, at, rows * columns);
+    free(at);
+    return matrix_of(given, rows, columns);
+}
+
+/* A layer of few rows, there and back, in float32. */
+static void linear_beyond(struct trial *t)
+{
+    enum { M = 33, N = 68, K = 64 };
+    struct matrix x = matrix_beyond(t, M, K), dy = matrix_beyond(t, M, N);
+    struct matrix w = trial_coarse(t, TRIAL_INPUT, N, K);
+    struct matrix coarse = trial_coarse(t, TRIAL_INPUT, M, K);
+    op_linear_forward(trial_backend(t), x, w, trial_floats(t, TRIAL_INPUT, TRIAL_SAME, N),
+                      ACTIVATION_COUNT, HALF_NONE, NULL,
+                      trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, M, N));
+    op_linear_backward(trial_backend(t), dy, coarse, NULL, w, 0,
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, N, K),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_FLOAT, N), ACTIVATION_COUNT, HALF_NONE,
+                       0, trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, M, K));
+}
+
 /* A few outputs, and so many that vectors of four fit. */
 static const uint64_t back_outputs[] = {5, 76};
 
@@ -425,4 +455,6 @@ void trial_linear_backward(struct trial *t, struct trial_shape s)
         back_once(t, s.rows, back_outputs[i], k, HALF_F16, 1);
         back_once(t, s.rows, back_outputs[i], k, HALF_BF16, 0);
     }
+    if (s.rows == 33 && s.columns == 64)
+        linear_beyond(t);
 }
