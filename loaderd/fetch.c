@@ -274,16 +274,48 @@ static int run_fetch(struct fetch *f, const struct order_run *run, int is_last, 
     return 0;
 }
 
+/* Where in the file the item of that row lies which goes into the slot as it is; 0: nowhere. What
+ * is wrong there is told by whoever reads it. */
+static uint64_t copied_at(struct fetch *f, const struct layout_field *from, uint64_t item)
+{
+    const struct source_field *set = source_field(f->source, from->set);
+    uint64_t stored = 0, at = 0;
+    uint32_t mask;
+    struct err ignored;
+    if (set->plain_at != UINT64_MAX)
+        return set->plain_at + item * set->row_bytes;
+    if (item >= set->items ||
+        source_chunk_find(f->source, from->set, from->plane, item / set->chunk_rows, &stored, &at,
+                          &mask, &ignored) != 0)
+        return 0;
+    return at + item % set->chunk_rows * set->row_bytes;
+}
+
+static uint64_t span_offset(struct fetch *f, uint64_t epoch, uint64_t span)
+{
+    struct order_run run = {0};
+    uint64_t item;
+    int i = f->layout->copied;
+    if (i < 0 || !order_run_next(f->order, epoch, span, &run))
+        return 0;
+    layout_items(f->layout, (uint32_t)i, run.first, run.rows, &item);
+    uint64_t at =
+        copied_at(f, &f->layout->field[i], item) % (LAYOUT_OFFSET_MAX + LAYOUT_OFFSET_STEP);
+    return at / LAYOUT_OFFSET_STEP * LAYOUT_OFFSET_STEP;
+}
+
 void fetch_begin(struct fetch *f, struct fetch_span *s, uint64_t epoch, uint64_t span, char *slot)
 {
     uint64_t placed[SPAN_FIELDS_MAX] = {0}, rows = order_span_rows(f->order, span);
     uint64_t before = source_bytes_read(f->source);
     struct order_run run = {0};
     int failed = 0;
-    *s = (struct fetch_span){.epoch = epoch, .span = span, .slot = slot};
+    *s = (struct fetch_span){.epoch = epoch, .span = span};
+    s->offset = span_offset(f, epoch, span);
+    s->at = slot + s->offset;
     f->now = s;
     while (!failed && order_run_next(f->order, epoch, span, &run))
-        failed = run_fetch(f, &run, run.at + run.rows == rows, slot, placed, &s->failure) != 0;
+        failed = run_fetch(f, &run, run.at + run.rows == rows, s->at, placed, &s->failure) != 0;
     decoders_wake(f->decoders);
     s->bytes_read += source_bytes_read(f->source) - before;
     s->begun = 1;
@@ -305,7 +337,7 @@ int fetch_end(struct fetch *f, struct fetch_span *s, struct err *e)
     f->reads_wait = s->batch.read_s * CACHED_MIB_A_S * (1 << 20) > (double)s->bytes_read;
     const struct err *failure = s->failure.code ? &s->failure : &s->batch.failure;
     if (!failure->code)
-        return finish_span(f, s->epoch, s->span, s->slot, e);
+        return finish_span(f, s->epoch, s->span, s->at, e);
     *e = *failure;
     return -1;
 }

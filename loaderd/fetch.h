@@ -13,7 +13,8 @@
 
 struct fetch_span { /* on its way into its slot */
     uint64_t epoch, span;
-    char *slot;
+    uint64_t offset;             /* of the span in the slot it was given (layout.h) */
+    char *at;                    /* where it stands: slot + offset */
     int begun;                   /* nothing is left to be submitted */
     struct decoders_batch batch; /* what the threads do for it */
     uint64_t bytes_read, bytes_decoded;

@@ -55,6 +55,12 @@ struct source_field { /* a data set: items, one after the other */
     struct decode_plan plan; /* if direct */
 };
 
+/* Do its bytes go into the slot as they are stored? */
+static inline int source_field_is_copied(const struct source_field *f)
+{
+    return f->plain_at != UINT64_MAX || (f->direct && f->plan.count == 0);
+}
+
 /* Where the items of each row begin: count numbers from 0 on that never fall, the last of them the
  * number of items. at is NULL where the layout has no such pointer. */
 struct source_pointer {

@@ -100,6 +100,23 @@ static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint6
     return 0;
 }
 
+/* The field of which most is copied as it is stored. */
+static int copied_find(const struct plan *p)
+{
+    uint64_t most = 0;
+    int found = -1;
+    for (uint32_t i = 0; i < p->d->field_count; i++) {
+        const struct layout_field *f = &p->l->field[i];
+        uint64_t bytes = p->d->fields[i].row_bytes;
+        if (f->from != LAYOUT_ITEMS || bytes <= most ||
+            !source_field_is_copied(source_field(p->source, f->set)))
+            continue;
+        most = bytes;
+        found = (int)i;
+    }
+    return found;
+}
+
 /* Places the fields of a span of span_rows rows; *span_bytes is UINT64_MAX when its bytes cannot be
  * counted. */
 static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span_bytes,
@@ -118,6 +135,8 @@ static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span
             return 0;
         at = (at + FIELD_ALIGNMENT - 1) / FIELD_ALIGNMENT * FIELD_ALIGNMENT;
     }
+    if (p->l->copied >= 0)
+        at += LAYOUT_OFFSET_MAX;
     *span_bytes = at;
     return 0;
 }
@@ -169,7 +188,7 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
 static uint64_t rows_limit(const struct plan *p)
 {
     uint64_t row_bytes = 0, limit = p->open->span_bytes_limit;
-    uint64_t aligned = FIELD_ALIGNMENT * p->d->field_count;
+    uint64_t aligned = FIELD_ALIGNMENT * (p->d->field_count + 1);
     for (uint32_t i = 0; i < p->d->field_count; i++)
         row_bytes += p->d->fields[i].row_bytes;
     return limit > aligned ? rows_held(p->d, (limit - aligned) / row_bytes) : 0;
@@ -201,11 +220,6 @@ static uint64_t chunk_bytes_mean(const struct plan *p)
     return bytes ? bytes : 1;
 }
 
-static int is_copied(const struct source_field *f)
-{
-    return f->plain_at != UINT64_MAX || (f->direct && f->plan.count == 0);
-}
-
 /* As many chunks, at most `chunks`, as a span has room for; one has (chunk_rows_choose). Without
  * shuffle a longer span may hold fewer items, where its ends fall well: then some number that fits.
  */
@@ -227,7 +241,7 @@ static int chunks_fit(const struct plan *p, uint64_t chunks, uint64_t *fit, stru
 /* For rows of `all` bytes. A few long spans would be all of a small file. */
 static uint64_t span_bytes_wanted(const struct plan *p, uint64_t all)
 {
-    int copied = is_copied(source_field(p->source, 0));
+    int copied = source_field_is_copied(source_field(p->source, 0));
     uint64_t least = copied ? SPAN_BYTES_COPIED : SPAN_BYTES_DECODED, share = all / SPANS_IN_ORDER;
     uint64_t most = copied ? SPAN_BYTES_COPIED_IN_ORDER : SPAN_BYTES_DECODED_IN_ORDER;
     if (to_and_fro(p) || share < least)
@@ -374,6 +388,7 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     d->rows = source_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
+    l->copied = copied_find(&p);
     memory_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
     int failed = (d->streams && !open->rest && streams_cut(d, open->split, e) != 0) ||

@@ -4,6 +4,12 @@
  * A slot holds the fields one after the other, each with its items contiguous, at offsets that are
  * multiples of 64 and the same for every span of the stream, the shorter last one included. Ragged
  * fields have room for the most items that any span of any epoch can have.
+ *
+ * The fields as a whole begin up to LAYOUT_OFFSET_MAX bytes into the slot: where the span's first
+ * item that is copied as it is stored has the address modulo 64 that it has in the file (but for
+ * the last 3 bits: numbers stand where their type may). The kernel's copies between places that do
+ * not agree take half as long again (rep movsb on AMD's Zen 4, to memory that the caches do not
+ * hold: 6 to 7 GB/s instead of 10), and libhdf5 puts chunks at any multiple of 8.
  */
 #ifndef LOADERD_LAYOUT_H
 #define LOADERD_LAYOUT_H
@@ -29,8 +35,11 @@ struct layout_field {
 
 enum { LAYOUT_CUTS_MAX = 2 }; /* pointers of a layout that cut a row's items */
 
+enum { LAYOUT_OFFSET_STEP = 8, LAYOUT_OFFSET_MAX = 64 - LAYOUT_OFFSET_STEP };
+
 struct layout {
     struct layout_field field[SPAN_FIELDS_MAX]; /* beside struct reader_described's fields */
+    int copied; /* the field whose place in the file decides where a span begins; -1: none, at 0 */
     uint64_t window;
 };
 

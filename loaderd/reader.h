@@ -75,7 +75,7 @@ struct reader_read {
 };
 
 struct reader_done {
-    uint64_t epoch, span, slot, generation, rows, checksum;
+    uint64_t epoch, span, slot, generation, rows, offset, checksum; /* offset: as in ready */
     uint64_t digest; /* rowhash_sum of the span if a receipt is wanted, else 0 */
     uint64_t bytes_read, bytes_decoded, bytes_delivered;
     double read_s, decode_s, credit_s; /* credit_s: waited for this request */

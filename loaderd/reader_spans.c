@@ -68,16 +68,17 @@ static int span_end(struct reader *r, struct reading *g, struct reader_done *don
                                  .slot = g->read.slot,
                                  .generation = g->read.generation,
                                  .rows = rows,
+                                 .offset = s->offset,
                                  .bytes_read = s->bytes_read,
                                  .bytes_decoded = s->bytes_decoded,
-                                 .bytes_delivered = bytes_delivered(r, rows, s->slot),
+                                 .bytes_delivered = bytes_delivered(r, rows, s->at),
                                  .read_s = s->read_s + s->batch.read_s,
                                  .decode_s = s->batch.decode_s,
                                  .credit_s = g->credit_s};
     if (r->open.verify)
-        done->checksum = span_checksum(r, rows, s->slot);
+        done->checksum = span_checksum(r, rows, s->at);
     if (r->open.receipt)
-        done->digest = span_digest(r->described.fields, r->described.field_count, s->slot, rows);
+        done->digest = span_digest(r->described.fields, r->described.field_count, s->at, rows);
     return 0;
 }
 

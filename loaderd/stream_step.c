@@ -159,6 +159,7 @@ static void reader_done(struct streams *s, struct stream **st_p, const struct re
                              .slot = d->slot,
                              .generation = d->generation,
                              .rows = d->rows,
+                             .offset = d->offset,
                              .checksum = d->checksum}};
     struct msg_loader_span measured = {.stream = st->server.stream,
                                        .epoch = d->epoch,

@@ -317,8 +317,16 @@ static void on_ready(struct step *s, const struct msg_ready *ready)
              ready->rows, slot->span, span_rows(c, slot->span));
         return;
     }
+    if (!opened_offset_possible(&c->opened, ready->offset)) {
+        fail(s, 1,
+             "the loader put span %" PRIu64 " at byte %" PRIu64 " of a slot of %" PRIu64
+             ", where it does not fit (or not at a multiple of 8)",
+             slot->span, ready->offset, c->opened.span_bytes_max);
+        return;
+    }
     slot->state = SLOT_READY;
     slot->rows = ready->rows;
+    slot->offset = ready->offset;
     slot->checksum = ready->checksum;
     c->attempts = 0;
     slots_turn(s);

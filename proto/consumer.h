@@ -29,7 +29,7 @@ enum slot_state { SLOT_FREE, SLOT_GRANTED, SLOT_READY, SLOT_QUARANTINED };
 
 struct slot {
     enum slot_state state;
-    uint64_t epoch, span, generation, rows, checksum;
+    uint64_t epoch, span, generation, rows, offset, checksum;
 };
 
 /* What the consumer wants: spans of `epoch` from `span` on, in order, then epoch + 1 from 0 on, up

@@ -65,7 +65,7 @@ static void span_verify(struct feed *f, const struct slot *slot)
 {
     struct err e;
     const struct msg_opened *o = &f->consumer.opened;
-    const void *at = arena_slot(&f->arena, (uint64_t)(slot - f->consumer.slots));
+    const void *at = feed_slot_span(f, (uint64_t)(slot - f->consumer.slots));
     if (span_check(o->fields, o->fields_count, at, slot->rows, &e) < 0) {
         err_prefix(&e, "span %" PRIu64 " of epoch %" PRIu64 " of %s", slot->span, slot->epoch,
                    f->config.file);

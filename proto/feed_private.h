@@ -21,6 +21,12 @@ void feed_step(struct feed *f, const struct consumer_event *event);
 /* Largest span that leaves room for a window and one more in the arena's limit. */
 uint64_t feed_span_bytes_limit(const struct feed *f);
 
+/* Where the span stands that was delivered into that slot. */
+static inline const char *feed_slot_span(const struct feed *f, uint64_t slot)
+{
+    return (const char *)arena_slot(&f->arena, slot) + f->consumer.slots[slot].offset;
+}
+
 /* Carry out one action. 0; or -1 and *e: with a permanent code the feed has failed, with a
  * temporary one the loader cannot be reached at present. */
 int feed_act(struct feed *f, const struct consumer_action *a, struct err *e);

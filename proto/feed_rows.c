@@ -36,7 +36,7 @@ void feed_seek_span(struct feed *f, uint64_t epoch, uint64_t span, uint64_t last
 const char *feed_span(const struct feed *f, uint64_t epoch, uint64_t span)
 {
     int slot = consumer_find(&f->consumer, epoch, span);
-    return slot < 0 ? NULL : arena_slot(&f->arena, (uint64_t)slot);
+    return slot < 0 ? NULL : feed_slot_span(f, (uint64_t)slot);
 }
 
 /* Makes f->window the window that holds `position`. 1, or 0 if one of its spans is missing. */
@@ -56,7 +56,7 @@ static int window_find(struct feed *f, uint64_t epoch, uint64_t position)
         if (slot->state != SLOT_READY || slot->epoch != epoch || slot->span < first_span ||
             slot->span - first_span >= spans)
             continue;
-        w->spans[slot->span - first_span] = arena_slot(&f->arena, i);
+        w->spans[slot->span - first_span] = feed_slot_span(f, i);
         missing--;
     }
     if (missing)

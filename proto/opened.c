@@ -146,6 +146,21 @@ static int fields_overlap(const struct msg_field_info *a, const struct msg_field
            b->offset < a->offset + a->items_max * a->row_bytes;
 }
 
+uint64_t opened_span_bytes(const struct msg_opened *o)
+{
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < o->fields_count; i++) {
+        uint64_t at = o->fields[i].offset + o->fields[i].items_max * o->fields[i].row_bytes;
+        end = at > end ? at : end;
+    }
+    return end;
+}
+
+int opened_offset_possible(const struct msg_opened *o, uint64_t offset)
+{
+    return offset % POINTER_BYTES == 0 && offset <= o->span_bytes_max - opened_span_bytes(o);
+}
+
 /* A row's first token is only read, its last one only predicted. */
 static int tokens_check(const struct msg_opened *o, struct err *e)
 {

@@ -25,6 +25,13 @@ const struct msg_field_info *opened_field(const struct msg_opened *o, const char
  * items from the second of each row on, one value fewer. */
 void opened_following(struct msg_field_info *field);
 
+/* Bytes from a span's beginning to the end of its last data set. */
+uint64_t opened_span_bytes(const struct msg_opened *o);
+
+/* Can a span begin at that byte of its slot (msg_ready)? It ends within span_bytes_max, and numbers
+ * of 8 bytes stand where they may. */
+int opened_offset_possible(const struct msg_opened *o, uint64_t offset);
+
 /* CRC-32 of a delivered span: the items of each data set, in the order of o->fields. */
 uint64_t opened_checksum(const struct msg_opened *o, const void *slot, uint64_t rows);
 

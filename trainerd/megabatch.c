@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/opened.h"
+
 enum { SPAN_ALIGNMENT = 64 };
 
 uint64_t megabatch_samples(uint64_t chunk_bytes, uint64_t sample_bytes, uint64_t rows,
@@ -101,7 +103,7 @@ static int copy_mark_of(const struct megabatch *m, uint64_t copy)
 static void span_copy(struct megabatch *m, const char *from)
 {
     const struct device *d = m->size.device;
-    uint64_t bytes = m->feed->consumer.opened.span_bytes_max;
+    uint64_t bytes = opened_span_bytes(&m->feed->consumer.opened);
     char *to = span_room(m, m->held);
     if (!d) {
         memcpy(to, from, bytes);

@@ -20,7 +20,8 @@
 
 enum {
     TARGETS_AT = SPAN_ROWS * VALUES,
-    SPAN_BYTES = TARGETS_AT + SPAN_ROWS * 4,
+    OFFSET_MAX = 56, /* spans begin at any multiple of 8 up to there */
+    SPAN_BYTES = TARGETS_AT + SPAN_ROWS * 4 + OFFSET_MAX,
     STREAMS_MAX = 8,
     DOORS_MAX = 16,
 };
@@ -121,11 +122,13 @@ static uint64_t fake_row(const struct order *o, uint64_t epoch, uint64_t span, u
 /* Writes one span into its slot, row by row, and says so. */
 static void fake_read(struct fake_stream *s, const struct msg_grant *g)
 {
-    char *slot = arena_slot(&s->arena, g->slot);
+    uint64_t offset = fake.spans * 8 % (OFFSET_MAX + 8);
+    char *slot = (char *)arena_slot(&s->arena, g->slot) + offset;
     union msg m = {.ready = {.epoch = g->epoch,
                              .span = g->span,
                              .slot = g->slot,
                              .generation = g->generation,
+                             .offset = offset,
                              .rows = order_span_rows(&s->order, g->span)}};
     for (uint64_t i = 0; i < m.ready.rows; i++) {
         if (i == m.ready.rows / 2 && fake.manner.kills && fake.incarnation == 1 && fake.spans == 3)

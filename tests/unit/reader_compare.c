@@ -122,7 +122,7 @@ static uint64_t file_row(const struct order *o, uint64_t epoch, uint64_t span, u
 static void span_compare(const struct harness *h, const struct order *o,
                          const struct reader_done *done, const struct expected *expected)
 {
-    const unsigned char *slot = arena_slot(&h->arena, done->slot);
+    const unsigned char *slot = (unsigned char *)arena_slot(&h->arena, done->slot) + done->offset;
     const struct reader_described *d = &h->described;
     struct rowhash_field fields[SPAN_FIELDS_MAX];
     struct err e = {0};
@@ -134,7 +134,7 @@ static void span_compare(const struct harness *h, const struct order *o,
         const struct msg_field_info *f = &d->fields[i], *p = NULL;
         uint64_t items = span_items(d->fields, d->field_count, f, slot, done->rows);
         CHECK_EQ(f->offset % 64, 0);
-        CHECK(f->offset + items * f->row_bytes <= d->span_bytes_max);
+        CHECK(done->offset + f->offset + items * f->row_bytes <= d->span_bytes_max);
         crc = decode_crc32(crc, slot + f->offset, items * f->row_bytes);
         if (span_is_pointer(d->fields, d->field_count, i))
             continue;

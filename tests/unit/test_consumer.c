@@ -111,6 +111,29 @@ TEST(spans_are_granted_in_order_of_need)
     CHECK(con.slots[0].span == 4);
 }
 
+/* A ready with that offset, in a slot of 64 bytes of which the fields take 48. */
+static const char *ready_at(uint64_t offset)
+{
+    start_flowing();
+    con.opened.fields_count = 1;
+    con.opened.fields[0] = (struct msg_field_info){.row_bytes = 12, .items_max = 4};
+    union msg m = {.ready = {.head.incarnation = 5,
+                             .stream = 7,
+                             .generation = con.slots[0].generation,
+                             .rows = 4,
+                             .offset = offset}};
+    step((struct consumer_event){.type = CONSUMER_EV_READY, .msg = &m});
+    return did();
+}
+
+TEST(a_span_may_begin_behind_its_slots_first_byte)
+{
+    CHECK_STR(ready_at(16), "");
+    CHECK(con.slots[0].state == SLOT_READY && con.slots[0].offset == 16);
+    CHECK_STR(ready_at(24), "F");
+    CHECK_STR(ready_at(12), "F");
+}
+
 TEST(the_epoch_ends_and_the_next_begins)
 {
     start_flowing();

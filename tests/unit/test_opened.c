@@ -55,6 +55,17 @@ TEST(a_true_description_passes)
     CHECK_OK(opened_check(&o, limit, &e), e);
 }
 
+TEST(a_span_begins_where_it_fits_its_slot)
+{
+    struct msg_opened o = good();
+    CHECK_EQ(opened_span_bytes(&o), 1280);
+    CHECK(opened_offset_possible(&o, 0) && !opened_offset_possible(&o, 8));
+    o.span_bytes_max = 1280 + 17;
+    CHECK(opened_offset_possible(&o, 8) && opened_offset_possible(&o, 16));
+    CHECK(!opened_offset_possible(&o, 17) && !opened_offset_possible(&o, 12));
+    CHECK(!opened_offset_possible(&o, 24) && !opened_offset_possible(&o, UINT64_MAX - 7));
+}
+
 TEST(wrong_arithmetic_is_refused)
 {
     REFUSED(o.fingerprint[0] = '\0', "fingerprint");

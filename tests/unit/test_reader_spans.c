@@ -5,6 +5,7 @@
 #include <libdeflate.h>
 
 #include "loaderd/decoders.h"
+#include "proto/order.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
 
@@ -91,6 +92,67 @@ TEST(reads_sent_with_damaged_ones_are_answered)
             CHECK_HAS(h.reason, "chunk 4 of train/targets");
     }
     harness_close(&h);
+}
+
+/* Where in the file the bytes of a row of train/features stand. */
+static uint64_t row_address(hid_t set, uint64_t row, uint64_t chunk_rows, uint64_t row_bytes)
+{
+    hsize_t at[2] = {0}, bytes;
+    unsigned mask;
+    haddr_t address;
+    if (!chunk_rows)
+        return H5Dget_offset(set) + row * row_bytes;
+    at[0] = row / chunk_rows * chunk_rows;
+    CHECK(H5Dget_chunk_info_by_coord(set, at, &mask, &address, &bytes) >= 0);
+    return address + row % chunk_rows * row_bytes;
+}
+
+/* What is copied as it is stored stands modulo 64 as in the file, where its address is a multiple
+ * of 8: also behind other data sets, in every span of any order. What is decoded begins with its
+ * slot. Row for row it is what H5Dread says: reader_compare.c knows offsets, too. */
+TEST(spans_stand_as_their_bytes_do_in_the_file)
+{
+    uint64_t other = 0, decoded = 0;
+    for (int round = 0; round < 6; round++) {
+        struct set_config sets[2] = {small_set(), small_set()};
+        struct reader_open open = open_default();
+        struct reader_done done;
+        struct harness h;
+        sets[0].name = "targets"; /* small, and in the file first */
+        sets[0].dims[1] = sets[0].chunk[1] = 3;
+        sets[1].dims[0] = sets[0].dims[0] = 20 * 12;
+        sets[1].chunk[0] = sets[0].chunk[0] = 12;
+        sets[1].dims[1] = sets[1].chunk[1] = 11 + (hsize_t)round;
+        sets[1].filters = round % 3 == 2 ? GZIP : PLAIN;
+        if (round % 3 == 1)
+            sets[1].chunk[0] = 0;
+        file_make("stand.h5", sets, 2);
+        hid_t file = H5Fopen("stand.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+        hid_t set = H5Dopen2(file, "train/features", H5P_DEFAULT);
+        open.shuffle = round / 3;
+        open.span_rows = 12;
+        CHECK(harness_open(&h, "stand.h5", &open) == 0);
+        harness_arm(&h, 1);
+        struct order o = {.seed = open.seed,
+                          .shuffle = open.shuffle,
+                          .rows = h.described.rows,
+                          .chunk_rows = h.described.chunk_rows,
+                          .span_rows = h.described.span_rows,
+                          .window_spans = 1};
+        for (uint64_t span = 0; span < h.described.spans; span++) {
+            struct order_run run = {0};
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0 && order_run_next(&o, 0, span, &run));
+            uint64_t at = row_address(set, run.first, sets[1].chunk[0], sets[1].dims[1] * 2) % 64;
+            CHECK_EQ(done.offset, sets[1].filters == PLAIN ? at / 8 * 8 : 0);
+            other += done.offset != 0;
+            decoded += sets[1].filters == GZIP;
+        }
+        harness_close(&h);
+        H5Dclose(set);
+        H5Fclose(file);
+    }
+    CHECK(other > 20);
+    CHECK_EQ(decoded, 40);
 }
 
 /* Zeros, which are soon decoded. */
