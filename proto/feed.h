@@ -34,13 +34,13 @@ struct feed_config {
     int rest;              /* with streams: bring the rows that do not fill them, too */
     uint64_t slots;        /* 0: as ahead_rows says */
     uint64_t ahead_rows; /* room for so many rows besides a window, at least a span; 0: 2 W slots in
-                            all (3 if W is 1), fewer where an epoch has fewer spans or the limit
+                            all, fewer where an epoch has fewer spans or the limit
                             does not allow them, at least W + 1 */
     int pin;             /* lock the arena's pages in memory */
     /* For a device that copies from the arena by itself: its mapping is locked once, before rows
      * come, and unlocked before it is given back. Where lock fails the rows come all the same.
      * Slots are then being copied besides being filled and read: where nothing says how many there
-     * are to be there are twice as many. NULL: nobody does. */
+     * are to be there are twice as many, at least 6. NULL: nobody does. */
     int (*lock)(void *at, uint64_t bytes, struct err *e);
     void (*unlock)(void *at);
     uint64_t arena_limit_bytes;

@@ -23,8 +23,8 @@
 #define DOOR_PATH "sockets/loader.door"
 
 enum {
-    SLOTS_SEQUENTIAL = 3, /* windows of one span: one being read, two on their way */
-    DOOR_AGE_MS = 1000,   /* a door that lived this long without a hello may be tried again */
+    SLOTS_LOCKED_LEAST = 6, /* for a device: being filled, read and copied, some each */
+    DOOR_AGE_MS = 1000,     /* a door that lived this long without a hello may be tried again */
 };
 
 uint64_t feed_clock_ms(void)
@@ -144,7 +144,9 @@ int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
                        c->slots ? "arena.slots asks for" : "loader.prefetch_factor makes", slots,
                        slot_bytes, mib_up(slots * slot_bytes), c->arena_limit_bytes >> 20);
     if (slots == 0) {
-        slots = (window == 1 ? SLOTS_SEQUENTIAL : 2 * window) * (c->lock ? 2 : 1);
+        slots = 2 * window * (c->lock ? 2 : 1);
+        if (c->lock && slots < SLOTS_LOCKED_LEAST)
+            slots = SLOTS_LOCKED_LEAST;
         if (slots > spans)
             slots = spans > least ? spans : least;
     }

@@ -149,7 +149,7 @@ TEST(two_epochs_verified_with_the_fewest_slots)
 TEST(two_epochs_in_file_order)
 {
     struct feed *f = two_epochs(&(struct manner){0}, &(struct feed_config){.slots = 0});
-    CHECK_EQ(f->info.slots, 3);
+    CHECK_EQ(f->info.slots, 2);
     CHECK_EQ(f->info.order.window_spans, 1);
     feed_free(f);
 }
