@@ -75,7 +75,9 @@ static struct decoders_job *job_take(struct fetch *f, const struct source_field 
 }
 
 /* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
- * by as many threads as there are. */
+ * by as many threads as there are where somebody is waiting for more than one copies, a device or
+ * the disk; two that copy out of the page cache take more CPU time than one, and are no sooner
+ * done. */
 static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_t chunk, char *out,
                         uint64_t bytes, uint64_t at)
 {
@@ -84,7 +86,7 @@ static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_
         part = bytes < 2 * JOB_BYTES ? bytes : JOB_BYTES;
         struct decoders_job *job = job_take(f, set, chunk, at, part);
         job->plain_out = out;
-        if (part < READ_BYTES_LEAST)
+        if (part < READ_BYTES_LEAST || !(f->in_threads || f->reads_wait))
             decoders_do(f->decoders, job);
         else
             decoders_submit(f->decoders, job);

@@ -41,6 +41,7 @@ struct fetch {
     void *self;
     struct fetch_span *now; /* the one that begins */
     int reads_wait;         /* the span that ended last waited for the disk */
+    int in_threads;         /* what is only copied is, too, also while nothing waits for the disk */
     struct fetch_kept kept[SOURCE_FIELDS_MAX][SOURCE_PLANES_MAX];
 };
 

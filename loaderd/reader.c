@@ -96,6 +96,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
                               .layout = &r->layout,
                               .described = &r->described,
                               .order = &r->order,
+                              .in_threads = open->singly,
                               .between = reader_spans_between,
                               .self = r};
     return 0;

@@ -1,8 +1,11 @@
 /* test_reader_spans.c - several spans on their way in one reader: the same rows as one at a time,
  * in the order that was asked, each as soon as it is there.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <libdeflate.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "loaderd/decoders.h"
 #include "proto/order.h"
@@ -153,6 +156,59 @@ TEST(spans_stand_as_their_bytes_do_in_the_file)
     }
     CHECK(other > 20);
     CHECK_EQ(decoded, 40);
+}
+
+/* How often the reader's threads but its main one have gone to sleep. */
+static uint64_t threads_slept(const struct harness *h)
+{
+    char path[64], line[128];
+    unsigned long long count;
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)h->child.pid);
+    DIR *tasks = opendir(path);
+    CHECK(tasks != NULL);
+    for (struct dirent *task; (task = readdir(tasks));) {
+        if (atoi(task->d_name) <= 0 || atoi(task->d_name) == h->child.pid)
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/status", (int)h->child.pid, task->d_name);
+        FILE *f = fopen(path, "r");
+        CHECK(f != NULL);
+        while (fgets(line, sizeof line, f))
+            if (sscanf(line, "voluntary_ctxt_switches: %llu", &count) == 1)
+                sum += count;
+        fclose(f);
+    }
+    closedir(tasks);
+    return sum;
+}
+
+/* Out of the page cache the main thread copies by itself, with few exceptions (a read that was held
+ * up looks like a slow disk); for a device all are woken, span for span. */
+TEST(cached_bytes_are_copied_by_one_thread_unless_for_a_device)
+{
+    enum { READS = 100 };
+    struct set_config set = small_set();
+    uint64_t slept[2];
+    set.dims[0] = 8 * 16;
+    set.dims[1] = set.chunk[1] = 16384; /* 512 KiB a chunk */
+    set.filters = PLAIN;
+    file_make("cached.h5", &set, 1);
+    for (int device = 0; device < 2; device++) {
+        struct reader_open open = open_default();
+        struct reader_done done;
+        struct harness h;
+        open.span_rows = 64;
+        open.singly = device;
+        CHECK(harness_open(&h, "cached.h5", &open) == 0);
+        harness_arm(&h, 1);
+        CHECK(harness_read(&h, 0, 0, 0, &done) == 0);
+        uint64_t before = threads_slept(&h);
+        for (uint64_t i = 0; i < READS; i++)
+            CHECK(harness_read(&h, i, i % 2, 0, &done) == 0);
+        slept[device] = threads_slept(&h) - before;
+        harness_close(&h);
+    }
+    CHECK(slept[1] > READS / 2 && 4 * slept[0] < slept[1]);
 }
 
 /* Zeros, which are soon decoded. */
