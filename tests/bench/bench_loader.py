@@ -18,6 +18,9 @@ LOADER_FILES = {  # name: how train/features is stored
     "contiguous": {},
 }
 LOADER_SEQUENTIAL_REPEATS = 3  # plain data are read so fast that what else the machine does shows
+USUAL, ON_A_PAGE = (16, 1 << 20), (0, 1 << 20)  # byte of a page where the array begins, bytes of the chunk cache
+PEER_SETTINGS = {"gzip-shuffle": [USUAL], "gzip": [USUAL], "contiguous": [USUAL, ON_A_PAGE],
+                 "chunked": [USUAL, ON_A_PAGE, (16, 0), (0, 0)]}
 LOADER_SEQUENTIAL = {"gzip-shuffle": (20, 2.5), "gzip": (10, 1.6), "chunked": (100, 1.3), "contiguous": (100, 0.85)}
 
 
@@ -112,31 +115,49 @@ def loader_shuffled(loader, path, runs, compared):
            row_us(chunks, "cpu_seconds"), 2.5, compared)
 
 
+def page_cache_drop(path):
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def page_cache_renew(path):
+    """As reading the file once leaves it: in large pieces. What was written, or has lain there for long, may be in single
+    pages all over the memory, which the kernel copies at half the speed (6 GB/s instead of 14): how much of either there
+    is changes from minute to minute, and with it what is measured, of both sides."""
+    page_cache_drop(path)
+    with open(path, "rb") as f:
+        while f.read(1 << 20):
+            pass
+
+
 def loader_sequential(loader, paths, runs, compared):
-    """Beside H5Dread, which has one thread, we have one or more: what counts is the better one."""
+    """Beside H5Dread, which has one thread, we have one or more; its array stands where numpy puts it or on a page, and
+    it has a cache for chunks, as libhdf5 sets it up, or none: what counts is the best one of each side."""
     with LoaderRun(os.path.dirname(paths["gzip"]), "loader.num_workers=0") as alone:
         for name, (epochs, bar) in LOADER_SEQUENTIAL.items():
-            ours, theirs = {"auto": [], "0": []}, []
+            ours, theirs = {"auto": [], "0": []}, {setting: [] for setting in PEER_SETTINGS[name]}
             for _ in range(LOADER_SEQUENTIAL_REPEATS * runs):
+                page_cache_renew(paths[name])
                 for workers, side in (("auto", loader), ("0", alone)):
                     ours[workers].append(side.read(paths[name], epochs=epochs, shuffle=0))
-                theirs.append(peer_loader("whole", paths[name], epochs // 2))
-            best = min(ours, key=lambda workers: row_us(ours[workers], "cpu_seconds"))
-            record("loader-%s-cpu" % name, "CPU us a row, H5Dread of everything; spans of %.1f MiB, num_workers %s" % (
-                ours[best][0]["span_rows"] * LOADER_VALUES * 4 / 2 ** 20, best), row_us(ours[best], "cpu_seconds"),
-                row_us(theirs, "cpu_seconds"), bar, compared)
+                for setting, timings in theirs.items():
+                    timings.append(peer_loader("whole", paths[name], epochs // 2 // len(theirs), *setting))
+
+            def best(side):
+                return min(side, key=lambda setting: row_us(side[setting], "cpu_seconds"))
+            mine, peer = best(ours), best(theirs)
+            record("loader-%s-cpu" % name,
+                   "CPU us a row, spans of %.1f MiB, num_workers %s; H5Dread of everything to byte %d of a page, cache "
+                   "of %d KiB" % (ours[mine][0]["span_rows"] * LOADER_VALUES * 4 / 2 ** 20, mine, peer[0],
+                                  peer[1] >> 10),
+                   row_us(ours[mine], "cpu_seconds"), row_us(theirs[peer], "cpu_seconds"), bar, compared)
 
 
 def memory_record(name, read, chunk_bytes, compared):
     workers = max(1, os.cpu_count() // 2)
     record(name, "MiB besides the arena (PSS)", read["pss_bytes"] / 2 ** 20, None, None, compared,
            smaller_bar=32 + workers * 2 * chunk_bytes / 2 ** 20)
-
-
-def page_cache_drop(path):
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
-        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def loader_large_bench(directory, runs):
