@@ -324,6 +324,31 @@ TEST(what_is_no_fisher_information_is_refused)
     free(values);
 }
 
+/* Two files, one after the other: what was found out in four passes does not suit the values of the
+ * fifth, which all would be outliers. */
+TEST(values_that_change_between_passes_are_refused)
+{
+    struct importance f;
+    struct err e;
+    model_make(one_layer, 1, IN);
+    float *values = values_make(0.5);
+    CHECK_OK(importance_open(&f, &model, 0, &e), e);
+    for (int pass = 0; pass < 4; pass++) {
+        CHECK(importance_next(&f));
+        CHECK_OK(importance_take(&f, values, ALL, &e), e);
+    }
+    for (uint64_t i = 0; i < MATRIX; i++)
+        values[i] *= 1000;
+    CHECK(importance_next(&f));
+    CHECK(importance_take(&f, values, ALL, &e) < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "has changed while it was read");
+    CHECK_EQ(f.tensors[0].outlier_first[coded_tiles(MATRIX)], f.outliers_max);
+    importance_close(&f);
+    model_close(&model);
+    free(values);
+}
+
 /* The layers of the fashion run: codes, but for biases and the last matrix. */
 TEST(it_takes_about_half_a_byte_a_parameter)
 {
