@@ -72,8 +72,9 @@ void importance_close(struct importance *f); /* harmless twice, and on zeroed st
 
 /* Begin the next pass over the values, all of which came in the one before: 1; 0: it is made. */
 int importance_next(struct importance *f);
-/* The next `count` values of the flat vector. -1 (permanent) when one is negative or not finite, or
- * there are more of them than parameters; *e says which. */
+/* The next `count` values of the flat vector. -1 (permanent) when one is negative or not finite,
+ * there are more of them than parameters, or the last ones of a pass show that they are not those
+ * of the pass before; *e says which. */
 int importance_take(struct importance *f, const float *values, uint64_t count, struct err *e);
 /* How many have come in this pass. */
 uint64_t importance_taken(const struct importance *f);

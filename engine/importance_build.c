@@ -53,6 +53,7 @@ struct importance_build {
     uint64_t outliers_in_bin;      /* and so many of this one */
     uint64_t outliers;             /* so far */
     double sum, square, off;       /* of all values: theirs, their squares, the errors' squares */
+    double sum_before;             /* in the pass before; -1: there was none */
 };
 
 /* Of the longest in either direction. */
@@ -118,6 +119,8 @@ int importance_next(struct importance *f)
         importance_build_close(f);
         return 0;
     }
+    b->sum_before = b->pass == PASS_NONE ? -1 : b->sum;
+    b->sum = 0;
     b->pass = f->tensors[0].exact ? PASS_CODES : b->pass + 1;
     b->tensor = 0;
     b->taken = 0;
@@ -278,7 +281,6 @@ static void levels_store(struct bin *bins, float *kept)
 static void off_add(struct importance_build *b, float value, float kept)
 {
     double off = (double)kept - (double)value;
-    b->sum += (double)value;
     b->square += (double)value * (double)value;
     b->off += off * off;
 }
@@ -339,8 +341,11 @@ static void outliers_end(struct importance_build *b, uint64_t most)
     b->outliers_in_bin = bin > 0 ? most : 0;
 }
 
-static int outlier_take(struct importance_build *b, uint32_t bin)
+/* There is room for all of them, unless these values are not those of the pass before. */
+static int outlier_take(struct importance_build *b, uint32_t bin, uint64_t most)
 {
+    if (b->outliers == most)
+        return 0;
     if (bin > b->outlier_bin)
         return 1;
     if (bin < b->outlier_bin || !b->outliers_in_bin)
@@ -373,7 +378,7 @@ static void codes_row(struct importance *f, struct importance_build *b, struct i
             continue;
         unsigned code = code_nearest(&l, value / shares);
         float kept = l.level[code] * shares;
-        if (outlier_take(b, off_bin(value, kept))) {
+        if (outlier_take(b, off_bin(value, kept), f->outliers_max)) {
             outlier_add(b, t, at, value);
         } else {
             code_store(t->codes, at, code);
@@ -404,6 +409,8 @@ static void values_row(struct importance_build *b, struct importance_tensor *t)
 
 static void row_take(struct importance *f, struct importance_build *b, struct importance_tensor *t)
 {
+    for (uint64_t c = 0; c < t->columns; c++)
+        b->sum += (double)b->values[c];
     if (t->exact)
         exact_row(b, t);
     else if (b->pass == PASS_CODES && t->values)
@@ -447,22 +454,35 @@ static int values_check(const struct importance_build *b, const float *values, u
     return 0;
 }
 
+/* All values have come. */
+static int pass_end(struct importance *f, struct importance_build *b, struct err *e)
+{
+    if (b->sum_before >= 0 && b->sum != b->sum_before)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the Fisher information has changed while it was read: its sum is %g, and "
+                       "was %g",
+                       b->sum, b->sum_before);
+    if (b->pass == PASS_OUTLIERS)
+        outliers_end(b, f->outliers_max);
+    if (b->pass == PASS_CODES) {
+        f->mean = b->sum / (double)b->taken;
+        f->error = b->square > 0 ? sqrt(b->off / b->square) : 0;
+    }
+    return 0;
+}
+
 /* The row is complete. */
-static void row_end(struct importance *f, struct importance_build *b, struct importance_tensor *t)
+static int row_end(struct importance *f, struct importance_build *b, struct importance_tensor *t,
+                   struct err *e)
 {
     row_take(f, b, t);
     b->gathered = 0;
     if (++b->row < t->rows)
-        return;
+        return 0;
     tensor_end(b, t);
     b->row = 0;
     b->tensor++;
-    if (b->pass == PASS_OUTLIERS && b->tensor == f->count)
-        outliers_end(b, f->outliers_max);
-    if (b->pass == PASS_CODES && b->tensor == f->count) {
-        f->mean = b->sum / (double)b->taken;
-        f->error = b->square > 0 ? sqrt(b->off / b->square) : 0;
-    }
+    return b->tensor < f->count ? 0 : pass_end(f, b, e);
 }
 
 int importance_take(struct importance *f, const float *values, uint64_t count, struct err *e)
@@ -478,8 +498,8 @@ int importance_take(struct importance *f, const float *values, uint64_t count, s
         b->taken += piece;
         values += piece;
         count -= piece;
-        if (b->gathered == t->columns)
-            row_end(f, b, t);
+        if (b->gathered == t->columns && row_end(f, b, t, e) < 0)
+            return -1;
     }
     if (count > 0)
         return err_set(e, EXIT_CODE_PERMANENT,

@@ -22,10 +22,10 @@ from bench_runs import (bench_busy, bench_continual, bench_fragments, bench_pipe
 BENCHES = {"loader": bench_loader, "fashion-step": bench_step, "fashion-step-ewc": bench_step_ewc,
            "fashion-fisher": bench_fisher, "fisher-pass": bench_fisher_pass, "fisher-curve": bench_fisher_curve,
            "fisher-stream": bench_fisher_stream, "penalty": bench_penalty, "resident": bench_resident,
-           "continual": bench_continual, "fragments": bench_fragments, "lstm-step": bench_lstm, "gcn-step": bench_gcn, "gcn-steady": bench_steady,
-           "sweep": bench_sweep, "checkpointing": bench_checkpointing,
-           "half": bench_half, "recipe": bench_recipe, "start": bench_start, "busy": bench_busy,
-           "fashion-pipeline": bench_pipeline, "molecules": bench_molecules}
+           "continual": bench_continual, "fragments": bench_fragments, "lstm-step": bench_lstm, "gcn-step": bench_gcn,
+           "gcn-steady": bench_steady, "sweep": bench_sweep, "checkpointing": bench_checkpointing, "half": bench_half,
+           "recipe": bench_recipe, "start": bench_start, "busy": bench_busy, "fashion-pipeline": bench_pipeline,
+           "molecules": bench_molecules}
 
 
 def table_print():

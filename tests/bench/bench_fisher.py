@@ -4,10 +4,8 @@ import shutil
 import statistics
 import tempfile
 
-import numpy
-
 from bench_base import HERE, PROBE, PYTHON, ROOT, output_of, record
-from bench_engine import SAMPLES, engine_bench, engine_files, gcn_files, lstm_files, mlp_files
+from bench_engine import engine_bench, engine_files, gcn_files, lstm_files, mlp_files
 
 FISHERS = {"mlp": (mlp_files, 256, 64, 1.3), "lstm": (lambda d: lstm_files(d, 64), 64, 32, 1.3),
            "gcn": (lambda d: gcn_files(d, graphs=64), 64, 32, 1.4)}  # files, samples, slice, bar
@@ -38,50 +36,30 @@ PENALTIES = {"mlp": (engine_files, 128, 64, 300, ()), "lstm": (lstm_files, 64, 3
              "gcn": (gcn_files, 64, 32, 20, ("f32=1",))}  # files, batch, slice, steps, settings
 
 
-def displacement(directory, common):
-    """Train a while, then on permuted features, without a penalty: F and theta* between the two, and the way since."""
-    def vector(name):
-        return numpy.fromfile(os.path.join(directory, name), numpy.float32)
+def trained(directory, common):
+    """Weights of a network that was trained a while, of whose F as many are zero as trained networks have."""
     output_of(PROBE, "train", directory, "steps=600", *common)
-    star = vector("trained.f32")
-    star.tofile(os.path.join(directory, "weights.f32"))
-    output_of(PROBE, "fisher", directory, *common)
-    fisher = vector("fisher_sums.f32") / numpy.float32(SAMPLES)
-    features = numpy.fromfile(os.path.join(directory, "features"), numpy.uint8).reshape(SAMPLES, -1)
-    features[:, numpy.random.default_rng(1).permutation(features.shape[1])].tofile(os.path.join(directory, "features"))
-    output_of(PROBE, "train", directory, "steps=600", *common)
-    way = vector("trained.f32").astype(float) - star
-    fisher.tofile(os.path.join(directory, "fisher.f32"))
-    star.tofile(os.path.join(directory, "star.f32"))
-    return fisher.astype(float), way
+    shutil.copy(os.path.join(directory, "trained.f32"), os.path.join(directory, "weights.f32"))
 
 
 def bench_penalty(runs):
     """What a protected task costs: CPU time of a training step with it beside the same step without, taking turns in one
-    process; for the network of pipelines/fashion.yaml also its Fisher information's bytes, and the error of the penalty's
-    gradient at the end of a second task."""
+    process; the network of pipelines/fashion.yaml is a trained one."""
     for name, (files, batch, slices, steps, settings) in PENALTIES.items():
         common = ("batch=%d" % batch, "slice=%d" % slices, *settings)
         with tempfile.TemporaryDirectory() as directory:
             files(directory)
-            way = None
             if name == "mlp":
-                fisher, way = displacement(directory, common)
-            else:
-                output_of(PROBE, "fisher", directory, *common)
-                os.rename(os.path.join(directory, "fisher_sums.f32"), os.path.join(directory, "fisher.f32"))
-                shutil.copy(os.path.join(directory, "weights.f32"), os.path.join(directory, "star.f32"))
+                trained(directory, common)
+            output_of(PROBE, "fisher", directory, *common)
+            os.rename(os.path.join(directory, "fisher_sums.f32"), os.path.join(directory, "fisher.f32"))
+            shutil.copy(os.path.join(directory, "weights.f32"), os.path.join(directory, "star.f32"))
             for tasks, bar in ((1, 0.15), (4, 0.6)):
                 timings = [output_of(PROBE, "penalty", directory, "steps=%d" % steps, "terms=%d" % tasks, "lambda=1e-3",
                                      "threads=1", *common) for _ in range(runs)]
                 record("penalty-%s-%d" % (name, tasks), "CPU time of a step that protects %d, more than without" % tasks,
                        statistics.median(t["cpu_seconds"] / t["pass_cpu_seconds"] for t in timings) - 1, None, None,
                        "bit for bit those of F expanded (unit tests)", bar)
-            if way is not None:
-                kept = numpy.fromfile(os.path.join(directory, "expanded.f32"), numpy.float32).astype(float)
-                record("penalty-bytes", "bytes a parameter", timings[0]["importance_bytes"] / len(kept), None, None, "-", 0.55)
-                record("penalty-error", "of the penalty's gradient at the end of a second task",
-                       numpy.linalg.norm((kept - fisher) * way) / numpy.linalg.norm(fisher * way), None, None, "-", 0.055)
 
 
 FISHER_BARS = {"mlp": (0.5, 0.4), "lstm": (0.36, 0.26), "gcn": (0.36, 0.26)}

@@ -244,7 +244,7 @@ int main(int argc, char **argv)
     static struct probe p;
     struct err e;
     if (argc < 3)
-        probe_fail("usage: fisher_probe store|stream DIR [key=value ...]");
+        probe_fail("usage: fisher_probe store|resident|stream DIR [key=value ...]");
     p.directory = argv[2];
     snprintf(p.parts, sizeof p.parts, "%.4000s/out.part", argv[2]);
     snprintf(p.file, sizeof p.file, "%.4000s/out.h5", argv[2]);

@@ -13,8 +13,8 @@
  * them as many forward and backward passes of training: the line has pass_cpu_seconds, too
  *
  *   engine_probe penalty DIR [key=value ...]  as train with fisher.f32 and star.f32; F is
- * compressed, and written as that gives it back: expanded.f32. Every second step goes without the
- * penalty: CPU seconds of those are pass_cpu_seconds. terms=n: so many tasks
+ * compressed. Every second step goes without the penalty: CPU seconds of those are
+ * pass_cpu_seconds. terms=n: so many tasks
  *
  *   engine_probe repeat DIR [key=value ...]   steps of one batch that is gathered once, or with
  * fisher=1 its squared gradients: `repeats` (5) times `steps` of them behind as many to warm up,
@@ -481,7 +481,7 @@ static void beside_run(struct probe *p, double *wall, double *cpu, double *pass_
     free(sums);
 }
 
-/* fisher.f32 compressed, and expanded again into expanded.f32. */
+/* fisher.f32 compressed. */
 static struct importance importance_read(const struct probe *p)
 {
     struct importance f;
@@ -493,10 +493,6 @@ static struct importance importance_read(const struct probe *p)
     while (importance_next(&f))
         if (importance_take(&f, fisher, count, &e) < 0)
             probe_fail(e.text);
-    for (uint32_t i = 0; i < p->model.tensor_count; i++)
-        importance_expand(&f, &backend_cpu, i, 0, p->model.tensors[i].count,
-                          fisher + p->model.tensors[i].first);
-    file_write(p, "expanded.f32", fisher, count * sizeof *fisher);
     free(fisher);
     return f;
 }
@@ -582,10 +578,9 @@ static void line_print(const struct probe *p, double wall, double cpu, double pa
     if (p->device->memory)
         p->device->memory(&memory);
     printf("%s\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
-           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"importance_bytes\": %" PRIu64
-           ", \"device_bytes\": %" PRIu64 "}\n",
+           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"device_bytes\": %" PRIu64 "}\n",
            begun ? "" : "{", wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(),
-           importance_bytes(&p->model, 0), memory.high_bytes);
+           memory.high_bytes);
 }
 
 static void init_run(struct probe *p)

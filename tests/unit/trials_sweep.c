@@ -195,7 +195,8 @@ static const float *levels(struct trial *t)
 }
 
 /* Random codes and outliers: of four tiles the second has nothing else and the last one none, of
- * the others about every sixteenth value is one. */
+ * the others about every sixteenth value is one. The first value of each is zero where there are
+ * none, else an outlier: a zero must not be taken for the outlier of the next tile. */
 static void codes_given(struct trial *t, struct coded_matrix *m, uint64_t count)
 {
     uint64_t bytes = (count + CODED_GROUP - 1) / CODED_GROUP * (CODED_GROUP / 2), all = 0;
@@ -206,12 +207,13 @@ static void codes_given(struct trial *t, struct coded_matrix *m, uint64_t count)
         codes[i] = (uint8_t)trial_random(t);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t tile = i / CODED_TILE, in_group = i % CODED_GROUP, half = CODED_GROUP / 2;
-        int apart = tile % 4 == 1 || (tile % 4 != 3 && trial_random(t) % 16 == 0);
-        if (apart) {
+        int begins = i % CODED_TILE == 0;
+        int apart = tile % 4 == 1 || (tile % 4 != 3 && (begins || trial_random(t) % 16 == 0));
+        if (apart || begins)
             codes[i / CODED_GROUP * half + in_group % half] &= in_group < half ? 0xf0 : 0x0f;
+        if (apart)
             outlier[all++] = (uint32_t)(i % CODED_TILE) << OUTLIER_BITS |
                              scalar_to_outlier((float)fabs(trial_uniform(t)));
-        }
         first[tile + 1] = (uint32_t)all;
     }
     m->codes = trial_given(t, TRIAL_INPUT, TRIAL_U8, codes, bytes);
