@@ -140,20 +140,42 @@ static double cosine_share(struct weighting w, uint64_t c, float largest)
     return w.use == WEIGHT_COUNTED ? w.at[c] > 0 : (double)w.at[c] / (double)largest;
 }
 
-/* The cosine of a row's z and y, and into dz what it and the divisor make of 1 - cosine. */
-static double row_cosine(const float *z, const float *y, struct weighting w, float largest,
-                         uint64_t count, double divisor, float *dz)
+CPU_CLONES static void cosine_gradients(struct scalar_cosine s, const float *z, const float *y,
+                                        uint64_t count, double divisor, float *dz)
+{
+    for (uint64_t c = 0; c < count; c++)
+        dz[c] = scalar_cosine_gradient(&s, (double)z[c], (double)y[c], divisor);
+}
+
+/* weighted_cosine where all elements count alike, to the same bits. */
+static double row_cosine(const float *z, const float *y, uint64_t count, double divisor, float *dz)
 {
     double zz = 0, yy = 0, zy = 0;
     for (uint64_t c = 0; c < count; c++) {
-        double u = w.at ? cosine_share(w, c, largest) : 1;
+        zz += (double)z[c] * (double)z[c];
+        yy += (double)y[c] * (double)y[c];
+        zy += (double)z[c] * (double)y[c];
+    }
+    struct scalar_cosine s = scalar_cosine(zz, yy, zy);
+    if (dz)
+        cosine_gradients(s, z, y, count, divisor, dz);
+    return s.cosine;
+}
+
+/* The cosine of a row's z and y, and into dz what it and the divisor make of 1 - cosine. */
+static double weighted_cosine(const float *z, const float *y, struct weighting w, float largest,
+                              uint64_t count, double divisor, float *dz)
+{
+    double zz = 0, yy = 0, zy = 0;
+    for (uint64_t c = 0; c < count; c++) {
+        double u = cosine_share(w, c, largest);
         zz += u * ((double)z[c] * (double)z[c]);
         yy += u * ((double)y[c] * (double)y[c]);
         zy += u * ((double)z[c] * (double)y[c]);
     }
     struct scalar_cosine s = scalar_cosine(zz, yy, zy);
     for (uint64_t c = 0; dz && c < count; c++) {
-        double u = w.at ? cosine_share(w, c, largest) : 1;
+        double u = cosine_share(w, c, largest);
         dz[c] = (float)u * scalar_cosine_gradient(&s, (double)z[c], (double)y[c], divisor);
     }
     return s.cosine;
@@ -167,8 +189,10 @@ static double cosine_or_loss(struct matrix z, struct matrix y, struct weighting 
     double weight = weight_used(largest, w.use);
     if (!(weight > 0))
         return row_nothing(dz, z.columns);
-    double cosine = row_cosine(z.at + r * z.stride, y.at + r * y.stride, w.at ? row_of(w, r) : w,
-                               largest, z.columns, divisor / weight, dz);
+    const float *a = z.at + r * z.stride, *b = y.at + r * y.stride;
+    double cosine =
+        w.at ? weighted_cosine(a, b, row_of(w, r), largest, z.columns, divisor / weight, dz)
+             : row_cosine(a, b, z.columns, divisor / weight, dz);
     return weight * (one_minus ? 1 - cosine : cosine);
 }
 
