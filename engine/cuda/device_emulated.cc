@@ -51,7 +51,9 @@ static struct {
     uint64_t asked, done, marks[DEVICE_MARKS];
 } copies;
 
-/* By mark of the computing: how often it is still said that it is not done. */
+/* By mark of the computing: how much had been asked for, and how often it is still said that it is
+ * not done. */
+static uint64_t compute_marks[DEVICE_MARKS];
 static int compute_asks[DEVICE_MARKS];
 
 void emulate_open(int on)
@@ -438,6 +440,7 @@ static void graph_close(struct device_graph **g)
 
 static void compute_mark(int mark)
 {
+    compute_marks[mark] = emulate_asked();
     compute_asks[mark] = 3;
 }
 
@@ -445,14 +448,13 @@ static int compute_done(int mark)
 {
     if (compute_asks[mark]-- > 0)
         return 0;
-    emulate_finish();
+    emulate_until(compute_marks[mark]);
     return 1;
 }
 
 static void compute_await(int mark)
 {
-    (void)mark;
-    emulate_finish();
+    emulate_until(compute_marks[mark]);
 }
 
 static void copy_wait(int mark)
@@ -474,8 +476,7 @@ static int multiplies_half(void)
 
 static void compute_wait(int mark)
 {
-    (void)mark;
-    emulate_finish();
+    emulate_until(compute_marks[mark]);
 }
 
 static const struct backend backend_cuda = {

@@ -317,13 +317,16 @@ void emulate_launch(const char *kernel, dim3 blocks, dim3 threads, size_t shared
 /* ---- what is asked, and done later ---- */
 
 static struct emulate_queue asked, *recorded;
+static uint64_t asked_count, done_count;       /* since the start, of what is not recorded */
 static struct emulate_work *marks[LANE_MARKS]; /* set in the queue that is asked, NULL: not there */
 static unsigned lane_taken;
 
 void emulate_take(struct emulate_work *work)
 {
     struct emulate_queue *q = recorded ? recorded : &asked;
+    asked_count += q == &asked;
     work->lane = lane_taken;
+    work->done = 0;
     *(q->first ? &q->last->next : &q->first) = work;
     q->last = work;
 }
@@ -397,17 +400,41 @@ void emulate_queue_end(struct emulate_queue *q)
     *q = {};
 }
 
-void emulate_finish(void)
+uint64_t emulate_asked(void)
 {
-    struct emulate_queue now = asked;
-    if (!now.first)
+    return asked_count;
+}
+
+/* Takes from the queue that is asked what is to be done until so many are. */
+static struct emulate_queue queue_cut(uint64_t count)
+{
+    struct emulate_queue cut = {asked.first, asked.first};
+    while (++done_count < count)
+        cut.last = cut.last->next;
+    asked.first = cut.last->next;
+    cut.last->next = NULL;
+    return cut;
+}
+
+void emulate_until(uint64_t count)
+{
+    if (count <= done_count)
         return;
-    asked = {};
-    memset(marks, 0, sizeof marks);
+    struct emulate_queue now = queue_cut(count);
     emulate_open(1); /* once for all of them */
     emulate_queue_run(&now);
     emulate_open(0);
+    for (struct emulate_work *w = asked.first; w; w = w->next)
+        if (w->awaited && w->awaited->done)
+            w->awaited = NULL;
+    for (struct emulate_work *&mark : marks)
+        mark = mark && mark->done ? NULL : mark;
     emulate_queue_end(&now);
+}
+
+void emulate_finish(void)
+{
+    emulate_until(asked_count);
 }
 
 void emulate_record(struct emulate_queue *to)

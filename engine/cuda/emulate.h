@@ -53,12 +53,13 @@ static inline __attribute__((unused)) float4 make_float4(float x, float y, float
 extern uint3_emulated threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
-/* What is asked of the device is done when somebody waits for it (emulate_finish), in the order in
- * which it was asked, so that a host that writes memory too early, which is still to be read, is
- * found; or it is recorded instead, and done as often as that is asked for. What was asked of
- * several lanes (engine/ops.h) is done in one of the orders that the marks allow, another one each
- * time, so that a lane that does not await what it reads is found, too. (Functions rather than
- * std::function: every file of kernels reads this one, and instances cost the compiler.) */
+/* What is asked of the device is done when somebody waits for it (emulate_finish, or what was asked
+ * for up to some point: emulate_until), in the order in which it was asked, so that a host that
+ * writes memory too early, which is still to be read, is found; or it is recorded instead, and done
+ * as often as that is asked for. What was asked of several lanes (engine/ops.h) is done in one of
+ * the orders that the marks allow, another one each time, so that a lane that does not await what
+ * it reads is found, too. (Functions rather than std::function: every file of kernels reads this
+ * one, and instances cost the compiler.) */
 struct emulate_work {
     void (*run)(struct emulate_work *w);
     void (*end)(struct emulate_work *w); /* frees it */
@@ -82,6 +83,8 @@ template <typename function> struct emulate_work_of : emulate_work {
 
 void emulate_take(struct emulate_work *work); /* which is its own from here on */
 void emulate_finish(void);
+uint64_t emulate_asked(void);                  /* how much was asked for since the start */
+void emulate_until(uint64_t count);            /* the first so many are done, and no more of them */
 void emulate_record(struct emulate_queue *to); /* NULL: no more */
 void emulate_queue_run(const struct emulate_queue *q);
 void emulate_queue_end(struct emulate_queue *q); /* ends its work; empty behind it */
