@@ -412,6 +412,23 @@ static void linear_beyond(struct trial *t)
                        0, trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, M, K));
 }
 
+/* Long sums of few results: several blocks make a tile of them together, two where it is one of two
+ * and four where it is alone, on an emulated GPU. There and back, in float32 and in 16 bits. */
+static void linear_shared(struct trial *t, uint64_t few, enum half half)
+{
+    enum { ROWS = 5, LONG = 520 };
+    enum trial_bar bar = half ? TRIAL_HALF : TRIAL_FLOAT;
+    struct matrix x = trial_coarse(t, TRIAL_INPUT, ROWS, LONG);
+    op_linear_forward(trial_backend(t), x, trial_coarse(t, TRIAL_INPUT, few, LONG),
+                      trial_floats(t, TRIAL_INPUT, TRIAL_SAME, few), ACTIVATION_RELU, half, NULL,
+                      trial_matrix(t, TRIAL_OUTPUT, bar, ROWS, few));
+    struct matrix dy = x, input = trial_coarse(t, TRIAL_INPUT, ROWS, few);
+    op_linear_backward(trial_backend(t), dy, input, NULL, trial_coarse(t, TRIAL_INPUT, LONG, few),
+                       0, trial_matrix(t, TRIAL_OUTPUT, bar, LONG, few),
+                       trial_floats(t, TRIAL_OUTPUT, bar, LONG), ACTIVATION_COUNT, half, 0,
+                       trial_matrix(t, TRIAL_OUTPUT, bar, ROWS, few));
+}
+
 /* A few outputs, and so many that vectors of four fit. */
 static const uint64_t back_outputs[] = {5, 76};
 
@@ -459,4 +476,8 @@ void trial_linear_backward(struct trial *t, struct trial_shape s)
     }
     if (s.rows == 33 && s.columns == 64)
         linear_beyond(t);
+    for (int half = HALF_NONE; half < HALF_COUNT && s.rows == 33; half++) {
+        linear_shared(t, 20, (enum half)half);
+        linear_shared(t, 68, (enum half)half);
+    }
 }
