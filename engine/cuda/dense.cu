@@ -200,10 +200,12 @@ static int sized(uint64_t rows, uint64_t inputs, uint64_t outputs, enum half hal
            outputs > NARROW_OUTPUTS_MAX && (!half || cuda_capability >= 80);
 }
 
-/* Float32 goes by the tensor cores where there are some. */
-static int splits(enum half half)
+/* Sums of so many numbers of float32 go by the tensor cores where there are some. They lose as much
+ * of a short sum as of a long one (split.h), and of a short one there is little to gain. */
+static int splits(enum half half, uint64_t longest)
 {
-    return half == HALF_NONE && cuda_capability >= 80;
+    enum { SPLIT_LEAST = TILE_DEEP };
+    return half == HALF_NONE && cuda_capability >= 80 && longest >= SPLIT_LEAST;
 }
 
 static unsigned blocks_of(const struct tiling *t)
@@ -230,7 +232,7 @@ static int forward_run(struct tiling t, struct matrix x, struct matrix w, const 
 int dense_forward(struct matrix x, struct matrix w, const float *bias, enum activation kind,
                   enum half half, uint16_t *kept, struct matrix y)
 {
-    int split = splits(half);
+    int split = splits(half, x.columns);
     struct tiling t = tiling_of(y.rows, y.columns, x.columns, half || split ? 1 : 2);
     if (!sized(x.rows, x.columns, y.columns, half) || !by_fours(x) || !by_fours(w) ||
         !by_fours(y) || (uintptr_t)bias % sizeof(float4) ||
@@ -292,7 +294,8 @@ int dense_backward(struct matrix dy, struct matrix x, const uint16_t *x_half, st
     of_x.rows = dx.at ? of_x.rows : 0;
     of_w.rows = dw.at ? of_w.rows : 0;
     struct backward_asked a = {of_x, of_w, dy, x, w, dw, dx, db, kind, adds, rounds};
-    if (splits(half))
+    uint64_t of_dx = dx.at ? dy.columns : 0, of_dw = dw.at ? x.rows : 0;
+    if (splits(half, of_dx > of_dw ? of_dx : of_dw))
         return backward_run<HALF_NONE, TILE_SPLIT>(&a, x.at);
     if (half == HALF_NONE)
         return backward_run<HALF_NONE, HALF_NONE>(&a, x.at);
