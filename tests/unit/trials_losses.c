@@ -1,4 +1,5 @@
 /* trials_losses.c - trials of losses, right answers and likelihoods. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -99,8 +100,31 @@ static void linear_losses(struct trial *t, struct trial_shape s, uint64_t classe
                      trial_floats(t, TRIAL_OUTPUT, bar, count), count);
 }
 
+/* Rows of one input, which is infinite, none or nearly infinite, and so are the outputs: each with
+ * a target of every class, some of them without weight. */
+static void linear_losses_beyond(struct trial *t)
+{
+    enum { ROWS = 30, CLASSES = 5 };
+    static const float beyond[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX, 1};
+    float x[ROWS], w[CLASSES] = {1, 0.5f, -1, 2, 0.25f};
+    uint32_t classes[ROWS];
+    for (uint32_t r = 0; r < ROWS; r++)
+        x[r] = beyond[r / CLASSES], classes[r] = r % CLASSES;
+    const float *inputs = trial_given(t, TRIAL_INPUT, TRIAL_F32, x, ROWS);
+    const float *weight = trial_given(t, TRIAL_INPUT, TRIAL_F32, w, CLASSES);
+    const struct trial_shape of_z = {ROWS, CLASSES, 0, 0};
+    op_linear_loss(trial_backend(t), matrix_of(inputs, ROWS, 1), matrix_of(weight, CLASSES, 1),
+                   trial_floats(t, TRIAL_INPUT, TRIAL_SAME, CLASSES), HALF_NONE, NULL,
+                   trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, ROWS, CLASSES),
+                   trial_given(t, TRIAL_INPUT, TRIAL_U32, classes, ROWS), weights(t, of_z, 1), 7,
+                   row_numbers(t, of_z), NULL,
+                   trial_matrix(t, TRIAL_OUTPUT, TRIAL_FLOAT, ROWS, CLASSES));
+}
+
 void trial_linear_loss(struct trial *t, struct trial_shape s)
 {
+    if (s.rows == 33)
+        linear_losses_beyond(t);
     for (int half = HALF_NONE; half < HALF_COUNT; half++) {
         linear_losses(t, s, 1 + (uint64_t)half, half);
         linear_losses(t, s, 10, half);
