@@ -10,6 +10,8 @@
  *
  *   x [nodes, in], y [nodes, out], W [out, in], b [out], U [out, edge features]; no activation
  *   backward: g = A^T dy; dW = g^T x, db = sum of dy, dU = dy^T M, dx = g W (+ dy)
+ *   A layer that widens has (A x) W^T, dW = dy^T (A x), dx = A^T (dy W): A then goes over what is
+ *   narrow. Where an operation does more at once (finishes, chained) it does not.
  *   squares: the nodes of a graph are its steps; dy_n^T (A x)_n is the same gradient as g_n^T x_n
  *            and leaves dy as b and U need it
  */
@@ -115,8 +117,35 @@ static struct mixed weight_half_of(const struct layer_instance *l, const struct 
     return mixed_at(p->weights_half, NULL, l->values_out, l->values);
 }
 
+static int widens(const struct layer_instance *l)
+{
+    return l->values < l->values_out;
+}
+
+/* A x, in scratch. */
+static struct matrix input_sums(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix sums = matrix_of(p->scratch, p->rows, l->values);
+    op_sparse_product(p->backend, p->adjacency, matrix_of(p->input, p->rows, l->values), NULL, 0,
+                      sums);
+    return sums;
+}
+
+static void widening_forward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix y = matrix_of(p->output, p->rows, l->values_out);
+    if (l->edges_used)
+        layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
+    layer_product(l, p, input_sums(l, p), weight_of(l, p->weights), (float)l->edges_used, y);
+    op_bias_add(p->backend, y, bias_of(l, p->parameters));
+}
+
 static void gcn_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
+    if (widens(l) && !p->finishes && !p->halves) {
+        widening_forward(l, p);
+        return;
+    }
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
@@ -155,22 +184,49 @@ static void chain_backward(const struct layer_instance *l, const struct layer_pa
                             input_of(l, p), w, p->adds, dw, db, dx);
 }
 
+/* db and dU, which both forms have. */
+static void sums_backward(const struct layer_instance *l, const struct layer_pass *p,
+                          struct matrix dy)
+{
+    op_column_sums(p->backend, dy, p->adds, p->gradient + l->values_out * l->values);
+    if (l->edges_used)
+        op_product(p->backend, dy, 1, p->edge_sums, 0, (float)p->adds,
+                   edge_weight_of(l, p->gradient));
+}
+
+static void widening_backward(const struct layer_instance *l, const struct layer_pass *p,
+                              struct matrix dy)
+{
+    struct matrix h = matrix_of(p->scratch, p->rows, l->values);
+    if (p->gradient) {
+        op_product(p->backend, dy, 1, input_sums(l, p), 0, (float)p->adds,
+                   weight_of(l, p->gradient));
+        sums_backward(l, p, dy);
+    }
+    if (!p->d_input)
+        return;
+    op_product(p->backend, dy, 0, weight_of(l, p->weights), 0, 0, h);
+    op_sparse_product(p->backend, p->transposed, h, NULL, 0,
+                      matrix_of(p->d_input, p->rows, l->values));
+}
+
 static void gcn_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
+    struct matrix x = matrix_of(p->input, p->rows, l->values);
+    struct matrix dy = matrix_of(p->d_output, p->rows, l->values_out);
+    struct matrix g = matrix_of(p->scratch, p->rows, l->values_out);
     if (p->chained) {
         chain_backward(l, p);
         return;
     }
-    struct matrix x = matrix_of(p->input, p->rows, l->values);
-    struct matrix dy = matrix_of(p->d_output, p->rows, l->values_out);
-    struct matrix g = matrix_of(p->scratch, p->rows, l->values_out);
+    if (widens(l)) {
+        widening_backward(l, p, dy);
+        return;
+    }
     op_sparse_product(p->backend, p->transposed, dy, NULL, 0, g);
     if (p->gradient) {
         op_product(p->backend, g, 1, x, 0, (float)p->adds, weight_of(l, p->gradient));
-        op_column_sums(p->backend, dy, p->adds, p->gradient + l->values_out * l->values);
-        if (l->edges_used)
-            op_product(p->backend, dy, 1, p->edge_sums, 0, (float)p->adds,
-                       edge_weight_of(l, p->gradient));
+        sums_backward(l, p, dy);
     }
     if (!p->d_input)
         return;
@@ -183,10 +239,7 @@ static void gcn_backward(const struct layer_instance *l, const struct layer_pass
 /* A x takes the input's place. */
 static void gcn_squares_begin(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct matrix sums = matrix_of(p->scratch, p->rows, l->values);
-    op_sparse_product(p->backend, p->adjacency, matrix_of(p->input, p->rows, l->values), NULL, 0,
-                      sums);
-    op_copy(p->backend, p->scratch, p->squares_input, p->rows * l->values);
+    op_copy(p->backend, input_sums(l, p).at, p->squares_input, p->rows * l->values);
 }
 
 static void gcn_operands(const struct layer_instance *l, const struct layer_pass *p,
