@@ -285,7 +285,7 @@ static uint64_t copied_at(struct fetch *f, const struct layout_field *from, uint
     uint32_t mask;
     struct err ignored;
     if (set->plain_at != UINT64_MAX)
-        return set->plain_at + item * set->row_bytes;
+        return set->plain_at + (from->plane * set->items + item) * set->row_bytes;
     if (item >= set->items ||
         source_chunk_find(f->source, from->set, from->plane, item / set->chunk_rows, &stored, &at,
                           &mask, &ignored) != 0)

@@ -186,6 +186,36 @@ static uint64_t threads_slept(const struct harness *h)
     return sum;
 }
 
+/* Where a span would begin to be copied well never decides how long it may be, or whether it may: a
+ * run that is resumed has the order that it began with. */
+TEST(a_span_that_fills_its_limit_begins_with_its_slot)
+{
+    enum { SPAN_BYTES = 12 * 64 };
+    struct set_config set = small_set();
+    set.dims[0] = 20 * 12;
+    set.chunk[0] = 12;
+    set.dims[1] = set.chunk[1] = 32;
+    set.filters = PLAIN;
+    file_make("fills.h5", &set, 1);
+    for (uint64_t more = 0; more <= 56; more += 28) {
+        struct reader_open open = open_default();
+        struct reader_done done;
+        struct harness h;
+        uint64_t others = 0;
+        open.span_bytes_limit = SPAN_BYTES + more;
+        CHECK(harness_open(&h, "fills.h5", &open) == 0);
+        CHECK_EQ(h.described.span_rows, 12);
+        CHECK_EQ(h.described.span_bytes_max, SPAN_BYTES + (more < 56 ? 0 : 56));
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans; span++) {
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0);
+            others += done.offset != 0;
+        }
+        CHECK(more < 56 ? others == 0 : others > 0);
+        harness_close(&h);
+    }
+}
+
 /* The page cache forgets a file. 0: it does not, as where the file has no other place. */
 static int page_cache_drop(const char *path)
 {
