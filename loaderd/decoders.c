@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum {
@@ -20,6 +21,15 @@ double decoders_clock_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* How often this thread has given up its core until something comes: not as one that was put aside
+ * for another. */
+static uint64_t thread_sleeps(void)
+{
+    struct rusage now;
+    getrusage(RUSAGE_THREAD, &now);
+    return (uint64_t)now.ru_nvcsw;
 }
 
 /* The first job to do, or NULL: the first plain one where only that will do. With the lock held. */
@@ -92,8 +102,11 @@ static void taken_do(struct decoders *p, struct worker *w, const struct taken *t
     sleeper_wake(t->sleeper);
     struct err e = {0};
     double begin = decoders_clock_s(), read_s = 0, decode_s = 0;
+    uint64_t sleeps = 0;
     if (job->plain_out) {
+        uint64_t before = thread_sleeps();
         taken_read(t, job->plain_out + t->first, &read_s, &e);
+        sleeps = thread_sleeps() - before;
     } else {
         taken_decode(w, t, &read_s, &e);
         decode_s = decoders_clock_s() - begin - read_s;
@@ -102,6 +115,7 @@ static void taken_do(struct decoders *p, struct worker *w, const struct taken *t
     struct decoders_batch *batch = job->batch;
     batch->read_s += read_s;
     batch->decode_s += decode_s;
+    batch->sleeps += sleeps;
     if (e.code && !batch->failure.code)
         batch->failure = e;
     if (!--job->takers && job->taken == job->bytes)

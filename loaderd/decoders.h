@@ -29,6 +29,7 @@ struct decoders_part {
 struct decoders_batch {
     unsigned busy;           /* jobs submitted and not done */
     double decode_s, read_s; /* time of the threads */
+    uint64_t sleeps;         /* of theirs while plain jobs were read: the page cache had it not */
     struct err failure;      /* the first; code 0: none */
 };
 

@@ -75,9 +75,9 @@ static struct decoders_job *job_take(struct fetch *f, const struct source_field 
 }
 
 /* Of a data set whose numbers are stored as they go into the slot, the bytes at `at` of the file:
- * by as many threads as there are where somebody is waiting for more than one copies, a device or
- * the disk; two that copy out of the page cache take more CPU time than one, and are no sooner
- * done. */
+ * by as many threads as there are where a device takes them faster than one copies, or a read slept
+ * until the disk had it; two that copy out of the page cache take more CPU time than one, and are
+ * no sooner done. */
 static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_t chunk, char *out,
                         uint64_t bytes, uint64_t at)
 {
@@ -86,7 +86,7 @@ static void bytes_fetch(struct fetch *f, const struct source_field *set, uint64_
         part = bytes < 2 * JOB_BYTES ? bytes : JOB_BYTES;
         struct decoders_job *job = job_take(f, set, chunk, at, part);
         job->plain_out = out;
-        if (part < READ_BYTES_LEAST || !(f->in_threads || f->reads_wait))
+        if (part < READ_BYTES_LEAST || !(f->in_threads || f->copies_wait))
             decoders_do(f->decoders, job);
         else
             decoders_submit(f->decoders, job);
@@ -285,7 +285,7 @@ static uint64_t copied_at(struct fetch *f, const struct layout_field *from, uint
     uint32_t mask;
     struct err ignored;
     if (set->plain_at != UINT64_MAX)
-        return set->plain_at + item * set->row_bytes;
+        return set->plain_at + (from->plane * set->items + item) * set->row_bytes;
     if (item >= set->items ||
         source_chunk_find(f->source, from->set, from->plane, item / set->chunk_rows, &stored, &at,
                           &mask, &ignored) != 0)
@@ -337,6 +337,7 @@ int fetch_end(struct fetch *f, struct fetch_span *s, struct err *e)
             if (f->kept[i][j].decoding == s)
                 kept_settle(f, &f->kept[i][j]);
     f->reads_wait = s->batch.read_s * CACHED_MIB_A_S * (1 << 20) > (double)s->bytes_read;
+    f->copies_wait = f->reads_wait || s->batch.sleeps;
     const struct err *failure = s->failure.code ? &s->failure : &s->batch.failure;
     if (!failure->code)
         return finish_span(f, s->epoch, s->span, s->at, e);

@@ -40,7 +40,8 @@ struct fetch {
     double (*between)(void *self);
     void *self;
     struct fetch_span *now; /* the one that begins */
-    int reads_wait;         /* the span that ended last waited for the disk */
+    int reads_wait;         /* the span that ended last came as slowly as from a disk */
+    int copies_wait;        /* or a read slept for it: disks serve several at a time faster */
     int in_threads;         /* what is only copied is, too, also while nothing waits for the disk */
     struct fetch_kept kept[SOURCE_FIELDS_MAX][SOURCE_PLANES_MAX];
 };

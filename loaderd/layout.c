@@ -101,23 +101,6 @@ static int items_max(const struct plan *p, uint32_t i, uint64_t span_rows, uint6
     return 0;
 }
 
-/* The field of which most is copied as it is stored. */
-static int copied_find(const struct plan *p)
-{
-    uint64_t most = 0;
-    int found = -1;
-    for (uint32_t i = 0; i < p->d->field_count; i++) {
-        const struct layout_field *f = &p->l->field[i];
-        uint64_t bytes = p->d->fields[i].row_bytes;
-        if (f->from != LAYOUT_ITEMS || bytes <= most ||
-            !source_field_is_copied(source_field(p->source, f->set)))
-            continue;
-        most = bytes;
-        found = (int)i;
-    }
-    return found;
-}
-
 /* Places the fields of a span of span_rows rows; *span_bytes is UINT64_MAX when its bytes cannot be
  * counted. */
 static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span_bytes,
@@ -136,8 +119,6 @@ static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span
             return 0;
         at = (at + FIELD_ALIGNMENT - 1) / FIELD_ALIGNMENT * FIELD_ALIGNMENT;
     }
-    if (p->l->copied >= 0)
-        at += LAYOUT_OFFSET_MAX;
     *span_bytes = at;
     return 0;
 }
@@ -189,7 +170,7 @@ static int chunk_rows_choose(const struct plan *p, struct err *e)
 static uint64_t rows_limit(const struct plan *p)
 {
     uint64_t row_bytes = 0, limit = p->open->span_bytes_limit;
-    uint64_t aligned = FIELD_ALIGNMENT * (p->d->field_count + 1);
+    uint64_t aligned = FIELD_ALIGNMENT * p->d->field_count;
     for (uint32_t i = 0; i < p->d->field_count; i++)
         row_bytes += p->d->fields[i].row_bytes;
     return limit > aligned ? rows_held(p->d, (limit - aligned) / row_bytes) : 0;
@@ -346,6 +327,28 @@ static void fields_describe(const struct plan *p)
     }
 }
 
+/* Where a span begins follows the field of which most is copied as it is stored, if the limit has
+ * room for that: it makes no span shorter, and no file is refused for it. */
+static void copied_choose(const struct plan *p)
+{
+    struct reader_described *d = p->d;
+    uint64_t most = 0;
+    p->l->copied = -1;
+    if (p->open->span_bytes_limit - d->span_bytes_max < LAYOUT_OFFSET_MAX)
+        return;
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct layout_field *f = &p->l->field[i];
+        uint64_t bytes = d->fields[i].items_max * d->fields[i].row_bytes;
+        if (f->from != LAYOUT_ITEMS || bytes <= most ||
+            !source_field_is_copied(source_field(p->source, f->set)))
+            continue;
+        most = bytes;
+        p->l->copied = (int)i;
+    }
+    if (p->l->copied >= 0)
+        d->span_bytes_max += LAYOUT_OFFSET_MAX;
+}
+
 /* The rows of a span, and where its fields lie. */
 static int span_choose(const struct plan *p, struct err *e)
 {
@@ -362,6 +365,7 @@ static int span_choose(const struct plan *p, struct err *e)
     if (d->span_bytes_max > limit)
         return limit_exceeded("a span", d->span_rows, d->span_bytes_max, limit,
                               "raise arena.limit_mb or lower order.span_rows", e);
+    copied_choose(p);
     return 0;
 }
 
@@ -395,7 +399,6 @@ int layout_make(const struct reader_open *open, struct source *source, struct la
     d->rows = source_rows(source);
     d->streams = open->streams;
     fields_describe(&p);
-    l->copied = copied_find(&p);
     memory_describe(&p);
     d->chunk_rows = chunk_rows_wanted(&p);
     int failed = (d->streams && !open->rest && streams_cut(d, open->split, e) != 0) ||

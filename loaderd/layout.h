@@ -39,7 +39,8 @@ enum { LAYOUT_OFFSET_STEP = 8, LAYOUT_OFFSET_MAX = 64 - LAYOUT_OFFSET_STEP };
 
 struct layout {
     struct layout_field field[SPAN_FIELDS_MAX]; /* beside struct reader_described's fields */
-    int copied; /* the field whose place in the file decides where a span begins; -1: none, at 0 */
+    int copied; /* the field whose place in the file decides where spans begin; -1: none, all at 0
+                 */
     uint64_t window;
 };
 

@@ -17,7 +17,7 @@ LOADER_FILES = {  # name: how train/features is stored
     "chunked": {"chunks": (LOADER_CHUNK, LOADER_VALUES)},
     "contiguous": {},
 }
-LOADER_SEQUENTIAL_REPEATS = 3  # plain data are read so fast that what else the machine does shows
+LOADER_REPEATS = 3  # sides take turns so often in a run: what else the machine does shows in one reading
 USUAL, ON_A_PAGE = (16, 1 << 20), (0, 1 << 20)  # byte of a page where the array begins, bytes of the chunk cache
 PEER_SETTINGS = {"gzip-shuffle": [USUAL], "gzip": [USUAL], "contiguous": [USUAL, ON_A_PAGE],
                  "chunked": [USUAL, ON_A_PAGE, (16, 0), (0, 0)]}
@@ -100,7 +100,7 @@ def loader_shuffled(loader, path, runs, compared):
     """Either side with fewer and more threads or processes; what counts is the better one."""
     ours, chunks, workers = {"auto": [], "2": []}, [], {0: [], 2: []}
     with LoaderRun(os.path.dirname(path), "loader.num_workers=2") as both:
-        for _ in range(runs):
+        for _ in range(LOADER_REPEATS * runs):
             ours["auto"].append(loader.read(path, epochs=10))
             ours["2"].append(both.read(path, epochs=10))
             chunks.append(peer_loader("chunks", path, 3))
@@ -137,7 +137,7 @@ def loader_sequential(loader, paths, runs, compared):
     with LoaderRun(os.path.dirname(paths["gzip"]), "loader.num_workers=0") as alone:
         for name, (epochs, bar) in LOADER_SEQUENTIAL.items():
             ours, theirs = {"auto": [], "0": []}, {setting: [] for setting in PEER_SETTINGS[name]}
-            for _ in range(LOADER_SEQUENTIAL_REPEATS * runs):
+            for _ in range(LOADER_REPEATS * runs):
                 page_cache_renew(paths[name])
                 for workers, side in (("auto", loader), ("0", alone)):
                     ours[workers].append(side.read(paths[name], epochs=epochs, shuffle=0))
@@ -196,10 +196,12 @@ def bench_loader(runs):
             loader_shuffled(loader, paths["gzip-shuffle"], runs, compared)
             loader_sequential(loader, paths, runs, compared)
             long = loader.read(paths["gzip-shuffle"], epochs=100)
-            plain = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
-        with LoaderRun(directory, "loader.receipt=true") as loader:
-            told = [loader.read(paths["gzip-shuffle"], epochs=20) for _ in range(runs)]
-            receipt = loader.receipt()
+            plain, told = [], []
+            with LoaderRun(directory, "loader.receipt=true") as telling:
+                for _ in range(LOADER_REPEATS * runs):
+                    for timings, side in ((plain, loader), (told, telling)):
+                        timings.append(side.read(paths["gzip-shuffle"], epochs=20))
+                receipt = telling.receipt()
         if receipt["rows"] != LOADER_ROWS or receipt["digest"] != peer:
             sys.exit("loader: the receipt says %s" % receipt)
         record("loader-receipt", "CPU us a row with receipts; peer: without", row_us(told, "cpu_seconds"),

@@ -3,11 +3,15 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libdeflate.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 
-#include "loaderd/decoders.h"
+#include "loaderd/fetch.h"
 #include "proto/order.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
@@ -182,33 +186,140 @@ static uint64_t threads_slept(const struct harness *h)
     return sum;
 }
 
+/* Where a span would begin to be copied well never decides how long it may be, or whether it may: a
+ * run that is resumed has the order that it began with. */
+TEST(a_span_that_fills_its_limit_begins_with_its_slot)
+{
+    enum { SPAN_BYTES = 12 * 64 };
+    struct set_config set = small_set();
+    set.dims[0] = 20 * 12;
+    set.chunk[0] = 12;
+    set.dims[1] = set.chunk[1] = 32;
+    set.filters = PLAIN;
+    file_make("fills.h5", &set, 1);
+    for (uint64_t more = 0; more <= 56; more += 28) {
+        struct reader_open open = open_default();
+        struct reader_done done;
+        struct harness h;
+        uint64_t others = 0;
+        open.span_bytes_limit = SPAN_BYTES + more;
+        CHECK(harness_open(&h, "fills.h5", &open) == 0);
+        CHECK_EQ(h.described.span_rows, 12);
+        CHECK_EQ(h.described.span_bytes_max, SPAN_BYTES + (more < 56 ? 0 : 56));
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans; span++) {
+            CHECK(harness_read(&h, 0, span, 0, &done) == 0);
+            others += done.offset != 0;
+        }
+        CHECK(more < 56 ? others == 0 : others > 0);
+        harness_close(&h);
+    }
+}
+
+/* The page cache forgets a file. 0: it does not, as where the file has no other place. */
+static int page_cache_drop(const char *path)
+{
+    unsigned char there = 1;
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    void *page = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 1 << 20);
+    CHECK(page != MAP_FAILED && mincore(page, 1, &there) == 0 && munmap(page, 1) == 0);
+    close(fd);
+    return !(there & 1);
+}
+
 /* Out of the page cache the main thread copies by itself, with few exceptions (a read that was held
- * up looks like a slow disk); for a device all are woken, span for span. */
+ * up looks like a slow disk); for a device all are woken, span for span, and so they are for a disk
+ * that has to be waited for, however fast it is. */
 TEST(cached_bytes_are_copied_by_one_thread_unless_for_a_device)
 {
-    enum { READS = 100 };
+    enum { READS = 100, CACHED = 0, DEVICE, DISK, CASES };
     struct set_config set = small_set();
-    uint64_t slept[2];
+    uint64_t slept[CASES];
+    int dropped = 1;
     set.dims[0] = 8 * 16;
     set.dims[1] = set.chunk[1] = 16384; /* 512 KiB a chunk */
     set.filters = PLAIN;
     file_make("cached.h5", &set, 1);
-    for (int device = 0; device < 2; device++) {
+    for (int from = 0; from < CASES; from++) {
         struct reader_open open = open_default();
         struct reader_done done;
         struct harness h;
         open.span_rows = 64;
-        open.singly = device;
+        open.singly = from == DEVICE;
         CHECK(harness_open(&h, "cached.h5", &open) == 0);
         harness_arm(&h, 1);
         CHECK(harness_read(&h, 0, 0, 0, &done) == 0);
         uint64_t before = threads_slept(&h);
-        for (uint64_t i = 0; i < READS; i++)
+        for (uint64_t i = 0; i < READS; i++) {
+            if (from == DISK && i % 2 == 0)
+                dropped &= page_cache_drop("cached.h5");
             CHECK(harness_read(&h, i, i % 2, 0, &done) == 0);
-        slept[device] = threads_slept(&h) - before;
+        }
+        slept[from] = threads_slept(&h) - before;
         harness_close(&h);
     }
-    CHECK(slept[1] > READS / 2 && 4 * slept[0] < slept[1]);
+    CHECK(slept[DEVICE] > READS / 2 && 4 * slept[CACHED] < slept[DEVICE]);
+    CHECK(!dropped || slept[DISK] > READS / 2);
+}
+
+/* A read for which something has to come, and one of what is there. */
+static int slow_read(int fd, void *out, uint64_t bytes, uint64_t at)
+{
+    (void)fd, (void)at;
+    memset(out, 1, bytes);
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 1000}, NULL);
+}
+
+static int ready_read(int fd, void *out, uint64_t bytes, uint64_t at)
+{
+    (void)fd, (void)at;
+    memset(out, 2, bytes);
+    return 0;
+}
+
+TEST(reads_that_slept_are_counted)
+{
+    static char out[4096];
+    struct decoders *p;
+    struct err e;
+    CHECK_OK(decoders_open(&p, 0, 0, &e), e);
+    for (int slow = 0; slow < 2; slow++) {
+        struct decoders_batch batch = {0};
+        for (uint64_t i = 0; i < 10; i++) {
+            struct decoders_job *job = decoders_take(p, 0);
+            CHECK(job != NULL);
+            job->batch = &batch;
+            job->read = slow ? slow_read : ready_read;
+            job->bytes = sizeof out;
+            job->plain_out = out;
+            decoders_do(p, job);
+        }
+        CHECK_EQ(batch.sleeps, slow ? 10 : 0);
+    }
+    decoders_close(&p);
+}
+
+/* What the next span's bytes are read by follows from how those of the last one came. */
+TEST(a_fast_disk_is_told_from_the_page_cache)
+{
+    static const struct {
+        double read_s;
+        uint64_t sleeps;
+        int reads_wait, copies_wait;
+    } cases[] = {{0.1, 0, 0, 0}, {0.1, 1, 0, 1}, {10, 0, 1, 1}, {0.1, 0, 0, 0}};
+    struct fetch f = {0};
+    struct err e;
+    CHECK_OK(decoders_open(&f.decoders, 0, 0, &e), e);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fetch_span s = {.bytes_read = 1 << 30, .failure.code = 1}; /* 10 GiB/s, or 0.1 */
+        s.batch.read_s = cases[i].read_s;
+        s.batch.sleeps = cases[i].sleeps;
+        CHECK(fetch_end(&f, &s, &e) != 0);
+        CHECK_EQ(f.reads_wait, cases[i].reads_wait);
+        CHECK_EQ(f.copies_wait, cases[i].copies_wait);
+    }
+    decoders_close(&f.decoders);
 }
 
 /* Zeros, which are soon decoded. */
