@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BEGINS_BLOCK_ROWS = 1 << 16 }; /* read at once where they are not chunked */
+enum { DIGEST_BLOCK_ROWS = 1 << 16 }; /* read at once where they are not chunked */
 
 static herr_t reason_take(unsigned n, const H5E_error2_t *error, void *self)
 {
@@ -272,29 +272,49 @@ static int fingerprint_stored(struct source *s, char hex[65])
     return 1;
 }
 
-/* What prepare or another writer stored says nothing of begins that were added to its file later,
- * as docs/DATA.md has it: digested with them they are seen to change. */
-static int begins_digest(struct source *s, uint32_t field, char hex[65], struct err *e)
+/* Enters a data set's items, as they are stored, into a fingerprint. */
+static int field_digest(struct source *s, uint32_t field, struct digest *d, struct err *e)
 {
     const struct source_field *f = &s->set[field].field;
-    uint64_t most = f->chunk_rows ? f->chunk_rows : BEGINS_BLOCK_ROWS;
-    struct digest *d = NULL;
+    uint64_t most = f->chunk_rows ? f->chunk_rows : DIGEST_BLOCK_ROWS;
+    int result = 0;
     if (most > f->items)
         most = f->items;
     void *block = malloc(most * f->row_bytes);
     if (!block)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", f->path);
-    int result = digest_open(&d, e);
-    if (result == 0)
-        digest_bytes(d, hex, strlen(hex));
     for (uint64_t item = 0, items; result == 0 && item < f->items; item += items) {
         items = f->items - item < most ? f->items - item : most;
         result = source_items_read(s, field, 0, item, items, block, e);
         if (result == 0)
             digest_bytes(d, block, items * f->row_bytes);
     }
-    digest_close(&d, hex);
     free(block);
+    return result;
+}
+
+/* Data sets that users add to a file after it was made, as docs/DATA.md and docs/TRAINING.md have
+ * it: what prepare or another writer stored as its fingerprint says nothing of them. */
+static int is_added_later(const struct source_field *f)
+{
+    return strcmp(f->name, "begins") == 0 || strcmp(f->name, "weights") == 0;
+}
+
+/* Digests `hex` and what was added later, if anything is delivered of it. */
+static int added_digest(struct source *s, char hex[65], struct err *e)
+{
+    struct digest *d = NULL;
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < s->field_count; i++) {
+        if (!is_added_later(&s->set[i].field))
+            continue;
+        if (!d && digest_open(&d, e) != 0)
+            return -1;
+        digest_bytes(d, hex, strlen(hex));
+        result = field_digest(s, i, d, e);
+    }
+    if (d)
+        digest_close(&d, hex);
     return result;
 }
 
@@ -326,8 +346,5 @@ int source_fingerprint(struct source *s, char hex[65], struct err *e)
 {
     if (!fingerprint_stored(s, hex))
         return fingerprint_make(s, hex, e);
-    for (uint32_t i = 0; i < s->field_count; i++)
-        if (strcmp(s->set[i].field.name, "begins") == 0)
-            return begins_digest(s, i, hex, e);
-    return 0;
+    return added_digest(s, hex, e);
 }

@@ -97,8 +97,8 @@ int source_chunk_rows_set(struct source *s, uint64_t rows, struct err *e);
 uint32_t source_field_count(const struct source *s);
 const struct source_field *source_field(const struct source *s, uint32_t field);
 
-/* The file's fingerprint: what its attribute says, with begins where they are delivered a digest of
- * that and of them; without one a digest of size, time and headers. */
+/* The file's fingerprint: what its attribute says, with begins and weights where they are delivered
+ * a digest of that and of them; without one a digest of size, time and headers. */
 int source_fingerprint(struct source *s, char hex[65], struct err *e);
 
 /* Where in the file a direct field's chunk lies that holds items of `plane`: *bytes stored bytes

@@ -381,7 +381,8 @@ def test_csv_values_are_learned():
     run = Run("squared", *squared)
     a, b = run.finish()["tasks"]
     assert a["metric"] == b["metric"] == "r2" and a["after_own_training"] > 0.8, run.output()[-2000:]
-    assert os.path.exists(run.path("fisher/A.h5")) and "r2 0." in run.output()
+    # from the table at the end: the display may have come too late for all of so short a run
+    assert os.path.exists(run.path("fisher/A.h5")) and re.search(r"\br2 +0\.", run.output()), run.output()[-2000:]
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
         assert b"loss=mean_squared_error\n" in f.attrs["model"]
     run = Run("huber", *squared[:2], "--set", "model.loss=huber", "--set", "model.huber_delta=0.5", "--set",

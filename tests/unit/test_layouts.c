@@ -131,49 +131,60 @@ static void attribute_write(hid_t at, const char *name, const char *text)
     H5Tclose(type);
 }
 
-static void fingerprint_get(int begins, char hex[65])
-{
-    struct reader_open open = open_default();
-    struct harness h;
-    open.begins = begins;
-    CHECK(harness_open(&h, "begins.h5", &open) == 0);
-    memcpy(hex, h.described.fingerprint, 65);
-    harness_close(&h);
-}
+/* Of a file of another writer, to which begins and weights were added: row `begin` does, row
+ * `heavy` weighs 2, all others 1. `wanted`: what a run takes of it. */
+enum added { NEITHER = 0, BEGINS = 1, WEIGHTS = 2 };
 
-/* A file of another writer, to which begins were added: row `begin` does. */
-static void begins_make(const char *path, hsize_t chunk, int begin)
+static void added_make(hsize_t chunk, int begin, int heavy)
 {
     uint8_t begins[70] = {0};
-    hid_t train, file = file_create(path, "train", &train);
+    float weights[70];
+    hid_t train, file = file_create("added.h5", "train", &train);
     begins[begin] = 1;
+    for (int i = 0; i < 70; i++)
+        weights[i] = i == heavy ? 2 : 1;
     attribute_write(file, "fingerprint", "12ab");
     set_write(train, (struct set_config){"features", H5T_IEEE_F32LE, 2, {70, 3}, {7, 3}, GZIP}, 0,
               NULL);
     set_write(train, (struct set_config){"begins", H5T_STD_U8LE, 1, {70}, {chunk}, GZIP},
               H5T_NATIVE_UINT8, begins);
+    set_write(train, (struct set_config){"w", H5T_IEEE_F32LE, 1, {70}, {chunk}, GZIP},
+              H5T_NATIVE_FLOAT, weights);
     H5Gclose(train);
     H5Fclose(file);
 }
 
-/* Whatever the file's writer stored: a run that takes begins sees that they are others. */
-TEST(fingerprint_knows_begins)
+static void fingerprint_get(unsigned wanted, char hex[65])
 {
-    char plain[65], first[65], again[65], other[65];
-    for (hsize_t chunk = 0; chunk < 64; chunk += 32) {
-        begins_make("begins.h5", chunk, 69);
-        fingerprint_get(0, plain);
-        CHECK_STR(plain, "12ab");
-        fingerprint_get(1, first);
-        fingerprint_get(1, again);
-        CHECK_EQ(strlen(first), 64);
-        CHECK_STR(again, first);
-        begins_make("begins.h5", chunk, 68);
-        fingerprint_get(1, other);
-        CHECK(strcmp(other, first) != 0);
-        fingerprint_get(0, plain);
-        CHECK_STR(plain, "12ab");
-    }
+    struct reader_open open = open_default();
+    struct harness h;
+    open.begins = wanted & BEGINS;
+    if (wanted & WEIGHTS)
+        MSG_STR(open.weights, "w");
+    CHECK(harness_open(&h, "added.h5", &open) == 0);
+    memcpy(hex, h.described.fingerprint, 65);
+    harness_close(&h);
+}
+
+/* Whatever the file's writer stored: a run sees that what it takes is another, and only that. */
+TEST(fingerprint_knows_what_was_added)
+{
+    char first[4][65], again[65];
+    for (hsize_t chunk = 0; chunk < 64; chunk += 32)
+        for (unsigned changed = NEITHER; changed <= (BEGINS | WEIGHTS); changed++) {
+            added_make(chunk, 69, 69);
+            for (unsigned wanted = 0; wanted < 4; wanted++) {
+                fingerprint_get(wanted, first[wanted]);
+                for (unsigned other = 0; other < wanted; other++)
+                    CHECK(strcmp(first[wanted], first[other]) != 0);
+            }
+            CHECK_STR(first[NEITHER], "12ab");
+            added_make(chunk, changed & BEGINS ? 68 : 69, changed & WEIGHTS ? 68 : 69);
+            for (unsigned wanted = 0; wanted < 4; wanted++) {
+                fingerprint_get(wanted, again);
+                CHECK_EQ(strcmp(again, first[wanted]) != 0, (wanted & changed) != 0);
+            }
+        }
 }
 
 static void refused(const char *path, const struct reader_open *open, const char *words)
