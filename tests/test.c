@@ -59,6 +59,13 @@ void test_file_forget(const char *path)
     unlink(path);
 }
 
+void test_file_write(const char *path, const char *text)
+{
+    test_file_forget(path);
+    FILE *f = fopen(path, "w");
+    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
 uint64_t test_seed(void)
 {
     return seed;

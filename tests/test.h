@@ -30,6 +30,9 @@ _Noreturn void test_skip(const char *why);
  * ext4 puts it on the disk when it is closed, which takes ten times as long. */
 void test_file_forget(const char *path);
 
+/* A new file with that text. */
+void test_file_write(const char *path, const char *text);
+
 /* Deterministic random numbers; the seed is printed with a failure and taken from TEST_SEED if set.
  */
 uint64_t test_random(void);

@@ -11,23 +11,16 @@
 static struct options o;
 static struct err e;
 
-static void file_write(const char *path, const char *text)
-{
-    test_file_forget(path);
-    FILE *f = fopen(path, "w");
-    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
-}
-
 static int read_text(const char *text)
 {
-    file_write("p.yaml", text);
+    test_file_write("p.yaml", text);
     options_free(&o);
     return options_read(&o, "p.yaml", NULL, 0, &e);
 }
 
 static int read_set(const char *text, const char *set)
 {
-    file_write("p.yaml", text);
+    test_file_write("p.yaml", text);
     options_free(&o);
     return options_read(&o, "p.yaml", &set, 1, &e);
 }
@@ -207,7 +200,7 @@ TEST(options_weights_of_targets_come_from_a_file)
 {
     char text[OPTION_TEXT_MAX + 1], *many = malloc(1 << 18);
     size_t used = 0;
-    file_write("w.csv", "0.5, 1\r\n2e3\t0.1234567891234\n\n7,\n");
+    test_file_write("w.csv", "0.5, 1\r\n2e3\t0.1234567891234\n\n7,\n");
     CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
     CHECK_OK(options_get(&o, "model.target_weights", text, sizeof text, &e), e);
     CHECK_STR(text, "0.5,1,2000,0.12345679,7");
@@ -215,33 +208,33 @@ TEST(options_weights_of_targets_come_from_a_file)
     CHECK_STR(o.target_weights, "1, 4,.5e1");
     CHECK_HAS(refused_set("model.target_weights=1;4"),
               "\"1;4\", neither numbers with commas between them nor a file: cannot open 1;4");
-    file_write("w.csv", "1\n2,,3\n");
+    test_file_write("w.csv", "1\n2,,3\n");
     CHECK_HAS(refused_set("model.target_weights=w.csv"),
               "line 2 of w.csv holds what is no finite number from 0 on");
     const char *refused_numbers[] = {"nan",   "-nan", "inf",   "1e39", "-1",
                                      "-1e-3", "0x10", "1e400", "one",  "1;2"};
     for (size_t i = 0; i < sizeof refused_numbers / sizeof *refused_numbers; i++) {
         sprintf(many, "1,2,\n%s\n", refused_numbers[i]);
-        file_write("w.csv", many);
+        test_file_write("w.csv", many);
         CHECK_HAS(refused_set("model.target_weights=w.csv"),
                   "line 2 of w.csv holds what is no finite number from 0 on");
     }
     /* 17 digits are rounded once, as those of a list: here 9 of them would give another float32 */
-    file_write("w.csv", "0.41465584935567079 0.1000000000000000056 0.41395588246519277");
+    test_file_write("w.csv", "0.41465584935567079 0.1000000000000000056 0.41395588246519277");
     CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
     CHECK_STR(o.target_weights, "0.41465586,0.1,0.4139559");
     CHECK((float)strtod(o.target_weights, NULL) == (float)0.41465584935567079);
     CHECK(mkfifo("pipe", 0600) == 0);
     CHECK_HAS(refused_set("model.target_weights=pipe"), "\"pipe\", which is no regular file");
-    file_write("w.csv", " \n");
+    test_file_write("w.csv", " \n");
     CHECK_HAS(refused_set("model.target_weights=w.csv"), "w.csv is empty");
     for (int i = 0; i < 4096; i++) /* 8 bytes each; the last has no comma */
         used += (size_t)sprintf(many + used, "0.%05d\n", 10001 + i * 2);
-    file_write("w.csv", many);
+    test_file_write("w.csv", many);
     CHECK_OK(read_set(BASE, "model.target_weights=w.csv"), e);
     CHECK_EQ(strlen(o.target_weights), OPTION_TEXT_MAX - 1);
     sprintf(many + used, "0.1");
-    file_write("w.csv", many);
+    test_file_write("w.csv", many);
     CHECK_HAS(refused_set("model.target_weights=w.csv"), "more than 32768 bytes of text");
     free(many);
 }
@@ -359,8 +352,8 @@ TEST(options_large_files_are_refused)
 TEST(options_includes_come_first_and_lists_are_replaced)
 {
     CHECK(mkdir("d", 0700) == 0);
-    file_write("d/b.yaml", BASE "seed: 5\ntraining: {batch_size: 7, threads: 3}\n");
-    file_write("d/a.yaml", "include: b.yaml\nseed: 6\n");
+    test_file_write("d/b.yaml", BASE "seed: 5\ntraining: {batch_size: 7, threads: 3}\n");
+    test_file_write("d/a.yaml", "include: b.yaml\nseed: 6\n");
     CHECK_OK(read_set("training:\n  threads: 4\ninclude: d/a.yaml\ntasks: [{name: Z}, {name: Y}]\n",
                       "tasks.Y.epochs=9"),
              e);
@@ -373,7 +366,7 @@ TEST(options_includes_come_first_and_lists_are_replaced)
     CHECK_HAS(refused("include: p.yaml\n"), "more than 8 deep");
     CHECK_HAS(refused("include: d/none.yaml\n"), "include of p.yaml: cannot open d/none.yaml");
     CHECK_HAS(refused("include: [a]\n"), "include is no file name");
-    file_write("d/a.yaml", "include: b.yaml\nsed: 6\n");
+    test_file_write("d/a.yaml", "include: b.yaml\nsed: 6\n");
     CHECK_HAS(refused("include: d/a.yaml\n"), "d/a.yaml:2: unknown option sed");
     CHECK_HAS(refused("include: d/b.yaml\nmodel: {include: x}\n"), "unknown option model.include");
     options_free(&o);
@@ -401,7 +394,7 @@ TEST(options_written_are_read_back_the_same)
                          "tasks.B.ewc=A,C",
                          "training.max_grad_norm=1e30",
                          "data.train="};
-    file_write(
+    test_file_write(
         "p.yaml",
         "data: {file: x}\nmodel: {layers: [{type: linear, out: 1e3, k: 'null', l: -.5, m: '+'}, "
         "{type: relu}]}\ntasks: [{name: A}, {name: C}, {name: B, from: A}]\n");
@@ -437,7 +430,7 @@ TEST(options_random_values_are_read_back_the_same)
                     set[i][used++] = (char)(' ' + test_random() % 95);
             sets[i] = set[i];
         }
-        file_write("p.yaml", BASE);
+        test_file_write("p.yaml", BASE);
         CHECK_OK(options_read(&o, "p.yaml", sets, 4, &e), e);
         write_effective(&o, "q.yaml");
         CHECK_OK(options_read(&back, "q.yaml", NULL, 0, &e), e);
@@ -461,7 +454,7 @@ static const char *difference_of(const char *a, const char *b,
     static struct options other;
     CHECK_OK(read_set(BASE, a), e);
     options_free(&other);
-    file_write("q.yaml", BASE);
+    test_file_write("q.yaml", BASE);
     CHECK_OK(options_read(&other, "q.yaml", &b, 1, &e), e);
     const char *key = compare(&o, &other);
     return key ? key : "";
@@ -604,7 +597,8 @@ TEST(options_of_a_preset_stand_between_defaults_and_what_is_given)
     preset_read(BASE "preset: saving\n", "preset=none");
     CHECK_EQ(o.batch_size, 128);
     CHECK_EQ(o.gradient_accumulation_steps, 1);
-    file_write("base.yaml", BASE "preset: roomy\ntraining: {gradient_accumulation_steps: 3}\n");
+    test_file_write("base.yaml",
+                    BASE "preset: roomy\ntraining: {gradient_accumulation_steps: 3}\n");
     preset_read("include: base.yaml\npreset: tight\n", NULL);
     CHECK_EQ(o.batch_size, 48);
     CHECK_EQ(o.gradient_accumulation_steps, 3);

@@ -1,4 +1,4 @@
-/* test_trainer.c - the pure parts of trainerd: schedule, lineage, retention, rates, limits, plan.
+/* test_trainer.c - the pure parts of trainerd: schedule, lineage, retention, rates, plan.
  */
 #include "tests/test.h"
 
@@ -10,7 +10,6 @@
 #include "engine/device.h"
 #include "engine/memory.h"
 #include "proto/checkpoint.h"
-#include "proto/limits.h"
 #include "trainerd/disk.h"
 #include "trainerd/lineage.h"
 #include "trainerd/rate.h"
@@ -253,14 +252,6 @@ TEST(lineage_takes_a_hole_for_a_new_step)
     lineage_close(&l);
 }
 
-static void file_make(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    CHECK(f != NULL);
-    fputs(text, f);
-    fclose(f);
-}
-
 static int exists(const char *path)
 {
     return access(path, F_OK) == 0;
@@ -288,13 +279,13 @@ TEST(retention_keeps_the_newest_and_named)
     CHECK_EQ(mkdir("checkpoints", 0700), 0);
     for (uint64_t step = 100; step <= 700; step += 100) {
         retention_step_path(path, step, 0);
-        file_make(path, "state");
+        test_file_write(path, "state");
     }
     retention_step_path(path, 100, 0);
     CHECK_OK(retention_link(path, "checkpoints/task-A.h5", &e), e);
     CHECK_OK(retention_link(path, "checkpoints/task-A.h5", &e), e);
-    file_make("checkpoints/step-0000000650-00.h5.tmp-77", "half");
-    file_make("checkpoints/best-A.h5.tmp", "half");
+    test_file_write("checkpoints/step-0000000650-00.h5.tmp-77", "half");
+    test_file_write("checkpoints/best-A.h5.tmp", "half");
     retention_sweep("checkpoints", 3, 600, 0); /* 700 is of a future that did not verify */
     CHECK(exists("checkpoints/step-0000000600-00.h5"));
     CHECK(exists("checkpoints/step-0000000500-00.h5"));
@@ -312,8 +303,8 @@ TEST(retention_link_replaces_what_the_name_meant)
     struct stat a, b;
     struct err e = {0};
     CHECK_EQ(mkdir("checkpoints", 0700), 0);
-    file_make("checkpoints/step-0000000001-00.h5", "one");
-    file_make("checkpoints/step-0000000002-00.h5", "two");
+    test_file_write("checkpoints/step-0000000001-00.h5", "one");
+    test_file_write("checkpoints/step-0000000002-00.h5", "two");
     CHECK_OK(retention_link("checkpoints/step-0000000001-00.h5", "checkpoints/best-A.h5", &e), e);
     CHECK_OK(retention_link("checkpoints/step-0000000002-00.h5", "checkpoints/best-A.h5", &e), e);
     CHECK_EQ(stat("checkpoints/step-0000000002-00.h5", &a), 0);
@@ -353,80 +344,9 @@ TEST(rate_needs_time_to_pass)
     CHECK(steps == 0 && rows == 0 && share == 0);
 }
 
-static void tree_make(const char *cgroup, const char *file, const char *text)
-{
-    char path[256];
-    CHECK_EQ(
-        system(
-            "mkdir -p proc/self sys/fs/cgroup/a/b sys/fs/cgroup/memory/docker sys/fs/cgroup/cpu"),
-        0);
-    file_make("proc/self/cgroup", cgroup);
-    file_make("proc/meminfo", "MemTotal:        8388608 kB\nMemFree: 1 kB\n");
-    snprintf(path, sizeof path, "sys/fs/cgroup/%s", file);
-    file_make(path, text);
-}
-
-TEST(limits_takes_the_smallest_group_of_version_2)
-{
-    char source[64];
-    tree_make("0::/a/b\n", "a/memory.max", "1073741824\n");
-    file_make("sys/fs/cgroup/a/b/memory.max", "max\n");
-    CHECK_EQ(limits_memory(".", source, sizeof source), 1073741824);
-    CHECK_STR(source, "the container's limit");
-    file_make("sys/fs/cgroup/a/b/memory.max", "536870912\n");
-    CHECK_EQ(limits_memory(".", source, sizeof source), 536870912);
-}
-
-TEST(what_is_available_is_the_least_that_any_group_leaves)
-{
-    tree_make("0::/a/b\n", "a/memory.max", "1000000\n");
-    CHECK_EQ(limits_available("."), UINT64_MAX); /* nothing tells */
-    file_make("proc/meminfo", "MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable:    2048 kB\n");
-    CHECK_EQ(limits_available("."), 2048 << 10);
-    file_make("sys/fs/cgroup/a/memory.current", "900000\n");
-    CHECK_EQ(limits_available("."), 100000);
-    file_make("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 50000\nactive_file 7\n");
-    CHECK_EQ(limits_available("."), 150000); /* the page cache gives way */
-    file_make("sys/fs/cgroup/a/b/memory.max", "max\n");
-    file_make("sys/fs/cgroup/a/b/memory.current", "1\n");
-    CHECK_EQ(limits_available("."), 150000);
-    file_make("sys/fs/cgroup/a/memory.current", "2000000\n");
-    CHECK_EQ(limits_available("."), 0);
-}
-
-TEST(limits_reads_version_1_below_a_container_mount)
-{
-    char source[64]; /* the group's path is the host's and does not exist here */
-    tree_make("5:cpuacct,cpu:/docker/x\n4:memory:/docker/x\n0::/\n", "memory/memory.limit_in_bytes",
-              "268435456\n");
-    CHECK_EQ(limits_memory(".", source, sizeof source), 268435456);
-    file_make("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-    CHECK_EQ(limits_memory(".", source, sizeof source), 8ull << 30);
-    CHECK_STR(source, "the machine's memory");
-}
-
-TEST(limits_threads_heeds_the_quota)
-{
-    tree_make("0::/a\n", "a/cpu.max", "50000 100000\n");
-    CHECK_EQ(limits_threads("."), 1);
-    CHECK_EQ(limits_readers(".", LIMITS_AUTO), 0);
-    CHECK_EQ(limits_readers(".", 3), 0);
-    file_make("sys/fs/cgroup/a/cpu.max", "max 100000\n");
-    int all = limits_threads(".");
-    CHECK(all >= 1 && all <= LIMITS_THREADS_MAX);
-    uint64_t reading = limits_decoders(".", LIMITS_AUTO) + limits_readers(".", LIMITS_AUTO);
-    CHECK(all < 2 ? reading == 1 : reading < (uint64_t)all && reading >= (uint64_t)all / 2);
-    file_make("proc/self/cgroup", "5:cpuacct,cpu:/\n");
-    file_make("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n");
-    file_make("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-    CHECK_EQ(limits_threads("."), 1);
-    file_make("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
-    CHECK_EQ(limits_threads("."), all);
-}
-
 static FILE *text_open(const char *text)
 {
-    file_make("text", text);
+    test_file_write("text", text);
     return fopen("text", "r");
 }
 
@@ -579,15 +499,16 @@ TEST(bases_of_a_run_are_all_there)
 {
     struct plan_bases b;
     struct err e = {0};
-    file_make(
+    test_file_write(
         "bases",
         "base.trainerd=1\nbase.fisherd=2\nbase.fisherd_idle=1\nbase.loaderd=3\nbase.monitord=4\n");
     CHECK_EQ(plan_bases_read(&b, "bases", &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "bases does not say what reader takes");
     CHECK_EQ(plan_bases_read(&b, "missing", &e), -1);
-    file_make("bases", "base.trainerd=1\nbase.fisherd=2\nbase.fisherd_idle=1\nbase.loaderd=3\nbase."
-                       "monitord=4\nbase.reader=5\n");
+    test_file_write("bases",
+                    "base.trainerd=1\nbase.fisherd=2\nbase.fisherd_idle=1\nbase.loaderd=3\nbase."
+                    "monitord=4\nbase.reader=5\n");
     CHECK_OK(plan_bases_read(&b, "bases", &e), e);
     CHECK_EQ(b.reader, 5);
 }
