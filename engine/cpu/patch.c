@@ -7,6 +7,7 @@
 
 #define LANES                        4
 #define FUSED                        0
+#define NEAR                         0
 #define TURNED                       NULL
 #define PATCH(name)                  plain_##name
 #define FACTOR(at)                   (*(at))
@@ -19,6 +20,7 @@
 static patch_function fma_turned;
 #define LANES       8
 #define FUSED       1
+#define NEAR        0
 #define TURNED      fma_turned
 #define PATCH(name) fma_##name
 #define FACTOR(at)  _mm256_broadcast_ss(at)
@@ -87,7 +89,7 @@ __attribute__((always_inline)) static inline void turned_store(fma_vector (*s)[2
     }
 }
 
-static void fma_turned(const float *a, uint64_t next, uint64_t step, const float *b, uint64_t steps,
+static void fma_turned(const float *a, uint64_t next, uint64_t step, struct panel b, uint64_t steps,
                        enum patch_use use, float *y, uint64_t stride)
 {
     fma_vector s[PATCH_ROWS][2];
@@ -116,6 +118,7 @@ static inline __m256 half_multiply_add(__m256 factor, const float *x, const floa
 }
 #define LANES       16
 #define FUSED       1
+#define NEAR        256
 #define TURNED      NULL
 #define PATCH(name) halves_##name
 #define FACTOR(at)  _mm256_broadcast_ss(at)
@@ -131,6 +134,7 @@ static inline __m256 half_multiply_add(__m256 factor, const float *x, const floa
 #pragma GCC target("avx512f")
 #define LANES       16
 #define FUSED       1
+#define NEAR        256
 #define TURNED      NULL
 #define PATCH(name) wide_##name
 #define FACTOR(at)  _mm512_set1_ps(*(at))
@@ -162,7 +166,7 @@ const struct patches *patches_choose(void)
 #endif
 }
 
-void patch_at_edge(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+void patch_at_edge(const struct patches *p, struct factor a, struct panel b, uint64_t steps,
                    enum patch_use use, struct matrix y)
 {
     float whole[PATCH_ROWS * PATCH_COLUMNS_MAX] = {0};
@@ -189,7 +193,7 @@ static void matrix_turn_out(const float *sums, uint64_t width, struct matrix y)
             y.at[j * y.stride + i] = sums[i * width + j];
 }
 
-void patch_run_turned(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+void patch_run_turned(const struct patches *p, struct factor a, struct panel b, uint64_t steps,
                       enum patch_use use, struct matrix y)
 {
     float sums[PATCH_ROWS * PATCH_COLUMNS_MAX];

@@ -2,14 +2,14 @@
  * vectors, is summed in registers over a block of steps.
  *
  * Of its two factors one, a, is read a number at a time, from wherever it lies; the other, b, from
- * a panel: packed, the patch's columns of each step one behind the other. An element is the sum of
- * a[i, k] b[k, j] over the steps k in their order, begun at 0 or at what y holds, each one fused
+ * a panel, where the patch's columns of each step lie one behind the other. An element is the sum
+ * of a[i, k] b[k, j] over the steps k in their order, begun at 0 or at what y holds, each one fused
  * multiply-add, whatever patch it is in and however wide the vectors are: its bits are those of
  * every machine with AVX2 and FMA. In plain C, for other machines, products are rounded before they
  * are added, and the bits are others.
  *
- * The patches for AVX-512 have been run as two halves of AVX2 only (PATCHES_WIDE), on machines
- * without it: `unit engine_product` checks them bit for bit on one that has it.
+ * On machines without AVX-512 its patches run as two halves of AVX2 (PATCHES_WIDE), so that tests
+ * compare all of them bit for bit everywhere.
  */
 #ifndef ENGINE_CPU_PATCH_H
 #define ENGINE_CPU_PATCH_H
@@ -42,7 +42,13 @@ SCALAR struct factor factor_of_columns(struct matrix m)
     return (struct factor){m.at, m.columns, 1, m.stride};
 }
 
-typedef void patch_function(const float *a, uint64_t next, uint64_t step, const float *b,
+/* Whole vectors of b: column j of step k lies at[k * step + j]. */
+struct panel {
+    const float *at;
+    uint64_t step;
+};
+
+typedef void patch_function(const float *a, uint64_t next, uint64_t step, struct panel b,
                             uint64_t steps, enum patch_use use, float *y, uint64_t stride);
 
 /* One instruction set's. [rows]: of as many rows; narrow: of one vector, half a panel's columns. */
@@ -54,6 +60,7 @@ struct patches {
                     float *y, uint64_t stride);
     patch_function *turned; /* NULL, or the largest for a transposed y, not of PATCH_ADD_SQUARE */
     int fused;              /* multiply-adds are, and there is AVX2 */
+    uint64_t near; /* steps of b that lie up to so many numbers apart may be read where they lie */
 };
 
 /* This machine's best. */
@@ -76,12 +83,12 @@ SCALAR patch_function *patch_of(const struct patches *p, uint64_t rows, uint64_t
 }
 
 /* A patch that reaches over the edge of y goes by way of one that does not. */
-void patch_at_edge(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+void patch_at_edge(const struct patches *p, struct factor a, struct panel b, uint64_t steps,
                    enum patch_use use, struct matrix y);
 
 /* y[rows, columns], up to PATCH_ROWS and p->columns, of a, whose count is not read, and a panel of
- * panel_columns(p, columns). */
-SCALAR void patch_run(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+ * panel_columns(p, columns) columns. */
+SCALAR void patch_run(const struct patches *p, struct factor a, struct panel b, uint64_t steps,
                       enum patch_use use, struct matrix y)
 {
     if (y.columns == panel_columns(p, y.columns))
@@ -91,7 +98,7 @@ SCALAR void patch_run(const struct patches *p, struct factor a, const float *b, 
 }
 
 /* The same, y being transposed: y[columns, rows]. */
-void patch_run_turned(const struct patches *p, struct factor a, const float *b, uint64_t steps,
+void patch_run_turned(const struct patches *p, struct factor a, struct panel b, uint64_t steps,
                       enum patch_use use, struct matrix y);
 
 /* The panels of b, p->columns columns each but for the last: that of column j, [steps,

@@ -1,12 +1,13 @@
 /* product.c - matrix products of float32, in the calling thread.
  *
  * c = op(a) op(b) is cut into blocks: up to PATCH_STEPS steps of so many columns of one factor are
- * packed into panels, which stay in the second-level cache while all rows of the other go by, a
- * patch (engine/cpu/patch.h) after the other. An element's sums over the blocks of steps are added
- * in their order: its bits depend on its row, its column and beta c alone, not on what else is in
- * the call, how matrices lie in memory or how they are cut. Where a is transposed, as for a
- * gradient of weights, the steps are rows, and an element is summed step by step from beta c on: a
- * second product may go on with more rows where a first one ended, to the bits of one over all.
+ * panels, packed if their steps lie far apart in memory, which stay in the second-level cache while
+ * all rows of the other go by, a patch (engine/cpu/patch.h) after the other. An element's sums over
+ * the blocks of steps are added in their order: its bits depend on its row, its column and beta c
+ * alone, not on what else is in the call, how matrices lie in memory or how they are cut. Where a
+ * is transposed, as for a gradient of weights, the steps are rows, and an element is summed step by
+ * step from beta c on: a second product may go on with more rows where a first one ended, to the
+ * bits of one over all.
  *
  * Which of the factors is packed is a question of time only, since a product's transpose has the
  * same sums: a few rows against many weights pack the rows and leave the weights where they are.
@@ -24,7 +25,9 @@
 enum {
     PANELS = PATCH_STEPS * 256, /* numbers of packed panels: half of a second-level cache */
     STRIP_ROWS = 96,            /* of a, packed: whole patches */
-    STEPS_FEW = 64, /* up to here panels fit the first-level cache together: rows go first */
+    STEP_NEAR = 256, /* steps of a that lie up to so many numbers apart are read where they lie */
+    ROWS_IN_PLACE = 1024, /* of a, at most, for b to be read where it lies */
+    STEPS_FEW = 64,       /* up to here panels fit the first-level cache together: rows go first */
     PACKED_BYTES = (PANELS + PATCH_STEPS * STRIP_ROWS) * sizeof(float)
 };
 
@@ -46,6 +49,7 @@ struct product {
 struct block {
     uint64_t row, rows, column, columns, step, steps;
     struct factor a; /* its rows, from its first step on, or NULL: they are packed */
+    struct factor b; /* its columns, as many of them as are read where they lie */
 };
 
 static struct factor factor_part(struct factor f, uint64_t first, uint64_t count, uint64_t step)
@@ -58,6 +62,15 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* The columns of b from that one of the block on. */
+static struct panel block_panel(const struct product *p, const struct block *b, uint64_t column)
+{
+    uint64_t columns = panel_columns(p->patches, b->columns - column);
+    if (column < b->b.count)
+        return (struct panel){b->b.at + column, b->b.step};
+    return (struct panel){p->panels + column * b->steps, columns};
+}
+
 /* The patch whose first row and column are row, column of the block. */
 static void block_patch(const struct product *p, const struct block *b, uint64_t row,
                         uint64_t column, enum patch_use use)
@@ -66,13 +79,14 @@ static void block_patch(const struct product *p, const struct block *b, uint64_t
     uint64_t columns = least(b->columns - column, p->patches->columns);
     uint64_t i = b->row + row, j = b->column + column, stride = p->y.stride;
     struct factor a = {p->strips + row * b->steps, rows, 1, PATCH_ROWS};
+    struct panel panel = block_panel(p, b, column);
     if (b->a.at)
         a = factor_part(b->a, row, rows, 0);
     if (p->turned)
-        patch_run_turned(p->patches, a, p->panels + column * b->steps, b->steps, use,
+        patch_run_turned(p->patches, a, panel, b->steps, use,
                          (struct matrix){p->y.at + j * stride + i, columns, rows, stride});
     else
-        patch_run(p->patches, a, p->panels + column * b->steps, b->steps, use,
+        patch_run(p->patches, a, panel, b->steps, use,
                   (struct matrix){p->y.at + i * stride + j, rows, columns, stride});
 }
 
@@ -91,10 +105,10 @@ static void block_run(const struct product *p, const struct block *b, enum patch
                 block_patch(p, b, i, j, use);
 }
 
-/* Rows of a that lie apart by step are packed if they are read several times. */
+/* Rows of a whose steps lie far apart are packed if they are read several times. */
 static int strips_pay(const struct product *p)
 {
-    return p->a.step != 1 && p->a.count > PATCH_ROWS && p->b.count > 4 * p->patches->columns;
+    return p->a.step > STEP_NEAR && p->a.count > PATCH_ROWS && p->b.count > 4 * p->patches->columns;
 }
 
 static void block_rows(const struct product *p, struct block *b, enum patch_use use)
@@ -107,6 +121,22 @@ static void block_rows(const struct product *p, struct block *b, enum patch_use 
         b->a.at = NULL;
     }
     block_run(p, b, use);
+}
+
+/* Columns of b, whole panels, that are read where they lie: where their steps are near each other
+ * and not so many rows go by that packing is nothing beside them. */
+static uint64_t columns_in_place(const struct product *p, uint64_t columns)
+{
+    int pays = p->b.next == 1 && p->b.step <= p->patches->near && p->a.count <= ROWS_IN_PLACE;
+    return pays ? columns / p->patches->columns * p->patches->columns : 0;
+}
+
+static void block_columns_pack(const struct product *p, struct block *b)
+{
+    b->b = factor_part(p->b, b->column, columns_in_place(p, b->columns), b->step);
+    panels_pack(p->patches,
+                factor_part(p->b, b->column + b->b.count, b->columns - b->b.count, b->step),
+                b->steps, p->panels + b->b.count * b->steps);
 }
 
 /* Columns of a block: as many as there is room for. */
@@ -124,8 +154,7 @@ static void product_run(const struct product *p, int add)
         b.columns = least(p->b.count - b.column, most);
         for (b.step = 0; b.step < p->steps; b.step += PATCH_STEPS) {
             b.steps = least(p->steps - b.step, PATCH_STEPS);
-            panels_pack(p->patches, factor_part(p->b, b.column, b.columns, b.step), b.steps,
-                        p->panels);
+            block_columns_pack(p, &b);
             for (b.row = 0; b.row < p->a.count; b.row += STRIP_ROWS) {
                 b.rows = least(p->a.count - b.row, STRIP_ROWS);
                 block_rows(p, &b, add || b.step ? p->use : PATCH_SET);
@@ -142,7 +171,8 @@ static double product_cost(const struct product *p)
     double whole = rows * 6.2 + (left ? fmax(left, 4) : 0), narrow = rows * 4.3 + (left ? 4 : 0);
     double panels = (double)(p->b.count / width) + (rest > width / 2);
     double patches = panels * whole + (rest && rest <= width / 2 ? narrow : 0);
-    double packing = (double)p->b.count * (p->b.next == 1 ? 0.2 : 0.5);
+    double packed = (double)(p->b.count - columns_in_place(p, p->b.count));
+    double packing = packed * (p->b.next == 1 ? 0.2 : 0.5);
     double turning = p->turned ? (double)(p->b.count * p->a.count) * 0.6 *
                                      (double)(1 + (p->steps - 1) / PATCH_STEPS)
                                : 0;

@@ -55,8 +55,8 @@ static void strips_add(struct matrix d, const float *panels, enum squares_kind k
         }
         for (; j < y.columns; j += p->columns) {
             uint64_t columns = y.columns - j < p->columns ? y.columns - j : p->columns;
-            patch_run(p, a, panels + j * d.rows, d.rows, use,
-                      (struct matrix){at + j, rows, columns, y.stride});
+            struct panel b = {panels + j * d.rows, panel_columns(p, columns)};
+            patch_run(p, a, b, d.rows, use, (struct matrix){at + j, rows, columns, y.stride});
         }
     }
 }
