@@ -10,13 +10,15 @@
 enum { STEPS_TOGETHER = 64 };
 
 #ifdef __x86_64__
-/* A panel whose columns are rows of memory: 8 rows and 8 steps at a time. Returns how many steps
- * are done. */
-__attribute__((target("avx2"))) static uint64_t panel_turn(struct factor b, uint64_t steps,
-                                                           uint64_t columns, float *panel)
+/* A panel whose columns are rows of memory: 8 rows and 8 steps at a time; `behind` columns come
+ * after it. Returns how many steps are done. */
+__attribute__((target("avx2"))) static uint64_t
+panel_turn(struct factor b, uint64_t steps, uint64_t columns, uint64_t behind, float *panel)
 {
     uint64_t k = 0;
-    for (; k + TURN <= steps; k += TURN)
+    for (; k + TURN <= steps; k += TURN) {
+        for (uint64_t i = 0; i < behind && k % LINE_FLOATS == 0; i++)
+            lines_ask(b.at + (columns + i) * b.next + k, 1);
         for (uint64_t first = 0; first < columns; first += TURN) {
             __m256 r[TURN];
             uint64_t from = first < b.count ? first : b.count - 1;
@@ -25,16 +27,19 @@ __attribute__((target("avx2"))) static uint64_t panel_turn(struct factor b, uint
             for (uint64_t j = 0; j < TURN; j++)
                 _mm256_storeu_ps(panel + (k + j) * columns + first, r[j]);
         }
+    }
     return k;
 }
 
 /* A whole panel whose steps are rows of memory. */
 __attribute__((target("avx2"))) static void panel_copy(struct factor b, uint64_t steps,
-                                                       float *panel)
+                                                       uint64_t behind, float *panel)
 {
-    for (uint64_t k = 0; k < steps; k++, panel += b.count)
+    for (uint64_t k = 0; k < steps; k++, panel += b.count) {
+        lines_ask(b.at + k * b.step + b.count, behind);
         for (uint64_t i = 0; i < b.count; i += TURN)
             _mm256_storeu_ps(panel + i, _mm256_loadu_ps(b.at + k * b.step + i));
+    }
 }
 
 /* All panels of `width` columns that are whole. Returns how many columns those are. */
@@ -51,16 +56,19 @@ __attribute__((target("avx2"))) static uint64_t panels_copy(struct factor b, uin
 }
 #endif
 
-static void panel_pack(const struct patches *p, struct factor b, uint64_t steps, float *panel)
+/* Of `behind` columns after it as many are asked for as a panel has. */
+static void panel_pack(const struct patches *p, struct factor b, uint64_t steps, uint64_t behind,
+                       float *panel)
 {
     uint64_t width = panel_columns(p, b.count), k = 0;
+    behind = behind < width ? behind : width;
 #ifdef __x86_64__
     if (p->fused && b.next == 1 && b.count == width) {
-        panel_copy(b, steps, panel);
+        panel_copy(b, steps, behind, panel);
         return;
     }
     if (p->fused && b.step == 1)
-        k = panel_turn(b, steps, width, panel);
+        k = panel_turn(b, steps, width, behind, panel);
 #endif
     for (; k < steps; k++)
         if (b.next == 1) {
@@ -82,7 +90,7 @@ void panels_pack(const struct patches *p, struct factor b, uint64_t steps, float
         uint64_t rest = b.count - j;
         struct factor one = {b.at + j * b.next, rest < p->columns ? rest : p->columns, b.next,
                              b.step};
-        panel_pack(p, one, steps, panels + j * steps);
+        panel_pack(p, one, steps, rest - one.count, panels + j * steps);
     }
 }
 

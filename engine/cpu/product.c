@@ -90,6 +90,40 @@ static void block_patch(const struct product *p, const struct block *b, uint64_t
                   (struct matrix){p->y.at + i * stride + j, rows, columns, stride});
 }
 
+/* A part of the panel behind that of column j, or of the next steps' first one: all of it is asked
+ * for while the first strip's patches go by. */
+static void panel_ask(const struct product *p, const struct block *b, uint64_t i, uint64_t j)
+{
+    uint64_t width = p->patches->columns, patches = (b->rows + PATCH_ROWS - 1) / PATCH_ROWS;
+    const float *panel = b->b.at + j + width;
+    uint64_t steps = b->steps;
+    if (j + width >= b->b.count) {
+        panel = b->b.at + b->steps * b->b.step;
+        steps = least(p->steps - b->step - b->steps, PATCH_STEPS);
+    }
+    uint64_t share = (steps + patches - 1) / patches, first = i / PATCH_ROWS * share;
+    for (uint64_t k = first; k < least(first + share, steps); k++)
+        lines_ask(panel + k * b->b.step, width);
+}
+
+/* As many rows of the next strip as a patch has, from row i on. */
+static void rows_ask(const struct product *p, const struct block *b, uint64_t i)
+{
+    uint64_t end = p->a.count - b->row; /* counted from the block's first */
+    for (uint64_t r = b->rows + i; r < least(b->rows + i + PATCH_ROWS, end); r++)
+        lines_ask(b->a.at + r * b->a.next, b->steps);
+}
+
+/* What later patches are the first to read, and where it lies: data of a step before are in memory,
+ * some 500 cycles away, and a processor asks by itself only for what lies behind what it reads. */
+static void block_ask(const struct product *p, const struct block *b, uint64_t i, uint64_t j)
+{
+    if (b->row == 0 && j < b->b.count)
+        panel_ask(p, b, i, j);
+    if (b->a.at && b->a.step == 1 && b->columns <= p->patches->columns)
+        rows_ask(p, b, i);
+}
+
 /* A panel stays in the first-level cache while rows go by; of few steps, where writing y takes most
  * of the time, it is written along its rows. */
 static void block_run(const struct product *p, const struct block *b, enum patch_use use)
@@ -97,8 +131,10 @@ static void block_run(const struct product *p, const struct block *b, enum patch
     uint64_t width = p->patches->columns;
     if (b->steps > STEPS_FEW)
         for (uint64_t j = 0; j < b->columns; j += width)
-            for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS)
+            for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS) {
+                block_ask(p, b, i, j);
                 block_patch(p, b, i, j, use);
+            }
     else
         for (uint64_t i = 0; i < b->rows; i += PATCH_ROWS)
             for (uint64_t j = 0; j < b->columns; j += width)
