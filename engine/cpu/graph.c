@@ -8,9 +8,10 @@
 
 #include <string.h>
 
+#include "engine/cpu/prefetch.h"
 #include "proto/err.h"
 
-enum { BLOCK = 64, BLOCK_PRODUCT = 32 };
+enum { BLOCK = 64, BLOCK_PRODUCT = 32, ROWS_AHEAD = 4 };
 
 /* Columns first .. first + count - 1, count up to BLOCK, of `rows` rows. */
 CPU_CLONES static void block_sums(const float *x, uint64_t stride, uint64_t rows, uint64_t count,
@@ -178,6 +179,8 @@ void cpu_sparse_product(struct sparse a, struct matrix x, const float *bias, flo
         const uint32_t *column = a.column + first;
         const float *value = a.value + first;
         float *out = y.at + r * y.stride;
+        if (r + ROWS_AHEAD < a.rows)
+            prefetch_write(out + ROWS_AHEAD * y.stride, y.columns);
         const float *begin = row_begin(bias, beta, out, y.columns);
         uint64_t c = blocks_product(column, value, entries, x, begin, out);
         if (begin != out)

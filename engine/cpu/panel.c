@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/cpu/prefetch.h"
 #include "engine/cpu/turn.h"
 
 /* Of up to so many steps, rows of memory, all panels and strips are filled together, a row after
@@ -18,7 +19,7 @@ panel_turn(struct factor b, uint64_t steps, uint64_t columns, uint64_t behind, f
     uint64_t k = 0;
     for (; k + TURN <= steps; k += TURN) {
         for (uint64_t i = 0; i < behind && k % LINE_FLOATS == 0; i++)
-            lines_ask(b.at + (columns + i) * b.next + k, 1);
+            prefetch_read(b.at + (columns + i) * b.next + k, 1);
         for (uint64_t first = 0; first < columns; first += TURN) {
             __m256 r[TURN];
             uint64_t from = first < b.count ? first : b.count - 1;
@@ -36,7 +37,7 @@ __attribute__((target("avx2"))) static void panel_copy(struct factor b, uint64_t
                                                        uint64_t behind, float *panel)
 {
     for (uint64_t k = 0; k < steps; k++, panel += b.count) {
-        lines_ask(b.at + k * b.step + b.count, behind);
+        prefetch_read(b.at + k * b.step + b.count, behind);
         for (uint64_t i = 0; i < b.count; i += TURN)
             _mm256_storeu_ps(panel + i, _mm256_loadu_ps(b.at + k * b.step + i));
     }

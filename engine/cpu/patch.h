@@ -20,16 +20,8 @@ enum {
     PATCH_ROWS =
         6, /* 12 sums of a vector, two vectors of b and a factor: the 16 registers of AVX2 */
     PATCH_COLUMNS_MAX = 32,
-    LINE_FLOATS = 16, /* of a cache */
     PATCH_STEPS = 256 /* of a block, at most: its panel stays in the first-level cache */
 };
-
-/* `count` numbers that will be read come nearer meanwhile. */
-SCALAR void lines_ask(const float *at, uint64_t count)
-{
-    for (uint64_t i = 0; i < count; i += LINE_FLOATS)
-        __builtin_prefetch(at + i, 0, 2);
-}
 
 /* What becomes of the sums s at y: y = s; y = s, begun at what y holds; y += s; y += s^2. */
 enum patch_use { PATCH_SET, PATCH_GO_ON, PATCH_ADD, PATCH_ADD_SQUARE };

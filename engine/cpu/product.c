@@ -19,6 +19,7 @@
 #include <math.h>
 
 #include "engine/cpu/line.h"
+#include "engine/cpu/prefetch.h"
 #include "engine/threads.h"
 #include "proto/err.h"
 
@@ -103,7 +104,7 @@ static void panel_ask(const struct product *p, const struct block *b, uint64_t i
     }
     uint64_t share = (steps + patches - 1) / patches, first = i / PATCH_ROWS * share;
     for (uint64_t k = first; k < least(first + share, steps); k++)
-        lines_ask(panel + k * b->b.step, width);
+        prefetch_read(panel + k * b->b.step, width);
 }
 
 /* As many rows of the next strip as a patch has, from row i on. */
@@ -111,7 +112,7 @@ static void rows_ask(const struct product *p, const struct block *b, uint64_t i)
 {
     uint64_t end = p->a.count - b->row; /* counted from the block's first */
     for (uint64_t r = b->rows + i; r < least(b->rows + i + PATCH_ROWS, end); r++)
-        lines_ask(b->a.at + r * b->a.next, b->steps);
+        prefetch_read(b->a.at + r * b->a.next, b->steps);
 }
 
 /* What later patches are the first to read, and where it lies: data of a step before are in memory,
@@ -170,6 +171,8 @@ static uint64_t columns_in_place(const struct product *p, uint64_t columns)
 static void block_columns_pack(const struct product *p, struct block *b)
 {
     b->b = factor_part(p->b, b->column, columns_in_place(p, b->columns), b->step);
+    for (uint64_t k = 0; b->b.count && b->step == 0 && k < b->steps; k++)
+        prefetch_read(b->b.at + k * b->b.step, p->patches->columns);
     panels_pack(p->patches,
                 factor_part(p->b, b->column + b->b.count, b->columns - b->b.count, b->step),
                 b->steps, p->panels + b->b.count * b->steps);
