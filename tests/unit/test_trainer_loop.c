@@ -1,5 +1,6 @@
 /* test_trainer_loop.c - what the training loop keeps from epoch to epoch: rates, plateau, early
- * stopping, the file of the average. Whole runs are in tests/process/test_loop.py. */
+ * stopping, the file of the average; and how fast it goes. Whole runs are in
+ * tests/process/test_loop.py. */
 #include <fcntl.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 
 #include "tests/test.h"
 #include "trainerd/average.h"
+#include "trainerd/rate.h"
 #include "trainerd/schedule.h"
 #include "trainerd/watch.h"
 
@@ -182,4 +184,33 @@ TEST(averages_stay_as_long_as_a_checkpoint_needs_them)
     file_make(path);
     retention_sweep("checkpoints", 1, 90, 2);
     CHECK(access("checkpoints/average-0000000070-01.f32", F_OK) != 0);
+}
+
+TEST(rate_is_that_of_the_last_points)
+{
+    struct rate r = {0};
+    double steps, rows, share;
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps == 0 && rows == 0 && share == 0);
+    CHECK(rate_newest(&r) == NULL);
+    for (int i = 0; i <= 100; i++) { /* slow at first, 10 steps each tenth of a second later */
+        double time = i < 50 ? i : 50 + (i - 50) * 0.1;
+        struct rate_point p = {time, time / 4, (uint64_t)(i * 10), (uint64_t)(i * 1280)};
+        rate_add(&r, &p);
+    }
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps > 99.999 && steps < 100.001);
+    CHECK(rows > 12799.9 && rows < 12800.1);
+    CHECK(share > 0.2499 && share < 0.2501);
+}
+
+TEST(rate_needs_time_to_pass)
+{
+    struct rate r = {0};
+    struct rate_point p = {1, 0, 5, 5};
+    double steps, rows, share;
+    rate_add(&r, &p);
+    rate_add(&r, &p);
+    rate_read(&r, &steps, &rows, &share);
+    CHECK(steps == 0 && rows == 0 && share == 0);
 }
