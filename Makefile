@@ -94,7 +94,7 @@ SOURCES_monitord := $(filter-out $(SOURCES_tap),$(wildcard monitord/*.c))
 CHEMISTRY_0 := pipelines/prepare/molecule.c pipelines/prepare/skeleton.c \
                $(wildcard pipelines/prepare/molecule_*.c pipelines/prepare/*.cc) pipelines/prepare/molecules.c \
                pipelines/prepare/molecules_command.c \
-               tests/unit/test_molecules.c tests/unit/test_fragments.c
+               $(wildcard tests/unit/test_molecules*.c) tests/unit/test_fragments.c
 CHEMISTRY_1 := pipelines/prepare/molecules_absent.c
 SOURCES_prepare := $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard pipelines/prepare/*.c pipelines/prepare/*.cc))
 SOURCES_unit := tests/test.c $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard tests/unit/*.c))
