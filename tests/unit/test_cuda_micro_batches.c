@@ -121,19 +121,13 @@ static void micro_batches_case(int model, int on_device)
 
 TEST(cuda_micro_batches_equal_those_of_the_cpu)
 {
-    enum {
-        DENSE = 0,
-        CARRIED = CUDA_MODELS - 4,
-        WEIGHED = CUDA_MODELS - 2,
-        TOKENS = CUDA_MODELS - 1
-    };
-    for (int on_device = 0; on_device < 2; on_device++) {
-        micro_batches_case(DENSE, on_device);
-        micro_batches_case(WEIGHED, on_device); /* one recorded sequence divides by other sums */
-        micro_batches_case(TOKENS, on_device);
-        micro_batches_case(CARRIED, on_device);
-    }
-    micro_batches_case(10, 0); /* graphs, which the host gathers */
+    static const enum cuda_model numbers[] = {
+        CUDA_MODEL_DENSE, CUDA_MODEL_WEIGHED, /* one recorded sequence divides by other sums */
+        CUDA_MODEL_NARROW_BEHIND, CUDA_MODEL_TOKENS, CUDA_MODEL_CARRIED};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        for (int on_device = 0; on_device < 2; on_device++)
+            micro_batches_case((int)numbers[i], on_device);
+    micro_batches_case(CUDA_MODEL_GRAPHS, 0); /* which the host gathers */
 }
 
 /* ---- steps that are asked for before the one before is known ---- */
@@ -218,31 +212,24 @@ static void ahead_case(struct fixture_config c, int on_device)
 
 TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
 {
-    enum {
-        DENSE = 0,
-        NORMED = 5,
-        CARRIED = CUDA_MODELS - 4,
-        WEIGHED = CUDA_MODELS - 2,
-        TOKENS = CUDA_MODELS - 1
-    };
-    struct fixture_config half = cuda_models[DENSE], momentum = half, plain = half;
+    static const enum cuda_model there[] = {CUDA_MODEL_DENSE,         CUDA_MODEL_WEIGHED,
+                                            CUDA_MODEL_NARROW_BEHIND, CUDA_MODEL_TOKENS,
+                                            CUDA_MODEL_NORMED,        CUDA_MODEL_CARRIED};
+    static const enum cuda_model gathered[] = {CUDA_MODEL_DENSE, /* with dropout */
+                                               CUDA_MODEL_WEIGHED, CUDA_MODEL_CARRIED,
+                                               CUDA_MODEL_CHAINED,
+                                               CUDA_MODEL_GRAPHS}; /* with batchnorm */
+    struct fixture_config half = cuda_models[CUDA_MODEL_DENSE], momentum = half, plain = half;
     half.half = HALF_BF16;
     momentum.optimizer = OPTIMIZER_SGD_MOMENTUM;
     plain.optimizer = OPTIMIZER_SGD;
-    const struct fixture_config cases[] = {cuda_models[DENSE],
-                                           half,
-                                           momentum,
-                                           cuda_models[WEIGHED],
-                                           plain,
-                                           cuda_models[TOKENS],
-                                           cuda_models[NORMED],
-                                           cuda_models[CARRIED]};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        ahead_case(cases[i], 1);
-    ahead_case(cuda_models[DENSE], 0); /* with dropout */
-    ahead_case(cuda_models[CARRIED], 0);
-    ahead_case(cuda_models[CUDA_MODEL_CHAINED], 0);
-    ahead_case(cuda_models[CUDA_MODEL_CHAINED - 1], 0); /* with batchnorm */
+    for (size_t i = 0; i < sizeof there / sizeof *there; i++)
+        ahead_case(cuda_models[there[i]], 1);
+    for (size_t i = 0; i < sizeof gathered / sizeof *gathered; i++)
+        ahead_case(cuda_models[gathered[i]], 0);
+    ahead_case(half, 1);
+    ahead_case(momentum, 1);
+    ahead_case(plain, 1);
 }
 
 /* ---- while the device computes ---- */
@@ -267,7 +254,7 @@ TEST(cuda_the_host_goes_on_with_other_things_while_it_waits)
     for (int i = 0; i < 3; i++) {
         struct other_work work = {.left = i == 2 ? UINT64_MAX : 0};
         struct fixture f;
-        struct fixture_config c = cuda_models[0];
+        struct fixture_config c = cuda_models[CUDA_MODEL_DENSE];
         struct step_result r;
         struct rows_there there;
         struct err e;
@@ -327,10 +314,10 @@ static void bad_row_case(int model, uint64_t row, int overwrites, const char *se
 
 TEST(cuda_a_row_on_the_device_that_cannot_be_used_is_named)
 {
-    bad_row_case(0, 45, 0, "its class is 200");
-    bad_row_case(0, 45, 1, "a target that the loss does not take");
+    bad_row_case(CUDA_MODEL_DENSE, 45, 0, "its class is 200");
+    bad_row_case(CUDA_MODEL_DENSE, 45, 1, "a target that the loss does not take");
     /* of a micro-batch before the last */
-    bad_row_case(0, 3, 0, "a target that the loss does not take");
-    bad_row_case(CUDA_MODELS - 1, 45, 0, "its token 1 is 60000");
-    bad_row_case(CUDA_MODELS - 1, 21, 0, "a feature that is not finite");
+    bad_row_case(CUDA_MODEL_DENSE, 3, 0, "a target that the loss does not take");
+    bad_row_case(CUDA_MODEL_TOKENS, 45, 0, "its token 1 is 60000");
+    bad_row_case(CUDA_MODEL_TOKENS, 21, 0, "a feature that is not finite");
 }

@@ -51,20 +51,21 @@ TEST(cuda_steps_equal_those_of_the_cpu)
         steps_case(i, HALF_NONE);
 }
 
-TEST(cuda_steps_in_16_bits_are_near_those_of_the_cpu)
+TEST_LIMIT(cuda_steps_in_16_bits_are_near_those_of_the_cpu, 60)
 {
-    for (int half = HALF_F16; half <= HALF_BF16; half++) {
-        for (int i = 0; i < CUDA_MODELS; i += 4)
-            steps_case(i, (enum half)half);
-        steps_case(CUDA_MODEL_CHAINED, (enum half)half);
-    }
+    static const enum cuda_model numbers[] = {
+        CUDA_MODEL_DENSE,   CUDA_MODEL_DENSE_BINARY, CUDA_MODEL_RECURRENT,    CUDA_MODEL_CHAINED,
+        CUDA_MODEL_CARRIED, CUDA_MODEL_NARROW,       CUDA_MODEL_NARROW_BEHIND};
+    for (int half = HALF_F16; half <= HALF_BF16; half++)
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            steps_case((int)numbers[i], (enum half)half);
 }
 
 /* The update leaves the weights that products read: not those of parameters that the host sends. */
 TEST(cuda_steps_in_16_bits_follow_parameters_that_are_sent)
 {
     struct fixture on, cpu;
-    struct fixture_config c = cuda_models[0];
+    struct fixture_config c = cuda_models[CUDA_MODEL_DENSE];
     c.half = HALF_BF16;
     pair_open(&on, &cpu, c);
     for (uint64_t step = 0; step < 2 * CUDA_STEPS; step++) {
@@ -91,14 +92,20 @@ TEST(cuda_steps_in_16_bits_follow_parameters_that_are_sent)
  * that lanes may go in. */
 TEST_LIMIT(cuda_steps_have_the_same_bits_each_time, 60)
 {
-    for (int i = 0; i < CUDA_MODELS; i += 5) {
+    static const struct {
+        enum cuda_model model;
+        enum half half;
+    } cases[] = {{CUDA_MODEL_DENSE, HALF_NONE},
+                 {CUDA_MODEL_NORMED, HALF_F16},
+                 {CUDA_MODEL_GRAPHS, HALF_NONE},
+                 {CUDA_MODEL_WEIGHED, HALF_F16},
+                 {CUDA_MODEL_NARROW, HALF_BF16}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float *kept = NULL;
         for (int time = 0; time < 2; time++) {
             struct fixture f;
-            struct fixture_config c = cuda_models[i];
-            c.half = c.layers == cuda_models[CUDA_MODEL_NARROW].layers ? HALF_BF16
-                     : i % 2                                           ? HALF_F16
-                                                                       : HALF_NONE;
+            struct fixture_config c = cuda_models[cases[i].model];
+            c.half = cases[i].half;
             c.device = cuda_fixture_device();
             fixture_open(&f, &c);
             if (time)
@@ -172,7 +179,7 @@ TEST(cuda_penalty_equals_that_of_the_cpu)
     for (int exact = 0; exact < 3; exact++) {
         struct fixture on, cpu;
         struct importance there, here;
-        pair_open(&on, &cpu, cuda_models[0]);
+        pair_open(&on, &cpu, cuda_models[CUDA_MODEL_DENSE]);
         uint64_t count = on.m.parameter_count;
         float *star = malloc(count * sizeof *star), *fisher = malloc(count * sizeof *fisher);
         for (uint64_t i = 0; i < count; i++) {
@@ -208,7 +215,7 @@ TEST(cuda_penalty_equals_that_of_the_cpu)
 TEST(cuda_a_protected_task_is_sent_again_when_it_is_another)
 {
     struct fixture f;
-    struct fixture_config c = cuda_models[0];
+    struct fixture_config c = cuda_models[CUDA_MODEL_DENSE];
     c.device = cuda_fixture_device();
     fixture_open(&f, &c);
     uint64_t count = f.m.parameter_count;
@@ -233,7 +240,7 @@ TEST(cuda_a_protected_task_is_sent_again_when_it_is_another)
 TEST(cuda_a_protected_task_without_room_ends_the_step)
 {
     struct fixture f;
-    struct fixture_config c = cuda_models[0];
+    struct fixture_config c = cuda_models[CUDA_MODEL_DENSE];
     struct device_memory m;
     struct device_facts facts;
     struct step_result r;
@@ -265,7 +272,7 @@ TEST(cuda_names_the_row_and_layer_of_a_bad_number)
     struct fixture on, cpu;
     struct step_result r;
     struct err e;
-    pair_open(&on, &cpu, cuda_models[0]);
+    pair_open(&on, &cpu, cuda_models[CUDA_MODEL_DENSE]);
     stepper_parameters(on.s)[on.m.tensors[2].first] = NAN;
     memcpy(stepper_parameters(cpu.s), stepper_parameters(on.s), 4 * on.m.parameter_count);
     stepper_send(on.s);
@@ -283,7 +290,7 @@ TEST(cuda_names_the_row_and_layer_of_a_bad_number)
 TEST(cuda_vectors_are_fetched_beside_an_evaluation)
 {
     struct fixture on, plain;
-    struct fixture_config c = cuda_models[0];
+    struct fixture_config c = cuda_models[CUDA_MODEL_DENSE];
     struct err e;
     c.device = cuda_fixture_device();
     fixture_open(&on, &c);
