@@ -21,10 +21,14 @@ fi
 [ -n "$deps" ] || [ ! -d .deps ] || deps=.deps
 deps=${deps:+$(realpath -- "$deps")}
 
-# Do the carried programs run here?
+# Do the carried programs run here, and are all of them there that the steps run?
 programs_run() {
+    local name
+    for name in device_probe engine_probe unit fisherd loaderd monitord; do
+        [ -x "build/release/bin/$name" ] || return
+    done
     LD_LIBRARY_PATH=${deps:+$deps/usr/lib/x86_64-linux-gnu:$deps/usr/lib:}${LD_LIBRARY_PATH:-} \
-        build/release/bin/trainerd --help >/dev/null && [ -x build/release/bin/device_probe ] && [ -e build/release/lib/libengine-cuda.so ]
+        build/release/bin/trainerd --help >/dev/null && [ -e build/release/lib/libengine-cuda.so ]
 }
 
 if [ -z "${BUILT:-}" ] || ! programs_run; then
