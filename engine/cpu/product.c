@@ -63,13 +63,13 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* The columns of b from that one of the block on. */
+/* The panel of b that begins with that column of the block. */
 static struct panel block_panel(const struct product *p, const struct block *b, uint64_t column)
 {
-    uint64_t columns = panel_columns(p->patches, b->columns - column);
     if (column < b->b.count)
         return (struct panel){b->b.at + column, b->b.step};
-    return (struct panel){p->panels + column * b->steps, columns};
+    return (struct panel){p->panels + column * b->steps,
+                          panel_columns(p->patches, b->columns - column)};
 }
 
 /* The patch whose first row and column are row, column of the block. */
@@ -96,15 +96,14 @@ static void block_patch(const struct product *p, const struct block *b, uint64_t
 static void panel_ask(const struct product *p, const struct block *b, uint64_t i, uint64_t j)
 {
     uint64_t width = p->patches->columns, patches = (b->rows + PATCH_ROWS - 1) / PATCH_ROWS;
-    const float *panel = b->b.at + j + width;
-    uint64_t steps = b->steps;
-    if (j + width >= b->b.count) {
-        panel = b->b.at + b->steps * b->b.step;
+    uint64_t panel = j + width, steps = b->steps; /* where it begins, counted from b->b.at */
+    if (panel >= b->b.count) {
+        panel = b->steps * b->b.step;
         steps = least(p->steps - b->step - b->steps, PATCH_STEPS);
     }
     uint64_t share = (steps + patches - 1) / patches, first = i / PATCH_ROWS * share;
     for (uint64_t k = first; k < least(first + share, steps); k++)
-        prefetch_read(panel + k * b->b.step, width);
+        prefetch_read(b->b.at + panel + k * b->b.step, width);
 }
 
 /* As many rows of the next strip as a patch has, from row i on. */
