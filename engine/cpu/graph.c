@@ -11,7 +11,11 @@
 #include "engine/cpu/prefetch.h"
 #include "proto/err.h"
 
-enum { BLOCK = 64, BLOCK_PRODUCT = 32, ROWS_AHEAD = 4 };
+enum {
+    BLOCK = 64,
+    BLOCK_PRODUCT = 32,
+    ROWS_AHEAD = 4 /* so many rows before a sparse product writes one, it is asked for */
+};
 
 /* Columns first .. first + count - 1, count up to BLOCK, of `rows` rows. */
 CPU_CLONES static void block_sums(const float *x, uint64_t stride, uint64_t rows, uint64_t count,

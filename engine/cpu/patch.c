@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/cpu/prefetch.h"
 #include "engine/cpu/turn.h"
 
 #define LANES                        4
@@ -201,7 +202,7 @@ void patch_run_turned(const struct patches *p, struct factor a, struct panel b, 
     patch_function *patch = patch_of(p, y.columns, y.rows);
     int whole = p->fused && y.columns == PATCH_ROWS && y.rows == width;
     for (uint64_t j = 0; j < y.rows; j++) /* on its way while the sums are made */
-        __builtin_prefetch(y.at + j * y.stride, 1);
+        prefetch_write(y.at + j * y.stride, PATCH_ROWS);
     if (p->turned && whole && y.rows == p->columns) {
         p->turned(a.at, a.next, a.step, b, steps, use, y.at, y.stride);
         return;

@@ -8,8 +8,8 @@
  * every machine with AVX2 and FMA. In plain C, for other machines, products are rounded before they
  * are added, and the bits are others.
  *
- * On machines without AVX-512 its patches run as two halves of AVX2 (PATCHES_WIDE), so that tests
- * compare all of them bit for bit everywhere.
+ * On a machine with AVX2 and FMA but without AVX-512 tests run its patches as two halves of AVX2
+ * (PATCHES_WIDE); with it `unit engine_product` checks them themselves, bit for bit.
  */
 #ifndef ENGINE_CPU_PATCH_H
 #define ENGINE_CPU_PATCH_H
@@ -20,7 +20,7 @@ enum {
     PATCH_ROWS =
         6, /* 12 sums of a vector, two vectors of b and a factor: the 16 registers of AVX2 */
     PATCH_COLUMNS_MAX = 32,
-    PATCH_STEPS = 256 /* of a block, at most: its panel stays in the first-level cache */
+    PATCH_STEPS = 256 /* of a block, at most: a packed panel stays in the first-level cache */
 };
 
 /* What becomes of the sums s at y: y = s; y = s, begun at what y holds; y += s; y += s^2. */
@@ -60,7 +60,7 @@ struct patches {
                     float *y, uint64_t stride);
     patch_function *turned; /* NULL, or the largest for a transposed y, not of PATCH_ADD_SQUARE */
     int fused;              /* multiply-adds are, and there is AVX2 */
-    uint64_t near; /* steps of b that lie up to so many numbers apart may be read where they lie */
+    uint64_t near; /* steps of b up to so many numbers apart may be read in place; 0: never */
 };
 
 /* This machine's best. */

@@ -1,16 +1,17 @@
 /* product.c - matrix products of float32, in the calling thread.
  *
  * c = op(a) op(b) is cut into blocks: up to PATCH_STEPS steps of so many columns of one factor are
- * panels, packed if their steps lie far apart in memory, which stay in the second-level cache while
- * all rows of the other go by, a patch (engine/cpu/patch.h) after the other. An element's sums over
- * the blocks of steps are added in their order: its bits depend on its row, its column and beta c
- * alone, not on what else is in the call, how matrices lie in memory or how they are cut. Where a
- * is transposed, as for a gradient of weights, the steps are rows, and an element is summed step by
- * step from beta c on: a second product may go on with more rows where a first one ended, to the
- * bits of one over all.
+ * panels, which stay in the second-level cache while all rows of the other go by, a patch
+ * (engine/cpu/patch.h) after the other. An element's sums over the blocks of steps are added in
+ * their order: its bits depend on its row, its column and beta c alone, not on what else is in the
+ * call, how matrices lie in memory or how they are cut. Where a is transposed, as for a gradient of
+ * weights, the steps are rows, and an element is summed step by step from beta c on: a second
+ * product may go on with more rows where a first one ended, to the bits of one over all.
  *
- * Which of the factors is packed is a question of time only, since a product's transpose has the
- * same sums: a few rows against many weights pack the rows and leave the weights where they are.
+ * What is packed is a question of time only. A product's transpose has the same sums: a few rows
+ * against many weights pack the rows and leave the weights where they are. And what lies near
+ * enough is read in place: of panels those that columns_in_place names, of rows those that
+ * strips_pay leaves.
  *
  * What is packed lies on the stack, PACKED_BYTES of it: nothing is allocated.
  */
@@ -63,13 +64,13 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* The columns of b from that one of the block on. */
+/* The panel of b that begins with that column of the block. */
 static struct panel block_panel(const struct product *p, const struct block *b, uint64_t column)
 {
-    uint64_t columns = panel_columns(p->patches, b->columns - column);
     if (column < b->b.count)
         return (struct panel){b->b.at + column, b->b.step};
-    return (struct panel){p->panels + column * b->steps, columns};
+    return (struct panel){p->panels + column * b->steps,
+                          panel_columns(p->patches, b->columns - column)};
 }
 
 /* The patch whose first row and column are row, column of the block. */
@@ -96,15 +97,14 @@ static void block_patch(const struct product *p, const struct block *b, uint64_t
 static void panel_ask(const struct product *p, const struct block *b, uint64_t i, uint64_t j)
 {
     uint64_t width = p->patches->columns, patches = (b->rows + PATCH_ROWS - 1) / PATCH_ROWS;
-    const float *panel = b->b.at + j + width;
-    uint64_t steps = b->steps;
-    if (j + width >= b->b.count) {
-        panel = b->b.at + b->steps * b->b.step;
+    uint64_t panel = j + width, steps = b->steps; /* where it begins, counted from b->b.at */
+    if (panel >= b->b.count) {
+        panel = b->steps * b->b.step;
         steps = least(p->steps - b->step - b->steps, PATCH_STEPS);
     }
     uint64_t share = (steps + patches - 1) / patches, first = i / PATCH_ROWS * share;
     for (uint64_t k = first; k < least(first + share, steps); k++)
-        prefetch_read(panel + k * b->b.step, width);
+        prefetch_read(b->b.at + panel + k * b->b.step, width);
 }
 
 /* As many rows of the next strip as a patch has, from row i on. */
@@ -115,8 +115,8 @@ static void rows_ask(const struct product *p, const struct block *b, uint64_t i)
         prefetch_read(b->a.at + r * b->a.next, b->steps);
 }
 
-/* What later patches are the first to read, and where it lies: data of a step before are in memory,
- * some 500 cycles away, and a processor asks by itself only for what lies behind what it reads. */
+/* What later patches are the first to read, and where it lies (engine/cpu/prefetch.h): panels while
+ * the first strip goes by, and rows, if each is read once. */
 static void block_ask(const struct product *p, const struct block *b, uint64_t i, uint64_t j)
 {
     if (b->row == 0 && j < b->b.count)
@@ -125,8 +125,9 @@ static void block_ask(const struct product *p, const struct block *b, uint64_t i
         rows_ask(p, b, i);
 }
 
-/* A panel stays in the first-level cache while rows go by; of few steps, where writing y takes most
- * of the time, it is written along its rows. */
+/* A packed panel stays in the first-level cache while rows go by (one in place need not: lines 1 KB
+ * apart crowd few of its sets); of few steps, where writing y takes most of the time, it is written
+ * along its rows. */
 static void block_run(const struct product *p, const struct block *b, enum patch_use use)
 {
     uint64_t width = p->patches->columns;
@@ -168,6 +169,7 @@ static uint64_t columns_in_place(const struct product *p, uint64_t columns)
     return pays ? columns / p->patches->columns * p->patches->columns : 0;
 }
 
+/* Nothing has asked for the first panel in place of the first steps. */
 static void block_columns_pack(const struct product *p, struct block *b)
 {
     b->b = factor_part(p->b, b->column, columns_in_place(p, b->columns), b->step);

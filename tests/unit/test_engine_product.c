@@ -97,15 +97,16 @@ static int has_fma(void)
 }
 
 /* Every instruction set, both ways to transpose each factor; the sizes lie about the borders of
- * vectors, patches, blocks of steps, of rows and of columns. */
+ * vectors, patches, blocks of steps, of rows and of columns, and of what is packed: rows by
+ * every instruction set in the last one. */
 TEST(every_element_of_a_product_is_the_same_sum_however_it_is_cut)
 {
     static const uint64_t sizes[][3] = {
-        {1, 1, 1},     {1, 139, 300},   {139, 1, 300},   {1, 1, 300},   {7, 5, 3},
-        {1, 40, 17},   {40, 1, 19},     {6, 16, 256},    {12, 32, 257}, {5, 33, 64},
-        {33, 17, 65},  {16, 10, 96},    {10, 31, 9},     {101, 70, 8},  {97, 9, 70},
-        {9, 97, 130},  {103, 271, 301}, {271, 103, 513}, {8, 1100, 40}, {70, 101, 301},
-        {1100, 64, 33}};
+        {1, 1, 1},      {1, 139, 300},   {139, 1, 300},   {1, 1, 300},   {7, 5, 3},
+        {1, 40, 17},    {40, 1, 19},     {6, 16, 256},    {12, 32, 257}, {5, 33, 64},
+        {33, 17, 65},   {16, 10, 96},    {10, 31, 9},     {101, 70, 8},  {97, 9, 70},
+        {9, 97, 130},   {103, 271, 301}, {271, 103, 513}, {8, 1100, 40}, {70, 101, 301},
+        {1100, 64, 33}, {300, 150, 270}};
     static const float betas[] = {0, 1, -0.5f};
     for (int kind = PATCHES_BEST; kind <= PATCHES_WIDE; kind++) {
         int fused = kind != PATCHES_PLAIN && has_fma();
