@@ -50,19 +50,3 @@ void set_write(hid_t group, struct set_config c, hid_t memory, const void *data)
         set_fill(set, &c);
     H5Dclose(set);
 }
-
-void file_refused(const char *path, const struct reader_open *open, const char *words)
-{
-    struct harness h;
-    struct reader_done done;
-    int failed = harness_open(&h, path, open);
-    if (!failed) {
-        harness_arm(&h, 1);
-        for (uint64_t span = 0; span < h.described.spans && !failed; span++)
-            failed = harness_read(&h, 0, span, 0, &done);
-    }
-    if (!failed)
-        test_fail(__FILE__, __LINE__, "%s was not refused; expected: %s", path, words);
-    CHECK_HAS(h.reason, words);
-    harness_close(&h);
-}

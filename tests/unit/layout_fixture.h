@@ -1,5 +1,5 @@
 /* layout_fixture.h - for the tests of layouts: random types, filters and chunks, data sets with
- * these numbers or any, and files that a reader process must refuse.
+ * these numbers or any.
  */
 #ifndef TESTS_LAYOUT_FIXTURE_H
 #define TESTS_LAYOUT_FIXTURE_H
@@ -23,8 +23,5 @@ hsize_t chunk_random(hsize_t items);
 /* A data set of a group with these numbers; NULL: those of set_fill. One without items is in no
  * chunks, one without chunks has no filters. */
 void set_write(hid_t group, struct set_config c, hid_t memory, const void *data);
-
-/* The file cannot be opened, or one of its spans not be read, for a reason with these words. */
-void file_refused(const char *path, const struct reader_open *open, const char *words);
 
 #endif

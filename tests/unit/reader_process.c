@@ -210,3 +210,19 @@ void file_make(const char *path, const struct set_config *sets, int count)
     H5Gclose(group);
     H5Fclose(file);
 }
+
+void file_refused(const char *path, const struct reader_open *open, const char *words)
+{
+    struct harness h;
+    struct reader_done done;
+    int failed = harness_open(&h, path, open);
+    if (!failed) {
+        harness_arm(&h, 1);
+        for (uint64_t span = 0; span < h.described.spans && !failed; span++)
+            failed = harness_read(&h, 0, span, 0, &done);
+    }
+    if (!failed)
+        test_fail(__FILE__, __LINE__, "%s was not refused; expected: %s", path, words);
+    CHECK_HAS(h.reason, words);
+    harness_close(&h);
+}

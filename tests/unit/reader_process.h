@@ -82,4 +82,7 @@ void set_fill(hid_t set, const struct set_config *c);
 /* A file with these filled data sets in the group train. */
 void file_make(const char *path, const struct set_config *sets, int count);
 
+/* The file cannot be opened, or one of its spans not be read, for a reason with these words. */
+void file_refused(const char *path, const struct reader_open *open, const char *words);
+
 #endif

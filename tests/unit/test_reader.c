@@ -12,23 +12,10 @@
 
 /* ---- bad files ------------------------------------------------------------------------------ */
 
-/* The reader must refuse `path`, at open or at the first span that shows it, with `words` in its
- * sentence. */
 static void refused(const char *path, const char *words)
 {
-    struct harness h;
-    struct reader_done done;
     struct reader_open open = open_default();
-    int failed = harness_open(&h, path, &open);
-    if (!failed) {
-        harness_arm(&h, 1);
-        for (uint64_t span = 0; span < h.described.spans && !failed; span++)
-            failed = harness_read(&h, 0, span, 0, &done);
-    }
-    if (!failed)
-        test_fail(__FILE__, __LINE__, "%s was not refused; expected: %s", path, words);
-    CHECK_HAS(h.reason, words);
-    harness_close(&h);
+    file_refused(path, &open, words);
 }
 
 static void text_write(const char *path, const char *text)
