@@ -4,6 +4,7 @@
  */
 #include "loaderd/decoders_private.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -14,6 +15,7 @@ enum {
     PAGE_BYTES = 4096,
     MAIN_READS_BELOW = 4, /* threads: the main one has more than enough to do for so many */
     JOBS_A_WAKE = 4,      /* of those that are only read */
+    FREE_PART = 4,        /* of the jobs: free again, it is worth to wake the main thread */
 };
 
 double decoders_clock_s(void)
@@ -88,10 +90,11 @@ static void job_end(struct decoders *p, struct decoders_job *job)
         job_drop(p, job);
         pthread_mutex_lock(&p->lock);
     }
-    job->batch->busy--;
+    int batch_done = !--job->batch->busy;
     job->next = p->free_list;
     p->free_list = job;
-    pthread_cond_signal(&p->done);
+    if (++p->free_count >= p->free_awaited || batch_done)
+        pthread_cond_signal(&p->done);
 }
 
 /* What was taken is done. Called with the lock held, which is given up meanwhile. */
@@ -138,9 +141,10 @@ static struct timespec clock_at(double s)
     return (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(1e9 * (s - floor(s)))};
 }
 
-/* The main thread has to wait for a job to be done, until `end_s` of the clock: it takes one, if
- * that is to be read, which needs no decoder. With the lock held. */
-static void wait_or_read(struct decoders *p, double end_s)
+/* The main thread has to wait for a batch to be done, or until so many jobs are free, or until
+ * `end_s` of the clock: it takes one, if that is to be read, which needs no decoder. With the lock
+ * held. */
+static void wait_or_read(struct decoders *p, unsigned free_awaited, double end_s)
 {
     if (p->threads < MAIN_READS_BELOW && p->todo && p->todo->plain_out) {
         struct taken t = job_take(p, 1);
@@ -149,6 +153,7 @@ static void wait_or_read(struct decoders *p, double end_s)
     }
     if (p->unwoken)
         sleeper_wake(sleeper_find(p));
+    p->free_awaited = free_awaited;
     if (isinf(end_s)) {
         pthread_cond_wait(&p->done, &p->lock);
     } else {
@@ -211,7 +216,7 @@ int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, str
         *p_p = NULL;
         return err_set(e, EXIT_CODE_TEMPORARY, "cannot make the decoding threads: out of memory");
     }
-    p->job_count = job_count;
+    p->job_count = p->free_count = job_count;
     p->todo_end = &p->todo;
     lock_open(&p->lock);
     pthread_cond_init(&p->work, NULL);
@@ -258,13 +263,15 @@ struct decoders_job *decoders_take(struct decoders *p, double seconds)
     pthread_mutex_lock(&p->lock);
     if (!p->free_list) {
         double end_s = decoders_clock_s() + seconds;
+        unsigned enough = (p->job_count + FREE_PART - 1) / FREE_PART;
         do
-            wait_or_read(p, end_s);
+            wait_or_read(p, enough, end_s);
         while (!p->free_list && decoders_clock_s() < end_s);
     }
     struct decoders_job *job = p->free_list;
     if (job) {
         p->free_list = job->next;
+        p->free_count--;
         *job = (struct decoders_job){0};
     }
     pthread_mutex_unlock(&p->lock);
@@ -341,7 +348,7 @@ void decoders_wait(struct decoders *p, const struct decoders_batch *batch)
 {
     pthread_mutex_lock(&p->lock);
     while (batch->busy)
-        wait_or_read(p, INFINITY);
+        wait_or_read(p, UINT_MAX, INFINITY);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -349,6 +356,6 @@ void decoders_pause(struct decoders *p, const struct decoders_batch *batch, doub
 {
     pthread_mutex_lock(&p->lock);
     if (batch->busy)
-        wait_or_read(p, decoders_clock_s() + seconds);
+        wait_or_read(p, UINT_MAX, decoders_clock_s() + seconds);
     pthread_mutex_unlock(&p->lock);
 }

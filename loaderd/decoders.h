@@ -66,8 +66,8 @@ struct decoders;
 int decoders_open(struct decoders **p_p, unsigned workers, unsigned readers, struct err *e);
 void decoders_close(struct decoders **p_p); /* waits for the threads; harmless on NULL */
 
-/* A free job, all zero; waits for one, at most so long (INFINITY: as long as it takes). NULL: there
- * is none yet. */
+/* A free job, all zero. Where there is none, waits until some are, at most so long (INFINITY: as
+ * long as it takes) or until a batch is done. NULL: there is none yet. */
 struct decoders_job *decoders_take(struct decoders *p, double seconds);
 void decoders_submit(struct decoders *p, struct decoders_job *job);
 
@@ -84,7 +84,7 @@ int decoders_is_done(struct decoders *p, const struct decoders_batch *batch);
 /* Wait until they are. */
 void decoders_wait(struct decoders *p, const struct decoders_batch *batch);
 
-/* Wait until they are, or until another job is done, or so long. */
+/* Wait until they are, or until another batch is, or so long. */
 void decoders_pause(struct decoders *p, const struct decoders_batch *batch, double seconds);
 
 double decoders_clock_s(void); /* monotonic */

@@ -22,10 +22,11 @@ struct worker {
 
 struct decoders {
     pthread_mutex_t lock;
-    /* A job to do or the end, for workers and for those that only read; a job came free. */
+    /* A job to do or the end, for workers and for those that only read; for the main thread, a
+     * batch is done or as many jobs are free as it waits for. */
     pthread_cond_t work, read, done;
     struct decoders_job *jobs, *free_list, *todo, **todo_end;
-    unsigned job_count;
+    unsigned job_count, free_count, free_awaited;
     int closing;
     struct worker own; /* of the main thread, where there are no others */
     unsigned workers, readers;
