@@ -1,12 +1,9 @@
 """How rows are kept on their way to the step (arena, mega-batch) and what is given back between epochs: the weights are
 the same, the files are read as often as they must be."""
 import glob
-import json
-import os
-import subprocess
 
 from harness import limit, skip
-from small_run import BINARIES, ROWS, SmallRun, data_write, trained
+from small_run import ROWS, SmallRun, report, trained
 
 try:
     import h5py
@@ -39,13 +36,6 @@ def weights(run):
 def steps(run):
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
         return int(f.attrs["step"])
-
-
-def report(run):
-    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
-                   stdout=subprocess.DEVNULL)
-    with open(run.path("report/report.json")) as f:
-        return json.load(f)
 
 
 def last_epoch(run, consumer):
