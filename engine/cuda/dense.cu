@@ -62,7 +62,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
                 float *scratch)
 {
     SHARED_DYNAMIC(float, shared);
-    launch_wait();
     struct tile_share s = share_of(t, blockIdx.x);
     f.at = tile_of(t, s);
     factor<float, 1> a = {x.at, x.stride, (unsigned)x.rows};
@@ -149,7 +148,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     dense_tiles_back(struct backward_work<half, number> b, float *scratch)
 {
     SHARED_DYNAMIC(float, shared);
-    launch_wait();
     enum { GROUPS = tile_sums<sums>::GROUPS };
     if (blockIdx.x < b.blocks_x) {
         struct tile_share s = share_of(b.of_x, blockIdx.x);

@@ -18,6 +18,7 @@
 #define ENGINE_CUDA_TILE_H
 
 #include "engine/cuda/copies.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/split.h"
 
 enum {
@@ -398,8 +399,9 @@ template <> struct sums_end<TILE_SPLIT> {
     }
 };
 
-/* The groups' sums of the tile into `shared`, behind a barrier. Where sums_left, returns this
- * thread's share of the sum over k of a's numbers of tile row threadIdx.x % TILE. */
+/* The groups' sums of the tile into `shared`, behind a barrier. Waits for the launches before
+ * (early.h) when it knows where to read. Where sums_left, returns this thread's share of the sum
+ * over k of a's numbers of tile row threadIdx.x % TILE. */
 template <int kind, typename left, typename right>
 static __device__ __forceinline__ float
 tile_product(const left &a, const right &b, const struct tile_at &at, float *shared, int sums_left)
@@ -409,6 +411,7 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
     panel_copies<left> a_copies(a, at.row, at.k_first);
     panel_copies<right> b_copies(b, at.column, at.k_first);
     float left_sum = 0;
+    launch_wait();
     unsigned now = 0, before = AHEAD; /* stages: of the panel that is multiplied, of its last one */
     UNROLL(1)
     for (unsigned n = 0; n < AHEAD; n++) {
