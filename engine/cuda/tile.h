@@ -412,31 +412,39 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
     panel_copies<right> b_copies(b, at.column, at.k_first);
     float left_sum = 0;
     launch_wait();
-    unsigned now = 0, before = AHEAD; /* stages: of the panel that is multiplied, of its last one */
     UNROLL(1)
-    for (unsigned n = 0; n < AHEAD; n++) {
+    for (unsigned n = 0; n < TILE_STAGES; n++) {
         if (n * TILE_DEEP < at.k_count) {
             a_copies.next(panel_of<left>(shared, n, 0), at.k_count - n * TILE_DEEP);
             b_copies.next(panel_of<right>(shared, n, 1), at.k_count - n * TILE_DEEP);
         }
         copy_group();
     }
+    unsigned now = 0; /* the stage of the panel that is multiplied */
     UNROLL(1)
     for (unsigned k = 0; k < at.k_count; k += TILE_DEEP) {
-        copy_wait<AHEAD - 1>();
-        __syncthreads(); /* and what is to be overwritten is read */
-        if (k + AHEAD * TILE_DEEP < at.k_count) {
-            a_copies.next(panel_of<left>(shared, before, 0), at.k_count - k - AHEAD * TILE_DEEP);
-            b_copies.next(panel_of<right>(shared, before, 1), at.k_count - k - AHEAD * TILE_DEEP);
+        if (k == 0)
+            copy_wait<TILE_STAGES - 1>();
+        else
+            copy_wait<AHEAD - 1>();
+        __syncthreads(); /* and the panel before, whose stage takes another one, is read */
+        if (k > 0) {
+            unsigned before = now ? now - 1 : (unsigned)AHEAD;
+            if (k + AHEAD * TILE_DEEP < at.k_count) {
+                a_copies.next(panel_of<left>(shared, before, 0),
+                              at.k_count - k - AHEAD * TILE_DEEP);
+                b_copies.next(panel_of<right>(shared, before, 1),
+                              at.k_count - k - AHEAD * TILE_DEEP);
+            }
+            copy_group();
         }
-        copy_group();
         sums.template add<left, right>(panel_of<left>(shared, now, 0),
                                        panel_of<right>(shared, now, 1), at.k_count - k);
         UNROLL(4)
         for (unsigned n = 0; n < SHARE && sums_left; n++)
             left_sum += panel_of<left>(
                 shared, now, 0)[left::place(threadIdx.x % TILE, threadIdx.x / TILE * SHARE + n)];
-        before = now, now = now + 1 < TILE_STAGES ? now + 1 : 0;
+        now = now < AHEAD ? now + 1 : 0;
     }
     __syncthreads();
     sums_end<kind>::put(sums, a, b, at, shared);
