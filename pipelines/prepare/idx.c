@@ -88,6 +88,7 @@ static int sources_find(struct idx *x, struct err *e)
         }
         if (!S_ISREG(st.st_mode))
             return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
+        x->file[i].seen = seen_of(&st);
         used += (size_t)snprintf(x->stamp + used, sizeof x->stamp - used, "\n%s %lld %lld.%09ld",
                                  strrchr(path, '/') + 1, (long long)st.st_size,
                                  (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
