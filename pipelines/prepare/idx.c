@@ -26,6 +26,7 @@
 #include "pipelines/prepare/idx_file.h"
 #include "pipelines/prepare/idx_labels.h"
 #include "pipelines/prepare/own.h"
+#include "pipelines/prepare/place.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -237,7 +238,8 @@ static int idx_convert(struct idx *x, struct err *e)
         err_set(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of images");
         goto out;
     }
-    if (directory_make(x->config->out, e) != 0 || digest_open(&x->digest, e) != 0)
+    if (place_free(x->config->out, e) != 0 || directory_make(x->config->out, e) != 0 ||
+        digest_open(&x->digest, e) != 0)
         goto out;
     digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
     digest_bytes(x->digest, x->config->selection.text, strlen(x->config->selection.text));
@@ -246,7 +248,7 @@ static int idx_convert(struct idx *x, struct err *e)
         split_convert(x, "validation", &x->file[2], &x->file[3], e) != 0 ||
         attributes_write(x, e) != 0)
         goto out;
-    result = h5writer_commit(&x->writer, e);
+    result = place_commit(&x->writer, x->config->out, e);
 out:
     h5writer_abandon(&x->writer);
     if (x->digest) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/place.h"
 
 /* Is `out` empty, or does it begin as HDF5 files do? Then it may be ours, cut short or damaged. */
 static int may_be_ours(const char *out)
@@ -73,7 +74,7 @@ static int file_make(const struct maker *m, void *self, const struct arguments *
         fprintf(stderr, "prepare %s: %s is up to date\n", m->name, a->out);
         return 0;
     }
-    return m->make(self, a->out, stamp, e);
+    return place_free(a->out, e) < 0 ? -1 : m->make(self, a->out, stamp, e);
 }
 
 static const char help[] =

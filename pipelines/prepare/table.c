@@ -10,6 +10,7 @@
 
 #include "pipelines/prepare/labels.h"
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/seen.h"
 #include "pipelines/prepare/split.h"
@@ -317,7 +318,7 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
     for (int i = 0; i < 4; i++)
         if (set_is_there(t, i) && piece_flush(&t->piece[i / 2][i % 2], e) < 0)
             return -1;
-    return attributes_write(t, stamp, e) < 0 ? -1 : h5writer_commit(&t->writer, e);
+    return attributes_write(t, stamp, e) < 0 ? -1 : place_commit(&t->writer, out, e);
 }
 
 /* ---- together ------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@
 
 #include "pipelines/prepare/own.h"
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/prepare.h"
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/split.h"
@@ -201,7 +202,7 @@ static int file_write(struct text *t, const char *out, const char *stamp, struct
     return own_attributes(t->writer, &t->digest, t->options->data_source, stamp, "tokens", e) < 0 ||
                    h5writer_u64(t->writer, "", "vocabulary", VOCABULARY, e) < 0
                ? -1
-               : h5writer_commit(&t->writer, e);
+               : place_commit(&t->writer, out, e);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */

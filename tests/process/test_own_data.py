@@ -1,6 +1,7 @@
 """Own data: from a CSV file or NumPy's arrays to a finished run; bad ones get a sentence and leave the old file."""
 import os
 import re
+import signal
 import subprocess
 
 import h5py
@@ -297,6 +298,25 @@ def test_cache_is_rebuilt_when_source_or_options_change():
     assert not is_made_anew("--set", "prepare.split=last")
     csv_write("trees.csv", features[:50], kinds[:50])
     assert is_made_anew("--set", "prepare.split=last")
+
+
+@limit(60)
+def test_a_file_that_a_run_uses_is_not_made_anew():
+    csv_write("trees.csv", *flowers(600))
+    pipeline("csv", "trees.csv")
+    other = ("--set", "prepare.split=last")
+    run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=100000", "--set", "loader.persistent_workers=false")
+    run.until(lambda: "loss" in run.output(), "no step")
+    whole = open("mine.h5", "rb").read()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 100 and "mine.h5 is in use by a run or another program, so it is not made anew" in out.stderr, out
+    out = finetune("--check-data")  # as it is it serves others too
+    assert out.returncode == 0 and "up to date" in out.stderr, out
+    assert open("mine.h5", "rb").read() == whole
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == 143, run.output()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 0 and "up to date" not in out.stderr, out
 
 
 @limit(60)
