@@ -124,6 +124,12 @@ void h5writer_abandon(struct h5writer **w_p); /* harmless on NULL */
  * ending in .tmp-<pid>). Only for the process that holds the lock of the stage that owns the
  * directory. */
 void h5writer_sweep(const char *path);
+/* Remove what writers of the file `path` itself left in processes that are gone. For who has no
+ * lock. */
+void h5writer_sweep_dead(const char *path);
+
+/* The name that the file has until it is committed; borrowed. */
+const char *h5writer_temporary(const struct h5writer *w);
 
 int h5reader_open(struct h5reader **r_p, const char *path, struct err *e);
 void h5reader_close(struct h5reader **r_p);

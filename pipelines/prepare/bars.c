@@ -295,7 +295,7 @@ static int bars_make(void *self, const char *out, const char *stamp, struct err 
         return -1;
     if (strcmp(b->options->prepare_normalise, "standard") == 0 && normalise(b, e) < 0)
         return -1;
-    if (h5writer_open(&b->writer, out, e) < 0 || split_begin(b, 0, e) < 0 ||
+    if (place_begin(&b->writer, out, e) < 0 || split_begin(b, 0, e) < 0 ||
         split_begin(b, 1, e) < 0 || rows_write(b, e) < 0 || attributes_write(b, stamp, e) < 0 ||
         place_commit(&b->writer, out, e) < 0)
         return -1;

@@ -99,7 +99,7 @@ int graphs_open(struct graphs **g_p, const char *out, const struct graph_shape *
     };
     const uint64_t start = 0;
     struct graphs *g = *g_p = calloc(1, sizeof *g);
-    int result = g ? h5writer_open(&g->writer, out, e)
+    int result = g ? place_begin(&g->writer, out, e)
                    : err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", out);
     for (int i = 0; result == 0 && i < 2 * SETS; i++)
         result = set_begin(g, i / SETS, (enum set)(i % SETS), sets[i % SETS].type,

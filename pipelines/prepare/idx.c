@@ -238,12 +238,12 @@ static int idx_convert(struct idx *x, struct err *e)
         err_set(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of images");
         goto out;
     }
-    if (place_free(x->config->out, e) != 0 || directory_make(x->config->out, e) != 0 ||
+    if (place_ready(x->config->out, e) != 0 || directory_make(x->config->out, e) != 0 ||
         digest_open(&x->digest, e) != 0)
         goto out;
     digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
     digest_bytes(x->digest, x->config->selection.text, strlen(x->config->selection.text));
-    if (h5writer_open(&x->writer, x->config->out, e) != 0 ||
+    if (place_begin(&x->writer, x->config->out, e) != 0 ||
         split_convert(x, "train", &x->file[0], &x->file[1], e) != 0 ||
         split_convert(x, "validation", &x->file[2], &x->file[3], e) != 0 ||
         attributes_write(x, e) != 0)

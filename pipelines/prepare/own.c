@@ -74,7 +74,7 @@ static int file_make(const struct maker *m, void *self, const struct arguments *
         fprintf(stderr, "prepare %s: %s is up to date\n", m->name, a->out);
         return 0;
     }
-    return place_free(a->out, e) < 0 ? -1 : m->make(self, a->out, stamp, e);
+    return place_ready(a->out, e) < 0 ? -1 : m->make(self, a->out, stamp, e);
 }
 
 static const char help[] =

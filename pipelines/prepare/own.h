@@ -27,7 +27,7 @@ struct maker {
     int (*open)(void **self_p, const struct options *o, struct err *e);
     /* Write what must differ for a rebuild: a line of options, then the sources. */
     int (*stamp)(void *self, char *stamp, size_t bytes, struct err *e);
-    /* Make the file `out` at once or not at all (place_commit), with the stamp in it
+    /* Make the file `out` at once or not at all (place_begin, place_commit), with the stamp in it
      * (own_attributes). */
     int (*make)(void *self, const char *out, const char *stamp, struct err *e);
     void (*close)(void *self);

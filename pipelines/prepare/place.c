@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,13 +49,35 @@ static int place_lock(const char *out, int *fd, struct err *e)
                 : 0;
 }
 
-int place_free(const char *out, struct err *e)
+int place_ready(const char *out, struct err *e)
 {
     int fd;
+    h5writer_sweep_dead(out);
     if (place_lock(out, &fd, e) < 0)
         return -1;
     if (fd >= 0)
         close(fd);
+    return 0;
+}
+
+static char unfinished[PATH_MAX]; /* the file that is being written */
+
+static void on_end(int number)
+{
+    unlink(unfinished);
+    raise(number); /* which is as it was before, and waits until we return */
+}
+
+int place_begin(struct h5writer **w_p, const char *out, struct err *e)
+{
+    static const int ends[] = {SIGHUP, SIGINT, SIGTERM};
+    struct sigaction before, action = {.sa_handler = on_end, .sa_flags = (int)SA_RESETHAND};
+    if (h5writer_open(w_p, out, e) < 0)
+        return -1;
+    snprintf(unfinished, sizeof unfinished, "%s", h5writer_temporary(*w_p));
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (sigaction(ends[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+            sigaction(ends[i], &action, NULL);
     return 0;
 }
 

@@ -308,7 +308,7 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
 {
     t->feature_type = feature_type(t);
     t->target_type = target_type(t);
-    if (h5writer_open(&t->writer, out, e) < 0)
+    if (place_begin(&t->writer, out, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
         if (set_is_there(t, i) && set_begin(t, i / 2, i % 2, e) < 0)

@@ -189,7 +189,7 @@ static int pointers_write(struct text *t, int part, struct err *e)
 
 static int file_write(struct text *t, const char *out, const char *stamp, struct err *e)
 {
-    if (h5writer_open(&t->writer, out, e) < 0)
+    if (place_begin(&t->writer, out, e) < 0)
         return -1;
     for (int part = 0; part < 2; part++)
         if (piece_begin(&t->tokens[part], t->writer, part ? "validation/tokens" : "train/tokens",

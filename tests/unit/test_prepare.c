@@ -1,9 +1,12 @@
 /* test_prepare.c - `prepare run` and `prepare get`: what they make, print and refuse. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "pipelines/prepare/own.h"
@@ -131,7 +134,7 @@ static int small_make(void *self, const char *out, const char *stamp, struct err
     made++;
     CHECK_OK(digest_open(&d, error), *error);
     own_digest_options(d, stamp);
-    CHECK_OK(h5writer_open(&w, out, error), *error);
+    CHECK_OK(place_begin(&w, out, error), *error);
     CHECK_OK(own_attributes(w, &d, "x.csv", stamp, "dense", error), *error);
     meanwhile();
     return place_commit(&w, out, error);
@@ -245,4 +248,44 @@ TEST(prepare_replaces_no_file_that_a_run_has_begun_to_use_meanwhile)
     use_end();
     meanwhile = nothing;
     small_run(1);
+}
+
+/* ---- one that is interrupted ----------------------------------------------------------------- */
+
+static int fatal; /* the signal that ends small_make */
+
+static void be_ended(void)
+{
+    raise(fatal);
+}
+
+static int files_count(const char *pattern)
+{
+    glob_t found;
+    int failed = glob(pattern, 0, NULL, &found), count = failed ? 0 : (int)found.gl_pathc;
+    if (!failed)
+        globfree(&found);
+    return count;
+}
+
+TEST(prepare_leaves_nothing_when_a_signal_ends_it)
+{
+    static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGKILL};
+    for (int i = 0; i < 4; i++) {
+        int status;
+        fatal = signals[i];
+        meanwhile = be_ended;
+        pid_t child = fork();
+        if (child == 0) {
+            small_run(1);
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == fatal);
+        CHECK_EQ(files_count("x.h5.tmp-*"), fatal == SIGKILL);
+        CHECK(access("x.h5", F_OK) < 0);
+    }
+    meanwhile = nothing;
+    small_run(1); /* which removes what could not be removed then */
+    CHECK_EQ(files_count("x.h5.tmp-*"), 0);
 }
