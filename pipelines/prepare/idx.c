@@ -90,9 +90,9 @@ static int sources_find(struct idx *x, struct err *e)
         if (!S_ISREG(st.st_mode))
             return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
         x->file[i].seen = seen_of(&st);
-        used += (size_t)snprintf(x->stamp + used, sizeof x->stamp - used, "\n%s %lld %lld.%09ld",
-                                 strrchr(path, '/') + 1, (long long)st.st_size,
-                                 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+        x->stamp[used++] = '\n';
+        own_stamp_file(x->stamp + used, sizeof x->stamp - used, path, &st);
+        used += strlen(x->stamp + used);
     }
     return 0;
 }
@@ -203,14 +203,9 @@ out:
 
 static int attributes_write(struct idx *x, struct err *e)
 {
-    char hex[65];
-    digest_close(&x->digest, hex);
-    return h5writer_text(x->writer, "", "fingerprint", hex, e) ||
-                   h5writer_text(x->writer, "", "source", x->config->source, e) ||
-                   h5writer_text(x->writer, "", "source_stamp", x->stamp, e) ||
-                   h5writer_text(x->writer, "", "layout", "dense", e) ||
-                   h5writer_u64(x->writer, "", "image_rows", x->file[0].rows, e) ||
-                   h5writer_u64(x->writer, "", "image_columns", x->file[0].columns, e)
+    return own_attributes(x->writer, &x->digest, x->config->source, x->stamp, "dense", e) < 0 ||
+                   h5writer_u64(x->writer, "", "image_rows", x->file[0].rows, e) < 0 ||
+                   h5writer_u64(x->writer, "", "image_columns", x->file[0].columns, e) < 0
                ? -1
                : 0;
 }
@@ -342,7 +337,8 @@ int prepare_idx(int argc, char **argv)
         x->config = &config;
         result = sources_find(x, &e);
     }
-    int current = result == 0 ? own_is_current(config.out, x->stamp, config.rebuild, &e) : -1;
+    int current =
+        result == 0 ? own_is_current(config.out, config.source, x->stamp, config.rebuild, &e) : -1;
     if (current > 0)
         fprintf(stderr, "prepare idx: %s is up to date\n", config.out);
     else
