@@ -14,7 +14,6 @@
  */
 #include "pipelines/prepare/prepare.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -210,21 +209,6 @@ static int attributes_write(struct idx *x, struct err *e)
                : 0;
 }
 
-static int directory_make(const char *file, struct err *e)
-{
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", file) >= (int)sizeof path)
-        return err_set(e, EXIT_CODE_PERMANENT, "the path of --out has more than %d bytes",
-                       PATH_MAX - 1);
-    for (char *at = path + 1; (at = strchr(at, '/')); at++) {
-        *at = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            return err_errno(e, EXIT_CODE_PERMANENT, "cannot make the directory %s", path);
-        *at = '/';
-    }
-    return 0;
-}
-
 static int idx_convert(struct idx *x, struct err *e)
 {
     int result = -1;
@@ -233,8 +217,7 @@ static int idx_convert(struct idx *x, struct err *e)
         err_set(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of images");
         goto out;
     }
-    if (place_ready(x->config->out, e) != 0 || directory_make(x->config->out, e) != 0 ||
-        digest_open(&x->digest, e) != 0)
+    if (place_ready(x->config->out, e) != 0 || digest_open(&x->digest, e) != 0)
         goto out;
     digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
     digest_bytes(x->digest, x->config->selection.text, strlen(x->config->selection.text));

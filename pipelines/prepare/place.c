@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,9 +50,27 @@ static int place_lock(const char *out, int *fd, struct err *e)
                 : 0;
 }
 
+/* Those that lead to the file. */
+static int directories_make(const char *file, struct err *e)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s", file) >= (int)sizeof path)
+        return err_set(e, EXIT_CODE_PERMANENT, "the path of --out has more than %d bytes",
+                       PATH_MAX - 1);
+    for (char *at = path + 1; (at = strchr(at, '/')); at++) {
+        *at = 0;
+        if (mkdir(path, 0777) != 0 && errno != EEXIST)
+            return err_errno(e, EXIT_CODE_PERMANENT, "cannot make the directory %s", path);
+        *at = '/';
+    }
+    return 0;
+}
+
 int place_ready(const char *out, struct err *e)
 {
     int fd;
+    if (directories_make(out, e) < 0)
+        return -1;
     h5writer_sweep_dead(out);
     if (place_lock(out, &fd, e) < 0)
         return -1;

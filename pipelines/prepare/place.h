@@ -11,7 +11,8 @@
 #include "proto/err.h"
 #include "proto/h5file.h"
 
-/* Before the work: remove what makers of this file that were killed left. 0; -1 and *e if a file
+/* Before the work: make the directories that lead to the file, remove what makers of it that were
+ * killed left. 0; -1 and *e if a file
  * `out` is there and in use. */
 int place_ready(const char *out, struct err *e);
 

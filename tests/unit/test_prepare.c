@@ -192,6 +192,17 @@ TEST(prepare_makes_a_file_again_when_the_way_it_is_made_has_changed)
     CHECK(strcmp(first, second) != 0);
 }
 
+TEST(prepare_makes_the_directories_of_its_file)
+{
+    pipeline_write();
+    CHECK_EQ(call(small_prepare, "--config", "q.yaml", "--out", "x/y/z.h5", NULL),
+             EXIT_CODE_PERMANENT);
+    CHECK(access("x", F_OK) < 0);
+    small_run(1);
+    CHECK_EQ(call(small_prepare, "--config", "p.yaml", "--out", "x/y/z.h5", NULL), EXIT_CODE_DONE);
+    CHECK(access("x/y/z.h5", F_OK) == 0);
+}
+
 /* ---- a file that a run uses ------------------------------------------------------------------ */
 
 static int users[2], user_count; /* who have x.h5 */
