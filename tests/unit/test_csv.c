@@ -167,6 +167,18 @@ TEST(csv_labels_become_class_numbers)
     labels_close(&l);
     CHECK_HAS(classes_of((const char *const[]){"1", "2.5", NULL}, &l), "the target is 2.5");
     labels_close(&l);
+    CHECK_HAS(classes_of((const char *const[]){"1", "0", "2", "+1", NULL}, &l),
+              "the target is +1 in some row and 1 in another, which is the same number; expected");
+    labels_close(&l);
+    CHECK_HAS(classes_of((const char *const[]){"0.0", "-0", NULL}, &l), "the same number");
+    labels_close(&l);
+    CHECK_STR(classes_of((const char *const[]){"0", "0.0", "none", NULL}, &l), ""); /* texts */
+    CHECK_EQ(l.classes, 3);
+    labels_close(&l);
+    CHECK_STR(classes_of((const char *const[]){"9007199254740992", "9007199254740993", NULL}, &l),
+              "");
+    CHECK_EQ(l.classes, 2);
+    labels_close(&l);
     CHECK_HAS(classes_of((const char *const[]){"a\nb", NULL}, &l), "control character");
     labels_close(&l);
 }
