@@ -36,7 +36,6 @@ enum {
     FEATURE_CHUNK_ROWS = 256,
     FEATURE_CHUNK_BYTES_MAX = 4 << 20, /* larger images get fewer rows a chunk */
     TARGET_CHUNK_ROWS = 8192,
-    CLASSES_DEFAULT = 10, /* of MNIST and its siblings */
 };
 
 static const char *const file_names[FILES] = {
@@ -250,7 +249,7 @@ static void help_print(void)
         "  --source DIR   directory with %s, %s,\n"
         "                 %s and %s, plain or .gz\n"
         "  --out FILE     HDF5 file to make; left alone if it was made from the same sources\n"
-        "  --classes N    labels are 0 to N-1, 1 to %d (default %d)\n"
+        "  --classes N    refuse labels other than 0 to N-1, 1 to %d (default %d: none)\n"
         "  --only LIST    rows of these classes, as 0,1, and no others; their labels are the\n"
         "                 places in the list, from 0\n"
         "  --labels kept  with --only: labels are the classes' own numbers\n"
@@ -258,7 +257,7 @@ static void help_print(void)
         "  --help         this text\n\n"
         "Example: prepare idx --source /usr/share/datasets/fashion-mnist --out data/fashion.h5\n",
         file_names[0], file_names[1], file_names[2], file_names[3], IDX_CLASSES_MAX,
-        CLASSES_DEFAULT);
+        IDX_CLASSES_MAX);
 }
 
 /* 0; 1: help was printed; -1 and *e. */
@@ -306,7 +305,7 @@ static int arguments_read(int argc, char **argv, struct idx_config *c, struct er
 
 int prepare_idx(int argc, char **argv)
 {
-    struct idx_config config = {.classes = CLASSES_DEFAULT};
+    struct idx_config config = {.classes = IDX_CLASSES_MAX};
     struct err e = {0};
     struct idx *x = NULL;
     int result = arguments_read(argc, argv, &config, &e);
