@@ -1,6 +1,7 @@
 """Own data: from a CSV file or NumPy's arrays to a finished run; bad ones get a sentence and leave the old file."""
 import os
 import re
+import signal
 import subprocess
 
 import h5py
@@ -300,6 +301,25 @@ def test_cache_is_rebuilt_when_source_or_options_change():
 
 
 @limit(60)
+def test_a_file_that_a_run_uses_is_not_made_anew():
+    csv_write("trees.csv", *flowers(600))
+    pipeline("csv", "trees.csv")
+    other = ("--set", "prepare.split=last")
+    run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=100000", "--set", "loader.persistent_workers=false")
+    run.until(lambda: "loss" in run.output(), "no step")
+    whole = open("mine.h5", "rb").read()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 100 and "mine.h5 is in use by a run or another program, so it is not made anew" in out.stderr, out
+    out = finetune("--check-data")  # as it is it serves others too
+    assert out.returncode == 0 and "up to date" in out.stderr, out
+    assert open("mine.h5", "rb").read() == whole
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == 143, run.output()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 0 and "up to date" not in out.stderr, out
+
+
+@limit(60)
 def test_check_data_says_what_would_stop_a_run():
     def checked(change, code, *words, settings=(), **options):
         rng = numpy.random.default_rng(1)
@@ -327,6 +347,12 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: f["train/targets"].__setitem__(77, -1), 100, "class -1", "row 77")
     checked(lambda f: None, 100, "classes up to 2 and the model 2 outputs", outputs=2)
     checked(lambda f: f.__delitem__("validation/features"), 100, "no data set validation/features")
+
+    def lzf(f):
+        values = f["train/features"][:]  # too random to become smaller: stored as they are, the filter left out
+        del f["train/features"]
+        f.create_dataset("train/features", data=values, chunks=(64, 20), compression="lzf")
+    checked(lzf, 100, "train/features in", "is stored with filter 32000 (lzf), which libhdf5 has only as a plugin")
     checked(lambda f: f.__delitem__("train"), 100, "no data set train/features")
 
     def weights(f, name="train", row=7, weight=1., rest=1.):
