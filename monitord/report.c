@@ -160,6 +160,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
     report_ewc_read(r);
+    report_deaths_read(r);
     return 0;
 }
 

@@ -533,6 +533,42 @@ TEST(report_files_say_it)
     options_free(&options);
 }
 
+static void deaths_write(const char *path, int first, int count, const char *end)
+{
+    FILE *out = fopen(path, "w");
+    CHECK(out);
+    for (int i = first; i < first + count; i++)
+        fprintf(out, "2026-01-02T03:04:05Z fisherd 256 it was death %d\n", i);
+    fputs(end, out);
+    CHECK(fclose(out) == 0);
+}
+
+TEST(report_tells_the_newest_deaths)
+{
+    char *text = NULL, first[64];
+    size_t bytes;
+    run_make_finished();
+    report_deaths_read(&report);
+    CHECK_EQ(report.death_count, 0);
+    CHECK(mkdir("logs", 0700) == 0);
+    deaths_write("logs/deaths.old", 0, 3, "");
+    deaths_write("logs/deaths", 3, REPORT_DEATHS_MAX - 1, "2026-01-02T03:04:05Z trainerd 1");
+    report_deaths_read(&report);
+    CHECK_EQ(report.death_count, REPORT_DEATHS_MAX);
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fclose(out);
+    snprintf(first, sizeof first, "it was death %d\n", 2);
+    CHECK_HAS(text, first);
+    CHECK(!strstr(text, "it was death 1\n"));
+    CHECK_HAS(text, "{\"time\": \"2026-01-02T03:04:05Z\", \"stage\": \"fisherd\", \"code\": 256, "
+                    "\"sentence\": \"it was death 65\"}");
+    CHECK_HAS(text, "- death of fisherd, 2026-01-02T03:04:05Z: it was death 65\n");
+    free(text);
+    options_free(&options);
+}
+
 TEST(report_of_a_run_that_has_just_begun)
 {
     char *text = NULL;
