@@ -44,3 +44,19 @@ def test_a_death_is_explained():
         f.write("x" * 65536 + "\n")
     assert death(256, 11) == 0
     assert len(text_of("logs/deaths").splitlines()) == 1 and len(text_of("logs/deaths.old").splitlines()) == 3
+
+
+def test_ten_deaths_without_progress_end_the_run():
+    run_make()
+    for name in ("checkpoints/step-1.h5", "fisher/A.part/sums-0"):
+        assert [death(256, 9) for _ in range(9)] == [0] * 9 and not os.path.exists("run/verdict"), name
+        with open("run/" + name, "ab") as f:
+            f.write(b"progress")
+    with open("run/fisher/A.part/sums-1", "wb") as f:
+        f.truncate(4096)
+    assert [death(256, 9) for _ in range(9)] == [0] * 9
+    with open("run/fisher/A.part/sums-1", "ab") as f:
+        f.write(b"numbers change before they are committed")
+    assert death(256, 9) == 125
+    code, sentence = text_of("verdict").split(" ", 1)
+    assert code == "70" and "ten times without progress" in sentence and "signal 9" in sentence, sentence
