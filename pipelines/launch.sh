@@ -265,19 +265,33 @@ stages_stop_each() {
 
 # ---- the stages --------------------------------------------------------------------------------------------
 
-services_write() {
-    local stage directory
-    rm -rf -- "$run/services" "$run/deaths"
-    mkdir -p -- "$run/services/.s6-svscan"
-    cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish"
+# deaths_make: what services/finish keeps of deaths, as long as it can become, so that it can on a disk that is full.
+deaths_make() {
+    local stage
+    rm -rf -- "${run:?}/deaths" && mkdir -- "$run/deaths" || return
     for stage in $STAGES; do
-        directory=$run/services/$stage
-        mkdir -p -- "$directory/log" "$run/logs/$stage"
-        cp -- "$here/services/run" "$here/services/finish" "$directory/"
-        cp -- "$here/services/log-run" "$directory/log/run"
-        echo 3 >"$directory/notification-fd"
-        echo 10000 >"$directory/timeout-kill"    # ms from SIGTERM to SIGKILL
-        echo 20000 >"$directory/timeout-finish"  # ms that finish may take
+        printf '%-63s\n' 0 >"$run/deaths/$stage" && printf '%4095s\n' '' >"$run/deaths/$stage.verdict" || return
+    done
+}
+
+service_write() {
+    local directory=$run/services/$1
+    mkdir -p -- "$directory/log" "$run/logs/$1" &&
+        cp -- "$here/services/run" "$here/services/finish" "$directory/" &&
+        cp -- "$here/services/log-run" "$directory/log/run" &&
+        echo 3 >"$directory/notification-fd" &&
+        echo 10000 >"$directory/timeout-kill" &&   # ms from SIGTERM to SIGKILL
+        echo 20000 >"$directory/timeout-finish" && # ms that finish may take
+        echo 12000 >"$directory/log/timeout-kill"  # after the stage's last lines
+}
+
+services_write() {
+    local stage
+    rm -rf -- "${run:?}/services" &&
+        mkdir -p -- "$run/services/.s6-svscan" &&
+        cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish" || return
+    for stage in $STAGES; do
+        service_write "$stage" || return
     done
 }
 
@@ -293,7 +307,7 @@ stages_start() {
     rm -f -- "$run/verdict"
     rm -rf -- "$run/exits"
     mkdir -p -- "$run/exits" "$run/report"
-    services_write || exit $EXIT_TEMPORARY
+    deaths_make && services_write || fail $EXIT_TEMPORARY "cannot write what supervises the stages in $run (above)"
     export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
     FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
     export FINETUNED_LAUNCH
@@ -306,6 +320,7 @@ stages_start() {
 
 stopped= progress_pid=
 on_signal() {
+    local stage
     if [ -n "$stopped" ]; then
         echo "${0##*/}: still stopping (at most 10 s)"
         return
@@ -314,6 +329,9 @@ on_signal() {
     kill "$progress_pid" 2>/dev/null # it would only wonder
     printf '\nrun: stopping\n'
     s6-svscanctl -t "$run/services" 2>/dev/null || kill -TERM "$supervisor" # before it listens
+    for stage in $STAGES; do
+        s6-svc -d "$run/services/$stage/log" 2>/dev/null # log-run says why
+    done
 }
 
 on_hangup() {

@@ -1,16 +1,17 @@
 """services/finish by itself, as s6-supervise calls it: what it keeps of a death, and when it gives up."""
 import os
-import shutil
 import subprocess
 
+from disk import disk
 from runs import ROOT
 
 
 def run_make():
     """A run's directory with the supervisor's files and no supervisor."""
-    for name in ("services/fisherd", "logs/fisherd", "exits", "checkpoints", "fisher/A.part"):
+    for name in ("exits", "checkpoints", "fisher/A.part"):
         os.makedirs("run/" + name)
-    shutil.copy(os.path.join(ROOT, "pipelines/services/finish"), "run/services/fisherd/finish")
+    subprocess.run(["bash", "-c", '. "$here/launch.sh" && run=$PWD/run && deaths_make && services_write'], check=True,
+                   env={**os.environ, "here": os.path.join(ROOT, "pipelines")})
 
 
 def death(code, signal=0):
@@ -60,3 +61,29 @@ def test_ten_deaths_without_progress_end_the_run():
     assert death(256, 9) == 125
     code, sentence = text_of("verdict").split(" ", 1)
     assert code == "70" and "ten times without progress" in sentence and "signal 9" in sentence, sentence
+
+
+def test_the_first_verdict_stands_and_is_whole():
+    run_make()
+    polite(100, "x" * 700)
+    assert death(100) == 125 and text_of("verdict") == "100 fisherd: %s\n" % ("x" * 700)
+    polite(100, "another one")  # somebody started it again
+    assert death(100) == 125 and text_of("verdict") == "100 fisherd: %s\n" % ("x" * 700)
+
+
+def test_deaths_that_cannot_be_counted_end_the_run():
+    run_make()
+    os.remove("run/deaths/fisherd")
+    os.mkdir("run/deaths/fisherd")  # nobody, not even root, can write into it
+    assert death(256, 11) == 125
+    assert text_of("verdict").startswith("70 fisherd died and its deaths cannot be counted"), text_of("verdict")
+
+
+def test_a_disk_without_a_byte_left_counts_and_decides():
+    """On a tmpfs: what finish writes was made before."""
+    space = disk("disk")
+    os.chdir(space.directory)
+    run_make()
+    space.fill()
+    assert [death(111) for _ in range(10)] == [0] * 9 + [125]
+    assert "ended with code 111; no space is left" in text_of("verdict"), text_of("verdict")
