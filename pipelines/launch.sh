@@ -318,6 +318,15 @@ stages_start() {
     echo "$supervisor" >"$run/supervisor"
 }
 
+# stages_await: until the run is live, which attach.sh and restart.sh look for, or has ended already.
+stages_await() {
+    local tries=100
+    until run_is_live "$run" || [ -e "$run/verdict" ] || ! kill -0 "$supervisor" 2>/dev/null || [ $tries = 0 ]; do
+        sleep 0.1
+        tries=$((tries - 1))
+    done
+}
+
 stopped= progress_pid=
 on_signal() {
     local stage
@@ -386,12 +395,13 @@ launch() {
     trap on_hangup HUP
     [ -z "$pending" ] || kill -s "$pending" $$
     echo "run: $run"
-    if [ -n "$detach" ]; then
+    [ -z "$detach" ] || stages_await
+    if [ -n "$detach" ] && [ -z "$stopped" ]; then
         lock_write detached
         echo "run: detached; pipelines/attach.sh --run '$run' shows its progress"
         exit 0
     fi
-    progress_show "$run" "$supervisor"
+    [ -n "$stopped" ] || progress_show "$run" "$supervisor"
     stages_wait
     progress_end
     if [ -n "$stopped" ] && ! verdict_read "$run"; then

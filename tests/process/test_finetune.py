@@ -175,6 +175,22 @@ def test_restart_sh_restarts_one_stage():
 
 
 @limit(120)
+def test_a_detached_run_is_there_at_once():
+    """However long the supervisor takes to listen."""
+    os.mkdir("bin")
+    with open("bin/s6-svscan", "w") as f:
+        f.write('#!/bin/sh\nsleep 1\nPATH=${PATH#*:}\nexec s6-svscan "$@"\n')
+    os.chmod("bin/s6-svscan", 0o755)
+    run = Run("early", *small(4), "--detach", environment={"PATH": os.path.abspath("bin") + ":" + os.environ["PATH"]})
+    assert run.wait(60) == 0, run.output()
+    for script, words in (("restart.sh", ("monitord",)), ("attach.sh", ())):
+        out = subprocess.run([os.path.join(ROOT, "pipelines", script), *words, "--run", run.directory],
+                             capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0, (script, out)
+    assert run.report()["restarts"]["monitord"] == 1
+
+
+@limit(120)
 def test_memory_profile_is_written_and_drawn():
     run = Run("profiled", *small(4), "--profile-memory")
     run.finish()
