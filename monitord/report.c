@@ -98,6 +98,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     tasks_make(r);
     continual_make(&r->continual, o, meta, h);
     weights_find(r);
+    r->steps = meta->step - meta->steps_skipped;
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
     r->data_wait_share = h->epoch_seconds > 0 ? h->epoch_wait_seconds / h->epoch_seconds : NAN;

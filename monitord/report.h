@@ -58,6 +58,7 @@ struct report {
     struct report_death deaths[REPORT_DEATHS_MAX]; /* report_deaths_read; the newest come last */
     uint32_t death_count;
     char weights_sha256[65]; /* empty: not known */
+    uint64_t steps;          /* that were made; the schedule's may be more */
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
     uint64_t arena_bytes;

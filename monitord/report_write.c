@@ -202,7 +202,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_tasks(r, &j);
     continual_print_json(&r->continual, &j);
     report_ewc_json(r, &j);
-    json_u64(&j, "steps", r->meta->step - r->meta->steps_skipped);
+    json_u64(&j, "steps", r->steps);
     json_f64(&j, "samples_per_second", r->samples_per_second);
     json_f64(&j, "data_wait_share", r->data_wait_share);
     json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
@@ -245,7 +245,7 @@ static const char *grouped(char text[32], uint64_t value)
 static void effort_print(const struct report *r, FILE *out)
 {
     char steps[32], rate[32];
-    fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->meta->step), r->wall_seconds,
+    fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->steps), r->wall_seconds,
             r->cpu_seconds);
     if (!isnan(r->samples_per_second))
         fprintf(out, ", %s samples/s while training, %.1f %% of that time waiting for data",

@@ -459,7 +459,8 @@ static void run_make_finished(void)
     options_make(&options);
     meta.version = 1;
     meta.task = 3;
-    meta.step = 3282;
+    meta.step = 13282;
+    meta.steps_skipped = 10000;
     result_add(&meta, "A", "A", 0.873, "aa");
     result_add(&meta, "A", "B", 0.825, "bb");
     result_add(&meta, "B", "B", 0.846, "bb");
@@ -508,6 +509,7 @@ TEST(report_files_say_it)
     fflush(out);
     CHECK_HAS(text, "{\"name\": \"A\", \"metric\": \"accuracy\", \"after_own_training\": 0.873, "
                     "\"final\": 0.825, \"final_without_ewc\": 0.605}");
+    CHECK_HAS(text, "\"steps\": 3282,");
     CHECK_HAS(text, "\"weights_sha256\": \"bb\"");
     CHECK_HAS(text,
               "\"restarts\": {\"loaderd\": 0, \"trainerd\": 0, \"fisherd\": 0, \"monitord\": 0}");
