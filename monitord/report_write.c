@@ -104,6 +104,7 @@ static void json_memory(const struct report *r, struct json *j)
 
 static void json_epochs(const struct report *r, struct json *j)
 {
+    json_u64(j, "epochs_left_out", r->history->epochs_left); /* before those that follow */
     json_list(j, "epochs");
     for (uint32_t i = 0; i < r->history->epoch_count; i++) {
         const struct history_epoch *v = &r->history->epochs[i];
@@ -352,6 +353,20 @@ static void markdown_plan(const struct report *r, FILE *out)
     fputs("\n", out);
 }
 
+static void markdown_epochs(const struct history *h, FILE *out)
+{
+    if (!h->epoch_count)
+        return;
+    if (h->epochs_left)
+        fprintf(out, "The newest %" PRIu32 " epochs; %" PRIu64 " before them are left out:\n\n",
+                h->epoch_count, h->epochs_left);
+    fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
+    for (uint32_t i = 0; i < h->epoch_count; i++)
+        fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", h->epochs[i].task, h->epochs[i].epoch,
+                h->epochs[i].loss);
+    fputs("\n", out);
+}
+
 static void markdown_pretrained(const struct msg_event_pretrained *m, FILE *out)
 {
     if (!m->file[0])
@@ -389,13 +404,7 @@ void report_print_markdown(const struct report *r, FILE *out)
             (double)r->plan_device_bytes / mebibyte);
     markdown_plan(r, out);
     markdown_receipts(r, out);
-    if (r->history->epoch_count) {
-        fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
-        for (uint32_t i = 0; i < r->history->epoch_count; i++)
-            fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", r->history->epochs[i].task,
-                    r->history->epochs[i].epoch, r->history->epochs[i].loss);
-        fputs("\n", out);
-    }
+    markdown_epochs(r->history, out);
     for (uint32_t i = 0; i < r->history->decision_count; i++)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,
                 r->history->decisions[i].sentence);

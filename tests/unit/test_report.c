@@ -357,9 +357,25 @@ TEST(history_survives_more_launches_than_it_has_room_for)
     for (int i = 1; i <= HISTORY_LAUNCHES_MAX + 10; i++)
         started(&h, i, (uint64_t)i);
     CHECK_EQ(h.launch_count, HISTORY_LAUNCHES_MAX);
-    for (int i = 0; i <= HISTORY_EPOCHS_MAX; i++)
-        epoch_ended(&h, 1e6, "A", (uint64_t)i + 1, 1);
-    CHECK_EQ(h.epoch_count, HISTORY_EPOCHS_MAX);
+}
+
+/* The newest are listed, and the time of all is known. */
+TEST(history_of_more_epochs_than_it_has_room_for)
+{
+    static struct history h;
+    enum { OF_A = HISTORY_EPOCHS_MAX + 100, OF_B = 50 };
+    history_open(&h);
+    for (uint64_t i = 1; i <= OF_A; i++)
+        epoch_ended(&h, 1e6, "A", i, 1);
+    epoch_ended(&h, 1e6, "A", OF_A, 1); /* once more after a kill */
+    for (uint64_t i = 1; i <= OF_B; i++)
+        epoch_ended(&h, 1e6, "B", i, 1);
+    CHECK_EQ(h.epochs_left + h.epoch_count, OF_A + OF_B);
+    CHECK(h.epoch_count <= HISTORY_EPOCHS_MAX && h.epoch_count > HISTORY_EPOCHS_MAX / 2);
+    CHECK_EQ(h.epochs[0].epoch, h.epochs_left + 1);
+    CHECK_STR(h.epochs[h.epoch_count - 1].task, "B");
+    CHECK(history_task_s(&h, "A") == 0.5 * OF_A && history_task_s(&h, "B") == 0.5 * OF_B);
+    CHECK(history_task_s(&h, "C") == 0);
 }
 
 static void delivered(struct history *h, const char *consumer, uint64_t epoch, int whole,
