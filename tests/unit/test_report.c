@@ -194,6 +194,41 @@ TEST(profile_keeps_the_whole_run_and_its_peak)
     free(p);
 }
 
+/* What peaks at different moments was never there together, and the last samples count. */
+TEST(profile_peaks_are_true)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    profile_open(p, "x", 0.5, 1000);
+    for (int i = 0; i <= 2 * PROFILE_ROWS_MAX; i++)
+        add(p, i, 0);
+    CHECK(p->row_samples == 2 && profile_rows(p) == PROFILE_ROWS_MAX + 1);
+    uint64_t rss[PROFILE_SERIES] = {[0] = 70, [1] = 10};
+    profile_add(p, 1e4, rss);
+    rss[0] = 10, rss[1] = 80;
+    profile_add(p, 1e4 + 1, rss);
+    CHECK_EQ(profile_peak(p, 0), 70);
+    CHECK_EQ(profile_peak(p, 1), 80);
+    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 90);
+    free(p);
+}
+
+static void epochs_journal(const char *const *tasks, int epochs)
+{
+    struct journal j;
+    struct err e;
+    double time_s = 1001;
+    CHECK_OK(journal_open(&j, "trainerd", &e), e);
+    for (int i = 0; tasks[i]; i++)
+        for (int k = 0; k <= epochs; k++) {
+            struct msg_event_task m = {.head = {.incarnation = 1, .seq = 1, .time_s = time_s++},
+                                       .epoch = (uint64_t)k};
+            MSG_STR(m.task, tasks[i]);
+            MSG_STR(m.what, k ? "epoch-end" : "task-start");
+            CHECK_OK(journal_append(&j, MSG_event_task, &m, &e), e);
+        }
+    journal_close(&j);
+}
+
 static void journal_make(const char *stage, int starts, int checkpoints)
 {
     struct journal j;
@@ -229,6 +264,25 @@ TEST(profile_takes_events_from_journals_and_bounds_them)
     CHECK_STR(p->events[0].what, "start");
     CHECK_STR(p->events[1].what, "restart");
     CHECK(!profile_due(p, 1019) && profile_due(p, 2000)); /* later where writing took long */
+    free(p);
+}
+
+TEST(profile_keeps_tasks_and_restarts_of_many_epochs)
+{
+    static const char *const tasks[] = {"A", "B", "C", NULL};
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    epochs_journal(tasks, PROFILE_EVENTS_MAX);
+    journal_make("loaderd", 3, PROFILE_EVENTS_MAX / 2);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(p->event_count <= PROFILE_EVENTS_MAX && p->event_count > PROFILE_EVENTS_MAX / 4);
+    CHECK_EQ(profile_events(p, "task-start"), 3);
+    CHECK_EQ(profile_events(p, "restart"), 2);
+    CHECK(profile_events(p, "epoch-end") > 100 && profile_events(p, "checkpoint") > 100);
     free(p);
 }
 
