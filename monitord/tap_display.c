@@ -92,8 +92,8 @@ static void stage_event(struct display *d, const struct msg_event_stage *m)
 
 static void stage_sample(struct display *d, const struct msg_memory_sample *m)
 {
-    if (strcmp(m->stage, "system") == 0)
-        return;
+    if (strcmp(m->stage, "system") == 0 || strcmp(m->stage, "device") == 0)
+        return; /* no stage: all of the machine, and a GPU's memory */
     struct display_stage *stage = stage_find(d, m->stage);
     if (!stage)
         return;
