@@ -92,6 +92,21 @@ command_remember() {
 
 # ---- before the stages -------------------------------------------------------------------------------------
 
+# work_run COMMAND...: what may take long, in the background: there a signal is heard meanwhile, and ends it (work_end).
+work_run() {
+    "$@" &
+    wait $!
+}
+
+# work_end CODE: a signal before the stages are there.
+work_end() {
+    local workers
+    workers=$(jobs -p)
+    [ -z "$workers" ] || kill $workers 2>/dev/null
+    { wait; } 2>/dev/null # without bash's remark
+    exit "$1"
+}
+
 prepare() {
     local command=$1
     shift
@@ -143,10 +158,12 @@ file_prepare() {
     mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
     case $kind in
     idx)
-        "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
+        work_run "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
             ${classes:+--only "$classes" --labels "$labels"} || exit
         ;;
-    *) prepare "$kind" --task "$1" --out "$file" $rebuild || exit ;;
+    *)
+        work_run "$binaries/prepare" "$kind" --config "$config" "${options[@]}" --task "$1" --out "$file" $rebuild || exit
+        ;;
     esac
 }
 
@@ -344,6 +361,7 @@ on_signal() {
 }
 
 on_hangup() {
+    [ -z "$progress_pid" ] || kill "$progress_pid" 2>/dev/null
     lock_write detached
     exit 129
 }
@@ -362,6 +380,9 @@ stages_wait() {
 
 launch() {
     arguments_read "$@"
+    trap 'work_end 130' INT
+    trap 'work_end 143' TERM
+    trap 'work_end 129' HUP
     "$here/setup.sh" || exit
     programs_build
     options_take
@@ -385,7 +406,7 @@ launch() {
     fi
 
     [ ! -e "$run/changed" ] || echo "run: goes on with other options: $(cat "$run/changed")"
-    pending= # a signal before this ends us, and nothing is running; one meanwhile is heard when they can be told
+    pending= # a signal meanwhile is heard when the stages can be told
     trap 'pending=INT' INT
     trap 'pending=TERM' TERM
     trap 'pending=HUP' HUP

@@ -191,6 +191,26 @@ def test_a_detached_run_is_there_at_once():
 
 
 @limit(120)
+def test_a_signal_to_who_shows_ends_the_showing():
+    """And not the run; nobody goes on printing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    run = Run("shown", *small(40), "--detach")
+    assert run.wait(60) == 0, run.output()
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        shown = subprocess.Popen([os.path.join(ROOT, "pipelines/attach.sh"), "--run", run.directory], text=True,
+                                 stdout=subprocess.PIPE, start_new_session=True)
+        line = shown.stdout.readline()
+        while "epoch" not in line:
+            line = shown.stdout.readline()
+            assert line
+        shown.send_signal(sign)
+        out, _ = shown.communicate(timeout=20)  # ends when nobody has its output open any more
+        assert shown.returncode == code and "goes on detached" in out, (shown.returncode, out)
+    assert run.pid("trainerd")
+    subprocess.run(["s6-svscanctl", "-t", run.path("services")], check=True)
+
+
+@limit(120)
 def test_memory_profile_is_written_and_drawn():
     run = Run("profiled", *small(4), "--profile-memory")
     run.finish()
