@@ -10,7 +10,7 @@
 #
 # example: pipelines/attach.sh --run runs/fashion
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 # showing_end CODE: a signal, which tap may not have heard.

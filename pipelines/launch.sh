@@ -84,7 +84,7 @@ arguments_read() {
 
 # Sets command_again: the same pipeline, run and options.
 command_remember() {
-    command_again=$(printf '%q' "$here/${0##*/}")
+    command_again=$(printf '%q' "$(readlink -f -- "$0")")
     [ "$config" = "$config_default" ] || command_again+=$(printf ' --config %q' "$config")
     command_again+=$(printf ' --run %q' "$run")
     [ ${#options[@]} = 0 ] || command_again+=$(printf ' %q' "${options[@]}")

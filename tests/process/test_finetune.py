@@ -234,6 +234,22 @@ def test_every_pipeline_file_can_be_read():
 
 
 @limit(60)
+def test_scripts_work_through_links():
+    directory = os.path.join(ROOT, "pipelines")
+    names = [name for name in os.listdir(directory) if os.access(os.path.join(directory, name), os.X_OK) and
+             name.endswith(".sh")]
+    assert "finetune.sh" in names
+    for name in names:
+        os.symlink(os.path.join(directory, name), "link-" + name)
+        out = subprocess.run(["./link-" + name, "--help"], capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0 and out.stdout and not out.stderr, (name, out)
+    again = subprocess.run(["bash", "-c", '. "$here/launch.sh" && run=/r && command_remember && echo "$command_again"',
+                            "./link-finetune.sh"], capture_output=True, text=True, check=True,
+                           env={**os.environ, "here": directory, "config": ""})
+    assert again.stdout == os.path.join(directory, "finetune.sh") + " --run /r\n", again
+
+
+@limit(60)
 def test_plan_runs_nothing():
     out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
                           os.path.abspath("planned")], capture_output=True, text=True, timeout=60)
