@@ -253,7 +253,7 @@ lock_wait() {
         return
     fi
     echo "run: the script that started it (process ${pid:-?}) is gone; stopping what it left"
-    s6-svscanctl -t "$run/services" 2>/dev/null || stages_stop_each
+    stages_stop || stages_stop_each
     flock -w 30 9 || fail $EXIT_PERMANENT "the run in $run is in use: a process of it does not end"
 }
 
@@ -269,6 +269,16 @@ lock_take() {
             fail $EXIT_PERMANENT "cannot write in the run's directory $run"
         fi
     done
+}
+
+# stages_stop: 1 if there is no s6-svscan that listens.
+stages_stop() {
+    local stage
+    s6-svscanctl -t "$run/services" 2>/dev/null || return
+    for stage in $STAGES; do
+        s6-svc -d "$run/services/$stage/log" 2>/dev/null # services/log-run says why
+    done
+    return 0
 }
 
 # For a tree without its s6-svscan.
@@ -346,7 +356,6 @@ stages_await() {
 
 stopped= progress_pid=
 on_signal() {
-    local stage
     if [ -n "$stopped" ]; then
         echo "${0##*/}: still stopping (at most 10 s)"
         return
@@ -354,10 +363,7 @@ on_signal() {
     stopped=$1
     kill "$progress_pid" 2>/dev/null # it would only wonder
     printf '\nrun: stopping\n'
-    s6-svscanctl -t "$run/services" 2>/dev/null || kill -TERM "$supervisor" # before it listens
-    for stage in $STAGES; do
-        s6-svc -d "$run/services/$stage/log" 2>/dev/null # log-run says why
-    done
+    stages_stop || kill -TERM "$supervisor" # before it listens
 }
 
 on_hangup() {
