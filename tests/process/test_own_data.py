@@ -22,6 +22,19 @@ def pipeline(kind, source, prepare="", outputs=3):
                 "tasks:\n  - {name: A, epochs: 4}\n")
 
 
+def processes_naming(word):
+    """Command lines of living processes that hold the word."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/cmdline" % name) as f:
+                words = f.read().split("\0")
+        except OSError:
+            continue
+        found += [words] if any(word in w for w in words) else []
+    return found
+
+
 def finetune(*arguments):
     out = subprocess.run([FINETUNE, "--config", "mine.yaml", *arguments], stdin=subprocess.DEVNULL,
                          capture_output=True, text=True, timeout=60)
@@ -498,3 +511,16 @@ def test_wide_layers_on_several_threads_take_what_is_planned():
         f.write(text)
     plan_check(Run("wide", "--config", "mine.yaml", "--set", "training.batch_size=512", "--set", "training.threads=4",
                    "--set", "loader.use_chunk_loader=false", "--set", "tasks.A.epochs=2").finish(), ("trainerd",))
+
+
+def test_a_signal_while_data_are_prepared_ends_all():
+    """prepare, which holds the run's lock, too: it waits here for rows that do not come."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a shell could not hear it
+    os.mkfifo("slow.csv")
+    pipeline("csv", "slow.csv")
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+        run = Run("run", "--config", "mine.yaml")
+        run.until(lambda: any("csv" in words for words in processes_naming(run.directory[:-4])), "prepare did not start")
+        run.process.send_signal(sign)
+        assert run.wait(20) == code, run.output()
+        assert not processes_naming(run.directory[:-4]), processes_naming(run.directory[:-4])
