@@ -79,11 +79,12 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
         (o->data_stateful && model_carry(m, e) < 0))
         return -1;
     struct step_config c = setup_step_config(o);
+    c.freeze_backbone = 1; /* what has a rate of its own, or a head behind it, likewise */
     if (step_frozen(m, &c) < m->parameter_count)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
-                   " layers hold all parameters; lower training.backbone_layers",
+                   "training.backbone_layers leaves nothing behind the backbone: the first %" PRIu64
+                   " layers hold all parameters; lower it",
                    o->backbone_layers);
 }
 

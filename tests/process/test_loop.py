@@ -158,11 +158,12 @@ def test_settings_of_the_optimizer_that_do_not_go_together():
         code, log = refused("refused", *settings)
         assert code == 100 and sentence in log, (settings, log)
     data_write("data.h5")
-    with SmallRun("all-frozen", "data.h5", settings=("training.freeze_backbone=true",
-                                                     "training.backbone_layers=3")) as run:
-        run.start("loaderd", "trainerd")
-        assert run.wait("trainerd") == 100
-        assert "leaves nothing to train: the first 3 layers hold all parameters" in run.log("trainerd")
+    for own in ("training.freeze_backbone=true", "training.backbone_lr=1e-3"):
+        with SmallRun("all-" + own, "data.h5", settings=(own, "training.backbone_layers=1"),
+                      layers=("linear, out: %d" % CLASSES, "relu")) as run:
+            run.start("loaderd", "trainerd")
+            assert run.wait("trainerd") == 100
+            assert "nothing behind the backbone: the first 1 layers hold all parameters" in run.log("trainerd")
 
 
 

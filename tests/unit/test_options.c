@@ -255,6 +255,17 @@ TEST(options_missing_ones_are_named)
     options_free(&o);
 }
 
+TEST(options_leave_a_layer_behind_the_backbone)
+{
+#define THREE                                                                                      \
+    "data: {file: x}\ntasks: [{name: A}]\nmodel: {layers: [{type: x}, {type: relu}, {type: y}]}\n"
+    CHECK_OK(read_set(THREE, "training.backbone_layers=2"), e);
+    CHECK_HAS(refused(THREE "training: {backbone_layers: 3}\n"),
+              "p.yaml: training.backbone_layers is 3, but model.layers has 3 entries");
+    CHECK_HAS(refused(THREE "training: {backbone_layers: 200, backbone_lr: 1e-3}\n"),
+              "accepted are 0 to 2");
+}
+
 TEST(options_tasks_refer_to_earlier_ones)
 {
 #define TASKS "data: {file: x}\nmodel: {layers: [{type: relu}]}\ntasks:\n"
