@@ -312,6 +312,27 @@ def test_a_lost_average_is_said():
     assert "average-0000000022-00.f32 is damaged" in whole.log("trainerd"), whole.log("trainerd")
 
 
+@limit(120)
+def test_more_epochs_begin_the_average_anew():
+    """Of 20 epochs the last two are averaged, of 24 the last three: that of the 19th is given up, and the run goes on.
+    With 21 it is the 19th's and the two after it, as before."""
+    settings = ("training.use_swa=true", "tasks.A.epochs=20", KEPT)
+    for epochs, averaged in ((24, 3), (21, 3)):
+        name = "to-%d" % epochs
+        run = run_whole(name, *settings)
+        for file in os.listdir(run.path("checkpoints")):  # as after a kill inside epoch 20
+            if not file.startswith("average-") and file > "step-0000000209-00.h5" or file.startswith("best-"):
+                os.remove(run.path("checkpoints", file))
+        code, said = resume(run, name, *settings, "tasks.A.epochs=%d" % epochs)
+        assert code == 0, said
+        log = go_on(run)
+        told = "task A, epoch 20: the average of the weights at the ends of 1 epochs so far is given up; of 24 epochs it " \
+               "begins behind the first 21"
+        assert (told in log) == (epochs == 24), log[-3000:]
+        assert "task A ends with the average of the weights at the ends of %d epochs" % averaged in log, log[-3000:]
+        assert ("average" in [d["what"] for d in report_of(run)["decisions"]]) == (epochs == 24)
+
+
 RISING = ("training.optimizer=sgd", "training.learning_rate=1", "training.warmup_epochs=5", "tasks.A.epochs=6",
           "training.loss_max=1.7")
 
