@@ -192,6 +192,13 @@ def parameters(path):
 KEPT = "training.checkpoint_keep=1000"
 
 
+def back_to(run, step):
+    """The checkpoints of a run that was killed behind this step of task A."""
+    for name in os.listdir(run.path("checkpoints")):
+        if not name.startswith("average-") and name > "step-%010d-00.h5" % step or name.startswith("best-"):
+            os.remove(run.path("checkpoints", name))
+
+
 @limit(240)
 def test_plateau_interrupted_at_each_checkpoint():
     """Targets are random, so the validation loss (of the same rows) falls and then stops falling at a high rate."""
@@ -207,6 +214,22 @@ def test_plateau_interrupted_at_each_checkpoint():
     compare(whole, run)
     other = run_whole("other", *settings, "training.scheduler_type=constant")
     assert end(other, "A") != end(whole, "A")
+
+
+def test_a_run_that_goes_on_without_a_plateau_has_its_whole_rate():
+    """The second epoch is no better by nine tenths than the first, so from the third on the rate is halved: not with the
+    options of a run that never had a plateau, which ends the same."""
+    lowered = ("training.scheduler_type=plateau", "training.plateau_patience=0", "training.plateau_factor=0.5",
+               "training.plateau_threshold=0.9")
+    constant = run_whole("constant", "tasks.A.epochs=4")
+    run = run_whole("run", *lowered, "tasks.A.epochs=4", KEPT)
+    assert end(run, "A") != end(constant, "A")
+    back_to(run, 22)
+    with h5py.File(checkpoint_at(run, 0, 2)) as f:
+        assert f.attrs["plateau_scale"] == 0.5
+    assert resume(run, "run", "tasks.A.epochs=4", KEPT)[0] == 0
+    go_on(run)
+    assert end(run, "A") == end(constant, "A")
 
 
 @limit(240)
@@ -300,9 +323,7 @@ def test_weight_averaging_renews_the_statistics_of_batchnorm():
 def test_a_lost_average_is_said():
     settings = ("training.use_swa=true", "training.swa_start_epoch=1", "tasks.A.epochs=4", "tasks.B.epochs=2")
     whole = run_whole("whole", *settings, KEPT)
-    for name in os.listdir(whole.path("checkpoints")):  # as after a kill inside epoch 3
-        if not name.startswith("average-") and name > "step-0000000022-00.h5" or name.startswith("best-"):
-            os.remove(whole.path("checkpoints", name))
+    back_to(whole, 22)
     average = whole.path("checkpoints/average-0000000022-00.f32")
     with open(average, "r+b") as f:
         f.write(b"x")
@@ -320,9 +341,7 @@ def test_more_epochs_begin_the_average_anew():
     for epochs, averaged in ((24, 3), (21, 3)):
         name = "to-%d" % epochs
         run = run_whole(name, *settings)
-        for file in os.listdir(run.path("checkpoints")):  # as after a kill inside epoch 20
-            if not file.startswith("average-") and file > "step-0000000209-00.h5" or file.startswith("best-"):
-                os.remove(run.path("checkpoints", file))
+        back_to(run, 209)  # the 19th's end
         code, said = resume(run, name, *settings, "tasks.A.epochs=%d" % epochs)
         assert code == 0, said
         log = go_on(run)
