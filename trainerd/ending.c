@@ -43,8 +43,7 @@ int ending_due(struct trainer *t, double value, double loss, struct err *e)
 static struct average average_at(const struct trainer *t, uint64_t epochs)
 {
     const struct checkpoint_meta *m = &t->meta;
-    struct average a = {.step = t->schedule.first_step[m->task] +
-                                epochs * t->schedule.epoch_steps[m->task],
+    struct average a = {.step = schedule_epoch_begin(&t->schedule, m->task, epochs),
                         .task = m->task,
                         .count = m->average_count};
     memcpy(a.sha256, m->average_sha256, sizeof a.sha256);

@@ -126,6 +126,12 @@ uint64_t schedule_steps(const struct schedule *s)
     return s->first_step[s->task_count];
 }
 
+uint64_t schedule_epoch_begin(const struct schedule *s, uint64_t task, uint64_t epoch)
+{
+    ensure(task < s->task_count);
+    return s->first_step[task] + epoch * s->epoch_steps[task];
+}
+
 uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position)
 {
     ensure(task < s->task_count && position < s->rows[task]);

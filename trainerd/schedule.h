@@ -38,6 +38,9 @@ int schedule_open(struct schedule *s, const struct options *o, const uint64_t *r
 
 uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
 
+/* Steps of the run before an epoch of a task. */
+uint64_t schedule_epoch_begin(const struct schedule *s, uint64_t task, uint64_t epoch);
+
 /* Rows of the batch that begins at `position` of an epoch of a task. */
 uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position);
 

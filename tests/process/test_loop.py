@@ -373,6 +373,45 @@ def test_a_loss_that_explodes_goes_back_to_the_epoch_before():
         assert directory in os.listdir(whole.path("checkpoints")) or directory.startswith("step-"), directory
 
 
+@limit(120)
+def test_going_back_goes_to_the_end_of_the_epoch_before_or_nowhere():
+    """A restore.h5 of the first epoch, left by a run that went on with on_nan: stop, is not where a later one goes back
+    to: a checkpoint that stands at the end of the epoch before is, and without one the run ends."""
+    slow = ("tasks.A.epochs=4", "tasks.B.ewc=", "training.checkpoint_every_s=0.01", "training.batch_size=16",
+            "training.slice_rows=16", KEPT)
+    layers = ("linear, out: 2048", "relu", "linear, out: %d" % CLASSES)
+    back = (*slow, "training.on_nan=restore", "training.loss_max=1e-3", "training.restores_max=1")
+    steps = -(-ROWS // 16)
+    for kept in (True, False):
+        name = "kept-%s" % kept
+        run = run_whole(name, *slow, layers=layers)
+        inside = [int(n[5:15]) for n in os.listdir(run.path("checkpoints")) if n.startswith("step-") and n.endswith("-00.h5")]
+        inside = max(s for s in inside if s % steps and s > 2 * steps)
+        before = inside // steps * steps
+        back_to(run, inside)
+        os.link(run.path("checkpoints/step-%010d-00.h5" % steps), run.path("checkpoints/restore.h5"))
+        if not kept:
+            os.remove(run.path("checkpoints/step-%010d-00.h5" % before))
+        assert resume(run, name, *back)[0] == 0
+        with run:
+            run.start("loaderd", "fisherd", "trainerd")
+            assert run.wait("trainerd") == 100
+        log = run.log("trainerd")
+        assert "path=checkpoints/step-%010d-00.h5 step=%d going on" % (inside, inside) in log, log[-2000:]
+        assert ("back to step %d, checkpoints/step-%010d-00.h5" % (before, before) in log) == kept, log[-2000:]
+        assert ("the task went back to a checkpoint 1 times already" in log) == kept, log[-2000:]
+        assert ("no checkpoint of the end of the epoch before" in log) != kept, log[-2000:]
+        assert log.count("back to step") == kept, log[-2000:]
+
+
+def test_where_a_run_goes_back_to_stays_as_long_as_it_may():
+    run = stopped_in_task_a("run", "tasks.A.epochs=9", "training.on_nan=restore")
+    assert os.path.exists(run.path("checkpoints/restore.h5"))
+    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    go_on(run)
+    assert not os.path.exists(run.path("checkpoints/restore.h5"))
+
+
 def test_going_back_has_an_end():
     """In the first epoch there is only the beginning to go back to; a rate that becomes no better stops the run."""
     code, log = ending("run", "training.loss_max=1", "training.on_nan=restore", "training.restores_max=2")
