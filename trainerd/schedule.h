@@ -18,7 +18,7 @@
 struct schedule {
     uint32_t task_count;
     /* of each task: rows of an epoch that are trained on; of one optimizer step; steps of an epoch,
-     * whose last batch may be short */
+     * whose last one may be of fewer rows */
     uint64_t rows[OPTION_TASKS_MAX], batch_rows[OPTION_TASKS_MAX], epoch_steps[OPTION_TASKS_MAX];
     uint64_t
         first_step[OPTION_TASKS_MAX + 1]; /* steps before each task; the last: of the whole run */

@@ -85,6 +85,25 @@ def test_micro_batches_and_accumulation_give_the_same_bits():
     assert len(lineage(whole)) == 4 * 11
 
 
+@limit(60)
+def test_the_last_batch_that_is_left_out_is_no_whole_step():
+    """Of 700 rows 64 x 4 trains on 640: steps of 256, 256 and 128 rows, those of a file that has no more."""
+    settings = ("training.gradient_accumulation_steps=4", "data.shuffle=false", "tasks.A.epochs=2", "tasks.B.ewc=")
+    whole = run_whole("whole", *settings, "data.drop_last=true")
+    assert [r[2] for r in lineage(whole)] == 3 * [0, 256, 512]
+    features, targets = data_read("data.h5")
+    data_write("fewer.h5", features[:640], targets[:640])
+    with SmallRun("fewer", "fewer.h5", settings=settings) as fewer:
+        fewer.start("loaderd", "fisherd", "trainerd")
+        assert fewer.wait("trainerd") == 0, fewer.log("trainerd")
+    assert lineage(fewer) == lineage(whole)
+    for name, array in weights(fewer, "B").items():
+        assert numpy.array_equal(array, weights(whole, "B")[name]), name
+    run, starts = run_interrupted("interrupted", *settings, "data.drop_last=true", OFTEN)
+    assert starts >= 3
+    compare(whole, run)
+
+
 def needs(directory, *settings, **options):
     """MiB that the run's plan has."""
     with SmallRun(directory, "data.h5", settings=(*settings, "memory.host_limit_mb=1"), **options) as run:

@@ -157,6 +157,24 @@ TEST(run_keeps_the_rows_of_a_step)
     changed_is("training.batch_size 128 -> 32, training.gradient_accumulation_steps 1 -> 4");
 }
 
+TEST(run_that_leaves_out_the_last_batch_keeps_its_size)
+{
+    static struct options o;
+    const char *one[] = {"data.drop_last=true", "training.batch_size=128"};
+    const char *other[] = {"data.drop_last=true", "training.batch_size=32",
+                           "training.gradient_accumulation_steps=4"};
+    options_take(&o, one[0]);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", one, 2, &e), e);
+    CHECK_OK(run_prepare("runs/deep/r", &o, &e), e);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", other, 3, &e), e);
+    CHECK(run_prepare("runs/deep/r", &o, &e) < 0);
+    options_free(&o);
+    CHECK_HAS(e.text, "another training.batch_size");
+    CHECK_HAS(e.text, "data.drop_last leaves out");
+}
+
 TEST(run_takes_over_what_may_change)
 {
     static struct options back;
