@@ -581,8 +581,26 @@ def test_what_a_run_cannot_go_on_with():
     with run:
         run.start("loaderd", "trainerd")
         assert run.wait("trainerd") == 100
-    assert "which the options' tasks" in run.log("trainerd"), run.log("trainerd")
-    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    said = re.search(r"task A has (\d) epochs behind it and more to come, but its epochs are 1; accepted are (\d) or more",
+                     run.log("trainerd"))
+    assert said and int(said.group(2)) == int(said.group(1)) + 1 > 2, run.log("trainerd")
+    assert resume(run, "run", "tasks.A.epochs=" + said.group(2))[0] == 0  # one more than there are
+    go_on(run)
+
+
+def test_a_task_that_has_ended_keeps_its_epochs():
+    settings = ("tasks.A.epochs=2", "tasks.B.epochs=2", KEPT)
+    run = run_whole("run", *settings)
+    for name in os.listdir(run.path("checkpoints")):  # as after a kill inside task B
+        if name in ("task-B.h5", "best-B.h5") or name > "step-0000000033-01.h5" and name.startswith("step-"):
+            os.remove(run.path("checkpoints", name))
+    assert resume(run, "run", *settings, "tasks.A.epochs=3")[0] == 0
+    with run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+    assert "task B began with step 22, which the options put at step 33: the tasks before it have ended, and their epochs " \
+           "stay what they were" in run.log("trainerd"), run.log("trainerd")
+    assert resume(run, "run", *settings)[0] == 0
     go_on(run)
 
 
