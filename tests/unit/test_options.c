@@ -174,7 +174,10 @@ TEST(options_mistyped_values_are_refused)
     CHECK_HAS(refused(BASE "seed: {a: 1}\n"), "seed is a section");
     CHECK_HAS(refused(BASE "training: 5\n"), "training is a section");
     CHECK_HAS(refused(BASE "seed: null\n"), "null is no value");
-    CHECK_HAS(refused(BASE "    ewc: B\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: B\n"), "tasks.A.ewc names \"B\", which is no task");
+    CHECK_HAS(refused(BASE "    ewc: B,C\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: ''\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: {B: C}\n"), "tasks.0.ewc is a section");
     CHECK_HAS(refused(BASE "    ewc: [[B]]\n"), "tasks.0.ewc is a list");
 }
 
