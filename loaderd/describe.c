@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "loaderd/child.h"
+#include "loaderd/layout.h"
 #include "proto/epochs.h"
 #include "proto/opened.h"
 
@@ -40,6 +41,7 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.streams = streams;
     packet.open.rest = rest;
     packet.open.span_rows = o->order_span_rows;
+    packet.open.span_bytes_chosen = layout_span_bytes_chosen(window_spans(o, shuffled, streams));
     packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;

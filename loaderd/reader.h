@@ -44,8 +44,9 @@ enum reader_kind {
 
 struct reader_open {
     char split[65], features[65], targets[65], weights[65];
-    uint64_t seed, streams, span_rows, span_bytes_limit, window;
-    uint64_t workers, readers; /* threads: decoders.h */
+    uint64_t seed, streams, span_rows, window;
+    uint64_t span_bytes_chosen, span_bytes_limit; /* of a span: to choose its rows for, to refuse */
+    uint64_t workers, readers;                    /* threads: decoders.h */
     uint64_t window_spans, batch_rows,
         slice_rows; /* for the largest batch and slice of these epochs */
     uint32_t epoch_count;

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "loaderd/layout.h"
 #include "proto/door.h"
 #include "proto/limits.h"
 #include "proto/log.h"
@@ -175,6 +176,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     memcpy(o->epochs, m->epochs, sizeof o->epochs);
     o->streams = m->streams;
     o->span_rows = m->span_rows;
+    o->span_bytes_chosen = layout_span_bytes_chosen(m->window_spans);
     o->span_bytes_limit = m->span_bytes_limit;
     o->workers = child_workers(s->daemon->options.loader_num_workers);
     o->readers = limits_readers("", s->daemon->options.loader_num_workers);
