@@ -436,14 +436,15 @@ static int span_choose(const struct plan *p, struct err *e)
 }
 
 /* What the reader holds of the file: in each of its threads chunks in work (decoders.c); always the
- * pointers, and of a ragged data set the chunk where one span ends and the next begins (fetch.c).
- */
+ * pointers, where the chunks lie, and of a ragged data set the chunk where one span ends and the
+ * next begins (fetch.c). */
 static void memory_describe(const struct plan *p)
 {
     const struct source_pointer *pointers[] = {source_nodes(p->source), source_edges(p->source),
                                                source_documents(p->source)};
     struct reader_described *d = p->d;
     int ragged = source_layout(p->source) != SOURCE_DENSE;
+    d->kept_bytes += source_index_bytes(p->source);
     for (uint32_t i = 0; i < source_field_count(p->source); i++) {
         const struct source_field *f = source_field(p->source, i);
         uint64_t bytes = f->chunk_rows ? f->chunk_bytes : 0;

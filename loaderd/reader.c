@@ -22,8 +22,8 @@
 #include "proto/door.h"
 #include "proto/log.h"
 
-/* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
- * chunks was seen to take over 100 MiB) and the C library. */
+/* libhdf5 with its caches (h5source_private.h), its tables of a chunked read (h5source_read.c) and
+ * the C library. */
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
@@ -56,6 +56,23 @@ static uint64_t memory_needed(const struct reader *r, uint64_t workers)
     return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
 
+/* As if they were all alike; no more than the other clock has time for. */
+static uint64_t span_chunks_count(const struct reader *r)
+{
+    const uint64_t most = READER_REQUEST_LIMIT_S * READER_CHUNKS_A_S;
+    double sum = 0;
+    for (uint32_t i = 0; i < r->described.field_count; i++) {
+        const struct layout_field *from = &r->layout.field[i];
+        double items = (double)r->described.fields[i].items_max;
+        if (from->from == LAYOUT_WINDOWS)
+            items *= (double)r->layout.window;
+        if (from->from == LAYOUT_ITEMS || from->from == LAYOUT_WINDOWS)
+            sum += items * (double)source_chunks(r->source, from->set) /
+                   (double)(source_field(r->source, from->set)->items + 1);
+    }
+    return sum < (double)most ? (uint64_t)sum : most;
+}
+
 /* The threads start, then the sandbox closes, then the file is looked at. */
 static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
 {
@@ -79,6 +96,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
+    r->span_chunks = span_chunks_count(r);
     sandbox_memory_lower(memory_needed(r, workers));
     if (open->drop_behind)
         source_drop_behind(r->source, open->shuffle);
@@ -127,8 +145,9 @@ int reader_reject(struct reader_packet *answer, const struct err *e)
 
 void reader_time_limit(const struct reader *r)
 {
-    sandbox_time_limit(READER_REQUEST_LIMIT_S,
-                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
+    sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S +
+                                                   (r->described.span_bytes_max >> 20) +
+                                                   r->span_chunks / READER_CHUNKS_A_S);
 }
 
 /* Handle one packet and fill `answer`. 0, or -1 and *e. */

@@ -20,11 +20,13 @@ enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 enum { READER_SPANS_MAX = 8 };
 
 /* An answer that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
- * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
- * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
+ * that computes for longer (SIGPROF), a second more for each MiB of a span and for each
+ * READER_CHUNKS_A_S chunks that it is read from: an endless loop over a damaged file. Its parent
+ * waits a little longer before it kills one that did not end itself. */
 enum {
     READER_REQUEST_LIMIT_S = 120,
     READER_REQUEST_CPU_S = 10,
+    READER_CHUNKS_A_S = 10000, /* where each is a row, one takes some 10 us */
     READER_ANSWER_MS = (READER_REQUEST_LIMIT_S + 10) * 1000,
 };
 
