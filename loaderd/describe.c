@@ -50,10 +50,11 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;
     packet.open.slice_rows = o->slice_rows;
+    int digest_ms = packet.open.begins || packet.open.weights[0] ? READER_DIGEST_S_MAX * 1000 : 0;
     packet.open.epoch_count = epochs_of_run(o, packet.open.epochs);
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
-                 child_wait(&child, &packet, READER_ANSWER_MS, e) != 1;
+                 child_wait(&child, &packet, READER_ANSWER_MS + digest_ms, e) != 1;
     *fault = failed ? child_fault(&child) : 0;
     if (!failed && packet.kind == READER_REJECTED)
         failed = err_set(e, EXIT_CODE_PERMANENT, "%s: %.600s", o->data_file, packet.text);

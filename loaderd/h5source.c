@@ -313,7 +313,7 @@ static int field_digest(struct source *s, uint32_t field, struct digest *d, stru
 
 /* Data sets that users add to a file after it was made, as docs/DATA.md and docs/TRAINING.md have
  * it: what prepare or another writer stored as its fingerprint says nothing of them. */
-static int is_added_later(const struct source_field *f)
+int source_field_is_digested(const struct source_field *f)
 {
     return strcmp(f->name, "begins") == 0 || strcmp(f->name, "weights") == 0;
 }
@@ -324,7 +324,7 @@ static int added_digest(struct source *s, char hex[65], struct err *e)
     struct digest *d = NULL;
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < s->field_count; i++) {
-        if (!is_added_later(&s->set[i].field))
+        if (!source_field_is_digested(&s->set[i].field))
             continue;
         if (!d && digest_open(&d, e) != 0)
             return -1;

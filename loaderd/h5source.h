@@ -103,6 +103,9 @@ uint64_t source_chunks(const struct source *s, uint32_t field);
 /* What is kept at most of where the chunks of all of them lie. */
 uint64_t source_index_bytes(const struct source *s);
 
+/* Is all of it read for the fingerprint? */
+int source_field_is_digested(const struct source_field *f);
+
 /* The file's fingerprint: what its attribute says, with begins and weights where they are delivered
  * a digest of that and of them; without one a digest of size, time and headers. */
 int source_fingerprint(struct source *s, char hex[65], struct err *e);

@@ -56,6 +56,27 @@ static uint64_t memory_needed(const struct reader *r, uint64_t workers)
     return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
 
+/* Seconds that the digest of what was added to the file may take. */
+static uint64_t digest_limit_s(const struct reader *r)
+{
+    uint64_t seconds = 0;
+    for (uint32_t i = 0; i < source_field_count(r->source); i++) {
+        const struct source_field *f = source_field(r->source, i);
+        if (source_field_is_digested(f))
+            seconds += f->items * f->row_bytes / READER_DIGEST_BYTES_A_S +
+                       source_chunks(r->source, i) / READER_CHUNKS_A_S;
+    }
+    return seconds < READER_DIGEST_S_MAX ? seconds : READER_DIGEST_S_MAX;
+}
+
+static void describe_time_limit(const struct reader *r)
+{
+    uint64_t more = digest_limit_s(r);
+    if (source_layout(r->source) == SOURCE_GRAPH || r->open.begins || r->open.weights[0])
+        sandbox_time_limit(READER_REQUEST_LIMIT_S + more,
+                           READER_REQUEST_CPU_S + READER_WALK_CPU_S + more);
+}
+
 /* As if they were all alike; no more than the other clock has time for. */
 static uint64_t span_chunks_count(const struct reader *r)
 {
@@ -91,8 +112,7 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (decoders_open(&r->decoders, workers, readers, e) != 0 || sandbox_enter(memory, e) != 0 ||
         source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
         return -1;
-    if (source_layout(r->source) == SOURCE_GRAPH || open->begins) /* of which all are read */
-        sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S + READER_WALK_CPU_S);
+    describe_time_limit(r);
     if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;

@@ -31,8 +31,14 @@ enum {
 };
 
 /* The walk over the batches of a ragged layout is our own work, and bounded: it has time of its own
- * (layout_batches.c); and so has the digest of begins, of a second for some 200 MB. */
-enum { READER_WALK_CPU_S = 15 };
+ * (layout_batches.c). So has the digest of begins and weights, by both clocks, of as long as there
+ * is of them: a core decodes and digests some 200 MB a second. The parent, which does not know how
+ * much there is, waits for the most. */
+enum {
+    READER_WALK_CPU_S = 15,
+    READER_DIGEST_BYTES_A_S = 32 << 20,
+    READER_DIGEST_S_MAX = 3600,
+};
 
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */

@@ -239,6 +239,8 @@ static void request_open(struct streams *s, const struct link_peer *peer, const 
     /* The number is never used again, not even by a later loaderd of this run. */
     server_init(&st->server, (s->daemon->lock.incarnation << 24) + ++s->opened, m->head.incarnation,
                 event.now_ms, STREAM_DOOR_TIMEOUT_MS, READER_ANSWER_MS);
+    if (m->open.begins || m->open.weights[0])
+        st->server.describe_more_ms = READER_DIGEST_S_MAX * 1000;
     if (reader_start(s, st, &m->open, &e) != 0) {
         stream_reject(s, peer, e.code == EXIT_CODE_PERMANENT, e.text);
         stream_close(s, &st);
