@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "engine/cuda/blas.h"
+#include "engine/cuda/emulated.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -194,9 +195,11 @@ static int gap_find(uint64_t bytes, char **at)
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     uint64_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    static uint64_t asked;
     char *place;
     *at = NULL;
-    if (whole > memory_bytes - memory.used || memory.count == ALLOCATIONS_MAX)
+    if (++asked == emulated()->allocation || whole > memory_bytes - memory.used ||
+        memory.count == ALLOCATIONS_MAX)
         return err_set(e, EXIT_CODE_TEMPORARY,
                        "no device memory for %s: %llu bytes are wanted, %llu are free", what,
                        (unsigned long long)bytes, (unsigned long long)(memory_bytes - memory.used));

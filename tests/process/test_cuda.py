@@ -23,12 +23,22 @@ SETTINGS = ("training.batch_size=%d" % BATCH, "tasks.A.epochs=%d" % EPOCHS, "ord
             "continual_learning.ewc_config.fisher_samples=%d" % ROWS)
 
 
+FULL = {"FINETUNED_EMULATED": "allocation=1"}  # nothing finds room on the device
+
+
 def device_take():
     """The device of the tests for all stages that this case starts."""
     if h5py is None:
         skip("python3-h5py is not installed")
     os.environ.setdefault("FINETUNED_CUDA_LIBRARY", EMULATED)
     data_write("data.h5", rows=ROWS)
+
+
+def emulated_take():
+    """The same for cases that make it fail, or another one."""
+    device_take()
+    if os.environ["FINETUNED_CUDA_LIBRARY"] != EMULATED:
+        skip("FINETUNED_EMULATED tells the emulated device alone what to do")
 
 
 def run_on(name, device="cuda", settings=()):
@@ -158,6 +168,54 @@ def test_killed_runs_end_with_the_same_weights():
         assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
     assert state(run)[1] == expected
     assert report(run)["reproducible"] is True
+
+
+@limit(60)
+def test_a_run_that_began_on_a_gpu_does_not_slip_to_the_cpu():
+    """Which `device: auto` takes where there is no GPU: not while there is one that cannot be had now, and not in the
+    middle of a run."""
+    emulated_take()
+    expected = state(run_on("undisturbed"))[1]
+    away = "cannot go on with what was computed on cuda: emulated: with device auto only a GPU goes on"
+    with SmallRun("run", "data.h5", settings=(*SETTINGS, "device=auto", "training.checkpoint_every_s=0.01")) as run:
+        run.start("loaderd")
+        run.start("fisherd", environment=FULL)
+        run.start("trainerd", environment=FULL)
+        assert run.wait("trainerd") == 111 and "no device memory for " in run.log("trainerd"), run.log("trainerd")
+        run.start("trainerd")
+        run.until(lambda: "task-A.h5" in os.listdir(run.path("checkpoints")), "the end of a task")
+        run.kill("trainerd")
+        run.start("trainerd", environment=FULL)
+        assert run.wait("trainerd") == 111
+        run.start("trainerd", environment={"FINETUNED_CUDA_LIBRARY": "none.so"})
+        assert run.wait("trainerd") == 100
+        assert run.log("trainerd").count(away) == 1 and "this build has no CUDA backend" in run.log("trainerd")
+        run.start("trainerd")
+        assert run.wait("fisherd") == 111 and "no device memory for " in run.log("fisherd"), run.log("fisherd")
+        run.start("fisherd", environment={"FINETUNED_CUDA_LIBRARY": "none.so"})
+        assert run.wait("trainerd") == 100
+        assert "fisherd refuses the Fisher information " in run.log("trainerd"), run.log("trainerd")
+        assert run.log("trainerd").count(away) == 2, run.log("trainerd")
+        run.kill("fisherd")
+        run.start("fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    assert state(run)[1] == expected
+
+
+@limit(60)
+def test_a_run_that_began_on_a_gpu_goes_on_without_it_where_that_is_asked_for():
+    device_take()
+    settings = (*SETTINGS, "training.checkpoint_every_s=0.01")
+    with SmallRun("run", "data.h5", settings=(*settings, "device=auto")) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        run.until(lambda: "task-A.h5" in os.listdir(run.path("checkpoints")), "the end of a task")
+    os.environ["FINETUNED_CUDA_LIBRARY"] = "none.so"
+    with SmallRun("run", "data.h5", settings=(*settings, "device=cpu")) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    made = report(run)
+    assert made["device"] == "cpu" and made["reproducible"] is False, made
+    assert any("device" in f["sentence"] for f in facts(run, "trainerd", "event.training")), run.log("trainerd")
 
 
 def end_loss(run):
