@@ -81,11 +81,29 @@ void cuda_blas(cublasStatus_t status, const char *what)
                   what);
 }
 
+/* Would a process that is started again meet it again? What is missing, or does not go together.
+ * All else a GPU may get over, or the one that fell off its bus is missed by the next process. */
+static int failure_stays(cudaError_t error)
+{
+    switch (error) {
+    case cudaErrorNoDevice:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorStubLibrary:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorCompatNotSupportedOnDevice:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 static int failure_set(struct err *e, cudaError_t error, const char *doing)
 {
-    int again = error == cudaErrorMemoryAllocation || error == cudaErrorDevicesUnavailable;
-    return err_set(e, again ? EXIT_CODE_TEMPORARY : EXIT_CODE_PERMANENT, "%s: %s (%s)", doing,
-                   cudaGetErrorString(error), cudaGetErrorName(error));
+    return err_set(e, failure_stays(error) ? EXIT_CODE_PERMANENT : EXIT_CODE_TEMPORARY,
+                   "%s: %s (%s)", doing, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static int device_failure(struct err *e)

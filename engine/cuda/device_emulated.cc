@@ -57,6 +57,26 @@ static struct {
 static uint64_t compute_marks[DEVICE_MARKS];
 static int compute_asks[DEVICE_MARKS];
 
+static uint64_t worked; /* launches and copies so far */
+
+int emulate_works(void)
+{
+    return ++worked < emulated()->work || !emulated()->work;
+}
+
+static int device_failed(void)
+{
+    return emulated()->work && worked >= emulated()->work;
+}
+
+static int device_failure(struct err *e)
+{
+    if (!device_failed())
+        return 0;
+    return err_set(e, EXIT_CODE_TEMPORARY, "the GPU failed in its work number %llu (emulated)",
+                   (unsigned long long)emulated()->work);
+}
+
 void emulate_open(int on)
 {
     memory.depth += on ? 1 : -1;
@@ -198,6 +218,8 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
     static uint64_t asked;
     char *place;
     *at = NULL;
+    if (device_failed())
+        return device_failure(e);
     if (++asked == emulated()->allocation || whole > memory_bytes - memory.used ||
         memory.count == ALLOCATIONS_MAX)
         return err_set(e, EXIT_CODE_TEMPORARY,
@@ -228,7 +250,8 @@ static void copies_until(uint64_t count)
     emulate_open(1);
     for (; copies.done < count; copies.done++) {
         auto *c = &copies.waiting[copies.done % COPIES_MAX];
-        memcpy(c->to, c->from, c->bytes);
+        if (emulate_works())
+            memcpy(c->to, c->from, c->bytes);
     }
     emulate_open(0);
 }
@@ -380,7 +403,8 @@ static void device_send(void *to, const void *from, uint64_t bytes)
 {
     ensure(is_locked(from));
     emulate_open(1);
-    memcpy(to, from, bytes);
+    if (emulate_works())
+        memcpy(to, from, bytes);
     emulate_open(0);
 }
 
@@ -397,12 +421,6 @@ static void device_clear(void *at, uint64_t bytes)
         memset(at, 0, bytes);
         emulate_open(0);
     });
-}
-
-static int device_failure(struct err *e)
-{
-    (void)e;
-    return 0;
 }
 
 static void products_rounded(int on)

@@ -384,8 +384,9 @@ void emulate_queue_run(const struct emulate_queue *q)
             lane = chance(LANES);
             continue;
         }
-        w->run(w);
-        w->done = 1;
+        if (emulate_works())
+            w->run(w);
+        w->done = 1; /* of a device that has failed, too */
         at[lane] = lane_next(w->next, lane);
         left -= at[lane] == NULL;
     }

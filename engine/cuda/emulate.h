@@ -112,6 +112,8 @@ void *emulate_shared(void); /* the launch's dynamic shared memory */
 /* The device's memory may be touched: while a launch or a copy runs, and at no other time, so that
  * a host function that reads a device's number faults as it would with a GPU. Calls nest. */
 void emulate_open(int on);
+/* Asked before each launch and copy: 0 where the device has failed and does nothing more. */
+int emulate_works(void);
 
 void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);

@@ -25,6 +25,8 @@ static void word_read(char *word)
     *value++ = 0;
     if (strcmp(word, "allocation") == 0)
         wanted.allocation = number_of(value);
+    else if (strcmp(word, "work") == 0)
+        wanted.work = number_of(value);
     else
         ensure(!"a key of FINETUNED_EMULATED");
 }

@@ -3,6 +3,8 @@
  * key or value that is not known ends the process: a test that wants what is not there must fail.
  *
  *   allocation=N   the N-th allocation on the device, from 1, finds no room
+ *   work=N         the N-th launch or copy, from 1, fails, and nothing that is asked for behind it is
+ *                  done: a GPU that fell off its bus, or whose kernel wrote where it may not
  */
 #ifndef ENGINE_CUDA_EMULATED_H
 #define ENGINE_CUDA_EMULATED_H
@@ -10,7 +12,7 @@
 #include <stdint.h>
 
 struct emulated {
-    uint64_t allocation; /* 0: all find room */
+    uint64_t allocation, work; /* 0: none */
 };
 
 const struct emulated *emulated(void);

@@ -203,6 +203,31 @@ def test_a_run_that_began_on_a_gpu_does_not_slip_to_the_cpu():
 
 
 @limit(60)
+def test_a_gpu_that_fails_ends_a_stage_which_is_started_again():
+    """Whatever it was at, with nothing of what is on the device from there on: one sentence, and no checkpoint but of
+    whole steps."""
+    emulated_take()
+    expected = state(run_on("undisturbed"))[1]
+    with SmallRun("run", "data.h5", settings=(*SETTINGS, "device=cuda", "training.checkpoint_every_s=0.01")) as run:
+        run.start("loaderd")
+        for number, work in enumerate((1, 5, 60, 250, 700), 1):
+            run.start("trainerd", environment={"FINETUNED_EMULATED": "work=%d" % work})
+            if work == 700:  # in the second task, which waits for the first one's Fisher information
+                run.start("fisherd", environment={"FINETUNED_EMULATED": "work=20"})
+                assert run.wait("fisherd") == 111, run.log("fisherd")
+                run.start("fisherd")
+            assert run.wait("trainerd") == 111, run.log("trainerd")
+            errors = [line for line in run.log("trainerd").splitlines() if " error " in line]
+            assert len(errors) == number, run.log("trainerd")
+            assert "the GPU failed in its work number %d (emulated)" % work in errors[-1], errors
+        assert run.log("fisherd").count(" error ") == 1 and "work number 20 (emulated)" in run.log("fisherd")
+        run.start("trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    assert state(run)[1] == expected
+    assert report(run)["reproducible"] is True
+
+
+@limit(60)
 def test_a_run_that_began_on_a_gpu_goes_on_without_it_where_that_is_asked_for():
     device_take()
     settings = (*SETTINGS, "training.checkpoint_every_s=0.01")
