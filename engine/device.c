@@ -96,9 +96,13 @@ const struct device *device_cuda(struct err *e)
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library)
         found = dlsym(library, "device_of_library");
-    if (!found)
-        err_set(e, EXIT_CODE_PERMANENT, "cannot compute on device cuda: %s",
-                dlerror()); /* names the library that is missing, libcuda.so.1 without a driver */
+    const char *why = found ? "" : dlerror(); /* names the library that is missing */
+    if (strstr(why, "libcuda.so.1"))
+        err_set(e, EXIT_CODE_PERMANENT,
+                "cannot compute on device cuda: there is no NVIDIA driver (libcuda.so.1 comes with "
+                "it); use --device cpu");
+    else if (!found)
+        err_set(e, EXIT_CODE_PERMANENT, "cannot compute on device cuda: %s", why);
     return found;
 }
 

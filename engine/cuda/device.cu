@@ -13,6 +13,7 @@
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/early.h"
+#include "engine/cuda/gpus.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {
@@ -117,64 +118,30 @@ static int device_failure(struct err *e)
     return failure_set(e, error, doing);
 }
 
-/* "": the first; a number; or a part of a name. */
-static int index_find(const char *which, int count, struct err *e)
+static int gpu_look(int index, struct gpu *g, struct err *e)
 {
-    char *end;
-    long number = strtol(which, &end, 10);
-    if (!*which)
-        return 0;
-    if (!*end && number >= 0 && number < count)
-        return (int)number;
-    char names[512] = "";
-    for (int i = 0; i < count; i++) {
-        struct cudaDeviceProp p;
-        if (cudaGetDeviceProperties(&p, i) != cudaSuccess)
-            continue;
-        if (*end && strstr(p.name, which))
-            return i;
-        size_t length = strlen(names);
-        snprintf(names + length, sizeof names - length, "%s%d (%s)", i ? ", " : "", i, p.name);
-    }
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot compute on device cuda:%s: there is no such GPU; there are %s", which,
-                   names);
-}
-
-static int driver_check(int *count, struct err *e)
-{
-    int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
-    cudaError_t error = cudaGetDeviceCount(count);
-    if (driver == 0)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot compute on device cuda: there is no NVIDIA driver; use --device cpu");
-    if (error == cudaErrorInsufficientDriver)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot compute on device cuda: the driver knows CUDA %d.%d, this build needs "
-            "%d.%d; update the driver or build with an older toolkit",
-            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    if (error != cudaSuccess || *count == 0)
-        return failure_set(e, error == cudaSuccess ? cudaErrorNoDevice : error,
-                           "cannot compute on device cuda");
+    struct cudaDeviceProp p;
+    cudaError_t error = cudaGetDeviceProperties(&p, index);
+    if (error != cudaSuccess)
+        return failure_set(e, error, "cannot compute on device cuda");
+    snprintf(g->name, sizeof g->name, "%s", p.name);
+    g->capability = 10 * p.major + p.minor;
     return 0;
 }
 
-/* Is there code for it in this library? */
-static int capability_check(const struct cudaDeviceProp *p, struct err *e)
+static int index_choose(const char *which, struct err *e)
 {
-    enum { LEAST = CUDA_LEAST_CAPABILITY }; /* the Makefile's least SM */
-    int capability = 10 * p->major + p->minor;
-    if (capability >= LEAST)
-        return 0;
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "cannot compute on %s: its compute capability is %d.%d; this build has code for %d.%d "
-        "and later (SM= of the Makefile)",
-        p->name, p->major, p->minor, LEAST / 10, LEAST % 10);
+    struct gpus all = {};
+    cudaDriverGetVersion(&all.driver);
+    cudaRuntimeGetVersion(&all.runtime);
+    cudaError_t error = cudaGetDeviceCount(&all.count);
+    all.too_old = error == cudaErrorInsufficientDriver;
+    all.count = error == cudaSuccess ? all.count : 0;
+    all.least = CUDA_LEAST_CAPABILITY; /* the Makefile's least SM */
+    all.look = gpu_look;
+    if (all.driver && !all.too_old && error != cudaSuccess && error != cudaErrorNoDevice)
+        return failure_set(e, error, "cannot compute on device cuda");
+    return gpus_choose(&all, which, e);
 }
 
 static void lane_take(unsigned lane)
@@ -262,26 +229,19 @@ static void device_close(void)
     device.open = 0;
 }
 
-/* What was taken since so much was free. The driver tells what all processes have together: of one
- * that takes or gives back memory at that moment no more is believed than libraries may need
- * (measured: 136 MiB), and no less than what is ours for certain. */
 static uint64_t context_measure(size_t before)
 {
-    enum { LIBRARIES_BYTES_MAX = 512 << 20 };
     size_t after = 0, total = 0;
-    uint64_t ours = CUDA_BLOCKS_MAX * sizeof *cuda_partials, taken;
+    uint64_t ours = CUDA_BLOCKS_MAX * sizeof *cuda_partials;
     ours += CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch;
     for (int i = 0; i < LANE_FIRST; i++)
         ours += workspace_bytes(i);
     CU(cudaMemGetInfo(&after, &total));
-    taken = before > after ? before - after : 0;
-    taken = taken < ours + LIBRARIES_BYTES_MAX ? taken : ours + LIBRARIES_BYTES_MAX;
-    return taken > ours ? taken : ours;
+    return gpus_context_bytes(before, after, ours);
 }
 
 static int device_open(const char *which, int debug, struct err *e)
 {
-    int count = 0;
     size_t before = 0, total = 0;
     struct cudaDeviceProp p;
     if (device.open)
@@ -290,13 +250,11 @@ static int device_open(const char *which, int debug, struct err *e)
         setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
     else
         unsetenv("CUDA_LAUNCH_BLOCKING");
-    if (driver_check(&count, e) < 0 || (device.index = index_find(which, count, e)) < 0)
+    if ((device.index = index_choose(which, e)) < 0)
         return -1;
     cudaError_t error = cudaGetDeviceProperties(&p, device.index);
     if (error != cudaSuccess)
         return failure_set(e, error, "cannot compute on device cuda");
-    if (capability_check(&p, e) < 0)
-        return -1;
     cuda_processors = p.multiProcessorCount;
     cuda_capability = 10 * p.major + p.minor;
     cuda_shared_bytes = p.sharedMemPerBlockOptin;

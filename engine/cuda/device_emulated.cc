@@ -27,6 +27,7 @@ unsigned cuda_lane;
 enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, COPIES_MAX = 256 };
 
 static const uint64_t memory_bytes = (uint64_t)1 << 30;
+static const int runtime = 13000;
 
 /* Allocations lie in one range of addresses, so that one call opens and closes all of them; by
  * address, a page that belongs to none behind each. */
@@ -149,16 +150,36 @@ static void device_close_emulated(void)
     cuda_scratch = NULL;
 }
 
+static int chosen; /* of the GPUs */
+
+static int gpu_look(int index, struct gpu *g, struct err *e)
+{
+    (void)e;
+    *g = emulated()->gpus[index];
+    return 0;
+}
+
+static int index_choose(const char *which, struct err *e)
+{
+    struct gpus all = {};
+    all.driver = emulated()->driver;
+    all.runtime = runtime;
+    all.too_old = all.driver / 1000 < runtime / 1000;
+    all.count = emulated()->count;
+    all.least = 75;
+    all.look = gpu_look;
+    return gpus_choose(&all, which, e);
+}
+
 static int device_open_emulated(const char *which, int debug, struct err *e)
 {
     (void)debug;
-    if (*which && strcmp(which, "0") != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot compute on device cuda:%s: there is no such GPU; there are 0 "
-                       "(emulated)",
-                       which);
     if (cuda_partials)
         return 0;
+    emulated_read();
+    if ((chosen = index_choose(which, e)) < 0)
+        return -1;
+    cuda_capability = emulated()->gpus[chosen].capability;
     void *partials, *scratch;
     if (device_allocate(CUDA_BLOCKS_MAX * sizeof *cuda_partials, "sums", &partials, e) < 0)
         return -1;
@@ -173,7 +194,10 @@ static int device_open_emulated(const char *which, int debug, struct err *e)
 static void device_facts_emulated(struct device_facts *f)
 {
     memset(f, 0, sizeof *f);
-    strcpy(f->name, "emulated");
+    strcpy(f->name, emulated()->gpus[chosen].name);
+    f->index = chosen;
+    f->driver = emulated()->driver;
+    f->runtime = runtime;
     f->capability = cuda_capability;
     f->processors = cuda_processors;
     f->halves = 1;

@@ -1,13 +1,11 @@
 /* emulated.cc - see emulated.h. */
 #include "engine/cuda/emulated.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-extern "C" {
-#include "proto/err.h"
-}
-
+static const struct emulated none = {{{"emulated", 80}}, 1, 13000, 0, 0};
 static struct emulated wanted;
 
 static uint64_t number_of(const char *text)
@@ -18,12 +16,30 @@ static uint64_t number_of(const char *text)
     return number;
 }
 
+static void gpus_read(char *list)
+{
+    wanted.count = 0;
+    for (char *word; list && *list && (word = strsep(&list, ","));) {
+        ensure(wanted.count < EMULATED_GPUS_MAX);
+        struct gpu *g = &wanted.gpus[wanted.count++];
+        char *name = strchr(word, ' ');
+        ensure(name);
+        *name++ = 0;
+        g->capability = (int)number_of(word);
+        snprintf(g->name, sizeof g->name, "%s", name);
+    }
+}
+
 static void word_read(char *word)
 {
     char *value = strchr(word, '=');
     ensure(value);
     *value++ = 0;
-    if (strcmp(word, "allocation") == 0)
+    if (strcmp(word, "gpus") == 0)
+        gpus_read(value);
+    else if (strcmp(word, "driver") == 0)
+        wanted.driver = (int)number_of(value);
+    else if (strcmp(word, "allocation") == 0)
         wanted.allocation = number_of(value);
     else if (strcmp(word, "work") == 0)
         wanted.work = number_of(value);
@@ -31,16 +47,20 @@ static void word_read(char *word)
         ensure(!"a key of FINETUNED_EMULATED");
 }
 
-const struct emulated *emulated(void)
+void emulated_read(void)
 {
-    static int known;
-    const char *given = known++ ? NULL : getenv("FINETUNED_EMULATED");
+    const char *given = getenv("FINETUNED_EMULATED");
     char text[1024], *left = text;
+    wanted = none;
     if (!given || !*given)
-        return &wanted;
+        return;
     ensure(strlen(given) < sizeof text);
     strcpy(text, given);
     for (char *word; (word = strsep(&left, ";"));)
         word_read(word);
+}
+
+const struct emulated *emulated(void)
+{
     return &wanted;
 }
