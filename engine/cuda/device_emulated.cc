@@ -225,13 +225,30 @@ static int range_reserve(struct err *e)
     return 0;
 }
 
-/* The first gap of `bytes` and a page: before which allocation, and where. */
-static int gap_find(uint64_t bytes, char **at)
+/* The first gap of `bytes` and a page from there on: before which allocation, and where. */
+static int gap_from(char *from, uint64_t bytes, char **at)
 {
     int i = 0;
-    *at = memory.base;
-    for (; i < memory.count && (uint64_t)(memory.allocations[i].at - *at) < bytes + PAGE_BYTES; i++)
-        *at = memory.allocations[i].at + memory.allocations[i].bytes + PAGE_BYTES;
+    *at = from;
+    for (; i < memory.count; i++) {
+        char *first = memory.allocations[i].at;
+        if (first >= *at && (uint64_t)(first - *at) >= bytes + PAGE_BYTES)
+            break;
+        if (first + memory.allocations[i].bytes >= *at)
+            *at = first + memory.allocations[i].bytes + PAGE_BYTES;
+    }
+    return i;
+}
+
+/* What was given back is not given out again before all else was: who still reads it does not find
+ * what came after it. */
+static int gap_find(uint64_t bytes, char **at)
+{
+    static char *next;
+    int i = gap_from(next ? next : memory.base, bytes, at);
+    if ((uint64_t)(*at - memory.base) + bytes > 2 * memory_bytes)
+        i = gap_from(memory.base, bytes, at);
+    next = *at + bytes + PAGE_BYTES;
     return i;
 }
 
@@ -319,6 +336,7 @@ static void device_release(void *at)
         return;
     ensure(madvise(at, memory.allocations[i].bytes, MADV_DONTNEED) == 0);
     ensure(mprotect(at, memory.allocations[i].bytes, PROT_NONE) == 0);
+    __asan_poison_memory_region(at, memory.allocations[i].bytes);
     memory.used -= memory.allocations[i].bytes;
     memory.count--;
     memmove(&memory.allocations[i], &memory.allocations[i + 1],

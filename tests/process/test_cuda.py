@@ -4,6 +4,7 @@ the device and whatever dies on the way. FINETUNED_CUDA_LIBRARY names another li
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 from harness import limit, skip
@@ -304,6 +305,44 @@ def test_a_bad_row_is_named():
             assert run.wait("trainerd") == 100, run.log("trainerd")
             line, = [line for line in run.log("trainerd").splitlines() if " error " in line]
             assert "row 77 of train in" in line and "its feature 5 times the scale 0.01 is nan; accepted" in line, line
+
+
+def readers_of(loader):
+    """loaderd's processes, and the bytes that each has read."""
+    found = {}
+    with open("/proc/%d/task/%d/children" % (loader, loader)) as f:
+        for pid in map(int, f.read().split()):
+            with open("/proc/%d/io" % pid) as of:
+                found[pid] = int(of.readline().split()[1])
+    return found
+
+
+@limit(60)
+def test_rows_that_are_given_back_are_told_of_as_they_were():
+    """Those of a batch that waits for others are not given back: a bad one among them is looked at again. loaderd stands
+    still when it has read a third of the batch's ten spans, and goes on when the rows have been asked back."""
+    device_take()
+    features = numpy.random.default_rng(1).standard_normal((640, 6000)).astype("f4")  # a span takes a while
+    features[5, 5] = numpy.nan
+    data_write("wide.h5", features, validation_rows=64)
+    settings = ("device=cuda", "data.shuffle=false", "training.batch_size=640", "order.span_rows=64",
+                "order.window_spans=1")
+    with SmallRun("run", "wide.h5", settings=settings, layers=("linear, out: 5",)) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        loader = run.processes["loaderd"].pid
+        third = os.path.getsize("wide.h5") // 3
+        run.until(lambda: any(read > third for read in readers_of(loader).values()), "a third of the rows")
+        stopped = [loader, *readers_of(loader)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(2): # the second answer comes when the first one's turn is over
+            subprocess.run([os.path.join(BINARIES, "tap"), "--run", run.directory, "--ask", "trainerd", "release"],
+                           check=True, timeout=20, stdout=subprocess.DEVNULL)
+        for pid in reversed(stopped):
+            os.kill(pid, signal.SIGCONT)
+        assert run.wait("trainerd") == 100, run.log("trainerd")
+        line, = [line for line in run.log("trainerd").splitlines() if " error " in line]
+        assert "row 5 of train in" in line and "its feature 5 times the scale 0.01 is nan; accepted" in line, line
 
 
 @limit(60)
