@@ -35,7 +35,7 @@ static struct {
     char *base;
     struct {
         char *at;
-        uint64_t bytes;
+        uint64_t bytes, asked; /* whole pages, for so many */
     } allocations[ALLOCATIONS_MAX];
     int count, depth;
     uint64_t used, high;
@@ -275,12 +275,13 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
             (size_t)(memory.count - i) * sizeof *memory.allocations);
     memory.allocations[i].at = place;
     memory.allocations[i].bytes = whole;
+    memory.allocations[i].asked = bytes;
     memory.count++;
     __asan_unpoison_memory_region(place, bytes);
     __asan_poison_memory_region(place + bytes, whole + PAGE_BYTES - bytes);
     if (memory.depth)
         ensure(mprotect(place, whole, PROT_READ | PROT_WRITE) == 0);
-    memory.used += whole;
+    memory.used += bytes;
     memory.high = memory.used > memory.high ? memory.used : memory.high;
     *at = place;
     return 0;
@@ -337,7 +338,7 @@ static void device_release(void *at)
     ensure(madvise(at, memory.allocations[i].bytes, MADV_DONTNEED) == 0);
     ensure(mprotect(at, memory.allocations[i].bytes, PROT_NONE) == 0);
     __asan_poison_memory_region(at, memory.allocations[i].bytes);
-    memory.used -= memory.allocations[i].bytes;
+    memory.used -= memory.allocations[i].asked;
     memory.count--;
     memmove(&memory.allocations[i], &memory.allocations[i + 1],
             (size_t)(memory.count - i) * sizeof *memory.allocations);

@@ -1,9 +1,10 @@
 /* emulate.h - CUDA's kernel language on the CPU, for tests: see emulate.cc.
  *
- * Blocks run one after the other; the threads of a block are fibers that change at barriers and
- * shuffles only, so there is no race, but a missing or divergent barrier is found. Shared memory is
- * static: one block at a time uses it. Before each block it has what the last one left, as on a
- * GPU.
+ * Blocks run one after the other, in another order each time; the threads of a block are fibers
+ * that change at barriers and shuffles only, from the first one on or from the last one on. So
+ * there is no race, but what depends on an order is found, and so is a missing or divergent
+ * barrier. Shared memory is static: one block at a time uses it. Before each block it has what the
+ * last one left, as on a GPU.
  */
 #ifndef ENGINE_CUDA_EMULATE_H
 #define ENGINE_CUDA_EMULATE_H

@@ -82,7 +82,10 @@ def test_a_run_is_the_cpus_but_for_rounding():
     assert used["total"] > together, used
     # What a driver's context takes is seen from the free memory, of which other cases' processes take some, too.
     assert together < 1.01 * used["plan"], used
-    assert on_cuda["device_name"] != "emulated" or together > 0.99 * used["plan"], used
+    if on_cuda["device_name"] == "emulated":  # whose contexts are fixed, and would hide the rest
+        rest = used["plan"] - 2 * facts(cuda, "trainerd", "event.device")[0]["context_bytes"]
+        # The plan is that of an estimate: trainerd's peak has its mega-batches, which it gives back before one.
+        assert 0 < together - used["plan"] < 0.1 * rest, (used, rest)
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
@@ -113,9 +116,12 @@ def test_the_way_of_the_rows_changes_no_bit():
     ways = {"whole": (), "unlocked": ("loader.pin_memory=false",),
             "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * window_gb),),
             "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * window_gb), "loader.persistent_workers=false"),
-            "host": ("loader.use_chunk_loader=false",)}
-    digests = {way: state(run_on(way, settings=settings))[1] for way, settings in ways.items()}
+            "host": ("loader.use_chunk_loader=false",), "emptied": ("memory.empty_cache_every_n_epochs=1",)}
+    runs = {way: run_on(way, settings=settings) for way, settings in ways.items()}
+    digests = {way: state(run)[1] for way, run in runs.items()}
     assert len(set(digests.values())) == 1, digests
+    begun = {way: run.log("trainerd").count(" feed=trainer.train ") for way, run in runs.items()}
+    assert begun["emptied"] > begun["whole"] == 2, begun
 
 
 @limit(60)
