@@ -32,6 +32,7 @@ struct device_facts {
 struct device_memory {
     uint64_t free_bytes;             /* as the driver says, a second ago at most */
     uint64_t used_bytes, high_bytes; /* by this device's allocations: now, and the most so far */
+    uint64_t locked_high_bytes;      /* of the host's memory, page-locked for it: the most so far */
 };
 
 /* A sequence of operations that is asked for again as a whole (a CUDA graph). */

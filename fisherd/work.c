@@ -132,7 +132,8 @@ void work_device_measure(const struct work *w, struct highwater *page)
     if (!w->device || !w->device->apart)
         return;
     w->device->memory(&memory);
-    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes);
+    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes,
+                     memory.locked_high_bytes);
 }
 
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */

@@ -101,7 +101,8 @@ void compute_measure(struct trainer *t, struct msg_trainer_step *m)
     m->device_bytes = t->device_context_bytes + memory.used_bytes;
     m->device_peak_bytes = t->device_context_bytes + memory.high_bytes;
     m->device_free_bytes = memory.free_bytes;
-    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes);
+    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes,
+                     memory.locked_high_bytes);
 }
 
 int compute_command(int argc, char **argv)

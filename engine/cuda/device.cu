@@ -53,6 +53,12 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count;
     uint64_t used, high, context_bytes;
+    struct {
+        const void *at;
+        uint64_t bytes;
+    } locked[ALLOCATIONS_MAX]; /* of the host's memory */
+    int locked_count;
+    uint64_t locked_used, locked_high;
     size_t left;      /* as the driver said */
     time_t left_at_s; /* then; 0: it is another one since */
 } device;
@@ -310,6 +316,7 @@ static void device_memory_get(struct device_memory *m)
     m->free_bytes = device.left;
     m->used_bytes = device.used;
     m->high_bytes = device.high;
+    m->locked_high_bytes = device.locked_high;
 }
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
@@ -351,6 +358,25 @@ static void device_release(void *at)
     device.allocations[i] = device.allocations[--device.count];
 }
 
+static void locked_add(const void *at, uint64_t bytes)
+{
+    ensure(device.locked_count < ALLOCATIONS_MAX);
+    device.locked[device.locked_count].at = at;
+    device.locked[device.locked_count++].bytes = bytes;
+    device.locked_used += bytes;
+    if (device.locked_used > device.locked_high)
+        device.locked_high = device.locked_used;
+}
+
+static void locked_drop(const void *at)
+{
+    int i = 0;
+    while (device.locked[i].at != at)
+        ensure(++i < device.locked_count);
+    device.locked_used -= device.locked[i].bytes;
+    device.locked[i] = device.locked[--device.locked_count];
+}
+
 static int host_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     cudaError_t error = cudaMallocHost(at, bytes ? bytes : 1);
@@ -360,13 +386,16 @@ static int host_allocate(uint64_t bytes, const char *what, void **at, struct err
                        (unsigned long long)(bytes >> 20), cudaGetErrorString(error));
     }
     memset(*at, 0, bytes);
+    locked_add(*at, bytes);
     return 0;
 }
 
 static void host_release(void *at)
 {
-    if (at)
-        CU(cudaFreeHost(at));
+    if (!at)
+        return;
+    locked_drop(at);
+    CU(cudaFreeHost(at));
 }
 
 /* Through the driver API: its errors do not stick. */
@@ -374,8 +403,10 @@ static int host_lock(void *at, uint64_t bytes, struct err *e)
 {
     CUresult result = cuMemHostRegister(at, bytes, CU_MEMHOSTREGISTER_PORTABLE);
     const char *why = "unknown";
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS) {
+        locked_add(at, bytes);
         return 0;
+    }
     cuGetErrorString(result, &why);
     return err_set(e, EXIT_CODE_TEMPORARY, "cannot page-lock %llu bytes of memory: %s",
                    (unsigned long long)bytes, why);
@@ -386,6 +417,7 @@ static void host_unlock(void *at)
     cudaStreamSynchronize(device.copies);
     cudaStreamSynchronize(cuda_stream);
     cuMemHostUnregister(at);
+    locked_drop(at);
 }
 
 static void device_upload(void *to, const void *from, uint64_t bytes)

@@ -205,10 +205,19 @@ static void device_facts_emulated(struct device_facts *f)
     f->context_bytes = memory.context;
 }
 
+enum { LOCKED_MAX = 4096 };
+static struct {
+    const char *at[LOCKED_MAX];
+    uint64_t bytes[LOCKED_MAX];
+    int count;
+    uint64_t used, high;
+} locked;
+
 static void device_memory_emulated(struct device_memory *m)
 {
     m->used_bytes = memory.used - memory.context;
     m->high_bytes = memory.high - memory.context;
+    m->locked_high_bytes = locked.high;
     m->free_bytes = memory_bytes - memory.used;
 }
 
@@ -344,16 +353,11 @@ static void device_release(void *at)
             (size_t)(memory.count - i) * sizeof *memory.allocations);
 }
 
-enum { LOCKED_MAX = 4096 };
-static struct {
-    const char *at[LOCKED_MAX];
-    uint64_t bytes[LOCKED_MAX];
-    int count;
-} locked;
-
 static void locked_add(const void *at, uint64_t bytes)
 {
     ensure(locked.count < LOCKED_MAX);
+    locked.used += bytes;
+    locked.high = locked.used > locked.high ? locked.used : locked.high;
     locked.at[locked.count] = (const char *)at;
     locked.bytes[locked.count++] = bytes;
 }
@@ -363,6 +367,7 @@ static void locked_drop(const void *at)
     int i = 0;
     while (locked.at[i] != at)
         ensure(++i < locked.count);
+    locked.used -= locked.bytes[i];
     locked.count--;
     locked.at[i] = locked.at[locked.count];
     locked.bytes[i] = locked.bytes[locked.count];

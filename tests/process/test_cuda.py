@@ -86,6 +86,11 @@ def test_a_run_is_the_cpus_but_for_rounding():
         rest = used["plan"] - 2 * facts(cuda, "trainerd", "event.device")[0]["context_bytes"]
         # The plan is that of an estimate: trainerd's peak has its mega-batches, which it gives back before one.
         assert 0 < together - used["plan"] < 0.1 * rest, (used, rest)
+    held = sum(row["bytes"] for row in on_cuda["memory"]["plan_rows"] if row["stage"] == "trainerd"
+               and row["what"].startswith(("arena", "copies of the device", "batch on its way")))
+    locked = on_cuda["memory"]["page_locked"]
+    assert held > 80000 and held < locked["trainerd"] < held + 4096, (held, locked)  # the rest: results of steps
+    assert not on_cpu["memory"]["page_locked"]
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
