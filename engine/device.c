@@ -96,23 +96,42 @@ const struct device *device_cuda(struct err *e)
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library)
         found = dlsym(library, "device_of_library");
-    if (!found)
-        err_set(e, EXIT_CODE_PERMANENT, "cannot compute on device cuda: %s",
-                dlerror()); /* names the library that is missing, libcuda.so.1 without a driver */
+    const char *why = found ? "" : dlerror(); /* names the library that is missing */
+    if (strstr(why, "libcuda.so.1"))
+        err_set(e, EXIT_CODE_PERMANENT,
+                "cannot compute on device cuda: there is no NVIDIA driver (libcuda.so.1 comes with "
+                "it); use --device cpu");
+    else if (!found)
+        err_set(e, EXIT_CODE_PERMANENT, "cannot compute on device cuda: %s", why);
     return found;
 }
 
 int device_open(const struct device **d, const char *wanted, int debug, struct err *e)
 {
-    int may_fail = strcmp(wanted, "auto") == 0;
     *d = &device_cpu;
     if (strcmp(wanted, "cpu") == 0)
         return 0;
     const char *colon = strchr(wanted, ':');
     const struct device *cuda = device_cuda(e);
-    if (cuda && cuda->open(colon ? colon + 1 : "", debug, e) == 0)
+    if (cuda && cuda->open(colon ? colon + 1 : "", debug, e) == 0) {
         *d = cuda;
-    return *d != &device_cpu || may_fail ? 0 : -1;
+        return 0;
+    }
+    if (strcmp(wanted, "auto") != 0 || e->code != EXIT_CODE_PERMANENT)
+        return -1;
+    return cuda ? DEVICE_UNUSABLE : DEVICE_ABSENT;
+}
+
+int device_open_again(const struct device **d, const char *wanted, const char *before, int debug,
+                      struct err *e)
+{
+    int found = device_open(d, wanted, debug, e);
+    if (found <= 0 || strncmp(before, "cuda:", strlen("cuda:")) != 0)
+        return found;
+    return err_prefix(e,
+                      "cannot go on with what was computed on %s: with device auto only a GPU goes "
+                      "on, with device cpu the CPU does, at other bits",
+                      before);
 }
 
 static uint64_t limit_bytes = UINT64_MAX;

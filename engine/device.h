@@ -32,6 +32,7 @@ struct device_facts {
 struct device_memory {
     uint64_t free_bytes;             /* as the driver says, a second ago at most */
     uint64_t used_bytes, high_bytes; /* by this device's allocations: now, and the most so far */
+    uint64_t locked_high_bytes;      /* of the host's memory, page-locked for it: the most so far */
 };
 
 /* A sequence of operations that is asked for again as a whole (a CUDA graph). */
@@ -114,9 +115,21 @@ extern const struct device device_cpu;
  * one that FINETUNED_CUDA_LIBRARY names. */
 const struct device *device_cuda(struct err *e);
 
-/* "cpu", "cuda", "cuda:1", "cuda:H100", "auto": a GPU if there is one, else the CPU, and *e then
- * says why. The device is open; -1 (permanent) and one sentence where it cannot be had. */
+/* What device_open returns where "auto" got the CPU: *e says why. */
+enum device_fallback {
+    DEVICE_ABSENT = 1, /* the library for GPUs is missing, or what it needs: the driver */
+    DEVICE_UNUSABLE    /* these are there, but no GPU that this build can compute on */
+};
+
+/* "cpu", "cuda", "cuda:1", "cuda:H100", "auto": a GPU if there is one, else the CPU. The device is
+ * open: 0, or an enum device_fallback; -1 and one sentence where it cannot be had. Temporary, with
+ * "auto" too: there is one, but it cannot be had now. */
 int device_open(const struct device **d, const char *wanted, int debug, struct err *e);
+
+/* The same to go on with what was computed on `before` ("": nothing; else as trainerd's
+ * compute_name has it): "auto" is not the CPU (-1, permanent) where that was a GPU. */
+int device_open_again(const struct device **d, const char *wanted, const char *before, int debug,
+                      struct err *e);
 
 /* No more than this of a device's memory by device_reserve at a time; UINT64_MAX (from the start):
  * as much as there is. What is taken stays. */

@@ -166,7 +166,7 @@ static void progress_publish(struct estimator *s, struct daemon *d, int finished
 static void job_end(struct estimator *s, struct daemon *d)
 {
     work_close(&s->work);
-    highwater_device(&d->highwater, 0, 0);
+    highwater_device(&d->highwater, 0, 0, 0);
     s->queued--;
     memmove(&s->queue[0], &s->queue[1], s->queued * sizeof s->queue[0]);
     s->state = ESTIMATE_IDLE;

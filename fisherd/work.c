@@ -109,12 +109,14 @@ static int device_start(struct work *w, struct step_config *c, struct err *e)
     struct err why = {0};
     struct device_facts f;
     const char *wanted = w->kind == ESTIMATOR_FACTORED ? "cpu" : w->options->device;
-    if (device_open(&w->device, wanted, w->options->debug_mode, &why) < 0) {
+    int found = device_open_again(&w->device, wanted, w->computed_on, w->options->debug_mode, &why);
+    if (found < 0) {
         w->device = NULL;
         *e = why;
         return -1;
     }
-    log_debug("device=%s %s", w->device->kind, why.text);
+    log_line(found == DEVICE_UNUSABLE ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG, "device=%s %s",
+             w->device->kind, why.text);
     w->device->facts(&f);
     w->device_context_bytes = f.context_bytes;
     device_limit_set(w->device->apart ? device_limit_of(w->device, w->options->device_limit_mb)
@@ -130,7 +132,8 @@ void work_device_measure(const struct work *w, struct highwater *page)
     if (!w->device || !w->device->apart)
         return;
     w->device->memory(&memory);
-    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes);
+    highwater_device(page, context + memory.used_bytes, context + memory.high_bytes,
+                     memory.locked_high_bytes);
 }
 
 /* The stepper, with the checkpoint's parameters. The stream knows the largest batch. */
@@ -172,6 +175,8 @@ static int model_start(struct work *w, struct err *e)
         err_errno(e, EXIT_CODE_TEMPORARY, "cannot read checkpoint %s", w->job.checkpoint);
     else if (checkpoint_read_meta(w->job.checkpoint, meta, text, CHECKPOINT_MODEL_MAX, e) == 0)
         result = model_from_text(&w->model, text, e);
+    if (result == 0)
+        MSG_STR(w->computed_on, meta->cpu);
     if (result == 0)
         result = fisher_labels_check(&w->model, fisher_labels_of(w->options->fisher_labels), e);
     free(meta);

@@ -37,6 +37,7 @@ struct work {
     struct model model;
     const struct device *device; /* open while there is a stepper; else NULL */
     uint64_t device_context_bytes;
+    char computed_on[64]; /* the checkpoint: its attribute `cpu` */
     struct stepper *stepper;
     struct feed *feed;
     struct gather_config gather;

@@ -75,6 +75,16 @@ static void json_device(const struct report *r, struct json *j)
     json_end(j);
 }
 
+/* Of the host's memory: what each stage had page-locked for the GPU at most. */
+static void json_locked(const struct report *r, struct json *j)
+{
+    json_object_flat(j, "page_locked");
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (r->pages[i].locked_peak_bytes)
+            json_u64(j, stage_names[i], r->pages[i].locked_peak_bytes);
+    json_end(j);
+}
+
 static void json_memory(const struct report *r, struct json *j)
 {
     json_object(j, "memory");
@@ -89,6 +99,7 @@ static void json_memory(const struct report *r, struct json *j)
             json_u64(j, stage_names[i], r->plan_bytes[i]);
     json_end(j);
     json_device(r, j);
+    json_locked(r, j);
     json_list(j, "plan_rows");
     for (uint32_t i = 0; i < r->history->plan.rows_count; i++) {
         const struct msg_plan_row *row = &r->history->plan.rows[i];

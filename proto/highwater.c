@@ -118,13 +118,15 @@ void highwater_raise(struct highwater *h)
         h->page->cpu_us = cpu;
 }
 
-void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high)
+void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high, uint64_t locked)
 {
     if (!h->page)
         return;
     h->page->device_bytes = bytes;
     if (high > h->page->device_peak_bytes)
         h->page->device_peak_bytes = high;
+    if (locked > h->page->locked_peak_bytes)
+        h->page->locked_peak_bytes = locked;
 }
 
 void highwater_helper_add(struct highwater *h, pid_t pid)

@@ -21,6 +21,7 @@ struct highwater_page {
     uint64_t cpu_us; /* CPU time of all finished incarnations and this one, helpers included */
     uint64_t device_bytes; /* that it has of a GPU's memory now, 0: none, and the most so far */
     uint64_t device_peak_bytes;
+    uint64_t locked_peak_bytes; /* of its own memory, page-locked for a GPU */
 };
 
 enum { HIGHWATER_HELPERS_MAX = 32 };
@@ -36,8 +37,9 @@ int highwater_open(struct highwater *h, const char *stage,
                    struct err *e);         /* below the present dir */
 void highwater_raise(struct highwater *h); /* measure this process and raise the page */
 
-/* The stage has so much of a GPU's memory now, and had up to `high` since it last said so. */
-void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high);
+/* The stage has so much of a GPU's memory now, and had up to `high` since it last said so; and up
+ * to `locked` of its own memory, page-locked for it. */
+void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high, uint64_t locked);
 
 /* A helper process runs its program (between fork and exec it would have its parent's memory); it
  * is measured at each raise until it is removed. Harmless twice. */

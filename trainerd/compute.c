@@ -13,21 +13,24 @@
 
 static uint64_t driver_bytes; /* of the device that is open */
 
-int compute_open(const struct device **d, const struct options *o, struct err *e)
+int compute_open(const struct device **d, const struct options *o, const char *before,
+                 struct err *e)
 {
     struct err why = {0};
-    uint64_t before = highwater_bytes(getpid(), "VmRSS");
+    uint64_t resident = highwater_bytes(getpid(), "VmRSS");
     if (o->debug_mode)
         log_level_set(LOG_LEVEL_DEBUG);
-    if (device_open(d, o->device, o->debug_mode, &why) < 0) {
+    int found = device_open_again(d, o->device, before, o->debug_mode, &why);
+    if (found < 0) {
         *d = NULL;
         *e = why;
         return -1;
     }
     uint64_t after = highwater_bytes(getpid(), "VmRSS");
-    driver_bytes = (*d)->apart && after > before ? after - before : 0;
-    if (why.code)
-        log_debug("device=cpu none other can be had: %s", why.text);
+    driver_bytes = (*d)->apart && after > resident ? after - resident : 0;
+    if (found)
+        log_line(found == DEVICE_UNUSABLE ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
+                 "device=cpu no GPU can be had: %s", why.text);
     return 0;
 }
 
@@ -98,7 +101,8 @@ void compute_measure(struct trainer *t, struct msg_trainer_step *m)
     m->device_bytes = t->device_context_bytes + memory.used_bytes;
     m->device_peak_bytes = t->device_context_bytes + memory.high_bytes;
     m->device_free_bytes = memory.free_bytes;
-    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes);
+    highwater_device(&t->daemon->highwater, m->device_bytes, m->device_peak_bytes,
+                     memory.locked_high_bytes);
 }
 
 int compute_command(int argc, char **argv)
@@ -110,7 +114,7 @@ int compute_command(int argc, char **argv)
     int set_count;
     struct err e = {0};
     if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
-        options_read(&o, config, set, set_count, &e) == 0 && compute_open(&d, &o, &e) == 0) {
+        options_read(&o, config, set, set_count, &e) == 0 && compute_open(&d, &o, "", &e) == 0) {
         d->facts(&f);
         printf("%" PRIu64 "\n", d->apart ? f.memory_bytes >> 20 : 0);
         e = (struct err){0};

@@ -496,15 +496,31 @@ uint64_t plan_regions_limit(const struct plan *p, const struct options *o)
     return p->beside_regions < limit ? limit - p->beside_regions : 0;
 }
 
+/* Where an option is less than there is it can be raised. */
 static int too_large(const char *memory, uint64_t total, const char *source, uint64_t limit,
                      const char *lower, const struct options *o, struct err *e)
 {
     return err_set(e, EXIT_CODE_PERMANENT,
                    "the run needs %" PRIu64 " MiB of %s and %s is %" PRIu64
-                   " MiB; lower %s, %sor make the model smaller (--plan shows what takes it)",
-                   (total >> 20) + 1, memory, source, limit >> 20, lower,
+                   " MiB; %slower %s, %sor make the model smaller (--plan shows what takes it)",
+                   (total >> 20) + 1, memory, source, limit >> 20,
+                   strncmp(source, "memory.", 7) == 0 ? "raise it, " : "", lower,
                    o->use_gradient_checkpointing ? ""
                                                  : "set training.use_gradient_checkpointing, ");
+}
+
+static int device_too_large(const struct options *o, const struct device *d, uint64_t total,
+                            struct err *e)
+{
+    struct device_facts f;
+    char source[64] = "that of the GPU";
+    d->facts(&f);
+    uint64_t has_mb =
+        f.memory_bytes >> 20; /* which finetune.sh makes the limit where there is none */
+    if (o->device_limit_mb && o->device_limit_mb < has_mb)
+        snprintf(source, sizeof source, "memory.device_limit_mb, of %" PRIu64 " MiB,", has_mb);
+    return too_large("device memory", total, source, device_bytes(o, d),
+                     "training.batch_size or loader.chunk_size_gb", o, e);
 }
 
 int plan_check(const struct plan *p, const struct options *o, const struct device *d, struct err *e)
@@ -517,6 +533,5 @@ int plan_check(const struct plan *p, const struct options *o, const struct devic
                          "training.batch_size, training.threads or arena.limit_mb", o, e);
     if (on_device <= device_bytes(o, d))
         return 0;
-    return too_large("device memory", on_device, "that of the GPU", device_bytes(o, d),
-                     "training.batch_size or loader.chunk_size_gb", o, e);
+    return device_too_large(o, d, on_device, e);
 }

@@ -214,7 +214,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     uint64_t micro_rows;
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
-        compute_open(&device, &o, e) < 0 || plan_read_shapes(stdin, &shapes, &bases, e) < 0 ||
+        compute_open(&device, &o, "", e) < 0 || plan_read_shapes(stdin, &shapes, &bases, e) < 0 ||
         shapes_check(&o, train, &shapes.validation, e) < 0)
         goto out;
     compute_bases(&bases, device);

@@ -165,7 +165,7 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
     struct step_config training;
     if (p->int8) /* products in 8 bits are the CPU's */
         t->device = &device_cpu;
-    else if (compute_open(&t->device, &p->options, e) < 0)
+    else if (compute_open(&t->device, &p->options, "", e) < 0)
         return -1;
     if (model_make(p, e) < 0 || shapes_step_config(&training, &p->options, t->device, &shape,
                                                    &shape, p->options.batch_size, e) < 0)

@@ -214,7 +214,7 @@ int setup_start(struct trainer *t, struct err *e)
     if (setup_options_check(t->options, e) < 0 || resume_find(t, e) < 0)
         return -1;
     if (t->state != TRAINER_DONE) {
-        if (compute_open(&t->device, t->options, e) < 0 || compute_fact(t, e) < 0 ||
+        if (compute_open(&t->device, t->options, t->meta.cpu, e) < 0 || compute_fact(t, e) < 0 ||
             data_begin(t, e) < 0)
             return -1;
         snprintf(t->daemon->doing, sizeof t->daemon->doing, "waiting for loaderd to open the data");

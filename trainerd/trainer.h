@@ -258,8 +258,10 @@ struct gather_config setup_gather(const struct feed *f, double scale);
 int setup_stepper(struct trainer *t, const struct step_config *c, struct err *e);
 
 /* compute.c */
-/* The one that the options name; -1 (permanent) where it cannot be had, and *d is NULL. */
-int compute_open(const struct device **d, const struct options *o, struct err *e);
+/* The one that the options name, to go on with what was computed on `before` ("": nothing); -1
+ * where it cannot be had, and *d is NULL. */
+int compute_open(const struct device **d, const struct options *o, const char *before,
+                 struct err *e);
 void compute_close(const struct device **d);                      /* harmless twice */
 void compute_bases(struct plan_bases *b, const struct device *d); /* that one, and its driver */
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */

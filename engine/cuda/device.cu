@@ -13,6 +13,7 @@
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/early.h"
+#include "engine/cuda/gpus.h"
 #include "engine/cuda/handle.h"
 
 extern "C" {
@@ -52,6 +53,12 @@ static struct {
     } allocations[ALLOCATIONS_MAX];
     int count;
     uint64_t used, high, context_bytes;
+    struct {
+        const void *at;
+        uint64_t bytes;
+    } locked[ALLOCATIONS_MAX]; /* of the host's memory */
+    int locked_count;
+    uint64_t locked_used, locked_high;
     size_t left;      /* as the driver said */
     time_t left_at_s; /* then; 0: it is another one since */
 } device;
@@ -81,11 +88,29 @@ void cuda_blas(cublasStatus_t status, const char *what)
                   what);
 }
 
+/* Would a process that is started again meet it again? What is missing, or does not go together.
+ * All else a GPU may get over, or the one that fell off its bus is missed by the next process. */
+static int failure_stays(cudaError_t error)
+{
+    switch (error) {
+    case cudaErrorNoDevice:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorStubLibrary:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorCompatNotSupportedOnDevice:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 static int failure_set(struct err *e, cudaError_t error, const char *doing)
 {
-    int again = error == cudaErrorMemoryAllocation || error == cudaErrorDevicesUnavailable;
-    return err_set(e, again ? EXIT_CODE_TEMPORARY : EXIT_CODE_PERMANENT, "%s: %s (%s)", doing,
-                   cudaGetErrorString(error), cudaGetErrorName(error));
+    return err_set(e, failure_stays(error) ? EXIT_CODE_PERMANENT : EXIT_CODE_TEMPORARY,
+                   "%s: %s (%s)", doing, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static int device_failure(struct err *e)
@@ -99,64 +124,30 @@ static int device_failure(struct err *e)
     return failure_set(e, error, doing);
 }
 
-/* "": the first; a number; or a part of a name. */
-static int index_find(const char *which, int count, struct err *e)
+static int gpu_look(int index, struct gpu *g, struct err *e)
 {
-    char *end;
-    long number = strtol(which, &end, 10);
-    if (!*which)
-        return 0;
-    if (!*end && number >= 0 && number < count)
-        return (int)number;
-    char names[512] = "";
-    for (int i = 0; i < count; i++) {
-        struct cudaDeviceProp p;
-        if (cudaGetDeviceProperties(&p, i) != cudaSuccess)
-            continue;
-        if (*end && strstr(p.name, which))
-            return i;
-        size_t length = strlen(names);
-        snprintf(names + length, sizeof names - length, "%s%d (%s)", i ? ", " : "", i, p.name);
-    }
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "cannot compute on device cuda:%s: there is no such GPU; there are %s", which,
-                   names);
-}
-
-static int driver_check(int *count, struct err *e)
-{
-    int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
-    cudaError_t error = cudaGetDeviceCount(count);
-    if (driver == 0)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot compute on device cuda: there is no NVIDIA driver; use --device cpu");
-    if (error == cudaErrorInsufficientDriver)
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "cannot compute on device cuda: the driver knows CUDA %d.%d, this build needs "
-            "%d.%d; update the driver or build with an older toolkit",
-            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    if (error != cudaSuccess || *count == 0)
-        return failure_set(e, error == cudaSuccess ? cudaErrorNoDevice : error,
-                           "cannot compute on device cuda");
+    struct cudaDeviceProp p;
+    cudaError_t error = cudaGetDeviceProperties(&p, index);
+    if (error != cudaSuccess)
+        return failure_set(e, error, "cannot compute on device cuda");
+    snprintf(g->name, sizeof g->name, "%s", p.name);
+    g->capability = 10 * p.major + p.minor;
     return 0;
 }
 
-/* Is there code for it in this library? */
-static int capability_check(const struct cudaDeviceProp *p, struct err *e)
+static int index_choose(const char *which, struct err *e)
 {
-    enum { LEAST = CUDA_LEAST_CAPABILITY }; /* the Makefile's least SM */
-    int capability = 10 * p->major + p->minor;
-    if (capability >= LEAST)
-        return 0;
-    return err_set(
-        e, EXIT_CODE_PERMANENT,
-        "cannot compute on %s: its compute capability is %d.%d; this build has code for %d.%d "
-        "and later (SM= of the Makefile)",
-        p->name, p->major, p->minor, LEAST / 10, LEAST % 10);
+    struct gpus all = {};
+    cudaDriverGetVersion(&all.driver);
+    cudaRuntimeGetVersion(&all.runtime);
+    cudaError_t error = cudaGetDeviceCount(&all.count);
+    all.too_old = error == cudaErrorInsufficientDriver;
+    all.count = error == cudaSuccess ? all.count : 0;
+    all.least = CUDA_LEAST_CAPABILITY; /* the Makefile's least SM */
+    all.look = gpu_look;
+    if (all.driver && !all.too_old && error != cudaSuccess && error != cudaErrorNoDevice)
+        return failure_set(e, error, "cannot compute on device cuda");
+    return gpus_choose(&all, which, e);
 }
 
 static void lane_take(unsigned lane)
@@ -244,26 +235,19 @@ static void device_close(void)
     device.open = 0;
 }
 
-/* What was taken since so much was free. The driver tells what all processes have together: of one
- * that takes or gives back memory at that moment no more is believed than libraries may need
- * (measured: 136 MiB), and no less than what is ours for certain. */
 static uint64_t context_measure(size_t before)
 {
-    enum { LIBRARIES_BYTES_MAX = 512 << 20 };
     size_t after = 0, total = 0;
-    uint64_t ours = CUDA_BLOCKS_MAX * sizeof *cuda_partials, taken;
+    uint64_t ours = CUDA_BLOCKS_MAX * sizeof *cuda_partials;
     ours += CUDA_SCRATCH_FLOATS * sizeof *cuda_scratch;
     for (int i = 0; i < LANE_FIRST; i++)
         ours += workspace_bytes(i);
     CU(cudaMemGetInfo(&after, &total));
-    taken = before > after ? before - after : 0;
-    taken = taken < ours + LIBRARIES_BYTES_MAX ? taken : ours + LIBRARIES_BYTES_MAX;
-    return taken > ours ? taken : ours;
+    return gpus_context_bytes(before, after, ours);
 }
 
 static int device_open(const char *which, int debug, struct err *e)
 {
-    int count = 0;
     size_t before = 0, total = 0;
     struct cudaDeviceProp p;
     if (device.open)
@@ -272,13 +256,11 @@ static int device_open(const char *which, int debug, struct err *e)
         setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
     else
         unsetenv("CUDA_LAUNCH_BLOCKING");
-    if (driver_check(&count, e) < 0 || (device.index = index_find(which, count, e)) < 0)
+    if ((device.index = index_choose(which, e)) < 0)
         return -1;
     cudaError_t error = cudaGetDeviceProperties(&p, device.index);
     if (error != cudaSuccess)
         return failure_set(e, error, "cannot compute on device cuda");
-    if (capability_check(&p, e) < 0)
-        return -1;
     cuda_processors = p.multiProcessorCount;
     cuda_capability = 10 * p.major + p.minor;
     cuda_shared_bytes = p.sharedMemPerBlockOptin;
@@ -334,6 +316,7 @@ static void device_memory_get(struct device_memory *m)
     m->free_bytes = device.left;
     m->used_bytes = device.used;
     m->high_bytes = device.high;
+    m->locked_high_bytes = device.locked_high;
 }
 
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
@@ -375,6 +358,25 @@ static void device_release(void *at)
     device.allocations[i] = device.allocations[--device.count];
 }
 
+static void locked_add(const void *at, uint64_t bytes)
+{
+    ensure(device.locked_count < ALLOCATIONS_MAX);
+    device.locked[device.locked_count].at = at;
+    device.locked[device.locked_count++].bytes = bytes;
+    device.locked_used += bytes;
+    if (device.locked_used > device.locked_high)
+        device.locked_high = device.locked_used;
+}
+
+static void locked_drop(const void *at)
+{
+    int i = 0;
+    while (device.locked[i].at != at)
+        ensure(++i < device.locked_count);
+    device.locked_used -= device.locked[i].bytes;
+    device.locked[i] = device.locked[--device.locked_count];
+}
+
 static int host_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     cudaError_t error = cudaMallocHost(at, bytes ? bytes : 1);
@@ -384,13 +386,16 @@ static int host_allocate(uint64_t bytes, const char *what, void **at, struct err
                        (unsigned long long)(bytes >> 20), cudaGetErrorString(error));
     }
     memset(*at, 0, bytes);
+    locked_add(*at, bytes);
     return 0;
 }
 
 static void host_release(void *at)
 {
-    if (at)
-        CU(cudaFreeHost(at));
+    if (!at)
+        return;
+    locked_drop(at);
+    CU(cudaFreeHost(at));
 }
 
 /* Through the driver API: its errors do not stick. */
@@ -398,8 +403,10 @@ static int host_lock(void *at, uint64_t bytes, struct err *e)
 {
     CUresult result = cuMemHostRegister(at, bytes, CU_MEMHOSTREGISTER_PORTABLE);
     const char *why = "unknown";
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS) {
+        locked_add(at, bytes);
         return 0;
+    }
     cuGetErrorString(result, &why);
     return err_set(e, EXIT_CODE_TEMPORARY, "cannot page-lock %llu bytes of memory: %s",
                    (unsigned long long)bytes, why);
@@ -410,6 +417,7 @@ static void host_unlock(void *at)
     cudaStreamSynchronize(device.copies);
     cudaStreamSynchronize(cuda_stream);
     cuMemHostUnregister(at);
+    locked_drop(at);
 }
 
 static void device_upload(void *to, const void *from, uint64_t bytes)

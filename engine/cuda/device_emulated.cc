@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "engine/cuda/blas.h"
+#include "engine/cuda/emulated.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -26,6 +27,7 @@ unsigned cuda_lane;
 enum { ALLOCATIONS_MAX = 256, PAGE_BYTES = 4096, COPIES_MAX = 256 };
 
 static const uint64_t memory_bytes = (uint64_t)1 << 30;
+static const int runtime = 13000;
 
 /* Allocations lie in one range of addresses, so that one call opens and closes all of them; by
  * address, a page that belongs to none behind each. */
@@ -33,7 +35,7 @@ static struct {
     char *base;
     struct {
         char *at;
-        uint64_t bytes;
+        uint64_t bytes, asked; /* whole pages, for so many */
     } allocations[ALLOCATIONS_MAX];
     int count, depth;
     uint64_t used, high;
@@ -55,6 +57,26 @@ static struct {
  * not done. */
 static uint64_t compute_marks[DEVICE_MARKS];
 static int compute_asks[DEVICE_MARKS];
+
+static uint64_t worked; /* launches and copies so far */
+
+int emulate_works(void)
+{
+    return ++worked < emulated()->work || !emulated()->work;
+}
+
+static int device_failed(void)
+{
+    return emulated()->work && worked >= emulated()->work;
+}
+
+static int device_failure(struct err *e)
+{
+    if (!device_failed())
+        return 0;
+    return err_set(e, EXIT_CODE_TEMPORARY, "the GPU failed in its work number %llu (emulated)",
+                   (unsigned long long)emulated()->work);
+}
 
 void emulate_open(int on)
 {
@@ -128,16 +150,36 @@ static void device_close_emulated(void)
     cuda_scratch = NULL;
 }
 
+static int chosen; /* of the GPUs */
+
+static int gpu_look(int index, struct gpu *g, struct err *e)
+{
+    (void)e;
+    *g = emulated()->gpus[index];
+    return 0;
+}
+
+static int index_choose(const char *which, struct err *e)
+{
+    struct gpus all = {};
+    all.driver = emulated()->driver;
+    all.runtime = runtime;
+    all.too_old = all.driver / 1000 < runtime / 1000;
+    all.count = emulated()->count;
+    all.least = 75;
+    all.look = gpu_look;
+    return gpus_choose(&all, which, e);
+}
+
 static int device_open_emulated(const char *which, int debug, struct err *e)
 {
     (void)debug;
-    if (*which && strcmp(which, "0") != 0)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "cannot compute on device cuda:%s: there is no such GPU; there are 0 "
-                       "(emulated)",
-                       which);
     if (cuda_partials)
         return 0;
+    emulated_read();
+    if ((chosen = index_choose(which, e)) < 0)
+        return -1;
+    cuda_capability = emulated()->gpus[chosen].capability;
     void *partials, *scratch;
     if (device_allocate(CUDA_BLOCKS_MAX * sizeof *cuda_partials, "sums", &partials, e) < 0)
         return -1;
@@ -152,7 +194,10 @@ static int device_open_emulated(const char *which, int debug, struct err *e)
 static void device_facts_emulated(struct device_facts *f)
 {
     memset(f, 0, sizeof *f);
-    strcpy(f->name, "emulated");
+    strcpy(f->name, emulated()->gpus[chosen].name);
+    f->index = chosen;
+    f->driver = emulated()->driver;
+    f->runtime = runtime;
     f->capability = cuda_capability;
     f->processors = cuda_processors;
     f->halves = 1;
@@ -160,10 +205,19 @@ static void device_facts_emulated(struct device_facts *f)
     f->context_bytes = memory.context;
 }
 
+enum { LOCKED_MAX = 4096 };
+static struct {
+    const char *at[LOCKED_MAX];
+    uint64_t bytes[LOCKED_MAX];
+    int count;
+    uint64_t used, high;
+} locked;
+
 static void device_memory_emulated(struct device_memory *m)
 {
     m->used_bytes = memory.used - memory.context;
     m->high_bytes = memory.high - memory.context;
+    m->locked_high_bytes = locked.high;
     m->free_bytes = memory_bytes - memory.used;
 }
 
@@ -180,13 +234,30 @@ static int range_reserve(struct err *e)
     return 0;
 }
 
-/* The first gap of `bytes` and a page: before which allocation, and where. */
-static int gap_find(uint64_t bytes, char **at)
+/* The first gap of `bytes` and a page from there on: before which allocation, and where. */
+static int gap_from(char *from, uint64_t bytes, char **at)
 {
     int i = 0;
-    *at = memory.base;
-    for (; i < memory.count && (uint64_t)(memory.allocations[i].at - *at) < bytes + PAGE_BYTES; i++)
-        *at = memory.allocations[i].at + memory.allocations[i].bytes + PAGE_BYTES;
+    *at = from;
+    for (; i < memory.count; i++) {
+        char *first = memory.allocations[i].at;
+        if (first >= *at && (uint64_t)(first - *at) >= bytes + PAGE_BYTES)
+            break;
+        if (first + memory.allocations[i].bytes >= *at)
+            *at = first + memory.allocations[i].bytes + PAGE_BYTES;
+    }
+    return i;
+}
+
+/* What was given back is not given out again before all else was: who still reads it does not find
+ * what came after it. */
+static int gap_find(uint64_t bytes, char **at)
+{
+    static char *next;
+    int i = gap_from(next ? next : memory.base, bytes, at);
+    if ((uint64_t)(*at - memory.base) + bytes > 2 * memory_bytes)
+        i = gap_from(memory.base, bytes, at);
+    next = *at + bytes + PAGE_BYTES;
     return i;
 }
 
@@ -194,9 +265,13 @@ static int gap_find(uint64_t bytes, char **at)
 static int device_allocate(uint64_t bytes, const char *what, void **at, struct err *e)
 {
     uint64_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    static uint64_t asked;
     char *place;
     *at = NULL;
-    if (whole > memory_bytes - memory.used || memory.count == ALLOCATIONS_MAX)
+    if (device_failed())
+        return device_failure(e);
+    if (++asked == emulated()->allocation || whole > memory_bytes - memory.used ||
+        memory.count == ALLOCATIONS_MAX)
         return err_set(e, EXIT_CODE_TEMPORARY,
                        "no device memory for %s: %llu bytes are wanted, %llu are free", what,
                        (unsigned long long)bytes, (unsigned long long)(memory_bytes - memory.used));
@@ -209,12 +284,13 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
             (size_t)(memory.count - i) * sizeof *memory.allocations);
     memory.allocations[i].at = place;
     memory.allocations[i].bytes = whole;
+    memory.allocations[i].asked = bytes;
     memory.count++;
     __asan_unpoison_memory_region(place, bytes);
     __asan_poison_memory_region(place + bytes, whole + PAGE_BYTES - bytes);
     if (memory.depth)
         ensure(mprotect(place, whole, PROT_READ | PROT_WRITE) == 0);
-    memory.used += whole;
+    memory.used += bytes;
     memory.high = memory.used > memory.high ? memory.used : memory.high;
     *at = place;
     return 0;
@@ -225,7 +301,8 @@ static void copies_until(uint64_t count)
     emulate_open(1);
     for (; copies.done < count; copies.done++) {
         auto *c = &copies.waiting[copies.done % COPIES_MAX];
-        memcpy(c->to, c->from, c->bytes);
+        if (emulate_works())
+            memcpy(c->to, c->from, c->bytes);
     }
     emulate_open(0);
 }
@@ -269,22 +346,18 @@ static void device_release(void *at)
         return;
     ensure(madvise(at, memory.allocations[i].bytes, MADV_DONTNEED) == 0);
     ensure(mprotect(at, memory.allocations[i].bytes, PROT_NONE) == 0);
-    memory.used -= memory.allocations[i].bytes;
+    __asan_poison_memory_region(at, memory.allocations[i].bytes);
+    memory.used -= memory.allocations[i].asked;
     memory.count--;
     memmove(&memory.allocations[i], &memory.allocations[i + 1],
             (size_t)(memory.count - i) * sizeof *memory.allocations);
 }
 
-enum { LOCKED_MAX = 4096 };
-static struct {
-    const char *at[LOCKED_MAX];
-    uint64_t bytes[LOCKED_MAX];
-    int count;
-} locked;
-
 static void locked_add(const void *at, uint64_t bytes)
 {
     ensure(locked.count < LOCKED_MAX);
+    locked.used += bytes;
+    locked.high = locked.used > locked.high ? locked.used : locked.high;
     locked.at[locked.count] = (const char *)at;
     locked.bytes[locked.count++] = bytes;
 }
@@ -294,6 +367,7 @@ static void locked_drop(const void *at)
     int i = 0;
     while (locked.at[i] != at)
         ensure(++i < locked.count);
+    locked.used -= locked.bytes[i];
     locked.count--;
     locked.at[i] = locked.at[locked.count];
     locked.bytes[i] = locked.bytes[locked.count];
@@ -377,7 +451,8 @@ static void device_send(void *to, const void *from, uint64_t bytes)
 {
     ensure(is_locked(from));
     emulate_open(1);
-    memcpy(to, from, bytes);
+    if (emulate_works())
+        memcpy(to, from, bytes);
     emulate_open(0);
 }
 
@@ -394,12 +469,6 @@ static void device_clear(void *at, uint64_t bytes)
         memset(at, 0, bytes);
         emulate_open(0);
     });
-}
-
-static int device_failure(struct err *e)
-{
-    (void)e;
-    return 0;
 }
 
 static void products_rounded(int on)

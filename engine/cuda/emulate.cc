@@ -45,6 +45,7 @@ static struct {
     const char *kernel;
     struct emulate_work *body; /* a thread's */
     unsigned begun, threads, ended;
+    int backwards; /* the threads begin from the last one on */
     struct lane lanes[THREADS_MAX];
     uint64_t exchanged[2][THREADS_MAX]; /* alternately: a lane is at most one exchange ahead */
     struct fiber fibers[THREADS_MAX];
@@ -92,7 +93,8 @@ static void fiber_main(void)
     for (;;) {
         while (block.begun < block.threads) {
             struct fiber *f = block.now;
-            f->thread = block.begun++;
+            unsigned nth = block.begun++;
+            f->thread = block.backwards ? block.threads - 1 - nth : nth;
             block.lanes[f->thread].fiber = f;
             thread_set(f->thread);
             block.body->run(block.body);
@@ -263,6 +265,41 @@ static void block_run(void)
     }
 }
 
+static unsigned chance(unsigned below)
+{
+    static uint64_t state = 1;
+    return (unsigned)(scalar_mix64(state++) % below);
+}
+
+/* The largest that divides both. */
+static uint64_t divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+
+/* In another order each time, as on a GPU: what is not the same then depends on it. From anywhere
+ * on, in steps that come by each of them because they have no divisor with their number in common.
+ */
+static void blocks_run(void)
+{
+    const uint64_t rows = gridDim.y, count = (uint64_t)gridDim.x * rows * gridDim.z;
+    uint64_t step = 1 + chance((unsigned)count), at = chance((unsigned)count);
+    ensure(count <= UINT32_MAX);
+    while (divisor(step, count) != 1)
+        step = step % count + 1;
+    block.backwards = (int)chance(2);
+    for (uint64_t done = 0; done < count; done++, at = (at + step) % count) {
+        blockIdx.x = (unsigned)(at % gridDim.x);
+        blockIdx.y = (unsigned)(at / gridDim.x % rows);
+        blockIdx.z = (unsigned)(at / gridDim.x / rows);
+        block_run();
+    }
+}
+
 static void launch(const char *kernel, dim3 blocks, dim3 threads, struct emulate_work *body)
 {
     ensure(!block.active);
@@ -274,10 +311,7 @@ static void launch(const char *kernel, dim3 blocks, dim3 threads, struct emulate
     emulate_open(1);
     gridDim = blocks;
     blockDim = threads;
-    for (blockIdx.z = 0; blockIdx.z < blocks.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < blocks.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < blocks.x; blockIdx.x++)
-                block_run();
+    blocks_run();
     emulate_open(0);
     block.active = 0;
     for (unsigned i = 0; i < block.fiber_count; i++)
@@ -363,12 +397,6 @@ static struct emulate_work *lane_next(struct emulate_work *w, unsigned lane)
     return w;
 }
 
-static unsigned chance(unsigned below)
-{
-    static uint64_t state = 1;
-    return (unsigned)(scalar_mix64(state++) % below);
-}
-
 /* Lane after lane as far as it comes, now and then interrupted; which one is left to chance. */
 void emulate_queue_run(const struct emulate_queue *q)
 {
@@ -384,8 +412,9 @@ void emulate_queue_run(const struct emulate_queue *q)
             lane = chance(LANES);
             continue;
         }
-        w->run(w);
-        w->done = 1;
+        if (emulate_works())
+            w->run(w);
+        w->done = 1; /* of a device that has failed, too */
         at[lane] = lane_next(w->next, lane);
         left -= at[lane] == NULL;
     }

@@ -1,9 +1,10 @@
 /* emulate.h - CUDA's kernel language on the CPU, for tests: see emulate.cc.
  *
- * Blocks run one after the other; the threads of a block are fibers that change at barriers and
- * shuffles only, so there is no race, but a missing or divergent barrier is found. Shared memory is
- * static: one block at a time uses it. Before each block it has what the last one left, as on a
- * GPU.
+ * Blocks run one after the other, in another order each time; the threads of a block are fibers
+ * that change at barriers and shuffles only, from the first one on or from the last one on. So
+ * there is no race, but what depends on an order is found, and so is a missing or divergent
+ * barrier. Shared memory is static: one block at a time uses it. Before each block it has what the
+ * last one left, as on a GPU.
  */
 #ifndef ENGINE_CUDA_EMULATE_H
 #define ENGINE_CUDA_EMULATE_H
@@ -112,6 +113,8 @@ void *emulate_shared(void); /* the launch's dynamic shared memory */
 /* The device's memory may be touched: while a launch or a copy runs, and at no other time, so that
  * a host function that reads a device's number faults as it would with a GPU. Calls nest. */
 void emulate_open(int on);
+/* Asked before each launch and copy: 0 where the device has failed and does nothing more. */
+int emulate_works(void);
 
 void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);

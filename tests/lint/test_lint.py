@@ -173,6 +173,18 @@ def test_no_paths_of_one_machine():
     report(wrong)
 
 
+def test_kernels_sum_without_atomics():
+    """Sums in order of arrival would be other bits each time: atomics count blocks and find the least, and no more."""
+    allowed = {"engine/cuda/cuda.h": ["atomicAdd(ticket, 1u)"],
+               "engine/cuda/gather.cu": ["atomicMin(&least_bad, (unsigned long long)mine)", "atomicMin(&least_bad, ~0ull)"]}
+    wrong = []
+    for path in files_list(".cu", ".h", rooms=("engine/cuda",)):
+        found = re.findall(r"\batomic\w*\s*\([^;=]*\)", code_of(path)) + re.findall(r"\b(?:red|atom)\.\w+", text_of(path))
+        if path != "engine/cuda/emulate.h" and found != allowed.get(path, []):
+            wrong.append("%s has %s" % (path, ", ".join(found)))
+    report(wrong)
+
+
 def test_only_the_skeleton_ends_a_process():
     allowed = re.compile(r"proto/(daemon|err)\.c|loaderd/child\.c")  # there: a fork that could not exec
     wrong = []

@@ -4,6 +4,7 @@ the device and whatever dies on the way. FINETUNED_CUDA_LIBRARY names another li
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 from harness import limit, skip
@@ -23,12 +24,22 @@ SETTINGS = ("training.batch_size=%d" % BATCH, "tasks.A.epochs=%d" % EPOCHS, "ord
             "continual_learning.ewc_config.fisher_samples=%d" % ROWS)
 
 
+FULL = {"FINETUNED_EMULATED": "allocation=1"}  # nothing finds room on the device
+
+
 def device_take():
     """The device of the tests for all stages that this case starts."""
     if h5py is None:
         skip("python3-h5py is not installed")
     os.environ.setdefault("FINETUNED_CUDA_LIBRARY", EMULATED)
     data_write("data.h5", rows=ROWS)
+
+
+def emulated_take():
+    """The same for cases that make it fail, or another one."""
+    device_take()
+    if os.environ["FINETUNED_CUDA_LIBRARY"] != EMULATED:
+        skip("FINETUNED_EMULATED tells the emulated device alone what to do")
 
 
 def run_on(name, device="cuda", settings=()):
@@ -71,7 +82,15 @@ def test_a_run_is_the_cpus_but_for_rounding():
     assert used["total"] > together, used
     # What a driver's context takes is seen from the free memory, of which other cases' processes take some, too.
     assert together < 1.01 * used["plan"], used
-    assert on_cuda["device_name"] != "emulated" or together > 0.99 * used["plan"], used
+    if on_cuda["device_name"] == "emulated":  # whose contexts are fixed, and would hide the rest
+        rest = used["plan"] - 2 * facts(cuda, "trainerd", "event.device")[0]["context_bytes"]
+        # The plan is that of an estimate: trainerd's peak has its mega-batches, which it gives back before one.
+        assert 0 < together - used["plan"] < 0.1 * rest, (used, rest)
+    held = sum(row["bytes"] for row in on_cuda["memory"]["plan_rows"] if row["stage"] == "trainerd"
+               and row["what"].startswith(("arena", "copies of the device", "batch on its way")))
+    locked = on_cuda["memory"]["page_locked"]
+    assert held > 80000 and held < locked["trainerd"] < held + 4096, (held, locked)  # the rest: results of steps
+    assert not on_cpu["memory"]["page_locked"]
     assert on_cuda["threads"] == 1 and on_cuda["reproducible"] is True
     with h5py.File(cuda.path("checkpoints/task-B.h5")) as f:
         assert f.attrs["cpu"].decode().rstrip("\0") == "cuda: " + on_cuda["device_name"]
@@ -102,9 +121,12 @@ def test_the_way_of_the_rows_changes_no_bit():
     ways = {"whole": (), "unlocked": ("loader.pin_memory=false",),
             "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * window_gb),),
             "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * window_gb), "loader.persistent_workers=false"),
-            "host": ("loader.use_chunk_loader=false",)}
-    digests = {way: state(run_on(way, settings=settings))[1] for way, settings in ways.items()}
+            "host": ("loader.use_chunk_loader=false",), "emptied": ("memory.empty_cache_every_n_epochs=1",)}
+    runs = {way: run_on(way, settings=settings) for way, settings in ways.items()}
+    digests = {way: state(run)[1] for way, run in runs.items()}
     assert len(set(digests.values())) == 1, digests
+    begun = {way: run.log("trainerd").count(" feed=trainer.train ") for way, run in runs.items()}
+    assert begun["emptied"] > begun["whole"] == 2, begun
 
 
 @limit(60)
@@ -158,6 +180,79 @@ def test_killed_runs_end_with_the_same_weights():
         assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
     assert state(run)[1] == expected
     assert report(run)["reproducible"] is True
+
+
+@limit(60)
+def test_a_run_that_began_on_a_gpu_does_not_slip_to_the_cpu():
+    """Which `device: auto` takes where there is no GPU: not while there is one that cannot be had now, and not in the
+    middle of a run."""
+    emulated_take()
+    expected = state(run_on("undisturbed"))[1]
+    away = "cannot go on with what was computed on cuda: emulated: with device auto only a GPU goes on"
+    with SmallRun("run", "data.h5", settings=(*SETTINGS, "device=auto", "training.checkpoint_every_s=0.01")) as run:
+        run.start("loaderd")
+        run.start("fisherd", environment=FULL)
+        run.start("trainerd", environment=FULL)
+        assert run.wait("trainerd") == 111 and "no device memory for " in run.log("trainerd"), run.log("trainerd")
+        run.start("trainerd")
+        run.until(lambda: "task-A.h5" in os.listdir(run.path("checkpoints")), "the end of a task")
+        run.kill("trainerd")
+        run.start("trainerd", environment=FULL)
+        assert run.wait("trainerd") == 111
+        run.start("trainerd", environment={"FINETUNED_CUDA_LIBRARY": "none.so"})
+        assert run.wait("trainerd") == 100
+        assert run.log("trainerd").count(away) == 1 and "this build has no CUDA backend" in run.log("trainerd")
+        run.start("trainerd")
+        assert run.wait("fisherd") == 111 and "no device memory for " in run.log("fisherd"), run.log("fisherd")
+        run.start("fisherd", environment={"FINETUNED_CUDA_LIBRARY": "none.so"})
+        assert run.wait("trainerd") == 100
+        assert "fisherd refuses the Fisher information " in run.log("trainerd"), run.log("trainerd")
+        assert run.log("trainerd").count(away) == 2, run.log("trainerd")
+        run.kill("fisherd")
+        run.start("fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    assert state(run)[1] == expected
+
+
+@limit(60)
+def test_a_gpu_that_fails_ends_a_stage_which_is_started_again():
+    """Whatever it was at, with nothing of what is on the device from there on: one sentence, and no checkpoint but of
+    whole steps."""
+    emulated_take()
+    expected = state(run_on("undisturbed"))[1]
+    with SmallRun("run", "data.h5", settings=(*SETTINGS, "device=cuda", "training.checkpoint_every_s=0.01")) as run:
+        run.start("loaderd")
+        for number, work in enumerate((1, 5, 60, 250, 700), 1):
+            run.start("trainerd", environment={"FINETUNED_EMULATED": "work=%d" % work})
+            if work == 700:  # in the second task, which waits for the first one's Fisher information
+                run.start("fisherd", environment={"FINETUNED_EMULATED": "work=20"})
+                assert run.wait("fisherd") == 111, run.log("fisherd")
+                run.start("fisherd")
+            assert run.wait("trainerd") == 111, run.log("trainerd")
+            errors = [line for line in run.log("trainerd").splitlines() if " error " in line]
+            assert len(errors) == number, run.log("trainerd")
+            assert "the GPU failed in its work number %d (emulated)" % work in errors[-1], errors
+        assert run.log("fisherd").count(" error ") == 1 and "work number 20 (emulated)" in run.log("fisherd")
+        run.start("trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    assert state(run)[1] == expected
+    assert report(run)["reproducible"] is True
+
+
+@limit(60)
+def test_a_run_that_began_on_a_gpu_goes_on_without_it_where_that_is_asked_for():
+    device_take()
+    settings = (*SETTINGS, "training.checkpoint_every_s=0.01")
+    with SmallRun("run", "data.h5", settings=(*settings, "device=auto")) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        run.until(lambda: "task-A.h5" in os.listdir(run.path("checkpoints")), "the end of a task")
+    os.environ["FINETUNED_CUDA_LIBRARY"] = "none.so"
+    with SmallRun("run", "data.h5", settings=(*settings, "device=cpu")) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    made = report(run)
+    assert made["device"] == "cpu" and made["reproducible"] is False, made
+    assert any("device" in f["sentence"] for f in facts(run, "trainerd", "event.training")), run.log("trainerd")
 
 
 def end_loss(run):
@@ -221,6 +316,44 @@ def test_a_bad_row_is_named():
             assert run.wait("trainerd") == 100, run.log("trainerd")
             line, = [line for line in run.log("trainerd").splitlines() if " error " in line]
             assert "row 77 of train in" in line and "its feature 5 times the scale 0.01 is nan; accepted" in line, line
+
+
+def readers_of(loader):
+    """loaderd's processes, and the bytes that each has read."""
+    found = {}
+    with open("/proc/%d/task/%d/children" % (loader, loader)) as f:
+        for pid in map(int, f.read().split()):
+            with open("/proc/%d/io" % pid) as of:
+                found[pid] = int(of.readline().split()[1])
+    return found
+
+
+@limit(60)
+def test_rows_that_are_given_back_are_told_of_as_they_were():
+    """Those of a batch that waits for others are not given back: a bad one among them is looked at again. loaderd stands
+    still when it has read a third of the batch's ten spans, and goes on when the rows have been asked back."""
+    device_take()
+    features = numpy.random.default_rng(1).standard_normal((640, 6000)).astype("f4")  # a span takes a while
+    features[5, 5] = numpy.nan
+    data_write("wide.h5", features, validation_rows=64)
+    settings = ("device=cuda", "data.shuffle=false", "training.batch_size=640", "order.span_rows=64",
+                "order.window_spans=1")
+    with SmallRun("run", "wide.h5", settings=settings, layers=("linear, out: 5",)) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        loader = run.processes["loaderd"].pid
+        third = os.path.getsize("wide.h5") // 3
+        run.until(lambda: any(read > third for read in readers_of(loader).values()), "a third of the rows")
+        stopped = [loader, *readers_of(loader)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(2): # the second answer comes when the first one's turn is over
+            subprocess.run([os.path.join(BINARIES, "tap"), "--run", run.directory, "--ask", "trainerd", "release"],
+                           check=True, timeout=20, stdout=subprocess.DEVNULL)
+        for pid in reversed(stopped):
+            os.kill(pid, signal.SIGCONT)
+        assert run.wait("trainerd") == 100, run.log("trainerd")
+        line, = [line for line in run.log("trainerd").splitlines() if " error " in line]
+        assert "row 5 of train in" in line and "its feature 5 times the scale 0.01 is nan; accepted" in line, line
 
 
 @limit(60)

@@ -129,7 +129,7 @@ TEST(plan_fits_the_arena_and_the_limit)
     options.host_limit_mb = 10;
     CHECK_EQ(plan_check(&p, &options, NULL, &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
-    CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB");
+    CHECK_HAS(e.text, "memory.host_limit_mb is 10 MiB; raise it, lower ");
     p.count = 0;
     options.arena_limit_mb = 4; /* a window of 4 spans and one slot need 5 */
     CHECK_EQ(plan_make(&p, &options, &m, &trainer_fixture_bases, &trainer_fixture_images,

@@ -15,11 +15,11 @@ TEST(compute_without_a_cuda_library)
     setenv("FINETUNED_CUDA_LIBRARY", "none.so", 1);
     trainer_fixture_options(&options);
     options.device = automatic;
-    CHECK_OK(compute_open(&d, &options, &e), e);
+    CHECK_OK(compute_open(&d, &options, "", &e), e);
     CHECK(d == &device_cpu);
     compute_close(&d);
     options.device = cuda;
-    CHECK_EQ(compute_open(&d, &options, &e), -1);
+    CHECK_EQ(compute_open(&d, &options, "", &e), -1);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "no CUDA backend");
     CHECK(!d);
