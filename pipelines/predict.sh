@@ -35,25 +35,29 @@ case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --pr
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+task=${data_as:-$task}
 # a task may have a file of its own; one that there is not, trainerd refuses
-task=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.${data_as:-$task}.file" 2>/dev/null)
-own=${task:-$own}
+file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
+own=${file:-$own}
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
+
+# prepared COMMAND...: prints what `prepare COMMAND` prints; where it fails, what it said last is the sentence.
+prepared() {
+    "$binaries/prepare" "$@" 2>"$work/prepare.log" || fail $? "$(tail -n 1 "$work/prepare.log")"
+}
 
 # data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.
 data_follow() {
-    local kind
+    local kind like
     case $data in
     *.csv) kind=csv ;;
     *) [ -e "$data/features.npy" ] || return; kind=npy ;;
     esac
-    "$binaries/prepare" "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
-        --set "data.source=$data" --set "prepare.like=$own" --out "$work/data.h5" 2>"$work/prepare.log" || {
-        local code=$?
-        fail "$code" "$(tail -n 1 "$work/prepare.log")"
-    }
+    like=$(prepared like --config "$run/pipeline.yaml" ${task:+--task "$task"}) || exit
+    prepared "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
+        --set "data.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
     data=$work/data.h5
     options+=(--set data.validation=validation --set data.features=features --set data.targets=targets)
 }

@@ -339,22 +339,64 @@ def flowers_write(path, rows, with_species=True, names=("length", "width", "heig
             f.write(",".join(["%.6g" % v for v in values] + [species] * with_species) + "\n")
 
 
-@limit(180)
-def test_a_table_is_prepared_as_the_runs_data_were():
-    """Rows whose own mean and classes are others: normalised by themselves they would be told wrong."""
+KINDS = ("iris", "rose", "tulip")
+PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
+
+
+def flowers_trained():
+    """A run of flowers.yaml, and its rows."""
     if h5py is None:
         skip("python3-h5py or python3-numpy is not installed")
-    random, kinds = np.random.default_rng(8), ("iris", "rose", "tulip")
-    rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), kinds[k]) for k in random.integers(0, 3, 240)]
+    random = np.random.default_rng(8)
+    rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), KINDS[k]) for k in random.integers(0, 3, 240)]
     flowers_write("flowers.csv", rows)
     with open("flowers.yaml", "w") as f:
         f.write(FLOWERS)
-    prepare = os.path.join(ROOT, "build/release/bin/prepare")
-    subprocess.run([prepare, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
     run = SmallRun("run", "flowers.h5", pipeline=FLOWERS)
     with run:
         run.start("loaderd", "fisherd", "trainerd")
         assert run.wait("trainerd") == 0, run.log("trainerd")
+    return run, rows
+
+
+@limit(180)
+def test_new_rows_follow_what_the_run_keeps_of_its_data():
+    run, rows = flowers_trained()
+    flowers_write("new.csv", rows[:20])
+
+    def classes():
+        predict(run, data="new.csv")
+        with h5py.File("out.h5") as f:
+            assert f.attrs["accuracy"] > 0.9, dict(f.attrs)
+            return f["outputs"][:]
+    said = classes()
+    with h5py.File(run.path("prepared/first.h5")) as kept, h5py.File("flowers.h5") as f:
+        assert kept["validation/features"].shape == (0, 3) and kept.attrs["classes"] == f.attrs["classes"]
+        assert np.array_equal(kept["normalise/mean"][:], f["normalise/mean"][:])
+    os.rename("flowers.h5", "old.h5")
+    assert np.array_equal(classes(), said)  # without the file
+    other = [(10 * values, "azalea") for values, _ in rows[:80]]  # other means, and class 0 is another one
+    flowers_write("flowers.csv", rows + other)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    assert np.array_equal(classes(), said)
+    again = [PREPARE, "run", "--config", "flowers.yaml", "--run", run.directory]
+    subprocess.run([*again, "--set", "data.file=" + os.path.abspath("flowers.h5")], check=True)
+    assert np.array_equal(classes(), said)  # what is kept is of what it was trained on
+    # a run that keeps nothing
+    os.remove(run.path("prepared/first.h5"))
+    said_no = refused(run, data="new.csv", out="x.h5")
+    assert "was prepared anew since (fingerprint" in said_no and "flowers.h5" in said_no, said_no
+    os.rename("old.h5", "flowers.h5")
+    assert np.array_equal(classes(), said)
+    os.remove("flowers.h5")
+    assert "flowers.h5" in refused(run, data="new.csv", out="x.h5")
+
+
+@limit(180)
+def test_a_table_is_prepared_as_the_runs_data_were():
+    """Rows whose own mean and classes are others: normalised by themselves they would be told wrong."""
+    run, rows = flowers_trained()
     roses = [row for row in rows if row[1] != "iris"]  # other mean, fewer classes
     flowers_write("new.csv", roses)
     flowers_write("bare.csv", roses, with_species=False)
@@ -363,7 +405,7 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         assert ("accuracy" in out) == (name == "new"), out
     with h5py.File("new.h5") as new, h5py.File("bare.h5") as bare, h5py.File("flowers.h5") as f:
         assert np.array_equal(new["outputs"][:], bare["outputs"][:])
-        expected = np.array([kinds.index(species) for _, species in roses])
+        expected = np.array([KINDS.index(species) for _, species in roses])
         assert (new["classes"][:] == expected).mean() == new.attrs["accuracy"] > 0.95, dict(new.attrs)
         mean, deviation = f["normalise/mean"][:], f["normalise/standard_deviation"][:]
     values = np.array([["%.6g" % v for v in values] for values, _ in roses], np.float64)
@@ -381,9 +423,9 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         f.write(numbers)
     os.mkdir("numbers")
     np.save("numbers/features.npy", np.array([v for v, _ in rows]))
-    np.save("numbers/targets.npy", np.array([kinds.index(k) for _, k in rows]))
-    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "numbers.h5"], check=True)
-    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "like.h5", "--set", "data.source=arrays",
+    np.save("numbers/targets.npy", np.array([KINDS.index(k) for _, k in rows]))
+    subprocess.run([PREPARE, "npy", "--config", "numbers.yaml", "--out", "numbers.h5"], check=True)
+    subprocess.run([PREPARE, "npy", "--config", "numbers.yaml", "--out", "like.h5", "--set", "data.source=arrays",
                     "--set", "prepare.like=numbers.h5"], check=True)
     with h5py.File("numbers.h5") as a, h5py.File("like.h5") as b:
         x = (values - a["normalise/mean"][:]) / a["normalise/standard_deviation"][:]
@@ -398,4 +440,4 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         f.write("length,species\n3,rose\n")
     assert "has 1 features a row" in refused(run, data="narrow.csv", out="x.h5")
     small_run, _, _ = trained("plain")  # whose data prepare did not make
-    assert "is no file of `prepare csv`" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")
+    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")
