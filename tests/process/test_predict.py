@@ -431,6 +431,10 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         x = (values - a["normalise/mean"][:]) / a["normalise/standard_deviation"][:]
         assert np.array_equal(b["validation/features"][:], x.astype(np.float32)) and "train" not in b
         assert np.array_equal(b["validation/targets"][:], expected) and b.attrs["class_count"] == 3
+    os.remove("arrays/targets.npy")
+    predict(run, data="arrays", out="again.h5")
+    with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
+        assert np.abs(new["outputs"][:] - again["outputs"][:]).max() < 1e-6 and "loss" not in again.attrs
     # what is not alike
     flowers_write("order.csv", roses, names=("width", "length", "height"))
     assert 'feature 0 of' in (said := refused(run, data="order.csv", out="x.h5")) and '"width"' in said, said
