@@ -443,5 +443,12 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     with open("narrow.csv", "w") as f:
         f.write("length,species\n3,rose\n")
     assert "has 1 features a row" in refused(run, data="narrow.csv", out="x.h5")
+    for names, what in ((("length", "width"), 'feature 2 is "height" there and not here'),
+                        (("length", "width", "colour", "height"), 'feature 2 is "height" there and "colour" here'),
+                        (("length", "width", "height", "colour"), '"colour" is none of those')):
+        with open("count.csv", "w") as f:  # without the target's column
+            f.write(",".join(names) + "\n" + ",".join("1234"[:len(names)]) + "\n")
+        said = refused(run, data="count.csv", out="x.h5")
+        assert "has %d features a row" % len(names) in said and what in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
     assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")
