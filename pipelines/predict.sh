@@ -34,7 +34,8 @@ case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --pr
 [ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
 [ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
-own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
+IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
 task=${data_as:-$task}
 # a task may have a file of its own; one that there is not, trainerd refuses
 file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
@@ -47,17 +48,41 @@ prepared() {
     "$binaries/prepare" "$@" 2>"$work/prepare.log" || fail $? "$(tail -n 1 "$work/prepare.log")"
 }
 
+# is_hdf5 FILE: the signature stands at its beginning, or behind a user block of 512 bytes, or twice as many ...
+is_hdf5() {
+    local at
+    for at in 0 512 1024 2048 4096; do
+        ! printf '\211HDF\r\n\032\n' | cmp -s -n 8 -i 0:$at - "$1" || return 0
+    done
+    case ${1,,} in *.h5 | *.hdf5) return 0 ;; esac # it was one, or should be: the reader says what is wrong
+    return 1
+}
+
+# kind_choose: sets kind to the command of prepare that reads $data as the run's own data were read; nothing: none has to.
+kind_choose() {
+    if [ -d "$data" ]; then
+        [ -e "$data/features.npy" ] || fail $EXIT_PERMANENT "the directory $data holds no features.npy; accepted are an HDF5 file, a table, and a directory of NumPy's arrays"
+        kind=npy
+    elif is_hdf5 "$data"; then
+        kind=
+    else
+        case $made in
+        csv | npy | none) kind=csv ;;
+        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv or npy, and that of the run in $run was $made" ;;
+        esac
+    fi
+}
+
 # data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.
 data_follow() {
     local kind like
-    case $data in
-    *.csv) kind=csv ;;
-    *) [ -e "$data/features.npy" ] || return; kind=npy ;;
-    esac
+    kind_choose
+    [ -n "$kind" ] || return
     like=$(prepared like --config "$run/pipeline.yaml" ${task:+--task "$task"}) || exit
     prepared "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
         --set "data.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
+    words+=(--data "$data")
     data=$work/data.h5
     options+=(--set data.validation=validation --set data.features=features --set data.targets=targets)
 }

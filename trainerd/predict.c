@@ -29,7 +29,6 @@ static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n
 
 static const char help_rest[] =
     "  --data FILE        HDF5 file of the layout that the model was trained on, or a CSV file "
-    "(.csv) "
     "or a\n                     directory of NumPy's arrays, which is normalised as the run's data "
     "were; targets\n                     may be missing (default: the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
@@ -57,7 +56,10 @@ static int arguments_read(struct predictor *p, int argc, char **argv, struct err
         const struct {
             const char *word;
             const char **value;
-        } known[] = {{"--work", &p->work}, {"--out", &p->out}, {"--data-as", &p->data_as}};
+        } known[] = {{"--work", &p->work},
+                     {"--out", &p->out},
+                     {"--data", &p->data},
+                     {"--data-as", &p->data_as}};
         int taken = selection_argument(&p->selection, argc, argv, &i, e);
         for (size_t k = 0; taken == 0 && k < sizeof known / sizeof known[0]; k++)
             if (strcmp(argv[i], known[k].word) == 0)
@@ -310,7 +312,7 @@ static int all_predict(struct predictor *p, struct err *e)
         all_tell(p, e) < 0 || predictions_commit(&p->predictions, e) < 0)
         return -1;
     printf("predict: %" PRIu64 " rows of %s, weights of %s -> %s\n", f->info.order.rows,
-           f->config.file, p->path, p->out);
+           p->data ? p->data : f->config.file, p->path, p->out);
     return fflush(stdout) == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the result");
 }
 

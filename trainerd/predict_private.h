@@ -12,6 +12,7 @@
 struct predictor {
     struct selection selection;
     const char *work, *out, *data_as;
+    const char *data; /* what the rows were made of; NULL: they are as they were given */
     int int8;
     char path[4096]; /* of the weights */
     struct options of_run, options;

@@ -403,6 +403,9 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     for name in ("new", "bare"):
         out = predict(run, data=name + ".csv", out=name + ".h5")
         assert ("accuracy" in out) == (name == "new"), out
+        assert "rows of %s.csv, weights" % os.path.abspath(name) in out, out
+    os.rename("new.csv", "NEW.TXT")  # what it is its content tells
+    predict(run, data="NEW.TXT", out="new.h5")
     with h5py.File("new.h5") as new, h5py.File("bare.h5") as bare, h5py.File("flowers.h5") as f:
         assert np.array_equal(new["outputs"][:], bare["outputs"][:])
         expected = np.array([KINDS.index(species) for _, species in roses])
@@ -450,5 +453,14 @@ def test_a_table_is_prepared_as_the_runs_data_were():
             f.write(",".join(names) + "\n" + ",".join("1234"[:len(names)]) + "\n")
         said = refused(run, data="count.csv", out="x.h5")
         assert "has %d features a row" % len(names) in said and what in said, said
+    os.mkdir("empty")
+    assert "holds no features.npy" in refused(run, data="empty", out="x.h5")
+    config = run.path("pipeline.yaml")
+    with open(config) as f:
+        text = f.read()
+    with open(config, "w") as f:
+        f.write(text.replace("prepare: csv", "prepare: text"))
+    said = refused(run, data="order.csv", out="x.h5")
+    assert "is not an HDF5 file" in said and "was text" in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
-    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")
+    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="order.csv", out="x.h5")
