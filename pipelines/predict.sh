@@ -33,7 +33,8 @@ programs_build >&2
 case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --predict --help ;; esac
 [ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
 [ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
-[ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
+why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
+    fail $EXIT_PERMANENT "cannot read the run in $run (pipeline.yaml: ${why##*: })"
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
 IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
 task=${data_as:-$task}

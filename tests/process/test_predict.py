@@ -188,6 +188,13 @@ def test_what_cannot_be_predicted_is_one_sentence():
     assert "has no task C; it has A, B" in refused(run, "--task", "C")
     assert "no task C" in refused(run, "--task", "A", "--data-as", "C")
     assert "accepted are names that end in" in refused(run, "--task", "A", out="out.txt")
+    end = run.path("checkpoints/task-A.h5")
+    os.rename(end, "end.h5")
+    assert "has no end yet" in refused(run, "--task", "A")
+    os.symlink(end, end)  # which cannot be read for another reason than that it is not there
+    assert "cannot read" in (said := refused(run, "--task", "A")) and "symbolic links" in said, said
+    os.remove(end)
+    os.rename("end.h5", end)
     assert "no/such" in refused(run, "--task", "A", out="no/such/out.csv")
     assert "cannot read the data file" in refused(run, "--task", "A", data="missing.h5")
     assert "is unknown" in refused(run, "--task", "A", "--int9")
