@@ -74,13 +74,19 @@ kind_choose() {
     fi
 }
 
+# like_find: sets like to the file that new rows follow.
+like=
+like_find() {
+    like=$(prepared like --config "$run/pipeline.yaml" ${task:+--task "$task"})
+}
+
 # data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.
 data_follow() {
-    local kind like
+    local kind
     kind_choose
-    [ -n "$kind" ] || return
-    like=$(prepared like --config "$run/pipeline.yaml" ${task:+--task "$task"}) || exit
+    [ -n "$kind" ] || return 0
+    like_find || exit
     prepared "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
         --set "data.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
     words+=(--data "$data")
@@ -101,6 +107,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
+case $made in csv | npy) [ -n "$like" ] || like_find 2>/dev/null ;; esac # it knows the classes' names
+[ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
     --set "data.file=$data" || exit
 

@@ -424,6 +424,13 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     predict(run, data="mine.h5", out="again.h5")
     with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
         assert np.array_equal(new["outputs"][:], again["outputs"][:])
+    predict(run, data="bare.csv", out="out.csv")
+    predict(run, out="own.csv", data="flowers.h5")
+    for name in ("out.csv", "own.csv"):
+        with open(name) as f:
+            lines = list(csv.reader(f))
+        assert lines[0][:4] == ["row", "class", "name", "p_0"], lines[0]
+        assert all(l[2] == KINDS[int(l[1])] for l in lines[1:]) and {l[2] for l in lines[1:]} >= set(KINDS[1:])
     os.mkdir("arrays")
     np.save("arrays/features.npy", values)
     np.save("arrays/targets.npy", expected)
