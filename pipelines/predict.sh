@@ -31,8 +31,9 @@ done
 "$here/setup.sh" || exit
 programs_build >&2
 case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --predict --help ;; esac
-[ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
-[ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
+# trainerd says which word is unknown, or else which is missing
+[ -n "$run" ] && [ -n "$out" ] ||
+    exec "$binaries/trainerd" --predict ${run:+--run "$run"} ${out:+--out "$out"} ${words[@]+"${words[@]}"}
 why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
     fail $EXIT_PERMANENT "cannot read the run in $run (pipeline.yaml: ${why##*: })"
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit

@@ -198,6 +198,10 @@ def test_what_cannot_be_predicted_is_one_sentence():
     assert "no/such" in refused(run, "--task", "A", out="no/such/out.csv")
     assert "cannot read the data file" in refused(run, "--task", "A", data="missing.h5")
     assert "is unknown" in refused(run, "--task", "A", "--int9")
+    for words, what in ((("--rnu", "run", "--out", "x.h5"), '"--rnu" is unknown'), (("--run", "run"), "--out FILE is m"),
+                        (("--out", "x.h5"), "--run DIR is missing")):
+        done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), *words], capture_output=True, text=True)
+        assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert "needs a value" in refused(run, "--task", "A", "--split")
     assert "unknown" in refused(run, "--task", "A", "--set", "data.featurez=x")
 
