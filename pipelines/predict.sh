@@ -42,6 +42,7 @@ task=${data_as:-$task}
 # a task may have a file of its own; one that there is not, trainerd refuses
 file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
 own=${file:-$own}
+[ -n "$task" ] || IFS=$'\037' read -r task _ < <("$binaries/prepare" files --config "$run/pipeline.yaml")
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
 
@@ -70,7 +71,8 @@ kind_choose() {
     else
         case $made in
         csv | npy | none) kind=csv ;;
-        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv or npy, and that of the run in $run was $made" ;;
+        molecules) kind=$made ;;
+        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv, npy or molecules, and that of the run in $run was $made" ;;
         esac
     fi
 }
@@ -78,7 +80,7 @@ kind_choose() {
 # like_find: sets like to the file that new rows follow.
 like=
 like_find() {
-    like=$(prepared like --config "$run/pipeline.yaml" ${task:+--task "$task"})
+    like=$(prepared like --config "$run/pipeline.yaml" --task "$task")
 }
 
 # data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
@@ -89,10 +91,11 @@ data_follow() {
     [ -n "$kind" ] || return 0
     like_find || exit
     prepared "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
-        --set "data.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
+        --task "$task" --set "tasks.$task.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
     words+=(--data "$data")
     data=$work/data.h5
-    options+=(--set data.validation=validation --set data.features=features --set data.targets=targets)
+    options+=(--set data.validation=validation)
+    [ "$kind" = molecules ] || options+=(--set data.features=features --set data.targets=targets)
 }
 
 work=$(mktemp -d) || exit $EXIT_TEMPORARY # its path is short enough for sockets

@@ -29,8 +29,9 @@ static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n
 
 static const char help_rest[] =
     "  --data FILE        HDF5 file of the layout that the model was trained on, or a CSV file "
-    "or a\n                     directory of NumPy's arrays, which is normalised as the run's data "
-    "were; targets\n                     may be missing (default: the run's data.file)\n"
+    "or a\n                     directory of NumPy's arrays, which is prepared as the run's data "
+    "were (molecules:\n                     of a column smiles); targets may be missing (default: "
+    "the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "

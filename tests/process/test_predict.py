@@ -482,3 +482,57 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     assert "is not an HDF5 file" in said and "was text" in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
     assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+
+
+MOLECULES = """name: molecules
+data: {prepare: molecules, source: t.csv, file: m.h5}
+prepare: {descriptors: "rings,heteroatoms", validation_fraction: 0.4, energy: true}
+model:
+  loss: mean_squared_error
+  layers:
+    - {type: gcn, out: 8, edges: true}
+    - {type: relu}
+    - {type: pool, kind: mean_sum}
+    - {type: linear, out: 2}
+training: {batch_size: 16, threads: 2}
+tasks:
+  - {name: first, epochs: 2}
+"""
+
+
+@limit(120)
+def test_new_molecules_are_prepared_as_the_runs_were():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if "no chemistry library" in subprocess.run([PREPARE, "molecules", "--help"], capture_output=True, text=True).stderr:
+        skip("this system has no libopenbabel-dev")
+    smiles = ["C" * (i % 20 + 1) + "ONF"[i // 20] for i in range(60)]
+
+    def write(path, rows, head="name,smiles\n"):
+        with open(path, "w") as f:
+            f.write(head + "".join("n,%s\n" % row if "," in head else row + "\n" for row in rows))
+    write("t.csv", smiles)
+    with open("m.yaml", "w") as f:
+        f.write(MOLECULES)
+    subprocess.run([PREPARE, "molecules", "--config", "m.yaml", "--out", "m.h5"], check=True)
+    run = SmallRun("run", "m.h5", pipeline=MOLECULES)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    predict(run, data="m.h5", out="own.h5")
+    with h5py.File("m.h5") as f, h5py.File("own.h5") as own:
+        rows, said = f["validation/source_row"][:], own["outputs"][:]
+    os.remove("m.h5")
+    for name, head in (("new.csv", "name,smiles\n"), ("list.smi", "SMILES\n")):
+        write(name, [smiles[i] for i in rows], head)
+        out = predict(run, data=name)
+        assert "no targets" in out and name in out, out
+        with h5py.File("out.h5") as f:
+            assert np.array_equal(f["outputs"][:], said)
+    os.remove("out.h5")
+    for row, what in (("C(", "new.csv, line 3: "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
+        write("new.csv", ["CCO", row, "CC"])
+        assert what in (told := refused(run, data="new.csv")), told
+    with open("new.csv", "w") as f:
+        f.write("name,structure\nn,CCO\n")
+    assert 'has no column "smiles"' in refused(run, data="new.csv")
