@@ -71,8 +71,8 @@ kind_choose() {
     else
         case $made in
         csv | npy | none) kind=csv ;;
-        molecules) kind=$made ;;
-        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv, npy or molecules, and that of the run in $run was $made" ;;
+        molecules | bars) kind=$made ;;
+        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv, npy, molecules or bars, and that of the run in $run was $made" ;;
         esac
     fi
 }
@@ -83,15 +83,17 @@ like_find() {
     like=$(prepared like --config "$run/pipeline.yaml" --task "$task")
 }
 
-# data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
+# data_follow: a table, NumPy's arrays, molecules or bars are prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.
 data_follow() {
-    local kind
+    local kind smiles
     kind_choose
     [ -n "$kind" ] || return 0
     like_find || exit
-    prepared "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
-        --task "$task" --set "tasks.$task.source=$data" --set "prepare.like=$like" --out "$work/data.h5"
+    smiles=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.smiles") || exit # the task's own
+    prepared "$kind" --config "$run/pipeline.yaml" ${smiles:+--set "prepare.smiles=$smiles"} \
+        ${options[@]+"${options[@]}"} --set "data.prepare=$kind" --set "data.source=$data" \
+        --set "prepare.like=$like" --out "$work/data.h5"
     words+=(--data "$data")
     data=$work/data.h5
     options+=(--set data.validation=validation)

@@ -28,10 +28,11 @@
 static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
 static const char help_rest[] =
-    "  --data FILE        HDF5 file of the layout that the model was trained on, or a CSV file "
-    "or a\n                     directory of NumPy's arrays, which is prepared as the run's data "
-    "were (molecules:\n                     of a column smiles); targets may be missing (default: "
-    "the run's data.file)\n"
+    "  --data FILE        HDF5 file of the layout that the model was trained on, or rows to be "
+    "prepared as the\n                     run's data were: a table, a directory of NumPy's "
+    "arrays, "
+    "of molecules a table\n                     with a column smiles, of prices a file of bars; "
+    "targets may be missing (default:\n                     the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "
