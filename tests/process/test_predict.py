@@ -2,6 +2,7 @@
 of rows without targets, of other groups and names, of permuted tasks; and bad files end as one sentence."""
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -402,6 +403,42 @@ def test_new_rows_follow_what_the_run_keeps_of_its_data():
     assert np.array_equal(classes(), said)
     os.remove("flowers.h5")
     assert "flowers.h5" in refused(run, data="new.csv", out="x.h5")
+
+
+@limit(180)
+def test_each_task_keeps_what_its_own_file_has():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    random = np.random.default_rng(3)
+    pipeline = FLOWERS[:FLOWERS.index("tasks:")] + "tasks:\n"
+    for i, task in enumerate("AB"):
+        rows = [(random.normal(0, 1, 3) * (1 + 9 * i) + 20 * i, KINDS[k]) for k in random.integers(0, 3, 80)]
+        flowers_write(task + ".csv", rows)
+        pipeline += "  - {name: %s, epochs: 2, source: %s, file: %s}\n" % (
+            task, os.path.abspath(task + ".csv"), os.path.abspath(task + ".h5"))
+    with open("two.yaml", "w") as f:
+        f.write(pipeline)
+    for task in "AB":
+        subprocess.run([PREPARE, "csv", "--config", "two.yaml", "--task", task, "--out", task + ".h5"], check=True)
+    run = SmallRun("run", "A.h5", pipeline=pipeline)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    flowers_write("new.csv", rows[:9])
+    values = np.array([["%.6g" % v for v in values] for values, _ in rows[:9]], np.float64)
+
+    def asked(task):
+        predict(run, "--task", task, data="new.csv")
+        with h5py.File(task + ".h5") as f, h5py.File("out.h5") as out:
+            x = (values - f["normalise/mean"][:]) / f["normalise/standard_deviation"][:]
+            assert np.abs(out["outputs"][:] - network(run, "task-%s.h5" % task, x)).max() < 1e-4
+    for task in "AB":
+        asked(task)
+    shutil.rmtree(run.path("prepared"))
+    asked("B")
+    os.rename("A.h5", "B.h5")  # of the two files together no other may be one of them
+    os.remove("out.h5")
+    assert "A.h5" in refused(run, "--task", "B", data="new.csv")
 
 
 @limit(180)
