@@ -43,11 +43,9 @@ static const char help_rest[] =
     "  --set SECTION.KEY=VALUE    change one option, such as data.targets or training.threads\n"
     "  --out FILE         predictions in the order of the rows: .h5, .hdf5 or .csv\n"
     "  --help             this\n\n"
-    "A file that ends in .csv has the columns row, class, name (where classes have names), p_0 .. "
-    "(probabilities) or\nrow, y_0 .. (outputs); an HDF5 file the data sets outputs, probabilities "
-    "and classes. Where the rows "
-    "have "
-    "targets, the loss and\nits metrics are printed.\n\n"
+    "A file that ends in .csv has the columns row, class, name (where classes have names), p_0 .."
+    "\n(probabilities) or row, y_0 .. (outputs); an HDF5 file the data sets outputs, probabilities "
+    "and classes.\nWhere the rows have targets, the loss and its metrics are printed.\n\n"
     "Exit codes: 0 done; 100 cannot work; 111 may work later; 130 and 143 stopped.\n\n"
     "example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv\n";
 
