@@ -339,13 +339,12 @@ struct step_told {
 SCALAR int step_refuses(const double sums[4], const uint64_t (*bad)[STEP_BADS],
                         const struct step_limits *l)
 {
-    double loss = scalar_step_loss(sums[2], sums[3], l->weighted, l->target_steps, l->batch_rows);
-    int refused = !isfinite(loss) || !isfinite(sqrt(sums[0])) || !isfinite(sums[1]);
-    refused |= l->loss_max > 0 && loss > l->loss_max;
+    int refused = !isfinite(sums[0]) || !isfinite(sums[1]);
     for (uint32_t i = 0; i < l->pieces; i++)
         for (int k = 0; k < STEP_BADS; k++)
             refused |= bad[i][k] < l->rows[i][k];
-    return refused;
+    double loss = scalar_step_loss(sums[2], sums[3], l->weighted, l->target_steps, l->batch_rows);
+    return refused | !isfinite(loss) | (l->loss_max > 0 && loss > l->loss_max);
 }
 
 /* Scratch of sums of squares, a thread's own. */

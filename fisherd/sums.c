@@ -15,7 +15,7 @@
 #include "proto/durable.h"
 #include "proto/order.h"
 
-enum { HEAD_BYTES = 4096, JOB_BYTES = 129 };
+enum { HEAD_BYTES = 4096, JOB_BYTES = 129, FAULT_AROUND_BYTES = 2 << 20 };
 
 static const char *const file_names[SUMS_FILES] = {"sums-0", "sums-1", "half"};
 
@@ -114,21 +114,24 @@ static float *file_numbers(const struct sums *s, int file)
     return (float *)((char *)s->map[file] + HEAD_BYTES);
 }
 
-/* Those at either end, too: what is still wanted of them comes back from the file. */
-static void pages_release(const float *at, uint64_t count)
+/* Those at either end, too: what is still wanted of them comes back from the file. And those before
+ * them: where pages are in the page cache, a fault brings others around it, of a block that was
+ * released already. */
+static void pages_release(const struct sums *s, int file, uint64_t first, uint64_t count)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = (uintptr_t)at / page * page;
-    uintptr_t end = ((uintptr_t)(at + count) + page - 1) / page * page;
-    madvise((void *)first, end - first, MADV_DONTNEED); /* shared: what was written stays */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)s->map[file];
+    uintptr_t begin = (uintptr_t)(file_numbers(s, file) + first) / page * page;
+    uintptr_t end = ((uintptr_t)(file_numbers(s, file) + first + count) + page - 1) / page * page;
+    begin = begin - map > FAULT_AROUND_BYTES ? begin - FAULT_AROUND_BYTES : map;
+    madvise((void *)begin, end - begin, MADV_DONTNEED); /* shared: what was written stays */
 }
 
 void sums_release(struct sums *s, uint64_t first, uint64_t count)
 {
     if (sums_in_memory(s))
         return;
-    pages_release(s->at + first, count);
-    pages_release(s->half + first, count);
+    pages_release(s, s->working, first, count);
+    pages_release(s, SUMS_HALF, first, count);
 }
 
 static void step_add(struct sums *s, enum sums_step step)
@@ -170,7 +173,7 @@ static int piece_copy(struct sums *s, int from, int to, uint64_t at, uint64_t co
     if (durable_pwrite_all(s->fd[to], numbers, count * sizeof *numbers,
                            HEAD_BYTES + at * sizeof *numbers, path, e) < 0)
         return -1;
-    pages_release(numbers, count);
+    pages_release(s, from, at, count);
     return 0;
 }
 
@@ -187,7 +190,7 @@ static int step_piece(struct sums *s, enum sums_step step, uint64_t at, uint64_t
 {
     if (step == SUMS_CLEAR) {
         memset(s->at + at, 0, count * sizeof *s->at);
-        pages_release(s->at + at, count);
+        pages_release(s, s->working, at, count);
     }
     if (step == SUMS_COPY)
         return piece_copy(s, 1 - s->working, s->working, at, count, e);

@@ -38,6 +38,7 @@ int streams_open(struct streams *s, struct daemon *d, struct err *e)
     s->wake = epoll_create1(EPOLL_CLOEXEC);
     if (s->wake < 0)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot watch the streams");
+    hold_tasks(&s->holds, &d->options);
     s->listener = door_listen("sockets/loader.door", e);
     if (s->listener >= 0 && streams_wake_add(s, s->listener) != 0)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot watch the door");
@@ -76,6 +77,7 @@ void streams_close(struct streams *s)
         close(s->listener);
     if (s->wake >= 0)
         close(s->wake);
+    holds_close(&s->holds);
     *s = (struct streams){0};
 }
 
@@ -187,6 +189,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     MSG_STR(st->split, m->split);
     if (open_check(m, e) != 0)
         return -1;
+    hold_file(&s->holds, m->file);
     int file = child_file_open(m->file, e);
     if (file < 0)
         return -1;

@@ -6,6 +6,7 @@
 #ifndef LOADERD_STREAM_H
 #define LOADERD_STREAM_H
 
+#include "loaderd/hold.h"
 #include "proto/daemon.h"
 
 enum {
@@ -31,11 +32,13 @@ struct streams {
         uint64_t since_ms;
     } visitor[STREAMS_MAX]; /* came through the door, have not said hello yet */
     struct faulty_file faulty[STREAMS_MAX];
+    struct holds holds;
     int listener, wake; /* wake: an epoll of all that may have something to say */
     uint64_t opened, spans;
 };
 
-/* Listen at sockets/loader.door (the present directory is the run's). 0 or -1. */
+/* Listen at sockets/loader.door (the present directory is the run's) and hold the tasks' files. 0
+ * or -1. */
 int streams_open(struct streams *s, struct daemon *d, struct err *e);
 void streams_close(struct streams *s); /* kills and reaps every reader; harmless twice */
 

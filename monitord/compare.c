@@ -128,7 +128,7 @@ static void report_take(struct comparison *c, const struct report *r)
         peak += (double)(r->pages[i].rss_peak_bytes + r->pages[i].helpers_peak_bytes);
         restarts += r->history->restarts[i];
     }
-    figure_set(c, "steps", "%.0f", (double)r->meta->step);
+    figure_set(c, "steps", "%.0f", (double)r->steps);
     figure_set(c, "wall time, s", "%.1f", r->wall_seconds);
     figure_set(c, "CPU time, s", "%.1f", r->cpu_seconds);
     figure_set(c, "samples/s while training", "%.0f", r->samples_per_second);

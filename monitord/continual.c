@@ -137,9 +137,6 @@ void continual_make(struct continual *c, const struct options *o,
     c->compared = comparisons_find(o, tasks, c->count, without);
     if (c->compared)
         results_fill(c, &c->without_ewc, o, meta, without);
-    for (uint32_t i = 0; i < h->epoch_count; i++) {
-        uint32_t task = name_find(c, h->epochs[i].task);
-        if (task < c->count)
-            c->seconds[task] += h->epochs[i].seconds;
-    }
+    for (uint32_t i = 0; i < c->count; i++)
+        c->seconds[i] = history_task_s(h, c->names[i]);
 }

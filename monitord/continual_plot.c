@@ -12,6 +12,11 @@ static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"
                                       "#e69f00", "#56b4e9", "#000000"};
 enum { COLOURS = sizeof colours / sizeof *colours };
 
+/* gnuplot's marks, filled and empty: when the colours are used up they begin anew with other
+ * marks. */
+static const int marks[][2] = {{7, 6}, {5, 4}, {9, 8}, {11, 10}, {13, 12}};
+enum { MARKS = sizeof marks / sizeof *marks };
+
 static void number_print(FILE *out, double value)
 {
     if (isnan(value))
@@ -49,6 +54,20 @@ static void tics_print(const struct continual *c, char axis, FILE *out)
 /* ---- report/results.png
  * ---------------------------------------------------------------------------- */
 
+enum {
+    LABELS_MAX = 10,   /* tasks with a number in each cell */
+    CELL_COLUMNS = 75, /* that "100.00 %" takes, and air */
+    MAP_COLUMNS = 250, /* around the cells: names, scale */
+    MAP_COLUMNS_MIN = 650,
+};
+
+static int results_width(const struct continual *c)
+{
+    int cells = c->count < LABELS_MAX ? (int)c->count : LABELS_MAX;
+    int map = MAP_COLUMNS + CELL_COLUMNS * cells;
+    return (c->compared ? 2 : 1) * (map > MAP_COLUMNS_MIN ? map : MAP_COLUMNS_MIN);
+}
+
 /* The cells of a matrix as "column row value text", where there is one. */
 static void cells_print(const struct continual *c, const struct continual_results *r,
                         const char *name, FILE *out)
@@ -71,7 +90,7 @@ static void map_print(const struct continual *c, const char *name, const char *t
             "\nplot $%s using 1:2:($1-.5):($1+.5):($2-.5):($2+.5):3 with boxxyerror fs solid "
             "fc palette notitle",
             name);
-    if (c->count <= 10)
+    if (c->count <= LABELS_MAX)
         fprintf(out, ", $%s using 1:2:4 with labels tc rgb '#000000' notitle", name);
     fputc('\n', out);
 }
@@ -125,7 +144,7 @@ static void curves_print(const struct continual *c, FILE *out)
     if (c->compared)
         block_print(c, &c->without_ewc, "without", out);
     tics_print(c, 'x', out);
-    fputs("set xlabel 'after'\nset ylabel ", out);
+    fputs("set xtics rotate by -30\nset xlabel 'after'\nset ylabel ", out);
     gnuplot_quote(out, c->metric);
     fprintf(out,
             "\nset xrange [-0.2:%u-0.8]\nset key outside right top samplen 2 spacing 1.2\n"
@@ -137,14 +156,15 @@ static void curves_print(const struct continual *c, FILE *out)
     fputs("\nplot ", out);
     for (uint32_t k = 0; k < c->count; k++) {
         const char *colour = colours[k % COLOURS];
-        fprintf(out, "%s$own using 1:%u with linespoints pt 7 lw 2 lc rgb '%s' title ",
-                k ? ", \\\n     " : "", k + 2, colour);
+        const int *mark = marks[k / COLOURS % MARKS];
+        fprintf(out, "%s$own using 1:%u with linespoints pt %d lw 2 lc rgb '%s' title ",
+                k ? ", \\\n     " : "", k + 2, mark[0], colour);
         gnuplot_quote(out, c->names[k]);
         if (c->compared)
             fprintf(out,
-                    ", \\\n     $without using 1:%u with linespoints pt 6 lw 1 dt 2 lc rgb '%s' "
+                    ", \\\n     $without using 1:%u with linespoints pt %d lw 1 dt 2 lc rgb '%s' "
                     "notitle",
-                    k + 2, colour);
+                    k + 2, mark[1], colour);
     }
     fputc('\n', out);
 }
@@ -166,7 +186,7 @@ int continual_draw(const struct continual *c, struct err *e)
 {
     if (c->count < 3 || isnan(c->own.result[0][0]))
         return 0;
-    if (picture_make(c, "results", c->compared ? 1300 : 700, maps_print, e) < 0 ||
+    if (picture_make(c, "results", results_width(c), maps_print, e) < 0 ||
         picture_make(c, "sequence", 900, curves_print, e) < 0)
         return -1;
     return 1;

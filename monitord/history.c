@@ -44,6 +44,33 @@ static void stage_start(struct history *h, const struct msg_event_stage *m)
         h->restarts[h->stage]++;
 }
 
+static struct history_task *task_find(struct history *h, const char *name)
+{
+    for (uint32_t i = 0; i < h->task_count; i++)
+        if (strcmp(h->tasks[i].task, name) == 0)
+            return &h->tasks[i];
+    if (h->task_count == OPTION_TASKS_MAX)
+        return NULL;
+    struct history_task *t = &h->tasks[h->task_count++];
+    snprintf(t->task, sizeof t->task, "%s", name);
+    return t;
+}
+
+/* The oldest quarter leaves the table, all but its time. None of them ends again: a kill sets back
+ * by a checkpoint's distance. */
+static void epochs_leave(struct history *h)
+{
+    uint32_t leaving = HISTORY_EPOCHS_MAX / 4;
+    for (uint32_t i = 0; i < leaving; i++) {
+        struct history_task *t = task_find(h, h->epochs[i].task);
+        if (t)
+            t->seconds += h->epochs[i].seconds;
+    }
+    h->epochs_left += leaving;
+    h->epoch_count -= leaving;
+    memmove(h->epochs, &h->epochs[leaving], h->epoch_count * sizeof *h->epochs);
+}
+
 /* An epoch whose end was lost to a kill ends again, with the same loss: it stands once. */
 static void epoch_end(struct history *h, const struct msg_event_task *m)
 {
@@ -52,10 +79,12 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
     h->epoch_seconds += m->seconds;
     h->epoch_wait_seconds += m->wait_seconds;
     while (at < h->epoch_count &&
-           (strcmp(h->epochs[at].task, m->task) != 0 || h->epochs[at].epoch != m->epoch))
+           (h->epochs[at].epoch != m->epoch || strcmp(h->epochs[at].task, m->task) != 0))
         at++;
-    if (at == HISTORY_EPOCHS_MAX)
-        return;
+    if (at == HISTORY_EPOCHS_MAX) {
+        epochs_leave(h);
+        at = h->epoch_count;
+    }
     if (at == h->epoch_count)
         h->epoch_count++;
     h->epochs[at] =
@@ -144,6 +173,18 @@ int history_read(struct history *h, struct err *e)
             return -1;
     }
     return 0;
+}
+
+double history_task_s(const struct history *h, const char *task)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < h->task_count; i++)
+        if (strcmp(h->tasks[i].task, task) == 0)
+            sum += h->tasks[i].seconds;
+    for (uint32_t i = 0; i < h->epoch_count; i++)
+        if (strcmp(h->epochs[i].task, task) == 0)
+            sum += h->epochs[i].seconds;
+    return sum;
 }
 
 double history_wall_s(const struct history *h)

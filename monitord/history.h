@@ -13,6 +13,7 @@
 #include "monitord/stages.h"
 #include "proto/err.h"
 #include "proto/msg.h"
+#include "proto/options.h"
 
 enum {
     HISTORY_LAUNCHES_MAX = 4096,
@@ -32,13 +33,21 @@ struct history_epoch {
     double loss, seconds; /* mean of its training; time it took */
 };
 
+struct history_task { /* of the epochs of a task that left the table */
+    char task[65];
+    double seconds;
+};
+
 struct history {
     struct history_launch launches[HISTORY_LAUNCHES_MAX];
     uint32_t launch_count;
     uint32_t starts[STAGE_COUNT], restarts[STAGE_COUNT];
-    struct history_epoch
-        epochs[HISTORY_EPOCHS_MAX]; /* in order; what came twice stands once, as it came last */
+    struct history_epoch epochs[HISTORY_EPOCHS_MAX]; /* the newest, in order; what came twice stands
+                                                        once, as it came last */
     uint32_t epoch_count;
+    uint64_t epochs_left; /* left the table, before those in it */
+    struct history_task tasks[OPTION_TASKS_MAX];
+    uint32_t task_count;
     struct msg_loader_receipt
         receipts[HISTORY_RECEIPTS_MAX]; /* the newest, one of each consumer, split and epoch */
     uint32_t receipt_count;
@@ -65,6 +74,9 @@ void history_add(struct history *h, enum msg_type type, const union msg *m);
 
 /* Read journals/<stage> of all stages below the present directory. */
 int history_read(struct history *h, struct err *e);
+
+/* Seconds that the epochs of a task took. */
+double history_task_s(const struct history *h, const char *task);
 
 /* Seconds between first and last fact, summed over launches. */
 double history_wall_s(const struct history *h);

@@ -1,8 +1,8 @@
 /* plot.c - draws the memory profile with gnuplot.
  *
  * Resident memory of each stage and their sum over time; a line with its name where a task begins,
- * a faint one at the end of an epoch, a red one where a stage came back after a death, a mark on
- * the axis for a checkpoint.
+ * a faint one at the end of an epoch where these can be told apart, a red one where a stage came
+ * back after a death, a mark on the axis for a checkpoint.
  */
 #include "monitord/profile.h"
 
@@ -15,6 +15,8 @@
 
 /* Colours that differ in lightness too, for those who do not see hues (Okabe and Ito). */
 static const char *const colours[STAGE_COUNT] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"};
+
+enum { EPOCH_LINES_MAX = 100 }; /* of about 1,000 columns */
 
 struct scale {
     double divisor;
@@ -55,17 +57,23 @@ static void frame_print(const struct profile *p, FILE *out, struct scale x, stru
             "set key outside right top samplen 2 spacing 1.2\n"
             "set grid ytics lc rgb '#dddddd'\nset tics nomirror out\nset border 3\n"
             "set datafile missing 'NaN'\n",
-            x.unit, y.unit, fmax(1, p->rows[p->row_count - 1].time_s) / x.divisor, top);
+            x.unit, y.unit, fmax(1, p->rows[profile_rows(p) - 1].time_s) / x.divisor, top);
+}
+
+static int epochs_are_drawn(const struct profile *p)
+{
+    return profile_events(p, "epoch-end") <= EPOCH_LINES_MAX;
 }
 
 static void events_print(const struct profile *p, FILE *out, struct scale x)
 {
+    int epochs = epochs_are_drawn(p);
     for (uint32_t i = 0; i < p->event_count; i++) {
         const struct profile_event *v = &p->events[i];
         double at = v->time_s / x.divisor;
         int task = strcmp(v->what, "task-start") == 0, restart = strcmp(v->what, "restart") == 0;
         const char *colour = task ? "#444444" : restart ? "#cc0000" : "#bbbbbb";
-        if (at < 0 || (!task && !restart && strcmp(v->what, "epoch-end") != 0))
+        if (at < 0 || (!task && !restart && (!epochs || strcmp(v->what, "epoch-end") != 0)))
             continue;
         fprintf(out,
                 "set arrow from %g, graph 0 to %g, graph 1 nohead back lw 1 dt %d lc rgb '%s'\n",
@@ -83,18 +91,16 @@ static void events_print(const struct profile *p, FILE *out, struct scale x)
 static void data_print(const struct profile *p, FILE *out, struct scale x, struct scale y)
 {
     fputs("$memory << EOD\n", out);
-    for (uint32_t i = 0; i < p->row_count; i++) {
+    for (uint32_t i = 0; i < profile_rows(p); i++) {
         const struct profile_row *row = &p->rows[i];
-        uint64_t sum = 0;
         fprintf(out, "%.6g", row->time_s / x.divisor);
         for (int k = 0; k < STAGE_COUNT; k++) {
-            sum += row->rss_bytes[k];
             if (row->rss_bytes[k])
                 fprintf(out, " %.6g", (double)row->rss_bytes[k] / y.divisor);
             else
                 fputs(" NaN", out);
         }
-        fprintf(out, " %.6g\n", (double)sum / y.divisor);
+        fprintf(out, " %.6g\n", (double)row->together_bytes / y.divisor);
     }
     fputs("EOD\n$checkpoints << EOD\n", out);
     for (uint32_t i = 0; i < p->event_count; i++)
@@ -122,17 +128,18 @@ static void curves_print(const struct profile *p, FILE *out, struct scale y)
     }
     fputs(", \\\n     $checkpoints using 1:2 with points pt 9 ps 1.1 lc rgb '#444444' title "
           "'checkpoint'"
-          ", \\\n     NaN with lines lw 1 lc rgb '#444444' title 'task begins'"
-          ", \\\n     NaN with lines lw 1 dt 2 lc rgb '#bbbbbb' title 'epoch ends'"
-          ", \\\n     NaN with lines lw 1 dt 2 lc rgb '#cc0000' title 'stage restarted'\n",
+          ", \\\n     NaN with lines lw 1 lc rgb '#444444' title 'task begins'",
           out);
+    if (epochs_are_drawn(p))
+        fputs(", \\\n     NaN with lines lw 1 dt 2 lc rgb '#bbbbbb' title 'epoch ends'", out);
+    fputs(", \\\n     NaN with lines lw 1 dt 2 lc rgb '#cc0000' title 'stage restarted'\n", out);
 }
 
 /* There is room above the curves for the tasks' names. */
 static void script_print(const struct profile *p, FILE *out)
 {
     uint64_t peak = profile_peak(p, PROFILE_SERIES);
-    struct scale x = time_scale(p->rows[p->row_count - 1].time_s), y = byte_scale(peak);
+    struct scale x = time_scale(p->rows[profile_rows(p) - 1].time_s), y = byte_scale(peak);
     frame_print(p, out, x, y, fmax(1, (double)peak / y.divisor) * 1.3);
     events_print(p, out, x);
     data_print(p, out, x, y);
@@ -142,7 +149,7 @@ static void script_print(const struct profile *p, FILE *out)
 int profile_draw(const struct profile *p, double limit_s, struct err *e)
 {
     char script[sizeof p->base + 16], path[sizeof p->base + 16];
-    if (p->row_count == 0)
+    if (profile_rows(p) == 0)
         return err_set(e, EXIT_CODE_TEMPORARY, "there are no samples to draw");
     snprintf(script, sizeof script, "%s.gnuplot", p->base);
     snprintf(path, sizeof path, "%s.png", p->base);

@@ -36,14 +36,18 @@ static void row_join(struct profile_row *into, const struct profile_row *from)
     for (int i = 0; i < PROFILE_SERIES; i++)
         if (from->rss_bytes[i] > into->rss_bytes[i])
             into->rss_bytes[i] = from->rss_bytes[i];
+    if (from->together_bytes > into->together_bytes)
+        into->together_bytes = from->together_bytes;
 }
 
+/* The open row goes on: it covers as many samples as the others. */
 static void rows_halve(struct profile *p)
 {
     for (uint32_t i = 0; i < p->row_count / 2; i++) {
         p->rows[i] = p->rows[2 * i];
         row_join(&p->rows[i], &p->rows[2 * i + 1]);
     }
+    p->rows[p->row_count / 2] = p->rows[p->row_count];
     p->row_count /= 2;
     p->row_samples *= 2;
 }
@@ -51,29 +55,28 @@ static void rows_halve(struct profile *p)
 void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES])
 {
     struct profile_row row = {.time_s = now_unix_s - p->began_unix_s};
+    struct profile_row *open = &p->rows[p->row_count];
     memcpy(row.rss_bytes, rss_bytes, sizeof row.rss_bytes);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        row.together_bytes += rss_bytes[i];
     if (p->open_samples++ == 0)
-        p->open = row;
+        *open = row;
     else
-        row_join(&p->open, &row);
+        row_join(open, &row);
     if (p->open_samples == p->row_samples && p->row_count == PROFILE_ROWS_MAX)
-        rows_halve(p); /* the open row goes on: it covers as many samples as the others */
+        rows_halve(p);
     if (p->open_samples < p->row_samples)
         return;
-    p->rows[p->row_count++] = p->open;
+    p->row_count++;
     p->open_samples = 0;
 }
 
 uint64_t profile_peak(const struct profile *p, int series)
 {
     uint64_t peak = 0;
-    for (uint32_t i = 0; i < p->row_count; i++) {
-        uint64_t value = 0;
-        if (series < PROFILE_SERIES)
-            value = p->rows[i].rss_bytes[series];
-        else
-            for (int k = 0; k < STAGE_COUNT; k++)
-                value += p->rows[i].rss_bytes[k];
+    for (uint32_t i = 0; i < profile_rows(p); i++) {
+        const struct profile_row *row = &p->rows[i];
+        uint64_t value = series < PROFILE_SERIES ? row->rss_bytes[series] : row->together_bytes;
         if (value > peak)
             peak = value;
     }
@@ -90,12 +93,23 @@ struct collecting {
     int starts;      /* seen in it */
 };
 
-/* Checkpoints are the many; every second one goes when there is no room. */
+uint32_t profile_events(const struct profile *p, const char *what)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < p->event_count; i++)
+        count += strcmp(p->events[i].what, what) == 0;
+    return count;
+}
+
+/* Checkpoints and ends of epochs are the many: every second one of those of which there are more
+ * goes when there is no room. */
 static void events_thin(struct profile *p)
 {
-    uint32_t kept = 0, checkpoints = 0;
+    uint32_t kept = 0, of_many = 0;
+    int epochs = profile_events(p, "epoch-end") > profile_events(p, "checkpoint");
     for (uint32_t i = 0; i < p->event_count; i++)
-        if (strcmp(p->events[i].what, "checkpoint") != 0 || checkpoints++ % 2 == 0)
+        if (strcmp(p->events[i].what, epochs ? "epoch-end" : "checkpoint") != 0 ||
+            of_many++ % 2 == 0)
             p->events[kept++] = p->events[i];
     p->events_dropped += p->event_count - kept;
     p->event_count = kept;
@@ -230,7 +244,7 @@ static void profile_print(const struct profile *p, FILE *out)
         event_write(&j, &p->events[i]);
     json_end(&j);
     json_list(&j, "samples");
-    for (uint32_t i = 0; i < p->row_count; i++)
+    for (uint32_t i = 0; i < profile_rows(p); i++)
         row_write(&j, &p->rows[i]);
     json_end(&j);
     json_end(&j);

@@ -4,7 +4,8 @@
  * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
  * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
  * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
- * checkpoints, restarts) come from the journals at each writing, since streams may drop. The JSON
+ * checkpoints, restarts) come from the journals at each writing, since streams may drop; of too
+ * many checkpoints or ends of epochs every second one is left out, as often as needed. The JSON
  * file is rewritten durably every 10 s and at the end; the picture is drawn at the end. A restarted
  * monitord begins a new file.
  */
@@ -28,6 +29,7 @@ enum {
 struct profile_row {
     double time_s;                      /* since the profile began */
     uint64_t rss_bytes[PROFILE_SERIES]; /* 0: not running */
+    uint64_t together_bytes;            /* all stages in one sample */
 };
 
 struct profile_event {
@@ -39,9 +41,9 @@ struct profile {
     char name[65];  /* of the run */
     char base[128]; /* path without .json or .png, relative to the run */
     double began_unix_s, sample_s;
-    double write_due_s; /* since the profile began */
-    struct profile_row rows[PROFILE_ROWS_MAX], open;
-    uint32_t row_count, open_samples, row_samples; /* samples in the open row; of a full one */
+    double write_due_s;                            /* since the profile began */
+    struct profile_row rows[PROFILE_ROWS_MAX + 1]; /* behind the full ones: the open one */
+    uint32_t row_count, open_samples, row_samples; /* full rows; samples in the open one, of one */
     struct profile_event events[PROFILE_EVENTS_MAX];
     uint32_t event_count, events_dropped;
 };
@@ -57,8 +59,17 @@ int profile_due(const struct profile *p, double now_unix_s);
 /* Take the events from the journals and write the JSON file durably. */
 int profile_write(struct profile *p, double now_unix_s, struct err *e);
 
+/* How many events of that kind there are. */
+uint32_t profile_events(const struct profile *p, const char *what);
+
 /* Draw the picture with gnuplot (plot.c), which is given limit_s seconds. */
 int profile_draw(const struct profile *p, double limit_s, struct err *e);
+
+/* Full rows and, if there is something in it, the open one. */
+static inline uint32_t profile_rows(const struct profile *p)
+{
+    return p->row_count + (p->open_samples > 0);
+}
 
 /* Largest value of a series; of the sum of the stages when series is PROFILE_SERIES. */
 uint64_t profile_peak(const struct profile *p, int series);

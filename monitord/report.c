@@ -98,6 +98,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     tasks_make(r);
     continual_make(&r->continual, o, meta, h);
     weights_find(r);
+    r->steps = meta->step - meta->steps_skipped;
     r->wall_seconds = history_wall_s(h);
     r->samples_per_second = h->epoch_seconds > 0 ? (double)h->epoch_rows / h->epoch_seconds : NAN;
     r->data_wait_share = h->epoch_seconds > 0 ? h->epoch_wait_seconds / h->epoch_seconds : NAN;
@@ -160,6 +161,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
     report_ewc_read(r);
+    report_deaths_read(r);
     return 0;
 }
 

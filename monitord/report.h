@@ -1,6 +1,6 @@
 /* report.h - the report of a run, a pure function of what the run left on disk.
  *
- *   options, newest checkpoint, journals, high-water pages, sizes of the Fisher files
+ *   options, newest checkpoint, journals, high-water pages, sizes of the Fisher files, deaths
  *       -> struct report -> report.json, report.md, pictures, table
  *
  * So it can be made again at any time, and a kill while it is made costs nothing.
@@ -33,6 +33,15 @@ struct report_ewc {
     double error;                        /* fisher_code.h's */
 };
 
+enum { REPORT_DEATHS_MAX = 64 };
+
+/* Of a stage, which did not end the run. */
+struct report_death {
+    char time[32], stage[17]; /* UTC */
+    uint32_t code;            /* 256 and more: a signal */
+    char sentence[1024];
+};
+
 struct report {
     const struct options *options;      /* borrowed */
     const struct checkpoint_meta *meta; /* borrowed; zeroed if there is no checkpoint yet */
@@ -46,7 +55,10 @@ struct report {
     struct continual continual;
     struct report_ewc ewc[2 * OPTION_TASKS_MAX]; /* report_ewc_read */
     uint32_t ewc_count;
+    struct report_death deaths[REPORT_DEATHS_MAX]; /* report_deaths_read; the newest come last */
+    uint32_t death_count;
     char weights_sha256[65]; /* empty: not known */
+    uint64_t steps;          /* that were made; the schedule's may be more */
     double samples_per_second, wall_seconds, cpu_seconds;
     double data_wait_share; /* of the time of training, 0 to 1; NaN: no epoch was finished */
     uint64_t arena_bytes;
@@ -73,6 +85,11 @@ void report_ewc_read(struct report *r);
 void report_ewc_json(const struct report *r, struct json *j);
 void report_ewc_markdown(const struct report *r, FILE *out);
 void report_ewc_table(const struct report *r, FILE *out); /* a line, or nothing */
+
+/* report_deaths.c: from logs/deaths of the present directory */
+void report_deaths_read(struct report *r);
+void report_deaths_json(const struct report *r, struct json *j);
+void report_deaths_markdown(const struct report *r, FILE *out);
 
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);

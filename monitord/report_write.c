@@ -104,6 +104,7 @@ static void json_memory(const struct report *r, struct json *j)
 
 static void json_epochs(const struct report *r, struct json *j)
 {
+    json_u64(j, "epochs_left_out", r->history->epochs_left); /* before those that follow */
     json_list(j, "epochs");
     for (uint32_t i = 0; i < r->history->epoch_count; i++) {
         const struct history_epoch *v = &r->history->epochs[i];
@@ -202,7 +203,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_tasks(r, &j);
     continual_print_json(&r->continual, &j);
     report_ewc_json(r, &j);
-    json_u64(&j, "steps", r->meta->step - r->meta->steps_skipped);
+    json_u64(&j, "steps", r->steps);
     json_f64(&j, "samples_per_second", r->samples_per_second);
     json_f64(&j, "data_wait_share", r->data_wait_share);
     json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
@@ -213,6 +214,7 @@ void report_print_json(const struct report *r, FILE *out)
     for (int i = 0; i < STAGE_COUNT; i++)
         json_u64(&j, stage_names[i], r->history->restarts[i]);
     json_end(&j);
+    report_deaths_json(r, &j);
     json_bool(&j, "reproducible", !irreproducible(r));
     json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
     json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
@@ -244,7 +246,7 @@ static const char *grouped(char text[32], uint64_t value)
 static void effort_print(const struct report *r, FILE *out)
 {
     char steps[32], rate[32];
-    fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->meta->step), r->wall_seconds,
+    fprintf(out, "%s steps, %.1f s, %.1f CPU s", grouped(steps, r->steps), r->wall_seconds,
             r->cpu_seconds);
     if (!isnan(r->samples_per_second))
         fprintf(out, ", %s samples/s while training, %.1f %% of that time waiting for data",
@@ -351,6 +353,20 @@ static void markdown_plan(const struct report *r, FILE *out)
     fputs("\n", out);
 }
 
+static void markdown_epochs(const struct history *h, FILE *out)
+{
+    if (!h->epoch_count)
+        return;
+    if (h->epochs_left)
+        fprintf(out, "The newest %" PRIu32 " epochs; %" PRIu64 " before them are left out:\n\n",
+                h->epoch_count, h->epochs_left);
+    fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
+    for (uint32_t i = 0; i < h->epoch_count; i++)
+        fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", h->epochs[i].task, h->epochs[i].epoch,
+                h->epochs[i].loss);
+    fputs("\n", out);
+}
+
 static void markdown_pretrained(const struct msg_event_pretrained *m, FILE *out)
 {
     if (!m->file[0])
@@ -388,16 +404,11 @@ void report_print_markdown(const struct report *r, FILE *out)
             (double)r->plan_device_bytes / mebibyte);
     markdown_plan(r, out);
     markdown_receipts(r, out);
-    if (r->history->epoch_count) {
-        fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
-        for (uint32_t i = 0; i < r->history->epoch_count; i++)
-            fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", r->history->epochs[i].task,
-                    r->history->epochs[i].epoch, r->history->epochs[i].loss);
-        fputs("\n", out);
-    }
+    markdown_epochs(r->history, out);
     for (uint32_t i = 0; i < r->history->decision_count; i++)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,
                 r->history->decisions[i].sentence);
+    report_deaths_markdown(r, out);
     fprintf(out, "- device: %s (%s), %" PRIu64 " threads\n- seed: %" PRIu64 "\n", r->device,
             r->history->device.name[0] ? r->history->device.name
             : r->meta->cpu[0]          ? r->meta->cpu

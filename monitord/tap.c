@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -119,6 +120,34 @@ static void messages_show(struct display *d, struct link *l)
             display_message(d, type, &m);
 }
 
+/* The lines of logs/deaths from *at on, those that are whole; *at follows. It may not be there, and
+ * begins anew where it was full (services/finish). */
+static void deaths_show(struct display *d, off_t *at)
+{
+    char text[4096], *next, *line = text;
+    struct stat st;
+    int fd = open("logs/deaths", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0 && st.st_size < *at)
+        *at = 0;
+    ssize_t bytes = pread(fd, text, sizeof text - 1, *at);
+    close(fd);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    for (; (next = strchr(line, '\n')); line = next + 1) {
+        *next = '\0';
+        display_death(d, line);
+    }
+    *at += line - text;
+}
+
+/* Those that were there before are told by nobody. */
+static off_t deaths_skip(void)
+{
+    struct stat st;
+    return stat("logs/deaths", &st) == 0 ? st.st_size : 0;
+}
+
 /* Opens a descriptor that becomes readable when the process ends, even before it is waited for. */
 static int process_watch(uint64_t pid, int *fd, struct err *e)
 {
@@ -135,12 +164,14 @@ static int process_watch(uint64_t pid, int *fd, struct err *e)
 static int progress_loop(const struct tap *t, struct display *d, struct link *l, struct err *e)
 {
     int watch, gone = process_watch(t->until_pid, &watch, e), code = -1;
+    off_t deaths_at = deaths_skip();
     if (gone < 0)
         return -1;
     while (code < 0 && !gone && !signal_caught) {
         struct link_poll_item items[2] = {{.link = l}, {.fd = watch}};
         link_poll(items, 2, LOOK_MS);
         messages_show(d, l);
+        deaths_show(d, &deaths_at);
         display_tick(d, monotonic_s(), columns_get());
         gone = items[1].ready;
         code = verdict_read();
@@ -149,6 +180,7 @@ static int progress_loop(const struct tap *t, struct display *d, struct link *l,
         close(watch);
     link_poll(&(struct link_poll_item){.link = l}, 1, LOOK_MS); /* last words may be under way */
     messages_show(d, l);
+    deaths_show(d, &deaths_at);
     if (code >= 0)
         return code;
     if (signal_caught)

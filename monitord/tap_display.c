@@ -1,8 +1,9 @@
 /* tap_display.c - see tap_display.h; tap.c feeds it.
  *
  * The progress line is about training or, while fisherd estimates and training waits, about the
- * estimate: whichever spoke last. A stage has restarted when it starts under another pid than the
- * one known.
+ * estimate: whichever spoke last. A stage has restarted when it speaks, or is measured, under
+ * another pid than the one known: its first words are lost where it spoke before monitord's socket
+ * had found it again.
  */
 #include "monitord/tap_display.h"
 
@@ -66,6 +67,13 @@ static struct display_stage *stage_find(struct display *d, const char *name)
     return stage;
 }
 
+static void pid_seen(struct display *d, struct display_stage *stage, uint64_t pid)
+{
+    if (stage->pid != 0 && stage->pid != pid)
+        line_write(d, "%s restarted (process %" PRIu64 ")", stage->name, pid);
+    stage->pid = pid;
+}
+
 static void stage_event(struct display *d, const struct msg_event_stage *m)
 {
     struct display_stage *stage = stage_find(d, m->stage);
@@ -76,24 +84,20 @@ static void stage_event(struct display *d, const struct msg_event_stage *m)
         line_write(d, "%s failed with code %" PRIu64 ": %s", m->stage, m->code, m->sentence);
     if (!stage)
         return;
-    if (strcmp(m->what, "start") == 0) {
-        if (stage->pid != 0 && stage->pid != m->pid)
-            line_write(d, "%s restarted (process %" PRIu64 ")", m->stage, m->pid);
-        stage->pid = m->pid;
-    }
+    if (strcmp(m->what, "start") == 0)
+        pid_seen(d, stage, m->pid);
     if (failed || strcmp(m->what, "stop") == 0)
         stage->rss_bytes = 0;
 }
 
 static void stage_sample(struct display *d, const struct msg_memory_sample *m)
 {
-    if (strcmp(m->stage, "system") == 0)
-        return;
+    if (strcmp(m->stage, "system") == 0 || strcmp(m->stage, "device") == 0)
+        return; /* no stage: all of the machine, and a GPU's memory */
     struct display_stage *stage = stage_find(d, m->stage);
     if (!stage)
         return;
-    if (stage->pid == 0)
-        stage->pid = m->pid;
+    pid_seen(d, stage, m->pid);
     stage->rss_bytes = m->rss_bytes;
 }
 
@@ -164,6 +168,13 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
     default: /* requests and answers are not on the stream; spans and checkpoints say too much */
         break;
     }
+}
+
+void display_death(struct display *d, const char *line)
+{
+    int code, at = 0;
+    if (sscanf(line, "%*s %*s %d %n", &code, &at) == 1 && at > 0 && code >= 256)
+        line_write(d, "%s", line + at);
 }
 
 static void eta_format(char *text, size_t bytes, double eta_s)

@@ -1,5 +1,5 @@
-/* tap_display.h - the foreground of a run, drawn from its messages: a pure function of what comes
- * in.
+/* tap_display.h - the foreground of a run, drawn from its messages and deaths: a pure function of
+ * what comes in.
  *
  * On a terminal: one line with a bar, rewritten in place, events as lines above it. Elsewhere: the
  * events and a progress line every two seconds. Messages missed before the first one are simply not
@@ -38,6 +38,10 @@ void display_open(struct display *d, FILE *out, int terminal);
 
 /* Take in one message; events are written at once. */
 void display_message(struct display *d, enum msg_type type, const union msg *m);
+
+/* Take in one line of logs/deaths ("time stage code sentence"), without its newline. What ended by
+ * a signal is told; what ended with a code has said so itself. */
+void display_death(struct display *d, const char *line);
 
 /* Write the progress line if there is news and it is time. `columns` is the terminal's width. */
 void display_tick(struct display *d, double now_s, int columns);

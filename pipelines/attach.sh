@@ -1,5 +1,5 @@
 #!/bin/bash
-# attach.sh - shows the progress of a run that goes on detached; Ctrl-C ends the showing, not the run.
+# attach.sh - shows the progress of a run that goes on detached; Ctrl-C or a signal ends the showing, not the run.
 #
 #   pipelines/attach.sh [--run DIR]     default: the live run below runs/ that was started last
 #
@@ -10,8 +10,16 @@
 #
 # example: pipelines/attach.sh --run runs/fashion
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
+
+# showing_end CODE: a signal, which tap may not have heard.
+showing_end() {
+    [ -z "${progress_pid:-}" ] || kill "$progress_pid" 2>/dev/null
+    progress_end
+    echo "run: goes on detached"
+    exit "$1"
+}
 
 run=
 while [ $# -gt 0 ]; do
@@ -29,7 +37,9 @@ supervisor=0
 { read -r supervisor <"$run/supervisor"; } 2>/dev/null
 if run_is_live "$run" && kill -0 "$supervisor" 2>/dev/null; then
     echo "run: $run"
-    trap 'progress_end; echo "run: goes on detached"; exit 130' INT
+    trap 'showing_end 130' INT
+    trap 'showing_end 143' TERM
+    trap 'showing_end 129' HUP
     progress_show "$run" "$supervisor"
     wait "$progress_pid"
     progress_pid=

@@ -8,7 +8,7 @@
 #
 # example: pipelines/clean.sh --older-than 30 --yes
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 usage() {

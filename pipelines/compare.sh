@@ -5,7 +5,7 @@
 #
 # example: pipelines/compare.sh runs/fashion runs/lambda-500
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 "$here/setup.sh" || exit

@@ -2,7 +2,7 @@
 # continual.sh - several tasks one after the other: what a model learns of each, and what it keeps of those before
 # (launch.sh; docs/CONTINUAL.md tells what the report says).
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 config=$here/continual.yaml
 . "$here/launch.sh"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # finetune.sh - the main job: from a fresh clone to a trained model and its report, in one command (launch.sh).
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 config=$here/default.yaml
 . "$here/launch.sh"
 

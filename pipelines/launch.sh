@@ -84,7 +84,7 @@ arguments_read() {
 
 # Sets command_again: the same pipeline, run and options.
 command_remember() {
-    command_again=$(printf '%q' "$here/${0##*/}")
+    command_again=$(printf '%q' "$(readlink -f -- "$0")")
     [ "$config" = "$config_default" ] || command_again+=$(printf ' --config %q' "$config")
     command_again+=$(printf ' --run %q' "$run")
     [ ${#options[@]} = 0 ] || command_again+=$(printf ' %q' "${options[@]}")
@@ -116,6 +116,21 @@ packages_install() {
 }
 
 # ---- before the stages -------------------------------------------------------------------------------------
+
+# work_run COMMAND...: what may take long, in the background: there a signal is heard meanwhile, and ends it (work_end).
+work_run() {
+    "$@" &
+    wait $!
+}
+
+# work_end CODE: a signal before the stages are there.
+work_end() {
+    local workers
+    workers=$(jobs -p)
+    [ -z "$workers" ] || kill $workers 2>/dev/null
+    { wait; } 2>/dev/null # without bash's remark
+    exit "$1"
+}
 
 prepare() {
     local command=$1
@@ -168,10 +183,12 @@ file_prepare() {
     mkdir -p -- "$(dirname -- "$file")" || exit $EXIT_TEMPORARY
     case $kind in
     idx)
-        "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
+        work_run "$binaries/prepare" idx --source "$source" --out "$file" $rebuild \
             ${classes:+--only "$classes" --labels "$labels"} || exit
         ;;
-    *) prepare "$kind" --task "$1" --out "$file" $rebuild || exit ;;
+    *)
+        work_run "$binaries/prepare" "$kind" --config "$config" "${options[@]}" --task "$1" --out "$file" $rebuild || exit
+        ;;
     esac
 }
 
@@ -261,7 +278,7 @@ lock_wait() {
         return
     fi
     echo "run: the script that started it (process ${pid:-?}) is gone; stopping what it left"
-    s6-svscanctl -t "$run/services" 2>/dev/null || stages_stop_each
+    stages_stop || stages_stop_each
     flock -w 30 9 || fail $EXIT_PERMANENT "the run in $run is in use: a process of it does not end"
 }
 
@@ -279,6 +296,16 @@ lock_take() {
     done
 }
 
+# stages_stop: 1 if there is no s6-svscan that listens.
+stages_stop() {
+    local stage
+    s6-svscanctl -t "$run/services" 2>/dev/null || return
+    for stage in $STAGES; do
+        s6-svc -d "$run/services/$stage/log" 2>/dev/null # services/log-run says why
+    done
+    return 0
+}
+
 # For a tree without its s6-svscan.
 stages_stop_each() {
     local stage
@@ -290,19 +317,33 @@ stages_stop_each() {
 
 # ---- the stages --------------------------------------------------------------------------------------------
 
-services_write() {
-    local stage directory
-    rm -rf -- "$run/services" "$run/deaths"
-    mkdir -p -- "$run/services/.s6-svscan"
-    cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish"
+# deaths_make: what services/finish keeps of deaths, as long as it can become, so that it can on a disk that is full.
+deaths_make() {
+    local stage
+    rm -rf -- "${run:?}/deaths" && mkdir -- "$run/deaths" || return
     for stage in $STAGES; do
-        directory=$run/services/$stage
-        mkdir -p -- "$directory/log" "$run/logs/$stage"
-        cp -- "$here/services/run" "$here/services/finish" "$directory/"
-        cp -- "$here/services/log-run" "$directory/log/run"
-        echo 3 >"$directory/notification-fd"
-        echo 10000 >"$directory/timeout-kill"    # ms from SIGTERM to SIGKILL
-        echo 20000 >"$directory/timeout-finish"  # ms that finish may take
+        printf '%-63s\n' 0 >"$run/deaths/$stage" && printf '%4095s\n' '' >"$run/deaths/$stage.verdict" || return
+    done
+}
+
+service_write() {
+    local directory=$run/services/$1
+    mkdir -p -- "$directory/log" "$run/logs/$1" &&
+        cp -- "$here/services/run" "$here/services/finish" "$directory/" &&
+        cp -- "$here/services/log-run" "$directory/log/run" &&
+        echo 3 >"$directory/notification-fd" &&
+        echo 10000 >"$directory/timeout-kill" &&   # ms from SIGTERM to SIGKILL
+        echo 20000 >"$directory/timeout-finish" && # ms that finish may take
+        echo 12000 >"$directory/log/timeout-kill"  # after the stage's last lines
+}
+
+services_write() {
+    local stage
+    rm -rf -- "${run:?}/services" &&
+        mkdir -p -- "$run/services/.s6-svscan" &&
+        cp -- "$here/services/svscan-finish" "$run/services/.s6-svscan/finish" || return
+    for stage in $STAGES; do
+        service_write "$stage" || return
     done
 }
 
@@ -318,7 +359,7 @@ stages_start() {
     rm -f -- "$run/verdict"
     rm -rf -- "$run/exits"
     mkdir -p -- "$run/exits" "$run/report"
-    services_write || exit $EXIT_TEMPORARY
+    deaths_make && services_write || fail $EXIT_TEMPORARY "cannot write what supervises the stages in $run (above)"
     export FINETUNED_BIN=$binaries FINETUNED_RUN=$run
     FINETUNED_LAUNCH=$(launch_count) || exit $EXIT_TEMPORARY
     export FINETUNED_LAUNCH
@@ -327,6 +368,15 @@ stages_start() {
     setsid s6-svscan -t 0 -c 64 "$run/services" >>"$run/logs/supervisor" 2>&1 </dev/null &
     supervisor=$!
     echo "$supervisor" >"$run/supervisor"
+}
+
+# stages_await: until the run is live, which attach.sh and restart.sh look for, or has ended already.
+stages_await() {
+    local tries=100
+    until run_is_live "$run" || [ -e "$run/verdict" ] || ! kill -0 "$supervisor" 2>/dev/null || [ $tries = 0 ]; do
+        sleep 0.1
+        tries=$((tries - 1))
+    done
 }
 
 stopped= progress_pid=
@@ -338,10 +388,11 @@ on_signal() {
     stopped=$1
     kill "$progress_pid" 2>/dev/null # it would only wonder
     printf '\nrun: stopping\n'
-    s6-svscanctl -t "$run/services" 2>/dev/null || kill -TERM "$supervisor" # before it listens
+    stages_stop || kill -TERM "$supervisor" # before it listens
 }
 
 on_hangup() {
+    [ -z "$progress_pid" ] || kill "$progress_pid" 2>/dev/null
     lock_write detached
     exit 129
 }
@@ -360,6 +411,9 @@ stages_wait() {
 
 launch() {
     arguments_read "$@"
+    trap 'work_end 130' INT
+    trap 'work_end 143' TERM
+    trap 'work_end 129' HUP
     packages_install
     programs_build
     options_take
@@ -383,7 +437,7 @@ launch() {
     fi
 
     [ ! -e "$run/changed" ] || echo "run: goes on with other options: $(cat "$run/changed")"
-    pending= # a signal before this ends us, and nothing is running; one meanwhile is heard when they can be told
+    pending= # a signal meanwhile is heard when the stages can be told
     trap 'pending=INT' INT
     trap 'pending=TERM' TERM
     trap 'pending=HUP' HUP
@@ -393,12 +447,13 @@ launch() {
     trap on_hangup HUP
     [ -z "$pending" ] || kill -s "$pending" $$
     echo "run: $run"
-    if [ -n "$detach" ]; then
+    [ -z "$detach" ] || stages_await
+    if [ -n "$detach" ] && [ -z "$stopped" ]; then
         lock_write detached
         echo "run: detached; pipelines/attach.sh --run '$run' shows its progress"
         exit 0
     fi
-    progress_show "$run" "$supervisor"
+    [ -n "$stopped" ] || progress_show "$run" "$supervisor"
     stages_wait
     progress_end
     if [ -n "$stopped" ] && ! verdict_read "$run"; then

@@ -11,7 +11,7 @@
 #
 # example: pipelines/manpages.sh runs/cache/manpages
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 BYTES=1200000 # of text a language

@@ -7,7 +7,7 @@
 #
 # example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 DEATHS_MAX=3 # of loaderd

@@ -11,7 +11,7 @@
 #
 # example: pipelines/restart.sh loaderd
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 run= stage=

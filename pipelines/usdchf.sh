@@ -11,7 +11,7 @@
 #
 # example: pipelines/usdchf.sh runs/cache/usdchf.csv
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 case ${1:-} in

@@ -5,7 +5,7 @@
 #
 # example: pipelines/weights.sh export --run runs/fashion --task B --out fashion.safetensors
 set -u
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 . "$here/common.sh"
 
 "$here/setup.sh" || exit

@@ -124,6 +124,12 @@ void h5writer_abandon(struct h5writer **w_p); /* harmless on NULL */
  * ending in .tmp-<pid>). Only for the process that holds the lock of the stage that owns the
  * directory. */
 void h5writer_sweep(const char *path);
+/* Remove what writers of the file `path` itself left in processes that are gone. For who has no
+ * lock. */
+void h5writer_sweep_dead(const char *path);
+
+/* The name that the file has until it is committed; borrowed. */
+const char *h5writer_temporary(const struct h5writer *w);
 
 int h5reader_open(struct h5reader **r_p, const char *path, struct err *e);
 void h5reader_close(struct h5reader **r_p);
@@ -167,8 +173,8 @@ int h5reader_array(struct h5reader *r, const char *name, struct h5array *array, 
 /* Read it whole into data (array->bytes). */
 int h5reader_read(struct h5reader *r, const struct h5array *array, void *data, struct err *e);
 /* Describe a data set that others wrote: any integers of 1 to 8 bytes and floats of 2, 4 or 8,
- * either byte order, any filters that libhdf5 has; `type` is what h5reader_rows gives. Refuses
- * virtual and external storage, and chunks over 256 MiB. */
+ * either byte order, any filters that libhdf5 has without plugins; `type` is what h5reader_rows
+ * gives. Refuses virtual and external storage, other filters, and chunks over 256 MiB. */
 int h5reader_foreign(struct h5reader *r, const char *name, struct h5array *array, struct err *e);
 /* Read rows [first, first + rows) of its first dimension into data, as array->type. */
 int h5reader_rows(struct h5reader *r, const struct h5array *array, uint64_t first, uint64_t rows,

@@ -38,6 +38,11 @@ struct h5reader {
 /* Silence libhdf5's own printing. Called by whatever opens a file. */
 void h5_quiet(void);
 
+/* Bound what libhdf5 keeps of the metadata of a file opened with these access properties, which
+ * would else grow with the number of its data sets (measured: 30 KiB each). 0, or -1: libhdf5's
+ * error. */
+int h5_metadata_bound(hid_t access);
+
 /* Fill *e with the formatted attempt and the innermost reason on libhdf5's error stack, and clear
  * the stack. A system error found there decides the code as err_errno does, lack of memory is
  * temporary, anything else has `code`. Returns -1. */

@@ -25,6 +25,27 @@ static int type_nearest(hid_t type)
     return (int)whole[H5Tget_sign(type) == H5T_SGN_2][__builtin_ctzll(bytes)];
 }
 
+/* loaderd loads no plugins, so what one of them would decode is not looked at either: not even
+ * where no chunk needs it, as lzf leaves chunks that it cannot make smaller. */
+static int filters_accept(const struct h5reader *r, hid_t list, const struct h5array *a,
+                          struct err *e)
+{
+    H5PLset_loading_state(0);
+    for (int i = 0; i < H5Pget_nfilters(list); i++) {
+        unsigned flags, config;
+        size_t values = 0;
+        char name[64] = "";
+        H5Z_filter_t f =
+            H5Pget_filter2(list, (unsigned)i, &flags, &values, NULL, sizeof name, name, &config);
+        if (f < 0 || H5Zfilter_avail(f) <= 0)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "data set %s in %s is stored with filter %d (%.63s), which libhdf5 has "
+                           "only as a plugin; store it with gzip, e.g. by h5repack -f GZIP=4",
+                           a->name, r->path, (int)f, name[0] ? name : "unnamed");
+    }
+    return 0;
+}
+
 static int storage_accept(const struct h5reader *r, hid_t list, const struct h5array *a,
                           struct err *e)
 {
@@ -49,7 +70,7 @@ static int storage_accept(const struct h5reader *r, hid_t list, const struct h5a
                            "data set %s in %s has chunks over %d MiB; store smaller ones, e.g. by "
                            "h5repack -l CHUNK=",
                            a->name, r->path, CHUNK_BYTES_MAX >> 20);
-    return 0;
+    return filters_accept(r, list, a, e);
 }
 
 int h5reader_foreign(struct h5reader *r, const char *name, struct h5array *array, struct err *e)

@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 /* A message of an object header holds 65,535 bytes; an attribute's own description takes some of
  * them. */
 enum { ATTRIBUTE_TEXT_MAX = 65000 };
+/* Between the name that a file will have and the number of the process that writes it. */
+#define MARK ".tmp-"
 
 /* Property list of a group or of the file's root: no times, links in order of creation. */
 static hid_t group_properties(hid_t class)
@@ -44,7 +47,7 @@ static hid_t file_create(struct h5writer *w, int many)
         (many || H5Pset_alignment(access, 1, H5FILE_ALIGNMENT) >= 0) &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
-        h5_sink_use(&w->sink, access) == 0)
+        h5_metadata_bound(access) == 0 && h5_sink_use(&w->sink, access) == 0)
         file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, create, access);
     h5_close(&create);
     h5_close(&access);
@@ -61,7 +64,7 @@ static int writer_open(struct h5writer **w_p, const char *path, int many, struct
     w->sink.fd = -1;
     size_t used = (size_t)snprintf(w->path, sizeof w->path, "%s", path);
     size_t long_used =
-        (size_t)snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%d", path, (int)getpid());
+        (size_t)snprintf(w->temporary, sizeof w->temporary, "%s" MARK "%d", path, (int)getpid());
     if (used >= sizeof w->path || long_used >= sizeof w->temporary) {
         free(w);
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -275,23 +278,62 @@ void h5writer_abandon(struct h5writer **w_p)
     *w_p = NULL;
 }
 
-void h5writer_sweep(const char *path)
+const char *h5writer_temporary(const struct h5writer *w)
 {
-    char own[32], other[H5FILE_PATH_MAX + 300];
-    const char *slash = strrchr(path, '/');
-    int length = slash ? (int)(slash - path) : 1;
-    const char *directory = slash ? path : ".";
-    snprintf(other, sizeof other, "%.*s", length, directory);
-    DIR *d = opendir(other);
+    return w->temporary;
+}
+
+/* The process that wrote what has this name, or 0: no writer did. */
+static pid_t writer_of(const char *name)
+{
+    const char *mark = strstr(name, MARK), *digits = mark ? mark + strlen(MARK) : "";
+    return *digits && strspn(digits, "0123456789") == strlen(digits) ? (pid_t)atoll(digits) : 0;
+}
+
+static int is_gone(pid_t process)
+{
+    return kill(process, 0) != 0 && errno == ESRCH;
+}
+
+/* base: "" or a file's name, whose writers only are meant, and dead ones. */
+static void directory_sweep(const char *directory, const char *base)
+{
+    char path[H5FILE_PATH_MAX + 300];
+    size_t length = strlen(base);
+    DIR *d = opendir(directory);
     if (!d)
         return;
-    snprintf(own, sizeof own, ".tmp-%d", (int)getpid());
     for (struct dirent *entry; (entry = readdir(d));) {
-        const char *mark = strstr(entry->d_name, ".tmp-");
-        if (!mark || strcmp(mark, own) == 0 || strspn(mark + 5, "0123456789") != strlen(mark + 5))
+        pid_t writer = writer_of(entry->d_name);
+        int is_meant = !length || (strncmp(entry->d_name, base, length) == 0 &&
+                                   strncmp(entry->d_name + length, MARK, strlen(MARK)) == 0 &&
+                                   is_gone(writer));
+        if (!writer || writer == getpid() || !is_meant)
             continue;
-        snprintf(other, sizeof other, "%.*s/%s", length, directory, entry->d_name);
-        unlink(other);
+        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        unlink(path);
     }
     closedir(d);
+}
+
+/* The directory of `path`, which has a slash or not, in `text`. Returns the rest of it. */
+static const char *path_split(const char *path, char text[H5FILE_PATH_MAX + 1])
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(text, H5FILE_PATH_MAX + 1, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
+    return slash ? slash + 1 : path;
+}
+
+void h5writer_sweep(const char *path)
+{
+    char directory[H5FILE_PATH_MAX + 1];
+    path_split(path, directory);
+    directory_sweep(directory, "");
+}
+
+void h5writer_sweep_dead(const char *path)
+{
+    char directory[H5FILE_PATH_MAX + 1];
+    directory_sweep(directory, path_split(path, directory));
 }

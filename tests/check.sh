@@ -115,7 +115,7 @@ group_reference() {
 }
 # In a whole run the cases of fault, which mostly wait, run beside those of process.
 group_process() {
-    build release all build/release/bin/order_probe && harness ${whole:+tests/fault} tests/process
+    build release all unit && harness ${whole:+tests/fault} tests/process
 }
 group_fault() {
     build release all && harness tests/fault

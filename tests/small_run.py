@@ -1,5 +1,6 @@
 """A run so small that a test can look into every number of it: made-up rows, a model of two layers, and daemons
 started one by one, without finetune.sh. For tests of single stages."""
+import json
 import os
 import struct
 import subprocess
@@ -110,6 +111,13 @@ class SmallRun:
         for process in self.processes.values():
             process.kill()
             process.wait()
+
+
+def report(run):
+    """report.json of the run, written anew."""
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True, stdout=subprocess.DEVNULL)
+    with open(run.path("report/report.json")) as f:
+        return json.load(f)
 
 
 def trained(directory="run", samples=ROWS, settings=(), features=None, targets=None, layers=LAYERS, pipeline=None):

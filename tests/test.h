@@ -4,7 +4,8 @@
  * another than 20 s), one more at a time than there are cores; its output is shown only when it
  * fails. test_skip("why") ends a case as skipped. The child's working directory is a fresh one,
  * removed afterwards. `unit [substring]` runs the cases whose file or name contains it; with
- * TEST_TIMES=1 in the environment it also prints what each took.
+ * TEST_TIMES=1 in the environment it also prints what each took, and TEST_LIMIT_TIMES=n gives each
+ * n times its limit, for a tool that makes them slow.
  */
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H

@@ -108,7 +108,8 @@ static int pass_end(struct trainer *t, struct err *e)
 {
     struct evaluation *v = &t->evaluation;
     struct evaluation_result done = stepper_evaluate_end(t->stepper);
-    megabatch_rest(&t->validation_rows, 0);
+    /* Where it keeps all rows and began in the middle, those missing come in the next pass. */
+    megabatch_rest(&t->validation_rows, t->validation_rows.size.kind == MEGABATCH_WHOLE);
     if (isnan(done.loss)) {
         weighing_nothing(done.rows, e);
         return err_prefix(e, "%s of %s", t->validation.config.split, t->validation.config.file);

@@ -209,6 +209,14 @@ static void fill(struct megabatch *m)
     }
 }
 
+int megabatch_is_filled(struct megabatch *m)
+{
+    if (m->size.kind != MEGABATCH_WHOLE || !m->begun)
+        return 1;
+    fill(m);
+    return m->held == m->spans;
+}
+
 void megabatch_rest(struct megabatch *m, int anyway)
 {
     int all = m->size.kind == MEGABATCH_WHOLE && m->held == m->spans;

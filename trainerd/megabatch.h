@@ -76,6 +76,10 @@ int megabatch_go_on(struct megabatch *m);
 /* Everything is here: the stream is not needed any more. */
 int megabatch_complete(const struct megabatch *m);
 
+/* Goes on with filling where all rows are to be kept. 1: none is still to come. Where filling began
+ * in the middle of an epoch (a restart, a release), those before come only after its end. */
+int megabatch_is_filled(struct megabatch *m);
+
 /* Gives the stream and its arena back if all spans are held, or anyway; the next seek brings them
  * again where some are missing. It waits for copies and takes milliseconds, so that it is left to
  * whoever knows when nothing waits. */

@@ -11,7 +11,8 @@
 #include "proto/limits.h"
 
 enum {
-    FISHER_SPAN_BYTES = 4 << 20, /* about what loaderd makes of a span where it may choose */
+    FISHER_SPAN_BYTES = 4 << 20,   /* about what loaderd makes of a span where it may choose */
+    FISHER_PAGES_AROUND = 4 << 20, /* the kernel maps 2 MiB at either end of what is touched */
 };
 
 /* Bytes of the arena that a feed makes for a split. */
@@ -205,6 +206,8 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
                   strcmp(o->fisher_compression, "log_rank1") != 0;
     plan_add(p, "fisherd", "a block of the Fisher information, and its stored form",
              (uint64_t)(3 + decodes) * sizeof(float) * block + 2 * stored_bytes(o, block));
+    if (block < m->parameter_count)
+        plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
 }

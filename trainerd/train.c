@@ -201,15 +201,32 @@ static void look_ahead(struct trainer *t, uint64_t rows)
                      position, batch_micro_rows(t, t->options->batch_size, 0, next));
 }
 
-static int epoch_end(struct trainer *t, struct err *e)
+/* Is a row of this epoch used again, in a later one or by the next task? */
+static int rows_come_again(const struct trainer *t)
 {
+    const struct schedule *s = &t->schedule;
+    uint32_t task = (uint32_t)t->meta.task;
+    return t->meta.epoch + 1 < s->epochs[task] ||
+           (task + 1 < s->task_count && data_holds(t, &t->train, task + 1));
+}
+
+/* Where all rows are kept, the evaluation is not to begin while some are still to come: both
+ * splits' arenas would be held together, which no plan has. */
+static int epoch_end(struct trainer *t, int *sleep_ms, struct err *e)
+{
+    int again = t->options->loader_persistent_workers && rows_come_again(t);
+    int whole = t->train_rows.size.kind == MEGABATCH_WHOLE;
     int settled = train_settle(t, e);
     if (settled <= 0)
         return settled < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
+    if (again && !megabatch_is_filled(&t->train_rows)) {
+        *sleep_ms = 1000;
+        return DAEMON_GO_ON;
+    }
     progress_pause(t);
     if (!t->saving.under_way)            /* of which the thread reads */
         stepper_fetch_begin(t->stepper); /* the epoch's checkpoint, while it is evaluated */
-    megabatch_rest(&t->train_rows, 0);
+    megabatch_rest(&t->train_rows, whole && !again);
     return evaluate_begin(t, e) < 0 ? DAEMON_FAILED : DAEMON_GO_ON;
 }
 
@@ -237,7 +254,7 @@ static int micro_batch_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     uint32_t task = (uint32_t)t->meta.task;
     if (position_next(t) == t->schedule.rows[task])
-        return epoch_end(t, e);
+        return epoch_end(t, sleep_ms, e);
     int there = data_train(t, task, e);
     if (there <= 0)
         return data_wait(there, sleep_ms);

@@ -207,6 +207,7 @@ static __device__ __forceinline__ float4 fours_add(float4 a, float4 b)
 
 static __device__ __forceinline__ void weights_finish(const struct finish_work &w, float4 *shared)
 {
+    enum { BATCH = 8 };
     uint64_t width = w.dw.columns / FOUR, all = w.dw.rows * width;
     unsigned item = threadIdx.x % FINISH_ITEMS, group = threadIdx.x / FINISH_ITEMS;
     for (uint64_t first = (uint64_t)blockIdx.x * FINISH_ITEMS; first < all;
@@ -214,9 +215,18 @@ static __device__ __forceinline__ void weights_finish(const struct finish_work &
         uint64_t i = first + item, row = i / width;
         const float4 *part = (const float4 *)w.parts + i;
         float4 sum = make_float4(0, 0, 0, 0);
-        UNROLL(8)
-        for (unsigned p = group; i < all && p < w.count; p += FINISH_GROUPS)
-            sum = fours_add(sum, part[p * all]);
+        UNROLL(1)
+        for (unsigned p = group; i < all && p < w.count; p += BATCH * FINISH_GROUPS) {
+            float4 in[BATCH];
+            UNROLL(8)
+            for (unsigned n = 0; n < BATCH; n++) {
+                unsigned at = p + n * FINISH_GROUPS;
+                in[n] = at < w.count ? part[at * all] : make_float4(0, 0, 0, 0);
+            }
+            UNROLL(8)
+            for (unsigned n = 0; n < BATCH; n++)
+                sum = fours_add(sum, in[n]);
+        }
         shared[threadIdx.x] = sum;
         __syncthreads();
         if (group == 0 && i < all) {
@@ -259,7 +269,7 @@ static __device__ __forceinline__ void bias_finish(const struct finish_work &w, 
         w.db[c] = (w.adds ? w.db[c] : 0) + shared[threadIdx.x];
 }
 
-__global__ void __launch_bounds__(FINISH_THREADS) gradients_finish(struct finish_work w)
+__global__ void __launch_bounds__(FINISH_THREADS, 2) gradients_finish(struct finish_work w)
 {
     __shared__ float4 shared[FINISH_THREADS];
     launch_wait();

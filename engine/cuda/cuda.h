@@ -132,6 +132,22 @@ static __device__ __forceinline__ number block_sum(number x, number *part)
     return x;
 }
 
+/* *ticket before one is added. What this thread knows of as written is seen behind it by those that
+ * take a later one. */
+static __device__ __forceinline__ unsigned ticket_take(unsigned *ticket)
+{
+#ifdef __CUDA_ARCH__
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(__cvta_generic_to_global(ticket))
+                 : "memory");
+    return before;
+#else
+    return atomicAdd(ticket, 1u);
+#endif
+}
+
 /* Is this the last of `blocks` blocks to come here? It may then read what they all wrote before.
  * All threads of each of them call it, once a launch. *ticket, which is theirs alone, is 0 between
  * launches. */
@@ -140,11 +156,9 @@ static __device__ __forceinline__ int block_is_last(unsigned *ticket, unsigned b
     __shared__ int last;
     __syncthreads();
     if (threadIdx.x == 0 && threadIdx.y == 0) {
-        __threadfence();
-        last = atomicAdd(ticket, 1u) == blocks - 1;
+        last = ticket_take(ticket) == blocks - 1;
         if (last)
             *ticket = 0;
-        __threadfence();
     }
     __syncthreads();
     return last;

@@ -22,8 +22,9 @@ struct tiling {
 static __device__ __forceinline__ struct tile_at tile_of(const struct tiling &t,
                                                          const struct tile_share &s)
 {
-    unsigned first = s.part * t.depth, end = first + t.depth < t.inner ? first + t.depth : t.inner;
-    return {s.tile % t.rows * TILE, s.tile / t.rows * TILE, first, end > first ? end : first};
+    unsigned first = s.part * t.depth < t.inner ? s.part * t.depth : t.inner;
+    unsigned left = t.inner - first;
+    return {s.tile % t.rows * TILE, s.tile / t.rows * TILE, first, left < t.depth ? left : t.depth};
 }
 
 static __device__ __forceinline__ struct tile_share share_of(const struct tiling &t, unsigned block)
@@ -61,7 +62,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
                 float *scratch)
 {
     SHARED_DYNAMIC(float, shared);
-    launch_wait();
     struct tile_share s = share_of(t, blockIdx.x);
     f.at = tile_of(t, s);
     factor<float, 1> a = {x.at, x.stride, (unsigned)x.rows};
@@ -91,10 +91,7 @@ template <int half, typename number> struct input_finish {
         if (row >= dx.rows || column >= dx.columns)
             return;
         uint64_t place = row * dx.stride + column;
-        if (kind != ACTIVATION_COUNT) {
-            v = make_float4(sloped(kind, y.x, v.x), sloped(kind, y.y, v.y), sloped(kind, y.z, v.z),
-                            sloped(kind, y.w, v.w));
-        }
+        v = sloped(kind, y, v);
         *(float4 *)(dx.at + place) = rounds ? half_rounded((enum half)half, v) : v;
     }
 };
@@ -151,7 +148,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 2)
     dense_tiles_back(struct backward_work<half, number> b, float *scratch)
 {
     SHARED_DYNAMIC(float, shared);
-    launch_wait();
     enum { GROUPS = tile_sums<sums>::GROUPS };
     if (blockIdx.x < b.blocks_x) {
         struct tile_share s = share_of(b.of_x, blockIdx.x);

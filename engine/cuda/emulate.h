@@ -170,9 +170,6 @@ template <typename T> static inline T atomicAdd(T *at, T x)
     *at = old + x;
     return old;
 }
-static inline __attribute__((unused)) void __threadfence(void)
-{
-}
 template <typename T> static inline T __ldg(const T *at)
 {
     return *at;

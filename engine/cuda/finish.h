@@ -76,4 +76,16 @@ static __device__ __forceinline__ float sloped(enum activation kind, float y, fl
     return kind == ACTIVATION_SIGMOID ? scalar_sigmoid_backward(y, d) : d;
 }
 
+/* The same of four numbers: the kind, which is the same for all threads, is looked at once. */
+static __device__ __forceinline__ float4 sloped(enum activation kind, float4 y, float4 d)
+{
+    if (kind == ACTIVATION_RELU)
+        return make_float4(scalar_relu_backward(y.x, d.x), scalar_relu_backward(y.y, d.y),
+                           scalar_relu_backward(y.z, d.z), scalar_relu_backward(y.w, d.w));
+    if (kind == ACTIVATION_COUNT)
+        return d;
+    return make_float4(sloped(kind, y.x, d.x), sloped(kind, y.y, d.y), sloped(kind, y.z, d.z),
+                       sloped(kind, y.w, d.w));
+}
+
 #endif

@@ -1,9 +1,9 @@
 /* narrow.cu - linear layers of few outputs on few rows: what a classifier ends with.
  *
  * Forward a block has a row and a warp of it an output; where its loss is asked for with it the
- * first warp takes that of the row. Backward a block has NARROW_COLUMNS of the inputs, a lane one
- * of them and a warp some of the rows: a lane makes dx of its rows and a share of dw's column,
- * which shared memory adds up in the order of the warps.
+ * first warp takes that of the row. Backward a block has NARROW_COLUMNS of the inputs, few, so that
+ * there are many blocks, and a thread one of them and every NARROW_ROWS-th row: it makes dx of
+ * them and a share of dw's column, which shared memory adds up.
  */
 #include "engine/cuda/dense.h"
 #include "engine/cuda/early.h"
@@ -12,10 +12,13 @@
 
 enum {
     WARPS = NARROW_OUTPUTS_MAX,
-    NARROW_COLUMNS = WARP,
+    NARROW_COLUMNS = 8,
     NARROW_THREADS = WARPS * WARP,
+    NARROW_ROWS = NARROW_THREADS / NARROW_COLUMNS,
     NARROW_AHEAD = 8
 };
+static_assert(NARROW_ROWS * NARROW_AHEAD >= DENSE_ROWS_MAX,
+              "all rows of a thread are on their way");
 
 /* What a block does behind a row: its lanes 0 have an output each. */
 struct nothing_behind {
@@ -161,17 +164,18 @@ static __device__ __forceinline__ void narrow_take(struct matrix dy, float *d)
     __syncthreads();
 }
 
-/* A warp's next rows of x, NARROW_AHEAD of them from `first` on. */
+/* A thread's rows of x. */
 template <typename input>
-static __device__ __forceinline__ void narrow_read(const input &x, unsigned rows, unsigned first,
-                                                   unsigned column, float in[NARROW_AHEAD])
+static __device__ __forceinline__ void narrow_read(const input &x, unsigned rows, unsigned column,
+                                                   float in[NARROW_AHEAD])
 {
+    unsigned first = threadIdx.x / NARROW_COLUMNS;
     UNROLL(8)
     for (unsigned k = 0; k < NARROW_AHEAD; k++)
-        in[k] = first + k * WARPS < rows ? x(first + k * WARPS, column) : 0;
+        in[k] = first + k * NARROW_ROWS < rows ? x(first + k * NARROW_ROWS, column) : 0;
 }
 
-/* Where a loop finds them, each lane its own. */
+/* Where a loop finds them, each thread its own. */
 static __device__ __forceinline__ void narrow_keep(const float in[NARROW_AHEAD], float *own)
 {
     UNROLL(8)
@@ -200,10 +204,10 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
 {
     __shared__ __align__(16) float shared[DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX];
     __shared__ float inputs[NARROW_AHEAD * NARROW_THREADS];
-    static_assert(WARPS * NARROW_OUTPUTS_MAX * WARP <= DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX,
+    static_assert(NARROW_OUTPUTS_MAX * NARROW_THREADS <= DENSE_ROWS_MAX * NARROW_OUTPUTS_MAX,
                   "the sums lie where dy was");
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    unsigned column = blockIdx.x * NARROW_COLUMNS + lane;
+    unsigned column = blockIdx.x * NARROW_COLUMNS + threadIdx.x % NARROW_COLUMNS;
     unsigned rows = column < w.columns ? (unsigned)dy.rows : 0;
     float of[NARROW_OUTPUTS_MAX], sums[NARROW_OUTPUTS_MAX] = {0}, in[NARROW_AHEAD];
     float *own = inputs + threadIdx.x;
@@ -211,20 +215,16 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
         of[n] = n < w.rows && rows ? w.at[n * (unsigned)w.stride + column] : 0;
-    narrow_read(x, rows, warp, column, in);
+    narrow_read(x, rows, column, in);
     narrow_take(dy, shared);
     narrow_keep(in, own);
     UNROLL(1)
-    for (unsigned r = warp, k = 0; r < rows; r += WARPS, k++) {
-        if (k == NARROW_AHEAD) {
-            narrow_read(x, rows, r, column, in);
-            narrow_keep(in, own);
-            k = 0;
-        }
-        float at = own[k * NARROW_THREADS];
+    for (unsigned r = threadIdx.x / NARROW_COLUMNS; r < rows; r += NARROW_ROWS) {
+        float at = *own;
         float d = sloped(kind, at, narrow_number(shared + r * NARROW_OUTPUTS_MAX, at, of, sums));
         if (dx.at)
             dx.at[r * (unsigned)dx.stride + column] = rounds ? half_rounded((enum half)half, d) : d;
+        own += NARROW_THREADS;
     }
     if (!dw.at)
         return;
@@ -233,15 +233,18 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     __syncthreads();
     UNROLL(NARROW_OUTPUTS_MAX)
     for (unsigned n = 0; n < NARROW_OUTPUTS_MAX; n++)
-        shared[(warp * NARROW_OUTPUTS_MAX + n) * WARP + lane] = sums[n];
+        shared[n * NARROW_THREADS + threadIdx.x] = sums[n];
     __syncthreads();
-    if (warp >= dw.rows || column >= dw.columns)
-        return;
-    float *to = dw.at + warp * dw.stride + column, sum = adds ? *to : 0;
-    UNROLL(4)
+    float sum = 0;
+    UNROLL(WARPS)
     for (unsigned k = 0; k < WARPS; k++)
-        sum += shared[(k * NARROW_OUTPUTS_MAX + warp) * WARP + lane];
-    *to = sum;
+        sum += shared[warp * NARROW_THREADS + k * WARP + lane];
+    for (int lanes = NARROW_COLUMNS; lanes < WARP; lanes *= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+    if (lane >= NARROW_COLUMNS || warp >= dw.rows || column >= dw.columns)
+        return;
+    float *to = dw.at + warp * dw.stride + column;
+    *to = adds ? *to + sum : sum;
 }
 
 static int near(struct matrix m)

@@ -125,7 +125,9 @@ void cuda_sum_squares(const float *x, uint64_t count, double *sum)
     squares_run(x, count, sum_put{sum});
 }
 
-/* The gradient's norm is the last that a step's verdict waits for: no launch lies between. */
+/* The gradient's norm is the last that a step's verdict waits for: no launch lies between. One
+ * thread makes it and the next launch waits: what it reads is asked for before anything is written.
+ */
 struct verdict_make {
     double *sums;
     const uint64_t (*bad)[STEP_BADS];
@@ -134,15 +136,13 @@ struct verdict_make {
     struct step_told *told;
     __device__ void operator()(double squares) const
     {
-        sums[0] = squares;
-        if (step_refuses(sums, bad, &limits))
-            verdict->refused = 1;
-        verdict->clip = (float)scalar_clip(sqrt(squares), limits.max_grad_norm);
-        for (int i = 0; i < 4; i++) {
-            told->sums[i] = sums[i];
+        struct step_told t = {{squares, sums[1], sums[2], sums[3]}, *verdict};
+        t.verdict.refused |= (uint32_t)step_refuses(t.sums, bad, &limits);
+        t.verdict.clip = (float)scalar_clip(sqrt(squares), limits.max_grad_norm);
+        *told = t;
+        *verdict = t.verdict;
+        for (int i = 0; i < 4; i++)
             sums[i] = 0;
-        }
-        told->verdict = *verdict;
     }
 };
 

@@ -63,20 +63,23 @@ template <int rows, int turned> struct tile {
     }
 };
 
-/* A thread's fours of one operand's pieces, from one to the next. */
+/* A thread's fours of one operand's pieces, from one to the next. Instead of rows that are not
+ * there, of whose numbers nothing becomes, it takes the last ones. */
 template <int rows, int turned> struct feed {
     typedef struct tile<rows, turned> of;
     float4 fours[of::EACH];
-    const float *from[of::EACH]; /* NULL: rows that are not there */
+    const float *from[of::EACH];
     uint64_t next;
 
     __device__ __forceinline__ void begin(const struct side &s, uint64_t row, uint64_t k)
     {
+        uint64_t last = s.rows - (turned ? FOUR : 1);
         next = PIECE * (turned ? s.stride : 1);
         UNROLL(4)
         for (int i = 0; i < of::EACH; i++) {
             uint64_t r = row + of::row_of(i), at = k + of::k_of(i);
-            from[i] = r < s.rows ? s.at + (turned ? at * s.stride + r : r * s.stride + at) : NULL;
+            r = r < last ? r : last;
+            from[i] = s.at + (turned ? at * s.stride + r : r * s.stride + at);
         }
     }
 
@@ -85,10 +88,8 @@ template <int rows, int turned> struct feed {
     {
         UNROLL(4)
         for (int i = 0; i < of::EACH; i++) {
-            fours[i] = make_float4(0, 0, 0, 0);
-            if (from[i] && of::k_of(i) < left)
-                fours[i] = *(const float4 *)from[i];
-            from[i] = from[i] ? from[i] + next : NULL;
+            fours[i] = of::k_of(i) < left ? *(const float4 *)from[i] : make_float4(0, 0, 0, 0);
+            from[i] += next;
         }
     }
 

@@ -18,6 +18,7 @@
 #define ENGINE_CUDA_TILE_H
 
 #include "engine/cuda/copies.h"
+#include "engine/cuda/early.h"
 #include "engine/cuda/split.h"
 
 enum {
@@ -42,7 +43,7 @@ enum { TILE_SPLIT = HALF_COUNT };
 
 /* Where a block's tile begins, and its part of k. */
 struct tile_at {
-    unsigned row, column, k_first, k_end;
+    unsigned row, column, k_first, k_count;
 };
 
 /* ---- to shared memory ---- */
@@ -70,10 +71,10 @@ static __device__ __forceinline__ void four_copy(number *to, const number *from,
 /* A factor of a product: number (i, k) of it, i a row or column of the result, lies at at[i stride
  * + k] or at[k stride + i]. Four of them that lie together are there all or none. In a panel the
  * rows of the first are apart by what keeps 8 of them in different banks, and those of the second
- * are turned. */
+ * are turned, so that fours of four rows are. */
 template <typename number_, int along_k> struct factor {
     typedef number_ number;
-    enum { ALONG_K = along_k };
+    enum { ALONG_K = along_k, TURN = 32 / sizeof(number) };
     const number *at;
     uint64_t stride;
     unsigned count; /* of i */
@@ -84,7 +85,7 @@ template <typename number_, int along_k> struct factor {
     }
     static __device__ __forceinline__ unsigned place(unsigned i, unsigned k)
     {
-        return along_k ? i * TILE_SPAN + k : k * TILE + (i ^ (k / 4 % 4) * 8);
+        return along_k ? i * TILE_SPAN + k : k * TILE + (i ^ k / 4 % 4 * TURN);
     }
 };
 
@@ -99,29 +100,31 @@ template <typename factor> struct panel_copies {
     };
     const number *from;
     unsigned apart, step;
-    unsigned to, at_i, at_k; /* the first one's place in a panel; i, and k of the next panel */
-    unsigned count;
+    unsigned to, at_k; /* the first one's place in a panel, and its k there */
+    unsigned there;    /* so many of them, or more, are rows or columns of the factor */
 
     __device__ __forceinline__ panel_copies(const factor &f, unsigned i_first, unsigned k_first)
     {
         unsigned along = threadIdx.x % LINE * FOUR, across = threadIdx.x / LINE;
         unsigned i = factor::ALONG_K ? across : along, k = factor::ALONG_K ? along : across;
-        to = factor::place(i, k), count = f.count;
-        at_i = i_first + i, at_k = k_first + k;
-        from = f.at + (factor::ALONG_K ? at_i * f.stride + at_k : at_k * f.stride + at_i);
+        to = factor::place(i, k), at_k = k;
+        i += i_first, k += k_first;
+        from = f.at + (factor::ALONG_K ? i * f.stride + k : k * f.stride + i);
         apart = APART * (unsigned)f.stride;
         step = TILE_DEEP * (factor::ALONG_K ? 1 : (unsigned)f.stride);
+        unsigned left = i < f.count ? f.count - i : 0;
+        there = factor::ALONG_K ? (left + APART - 1) / APART : left;
     }
-    __device__ __forceinline__ void next(number *panel, unsigned k_end)
+    /* Of the next panel, in which there are so many k. */
+    __device__ __forceinline__ void next(number *panel, unsigned deep)
     {
         UNROLL(TILE_FOURS)
         for (unsigned n = 0; n < TILE_FOURS; n++) {
-            unsigned i = at_i + (factor::ALONG_K ? n * APART : 0);
             unsigned k = at_k + (factor::ALONG_K ? 0 : n * APART);
             four_copy(panel + to + n * APART * (factor::ALONG_K ? TILE_SPAN : TILE),
-                      from + n * apart, i < count && k < k_end);
+                      from + n * apart, (factor::ALONG_K ? n : 0) < there && k < deep);
         }
-        from += step, at_k += TILE_DEEP;
+        from += step;
     }
 };
 static_assert(TILE * TILE_DEEP == TILE_FOURS * FOUR * TILE_THREADS, "whole fours");
@@ -295,9 +298,10 @@ template <int kind> struct tile_sums {
             unsigned r = rows + n / 8, column = columns + n % 8;
             float sum = 0;
             UNROLL(1)
-            for (unsigned k = at.k_first; k < at.k_end; k++)
-                if ((k - at.k_first) / TILE_DEEP_STEP % GROUPS == group())
-                    sum += a.number_at(at.row + r, k) * b.number_at(at.column + column, k);
+            for (unsigned k = 0; k < at.k_count; k++)
+                if (k / TILE_DEEP_STEP % GROUPS == group())
+                    sum += a.number_at(at.row + r, at.k_first + k) *
+                           b.number_at(at.column + column, at.k_first + k);
             sums[group() * TILE_SUMS + r * TILE_SUMS_SPAN + column] = sum;
         }
     }
@@ -369,8 +373,7 @@ template <typename factor>
 static __device__ __forceinline__ typename factor::number *panel_of(float *shared, unsigned stage,
                                                                     int right)
 {
-    return (typename factor::number *)(shared +
-                                       (stage % TILE_STAGES * 2 + (unsigned)right) * TILE_PANEL);
+    return (typename factor::number *)(shared + (stage * 2 + (unsigned)right) * TILE_PANEL);
 }
 
 /* The groups' sums into shared memory; of float32 split those that are not finite again (split.h).
@@ -396,8 +399,9 @@ template <> struct sums_end<TILE_SPLIT> {
     }
 };
 
-/* The groups' sums of the tile into `shared`, behind a barrier. Where sums_left, returns this
- * thread's share of the sum over k of a's numbers of tile row threadIdx.x % TILE. */
+/* The groups' sums of the tile into `shared`, behind a barrier. Waits for the launches before
+ * (early.h) when it knows where to read. Where sums_left, returns this thread's share of the sum
+ * over k of a's numbers of tile row threadIdx.x % TILE. */
 template <int kind, typename left, typename right>
 static __device__ __forceinline__ float
 tile_product(const left &a, const right &b, const struct tile_at &at, float *shared, int sums_left)
@@ -407,30 +411,40 @@ tile_product(const left &a, const right &b, const struct tile_at &at, float *sha
     panel_copies<left> a_copies(a, at.row, at.k_first);
     panel_copies<right> b_copies(b, at.column, at.k_first);
     float left_sum = 0;
-    unsigned count = (at.k_end - at.k_first + TILE_DEEP - 1) / TILE_DEEP;
+    launch_wait();
     UNROLL(1)
-    for (unsigned n = 0; n < AHEAD; n++) {
-        if (n < count) {
-            a_copies.next(panel_of<left>(shared, n, 0), at.k_end);
-            b_copies.next(panel_of<right>(shared, n, 1), at.k_end);
+    for (unsigned n = 0; n < TILE_STAGES; n++) {
+        if (n * TILE_DEEP < at.k_count) {
+            a_copies.next(panel_of<left>(shared, n, 0), at.k_count - n * TILE_DEEP);
+            b_copies.next(panel_of<right>(shared, n, 1), at.k_count - n * TILE_DEEP);
         }
         copy_group();
     }
+    unsigned now = 0; /* the stage of the panel that is multiplied */
     UNROLL(1)
-    for (unsigned n = 0; n < count; n++) {
-        const typename left::number *a_panel = panel_of<left>(shared, n, 0);
-        copy_wait<AHEAD - 1>();
-        __syncthreads(); /* and what is to be overwritten is read */
-        sums.template add<left, right>(a_panel, panel_of<right>(shared, n, 1),
-                                       at.k_end - at.k_first - n * TILE_DEEP);
-        UNROLL(4)
-        for (unsigned k = 0; k < SHARE && sums_left; k++)
-            left_sum += a_panel[left::place(threadIdx.x % TILE, threadIdx.x / TILE * SHARE + k)];
-        if (n + AHEAD < count) {
-            a_copies.next(panel_of<left>(shared, n + AHEAD, 0), at.k_end);
-            b_copies.next(panel_of<right>(shared, n + AHEAD, 1), at.k_end);
+    for (unsigned k = 0; k < at.k_count; k += TILE_DEEP) {
+        if (k == 0)
+            copy_wait<TILE_STAGES - 1>();
+        else
+            copy_wait<AHEAD - 1>();
+        __syncthreads(); /* and the panel before, whose stage takes another one, is read */
+        if (k > 0) {
+            unsigned before = now ? now - 1 : (unsigned)AHEAD;
+            if (k + AHEAD * TILE_DEEP < at.k_count) {
+                a_copies.next(panel_of<left>(shared, before, 0),
+                              at.k_count - k - AHEAD * TILE_DEEP);
+                b_copies.next(panel_of<right>(shared, before, 1),
+                              at.k_count - k - AHEAD * TILE_DEEP);
+            }
+            copy_group();
         }
-        copy_group();
+        sums.template add<left, right>(panel_of<left>(shared, now, 0),
+                                       panel_of<right>(shared, now, 1), at.k_count - k);
+        UNROLL(4)
+        for (unsigned n = 0; n < SHARE && sums_left; n++)
+            left_sum += panel_of<left>(
+                shared, now, 0)[left::place(threadIdx.x % TILE, threadIdx.x / TILE * SHARE + n)];
+        now = now < AHEAD ? now + 1 : 0;
     }
     __syncthreads();
     sums_end<kind>::put(sums, a, b, at, shared);
@@ -464,17 +478,50 @@ static __device__ __forceinline__ unsigned chunk_column(unsigned chunk)
     return chunk % (TILE / FOUR) * FOUR;
 }
 
-/* The sum of four numbers of so many parts, all of them on their way at a time. */
-template <int parts> static __device__ __forceinline__ float4 parts_sum(const float4 *at)
+/* A thread has every TILE_THREADS-th four of a tile, threadIdx.x the first. */
+enum { TILE_EACH = TILE_CHUNKS / TILE_THREADS };
+
+static __device__ __forceinline__ unsigned chunk_of(unsigned n)
 {
-    float4 in[parts];
-    UNROLL(8)
-    for (unsigned p = 0; p < parts; p++)
-        in[p] = at[p * TILE_CHUNKS];
-    UNROLL(8)
-    for (unsigned p = 1; p < parts; p++)
-        in[0] = four_sum(in[0], in[p]);
-    return in[0];
+    return threadIdx.x + n * TILE_THREADS;
+}
+
+/* A thread's sums over the groups. */
+template <int groups>
+static __device__ __forceinline__ void groups_sum(float *sums, float4 v[TILE_EACH])
+{
+    UNROLL(4)
+    for (unsigned n = 0; n < TILE_EACH; n++) {
+        v[n] = *(const float4 *)chunk_at(sums, chunk_of(n));
+        UNROLL(4)
+        for (unsigned g = 1; g < groups; g++)
+            v[n] = four_sum(v[n], *(const float4 *)chunk_at(sums + g * TILE_SUMS, chunk_of(n)));
+    }
+}
+
+/* The same over so many parts in memory, as many of them on their way at a time as registers hold.
+ */
+template <int parts>
+static __device__ __forceinline__ void parts_sum(const float4 *at, float4 v[TILE_EACH])
+{
+    enum { AT_ONCE = parts > 4 ? 2 : 4 };
+    static_assert(TILE_EACH % AT_ONCE == 0, "whole rounds");
+    UNROLL(4)
+    for (unsigned first = 0; first < TILE_EACH; first += AT_ONCE) {
+        float4 in[AT_ONCE][parts];
+        UNROLL(4)
+        for (unsigned n = 0; n < AT_ONCE; n++)
+            UNROLL(8)
+        for (unsigned p = 0; p < parts; p++)
+            in[n][p] = at[p * TILE_CHUNKS + chunk_of(first + n)];
+        UNROLL(4)
+        for (unsigned n = 0; n < AT_ONCE; n++) {
+            v[first + n] = in[n][0];
+            UNROLL(8)
+            for (unsigned p = 1; p < parts; p++)
+                v[first + n] = four_sum(v[first + n], in[n][p]);
+        }
+    }
 }
 
 /* Of what tile_product left: f(row, column, four numbers, f.ahead(row, column)) for each four of
@@ -486,27 +533,27 @@ static __device__ __forceinline__ void tile_finish(float *sums, const struct til
                                                    const finish &f)
 {
     float4 *parts = (float4 *)scratch + (uint64_t)s.tile * s.parts * TILE_CHUNKS;
-    UNROLL(1)
-    for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
-        float4 v = *(const float4 *)chunk_at(sums, c);
+    float4 v[TILE_EACH], more[TILE_EACH];
+    groups_sum<groups>(sums, v);
+    if (s.parts > 1) {
         UNROLL(4)
-        for (unsigned g = 1; g < groups; g++)
-            v = four_sum(v, *(const float4 *)chunk_at(sums + g * TILE_SUMS, c));
-        if (s.parts == 1)
-            f(chunk_row(c), chunk_column(c), v, f.ahead(chunk_row(c), chunk_column(c)));
-        else
-            parts[s.part * TILE_CHUNKS + c] = v;
+        for (unsigned n = 0; n < TILE_EACH; n++)
+            parts[s.part * TILE_CHUNKS + chunk_of(n)] = v[n];
+        if (!block_is_last(&tickets[s.tile], s.parts))
+            return;
     }
-    if (s.parts == 1 || !block_is_last(&tickets[s.tile], s.parts))
-        return;
-    UNROLL(2)
-    for (unsigned c = threadIdx.x; c < TILE_CHUNKS; c += TILE_THREADS) {
-        float4 more = f.ahead(chunk_row(c), chunk_column(c));
-        float4 v = s.parts == 2   ? parts_sum<2>(parts + c)
-                   : s.parts == 4 ? parts_sum<4>(parts + c)
-                                  : parts_sum<8>(parts + c);
-        f(chunk_row(c), chunk_column(c), v, more);
-    }
+    UNROLL(4)
+    for (unsigned n = 0; n < TILE_EACH; n++)
+        more[n] = f.ahead(chunk_row(chunk_of(n)), chunk_column(chunk_of(n)));
+    if (s.parts == 2)
+        parts_sum<2>(parts, v);
+    else if (s.parts == 4)
+        parts_sum<4>(parts, v);
+    else if (s.parts == 8)
+        parts_sum<8>(parts, v);
+    UNROLL(4)
+    for (unsigned n = 0; n < TILE_EACH; n++)
+        f(chunk_row(chunk_of(n)), chunk_column(chunk_of(n)), v[n], more[n]);
 }
 
 #endif

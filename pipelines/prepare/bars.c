@@ -27,6 +27,7 @@
 #include "pipelines/prepare/bars_rows.h"
 #include "pipelines/prepare/own.h"
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/prepare.h"
 
 #define LAYOUT_VERSION "bars 2"
@@ -327,9 +328,9 @@ static int bars_make(void *self, const char *out, const char *stamp, struct err 
         bars_like_check(&b->like, &b->data, e) < 0 ||
         bars_rows_open(&b->rows, &b->data, b->options, e) < 0 || normalise(b, e) < 0)
         return -1;
-    if (h5writer_open(&b->writer, out, e) < 0 || (!b->like.path && split_begin(b, 0, e) < 0) ||
+    if (place_begin(&b->writer, out, e) < 0 || (!b->like.path && split_begin(b, 0, e) < 0) ||
         split_begin(b, 1, e) < 0 || rows_write(b, e) < 0 || attributes_write(b, stamp, e) < 0 ||
-        h5writer_commit(&b->writer, e) < 0)
+        place_commit(&b->writer, out, e) < 0)
         return -1;
     progress_end(&b->data.progress);
     summary_print(b, out);

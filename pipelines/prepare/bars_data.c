@@ -43,8 +43,8 @@ void bars_data_close(struct bars_data *d)
 static void progress(struct bars_data *d, const char *what, uint64_t bars)
 {
     const struct csv *c = &d->file.csv;
-    if (bars % PROGRESS_BARS == 0 && c->bytes)
-        progress_show(&d->progress, "bars", what, (double)c->bytes_read / (double)c->bytes);
+    if (bars % PROGRESS_BARS == 0)
+        progress_show(&d->progress, "bars", what, csv_share(c));
 }
 
 /* ---- the distance of the bars --------------------------------------------------------------- */
@@ -154,7 +154,7 @@ static int bar_take(struct bars_data *d, const struct bar *bar, uint64_t gap_bar
 {
     char shown[MOMENT_BYTES];
     if (d->count == d->capacity)
-        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", d->file.csv.path);
+        return seen_changed(d->file.csv.path, e);
     if (d->count && (bar->time - d->time[0]) % d->frame->seconds)
         return err_set(
             e, EXIT_CODE_PERMANENT,
@@ -197,7 +197,7 @@ int bars_data_load(struct bars_data *d, const struct options *o, struct digest *
     if (more < 0)
         return -1;
     if (d->count != d->capacity)
-        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", d->file.csv.path);
+        return seen_changed(d->file.csv.path, e);
     d->start[d->stretches] = d->count;
     return 0;
 }

@@ -17,6 +17,7 @@
 #include "pipelines/prepare/arguments.h"
 #include "pipelines/prepare/check_begins.h"
 #include "pipelines/prepare/check_graphs.h"
+#include "pipelines/prepare/check_model.h"
 #include "pipelines/prepare/check_tokens.h"
 #include "pipelines/prepare/check_weights.h"
 #include "pipelines/prepare/cuts.h"
@@ -36,7 +37,7 @@ enum {
 
 struct split {
     const char *group;
-    struct look features[H5NAMES_MAX]; /* one, or one a timeframe */
+    struct look features[H5NAMES_MAX]; /* one, one a timeframe, or none: of graphs */
     uint32_t feature_sets;
     struct look targets;
     int values;                    /* targets are values, else classes */
@@ -92,7 +93,7 @@ static void class_look(struct check *c, struct split *s, uint64_t row, const uns
 
 /* ---- a split -------------------------------------------------------------------------------- */
 
-static int set_open(struct check *c, struct split *s, const char *name, struct look *l,
+static int set_open(struct check *c, const struct split *s, const char *name, struct look *l,
                     struct err *e)
 {
     char path[H5FILE_NAME_MAX + 1];
@@ -146,10 +147,9 @@ static int shapes_check(struct check *c, struct split *s, struct err *e)
     return 0;
 }
 
-static int split_describe(struct check *c, struct split *s, struct err *e)
+static int targets_open(struct check *c, struct split *s, const char *name, struct err *e)
 {
-    if (features_open(c, s, e) < 0 ||
-        set_open(c, s, c->options->data_targets, &s->targets, e) < 0 || shapes_check(c, s, e) < 0)
+    if (set_open(c, s, name, &s->targets, e) < 0 || shapes_check(c, s, e) < 0)
         return -1;
     s->class_rows = calloc(CLASSES_MAX, sizeof *s->class_rows);
     if (!s->class_rows)
@@ -157,6 +157,11 @@ static int split_describe(struct check *c, struct split *s, struct err *e)
     s->class_low = INT64_MAX;
     s->class_high = INT64_MIN;
     return 0;
+}
+
+static int split_describe(struct check *c, struct split *s, struct err *e)
+{
+    return features_open(c, s, e) < 0 ? -1 : targets_open(c, s, c->options->data_targets, e);
 }
 
 /* A row whose features were read: is it in the other part, too? */
@@ -182,7 +187,8 @@ static int block_read(struct check *c, struct split *s, uint64_t first, uint64_t
     if (look_read(&s->targets, c->reader, first, rows, e) < 0)
         return -1;
     for (uint64_t i = 0; i < rows; i++) {
-        row_compare(c, s, i, keep);
+        if (s->feature_sets)
+            row_compare(c, s, i, keep);
         if (!s->values)
             class_look(c, s, first + i, s->targets.block + i * s->targets.row_bytes);
     }
@@ -267,25 +273,6 @@ static void equal_print(const struct check *c)
 
 /* ---- together ------------------------------------------------------------------------------- */
 
-/* Outputs a row of the last linear layer, or 0 where a layer that changes the steps follows it. */
-static uint64_t model_outputs(const struct options *o)
-{
-    uint64_t outputs = 0;
-    int steps = 0;
-    for (uint32_t i = 0; i < o->layer_count; i++) {
-        const char *layer = o->layers[i], *out = strstr(layer, " out=");
-        if (strncmp(layer, "linear ", 7) == 0 && out)
-            outputs = strtoull(out + 5, NULL, 10);
-        else if (strncmp(layer, "lstm ", 5) == 0)
-            outputs = 0;
-        if (strncmp(layer, "sequence ", 9) == 0)
-            steps = strcmp(layer, "sequence steps=1") != 0;
-        else if (strncmp(layer, "pool ", 5) == 0)
-            steps = 0;
-    }
-    return steps ? 0 : outputs;
-}
-
 static void finite_judge(struct check *c, const struct look *l)
 {
     if (l->nan + l->infinite)
@@ -307,7 +294,7 @@ static void probabilities_judge(struct check *c, const struct look *l)
 
 static void targets_judge(struct check *c, const struct split *s)
 {
-    uint64_t outputs = model_outputs(c->options);
+    uint64_t outputs = check_model_outputs(c->options);
     int classes = loss_takes_classes(c->options);
     if (s->targets.infinite || !c->options->missing_targets)
         finite_judge(c, &s->targets);
@@ -348,23 +335,50 @@ static void splits_judge(struct check *c)
     }
 }
 
+/* Of graphs: their targets are looked at and judged as those of rows. */
+static int graphs_read(struct check *c, struct split *s, struct err *wrong, struct err *e)
+{
+    char path[H5FILE_NAME_MAX + 1];
+    if (check_graphs(c->reader, s->group, wrong, e) < 0)
+        return -1;
+    if (!h5reader_has(c->reader, check_path(s->group, "targets", path)))
+        return 0; /* which *wrong says */
+    if (targets_open(c, s, "targets", e) < 0 || split_read(c, s, 0, e) < 0)
+        return -1;
+    targets_print(s);
+    targets_judge(c, s);
+    return 0;
+}
+
+static int tokens_read(struct check *c, const struct split *s, struct err *wrong, struct err *e)
+{
+    const struct options *o = c->options;
+    const struct tokens_wanted wanted = {
+        .window = o->data_window,
+        .stateful = o->data_stateful,
+        .tokens = check_model_tokens(o),
+        .outputs = loss_takes_classes(o) ? check_model_outputs(o) : 0,
+    };
+    return check_tokens(c->reader, s->group, &wanted, wrong, e);
+}
+
 /* Files of another layout than dense. */
 static int ragged_run(struct check *c, int graphs, struct err *e)
 {
     struct err wrong = {0};
     const struct options *o = c->options;
     printf("%s\n", o->data_file);
-    for (int i = 0; i < 2; i++)
-        if ((graphs ? check_graphs(c->reader, c->split[i].group, o->missing_targets, &wrong, e)
-                    : check_tokens(c->reader, c->split[i].group, o->data_window, o->data_stateful,
-                                   e)) < 0 ||
-            check_weights(c->reader, o, c->split[i].group, graphs ? "targets" : "tokens",
+    for (int i = 0; i < 2; i++) {
+        struct split *s = &c->split[i];
+        if ((graphs ? graphs_read(c, s, &wrong, e) : tokens_read(c, s, &wrong, e)) < 0 ||
+            check_weights(c->reader, o, s->group, graphs ? "targets" : "tokens",
                           graphs ? 0 : o->data_window, &wrong, e) < 0)
             return err_prefix(e, "%s", o->data_file);
+    }
     fflush(stdout);
     if (wrong.code)
         return err_set(e, EXIT_CODE_PERMANENT, "%s", wrong.text);
-    return 0;
+    return c->wrong[0] ? err_set(e, EXIT_CODE_PERMANENT, "%s", c->wrong) : 0;
 }
 
 static int check_run(struct check *c, struct err *e)

@@ -15,7 +15,6 @@ struct graphs {
     struct h5reader *reader;
     const char *group;
     struct cuts nodes, edges;
-    int missing_targets; /* a NaN among them is none */
     struct err *wrong;
 };
 
@@ -25,34 +24,43 @@ int check_graphs_has(struct h5reader *r, const char *group)
     return h5reader_has(r, check_path(group, "node_features", path));
 }
 
-/* Look at one data set of `rows` rows (items of `of`), if it is there and not empty, and print it.
- */
+/* 1: the data set is there, with `rows` rows (items of `of`); 0: it is not; -1. */
+static int set_describe(struct graphs *g, const char *name, uint64_t rows, const char *of,
+                        struct h5array *a, struct err *e)
+{
+    char path[H5FILE_NAME_MAX + 1];
+    if (!h5reader_has(g->reader, check_path(g->group, name, path)))
+        return 0;
+    if (h5reader_foreign(g->reader, path, a, e) < 0)
+        return -1;
+    if (a->rank >= 1 && a->dims[0] == rows)
+        return 1;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s has %" PRIu64 " rows; expected %" PRIu64 ", one for each of the %s", path,
+                   a->rank ? a->dims[0] : 0, rows, of);
+}
+
+/* Look at one data set, if it is there and not empty, and print it. */
 static int set_look(struct graphs *g, const char *name, uint64_t rows, const char *of,
-                    int constants, struct err *e)
+                    struct err *e)
 {
     char path[H5FILE_NAME_MAX + 1];
     struct h5array a;
     struct look l = {0};
-    if (!h5reader_has(g->reader, check_path(g->group, name, path)))
-        return 0;
-    if (h5reader_foreign(g->reader, path, &a, e) < 0)
-        return -1;
-    if (a.rank < 1 || a.dims[0] != rows)
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s has %" PRIu64 " rows; expected %" PRIu64 ", one for each of the %s",
-                       path, a.rank ? a.dims[0] : 0, rows, of);
+    int there = set_describe(g, name, rows, of, &a, e);
+    if (there <= 0)
+        return there;
+    check_path(g->group, name, path);
     if (a.bytes == 0) { /* no molecule has a bond */
         printf("  %s: empty\n", path);
         return 0;
     }
-    int nan_is_none = g->missing_targets && strcmp(name, "targets") == 0;
     int result = look_open(&l, g->reader, path, e) < 0 || look_all(&l, g->reader, e) < 0 ? -1 : 0;
     if (result == 0) {
         look_print_shape(&l);
         look_print_range(&l);
-        if (constants)
-            look_print_constant(&l);
-        if (l.infinite + (nan_is_none ? 0 : l.nan) && !g->wrong->code)
+        look_print_constant(&l);
+        if (l.infinite + l.nan && !g->wrong->code)
             err_set(g->wrong, EXIT_CODE_PERMANENT,
                     "%s has values that are no finite float32, first in row %" PRIu64, path,
                     l.first_bad);
@@ -147,23 +155,20 @@ static void training_judge(struct graphs *g)
                 "no data set %s; it holds what the model is to learn of each graph", path);
 }
 
-int check_graphs(struct h5reader *r, const char *group, int missing_targets, struct err *wrong,
-                 struct err *e)
+int check_graphs(struct h5reader *r, const char *group, struct err *wrong, struct err *e)
 {
-    struct graphs g = {
-        .reader = r, .group = group, .missing_targets = missing_targets, .wrong = wrong};
-    struct h5array ends;
+    struct graphs g = {.reader = r, .group = group, .wrong = wrong};
+    struct h5array ends, targets;
     int result = structure_read(&g, &ends, e);
     if (result == 0) {
         cuts_print(&g.nodes, "graphs", "nodes");
         cuts_print(&g.edges, "graphs", "edges");
-        result =
-            ends_look(&g, &ends, e) < 0 ||
-                    set_look(&g, "node_features", g.nodes.at[g.nodes.rows], "nodes", 1, e) < 0 ||
-                    set_look(&g, "edge_features", g.edges.at[g.edges.rows], "edges", 1, e) < 0 ||
-                    set_look(&g, "targets", g.nodes.rows, "graphs", 0, e) < 0
-                ? -1
-                : 0;
+        result = ends_look(&g, &ends, e) < 0 ||
+                         set_look(&g, "node_features", g.nodes.at[g.nodes.rows], "nodes", e) < 0 ||
+                         set_look(&g, "edge_features", g.edges.at[g.edges.rows], "edges", e) < 0 ||
+                         set_describe(&g, "targets", g.nodes.rows, "graphs", &targets, e) < 0
+                     ? -1
+                     : 0;
         training_judge(&g);
     }
     cuts_close(&g.nodes);

@@ -8,12 +8,11 @@
 /* 1 if `group` holds graphs. */
 int check_graphs_has(struct h5reader *r, const char *group);
 
-/* Read all data sets of the group once and print shapes, ranges, constant features, sizes of the
+/* Read the data sets of the group once and print shapes, ranges, constant features, sizes of the
  * graphs and how many are empty. Refuses pointers that are not in order (cuts.h), data sets that do
  * not fit together and edges that leave their graph; what else stands in the way of training goes
- * to *wrong, unless it says something already: values that are no finite float32 (a NaN among the
- * targets may be a missing one), graphs without nodes, no targets. */
-int check_graphs(struct h5reader *r, const char *group, int missing_targets, struct err *wrong,
-                 struct err *e);
+ * to *wrong, unless it says something already: values that are no finite float32, graphs without
+ * nodes, no targets. Of the targets only the number of rows is looked at here. */
+int check_graphs(struct h5reader *r, const char *group, struct err *wrong, struct err *e);
 
 #endif

@@ -31,7 +31,7 @@ int csv_open(struct csv *c, const char *path, char delimiter, struct err *e)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot open %s", path);
     if (!S_ISREG(st.st_mode))
         return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
-    c->bytes = (uint64_t)st.st_size;
+    c->seen = seen_of(&st);
     c->buffer = malloc(BUFFER_BYTES);
     c->text = malloc(CSV_ROW_BYTES_MAX + 1);
     c->field = malloc(CSV_FIELDS_MAX * sizeof *c->field);
@@ -225,7 +225,7 @@ int csv_row(struct csv *c, struct err *e)
         struct building b = {0};
         int more = byte_peek(c, e);
         if (more == END)
-            return 0;
+            return seen_check(&c->seen, c->path, e);
         if (more == FAILED)
             return -1;
         c->line = c->line_next;

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pipelines/prepare/seen.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -26,7 +27,8 @@ struct csv {
     struct digest *digest; /* every byte read goes there; NULL: nowhere */
     unsigned char *buffer;
     size_t at, held;
-    uint64_t bytes_read, bytes; /* of the file; bytes: its size when it was opened */
+    struct seen seen;    /* when it was opened */
+    uint64_t bytes_read; /* of it, since the beginning */
     uint64_t line_next;
     /* the row read last */
     char *text; /* its fields, each with a NUL behind it */
@@ -48,8 +50,15 @@ int csv_delimiter(const char *option, char *delimiter, struct err *e);
 /* "-1" is the last of `columns`, "0" the first; 1 if the text is such a number among them. */
 int csv_column_number(const char *text, uint32_t columns, uint32_t *column);
 
-/* Read the next row. 1; 0: there is none; -1 and *e. */
+/* Read the next row. 1; 0: there is none, and the file is what it was when it was opened; -1 and
+ * *e. */
 int csv_row(struct csv *c, struct err *e);
+
+/* Of the file read so far, 0 to 1. */
+static inline double csv_share(const struct csv *c)
+{
+    return c->seen.bytes ? (double)c->bytes_read / (double)c->seen.bytes : 0;
+}
 
 static inline const char *csv_field(const struct csv *c, uint32_t index)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 
 enum {
     CHUNK_BYTES = 256 << 10, /* about: the chunk's rows are a power of two */
@@ -105,7 +106,7 @@ int graphs_open(struct graphs **g_p, const char *out, const struct graph_shape *
     };
     const uint64_t start = 0;
     struct graphs *g = *g_p = calloc(1, sizeof *g);
-    int result = g ? h5writer_open(&g->writer, out, e)
+    int result = g ? place_begin(&g->writer, out, e)
                    : err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", out);
     if (g)
         g->shape = *shape;
@@ -152,7 +153,7 @@ struct h5writer *graphs_writer(struct graphs *g)
     return g->writer;
 }
 
-int graphs_commit(struct graphs **g_p, struct err *e)
+int graphs_commit(struct graphs **g_p, const char *out, struct err *e)
 {
     struct graphs *g = *g_p;
     int result = 0;
@@ -164,7 +165,7 @@ int graphs_commit(struct graphs **g_p, struct err *e)
                                        : piece_flush(&g->piece[validation][set], e);
     }
     if (result == 0)
-        result = h5writer_commit(&g->writer, e);
+        result = place_commit(&g->writer, out, e);
     graphs_abandon(g_p);
     return result;
 }

@@ -37,8 +37,9 @@ struct graph_counts graphs_counts(const struct graphs *g, int validation);
 /* For attributes of the root; borrowed. */
 struct h5writer *graphs_writer(struct graphs *g);
 
-/* Write what is held and commit. *g_p is NULL afterwards. */
-int graphs_commit(struct graphs **g_p, struct err *e);
+/* Write what is held and commit it (place_commit) as `out`, as graphs_open has it. *g_p is NULL
+ * afterwards. */
+int graphs_commit(struct graphs **g_p, const char *out, struct err *e);
 void graphs_abandon(struct graphs **g_p); /* harmless on NULL */
 
 #endif

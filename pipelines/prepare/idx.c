@@ -14,7 +14,6 @@
  */
 #include "pipelines/prepare/prepare.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +25,7 @@
 #include "pipelines/prepare/idx_file.h"
 #include "pipelines/prepare/idx_labels.h"
 #include "pipelines/prepare/own.h"
+#include "pipelines/prepare/place.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -36,7 +36,6 @@ enum {
     FEATURE_CHUNK_ROWS = 256,
     FEATURE_CHUNK_BYTES_MAX = 4 << 20, /* larger images get fewer rows a chunk */
     TARGET_CHUNK_ROWS = 8192,
-    CLASSES_DEFAULT = 10, /* of MNIST and its siblings */
 };
 
 static const char *const file_names[FILES] = {
@@ -88,9 +87,10 @@ static int sources_find(struct idx *x, struct err *e)
         }
         if (!S_ISREG(st.st_mode))
             return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
-        used += (size_t)snprintf(x->stamp + used, sizeof x->stamp - used, "\n%s %lld %lld.%09ld",
-                                 strrchr(path, '/') + 1, (long long)st.st_size,
-                                 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+        x->file[i].seen = seen_of(&st);
+        x->stamp[used++] = '\n';
+        own_stamp_file(x->stamp + used, sizeof x->stamp - used, path, &st);
+        used += strlen(x->stamp + used);
     }
     return 0;
 }
@@ -201,31 +201,11 @@ out:
 
 static int attributes_write(struct idx *x, struct err *e)
 {
-    char hex[65];
-    digest_close(&x->digest, hex);
-    return h5writer_text(x->writer, "", "fingerprint", hex, e) ||
-                   h5writer_text(x->writer, "", "source", x->config->source, e) ||
-                   h5writer_text(x->writer, "", "source_stamp", x->stamp, e) ||
-                   h5writer_text(x->writer, "", "layout", "dense", e) ||
-                   h5writer_u64(x->writer, "", "image_rows", x->file[0].rows, e) ||
-                   h5writer_u64(x->writer, "", "image_columns", x->file[0].columns, e)
+    return own_attributes(x->writer, &x->digest, x->config->source, x->stamp, "dense", e) < 0 ||
+                   h5writer_u64(x->writer, "", "image_rows", x->file[0].rows, e) < 0 ||
+                   h5writer_u64(x->writer, "", "image_columns", x->file[0].columns, e) < 0
                ? -1
                : 0;
-}
-
-static int directory_make(const char *file, struct err *e)
-{
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", file) >= (int)sizeof path)
-        return err_set(e, EXIT_CODE_PERMANENT, "the path of --out has more than %d bytes",
-                       PATH_MAX - 1);
-    for (char *at = path + 1; (at = strchr(at, '/')); at++) {
-        *at = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            return err_errno(e, EXIT_CODE_PERMANENT, "cannot make the directory %s", path);
-        *at = '/';
-    }
-    return 0;
 }
 
 static int idx_convert(struct idx *x, struct err *e)
@@ -236,16 +216,16 @@ static int idx_convert(struct idx *x, struct err *e)
         err_set(e, EXIT_CODE_TEMPORARY, "cannot get memory for a chunk of images");
         goto out;
     }
-    if (directory_make(x->config->out, e) != 0 || digest_open(&x->digest, e) != 0)
+    if (place_ready(x->config->out, e) != 0 || digest_open(&x->digest, e) != 0)
         goto out;
     digest_bytes(x->digest, LAYOUT_VERSION, sizeof LAYOUT_VERSION);
     digest_bytes(x->digest, x->config->selection.text, strlen(x->config->selection.text));
-    if (h5writer_open(&x->writer, x->config->out, e) != 0 ||
+    if (place_begin(&x->writer, x->config->out, e) != 0 ||
         split_convert(x, "train", &x->file[0], &x->file[1], e) != 0 ||
         split_convert(x, "validation", &x->file[2], &x->file[3], e) != 0 ||
         attributes_write(x, e) != 0)
         goto out;
-    result = h5writer_commit(&x->writer, e);
+    result = place_commit(&x->writer, x->config->out, e);
 out:
     h5writer_abandon(&x->writer);
     if (x->digest) {
@@ -269,7 +249,7 @@ static void help_print(void)
         "  --source DIR   directory with %s, %s,\n"
         "                 %s and %s, plain or .gz\n"
         "  --out FILE     HDF5 file to make; left alone if it was made from the same sources\n"
-        "  --classes N    labels are 0 to N-1, 1 to %d (default %d)\n"
+        "  --classes N    refuse labels other than 0 to N-1, 1 to %d (default %d: none)\n"
         "  --only LIST    rows of these classes, as 0,1, and no others; their labels are the\n"
         "                 places in the list, from 0\n"
         "  --labels kept  with --only: labels are the classes' own numbers\n"
@@ -277,7 +257,7 @@ static void help_print(void)
         "  --help         this text\n\n"
         "Example: prepare idx --source /usr/share/datasets/fashion-mnist --out data/fashion.h5\n",
         file_names[0], file_names[1], file_names[2], file_names[3], IDX_CLASSES_MAX,
-        CLASSES_DEFAULT);
+        IDX_CLASSES_MAX);
 }
 
 /* 0; 1: help was printed; -1 and *e. */
@@ -325,7 +305,7 @@ static int arguments_read(int argc, char **argv, struct idx_config *c, struct er
 
 int prepare_idx(int argc, char **argv)
 {
-    struct idx_config config = {.classes = CLASSES_DEFAULT};
+    struct idx_config config = {.classes = IDX_CLASSES_MAX};
     struct err e = {0};
     struct idx *x = NULL;
     int result = arguments_read(argc, argv, &config, &e);
@@ -339,7 +319,8 @@ int prepare_idx(int argc, char **argv)
         x->config = &config;
         result = sources_find(x, &e);
     }
-    int current = result == 0 ? own_is_current(config.out, x->stamp, config.rebuild, &e) : -1;
+    int current =
+        result == 0 ? own_is_current(config.out, config.source, x->stamp, config.rebuild, &e) : -1;
     if (current > 0)
         fprintf(stderr, "prepare idx: %s is up to date\n", config.out);
     else

@@ -39,7 +39,7 @@ int idx_file_end(struct idx_file *f, struct err *e)
     if (got == 0) {
         gzerror(f->gz, &code);
         if (code == Z_OK || code == Z_STREAM_END)
-            return 0;
+            return seen_check(&f->seen, f->path, e);
         return err_set(e, EXIT_CODE_PERMANENT, "%s is too short: its gzip stream does not end",
                        f->path);
     }

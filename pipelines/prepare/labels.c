@@ -8,6 +8,7 @@
 #include "pipelines/prepare/csv.h"
 
 enum { TABLE_SIZE = 2 * LABELS_MAX };
+#define EXACT_MAX 0x1p53
 
 int labels_open(struct labels *l, struct err *e)
 {
@@ -87,6 +88,22 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y ? 1 : by_bytes(a, b);
 }
 
+/* Sorted by value: "0", "0.0" and "+0" would be three classes. Whether numbers that a double does
+ * not hold exactly are equal is not known, so they are texts. */
+static int spellings_check(const struct labels *l, struct err *e)
+{
+    for (uint32_t i = 1; i < l->count; i++) {
+        const char *text = l->label[i].text, *before = l->label[i - 1].text;
+        double value = strtod(text, NULL);
+        if (value == strtod(before, NULL) && fabs(value) < EXACT_MAX)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "the target is %s in some row and %s in another, which is the same "
+                           "number; expected is one way of writing each class",
+                           before, text);
+    }
+    return 0;
+}
+
 int labels_number(struct labels *l, struct err *e)
 {
     int numbers = 1;
@@ -107,6 +124,8 @@ int labels_number(struct labels *l, struct err *e)
                        "texts (or prepare.task: values)",
                        fraction);
     qsort(l->label, l->count, sizeof *l->label, numbers ? by_value : by_bytes);
+    if (numbers && spellings_check(l, e) < 0)
+        return -1;
     memset(l->table, 0, TABLE_SIZE * sizeof *l->table);
     l->classes = 0;
     for (uint32_t i = 0; i < l->count; i++) {

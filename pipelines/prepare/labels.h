@@ -33,7 +33,8 @@ void labels_close(struct labels *l); /* harmless twice */
  */
 int labels_add(struct labels *l, const char *text, struct err *e);
 
-/* All are noted: give each its number. -1 when they look like a regression's targets. */
+/* All are noted: give each its number. -1 when they look like a regression's targets, or are
+ * numbers of which one is written in two ways. */
 int labels_number(struct labels *l, struct err *e);
 
 /* The number of a noted text, or -1 for another. After labels_number. */

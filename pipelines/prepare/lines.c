@@ -53,7 +53,7 @@ int lines_open(struct lines *l, const char *path, struct digest *digest, struct 
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot open %s", path);
     if (!S_ISREG(st.st_mode))
         return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
-    l->bytes = (uint64_t)st.st_size;
+    l->seen = seen_of(&st);
     l->text = malloc(TEXT_BYTES + 1);
     if (!l->text)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
@@ -141,7 +141,7 @@ int lines_next(struct lines *l, char **line, struct err *e)
             return -1;
         if (more == 0) {
             if (looked == 0)
-                return 0;
+                return seen_check(&l->seen, l->path, e);
             end = l->text + l->held; /* a last line without its end; there is room for the NUL */
             break;
         }

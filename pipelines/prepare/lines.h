@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pipelines/prepare/seen.h"
 #include "proto/err.h"
 #include "proto/h5file.h"
 
@@ -27,15 +28,16 @@ struct lines {
     size_t at, held;
     int frame_open; /* zstd: inside a frame */
     uint64_t line;  /* number of the line read last, from 1 */
-    uint64_t bytes_read, bytes;
+    uint64_t bytes_read;
+    struct seen seen; /* when it was opened */
 };
 
 /* 0 or -1; lines_close is due in both cases. */
 int lines_open(struct lines *l, const char *path, struct digest *digest, struct err *e);
 void lines_close(struct lines *l); /* harmless twice, and on a zeroed struct */
 
-/* The next line without its end, NUL-terminated, borrowed until the next call. 1; 0: there is none;
- * -1. */
+/* The next line without its end, NUL-terminated, borrowed until the next call. 1; 0: there is none,
+ * and the file is what it was when it was opened; -1. */
 int lines_next(struct lines *l, char **line, struct err *e);
 
 #endif

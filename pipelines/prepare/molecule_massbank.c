@@ -42,7 +42,7 @@ static int file_open(struct source *s, struct err *e)
 {
     const struct text_files *f = &s->base.files;
     while (s->file < f->count && !is_wanted(s, f->file[s->file].path))
-        s->bytes_done += f->file[s->file++].stored_bytes;
+        s->bytes_done += (uint64_t)f->file[s->file++].seen.bytes;
     if (s->file == f->count)
         return 0;
     s->open = 1;
@@ -51,7 +51,7 @@ static int file_open(struct source *s, struct err *e)
 
 static void file_close(struct source *s)
 {
-    s->bytes_done += s->base.files.file[s->file++].stored_bytes;
+    s->bytes_done += (uint64_t)s->base.files.file[s->file++].seen.bytes;
     lines_close(&s->lines);
     s->open = 0;
 }

@@ -27,8 +27,7 @@ static int source_next(struct molecule_source *base, struct molecule_entry *entr
     s->first_held = 0;
     if (more <= 0)
         return more;
-    if (s->csv.bytes)
-        base->share = (double)s->csv.bytes_read / (double)s->csv.bytes;
+    base->share = csv_share(&s->csv);
     *entry = (struct molecule_entry){.smiles = "", .key = "", .number = s->number++};
     if (s->smiles < s->csv.field_count)
         entry->smiles = csv_trimmed(&s->csv, s->smiles);

@@ -347,7 +347,7 @@ static int convert(struct molecules *x, const char *out, const char *stamp, stru
         counts_judge(x, e) < 0 || attributes_write(x, stamp, e) < 0)
         return -1;
     const struct graph_counts part[2] = {graphs_counts(x->graphs, 0), graphs_counts(x->graphs, 1)};
-    if (graphs_commit(&x->graphs, e) < 0)
+    if (graphs_commit(&x->graphs, out, e) < 0)
         return -1;
     progress_end(&x->progress);
     hashes_seal(&x->skeletons[0]);

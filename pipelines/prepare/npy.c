@@ -216,6 +216,7 @@ int npy_open(struct npy *n, const char *path, struct err *e)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot open %s", path);
     if (!S_ISREG(st.st_mode))
         return err_set(e, EXIT_CODE_PERMANENT, "%s is not a regular file", path);
+    n->seen = seen_of(&st);
     return header_read(n, (uint64_t)st.st_size, e);
 }
 

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdint.h>
 
+#include "pipelines/prepare/seen.h"
 #include "proto/err.h"
 
 enum { NPY_RANK_MAX = 8, NPY_HEADER_BYTES_MAX = 65536 };
@@ -15,8 +16,9 @@ enum { NPY_RANK_MAX = 8, NPY_HEADER_BYTES_MAX = 65536 };
 struct npy {
     char path[PATH_MAX];
     int fd;
-    char kind;     /* f, i, u or b (one byte, 0 or 1) */
-    uint32_t size; /* bytes of an element */
+    struct seen seen; /* when it was opened */
+    char kind;        /* f, i, u or b (one byte, 0 or 1) */
+    uint32_t size;    /* bytes of an element */
     int rank;
     uint64_t dims[NPY_RANK_MAX];
     uint64_t row_values, row_bytes; /* of an element of the first dimension */

@@ -1,10 +1,13 @@
 /* own.c - see own.h. */
 #include "pipelines/prepare/own.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pipelines/prepare/arguments.h"
+#include "pipelines/prepare/place.h"
 
 /* Is `out` empty, or does it begin as HDF5 files do? Then it may be ours, cut short or damaged. */
 static int may_be_ours(const char *out)
@@ -40,16 +43,26 @@ static int unreadable_judge(const char *out, int rebuild, struct err *e)
                    out, reason.text);
 }
 
-int own_is_current(const char *out, const char *stamp, int rebuild, struct err *e)
+/* Two sources may agree in what a stamp says of them; and a link may lead to another one. */
+static const char *source_name(const char *source, char absolute[PATH_MAX])
+{
+    return realpath(source, absolute) ? absolute : source;
+}
+
+int own_is_current(const char *out, const char *source, const char *stamp, int rebuild,
+                   struct err *e)
 {
     struct h5reader *r = NULL;
     struct stat st;
-    char old[OWN_STAMP_BYTES] = "";
+    char old[OWN_STAMP_BYTES] = "", old_source[PATH_MAX], absolute[PATH_MAX];
     if (stat(out, &st) != 0)
         return 0;
     if (h5reader_open(&r, out, e) < 0)
         return unreadable_judge(out, rebuild, e);
     int ours = h5reader_text(r, "", "source_stamp", old, sizeof old, e) == 0;
+    int same_source = ours &&
+                      h5reader_text(r, "", "source", old_source, sizeof old_source, e) == 0 &&
+                      strcmp(old_source, source_name(source, absolute)) == 0;
     h5reader_close(&r);
     if (!ours)
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -57,23 +70,24 @@ int own_is_current(const char *out, const char *stamp, int rebuild, struct err *
                        "source_stamp), so it is not replaced; choose another data.file, or remove "
                        "it",
                        out);
-    return !rebuild && strcmp(old, stamp) == 0;
+    return !rebuild && same_source && strcmp(old, stamp) == 0;
 }
 
-static int file_make(const struct maker *m, void *self, const struct arguments *a, struct err *e)
+static int file_make(const struct maker *m, void *self, const struct arguments *a,
+                     const char *source, struct err *e)
 {
     char stamp[OWN_STAMP_BYTES];
     int used = snprintf(stamp, sizeof stamp, "%s: ", m->version);
     if (m->stamp(self, stamp + used, sizeof stamp - (size_t)used, e) < 0)
         return -1;
-    int current = own_is_current(a->out, stamp, a->rebuild, e);
+    int current = own_is_current(a->out, source, stamp, a->rebuild, e);
     if (current < 0)
         return -1;
     if (current) {
         fprintf(stderr, "prepare %s: %s is up to date\n", m->name, a->out);
         return 0;
     }
-    return m->make(self, a->out, stamp, e);
+    return place_ready(a->out, e) < 0 ? -1 : m->make(self, a->out, stamp, e);
 }
 
 static const char help[] =
@@ -124,7 +138,7 @@ int own_prepare(int argc, char **argv, const struct maker *m)
         if (result == 0)
             result = m->open(&self, &view, &e);
         if (result == 0) {
-            result = file_make(m, self, &a, &e);
+            result = file_make(m, self, &a, view.data_source, &e);
             m->close(self);
         }
         options_free(&o);
@@ -150,10 +164,10 @@ void own_digest_options(struct digest *d, const char *stamp)
 int own_attributes(struct h5writer *w, struct digest **d_p, const char *source, const char *stamp,
                    const char *layout, struct err *e)
 {
-    char hex[65];
+    char hex[65], absolute[PATH_MAX];
     digest_close(d_p, hex);
     return h5writer_text(w, "", "fingerprint", hex, e) < 0 ||
-                   h5writer_text(w, "", "source", source, e) < 0 ||
+                   h5writer_text(w, "", "source", source_name(source, absolute), e) < 0 ||
                    h5writer_text(w, "", "source_stamp", stamp, e) < 0 ||
                    h5writer_text(w, "", "layout", layout, e) < 0
                ? -1

@@ -10,7 +10,9 @@
 
 #include "pipelines/prepare/labels.h"
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/progress.h"
+#include "pipelines/prepare/seen.h"
 #include "pipelines/prepare/split.h"
 
 enum {
@@ -57,9 +59,7 @@ static int pass(struct table *t, const char *what, struct digest *digest,
         return -1;
     if (t->rows == 0)
         t->rows = row;
-    if (t->rows != row)
-        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", t->source->path);
-    return 0;
+    return t->rows == row ? 0 : seen_changed(t->source->path, e);
 }
 
 static int row_scan(struct table *t, uint64_t row, const char *label, struct err *e)
@@ -185,6 +185,8 @@ static int features_store(const struct table *t, unsigned char *at, struct err *
     uint32_t step = h5type_bytes(t->feature_type);
     for (uint32_t i = 0; i < t->source->features; i++, at += step) {
         double v = t->values[i];
+        if (!(v >= t->low && v <= t->high) || (t->whole && v != rint(v)))
+            return seen_changed(t->source->path, e); /* the type was chosen for other values */
         if (t->mean)
             v = (v - t->mean[i]) / t->deviation[i];
         if (fabs(v) > FLT_MAX)
@@ -200,7 +202,7 @@ static int row_write(struct table *t, uint64_t row, const char *label, struct er
     int classes = !s->targets && !s->unlabelled;
     int64_t class = classes && label ? labels_class(&t->labels, label) : -1;
     if (row >= t->rows || (classes && label && class < 0))
-        return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", s->path);
+        return seen_changed(s->path, e);
     struct piece *p = t->piece[in_validation(t, row)];
     unsigned char *features = piece_row(&p[0], e);
     if (!features)
@@ -306,7 +308,7 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
 {
     t->feature_type = feature_type(t);
     t->target_type = target_type(t);
-    if (h5writer_open(&t->writer, out, e) < 0)
+    if (place_begin(&t->writer, out, e) < 0)
         return -1;
     for (int i = 0; i < 4; i++)
         if (set_is_there(t, i) && set_begin(t, i / 2, i % 2, e) < 0)
@@ -316,7 +318,7 @@ static int file_write(struct table *t, const char *out, const char *stamp, struc
     for (int i = 0; i < 4; i++)
         if (set_is_there(t, i) && piece_flush(&t->piece[i / 2][i % 2], e) < 0)
             return -1;
-    return attributes_write(t, stamp, e) < 0 ? -1 : h5writer_commit(&t->writer, e);
+    return attributes_write(t, stamp, e) < 0 ? -1 : place_commit(&t->writer, out, e);
 }
 
 /* ---- together ------------------------------------------------------------------------------- */

@@ -50,7 +50,7 @@ struct table_source {
     /* Go to the first row; what is read from now on enters `digest` unless it is NULL. */
     int (*begin)(struct table_source *s, struct digest *digest, struct err *e);
     /* 1 and a row, values[features + targets] (the label is borrowed until the next call; NULL: the
-     * class is missing); 0: no more; -1. */
+     * class is missing); 0: no more, and the source is what it was when it was opened; -1. */
     int (*next)(struct table_source *s, double *values, const char **label, struct err *e);
     /* Name the row read last: "line 7". */
     void (*where)(const struct table_source *s, char *text, size_t bytes);

@@ -102,8 +102,7 @@ static int source_next(struct table_source *base, double *values, const char **l
             break;
         base->dropped++;
     }
-    if (s->csv.bytes)
-        base->share = (double)s->csv.bytes_read / (double)s->csv.bytes;
+    base->share = csv_share(&s->csv);
     return more;
 }
 

@@ -129,7 +129,9 @@ static int source_next(struct table_source *base, double *values, const char **l
         base->share = (double)s->row / (double)s->features.dims[0];
         return 1;
     }
-    return 0;
+    if (seen_check(&s->features.seen, s->features.path, e) < 0)
+        return -1;
+    return base->unlabelled ? 0 : seen_check(&s->targets.seen, s->targets.path, e);
 }
 
 static void source_where(const struct table_source *base, char *text, size_t bytes)

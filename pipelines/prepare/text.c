@@ -8,7 +8,7 @@
  * Nothing is put between documents, doc_ptr says where they end. A document is a file
  * (text_files.h); empty ones are left out. Whole documents train or evaluate; of a single one the
  * end evaluates. The source is read twice, for lengths and fingerprint and for the tokens; never
- * more than a chunk of it is held, and 8 bytes and its name of each document.
+ * more than a chunk of it is held, and 40 bytes and its name of each document.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +17,7 @@
 
 #include "pipelines/prepare/own.h"
 #include "pipelines/prepare/piece.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/prepare.h"
 #include "pipelines/prepare/progress.h"
 #include "pipelines/prepare/split.h"
@@ -61,10 +62,10 @@ static int files_pass(struct text *t, const char *what,
     for (uint64_t i = 0; i < t->files.count; i++) {
         struct text_file *f = &t->files.file[i];
         t->bytes = 0;
-        t->stored_bytes = f->stored_bytes;
-        if (begin(t, f) && (text_file_read(f->path, take, t, e) < 0 || end(t, f, e) < 0))
+        t->stored_bytes = (uint64_t)f->seen.bytes;
+        if (begin(t, f) && (text_file_read(f, take, t, e) < 0 || end(t, f, e) < 0))
             return -1;
-        t->done += f->stored_bytes;
+        t->done += t->stored_bytes;
     }
     return 0;
 }
@@ -106,11 +107,6 @@ static int tokens_begin(struct text *t, struct text_file *f)
     return 1;
 }
 
-static int changed(const char *path, struct err *e)
-{
-    return err_set(e, EXIT_CODE_TEMPORARY, "%s changed while it was read", path);
-}
-
 static int tokens_take(void *self, const void *data, uint64_t bytes, struct err *e)
 {
     struct text *t = self;
@@ -123,7 +119,7 @@ static int tokens_take(void *self, const void *data, uint64_t bytes, struct err 
         int part = t->cut ? t->bytes >= t->cut : t->part;
         struct piece *p = &t->tokens[part];
         if (now > t->part_tokens[part])
-            return changed(t->options->data_source, e);
+            return seen_changed(t->options->data_source, e);
         t->part_tokens[part] -= now;
         if (piece_add(p, from, now, e) < 0)
             return -1;
@@ -136,7 +132,7 @@ static int tokens_take(void *self, const void *data, uint64_t bytes, struct err 
 
 static int tokens_end(struct text *t, struct text_file *f, struct err *e)
 {
-    return t->bytes == f->bytes ? 0 : changed(f->path, e);
+    return t->bytes == f->bytes ? 0 : seen_changed(f->path, e);
 }
 
 /* ---- the file ------------------------------------------------------------------------------- */
@@ -193,7 +189,7 @@ static int pointers_write(struct text *t, int part, struct err *e)
 
 static int file_write(struct text *t, const char *out, const char *stamp, struct err *e)
 {
-    if (h5writer_open(&t->writer, out, e) < 0)
+    if (place_begin(&t->writer, out, e) < 0)
         return -1;
     for (int part = 0; part < 2; part++)
         if (piece_begin(&t->tokens[part], t->writer, part ? "validation/tokens" : "train/tokens",
@@ -206,7 +202,7 @@ static int file_write(struct text *t, const char *out, const char *stamp, struct
     return own_attributes(t->writer, &t->digest, t->options->data_source, stamp, "tokens", e) < 0 ||
                    h5writer_u64(t->writer, "", "vocabulary", VOCABULARY, e) < 0
                ? -1
-               : h5writer_commit(&t->writer, e);
+               : place_commit(&t->writer, out, e);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ static int file_add(struct text_files *f, const FTSENT *entry, struct digest *d,
     char *path = strdup(entry->fts_path);
     if (!path)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot list the files");
-    f->file[f->count++] = (struct text_file){.path = path, .stored_bytes = (uint64_t)st->st_size};
+    f->file[f->count++] = (struct text_file){.path = path, .seen = seen_of(st)};
     f->stored_bytes += (uint64_t)st->st_size;
     digest_bytes(d, path, strlen(path) + 1);
     digest_bytes(d, &st->st_size, sizeof st->st_size);
@@ -102,10 +102,11 @@ void text_files_close(struct text_files *f)
     memset(f, 0, sizeof *f);
 }
 
-int text_file_read(const char *path,
+int text_file_read(const struct text_file *f,
                    int (*take)(void *self, const void *data, uint64_t bytes, struct err *e),
                    void *self, struct err *e)
 {
+    const char *path = f->path;
     int got, result = -1, code = Z_OK;
     unsigned char *buffer = malloc(BUFFER_BYTES);
     gzFile gz = gzopen(path, "rbe"); /* reads plain files as they are */
@@ -125,7 +126,7 @@ int text_file_read(const char *path,
     else if (code != Z_OK && code != Z_STREAM_END)
         err_set(e, EXIT_CODE_PERMANENT, "%s is damaged: gzip says %s", path, why);
     else
-        result = 0;
+        result = seen_check(&f->seen, path, e);
 out:
     if (gz)
         gzclose(gz);

@@ -8,14 +8,15 @@
 
 #include <stdint.h>
 
+#include "pipelines/prepare/seen.h"
 #include "proto/err.h"
 
 enum { TEXT_FILES_MAX = 1 << 22 };
 
 struct text_file {
     char *path;
-    uint64_t stored_bytes; /* on disk, when the list was made */
-    uint64_t bytes;        /* unpacked; set by the first pass of who reads them */
+    struct seen seen; /* when the list was made; its bytes are those on disk */
+    uint64_t bytes;   /* unpacked; set by the first pass of who reads them */
 };
 
 struct text_files {
@@ -28,8 +29,9 @@ struct text_files {
 int text_files_open(struct text_files *f, const char *path, struct err *e);
 void text_files_close(struct text_files *f); /* harmless twice, and on a zeroed struct */
 
-/* Read one file from its beginning to its end, piece by piece. */
-int text_file_read(const char *path,
+/* Read one file from its beginning to its end, piece by piece. -1 and temporary if it is not what
+ * it was when the list was made. */
+int text_file_read(const struct text_file *f,
                    int (*take)(void *self, const void *data, uint64_t bytes, struct err *e),
                    void *self, struct err *e);
 

@@ -2,8 +2,10 @@
 import os
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "process"))
+from disk import disk
 from harness import limit
 from runs import Run, small, undisturbed
 
@@ -35,3 +37,21 @@ def test_checkpoint_that_cannot_be_written_exits_111():
     run.wait(100)
     logs = subprocess.run("cat " + run.path("logs/trainerd/current"), shell=True, capture_output=True, text=True)
     assert "code=111" in logs.stdout, logs.stdout[-2000:]
+
+
+@limit(120)
+def test_disk_without_a_byte_left_ends_the_run():
+    """The whole run's disk, that of the supervisor's files too: verdict 70, and it goes on when there is room."""
+    space = disk("run")
+    run = Run("run", *small(8), *OFTEN)
+    run.until(lambda: os.path.isdir("run/checkpoints") and os.listdir("run/checkpoints"), "no checkpoint")
+    end = time.monotonic() + 60
+    while run.process.poll() is None:
+        assert time.monotonic() < end, run.output()[-2000:]
+        space.fill()
+        time.sleep(0.05)
+    assert run.process.returncode == 70, (run.process.returncode, run.output()[-2000:])
+    assert "died ten times without progress" in run.output(), run.output()[-2000:]
+    space.empty()
+    report = Run("run", *small(8), *OFTEN).finish()
+    assert report["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]

@@ -1,7 +1,7 @@
 """The work that `make gpu-check` times: models and made-up data, as engine_probe reads them and peer.py, too.
 
-case_write(name, directory, dry) writes model.txt, weights.f32, the data, and case.json, which tells the sizes. With dry
-they are so small that the emulated device takes seconds."""
+case_write(name, directory, dry) writes into case_path(directory, name): model.txt, weights.f32, the data, and case.json,
+which tells the sizes. With dry they are so small that the emulated device takes seconds."""
 import json
 import os
 import subprocess
@@ -21,8 +21,9 @@ def dense(random, dry):
     macs = sum(a * b for a, b in zip(sizes, sizes[1:]))
     targets = random.integers(0, sizes[-1], rows)
     patterns = random.normal(size=(sizes[-1], sizes[0]))  # something to learn
+    seen = numpy.where(random.random(rows) < 0.25, random.integers(0, sizes[-1], rows), targets)  # and what keeps the loss up
     return ({"sizes": sizes, "batch": batch, "rows": rows, "flops": batch * (6 * macs - 2 * sizes[0] * sizes[1])},
-            text, {"features": (patterns[targets] + random.normal(size=(rows, sizes[0]))).astype("f4"),
+            text, {"features": (patterns[seen] + random.normal(size=(rows, sizes[0]))).astype("f4"),
                    "targets.u8": targets.astype("u1")})
 
 
@@ -69,9 +70,14 @@ def fisher(random, dry):
 CASES = {"dense": dense, "lstm": lstm, "gcn": gcn, "fisher": fisher}
 
 
+def case_path(directory, name):
+    return os.path.join(directory, "cases", name)
+
+
 def case_write(name, directory, dry):
-    """Returns what case.json says, with the number of parameters."""
-    os.makedirs(directory, exist_ok=True)
+    """case.json has the sizes, the number of parameters among them."""
+    directory = case_path(directory, name)
+    os.makedirs(directory)
     facts, text, files = CASES[name](numpy.random.default_rng(1), dry)
     for file, values in files.items():
         values.tofile(os.path.join(directory, file))
@@ -81,4 +87,3 @@ def case_write(name, directory, dry):
     facts["parameters"] = os.path.getsize(os.path.join(directory, "weights.f32")) // 4
     with open(os.path.join(directory, "case.json"), "w") as f:
         json.dump(facts, f)
-    return facts

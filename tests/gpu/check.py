@@ -1,18 +1,28 @@
-"""What the steps of gpu_check.py share: programs run within a step's time, the cases that are timed, and their peers."""
+"""What a step of gpu_check.py is given (Check), and a step in work (Work): a child process that ends when its time is up,
+with all that it has started, so that nothing that hangs can take another step's time."""
+import collections
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
 import time
+import traceback
 
 import numpy
 
-from cases import PROBE, ROOT, case_write
+from cases import PROBE, case_path
+from results import row_make, row_print
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TOTAL_S = 480
-HALVES = {"f32": 0, "bf16": 2}
+MARK = "GPU_CHECK_STEP"  # in the environment of all that a step starts: its directory
+END_S = 2  # for what is killed to end
+HALVES = {"f32": 0, "f16": 1, "bf16": 2}
+
+# name; what it does, given a Check; seconds at most; steps that must have passed before; the peers that it times, as
+# (name, precision); bars by the names of its rows; its share of the cores, where these are divided.
+Step = collections.namedtuple("Step", "name run limit_s needs peers bars share", defaults=((), (), {}, 1))
 
 
 class Skipped(Exception):
@@ -28,85 +38,178 @@ def shown(text):
     return "\n".join(line for line in text.strip().splitlines() if "SKIP" not in line and "not written" not in line)[-4000:]
 
 
-def peers_environment():
-    """Without the libraries of ours."""
-    return {**os.environ, "LD_LIBRARY_PATH": os.environ["GPU_CHECK_LIBRARY_PATH"]}
+def counts_read(out, least):
+    """The words of tests that ended with "N passed, N failed, N skipped", and what was skipped. At least so many must have
+    passed: where nearly all are skipped nothing was checked."""
+    words = out.strip().splitlines()[-1]
+    passed, failed, skipped = (int(n) for n in re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", words).groups())
+    if failed or passed < least:
+        raise Failed("%s; at least %d are to pass" % (words, least))
+    return ", ".join([words, *re.findall(r"^SKIP (.*)", out, re.MULTILINE)])
+
+
+def marked_kill(mark):
+    """Ends the processes that have it, or a folder in it, in their environment, whatever sessions they are in. One that a driver
+    holds is left."""
+    wanted, until = ("%s=%s/" % (MARK, mark)).encode(), time.monotonic() + END_S
+    while time.monotonic() < until:
+        left = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open("/proc/%s/environ" % name, "rb") as f:
+                    marked = any((entry + b"/").startswith(wanted) for entry in f.read().split(b"\0"))
+                if marked and int(name) != os.getpid():
+                    os.kill(int(name), signal.SIGKILL)
+                    left.append(name)
+            except OSError:  # it has ended, or is another user's
+                continue
+        if not left:
+            return
+        time.sleep(0.05)
 
 
 class Check:
-    """What the steps share."""
+    """What the steps share; each has a copy of its own, as it was when the step began."""
 
-    def __init__(self, dry, directory):
-        self.dry, self.directory = dry, directory
-        self.deadline = time.monotonic() + TOTAL_S
-        self.limit = self.deadline
-        self.results, self.rates, self.known, self.runs, self.warming = None, {}, {}, {}, []
-
-    def output(self, command, **settings):
-        """Standard output of a command that must succeed within the step's time; all it started ends with it."""
-        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                                   start_new_session=True, **settings)
-        try:
-            out, errors = process.communicate(timeout=self.left_s())
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, errors = process.communicate()
-            print(shown(out + errors), flush=True)
-            raise
-        if process.returncode:
-            words = shown(out + errors)
-            print(words, flush=True)
-            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), process.returncode, " ".join(words.splitlines()[-1:])))
-        return out
-
-    def left_s(self):
-        return max(1, self.limit - time.monotonic())
-
-    def ours(self, mode, case, *settings):
-        out = self.output([PROBE, mode, self.path(case), "f32=1", "device=cuda", "batch=%d" % self.case(case)["batch"], *settings])
-        return json.loads(out.strip().splitlines()[-1])
-
-    def python(self, file, *arguments):
-        """A peer in a process of its own."""
-        out = self.output([sys.executable, os.path.join(HERE, file), *arguments], env=peers_environment())
-        return json.loads(out.strip().splitlines()[-1])
-
-    def warm_start(self, cases):
-        """What torch.compile makes for their peers, all at once beside steps that time nothing; kept for the timed ones."""
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(self.directory, "inductor")
-        for case in cases:
-            self.case(case)
-            for precision in HALVES:
-                self.warming.append(subprocess.Popen(
-                    [sys.executable, os.path.join(HERE, "peer.py"), case, self.path(case), "cuda", precision, "1", "1"],
-                    env=peers_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-
-    def warm_end(self):
-        while self.warming:
-            self.warming.pop().wait()
-
-    def peer(self, name, case, precision, steps, repeats):
-        return self.python("peer.py", name, self.path(case), "cpu" if self.dry else "cuda", precision, steps, repeats)
-
-    def path(self, case):
-        return os.path.join(self.directory, case)
-
-    def case(self, name):
-        if name not in self.known:
-            self.known[name] = case_write(name, self.path(name), self.dry)
-        return self.known[name]
-
-    def vector(self, case, file):
-        return numpy.fromfile(os.path.join(self.path(case), file), "f4").astype(float)
-
-    def difference(self, case, ours, wanted):
-        a, b = (v if isinstance(v, numpy.ndarray) else self.vector(case, v) for v in (ours, wanted))
-        return float(numpy.linalg.norm(a - b) / numpy.linalg.norm(b))
-
-    def limit_s(self, case, precision):
-        """Seconds of a step at the ceilings: its products, and AdamW's 28 bytes a parameter."""
-        facts = self.case(case)
-        return facts["flops"] / self.rates[precision + "_flops"] + 28 * facts["parameters"] / self.rates["copy_bytes"]
+    def __init__(self, dry, directory, commit=""):
+        self.dry, self.directory, self.commit = dry, directory, commit
+        self.rates, self.peers = {}, {}  # amounts a second, and other figures handed on; peers by (name, precision)
+        self.step, self.own, self.cores = None, directory, None  # of the step that this copy is for: itself, its directory, its cores
 
     def settings(self, full, dry):
         return dry if self.dry else full
+
+    # -- what it found: each a line of the file `records`, so that it is kept whatever comes next
+
+    def record(self, kind, *values):
+        with open(os.path.join(self.own, "records"), "a") as f:
+            f.write(json.dumps([kind, *values]) + "\n")
+
+    def row(self, name, ours, unit, **more):
+        row = row_make(ours, unit, self.step.bars.get(name), self.commit, **more)
+        row_print(name, row)
+        self.record("row", name, row)
+
+    def fact(self, name, value):
+        self.record("fact", name, value)
+
+    def rate(self, name, value):
+        self.rates[name] = value
+        self.record("rate", name, value)
+
+    # -- commands
+
+    def output(self, command, **environment):
+        """Standard output of a command that must succeed."""
+        paths = [os.path.join(self.own, name) for name in ("output", "errors")]
+        with open(paths[0], "w") as out, open(paths[1], "w") as errors:
+            code = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                                  env={**os.environ, **environment}).returncode
+        said = [open(path, errors="replace").read() for path in paths]
+        if code:
+            words = shown("\n".join(said))
+            print(words, flush=True)
+            raise Failed("%s ended with %d: %s" % (os.path.basename(command[0]), code, " ".join(words.splitlines()[-1:])))
+        return said[0]
+
+    def line(self, command, **environment):
+        """What the last line of its output says."""
+        return json.loads(self.output(command, **environment).strip().splitlines()[-1])
+
+    # -- cases (cases.py), in the step's own directory: links to what all have, and what its programs write
+
+    def path(self, case):
+        own, common = os.path.join(self.own, case), case_path(self.directory, case)
+        if not os.path.exists(own):
+            os.mkdir(own)
+            for name in os.listdir(common):
+                os.symlink(os.path.join(common, name), os.path.join(own, name))
+        return own
+
+    def case(self, name):
+        with open(os.path.join(self.path(name), "case.json")) as f:
+            return json.load(f)
+
+    def vector(self, case, file, kind="f4"):
+        return numpy.fromfile(os.path.join(self.path(case), file), kind).astype(float)
+
+    def ours(self, mode, case, *settings, device="cuda"):
+        return self.line([PROBE, mode, self.path(case), "f32=1", "device=" + device, "batch=%d" % self.case(case)["batch"],
+                          *settings])
+
+
+def difference(ours, wanted):
+    """Relative L2."""
+    return float(numpy.linalg.norm(ours - wanted) / numpy.linalg.norm(wanted))
+
+
+class Work:
+    """A step in work."""
+
+    def __init__(self, step, check, limit_s):
+        self.step, self.limit_s, self.began = step, limit_s, time.monotonic()
+        self.directory = os.path.join(check.directory, "steps", step.name)
+        os.makedirs(self.directory)
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.child_run(check)
+        self.descriptor = os.pidfd_open(self.pid)
+
+    def child_run(self, check):
+        """Never returns."""
+        state, words = "failed", ""
+        try:
+            os.setsid()
+            os.environ[MARK] = self.directory
+            os.chdir(self.directory)
+            if check.cores:
+                os.sched_setaffinity(0, check.cores)
+            check.step, check.own = self.step, self.directory
+            state, words = "passed", self.step.run(check) or ""
+        except Skipped as e:
+            state, words = "skipped", str(e)
+        except Failed as e:
+            words = str(e)
+        except BaseException as e:
+            traceback.print_exc()
+            words = "%s: %s" % (type(e).__name__, e)
+        finally:
+            try:
+                check.record("end", state, words)
+                sys.stdout.flush()
+            finally:
+                os._exit(0)
+
+    def left_s(self):
+        return max(0, self.began + self.limit_s - time.monotonic())
+
+    def end(self, in_time):
+        """Ends it and all that it has started; returns what it recorded, the end's record last."""
+        if not in_time:
+            os.kill(self.pid, signal.SIGKILL)
+            select.select([self.descriptor], [], [], END_S)
+        os.waitpid(self.pid, os.WNOHANG)
+        os.close(self.descriptor)
+        marked_kill(self.directory)
+        records = []
+        if os.path.exists(os.path.join(self.directory, "records")):
+            with open(os.path.join(self.directory, "records")) as f:
+                records = [json.loads(line) for line in f if line.endswith("\n")]
+        if not records or records[-1][0] != "end":
+            for name in ("output", "errors"):
+                if os.path.exists(os.path.join(self.directory, name)):
+                    with open(os.path.join(self.directory, name), errors="replace") as f:
+                        print(shown(f.read()), flush=True)
+            records.append(["end", "failed", "it ended without a word" if in_time else "took over %d s" % self.limit_s])
+        return records
+
+
+def work_await(running):
+    """Waits until one of them has ended or its time is up; takes it out. Returns it and its records."""
+    soonest = min(work.left_s() for work in running)
+    ready = select.select([work.descriptor for work in running], [], [], soonest)[0]
+    ended = [work for work in running if work.descriptor in ready]
+    work = ended[0] if ended else min(running, key=Work.left_s)
+    running.remove(work)
+    return work, work.end(bool(ended))

@@ -1,206 +1,60 @@
-"""PyTorch's side of `make gpu-check`: peer.py dense|lstm|gcn|fisher|sweep|ceilings DIR DEVICE f32|bf16 STEPS REPEATS.
+"""PyTorch's side of `make gpu-check`, a server (peers.py): peer.py NAME DIR DEVICE f32|bf16 SIZE LIMIT_S.
 
-DIR has the files of cases.py. Each form in which a PyTorch user can write the work is timed: eager, torch.compile, its mode
-reduce-overhead (which replays CUDA graphs), and a CUDA graph of the whole step; GCNs by PyTorch Geometric and by torch's
-own products. A form that this PyTorch or device cannot do is named with the reason. Writes the gradient (or the squared
-ones) at weights.f32 of the first batch to peer.f32 and prints one JSON line: seconds of a step or a pass by form, and the
-most memory that PyTorch had."""
-import contextlib
+NAME is dense, lstm, gcn, fisher, sweep, ceilings or memory; DIR has the files of cases.py. Each form in which a PyTorch user
+can write the work is made ready: eager, torch.compile, its mode reduce-overhead (which replays CUDA graphs), and a CUDA
+graph of the whole step; GCNs by PyTorch Geometric and by torch's own products. Says a JSON line for each, then one of
+what it is itself:
+
+  {"form": "graph", "gradient": FILE, ...}   ready; FILE has its gradient (or squared ones) at weights.f32 of the first batch
+  {"absent": "compile", "why": "..."}        this PyTorch or device cannot do it, or LIMIT_S were over
+  {"torch": "2.11", ...}                     nothing more is made
+
+and then answers lines {"form": NAME, "steps": N, "repeats": N} by {"seconds": of a step} or {"why": "..."} until its
+standard input ends."""
 import json
 import os
-import statistics
+import signal
 import sys
 import time
 
 import numpy
 import torch
 
+from peer_models import Work, dense, gcn, lstm, weights_load
 
-class Work:
-    """The command line, and what all cases need."""
+TOLERANCE = {False: 1e-4, True: 0.05}  # of a form's gradient against the eager one's, relative L2; by `half`
+# How a step is made: compiled by those settings of torch.compile or not, and captured as a CUDA graph or not.
+FORMS = {"eager": (None, False), "compile": ({}, False), "reduce-overhead": ({"mode": "reduce-overhead"}, False),
+         "graph": (None, True), "compile and graph": ({}, True)}
+# In which forms each way to write a model is made ready, the likely best ones first.
+WAYS = {"dense": {"": (dense, ["eager", "compile and graph", "graph", "compile", "reduce-overhead"])},
+        "lstm": {"": (lstm, ["eager", "graph", "compile"])},
+        "gcn": {"": (gcn, ["eager", "graph", "compile and graph"]),
+                **{way + ", ": (lambda work, way=way: gcn(work, way), forms) for way, forms in {
+                    "geometric, edges normalised before": ["eager", "graph", "compile and graph", "reduce-overhead"],
+                    "geometric, sparse": ["eager", "graph"], "geometric": ["eager"],
+                    "dense": ["eager", "compile and graph", "graph"], "sparse": ["eager", "graph"]}.items()}}}
 
-    def __init__(self, name, directory, device, precision, steps, repeats):
-        self.name, self.directory, self.device = name, directory, torch.device(device)
-        self.half, self.steps, self.repeats = precision == "bf16", int(steps), int(repeats)
-        path = os.path.join(directory, "case.json")
-        self.case = json.load(open(path)) if os.path.exists(path) else {}
-
-    def read(self, name, kind="f4"):
-        return numpy.fromfile(os.path.join(self.directory, name), kind)
-
-    def tensor(self, values):
-        return torch.from_numpy(numpy.ascontiguousarray(values)).to(self.device)
-
-    def precise(self):
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if self.half else contextlib.nullcontext()
-
-    def wait(self):
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, step, steps=None):
-        """Of one step: the median over the repeats, each between two waits; the first is not counted."""
-        taken = []
-        for _ in range(self.repeats + 1):
-            self.wait()
-            began = time.perf_counter()
-            for _ in range(steps or self.steps):
-                step()
-            self.wait()
-            taken.append((time.perf_counter() - began) / (steps or self.steps))
-        return statistics.median(taken[1:])
-
-
-def weights_load(work, parameters):
-    """weights.f32 into them, which are in the engine's order."""
-    flat, at = work.tensor(work.read("weights.f32")), 0
-    with torch.no_grad():
-        for p in parameters:
-            p.copy_(flat[at:at + p.numel()].reshape(p.shape))
-            at += p.numel()
-    assert at == len(flat), (at, len(flat))
-
-
-# ---- the cases: a module, its parameters in the engine's order, and the first batch's loss ----
-
-def dense(work):
-    sizes, batch = work.case["sizes"], work.case["batch"]
-    layers = [part for a, b in zip(sizes, sizes[1:]) for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
-    net = torch.nn.Sequential(*layers[:-1]).to(work.device)
-    x = work.tensor(work.read("features").reshape(-1, sizes[0])[:batch])
-    y = work.tensor(work.read("targets.u8", "u1")[:batch].astype("i8"))
-    return net, list(net.parameters()), lambda net: torch.nn.functional.cross_entropy(net(x), y)
-
-
-class Regressor(torch.nn.Module):
-    def __init__(self, case):
-        super().__init__()
-        self.lstm = torch.nn.LSTM(case["inputs"], case["hidden"], case["layers"], batch_first=True)
-        self.head = torch.nn.Linear(case["hidden"], case["outputs"])
-
-    def forward(self, x):
-        return self.head(self.lstm(x)[0][:, -1])
-
-
-def lstm(work):
-    case = work.case
-    net = Regressor(case).to(work.device)
-    x = work.tensor(work.read("features").reshape(-1, case["length"], case["inputs"])[:case["batch"]])
-    y = work.tensor(work.read("targets.f32").reshape(-1, case["outputs"])[:case["batch"]])
-    return net, list(net.parameters()), lambda net: torch.nn.functional.mse_loss(net(x).float(), y)
-
-
-class Convolution(torch.nn.Module):
-    """Without PyTorch Geometric: messages by index_add, by a sparse product, or by products of padded dense matrices."""
-
-    def __init__(self, inputs, out):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(out, inputs))
-        self.bias = torch.nn.Parameter(torch.zeros(out))
-
-    def forward(self, x, edges):
-        h = torch.nn.functional.linear(x, self.weight)
-        if isinstance(edges, torch.Tensor):
-            return edges.to(h.dtype) @ h + self.bias
-        source, target, norm = edges
-        return torch.zeros_like(h).index_add(0, target, norm.to(h.dtype)[:, None] * h[source]) + self.bias
-
-
-class Network(torch.nn.Module):
-    def __init__(self, case, make, call):
-        super().__init__()
-        widths = [case["inputs"]] + [case["hidden"]] * case["layers"]
-        self.layers = torch.nn.ModuleList(make(a, b) for a, b in zip(widths, widths[1:]))
-        self.head = torch.nn.Linear(case["hidden"], case["outputs"])
-        self.call = call
-
-    def forward(self, x, edges, mean):
-        for layer in self.layers:
-            x = torch.relu(self.call(layer, x, edges))
-        return self.head(mean(x))
-
-
-def graphs_read(work):
-    """The first batch: features, ends of its edges with the own loops, normalised weights, the graph of each node."""
-    nodes, edges = (work.read(n, "u8").astype("i8")[:work.case["batch"] + 1] for n in ("node_ptr.u64", "edge_ptr.u64"))
-    shift = numpy.repeat(nodes[:-1], numpy.diff(edges))
-    source, target = (numpy.concatenate([work.read(n, "u4")[:edges[-1]].astype("i8") + shift, numpy.arange(nodes[-1])])
-                      for n in ("sources.u32", "ends.u32"))
-    root = numpy.bincount(target).astype("f4") ** -0.5
-    x = work.read("features").reshape(-1, work.case["inputs"])[:nodes[-1]]
-    y = work.read("targets.f32").reshape(-1, work.case["outputs"])[:work.case["batch"]]
-    return nodes, x, source, target, (root[source] * root[target]).astype("f4"), y
-
-
-def gcn(work, form="index_add"):
-    case, batch = work.case, work.case["batch"]
-    nodes, x, source, target, norm, y = graphs_read(work)
-    sizes = work.tensor(numpy.diff(nodes).astype("f4"))[:, None]
-    graph = work.tensor(numpy.repeat(numpy.arange(batch), numpy.diff(nodes)))
-    source_t, target_t, norm_t = (work.tensor(v) for v in (source, target, norm))
-    edges, make, call = (source_t, target_t, norm_t), Convolution, lambda layer, x, edges: layer(x, edges)
-    order = [("weight", "bias")]
-
-    def mean(h):
-        return torch.zeros(batch, h.shape[1], device=h.device, dtype=h.dtype).index_add(0, graph, h) / sizes.to(h.dtype)
-    if form.startswith("geometric"):
-        from torch_geometric.nn import GCNConv, global_mean_pool
-        known = form != "geometric"  # normalised edges are given, or made in each step, as GCNConv does it by itself
-        loops = len(source) - len(x)
-        ends = torch.stack([source_t, target_t])
-        edges = (ends, norm_t) if known else (ends[:, :loops], None)
-        order, mean = [("lin.weight", "bias")], lambda h: global_mean_pool(h, graph, batch)
-
-        def make(a, b):
-            return GCNConv(a, b, normalize=not known, add_self_loops=not known)
-
-        def call(layer, x, edges):
-            return layer(x, *edges)
-    elif form == "dense":
-        widest = int(numpy.diff(nodes).max())
-        place = numpy.concatenate([numpy.arange(n) for n in numpy.diff(nodes)]) + numpy.repeat(numpy.arange(batch), numpy.diff(nodes)) * widest
-        padded = numpy.zeros((batch * widest, case["inputs"]), "f4")
-        padded[place] = x
-        a = numpy.zeros((batch, widest, widest), "f4")
-        numpy.add.at(a, (place[target] // widest, place[target] % widest, place[source] % widest), norm)
-        filled = numpy.zeros((batch, widest, 1), "f4")
-        filled.reshape(-1)[place] = 1
-        x, edges, filled = padded.reshape(batch, widest, -1), work.tensor(a), work.tensor(filled)
-
-        def mean(h):
-            return (h * filled).sum(1) / sizes
-    x, y = work.tensor(x), work.tensor(y)
-    net = Network(case, make, call).to(work.device)
-    names = dict(net.named_parameters())
-    parameters = [names["layers.%d.%s" % (i, n)] for i in range(case["layers"]) for n in order[0]] + list(net.head.parameters())
-    return net, parameters, lambda net: (1 - torch.nn.functional.cosine_similarity(net(x, edges, mean).float(), y)).mean()
-
-
-# ---- the forms of a step ----
 
 class Step:
     """One form: a fresh model, its optimizer, and the step."""
 
-    def __init__(self, work, make, compiled=None, graph=False):
+    def __init__(self, work, make, compiled, graph):
         self.work = work
         net, self.parameters, loss = make(work)
         weights_load(work, self.parameters)
-        on_gpu = work.device.type == "cuda"
-        settings = {"fused": True, "capturable": graph} if on_gpu else {}
+        settings = {"fused": True, "capturable": graph} if work.on_gpu else {}
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, **settings)
         self.of = (lambda: loss(net)) if compiled is None else torch.compile(lambda: loss(net), **compiled)
         self.graph = None
         if graph:
             self.capture()
 
-    def backward(self):
+    def plain(self):
         self.optimizer.zero_grad(set_to_none=True)
         with self.work.precise():
             loss = self.of()
         loss.backward()
-
-    def plain(self):
-        self.backward()
         self.optimizer.step()
 
     def capture(self):
@@ -210,77 +64,45 @@ class Step:
             for _ in range(3):
                 self.plain()
         torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(graph):
             with self.work.precise():
                 loss = self.of()
             loss.backward()
             self.optimizer.step()
+        self.graph = graph
 
     def __call__(self):
         self.graph.replay() if self.graph else self.plain()
 
-
-FORMS = {"eager": {}, "compile": {"compiled": {}}, "reduce-overhead": {"compiled": {"mode": "reduce-overhead"}},
-         "graph": {"graph": True}, "compile and graph": {"compiled": {}, "graph": True}}
-
-
-def steps_time(work, make, forms, label=""):
-    found, absent = {}, {}
-    for form in forms:
-        if "graph" in form and work.device.type != "cuda" or "compiled" in FORMS[form] and not hasattr(torch, "compile"):
-            absent[label + form] = "not on this device or with this PyTorch"
-            continue
-        try:
-            found[label + form] = work.seconds(Step(work, make, **FORMS[form]))
-        except Exception as e:  # a form that fails is no peer; the others are
-            absent[label + form] = "%s: %s" % (type(e).__name__, str(e).strip().splitlines()[:1])
-            work.wait()
-    return found, absent
+    def gradient(self):
+        """As the step, warmed up, makes it from the first weights."""
+        for _ in range(3):
+            self()
+        weights_load(self.work, self.parameters)
+        self()
+        return torch.cat([p.grad.float().reshape(-1) for p in self.parameters])
 
 
-def gradient(work, make):
-    step = Step(work, make)
-    step.backward()
-    return torch.cat([p.grad.float().reshape(-1) for p in step.parameters])
+# ---- what is made ready: (form, make) by name; make() returns what is timed, its result or None, and facts ----
 
+def training_forms(work):
+    wanted = []
 
-def result_write(work, vector):
-    vector.cpu().numpy().tofile(os.path.join(work.directory, "peer.f32"))
+    def ready(make, compiled, graph):
+        step = Step(work, make, compiled, graph)
+        found = step.gradient()
+        wanted.append(found)
+        error = ((found - wanted[0]).norm() / wanted[0].norm()).item()
+        if not error <= TOLERANCE[work.half]:
+            raise ArithmeticError("its gradient differs by %.1e (relative L2)" % error)
+        return step, found, {}
+    for way, (make, forms) in WAYS[work.name].items():
+        for form in forms:
+            if work.on_gpu or form == "eager":
+                yield way + form, lambda make=make, form=form: ready(make, *FORMS[form])
 
-
-# Beside torch's own forms: how else a PyTorch user can write it, and in which forms that is timed.
-OTHERS = {"gcn": {"geometric, edges normalised before": ["eager", "graph", "compile", "reduce-overhead"],
-                  "geometric": ["eager"], "dense": ["eager", "graph", "compile and graph"]}}
-FORMS_OF = {"dense": ["graph", "compile", "reduce-overhead", "compile and graph"], "lstm": ["graph", "compile"], "gcn": ["graph"]}
-
-
-def training(work):
-    make = {"dense": dense, "lstm": lstm, "gcn": gcn}[work.name]
-    wanted = gradient(work, make)
-    result_write(work, wanted)
-    if work.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    found, absent = steps_time(work, make, ["eager"])
-    peak = torch.cuda.max_memory_allocated() if work.device.type == "cuda" else 0
-    more = [steps_time(work, make, FORMS_OF[work.name])]
-    for way, forms in OTHERS.get(work.name, {}).items():
-        def other(work, way=way):
-            return gcn(work, way)
-        try:
-            error = ((gradient(work, other) - wanted).norm() / wanted.norm()).item()
-            assert error < (0.05 if work.half else 1e-4), "its gradient differs by %.1e (relative L2)" % error
-            more.append(steps_time(work, other, forms, way + ", "))
-        except (ImportError, AssertionError) as e:
-            absent[way] = str(e)
-    for one, two in more:
-        found.update(one)
-        absent.update(two)
-    return {"seconds": found, "absent": absent, "peak_bytes": peak}
-
-
-# ---- squared gradients a sample ----
 
 def lstm_plain(case, weights, x, y):
     """The loss of one sample x [T, F], the LSTM written out: torch.func cannot map over cuDNN's."""
@@ -300,75 +122,137 @@ def lstm_plain(case, weights, x, y):
     return torch.nn.functional.mse_loss(torch.nn.functional.linear(h_all[-1], *weights[at:]), y)
 
 
-def fisher(work):
-    from torch.func import grad, vmap
+def fisher_forms(work):
+    """Squared gradients a sample, so many samples at once."""
     case = work.case
     net, parameters, _ = lstm(work)
     weights_load(work, parameters)
     weights = tuple(p.detach() for p in parameters)
     x = work.tensor(work.read("features").reshape(-1, case["length"], case["inputs"])[:case["batch"]])
     y = work.tensor(work.read("targets.f32").reshape(-1, case["outputs"])[:case["batch"]])
-    of = vmap(grad(lambda w, x, y: lstm_plain(case, w, x, y)), in_dims=(None, 0, 0))
 
     def sums(chunk):
+        from torch.func import grad, vmap
+        of = vmap(grad(lambda w, x, y: lstm_plain(case, w, x, y)), in_dims=(None, 0, 0))
         total = [torch.zeros_like(w) for w in weights]
         for first in range(0, len(x), chunk):
             for t, g in zip(total, of(weights, x[first:first + chunk], y[first:first + chunk])):
                 t += (g * g).sum(0)
-        return total
-    result = sums(min(32, len(x)))
-    result_write(work, torch.cat([t.reshape(-1) for t in result]))
-    found, absent = {}, {}
-    for chunk in sorted({min(32, len(x)), len(x)}):
-        try:
-            found["vmap, chunks of %d" % chunk] = work.seconds(lambda chunk=chunk: sums(chunk), 1)
-            if work.device.type == "cuda":
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    sums(chunk)
-                found["vmap, chunks of %d, graph" % chunk] = work.seconds(graph.replay, 1)
-        except Exception as e:
-            absent["chunks of %d" % chunk] = "%s: %s" % (type(e).__name__, str(e)[:200])
-            work.wait()
-    return {"seconds": found, "absent": absent, "peak_bytes": 0}
+        return torch.cat([t.reshape(-1) for t in total])
+
+    def ready(chunk, captured):
+        found = sums(chunk)
+        if not captured:
+            return lambda: sums(chunk), found, {}
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            replayed = sums(chunk)
+        graph.replay()
+        return graph.replay, replayed, {}
+    for captured in (True, False) if work.on_gpu else (False,):  # the slow ones last
+        for chunk in sorted({min(32, len(x)), len(x)}, reverse=True):
+            yield ("vmap, chunks of %d%s" % (chunk, ", graph" if captured else ""),
+                   lambda chunk=chunk, captured=captured: ready(chunk, captured))
 
 
-def sweep(work):
-    """AdamW of one tensor of STEPS parameters, its gradient being there."""
-    found = {}
-    p = torch.nn.Parameter(torch.randn(work.steps, device=work.device))
+def sweep_forms(work):
+    """AdamW of one tensor of SIZE parameters, its gradient being there."""
+    p = torch.nn.Parameter(torch.randn(work.size, device=work.device))
     p.grad = torch.randn_like(p)
-    forms = {"fused": {"fused": True}, "foreach": {"foreach": True}} if work.device.type == "cuda" else {"foreach": {"foreach": True}}
-    for form, settings in forms.items():
-        optimizer = torch.optim.AdamW([p], lr=1e-3, **settings)
-        found[form] = work.seconds(optimizer.step, 2)
-        del optimizer
-    return {"seconds": found, "absent": {}, "peak_bytes": 0}
+
+    def ready(form):
+        step = torch.optim.AdamW([p], lr=1e-3, **{form: True}).step
+        step()
+        return step, None, {}
+    for form in ("fused", "foreach") if work.on_gpu else ("foreach",):
+        yield form, lambda form=form: ready(form)
 
 
-def ceilings(work):
-    """Products of STEPS x STEPS matrices a second by type, copies on the device, copies from page-locked memory."""
-    n, rates = work.steps, {}
-    for name, kind, rounded in (("f32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False)):
-        torch.backends.cuda.matmul.allow_tf32 = rounded
+def ceilings_forms(work):
+    """Products of SIZE x SIZE matrices by type; copies and sums on the device, copies from page-locked memory. `amount` is what a
+    step does: operations, or bytes read and written."""
+    n = work.size
+
+    def product(kind, rounded):
         a, b = (torch.randn(n, n, device=work.device).to(kind) for _ in range(2))
-        rates[name + "_flops"] = 2 * n ** 3 / work.seconds(lambda: a @ b, 4)
-    a, b = (torch.empty(n * n * 16, device=work.device) for _ in range(2))
-    rates["copy_bytes"] = 2 * 4 * a.numel() / work.seconds(lambda: a.copy_(b), 4)
-    host = torch.empty(n * n, pin_memory=work.device.type == "cuda")
-    rates["upload_bytes"] = 4 * host.numel() / work.seconds(lambda: a[:n * n].copy_(host, non_blocking=True), 4)
-    return rates
+
+        def step():
+            torch.backends.cuda.matmul.allow_tf32 = rounded
+            return a @ b
+        return step, None, {"amount": 2 * n ** 3}
+    for name, kind, rounded in (("f32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False)):
+        yield name + "_flops", lambda kind=kind, rounded=rounded: product(kind, rounded)
+    a, b = (torch.zeros(n * n * 16, device=work.device) for _ in range(2))
+    host = torch.empty(n * n, pin_memory=work.on_gpu)
+    yield "copy_bytes", lambda: (lambda: a.copy_(b), None, {"amount": 2 * 4 * a.numel()})
+    yield "read_bytes", lambda: (lambda: a.sum(), None, {"amount": 4 * a.numel()})
+    yield "upload_bytes", lambda: (lambda: a[:n * n].copy_(host, non_blocking=True), None, {"amount": 4 * host.numel()})
+
+
+def memory_forms(work):
+    """What the LSTM's eager step takes of the GPU's memory beside the bare context, as the driver counts it: with what PyTorch and
+    its libraries take for themselves. Nothing else may take any meanwhile."""
+    def ready():
+        free, _ = torch.cuda.mem_get_info()
+        step = Step(work, lstm, None, False)
+        for _ in range(3):
+            step()
+        work.wait()
+        return step, None, {"bytes": free - torch.cuda.mem_get_info()[0], "allocated": torch.cuda.max_memory_allocated()}
+    if work.on_gpu:
+        yield "eager", ready
+
+
+# ---- the server ----
+
+def late(*_):
+    raise TimeoutError("there was no time left to make it ready")
+
+
+def form_make(work, form, make, number, until):
+    """The line that says it, and what is timed: None where it cannot be."""
+    try:
+        if until - time.monotonic() < 1:
+            late()
+        signal.alarm(int(until - time.monotonic()))
+        step, result, facts = make()
+        if result is not None:
+            facts["gradient"] = os.path.join(os.getcwd(), "%d.f32" % number)
+            result.detach().cpu().numpy().astype(numpy.float32).tofile(facts["gradient"])
+        work.wait()
+        signal.alarm(0)
+        return {"form": form, **facts}, step
+    except Exception as e:  # a form that fails is no peer; the others are
+        return {"absent": form, "why": "%s: %s" % (type(e).__name__, " ".join(str(e).strip().splitlines()[:1]))}, None
 
 
 def main():
-    work = Work(*sys.argv[1:])
+    name, directory, device, precision, size, limit_s = sys.argv[1:]
+    until = time.monotonic() + float(limit_s)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def say(line):
+        out.write(json.dumps(line) + "\n")
+        out.flush()
+    work, steps = Work(name, directory, device, precision, size), {}
     torch.manual_seed(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    made = {"fisher": fisher, "sweep": sweep, "ceilings": ceilings}.get(work.name, training)(work)
-    made["torch"] = torch.__version__
-    if work.device.type == "cuda":
-        made["cudnn"] = torch.backends.cudnn.version()
-    print(json.dumps(made))
+    signal.signal(signal.SIGALRM, late)
+    forms = {"fisher": fisher_forms, "sweep": sweep_forms, "ceilings": ceilings_forms, "memory": memory_forms}.get(name, training_forms)
+    for number, (form, make) in enumerate(forms(work)):
+        line, step = form_make(work, form, make, number, until)
+        signal.alarm(0)
+        if step:
+            steps[form] = step
+        say(line)
+    say({"torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version()) if work.on_gpu else ""})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            say({"seconds": work.seconds(steps[asked["form"]], asked["steps"], asked["repeats"])})
+        except Exception as e:
+            say({"why": "%s: %s" % (type(e).__name__, " ".join(str(e).strip().splitlines()[:1]))})
 
 
 if __name__ == "__main__":

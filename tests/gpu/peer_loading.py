@@ -1,9 +1,11 @@
-"""How a PyTorch user trains the LSTM regressor from a file: peer_loading.py dataloader|whole FILE DEVICE EPOCHS BATCH HIDDEN.
+"""How a PyTorch user trains the LSTM regressor from a file: peer_loading.py dataloader|whole FILE DEVICE EPOCHS BATCH HIDDEN FIRST TIMED.
 
 dataloader: a DataLoader over h5py with 4 workers, shuffled, page-locked batches. whole: all rows are read by h5py and copied
 to the device, where batches are picked by a random permutation. Both in bfloat16 by autocast with fused AdamW and
-clipping. Prints the seconds of reading and training and of the first epoch alone, start-up not counted."""
+clipping. Prints the seconds of reading and training, start-up not counted: of whole as they were; of dataloader, which
+is the same from batch to batch, those of TIMED batches behind FIRST, when its workers are at work, times those of all epochs."""
 import json
+import os
 import sys
 import time
 
@@ -58,7 +60,6 @@ def dataloader(rows, batch, device):
     while True:
         for x, y in loader:
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-        yield None
 
 
 def whole(rows, batch, device):
@@ -69,12 +70,20 @@ def whole(rows, batch, device):
         for first in range(0, len(x), batch):
             picked = order[first:first + batch]
             yield x[picked], y[picked]
-        yield None
+
+
+def batches_seconds(batches, step, wait, count):
+    wait()
+    began = time.perf_counter()
+    for _ in range(count):
+        loss = step(*next(batches))
+    wait()
+    return time.perf_counter() - began, float(loss)
 
 
 def main():
     way, path, device = sys.argv[1:4]
-    epochs, batch, hidden = (int(a) for a in sys.argv[4:7])
+    epochs, batch, hidden, first, timed = (int(a) for a in sys.argv[4:9])
     rows = Rows(path)
     step = step_make(device, rows, hidden)
     step(torch.zeros(batch, *rows.shape[1:], device=device), torch.zeros(batch, rows.outputs, device=device))
@@ -82,17 +91,16 @@ def main():
     def wait():
         if device == "cuda":
             torch.cuda.synchronize()
-    wait()
-    ends, loss = [time.perf_counter()], None
-    for made in {"dataloader": dataloader, "whole": whole}[way](rows, batch, device):
-        if made is None:
-            wait()
-            ends.append(time.perf_counter())
-            if len(ends) > epochs:
-                break
-        else:
-            loss = step(*made)
-    print(json.dumps({"seconds": ends[-1] - ends[0], "first": ends[1] - ends[0], "loss": float(loss), "rows": epochs * len(rows)}))
+    each = -(-len(rows) // batch)
+    batches = {"dataloader": dataloader, "whole": whole}[way](rows, batch, device)
+    if way == "dataloader":
+        batches_seconds(batches, step, wait, first)
+        seconds, loss = batches_seconds(batches, step, wait, timed)
+        seconds *= epochs * each / timed
+    else:
+        seconds, loss = batches_seconds(batches, step, wait, epochs * each)
+    print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
+    os._exit(0)  # without waiting for the workers
 
 
 if __name__ == "__main__":

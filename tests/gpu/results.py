@@ -2,43 +2,61 @@
 
 A row is a figure next to its bar and to the limit: what the same work would take at the ceilings measured in the same
 run. A check has passed, failed, or was skipped with a word. A run of some steps only replaces what those gave before on
-the same GPU; each entry has its date."""
+the same GPU; each entry has its date and the commit, those of earlier runs only where it was written down."""
+import collections
 import json
 import os
 import re
 import shutil
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HEAD = """# Results on %s
 
-Written by `make gpu-check` (tests/gpu) from real runs, nothing by hand. *Ratio* is the peer's figure over ours where a peer
-is given (larger is better), else our figure over the ceiling; *limit* is the least that the work would take at the
-ceilings measured in the same run: operations over the rate of large products, and bytes over that of copies.
+Written by `make gpu-check` (tests/gpu) from real runs, nothing by hand but the notes. *Ratio* is the peer's figure over
+ours where a peer is given (larger is better), else our figure over the ceiling; *limit* is the least that the work would
+take at the ceilings measured in the same run: operations over the rate of large products, and bytes over that of copies
+or, where nothing is written, of reading.
 """
+
+Bar = collections.namedtuple("Bar", "value at_most")
+
+
+def least(value):
+    return Bar(value, False)
+
+
+def most(value):
+    return Bar(value, True)
+
+
+def row_make(ours, unit, bar, commit, **more):
+    """more: peer, form (of the peer), ratio, limit, compared. bar: None or a Bar."""
+    if "peer" in more:
+        more.setdefault("ratio", more["peer"] / ours)
+    row = {"ours": ours, "unit": unit, "holds": None, "date": now(), "commit": commit, **more}
+    if bar and "ratio" in more:
+        row.update(bar=bar.value, holds=bool(more["ratio"] <= bar.value if bar.at_most else more["ratio"] >= bar.value))
+        row.update({"at_most": True} if bar.at_most else {})
+    return row
+
+
+def row_print(name, row):
+    print("%-46s ours %-11s peer %-11s ratio %-7s bar %-5s %s" % (
+        name, number(row["ours"]), number(row.get("peer")), number(row.get("ratio")), number(row.get("bar")),
+        verdict(row["holds"])), flush=True)
 
 
 class Results:
-    def __init__(self, gpu):
-        self.gpu, self.rows, self.checks, self.facts = gpu, {}, {}, {}
-
-    def row(self, name, ours, unit, **more):
-        """more: peer, form (of the peer), ratio, bar, at_most (the bar is the largest ratio allowed), limit, compared."""
-        if "peer" in more:
-            more.setdefault("ratio", more["peer"] / ours)
-        bar, ratio = more.get("bar"), more.get("ratio")
-        holds = None if bar is None or ratio is None else bool(ratio <= bar if more.get("at_most") else ratio >= bar)
-        self.rows[name] = {"ours": ours, "unit": unit, "holds": holds, "date": now(), **more}
-        print("%-46s ours %-11s peer %-11s ratio %-7s bar %-5s %s" % (
-            name, number(ours), number(more.get("peer")), number(ratio), number(bar), verdict(holds)), flush=True)
+    def __init__(self, gpu, commit):
+        self.gpu, self.commit, self.rows, self.checks, self.facts = gpu, commit, {}, {}, {}
 
     def check(self, name, state, words, seconds):
         """state: passed, failed or skipped."""
-        self.checks[name] = {"state": state, "words": words, "seconds": round(seconds, 1), "date": now()}
+        self.checks[name] = {"state": state, "words": words, "seconds": round(seconds, 1), "date": now(), "commit": self.commit}
         print("%-46s %s in %.1f s%s" % (name, state, seconds, ": " + words if words else ""), flush=True)
 
-    def failed(self):
-        return [n for n, c in self.checks.items() if c["state"] == "failed"]
+    def named(self, state):
+        return [n for n, c in self.checks.items() if c["state"] == state]
 
     def missed(self):
         return [n for n, r in self.rows.items() if r["holds"] is False]
@@ -72,12 +90,17 @@ def page(gpu, facts, rows, checks):
         limit = r.get("limit")
         cells = [name, number(r["ours"]) + " " + r["unit"], number(r.get("peer")), r.get("form", ""), number(r.get("ratio")),
                  ("at most " if r.get("at_most") else "") + number(r.get("bar")), verdict(r["holds"]), number(limit),
-                 "%.0f %%" % (100 * limit / r["ours"]) if limit else "", r.get("compared", ""), r["date"]]
+                 "%.0f %%" % (100 * limit / r["ours"]) if limit else "", r.get("compared", ""), run_of(r)]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| check | | seconds | | run |", "| --- | --- | --- | --- | --- |"]
-    lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), c["date"])
+    lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), run_of(c))
               for n, c in checks.items()]
-    return "\n".join(lines) + "\n"
+    notes = ["- %s: %s" % (n, r["note"]) for n, r in rows.items() if "note" in r]
+    return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
+
+
+def run_of(entry):
+    return " ".join(filter(None, [entry["date"], entry.get("commit")]))
 
 
 def now():

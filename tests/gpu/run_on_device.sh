@@ -5,7 +5,8 @@
 #
 # Libraries that the machine lacks come from the folder that DEPS names, or from .deps or .deps.tar.gz where one is there
 # (tests/gpu/deps.sh makes both). With BUILT=1 the programs in build/release are taken as they are if they run: built elsewhere and carried.
-# Else they are built here. PYTHON (python3) is the one that has PyTorch. Results: docs/gpu, and $OUT where that is set.
+# Else they are built here. PYTHON (python3) is the one that has PyTorch. COMMIT names what is checked where the folder has no
+# history of git. Results: docs/gpu, and $OUT where that is set.
 set -u
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." || exit 111
 case ${1:-} in
@@ -24,7 +25,7 @@ deps=${deps:+$(realpath -- "$deps")}
 # Do the carried programs run here, and are all of them there that the steps run?
 programs_run() {
     local name
-    for name in device_probe engine_probe unit fisherd loaderd monitord; do
+    for name in device_probe engine_probe unit prepare fisherd loaderd monitord; do
         [ -x "build/release/bin/$name" ] || return
     done
     LD_LIBRARY_PATH=${deps:+$deps/usr/lib/x86_64-linux-gnu:$deps/usr/lib:}${LD_LIBRARY_PATH:-} \
@@ -36,4 +37,4 @@ if [ -z "${BUILT:-}" ] || ! programs_run; then
     make -s -j "$(nproc)" DEPS="$deps" all unit || exit 100
     echo "build: $((SECONDS - started)) s"
 fi
-exec "${PYTHON:-python3}" -u tests/gpu/gpu_check.py --names "${1:-}" --deps "$deps"
+exec "${PYTHON:-python3}" -u tests/gpu/gpu_check.py --names "${1:-}" --deps "$deps" --spent "$SECONDS"

@@ -11,10 +11,11 @@ import threading
 import numpy
 
 from cases import BINARIES
+from peers import HERE, peers_environment
 from small_run import SmallRun, data_write
 
 SHAPE = {"rows": 51779, "length": 360, "inputs": 167, "outputs": 36, "hidden": 128}
-DRY = {"rows": 256, "length": 5, "inputs": 6, "outputs": 3, "hidden": 8}
+DRY = {"rows": 96, "length": 5, "inputs": 6, "outputs": 3, "hidden": 8}
 CHUNK_ROWS, BLOCK_ROWS, VALIDATION_ROWS = 4, 512, 1024
 PIPELINE = """name: reference
 data: {file: %s}
@@ -30,6 +31,10 @@ tasks:
 
 def shape_of(dry):
     return DRY if dry else SHAPE
+
+
+def file_path(check):
+    return os.path.join(check.directory, "reference.h5")
 
 
 def layers_lstm(shape):
@@ -75,7 +80,8 @@ def dense_write(path, rows):
     data_write(path, patterns[classes] + random.integers(0, 128, (rows, 784)).astype("u1"), classes, validation_rows=1024)
 
 
-LAYERS_DENSE = ["type: linear, out: 1024", "type: relu", "type: linear, out: 1024", "type: relu", "type: linear, out: 10"]
+def layers_dense(width):
+    return [*["type: linear, out: %d" % width, "type: relu"] * 2, "type: linear, out: 10"]
 
 
 class Utilisation:
@@ -119,18 +125,36 @@ def prepared(directory, data, layers, epochs, batch, settings=(), loss="mean_squ
     return SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
 
 
-def run(directory, data, layers, epochs, batch, limit_s, settings=(), watch=None, loss="mean_squared_error"):
+def run(directory, data, layers, epochs, batch, settings=(), watch=None, loss="mean_squared_error"):
     """The report of a run with device cuda; its stages have ended. `watch` is entered while it trains."""
     started = prepared(directory, data, layers, epochs, batch, settings, loss)
     with started:
         started.start("loaderd", "fisherd", "trainerd")
         with watch or contextlib.nullcontext():
-            code = started.wait("trainerd", limit_s)
+            code = started.wait("trainerd", None)
         if code:
             raise RuntimeError("trainerd ended with %d: %s" % (code, started.log("trainerd")[-1500:]))
-    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", started.directory], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", started.directory], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
     with open(started.path("report/report.json")) as f:
         return json.load(f)
+
+
+def peer_loading(check, way):
+    """What peer_loading.py says of three epochs."""
+    shape = shape_of(check.dry)
+    return check.line([sys.executable, os.path.join(HERE, "peer_loading.py"), way, file_path(check), check.settings("cuda", "cpu"), 3,
+                       check.settings(128, 32), shape["hidden"], check.settings(20, 1), check.settings(100, 3)], **peers_environment())
+
+
+# What trainerd page-locks beside the arena, in the words of its plan; the copies only where they are small.
+LOCKED = ("batch on its way to the device, page-locked", "copies of the device's vectors")
+
+
+def locked_bytes(report):
+    """The arena as it was, and the rest by the plan."""
+    planned = {row["what"]: row["bytes"] for row in report["memory"]["plan_rows"] if row["stage"] == "trainerd"}
+    return report["memory"]["arena_bytes"] + sum(planned[what] for what in LOCKED)
 
 
 # Takes all of the device's memory but so many bytes, until its standard input ends.
@@ -139,12 +163,3 @@ free, _ = torch.cuda.mem_get_info()
 held = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device="cuda")
 print("held", flush=True)
 sys.stdin.read()"""
-
-
-def main():
-    """whole_runs.py FILE: writes it."""
-    file_write(sys.argv[1], shape_of(len(sys.argv) > 2))
-
-
-if __name__ == "__main__":
-    main()

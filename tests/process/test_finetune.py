@@ -175,6 +175,42 @@ def test_restart_sh_restarts_one_stage():
 
 
 @limit(120)
+def test_a_detached_run_is_there_at_once():
+    """However long the supervisor takes to listen."""
+    os.mkdir("bin")
+    with open("bin/s6-svscan", "w") as f:
+        f.write('#!/bin/sh\nsleep 1\nPATH=${PATH#*:}\nexec s6-svscan "$@"\n')
+    os.chmod("bin/s6-svscan", 0o755)
+    run = Run("early", *small(4), "--detach", environment={"PATH": os.path.abspath("bin") + ":" + os.environ["PATH"]})
+    assert run.wait(60) == 0, run.output()
+    for script, words in (("restart.sh", ("monitord",)), ("attach.sh", ())):
+        out = subprocess.run([os.path.join(ROOT, "pipelines", script), *words, "--run", run.directory],
+                             capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0, (script, out)
+    assert run.report()["restarts"]["monitord"] == 1
+
+
+@limit(120)
+def test_a_signal_to_who_shows_ends_the_showing():
+    """And not the run; nobody goes on printing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    run = Run("shown", *small(40), "--detach")
+    assert run.wait(60) == 0, run.output()
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        shown = subprocess.Popen([os.path.join(ROOT, "pipelines/attach.sh"), "--run", run.directory], text=True,
+                                 stdout=subprocess.PIPE, start_new_session=True)
+        line = shown.stdout.readline()
+        while "epoch" not in line:
+            line = shown.stdout.readline()
+            assert line
+        shown.send_signal(sign)
+        out, _ = shown.communicate(timeout=20)  # ends when nobody has its output open any more
+        assert shown.returncode == code and "goes on detached" in out, (shown.returncode, out)
+    assert run.pid("trainerd")
+    subprocess.run(["s6-svscanctl", "-t", run.path("services")], check=True)
+
+
+@limit(120)
 def test_memory_profile_is_written_and_drawn():
     run = Run("profiled", *small(4), "--profile-memory")
     run.finish()
@@ -195,6 +231,22 @@ def test_every_pipeline_file_can_be_read():
         out = subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), "files", "--config",
                               os.path.join(directory, name)], capture_output=True, text=True, timeout=60)
         assert out.returncode == 0 and out.stdout, (name, out)
+
+
+@limit(60)
+def test_scripts_work_through_links():
+    directory = os.path.join(ROOT, "pipelines")
+    names = [name for name in os.listdir(directory) if os.access(os.path.join(directory, name), os.X_OK) and
+             name.endswith(".sh")]
+    assert "finetune.sh" in names
+    for name in names:
+        os.symlink(os.path.join(directory, name), "link-" + name)
+        out = subprocess.run(["./link-" + name, "--help"], capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0 and out.stdout and not out.stderr, (name, out)
+    again = subprocess.run(["bash", "-c", '. "$here/launch.sh" && run=/r && command_remember && echo "$command_again"',
+                            "./link-finetune.sh"], capture_output=True, text=True, check=True,
+                           env={**os.environ, "here": directory, "config": ""})
+    assert again.stdout == os.path.join(directory, "finetune.sh") + " --run /r\n", again
 
 
 @limit(60)

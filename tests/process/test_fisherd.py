@@ -5,7 +5,7 @@ import shutil
 import time
 
 from harness import limit, skip
-from small_run import CLASSES, FEATURES, HIDDEN, ROWS, SmallRun, data_write, trained
+from small_run import CLASSES, FEATURES, HIDDEN, ROWS, SmallRun, data_write, report, trained
 
 try:
     import h5py
@@ -358,3 +358,17 @@ def test_labels_blocks_and_estimators_are_those_of_the_options():
         with SmallRun("adam-" + words[-6:], "data.h5", settings=(estimator, *settings)) as run:
             run.start("trainerd")
             assert run.wait("trainerd") == 100 and words in run.log("trainerd"), run.log("trainerd")
+
+
+@limit(120)
+def test_many_blocks_take_what_is_planned_for_one():
+    """Pages of the sums' files and libhdf5's own tables of the file would else add up with the blocks."""
+    if zmq is None:
+        skip("python3-h5py is not installed")
+    run, _, _ = trained("blocks", samples=64, layers=("linear, out: 2000", "relu", "linear, out: 2000", "relu", "linear, out: 5"),
+                        settings=("continual_learning.ewc_config.fisher_computation.block_size=20000", "training.batch_size=256"))
+    memory = report(run)["memory"]
+    for stage in ("fisherd", "trainerd"):
+        planned, peak = memory["plan"][stage], memory["peak"][stage]
+        print("%s: planned %.1f MiB, peak %.1f" % (stage, planned / 2 ** 20, peak / 2 ** 20))
+        assert planned > 20 << 20 and peak <= planned + (4 << 20), memory

@@ -31,7 +31,11 @@ def disturbed(name, seed, kills):
         run.until(lambda: run.pid(stage) not in (0, pid) or os.path.exists(run.path("verdict")) or
                   run.process.poll() is not None, stage + " did not come back")
         done[stage] += run.pid(stage) not in (0, pid)
-    return run.finish(), done
+    report = run.finish()
+    killed = [death["stage"] for death in report["deaths"] if "signal 9" in death["sentence"]]
+    assert all(killed.count(stage) >= done[stage] for stage in STAGES), (done, report["deaths"])
+    assert not killed or "was ended by signal 9" in run.output() and "restarted (process" in run.output(), run.output()
+    return report, done
 
 
 @limit(300)

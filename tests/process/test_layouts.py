@@ -156,9 +156,21 @@ def test_graphs_and_tokens_are_described():
     assert found["train.begins.type"] == "u8" and found["train.begins.values"] == "1", found
 
 
+OF_GRAPHS = """name: small
+data: {file: %s}
+model:
+  loss: %s
+  layers: [{type: gcn, out: 8}, {type: pool, kind: mean}, {type: linear, out: %d}]
+tasks: [{name: A, epochs: 1}]
+"""
+
+
 @limit(60)
 def test_check_data_looks_at_graphs():
-    SmallRun("small", "graphs.h5")
+    def pipeline(loss, outputs):
+        with open("small.yaml", "w") as f:
+            f.write(OF_GRAPHS % (os.path.abspath("graphs.h5"), loss, outputs))
+    pipeline("mean_squared_error", 11)
     graphs_write("graphs.h5", nodes_min=1)
     code, text = checked("small.yaml")
     assert code == 0 and "graphs of 1 to 29 nodes" in text, text
@@ -196,6 +208,23 @@ def test_check_data_looks_at_graphs():
     found(shorter("node_ptr", 900), "train/node_ptr ends with")
     found(shorter("edge_index", 1), "expected whole numbers [2, edges]")
     found(lambda g, nodes, edges: g.__delitem__("targets"), "no data set train/targets")
+    pipeline("mean_squared_error", 4)
+    found(lambda g, nodes, edges: None, "train/targets has 11 values a row and the model 4 outputs")
+    pipeline("softmax_cross_entropy", 11)
+    found(lambda g, nodes, edges: None, "train/targets has float values, and the loss of model.loss, softmax_cross")
+
+    def classes(f):
+        for split in ("train", "validation"):
+            del f[split]["targets"]
+            f[split]["targets"] = numpy.arange(900, dtype="i2") % 9
+    graphs_write("graphs.h5", nodes_min=1)
+    with h5py.File("graphs.h5", "a") as f:
+        classes(f)
+    for outputs, words in ((9, "rows a class: 0: 100, 1: 100"), (4, "train/targets has classes up to 8 and the model 4")):
+        pipeline("softmax_cross_entropy", outputs)
+        code, text = checked("small.yaml")
+        assert code == (100 if outputs == 4 else 0) and words in text, text
+    found(lambda g, nodes, edges: classes(g.file) or g["targets"].__setitem__(5, -1), "has class -1 in row 5")
 
 
 def frames_write(path, whole):

@@ -1,11 +1,9 @@
 """How rows are kept on their way to the step (arena, mega-batch) and what is given back between epochs: the weights are
 the same, the files are read as often as they must be."""
-import json
-import os
-import subprocess
+import glob
 
 from harness import limit, skip
-from small_run import BINARIES, ROWS, trained
+from small_run import ROWS, SmallRun, report, trained
 
 try:
     import h5py
@@ -42,10 +40,7 @@ def steps(run):
 
 def last_epoch(run, consumer):
     """The epoch that the loader delivered last to a consumer, by its receipt in the report, and its task."""
-    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
-                   stdout=subprocess.DEVNULL)
-    with open(run.path("report/report.json")) as f:
-        receipts = [r for r in json.load(f)["receipts"] if r["consumer"] == consumer]
+    receipts = [r for r in report(run)["receipts"] if r["consumer"] == consumer]
     assert all(r["rows"] == ROWS and r["of"] == "whole" for r in receipts), receipts
     assert len({(r["task"], r["epoch"]) for r in receipts}) == len(receipts), receipts
     return receipts[-1]["task"], receipts[-1]["epoch"]
@@ -91,3 +86,51 @@ def test_streams_in_time_order():
         assert steps(run) == EPOCHS * (ROWS // BATCH)
     plain, _, _ = trained("plain", settings=COMMON + ("data.shuffle=false", "data.drop_last=true"))
     assert found["whole"] == found["arena"] != weights(plain)
+
+
+WIDE = """name: wide
+data: {file: wide.h5}
+model:
+  loss: mean_squared_error
+  layers: [{type: linear, out: 4}, {type: linear, out: 2}]
+training: {checkpoint_every_s: 0.02}
+tasks: [{name: A, epochs: 3}]
+"""
+WIDE_ROWS, WIDE_FEATURES = 700, 60120  # rows so wide that the steps wait for them
+
+
+def wide_write():
+    import numpy
+    random = numpy.random.default_rng(4)
+    with h5py.File("wide.h5", "w") as f:
+        for split, rows in (("train", WIDE_ROWS), ("validation", 100)):
+            f.create_dataset(split + "/features", data=random.random((rows, WIDE_FEATURES), numpy.float32), chunks=(4, WIDE_FEATURES))
+            f[split + "/targets"] = random.random((rows, 2), numpy.float32)
+
+
+def killed_late_in_an_epoch(directory):
+    """A run whose trainerd was killed with most of its first epoch made. None: the epoch was over."""
+    run = SmallRun(directory, "wide.h5", pipeline=WIDE)
+    pattern = run.path("checkpoints/step-000000000[3-%d]-*.h5" % (WIDE_ROWS // 128))
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        run.until(lambda: glob.glob(pattern) or run.processes["trainerd"].poll() is not None, "a checkpoint")
+        run.kill("trainerd")
+    with h5py.File(max(glob.glob(run.path("checkpoints/step-*.h5")))) as f:
+        return run if f.attrs["epoch"] == 0 and f.attrs["position"] > 0 else None
+
+
+@limit(120)
+def test_going_on_within_an_epoch_takes_no_more_than_planned():
+    """Rows before the checkpoint come after the epoch's end, and before those of the evaluation: never two arenas."""
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    wide_write()
+    run = next(filter(None, (killed_late_in_an_epoch("within-%d" % i) for i in range(8))))
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    memory = report(run)["memory"]
+    planned, peak = memory["plan"]["trainerd"], memory["peak"]["trainerd"]
+    print("planned %.1f MiB, peak %.1f" % (planned / 2 ** 20, peak / 2 ** 20))
+    assert planned > 150 << 20 and peak <= planned + max(0.01 * peak, 4 << 20), memory

@@ -1,6 +1,7 @@
 """Own data: from a CSV file or NumPy's arrays to a finished run; bad ones get a sentence and leave the old file."""
 import os
 import re
+import signal
 import subprocess
 
 import h5py
@@ -19,6 +20,19 @@ def pipeline(kind, source, prepare="", outputs=3):
                 "prepare: {%s}\nmodel:\n  layers:\n    - {type: linear, out: 16}\n    - {type: relu}\n" % prepare +
                 "    - {type: linear, out: %d}\ntraining: {batch_size: 32, learning_rate: 1e-2}\n" % outputs +
                 "tasks:\n  - {name: A, epochs: 4}\n")
+
+
+def processes_naming(word):
+    """Command lines of living processes that hold the word."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/cmdline" % name) as f:
+                words = f.read().split("\0")
+        except OSError:
+            continue
+        found += [words] if any(word in w for w in words) else []
+    return found
 
 
 def finetune(*arguments):
@@ -300,6 +314,25 @@ def test_cache_is_rebuilt_when_source_or_options_change():
 
 
 @limit(60)
+def test_a_file_that_a_run_uses_is_not_made_anew():
+    csv_write("trees.csv", *flowers(600))
+    pipeline("csv", "trees.csv")
+    other = ("--set", "prepare.split=last")
+    run = Run("run", "--config", "mine.yaml", "--set", "tasks.A.epochs=100000", "--set", "loader.persistent_workers=false")
+    run.until(lambda: "loss" in run.output(), "no step")
+    whole = open("mine.h5", "rb").read()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 100 and "mine.h5 is in use by a run or another program, so it is not made anew" in out.stderr, out
+    out = finetune("--check-data")  # as it is it serves others too
+    assert out.returncode == 0 and "up to date" in out.stderr, out
+    assert open("mine.h5", "rb").read() == whole
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == 143, run.output()
+    out = finetune("--check-data", *other)
+    assert out.returncode == 0 and "up to date" not in out.stderr, out
+
+
+@limit(60)
 def test_check_data_says_what_would_stop_a_run():
     def checked(change, code, *words, settings=(), **options):
         rng = numpy.random.default_rng(1)
@@ -327,6 +360,12 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: f["train/targets"].__setitem__(77, -1), 100, "class -1", "row 77")
     checked(lambda f: None, 100, "classes up to 2 and the model 2 outputs", outputs=2)
     checked(lambda f: f.__delitem__("validation/features"), 100, "no data set validation/features")
+
+    def lzf(f):
+        values = f["train/features"][:]  # too random to become smaller: stored as they are, the filter left out
+        del f["train/features"]
+        f.create_dataset("train/features", data=values, chunks=(64, 20), compression="lzf")
+    checked(lzf, 100, "train/features in", "is stored with filter 32000 (lzf), which libhdf5 has only as a plugin")
     checked(lambda f: f.__delitem__("train"), 100, "no data set train/features")
 
     def weights(f, name="train", row=7, weight=1., rest=1.):
@@ -472,3 +511,16 @@ def test_wide_layers_on_several_threads_take_what_is_planned():
         f.write(text)
     plan_check(Run("wide", "--config", "mine.yaml", "--set", "training.batch_size=512", "--set", "training.threads=4",
                    "--set", "loader.use_chunk_loader=false", "--set", "tasks.A.epochs=2").finish(), ("trainerd",))
+
+
+def test_a_signal_while_data_are_prepared_ends_all():
+    """prepare, which holds the run's lock, too: it waits here for rows that do not come."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a shell could not hear it
+    os.mkfifo("slow.csv")
+    pipeline("csv", "slow.csv")
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+        run = Run("run", "--config", "mine.yaml")
+        run.until(lambda: any("csv" in words for words in processes_naming(run.directory[:-4])), "prepare did not start")
+        run.process.send_signal(sign)
+        assert run.wait(20) == code, run.output()
+        assert not processes_naming(run.directory[:-4]), processes_naming(run.directory[:-4])

@@ -1,11 +1,9 @@
 """model.pretrained: what tasks begin with is the file's weights, by name and shape; heads are exchanged, other names are
 mapped, wrong files are refused in one sentence, and a file that changed under a run is not taken for the old one."""
-import json
 import os
-import subprocess
 
 from harness import limit, skip
-from small_run import BINARIES, CLASSES, FEATURES, HIDDEN, ROWS, SmallRun, data_write, trained
+from small_run import CLASSES, FEATURES, HIDDEN, ROWS, SmallRun, data_write, report, trained
 
 try:
     import h5py
@@ -39,13 +37,6 @@ def begun(arrays, *settings, directory="run", path="in.safetensors"):
 def weights_of(run, name):
     with h5py.File(run.path("checkpoints", name)) as f:
         return {n: d[:] for n, d in f["parameters"].items()}
-
-
-def report(run):
-    done = subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    with open(run.path("report/report.json")) as f:
-        return json.load(f)
 
 
 def equal(a, b):

@@ -1,11 +1,9 @@
 """The loader's receipts: what the report says was delivered is what numpy finds in the file."""
-import json
 import os
-import subprocess
 import sys
 
 from harness import skip
-from small_run import BINARIES, FEATURES, ROOT, ROWS, SmallRun, data_read, data_write, trained
+from small_run import FEATURES, ROOT, ROWS, SmallRun, data_read, data_write, report, trained
 
 try:
     import h5py  # noqa: F401
@@ -16,18 +14,15 @@ except ImportError:
 LONG_ROWS, SPAN_ROWS = 60000, 640
 
 
-def report(run):
-    subprocess.run([os.path.join(BINARIES, "monitord"), "--report", run.directory], check=True,
-                   stdout=subprocess.DEVNULL)
-    with open(run.path("report/report.json")) as f:
-        return json.load(f)["receipts"]
+def receipts(run):
+    return report(run)["receipts"]
 
 
 def receipts_of(settings):
     if h5py is None:
         skip("python3-numpy or python3-h5py is not installed")
     run, features, targets = trained(settings=settings)
-    return report(run), features, targets
+    return receipts(run), features, targets
 
 
 def digest_of(features, targets):
@@ -68,7 +63,7 @@ def first_epoch_after_a_kill(settings):
         assert newest_step(run) < LONG_ROWS // 8, "killed too late"
         run.start("trainerd")
         assert run.wait("trainerd") == 0, run.log("trainerd")
-    found, = (r for r in report(run) if r["consumer"] == "trainer.train" and (r["task"], r["epoch"]) == ("A", 1))
+    found, = (r for r in receipts(run) if r["consumer"] == "trainer.train" and (r["task"], r["epoch"]) == ("A", 1))
     return found, digest_of(*data_read("data.h5"))
 
 

@@ -152,6 +152,27 @@ def test_progress_ends_for_every_reason():
     assert tap_call("--run", run.directory, "--progress").returncode == 70  # it was there before
 
 
+def test_progress_tells_deaths_that_come():
+    run = FakeRun()
+    os.makedirs("run/logs")
+
+    def died(what, end="\n"):
+        with open("run/logs/deaths", "a") as f:
+            f.write("2026-01-02T03:04:05Z fisherd 256 %s%s" % (what, end))
+
+    died("long ago")
+    tap = run.tap("--progress")
+    os.set_blocking(tap.stdout.fileno(), False)
+    run.publish_until(lambda: tap.stdout.readline())
+    died("was killed")
+    died("is being wr", "")
+    told = []
+    run.publish_until(lambda: told.append(tap.stdout.readline()) or "was killed\n" in told)
+    tap.terminate()
+    out, _ = tap.communicate(timeout=10)
+    assert "long ago" not in out + "".join(told) and "being wr" not in out, (told, out)
+
+
 def test_progress_on_a_terminal_stays_on_its_line():
     run = FakeRun()
     ours, theirs = pty.openpty()

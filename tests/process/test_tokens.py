@@ -157,6 +157,16 @@ def test_what_cannot_be_trained_is_named():
     refused("negative", "tokens.h5: its weight 7 as float32 is -1; accepted", "data.weights=weights")
     tokens_write(astray=1000)
     refused("astray", "tokens.h5: its class of step 7 is 24; accepted: 0 to 23")
+    code, said = checked("astray.yaml")
+    assert code == 100 and "train/tokens: token 1000 is 24, and the model's first layer, the embedding" in said, said
+    with open("astray.yaml") as f:
+        wider = f.read().replace("count: 24", "count: 25")
+    with open("wider.yaml", "w") as f:
+        f.write(wider)
+    code, said = checked("wider.yaml")
+    assert code == 100 and "has fewer outputs to predict it; accepted: 0 to 23" in said, said
+    tokens_write(astray=COUNT - 1)  # it fills no row
+    assert checked("astray.yaml")[0] == 0
     refused("scaled", "data.scale is 0.5 and the model takes tokens", "data.scale=0.5")
     refused("permuted", "task A permutes the features, and the model takes tokens", "tasks.A.permute_features=1")
     refused("pooled", "16 values of type u16 a row, and the loss softmax_cross_entropy takes one integer class",

@@ -571,16 +571,19 @@ static void repeat_run(struct probe *p)
     free(sums);
 }
 
-/* What the device's memory had at most, in the line's end. */
+/* What the device's memory had at most, in the line's end, and what the device took for itself. */
 static void line_print(const struct probe *p, double wall, double cpu, double pass_cpu, int begun)
 {
     struct device_memory memory = {0};
+    struct device_facts facts = {0};
     if (p->device->memory)
         p->device->memory(&memory);
+    p->device->facts(&facts);
     printf("%s\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"pass_cpu_seconds\": %.6f, "
-           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"device_bytes\": %" PRIu64 "}\n",
+           "\"activation_bytes\": %lu, \"peak_rss_bytes\": %lu, \"device_bytes\": %" PRIu64
+           ", \"device_context_bytes\": %" PRIu64 "}\n",
            begun ? "" : "{", wall, cpu, pass_cpu, activation_bytes(p), peak_rss_bytes(),
-           memory.high_bytes);
+           memory.high_bytes, facts.context_bytes);
 }
 
 static void init_run(struct probe *p)

@@ -315,6 +315,17 @@ TEST(tasks_that_are_no_sequence_have_no_matrix)
     CHECK_EQ(c.count, 0);
 }
 
+/* Width of a PNG picture. */
+static unsigned picture_width(const char *path)
+{
+    unsigned char head[20] = "";
+    FILE *f = fopen(path, "r");
+    CHECK(f && fread(head, 1, sizeof head, f) == sizeof head &&
+          memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
+    fclose(f);
+    return (unsigned)(head[16] << 24 | head[17] << 16 | head[18] << 8 | head[19]);
+}
+
 TEST(pictures_are_drawn)
 {
     static const double rows[] = {0.9, 0.2, NAN, 0.7, 0.8, 0.4, 0.8, 0.5, 0.9};
@@ -329,12 +340,49 @@ TEST(pictures_are_drawn)
     results_set(&c.without_ewc, rows, 3);
     if (continual_draw(&c, &e) != 1)
         test_fail(__FILE__, __LINE__, "%s", e.text);
-    for (int i = 0; i < 2; i++) {
-        char head[8] = "";
-        FILE *f = fopen(i ? "report/results.png" : "report/sequence.png", "r");
-        CHECK(f && fread(head, 1, 8, f) == 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
-        fclose(f);
-    }
+    CHECK(picture_width("report/sequence.png") > 0);
+    CHECK_EQ(picture_width("report/results.png"), 1300);
     c.count = 2; /* nothing to see */
     CHECK_EQ(continual_draw(&c, &e), 0);
+}
+
+/* The script, kept by a gnuplot of our own. */
+static char *script_drawn(const char *name)
+{
+    static char text[65536];
+    char path[64];
+    snprintf(path, sizeof path, "report/%s.gnuplot.kept", name);
+    FILE *f = fopen(path, "r");
+    CHECK(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
+/* Ten tasks: room for the number in each cell, and no two curves alike. */
+TEST(pictures_of_many_tasks_can_be_read)
+{
+    static double rows[100];
+    CHECK(mkdir("report", 0700) == 0 && mkdir("bin", 0700) == 0);
+    FILE *f = fopen("bin/gnuplot", "w");
+    CHECK(f && fputs("#!/bin/sh\ncp \"$1\" \"$1.kept\"\n: >${1%gnuplot}png.tmp\n", f) >= 0);
+    CHECK(fclose(f) == 0 && chmod("bin/gnuplot", 0700) == 0 &&
+          setenv("PATH", "bin:/usr/bin:/bin", 1) == 0);
+    c.count = 10;
+    c.compared = 1;
+    snprintf(c.metric, sizeof c.metric, "accuracy");
+    for (uint32_t i = 0; i < 10; i++)
+        snprintf(c.names[i], sizeof c.names[i], "task-%u", i);
+    for (int i = 0; i < 100; i++)
+        rows[i] = 1;
+    results_set(&c.own, rows, 10);
+    results_set(&c.without_ewc, rows, 10);
+    if (continual_draw(&c, &e) != 1)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+    CHECK_HAS(script_drawn("results"), "size 2000,560");
+    CHECK_HAS(script_drawn("sequence"),
+              "$own using 1:2 with linespoints pt 7 lw 2 lc rgb '#0072b2'");
+    CHECK_HAS(script_drawn("sequence"),
+              "$own using 1:9 with linespoints pt 5 lw 2 lc rgb '#0072b2'");
+    CHECK_HAS(script_drawn("sequence"), "$without using 1:9 with linespoints pt 4 ");
 }

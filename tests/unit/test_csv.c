@@ -167,6 +167,18 @@ TEST(csv_labels_become_class_numbers)
     labels_close(&l);
     CHECK_HAS(classes_of((const char *const[]){"1", "2.5", NULL}, &l), "the target is 2.5");
     labels_close(&l);
+    CHECK_HAS(classes_of((const char *const[]){"1", "0", "2", "+1", NULL}, &l),
+              "the target is +1 in some row and 1 in another, which is the same number; expected");
+    labels_close(&l);
+    CHECK_HAS(classes_of((const char *const[]){"0.0", "-0", NULL}, &l), "the same number");
+    labels_close(&l);
+    CHECK_STR(classes_of((const char *const[]){"0", "0.0", "none", NULL}, &l), ""); /* texts */
+    CHECK_EQ(l.classes, 3);
+    labels_close(&l);
+    CHECK_STR(classes_of((const char *const[]){"9007199254740992", "9007199254740993", NULL}, &l),
+              "");
+    CHECK_EQ(l.classes, 2);
+    labels_close(&l);
     CHECK_HAS(classes_of((const char *const[]){"a\nb", NULL}, &l), "control character");
     labels_close(&l);
 }
@@ -474,6 +486,27 @@ TEST(csv_cache_follows_source_and_options)
     CHECK(is_made_anew(NULL));
     fingerprint_read(other);
     CHECK(strcmp(other, first) != 0);
+}
+
+static void twin_write(const char *path, const char *text)
+{
+    struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    file_write(path, text, strlen(text));
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+}
+
+TEST(csv_cache_is_of_one_source_though_another_has_its_size_and_time)
+{
+    CHECK(mkdir("a", 0700) == 0 && mkdir("b", 0700) == 0 && symlink("a", "now") == 0);
+    twin_write("a/t.csv", "a,t\n1,u\n2,v\n3,u\n");
+    twin_write("b/t.csv", "a,t\n9,u\n2,v\n3,u\n");
+    CHECK_EQ(csv_made(NULL, "data.source=a/t.csv", NULL, NULL), EXIT_CODE_DONE);
+    CHECK(!is_made_anew("data.source=a/../a/t.csv"));
+    CHECK(is_made_anew("data.source=b/t.csv"));
+    CHECK(is_made_anew("data.source=now/t.csv"));
+    CHECK(!is_made_anew("data.source=a/t.csv"));
+    CHECK(unlink("now") == 0 && symlink("b", "now") == 0);
+    CHECK(is_made_anew("data.source=now/t.csv"));
 }
 
 TEST(csv_never_replaces_a_file_of_others)

@@ -411,6 +411,36 @@ TEST(h5file_sweep_removes_only_what_the_dead_left)
     CHECK(access("d.h5", F_OK) == 0);
 }
 
+TEST(h5file_sweep_of_a_file_removes_only_what_the_dead_left_of_it)
+{
+    struct err e;
+    struct h5writer *w;
+    char own[64], living[64];
+    const char *const stay[] = {"x/b.h5.tmp-999999999",
+                                "x/a.h5.tmp-99999999x",
+                                "x/aa.h5.tmp-999999999",
+                                "x/a.h5.tmp-",
+                                own,
+                                living};
+    CHECK(mkdir("x", 0700) == 0);
+    CHECK_OK(h5writer_open(&w, "x/a.h5", &e), e);
+    snprintf(own, sizeof own, "x/a.h5.tmp-%d", (int)getpid());
+    CHECK_STR(h5writer_temporary(w), own);
+    snprintf(living, sizeof living, "x/a.h5.tmp-%d", (int)getppid());
+    for (int i = 0; i < 6; i++)
+        if (stay[i] != own)
+            CHECK_OK(small_write(stay[i], &e), e);
+    CHECK_OK(small_write("x/a.h5.tmp-999999999", &e), e);
+    h5writer_sweep_dead("x/a.h5");
+    for (int i = 0; i < 6; i++)
+        CHECK(access(stay[i], F_OK) == 0);
+    CHECK(access("x/a.h5.tmp-999999999", F_OK) < 0);
+    CHECK_OK(h5writer_commit(&w, &e), e);
+    CHECK_OK(small_write("a.h5.tmp-999999999", &e), e);
+    h5writer_sweep_dead("a.h5");
+    CHECK(access("a.h5.tmp-999999999", F_OK) < 0);
+}
+
 TEST(h5file_digest_knows_names_shapes_and_bytes)
 {
     struct err e;

@@ -1,8 +1,16 @@
 /* test_prepare.c - `prepare run` and `prepare get`: what they make, print and refuse. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "pipelines/prepare/own.h"
+#include "pipelines/prepare/place.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/durable.h"
 #include "proto/options.h"
@@ -98,6 +106,12 @@ TEST(prepare_refuses_bad_arguments)
 
 static int made; /* files, by small_make */
 
+static void nothing(void)
+{
+}
+
+static void (*meanwhile)(void) = nothing; /* while small_make is at work */
+
 static int small_open(void **self_p, const struct options *o, struct err *error)
 {
     (void)o, (void)error;
@@ -120,9 +134,10 @@ static int small_make(void *self, const char *out, const char *stamp, struct err
     made++;
     CHECK_OK(digest_open(&d, error), *error);
     own_digest_options(d, stamp);
-    CHECK_OK(h5writer_open(&w, out, error), *error);
+    CHECK_OK(place_begin(&w, out, error), *error);
     CHECK_OK(own_attributes(w, &d, "x.csv", stamp, "dense", error), *error);
-    return h5writer_commit(&w, error);
+    meanwhile();
+    return place_commit(&w, out, error);
 }
 
 static void small_close(void *self)
@@ -175,4 +190,113 @@ TEST(prepare_makes_a_file_again_when_the_way_it_is_made_has_changed)
     small_run(0);
     fingerprint_read(second);
     CHECK(strcmp(first, second) != 0);
+}
+
+TEST(prepare_makes_the_directories_of_its_file)
+{
+    pipeline_write();
+    CHECK_EQ(call(small_prepare, "--config", "q.yaml", "--out", "x/y/z.h5", NULL),
+             EXIT_CODE_PERMANENT);
+    CHECK(access("x", F_OK) < 0);
+    small_run(1);
+    CHECK_EQ(call(small_prepare, "--config", "p.yaml", "--out", "x/y/z.h5", NULL), EXIT_CODE_DONE);
+    CHECK(access("x/y/z.h5", F_OK) == 0);
+}
+
+/* ---- a file that a run uses ------------------------------------------------------------------ */
+
+static int users[2], user_count; /* who have x.h5 */
+
+static void use_begin(void)
+{
+    int fd = open("x.h5", O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0);
+    users[user_count++] = fd;
+}
+
+static void use_end(void)
+{
+    close(users[--user_count]);
+}
+
+static void small_refused(int made_now)
+{
+    struct stat before, after;
+    made = 0;
+    CHECK(stat("x.h5", &before) == 0);
+    CHECK_EQ(call(small_prepare, "--config", "p.yaml", "--out", "x.h5", NULL), EXIT_CODE_PERMANENT);
+    CHECK_HAS(printed, "prepare small: x.h5 is in use by a run or another program, so it is not "
+                       "made anew; accepted are the source and the options it was made with");
+    CHECK_EQ(made, made_now);
+    CHECK(stat("x.h5", &after) == 0 && before.st_ino == after.st_ino);
+}
+
+TEST(prepare_replaces_no_file_that_a_run_uses)
+{
+    small_run(1);
+    CHECK(chmod("x.h5", 0400) == 0);
+    use_begin();
+    small_run(0); /* as it is it serves any number of runs */
+    use_begin();
+    small.version = "small 3";
+    small_refused(0);
+    use_end();
+    CHECK(chmod("x.h5", 0600) == 0);
+    small_refused(0); /* the other one is still there */
+    use_end();
+    small_run(1);
+}
+
+TEST(prepare_replaces_no_file_that_a_run_has_begun_to_use_meanwhile)
+{
+    char temporary[64];
+    small_run(1);
+    meanwhile = use_begin;
+    small.version = "small 4";
+    small_refused(1);
+    snprintf(temporary, sizeof temporary, "x.h5.tmp-%d", (int)getpid());
+    CHECK(access(temporary, F_OK) < 0 && errno == ENOENT);
+    use_end();
+    meanwhile = nothing;
+    small_run(1);
+}
+
+/* ---- one that is interrupted ----------------------------------------------------------------- */
+
+static int fatal; /* the signal that ends small_make */
+
+static void be_ended(void)
+{
+    raise(fatal);
+}
+
+static int files_count(const char *pattern)
+{
+    glob_t found;
+    int failed = glob(pattern, 0, NULL, &found), count = failed ? 0 : (int)found.gl_pathc;
+    if (!failed)
+        globfree(&found);
+    return count;
+}
+
+TEST(prepare_leaves_nothing_when_a_signal_ends_it)
+{
+    static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGKILL};
+    for (int i = 0; i < 4; i++) {
+        int status;
+        fatal = signals[i];
+        meanwhile = be_ended;
+        pid_t child = fork();
+        if (child == 0) {
+            small_run(1);
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == fatal);
+        CHECK_EQ(files_count("x.h5.tmp-*"), fatal == SIGKILL);
+        CHECK(access("x.h5", F_OK) < 0);
+    }
+    meanwhile = nothing;
+    small_run(1); /* which removes what could not be removed then */
+    CHECK_EQ(files_count("x.h5.tmp-*"), 0);
 }

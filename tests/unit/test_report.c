@@ -194,6 +194,41 @@ TEST(profile_keeps_the_whole_run_and_its_peak)
     free(p);
 }
 
+/* What peaks at different moments was never there together, and the last samples count. */
+TEST(profile_peaks_are_true)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    profile_open(p, "x", 0.5, 1000);
+    for (int i = 0; i <= 2 * PROFILE_ROWS_MAX; i++)
+        add(p, i, 0);
+    CHECK(p->row_samples == 2 && profile_rows(p) == PROFILE_ROWS_MAX + 1);
+    uint64_t rss[PROFILE_SERIES] = {[0] = 70, [1] = 10};
+    profile_add(p, 1e4, rss);
+    rss[0] = 10, rss[1] = 80;
+    profile_add(p, 1e4 + 1, rss);
+    CHECK_EQ(profile_peak(p, 0), 70);
+    CHECK_EQ(profile_peak(p, 1), 80);
+    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 90);
+    free(p);
+}
+
+static void epochs_journal(const char *const *tasks, int epochs)
+{
+    struct journal j;
+    struct err e;
+    double time_s = 1001;
+    CHECK_OK(journal_open(&j, "trainerd", &e), e);
+    for (int i = 0; tasks[i]; i++)
+        for (int k = 0; k <= epochs; k++) {
+            struct msg_event_task m = {.head = {.incarnation = 1, .seq = 1, .time_s = time_s++},
+                                       .epoch = (uint64_t)k};
+            MSG_STR(m.task, tasks[i]);
+            MSG_STR(m.what, k ? "epoch-end" : "task-start");
+            CHECK_OK(journal_append(&j, MSG_event_task, &m, &e), e);
+        }
+    journal_close(&j);
+}
+
 static void journal_make(const char *stage, int starts, int checkpoints)
 {
     struct journal j;
@@ -229,6 +264,25 @@ TEST(profile_takes_events_from_journals_and_bounds_them)
     CHECK_STR(p->events[0].what, "start");
     CHECK_STR(p->events[1].what, "restart");
     CHECK(!profile_due(p, 1019) && profile_due(p, 2000)); /* later where writing took long */
+    free(p);
+}
+
+TEST(profile_keeps_tasks_and_restarts_of_many_epochs)
+{
+    static const char *const tasks[] = {"A", "B", "C", NULL};
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    epochs_journal(tasks, PROFILE_EVENTS_MAX);
+    journal_make("loaderd", 3, PROFILE_EVENTS_MAX / 2);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(p->event_count <= PROFILE_EVENTS_MAX && p->event_count > PROFILE_EVENTS_MAX / 4);
+    CHECK_EQ(profile_events(p, "task-start"), 3);
+    CHECK_EQ(profile_events(p, "restart"), 2);
+    CHECK(profile_events(p, "epoch-end") > 100 && profile_events(p, "checkpoint") > 100);
     free(p);
 }
 
@@ -357,9 +411,25 @@ TEST(history_survives_more_launches_than_it_has_room_for)
     for (int i = 1; i <= HISTORY_LAUNCHES_MAX + 10; i++)
         started(&h, i, (uint64_t)i);
     CHECK_EQ(h.launch_count, HISTORY_LAUNCHES_MAX);
-    for (int i = 0; i <= HISTORY_EPOCHS_MAX; i++)
-        epoch_ended(&h, 1e6, "A", (uint64_t)i + 1, 1);
-    CHECK_EQ(h.epoch_count, HISTORY_EPOCHS_MAX);
+}
+
+/* The newest are listed, and the time of all is known. */
+TEST(history_of_more_epochs_than_it_has_room_for)
+{
+    static struct history h;
+    enum { OF_A = HISTORY_EPOCHS_MAX + 100, OF_B = 50 };
+    history_open(&h);
+    for (uint64_t i = 1; i <= OF_A; i++)
+        epoch_ended(&h, 1e6, "A", i, 1);
+    epoch_ended(&h, 1e6, "A", OF_A, 1); /* once more after a kill */
+    for (uint64_t i = 1; i <= OF_B; i++)
+        epoch_ended(&h, 1e6, "B", i, 1);
+    CHECK_EQ(h.epochs_left + h.epoch_count, OF_A + OF_B);
+    CHECK(h.epoch_count <= HISTORY_EPOCHS_MAX && h.epoch_count > HISTORY_EPOCHS_MAX / 2);
+    CHECK_EQ(h.epochs[0].epoch, h.epochs_left + 1);
+    CHECK_STR(h.epochs[h.epoch_count - 1].task, "B");
+    CHECK(history_task_s(&h, "A") == 0.5 * OF_A && history_task_s(&h, "B") == 0.5 * OF_B);
+    CHECK(history_task_s(&h, "C") == 0);
 }
 
 static void delivered(struct history *h, const char *consumer, uint64_t epoch, int whole,
@@ -459,7 +529,8 @@ static void run_make_finished(void)
     options_make(&options);
     meta.version = 1;
     meta.task = 3;
-    meta.step = 3282;
+    meta.step = 13282;
+    meta.steps_skipped = 10000;
     result_add(&meta, "A", "A", 0.873, "aa");
     result_add(&meta, "A", "B", 0.825, "bb");
     result_add(&meta, "B", "B", 0.846, "bb");
@@ -508,6 +579,7 @@ TEST(report_files_say_it)
     fflush(out);
     CHECK_HAS(text, "{\"name\": \"A\", \"metric\": \"accuracy\", \"after_own_training\": 0.873, "
                     "\"final\": 0.825, \"final_without_ewc\": 0.605}");
+    CHECK_HAS(text, "\"steps\": 3282,");
     CHECK_HAS(text, "\"weights_sha256\": \"bb\"");
     CHECK_HAS(text,
               "\"restarts\": {\"loaderd\": 0, \"trainerd\": 0, \"fisherd\": 0, \"monitord\": 0}");
@@ -529,6 +601,42 @@ TEST(report_files_say_it)
     CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
     CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training, "
                     "25.0 % of that time waiting for data");
+    free(text);
+    options_free(&options);
+}
+
+static void deaths_write(const char *path, int first, int count, const char *end)
+{
+    FILE *out = fopen(path, "w");
+    CHECK(out);
+    for (int i = first; i < first + count; i++)
+        fprintf(out, "2026-01-02T03:04:05Z fisherd 256 it was death %d\n", i);
+    fputs(end, out);
+    CHECK(fclose(out) == 0);
+}
+
+TEST(report_tells_the_newest_deaths)
+{
+    char *text = NULL, first[64];
+    size_t bytes;
+    run_make_finished();
+    report_deaths_read(&report);
+    CHECK_EQ(report.death_count, 0);
+    CHECK(mkdir("logs", 0700) == 0);
+    deaths_write("logs/deaths.old", 0, 3, "");
+    deaths_write("logs/deaths", 3, REPORT_DEATHS_MAX - 1, "2026-01-02T03:04:05Z trainerd 1");
+    report_deaths_read(&report);
+    CHECK_EQ(report.death_count, REPORT_DEATHS_MAX);
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fclose(out);
+    snprintf(first, sizeof first, "it was death %d\n", 2);
+    CHECK_HAS(text, first);
+    CHECK(!strstr(text, "it was death 1\n"));
+    CHECK_HAS(text, "{\"time\": \"2026-01-02T03:04:05Z\", \"stage\": \"fisherd\", \"code\": 256, "
+                    "\"sentence\": \"it was death 65\"}");
+    CHECK_HAS(text, "- death of fisherd, 2026-01-02T03:04:05Z: it was death 65\n");
     free(text);
     options_free(&options);
 }

@@ -73,6 +73,7 @@ TEST(terminal_line_is_rewritten)
     show(MSG_memory_sample, memory("trainerd", 8, 30));
     show(MSG_memory_sample, memory("trainerd", 8, 40));
     show(MSG_memory_sample, memory("system", 0, 9999));
+    show(MSG_memory_sample, memory("device", 0, 9999));
     show(MSG_trainer_step, step);
     display_tick(&d, 100, 140);
     CHECK_STR(written(),
@@ -173,6 +174,25 @@ TEST(restarts_and_failures_are_told)
     MSG_STR(m.event_stage.stage, "fisherd");
     show(MSG_event_stage, m);
     CHECK_STR(written(), "fisherd restarted (process 21)\n");
+
+    /* Measured before it was heard, whatever came of its start. */
+    show(MSG_memory_sample, memory("fisherd", 22, 1));
+    CHECK_STR(written(), "fisherd restarted (process 22)\n");
+    m.event_stage.pid = 22;
+    show(MSG_event_stage, m);
+    show(MSG_memory_sample, memory("fisherd", 22, 1));
+    CHECK_STR(written(), "");
+}
+
+TEST(deaths_by_a_signal_are_told)
+{
+    display_begin(0);
+    display_death(&d, "2026-01-02T03:04:05Z fisherd 256 fisherd was ended by signal 9\x1b[2J");
+    CHECK_STR(written(), "fisherd was ended by signal 9?[2J\n");
+    display_death(&d, "2026-01-02T03:04:05Z loaderd 111 cannot read it"); /* it said so itself */
+    display_death(&d, "2026-01-02T03:04:05Z loaderd");
+    display_death(&d, "");
+    CHECK_STR(written(), "");
 }
 
 TEST(evaluations_and_epochs_are_told)
