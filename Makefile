@@ -3,6 +3,7 @@
 # make check           tests/check.sh       make bench [NAMES=.. RUNS=..]   benchmarks
 # make asan, make tsan  programs and unit tests of that variant (asan unit tests: tests/check.sh asan)
 # make soak [SOAK_RUNS=50]  kill stages at random, again and again
+# make chunks-soak          read files of a million chunks
 # make gpu-check [NAMES=.. DEPS=..]  where a GPU is: checks, and figures beside PyTorch's (docs/gpu)
 # make fuzz [COUNT=100000 SEED=1 SECONDS_MAX=3600]   the loader's reader on mutated files, under AddressSanitizer
 # make lint docs help clean
@@ -107,7 +108,7 @@ PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
-.PHONY: all unit check asan tsan bench gpu-check soak fuzz lint docs clean help
+.PHONY: all unit check asan tsan bench gpu-check soak chunks-soak fuzz lint docs clean help
 all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
 unit: $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
@@ -203,6 +204,9 @@ gpu-check:
 	DEPS="$(DEPS)" tests/gpu/run_on_device.sh "$(NAMES)"
 soak: all
 	/usr/bin/python3 tests/soak/kill_soak.py $(SOAK_RUNS)
+
+chunks-soak: all unit
+	/usr/bin/python3 tests/soak/chunks_soak.py
 fuzz:
 	/usr/bin/python3 tests/fuzz/fuzz.py $(COUNT) $(SEED) $(SECONDS_MAX)
 lint:

@@ -20,7 +20,7 @@ void grad_scaler_update(struct grad_scaler *g, const struct grad_scaler_config *
     if (skipped) {
         g->scale *= BACKOFF;
         g->tracker = 0;
-    } else if (++g->tracker == c->growth_interval) {
+    } else if (++g->tracker >= c->growth_interval) { /* which may have been longer before */
         if (isfinite(g->scale * GROWTH))
             g->scale *= GROWTH;
         g->tracker = 0;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "loaderd/child.h"
+#include "loaderd/layout.h"
 #include "proto/epochs.h"
 #include "proto/opened.h"
 
@@ -40,6 +41,7 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.streams = streams;
     packet.open.rest = rest;
     packet.open.span_rows = o->order_span_rows;
+    packet.open.span_bytes_chosen = layout_span_bytes_chosen(window_spans(o, shuffled, streams));
     packet.open.span_bytes_limit = span_limit(o, shuffled, streams);
     packet.open.workers = 1;
     packet.open.shuffle = shuffled;
@@ -48,10 +50,11 @@ static int reader_ask(const struct options *o, const char *split, int shuffled, 
     packet.open.window_spans = window_spans(o, shuffled, streams);
     packet.open.batch_rows = o->batch_size;
     packet.open.slice_rows = o->slice_rows;
+    int digest_ms = packet.open.begins || packet.open.weights[0] ? READER_DIGEST_S_MAX * 1000 : 0;
     packet.open.epoch_count = epochs_of_run(o, packet.open.epochs);
     int failed = child_start(&child, ".", file, e) != 0 ||
                  child_send(&child, &packet, NULL, 0, e) != 0 ||
-                 child_wait(&child, &packet, READER_ANSWER_MS, e) != 1;
+                 child_wait(&child, &packet, READER_ANSWER_MS + digest_ms, e) != 1;
     *fault = failed ? child_fault(&child) : 0;
     if (!failed && packet.kind == READER_REJECTED)
         failed = err_set(e, EXIT_CODE_PERMANENT, "%s: %.600s", o->data_file, packet.text);

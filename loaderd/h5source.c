@@ -242,6 +242,24 @@ const struct source_field *source_field(const struct source *s, uint32_t field)
     return &s->set[field].field;
 }
 
+uint64_t source_chunks(const struct source *s, uint32_t field)
+{
+    ensure(field < s->field_count);
+    return source_set_chunks(&s->set[field]);
+}
+
+uint64_t source_index_bytes(const struct source *s)
+{
+    uint64_t chunks = 0, most = SOURCE_INDEX_BYTES * INDEX_EXPANSION;
+    for (uint32_t i = 0; i < s->field_count; i++) {
+        uint64_t of_set = source_set_chunks(&s->set[i]);
+        if (of_set >= most / INDEX_BYTES_A_CHUNK)
+            return most;
+        chunks += of_set;
+    }
+    return chunks < most / INDEX_BYTES_A_CHUNK ? chunks * INDEX_BYTES_A_CHUNK : most;
+}
+
 /* The root's attribute `fingerprint`, if it is a text of 1 to 64 hexadecimal digits. */
 static int fingerprint_stored(struct source *s, char hex[65])
 {
@@ -295,7 +313,7 @@ static int field_digest(struct source *s, uint32_t field, struct digest *d, stru
 
 /* Data sets that users add to a file after it was made, as docs/DATA.md and docs/TRAINING.md have
  * it: what prepare or another writer stored as its fingerprint says nothing of them. */
-static int is_added_later(const struct source_field *f)
+int source_field_is_digested(const struct source_field *f)
 {
     return strcmp(f->name, "begins") == 0 || strcmp(f->name, "weights") == 0;
 }
@@ -306,7 +324,7 @@ static int added_digest(struct source *s, char hex[65], struct err *e)
     struct digest *d = NULL;
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < s->field_count; i++) {
-        if (!is_added_later(&s->set[i].field))
+        if (!source_field_is_digested(&s->set[i].field))
             continue;
         if (!d && digest_open(&d, e) != 0)
             return -1;

@@ -97,6 +97,15 @@ int source_chunk_rows_set(struct source *s, uint64_t rows, struct err *e);
 uint32_t source_field_count(const struct source *s);
 const struct source_field *source_field(const struct source *s, uint32_t field);
 
+/* Stored chunks of a data set, written or not; 0: it is not chunked, or empty. */
+uint64_t source_chunks(const struct source *s, uint32_t field);
+
+/* What is kept at most of where the chunks of all of them lie. */
+uint64_t source_index_bytes(const struct source *s);
+
+/* Is all of it read for the fingerprint? */
+int source_field_is_digested(const struct source_field *f);
+
 /* The file's fingerprint: what its attribute says, with begins and weights where they are delivered
  * a digest of that and of them; without one a digest of size, time and headers. */
 int source_fingerprint(struct source *s, char hex[65], struct err *e);

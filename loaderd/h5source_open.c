@@ -306,10 +306,10 @@ static uint64_t cache_limit(const struct source_field *f)
     return f->chunk_bytes * 2 > CACHE_BYTES ? f->chunk_bytes * 2 : CACHE_BYTES;
 }
 
-static uint64_t chunks_count(const struct source_set *t)
+uint64_t source_set_chunks(const struct source_set *t)
 {
-    uint64_t count = 1;
-    for (int i = 0; i < t->rank; i++)
+    uint64_t count = t->field.chunk_rows && t->field.items ? 1 : 0;
+    for (int i = 0; count && i < t->rank; i++)
         if (__builtin_mul_overflow(count, (t->dims[i] - 1) / t->chunk[i] + 1, &count))
             return UINT64_MAX;
     return count;
@@ -317,8 +317,8 @@ static uint64_t chunks_count(const struct source_set *t)
 
 int source_set_is_cached(const struct source_set *t)
 {
-    return !t->field.chunk_rows || !t->field.items ||
-           chunks_count(t) <= cache_limit(&t->field) / t->field.chunk_bytes;
+    uint64_t chunks = source_set_chunks(t);
+    return !chunks || chunks <= cache_limit(&t->field) / t->field.chunk_bytes;
 }
 
 /* A data set in longer chunks than are read together is read in pieces by libhdf5, out of its chunk

@@ -1,8 +1,10 @@
 /* layout.c - see layout.h. */
 #include "loaderd/layout.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/order.h"
 
@@ -15,6 +17,7 @@
  */
 enum {
     FIELD_ALIGNMENT = 64,
+    ARENA_PAGE_BYTES = 4096, /* of the arena that spans are chosen for, whatever a machine's have */
     SPAN_BYTES_DECODED = 1 << 20,
     SPAN_BYTES_COPIED = 4 << 20,
     SPAN_BYTES_DECODED_IN_ORDER = 4 << 20,
@@ -123,53 +126,104 @@ static int fields_place(const struct plan *p, uint64_t span_rows, uint64_t *span
     return 0;
 }
 
-static int limit_exceeded(const char *what, uint64_t rows, uint64_t bytes, uint64_t limit,
-                          const char *advice, struct err *e)
+uint64_t layout_span_bytes_chosen(uint64_t window_spans)
 {
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "%s of %llu rows is %.2f MiB; arena.limit_mb allows %.2f MiB a span (%s)", what,
-                   (unsigned long long)rows, (double)bytes / 1048576, (double)limit / 1048576,
-                   advice);
+    return LAYOUT_ARENA_BYTES / (window_spans + 1) / ARENA_PAGE_BYTES * ARENA_PAGE_BYTES;
 }
 
-static const char chunk_advice[] =
-    "raise arena.limit_mb or store smaller chunks, e.g. by h5repack -l CHUNK=";
+/* What arena.limit_mb has to be for windows of such spans (proto/feed.h), in MiB. */
+static double arena_mb_needed(const struct plan *p, uint64_t span_bytes)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (span_bytes - 1) / page + 1;
+    return ceil((double)pages * (double)page * (double)(p->open->window_spans + 1) / 1048576);
+}
+
+/* What makes windows of fewer spans; "": they are of one, as all are in file order. */
+static const char *window_option(const struct plan *p)
+{
+    if (p->open->window_spans < 2)
+        return "";
+    return p->open->streams ? "training.batch_size (a stream each) or " : "order.window_spans or ";
+}
+
+/* `window` and `rather`: what may be lowered instead. */
+static int limit_exceeded(const struct plan *p, const char *what, uint64_t rows, uint64_t bytes,
+                          const char *window, const char *rather, struct err *e)
+{
+    int in_order = !p->open->shuffle && !p->open->streams;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s of %llu rows is %.2f MiB; arena.limit_mb allows %.2f MiB a span; set it to "
+                   "%.0f or more%s%s%s%s",
+                   what, (unsigned long long)rows, (double)bytes / 1048576,
+                   (double)p->open->span_bytes_limit / 1048576, arena_mb_needed(p, bytes),
+                   rather[0] ? ", or lower " : "", window, rather,
+                   !rather[0] || in_order ? "" : ", which changes the order of the rows");
+}
+
+static const char chunk_rather[] = "the rows of its stored chunks (h5repack -l CHUNK=)";
 
 static int stored_chunks_fit(const struct plan *p, struct err *e)
 {
     uint64_t limit = p->open->span_bytes_limit;
     for (uint32_t i = 0; i < source_field_count(p->source); i++) {
         const struct source_field *f = source_field(p->source, i);
-        if (f->chunk_bytes > limit)
-            return limit_exceeded("a chunk", f->chunk_rows, f->chunk_bytes, limit, chunk_advice,
-                                  e) ||
-                   err_prefix(e, "%s", f->path);
+        if (f->chunk_bytes <= limit)
+            continue;
+        limit_exceeded(p, "a chunk", f->chunk_rows, f->chunk_bytes, window_option(p), chunk_rather,
+                       e);
+        return err_prefix(e, "%s", f->path);
     }
     return 0;
 }
 
-/* Rows that the order permutes together: what the source wants; of ragged layouts, whose ranges are
- * our choice, fewer if those do not fit. */
-static int chunk_rows_choose(const struct plan *p, struct err *e)
+/* Makes ragged d->chunk_rows fewer until a span of them is within span_bytes, as far as they go;
+ * *bytes is what it has. */
+static int chunk_rows_halve(const struct plan *p, uint64_t span_bytes, uint64_t *bytes,
+                            struct err *e)
 {
-    uint64_t limit = p->open->span_bytes_limit, bytes;
     for (;;) {
-        if (fields_place(p, p->d->chunk_rows, &bytes, e) != 0)
+        if (fields_place(p, p->d->chunk_rows, bytes, e) != 0)
             return -1;
-        if (bytes <= limit)
+        if (*bytes <= span_bytes || p->d->chunk_rows == 1 ||
+            source_layout(p->source) == SOURCE_DENSE)
             return 0;
-        if (source_layout(p->source) == SOURCE_DENSE || p->d->chunk_rows == 1)
-            return limit_exceeded("a chunk", rows_held(p->d, p->d->chunk_rows), bytes, limit,
-                                  chunk_advice, e);
         p->d->chunk_rows = (p->d->chunk_rows + 1) / 2;
     }
 }
 
-/* Rows that a span can have by its limit, if every field has an item a row: of the file, or of one
+/* Where the order is given spans of few rows, a ragged layout has ranges of no more. */
+static int chunk_refuse(const struct plan *p, uint64_t bytes, struct err *e)
+{
+    char rather[64] = "";
+    uint64_t rows = rows_held(p->d, p->d->chunk_rows), limit = p->open->span_bytes_limit, least;
+    if (source_layout(p->source) == SOURCE_DENSE)
+        return limit_exceeded(p, "a chunk", rows, bytes, window_option(p), chunk_rather, e);
+    if (chunk_rows_halve(p, limit, &least, e) != 0)
+        return -1;
+    if (least <= limit)
+        snprintf(rather, sizeof rather, "order.span_rows (e.g. to %llu)",
+                 (unsigned long long)p->d->chunk_rows);
+    return limit_exceeded(p, "a chunk", rows, bytes, "", rather, e);
+}
+
+/* Rows that the order permutes together: what the source wants; of ragged layouts, whose ranges are
+ * our choice, no more than a span is asked to have, and fewer if those are too many for the bytes
+ * that spans are chosen for. */
+static int chunk_rows_choose(const struct plan *p, struct err *e)
+{
+    uint64_t asked = p->open->span_rows, bytes;
+    if (source_layout(p->source) != SOURCE_DENSE && asked && asked < p->d->chunk_rows)
+        p->d->chunk_rows = asked;
+    if (chunk_rows_halve(p, p->open->span_bytes_chosen, &bytes, e) != 0)
+        return -1;
+    return bytes <= p->open->span_bytes_limit ? 0 : chunk_refuse(p, bytes, e);
+}
+
+/* Rows that a span may be chosen to have, if every field has an item a row: of the file, or of one
  * stream. */
 static uint64_t rows_limit(const struct plan *p)
 {
-    uint64_t row_bytes = 0, limit = p->open->span_bytes_limit;
+    uint64_t row_bytes = 0, limit = p->open->span_bytes_chosen;
     uint64_t aligned = FIELD_ALIGNMENT * p->d->field_count;
     for (uint32_t i = 0; i < p->d->field_count; i++)
         row_bytes += p->d->fields[i].row_bytes;
@@ -202,17 +256,17 @@ static uint64_t chunk_bytes_mean(const struct plan *p)
     return bytes ? bytes : 1;
 }
 
-/* As many chunks, at most `chunks`, as a span has room for; one has (chunk_rows_choose). Without
- * shuffle a longer span may hold fewer items, where its ends fall well: then some number that fits.
- */
-static int chunks_fit(const struct plan *p, uint64_t chunks, uint64_t *fit, struct err *e)
+/* As many chunks, at most `chunks`, as span_bytes have room for; at least one. Without shuffle a
+ * longer span may hold fewer items, where its ends fall well: then some number that fits. */
+static int chunks_fit(const struct plan *p, uint64_t chunks, uint64_t span_bytes, uint64_t *fit,
+                      struct err *e)
 {
     uint64_t high = chunks, bytes;
     for (*fit = 1; *fit < high;) {
         uint64_t middle = *fit + (high - *fit + 1) / 2;
         if (fields_place(p, middle * p->d->chunk_rows, &bytes, e) != 0)
             return -1;
-        if (bytes <= p->open->span_bytes_limit)
+        if (bytes <= span_bytes)
             *fit = middle;
         else
             high = middle - 1;
@@ -232,8 +286,9 @@ static uint64_t span_bytes_wanted(const struct plan *p, uint64_t all)
     return share < SPAN_BYTES_DECODED_IN_ORDER ? share : SPAN_BYTES_DECODED_IN_ORDER;
 }
 
-/* The whole number of chunks that comes nearest to what costs little and within the limit. In file
- * order spans are then made as long as each other: one for the last few rows would cost as much. */
+/* The whole number of chunks that comes nearest to what costs little, and that is chosen for. In
+ * file order spans are then made as long as each other: one for the last few rows would cost as
+ * much. */
 static int span_rows_auto(const struct plan *p, struct err *e)
 {
     struct reader_described *d = p->d;
@@ -251,7 +306,7 @@ static int span_rows_auto(const struct plan *p, struct err *e)
         uint64_t spans = (chunks_max - 1) / (chunks ? chunks : 1) + 1;
         chunks = (chunks_max - 1) / spans + 1;
     }
-    if (chunks_fit(p, chunks, &chunks, e) != 0)
+    if (chunks_fit(p, chunks, p->open->span_bytes_chosen, &chunks, e) != 0)
         return -1;
     d->span_rows = chunks * d->chunk_rows;
     return 0;
@@ -349,11 +404,23 @@ static void copied_choose(const struct plan *p)
         d->span_bytes_max += LAYOUT_OFFSET_MAX;
 }
 
+/* A chunk fits (chunk_rows_choose), and this span does not. */
+static int span_refuse(const struct plan *p, struct err *e)
+{
+    char rather[64];
+    struct reader_described *d = p->d;
+    uint64_t bytes = d->span_bytes_max, fit;
+    if (chunks_fit(p, d->span_rows / d->chunk_rows, p->open->span_bytes_limit, &fit, e) != 0)
+        return -1;
+    snprintf(rather, sizeof rather, "order.span_rows (e.g. to %llu)",
+             (unsigned long long)(fit * d->chunk_rows));
+    return limit_exceeded(p, "a span", d->span_rows, bytes, window_option(p), rather, e);
+}
+
 /* The rows of a span, and where its fields lie. */
 static int span_choose(const struct plan *p, struct err *e)
 {
     struct reader_described *d = p->d;
-    uint64_t limit = p->open->span_bytes_limit;
     if (p->open->span_rows)
         d->span_rows = span_rows_asked(d, p->open->span_rows);
     else if (span_rows_auto(p, e) != 0)
@@ -362,22 +429,22 @@ static int span_choose(const struct plan *p, struct err *e)
         &(struct order){.rows = d->rows, .span_rows = d->span_rows, .streams = d->streams});
     if (fields_place(p, d->span_rows, &d->span_bytes_max, e) != 0)
         return -1;
-    if (d->span_bytes_max > limit)
-        return limit_exceeded("a span", d->span_rows, d->span_bytes_max, limit,
-                              "raise arena.limit_mb or lower order.span_rows", e);
+    if (d->span_bytes_max > p->open->span_bytes_limit)
+        return span_refuse(p, e);
     copied_choose(p);
     return 0;
 }
 
 /* What the reader holds of the file: in each of its threads chunks in work (decoders.c); always the
- * pointers, and of a ragged data set the chunk where one span ends and the next begins (fetch.c).
- */
+ * pointers, where the chunks lie, and of a ragged data set the chunk where one span ends and the
+ * next begins (fetch.c). */
 static void memory_describe(const struct plan *p)
 {
     const struct source_pointer *pointers[] = {source_nodes(p->source), source_edges(p->source),
                                                source_documents(p->source)};
     struct reader_described *d = p->d;
     int ragged = source_layout(p->source) != SOURCE_DENSE;
+    d->kept_bytes += source_index_bytes(p->source);
     for (uint32_t i = 0; i < source_field_count(p->source); i++) {
         const struct source_field *f = source_field(p->source, i);
         uint64_t bytes = f->chunk_rows ? f->chunk_bytes : 0;

@@ -44,9 +44,16 @@ struct layout {
     uint64_t window;
 };
 
+/* Spans, and the rows that are permuted together, are chosen for an arena of this size, the default
+ * of arena.limit_mb, whatever that is: they are the order, which memory has no part in. */
+#define LAYOUT_ARENA_BYTES (256ull << 20)
+
+/* What a span may take of it, for windows of so many spans: reader_open.span_bytes_chosen. */
+uint64_t layout_span_bytes_chosen(uint64_t window_spans);
+
 /* Fill *l and *d (all but the fingerprint) for `source` opened as `open` asks, and tell the source
  * how many rows the order permutes together. Refuses, with figures, a span or a chunk larger than
- * open->span_bytes_limit. */
+ * open->span_bytes_limit, which changes nothing else. */
 int layout_make(const struct reader_open *open, struct source *source, struct layout *l,
                 struct reader_described *d, struct err *e);
 

@@ -22,8 +22,8 @@
 #include "proto/door.h"
 #include "proto/log.h"
 
-/* libhdf5 with its caches, its tables of a chunked read (one of a whole data set of many small
- * chunks was seen to take over 100 MiB) and the C library. */
+/* libhdf5 with its caches (h5source_private.h), its tables of a chunked read (h5source_read.c) and
+ * the C library. */
 #define LIBRARY_BYTES (256ull << 20)
 
 /* What the reader may take when no chunk is larger than chunk_bytes. A stored chunk has at most two
@@ -56,6 +56,44 @@ static uint64_t memory_needed(const struct reader *r, uint64_t workers)
     return memory_bound(workers, most, sets, numbers * sizeof(uint64_t));
 }
 
+/* Seconds that the digest of what was added to the file may take. */
+static uint64_t digest_limit_s(const struct reader *r)
+{
+    uint64_t seconds = 0;
+    for (uint32_t i = 0; i < source_field_count(r->source); i++) {
+        const struct source_field *f = source_field(r->source, i);
+        if (source_field_is_digested(f))
+            seconds += f->items * f->row_bytes / READER_DIGEST_BYTES_A_S +
+                       source_chunks(r->source, i) / READER_CHUNKS_A_S;
+    }
+    return seconds < READER_DIGEST_S_MAX ? seconds : READER_DIGEST_S_MAX;
+}
+
+static void describe_time_limit(const struct reader *r)
+{
+    uint64_t more = digest_limit_s(r);
+    if (source_layout(r->source) == SOURCE_GRAPH || r->open.begins || r->open.weights[0])
+        sandbox_time_limit(READER_REQUEST_LIMIT_S + more,
+                           READER_REQUEST_CPU_S + READER_WALK_CPU_S + more);
+}
+
+/* As if they were all alike; no more than the other clock has time for. */
+static uint64_t span_chunks_count(const struct reader *r)
+{
+    const uint64_t most = READER_REQUEST_LIMIT_S * READER_CHUNKS_A_S;
+    double sum = 0;
+    for (uint32_t i = 0; i < r->described.field_count; i++) {
+        const struct layout_field *from = &r->layout.field[i];
+        double items = (double)r->described.fields[i].items_max;
+        if (from->from == LAYOUT_WINDOWS)
+            items *= (double)r->layout.window;
+        if (from->from == LAYOUT_ITEMS || from->from == LAYOUT_WINDOWS)
+            sum += items * (double)source_chunks(r->source, from->set) /
+                   (double)(source_field(r->source, from->set)->items + 1);
+    }
+    return sum < (double)most ? (uint64_t)sum : most;
+}
+
 /* The threads start, then the sandbox closes, then the file is looked at. */
 static int reader_open_split(struct reader *r, const struct reader_open *open, struct err *e)
 {
@@ -74,11 +112,11 @@ static int reader_open_split(struct reader *r, const struct reader_open *open, s
     if (decoders_open(&r->decoders, workers, readers, e) != 0 || sandbox_enter(memory, e) != 0 ||
         source_open(&r->source, READER_FILE_FD, &wish, e) != 0)
         return -1;
-    if (source_layout(r->source) == SOURCE_GRAPH || open->begins) /* of which all are read */
-        sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S + READER_WALK_CPU_S);
+    describe_time_limit(r);
     if (layout_make(open, r->source, &r->layout, &r->described, e) != 0 ||
         source_fingerprint(r->source, r->described.fingerprint, e) != 0)
         return -1;
+    r->span_chunks = span_chunks_count(r);
     sandbox_memory_lower(memory_needed(r, workers));
     if (open->drop_behind)
         source_drop_behind(r->source, open->shuffle);
@@ -127,8 +165,9 @@ int reader_reject(struct reader_packet *answer, const struct err *e)
 
 void reader_time_limit(const struct reader *r)
 {
-    sandbox_time_limit(READER_REQUEST_LIMIT_S,
-                       READER_REQUEST_CPU_S + (r->described.span_bytes_max >> 20));
+    sandbox_time_limit(READER_REQUEST_LIMIT_S, READER_REQUEST_CPU_S +
+                                                   (r->described.span_bytes_max >> 20) +
+                                                   r->span_chunks / READER_CHUNKS_A_S);
 }
 
 /* Handle one packet and fill `answer`. 0, or -1 and *e. */

@@ -20,17 +20,25 @@ enum { READER_FILE_FD = 3, READER_PAIR_FD = 4 };
 enum { READER_SPANS_MAX = 8 };
 
 /* An answer that takes longer than this ends the reader (SIGALRM): a disk may be slow. So does one
- * that computes for longer (SIGPROF), a second more for each MiB of a span: an endless loop over a
- * damaged file. Its parent waits a little longer before it kills one that did not end itself. */
+ * that computes for longer (SIGPROF), a second more for each MiB of a span and for each
+ * READER_CHUNKS_A_S chunks that it is read from: an endless loop over a damaged file. Its parent
+ * waits a little longer before it kills one that did not end itself. */
 enum {
     READER_REQUEST_LIMIT_S = 120,
     READER_REQUEST_CPU_S = 10,
+    READER_CHUNKS_A_S = 10000, /* where each is a row, one takes some 10 us */
     READER_ANSWER_MS = (READER_REQUEST_LIMIT_S + 10) * 1000,
 };
 
 /* The walk over the batches of a ragged layout is our own work, and bounded: it has time of its own
- * (layout_batches.c); and so has the digest of begins, of a second for some 200 MB. */
-enum { READER_WALK_CPU_S = 15 };
+ * (layout_batches.c). So has the digest of begins and weights, by both clocks, of as long as there
+ * is of them: a core decodes and digests some 200 MB a second. The parent, which does not know how
+ * much there is, waits for the most. */
+enum {
+    READER_WALK_CPU_S = 15,
+    READER_DIGEST_BYTES_A_S = 32 << 20,
+    READER_DIGEST_S_MAX = 3600,
+};
 
 enum reader_kind {
     READER_OPEN,      /* parent -> reader: describe this split */
@@ -44,8 +52,9 @@ enum reader_kind {
 
 struct reader_open {
     char split[65], features[65], targets[65], weights[65];
-    uint64_t seed, streams, span_rows, span_bytes_limit, window;
-    uint64_t workers, readers; /* threads: decoders.h */
+    uint64_t seed, streams, span_rows, window;
+    uint64_t span_bytes_chosen, span_bytes_limit; /* of a span: to choose its rows for, to refuse */
+    uint64_t workers, readers;                    /* threads: decoders.h */
     uint64_t window_spans, batch_rows,
         slice_rows; /* for the largest batch and slice of these epochs */
     uint32_t epoch_count;

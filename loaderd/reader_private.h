@@ -25,6 +25,7 @@ struct reader {
     struct arena arena;
     struct reading reading[READER_SPANS_MAX]; /* a ring */
     uint32_t first, count, ended;             /* the oldest of them that have ended */
+    uint64_t span_chunks;                     /* stored ones that a span is read from, about */
     double held_since_s;                      /* since when there is one */
     struct err broken; /* code 0; or why an answer could not be given: we must end */
     double credit_s;   /* waited since the last request */

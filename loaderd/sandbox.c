@@ -2,7 +2,8 @@
  *
  * All threads are there before (SECCOMP_FILTER_FLAG_TSYNC puts the filter on each), so no call that
  * makes one is in the list; nor is any that opens, connects, executes or signals another process.
- * A row may test one argument: reading is for the file's descriptor, messages for the pair's.
+ * A row may test arguments: reading is for the file's descriptor, messages for the pair's, a limit
+ * is memory's and the reader's own.
  * Opening is refused instead of ending the process because the C library itself tries it at odd
  * moments (malloc looks at /proc/sys/vm when a heap shrinks) and does well without.
  *
@@ -46,7 +47,8 @@ enum {
     /* File, pair, standard streams, arena and door, and a few to spare. */
     DESCRIPTORS_MAX = 16,
     CALLS_MAX = 128,
-    INSTRUCTIONS_A_CALL = 5,
+    TESTS_MAX = 2, /* of a call's arguments */
+    INSTRUCTIONS_A_CALL = 3 + 2 * TESTS_MAX,
     INSTRUCTIONS_AROUND = 6,
 };
 
@@ -54,12 +56,16 @@ enum {
 
 enum test { ALWAYS, EQUALS, WITHOUT };
 
-/* Allowed if the low half of argument `argument` equals `value`, or has none of its bits. */
+/* Allowed if the low half of argument `argument` equals `value`, or has none of its bits; and that
+ * of the other one too, if it is tested. */
 struct call {
     unsigned number;
     enum test test;
     unsigned argument;
     uint32_t value;
+    enum test other_test;
+    unsigned other_argument;
+    uint32_t other_value;
 };
 
 static const struct call calls[] = {
@@ -86,7 +92,8 @@ static const struct call calls[] = {
     {SYS_mremap},
     {SYS_madvise},
     {SYS_brk},
-    {SYS_prlimit64, EQUALS, 1, RLIMIT_DATA}, /* downwards: there is a hard limit */
+    /* downwards: there is a hard limit; not those of another process of the same user */
+    {SYS_prlimit64, EQUALS, 1, RLIMIT_DATA, EQUALS, 0, 0},
     /* threads that exist, time, signals to oneself (see below), the end */
     {SYS_futex},
     {SYS_set_robust_list},
@@ -166,22 +173,29 @@ static void emit_return(struct program *p, uint32_t action)
     emit(p, BPF_RET | BPF_K, action, 0, 0);
 }
 
-/* Both architectures are little-endian: the low half of an argument stands first. */
+/* On to the next instruction if the test is passed, else `skip` further. Both architectures are
+ * little-endian: the low half of an argument stands first. */
+static void emit_test(struct program *p, enum test test, unsigned argument, uint32_t value,
+                      uint8_t skip)
+{
+    emit_load(p, offsetof(struct seccomp_data, args) + argument * sizeof(uint64_t));
+    if (test == EQUALS)
+        emit(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip);
+    else
+        emit(p, BPF_JMP | BPF_JSET | BPF_K, value, skip, 0);
+}
+
 static void emit_call(struct program *p, const struct call *c)
 {
-    if (c->test == ALWAYS) {
-        emit(p, BPF_JMP | BPF_JEQ | BPF_K, c->number, 0, 1);
-        emit_return(p, SECCOMP_RET_ALLOW);
-        return;
-    }
-    emit(p, BPF_JMP | BPF_JEQ | BPF_K, c->number, 0, 4);
-    emit_load(p, offsetof(struct seccomp_data, args) + c->argument * sizeof(uint64_t));
-    if (c->test == EQUALS)
-        emit(p, BPF_JMP | BPF_JEQ | BPF_K, c->value, 0, 1);
-    else
-        emit(p, BPF_JMP | BPF_JSET | BPF_K, c->value, 1, 0);
+    int tests = (c->test != ALWAYS) + (c->other_test != ALWAYS);
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, c->number, 0, (uint8_t)(1 + (tests ? 2 * tests + 1 : 0)));
+    if (tests > 1)
+        emit_test(p, c->other_test, c->other_argument, c->other_value, 3);
+    if (tests)
+        emit_test(p, c->test, c->argument, c->value, 1);
     emit_return(p, SECCOMP_RET_ALLOW);
-    emit_return(p, SECCOMP_RET_KILL_PROCESS);
+    if (tests)
+        emit_return(p, SECCOMP_RET_KILL_PROCESS);
 }
 
 static void program_make(struct program *p)

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "loaderd/layout.h"
 #include "proto/door.h"
 #include "proto/limits.h"
 #include "proto/log.h"
@@ -177,6 +178,7 @@ static int reader_start(struct streams *s, struct stream *st, const struct msg_o
     memcpy(o->epochs, m->epochs, sizeof o->epochs);
     o->streams = m->streams;
     o->span_rows = m->span_rows;
+    o->span_bytes_chosen = layout_span_bytes_chosen(m->window_spans);
     o->span_bytes_limit = m->span_bytes_limit;
     o->workers = child_workers(s->daemon->options.loader_num_workers);
     o->readers = limits_readers("", s->daemon->options.loader_num_workers);
@@ -240,6 +242,8 @@ static void request_open(struct streams *s, const struct link_peer *peer, const 
     /* The number is never used again, not even by a later loaderd of this run. */
     server_init(&st->server, (s->daemon->lock.incarnation << 24) + ++s->opened, m->head.incarnation,
                 event.now_ms, STREAM_DOOR_TIMEOUT_MS, READER_ANSWER_MS);
+    if (m->open.begins || m->open.weights[0])
+        st->server.describe_more_ms = READER_DIGEST_S_MAX * 1000;
     if (reader_start(s, st, &m->open, &e) != 0) {
         stream_reject(s, peer, e.code == EXIT_CODE_PERMANENT, e.text);
         stream_close(s, &st);

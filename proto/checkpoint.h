@@ -123,9 +123,10 @@ int checkpoint_read(const char *path, struct checkpoint_meta *meta,
 int checkpoint_fingerprint(const char (*each)[65], uint32_t count, char all[65], struct err *e);
 
 /* The newest checkpoint of directory `dir` (by step, then task) whose digest verifies; bad ones are
- * named in a warning and passed over. 1: found, `path` filled; 0: none; -1, also where a file that
- * would be looked at is of a version that this program does not read: going on without it would
- * lose it. */
+ * named in a warning and passed over. Where no step-... is good it is one that another name keeps:
+ * the end of a task, the best of one, restore.h5. 1: found, `path` filled; 0: there are none; -1,
+ * also (permanent) where none of those that are there is good, or a file that would be looked at is
+ * of a version that this program does not read: going on without it would lose it. */
 int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* checkpoint_private.h - what checkpoint.c and checkpoint_read.c share; nobody else includes it. */
+/* checkpoint_private.h - what the files checkpoint*.c share; nobody else includes it. */
 #ifndef PROTO_CHECKPOINT_PRIVATE_H
 #define PROTO_CHECKPOINT_PRIVATE_H
 
@@ -46,6 +46,9 @@ const struct checkpoint_group *checkpoint_group_at(int i); /* NULL after the las
 /* What the digest covers besides the arrays. */
 void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta, const char *model,
                             const char *results);
+
+/* 1: the file is a state; 0: it is damaged, and *e says how; -1: nothing can be said. */
+int checkpoint_verify(const char *path, struct checkpoint_meta *meta, struct err *e);
 
 /* Name of the data set of tensor `t` in `group`. */
 const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *group,

@@ -6,16 +6,10 @@
  */
 #include "proto/checkpoint_private.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "proto/log.h"
-
-enum { FILES_MAX = 65536 };
 
 /* A checkpoint while it is read. */
 struct reading {
@@ -310,66 +304,7 @@ int checkpoint_read(const char *path, struct checkpoint_meta *meta,
     return result;
 }
 
-struct found {
-    uint64_t step, task;
-    char name[64];
-};
-
-/* "step-<digits>-<digits>.h5" and nothing else. */
-static int name_parse(const char *name, struct found *f)
-{
-    int used = 0;
-    if (strlen(name) >= sizeof f->name || strncmp(name, "step-", 5) != 0 || name[5] < '0' ||
-        name[5] > '9' ||
-        sscanf(name, "step-%" SCNu64 "-%" SCNu64 ".h5%n", &f->step, &f->task, &used) != 2 ||
-        used == 0 || name[used] != 0)
-        return 0;
-    strcpy(f->name, name);
-    return 1;
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    const struct found *x = a, *y = b;
-    if (x->step != y->step)
-        return x->step < y->step ? 1 : -1;
-    return (x->task < y->task) - (x->task > y->task);
-}
-
-/* Names of the checkpoints in `dir`, newest first; *list is the caller's to free. */
-static int files_list(const char *dir, struct found **list, size_t *count, struct err *e)
-{
-    int result = 0;
-    size_t room = 0;
-    *list = NULL;
-    *count = 0;
-    DIR *d = opendir(dir);
-    if (!d)
-        return errno == ENOENT ? 0 : err_errno(e, EXIT_CODE_PERMANENT, "cannot list %s", dir);
-    for (struct dirent *entry; result == 0 && (entry = readdir(d));) {
-        struct found f;
-        if (!name_parse(entry->d_name, &f))
-            continue;
-        if (*count == room) {
-            room = room ? 2 * room : 16;
-            struct found *more = room > FILES_MAX ? NULL : reallocarray(*list, room, sizeof **list);
-            if (!more) {
-                result = err_set(e, EXIT_CODE_TEMPORARY,
-                                 "cannot list %s: more than %zu checkpoints", dir, *count);
-                break;
-            }
-            *list = more;
-        }
-        (*list)[(*count)++] = f;
-    }
-    closedir(d);
-    if (*count > 1)
-        qsort(*list, *count, sizeof **list, newest_first);
-    return result;
-}
-
-/* 1: it is a state; 0: it is damaged, and *e says how; -1: nothing can be said. */
-static int file_verify(const char *path, struct checkpoint_meta *meta, struct err *e)
+int checkpoint_verify(const char *path, struct checkpoint_meta *meta, struct err *e)
 {
     struct reading g;
     int result = reading_open(&g, path, meta, e);
@@ -379,28 +314,4 @@ static int file_verify(const char *path, struct checkpoint_meta *meta, struct er
     if (result == 0)
         return 1;
     return e->code == EXIT_CODE_TEMPORARY || g.other_version ? -1 : 0;
-}
-
-int checkpoint_newest(const char *dir, char *path, size_t path_bytes, struct err *e)
-{
-    struct found *list = NULL;
-    size_t count = 0;
-    int result = 0;
-    struct checkpoint_meta *meta = malloc(sizeof *meta);
-    if (!meta)
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot look for checkpoints in %s", dir);
-    if (files_list(dir, &list, &count, e) < 0)
-        result = -1;
-    for (size_t i = 0; result == 0 && i < count; i++) {
-        int used = snprintf(path, path_bytes, "%s/%s", dir, list[i].name);
-        if (used < 0 || (size_t)used >= path_bytes)
-            result = err_set(e, EXIT_CODE_PERMANENT,
-                             "the path of a checkpoint in %s has %d bytes, at most %zu fit", dir,
-                             used, path_bytes - 1);
-        else if ((result = file_verify(path, meta, e)) == 0)
-            log_warn("checkpoint=%s \"passed over: %s\"", path, e->text);
-    }
-    free(list);
-    free(meta);
-    return result;
 }

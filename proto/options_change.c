@@ -59,6 +59,9 @@ static const char *refusal_of_pairs(const struct options *was, const struct opti
     if (batch && options_batch_rows(was) != options_batch_rows(is))
         return "the steps so far took as many rows as batch_size times "
                "gradient_accumulation_steps, which must stay the same";
+    if (is->data_drop_last && strcmp(key, "training.batch_size") == 0)
+        return "data.drop_last leaves out what is no whole one at an epoch's end, so the epochs so "
+               "far would have had other rows";
     if (strcmp(key, "training.momentum") == 0 && (was->momentum > 0) != (is->momentum > 0))
         return "the checkpoint holds moments with a momentum above 0, and none without";
     return NULL;

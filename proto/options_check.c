@@ -232,6 +232,17 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
     return 0;
 }
 
+/* Backbone and rest are two groups of parameters: the rest has a layer at least. */
+static int backbone_check(const struct options *o, const struct origins *at, struct err *e)
+{
+    if (o->backbone_layers < o->layer_count)
+        return 0;
+    return origin_error(at->file, e,
+                        "training.backbone_layers is %llu, but model.layers has %u entries and one "
+                        "at least must be behind the backbone; accepted are 0 to %u",
+                        (unsigned long long)o->backbone_layers, o->layer_count, o->layer_count - 1);
+}
+
 int options_check(const struct options *o, const struct origins *at, struct err *e)
 {
     size_t count;
@@ -243,6 +254,8 @@ int options_check(const struct options *o, const struct origins *at, struct err 
         return origin_error(at->file, e, "model.layers is missing: at least one layer is needed");
     if (o->task_count == 0)
         return origin_error(at->file, e, "tasks is missing: at least one task is needed");
+    if (backbone_check(o, at, e) < 0)
+        return -1;
     rows = task_rows(&count);
     for (uint32_t i = 0; i < o->task_count; i++) {
         char prefix[32];

@@ -250,8 +250,10 @@ static const char docs_head[] =
     "newest\n"
     "checkpoint on, which is told: the weights at the end are then those of no one pipeline file. "
     "`epochs`\n"
-    "of tasks that have not ended are such. The others are refused, with the reason "
-    "(`proto/changes.def`).\n";
+    "of tasks that have not ended are such, if more than are behind them. The others are refused, "
+    "with\n"
+    "the reason (`proto/changes.def`); of a finished run so are those: nothing is trained any "
+    "more.\n";
 
 static const char docs_layers[] =
     "\n`model.layers` is a list of 1 to 256 layers in order, each a map with its `type` and that\n"

@@ -63,20 +63,26 @@ static int wrong_kind(struct reading *r, const struct option_row *row, const str
                         accepted, row->type == OPTION_TYPE_IS_LIST ? ", written as [A, B]" : "");
 }
 
-/* A YAML list of names as the text "A,B" that value_set takes; 0, or -1 if an entry is no word. */
+/* One more name of "A,B". 0, or -1 if it is no word or there is no room. */
+static int name_add(const struct node *n, char *text, size_t bytes)
+{
+    size_t used = strlen(text);
+    if (n->kind != NODE_SCALAR || strchr(n->text, ',') || !n->text[0])
+        return -1;
+    int added = snprintf(text + used, bytes - used, "%s%s", used ? "," : "", n->text);
+    return added < 0 || (size_t)added >= bytes - used ? -1 : 0;
+}
+
+/* A YAML list of names, or one name, as the text "A,B" that value_set takes; 0, or -1. */
 static int list_text(const struct node *list, char *text, size_t bytes)
 {
-    size_t used = 0;
+    int result = 0;
     text[0] = '\0';
-    for (const struct node *n = list->first; n; n = n->next) {
-        if (n->kind != NODE_SCALAR || strchr(n->text, ',') || !n->text[0])
-            return -1;
-        int added = snprintf(text + used, bytes - used, "%s%s", used ? "," : "", n->text);
-        if (added < 0 || (size_t)added >= bytes - used)
-            return -1;
-        used += (size_t)added;
-    }
-    return 0;
+    if (list->kind != NODE_LIST)
+        return name_add(list, text, bytes);
+    for (const struct node *n = list->first; n && result == 0; n = n->next)
+        result = name_add(n, text, bytes);
+    return result;
 }
 
 static int row_apply(struct reading *r, const struct option_row *row, void *base,
@@ -85,8 +91,7 @@ static int row_apply(struct reading *r, const struct option_row *row, void *base
     char names[OPTION_TEXT_MAX + 1];
     if (row->type != OPTION_TYPE_IS_LIST && n->kind == NODE_SCALAR)
         return value_set(row, base, n->text, name, origin_of(r, n), r->e);
-    if (row->type == OPTION_TYPE_IS_LIST && n->kind == NODE_LIST &&
-        list_text(n, names, sizeof names) == 0)
+    if (row->type == OPTION_TYPE_IS_LIST && list_text(n, names, sizeof names) == 0)
         return value_set(row, base, names, name, origin_of(r, n), r->e);
     return wrong_kind(r, row, n, name);
 }

@@ -122,6 +122,35 @@ static int changes_write(const char *run, const struct options *was, const struc
     return durable_write(path, text, strlen(text), e);
 }
 
+/* The verdict of a run whose tasks are all done is 0. */
+static int is_finished(const char *run)
+{
+    char path[PATH_MAX];
+    int code = -1;
+    ensure((size_t)snprintf(path, sizeof path, "%s/verdict", run) < sizeof path);
+    FILE *in = fopen(path, "re");
+    if (!in)
+        return 0;
+    int found = fscanf(in, "%d", &code) == 1;
+    fclose(in);
+    return found && code == 0;
+}
+
+/* Nothing comes after its newest checkpoint, so nothing can be trained with what counts from there
+ * on. */
+static int finished_check(const char *run, const struct options *was, const struct options *is,
+                          struct err *e)
+{
+    char text[320];
+    if (!is_finished(run) || !options_changes(was, is, text, sizeof text))
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "cannot resume the run with other options (%s): %.200s is finished and was made "
+                   "with the old ones; choose those, or to train on another --run with this one's "
+                   "weights as its model.pretrained",
+                   text, run);
+}
+
 static int run_resume(const char *run, const char *path, struct options *o, struct err *e)
 {
     struct options recorded;
@@ -139,6 +168,8 @@ static int run_resume(const char *run, const char *path, struct options *o, stru
                          "cannot resume the run with another %s: %.200s says%s, %.200s (with its "
                          "--set options) says%s; %s; choose another --run, or the old value",
                          key, path, was, o->source, is, reason);
+    } else if (finished_check(run, &recorded, o, e) < 0) {
+        result = -1;
     } else if (options_difference(&recorded, o)) {
         result = changes_write(run, &recorded, o, e);
         if (result == 0)

@@ -29,7 +29,8 @@ int run_make(const char *run, struct err *e);
 /* Create or resume: make the run's directory and write `o` as its effective file durably. If one is
  * there already and an option differs that cannot (changes.def), -1 and a permanent sentence that
  * names the option, both values' sources, the reason and what to do (another --run, or the old
- * options). What counts from the newest checkpoint on is also written to RUN/changed, for trainerd.
+ * options). What counts from the newest checkpoint on is also written to RUN/changed, for trainerd;
+ * of a finished run it is refused, too.
  * What `auto` made a number of for this machine takes the recorded one. */
 int run_prepare(const char *run, struct options *o, struct err *e);
 

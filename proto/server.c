@@ -178,9 +178,12 @@ static void on_died(struct step *t)
 static void on_tick(struct step *t, uint64_t now_ms)
 {
     struct server *s = t->s;
-    if (server_reader_silent_ms(s, now_ms) >= s->reader_timeout_ms)
-        reject(t, 0, "the loader's reader was silent for %" PRIu64 " ms while it %s",
-               s->reader_timeout_ms, reader_doing[s->state]);
+    uint64_t timeout_ms = s->reader_timeout_ms;
+    if (s->state == SERVER_STARTING)
+        timeout_ms += s->describe_more_ms;
+    if (server_reader_silent_ms(s, now_ms) >= timeout_ms)
+        reject(t, 0, "the loader's reader was silent for %" PRIu64 " ms while it %s", timeout_ms,
+               reader_doing[s->state]);
     if (s->state != SERVER_OPENED && s->state != SERVER_ARMING)
         return;
     if (now_ms - s->born_ms >= s->door_timeout_ms)

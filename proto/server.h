@@ -37,6 +37,7 @@ struct server {
     uint64_t reading;  /* slots whose span the reader still owes */
     uint64_t heard_ms; /* newest answer of the reader, or when it was asked having owed nothing */
     uint64_t reader_timeout_ms;
+    uint64_t describe_more_ms; /* that it may be silent besides while it describes the file */
     struct server_slot slot[ARENA_SLOTS_MAX];
 };
 

@@ -43,19 +43,37 @@ int ending_due(struct trainer *t, double value, double loss, struct err *e)
 static struct average average_at(const struct trainer *t, uint64_t epochs)
 {
     const struct checkpoint_meta *m = &t->meta;
-    struct average a = {.step = t->schedule.first_step[m->task] +
-                                epochs * t->schedule.epoch_steps[m->task],
+    struct average a = {.step = schedule_epoch_begin(&t->schedule, m->task, epochs),
                         .task = m->task,
                         .count = m->average_count};
     memcpy(a.sha256, m->average_sha256, sizeof a.sha256);
     return a;
 }
 
+/* With other options averaging begins later than it had: its epochs would not follow each other. */
+static int average_give_up(struct trainer *t, struct err *e)
+{
+    struct checkpoint_meta *m = &t->meta;
+    char sentence[512];
+    uint64_t count = m->average_count;
+    if (!count)
+        return 0;
+    snprintf(sentence, sizeof sentence,
+             "task %s, epoch %" PRIu64 ": the average of the weights at the ends of %" PRIu64
+             " epochs so far is given up; of %" PRIu64
+             " epochs it begins behind the first %" PRIu64,
+             tasks_current(t)->name, m->epoch + 1, count, tasks_current(t)->epochs,
+             t->schedule.averaged_from[m->task]);
+    m->average_count = 0;
+    m->average_sha256[0] = 0;
+    return progress_training_fact(t, "average", (double)count, sentence, e);
+}
+
 int ending_average(struct trainer *t, struct err *e)
 {
     struct checkpoint_meta *m = &t->meta;
     if (m->epoch < t->schedule.averaged_from[m->task])
-        return 0;
+        return average_give_up(t, e);
     struct average now = average_at(t, m->epoch), next = average_at(t, m->epoch + 1);
     if (saving_fetch(t, e) < 0)
         return -1;

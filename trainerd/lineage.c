@@ -81,3 +81,22 @@ int lineage_cut(struct lineage *l, uint64_t step, struct err *e)
                          (unsigned long long)step);
     return 0;
 }
+
+int lineage_last(const char *path, struct lineage_record *last, struct err *e)
+{
+    struct stat st;
+    int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0
+                               : err_errno(e, EXIT_CODE_PERMANENT, "cannot open the lineage file");
+    if (fstat(fd, &st) < 0)
+        result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot look at the lineage file");
+    uint64_t count = result == 0 ? (uint64_t)st.st_size / sizeof *last : 0;
+    if (count) {
+        ssize_t n = record_read(fd, last, (count - 1) * sizeof *last);
+        result = n < 0 ? err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the lineage file")
+                       : n == (ssize_t)sizeof *last && last->step_plus_1 == count;
+    }
+    close(fd);
+    return result;
+}

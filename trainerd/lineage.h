@@ -44,4 +44,7 @@ int lineage_write(struct lineage *l, const struct lineage_record *now,
  */
 int lineage_cut(struct lineage *l, uint64_t step, struct err *e);
 
+/* The last record of the file at `path`. 1; 0: there is none; -1 and *e. */
+int lineage_last(const char *path, struct lineage_record *last, struct err *e);
+
 #endif

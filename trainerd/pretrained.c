@@ -140,6 +140,7 @@ static int tensors_find(struct taking *k, struct err *e)
     uint32_t end = m->layer_count, backbone = (uint32_t)k->t->options->backbone_layers;
     int fresh = strcmp(k->t->options->pretrained_head, "fresh") == 0;
     struct err why = {.text = "the model has one layer with parameters, and that is its head"};
+    ensure(backbone < m->layer_count);
     if (fresh && backbone)
         end = backbone;
     else if (fresh)

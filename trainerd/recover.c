@@ -61,20 +61,35 @@ static void error_describe(struct trainer *t, uint64_t rows, struct err *e)
                t->meta.position + rows - 1, t->meta.epoch + 1);
 }
 
-/* Where to go back to: t->resume_path, empty for the run's beginning. */
+/* Is the checkpoint at `path`, if there is one, the state with which the present epoch began? */
+static int is_epoch_begin(struct trainer *t, const char *path)
+{
+    const struct checkpoint_meta *m = &t->meta, *other = &t->other;
+    struct err why;
+    if (access(path, F_OK) != 0 || checkpoint_read_meta(path, &t->other, NULL, 0, &why) < 0)
+        return 0;
+    return other->task == m->task && other->epoch == m->epoch && !other->position;
+}
+
+/* Where to go back to: t->resume_path, empty for the run's beginning. restore.h5 may be of another
+ * epoch: the run went on with another on_nan, or from an older checkpoint. */
 static int target_find(struct trainer *t, struct err *e)
 {
     const struct checkpoint_meta *m = &t->meta;
     retention_restore_path(t->resume_path);
-    if (access(t->resume_path, F_OK) == 0)
+    if (is_epoch_begin(t, t->resume_path))
+        return 0;
+    retention_step_path(t->resume_path, schedule_epoch_begin(&t->schedule, m->task, m->epoch),
+                        m->task);
+    if (is_epoch_begin(t, t->resume_path))
         return 0;
     t->resume_path[0] = 0;
     if (!m->task && !m->epoch)
         return 0;
     size_t used = strlen(e->text);
     snprintf(e->text + used, sizeof e->text - used,
-             "; there is no checkpoints/restore.h5 to go back to (it is made at the ends of epochs "
-             "where training.on_nan is restore)");
+             "; there is no checkpoint of the end of the epoch before to go back to (as "
+             "checkpoints/restore.h5 it is made where training.on_nan is restore)");
     return -1;
 }
 

@@ -83,6 +83,32 @@ static int agreement_check(struct trainer *t, const char *path, const char *mode
     return 0;
 }
 
+/* `epochs` of a task may be others from a checkpoint on: not fewer than it shows, and not of a task
+ * that has ended. */
+static int epochs_check(const struct trainer *t, const char *path, struct err *e)
+{
+    const struct checkpoint_meta *m = &t->meta;
+    const struct schedule *s = &t->schedule;
+    if (m->task >= s->task_count)
+        return 0;
+    const char *task = t->options->tasks[m->task].name;
+    uint64_t began = m->step - m->task_step;
+    if (m->epoch >= s->epochs[m->task])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: task %s has %" PRIu64
+                       " epochs behind it and more to come, but its epochs are %" PRIu64
+                       "; accepted are %" PRIu64 " or more",
+                       path, task, m->epoch, s->epochs[m->task], m->epoch + 1);
+    if (began != s->first_step[m->task])
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "cannot go on from %s: task %s began with step %" PRIu64
+                       ", which the options put at step %" PRIu64
+                       ": the tasks before it have ended, and their epochs stay what they were; "
+                       "use those it was made with or another --run",
+                       path, task, began, s->first_step[m->task]);
+    return 0;
+}
+
 /* Every number of the cursor follows from task, epoch and position: a checkpoint of other options
  * shows here. */
 static int cursor_check(struct trainer *t, const char *path, struct err *e)
@@ -138,7 +164,7 @@ int save_load(struct trainer *t, struct err *e)
     if (checkpoint_read_meta(path, &t->other, model, CHECKPOINT_MODEL_MAX, e) < 0 ||
         agreement_check(t, path, model, e) < 0 ||
         checkpoint_read(path, &t->meta, t->tensors, tensors_at(t, t->other.position), 1, e) < 0 ||
-        cursor_check(t, path, e) < 0 ||
+        epochs_check(t, path, e) < 0 || cursor_check(t, path, e) < 0 ||
         saving_links(t->options, &t->meta, &t->other, path, e) < 0 || cpu_compare(t, e) < 0)
         goto out;
     stepper_send(t->stepper);

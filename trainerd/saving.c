@@ -67,7 +67,9 @@ int saving_links(const struct options *o, const struct checkpoint_meta *m,
         return 0;
     char restore[CHECKPOINT_PATH_BYTES];
     retention_restore_path(restore);
-    if (strcmp(o->on_nan, "restore") == 0 && retention_link(path, restore, e) < 0)
+    if (strcmp(o->on_nan, "restore") != 0)
+        unlink(restore); /* of other options: nobody goes back to it any more */
+    else if (retention_link(path, restore, e) < 0)
         return -1;
     if (m->epoch)
         return best_link(o, m, other, path, (uint32_t)m->task, m->best_value, e);

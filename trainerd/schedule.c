@@ -94,14 +94,14 @@ static int task_open(struct schedule *s, const struct options *o, uint32_t i, ui
     uint64_t batch_size = o->tasks[i].batch_size ? o->tasks[i].batch_size : o->batch_size;
     uint64_t batch_rows = batch_size * o->gradient_accumulation_steps;
     ensure(rows > 0 && batch_rows > 0);
-    if (o->data_drop_last && rows < batch_rows)
+    if (o->data_drop_last && rows < batch_size)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "data.drop_last leaves nothing of the %llu rows of task %s: they are fewer than the "
-            "%llu of a batch; lower training.batch_size or gradient_accumulation_steps",
-            (unsigned long long)rows, o->tasks[i].name, (unsigned long long)batch_rows);
+            "%llu of a batch; lower training.batch_size",
+            (unsigned long long)rows, o->tasks[i].name, (unsigned long long)batch_size);
     if (o->data_drop_last)
-        rows -= rows % batch_rows;
+        rows -= rows % batch_size; /* the last step may be of fewer batches */
     s->rows[i] = rows;
     s->batch_rows[i] = batch_rows;
     s->epoch_steps[i] = (rows - 1) / batch_rows + 1;
@@ -124,6 +124,12 @@ int schedule_open(struct schedule *s, const struct options *o, const uint64_t *r
 uint64_t schedule_steps(const struct schedule *s)
 {
     return s->first_step[s->task_count];
+}
+
+uint64_t schedule_epoch_begin(const struct schedule *s, uint64_t task, uint64_t epoch)
+{
+    ensure(task < s->task_count);
+    return s->first_step[task] + epoch * s->epoch_steps[task];
 }
 
 uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position)

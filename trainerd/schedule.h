@@ -18,7 +18,7 @@
 struct schedule {
     uint32_t task_count;
     /* of each task: rows of an epoch that are trained on; of one optimizer step; steps of an epoch,
-     * whose last batch may be short */
+     * whose last one may be of fewer rows */
     uint64_t rows[OPTION_TASKS_MAX], batch_rows[OPTION_TASKS_MAX], epoch_steps[OPTION_TASKS_MAX];
     uint64_t
         first_step[OPTION_TASKS_MAX + 1]; /* steps before each task; the last: of the whole run */
@@ -37,6 +37,9 @@ int schedule_check(const struct options *o, struct err *e);
 int schedule_open(struct schedule *s, const struct options *o, const uint64_t *rows, struct err *e);
 
 uint64_t schedule_steps(const struct schedule *s); /* of the whole run */
+
+/* Steps of the run before an epoch of a task. */
+uint64_t schedule_epoch_begin(const struct schedule *s, uint64_t task, uint64_t epoch);
 
 /* Rows of the batch that begins at `position` of an epoch of a task. */
 uint64_t schedule_batch_rows(const struct schedule *s, uint32_t task, uint64_t position);

@@ -79,11 +79,12 @@ int setup_model(struct model *m, const struct options *o, const struct model_inp
         (o->data_stateful && model_carry(m, e) < 0))
         return -1;
     struct step_config c = setup_step_config(o);
+    c.freeze_backbone = 1; /* what has a rate of its own, or a head behind it, likewise */
     if (step_frozen(m, &c) < m->parameter_count)
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "training.freeze_backbone leaves nothing to train: the first %" PRIu64
-                   " layers hold all parameters; lower training.backbone_layers",
+                   "training.backbone_layers leaves nothing behind the backbone: the first %" PRIu64
+                   " layers hold all parameters; lower it",
                    o->backbone_layers);
 }
 
@@ -156,6 +157,36 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     return c;
 }
 
+/* There is no checkpoint: has there been none yet? The one at the end of an epoch is there before
+ * the steps of the second epoch after it are. */
+static int beginning_check(struct err *e)
+{
+    struct lineage_record last;
+    int made = lineage_last("lineage", &last, e);
+    if (made <= 0 || last.task_epoch < lineage_task_epoch(0, 2))
+        return made < 0 ? -1 : 0;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "the run made %" PRIu64
+                   " steps (lineage), but of its checkpoints none is left in "
+                   "checkpoints; bring one of them back, or begin anew in another --run",
+                   last.step_plus_1);
+}
+
+/* t->meta is that of resume_path, which may be a name that a later checkpoint takes away. */
+static int resume_name(struct trainer *t, struct err *e)
+{
+    char path[CHECKPOINT_PATH_BYTES];
+    retention_step_path(path, t->meta.step, t->meta.task);
+    if (strcmp(path, t->resume_path) == 0)
+        return 0;
+    log_warn("path=%s step=%" PRIu64 " no later checkpoint can be read", t->resume_path,
+             t->meta.step);
+    if (retention_link(t->resume_path, path, e) < 0)
+        return -1;
+    snprintf(t->resume_path, sizeof t->resume_path, "%s", path);
+    return 0;
+}
+
 /* A run whose last checkpoint says that all is done needs no data to say so again; a kill may have
  * come between that checkpoint and its other names. */
 static int resume_find(struct trainer *t, struct err *e)
@@ -163,9 +194,9 @@ static int resume_find(struct trainer *t, struct err *e)
     int found = checkpoint_newest("checkpoints", t->resume_path, sizeof t->resume_path, e);
     if (found <= 0) {
         t->resume_path[0] = 0;
-        return found;
+        return found < 0 ? -1 : beginning_check(e);
     }
-    if (checkpoint_read_meta(t->resume_path, &t->meta, NULL, 0, e) < 0)
+    if (checkpoint_read_meta(t->resume_path, &t->meta, NULL, 0, e) < 0 || resume_name(t, e) < 0)
         return -1;
     if (t->meta.task != t->options->task_count || t->meta.seed != t->options->seed)
         return 0;

@@ -13,6 +13,7 @@
 
 #include "engine/device.h"
 #include "proto/log.h"
+#include "trainerd/watch.h"
 
 static const double TURN_S = 0.001; /* so that control messages are answered */
 
@@ -153,7 +154,7 @@ static int step_make(struct trainer *t, uint64_t rows, struct err *e)
     struct schedule_rates at =
         schedule_rates(o, &t->schedule, (uint32_t)t->meta.task, t->meta.epoch,
                        task_step - (o->amp_schedule_on_skip ? 0 : t->meta.task_skipped),
-                       t->meta.plateau_scale * t->meta.restore_scale);
+                       watch_scale(&t->meta, o) * t->meta.restore_scale);
     struct optimizer_config optimizer = {.learning_rate = at.rate,
                                          .backbone_rate = at.backbone_rate,
                                          .momentum = at.beta1,

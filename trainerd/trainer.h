@@ -360,7 +360,8 @@ int ending_due(struct trainer *t, double value, double loss, struct err *e);
 int ending_choose(struct trainer *t, double value, struct err *e);
 void ending_renew_begin(struct trainer *t);
 int ending_renew_turn(struct trainer *t, int *sleep_ms, struct err *e);
-/* At the end of an epoch: add its weights to the average, if they are to be. */
+/* At the end of an epoch: add its weights to the average, if they are to be; one that was begun
+ * before they are is given up. */
 int ending_average(struct trainer *t, struct err *e);
 
 /* protection.c */

@@ -13,8 +13,13 @@ void watch_begin(struct checkpoint_meta *m, const struct options *o);
 /* Of the two numbers of an evaluation the one that training.watch names. */
 double watch_value(const struct options *o, double metric, double loss);
 
-/* One more epoch with that value. 1 if the rate became less. */
+/* One more epoch with that value. 1 if the rate became less. An epoch without a plateau in the
+ * options forgets the one before: switched on again it begins anew. */
 int watch_epoch(struct checkpoint_meta *m, const struct options *o, double value);
+
+/* What the plateau makes of the rate: 1 where the options have none, and never so little that the
+ * rate is less than plateau_min_lr. */
+double watch_scale(const struct checkpoint_meta *m, const struct options *o);
 
 /* Would the task end with an epoch of that value? Asked before watch_epoch. */
 int watch_stops(const struct checkpoint_meta *m, const struct options *o, double value);

@@ -231,6 +231,7 @@ static struct result reader_try(int file)
                                             .epochs = {{0, 2}},
                                             .seed = 1,
                                             .span_rows = 8,
+                                            .span_bytes_chosen = SPAN_BYTES,
                                             .span_bytes_limit = SPAN_BYTES,
                                             .workers = 1,
                                             .shuffle = 1,

@@ -155,6 +155,8 @@ def test_changed_options_and_changed_data_are_refused_on_resume():
     config = pipeline(".", data("good.h5"))
     Run("bad", "--config", config).finish()
     refused("training.batch_size", config=config, arguments=["--set", "training.batch_size=64"])
+    refused("bad is finished and was made with the old ones", config=config,
+            arguments=["--set", "training.learning_rate=0.5"])
 
 
 @limit(60)

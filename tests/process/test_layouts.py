@@ -1,6 +1,7 @@
 """Timeframes, graphs and tokens, written with h5py: through loaderd to a consumer, and what trainerd says of them."""
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -109,6 +110,31 @@ def described(config, *settings):
                          capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr
     return dict(line.split("=", 1) for line in out.stdout.splitlines()), out.stdout
+
+
+@limit(60)
+def test_the_arena_has_no_part_in_the_order():
+    """Whatever its limit is, spans are those of any other, or refused by a sentence whose figures would do."""
+    with h5py.File("arena.h5", "w") as f:
+        for split in ("train", "validation"):
+            f[split + "/features"] = numpy.zeros((20000, 60), "f4")
+            f[split + "/targets"] = numpy.zeros(20000, "u1")
+    config = SmallRun("arena", "arena.h5").directory + ".yaml"
+    spans = described(config)[0]["train.span_rows"]
+
+    def spans_or_reason(*settings):
+        words = [w for s in settings for w in ("--set", s)]
+        out = subprocess.run([os.path.join(BINARIES, "loaderd"), "--describe", "--config", config, *words],
+                             capture_output=True, text=True, timeout=60)
+        return dict(line.split("=", 1) for line in out.stdout.splitlines()).get("train.span_rows", out.stderr)
+    assert spans_or_reason("arena.limit_mb=4096") == spans
+    reason = spans_or_reason("arena.limit_mb=16")
+    needed, rows = re.search("set it to ([0-9]+) or more, or lower order.window_spans or order.span_rows "
+                             r"\(e.g. to ([0-9]+)\)", reason).groups()
+    assert spans_or_reason("arena.limit_mb=" + needed) == spans
+    assert spans_or_reason("arena.limit_mb=%d" % (int(needed) - 1)) not in (spans, "")
+    assert spans_or_reason("arena.limit_mb=16", "order.span_rows=" + rows) == rows
+    assert spans_or_reason("arena.limit_mb=%d" % ((int(needed) + 1) // 2), "order.window_spans=1") == spans
 
 
 def refused(words, name, path, *settings):

@@ -85,6 +85,25 @@ def test_micro_batches_and_accumulation_give_the_same_bits():
     assert len(lineage(whole)) == 4 * 11
 
 
+@limit(60)
+def test_the_last_batch_that_is_left_out_is_no_whole_step():
+    """Of 700 rows 64 x 4 trains on 640: steps of 256, 256 and 128 rows, those of a file that has no more."""
+    settings = ("training.gradient_accumulation_steps=4", "data.shuffle=false", "tasks.A.epochs=2", "tasks.B.ewc=")
+    whole = run_whole("whole", *settings, "data.drop_last=true")
+    assert [r[2] for r in lineage(whole)] == 3 * [0, 256, 512]
+    features, targets = data_read("data.h5")
+    data_write("fewer.h5", features[:640], targets[:640])
+    with SmallRun("fewer", "fewer.h5", settings=settings) as fewer:
+        fewer.start("loaderd", "fisherd", "trainerd")
+        assert fewer.wait("trainerd") == 0, fewer.log("trainerd")
+    assert lineage(fewer) == lineage(whole)
+    for name, array in weights(fewer, "B").items():
+        assert numpy.array_equal(array, weights(whole, "B")[name]), name
+    run, starts = run_interrupted("interrupted", *settings, "data.drop_last=true", OFTEN)
+    assert starts >= 3
+    compare(whole, run)
+
+
 def needs(directory, *settings, **options):
     """MiB that the run's plan has."""
     with SmallRun(directory, "data.h5", settings=(*settings, "memory.host_limit_mb=1"), **options) as run:
@@ -158,11 +177,12 @@ def test_settings_of_the_optimizer_that_do_not_go_together():
         code, log = refused("refused", *settings)
         assert code == 100 and sentence in log, (settings, log)
     data_write("data.h5")
-    with SmallRun("all-frozen", "data.h5", settings=("training.freeze_backbone=true",
-                                                     "training.backbone_layers=3")) as run:
-        run.start("loaderd", "trainerd")
-        assert run.wait("trainerd") == 100
-        assert "leaves nothing to train: the first 3 layers hold all parameters" in run.log("trainerd")
+    for own in ("training.freeze_backbone=true", "training.backbone_lr=1e-3"):
+        with SmallRun("all-" + own, "data.h5", settings=(own, "training.backbone_layers=1"),
+                      layers=("linear, out: %d" % CLASSES, "relu")) as run:
+            run.start("loaderd", "trainerd")
+            assert run.wait("trainerd") == 100
+            assert "nothing behind the backbone: the first 1 layers hold all parameters" in run.log("trainerd")
 
 
 
@@ -191,6 +211,13 @@ def parameters(path):
 KEPT = "training.checkpoint_keep=1000"
 
 
+def back_to(run, step):
+    """The checkpoints of a run that was killed behind this step of task A."""
+    for name in os.listdir(run.path("checkpoints")):
+        if not name.startswith("average-") and name > "step-%010d-00.h5" % step or name.startswith("best-"):
+            os.remove(run.path("checkpoints", name))
+
+
 @limit(240)
 def test_plateau_interrupted_at_each_checkpoint():
     """Targets are random, so the validation loss (of the same rows) falls and then stops falling at a high rate."""
@@ -206,6 +233,22 @@ def test_plateau_interrupted_at_each_checkpoint():
     compare(whole, run)
     other = run_whole("other", *settings, "training.scheduler_type=constant")
     assert end(other, "A") != end(whole, "A")
+
+
+def test_a_run_that_goes_on_without_a_plateau_has_its_whole_rate():
+    """The second epoch is no better by nine tenths than the first, so from the third on the rate is halved: not with the
+    options of a run that never had a plateau, which ends the same."""
+    lowered = ("training.scheduler_type=plateau", "training.plateau_patience=0", "training.plateau_factor=0.5",
+               "training.plateau_threshold=0.9")
+    constant = run_whole("constant", "tasks.A.epochs=4")
+    run = run_whole("run", *lowered, "tasks.A.epochs=4", KEPT)
+    assert end(run, "A") != end(constant, "A")
+    back_to(run, 22)
+    with h5py.File(checkpoint_at(run, 0, 2)) as f:
+        assert f.attrs["plateau_scale"] == 0.5
+    assert resume(run, "run", "tasks.A.epochs=4", KEPT)[0] == 0
+    go_on(run)
+    assert end(run, "A") == end(constant, "A")
 
 
 @limit(240)
@@ -299,9 +342,7 @@ def test_weight_averaging_renews_the_statistics_of_batchnorm():
 def test_a_lost_average_is_said():
     settings = ("training.use_swa=true", "training.swa_start_epoch=1", "tasks.A.epochs=4", "tasks.B.epochs=2")
     whole = run_whole("whole", *settings, KEPT)
-    for name in os.listdir(whole.path("checkpoints")):  # as after a kill inside epoch 3
-        if not name.startswith("average-") and name > "step-0000000022-00.h5" or name.startswith("best-"):
-            os.remove(whole.path("checkpoints", name))
+    back_to(whole, 22)
     average = whole.path("checkpoints/average-0000000022-00.f32")
     with open(average, "r+b") as f:
         f.write(b"x")
@@ -309,6 +350,25 @@ def test_a_lost_average_is_said():
         whole.start("loaderd", "fisherd", "trainerd")
         assert whole.wait("trainerd") == 100
     assert "average-0000000022-00.f32 is damaged" in whole.log("trainerd"), whole.log("trainerd")
+
+
+@limit(120)
+def test_more_epochs_begin_the_average_anew():
+    """Of 20 epochs the last two are averaged, of 24 the last three: that of the 19th is given up, and the run goes on.
+    With 21 it is the 19th's and the two after it, as before."""
+    settings = ("training.use_swa=true", "tasks.A.epochs=20", KEPT)
+    for epochs, averaged in ((24, 3), (21, 3)):
+        name = "to-%d" % epochs
+        run = run_whole(name, *settings)
+        back_to(run, 209)  # the 19th's end
+        code, said = resume(run, name, *settings, "tasks.A.epochs=%d" % epochs)
+        assert code == 0, said
+        log = go_on(run)
+        told = "task A, epoch 20: the average of the weights at the ends of 1 epochs so far is given up; of 24 epochs it " \
+               "begins behind the first 21"
+        assert (told in log) == (epochs == 24), log[-3000:]
+        assert "task A ends with the average of the weights at the ends of %d epochs" % averaged in log, log[-3000:]
+        assert ("average" in [d["what"] for d in report_of(run)["decisions"]]) == (epochs == 24)
 
 
 RISING = ("training.optimizer=sgd", "training.learning_rate=1", "training.warmup_epochs=5", "tasks.A.epochs=6",
@@ -330,6 +390,45 @@ def test_a_loss_that_explodes_goes_back_to_the_epoch_before():
     compare(whole, run)
     for directory in os.listdir(run.path("checkpoints")):
         assert directory in os.listdir(whole.path("checkpoints")) or directory.startswith("step-"), directory
+
+
+@limit(120)
+def test_going_back_goes_to_the_end_of_the_epoch_before_or_nowhere():
+    """A restore.h5 of the first epoch, left by a run that went on with on_nan: stop, is not where a later one goes back
+    to: a checkpoint that stands at the end of the epoch before is, and without one the run ends."""
+    slow = ("tasks.A.epochs=4", "tasks.B.ewc=", "training.checkpoint_every_s=0.01", "training.batch_size=16",
+            "training.slice_rows=16", KEPT)
+    layers = ("linear, out: 2048", "relu", "linear, out: %d" % CLASSES)
+    back = (*slow, "training.on_nan=restore", "training.loss_max=1e-3", "training.restores_max=1")
+    steps = -(-ROWS // 16)
+    for kept in (True, False):
+        name = "kept-%s" % kept
+        run = run_whole(name, *slow, layers=layers)
+        inside = [int(n[5:15]) for n in os.listdir(run.path("checkpoints")) if n.startswith("step-") and n.endswith("-00.h5")]
+        inside = max(s for s in inside if s % steps and s > 2 * steps)
+        before = inside // steps * steps
+        back_to(run, inside)
+        os.link(run.path("checkpoints/step-%010d-00.h5" % steps), run.path("checkpoints/restore.h5"))
+        if not kept:
+            os.remove(run.path("checkpoints/step-%010d-00.h5" % before))
+        assert resume(run, name, *back)[0] == 0
+        with run:
+            run.start("loaderd", "fisherd", "trainerd")
+            assert run.wait("trainerd") == 100
+        log = run.log("trainerd")
+        assert "path=checkpoints/step-%010d-00.h5 step=%d going on" % (inside, inside) in log, log[-2000:]
+        assert ("back to step %d, checkpoints/step-%010d-00.h5" % (before, before) in log) == kept, log[-2000:]
+        assert ("the task went back to a checkpoint 1 times already" in log) == kept, log[-2000:]
+        assert ("no checkpoint of the end of the epoch before" in log) != kept, log[-2000:]
+        assert log.count("back to step") == kept, log[-2000:]
+
+
+def test_where_a_run_goes_back_to_stays_as_long_as_it_may():
+    run = stopped_in_task_a("run", "tasks.A.epochs=9", "training.on_nan=restore")
+    assert os.path.exists(run.path("checkpoints/restore.h5"))
+    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    go_on(run)
+    assert not os.path.exists(run.path("checkpoints/restore.h5"))
 
 
 def test_going_back_has_an_end():
@@ -482,8 +581,26 @@ def test_what_a_run_cannot_go_on_with():
     with run:
         run.start("loaderd", "trainerd")
         assert run.wait("trainerd") == 100
-    assert "which the options' tasks" in run.log("trainerd"), run.log("trainerd")
-    assert resume(run, "run", "tasks.A.epochs=9")[0] == 0
+    said = re.search(r"task A has (\d) epochs behind it and more to come, but its epochs are 1; accepted are (\d) or more",
+                     run.log("trainerd"))
+    assert said and int(said.group(2)) == int(said.group(1)) + 1 > 2, run.log("trainerd")
+    assert resume(run, "run", "tasks.A.epochs=" + said.group(2))[0] == 0  # one more than there are
+    go_on(run)
+
+
+def test_a_task_that_has_ended_keeps_its_epochs():
+    settings = ("tasks.A.epochs=2", "tasks.B.epochs=2", KEPT)
+    run = run_whole("run", *settings)
+    for name in os.listdir(run.path("checkpoints")):  # as after a kill inside task B
+        if name in ("task-B.h5", "best-B.h5") or name > "step-0000000033-01.h5" and name.startswith("step-"):
+            os.remove(run.path("checkpoints", name))
+    assert resume(run, "run", *settings, "tasks.A.epochs=3")[0] == 0
+    with run:
+        run.start("loaderd", "trainerd")
+        assert run.wait("trainerd") == 100
+    assert "task B began with step 22, which the options put at step 33: the tasks before it have ended, and their epochs " \
+           "stay what they were" in run.log("trainerd"), run.log("trainerd")
+    assert resume(run, "run", *settings)[0] == 0
     go_on(run)
 
 

@@ -53,6 +53,40 @@ def test_names_lost_between_commit_and_link_come_back():
         assert ends(run) == whole
 
 
+def damage(run, *names):
+    for name in names:
+        os.truncate(run.path("checkpoints", name), 1000)
+
+
+def test_a_run_whose_step_files_are_damaged_goes_on_from_another_name():
+    """Of task B all is damaged: the end of task A is where it goes on, and ends the same."""
+    run, whole = finished(settings=("tasks.A.epochs=2", "tasks.B.epochs=4"))
+    for name in os.listdir(run.path("checkpoints")):
+        if name.startswith("step-"):  # another file than that of task-A.h5
+            with open(run.path("checkpoints", name), "rb") as f:
+                content = f.read()
+            os.remove(run.path("checkpoints", name))
+            with open(run.path("checkpoints", name), "wb") as f:
+                f.write(content[:1000])
+    damage(run, "task-B.h5", "best-B.h5")
+    log = go_on(run)
+    assert "path=checkpoints/task-A.h5 step=22 no later checkpoint can be read" in log, log
+    assert "path=checkpoints/step-0000000022-01.h5 step=22 going on" in log, log
+    assert ends(run) == whole
+
+
+def test_a_run_without_a_good_checkpoint_does_not_begin_again():
+    run, _ = finished(settings=("tasks.A.epochs=3",))
+    names = os.listdir(run.path("checkpoints"))
+    damage(run, *names)
+    log = go_on(run, 100)
+    assert "checkpoints in checkpoints can be read (" in log and "begin anew in another --run" in log, log[-2000:]
+    for name in names:
+        os.remove(run.path("checkpoints", name))
+    log = go_on(run, 100)
+    assert "the run made 44 steps (lineage), but of its checkpoints none is left" in log, log[-2000:]
+
+
 def test_a_damaged_fisher_file_is_made_again():
     run, whole = finished()
     with open(run.path("fisher/A.h5"), "rb") as f:

@@ -116,6 +116,7 @@ struct reader_open open_default(void)
                                 .features = "features",
                                 .targets = "targets",
                                 .seed = test_random(),
+                                .span_bytes_chosen = LIMIT_BYTES,
                                 .span_bytes_limit = LIMIT_BYTES,
                                 .workers = 2,
                                 .shuffle = 1,

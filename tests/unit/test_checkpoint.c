@@ -194,7 +194,7 @@ TEST(checkpoint_with_module_buffers)
     CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 0, &e), e);
     CHECK(checkpoint_read(path, &back->meta, back->tensors, 4, 0, &e) < 0);
     CHECK_HAS(e.text, "its module buffers have digest");
-    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
     free(s);
     free(back);
     free(plain);
@@ -366,8 +366,8 @@ TEST(checkpoint_newest_passes_over_damage)
         free(s);
     }
     CHECK_OK(durable_write("d/step-0000000011-1.h5.tmp-1", "", 0, &e), e);
-    CHECK_OK(durable_write("d/task-A.h5", "", 0, &e), e);
     CHECK_OK(durable_write("d/step--5-0.h5", "", 0, &e), e);
+    CHECK_OK(durable_write("d/task-A.h5.tmp", "", 0, &e), e);
     CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
     CHECK_STR(path, names[3]);
     byte_flip(names[3], offset_of(names[3], "moments/v/0.bias") + 1);
@@ -380,8 +380,37 @@ TEST(checkpoint_newest_passes_over_damage)
     CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
     CHECK_STR(path, names[0]);
     CHECK(truncate(names[0], 0) == 0);
-    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "none of the 4 checkpoints in d can be read (");
+    CHECK_HAS(e.text, "step-10000000000-0.h5");
     CHECK(checkpoint_newest("d", path, 5, &e) < 0);
+}
+
+/* The end of a task, the best epoch, where a bad number goes back to: each is a state. */
+TEST(checkpoint_newest_takes_what_another_name_keeps)
+{
+    static const char *const names[] = {"d/best-A.h5", "d/task-A.h5", "d/restore.h5",
+                                        "d/task-B-.h5"};
+    struct err e;
+    char digest[65], path[256];
+    CHECK(mkdir("d", 0700) == 0);
+    for (int i = 0; i < 4; i++) {
+        struct state *s = state_new((uint64_t)(i < 3 ? 20 + 10 * i : 5));
+        state_write(names[i], s, digest);
+        free(s);
+    }
+    CHECK_OK(durable_write("d/step-0000000050-1.h5", "", 0, &e), e);
+    for (int i = 2; i >= 0; i--) {
+        CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+        CHECK_STR(path, names[i]);
+        CHECK(truncate(names[i], 100) == 0);
+    }
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
+    CHECK_STR(path, names[3]);
+    CHECK(unlink("d/step-0000000050-1.h5") == 0 && truncate(names[3], 0) == 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
+    CHECK_HAS(e.text, "none of the 4 checkpoints");
 }
 
 /* What state_write(from, s) wrote, as programs of that version did. */
@@ -446,7 +475,7 @@ TEST(checkpoint_of_version_4_is_read_and_written_anew)
     CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
     CHECK(back->meta.version == 5 && back->meta.bad_steps == 3);
     byte_flip(path, offset_of(path, "moments/v/0.bias"));
-    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 0);
+    CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
     free(s);
     free(back);
 }

@@ -77,6 +77,9 @@ TEST(tasks_that_ewc_changes_are_compared_and_no_others)
     CHECK_EQ(o.task_count, 5); /* B has one already, which C's goes on from */
     CHECK_STR(o.tasks[3].from, "B");
     CHECK_STR(o.tasks[4].from, "plain");
+    CHECK_OK(read_text(BASE "- {name: A}\n- {name: B, from: A, ewc: all}\n"), e); /* a word */
+    CHECK_EQ(o.tasks[1].ewc.count, 1);
+    CHECK_STR(o.tasks[1].ewc.name[0], "A");
     CHECK_OK(read_text(BASE "- {name: A, from: previous, ewc: [all]}\n"), e);
     CHECK_STR(o.tasks[0].from, "start");
     CHECK_EQ(o.tasks[0].ewc.count, 0);

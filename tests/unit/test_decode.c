@@ -9,6 +9,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "loaderd/layout.h"
 #include "proto/h5file_type.h"
 #include "tests/test.h"
 #include "tests/unit/reader_compare.h"
@@ -287,20 +288,70 @@ TEST(spans_are_of_some_mebibytes_unless_told)
     CHECK_EQ(h.described.span_rows, 16 * 334);
     harness_close(&h);
 
-    open.span_bytes_limit = 600000; /* two chunks fit */
+    open.span_bytes_chosen = 600000; /* two chunks fit */
     CHECK(harness_open(&h, "mib.h5", &open) == 0);
     CHECK_EQ(h.described.span_rows, 2 * 256);
     harness_close(&h);
+}
 
-    open.span_bytes_limit = 100000;
-    CHECK(harness_open(&h, "mib.h5", &open) != 0);
-    CHECK_HAS(h.reason, "256 rows is 0.19 MiB; arena.limit_mb allows 0.10 MiB a span");
-    harness_close(&h);
+static uint64_t arena_limit_mb_default(void)
+{
+    static const char *const options[][2] = {
+#define OPT(type, field, key, value, low, high, unit, meaning) {key, value},
+#define TASK(type, field, key, value, low, high, unit, meaning)
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+    };
+    size_t i = 0;
+    while (strcmp(options[i][0], "arena.limit_mb") != 0)
+        i++;
+    return strtoull(options[i][1], NULL, 10);
+}
 
+/* A span is chosen as if the arena had its default size. One that has less refuses it and says what
+ * would do; one that has more takes the same span, and chunks that need more. */
+TEST(the_arena_has_no_part_in_the_order)
+{
+    struct set_config sets[2] = {
+        {"features", H5T_STD_U8LE, 2, {6000, 784}, {256, 784}, GZIP},
+        {"targets", H5T_STD_U8LE, 1, {6000}, {0}, PLAIN},
+    };
+    struct harness h;
+    struct reader_open open = open_default();
+    CHECK_EQ(arena_limit_mb_default() << 20, LAYOUT_ARENA_BYTES);
+    CHECK_EQ(layout_span_bytes_chosen(4), 53686272); /* 256 MiB / 5 in pages of 4 KiB */
+    file_make("arena.h5", sets, 2);
+    open.window_spans = 4;
+    for (uint64_t limit = 1 << 20; limit <= 64 << 20; limit *= 4) {
+        open.span_bytes_limit = limit;
+        CHECK(harness_open(&h, "arena.h5", &open) == 0);
+        CHECK_EQ(h.described.span_rows, 5 * 256);
+        harness_close(&h);
+    }
     open.span_bytes_limit = 600000;
-    open.span_rows = 1000; /* rounded up to 4 chunks */
-    CHECK(harness_open(&h, "mib.h5", &open) != 0);
-    CHECK_HAS(h.reason, "a span of 1024 rows is 0.77 MiB");
+    file_refused("arena.h5", &open,
+                 "a span of 1280 rows is 0.96 MiB; arena.limit_mb allows 0.57 MiB a span; set it "
+                 "to 5 or more, or lower order.window_spans or order.span_rows (e.g. to 512), "
+                 "which changes the order of the rows");
+    open.span_rows = 500; /* rounded up to 2 chunks */
+    CHECK(harness_open(&h, "arena.h5", &open) == 0);
+    CHECK_EQ(h.described.span_rows, 512);
+    harness_close(&h);
+    open.span_rows = 1000;
+    file_refused("arena.h5", &open, "a span of 1024 rows is 0.77 MiB");
+    open.span_bytes_limit = 100000;
+    open.shuffle = 0;
+    open.window_spans = 1;
+    file_refused(
+        "arena.h5", &open,
+        "train/features: a chunk of 256 rows is 0.19 MiB; arena.limit_mb allows 0.10 MiB a "
+        "span; set it to 1 or more, or lower the rows of its stored chunks");
+    open.span_bytes_chosen = 100000; /* what a chunk needs is not chosen */
+    open.span_bytes_limit = 1 << 20;
+    open.span_rows = 0;
+    CHECK(harness_open(&h, "arena.h5", &open) == 0);
+    CHECK_EQ(h.described.span_rows, 256);
     harness_close(&h);
 }
 

@@ -119,6 +119,9 @@ TEST(the_loss_scale_follows_its_states)
     for (int i = 0; i < 3; i++)
         grad_scaler_update(&g, &c, 0);
     CHECK(g.scale == 0x1p127f && g.tracker == 0);
+    g = (struct grad_scaler){1024, 7}; /* counted with a longer interval */
+    grad_scaler_update(&g, &c, 0);
+    CHECK(g.scale == 2048 && g.tracker == 0);
 }
 
 static const char *const lines[] = {"linear out=31",  "relu",          "dropout p=0.2",

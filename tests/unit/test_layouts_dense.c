@@ -266,7 +266,7 @@ TEST_LIMIT(a_chunk_that_is_decoded_again_counts_again, 60)
 {
     struct reader_open open = open_default();
     long_targets_make("again.h5", 256);
-    open.span_bytes_limit = (4 << 20) + (64 << 10);
+    open.span_bytes_chosen = (4 << 20) + (64 << 10);
     CHECK_EQ(chunk_rows_of("again.h5", &open), 256);
     struct compared found = file_compare_all("again.h5", &open);
     CHECK(found.decoded > 2 * found.delivered);
@@ -275,7 +275,7 @@ TEST_LIMIT(a_chunk_that_is_decoded_again_counts_again, 60)
 TEST_LIMIT(the_common_multiple_of_chunks_is_permuted_whole_where_it_is_small, 60)
 {
     struct reader_open open = open_default();
-    open.span_bytes_limit = 32 << 20;
+    open.span_bytes_chosen = open.span_bytes_limit = 32 << 20;
     long_targets_make("common.h5", 96);
     CHECK_EQ(chunk_rows_of("common.h5", &open), 3 * 8192);
     long_targets_make("common.h5", 97);

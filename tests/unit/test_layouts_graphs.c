@@ -102,7 +102,7 @@ TEST_LIMIT(graphs_equal_h5dread, 120)
         open.streams = open.shuffle ? 0 : test_random() % (g.count < 5 ? g.count : 5);
         open.rest = i % 2;
         if (i % 2) /* so small that ranges of graphs are halved until they fit */
-            open.span_bytes_limit = 40000;
+            open.span_bytes_chosen = 40000;
         pointers_make(&g);
         graphs_write("graphs.h5", &g);
         file_compare("graphs.h5", &open);
@@ -199,7 +199,7 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
         g.count = 20 + test_random() % 900;
         g.edge_features = 1;
         open.shuffle = i % 4 != 0;
-        open.span_bytes_limit = 60000;
+        open.span_bytes_chosen = 60000;
         open.streams = open.shuffle || i % 8 ? 0 : 1 + test_random() % 6;
         open.rest = i % 16 == 0;
         open.batch_rows = open.streams ? open.streams : 1 + test_random() % 70;
@@ -271,7 +271,7 @@ TEST_LIMIT(a_skewed_table_of_graphs_is_laid_out_soon, 60)
         .count = GRAPHS, .nodes_max = 1, .index_type = H5T_STD_I32LE, .node_type = H5T_STD_U8LE};
     struct reader_open open = open_default();
     struct harness h;
-    open.span_bytes_limit = 1 << 20;
+    open.span_bytes_chosen = open.span_bytes_limit = 1 << 20;
     pointers_make(&g);
     for (uint64_t i = 0; i < GRAPHS; i++)
         g.nodes[i + 1] = g.nodes[i] + (i == LARGE || i == LARGE + 1 ? LARGE_NODES : 1);
@@ -280,6 +280,39 @@ TEST_LIMIT(a_skewed_table_of_graphs_is_laid_out_soon, 60)
     CHECK(h.described.span_bytes_max <= open.span_bytes_limit);
     CHECK_EQ(h.described.span_rows, h.described.chunk_rows);
     harness_close(&h);
+    graphs_free(&g);
+}
+
+/* How many rows are permuted together follows the file and order.span_rows, not the arena: one that
+ * is too small says what else would do, and that does. */
+TEST(ranges_of_graphs_are_no_longer_than_spans_are_asked_to_be)
+{
+    struct graphs g = {.count = 8000,
+                       .nodes_max = 40,
+                       .edges_max = 40,
+                       .index_type = H5T_STD_I32LE,
+                       .node_type = H5T_IEEE_F32LE};
+    struct reader_open open = open_default();
+    struct harness h;
+    pointers_make(&g);
+    graphs_write("ranges.h5", &g);
+    open.window_spans = 4;
+    CHECK(harness_open(&h, "ranges.h5", &open) == 0);
+    uint64_t range = h.described.chunk_rows;
+    CHECK(range > 500 && range < g.count);
+    harness_close(&h);
+    open.span_bytes_limit = 100000;
+    file_refused("ranges.h5", &open, ", or lower order.span_rows (e.g. to ");
+    CHECK(harness_open(&h, "ranges.h5", &open) != 0);
+    open.span_rows = strtoull(strstr(h.reason, "e.g. to ") + 8, NULL, 10);
+    harness_close(&h);
+    for (int i = 0; i < 2; i++) {
+        CHECK(harness_open(&h, "ranges.h5", &open) == 0);
+        CHECK_EQ(h.described.chunk_rows, open.span_rows);
+        CHECK_EQ(h.described.span_rows, open.span_rows);
+        harness_close(&h);
+        open.span_bytes_limit = 8 << 20;
+    }
     graphs_free(&g);
 }
 
@@ -379,9 +412,9 @@ TEST_LIMIT(wrong_data_sets_of_graphs_are_refused, 60)
     struct reader_open open = open_default();
     g.nodes_max = g.count = 60;
     g.node_chunk = 0;
-    open.span_bytes_limit = 128; /* less than a graph */
+    open.span_bytes_chosen = open.span_bytes_limit = 128; /* less than a graph */
     pointers_make(&g);
     graphs_write("large.h5", &g);
-    file_refused("large.h5", &open, "MiB a span");
+    file_refused("large.h5", &open, "MiB a span; set it to 1 or more");
     graphs_free(&g);
 }

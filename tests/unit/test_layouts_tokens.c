@@ -38,7 +38,7 @@ TEST_LIMIT(windows_of_tokens_equal_h5dread, 120)
         open.span_rows = i % 4 ? 1 + test_random() % 50 : 0;
         open.streams = open.shuffle ? 0 : test_random() % ((tokens - 1) / open.window % 4 + 1);
         if (i % 4 == 0)
-            open.span_bytes_limit = 60000;
+            open.span_bytes_chosen = 60000;
         struct set_config weights = {"weights", type_random(0, TYPES),  1,
                                      {tokens},  {chunk_random(tokens)}, filters_random()};
         MSG_STR(open.weights, "weights"); /* where there are such */

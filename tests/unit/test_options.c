@@ -174,7 +174,10 @@ TEST(options_mistyped_values_are_refused)
     CHECK_HAS(refused(BASE "seed: {a: 1}\n"), "seed is a section");
     CHECK_HAS(refused(BASE "training: 5\n"), "training is a section");
     CHECK_HAS(refused(BASE "seed: null\n"), "null is no value");
-    CHECK_HAS(refused(BASE "    ewc: B\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: B\n"), "tasks.A.ewc names \"B\", which is no task");
+    CHECK_HAS(refused(BASE "    ewc: B,C\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: ''\n"), "tasks.0.ewc is one word");
+    CHECK_HAS(refused(BASE "    ewc: {B: C}\n"), "tasks.0.ewc is a section");
     CHECK_HAS(refused(BASE "    ewc: [[B]]\n"), "tasks.0.ewc is a list");
 }
 
@@ -253,6 +256,17 @@ TEST(options_missing_ones_are_named)
     CHECK_HAS(refused_set("arena.slots=4"), "at least 5 or auto");
     CHECK_OK(read_set(BASE, "arena.slots=5"), e);
     options_free(&o);
+}
+
+TEST(options_leave_a_layer_behind_the_backbone)
+{
+#define THREE                                                                                      \
+    "data: {file: x}\ntasks: [{name: A}]\nmodel: {layers: [{type: x}, {type: relu}, {type: y}]}\n"
+    CHECK_OK(read_set(THREE, "training.backbone_layers=2"), e);
+    CHECK_HAS(refused(THREE "training: {backbone_layers: 3}\n"),
+              "p.yaml: training.backbone_layers is 3, but model.layers has 3 entries");
+    CHECK_HAS(refused(THREE "training: {backbone_layers: 200, backbone_lr: 1e-3}\n"),
+              "accepted are 0 to 2");
 }
 
 TEST(options_tasks_refer_to_earlier_ones)

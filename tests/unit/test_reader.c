@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "proto/highwater.h"
 #include "tests/test.h"
 #include "tests/unit/reader_process.h"
 
@@ -356,4 +357,58 @@ TEST(reader_ends_when_its_parent_hangs_up)
     close(h.door[1]);
     struct pollfd door = {.fd = h.door[0], .events = POLLIN};
     CHECK(poll(&door, 1, 0) == 1 && (door.revents & POLLHUP));
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+/* In a process of its own: what libhdf5 leaves in the heap of ours would be in the reader's. */
+static void short_chunks_make(const char *path, hsize_t rows)
+{
+    struct set_config set = {"features", H5T_STD_U8LE, 2, {rows, 8}, {1, 8}, PLAIN, 0};
+    unsigned char row[8] = {0};
+    int status;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        hid_t group, file = file_create(path, "train", &group), made = set_create(group, &set);
+        for (hsize_t at[2] = {0}; at[0] < rows; at[0]++)
+            CHECK(H5Dwrite_chunk(made, H5P_DEFAULT, 0, at, sizeof row, row) >= 0);
+        H5Dclose(made);
+        H5Gclose(group);
+        H5Fclose(file);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+/* Of a reader that has read the file's rows; *kept_bytes: what it says that it keeps. */
+static uint64_t memory_of_reader(const char *path, hsize_t rows, uint64_t *kept_bytes)
+{
+    struct reader_open open = open_default();
+    struct reader_done done;
+    struct harness h;
+    short_chunks_make(path, rows);
+    open.verify = open.receipt = 0;
+    CHECK(harness_open(&h, path, &open) == 0);
+    CHECK(h.described.chunk_rows == 1 && h.described.spans == 1);
+    harness_arm(&h, 1);
+    CHECK(harness_read(&h, 0, 0, 0, &done) == 0);
+    uint64_t bytes = highwater_bytes(h.child.pid, "RssAnon");
+    *kept_bytes = h.described.kept_bytes;
+    harness_close(&h);
+    return bytes;
+}
+
+/* Where 90,000 chunks lie would take 29 MB; of a million it was the reader's whole memory. */
+TEST(of_many_chunks_a_part_of_the_index_is_kept)
+{
+    uint64_t kept[2];
+    if (TEST_ROUNDS(0, 1))
+        test_skip("a sanitizer has memory of its own");
+    uint64_t few = memory_of_reader("few.h5", 100, &kept[0]);
+    uint64_t taken = memory_of_reader("many.h5", 90000, &kept[1]) - few;
+    CHECK_EQ(kept[0], 100 * 320);
+    if (taken > 24 << 20 || taken > kept[1] || taken < kept[1] / 2)
+        test_fail(__FILE__, __LINE__, "the reader took %.2f MiB and said %.2f",
+                  (double)taken / 1048576, (double)kept[1] / 1048576);
 }

@@ -202,7 +202,7 @@ TEST(a_span_that_fills_its_limit_begins_with_its_slot)
         struct reader_done done;
         struct harness h;
         uint64_t others = 0;
-        open.span_bytes_limit = SPAN_BYTES + more;
+        open.span_bytes_chosen = open.span_bytes_limit = SPAN_BYTES + more;
         CHECK(harness_open(&h, "fills.h5", &open) == 0);
         CHECK_EQ(h.described.span_rows, 12);
         CHECK_EQ(h.described.span_bytes_max, SPAN_BYTES + (more < 56 ? 0 : 56));
@@ -507,7 +507,7 @@ static double first_answer(const char *path, hsize_t span_chunks, uint64_t windo
     open.shuffle = 0;
     open.workers = 1;
     open.span_rows = span_chunks * CHUNK_ROWS;
-    open.span_bytes_limit = 64 << 20;
+    open.span_bytes_chosen = open.span_bytes_limit = 64 << 20;
     open.window_spans = window_spans;
     open.receipt = open.verify = 0;
     CHECK(harness_open(&h, path, &open) == 0);

@@ -112,6 +112,36 @@ TEST(run_tells_what_counts_from_then_on)
     CHECK(stat("runs/deep/r/changed", &st) == 0 && st.st_size <= RUN_CHANGES_MAX);
 }
 
+static uint64_t file_digest(const char *path)
+{
+    char *text;
+    size_t bytes;
+    uint64_t digest = 0;
+    CHECK_OK(durable_read(path, 1 << 20, &text, &bytes, &e), e);
+    for (size_t i = 0; i < bytes; i++)
+        digest = digest * 31 + (uint8_t)text[i];
+    free(text);
+    return digest;
+}
+
+TEST(run_that_is_finished_keeps_its_options)
+{
+    CHECK_OK(prepare("tasks.A.epochs=3"), e);
+    uint64_t before = file_digest("runs/deep/r/pipeline.yaml");
+    CHECK_OK(durable_write("runs/deep/r/verdict", "0 tasks trained: 1\n", 19, &e), e);
+    CHECK(prepare("tasks.A.epochs=6") < 0);
+    CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "runs/deep/r is finished");
+    CHECK_HAS(e.text, "other options (tasks.0.epochs 3 -> 6)");
+    CHECK_HAS(e.text, "model.pretrained");
+    CHECK(access("runs/deep/r/changed", F_OK) != 0);
+    CHECK_EQ(file_digest("runs/deep/r/pipeline.yaml"), before);
+    CHECK_OK(prepare("tasks.A.epochs=3"), e);
+    CHECK_OK(durable_write("runs/deep/r/verdict", "75 training.max_hours\n", 22, &e), e);
+    CHECK_OK(prepare("tasks.A.epochs=6"), e);
+    changed_is("tasks.0.epochs 3 -> 6");
+}
+
 TEST(run_keeps_the_rows_of_a_step)
 {
     static struct options o;
@@ -125,6 +155,24 @@ TEST(run_keeps_the_rows_of_a_step)
     CHECK_OK(run_prepare("runs/deep/r", &o, &e), e);
     options_free(&o);
     changed_is("training.batch_size 128 -> 32, training.gradient_accumulation_steps 1 -> 4");
+}
+
+TEST(run_that_leaves_out_the_last_batch_keeps_its_size)
+{
+    static struct options o;
+    const char *one[] = {"data.drop_last=true", "training.batch_size=128"};
+    const char *other[] = {"data.drop_last=true", "training.batch_size=32",
+                           "training.gradient_accumulation_steps=4"};
+    options_take(&o, one[0]);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", one, 2, &e), e);
+    CHECK_OK(run_prepare("runs/deep/r", &o, &e), e);
+    options_free(&o);
+    CHECK_OK(options_read(&o, "p.yaml", other, 3, &e), e);
+    CHECK(run_prepare("runs/deep/r", &o, &e) < 0);
+    options_free(&o);
+    CHECK_HAS(e.text, "another training.batch_size");
+    CHECK_HAS(e.text, "data.drop_last leaves out");
 }
 
 TEST(run_takes_over_what_may_change)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -101,6 +102,11 @@ static long try_make_executable(void)
 static long try_limit_files(void)
 {
     return outcome(syscall(SYS_prlimit64, 0, 7 /* RLIMIT_NOFILE */, NULL, NULL));
+}
+static long try_limit_parent(void)
+{
+    struct rlimit now;
+    return outcome(syscall(SYS_prlimit64, getppid(), RLIMIT_DATA, NULL, &now));
 }
 static long try_other_architecture(void)
 {
@@ -221,7 +227,8 @@ TEST_LIMIT(forbidden_calls_end_the_reader, 60)
         {"write to the file", try_write_file, 0},
         {"executable memory", try_executable_memory, 0},
         {"memory made executable", try_make_executable, 0},
-        {"a limit", try_limit_files, 0},
+        {"another limit than memory's", try_limit_files, 0},
+        {"a limit of the parent", try_limit_parent, 0},
         {"a call of another architecture", try_other_architecture, 0},
     };
     witness_make();

@@ -145,6 +145,13 @@ TEST(does_not_wait_for_ever_for_the_reader)
     CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 2);
     CHECK(serves[0].type == SERVER_ACT_REJECTED && !serves[0].permanent);
     CHECK_HAS(serves[0].reason, "was silent for 5000 ms while it opened the file");
+    server_init(&s, 7, 3, 1000, 1000, 5000);
+    s.describe_more_ms = 2000;
+    now_ms = 7999;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 0);
+    now_ms = 8000;
+    CHECK_EQ(serve((struct server_event){.type = SERVER_EV_TICK}), 2);
+    CHECK_HAS(serves[0].reason, "was silent for 7000 ms while it opened the file");
 
     start_serving();
     now_ms += 100000; /* nothing was asked: silence is right */

@@ -50,6 +50,22 @@ TEST(lineage_compares_a_recomputed_step)
     lineage_close(&l);
 }
 
+TEST(lineage_knows_its_last_step)
+{
+    struct lineage l;
+    struct lineage_record r = record(6, 0.5), last;
+    struct err e = {0};
+    CHECK_EQ(lineage_last("lineage", &last, &e), 0);
+    CHECK_OK(lineage_open(&l, "lineage", &e), e);
+    CHECK_EQ(lineage_last("lineage", &last, &e), 0);
+    CHECK_EQ(lineage_write(&l, &r, &last, &e), 0); /* steps 0 to 5 are a hole */
+    CHECK_EQ(lineage_last("lineage", &last, &e), 1);
+    CHECK(memcmp(&last, &r, sizeof r) == 0);
+    CHECK_EQ(truncate("lineage", 7 * 32 - 1), 0);
+    CHECK_EQ(lineage_last("lineage", &last, &e), 0);
+    lineage_close(&l);
+}
+
 TEST(lineage_takes_a_hole_for_a_new_step)
 {
     struct lineage l;

@@ -119,6 +119,31 @@ TEST(loop_watches_the_metric_and_lowers_the_rate)
     CHECK(m.plateau_scale == 1 && m.plateau_best == -INFINITY && m.stop_bad == 0);
 }
 
+TEST(loop_takes_the_plateau_as_the_options_have_it_now)
+{
+    options_fill();
+    o.scheduler_type = "plateau";
+    o.plateau_patience = 0;
+    watch_begin(&m, &o);
+    CHECK(watch_scale(&m, &o) == 1);
+    CHECK(!watch_epoch(&m, &o, 1) && watch_epoch(&m, &o, 1) && watch_epoch(&m, &o, 1));
+    CHECK(m.plateau_scale == 0.25 && watch_scale(&m, &o) == 0.25);
+    o.plateau_min_lr = 0.04; /* of a rate of 0.1 */
+    CHECK(watch_scale(&m, &o) == 0.04 / 0.1);
+    o.plateau_min_lr = 0.4;
+    CHECK(watch_scale(&m, &o) == 1);
+    o.plateau_min_lr = 0;
+    o.scheduler_type = "constant";
+    CHECK(watch_scale(&m, &o) == 1);
+    o.scheduler_type = "plateau"; /* no epoch has ended meanwhile */
+    CHECK(watch_scale(&m, &o) == 0.25);
+    o.scheduler_type = "constant";
+    CHECK(!watch_epoch(&m, &o, 2) && !watch_epoch(&m, &o, 2));
+    o.scheduler_type = "plateau"; /* anew */
+    CHECK(watch_scale(&m, &o) == 1 && m.plateau_best == INFINITY);
+    CHECK(!watch_epoch(&m, &o, 2) && m.plateau_best == 2 && m.stop_best == 1);
+}
+
 enum { COUNT = 70001 }; /* more than a block */
 
 TEST(average_is_torchs_and_its_file_is_checked)

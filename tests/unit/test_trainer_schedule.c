@@ -93,6 +93,30 @@ TEST(schedule_leaves_out_the_last_batch_if_asked)
     CHECK_HAS(e.text, "data.drop_last leaves nothing of the 127 rows of task A");
 }
 
+/* A batch is what training.batch_size says, as PyTorch's DataLoader drops it: not a whole step. */
+TEST(schedule_leaves_out_no_more_than_a_batch_where_steps_take_several)
+{
+    struct schedule s;
+    struct err e = {0};
+    trainer_fixture_tasks(&options);
+    options.data_drop_last = 1;
+    options.batch_size = 64;
+    options.gradient_accumulation_steps = 8;
+    CHECK_OK(open_all(&s, 1000, &e), e);
+    CHECK_EQ(s.rows[0], 960);
+    CHECK_EQ(s.epoch_steps[0], 2);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 0), 512);
+    CHECK_EQ(schedule_batch_rows(&s, 0, 512), 448);
+    CHECK_OK(open_all(&s, 300, &e), e);
+    CHECK_EQ(s.rows[0], 256);
+    CHECK_EQ(s.epoch_steps[0], 1);
+    options.tasks[1].batch_size = 128;
+    CHECK_OK(open_all(&s, 1000, &e), e);
+    CHECK_EQ(s.rows[1], 896);
+    CHECK_EQ(open_all(&s, 63, &e), -1);
+    CHECK_HAS(e.text, "fewer than the 64 of a batch; lower training.batch_size");
+}
+
 TEST(schedule_gives_a_comparison_the_keys_of_its_original)
 {
     struct schedule s;
