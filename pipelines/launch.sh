@@ -90,6 +90,31 @@ command_remember() {
     [ ${#options[@]} = 0 ] || command_again+=$(printf ' %q' "${options[@]}")
 }
 
+# Sources that come with Debian, and the group of packages (setup.sh) that each is of.
+COMPOUNDS=/usr/share/RDKit/Data/Pains/test_data/wehi_mols.csv
+STRUCTURES=/usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv
+PRICES=runs/cache/usdchf.csv # exported from one
+
+# pipeline_text FILE DEPTH: prints it and what it includes, without comments.
+pipeline_text() {
+    local included
+    sed 's/#.*//' "$1" 2>/dev/null || return # prepare says what is wrong
+    included=$(sed -nE "s/^include: *[\"']?([^\"' ]+).*/\1/p" "$1")
+    [ -z "$included" ] || [ "$2" = 0 ] || (cd -- "$(dirname -- "$1")" && pipeline_text "$included" $(($2 - 1)))
+}
+
+# packages_install: what is missing of all that the pipeline is going to need, so that it is asked for once. Before the
+# programs are built its text alone can be looked at, and sources given by --set are others.
+packages_install() {
+    local group= text
+    text=$(pipeline_text "$config" 8)
+    case " ${options[*]-} " in *source=*) text= ;; esac
+    case $text in *"$PRICES"*) [ -e "$repository/$PRICES" ] || group=prices ;; esac
+    case $text in *"$STRUCTURES"*) [ -e "$STRUCTURES" ] || group=structures ;; esac
+    case $text in *"$COMPOUNDS"*) [ -e "$COMPOUNDS" ] || group=compounds ;; esac
+    "$here/setup.sh" $group || exit
+}
+
 # ---- before the stages -------------------------------------------------------------------------------------
 
 # work_run COMMAND...: what may take long, in the background: there a signal is heard meanwhile, and ends it (work_end).
@@ -142,10 +167,10 @@ files_each() {
 # Sources that come with Debian in another form than the one that pipelines/*.yaml read.
 source_fetch() {
     case $1 in
-    "$repository/runs/cache/usdchf.csv") "$here/usdchf.sh" "$1" || exit ;; # bars.yaml
-    /usr/share/RDKit/Data/Pains/test_data/wehi_mols.csv) [ -e "$1" ] || "$here/setup.sh" compounds || exit ;;
+    "$repository/$PRICES") "$here/usdchf.sh" "$1" || exit ;; # bars.yaml
+    "$COMPOUNDS") [ -e "$1" ] || "$here/setup.sh" compounds || exit ;;
     "$repository/runs/cache/manpages/"??) "$here/manpages.sh" "${1%/*}" || exit ;; # text.yaml
-    /usr/share/openms/CHEMISTRY/HMDB2StructMapping.tsv) [ -e "$1" ] || "$here/setup.sh" structures || exit ;;
+    "$STRUCTURES") [ -e "$1" ] || "$here/setup.sh" structures || exit ;;
     esac
 }
 
@@ -389,7 +414,7 @@ launch() {
     trap 'work_end 130' INT
     trap 'work_end 143' TERM
     trap 'work_end 129' HUP
-    "$here/setup.sh" || exit
+    packages_install
     programs_build
     options_take
     [ -n "$run" ] || run=$repository/runs/$name

@@ -31,31 +31,73 @@ done
 "$here/setup.sh" || exit
 programs_build >&2
 case " ${words[*]-} " in *" --help "* | *" -h "*) exec "$binaries/trainerd" --predict --help ;; esac
-[ -n "$run" ] || fail $EXIT_PERMANENT "--run DIR is missing; see predict.sh --help"
-[ -n "$out" ] || fail $EXIT_PERMANENT "--out FILE is missing; see predict.sh --help"
-[ -r "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "there is no run in $run"
-own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file) || exit
+# trainerd says which word is unknown, or else which is missing
+[ -n "$run" ] && [ -n "$out" ] ||
+    exec "$binaries/trainerd" --predict ${run:+--run "$run"} ${out:+--out "$out"} ${words[@]+"${words[@]}"}
+why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
+    fail $EXIT_PERMANENT "cannot read the run in $run (pipeline.yaml: ${why##*: })"
+own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
+IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
+task=${data_as:-$task}
 # a task may have a file of its own; one that there is not, trainerd refuses
-task=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.${data_as:-$task}.file" 2>/dev/null)
-own=${task:-$own}
+file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
+own=${file:-$own}
+[ -n "$task" ] || IFS=$'\037' read -r task _ < <("$binaries/prepare" files --config "$run/pipeline.yaml")
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
 
-# data_follow: a table as text, or NumPy's arrays, is prepared as the run's own data were, with their normalisation and
+# prepared COMMAND...: prints what `prepare COMMAND` prints; where it fails, what it said last is the sentence.
+prepared() {
+    "$binaries/prepare" "$@" 2>"$work/prepare.log" || fail $? "$(tail -n 1 "$work/prepare.log")"
+}
+
+# is_hdf5 FILE: the signature stands at its beginning, or behind a user block of 512 bytes, or twice as many ...
+is_hdf5() {
+    local at
+    for at in 0 512 1024 2048 4096; do
+        ! printf '\211HDF\r\n\032\n' | cmp -s -n 8 -i 0:$at - "$1" || return 0
+    done
+    case ${1,,} in *.h5 | *.hdf5) return 0 ;; esac # it was one, or should be: the reader says what is wrong
+    return 1
+}
+
+# kind_choose: sets kind to the command of prepare that reads $data as the run's own data were read; nothing: none has to.
+kind_choose() {
+    if [ -d "$data" ]; then
+        [ -e "$data/features.npy" ] || fail $EXIT_PERMANENT "the directory $data holds no features.npy; accepted are an HDF5 file, a table, and a directory of NumPy's arrays"
+        kind=npy
+    elif is_hdf5 "$data"; then
+        kind=
+    else
+        case $made in
+        csv | npy | none) kind=csv ;;
+        molecules | bars) kind=$made ;;
+        *) fail $EXIT_PERMANENT "$data is not an HDF5 file; new rows in other files are prepared where data.prepare was csv, npy, molecules or bars, and that of the run in $run was $made" ;;
+        esac
+    fi
+}
+
+# like_find: sets like to the file that new rows follow.
+like=
+like_find() {
+    like=$(prepared like --config "$run/pipeline.yaml" --task "$task")
+}
+
+# data_follow: a table, NumPy's arrays, molecules or bars are prepared as the run's own data were, with their normalisation and
 # classes; what prepare makes holds the rows in the group validation.
 data_follow() {
-    local kind
-    case $data in
-    *.csv) kind=csv ;;
-    *) [ -e "$data/features.npy" ] || return; kind=npy ;;
-    esac
-    "$binaries/prepare" "$kind" --config "$run/pipeline.yaml" ${options[@]+"${options[@]}"} --set "data.prepare=$kind" \
-        --set "data.source=$data" --set "prepare.like=$own" --out "$work/data.h5" 2>"$work/prepare.log" || {
-        local code=$?
-        fail "$code" "$(tail -n 1 "$work/prepare.log")"
-    }
+    local kind smiles
+    kind_choose
+    [ -n "$kind" ] || return 0
+    like_find || exit
+    smiles=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.smiles") || exit # the task's own
+    prepared "$kind" --config "$run/pipeline.yaml" ${smiles:+--set "prepare.smiles=$smiles"} \
+        ${options[@]+"${options[@]}"} --set "data.prepare=$kind" --set "data.source=$data" \
+        --set "prepare.like=$like" --out "$work/data.h5"
+    words+=(--data "$data")
     data=$work/data.h5
-    options+=(--set data.validation=validation --set data.features=features --set data.targets=targets)
+    options+=(--set data.validation=validation)
+    [ "$kind" = molecules ] || options+=(--set data.features=features --set data.targets=targets)
 }
 
 work=$(mktemp -d) || exit $EXIT_TEMPORARY # its path is short enough for sockets
@@ -71,6 +113,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
+case $made in csv | npy) [ -n "$like" ] || like_find 2>/dev/null ;; esac # it knows the classes' names
+[ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
     --set "data.file=$data" || exit
 

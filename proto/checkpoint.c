@@ -263,3 +263,18 @@ out:
     free(results);
     return result;
 }
+
+int checkpoint_fingerprint(const char (*each)[65], uint32_t count, char all[65], struct err *e)
+{
+    struct digest *digest = NULL;
+    if (count == 1) {
+        memcpy(all, each[0], 65);
+        return 0;
+    }
+    if (digest_open(&digest, e) < 0)
+        return -1;
+    for (uint32_t i = 0; i < count; i++)
+        digest_bytes(digest, each[i], strlen(each[i]));
+    digest_close(&digest, all);
+    return 0;
+}

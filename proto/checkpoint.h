@@ -62,7 +62,7 @@ struct checkpoint_meta {
     uint64_t bad_steps;      /* steps of this task with a bad number that were skipped ... */
     uint64_t epoch_rows_bad; /* ... and rows of the present epoch in them, or in steps in which
                                 nothing counts: not in epoch_loss_sum */
-    char fingerprint[65];    /* of the data file */
+    char fingerprint[65];    /* of the data: checkpoint_fingerprint */
     char cpu[64]; /* what computes, a CPU's arithmetic and name, or "cuda: " and a GPU's name: bits
                      hold for one */
     char pretrained_sha256[65]; /* of model.pretrained's bytes, once a task began with it */
@@ -117,6 +117,10 @@ int checkpoint_read_meta(const char *path, struct checkpoint_meta *meta, char *m
 int checkpoint_read(const char *path, struct checkpoint_meta *meta,
                     const struct checkpoint_tensor *tensors, uint32_t count, int want_moments,
                     struct err *e);
+
+/* What a checkpoint says of `count` data files with these fingerprints, in the order of the tasks
+ * that read them first: one digest for all, that of the file where there is one. */
+int checkpoint_fingerprint(const char (*each)[65], uint32_t count, char all[65], struct err *e);
 
 /* The newest checkpoint of directory `dir` (by step, then task) whose digest verifies; bad ones are
  * named in a warning and passed over. Where no step-... is good it is one that another name keeps:

@@ -130,6 +130,15 @@ static void table_document(FILE *out, const struct msg_field *fields, unsigned c
         field_document(out, &fields[i]);
 }
 
+/* Does a field before it have the same record, which is then described already? */
+static int is_described(const struct msg_shape *shape, unsigned field)
+{
+    unsigned i = 0;
+    while (shape->fields[i].record != shape->fields[field].record)
+        i++;
+    return i < field;
+}
+
 static void shape_document(FILE *out, const struct msg_shape *shape)
 {
     const unsigned head = 3; /* described once for all at the top of the page */
@@ -139,7 +148,7 @@ static void shape_document(FILE *out, const struct msg_shape *shape)
         table_document(out, shape->fields + head, shape->field_count - head);
     for (unsigned i = head; i < shape->field_count; i++) {
         const struct msg_shape *record = shape->fields[i].record;
-        if (!record)
+        if (!record || is_described(shape, i))
             continue;
         fprintf(out, "\nA `%s` is %s:\n", record->name, record->meaning);
         table_document(out, record->fields, record->field_count);

@@ -3,6 +3,7 @@
  *   RUN/pipeline.yaml     effective pipeline file
  *   RUN/changed           options that are other ones since trainerd's last start: a line
  *   RUN/bases             what each process takes before it has work ("base.trainerd=<bytes>" ...)
+ *   RUN/prepared/         what new rows are prepared like (pipelines/prepare/kept.h)
  *   RUN/lock              held (flock) by finetune.sh and everything it starts
  *   RUN/locks/<stage>     held by the stage; holds "incarnation pid\n", rewritten at each start
  *   RUN/sockets/          0700

@@ -28,10 +28,11 @@
 static const char help[] = "usage: predict.sh --run DIR --out FILE [options]\n\n";
 
 static const char help_rest[] =
-    "  --data FILE        HDF5 file of the layout that the model was trained on, or a CSV file "
-    "(.csv) "
-    "or a\n                     directory of NumPy's arrays, which is normalised as the run's data "
-    "were; targets\n                     may be missing (default: the run's data.file)\n"
+    "  --data FILE        HDF5 file of the layout that the model was trained on, or rows to be "
+    "prepared as the\n                     run's data were: a table, a directory of NumPy's "
+    "arrays, "
+    "of molecules a table\n                     with a column smiles, of prices a file of bars; "
+    "targets may be missing (default:\n                     the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "
@@ -42,10 +43,9 @@ static const char help_rest[] =
     "  --set SECTION.KEY=VALUE    change one option, such as data.targets or training.threads\n"
     "  --out FILE         predictions in the order of the rows: .h5, .hdf5 or .csv\n"
     "  --help             this\n\n"
-    "A file that ends in .csv has the columns row, class, p_0 .. (probabilities) or row, y_0 .. "
-    "(outputs); an\nHDF5 file the data sets outputs, probabilities and classes. Where the rows "
-    "have "
-    "targets, the loss and\nits metrics are printed.\n\n"
+    "A file that ends in .csv has the columns row, class, name (where classes have names), p_0 .."
+    "\n(probabilities) or row, y_0 .. (outputs); an HDF5 file the data sets outputs, probabilities "
+    "and classes.\nWhere the rows have targets, the loss and its metrics are printed.\n\n"
     "Exit codes: 0 done; 100 cannot work; 111 may work later; 130 and 143 stopped.\n\n"
     "example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv\n";
 
@@ -57,7 +57,11 @@ static int arguments_read(struct predictor *p, int argc, char **argv, struct err
         const struct {
             const char *word;
             const char **value;
-        } known[] = {{"--work", &p->work}, {"--out", &p->out}, {"--data-as", &p->data_as}};
+        } known[] = {{"--work", &p->work},
+                     {"--out", &p->out},
+                     {"--like", &p->like},
+                     {"--data", &p->data},
+                     {"--data-as", &p->data_as}};
         int taken = selection_argument(&p->selection, argc, argv, &i, e);
         for (size_t k = 0; taken == 0 && k < sizeof known / sizeof known[0]; k++)
             if (strcmp(argv[i], known[k].word) == 0)
@@ -198,8 +202,27 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         return -1;
     t->gather_validation = setup_gather(&t->validation, p->options.data_scale);
     batch_permute(t, task);
-    return predictions_open(&p->predictions, p->out, &t->model, t->validation.info.order.rows,
-                            c.batch_rows_max, e);
+    return predictions_open(&p->predictions, p->out, &t->model, p->class_names,
+                            t->validation.info.order.rows, c.batch_rows_max, e);
+}
+
+/* Those of the data that the model was trained on, where a table's texts became its classes. */
+static int class_names_read(struct predictor *p, struct err *e)
+{
+    struct h5reader *r = NULL;
+    struct err none;
+    if (!p->like)
+        return 0;
+    char *text = malloc(H5FILE_TEXT_MAX + 1);
+    int result = text ? h5reader_open(&r, p->like, e)
+                      : err_set(e, EXIT_CODE_TEMPORARY, "no memory for the names of the classes");
+    if (result == 0 && h5reader_text(r, "", "classes", text, H5FILE_TEXT_MAX + 1, &none) == 0) {
+        p->class_names = text;
+        text = NULL;
+    }
+    h5reader_close(&r);
+    free(text);
+    return result;
 }
 
 void predict_progress(struct predictor *p, uint64_t done)
@@ -310,7 +333,7 @@ static int all_predict(struct predictor *p, struct err *e)
         all_tell(p, e) < 0 || predictions_commit(&p->predictions, e) < 0)
         return -1;
     printf("predict: %" PRIu64 " rows of %s, weights of %s -> %s\n", f->info.order.rows,
-           f->config.file, p->path, p->out);
+           p->data ? p->data : f->config.file, p->path, p->out);
     return fflush(stdout) == 0 ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the result");
 }
 
@@ -322,6 +345,7 @@ static void predictor_close(struct predictor *p)
     scores_close(&p->float_scores);
     free(p->outputs);
     free(p->block);
+    free(p->class_names);
     sequences_close(&p->sequences);
     if (p->feed_open)
         feed_close(&t->validation);
@@ -344,7 +368,7 @@ static int predictor_run(struct predictor *p, struct err *e)
         setup_options_check(&p->options, e) < 0 || task_choose(p, &task, e) < 0)
         return -1;
     p->t.options = &p->options;
-    if (rows_open(p, e) < 0 || model_open_all(p, task, e) < 0)
+    if (class_names_read(p, e) < 0 || rows_open(p, e) < 0 || model_open_all(p, task, e) < 0)
         return -1;
     return all_predict(p, e);
 }

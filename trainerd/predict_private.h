@@ -12,6 +12,8 @@
 struct predictor {
     struct selection selection;
     const char *work, *out, *data_as;
+    const char *like; /* file that knows the names of the classes, or NULL */
+    const char *data; /* what the rows were made of; NULL: they are as they were given */
     int int8;
     char path[4096]; /* of the weights */
     struct options of_run, options;
@@ -25,6 +27,7 @@ struct predictor {
     struct scores *scores, *float_scores; /* of what is written; int8: and of the float weights */
     struct int8_size size;
     struct predictions *predictions;
+    char *class_names; /* one a line; NULL: they have none */
     double shown_s;
 };
 

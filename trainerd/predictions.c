@@ -27,7 +27,10 @@ struct predictions {
     float *probabilities;  /* [batch_rows, steps, width] */
     uint32_t *classes;     /* [batch_rows, steps] */
     uint64_t row;          /* next */
-    struct h5writer *h5;   /* NULL: CSV */
+    char *names;           /* of classes, each with a NUL behind it; NULL: they have none */
+    const char **name;     /* [name_count], in it */
+    uint32_t name_count;
+    struct h5writer *h5; /* NULL: CSV */
     int fd;
     char temporary[4096 + 32];
     char *text; /* TEXT_BYTES */
@@ -63,10 +66,16 @@ static int text_flush(struct predictions *p, struct err *e)
     return 0;
 }
 
+/* Room for so many bytes more. */
+static int bytes_reserve(struct predictions *p, size_t bytes, struct err *e)
+{
+    return TEXT_BYTES - p->used < bytes ? text_flush(p, e) : 0;
+}
+
 /* Room for one more number. */
 static int text_reserve(struct predictions *p, struct err *e)
 {
-    return TEXT_BYTES - p->used < NUMBER_TEXT_BYTES ? text_flush(p, e) : 0;
+    return bytes_reserve(p, NUMBER_TEXT_BYTES, e);
 }
 
 #define TEXT_ADD(p, ...)                                                                           \
@@ -74,7 +83,8 @@ static int text_reserve(struct predictions *p, struct err *e)
 
 static int csv_header(struct predictions *p, struct err *e)
 {
-    TEXT_ADD(p, "row%s%s", p->steps > 1 ? ",step" : "", p->has_classes ? ",class" : "");
+    TEXT_ADD(p, "row%s%s%s", p->steps > 1 ? ",step" : "", p->has_classes ? ",class" : "",
+             p->names ? ",name" : "");
     for (uint64_t k = 0; k < p->width; k++) {
         if (text_reserve(p, e) < 0)
             return -1;
@@ -98,6 +108,26 @@ static int csv_open(struct predictions *p, struct err *e)
     return csv_header(p, e);
 }
 
+/* The class's name as one more field. */
+static int csv_name(struct predictions *p, uint32_t class, struct err *e)
+{
+    const char *name = class < p->name_count ? p->name[class] : "";
+    int quoted = name[strcspn(name, ",\"\r\n")] != 0;
+    if (bytes_reserve(p, 2 * strlen(name) + 4, e) < 0)
+        return -1;
+    p->text[p->used++] = ',';
+    if (quoted)
+        p->text[p->used++] = '"';
+    for (; *name; name++) {
+        if (*name == '"')
+            p->text[p->used++] = '"';
+        p->text[p->used++] = *name;
+    }
+    if (quoted)
+        p->text[p->used++] = '"';
+    return 0;
+}
+
 static int csv_row(struct predictions *p, uint64_t step, const float *numbers, uint32_t class,
                    struct err *e)
 {
@@ -112,6 +142,8 @@ static int csv_row(struct predictions *p, uint64_t step, const float *numbers, u
         return -1;
     if (p->has_classes)
         TEXT_ADD(p, ",%u", class);
+    if (p->names && csv_name(p, class, e) < 0)
+        return -1;
     for (uint64_t k = 0; k < p->width; k++) {
         if (text_reserve(p, e) < 0)
             return -1;
@@ -126,12 +158,28 @@ static int csv_row(struct predictions *p, uint64_t step, const float *numbers, u
 /* ---- both -------------------------------------------------------------------------------------
  */
 
-static int h5_open(struct predictions *p, uint64_t rows, uint64_t batch_rows, struct err *e)
+/* Cut the list into names. */
+static int names_keep(struct predictions *p, const char *list)
+{
+    uint32_t count = 1;
+    for (const char *at = list; *at; at++)
+        count += *at == '\n';
+    p->names = strdup(list);
+    p->name = calloc(count, sizeof *p->name);
+    char *rest = p->names;
+    while (p->name && rest)
+        p->name[p->name_count++] = strsep(&rest, "\n");
+    return p->names && p->name ? 0 : -1;
+}
+
+static int h5_open(struct predictions *p, const char *names, uint64_t rows, uint64_t batch_rows,
+                   struct err *e)
 {
     const uint64_t dims[3] = {rows, p->steps > 1 ? p->steps : p->width, p->width};
     int rank = p->steps > 1 ? 3 : 2;
     uint64_t chunk = batch_rows < rows ? batch_rows : rows;
     if (h5writer_open(&p->h5, p->path, e) < 0 ||
+        (names && h5writer_text(p->h5, "", "class_names", names, e) < 0) ||
         h5writer_rows_begin(p->h5, "outputs", H5TYPE_F32, rank, dims, chunk, GZIP_LEVEL, e) < 0)
         return -1;
     if (p->has_probabilities && h5writer_rows_begin(p->h5, "probabilities", H5TYPE_F32, rank, dims,
@@ -143,7 +191,7 @@ static int h5_open(struct predictions *p, uint64_t rows, uint64_t batch_rows, st
 }
 
 int predictions_open(struct predictions **p_p, const char *path, const struct model *m,
-                     uint64_t rows, uint64_t batch_rows, struct err *e)
+                     const char *class_names, uint64_t rows, uint64_t batch_rows, struct err *e)
 {
     struct predictions *p = *p_p = calloc(1, sizeof *p);
     if (!p)
@@ -157,11 +205,12 @@ int predictions_open(struct predictions **p_p, const char *path, const struct mo
     p->width = m->outputs / m->target_steps;
     p->classes = calloc(batch_rows, p->steps * sizeof *p->classes);
     p->probabilities = calloc(batch_rows, m->outputs * sizeof *p->probabilities);
-    int result = p->classes && p->probabilities
+    const char *names = p->has_classes ? class_names : NULL;
+    int result = p->classes && p->probabilities && (!names || names_keep(p, names) == 0)
                      ? predictions_name_check(path, e)
                      : err_set(e, EXIT_CODE_TEMPORARY, "no memory to write %s", path);
     if (result == 0)
-        result = ends_with(path, ".csv") ? csv_open(p, e) : h5_open(p, rows, batch_rows, e);
+        result = ends_with(path, ".csv") ? csv_open(p, e) : h5_open(p, names, rows, batch_rows, e);
     if (result < 0)
         predictions_abandon(p_p);
     return result;
@@ -239,6 +288,8 @@ void predictions_abandon(struct predictions **p_p)
     free(p->classes);
     free(p->probabilities);
     free(p->text);
+    free(p->names);
+    free(p->name);
     free(p);
     *p_p = NULL;
 }

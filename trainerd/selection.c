@@ -1,6 +1,7 @@
 /* selection.c - see selection.h. */
 #include "trainerd/selection.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,7 +114,7 @@ static int options_load(const struct selection *s, struct options *o, struct err
     if (path_set(config, sizeof config, s->run, "pipeline.yaml", e) < 0)
         return -1;
     if (access(config, R_OK) != 0)
-        return err_errno(e, EXIT_CODE_PERMANENT, "there is no run in %s", s->run);
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read the run in %s", s->run);
     return options_read(o, config, NULL, 0, e);
 }
 
@@ -138,6 +139,8 @@ int selection_find(struct selection *s, struct options *o, char *path, size_t pa
         return -1;
     if (access(path, R_OK) == 0)
         return 0;
+    if (errno != ENOENT)
+        return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", path);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "task %s of the run in %s has no %s yet; --last takes the newest checkpoint",
                    s->task, s->run, s->best ? "finished epoch" : "end");

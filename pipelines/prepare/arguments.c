@@ -13,7 +13,8 @@ static int value_take(int argc, char **argv, int *i, const char **value, struct 
     return 0;
 }
 
-int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, struct err *e)
+int arguments_parse(struct arguments *a, int argc, char **argv, enum arguments_kind kind,
+                    struct err *e)
 {
     memset(a, 0, sizeof *a);
     for (int i = 1; i < argc; i++) {
@@ -24,13 +25,13 @@ int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, st
         }
         if (strcmp(argv[i], "--config") == 0)
             result = value_take(argc, argv, &i, &a->config, e);
-        else if (strcmp(argv[i], "--out") == 0 && with_out)
+        else if (strcmp(argv[i], "--out") == 0 && kind == ARGUMENTS_OUT)
             result = value_take(argc, argv, &i, &a->out, e);
-        else if (strcmp(argv[i], "--task") == 0 && with_out)
+        else if (strcmp(argv[i], "--task") == 0 && kind != ARGUMENTS_PLAIN)
             result = value_take(argc, argv, &i, &a->task, e);
         else if (strcmp(argv[i], "--set") == 0 && a->set_count < OPTION_SETS_MAX)
             result = value_take(argc, argv, &i, &a->set[a->set_count++], e);
-        else if (strcmp(argv[i], "--rebuild") == 0 && with_out)
+        else if (strcmp(argv[i], "--rebuild") == 0 && kind == ARGUMENTS_OUT)
             a->rebuild = 1;
         else
             result =
@@ -39,7 +40,7 @@ int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, st
         if (result < 0)
             return -1;
     }
-    if (a->config && (a->out || !with_out))
+    if (a->config && (a->out || kind != ARGUMENTS_OUT))
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT, "%s is missing (see --help)",
                    a->config ? "--out FILE" : "--config FILE");

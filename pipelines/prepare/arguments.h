@@ -1,5 +1,5 @@
-/* arguments.h - the command line of `prepare csv`, `npy` and `check`: a pipeline file, --set texts,
- * and for the first two an output file and the task that it is for.
+/* arguments.h - the command line of `prepare csv`, `check`, `like` and others: a pipeline file,
+ * --set texts, for some the task that is meant, and for those that make one an output file.
  */
 #ifndef PIPELINES_PREPARE_ARGUMENTS_H
 #define PIPELINES_PREPARE_ARGUMENTS_H
@@ -13,8 +13,13 @@ struct arguments {
     int set_count, rebuild, help;
 };
 
-/* with_out: --out FILE is required, --task NAME and --rebuild are accepted; else none of them is
- * known. */
-int arguments_parse(struct arguments *a, int argc, char **argv, int with_out, struct err *e);
+enum arguments_kind {
+    ARGUMENTS_PLAIN,
+    ARGUMENTS_TASK, /* --task NAME is accepted */
+    ARGUMENTS_OUT   /* that and --rebuild, and --out FILE is required */
+};
+
+int arguments_parse(struct arguments *a, int argc, char **argv, enum arguments_kind kind,
+                    struct err *e);
 
 #endif

@@ -9,6 +9,8 @@
  *   validation/...             the same of the last rows
  *   normalise/mean, normalise/standard_deviation   [timeframes, F]   f64   of the training rows
  *
+ * With prepare.like there are no train and no targets.
+ *
  * Attributes: timeframes of the groups features (in the order of the options); of the root those of
  * every prepared file, columns (the features' names) and timeframe (of the source). bars_data.h
  * says what a bar is, bars_rows.h what a row is. Bars are held in memory, windows are not: rows go
@@ -21,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "pipelines/prepare/bars_like.h"
 #include "pipelines/prepare/bars_rows.h"
 #include "pipelines/prepare/own.h"
 #include "pipelines/prepare/piece.h"
@@ -35,9 +38,11 @@ struct bars {
     const struct options *options;
     struct bars_data data;
     struct bars_rows rows;
+    struct bars_like like;
     struct digest *digest;
     struct h5writer *writer;
     struct piece piece[2][SETS]; /* of train, of validation */
+    int normalised;              /* with these */
     double mean[TIMEFRAMES_MAX][BAR_FEATURES_MAX], deviation[TIMEFRAMES_MAX][BAR_FEATURES_MAX];
 };
 
@@ -57,9 +62,9 @@ static void cover_count(struct bars *b, uint32_t i, uint32_t *cover)
         cover[k] += cover[k - 1];
 }
 
-/* Mean and deviation of a feature over the training rows' windows; the values become normalised. */
-static void feature_normalise(struct series *s, uint32_t feature, const uint32_t *cover,
-                              double *mean, double *deviation)
+/* Mean and deviation of a feature over the training rows' windows. */
+static void feature_measure(const struct series *s, uint32_t feature, const uint32_t *cover,
+                            double *mean, double *deviation)
 {
     double count = 0, sum = 0, squares = 0;
     const float *value = s->value + feature;
@@ -73,13 +78,17 @@ static void feature_normalise(struct series *s, uint32_t feature, const uint32_t
         squares += cover[k] * d * d;
     }
     *deviation = squares > 0 ? sqrt(squares / count) : 1; /* a constant feature becomes 0 */
+}
+
+static void feature_normalise(struct series *s, uint32_t feature, double mean, double deviation)
+{
     for (uint32_t k = 0; k < s->count; k++) {
         float *v = &s->value[(size_t)k * s->features + feature];
-        *v = (float)(((double)*v - *mean) / *deviation);
+        *v = (float)(((double)*v - mean) / deviation);
     }
 }
 
-static int normalise(struct bars *b, struct err *e)
+static int measure(struct bars *b, struct err *e)
 {
     for (uint32_t i = 0; i < b->data.series_count; i++) {
         struct series *s = &b->data.series[i];
@@ -88,9 +97,30 @@ static int normalise(struct bars *b, struct err *e)
             return err_errno(e, EXIT_CODE_TEMPORARY, "cannot measure %s", b->data.file.csv.path);
         cover_count(b, i, cover);
         for (uint32_t f = 0; f < s->features; f++)
-            feature_normalise(s, f, cover, &b->mean[i][f], &b->deviation[i][f]);
+            feature_measure(s, f, cover, &b->mean[i][f], &b->deviation[i][f]);
         free(cover);
     }
+    return 0;
+}
+
+/* As the training rows give it, or as the file that is followed has it. */
+static int normalise(struct bars *b, struct err *e)
+{
+    uint32_t features = b->data.features;
+    b->normalised =
+        b->like.path ? b->like.normalised : strcmp(b->options->prepare_normalise, "standard") == 0;
+    if (!b->normalised)
+        return 0;
+    if (!b->like.path && measure(b, e) < 0)
+        return -1;
+    for (uint32_t i = 0; i < b->data.series_count; i++)
+        for (uint32_t f = 0; f < features; f++) {
+            if (b->like.path) {
+                b->mean[i][f] = b->like.mean[i * features + f];
+                b->deviation[i][f] = b->like.deviation[i * features + f];
+            }
+            feature_normalise(&b->data.series[i], f, b->mean[i][f], b->deviation[i][f]);
+        }
     return 0;
 }
 
@@ -123,8 +153,8 @@ static int split_begin(struct bars *b, int validation, struct err *e)
                       e) < 0)
             return -1;
     }
-    if (set_begin(b, validation, TARGETS, "targets", H5TYPE_F32, 2, b->rows.horizon, 0, chunk_rows,
-                  e) < 0 ||
+    if ((b->rows.horizon && set_begin(b, validation, TARGETS, "targets", H5TYPE_F32, 2,
+                                      b->rows.horizon, 0, chunk_rows, e) < 0) ||
         set_begin(b, validation, TIMES, "times", H5TYPE_I64, 1, 0, 0, 16 * chunk_rows, e) < 0 ||
         set_begin(b, validation, BEGINS, "begins", H5TYPE_U8, 1, 0, 0, 128 * chunk_rows, e) < 0)
         return -1;
@@ -142,12 +172,13 @@ static int row_write(struct bars *b, struct piece *p, struct err *e)
         if (piece_add(&p[i], s->value + from, 1, e) < 0)
             return -1;
     }
-    unsigned char *target = piece_row(&p[TARGETS], e);
     int64_t decided = d->time[r->bar] + d->frame->seconds;
     /* between the parts rows may be left out */
     unsigned char begins = r->begins || r->row == r->rows - r->validation_rows;
-    if (!target || piece_add(&p[TIMES], &decided, 1, e) < 0 ||
-        piece_add(&p[BEGINS], &begins, 1, e) < 0)
+    if (piece_add(&p[TIMES], &decided, 1, e) < 0 || piece_add(&p[BEGINS], &begins, 1, e) < 0)
+        return -1;
+    unsigned char *target = r->horizon ? piece_row(&p[TARGETS], e) : NULL;
+    if (r->horizon && !target)
         return -1;
     for (uint32_t k = 1; k <= r->horizon; k++, target += sizeof(float)) {
         float v =
@@ -185,7 +216,7 @@ static int attributes_write(struct bars *b, const char *stamp, struct err *e)
         h5writer_text(b->writer, "", "columns", bars_feature_names(d), e) < 0 ||
         h5writer_text(b->writer, "", "timeframe", d->frame->name, e) < 0)
         return -1;
-    if (strcmp(b->options->prepare_normalise, "standard") != 0)
+    if (!b->normalised)
         return 0;
     for (uint32_t i = 0; i < d->series_count * d->features; i++) {
         flat[0][i] = b->mean[i / d->features][i % d->features];
@@ -259,6 +290,8 @@ static int bars_open(void **self_p, const struct options *o, struct err *e)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
     b->options = o;
     int result = bars_data_open(&b->data, o, e);
+    if (result == 0)
+        result = bars_like_read(&b->like, o->prepare_like, &b->data, e);
     if (result < 0)
         bars_close(b);
     else
@@ -274,10 +307,11 @@ static int bars_stamp(void *self, char *stamp, size_t bytes, struct err *e)
     int used = snprintf(
         stamp, bytes,
         "bars timeframes=%s horizon=%" PRIu64 " stride=%" PRIu64 " gap_bars=%" PRIu64
-        " gap_windows=%s purge=%s missing=%s fraction=%.17g normalise=%s target_scale=%.17g\n",
+        " gap_windows=%s purge=%s missing=%s fraction=%.17g normalise=%s target_scale=%.17g%s%s\n",
         o->prepare_timeframes, o->prepare_horizon, o->prepare_stride, o->prepare_gap_bars,
         o->prepare_gap_windows, o->prepare_purge, o->prepare_missing,
-        o->prepare_validation_fraction, o->prepare_normalise, o->prepare_target_scale);
+        o->prepare_validation_fraction, o->prepare_normalise, o->prepare_target_scale,
+        b->like.path ? " like=" : "", b->like.fingerprint);
     if (fstat(b->data.file.csv.fd, &st) != 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", o->data_source);
     own_stamp_file(stamp + used, bytes - (size_t)used, o->data_source, &st);
@@ -291,11 +325,10 @@ static int bars_make(void *self, const char *out, const char *stamp, struct err 
         return -1;
     own_digest_options(b->digest, stamp);
     if (bars_data_load(&b->data, b->options, b->digest, e) < 0 ||
-        bars_rows_open(&b->rows, &b->data, b->options, e) < 0)
+        bars_like_check(&b->like, &b->data, e) < 0 ||
+        bars_rows_open(&b->rows, &b->data, b->options, e) < 0 || normalise(b, e) < 0)
         return -1;
-    if (strcmp(b->options->prepare_normalise, "standard") == 0 && normalise(b, e) < 0)
-        return -1;
-    if (place_begin(&b->writer, out, e) < 0 || split_begin(b, 0, e) < 0 ||
+    if (place_begin(&b->writer, out, e) < 0 || (!b->like.path && split_begin(b, 0, e) < 0) ||
         split_begin(b, 1, e) < 0 || rows_write(b, e) < 0 || attributes_write(b, stamp, e) < 0 ||
         place_commit(&b->writer, out, e) < 0)
         return -1;

@@ -52,8 +52,8 @@ int bars_rows_next(struct bars_rows *r)
         for (uint32_t i = 0; i < d->series_count; i++)
             while (r->done[i] < d->series[i].count && d->series[i].known[r->done[i]] <= r->bar)
                 r->done[i]++;
-        if (is_possible(r) && r->possible++ % r->stride == 0) {
-            r->row = (r->possible - 1) / r->stride;
+        if (is_possible(r) && (r->possible++ + r->lead) % r->stride == 0) {
+            r->row = (r->possible - 1 + r->lead) / r->stride - (r->lead > 0);
             r->begins = row_begins(r);
             r->last = r->bar;
             r->last_stretch = r->stretch;
@@ -88,11 +88,11 @@ static int rows_refuse(const struct bars_rows *r, struct err *e)
             longest = d->start[i + 1] - d->start[i];
     return err_set(
         e, EXIT_CODE_PERMANENT,
-        "%s gives %" PRIu64 " rows and at least 2 are needed: its %u bars of %s lie in "
+        "%s gives %" PRIu64 " rows and at least %d are needed: its %u bars of %s lie in "
         "%u stretches between cuts, the longest of %u bars; a row takes %sand %u bars of "
         "targets (prepare.timeframes, prepare.horizon, prepare.gap_bars)",
-        d->file.csv.path, r->rows, d->count, d->frame->name, d->stretches, longest, windows,
-        r->horizon);
+        d->file.csv.path, r->rows, r->horizon ? 2 : 1, d->count, d->frame->name, d->stretches,
+        longest, windows, r->horizon);
 }
 
 static int rows_divide(struct bars_rows *r, const struct options *o, struct err *e)
@@ -126,7 +126,7 @@ int bars_rows_open(struct bars_rows *r, const struct bars_data *d, const struct 
 {
     memset(r, 0, sizeof *r);
     r->data = d;
-    r->horizon = (uint32_t)o->prepare_horizon;
+    r->horizon = o->prepare_like[0] ? 0 : (uint32_t)o->prepare_horizon;
     r->stride = o->prepare_stride;
     r->all_cut = strcmp(o->prepare_gap_windows, "none") == 0;
     r->purge_windows = strcmp(o->prepare_purge, "windows") == 0;
@@ -136,5 +136,11 @@ int bars_rows_open(struct bars_rows *r, const struct bars_data *d, const struct 
     bars_rows_begin(r);
     while (bars_rows_next(r))
         r->rows++;
-    return r->rows < 2 ? rows_refuse(r, e) : rows_divide(r, o, e);
+    if (r->rows < 1 || (r->horizon && r->rows < 2))
+        return rows_refuse(r, e);
+    if (r->horizon)
+        return rows_divide(r, o, e);
+    r->lead = (r->stride - (r->possible - 1) % r->stride) % r->stride;
+    r->validation_rows = r->rows;
+    return 0;
 }

@@ -23,9 +23,10 @@
 
 struct bars_rows {
     const struct bars_data *data;
-    uint32_t horizon, shortest; /* index of the series */
-    uint64_t stride;
-    int all_cut; /* no window goes on over a cut */
+    uint32_t horizon;      /* 0: there are no targets */
+    uint32_t shortest;     /* index of the series */
+    uint64_t stride, lead; /* possible rows that are thought before the first: the last is taken */
+    int all_cut;           /* no window goes on over a cut */
     int purge_windows;
     uint64_t rows, train_rows, validation_rows; /* the first; the last of them */
     /* the present row, its number from 0 */
@@ -38,7 +39,9 @@ struct bars_rows {
     uint64_t possible;
 };
 
-/* Count the rows and divide them. Refuses data that give fewer than 2 rows, or none to train. */
+/* Count the rows and divide them. Refuses data that give fewer than 2 rows, or none to train. With
+ * prepare.like all evaluate, one is enough, it needs no bars behind it, and the last possible one
+ * is taken. */
 int bars_rows_open(struct bars_rows *r, const struct bars_data *d, const struct options *o,
                    struct err *e);
 

@@ -433,7 +433,7 @@ int prepare_check(int argc, char **argv)
     static struct check c;
     struct arguments a;
     struct err e = {0};
-    int result = arguments_parse(&a, argc, argv, 0, &e);
+    int result = arguments_parse(&a, argc, argv, ARGUMENTS_PLAIN, &e);
     if (result == 0 && a.help) {
         fputs(help, stdout);
         return EXIT_CODE_DONE;

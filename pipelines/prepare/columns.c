@@ -36,6 +36,19 @@ static int is_name(const struct columns *c, const char *text)
     return 0;
 }
 
+/* Is none of the columns one that prepare.target names? */
+static int targets_absent(const struct columns *c, const struct options *o)
+{
+    char text[OPTION_TEXT_MAX + 1], *rest = text, *name;
+    uint32_t column;
+    snprintf(text, sizeof text, "%s", o->prepare_target);
+    int absent = c->names && !is_name(c, text);
+    while (absent && (name = strsep(&rest, ",")))
+        absent =
+            !is_name(c, name + strspn(name, " ")) && !csv_column_number(name, c->count, &column);
+    return absent;
+}
+
 /* Mark the targets' columns: their places count from 0, or COLUMN_CLASS; UNMARKED elsewhere. */
 enum { UNMARKED = UINT32_MAX - 1 };
 
@@ -177,19 +190,19 @@ int columns_read(struct columns *c, struct csv *csv, const struct options *o,
     if (more == 0)
         return err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", c->csv->path);
     c->count = c->csv->field_count;
-    c->unlabelled = like->path && c->count == like->features;
+    if (strcmp(o->prepare_header, "auto") == 0)
+        c->header = looks_like_header(c, o->prepare_target);
+    else
+        c->header = o->prepare_header[0] == 'y';
+    if (c->header && names_keep(c, csv, e) < 0)
+        return -1;
+    c->unlabelled = like->path && (c->count == like->features || targets_absent(c, o));
     if (c->count < 2 && !c->unlabelled)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: line %llu has 1 column; features and a target are needed (is "
                        "prepare.delimiter right?)",
                        c->csv->path, (unsigned long long)c->csv->line);
-    if (strcmp(o->prepare_header, "auto") == 0)
-        c->header = looks_like_header(c, o->prepare_target);
-    else
-        c->header = o->prepare_header[0] == 'y';
-    if ((c->header && names_keep(c, csv, e) < 0) || places_give(c, o, e) < 0)
-        return -1;
-    if (c->header && names_list(c, e) < 0)
+    if (places_give(c, o, e) < 0 || (c->header && names_list(c, e) < 0))
         return -1;
     return like_check(like, csv->path, c->features, c->feature_names, e);
 }

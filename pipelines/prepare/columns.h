@@ -17,7 +17,7 @@ struct columns {
     uint32_t count, features, targets; /* targets: values; 0: one column tells the class */
     uint32_t *place;     /* [count], of a column's value in a row; of the class COLUMN_CLASS */
     int header;          /* the first row holds names */
-    int unlabelled;      /* all columns are features: new rows like those of another file */
+    int unlabelled;      /* all columns are features, or should be: new rows like other ones */
     char **names;        /* [count], or NULL */
     char *feature_names; /* one a line, or NULL */
     char *target_names;  /* of values, one a line, or NULL */

@@ -38,7 +38,7 @@ int prepare_files(int argc, char **argv)
     static struct options o, view; /* large */
     struct arguments a;
     struct err e = {0};
-    int result = arguments_parse(&a, argc, argv, 0, &e);
+    int result = arguments_parse(&a, argc, argv, ARGUMENTS_PLAIN, &e);
     if (result == 0 && a.help) {
         fputs(help, stdout);
         return EXIT_CODE_DONE;

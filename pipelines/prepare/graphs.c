@@ -32,7 +32,14 @@ struct graphs {
     struct h5writer *writer;
     struct piece piece[2][SETS];
     struct graph_counts counts[2];
+    struct graph_shape shape;
 };
+
+/* Of train and then of validation; others are neither begun nor written. */
+static int set_is_there(const struct graphs *g, int i)
+{
+    return (g->shape.targets || i % SETS != SET_TARGETS) && (!g->shape.no_train || i >= SETS);
+}
 
 static uint64_t chunk_rows_choose(uint64_t row_bytes)
 {
@@ -101,10 +108,14 @@ int graphs_open(struct graphs **g_p, const char *out, const struct graph_shape *
     struct graphs *g = *g_p = calloc(1, sizeof *g);
     int result = g ? place_begin(&g->writer, out, e)
                    : err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", out);
+    if (g)
+        g->shape = *shape;
     for (int i = 0; result == 0 && i < 2 * SETS; i++)
-        result = set_begin(g, i / SETS, (enum set)(i % SETS), sets[i % SETS].type,
-                           sets[i % SETS].rank, sets[i % SETS].columns, e);
-    for (int v = 0; result == 0 && v < 2; v++)
+        result = !set_is_there(g, i)
+                     ? 0
+                     : set_begin(g, i / SETS, (enum set)(i % SETS), sets[i % SETS].type,
+                                 sets[i % SETS].rank, sets[i % SETS].columns, e);
+    for (int v = shape->no_train; result == 0 && v < 2; v++)
         if (rows_add(g, v, SET_NODE_PTR, &start, 1, e) < 0 ||
             rows_add(g, v, SET_EDGE_PTR, &start, 1, e) < 0)
             result = -1;
@@ -125,7 +136,8 @@ int graphs_add(struct graphs *g, int validation, const struct graph_row *row, st
                        0 ||
                    rows_add(g, validation, SET_NODE_PTR, &c->nodes, 1, e) < 0 ||
                    rows_add(g, validation, SET_EDGE_PTR, &c->edges, 1, e) < 0 ||
-                   rows_add(g, validation, SET_TARGETS, row->targets, 1, e) < 0 ||
+                   (g->shape.targets &&
+                    rows_add(g, validation, SET_TARGETS, row->targets, 1, e) < 0) ||
                    rows_add(g, validation, SET_SOURCE_ROW, &row->source_row, 1, e) < 0
                ? -1
                : 0;
@@ -147,6 +159,8 @@ int graphs_commit(struct graphs **g_p, const char *out, struct err *e)
     int result = 0;
     for (int i = 0; result == 0 && i < 2 * SETS; i++) {
         int validation = i / SETS, set = i % SETS;
+        if (!set_is_there(g, i))
+            continue;
         result = set == SET_EDGE_INDEX ? edges_end(g, validation, e)
                                        : piece_flush(&g->piece[validation][set], e);
     }

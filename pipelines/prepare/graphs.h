@@ -1,6 +1,6 @@
 /* graphs.h - the graph layout being written, graph after graph, in memory that does not grow.
  *
- * In each of train/ and validation/:
+ * In each of train/ (where there are graphs to train) and validation/:
  *   node_features  u8  [sum n, Fn]     edge_index  u16 [2, sum e]  sources, targets; 0 to n - 1
  *   edge_features  u8  [sum e, Fe]     node_ptr, edge_ptr  u64 [N + 1]
  *   targets        f32 [N, K]          source_row  u64 [N]  the record or row it was made of
@@ -11,14 +11,15 @@
 #include "proto/h5file.h"
 
 struct graph_shape {
-    uint32_t node_features, edge_features, targets; /* columns */
+    uint32_t node_features, edge_features, targets; /* columns; targets: 0: there is no such set */
+    int no_train;                                   /* all graphs are of validation */
 };
 
 struct graph_row {
     uint32_t nodes, edges;
     const uint8_t *node_features, *edge_features;
     const uint16_t *from, *to; /* [edges] each */
-    const float *targets;
+    const float *targets;      /* where the shape has some */
     uint64_t source_row;
 };
 

@@ -101,24 +101,50 @@ static void line_take(const char **at, char *line, size_t bytes)
     *at += length + ((*at)[length] == '\n');
 }
 
+/* The first feature whose name is another one: its number, and both names for a sentence, empty
+ * where there is none left. */
+static uint32_t names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
+                             char b[CSV_SHOWN_BYTES])
+{
+    char name_a[256], name_b[256];
+    uint32_t i = 0;
+    do {
+        line_take(&ours, name_a, sizeof name_a);
+        line_take(&theirs, name_b, sizeof name_b);
+    } while (strcmp(name_a, name_b) == 0 && (*ours || *theirs) && ++i);
+    csv_show(name_a, a);
+    csv_show(name_b, b);
+    return i;
+}
+
+static int count_refuse(const struct like *l, const char *source, uint32_t features,
+                        const char *names, struct err *e)
+{
+    char a[CSV_SHOWN_BYTES], b[CSV_SHOWN_BYTES], first[160] = "";
+    if (l->columns && names) {
+        uint32_t i = names_differ(l->columns, names, a, b);
+        snprintf(first, sizeof first, "; feature %u is \"%s\" there%s%s%s", i, a,
+                 b[0] ? " and \"" : " and not here", b, b[0] ? "\" here" : "");
+        if (!a[0])
+            snprintf(first, sizeof first, "; \"%s\" is none of those", b);
+    }
+    return err_set(e, EXIT_CODE_PERMANENT, "%s has %u features a row, %s (prepare.like) has %u%s",
+                   source, features, l->path, l->features, first);
+}
+
 int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
                struct err *e)
 {
-    const char *ours = l->columns, *theirs = names;
-    char a[256], b[256], shown_a[CSV_SHOWN_BYTES], shown_b[CSV_SHOWN_BYTES];
+    char a[CSV_SHOWN_BYTES], b[CSV_SHOWN_BYTES];
     if (!l->path)
         return 0;
     if (features != l->features)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s has %u features a row, %s (prepare.like) has %u",
-                       source, features, l->path, l->features);
-    for (uint32_t i = 0; ours && theirs && i < features; i++) {
-        line_take(&ours, a, sizeof a);
-        line_take(&theirs, b, sizeof b);
-        if (strcmp(a, b) != 0)
-            return err_set(e, EXIT_CODE_PERMANENT,
-                           "feature %u of %s is \"%s\", of %s (prepare.like) \"%s\"; the columns "
-                           "must be the same, in the same order",
-                           i, source, csv_show(b, shown_b), l->path, csv_show(a, shown_a));
-    }
-    return 0;
+        return count_refuse(l, source, features, names, e);
+    if (!l->columns || !names || strcmp(l->columns, names) == 0)
+        return 0;
+    uint32_t i = names_differ(l->columns, names, a, b);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "feature %u of %s is \"%s\", of %s (prepare.like) \"%s\"; the columns must be "
+                   "the same, in the same order",
+                   i, source, b, l->path, a);
 }

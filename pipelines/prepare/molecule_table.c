@@ -78,12 +78,23 @@ static int has_header(const struct options *o)
     return !csv_column_number(o->prepare_smiles, CSV_FIELDS_MAX, &column);
 }
 
+/* New rows may come in a table of their own, whose first row tells the column, and need no key. */
+static int says_smiles(struct source *s)
+{
+    for (uint32_t i = 0; i < s->csv.field_count; i++)
+        if (strcasecmp(csv_trimmed(&s->csv, i), "smiles") == 0)
+            return s->smiles = i, 1;
+    return 0;
+}
+
 static int columns_find(struct source *s, const struct options *o, struct err *e)
 {
     int header = has_header(o), more = csv_row(&s->csv, e);
     if (more <= 0)
         return more < 0 ? -1 : err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", o->data_source);
-    s->keyed = o->prepare_inchikey[0] != 0;
+    if (o->prepare_like[0] && says_smiles(s))
+        return 0;
+    s->keyed = o->prepare_inchikey[0] && !o->prepare_like[0];
     if (column_find(s, o->prepare_smiles, "prepare.smiles", header, &s->smiles, e) < 0 ||
         (s->keyed &&
          column_find(s, o->prepare_inchikey, "prepare.inchikey", header, &s->key, e) < 0))

@@ -64,6 +64,7 @@ static void fate_name(int fate, char name[64])
 
 struct molecules {
     const struct options *options;
+    const struct molecule_like *like;
     struct molecule_source *source;
     struct digest *digest;
     struct graphs *graphs;
@@ -174,6 +175,26 @@ static int graph_add(struct molecules *x, const struct molecule_entry *entry, in
     return graphs_add(x->graphs, validation, &row, e);
 }
 
+/* Read the entry's molecule. Its fate so far; *part is as part_choose has it. */
+static int molecule_look(struct molecules *x, const struct molecule_entry *entry, int *part,
+                         uint64_t *skeleton, struct err *e)
+{
+    enum molecule_refusal refusal = MOLECULE_ACCEPTED;
+    *part = x->like->follows
+                ? 1
+                : part_choose(x, entry, skeleton, &refusal); /* before what it may replace */
+    if (refusal != MOLECULE_MEMORY)
+        refusal = molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->targets.flags);
+    if (refusal == MOLECULE_MEMORY)
+        return err_set(e, EXIT_CODE_TEMPORARY, "cannot read %s: no memory for a molecule",
+                       x->options->data_source);
+    if (refusal != MOLECULE_ACCEPTED)
+        return refuse(x, FATE_MOLECULE + (int)refusal, molecule_why());
+    if (*part < 0)
+        return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
+    return x->molecule.atoms > x->options->prepare_atoms_max ? FATE_ATOMS : FATE_TAKEN;
+}
+
 /* The entry's fate, or -1 and *e. */
 static int entry_take(struct molecules *x, const struct molecule_entry *entry, struct err *e)
 {
@@ -182,25 +203,33 @@ static int entry_take(struct molecules *x, const struct molecule_entry *entry, s
         fate = FATE_NO_STRUCTURE;
     if (fate != FATE_TAKEN)
         return fate;
-    uint64_t skeleton;
-    enum molecule_refusal refusal = MOLECULE_ACCEPTED;
-    int validation = part_choose(x, entry, &skeleton, &refusal); /* before what it may replace */
-    if (refusal != MOLECULE_MEMORY)
-        refusal = molecule_memo_read(&x->memo, &x->molecule, entry->smiles, x->targets.flags);
-    if (refusal == MOLECULE_MEMORY)
-        return err_set(e, EXIT_CODE_TEMPORARY, "cannot read %s: no memory for a molecule",
-                       x->options->data_source);
-    if (refusal != MOLECULE_ACCEPTED)
-        return refuse(x, FATE_MOLECULE + (int)refusal, molecule_why());
-    if (validation < 0)
-        return refuse(x, FATE_NO_SKELETON, "the InChI library makes no InChIKey of it");
-    if (x->molecule.atoms > x->options->prepare_atoms_max)
-        return FATE_ATOMS;
+    uint64_t skeleton = 0;
+    int validation;
+    fate = molecule_look(x, entry, &validation, &skeleton, e);
+    if (fate != FATE_TAKEN)
+        return fate;
     const struct energy energy = energy_choose(x, entry);
-    if (!molecule_targets_make(&x->targets, &x->molecule, entry->record, &energy))
+    if (!x->like->follows &&
+        !molecule_targets_make(&x->targets, &x->molecule, entry->record, &energy))
         return FATE_NO_PEAK;
     hashes_add(&x->skeletons[validation], skeleton);
     return graph_add(x, entry, validation, &energy, e) < 0 ? -1 : fate;
+}
+
+/* A row that others are told apart from by its number cannot be left out. */
+static int row_refuse(struct molecules *x, int fate, struct err *e)
+{
+    char where[300], why[64];
+    fate_name(fate, why);
+    x->source->where(x->source, where, sizeof where);
+    if (x->first_refusal[0])
+        return err_set(e, EXIT_CODE_PERMANENT, "%s cannot become a graph", x->first_refusal);
+    if (fate == FATE_ATOMS)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: a molecule of %u atoms; prepare.atoms_max accepts %" PRIu64, where,
+                       x->molecule.atoms, x->options->prepare_atoms_max);
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s: there is no SMILES of a molecule (%s); each row needs one", where, why);
 }
 
 /* ---- the whole source ----------------------------------------------------------------------- */
@@ -210,11 +239,13 @@ static int entries_convert(struct molecules *x, struct err *e)
     struct molecule_entry entry;
     uint64_t row = 0;
     int more = 0;
-    while (x->count[FATE_TAKEN] < x->options->prepare_rows_max &&
-           (more = x->source->next(x->source, &entry, e)) > 0) {
+    uint64_t most = x->like->follows ? UINT64_MAX : x->options->prepare_rows_max;
+    while (x->count[FATE_TAKEN] < most && (more = x->source->next(x->source, &entry, e)) > 0) {
         int fate = entry_take(x, &entry, e);
         if (fate < 0)
             return -1;
+        if (fate != FATE_TAKEN && x->like->follows)
+            return row_refuse(x, fate, e);
         x->count[fate]++;
         if (++row % PROGRESS_ROWS == 0)
             progress_show(&x->progress, "molecules", "reading", x->source->share);
@@ -234,8 +265,10 @@ static int counts_judge(const struct molecules *x, struct err *e)
                        "prepare.refused_max = %g allows; the first is %s",
                        x->options->data_source, refused, refused + taken, limit, x->first_refusal);
     uint64_t part[2] = {graphs_counts(x->graphs, 0).graphs, graphs_counts(x->graphs, 1).graphs};
-    if (part[0] && part[1])
+    if ((part[0] || x->like->follows) && part[1])
         return 0;
+    if (x->like->follows)
+        return err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", x->options->data_source);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "%s gives %" PRIu64 " graphs to train with and %" PRIu64
                    " to evaluate; at least 1 of each is needed (prepare.validation_fraction, "
@@ -247,14 +280,12 @@ static int counts_judge(const struct molecules *x, struct err *e)
 static int names_write(struct molecules *x, struct err *e)
 {
     struct h5writer *w = graphs_writer(x->graphs);
-    char names[2048];
-    int energy = x->node_features > GRAPH_NODE_FEATURES;
-    snprintf(names, sizeof names, "%s%s%s", graph_node_names, energy ? "\n" : "",
-             energy ? energy_names : "");
+    char names[MOLECULE_NAMES_BYTES];
+    molecule_node_names(x->node_features > GRAPH_NODE_FEATURES, names);
     if (h5writer_text(w, "", "node_feature_names", names, e) < 0 ||
         h5writer_text(w, "", "edge_feature_names", graph_edge_names, e) < 0)
         return -1;
-    return molecule_targets_name(&x->targets, w, e);
+    return x->like->follows ? 0 : molecule_targets_name(&x->targets, w, e);
 }
 
 static int attributes_write(struct molecules *x, const char *stamp, struct err *e)
@@ -297,13 +328,21 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
 static int convert(struct molecules *x, const char *out, const char *stamp, struct err *e)
 {
     own_digest_options(x->digest, stamp);
+    if (x->like->follows && x->source->spectra)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s holds MassBank records; prepare.like accepts a table with a column of "
+                       "SMILES",
+                       x->options->data_source);
     if (molecule_begin(e) < 0 || x->source->begin(x->source, x->digest, e) < 0 ||
         molecule_targets_open(&x->targets, x->options, x->source->spectra, e) < 0)
         return -1;
     int energy =
         x->source->spectra || x->targets.kind == MOLECULE_IONS || x->options->prepare_energy;
+    if (x->like->follows)
+        energy = x->like->energy;
     x->node_features = GRAPH_NODE_FEATURES + (energy ? ENERGY_FEATURES : 0);
-    const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES, x->targets.count};
+    const struct graph_shape shape = {x->node_features, GRAPH_EDGE_FEATURES,
+                                      x->like->follows ? 0 : x->targets.count, x->like->follows};
     if (graphs_open(&x->graphs, out, &shape, e) < 0 || entries_convert(x, e) < 0 ||
         counts_judge(x, e) < 0 || attributes_write(x, stamp, e) < 0)
         return -1;
@@ -317,13 +356,15 @@ static int convert(struct molecules *x, const char *out, const char *stamp, stru
     return 0;
 }
 
-int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e)
+int molecules_convert(struct molecule_source *s, const struct molecule_like *like, const char *out,
+                      const char *stamp, struct err *e)
 {
     char hex[65];
     struct molecules *x = calloc(1, sizeof *x);
     if (!x)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->options->data_source);
     x->source = s;
+    x->like = like;
     x->options = s->options;
     int result = hashes_open(&x->skeletons[0], SKELETONS_MAX, e) < 0 ||
                          hashes_open(&x->skeletons[1], SKELETONS_MAX, e) < 0 ||

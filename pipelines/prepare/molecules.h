@@ -13,11 +13,13 @@
 #ifndef PIPELINES_PREPARE_MOLECULES_H
 #define PIPELINES_PREPARE_MOLECULES_H
 
+#include "pipelines/prepare/molecule_like.h"
 #include "pipelines/prepare/molecule_source.h"
 
 #define MOLECULES_VERSION "molecules 4" /* see maker.version */
 
-/* Make `out` from the source, at once or not at all. */
-int molecules_convert(struct molecule_source *s, const char *out, const char *stamp, struct err *e);
+/* Make `out` from the source, like the file that is followed if one is, at once or not at all. */
+int molecules_convert(struct molecule_source *s, const struct molecule_like *like, const char *out,
+                      const char *stamp, struct err *e);
 
 #endif

@@ -126,7 +126,7 @@ int own_prepare(int argc, char **argv, const struct maker *m)
     struct arguments a;
     struct err e = {0};
     void *self = NULL;
-    int result = arguments_parse(&a, argc, argv, 1, &e);
+    int result = arguments_parse(&a, argc, argv, ARGUMENTS_OUT, &e);
     if (result == 0 && a.help) {
         printf(help, m->name, m->does, m->name);
         return EXIT_CODE_DONE;

@@ -41,6 +41,9 @@ int prepare_bases(int argc, char **argv);
 /* prepare files --config FILE [--set section.key=value]...: print the data files of the tasks. */
 int prepare_files(int argc, char **argv);
 
+/* prepare like --config RUN/pipeline.yaml [--task NAME]: print the file that new rows follow. */
+int prepare_like(int argc, char **argv);
+
 /* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
 int prepare_get(int argc, char **argv);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "pipelines/prepare/bases.h"
+#include "pipelines/prepare/kept.h"
 #include "pipelines/prepare/prepare.h"
 #include "proto/err.h"
 #include "proto/options.h"
@@ -155,7 +156,8 @@ int prepare_run(int argc, char **argv)
     int code = begin(&a, &o, argc, argv, 0);
     if (code != -1)
         return code;
-    if (paths_absolute(&o, &e) < 0 || run_prepare(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
+    if (paths_absolute(&o, &e) < 0 || run_prepare(a.run, &o, &e) < 0 ||
+        kept_write(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else
         code = EXIT_CODE_DONE;

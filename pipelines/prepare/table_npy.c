@@ -1,7 +1,8 @@
 /* table_npy.c - NumPy's features.npy and targets.npy as a source of rows.
  *
  * features [N, ...] of any number of dimensions become [N, F]; targets are whole numbers [N] or
- * [N, 1], or values [N, ...] that become [N, K] (prepare.task). Blocks of rows are read by pread.
+ * [N, 1], or values [N, ...] that become [N, K] (prepare.task). New rows like those of another file
+ * (prepare.like) need no targets.npy. Blocks of rows are read by pread.
  */
 #include "pipelines/prepare/table.h"
 
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "pipelines/prepare/npy.h"
 
@@ -38,6 +40,8 @@ static int source_begin(struct table_source *base, struct digest *digest, struct
         digest_array(digest, "features", H5TYPE_U8, 0, NULL, &s->features.kind);
         digest_bytes(digest, &s->features.size, sizeof s->features.size);
         digest_bytes(digest, s->features.dims, sizeof s->features.dims);
+    }
+    if (digest && !base->unlabelled) {
         digest_bytes(digest, &s->targets.kind, sizeof s->targets.kind);
         digest_bytes(digest, &s->targets.size, sizeof s->targets.size);
     }
@@ -50,13 +54,16 @@ static int block_read(struct source *s, struct err *e)
     s->block_rows = s->features.dims[0] - s->row;
     if (s->block_rows > s->block_rows_max)
         s->block_rows = s->block_rows_max;
-    if (npy_read(&s->features, s->row, s->block_rows, s->block, e) < 0 ||
-        npy_read(&s->targets, s->row, s->block_rows, s->block_targets, e) < 0)
+    if (npy_read(&s->features, s->row, s->block_rows, s->block, e) < 0)
         return -1;
-    if (s->digest) {
+    if (s->digest)
         digest_bytes(s->digest, s->block, s->block_rows * s->features.row_bytes);
+    if (s->base.unlabelled)
+        return 0;
+    if (npy_read(&s->targets, s->row, s->block_rows, s->block_targets, e) < 0)
+        return -1;
+    if (s->digest)
         digest_bytes(s->digest, s->block_targets, s->block_rows * s->targets.row_bytes);
-    }
     return 0;
 }
 
@@ -117,13 +124,14 @@ static int source_next(struct table_source *base, double *values, const char **l
             return -1;
         if (!whole)
             continue;
-        *label = label_write(s, row);
+        if (!base->unlabelled)
+            *label = label_write(s, row);
         base->share = (double)s->row / (double)s->features.dims[0];
         return 1;
     }
-    return seen_check(&s->features.seen, s->features.path, e) < 0
-               ? -1
-               : seen_check(&s->targets.seen, s->targets.path, e);
+    if (seen_check(&s->features.seen, s->features.path, e) < 0)
+        return -1;
+    return base->unlabelled ? 0 : seen_check(&s->targets.seen, s->targets.path, e);
 }
 
 static void source_where(const struct table_source *base, char *text, size_t bytes)
@@ -151,6 +159,8 @@ static int shapes_check(struct source *s, struct err *e)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64 " values a row; accepted are 1 to %d", x->path,
                        x->row_values, TABLE_VALUES_MAX);
+    if (s->base.unlabelled)
+        return 0;
     if (values && (y->row_values < 1 || y->row_values > TABLE_VALUES_MAX))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s has %" PRIu64 " values a row; accepted are 1 to %d", y->path,
@@ -168,14 +178,19 @@ static int shapes_check(struct source *s, struct err *e)
     return 0;
 }
 
+static int array_path(const char *directory, const char *name, char path[PATH_MAX], struct err *e)
+{
+    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX)
+        return 0;
+    return err_set(e, EXIT_CODE_PERMANENT, "data.source has more than %d bytes", PATH_MAX - 32);
+}
+
 static int array_open(struct source *s, struct npy *n, const char *directory, const char *name,
                       struct err *e)
 {
     char path[PATH_MAX];
     struct stat st;
-    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
-        return err_set(e, EXIT_CODE_PERMANENT, "data.source has more than %d bytes", PATH_MAX - 32);
-    if (npy_open(n, path, e) < 0)
+    if (array_path(directory, name, path, e) < 0 || npy_open(n, path, e) < 0)
         return -1;
     if (fstat(n->fd, &st) != 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot read %s", path);
@@ -184,6 +199,31 @@ static int array_open(struct source *s, struct npy *n, const char *directory, co
         s->base.stamp[used++] = '\n';
     own_stamp_file(s->base.stamp + used, sizeof s->base.stamp - used, name, &st);
     return 0;
+}
+
+static int arrays_open(struct source *s, const struct options *o, struct err *e)
+{
+    char targets[PATH_MAX];
+    if (array_path(o->data_source, "targets.npy", targets, e) < 0 ||
+        array_open(s, &s->features, o->data_source, "features.npy", e) < 0)
+        return -1;
+    s->base.unlabelled = s->base.like.path && access(targets, F_OK) != 0;
+    if (!s->base.unlabelled && array_open(s, &s->targets, o->data_source, "targets.npy", e) < 0)
+        return -1;
+    return shapes_check(s, e);
+}
+
+static int blocks_make(struct source *s, struct err *e)
+{
+    s->block_rows_max = BLOCK_BYTES / s->features.row_bytes;
+    if (s->block_rows_max < 1)
+        s->block_rows_max = 1;
+    s->block = malloc(s->block_rows_max * s->features.row_bytes);
+    if (!s->base.unlabelled)
+        s->block_targets = malloc(s->block_rows_max * s->targets.row_bytes);
+    return s->block && (s->block_targets || s->base.unlabelled)
+               ? 0
+               : err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", s->base.path);
 }
 
 int table_npy_open(struct table_source **s_p, const struct options *o, struct err *e)
@@ -201,27 +241,16 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
                                     .where = source_where,
                                     .close = source_close};
     s->drop = o->prepare_missing[0] == 'd';
-    if (like_read(&s->base.like, o->prepare_like, e) < 0 ||
-        array_open(s, &s->features, o->data_source, "features.npy", e) < 0 ||
-        array_open(s, &s->targets, o->data_source, "targets.npy", e) < 0 ||
-        shapes_check(s, e) < 0 ||
+    if (like_read(&s->base.like, o->prepare_like, e) < 0 || arrays_open(s, o, e) < 0 ||
         like_check(&s->base.like, s->features.path, (uint32_t)s->features.row_values, NULL, e) <
-            0) {
+            0 ||
+        blocks_make(s, e) < 0) {
         source_close(&s->base);
         return -1;
     }
     s->base.features = (uint32_t)s->features.row_values;
-    if (strcmp(o->prepare_task, "values") == 0)
+    if (strcmp(o->prepare_task, "values") == 0 && !s->base.unlabelled)
         s->base.targets = (uint32_t)s->targets.row_values;
-    s->block_rows_max = BLOCK_BYTES / s->features.row_bytes;
-    if (s->block_rows_max < 1)
-        s->block_rows_max = 1;
-    s->block = malloc(s->block_rows_max * s->features.row_bytes);
-    s->block_targets = malloc(s->block_rows_max * s->targets.row_bytes);
-    if (!s->block || !s->block_targets) {
-        source_close(&s->base);
-        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", o->data_source);
-    }
     *s_p = &s->base;
     return 0;
 }

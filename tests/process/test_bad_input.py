@@ -172,3 +172,17 @@ def test_every_program_answers_help():
     out = subprocess.run([os.path.join(ROOT, "build/release/bin/trainerd"), "--help"], capture_output=True, text=True)
     for option in ("training.batch_size", "arena.limit_mb", "continual_learning.ewc_config.lambda"):
         assert option in out.stdout
+
+
+@limit(60)
+def test_pipelines_of_the_readme_are_whole():
+    """Those with data: what else stands there are parts of one."""
+    with open(os.path.join(ROOT, "README.md")) as f:
+        examples = [e for e in f.read().split("```yaml\n")[1:] if "prepare: " in e.split("```")[0]]
+    assert len(examples) == 3, examples
+    for example in examples:
+        with open("example.yaml", "w") as f:
+            f.write(example.split("```")[0])
+        done = subprocess.run([os.path.join(ROOT, "build/release/bin/prepare"), "files", "--config", "example.yaml"],
+                              capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.count("\n") == 1, done

@@ -452,6 +452,38 @@ def test_first_rows_reckoned_by_hand():
     assert numpy.allclose(target, [ln(158824 / 158571), ln(158833 / 158571)], rtol=1e-6)
 
 
+def newest_asked(run):
+    """What the run says of its own rows it says of them in a new file, and of the newest bar, which has no future."""
+    predict = [os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--task", "B"]
+    subprocess.run([*predict, "--out", "own.h5"], check=True)
+    with h5py.File("bars.h5") as f, h5py.File("own.h5") as own:
+        times, said = f["validation/times"][:], own["outputs"][:]
+    os.remove("bars.h5")
+    new = bars_make(1520)  # the same and 20 more
+    bars_write("new.csv", new)
+    subprocess.run([*predict, "--data", "new.csv", "--set", "prepare.stride=1", "--out", "new.h5"], check=True)
+    like = ["prepare.stride=1", "data.source=new.csv", "prepare.like=" + run.path("prepared/A.h5")]
+    subprocess.run([PREPARE, "bars", "--config", "mine.yaml", "--out", "like.h5",
+                    *(w for o in like for w in ("--set", o))], check=True)
+    with h5py.File("like.h5") as f, h5py.File("new.h5") as g:
+        assert set(f["validation"]) == {"features", "times", "begins"} and "train" not in f
+        decided, outputs = f["validation/times"][:], g["outputs"][:]
+    assert len(outputs) == len(decided) and decided[-1] == new[-1][0] + 60
+    assert numpy.abs(outputs[numpy.searchsorted(decided, times)] - said).max() < 1e-5
+    done = subprocess.run([*predict, "--data", "new.csv", "--out", "new.h5"], check=True, capture_output=True, text=True)
+    with h5py.File("new.h5") as g:  # every third, the newest among them
+        assert numpy.abs(g["outputs"][:] - outputs[(len(outputs) - 1) % 3::3]).max() < 1e-5, done
+    bars_write("plain.csv", new, volume=False)
+    with open("plain.csv") as f:
+        lines = f.readlines()
+    with open("hours.csv", "w") as f:
+        f.writelines(lines[:1] + lines[1:1001:60])
+    for name, what in (("plain.csv", "has no volume"), ("hours.csv", "plain")):
+        done = subprocess.run([*predict, "--data", name, "--out", "x.h5"], capture_output=True, text=True)
+        assert done.returncode == 100 and len(done.stderr.splitlines()) == 1, done
+        assert what == "plain" or what in done.stderr, done.stderr
+
+
 @limit(120)
 def test_windows_of_two_timeframes_train_an_lstm():
     """From a CSV file of bars to a finished run: the timeframes one behind the other are the steps of a sequence."""
@@ -476,6 +508,7 @@ continual_learning: {ewc_config: {fisher_samples: 64}}
         plan_check(report)
         assert [t["metric"] for t in report["tasks"]] == ["r2", "r2"] and report["steps"] > 20, report
         assert all(math.isfinite(e["loss"]) for e in report["epochs"]) and len(report["epochs"]) == 3, report
+        newest_asked(run)
 
 
 def pipeline_run(name, *settings):

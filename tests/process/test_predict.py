@@ -2,6 +2,7 @@
 of rows without targets, of other groups and names, of permuted tasks; and bad files end as one sentence."""
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -188,9 +189,20 @@ def test_what_cannot_be_predicted_is_one_sentence():
     assert "has no task C; it has A, B" in refused(run, "--task", "C")
     assert "no task C" in refused(run, "--task", "A", "--data-as", "C")
     assert "accepted are names that end in" in refused(run, "--task", "A", out="out.txt")
+    end = run.path("checkpoints/task-A.h5")
+    os.rename(end, "end.h5")
+    assert "has no end yet" in refused(run, "--task", "A")
+    os.symlink(end, end)  # which cannot be read for another reason than that it is not there
+    assert "cannot read" in (said := refused(run, "--task", "A")) and "symbolic links" in said, said
+    os.remove(end)
+    os.rename("end.h5", end)
     assert "no/such" in refused(run, "--task", "A", out="no/such/out.csv")
     assert "cannot read the data file" in refused(run, "--task", "A", data="missing.h5")
     assert "is unknown" in refused(run, "--task", "A", "--int9")
+    for words, what in ((("--rnu", "run", "--out", "x.h5"), '"--rnu" is unknown'), (("--run", "run"), "--out FILE is m"),
+                        (("--out", "x.h5"), "--run DIR is missing")):
+        done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), *words], capture_output=True, text=True)
+        assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert "needs a value" in refused(run, "--task", "A", "--split")
     assert "unknown" in refused(run, "--task", "A", "--set", "data.featurez=x")
 
@@ -339,31 +351,112 @@ def flowers_write(path, rows, with_species=True, names=("length", "width", "heig
             f.write(",".join(["%.6g" % v for v in values] + [species] * with_species) + "\n")
 
 
-@limit(180)
-def test_a_table_is_prepared_as_the_runs_data_were():
-    """Rows whose own mean and classes are others: normalised by themselves they would be told wrong."""
+KINDS = ("iris", "rose", "tulip")
+PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
+
+
+def flowers_trained():
+    """A run of flowers.yaml, and its rows."""
     if h5py is None:
         skip("python3-h5py or python3-numpy is not installed")
-    random, kinds = np.random.default_rng(8), ("iris", "rose", "tulip")
-    rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), kinds[k]) for k in random.integers(0, 3, 240)]
+    random = np.random.default_rng(8)
+    rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), KINDS[k]) for k in random.integers(0, 3, 240)]
     flowers_write("flowers.csv", rows)
     with open("flowers.yaml", "w") as f:
         f.write(FLOWERS)
-    prepare = os.path.join(ROOT, "build/release/bin/prepare")
-    subprocess.run([prepare, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
     run = SmallRun("run", "flowers.h5", pipeline=FLOWERS)
     with run:
         run.start("loaderd", "fisherd", "trainerd")
         assert run.wait("trainerd") == 0, run.log("trainerd")
+    return run, rows
+
+
+@limit(180)
+def test_new_rows_follow_what_the_run_keeps_of_its_data():
+    run, rows = flowers_trained()
+    flowers_write("new.csv", rows[:20])
+
+    def classes():
+        predict(run, data="new.csv")
+        with h5py.File("out.h5") as f:
+            assert f.attrs["accuracy"] > 0.9, dict(f.attrs)
+            return f["outputs"][:]
+    said = classes()
+    with h5py.File(run.path("prepared/first.h5")) as kept, h5py.File("flowers.h5") as f:
+        assert kept["validation/features"].shape == (0, 3) and kept.attrs["classes"] == f.attrs["classes"]
+        assert np.array_equal(kept["normalise/mean"][:], f["normalise/mean"][:])
+    os.rename("flowers.h5", "old.h5")
+    assert np.array_equal(classes(), said)  # without the file
+    other = [(10 * values, "azalea") for values, _ in rows[:80]]  # other means, and class 0 is another one
+    flowers_write("flowers.csv", rows + other)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    assert np.array_equal(classes(), said)
+    again = [PREPARE, "run", "--config", "flowers.yaml", "--run", run.directory]
+    subprocess.run([*again, "--set", "data.file=" + os.path.abspath("flowers.h5")], check=True)
+    assert np.array_equal(classes(), said)  # what is kept is of what it was trained on
+    # a run that keeps nothing
+    os.remove(run.path("prepared/first.h5"))
+    said_no = refused(run, data="new.csv", out="x.h5")
+    assert "was prepared anew since (fingerprint" in said_no and "flowers.h5" in said_no, said_no
+    os.rename("old.h5", "flowers.h5")
+    assert np.array_equal(classes(), said)
+    os.remove("flowers.h5")
+    assert "flowers.h5" in refused(run, data="new.csv", out="x.h5")
+
+
+@limit(180)
+def test_each_task_keeps_what_its_own_file_has():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    random = np.random.default_rng(3)
+    pipeline = FLOWERS[:FLOWERS.index("tasks:")] + "tasks:\n"
+    for i, task in enumerate("AB"):
+        rows = [(random.normal(0, 1, 3) * (1 + 9 * i) + 20 * i, KINDS[k]) for k in random.integers(0, 3, 80)]
+        flowers_write(task + ".csv", rows)
+        pipeline += "  - {name: %s, epochs: 2, source: %s, file: %s}\n" % (
+            task, os.path.abspath(task + ".csv"), os.path.abspath(task + ".h5"))
+    with open("two.yaml", "w") as f:
+        f.write(pipeline)
+    for task in "AB":
+        subprocess.run([PREPARE, "csv", "--config", "two.yaml", "--task", task, "--out", task + ".h5"], check=True)
+    run = SmallRun("run", "A.h5", pipeline=pipeline)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    flowers_write("new.csv", rows[:9])
+    values = np.array([["%.6g" % v for v in values] for values, _ in rows[:9]], np.float64)
+
+    def asked(task):
+        predict(run, "--task", task, data="new.csv")
+        with h5py.File(task + ".h5") as f, h5py.File("out.h5") as out:
+            x = (values - f["normalise/mean"][:]) / f["normalise/standard_deviation"][:]
+            assert np.abs(out["outputs"][:] - network(run, "task-%s.h5" % task, x)).max() < 1e-4
+    for task in "AB":
+        asked(task)
+    shutil.rmtree(run.path("prepared"))
+    asked("B")
+    os.rename("A.h5", "B.h5")  # of the two files together no other may be one of them
+    os.remove("out.h5")
+    assert "A.h5" in refused(run, "--task", "B", data="new.csv")
+
+
+@limit(180)
+def test_a_table_is_prepared_as_the_runs_data_were():
+    """Rows whose own mean and classes are others: normalised by themselves they would be told wrong."""
+    run, rows = flowers_trained()
     roses = [row for row in rows if row[1] != "iris"]  # other mean, fewer classes
     flowers_write("new.csv", roses)
     flowers_write("bare.csv", roses, with_species=False)
     for name in ("new", "bare"):
         out = predict(run, data=name + ".csv", out=name + ".h5")
         assert ("accuracy" in out) == (name == "new"), out
+        assert "rows of %s.csv, weights" % os.path.abspath(name) in out, out
+    os.rename("new.csv", "NEW.TXT")  # what it is its content tells
+    predict(run, data="NEW.TXT", out="new.h5")
     with h5py.File("new.h5") as new, h5py.File("bare.h5") as bare, h5py.File("flowers.h5") as f:
         assert np.array_equal(new["outputs"][:], bare["outputs"][:])
-        expected = np.array([kinds.index(species) for _, species in roses])
+        expected = np.array([KINDS.index(species) for _, species in roses])
         assert (new["classes"][:] == expected).mean() == new.attrs["accuracy"] > 0.95, dict(new.attrs)
         mean, deviation = f["normalise/mean"][:], f["normalise/standard_deviation"][:]
     values = np.array([["%.6g" % v for v in values] for values, _ in roses], np.float64)
@@ -372,6 +465,13 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     predict(run, data="mine.h5", out="again.h5")
     with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
         assert np.array_equal(new["outputs"][:], again["outputs"][:])
+    predict(run, data="bare.csv", out="out.csv")
+    predict(run, out="own.csv", data="flowers.h5")
+    for name in ("out.csv", "own.csv"):
+        with open(name) as f:
+            lines = list(csv.reader(f))
+        assert lines[0][:4] == ["row", "class", "name", "p_0"], lines[0]
+        assert all(l[2] == KINDS[int(l[1])] for l in lines[1:]) and {l[2] for l in lines[1:]} >= set(KINDS[1:])
     os.mkdir("arrays")
     np.save("arrays/features.npy", values)
     np.save("arrays/targets.npy", expected)
@@ -381,14 +481,18 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         f.write(numbers)
     os.mkdir("numbers")
     np.save("numbers/features.npy", np.array([v for v, _ in rows]))
-    np.save("numbers/targets.npy", np.array([kinds.index(k) for _, k in rows]))
-    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "numbers.h5"], check=True)
-    subprocess.run([prepare, "npy", "--config", "numbers.yaml", "--out", "like.h5", "--set", "data.source=arrays",
+    np.save("numbers/targets.npy", np.array([KINDS.index(k) for _, k in rows]))
+    subprocess.run([PREPARE, "npy", "--config", "numbers.yaml", "--out", "numbers.h5"], check=True)
+    subprocess.run([PREPARE, "npy", "--config", "numbers.yaml", "--out", "like.h5", "--set", "data.source=arrays",
                     "--set", "prepare.like=numbers.h5"], check=True)
     with h5py.File("numbers.h5") as a, h5py.File("like.h5") as b:
         x = (values - a["normalise/mean"][:]) / a["normalise/standard_deviation"][:]
         assert np.array_equal(b["validation/features"][:], x.astype(np.float32)) and "train" not in b
         assert np.array_equal(b["validation/targets"][:], expected) and b.attrs["class_count"] == 3
+    os.remove("arrays/targets.npy")
+    predict(run, data="arrays", out="again.h5")
+    with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
+        assert np.abs(new["outputs"][:] - again["outputs"][:]).max() < 1e-6 and "loss" not in again.attrs
     # what is not alike
     flowers_write("order.csv", roses, names=("width", "length", "height"))
     assert 'feature 0 of' in (said := refused(run, data="order.csv", out="x.h5")) and '"width"' in said, said
@@ -397,5 +501,75 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     with open("narrow.csv", "w") as f:
         f.write("length,species\n3,rose\n")
     assert "has 1 features a row" in refused(run, data="narrow.csv", out="x.h5")
+    for names, what in ((("length", "width"), 'feature 2 is "height" there and not here'),
+                        (("length", "width", "colour", "height"), 'feature 2 is "height" there and "colour" here'),
+                        (("length", "width", "height", "colour"), '"colour" is none of those')):
+        with open("count.csv", "w") as f:  # without the target's column
+            f.write(",".join(names) + "\n" + ",".join("1234"[:len(names)]) + "\n")
+        said = refused(run, data="count.csv", out="x.h5")
+        assert "has %d features a row" % len(names) in said and what in said, said
+    os.mkdir("empty")
+    assert "holds no features.npy" in refused(run, data="empty", out="x.h5")
+    config = run.path("pipeline.yaml")
+    with open(config) as f:
+        text = f.read()
+    with open(config, "w") as f:
+        f.write(text.replace("prepare: csv", "prepare: text"))
+    said = refused(run, data="order.csv", out="x.h5")
+    assert "is not an HDF5 file" in said and "was text" in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
-    assert "is no file of `prepare csv`" in refused(small_run, "--task", "A", data="new.csv", out="x.h5")
+    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+
+
+MOLECULES = """name: molecules
+data: {prepare: molecules, source: t.csv, file: m.h5}
+prepare: {descriptors: "rings,heteroatoms", validation_fraction: 0.4, energy: true}
+model:
+  loss: mean_squared_error
+  layers:
+    - {type: gcn, out: 8, edges: true}
+    - {type: relu}
+    - {type: pool, kind: mean_sum}
+    - {type: linear, out: 2}
+training: {batch_size: 16, threads: 2}
+tasks:
+  - {name: first, epochs: 2}
+"""
+
+
+@limit(120)
+def test_new_molecules_are_prepared_as_the_runs_were():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    if "no chemistry library" in subprocess.run([PREPARE, "molecules", "--help"], capture_output=True, text=True).stderr:
+        skip("this system has no libopenbabel-dev")
+    smiles = ["C" * (i % 20 + 1) + "ONF"[i // 20] for i in range(60)]
+
+    def write(path, rows, head="name,smiles\n"):
+        with open(path, "w") as f:
+            f.write(head + "".join("n,%s\n" % row if "," in head else row + "\n" for row in rows))
+    write("t.csv", smiles)
+    with open("m.yaml", "w") as f:
+        f.write(MOLECULES)
+    subprocess.run([PREPARE, "molecules", "--config", "m.yaml", "--out", "m.h5"], check=True)
+    run = SmallRun("run", "m.h5", pipeline=MOLECULES)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    predict(run, data="m.h5", out="own.h5")
+    with h5py.File("m.h5") as f, h5py.File("own.h5") as own:
+        rows, said = f["validation/source_row"][:], own["outputs"][:]
+    os.remove("m.h5")
+    for name, head in (("new.csv", "name,smiles\n"), ("list.smi", "SMILES\n")):
+        write(name, [smiles[i] for i in rows], head)
+        out = predict(run, data=name)
+        assert "no targets" in out and name in out, out
+        with h5py.File("out.h5") as f:
+            assert np.array_equal(f["outputs"][:], said)
+    os.remove("out.h5")
+    for row, what in (("C(", "new.csv, line 3: "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
+        write("new.csv", ["CCO", row, "CC"])
+        assert what in (told := refused(run, data="new.csv")), told
+    with open("new.csv", "w") as f:
+        f.write("name,structure\nn,CCO\n")
+    assert 'has no column "smiles"' in refused(run, data="new.csv")

@@ -172,7 +172,7 @@ def test_what_cannot_be_exported_is_one_sentence():
     with open("bad.h5", "wb") as f:
         f.write(b"\x89HDF\r\n\x1a\n" + bytes(100))
     cases = (
-        (("export", "--run", "nowhere", "--out", "x"), "there is no run in nowhere"),
+        (("export", "--run", "nowhere", "--out", "x"), "cannot read the run in nowhere"),
         (("export", "--run", run.directory, "--task", "B", "--out", "x"), "has no task B; it has A"),
         (("export", "--run", run.directory), "--out FILE is missing"),
         (("export", "--out", "x"), "--run DIR or --checkpoint FILE is missing"),

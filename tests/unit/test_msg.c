@@ -551,5 +551,7 @@ TEST(reference_names_everything)
         }
     }
     CHECK_HAS(text, "A `field_info` is one data set of a span:");
+    const char *once = strstr(text, "A `plan_row` is"); /* of two lists of one message */
+    CHECK(once && !strstr(once + 1, "A `plan_row` is"));
     free(text);
 }

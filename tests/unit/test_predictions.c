@@ -14,6 +14,7 @@
 enum { BATCH = 64, ROWS = 150 };
 
 static struct err e;
+static const char *class_names; /* of the files that are written */
 
 static void model_of(struct model *m, const char *layer, const char *loss)
 {
@@ -29,7 +30,7 @@ static int rows_write(const char *path, const struct model *m, uint64_t rows)
 {
     struct predictions *p;
     float *outputs = calloc(BATCH, m->outputs * sizeof *outputs);
-    int result = predictions_open(&p, path, m, rows, BATCH, &e);
+    int result = predictions_open(&p, path, m, class_names, rows, BATCH, &e);
     for (uint64_t at = 0; result == 0 && at < rows; at += BATCH) {
         uint64_t count = rows - at < BATCH ? rows - at : BATCH;
         for (uint64_t i = 0; i < count * m->outputs; i++)
@@ -104,6 +105,32 @@ TEST(an_hdf5_file_has_outputs_probabilities_and_classes)
         CHECK_EQ(classes[row], 4);
     }
     h5reader_close(&r);
+    model_close(&m);
+}
+
+TEST(classes_are_named_in_both_files)
+{
+    struct model m;
+    struct h5reader *r;
+    char text[64], *csv;
+    size_t bytes;
+    model_of(&m, "linear out=3", "softmax_cross_entropy");
+    class_names = "a\nb\nc \"d\", e"; /* the last output is always the largest */
+    CHECK_OK(rows_write("x.h5", &m, 1), e);
+    CHECK_OK(rows_write("x.csv", &m, 1), e);
+    CHECK_OK(h5reader_open(&r, "x.h5", &e), e);
+    CHECK_OK(h5reader_text(r, "", "class_names", text, sizeof text, &e), e);
+    CHECK_STR(text, class_names);
+    h5reader_close(&r);
+    CHECK_OK(durable_read("x.csv", 4096, &csv, &bytes, &e), e);
+    CHECK_HAS(csv, "row,class,name,p_0,p_1,p_2\n0,2,\"c \"\"d\"\", e\",0.");
+    free(csv);
+    class_names = "a\nb";
+    CHECK_OK(rows_write("x.csv", &m, 1), e);
+    CHECK_OK(durable_read("x.csv", 4096, &csv, &bytes, &e), e);
+    CHECK_HAS(csv, "\n0,2,,0.");
+    free(csv);
+    class_names = NULL;
     model_close(&m);
 }
 
