@@ -147,14 +147,9 @@ def peer_loading(check, way):
                        check.settings(128, 32), shape["hidden"], check.settings(20, 1), check.settings(100, 3)], **peers_environment())
 
 
-# What trainerd page-locks beside the arena, in the words of its plan; the copies only where they are small.
-LOCKED = ("batch on its way to the device, page-locked", "copies of the device's vectors")
-
-
 def locked_bytes(report):
-    """The arena as it was, and the rest by the plan."""
-    planned = {row["what"]: row["bytes"] for row in report["memory"]["plan_rows"] if row["stage"] == "trainerd"}
-    return report["memory"]["arena_bytes"] + sum(planned[what] for what in LOCKED)
+    """What trainerd had page-locked at most: arena, batch on its way, copy of the parameters, results."""
+    return report["memory"]["page_locked"]["trainerd"]
 
 
 # Takes all of the device's memory but so many bytes, until its standard input ends.
