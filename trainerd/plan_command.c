@@ -131,6 +131,21 @@ static void megabatch_print(const struct options *o, const struct split_shape *t
         puts("not beside the rest of the plan; batches are gathered from the arena");
 }
 
+/* Both numbers of a step are the preset's, or none is. */
+static void batch_print(const struct options *o)
+{
+    uint64_t rows, steps;
+    printf("batch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
+           " rows an optimizer step (",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o));
+    if (options_preset_batch(o, &rows, &steps) &&
+        (rows != o->batch_size || steps != o->gradient_accumulation_steps))
+        printf("given, and not the %" PRIu64 " x %" PRIu64 " of preset %s)\n", rows, steps,
+               o->preset);
+    else
+        printf("preset: %s)\n", o->preset);
+}
+
 /* The arithmetic of the mega-batch and of the read-ahead, for people. */
 static int rows_print(const struct options *o, const struct device *device,
                       const struct split_shape *train, uint64_t micro_rows,
@@ -155,9 +170,8 @@ static int rows_print(const struct options *o, const struct device *device,
         printf("\nmicro-batches of %" PRIu64 " rows instead of %" PRIu64
                ", with which it would not fit: the same steps, the same bits",
                micro_rows, o->batch_size);
-    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
-           " rows an optimizer step (preset: %s)\n",
-           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
+    putchar('\n');
+    batch_print(o);
     return 0;
 }
 

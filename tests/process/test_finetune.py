@@ -260,6 +260,16 @@ def test_plan_runs_nothing():
 
 
 @limit(60)
+def test_plan_of_a_preset():
+    """The file's batch is not multiplied by what the preset adds to its own."""
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
+                          os.path.abspath("planned"), "--preset", "saving"], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    assert "batch: 128 rows a micro-batch x 1 = 128 rows an optimizer step (given, and not the 32 x 8 of preset " \
+           "saving)\n" in out.stdout, out.stdout
+
+
+@limit(60)
 def test_a_directory_that_is_no_run_is_left_alone():
     os.makedirs("mine/services")
     with open("mine/services/precious", "w") as f:
