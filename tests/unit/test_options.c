@@ -562,6 +562,19 @@ TEST(options_help_and_docs_name_every_option)
     }
 }
 
+/* The other schedules have a rise of their own. */
+TEST(options_of_a_warmup_in_epochs_go_with_a_constant_rate)
+{
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 2}\n"), e);
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 2, scheduler_type: plateau}\n"), e);
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 0, scheduler_type: onecycle}\n"), e);
+    CHECK_HAS(refused(BASE "training: {warmup_epochs: 2, scheduler_type: onecycle}\n"),
+              "p.yaml: training.warmup_epochs is 2 and training.scheduler_type is onecycle, which "
+              "rises over training.warmup_pct");
+    CHECK_HAS(refused(BASE "training: {warmup_epochs: 1}\npreset: conservative\n"),
+              "scheduler_type is cosine_warmup");
+}
+
 static void preset_read(const char *text, const char *set)
 {
     CHECK_OK(set ? read_set(text, set) : read_text(text), e);
