@@ -114,6 +114,15 @@ static void limit_print(const struct plan *p, const struct options *o, const str
            (double)f.memory_bytes / (1 << 20));
 }
 
+/* On a CPU they would be another copy of what the arena brings. */
+static void no_megabatch_print(const struct options *o)
+{
+    if (strcmp(o->loader_use_chunk_loader, "gpu") == 0)
+        puts("\nmega-batch: none: loader.use_chunk_loader is gpu, and none keeps these rows; "
+             "batches "
+             "are gathered from the arena");
+}
+
 static void megabatch_print(const struct options *o, const struct split_shape *train,
                             const struct megabatch_size *size)
 {
@@ -157,11 +166,16 @@ static int rows_print(const struct options *o, const struct device *device,
     if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
                    e) < 0)
         return -1;
-    if (o->loader_use_chunk_loader)
+    if (size->device || compute_keeps_rows(o, NULL))
         megabatch_print(o, train, size);
-    printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
-           train->span_rows);
-    if (ahead)
+    else
+        no_megabatch_print(o);
+    if (size->kind == MEGABATCH_WHOLE)
+        printf("resident samples: all %" PRIu64 " rows, which come through ", train->rows);
+    else
+        printf("resident samples: ");
+    printf("%" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots, train->span_rows);
+    if (ahead && size->kind != MEGABATCH_WHOLE)
         printf("; read ahead: %" PRIu64 " workers x %" PRIu64 " batches x %" PRIu64
                " rows = %" PRIu64,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,

@@ -256,6 +256,7 @@ def test_plan_runs_nothing():
     assert out.returncode == 0, out.stderr
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
         assert word in out.stdout, (word, out.stdout)
+    assert "\nresident samples: all 60000 rows, which come through " in out.stdout, out.stdout
     assert not os.path.exists("planned/checkpoints")
 
 
@@ -267,6 +268,9 @@ def test_plan_of_a_preset():
     assert out.returncode == 0, out.stderr
     assert "batch: 128 rows a micro-batch x 1 = 128 rows an optimizer step (given, and not the 32 x 8 of preset " \
            "saving)\n" in out.stdout, out.stdout
+    assert "mega-batch: none: loader.use_chunk_loader is gpu" in out.stdout, out.stdout
+    assert "\nresident samples: 5 slots of 1280 rows in the training arena; read ahead: " in out.stdout, out.stdout
+    assert "mega-batch, training" not in out.stdout, out.stdout
 
 
 @limit(60)
