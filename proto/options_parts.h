@@ -72,8 +72,8 @@ void presets_print(FILE *out);
 /* ---- options_nearest.c --------------------------------------------------------------------------
  */
 
-/* The key among `rows` (and, for those of OPT, the names of lists) that `key` resembles most. Both
- * have at most OPTION_KEY_MAX bytes. */
+/* The key among `rows` (and, for those of OPT, the names of lists and "tasks.NAME.key") that `key`
+ * resembles most, or NULL: none does. Both have at most OPTION_KEY_MAX bytes. */
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key);
 
 /* ---- options_value.c ----------------------------------------------------------------------------

@@ -27,13 +27,24 @@ struct reading {
 /* ---- complaints ---------------------------------------------------------------------------------
  */
 
+static int unknown_key(struct reading *r, const char *prefix, const char *key, const char *nearest,
+                       struct origin at)
+{
+    char shown[SHOWN_BYTES];
+    text_show(key, shown);
+    if (!nearest)
+        return origin_error(at, r->e,
+                            "unknown option %s%s; none is like it, and docs/OPTIONS.md lists them",
+                            prefix, shown);
+    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix, shown, prefix,
+                        nearest);
+}
+
 static int unknown_option(struct reading *r, const char *key, struct origin at)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
-    char shown[SHOWN_BYTES];
-    return origin_error(at, r->e, "unknown option %s; the nearest is %s", text_show(key, shown),
-                        key_nearest(rows, count, key));
+    return unknown_key(r, "", key, key_nearest(rows, count, key), at);
 }
 
 static int unknown_task_option(struct reading *r, const char *prefix, const char *key,
@@ -41,9 +52,7 @@ static int unknown_task_option(struct reading *r, const char *prefix, const char
 {
     size_t count;
     const struct option_row *rows = task_rows(&count);
-    char shown[SHOWN_BYTES];
-    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix,
-                        text_show(key, shown), prefix, key_nearest(rows, count, key));
+    return unknown_key(r, prefix, key, key_nearest(rows, count, key), at);
 }
 
 /* ---- one node -----------------------------------------------------------------------------------

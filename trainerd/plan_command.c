@@ -189,6 +189,20 @@ static int rows_print(const struct options *o, const struct device *device,
     return 0;
 }
 
+/* Where the bits of a step depend on how it is cut into micro-batches. */
+static void arithmetic_print(const struct options *o, const struct model *m, const struct device *d)
+{
+    if (m->buffer_count)
+        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
+               " rows, all of which are resident; another one is another arithmetic\n",
+               o->batch_size);
+    else if (!d->apart && o->gradient_accumulation_steps > 1 && o->batch_size % o->slice_rows)
+        printf("\nslices: micro-batches of %" PRIu64 " rows are not whole slices of %" PRIu64
+               " (training.slice_rows): another arithmetic than that of %" PRIu64
+               " rows in micro-batches that are\n",
+               o->batch_size, o->slice_rows, options_batch_rows(o));
+}
+
 /* Against what is free where the run's directory will be (FINETUNED_PLACE, as finetune.sh says,
  * else here); steps are those of whole epochs. */
 static int disk_print(const struct options *o, const struct model *m,
@@ -255,10 +269,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o, device);
-    if (m.buffer_count)
-        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
-               " rows, all of which are resident; another one is another arithmetic\n",
-               o.batch_size);
+    arithmetic_print(&o, &m, device);
     if (rows_print(&o, device, train, micro_rows, &sizes[0], e) == 0 &&
         disk_print(&o, &m, train, e) == 0)
         result = plan_check(&p, &o, device, e);

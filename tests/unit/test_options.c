@@ -104,6 +104,13 @@ TEST(options_unknown_keys_name_file_line_and_the_nearest)
     CHECK_HAS(refused_set("tasks.A.epoch=1"), "the nearest is tasks.A.epochs");
     CHECK_HAS(refused_set("tasks.Z.epochs=1"), "there is no task Z");
     CHECK_HAS(refused_set("tasks.1.epochs=1"), "there is no task 1; the pipeline has 1 tasks");
+    CHECK_HAS(refused(BASE "finetuning: {epochs: 3}\n"),
+              "unknown option finetuning.epochs; the nearest is tasks.NAME.epochs");
+    CHECK_HAS(refused(BASE "epoch: 3\n"), "the nearest is tasks.NAME.epochs");
+    CHECK_HAS(refused(BASE "file: x\n"), "the nearest is data.file");
+    CHECK_HAS(refused(BASE "memory: {advice: 3}\n"),
+              "unknown option memory.advice; none is like it, and docs/OPTIONS.md lists them");
+    CHECK_HAS(refused_set("tasks.A.optimizer=sgd"), "unknown option tasks.A.optimizer; none is");
     char long_key[1000];
     memset(long_key, 'k', sizeof long_key);
     memcpy(long_key + sizeof long_key - 5, ": 1\n", 5);
