@@ -401,9 +401,7 @@ void report_print_markdown(const struct report *r, FILE *out)
     fprintf(out, ", %u %s.\n\n", r->history->launch_count,
             r->history->launch_count == 1 ? "launch" : "launches");
     markdown_stages(r, out);
-    fputs("\nA peak counts pages shared with other stages (the arena) in each of them, and the "
-          "libraries' own memory,\nwhich the plan leaves out.\n\n",
-          out);
+    fputs("\nA peak counts pages shared with other stages (the arena) in each of them.\n\n", out);
     if (r->plan_device_bytes)
         fprintf(
             out,

@@ -80,6 +80,9 @@ int options_arguments(int argc, char **argv, int first, const char **config, con
 /* Rows of one optimizer step: batch_size times gradient_accumulation_steps. */
 uint64_t options_batch_rows(const struct options *o);
 
+/* What the preset has of both; 0 where there is no preset. They count where none is given. */
+int options_preset_batch(const struct options *o, uint64_t *batch_size, uint64_t *steps);
+
 /* Index of the task of that name, or -1. */
 int options_task(const struct options *o, const char *name);
 

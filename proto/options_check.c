@@ -212,6 +212,13 @@ static int pairs_check(const struct options *o, const struct origins *at, struct
         return origin_error(at->file, e,
                             "training.use_swa is true and training.keep is best; both say with "
                             "which weights a task ends, so accepted is one of them");
+    if (o->warmup_epochs && strcmp(o->scheduler_type, "constant") != 0 &&
+        strcmp(o->scheduler_type, "plateau") != 0)
+        return origin_error(at->file, e,
+                            "training.warmup_epochs is %llu and training.scheduler_type is %s, "
+                            "which rises over training.warmup_pct of the steps; warmup_epochs go "
+                            "with constant and plateau",
+                            (unsigned long long)o->warmup_epochs, o->scheduler_type);
     if (!o->backbone_layers && (o->backbone_lr > 0 || o->freeze_backbone))
         return origin_error(at->file, e,
                             "training.%s is given, but no backbone: training.backbone_layers says "

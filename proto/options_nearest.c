@@ -32,28 +32,54 @@ static const char *last_word(const char *key)
     return dot ? dot + 1 : key;
 }
 
-/* The right word in the wrong section counts as one mistake. */
+/* The right word in the wrong section counts as one mistake. A key that differs in more than half
+ * of its letters was meant to be something else. */
 static void nearest_try(const char *key, const char *candidate, int *best, const char **nearest)
 {
     int d = distance(key, candidate);
     if (d > 1 && strcmp(last_word(key), last_word(candidate)) == 0)
         d = 1;
-    if (d < *best) {
+    if (d < *best && (d == 1 || d <= (int)strlen(key) / 2)) {
         *best = d;
         *nearest = candidate;
+    }
+}
+
+static const char *const keys_of_tasks[] = {
+#define OPT(type, field, key, value, low, high, unit, meaning)
+#define TASK(type, field, key, value, low, high, unit, meaning) "tasks.NAME." key,
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+};
+
+/* A task's option that stands outside of the list, which is one mistake more: its word counts, and
+ * that is short. */
+static void task_keys_try(const char *key, int *best, const char **nearest)
+{
+    const char *word = last_word(key);
+    for (size_t i = 0; i < sizeof keys_of_tasks / sizeof keys_of_tasks[0]; i++) {
+        int d = distance(word, last_word(keys_of_tasks[i]));
+        if (d + 1 < *best && 3 * d <= (int)strlen(word)) {
+            *best = d + 1;
+            *nearest = keys_of_tasks[i];
+        }
     }
 }
 
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key)
 {
     static const char *const others[] = {"tasks", "model.layers", "include"};
-    const char *nearest = rows[0].key;
+    const char *nearest = NULL;
     int best = INT_MAX;
     size_t options;
-    if (rows == option_rows(&options)) /* first: "task" means tasks, not prepare.task */
+    int of_options = rows == option_rows(&options);
+    if (of_options) /* first: "task" means tasks, not prepare.task */
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
             nearest_try(key, others[i], &best, &nearest);
     for (size_t i = 0; i < count; i++)
         nearest_try(key, rows[i].key, &best, &nearest);
+    if (of_options)
+        task_keys_try(key, &best, &nearest);
     return nearest;
 }

@@ -58,6 +58,11 @@ int task_key_split(const struct options *o, const char *text, const char **key);
 /* The values of that preset; a name that there is none of has no values. */
 int preset_apply(struct options *o, const char *preset, struct err *e);
 
+/* After all sources: batch_size and gradient_accumulation_steps make a step together. Where a
+ * source gave one of them (or batch_size to a task) the preset gives neither: the other has its
+ * default. */
+int preset_pair_settle(struct options *o, int batch_size_given, int steps_given, struct err *e);
+
 /* Has the option the value that o->preset gives it? */
 int preset_has(const struct options *o, const struct option_row *row);
 
@@ -67,8 +72,8 @@ void presets_print(FILE *out);
 /* ---- options_nearest.c --------------------------------------------------------------------------
  */
 
-/* The key among `rows` (and, for those of OPT, the names of lists) that `key` resembles most. Both
- * have at most OPTION_KEY_MAX bytes. */
+/* The key among `rows` (and, for those of OPT, the names of lists and "tasks.NAME.key") that `key`
+ * resembles most, or NULL: none does. Both have at most OPTION_KEY_MAX bytes. */
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key);
 
 /* ---- options_value.c ----------------------------------------------------------------------------

@@ -20,19 +20,31 @@ struct reading {
     struct node *trees[INCLUDE_DEPTH_MAX + 1]; /* from the main file inwards */
     int depth;
     char *set_texts; /* "--set key=value" texts that origins point to */
+    int batch_size_given, steps_given;
     struct err *e;
 };
 
 /* ---- complaints ---------------------------------------------------------------------------------
  */
 
+static int unknown_key(struct reading *r, const char *prefix, const char *key, const char *nearest,
+                       struct origin at)
+{
+    char shown[SHOWN_BYTES];
+    text_show(key, shown);
+    if (!nearest)
+        return origin_error(at, r->e,
+                            "unknown option %s%s; none is like it, and docs/OPTIONS.md lists them",
+                            prefix, shown);
+    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix, shown, prefix,
+                        nearest);
+}
+
 static int unknown_option(struct reading *r, const char *key, struct origin at)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
-    char shown[SHOWN_BYTES];
-    return origin_error(at, r->e, "unknown option %s; the nearest is %s", text_show(key, shown),
-                        key_nearest(rows, count, key));
+    return unknown_key(r, "", key, key_nearest(rows, count, key), at);
 }
 
 static int unknown_task_option(struct reading *r, const char *prefix, const char *key,
@@ -40,9 +52,7 @@ static int unknown_task_option(struct reading *r, const char *prefix, const char
 {
     size_t count;
     const struct option_row *rows = task_rows(&count);
-    char shown[SHOWN_BYTES];
-    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix,
-                        text_show(key, shown), prefix, key_nearest(rows, count, key));
+    return unknown_key(r, prefix, key, key_nearest(rows, count, key), at);
 }
 
 /* ---- one node -----------------------------------------------------------------------------------
@@ -213,6 +223,15 @@ static int section_known(const char *section)
     return 0;
 }
 
+/* What a later look at all sources asks for. */
+static void given_note(struct reading *r, const struct option_row *row, struct origin at)
+{
+    if (strcmp(row->key, "name") == 0)
+        r->at.name = at;
+    r->batch_size_given |= row->offset == offsetof(struct options, batch_size);
+    r->steps_given |= row->offset == offsetof(struct options, gradient_accumulation_steps);
+}
+
 static int map_apply(struct reading *r, const struct node *map, const char *section);
 
 static int entry_apply(struct reading *r, const struct node *n, const char *section)
@@ -232,8 +251,8 @@ static int entry_apply(struct reading *r, const struct node *n, const char *sect
     if (strcmp(name, "model.layers") == 0)
         return layers_apply(r, n);
     const struct option_row *row = row_find(rows, count, name);
-    if (row && strcmp(name, "name") == 0)
-        r->at.name = origin_of(r, n);
+    if (row)
+        given_note(r, row, origin_of(r, n));
     if (row)
         return row_apply(r, row, r->o, n, name);
     if (n->kind == NODE_MAP && n->entries > 0)
@@ -314,8 +333,8 @@ static int set_apply(struct reading *r, const char *text, struct origin at)
         return origin_error(at, r->e, "accepted is --set section.key=value");
     snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
     const struct option_row *row = row_find(rows, count, key);
-    if (row && strcmp(key, "name") == 0)
-        r->at.name = at;
+    if (row)
+        given_note(r, row, at);
     if (row)
         return value_set(row, r->o, equals + 1, key, at, r->e);
     if (strcmp(key, "tasks") == 0 || strcmp(key, "model.layers") == 0 ||
@@ -394,6 +413,8 @@ int options_read(struct options *o, const char *path, const char *const *set, in
         result = sources_preset(r, set, set_count);
     if (result == 0)
         result = sources_apply(r, set, set_count);
+    if (result == 0)
+        result = preset_pair_settle(o, r->batch_size_given, r->steps_given, e);
     if (result == 0)
         result = options_complete(o, &r->at, e);
     if (result == 0)

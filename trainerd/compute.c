@@ -82,9 +82,16 @@ uint64_t compute_threads(const struct trainer *t)
     return t->device->apart ? 1 : (uint64_t)setup_threads(t->options);
 }
 
+int compute_keeps_rows(const struct options *o, const struct device *d)
+{
+    int there = d && d->apart;
+    return strcmp(o->loader_use_chunk_loader, "true") == 0 ||
+           (there && strcmp(o->loader_use_chunk_loader, "gpu") == 0);
+}
+
 void compute_feed_config(struct feed_config *c, const struct options *o, const struct device *d)
 {
-    int there = o->loader_use_chunk_loader; /* else batches are gathered by the host */
+    int there = compute_keeps_rows(o, d); /* else batches are gathered by the host */
     if (!d || !d->apart || strcmp(o->loader_pin_memory, "false") == 0 ||
         (!there && strcmp(o->loader_pin_memory, "true") != 0))
         return;

@@ -294,7 +294,7 @@ static int megabatches_make(const struct plan *p, const struct options *o,
     uint64_t room = plan_chunk_bytes(o, d), left = planned < limit ? limit - planned : 0;
     int chosen = o->loader_chunk_size_gb > 0;
     sizes[0] = sizes[1] = (struct megabatch_size){.kind = MEGABATCH_ARENA};
-    if (!o->loader_use_chunk_loader)
+    if (!compute_keeps_rows(o, d))
         return 0;
     if (!chosen && room > left)
         room = left;

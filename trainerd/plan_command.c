@@ -114,6 +114,15 @@ static void limit_print(const struct plan *p, const struct options *o, const str
            (double)f.memory_bytes / (1 << 20));
 }
 
+/* On a CPU they would be another copy of what the arena brings. */
+static void no_megabatch_print(const struct options *o)
+{
+    if (strcmp(o->loader_use_chunk_loader, "gpu") == 0)
+        puts("\nmega-batch: none: loader.use_chunk_loader is gpu, and none keeps these rows; "
+             "batches "
+             "are gathered from the arena");
+}
+
 static void megabatch_print(const struct options *o, const struct split_shape *train,
                             const struct megabatch_size *size)
 {
@@ -131,6 +140,21 @@ static void megabatch_print(const struct options *o, const struct split_shape *t
         puts("not beside the rest of the plan; batches are gathered from the arena");
 }
 
+/* Both numbers of a step are the preset's, or none is. */
+static void batch_print(const struct options *o)
+{
+    uint64_t rows, steps;
+    printf("batch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
+           " rows an optimizer step (",
+           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o));
+    if (options_preset_batch(o, &rows, &steps) &&
+        (rows != o->batch_size || steps != o->gradient_accumulation_steps))
+        printf("given, and not the %" PRIu64 " x %" PRIu64 " of preset %s)\n", rows, steps,
+               o->preset);
+    else
+        printf("preset: %s)\n", o->preset);
+}
+
 /* The arithmetic of the mega-batch and of the read-ahead, for people. */
 static int rows_print(const struct options *o, const struct device *device,
                       const struct split_shape *train, uint64_t micro_rows,
@@ -142,11 +166,16 @@ static int rows_print(const struct options *o, const struct device *device,
     if (feed_arena(&f, train->spans, train->span_rows, train->span_bytes_max, &slots, &slot_bytes,
                    e) < 0)
         return -1;
-    if (o->loader_use_chunk_loader)
+    if (size->device || compute_keeps_rows(o, NULL))
         megabatch_print(o, train, size);
-    printf("resident samples: %" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots,
-           train->span_rows);
-    if (ahead)
+    else
+        no_megabatch_print(o);
+    if (size->kind == MEGABATCH_WHOLE)
+        printf("resident samples: all %" PRIu64 " rows, which come through ", train->rows);
+    else
+        printf("resident samples: ");
+    printf("%" PRIu64 " slots of %" PRIu64 " rows in the training arena", slots, train->span_rows);
+    if (ahead && size->kind != MEGABATCH_WHOLE)
         printf("; read ahead: %" PRIu64 " workers x %" PRIu64 " batches x %" PRIu64
                " rows = %" PRIu64,
                ahead / o->loader_prefetch_factor / o->batch_size, o->loader_prefetch_factor,
@@ -155,10 +184,23 @@ static int rows_print(const struct options *o, const struct device *device,
         printf("\nmicro-batches of %" PRIu64 " rows instead of %" PRIu64
                ", with which it would not fit: the same steps, the same bits",
                micro_rows, o->batch_size);
-    printf("\nbatch: %" PRIu64 " rows a micro-batch x %" PRIu64 " = %" PRIu64
-           " rows an optimizer step (preset: %s)\n",
-           o->batch_size, o->gradient_accumulation_steps, options_batch_rows(o), o->preset);
+    putchar('\n');
+    batch_print(o);
     return 0;
+}
+
+/* Where the bits of a step depend on how it is cut into micro-batches. */
+static void arithmetic_print(const struct options *o, const struct model *m, const struct device *d)
+{
+    if (m->buffer_count)
+        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
+               " rows, all of which are resident; another one is another arithmetic\n",
+               o->batch_size);
+    else if (!d->apart && o->gradient_accumulation_steps > 1 && o->batch_size % o->slice_rows)
+        printf("\nslices: micro-batches of %" PRIu64 " rows are not whole slices of %" PRIu64
+               " (training.slice_rows): another arithmetic than that of %" PRIu64
+               " rows in micro-batches that are\n",
+               o->batch_size, o->slice_rows, options_batch_rows(o));
 }
 
 /* Against what is free where the run's directory will be (FINETUNED_PLACE, as finetune.sh says,
@@ -227,10 +269,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o, device);
-    if (m.buffer_count)
-        printf("\nbatchnorm: statistics are those of a micro-batch of %" PRIu64
-               " rows, all of which are resident; another one is another arithmetic\n",
-               o.batch_size);
+    arithmetic_print(&o, &m, device);
     if (rows_print(&o, device, train, micro_rows, &sizes[0], e) == 0 &&
         disk_print(&o, &m, train, e) == 0)
         result = plan_check(&p, &o, device, e);

@@ -267,6 +267,9 @@ void compute_bases(struct plan_bases *b, const struct device *d); /* that one, a
 int compute_fact(struct trainer *t, struct err *e); /* which one it is, to everybody */
 int compute_command(int argc, char **argv);         /* trainerd --device ...: the exit code */
 /* What bits hold for one of: a CPU's arithmetic and its name, or "cuda: " and a GPU's name. */
+/* Are rows kept in mega-batches in the memory of d (NULL: the host)? */
+int compute_keeps_rows(const struct options *o, const struct device *d);
+
 void compute_name(const struct device *d, char *text, size_t bytes);
 /* The device (NULL: the CPU) copies from the feed's arena, unless loader.pin_memory forbids that it
  * is locked. */

@@ -256,7 +256,35 @@ def test_plan_runs_nothing():
     assert out.returncode == 0, out.stderr
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
         assert word in out.stdout, (word, out.stdout)
+    assert "\nresident samples: all 60000 rows, which come through " in out.stdout, out.stdout
     assert not os.path.exists("planned/checkpoints")
+
+
+@limit(60)
+def test_plan_of_a_preset():
+    """The file's batch is not multiplied by what the preset adds to its own."""
+    out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
+                          os.path.abspath("planned"), "--preset", "saving"], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    assert "batch: 128 rows a micro-batch x 1 = 128 rows an optimizer step (given, and not the 32 x 8 of preset " \
+           "saving)\n" in out.stdout, out.stdout
+    assert "mega-batch: none: loader.use_chunk_loader is gpu" in out.stdout, out.stdout
+    assert "\nresident samples: 5 slots of 1280 rows in the training arena; read ahead: " in out.stdout, out.stdout
+    assert "mega-batch, training" not in out.stdout, out.stdout
+    assert "slices:" not in out.stdout, out.stdout
+
+
+@limit(60)
+def test_plan_of_micro_batches_that_are_no_whole_slices():
+    """That is another arithmetic, and is said."""
+    for rows in (48, 64):
+        words = ("--set", "training.batch_size=%d" % rows, "--set", "training.gradient_accumulation_steps=5")
+        out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
+                              os.path.abspath("planned"), *words], capture_output=True, text=True, timeout=60)
+        assert out.returncode == 0, out.stderr
+        assert ("slices: micro-batches of 48 rows are not whole slices of 64 (training.slice_rows): another arithmetic "
+                "than that of 240 rows in micro-batches that are\n" in out.stdout) == (rows == 48), out.stdout
+        assert ("slices:" in out.stdout) == (rows == 48), out.stdout
 
 
 @limit(60)

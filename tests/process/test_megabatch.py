@@ -20,6 +20,7 @@ WAYS = {
     "windows": ("loader.chunk_size_gb=%.9f" % (2.5 * WINDOW_GB),),
     "one-window": ("loader.chunk_size_gb=%.9f" % (1.2 * WINDOW_GB),),
     "arena": ("loader.use_chunk_loader=false",),
+    "on-a-gpu": ("loader.use_chunk_loader=gpu",),
     "given-back": ("loader.use_chunk_loader=false", "loader.persistent_workers=false"),
     "windows-given-back": ("loader.chunk_size_gb=%.9f" % (2.5 * WINDOW_GB), "loader.persistent_workers=false"),
     "no-thread": ("loader.use_chunk_loader=false", "loader.num_workers=0"),

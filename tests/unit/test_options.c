@@ -104,6 +104,13 @@ TEST(options_unknown_keys_name_file_line_and_the_nearest)
     CHECK_HAS(refused_set("tasks.A.epoch=1"), "the nearest is tasks.A.epochs");
     CHECK_HAS(refused_set("tasks.Z.epochs=1"), "there is no task Z");
     CHECK_HAS(refused_set("tasks.1.epochs=1"), "there is no task 1; the pipeline has 1 tasks");
+    CHECK_HAS(refused(BASE "finetuning: {epochs: 3}\n"),
+              "unknown option finetuning.epochs; the nearest is tasks.NAME.epochs");
+    CHECK_HAS(refused(BASE "epoch: 3\n"), "the nearest is tasks.NAME.epochs");
+    CHECK_HAS(refused(BASE "file: x\n"), "the nearest is data.file");
+    CHECK_HAS(refused(BASE "memory: {advice: 3}\n"),
+              "unknown option memory.advice; none is like it, and docs/OPTIONS.md lists them");
+    CHECK_HAS(refused_set("tasks.A.optimizer=sgd"), "unknown option tasks.A.optimizer; none is");
     char long_key[1000];
     memset(long_key, 'k', sizeof long_key);
     memcpy(long_key + sizeof long_key - 5, ": 1\n", 5);
@@ -576,6 +583,19 @@ TEST(options_help_and_docs_name_every_option)
     }
 }
 
+/* The other schedules have a rise of their own. */
+TEST(options_of_a_warmup_in_epochs_go_with_a_constant_rate)
+{
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 2}\n"), e);
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 2, scheduler_type: plateau}\n"), e);
+    CHECK_OK(read_text(BASE "training: {warmup_epochs: 0, scheduler_type: onecycle}\n"), e);
+    CHECK_HAS(refused(BASE "training: {warmup_epochs: 2, scheduler_type: onecycle}\n"),
+              "p.yaml: training.warmup_epochs is 2 and training.scheduler_type is onecycle, which "
+              "rises over training.warmup_pct");
+    CHECK_HAS(refused(BASE "training: {warmup_epochs: 1}\npreset: conservative\n"),
+              "scheduler_type is cosine_warmup");
+}
+
 static void preset_read(const char *text, const char *set)
 {
     CHECK_OK(set ? read_set(text, set) : read_text(text), e);
@@ -602,21 +622,54 @@ TEST(options_of_a_preset_stand_between_defaults_and_what_is_given)
     CHECK(o.learning_rate == 1e-3);
     preset_read("training: {batch_size: 16}\npreset: saving\n" BASE, NULL); /* in any order */
     CHECK_EQ(o.batch_size, 16);
-    CHECK_EQ(o.gradient_accumulation_steps, 8);
+    CHECK_EQ(o.use_gradient_checkpointing, 1);
     preset_read(BASE "preset: saving\ntraining: {batch_size: 16}\n", "preset=roomy");
     CHECK_EQ(o.batch_size, 16);
-    CHECK_EQ(o.gradient_accumulation_steps, 2);
+    CHECK_EQ(o.use_gradient_checkpointing, 0);
     preset_read(BASE "preset: saving\n", "training.batch_size=128"); /* the default, but given */
     CHECK_EQ(o.batch_size, 128);
     preset_read(BASE "preset: saving\n", "preset=none");
     CHECK_EQ(o.batch_size, 128);
     CHECK_EQ(o.gradient_accumulation_steps, 1);
     test_file_write("base.yaml",
-                    BASE "preset: roomy\ntraining: {gradient_accumulation_steps: 3}\n");
+                    BASE "preset: roomy\ntraining: {checkpoint_segments: 3, use_swa: false}\n");
     preset_read("include: base.yaml\npreset: tight\n", NULL);
     CHECK_EQ(o.batch_size, 48);
-    CHECK_EQ(o.gradient_accumulation_steps, 3);
+    CHECK_EQ(o.use_swa, 0);
     CHECK_HAS(refused(BASE "preset: huge\n"), "p.yaml:8: preset is \"huge\"");
+}
+
+/* A step of a preset that got one of its two numbers from elsewhere would be of nobody's size. */
+TEST(options_of_a_preset_give_both_numbers_of_a_step_or_none)
+{
+    static const struct {
+        const char *given, *set;
+        uint64_t rows, steps;
+    } trials[] = {
+        {"training: {batch_size: 128}\n", NULL, 128, 1},
+        {"training: {batch_size: 96, gradient_accumulation_steps: 3}\n", NULL, 96, 3},
+        {"training: {gradient_accumulation_steps: 3}\n", NULL, 128, 3},
+        {"training: {use_swa: true}\n", NULL, 32, 8},
+        {"", "training.batch_size=32", 32, 1},
+        {"", "training.gradient_accumulation_steps=8", 128, 8},
+        {"", "tasks.A.batch_size=64", 128, 1},
+        {"training: {batch_size: 16}\n", "preset=none", 16, 1},
+    };
+    for (size_t i = 0; i < sizeof trials / sizeof trials[0]; i++) {
+        char text[512];
+        snprintf(text, sizeof text, BASE "preset: saving\n%s", trials[i].given);
+        preset_read(text, trials[i].set);
+        CHECK_EQ(o.batch_size, trials[i].rows);
+        CHECK_EQ(o.gradient_accumulation_steps, trials[i].steps);
+        CHECK_EQ(o.use_gradient_checkpointing, strcmp(o.preset, "saving") == 0);
+    }
+    test_file_write("base.yaml", BASE "training: {batch_size: 16}\n");
+    preset_read("include: base.yaml\npreset: saving\n", NULL);
+    CHECK_EQ(o.gradient_accumulation_steps, 1);
+    test_file_write("base.yaml", BASE "    batch_size: 16\n"); /* a task that another replaces */
+    preset_read("include: base.yaml\npreset: saving\ntasks: [{name: A}]\n", NULL);
+    CHECK_EQ(o.batch_size, 32);
+    CHECK_EQ(o.gradient_accumulation_steps, 8);
 }
 
 TEST(options_of_a_preset_take_no_more_threads_than_there_are_cores)

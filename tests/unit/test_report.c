@@ -597,6 +597,7 @@ TEST(report_files_say_it)
     report_print_table(&report, out);
     fclose(out);
     CHECK_HAS(text, "| trainer.train | train | B | 3 | part | 30 | `0123456789abcdef` |");
+    CHECK_HAS(text, "(the arena) in each of them.\n");
     CHECK_HAS(text, "| 0.500 (25 %) | 1.000 (50 %) | 0.500 (25 %) |");
     CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
     CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training, "

@@ -57,7 +57,7 @@ TEST(plan_decides_how_rows_are_kept)
         {39.0 / 1024, 4096, MEGABATCH_WINDOWS, MEGABATCH_ARENA},
     };
     trainer_fixture_options(&options);
-    options.loader_use_chunk_loader = 1;
+    options.loader_use_chunk_loader = "true";
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         p.count = 0;
@@ -76,11 +76,16 @@ TEST(plan_decides_how_rows_are_kept)
                        &micro_rows, sizes, &e),
              -1);
     CHECK_HAS(e.text, "a window of 4 spans needs 0.004");
-    options.loader_use_chunk_loader = 0;
-    CHECK_OK(plan_make(&p, &options, &m, &trainer_fixture_bases, &train, &validation, NULL,
-                       &micro_rows, sizes, &e),
-             e);
-    CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
+    static char *const without[] = {"false", "gpu"}; /* there is none */
+    options.loader_chunk_size_gb = 0;
+    for (int i = 0; i < 2; i++) {
+        p.count = 0;
+        options.loader_use_chunk_loader = without[i];
+        CHECK_OK(plan_make(&p, &options, &m, &trainer_fixture_bases, &train, &validation, NULL,
+                           &micro_rows, sizes, &e),
+                 e);
+        CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
+    }
     model_close(&m);
 }
 
@@ -120,7 +125,7 @@ TEST(plan_keeps_rows_on_the_device)
     struct megabatch_size sizes[2];
     struct err e = {0};
     trainer_fixture_options(&options);
-    options.loader_use_chunk_loader = 1;
+    options.loader_use_chunk_loader = "gpu";
     options.host_limit_mb = 4096;
     on_device.device = cuda_fixture_device();
     CHECK_OK(setup_model(&m, &options, &(struct model_input){.values = 784}, &e), e);

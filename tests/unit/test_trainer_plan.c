@@ -159,7 +159,7 @@ TEST(plan_is_that_of_the_task_that_takes_most)
     small.rows = 3072, small.spans = 2;
     trainer_fixture_options(&options);
     options.task_count = 2;
-    options.loader_use_chunk_loader = 1;
+    options.loader_use_chunk_loader = "true";
     options.host_limit_mb = 4096;
     for (int i = 0; i < 2; i++) {
         task_file((uint32_t)i, i ? "/small" : "/large");

@@ -47,6 +47,7 @@ void trainer_fixture_options(struct options *o)
     o->fisher_labels = "true";
     o->ewc_mode = "separate";
     o->loader_pin_memory = "auto";
+    o->loader_use_chunk_loader = "false";
     o->fisher_samples = 4096;
     o->model_loss = model_loss;
     o->metric = metric;
