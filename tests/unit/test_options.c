@@ -59,6 +59,7 @@ TEST(options_defaults_come_from_the_table)
     CHECK_EQ(o.layer_count, 1);
     CHECK_STR(o.layers[0], "relu");
     CHECK_EQ(o.layer_lines[0], 5);
+    CHECK_STR(o.layers_source, "p.yaml");
     options_free(&o);
     options_free(&o);
 }
@@ -374,6 +375,8 @@ TEST(options_includes_come_first_and_lists_are_replaced)
     CHECK_EQ(o.seed, 6);
     CHECK_EQ(o.batch_size, 7);
     CHECK_EQ(o.threads, 4);
+    CHECK_STR(o.layers_source, "d/b.yaml");
+    CHECK_EQ(o.layer_lines[0], 5);
     CHECK_EQ(o.task_count, 2);
     CHECK_STR(o.tasks[0].name, "Z");
     CHECK_EQ(o.tasks[1].epochs, 9);
