@@ -1,5 +1,5 @@
-/* layer_text.h - a layer's line of text ("linear out=256") and back. Used by model.c and
- * model_text.c. */
+/* layer_text.h - a layer's line of text ("linear out=256") and back. Used by model.c,
+ * model_text.c and who looks at layers that are no model yet. */
 #ifndef ENGINE_LAYER_TEXT_H
 #define ENGINE_LAYER_TEXT_H
 

@@ -218,11 +218,10 @@ data_prepare() {
     fi
 }
 
-# Where there is a GPU what it has is told to the programs that have no library for it; the device is also looked for
-# before hours of work.
-device_look() {
+# What trainerd makes of the options is looked at before hours of work: the layers, what goes together, the device.
+# Where that is a GPU what it has is told to the programs that have no library for it.
+trainer_look() {
     local mib
-    [ -e "$binaries/../lib/libengine-cuda.so" ] || [ -n "${FINETUNED_CUDA_LIBRARY:-}" ] || return 0
     mib=$("$binaries/trainerd" --device --config "$config" "${options[@]}") || exit
     [ "$device_limit" != auto ] || [ "$mib" = 0 ] || options+=(--set "memory.device_limit_mb=$mib")
 }
@@ -419,7 +418,7 @@ launch() {
     options_take
     [ -n "$run" ] || run=$repository/runs/$name
     if [ -n "$plan$check" ]; then
-        device_look
+        trainer_look
         data_prepare
         [ -z "$check" ] || files_each file_check
         [ -z "$plan" ] || plan_print
@@ -428,7 +427,7 @@ launch() {
     command_remember
     lock_take
     lock_write attached
-    device_look
+    trainer_look
     data_prepare
     prepare run --run "$run" || exit
     if verdict_read "$run" && [ "$verdict_code" = 0 ]; then

@@ -53,12 +53,13 @@ struct options {
 #undef OPT
 #undef TASK
     char layers[OPTION_LAYERS_MAX][OPTION_LAYER_TEXT_MAX + 1]; /* "linear out=256" */
-    int layer_lines[OPTION_LAYERS_MAX];                        /* line in source, 0: unknown */
+    int layer_lines[OPTION_LAYERS_MAX];                        /* line in layers_source */
     uint32_t layer_count;
     struct task_options tasks[OPTION_TASKS_MAX];
     uint32_t task_count;
     int batch_size_auto; /* training.batch_size was auto: it is this machine's number now */
-    char source[OPTION_PATH_MAX]; /* the file read last, for error messages */
+    char source[OPTION_PATH_MAX];        /* the file read last, for error messages */
+    char layers_source[OPTION_PATH_MAX]; /* that or the included file that the layers are of */
 };
 
 /* Read `path` and apply `set_count` texts "section.key=value". All strings are owned by *o until
@@ -76,6 +77,10 @@ enum { OPTION_SETS_MAX = 256 };
  * (permanent) naming the word that cannot be used. */
 int options_arguments(int argc, char **argv, int first, const char **config, const char **set,
                       int *set_count, struct err *e);
+
+/* The one of `words` (one at least, of at most 191 bytes; NULL ends them) that `word`
+ * resembles most: what an unknown one probably meant. */
+const char *options_nearest(const char *const *words, const char *word);
 
 /* Rows of one optimizer step: batch_size times gradient_accumulation_steps. */
 uint64_t options_batch_rows(const struct options *o);

@@ -64,6 +64,9 @@ static const char *refusal_of_pairs(const struct options *was, const struct opti
                "far would have had other rows";
     if (strcmp(key, "training.momentum") == 0 && (was->momentum > 0) != (is->momentum > 0))
         return "the checkpoint holds moments with a momentum above 0, and none without";
+    if (strcmp(key, "training.adam_beta2") == 0 && strcmp(is->fisher_estimator, "adam") == 0)
+        return "the estimator adam makes Fisher information of second moments, which decayed by "
+               "the old one";
     return NULL;
 }
 

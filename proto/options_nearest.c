@@ -83,3 +83,12 @@ const char *key_nearest(const struct option_row *rows, size_t count, const char 
         task_keys_try(key, &best, &nearest);
     return nearest;
 }
+
+const char *options_nearest(const char *const *words, const char *word)
+{
+    const char *nearest = words[0];
+    int best = INT_MAX;
+    for (; *words; words++)
+        nearest_try(word, *words, &best, &nearest);
+    return nearest;
+}

@@ -160,6 +160,7 @@ static int layers_apply(struct reading *r, const struct node *list)
         if (layer_apply(r, n, index++) < 0)
             return -1;
     r->o->layer_count = index;
+    snprintf(r->o->layers_source, sizeof r->o->layers_source, "%s", r->path);
     return 0;
 }
 

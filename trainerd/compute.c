@@ -121,7 +121,8 @@ int compute_command(int argc, char **argv)
     int set_count;
     struct err e = {0};
     if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
-        options_read(&o, config, set, set_count, &e) == 0 && compute_open(&d, &o, "", &e) == 0) {
+        options_read(&o, config, set, set_count, &e) == 0 && setup_options_check(&o, &e) == 0 &&
+        compute_open(&d, &o, "", &e) == 0) {
         d->facts(&f);
         printf("%" PRIu64 "\n", d->apart ? f.memory_bytes >> 20 : 0);
         e = (struct err){0};

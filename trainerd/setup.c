@@ -21,6 +21,7 @@
 #include "proto/log.h"
 #include "proto/weighing.h"
 #include "trainerd/disk.h"
+#include "trainerd/layers_check.h"
 #include "trainerd/watch.h"
 
 int setup_threads(const struct options *o)
@@ -115,6 +116,8 @@ static int fisher_options_check(const struct options *o, struct err *e)
 int setup_options_check(const struct options *o, struct err *e)
 {
     const struct loss_type *loss = loss_type_named(o->model_loss);
+    if (layers_check(o, e) < 0)
+        return -1;
     if (loss && !loss_metric_named(loss, o->metric)) {
         char accepted[64] = "loss";
         for (int i = 0; loss->metrics[i]; i++)

@@ -68,7 +68,14 @@ def test_options():
     with open("none.yaml", "w") as f:
         f.write("name: own\nmodel:\n  layers:\n    - {type: relu}\ntasks:\n  - {name: A}\n")
     refused("none.yaml", "data.file", config="none.yaml")
-    refused("layer", "linaer", "linear", config=pipeline(".", good, layers="- {type: linaer, out: 3}"))
+    for layer, *words in (("type: linaer, out: 3", "unknown type 'linaer'", "the nearest is linear"),
+                          ("type: linear, uot: 3", "(linear): unknown key 'uot'", "the nearest is out"),
+                          ("type: linear, out: -64", "key 'out' is '-64'", "a whole number from 1"),
+                          ("type: linear", "(linear): key 'out' is missing")):
+        config = pipeline(".", good, layers="- {%s}" % layer)
+        for look in ([], ["--check-data"], ["--plan"]):
+            refused("own.yaml:5: model.layers, layer 0", *words, config=config, arguments=look)
+    assert not os.path.exists("bad/pipeline.yaml")
     refused("cuda", config=pipeline(".", good), arguments=["--device", "cuda"])
     refused("--frobnicate", arguments=["--frobnicate"])
     refused("absent.yaml", arguments=["--config", "absent.yaml"])

@@ -157,6 +157,7 @@ def refused(*words, text=PIPELINE, options=()):
 
 @limit(60)
 def test_lists_of_tasks_that_cannot_be_are_refused():
+    import h5py
     rows_write("data.h5")
     refused("tasks.B.from", "\"D\"", "no task", text=PIPELINE.replace("from: previous", "from: D", 1))
     refused("tasks.B.ewc", "a later task", text=PIPELINE.replace("ewc: [all]", "ewc: [C]", 1))
@@ -169,6 +170,11 @@ def test_lists_of_tasks_that_cannot_be_are_refused():
     wide = "tasks.B.file=" + os.path.abspath("wide.h5")
     run = Run("wide", *pipeline(), "--set", wide, script="continual.sh")
     assert run.wait() == 100 and "do not hold rows of one kind" in run.output(), run.output()
+    rows_write("odd.h5", rows=300)
+    with h5py.File("odd.h5", "r+") as f:
+        f["train/targets"][7] = 5
+    odd = ("--set", "tasks.C.file=" + os.path.abspath("odd.h5"))  # --check-data reads what a run comes to late
+    refused("classes up to 5 and the model 5 outputs", options=(*odd, "--check-data"))
     run = Run("missing", *pipeline(), "--set", "tasks.C.file=/nowhere.h5", script="continual.sh")
     assert run.wait() == 100 and "/nowhere.h5" in run.output() and "No such file" in run.output(), run.output()
 

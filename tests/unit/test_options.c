@@ -59,6 +59,7 @@ TEST(options_defaults_come_from_the_table)
     CHECK_EQ(o.layer_count, 1);
     CHECK_STR(o.layers[0], "relu");
     CHECK_EQ(o.layer_lines[0], 5);
+    CHECK_STR(o.layers_source, "p.yaml");
     options_free(&o);
     options_free(&o);
 }
@@ -381,6 +382,8 @@ TEST(options_includes_come_first_and_lists_are_replaced)
     CHECK_EQ(o.seed, 6);
     CHECK_EQ(o.batch_size, 7);
     CHECK_EQ(o.threads, 4);
+    CHECK_STR(o.layers_source, "d/b.yaml");
+    CHECK_EQ(o.layer_lines[0], 5);
     CHECK_EQ(o.task_count, 2);
     CHECK_STR(o.tasks[0].name, "Z");
     CHECK_EQ(o.tasks[1].epochs, 9);
@@ -495,9 +498,24 @@ TEST(options_differences_are_named)
     CHECK_STR(difference_of("training.slice_rows=64", "training.slice_rows=32", conflict),
               "training.slice_rows");
     CHECK_STR(difference_of("training.adam_eps=1e-8", "training.adam_eps=1e-7", conflict), "");
+    CHECK_STR(difference_of("training.adam_beta2=0.999", "training.adam_beta2=0.99", conflict), "");
     CHECK_STR(difference_of("training.momentum=0.5", "training.momentum=0.6", conflict), "");
     CHECK_STR(difference_of("training.momentum=0.5", "training.momentum=0", conflict),
               "training.momentum");
+}
+
+/* Which divides by 1 - beta2^t: that of the steps made, not of those to come. */
+TEST(options_keep_the_beta2_of_the_estimator_adam)
+{
+    static struct options other;
+    static const char text[] = BASE "continual_learning:\n  ewc_config:\n    "
+                                    "fisher_computation: {estimator: adam}\n";
+    const char *set = "training.adam_beta2=0.99", *reason = NULL;
+    CHECK_OK(read_text(text), e);
+    CHECK_OK(options_read(&other, "p.yaml", &set, 1, &e), e);
+    CHECK_STR(options_conflict(&o, &other, &reason), "training.adam_beta2");
+    CHECK_HAS(reason, "the estimator adam");
+    options_free(&other);
 }
 
 /* changes.def says of every option what becomes of it. */

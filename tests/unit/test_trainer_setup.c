@@ -26,6 +26,33 @@ TEST(compute_without_a_cuda_library)
     compute_close(&d);
 }
 
+TEST(setup_refuses_layers_with_file_and_line)
+{
+    static const struct {
+        const char *layer, *sentence;
+    } cases[] = {
+        {"poool kind=mean", "p.yaml:7: model.layers, layer 1: unknown type 'poool'; accepted: "},
+        {"poool kind=mean", "embedding; the nearest is pool"},
+        {"pool knd=mean", "layer 1 (pool): unknown key 'knd'; accepted: kind; the nearest is kind"},
+        {"lstm out=4 layer=2", "unknown key 'layer'; accepted: out, layers, bidirectional, "
+                               "dropout; the nearest is layers"},
+        {"linear out=sixty", "key 'out' is 'sixty'; accepted: a whole number from 1"},
+        {"linear out=-64", "p.yaml:7: model.layers, layer 1 (linear): key 'out' is '-64'"},
+        {"pool", "layer 1 (pool): key 'kind' is missing"},
+        {"relu out=3", "layer 1 (relu): unknown key 'out'; it has no keys"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = {0};
+        trainer_fixture_options(&options);
+        options.layer_lines[1] = 7;
+        strcpy(options.layers_source, "p.yaml");
+        strcpy(options.layers[1], cases[i].layer);
+        CHECK_EQ(setup_options_check(&options, &e), -1);
+        CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
+        CHECK_HAS(e.text, cases[i].sentence);
+    }
+}
+
 TEST(setup_refuses_a_metric_of_another_loss)
 {
     char automatic[] = "auto", r2[] = "r2", l1[] = "l1";
