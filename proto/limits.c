@@ -201,7 +201,7 @@ uint64_t limits_decoders(const char *root, uint64_t asked)
 
 uint64_t limits_readers(const char *root, uint64_t asked)
 {
-    int threads = limits_threads(root), spared = threads / 8 > 1 ? threads / 8 : 1;
+    int threads = limits_threads(root), spared = threads / 4 > 1 ? threads / 4 : 1;
     uint64_t decoders = limits_decoders(root, asked), all = (uint64_t)(threads - spared);
     return asked == LIMITS_AUTO && all > decoders ? all - decoders : 0;
 }

@@ -1,7 +1,7 @@
 """Runs the Python tests: harness.py FILE_OR_DIRECTORY... [-k PART]
 
 Every function test_* of every test_*.py is a case. Each runs in a child process of its own, in a fresh directory
-that is removed afterwards, under a time limit (120 s; another one by @limit(seconds)). One more runs at a time than
+that is removed afterwards, under a time limit (120 s; another one by @limit(seconds); TEST_LIMIT_TIMES times that). One more runs at a time than
 there are cores, since each waits now and then; those with the longest limits first so that the end is not one of them
 on one core. Its output is shown only when it fails, the seconds it took (by the clock, and of the processor by it and
 all it waited for) always. skip(reason) ends a case as skipped. shared(name, make) is for what several cases need and
@@ -142,7 +142,7 @@ class Case:
 
     def __init__(self, label, name, function):
         self.title = "%s %s" % (label, name)
-        self.limit_s = getattr(function, "limit_s", LIMIT_S)
+        self.limit_s = getattr(function, "limit_s", LIMIT_S) * int(os.environ.get("TEST_LIMIT_TIMES", "1"))
         self.directory = os.path.realpath(tempfile.mkdtemp(prefix="finetuned-"))
         self.output = tempfile.TemporaryFile()
         self.started = time.monotonic()

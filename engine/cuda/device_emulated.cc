@@ -270,7 +270,7 @@ static int device_allocate(uint64_t bytes, const char *what, void **at, struct e
     *at = NULL;
     if (device_failed())
         return device_failure(e);
-    if (++asked == emulated()->allocation || whole > memory_bytes - memory.used ||
+    if (++asked == emulated()->allocation || bytes > memory_bytes - memory.used ||
         memory.count == ALLOCATIONS_MAX)
         return err_set(e, EXIT_CODE_TEMPORARY,
                        "no device memory for %s: %llu bytes are wanted, %llu are free", what,

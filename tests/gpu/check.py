@@ -41,8 +41,11 @@ def shown(text):
 def counts_read(out, least):
     """The words of tests that ended with "N passed, N failed, N skipped", and what was skipped. At least so many must have
     passed: where nearly all are skipped nothing was checked."""
-    words = out.strip().splitlines()[-1]
-    passed, failed, skipped = (int(n) for n in re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", words).groups())
+    found = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", out, re.MULTILINE)
+    if not found:
+        raise Failed("they ended without a count: " + shown(out)[-300:])
+    passed, failed, skipped = (int(n) for n in found[-1])
+    words = "%d passed, %d failed, %d skipped" % (passed, failed, skipped)
     if failed or passed < least:
         raise Failed("%s; at least %d are to pass" % (words, least))
     return ", ".join([words, *re.findall(r"^SKIP (.*)", out, re.MULTILINE)])

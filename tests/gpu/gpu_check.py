@@ -44,17 +44,17 @@ def peers_of(name, *precisions):
 def sanitizers():
     """A step for each tool and file of unit tests: what has no time left leaves the others their results."""
     for tool in ("memcheck", "racecheck"):
-        for part, share in (("core", 1), ("step", 2), ("micro_batches", 1), ("ops", 4)):
-            yield Step("%s-%s" % (tool, part), lambda check, tool=tool, part=part: checks.sanitizer(check, tool, "test_cuda_" + part),
-                       TOTAL_S, share=share)
+        for part, share in (("test_cuda_core", 1), ("test_cuda_step", 2), ("test_cuda_micro_batches", 1), ("ops.def", 4)):
+            name = "%s-%s" % (tool, part.removeprefix("test_cuda_").removesuffix(".def"))
+            yield Step(name, lambda check, tool=tool, part=part: checks.sanitizer(check, tool, part), TOTAL_S, share=share)
 
 
 FIRST = (Step("cases", checks.cases, 20),)
 BESIDE_S = 125  # all that is done beside one another, the peers included
 BESIDE = (Step("operations", checks.operations, 120),
-          Step("training", checks.training, 60, ("cases",)),
-          Step("repeatable", checks.repeatable, 90, ("cases",)),
-          Step("processes", checks.processes, 90),
+          Step("training", checks.training, 120, ("cases",)),
+          Step("repeatable", checks.repeatable, 120, ("cases",)),
+          Step("processes", checks.processes, 120),
           Step("file", checks.file, 90))
 ALONE = (
     Step("ceilings", figures.ceilings, 20, peers=peers_of("ceilings", "f32")),

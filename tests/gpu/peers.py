@@ -27,7 +27,8 @@ class Peer:
         self.errors, self.pending = open(os.path.join(directory, "errors"), "w+"), b""
         environment = peers_environment(**{MARK: directory, "TORCHINDUCTOR_CACHE_DIR": os.path.join(directory, "inductor"),
                                            "TORCHINDUCTOR_COMPILE_THREADS": "2"})
-        self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+        # what it compiles leaves the checks beside it their time
+        self.process = subprocess.Popen(["nice", *(str(c) for c in command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         bufsize=0, start_new_session=True, env=environment, cwd=directory)
 
     def told(self, until):
