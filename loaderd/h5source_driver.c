@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/h5file_type.h"
+
 /* Smaller reads are metadata, met again and again. */
 enum { DROP_BYTES_MIN = 16384 };
 
@@ -209,25 +211,14 @@ uint64_t source_driver_bytes(void)
     return bytes_read;
 }
 
-/* libhdf5's cache of metadata has that size from the beginning: it would not shrink, and what it
- * does not need it does not take. */
-static int index_limit(hid_t fapl)
-{
-    H5AC_cache_config_t c = {.version = H5AC__CURR_CACHE_CONFIG_VERSION};
-    if (H5Pget_mdc_config(fapl, &c) < 0)
-        return -1;
-    c.set_initial_size = 1;
-    c.initial_size = c.min_size = c.max_size = SOURCE_INDEX_BYTES;
-    return H5Pset_mdc_config(fapl, &c) < 0 ? -1 : 0;
-}
-
 hid_t source_driver_open(int fd, uint64_t file_bytes)
 {
     static hid_t driver = -1;
     if (driver < 0)
         driver = H5FDregister(&driver_class);
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
-    if (driver < 0 || fapl < 0 || H5Pset_driver(fapl, driver, NULL) < 0 || index_limit(fapl) != 0) {
+    if (driver < 0 || fapl < 0 || H5Pset_driver(fapl, driver, NULL) < 0 ||
+        h5_metadata_bound(fapl, SOURCE_INDEX_BYTES) != 0) {
         H5Pclose(fapl);
         return -1;
     }

@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { METADATA_BYTES = 128 << 10 }; /* of each file; libhdf5 would take 2 to 32 MiB */
-
 static const struct {
     const char *name;
     uint32_t bytes;
@@ -95,16 +93,6 @@ static herr_t reason_visit(unsigned n, const H5E_error2_t *entry, void *self)
     if (entry->maj_num == H5E_RESOURCE)
         r->no_memory = 1;
     return 0;
-}
-
-int h5_metadata_bound(hid_t access)
-{
-    H5AC_cache_config_t c = {.version = H5AC__CURR_CACHE_CONFIG_VERSION};
-    if (H5Pget_mdc_config(access, &c) < 0)
-        return -1;
-    c.set_initial_size = 1;
-    c.initial_size = c.min_size = c.max_size = METADATA_BYTES;
-    return H5Pset_mdc_config(access, &c) < 0 ? -1 : 0;
 }
 
 int h5_fail(struct err *e, int code, const char *format, ...)

@@ -8,6 +8,7 @@
 #include "proto/h5file_type.h"
 
 enum { H5FILE_PATH_MAX = 4096, H5FILE_ALIGNMENT = 64, H5FILE_ROWS_SETS_MAX = 18 };
+enum { H5FILE_METADATA_BYTES = 128 << 10 }; /* of each file; libhdf5 would take 2 to 32 MiB */
 
 struct h5chunks; /* a chunked set being written; h5file_chunks.c */
 
@@ -37,11 +38,6 @@ struct h5reader {
 
 /* Silence libhdf5's own printing. Called by whatever opens a file. */
 void h5_quiet(void);
-
-/* Bound what libhdf5 keeps of the metadata of a file opened with these access properties, which
- * would else grow with the number of its data sets (measured: 30 KiB each). 0, or -1: libhdf5's
- * error. */
-int h5_metadata_bound(hid_t access);
 
 /* Fill *e with the formatted attempt and the innermost reason on libhdf5's error stack, and clear
  * the stack. A system error found there decides the code as err_errno does, lack of memory is

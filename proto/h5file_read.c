@@ -27,7 +27,8 @@ static hid_t file_open(const char *path)
 {
     hid_t file = H5I_INVALID_HID, access = H5Pcreate(H5P_FILE_ACCESS);
     if (access >= 0 && H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
-        H5Pset_file_locking(access, 0, 1) >= 0 && h5_metadata_bound(access) == 0)
+        H5Pset_file_locking(access, 0, 1) >= 0 &&
+        h5_metadata_bound(access, H5FILE_METADATA_BYTES) == 0)
         file = H5Fopen(path, H5F_ACC_RDONLY, access);
     h5_close(&access);
     return file;

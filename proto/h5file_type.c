@@ -44,3 +44,13 @@ hid_t h5_type(enum h5type type)
     }
     ensure(!"an element type");
 }
+
+int h5_metadata_bound(hid_t access, uint64_t bytes)
+{
+    H5AC_cache_config_t c = {.version = H5AC__CURR_CACHE_CONFIG_VERSION};
+    if (H5Pget_mdc_config(access, &c) < 0)
+        return -1;
+    c.set_initial_size = 1;
+    c.initial_size = c.min_size = c.max_size = bytes;
+    return H5Pset_mdc_config(access, &c) < 0 ? -1 : 0;
+}

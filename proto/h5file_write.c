@@ -47,7 +47,7 @@ static hid_t file_create(struct h5writer *w, int many)
         (many || H5Pset_alignment(access, 1, H5FILE_ALIGNMENT) >= 0) &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
-        h5_metadata_bound(access) == 0 && h5_sink_use(&w->sink, access) == 0)
+        h5_metadata_bound(access, H5FILE_METADATA_BYTES) == 0 && h5_sink_use(&w->sink, access) == 0)
         file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, create, access);
     h5_close(&create);
     h5_close(&access);
