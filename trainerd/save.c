@@ -48,6 +48,12 @@ int save_checkpoint(struct trainer *t, struct err *e)
     return result;
 }
 
+int save_epoch(struct trainer *t, int is_needed, struct err *e)
+{
+    int goes_back = strcmp(t->options->on_nan, "restore") == 0; /* to each epoch's end */
+    return is_needed || goes_back || !saving_writes(t) ? save_checkpoint(t, e) : 0;
+}
+
 int save_is_due(const struct trainer *t)
 {
     return !t->saving.under_way &&

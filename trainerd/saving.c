@@ -155,6 +155,12 @@ int saving_begin(struct trainer *t, uint32_t tensor_count, struct err *e)
     return saving_end(t, e);
 }
 
+int saving_writes(const struct trainer *t)
+{
+    const struct saving *s = &t->saving;
+    return s->under_way && s->behind && !atomic_load(&s->is_made);
+}
+
 static int checkpoint_fact(struct trainer *t, struct err *e)
 {
     const struct saving *s = &t->saving;

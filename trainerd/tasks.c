@@ -149,7 +149,8 @@ int tasks_epoch_end(struct trainer *t, double value, double loss, int last, stru
     if (!last && epoch_watch(t, value, loss, e) < 0)
         return -1;
     t->meta.epoch++;
-    if (metric_better(t->meta.metric, value, t->meta.best_value))
+    int is_best = metric_better(t->meta.metric, value, t->meta.best_value);
+    if (is_best)
         t->meta.best_value = value;
     if (progress_task_fact(t, PROGRESS_EPOCH_END, e) < 0)
         return -1;
@@ -158,7 +159,7 @@ int tasks_epoch_end(struct trainer *t, double value, double loss, int last, stru
     t->meta.position = 0;
     t->meta.epoch_loss_sum = 0;
     t->meta.epoch_rows_bad = 0;
-    if (save_checkpoint(t, e) < 0)
+    if (save_epoch(t, last || is_best, e) < 0)
         return -1;
     uint64_t every = t->options->empty_cache_every_n_epochs;
     if (every && !last && t->meta.epoch % every == 0)

@@ -393,6 +393,10 @@ void fisher_client_close(struct trainer *t); /* harmless twice */
 /* save.c */
 /* Nothing if the newest one says the same. On a device apart it is under way afterwards. */
 int save_checkpoint(struct trainer *t, struct err *e);
+/* That at an epoch's end, which needs no file of its own unless is_needed: then, while the
+ * checkpoint before is still being written behind training, training does not wait for it, and none
+ * is made. */
+int save_epoch(struct trainer *t, int is_needed, struct err *e);
 int save_is_due(const struct trainer *t); /* the newest one is training.checkpoint_every_s old */
 int save_load(struct trainer *t, struct err *e); /* weights, moments and cursor of resume_path */
 /* Parameters, and unless buffers is NULL module buffers, at the end of a task; t->other says the
@@ -408,6 +412,8 @@ int save_read_best(struct trainer *t, struct err *e);
 /* saving.c */
 /* The state as it is now, behind what is under way: on the CPU it is there afterwards. */
 int saving_begin(struct trainer *t, uint32_t tensor_count, struct err *e);
+/* Is one still being written behind training? */
+int saving_writes(const struct trainer *t);
 /* What is under way is there, and told; 0 if nothing is. -1: it could not be written. */
 int saving_end(struct trainer *t, struct err *e);
 /* The same, without waiting for it where training goes on meanwhile: for so long, since none is

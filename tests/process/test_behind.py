@@ -109,6 +109,47 @@ def test_killed_while_a_checkpoint_is_written_behind_training():
     assert not [n for n in os.listdir(run.path("checkpoints")) if "tmp" in n]
 
 
+def epochs_behind_a_write(name, *settings):
+    """How many epochs end while the checkpoint of an epoch is not yet written, 5 at most, and of which steps checkpoints were told,
+    in a run of 16 epochs of 20 steps."""
+    def attempt():
+        for thread in writers(trainerd):
+            held = Held(thread)
+            if held.is_held and goes_on(run):
+                return held
+            held.let_go()
+        return None
+    with SmallRun(name, "data.h5", settings=(*OFTEN, "tasks.A.epochs=16", "training.batch_size=16", "training.checkpoint_every_s=3600",
+                                                   *settings)) as run:
+        run.start("loaderd", "fisherd", "trainerd")
+        trainerd, held = run.processes["trainerd"].pid, None
+        run.until(lambda: os.path.exists(run.path("journals/trainerd")) and len(told(run)) > 1, "no checkpoint was told")
+        while not held and run.processes["trainerd"].poll() is None:
+            held = attempt()
+        assert held, run.log("trainerd")
+        before, end = steps_made(run) // 20, time.monotonic() + 2
+        while steps_made(run) // 20 < before + 5 and time.monotonic() < end:
+            time.sleep(0.01)
+        behind = steps_made(run) // 20 - before
+        held.let_go()
+        assert run.wait("trainerd") == 0, run.log("trainerd") + run.log("fisherd")
+    return behind, [step for step in told(run) if step <= 320]
+
+
+@limit(60)
+def test_epochs_shorter_than_the_writing_of_a_checkpoint():
+    """Those that are not better than the best before do not wait for the checkpoint before them, and have none then. The others do:
+    they are the best that there is."""
+    device_take()
+    still = ("training.learning_rate=1e-12", "training.metric=loss")  # the loss is what it was
+    behind, steps = epochs_behind_a_write("short", *still)
+    assert behind >= 5 and steps[-1] == 320 and len(steps) < 13, (behind, steps)
+    behind, steps = epochs_behind_a_write("restores", *still, "training.on_nan=restore")
+    assert behind <= 1 and steps == list(range(20, 321, 20)), (behind, steps)
+    behind, steps = epochs_behind_a_write("better", "training.learning_rate=1e-5", "training.metric=loss")
+    assert behind <= 1 and steps == list(range(20, 321, 20)), (behind, steps)
+
+
 @limit(60)
 def test_a_full_disk_and_a_stop_behind_training():
     """One sentence and 111; asked for a checkpoint and for its memory it goes on; a stop waits for what is under way and
