@@ -6,6 +6,10 @@
  * order. A stored self loop is the own one: its entry stays, with the value 0, so that the number
  * of entries is known beforehand. Stored bytes may be another process's: they are read once, and
  * what they say is looked at before it is used.
+ *
+ * On a device apart the layers of training compute a few nodes more than there are, so that most
+ * micro-batches have one of a few shapes and their operations can be recorded (recording.c): nodes
+ * of no graph, without features, loop and edges. What is behind them adds zeros to every gradient.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -65,6 +69,31 @@ void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRA
                                 (float *)(region + places[GRAPH_OUT_VALUE])};
     g->edge_sums = (float *)(region + places[GRAPH_EDGE_SUMS]);
     g->edge_rows = (float *)(region + places[GRAPH_EDGE_ROWS]);
+}
+
+/* All rows with the same graphs' sizes have the same number, whatever they were taken for before:
+ * it decides in which order a device adds up. */
+uint64_t graphs_nodes(const struct stepper *s, uint64_t nodes)
+{
+    enum { SHAPES = 32, UNIT = 8 };
+    uint64_t most = s->config.slice_nodes_max;
+    if (!s->device->apart || s->layout.statistics_count)
+        return nodes;
+    uint64_t padded = size_padded(nodes, size_padded((most - 1) / SHAPES + 1, UNIT));
+    return padded < most ? padded : most;
+}
+
+/* Their rows of the two matrices have no entries. */
+void graphs_pad(struct stepper *s, uint64_t rows)
+{
+    struct graph_batch *b = &s->host.graphs;
+    uint64_t nodes = b->node_ptr[rows], end = graphs_nodes(s, nodes), width = s->model->inputs;
+    uint32_t entries = (uint32_t)(nodes + b->edge_ptr[rows]);
+    memset(s->host.inputs + nodes * width, 0, (end - nodes) * width * sizeof *s->host.inputs);
+    for (uint64_t n = nodes; n < end; n++)
+        b->in.begin[n + 1] = b->out.begin[n + 1] = entries;
+    width = s->model->edges_used ? s->model->edge_inputs : 0;
+    memset(b->edge_sums + nodes * width, 0, (end - nodes) * width * sizeof *b->edge_sums);
 }
 
 static struct graph graph_at(const struct graph_work *w, uint64_t row)

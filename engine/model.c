@@ -237,6 +237,14 @@ uint64_t model_row_targets(const struct model *m)
     return loss_type_named(m->loss)->values ? m->outputs : m->target_steps;
 }
 
+int model_draws(const struct model *m)
+{
+    int draws = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        draws |= m->layers[i].type->draws;
+    return draws;
+}
+
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
 {
     for (uint32_t i = 0; i < m->layer_count; i++)

@@ -83,6 +83,9 @@ int model_targets_check(const struct model *m, const char *type, uint64_t values
 /* Targets of a row, each of which may have a weight: outputs, or steps that have a class. */
 uint64_t model_row_targets(const struct model *m);
 
+/* Does training draw random numbers in a layer? */
+int model_draws(const struct model *m);
+
 /* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e);
 

@@ -3,8 +3,9 @@
  *
  * The same are those of as many rows, as far into as large a batch, with the same loss scale and
  * the same protected tasks. The first time they are asked for one by one, which lets libraries make
- * what they make at a first call. Rows that are graphs differ in shape from batch to batch, and are
- * not recorded.
+ * what they make at a first call. Rows that are graphs are as many nodes as graphs_nodes says;
+ * where statistics over all nodes allow none that are no graph's, they differ in shape from batch
+ * to batch, and are not recorded.
  */
 #include "engine/stepper.h"
 
@@ -19,6 +20,10 @@ static struct recording_key key_make(const struct stepper *s, uint64_t rows)
     key.batch_rows = s->batch.rows;
     key.scale = s->batch.scale;
     key.terms = s->terms_version;
+    if (s->model->graphs)
+        key.nodes = graphs_nodes(s, s->host.graphs.node_ptr[rows]);
+    if (s->model->graphs && model_draws(s->model)) /* which of the batch's nodes a draw is for */
+        key.nodes_done = s->host.graphs.nodes_done;
     return key;
 }
 
@@ -41,7 +46,7 @@ static struct recording *recording_find(struct stepper *s, const struct recordin
 int recording_run(struct stepper *s, uint64_t rows)
 {
     struct err e;
-    if (!s->device->apart || s->model->graphs || s->records_nothing)
+    if (!s->device->apart || s->records_nothing || (s->model->graphs && s->layout.statistics_count))
         return 0;
     struct recording_key key = key_make(s, rows);
     struct recording *r = recording_find(s, &key);

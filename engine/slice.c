@@ -63,15 +63,23 @@ static struct sparse slice_adjacency(const struct adjacency *a, uint64_t first, 
     return (struct sparse){a->begin + first, a->column, a->value, nodes, nodes};
 }
 
-/* The slice's rows as a layer sees them that is behind no pool yet: its nodes. */
-static void pass_graphs(const struct stepper *s, struct layer_pass *p)
+/* Nodes that layers compute of rows first .. first + rows - 1 of the micro-batch. */
+static uint64_t nodes_computed(const struct batch_work *b, uint64_t first, uint64_t rows)
 {
+    const uint64_t *nodes = b->s->host.graphs.node_ptr;
+    uint64_t count = nodes[first + rows] - nodes[first];
+    return b->work == SLICE_TRAIN ? graphs_nodes(b->s, count) : count;
+}
+
+/* The slice's rows as a layer sees them that is behind no pool yet: its nodes. */
+static void pass_graphs(const struct batch_work *b, struct layer_pass *p)
+{
+    const struct stepper *s = b->s;
     const struct graph_batch *g = &s->at.graphs;
-    const uint64_t *nodes = s->host.graphs.node_ptr;
-    uint64_t row = p->row_first - s->batch.done, first = nodes[row];
+    uint64_t row = p->row_first - s->batch.done, first = s->host.graphs.node_ptr[row];
     uint64_t edge_values = s->model->edges_used ? s->model->edge_inputs : 0;
     p->samples.begin = g->node_ptr + row;
-    p->rows = nodes[row + p->rows] - first;
+    p->rows = nodes_computed(b, row, p->rows);
     p->row_first = s->host.graphs.nodes_done + first;
     p->adjacency = slice_adjacency(&g->in, first, p->rows);
     p->transposed = slice_adjacency(&g->out, first, p->rows);
@@ -170,7 +178,7 @@ struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_
         p.kept_half = lane_half(s, slice, l->type->needs_output ? route->out : route->in);
     }
     if (l->graphs)
-        pass_graphs(s, &p);
+        pass_graphs(b, &p);
     if (l->type->residual) {
         uint32_t skip = s->layout.route[l->partner].out;
         p.skip_half = lane_half(s, slice, skip);
@@ -272,9 +280,8 @@ void slice_loss(const struct batch_work *b, uint64_t slice)
 /* Rows of the slice as a layer sees or leaves them: nodes where they are of graphs. */
 static uint64_t seen_rows(const struct batch_work *b, uint64_t slice, int graphs)
 {
-    uint64_t first = slice * b->s->config.slice_rows, rows = slice_rows(b->s, b->rows, slice);
-    const uint64_t *nodes = b->s->host.graphs.node_ptr;
-    return graphs ? nodes[first + rows] - nodes[first] : rows;
+    uint64_t rows = slice_rows(b->s, b->rows, slice);
+    return graphs ? nodes_computed(b, slice * b->s->config.slice_rows, rows) : rows;
 }
 
 /* A layer's output is rounded to 16 bits, and kept where somebody else but the next layer reads it.

@@ -152,9 +152,10 @@ struct gather_piece {
 };
 
 /* What the operations of a micro-batch depend on, and their recording (recording.c). */
-enum { RECORDINGS_MAX = 8 };
+enum { RECORDINGS_MAX = 16 };
 struct recording_key {
     uint64_t rows, done, batch_rows, terms;
+    uint64_t nodes, nodes_done; /* of graphs: computed; before them, where a layer asks for that */
     double scale;
 };
 struct recording {
@@ -551,6 +552,10 @@ enum graph_part {
 };
 void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
+/* Nodes that the layers of a training micro-batch compute which has so many. */
+uint64_t graphs_nodes(const struct stepper *s, uint64_t nodes);
+/* The host's part of those that it does not have. */
+void graphs_pad(struct stepper *s, uint64_t rows);
 
 /* Do targets of this model and configuration weigh? */
 int weighs(const struct model *m, const struct step_config *c);

@@ -154,9 +154,8 @@ static void part_send(struct stepper *s, void *at, const void *host, uint64_t by
 }
 
 static void adjacency_send(struct stepper *s, const struct adjacency *at,
-                           const struct adjacency *host, uint64_t nodes, uint64_t edges)
+                           const struct adjacency *host, uint64_t nodes, uint64_t entries)
 {
-    uint64_t entries = nodes + edges;
     part_send(s, at->begin, host->begin, (nodes + 1) * sizeof *at->begin);
     part_send(s, at->column, host->column, entries * sizeof *at->column);
     part_send(s, at->value, host->value, entries * sizeof *at->value);
@@ -165,10 +164,11 @@ static void adjacency_send(struct stepper *s, const struct adjacency *at,
 static void graphs_send(struct stepper *s, uint64_t rows)
 {
     const struct graph_batch *at = &s->at.graphs, *host = &s->host.graphs;
-    uint64_t nodes = host->node_ptr[rows], edges = host->edge_ptr[rows];
+    uint64_t nodes = graphs_nodes(s, host->node_ptr[rows]);
+    uint64_t entries = host->node_ptr[rows] + host->edge_ptr[rows];
     part_send(s, at->node_ptr, host->node_ptr, (rows + 1) * sizeof *at->node_ptr);
-    adjacency_send(s, &at->in, &host->in, nodes, edges);
-    adjacency_send(s, &at->out, &host->out, nodes, edges);
+    adjacency_send(s, &at->in, &host->in, nodes, entries);
+    adjacency_send(s, &at->out, &host->out, nodes, entries);
     if (s->model->edges_used)
         part_send(s, at->edge_sums, host->edge_sums,
                   nodes * s->model->edge_inputs * sizeof *at->edge_sums);
@@ -177,9 +177,11 @@ static void graphs_send(struct stepper *s, uint64_t rows)
 void batch_send(struct stepper *s, uint64_t rows)
 {
     const struct model *m = s->model;
-    uint64_t input_rows = m->graphs ? s->host.graphs.node_ptr[rows] : rows;
     if (!s->device->apart || s->sent_rows || s->piece_count)
         return;
+    if (m->graphs)
+        graphs_pad(s, rows);
+    uint64_t input_rows = m->graphs ? graphs_nodes(s, s->host.graphs.node_ptr[rows]) : rows;
     part_send(s, s->at.inputs, s->host.inputs, input_rows * m->inputs * sizeof *s->at.inputs);
     if (s->at.values)
         part_send(s, s->at.values, s->host.values, rows * m->outputs * sizeof *s->at.values);
@@ -201,10 +203,7 @@ void batch_send(struct stepper *s, uint64_t rows)
 
 void step_send(struct stepper *s, uint64_t step)
 {
-    int read = 0;
-    for (uint32_t i = 0; i < s->model->layer_count; i++)
-        read |= s->model->layers[i].type->draws;
-    if (!s->device->apart || !read)
+    if (!s->device->apart || !model_draws(s->model))
         return;
     *s->host.step = step;
     s->device->upload(s->at.step, s->host.step, sizeof step);

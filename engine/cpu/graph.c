@@ -58,7 +58,7 @@ static void segment_largest(const float *x, uint64_t stride, uint64_t rows, uint
 
 void cpu_pool_forward(enum pooling kind, struct matrix x, struct segments s, struct matrix y)
 {
-    ensure(x.rows == segment_first(s, s.count));
+    ensure(x.rows >= segment_first(s, s.count));
     for (uint64_t n = 0; n < s.count; n++) {
         uint64_t rows = segment_rows(s, n);
         const float *in = x.at + segment_first(s, n) * x.stride;
@@ -95,7 +95,9 @@ void cpu_pool_backward(enum pooling kind, struct matrix x, struct matrix dy, str
                        struct matrix dx)
 {
     uint64_t columns = x.columns;
-    ensure(x.rows == segment_first(s, s.count));
+    ensure(x.rows >= segment_first(s, s.count));
+    for (uint64_t r = segment_first(s, s.count); r < x.rows; r++)
+        memset(dx.at + r * dx.stride, 0, columns * sizeof *dx.at);
     for (uint64_t n = 0; n < s.count; n++) {
         uint64_t rows = segment_rows(s, n), first = segment_first(s, n);
         const float *in = x.at + first * x.stride, *d = dy.at + n * dy.stride;

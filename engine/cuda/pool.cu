@@ -77,6 +77,9 @@ __global__ void pool_columns_backward(enum pooling kind, struct matrix x, struct
         for (uint64_t r = 0; r < rows; r++)
             dx.at[(first + r) * dx.stride + c] = all ? each : r == one ? *d : 0;
     }
+    uint64_t end = segment_first(s, s.count);
+    FOR_ITEMS(i, (dx.rows - end) * dx.columns)
+    dx.at[(end + i / dx.columns) * dx.stride + i % dx.columns] = 0;
 }
 
 void cuda_pool_forward(enum pooling kind, struct matrix x, struct segments s, struct matrix y)

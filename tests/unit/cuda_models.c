@@ -24,6 +24,14 @@ static const char *const graphs[] = {"gcn out=9 residual=true edges=true",
                                      "sigmoid",
                                      "pool kind=mean_sum",
                                      "linear out=5"};
+static const char *const graphs_drawn[] = {"gcn out=9 residual=true edges=true",
+                                           "relu",
+                                           "dropout p=0.25",
+                                           "gcn out=12",
+                                           "layernorm",
+                                           "linear out=7",
+                                           "pool kind=max",
+                                           "linear out=5"};
 /* Those that chain: with 16 bits or without, behind an activation or another one of them. */
 static const char *const chained[] = {"gcn out=16", "relu",           "gcn out=24",
                                       "gcn out=8",  "sigmoid",        "gcn out=10",
@@ -53,6 +61,7 @@ const struct fixture_config cuda_models[CUDA_MODELS] = {
     [CUDA_MODEL_RECURRENT_CHECKPOINTING] = {LIST(recurrent), .inputs = 24, .checkpointing = 1},
     [CUDA_MODEL_GRAPHS] = {LIST(graphs), .graphs = 1, .inputs = 9, .edge_values = 3,
                            .optimizer = OPTIMIZER_SGD},
+    [CUDA_MODEL_GRAPHS_DRAWN] = {LIST(graphs_drawn), .graphs = 1, .inputs = 9, .edge_values = 3},
     [CUDA_MODEL_CHAINED] = {LIST(chained), .graphs = 1, .inputs = 16, .optimizer = OPTIMIZER_SGD},
     [CUDA_MODEL_CARRIED_CHECKPOINTING] = {LIST(carried), .inputs = 24, .carries = 1,
                                           .checkpointing = 1},

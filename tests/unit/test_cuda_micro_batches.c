@@ -7,6 +7,7 @@
  * same cases on a GPU. The CPU takes the batch as one slice, so that both add up the same way.
  */
 #include "engine/device.h"
+#include "engine/stepper.h"
 #include "tests/test.h"
 #include "tests/unit/cuda_fixture.h"
 #include "tests/unit/cuda_models.h"
@@ -128,6 +129,59 @@ TEST(cuda_micro_batches_equal_those_of_the_cpu)
         for (int on_device = 0; on_device < 2; on_device++)
             micro_batches_case((int)numbers[i], on_device);
     micro_batches_case(CUDA_MODEL_GRAPHS, 0); /* which the host gathers */
+    micro_batches_case(CUDA_MODEL_GRAPHS_DRAWN, 0);
+    micro_batches_case(CUDA_MODEL_CHAINED, 0);
+}
+
+static uint64_t batch_nodes(const struct fixture *f, uint64_t first, uint64_t rows)
+{
+    uint64_t nodes = 0;
+    for (uint64_t r = first; r < first + rows; r++)
+        nodes += f->graph_rows[r].node_count;
+    return nodes;
+}
+
+static int recordings_made(const struct stepper *s)
+{
+    int made = 0;
+    for (int i = 0; i < RECORDINGS_MAX; i++)
+        made += s->recordings[i].graph != NULL;
+    return made;
+}
+
+/* Batches of as many graphs, of which no two have as many nodes: in few shapes, each recorded once.
+ */
+static void shapes_case(int model, int recorded_least, int recorded_most)
+{
+    enum { ROWS = 20, BATCHES = 5, EPOCHS = 3 };
+    struct fixture on, cpu;
+    pair_open(&on, &cpu, cuda_models[model]);
+    for (uint64_t step = 0; step < BATCHES * EPOCHS; step++) {
+        uint64_t first = 3 * (step % BATCHES);
+        struct step_result r[2];
+        struct err e;
+        for (int i = 0; i < 2; i++) {
+            struct fixture *f = i ? &cpu : &on;
+            fixture_gather_rows(f, first, ROWS);
+            CHECK_OK(stepper_train(f->s, ROWS, step, step + 1, &fixture_adamw, NULL, 0, &r[i], &e),
+                     e);
+        }
+        CHECK(!step || batch_nodes(&on, first, ROWS) != batch_nodes(&on, 0, ROWS) || !first);
+        number_near(r[0].loss, r[1].loss, 1e-5, "the loss", model);
+        number_near(r[0].gradient_norm, r[1].gradient_norm, 2e-5, "the norm", model);
+    }
+    int made = recordings_made(on.s);
+    CHECK(made >= recorded_least && made <= recorded_most);
+    vectors_near(&on, &cpu, 2e-5, model);
+    fixture_close(&on);
+    fixture_close(&cpu);
+}
+
+TEST(cuda_graphs_of_other_sizes_have_few_shapes)
+{
+    shapes_case(CUDA_MODEL_GRAPHS_DRAWN, 1, 2);
+    shapes_case(CUDA_MODEL_CHAINED, 1, 2);
+    shapes_case(CUDA_MODEL_GRAPHS, 0, 0); /* statistics are over all nodes */
 }
 
 /* ---- steps that are asked for before the one before is known ---- */
@@ -217,7 +271,7 @@ TEST(cuda_steps_asked_for_ahead_are_those_that_are_waited_for)
                                             CUDA_MODEL_NORMED,        CUDA_MODEL_CARRIED};
     static const enum cuda_model gathered[] = {CUDA_MODEL_DENSE, /* with dropout */
                                                CUDA_MODEL_WEIGHED, CUDA_MODEL_CARRIED,
-                                               CUDA_MODEL_CHAINED,
+                                               CUDA_MODEL_CHAINED, CUDA_MODEL_GRAPHS_DRAWN,
                                                CUDA_MODEL_GRAPHS}; /* with batchnorm */
     struct fixture_config half = cuda_models[CUDA_MODEL_DENSE], momentum = half, plain = half;
     half.half = HALF_BF16;

@@ -194,13 +194,15 @@ static const uint64_t *begin_drawn(struct trial *t, uint64_t count, uint64_t mea
     return given;
 }
 
-/* Segments of one length, and of any. */
+/* Segments of one length, and of any, in the latter case with rows of no segment behind them. */
 static struct segments segments_drawn(struct trial *t, uint64_t count, int ragged, uint64_t *rows)
 {
     *rows = 3 * count;
     if (!ragged)
         return (struct segments){count, 3, NULL};
-    return (struct segments){count, 1, begin_drawn(t, count, 4, rows)};
+    struct segments of = {count, 1, begin_drawn(t, count, 4, rows)};
+    *rows += trial_random(t) % 4;
+    return of;
 }
 
 void trial_pool_forward(struct trial *t, struct trial_shape s)
