@@ -279,6 +279,12 @@ __global__ void __launch_bounds__(FINISH_THREADS, 2) gradients_finish(struct fin
         bias_finish(w, (float *)shared);
 }
 
+static void finish_launch(const struct finish_work &f)
+{
+    unsigned blocks = f.blocks + (unsigned)((f.dw.rows + FINISH_COLUMNS - 1) / FINISH_COLUMNS);
+    LAUNCH_EARLY(gradients_finish, blocks, FINISH_THREADS, f);
+}
+
 /* ---- the operation ---- */
 
 static struct matrix wide_of(struct mixed m)
@@ -303,6 +309,27 @@ static void products_run(enum half half, struct mixed g, struct mixed x, struct 
         cuda_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
 }
 
+/* Both gradients, in 16 bits, and the sums beside dx, which alone is waited for by the layer before:
+ * none of them fills a GPU. */
+static void products_beside(enum half half, struct mixed g, struct mixed x, struct mixed w,
+                            const struct finish_work &f, struct mixed dx)
+{
+    enum { MARK_FORK, MARK_WEIGHTS, MARK_BIAS };
+    cuda_lane_mark(MARK_FORK);
+    cuda_lane_take(LANE_PRODUCTS);
+    cuda_lane_await(MARK_FORK);
+    cuda_product_mixed(half, g, 1, x, 0, (float)f.adds, mixed_of(f.dw));
+    cuda_lane_mark(MARK_WEIGHTS);
+    cuda_lane_take(LANE_FIRST);
+    cuda_lane_await(MARK_FORK);
+    finish_launch(f);
+    cuda_lane_mark(MARK_BIAS);
+    cuda_lane_take(LANE_MAIN);
+    cuda_product_mixed(half, g, 0, w, 0, 0, dx);
+    cuda_lane_await(MARK_WEIGHTS);
+    cuda_lane_await(MARK_BIAS);
+}
+
 void cuda_convolution_backward(struct sparse a, enum activation kind, enum half half,
                                struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
                                struct mixed w, int adds, struct matrix dw, float *db,
@@ -321,9 +348,12 @@ void cuda_convolution_backward(struct sparse a, enum activation kind, enum half 
     }
     if (f.count)
         f.blocks = cuda_blocks(dw.rows * dw.columns / FOUR, FINISH_ITEMS);
-    unsigned blocks = f.blocks + (unsigned)((dw.rows + FINISH_COLUMNS - 1) / FINISH_COLUMNS);
+    if (db && g.halves && x.halves && w.halves && dx.halves) {
+        products_beside(half, g, x, w, f, dx);
+        return;
+    }
     if (db)
-        LAUNCH_EARLY(gradients_finish, blocks, FINISH_THREADS, f);
+        finish_launch(f);
     if (!f.count)
         products_run(half, g, x, w, adds, dw, dx);
 }

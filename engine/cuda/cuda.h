@@ -60,6 +60,11 @@ void cuda_launched(const char *kernel); /* takes the launch's error */
  * (cuda_partials, cuda_scratch, tickets) is asked of the main one alone. */
 extern unsigned cuda_lane;
 #define CUDA_MAIN_LANE() ensure(cuda_lane == LANE_MAIN)
+/* The backend's, for an operation whose launches need not follow each other; marks are free again
+ * where all lanes have been awaited. */
+void cuda_lane_take(unsigned lane);
+void cuda_lane_mark(unsigned mark);
+void cuda_lane_await(unsigned mark);
 
 enum { WARP = 32, CUDA_SCRATCH_FLOATS = 3 << 20 };
 #ifdef CUDA_EMULATED

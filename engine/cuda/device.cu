@@ -150,7 +150,7 @@ static int index_choose(const char *which, struct err *e)
     return gpus_choose(&all, which, e);
 }
 
-static void lane_take(unsigned lane)
+void cuda_lane_take(unsigned lane)
 {
     cuda_lane = lane;
     cuda_stream = device.lanes[lane].stream;
@@ -158,12 +158,12 @@ static void lane_take(unsigned lane)
     cuda_workspace = device.lanes[lane].workspace;
 }
 
-static void lane_mark(unsigned mark)
+void cuda_lane_mark(unsigned mark)
 {
     CU(cudaEventRecord(device.lane_marks[mark], cuda_stream));
 }
 
-static void lane_await(unsigned mark)
+void cuda_lane_await(unsigned mark)
 {
     CU(cudaStreamWaitEvent(cuda_stream, device.lane_marks[mark], 0));
 }
@@ -192,7 +192,7 @@ static void lanes_open(void)
     }
     for (int i = 0; i < LANE_MARKS; i++)
         CU(cudaEventCreateWithFlags(&device.lane_marks[i], cudaEventDisableTiming));
-    lane_take(LANE_MAIN);
+    cuda_lane_take(LANE_MAIN);
 }
 
 static void lanes_close(void)
@@ -590,9 +590,9 @@ static int compute_done(int mark)
 
 static const struct backend backend_cuda = {
     .name = "cuda",
-    .lane_take = lane_take,
-    .lane_mark = lane_mark,
-    .lane_await = lane_await,
+    .lane_take = cuda_lane_take,
+    .lane_mark = cuda_lane_mark,
+    .lane_await = cuda_lane_await,
 #define OP(name, args, names, what) .name = cuda_##name,
 #include "engine/ops.def"
 #undef OP

@@ -531,10 +531,20 @@ static void copy_wait(int mark)
     copies_until(copies.marks[mark]);
 }
 
-static void lane_take(unsigned lane)
+void cuda_lane_take(unsigned lane)
 {
     cuda_lane = lane;
     emulate_lane_take(lane);
+}
+
+void cuda_lane_mark(unsigned mark)
+{
+    emulate_lane_mark(mark);
+}
+
+void cuda_lane_await(unsigned mark)
+{
+    emulate_lane_await(mark);
 }
 
 /* Of the tensor cores (engine/cuda/mma.h). */
@@ -550,9 +560,9 @@ static void compute_wait(int mark)
 
 static const struct backend backend_cuda = {
     .name = "cuda",
-    .lane_take = lane_take,
-    .lane_mark = emulate_lane_mark,
-    .lane_await = emulate_lane_await,
+    .lane_take = cuda_lane_take,
+    .lane_mark = cuda_lane_mark,
+    .lane_await = cuda_lane_await,
 #define OP(name, args, names, what) .name = cuda_##name,
 #include "engine/ops.def"
 #undef OP

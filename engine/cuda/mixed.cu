@@ -52,6 +52,7 @@ static int operand_narrow(enum half half, struct mixed *m, uint16_t *scratch)
     struct matrix x = {m->at, m->rows, m->columns, m->stride};
     if (m->halves)
         return 1;
+    CUDA_MAIN_LANE();
     if (m->rows * m->columns > CUDA_SCRATCH_FLOATS)
         return 0;
     LAUNCH_EARLY(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x,
@@ -64,7 +65,6 @@ static int blas_product_mixed(enum half half, struct mixed a, int a_t, struct mi
                               float beta, struct mixed c)
 {
     uint16_t *scratch = (uint16_t *)cuda_scratch;
-    CUDA_MAIN_LANE();
     return operand_narrow(half, &a, scratch) &&
            operand_narrow(half, &b, scratch + CUDA_SCRATCH_FLOATS) &&
            cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c);

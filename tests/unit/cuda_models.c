@@ -106,6 +106,29 @@ void vectors_near(struct fixture *on, struct fixture *cpu, double bar, int model
               bar);
 }
 
+static double norm(const float *x, uint64_t count)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < count; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
+}
+
+void gradients_near(struct fixture *on, struct fixture *cpu, double bar, int model)
+{
+    const float *a = stepper_gradient(on->s), *b = stepper_gradient(cpu->s);
+    double rounding = 1e-3 * bar * norm(b, cpu->m.parameter_count);
+    for (uint32_t i = 0; i < cpu->m.tensor_count; i++) {
+        const struct tensor_info *t = &cpu->m.tensors[i];
+        double off = 0, all = norm(b + t->first, t->count);
+        for (uint64_t k = t->first; k < t->first + t->count; k++)
+            off += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
+        if (!(sqrt(off) <= bar * all + rounding))
+            test_fail(__FILE__, __LINE__, "model %d: the gradient of %s is off by %g of %g", model,
+                      t->name, sqrt(off), all);
+    }
+}
+
 void pair_open(struct fixture *on, struct fixture *cpu, struct fixture_config c)
 {
     c.slice = FIXTURE_ROWS;

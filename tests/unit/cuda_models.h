@@ -41,5 +41,7 @@ double vectors_distance(const float *a, const float *b, uint64_t count);
 /* These end the test where something is farther off than `bar` of it, with the model's number. */
 void number_near(double got, double wanted, double bar, const char *what, int model);
 void vectors_near(struct fixture *on, struct fixture *cpu, double bar, int model);
+/* The last batch's, tensor by tensor, in a model of which nothing is frozen. */
+void gradients_near(struct fixture *on, struct fixture *cpu, double bar, int model);
 
 #endif

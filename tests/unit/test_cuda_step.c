@@ -35,6 +35,8 @@ static void steps_case(int number, enum half half)
         number_near(a.loss, b.loss, half ? 1e-2 : 1e-5, "the loss", number);
         number_near(a.gradient_norm, b.gradient_norm, half ? 3e-2 : 2e-5, "the norm", number);
         CHECK(a.skipped == b.skipped);
+        if (!c.frozen_layers)
+            gradients_near(&on, &cpu, half ? 1e-1 : 1e-4, number);
     }
     vectors_near(&on, &cpu, bar, number);
     struct evaluation_result a = fixture_evaluate(&on, FIXTURE_ROWS),
