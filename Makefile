@@ -84,6 +84,8 @@ SOURCES_engine := $(wildcard engine/*.c engine/layers/*.c engine/cpu/*.c)
 NVCC ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA ?= $(if $(NVCC),1,0)
 SM ?= 75 80 90
+TOOLKITS := $(dir $(NVCC)).. /usr/local/cuda
+CUPTI := $(if $(filter 1,$(CUDA)),$(firstword $(wildcard $(foreach t,$(TOOLKITS),$(t)/include/cupti.h $(t)/extras/CUPTI/include/cupti.h))))
 CUDA_DEVICE := engine/cuda/device.cu engine/cuda/product.cu
 SOURCES_cuda := $(wildcard engine/cuda/*.cu)
 SOURCES_emulated := $(filter-out $(CUDA_DEVICE),$(SOURCES_cuda)) $(wildcard engine/cuda/*.cc)
@@ -110,7 +112,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench gpu-check soak chunks-soak fuzz lint docs clean help
 all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
-unit: $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
+unit: $(if $(CUPTI),$(BUILD)/lib/libkernel-times.so) $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -162,6 +164,11 @@ $(OBJ_CUDA)/%.cu.o: %.cu Makefile
 $(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ_CUDA)/%.o,$(SOURCES_cuda))
 	@mkdir -p $(@D)
 	$(call SAY,LINK $@)$(NVCC) -shared -o $@ $^ -cudart static -lcublas -lcublasLt -lcuda $(if $(wildcard $(dir $(NVCC))../lib64/stubs),-L$(dir $(NVCC))../lib64/stubs)
+
+# When each kernel of a program ran (tests/gpu), where the toolkit has CUPTI.
+$(BUILD)/lib/libkernel-times.so: tests/gpu/kernel_times.c Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CC $@)$(CC) $(CFLAGS) -fPIC -shared $(patsubst %,-isystem %,$(dir $(CUPTI)) $(TOOLKITS:%=%/include)) -o $@ $< $(patsubst %,-L%/lib64,$(dir $(CUPTI)).. $(TOOLKITS)) -lcupti
 
 EMULATED := $(patsubst %,$(OBJ)/emulated/%.o,$(SOURCES_emulated))
 CXXFLAGS := -std=gnu++14 -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno \

@@ -309,8 +309,8 @@ static void products_run(enum half half, struct mixed g, struct mixed x, struct 
         cuda_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
 }
 
-/* Both gradients, in 16 bits, and the sums beside dx, which alone is waited for by the layer before:
- * none of them fills a GPU. */
+/* Both gradients, in 16 bits, and the sums beside dx, which alone is waited for by the layer
+ * before: none of them fills a GPU. */
 static void products_beside(enum half half, struct mixed g, struct mixed x, struct mixed w,
                             const struct finish_work &f, struct mixed dx)
 {

@@ -96,6 +96,10 @@ class Check:
     def fact(self, name, value):
         self.record("fact", name, value)
 
+    def step_times(self, name, value):
+        """kernel_times.step_summary's."""
+        self.record("step", name, value)
+
     def rate(self, name, value):
         self.rates[name] = value
         self.record("rate", name, value)
@@ -136,9 +140,9 @@ class Check:
     def vector(self, case, file, kind="f4"):
         return numpy.fromfile(os.path.join(self.path(case), file), kind).astype(float)
 
-    def ours(self, mode, case, *settings, device="cuda"):
+    def ours(self, mode, case, *settings, device="cuda", **environment):
         return self.line([PROBE, mode, self.path(case), "f32=1", "device=" + device, "batch=%d" % self.case(case)["batch"],
-                          *settings])
+                          *settings], **environment)
 
 
 def difference(ours, wanted):

@@ -6,6 +6,7 @@ import time
 
 import numpy
 
+import kernel_times
 import whole_runs
 from cases import BINARIES, case_path
 from check import HALVES, Failed, Skipped, difference
@@ -167,6 +168,21 @@ def busy(check):
 def share_row(check, name, watch):
     if watch.share() is not None:
         check.row(name, 100 * watch.share(), "%", ratio=watch.share())
+
+
+def kernels(check):
+    """What the GPU does in a step of each case."""
+    if check.dry or not os.path.exists(kernel_times.LIBRARY):
+        return "not looked at: the emulated device has no CUPTI" if check.dry else "not looked at: it was built without CUPTI"
+    path, steps = os.path.join(check.own, "times"), 20
+    for case, precision in (("dense", "f32"), ("dense", "bf16"), ("gcn", "f32"), ("gcn", "bf16"), ("lstm", "bf16")):
+        check.ours("repeat", case, "steps=%d" % (steps + 5), "half=%d" % HALVES[precision], "repeats=1",
+                   CUDA_INJECTION64_PATH=kernel_times.LIBRARY, KERNEL_TIMES=path)
+        times = kernel_times.times_read(path)
+        if not times:
+            return "not looked at: CUPTI told nothing"
+        check.step_times("%s, %s" % (case, precision), kernel_times.step_summary(times, steps))
+    return ""
 
 
 def mixed(check):

@@ -64,19 +64,20 @@ ALONE = (
          {"lstm step, bf16": least(1.2), "lstm, mixed precision against float32: time": least(2)}),
     Step("gcn", figures.gcn, 25, ("cases", "ceilings"), peers_of("gcn", *BOTH), {"gcn step, f32": least(3), "gcn step, bf16": least(3)}),
     Step("fisher", figures.fisher, 25, ("cases",), peers_of("fisher", "f32"), {"exact Fisher, lstm, 128 samples, f32": least(4)}),
-    Step("sweep", figures.sweep, 25, ("ceilings",), peers_of("sweep", "f32"),
+    Step("sweep", figures.sweep, 20, ("ceilings",), peers_of("sweep", "f32"),
          {"sweep of 500 million parameters, AdamW": least(0.85), "sweep of 500 million parameters, sum of squares": least(0.85)}),
     Step("memory", figures.memory, 25, ("cases",), bars={"lstm, device memory with libraries, bf16": most(0.6)}),
-    Step("staging", figures.staging, 25, ("file", "ceilings"),
+    Step("staging", figures.staging, 20, ("file", "ceilings"),
          bars={"staging, first epoch, uncompressed from the page cache": least(0.9), "page-locked host memory, 12.5 GB staged": most(300)}),
     Step("busy", figures.busy, 25, bars={"GPU utilisation, dense run": least(0.95)}),
+    Step("kernels", figures.kernels, 20, ("cases",)),
     Step("mixed", figures.mixed, 35, ("file",),
          bars={"LSTM run, mixed precision against float32: validation loss": most(0.01),
                "LSTM run, mixed precision against float32: samples/s": least(2), "GPU utilisation, LSTM run": least(0.95)}),
     Step("loading", figures.loading, 50, ("file", "mixed"),
          bars={"chunk loading, 3 epochs of the LSTM, against whole": least(1.3),
                "chunk loading, 3 epochs of the LSTM, against dataloader": least(5)}),
-    Step("exhausted", checks.exhausted, 25, ("file",)))
+    Step("exhausted", checks.exhausted, 20, ("file",)))
 LAST = tuple(sanitizers())
 STEPS = {step.name: step for step in FIRST + BESIDE + ALONE + LAST}
 
@@ -120,7 +121,7 @@ class Run:
 
     def take(self, work, records):
         """What a step has found."""
-        places = {"row": self.results.rows, "fact": self.results.facts, "rate": self.check.rates}
+        places = {"row": self.results.rows, "fact": self.results.facts, "rate": self.check.rates, "step": self.results.steps}
         for kind, name, value in records[:-1]:
             places[kind][name] = value
         self.told(work.step, *records[-1][1:], time.monotonic() - work.began)
@@ -206,7 +207,7 @@ def libraries_find(deps):
     before = os.environ.get("LD_LIBRARY_PATH", "")
     os.environ["GPU_CHECK_LIBRARY_PATH"] = before
     folders = [os.path.join(os.path.abspath(deps), part) for part in ("usr/lib/x86_64-linux-gnu", "usr/lib")] if deps else []
-    folders += [before, "/usr/local/cuda/lib64", "/usr/local/nvidia/lib64", *glob.glob(
+    folders += [before, "/usr/local/cuda/lib64", "/usr/local/cuda/extras/CUPTI/lib64", "/usr/local/nvidia/lib64", *glob.glob(
         os.path.join(sys.prefix, "lib/python3*/site-packages/nvidia/cu1*/lib"))]
     os.environ["LD_LIBRARY_PATH"] = ":".join(f for f in folders if f)
 

@@ -48,7 +48,7 @@ def row_print(name, row):
 
 class Results:
     def __init__(self, gpu, commit):
-        self.gpu, self.commit, self.rows, self.checks, self.facts = gpu, commit, {}, {}, {}
+        self.gpu, self.commit, self.rows, self.checks, self.facts, self.steps = gpu, commit, {}, {}, {}, {}
 
     def check(self, name, state, words, seconds):
         """state: passed, failed or skipped."""
@@ -64,11 +64,11 @@ class Results:
     def write(self, directories):
         """The first directory has what was there before; all get both files."""
         stem = os.path.join(directories[0], "RESULTS-" + re.sub(r"[^A-Za-z0-9]+", "-", self.gpu).strip("-"))
-        found = {"facts": self.facts, "rows": self.rows, "checks": self.checks}
+        found = {"facts": self.facts, "rows": self.rows, "checks": self.checks, "steps": self.steps}
         if os.path.exists(stem + ".json"):
             with open(stem + ".json") as f:
                 old = json.load(f)
-            found = {k: {**old[k], **v} for k, v in found.items()}
+            found = {k: {**old.get(k, {}), **v} for k, v in found.items()}
         os.makedirs(directories[0], exist_ok=True)
         with open(stem + ".json", "w") as f:
             json.dump({"gpu": self.gpu, **found}, f, indent=1)
@@ -81,7 +81,13 @@ class Results:
         return stem + ".md"
 
 
-def page(gpu, facts, rows, checks):
+def step_line(name, s):
+    kernels = sorted(s["kernels"].items(), key=lambda k: -k[1][0] * k[1][1])
+    return "- %s: %.1f us, of which nothing runs in %.1f; %s" % (name, s["step"], s["idle"], ", ".join(
+        "%s x %.1f `%s`" % (number(count), each, kernel) for kernel, (count, each) in kernels))
+
+
+def page(gpu, facts, rows, checks, steps):
     lines = [HEAD % gpu, "| machine | |", "| --- | --- |"]
     lines += ["| %s | %s |" % (k, number(v)) for k, v in facts.items()]
     lines += ["", "| what | ours | peer | peer's form | ratio | bar | | limit | of the limit | outputs compared | run |",
@@ -95,6 +101,9 @@ def page(gpu, facts, rows, checks):
     lines += ["", "| check | | seconds | | run |", "| --- | --- | --- | --- | --- |"]
     lines += ["| %s | %s | %s | %s | %s |" % (n, c["state"], c["seconds"], c["words"].replace("|", "/"), run_of(c))
               for n, c in checks.items()]
+    if steps:
+        lines += ["", "What the GPU does in a step, while CUPTI looks on, which takes some time itself: how often and how long.", ""]
+        lines += [step_line(*step) for step in steps.items()]
     notes = ["- %s: %s" % (n, r["note"]) for n, r in rows.items() if "note" in r]
     return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
 

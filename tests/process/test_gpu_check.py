@@ -17,6 +17,7 @@ try:
     import check
     import checks
     import gpu_check
+    import kernel_times
     import peers
     import results
 except ImportError:
@@ -160,6 +161,24 @@ def test_a_form_that_takes_too_long_leaves_the_others():
     assert late.times(2, 2).keys() == {"quick"} and late.absent.keys() == {"slow", "behind"}, late.absent
     assert all("no time left" in why for why in late.absent.values())
     late.close()
+
+
+def test_a_steps_kernels_are_told():
+    """Of 30 made-up steps, written in another order than they began: launches that follow each other, or overlap."""
+    module_needs()
+    at, lines = 0, []
+    for _ in range(30):
+        for name, takes, behind in (("_Z7forwardi", 3000, 500), ("copy", 1000, 0), ("_Z7forwardi", 2000, -1500), ("_Z6updatev", 4000, 2000)):
+            at += behind
+            lines.append("%d %d %s" % (at, at + takes, name))
+            at += takes
+    with open("times", "w") as f:
+        f.write("\n".join(reversed(lines)) + "\n")
+    summary = kernel_times.step_summary(kernel_times.times_read("times"), 20)
+    names = kernel_times.names_plain(["_Z7forwardi", "_Z6updatev"])  # as far as there is a c++filt
+    assert summary == {"step": 11, "idle": 2.5, "kernels": {names["_Z7forwardi"]: [2, 2.5], "copy": [1, 1], names["_Z6updatev"]: [1, 4]}}
+    line = results.step_line("made up", summary)
+    assert line.startswith("- made up: 11.0 us, of which nothing runs in 2.5; 2 x 2.5 `%s`, 1 x 4.0 `" % names["_Z7forwardi"]), line
 
 
 def test_limits_leave_each_step_its_time():
