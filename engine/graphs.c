@@ -134,17 +134,20 @@ static uint64_t nodes_gather(const struct graph_work *w, const struct graph *g)
 static uint64_t ends_gather(const struct graph_work *w, const struct graph *g, const void *stored,
                             uint32_t *ends)
 {
-    const void *rows[ITEM_ROWS];
-    uint64_t bytes = element_bytes(w->end_type), left = g->row->edge_count, first = 0, bad = 0;
-    for (uint64_t count; left > 0; left -= count, first += count) {
-        count = left < ITEM_ROWS ? left : ITEM_ROWS;
-        rows_point(rows, (const char *)stored + first * bytes, bytes, count);
-        op_gather_classes(&backend_cpu, w->end_type, rows, count, 1, g->row->node_count, 0,
-                          ends + g->edge + first, &bad);
-        if (bad < count)
-            return first + bad;
+    uint64_t bytes = element_bytes(w->end_type), count = g->row->edge_count, edge = 0, good = 1;
+    if (count) /* all of them as one row */
+        op_gather_classes(&backend_cpu, w->end_type, &stored, 1, count, g->row->node_count, 0,
+                          ends + g->edge, &good);
+    if (good)
+        return count;
+    for (; edge < count; edge++) {
+        const void *one = (const char *)stored + edge * bytes;
+        op_gather_classes(&backend_cpu, w->end_type, &one, 1, 1, g->row->node_count, 0,
+                          ends + g->edge + edge, &good);
+        if (!good)
+            break;
     }
-    return first;
+    return edge;
 }
 
 static void degrees_count(struct graph_batch *b, const struct graph *g)
@@ -156,11 +159,24 @@ static void degrees_count(struct graph_batch *b, const struct graph *g)
         degree[b->targets[k]] += b->sources[k] != b->targets[k];
 }
 
+static float coefficient_of(uint32_t u, uint32_t v)
+{
+    return (float)(1 / sqrt((double)u * (double)v));
+}
+
+void graph_coefficients_fill(struct stepper *s)
+{
+    for (uint32_t u = 1; u < GRAPH_DEGREES; u++)
+        for (uint32_t v = 1; v < GRAPH_DEGREES; v++)
+            s->host.graphs.coefficients[u][v] = coefficient_of(u, v);
+}
+
 /* A[v, u] of layers/gcn.c, u and v nodes of the graph. */
 static float coefficient(const struct graph_batch *b, const struct graph *g, uint32_t u, uint32_t v)
 {
-    const uint32_t *degree = b->degree + g->node;
-    return (float)(1 / sqrt((double)degree[u] * (double)degree[v]));
+    uint32_t of_u = b->degree[g->node + u], of_v = b->degree[g->node + v];
+    return of_u < GRAPH_DEGREES && of_v < GRAPH_DEGREES ? b->coefficients[of_u][of_v]
+                                                        : coefficient_of(of_u, of_v);
 }
 
 /* The graph's rows of a matrix: row r has the loop and the edges whose end in `row_ends` is r, at

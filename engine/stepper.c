@@ -358,6 +358,8 @@ static void stepper_place(struct stepper *s)
     const struct layout *y = &s->layout;
     s->at = batch_place(s, KIND_BATCH);
     s->host = batch_place(s, s->device->apart ? KIND_STAGE : KIND_BATCH);
+    if (s->model->graphs)
+        graph_coefficients_fill(s);
     ahead_place(s);
     for (uint64_t i = 0; i < s->model->target_weight_count; i++)
         s->host.of_targets[i] = (float)s->model->target_weights[i];

@@ -123,6 +123,7 @@ struct adjacency {
 
 /* The batch's graphs, where rows are graphs. Node n of graph g is row node_ptr[g] + n of the
  * stepper's inputs. */
+enum { GRAPH_DEGREES = 16 };
 struct graph_batch {
     uint64_t rows;                 /* graphs gathered */
     uint64_t nodes_done;           /* of the batch's micro-batches that are accumulated */
@@ -132,6 +133,7 @@ struct graph_batch {
     struct adjacency in, out;      /* A and its transposed */
     float *edge_sums;              /* [nodes, edge_inputs]: M of layers/gcn.c */
     float *edge_rows;              /* [threads, edge_inputs], scratch */
+    float coefficients[GRAPH_DEGREES][GRAPH_DEGREES]; /* of two nodes' degrees, from 1 on */
 };
 
 /* What a device apart tells of a batch, in one download: sums, and for each piece of it that was
@@ -551,6 +553,7 @@ enum graph_part {
     GRAPH_PARTS
 };
 void graphs_bytes(const struct model *m, const struct step_config *c, uint64_t bytes[GRAPH_PARTS]);
+void graph_coefficients_fill(struct stepper *s); /* where the batch lies is known */
 void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRAPH_PARTS]);
 /* Nodes that the layers of a training micro-batch compute which has so many. */
 uint64_t graphs_nodes(const struct stepper *s, uint64_t nodes);

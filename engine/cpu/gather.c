@@ -8,6 +8,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #define ROW_FUNCTIONS(NAME, TYPE, VALUE)                                                           \
     typedef TYPE __attribute__((aligned(1), may_alias)) stored_##NAME;                             \
@@ -30,6 +31,10 @@ ELEMENTS(ROW_FUNCTIONS)
 static void row_convert(enum element type, const void *row, const uint32_t *permutation,
                         double scale, float *x, uint64_t count)
 {
+    if (type == ELEMENT_F32 && !permutation && scale == 1) { /* they are what they become */
+        memcpy(x, row, count * sizeof *x);
+        return;
+    }
     switch (type) {
 #define ROW_CASE(NAME, TYPE, VALUE)                                                                \
     case ELEMENT_##NAME:                                                                           \
@@ -119,39 +124,46 @@ void cpu_gather_values(enum element type, const void *const *rows, double low, d
     }
 }
 
-/* One class; a negative one becomes a number above every class. */
-static uint64_t class_read(enum element type, const void *row)
+/* A row's classes; 0: one is none of them. A negative one is above every class as a number without
+ * sign. */
+#define CLASSES_FUNCTION(NAME, TYPE)                                                               \
+    CPU_CLONES static int row_classes_##NAME(const void *row, uint64_t steps, uint64_t classes,    \
+                                             int missing, uint32_t *restrict targets)              \
+    {                                                                                              \
+        const stored_##NAME *in = row;                                                             \
+        int bad = 0;                                                                               \
+        for (uint64_t j = 0; j < steps; j++) {                                                     \
+            uint64_t number = (uint64_t)(int64_t)in[j];                                            \
+            int none = missing & ((int64_t)number < 0);                                            \
+            bad |= (number >= classes) & !none;                                                    \
+            targets[j] = none ? CLASS_MISSING : (uint32_t)number;                                  \
+        }                                                                                          \
+        return !bad;                                                                               \
+    }
+#define WHOLE_ELEMENTS(X)                                                                          \
+    X(U8, ) X(I8, ) X(U16, ) X(I16, ) X(U32, ) X(I32, ) X(U64, ) X(I64, ) /* element_is_whole */
+WHOLE_ELEMENTS(CLASSES_FUNCTION)
+
+static int row_classes(enum element type, const void *row, uint64_t steps, uint64_t classes,
+                       int missing, uint32_t *targets)
 {
     switch (type) {
-#define CLASS_CASE(NAME, TYPE)                                                                     \
+#define CLASSES_CASE(NAME, TYPE)                                                                   \
     case ELEMENT_##NAME:                                                                           \
-        return (uint64_t)(int64_t) * (const stored_##NAME *)row;
-        CLASS_CASE(U8, )
-        CLASS_CASE(I8, )
-        CLASS_CASE(U16, )
-        CLASS_CASE(I16, )
-        CLASS_CASE(U32, )
-        CLASS_CASE(I32, )
-        CLASS_CASE(U64, )
-        CLASS_CASE(I64, )
+        return row_classes_##NAME(row, steps, classes, missing, targets);
+        WHOLE_ELEMENTS(CLASSES_CASE)
     default:
-        return UINT64_MAX;
+        return 0;
     }
 }
 
 void cpu_gather_classes(enum element type, const void *const *rows, uint64_t count, uint64_t steps,
                         uint64_t classes, int missing, uint32_t *targets, uint64_t *bad_row)
 {
-    uint64_t bytes = element_bytes(type);
     missing = missing && element_is_signed(type);
     for (*bad_row = 0; *bad_row < count; ++*bad_row)
-        for (uint64_t j = 0; j < steps; j++) {
-            uint64_t number = class_read(type, (const char *)rows[*bad_row] + j * bytes);
-            int none = missing && (int64_t)number < 0;
-            if (number >= classes && !none)
-                return;
-            targets[*bad_row * steps + j] = none ? CLASS_MISSING : (uint32_t)number;
-        }
+        if (!row_classes(type, rows[*bad_row], steps, classes, missing, targets + *bad_row * steps))
+            return;
 }
 
 /* ---- what targets weigh ---- */
