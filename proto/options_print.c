@@ -253,7 +253,8 @@ static const char docs_head[] =
     "of tasks that have not ended are such, if more than are behind them. The others are refused, "
     "with\n"
     "the reason (`proto/changes.def`); of a finished run so are those: nothing is trained any "
-    "more.\n";
+    "more. A run\n"
+    "that has no checkpoint yet has nothing to lose: it begins anew, with whatever options.\n";
 
 static const char docs_layers[] =
     "\n`model.layers` is a list of 1 to 256 layers in order, each a map with its `type` and that\n"
