@@ -21,9 +21,6 @@
 
 enum { LOCK_POLL_MS = 20 };
 
-/* The first line of an effective file: one that somebody else put there is not written over. */
-static const char effective_head[] = "# made by `prepare run`: every option with its value\n";
-
 /* ---- the directory ------------------------------------------------------------------------------
  */
 
@@ -89,7 +86,6 @@ static int effective_write(const char *path, const struct options *o, struct err
     FILE *out = open_memstream(&text, &bytes);
     if (!out)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
-    fputs(effective_head, out);
     int result = options_write(o, out, e);
     if (fclose(out) != 0 && result == 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot write %s", path);
@@ -156,18 +152,6 @@ static int finished_check(const char *run, const struct options *was, const stru
                    text, run);
 }
 
-/* Was the effective file at `path` written by effective_write? */
-static int effective_is_ours(const char *path)
-{
-    char line[sizeof effective_head] = "";
-    FILE *in = fopen(path, "re");
-    if (!in)
-        return 0;
-    int ours = fgets(line, sizeof line, in) && strcmp(line, effective_head) == 0;
-    fclose(in);
-    return ours;
-}
-
 /* Take other options anew, in a run that has nothing yet that was made with the recorded ones. */
 static int run_anew(const char *run, const char *path, const struct options *o, struct err *e)
 {
@@ -179,7 +163,8 @@ static int recorded_resume(const char *run, const char *path, const struct optio
 {
     char was[80], is[80];
     int result = 0;
-    if (options_difference(recorded, o) && effective_is_ours(path) && !is_finished(run) &&
+    /* a file that somebody else put there is not written over */
+    if (options_difference(recorded, o) && options_is_effective(path) && !is_finished(run) &&
         run_is_untrained(run))
         return run_anew(run, path, o, e);
     if (o->batch_size_auto) /* what it was where the run began */

@@ -251,9 +251,13 @@ def test_scripts_work_through_links():
 
 @limit(60)
 def test_plan_runs_nothing():
+    """Options that do nothing are told here as at a launch, each once."""
     out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
-                          os.path.abspath("planned")], capture_output=True, text=True, timeout=60)
+                          os.path.abspath("planned"), "--set", "training.momentum=0.5"],
+                         capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr
+    assert [line for line in out.stderr.splitlines() if line.startswith("warning: ")] == [
+        "warning: training.momentum is set and does nothing: training.optimizer is adamw; it counts with sgd"], out.stderr
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
         assert word in out.stdout, (word, out.stdout)
     assert "\nresident samples: all 60000 rows, which come through " in out.stdout, out.stdout
