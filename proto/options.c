@@ -56,6 +56,7 @@ enum {
     OPTION_COUNT = sizeof rows_of_options / sizeof rows_of_options[0],
     TASK_COUNT = sizeof rows_of_tasks / sizeof rows_of_tasks[0],
 };
+_Static_assert((int)OPTION_COUNT == (int)OPTION_ROWS, "options.h counts the rows of options.def");
 
 const struct option_row *option_rows(size_t *count)
 {

@@ -46,6 +46,15 @@ struct task_options {
 #undef TASK
 };
 
+enum {
+    OPTION_ROWS = 0
+#define OPT(type, field, key, value, low, high, unit, meaning) +1
+#define TASK(type, field, key, value, low, high, unit, meaning)
+#include "proto/options.def"
+#undef OPT
+#undef TASK
+};
+
 struct options {
 #define OPT(type, field, key, value, low, high, unit, meaning) OPTION_TYPE_##type field;
 #define TASK(type, field, key, value, low, high, unit, meaning)
@@ -57,7 +66,9 @@ struct options {
     uint32_t layer_count;
     struct task_options tasks[OPTION_TASKS_MAX];
     uint32_t task_count;
-    int batch_size_auto; /* training.batch_size was auto: it is this machine's number now */
+    uint8_t given[OPTION_ROWS]; /* in the order of options.def: by a pipeline file, other than an
+                                   effective one, or --set */
+    int batch_size_auto;        /* training.batch_size was auto: it is this machine's number now */
     char source[OPTION_PATH_MAX];        /* the file read last, for error messages */
     char layers_source[OPTION_PATH_MAX]; /* that or the included file that the layers are of */
 };
@@ -114,6 +125,15 @@ const char *options_comparison_differs(const struct options *o, uint32_t task);
 /* Write the effective file: every option with its value, in the order of options.def, read back by
  * options_read to the same values (a test proves it). */
 int options_write(const struct options *o, FILE *out, struct err *e);
+
+/* Was the file at `path` written by options_write? Its first line says so. */
+int options_is_effective(const char *path);
+
+/* Call see(self, sentence) for each option that was given and does nothing beside the others, as
+ * idle.def has it: "training.momentum is set and does nothing: training.optimizer is adamw; ...".
+ */
+void options_idle(const struct options *o, void (*see)(void *self, const char *sentence),
+                  void *self);
 
 /* --help: one line an option with key, default, range, meaning. */
 void options_print_help(FILE *out);

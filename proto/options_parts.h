@@ -3,7 +3,8 @@
  * A pipeline file goes through six of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
  * options_value.c turns each text into a checked value, options_complete.c and options_weights.c
- * derive what follows from them, options_check.c looks at what spans several options.
+ * derive what follows from them, options_check.c looks at what spans several options. What was
+ * given for nothing options_idle.c says, who is asked.
  */
 #ifndef PROTO_OPTIONS_PARTS_H
 #define PROTO_OPTIONS_PARTS_H
@@ -106,6 +107,18 @@ int value_equal(const struct option_row *row, const void *a, const void *b);
 
 /* "a whole number from 1 to 64, or auto" */
 void value_accepted(const struct option_row *row, char *text, size_t bytes);
+
+/* ---- options_idle.c -----------------------------------------------------------------------------
+ */
+
+/* One row of idle.def. */
+struct idle_row {
+    const char *key, *condition;
+};
+const struct idle_row *idle_rows(size_t *count);
+
+/* Does the row speak of that option? */
+int idle_row_fits(const struct idle_row *row, const char *key);
 
 /* ---- options_yaml.c -----------------------------------------------------------------------------
  */

@@ -116,11 +116,25 @@ static int sections_open(FILE *out, const char *key, const char *previous)
     return depth;
 }
 
+static const char effective_head[] = "# made by `prepare run`: every option with its value\n";
+
+int options_is_effective(const char *path)
+{
+    char line[sizeof effective_head] = "";
+    FILE *in = fopen(path, "re");
+    if (!in)
+        return 0;
+    int is = fgets(line, sizeof line, in) && strcmp(line, effective_head) == 0;
+    fclose(in);
+    return is;
+}
+
 int options_write(const struct options *o, FILE *out, struct err *e)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
     const char *previous = "";
+    fputs(effective_head, out);
     for (size_t i = 0; i < count; i++) {
         int depth = sections_open(out, rows[i].key, previous);
         const char *dot = strrchr(rows[i].key, '.');
@@ -243,7 +257,10 @@ static const char docs_head[] =
     "are\n"
     "errors that name file and line. Anchors, aliases, tags, several documents and files over 1 "
     "MiB\n"
-    "are refused.\n\n"
+    "are refused. An option that is given but does nothing, since another one has not the value "
+    "that it\n"
+    "counts with (`proto/idle.def`), is warned of when a run is launched, planned or its data are "
+    "checked.\n\n"
     "A run directory keeps the effective file as `pipeline.yaml`. When a run is resumed, options "
     "marked\n"
     "*may* can have another value; those marked *from then on* can, too, and count from the "
@@ -253,7 +270,8 @@ static const char docs_head[] =
     "of tasks that have not ended are such, if more than are behind them. The others are refused, "
     "with\n"
     "the reason (`proto/changes.def`); of a finished run so are those: nothing is trained any "
-    "more.\n";
+    "more. A run\n"
+    "that has no checkpoint yet has nothing to lose: it begins anew, with whatever options.\n";
 
 static const char docs_layers[] =
     "\n`model.layers` is a list of 1 to 256 layers in order, each a map with its `type` and that\n"

@@ -15,7 +15,8 @@ enum { INCLUDE_DEPTH_MAX = 8 };
 struct reading {
     struct options *o;
     struct origins at;
-    const char *path;                          /* of the file being applied */
+    const char *path;                          /* of the file being applied ... */
+    int effective;                             /* ... which gives all options */
     char *paths[INCLUDE_DEPTH_MAX + 1];        /* names that origins point to */
     struct node *trees[INCLUDE_DEPTH_MAX + 1]; /* from the main file inwards */
     int depth;
@@ -227,6 +228,8 @@ static int section_known(const char *section)
 /* What a later look at all sources asks for. */
 static void given_note(struct reading *r, const struct option_row *row, struct origin at)
 {
+    size_t count;
+    r->o->given[row - option_rows(&count)] |= !r->effective;
     if (strcmp(row->key, "name") == 0)
         r->at.name = at;
     r->batch_size_given |= row->offset == offsetof(struct options, batch_size);
@@ -375,9 +378,11 @@ static int sources_apply(struct reading *r, const char *const *set, int set_coun
 {
     for (int i = r->depth - 1; i >= 0; i--) {
         r->path = r->paths[i];
+        r->effective = options_is_effective(r->path);
         if (map_apply(r, r->trees[i], "") < 0)
             return -1;
     }
+    r->effective = 0;
     size_t bytes = 1;
     for (int i = 0; i < set_count; i++)
         bytes += strlen(set[i]) + sizeof "--set ";

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "proto/durable.h"
+#include "proto/run_anew.h"
 
 enum { LOCK_POLL_MS = 20 };
 
@@ -151,30 +152,47 @@ static int finished_check(const char *run, const struct options *was, const stru
                    text, run);
 }
 
-static int run_resume(const char *run, const char *path, struct options *o, struct err *e)
+/* Take other options anew, in a run that has nothing yet that was made with the recorded ones. */
+static int run_anew(const char *run, const char *path, const struct options *o, struct err *e)
 {
-    struct options recorded;
+    return run_forget(run, e) < 0 || effective_write(path, o, e) < 0 ? -1 : 1;
+}
+
+static int recorded_resume(const char *run, const char *path, const struct options *recorded,
+                           struct options *o, struct err *e)
+{
     char was[80], is[80];
-    if (options_read(&recorded, path, NULL, 0, e) < 0)
-        return err_prefix(e, "cannot resume the run");
     int result = 0;
+    /* a file that somebody else put there is not written over */
+    if (options_difference(recorded, o) && options_is_effective(path) && !is_finished(run) &&
+        run_is_untrained(run))
+        return run_anew(run, path, o, e);
     if (o->batch_size_auto) /* what it was where the run began */
-        o->batch_size = recorded.batch_size;
-    const char *reason, *key = options_conflict(&recorded, o, &reason);
+        o->batch_size = recorded->batch_size;
+    const char *reason, *key = options_conflict(recorded, o, &reason);
     if (key) {
-        value_quote(&recorded, key, was, sizeof was);
+        value_quote(recorded, key, was, sizeof was);
         value_quote(o, key, is, sizeof is);
         result = err_set(e, EXIT_CODE_PERMANENT,
                          "cannot resume the run with another %s: %.200s says%s, %.200s (with its "
                          "--set options) says%s; %s; choose another --run, or the old value",
                          key, path, was, o->source, is, reason);
-    } else if (finished_check(run, &recorded, o, e) < 0) {
+    } else if (finished_check(run, recorded, o, e) < 0) {
         result = -1;
-    } else if (options_difference(&recorded, o)) {
-        result = changes_write(run, &recorded, o, e);
+    } else if (options_difference(recorded, o)) {
+        result = changes_write(run, recorded, o, e);
         if (result == 0)
             result = effective_write(path, o, e);
     }
+    return result;
+}
+
+static int run_resume(const char *run, const char *path, struct options *o, struct err *e)
+{
+    struct options recorded;
+    if (options_read(&recorded, path, NULL, 0, e) < 0)
+        return err_prefix(e, "cannot resume the run");
+    int result = recorded_resume(run, path, &recorded, o, e);
     options_free(&recorded);
     return result;
 }

@@ -31,7 +31,9 @@ int run_make(const char *run, struct err *e);
  * names the option, both values' sources, the reason and what to do (another --run, or the old
  * options). What counts from the newest checkpoint on is also written to RUN/changed, for trainerd;
  * of a finished run it is refused, too.
- * What `auto` made a number of for this machine takes the recorded one. */
+ * What `auto` made a number of for this machine takes the recorded one.
+ * Where there was no checkpoint yet (run_anew.h) nothing is refused: the run begins anew with `o`,
+ * and what its starts told of the other options is removed. Returns 1 then, else 0. */
 int run_prepare(const char *run, struct options *o, struct err *e);
 
 enum { RUN_CHANGES_MAX = 4096 }; /* bytes of RUN/changed */

@@ -112,6 +112,12 @@ void compute_measure(struct trainer *t, struct msg_trainer_step *m)
                      memory.locked_high_bytes);
 }
 
+static void idle_print(void *self, const char *sentence)
+{
+    (void)self;
+    fprintf(stderr, "warning: %s\n", sentence);
+}
+
 int compute_command(int argc, char **argv)
 {
     static struct options o; /* large */
@@ -123,6 +129,7 @@ int compute_command(int argc, char **argv)
     if (options_arguments(argc, argv, 2, &config, set, &set_count, &e) == 0 &&
         options_read(&o, config, set, set_count, &e) == 0 && setup_options_check(&o, &e) == 0 &&
         compute_open(&d, &o, "", &e) == 0) {
+        options_idle(&o, idle_print, NULL);
         d->facts(&f);
         printf("%" PRIu64 "\n", d->apart ? f.memory_bytes >> 20 : 0);
         e = (struct err){0};

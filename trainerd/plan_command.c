@@ -203,6 +203,15 @@ static void arithmetic_print(const struct options *o, const struct model *m, con
                o->batch_size, o->slice_rows, options_batch_rows(o));
 }
 
+/* Weight averaging of tasks that are too short for it. */
+static void averaging_print(const struct options *o)
+{
+    char text[512];
+    for (uint32_t i = 0; i < o->task_count; i++)
+        if (!o->tasks[i].comparison_of[0] && schedule_averages_few(o, i, text, sizeof text))
+            printf("\naveraging: %s\n", text);
+}
+
 /* Against what is free where the run's directory will be (FINETUNED_PLACE, as finetune.sh says,
  * else here); steps are those of whole epochs. */
 static int disk_print(const struct options *o, const struct model *m,
@@ -270,6 +279,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     plan_print(&p, stdout);
     limit_print(&p, &o, device);
     arithmetic_print(&o, &m, device);
+    averaging_print(&o);
     if (rows_print(&o, device, train, micro_rows, &sizes[0], e) == 0 &&
         disk_print(&o, &m, train, e) == 0)
         result = plan_check(&p, &o, device, e);

@@ -3,6 +3,7 @@
  */
 #include "trainerd/schedule.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "proto/checkpoint.h"
@@ -66,6 +67,31 @@ static int averaging_check(const struct options *o, const struct task_options *t
                    "training.swa_start_epoch %llu leaves no epoch of task %s to average: it has "
                    "%llu; accepted: fewer, or auto",
                    (unsigned long long)o->swa_start_epoch, t->name, (unsigned long long)t->epochs);
+}
+
+int schedule_averages_few(const struct options *o, uint32_t task, char *text, size_t bytes)
+{
+    const struct task_options *t = &o->tasks[task];
+    unsigned long long from = averaged_from(o, t), epochs = t->epochs;
+    if (!o->use_swa || from + 1 < epochs)
+        return 0;
+    if (from >= epochs)
+        snprintf(text, bytes,
+                 "task %s has one epoch, so training.use_swa averages nothing: it ends with the "
+                 "weights of that epoch",
+                 t->name);
+    else if (epochs < 3)
+        snprintf(text, bytes,
+                 "of the %llu epochs of task %s training.use_swa averages the last alone, whose "
+                 "weights it ends with; three are needed to average two",
+                 epochs, t->name);
+    else
+        snprintf(text, bytes,
+                 "of the %llu epochs of task %s training.use_swa averages the last alone, whose "
+                 "weights it ends with (training.swa_start_epoch%s); with training.swa_start_epoch "
+                 "%llu it averages two",
+                 epochs, t->name, o->swa_start_epoch ? "" : " auto: the last tenth", epochs - 2);
+    return 1;
 }
 
 int schedule_check(const struct options *o, struct err *e)

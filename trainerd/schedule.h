@@ -32,6 +32,10 @@ struct schedule {
  * all tasks fit a checkpoint. */
 int schedule_check(const struct options *o, struct err *e);
 
+/* 1 and a sentence where weight averaging was asked for and `task` has fewer than two epochs to
+ * average, else 0. */
+int schedule_averages_few(const struct options *o, uint32_t task, char *text, size_t bytes);
+
 /* Needs options that schedule_check accepts, and rows[task_count], each > 0: those of an epoch of
  * the task's order. -1 (permanent) when data.drop_last leaves none. */
 int schedule_open(struct schedule *s, const struct options *o, const uint64_t *rows, struct err *e);

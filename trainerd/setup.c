@@ -160,13 +160,12 @@ struct feed_config setup_feed_config(const struct options *o, int validation)
     return c;
 }
 
-/* There is no checkpoint: has there been none yet? The one at the end of an epoch is there before
- * the steps of the second epoch after it are. */
+/* There is no checkpoint: has there been none yet? */
 static int beginning_check(struct err *e)
 {
     struct lineage_record last;
     int made = lineage_last("lineage", &last, e);
-    if (made <= 0 || last.task_epoch < lineage_task_epoch(0, 2))
+    if (made <= 0 || lineage_is_beginning(&last))
         return made < 0 ? -1 : 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "the run made %" PRIu64

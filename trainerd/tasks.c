@@ -40,6 +40,16 @@ const struct task_options *tasks_current(const struct trainer *t)
     return &t->options->tasks[t->meta.task];
 }
 
+/* A comparison does as its original. */
+static int averaging_tell(struct trainer *t, struct err *e)
+{
+    char sentence[512];
+    if (tasks_current(t)->comparison_of[0] ||
+        !schedule_averages_few(t->options, (uint32_t)t->meta.task, sentence, sizeof sentence))
+        return 0;
+    return progress_training_fact(t, "average", NAN, sentence, e);
+}
+
 static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
 {
     const struct task_options *task = tasks_current(t);
@@ -69,7 +79,7 @@ static int begin_turn(struct trainer *t, int *sleep_ms, struct err *e)
         return DAEMON_FAILED;
     train_follow(t);
     progress_task_begin(t);
-    if (progress_task_fact(t, PROGRESS_TASK_START, e) < 0)
+    if (progress_task_fact(t, PROGRESS_TASK_START, e) < 0 || averaging_tell(t, e) < 0)
         return DAEMON_FAILED;
     t->state = TRAINER_PROTECT;
     if (!t->meta.task && t->options->forward_transfer && evaluate_first(t, e) < 0)

@@ -28,8 +28,7 @@
  *                    predict_sequences.c where it carries a state (sequences.h)
  *   weights_command.c  --weights: weights for other tools (weights.h), of a chosen checkpoint
  *                    (selection.h)
- *   megabatch.c schedule.c lineage.c retention.c rate.c watch.c average.c   parts with headers of
- *                    their own
+ *   megabatch.c schedule.c retention.c rate.c watch.c average.c   parts with headers of their own
  */
 #ifndef TRAINERD_TRAINER_H
 #define TRAINERD_TRAINER_H
@@ -47,7 +46,7 @@
 #include "proto/checkpoint_map.h"
 #include "proto/daemon.h"
 #include "proto/feed.h"
-#include "trainerd/lineage.h"
+#include "proto/lineage.h"
 #include "trainerd/megabatch.h"
 #include "trainerd/plan_bases.h"
 #include "trainerd/rate.h"

@@ -28,10 +28,11 @@ struct arguments {
 static const char run_help[] =
     "usage: prepare run --config FILE --run DIR [--set SECTION.KEY=VALUE]...\n\n"
     "  --config FILE              pipeline file\n"
-    "  --run DIR                  directory of the run; made, or resumed with the same options\n"
+    "  --run DIR                  directory of the run; made, or resumed\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"
-    "Prints nothing but errors. data.file, data.source and model.pretrained are taken relative to "
+    "Prints errors, and that a run without a checkpoint begins anew with other options.\n"
+    "data.file, data.source and model.pretrained are taken relative to "
     "the present directory.\n\n"
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
 
@@ -156,11 +157,13 @@ int prepare_run(int argc, char **argv)
     int code = begin(&a, &o, argc, argv, 0);
     if (code != -1)
         return code;
-    if (paths_absolute(&o, &e) < 0 || run_prepare(a.run, &o, &e) < 0 ||
-        kept_write(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
+    int anew = paths_absolute(&o, &e) < 0 ? -1 : run_prepare(a.run, &o, &e);
+    if (anew < 0 || kept_write(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else
         code = EXIT_CODE_DONE;
+    if (code == EXIT_CODE_DONE && anew)
+        printf("run: begins anew with these options; there is no checkpoint yet in %s\n", a.run);
     options_free(&o);
     return code;
 }

@@ -167,6 +167,24 @@ def test_changed_options_and_changed_data_are_refused_on_resume():
 
 
 @limit(60)
+def test_a_run_that_a_mistake_ended_begins_anew_with_the_corrected_file():
+    """Until the first checkpoint nothing is lost by other options."""
+    good = data("good.h5")
+    wrong = pipeline(".", good, "training:\n  slice_rows: 16\n  batch_size: 64\n", "- {type: linear, out: 2}")
+    refused("its class is 2; accepted: 0 to 1", config=wrong)
+    refused("its class is 2; accepted: 0 to 1", config=wrong)
+    right = pipeline(".", good, "seed: 5\ntraining:\n  slice_rows: 32\n  batch_size: 64\n",
+                     "- {type: linear, out: 7}\n    - {type: relu}\n    - {type: linear, out: 3}")
+    run = Run("bad", "--config", right)
+    report = run.finish()
+    assert "run: begins anew with these options; there is no checkpoint yet in " in run.output(), run.output()
+    assert report["seed"] == 5 and report["steps"] == 10, report
+    assert report["reproducible"] is True and report["decisions"] == [], report
+    fresh = Run("fresh", "--config", right).finish()
+    assert fresh["weights_sha256"] == report["weights_sha256"]
+
+
+@limit(60)
 def test_every_program_answers_help():
     for name in ("loaderd", "trainerd", "fisherd", "monitord", "tap", "prepare"):
         out = subprocess.run([os.path.join(ROOT, "build/release/bin", name), "--help"], capture_output=True,

@@ -251,9 +251,13 @@ def test_scripts_work_through_links():
 
 @limit(60)
 def test_plan_runs_nothing():
+    """Options that do nothing are told here as at a launch, each once."""
     out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
-                          os.path.abspath("planned")], capture_output=True, text=True, timeout=60)
+                          os.path.abspath("planned"), "--set", "training.momentum=0.5"],
+                         capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr
+    assert [line for line in out.stderr.splitlines() if line.startswith("warning: ")] == [
+        "warning: training.momentum is set and does nothing: training.optimizer is adamw; it counts with sgd"], out.stderr
     for word in ("trainerd", "arena", "gradient", "moments", "loaderd", "fisherd"):
         assert word in out.stdout, (word, out.stdout)
     assert "\nresident samples: all 60000 rows, which come through " in out.stdout, out.stdout
@@ -276,15 +280,17 @@ def test_plan_of_a_preset():
 
 @limit(60)
 def test_plan_of_micro_batches_that_are_no_whole_slices():
-    """That is another arithmetic, and is said."""
+    """That is another arithmetic, and is said; so is an average of too few epochs."""
     for rows in (48, 64):
-        words = ("--set", "training.batch_size=%d" % rows, "--set", "training.gradient_accumulation_steps=5")
+        words = ("--set", "training.use_swa=%s" % ("true" if rows == 64 else "false"),
+                 "--set", "training.batch_size=%d" % rows, "--set", "training.gradient_accumulation_steps=5")
         out = subprocess.run([os.path.join(ROOT, "pipelines/finetune.sh"), *FASHION, "--plan", "--run",
                               os.path.abspath("planned"), *words], capture_output=True, text=True, timeout=60)
         assert out.returncode == 0, out.stderr
         assert ("slices: micro-batches of 48 rows are not whole slices of 64 (training.slice_rows): another arithmetic "
                 "than that of 240 rows in micro-batches that are\n" in out.stdout) == (rows == 48), out.stdout
         assert ("slices:" in out.stdout) == (rows == 48), out.stdout
+        assert ("\naveraging: of the " in out.stdout) == (rows == 64), out.stdout
 
 
 @limit(60)

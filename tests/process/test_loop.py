@@ -305,6 +305,9 @@ def test_weight_averaging():
     whole = run_whole("whole", *settings)
     assert "task A ends with the average of the weights at the ends of 3 epochs" in whole.log("trainerd")
     assert "task B ends with the average of the weights at the ends of 1 epochs" in whole.log("trainerd")
+    few = [d["sentence"] for d in report_of(whole)["decisions"] if d["what"] == "average"]
+    assert len(few) == 1 and few[0].startswith("of the 4 epochs of task B training.use_swa averages the last alone") and \
+        few[0].endswith("with training.swa_start_epoch 2 it averages two"), few
     last = [name for name in sorted(os.listdir(whole.path("checkpoints"))) if name == "step-0000000066-00.h5"]
     epochs = [parameters(checkpoint_at(whole, 0, 4)), parameters(checkpoint_at(whole, 0, 5)),
               parameters(whole.path("checkpoints", last[0]))]
@@ -368,7 +371,7 @@ def test_more_epochs_begin_the_average_anew():
                "begins behind the first 21"
         assert (told in log) == (epochs == 24), log[-3000:]
         assert "task A ends with the average of the weights at the ends of %d epochs" % averaged in log, log[-3000:]
-        assert ("average" in [d["what"] for d in report_of(run)["decisions"]]) == (epochs == 24)
+        assert any("given up" in d["sentence"] for d in report_of(run)["decisions"]) == (epochs == 24)
 
 
 RISING = ("training.optimizer=sgd", "training.learning_rate=1", "training.warmup_epochs=5", "tasks.A.epochs=6",

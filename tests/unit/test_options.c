@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "proto/limits.h"
-#include "proto/options.h"
+#include "proto/options_parts.h"
 #include "tests/test.h"
 
 #define BASE "data:\n  file: x.h5\nmodel:\n  layers:\n    - {type: relu}\ntasks:\n  - name: A\n"
@@ -722,4 +722,103 @@ TEST(options_of_a_preset_are_marked_in_the_effective_file)
     }
     preset_read(BASE, "preset=conservative");
     CHECK_STR(o.scheduler_type, "cosine_warmup");
+}
+
+/* ---- options that do nothing --------------------------------------------------------------------
+ */
+
+static void sentence_add(void *self, const char *sentence)
+{
+    strcat(strcat(self, sentence), "\n");
+}
+
+/* The sentences about what was read last. */
+static const char *idle(void)
+{
+    static char text[1 << 16];
+    text[0] = '\0';
+    options_idle(&o, sentence_add, text);
+    return text;
+}
+
+TEST(options_that_do_nothing_are_told_where_they_were_given)
+{
+    CHECK_OK(read_text(BASE), e);
+    CHECK_STR(idle(), "");
+    CHECK_OK(read_text(BASE "training:\n  momentum: 0.9\n  plateau_factor: 0.5\n"), e);
+    CHECK_STR(idle(), "training.momentum is set and does nothing: training.optimizer is adamw; it "
+                      "counts with sgd\n"
+                      "training.plateau_factor is set and does nothing: training.scheduler_type is "
+                      "constant and training.use_reduce_on_plateau is false; it counts with "
+                      "training.scheduler_type plateau or training.use_reduce_on_plateau true\n");
+    CHECK_OK(read_text(BASE "training: {momentum: 0.9, optimizer: sgd, plateau_factor: 0.5,\n"
+                            "  use_reduce_on_plateau: true}\n"),
+             e);
+    CHECK_STR(idle(), "");
+    CHECK_OK(read_set(BASE, "training.swa_lr=1e-3"), e);
+    CHECK_STR(idle(), "training.swa_lr is set and does nothing: training.use_swa is false; it "
+                      "counts with true\n");
+    CHECK_OK(read_set(BASE, "training.cycle_momentum=false"), e); /* a switch that is off */
+    CHECK_STR(idle(), "");
+    CHECK_OK(read_set(BASE, "training.warmup_pct=0.1"), e);
+    CHECK_HAS(idle(), "is constant; it counts with onecycle or cosine_warmup\n");
+    CHECK_OK(read_set(BASE, "model.pretrained_head=fresh"), e);
+    CHECK_HAS(idle(), "model.pretrained is empty; it counts with a value\n");
+}
+
+/* Nor does a preset or what nobody gave. */
+TEST(options_of_presets_and_of_effective_files_are_not_told)
+{
+    preset_read(BASE, "preset=saving");
+    CHECK_STR(idle(), "");
+    preset_read(BASE "training: {swa_lr: 1e-3}\n", "preset=saving"); /* use_swa: false */
+    CHECK_HAS(idle(), "training.swa_lr is set and does nothing");
+    write_effective(&o, "q.yaml");
+    options_free(&o);
+    CHECK(options_is_effective("q.yaml") && !options_is_effective("p.yaml"));
+    CHECK_OK(options_read(&o, "q.yaml", NULL, 0, &e), e);
+    CHECK_STR(idle(), "");
+}
+
+TEST(options_of_ewc_count_with_a_task_that_protects)
+{
+#define LAMBDA "continual_learning: {ewc_config: {lambda: 5, gamma: 0.5}}\n"
+    CHECK_OK(read_text(BASE LAMBDA), e);
+    CHECK_HAS(idle(), "ewc_config.lambda is set and does nothing: tasks.*.ewc is empty; it counts");
+    CHECK_HAS(idle(), "ewc_config.gamma is set and does nothing: tasks.*.ewc is empty");
+    CHECK_OK(read_text(BASE "  - {name: B, from: A, ewc: A}\n" LAMBDA), e);
+    CHECK_STR(idle(), "continual_learning.ewc_config.gamma is set and does nothing: "
+                      "continual_learning.ewc_config.mode is separate; it counts with online\n");
+#undef LAMBDA
+}
+
+/* Each row of idle.def speaks of an option, and its conditions of options and their words. */
+TEST(options_of_the_idle_table_are_there)
+{
+    size_t count, options;
+    const struct idle_row *idle_of = idle_rows(&count);
+    const struct option_row *rows = option_rows(&options);
+    CHECK_OK(read_text(BASE), e);
+    for (size_t c = 0; c < count; c++) {
+        int fits = 0;
+        for (size_t i = 0; i < options; i++)
+            fits |= idle_row_fits(&idle_of[c], rows[i].key);
+        if (!fits)
+            test_fail(__FILE__, __LINE__, "no option is like %s", idle_of[c].key);
+    }
+    memset(o.given, 1, sizeof o.given);
+    idle(); /* ensures that a condition's options are there */
+    for (size_t c = 0; c < count; c++) {
+        char condition[512];
+        snprintf(condition, sizeof condition, "%s", idle_of[c].condition);
+        for (char *save, *one = strtok_r(condition, ",", &save); one;
+             one = strtok_r(NULL, ",", &save)) {
+            char *words, *key = strtok_r(one, " ", &words);
+            const struct option_row *row = row_find(rows, options, key);
+            for (char *word = strtok_r(NULL, "|", &words); row && word;
+                 word = strtok_r(NULL, "|", &words))
+                if (row->type == OPTION_TYPE_IS_CHOICE && !strstr(row->unit, word))
+                    test_fail(__FILE__, __LINE__, "%s is never %s", key, word);
+        }
+    }
 }

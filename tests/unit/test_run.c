@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -10,6 +11,7 @@
 
 #include "proto/durable.h"
 #include "proto/highwater.h"
+#include "proto/lineage.h"
 #include "proto/run.h"
 #include "tests/test.h"
 
@@ -32,6 +34,17 @@ static int prepare(const char *set)
     return result;
 }
 
+static void file_make(const char *path, const char *text)
+{
+    CHECK_OK(durable_write(path, text, strlen(text), &e), e);
+}
+
+/* From here on the run has something to lose. */
+static void train(void)
+{
+    file_make("runs/deep/r/checkpoints/step-000000000005-00.h5", "x");
+}
+
 TEST(run_is_made_and_resumed)
 {
     static struct options o, back;
@@ -50,6 +63,7 @@ TEST(run_is_made_and_resumed)
 TEST(run_with_other_options_is_refused)
 {
     CHECK_OK(prepare("seed=7"), e);
+    train();
     CHECK(prepare("seed=8") < 0);
     CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
     CHECK_HAS(e.text, "another seed: runs/deep/r/pipeline.yaml says \"7\", p.yaml");
@@ -76,6 +90,7 @@ static uint64_t batch_of_machine(const char *limit, const char *batch, int accep
 TEST(batch_size_auto_keeps_the_number_of_the_machine_where_the_run_began)
 {
     CHECK_EQ(batch_of_machine("memory.host_limit_mb=11900", "training.batch_size=auto", 1), 96);
+    train();
     CHECK_EQ(batch_of_machine("memory.host_limit_mb=24000", "training.batch_size=auto", 1), 96);
     CHECK_EQ(batch_of_machine("memory.host_limit_mb=24000", "training.batch_size=192", 0), 96);
 }
@@ -83,6 +98,7 @@ TEST(batch_size_auto_keeps_the_number_of_the_machine_where_the_run_began)
 TEST(run_with_another_task_is_refused)
 {
     CHECK_OK(prepare("tasks.A.permute_features=1"), e);
+    train();
     CHECK(prepare("tasks.A.permute_features=2") < 0);
     CHECK_HAS(e.text, "another tasks.0.permute_features");
     CHECK_HAS(e.text, "; the tasks so far would have been others; choose another --run");
@@ -101,6 +117,7 @@ TEST(run_tells_what_counts_from_then_on)
 {
     CHECK_OK(prepare("training.learning_rate=0.5"), e);
     CHECK(access("runs/deep/r/changed", F_OK) != 0);
+    train();
     CHECK_OK(prepare("training.learning_rate=0.25"), e);
     changed_is("training.learning_rate 0.5 -> 0.25");
     CHECK_OK(prepare("training.learning_rate=0.25"), e);
@@ -127,6 +144,7 @@ static uint64_t file_digest(const char *path)
 TEST(run_that_is_finished_keeps_its_options)
 {
     CHECK_OK(prepare("tasks.A.epochs=3"), e);
+    train();
     uint64_t before = file_digest("runs/deep/r/pipeline.yaml");
     CHECK_OK(durable_write("runs/deep/r/verdict", "0 tasks trained: 1\n", 19, &e), e);
     CHECK(prepare("tasks.A.epochs=6") < 0);
@@ -147,6 +165,7 @@ TEST(run_keeps_the_rows_of_a_step)
     static struct options o;
     const char *other[] = {"training.batch_size=32", "training.gradient_accumulation_steps=4"};
     CHECK_OK(prepare("training.batch_size=128"), e);
+    train();
     CHECK(prepare("training.batch_size=64") < 0);
     CHECK_HAS(e.text, "the steps so far took as many rows as");
     options_take(&o, other[0]);
@@ -167,6 +186,7 @@ TEST(run_that_leaves_out_the_last_batch_keeps_its_size)
     options_free(&o);
     CHECK_OK(options_read(&o, "p.yaml", one, 2, &e), e);
     CHECK_OK(run_prepare("runs/deep/r", &o, &e), e);
+    train();
     options_free(&o);
     CHECK_OK(options_read(&o, "p.yaml", other, 3, &e), e);
     CHECK(run_prepare("runs/deep/r", &o, &e) < 0);
@@ -179,10 +199,70 @@ TEST(run_takes_over_what_may_change)
 {
     static struct options back;
     CHECK_OK(prepare("monitor.sample_s=1"), e);
+    train();
     CHECK_OK(prepare("monitor.sample_s=2"), e);
     CHECK_OK(options_read(&back, "runs/deep/r/pipeline.yaml", NULL, 0, &e), e);
     CHECK(back.monitor_sample_s == 2);
     options_free(&back);
+}
+
+static int seed_is(uint64_t seed)
+{
+    static struct options o;
+    CHECK_OK(options_read(&o, "runs/deep/r/pipeline.yaml", NULL, 0, &e), e);
+    int same = o.seed == seed;
+    options_free(&o);
+    return same;
+}
+
+static void record_make(uint64_t epoch)
+{
+    struct lineage_record r = {.step_plus_1 = 1, .task_epoch = lineage_task_epoch(0, epoch)};
+    CHECK_OK(durable_write("runs/deep/r/lineage", &r, sizeof r, &e), e);
+}
+
+TEST(run_without_a_checkpoint_begins_anew_with_other_options)
+{
+    static const char *const told[] = {
+        "runs/deep/r/changed", "runs/deep/r/lineage", "runs/deep/r/journals/trainerd",
+        "runs/deep/r/highwater/trainerd", "runs/deep/r/prepared/A.h5"};
+    CHECK_EQ(prepare("seed=7"), 0);
+    CHECK(mkdir("runs/deep/r/prepared", 0700) == 0);
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++)
+        file_make(told[i], "x");
+    record_make(0);
+    file_make("runs/deep/r/locks/trainerd", "3 1\n");
+    file_make("runs/deep/r/verdict", "100 the outputs do not fit\n");
+    CHECK_EQ(prepare("seed=7"), 0);
+    CHECK(access(told[1], F_OK) == 0);
+    CHECK_EQ(prepare("seed=8"), 1);
+    CHECK(seed_is(8));
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++)
+        CHECK(access(told[i], F_OK) != 0);
+    CHECK(access("runs/deep/r/locks/trainerd", F_OK) == 0); /* numbers do not come again */
+}
+
+TEST(run_with_lost_checkpoints_a_stage_or_a_file_of_somebody_keeps_its_options)
+{
+    CHECK_EQ(prepare("seed=7"), 0);
+    file_make("runs/deep/r/lineage", "a record");
+    CHECK(prepare("seed=8") < 0);
+    record_make(2);
+    CHECK(prepare("seed=8") < 0);
+    record_make(1);
+    file_make("runs/deep/r/verdict", "0 tasks trained: 1\n");
+    CHECK(prepare("seed=8") < 0);
+    file_make("runs/deep/r/verdict", "100 no\n");
+    int fd = open("runs/deep/r/locks/loaderd", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    CHECK(prepare("seed=8") < 0);
+    close(fd);
+    file_make("runs/deep/r/pipeline.yaml",
+              "seed: 7\ndata: {file: /x.h5}\nmodel: {layers: [{type: relu}]}\n"
+              "tasks: [{name: A}]\n");
+    CHECK(prepare("seed=8") < 0);
+    CHECK_HAS(e.text, "another seed");
+    CHECK(seed_is(7));
 }
 
 TEST(run_that_cannot_be_made_says_why)

@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include "proto/checkpoint.h"
+#include "proto/lineage.h"
 #include "tests/test.h"
 #include "tests/unit/trainer_fixture.h"
 #include "trainerd/disk.h"
-#include "trainerd/lineage.h"
 #include "trainerd/retention.h"
 #include "trainerd/trainer.h"
 

@@ -87,6 +87,34 @@ TEST(loop_averages_at_a_rate_that_replaces_the_schedule)
     CHECK(rate_at(&s, 2, 1) > 0.05);
 }
 
+/* What is said of that many epochs, or "". */
+static const char *averaging_of(uint64_t epochs, uint64_t from)
+{
+    static char text[512];
+    text[0] = '\0';
+    options_fill();
+    o.use_swa = 1;
+    o.tasks[0].epochs = epochs;
+    o.swa_start_epoch = from;
+    CHECK_EQ(schedule_averages_few(&o, 0, text, sizeof text), text[0] != '\0');
+    return text;
+}
+
+TEST(loop_says_where_there_is_too_little_to_average)
+{
+    CHECK_HAS(averaging_of(1, 0), "task A has one epoch, so training.use_swa averages nothing");
+    CHECK_HAS(averaging_of(2, 0), "of the 2 epochs of task A training.use_swa averages the last");
+    CHECK_HAS(averaging_of(2, 0), "three are needed");
+    CHECK_HAS(averaging_of(10, 0), "(training.swa_start_epoch auto: the last tenth); with "
+                                   "training.swa_start_epoch 8 it averages two");
+    CHECK_HAS(averaging_of(5, 4), "(training.swa_start_epoch); with training.swa_start_epoch 3 it");
+    CHECK_STR(averaging_of(5, 3), "");
+    CHECK_STR(averaging_of(11, 0), "");
+    o.use_swa = 0;
+    o.tasks[0].epochs = 1;
+    CHECK(!schedule_averages_few(&o, 0, NULL, 0));
+}
+
 TEST(loop_watches_the_loss)
 {
     options_fill();

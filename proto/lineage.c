@@ -1,7 +1,7 @@
-/* lineage.c - see lineage.h. Called once a step by train.c: one read and one write of 32 bytes,
- * both in the page cache.
+/* lineage.c - see lineage.h. Called once a step by trainerd/train.c: one read and one write of 32
+ * bytes, both in the page cache.
  */
-#include "trainerd/lineage.h"
+#include "proto/lineage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -99,4 +99,9 @@ int lineage_last(const char *path, struct lineage_record *last, struct err *e)
     }
     close(fd);
     return result;
+}
+
+int lineage_is_beginning(const struct lineage_record *last)
+{
+    return last->task_epoch < lineage_task_epoch(0, 2);
 }

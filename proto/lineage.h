@@ -3,10 +3,11 @@
  *
  * 32 bytes a step at offset step * 32. A hole (a machine that died before the page was written) is
  * zero, which no record is: `step_plus_1` is the step's number from 1. Not fsynced: it is a
- * witness, not state.
+ * witness, not state. Trainerd writes it; who makes a run's directory asks whether there was a
+ * step.
  */
-#ifndef TRAINERD_LINEAGE_H
-#define TRAINERD_LINEAGE_H
+#ifndef PROTO_LINEAGE_H
+#define PROTO_LINEAGE_H
 
 #include <stdint.h>
 
@@ -46,5 +47,9 @@ int lineage_cut(struct lineage *l, uint64_t step, struct err *e);
 
 /* The last record of the file at `path`. 1; 0: there is none; -1 and *e. */
 int lineage_last(const char *path, struct lineage_record *last, struct err *e);
+
+/* May the run have had no checkpoint yet when it wrote this record? The one at the end of an epoch
+ * is there before the steps of the second epoch after it are. */
+int lineage_is_beginning(const struct lineage_record *last);
 
 #endif
