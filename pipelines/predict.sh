@@ -53,9 +53,10 @@ prepared() {
 
 # is_hdf5 FILE: the signature stands at its beginning, or behind a user block of 512 bytes, or twice as many ...
 is_hdf5() {
-    local at
+    local at # no pipe in a loop: bash now and then loses track of one's processes, and says so
+    printf '\211HDF\r\n\032\n' >"$work/signature" || fail $EXIT_TEMPORARY "cannot write $work/signature"
     for at in 0 512 1024 2048 4096; do
-        ! printf '\211HDF\r\n\032\n' | cmp -s -n 8 -i 0:$at - "$1" || return 0
+        ! cmp -s -n 8 -i 0:$at "$work/signature" "$1" || return 0
     done
     case ${1,,} in *.h5 | *.hdf5) return 0 ;; esac # it was one, or should be: the reader says what is wrong
     return 1
