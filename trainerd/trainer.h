@@ -22,7 +22,8 @@
  *   saving.c         one on its way to the disk, and the names that keep it
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
- *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise;
+ *                    plan_limits.c: is it there; advice.h: what would make it fit
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h);
  *                    predict_sequences.c where it carries a state (sequences.h)
@@ -466,15 +467,21 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 /* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
  * gives the same bits. */
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
-/* Does it fit memory.host_limit, and the device (NULL: the CPU)? -1 (permanent) and a sentence if
- * not. */
+/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
+
+/* plan_limits.c */
+/* Does it fit both limits? -1 (permanent) and what is missing where, if not; advice.h says what
+ * would help. */
 int plan_check(const struct plan *p, const struct options *o, const struct device *d,
                struct err *e);
+uint64_t plan_host_limit(const struct options *o); /* bytes, of memory.host_limit */
+/* Memory of the device (NULL: the CPU); 0: it has none of its own. */
+uint64_t plan_device_limit(const struct options *o, const struct device *d);
+uint64_t plan_mib(uint64_t bytes); /* as a refusal tells it, rounded up */
 /* What memory.host_limit leaves for trainerd's regions (engine/memory.h), where the rest of the
  * plan is held all the time: what a plan that fits has of them in any of its tasks, or more. */
 uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
-/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
-uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 
 /* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each set of data, and `prepare bases` print:
