@@ -200,13 +200,12 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     stepper_plan(m, &c, "fisherd", p);
     estimating_set(p, first);
     plan_add(p, "fisherd", stacks, stepper_stacks_bytes(m, &c));
-    /* its values, sums and those of half of the samples; the stored form before and after gzip, and
-     * where that has no measure of its own what it decodes to */
-    int decodes = o->fisher_use_compression && strcmp(o->fisher_compression, "gzip") != 0 &&
-                  strcmp(o->fisher_compression, "log_rank1") != 0;
-    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form",
-             (uint64_t)(3 + decodes) * sizeof(float) * block + 2 * stored_bytes(o, block));
-    if (block < m->parameter_count)
+    /* Its values, sums and those of half of the samples, whose place what encodes it and the packed
+     * form take afterwards; the stored form of the block before. */
+    int more = block < m->parameter_count;
+    plan_add(p, "fisherd", "a block of the Fisher information, and a stored one",
+             3 * sizeof(float) * block + (more ? stored_bytes(o, block) : 0));
+    if (more)
         plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
