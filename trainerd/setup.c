@@ -591,6 +591,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         buffers_open(t, e) < 0 || rows_check(t, e) < 0 || setup_cursor(t, e) < 0 ||
         changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
+    progress_resume(t);
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",

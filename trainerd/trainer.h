@@ -150,14 +150,14 @@ struct fisher_client {
     uint64_t samples_done, samples;
 };
 
-struct progress_mark { /* when an epoch or a task began, for this process */
+struct progress_mark { /* when an epoch or a task began, by the clocks of struct progress */
     uint64_t rows;
     double seconds, wait_s;
 };
 
 struct progress {
     struct rate rate;
-    uint64_t steps, rows;            /* done by this process */
+    uint64_t steps, rows; /* done by this process, rows and times behind its checkpoint's */
     double seconds, running_since_s; /* the training clock; since when it runs, 0: paused */
     double wait_s, wait_since_s;     /* waiting for data; since when, 0: not now */
     double published_s;              /* wall time of the last trainer.step */
@@ -432,6 +432,10 @@ void progress_wait(struct trainer *t, int missing); /* rows are missing, or have
 void progress_step(struct trainer *t, uint64_t rows, double rate, const struct step_result *r);
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
+/* What the epoch took so far into the cursor, before that is saved; and from the cursor with which
+ * this process goes on, before it makes a step. */
+void progress_keep(struct trainer *t);
+void progress_resume(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
 /* A decision of the loop: messages.def, event.training. */
 int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
