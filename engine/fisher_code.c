@@ -56,10 +56,16 @@ static uint64_t type_bytes(const char *type)
     return type[1] == '8' ? 1 : type[1] == '1' ? 2 : 4; /* u8; f16; u32 and f32 */
 }
 
+static void memory_free(struct fisher_memory *m)
+{
+    free(m->data);
+    *m = (struct fisher_memory){0};
+}
+
 static void *memory_take(struct fisher_memory *m, uint64_t bytes, struct err *e)
 {
     if (m->bytes < bytes || !m->data) {
-        free(m->data);
+        memory_free(m);
         *m = (struct fisher_memory){malloc(bytes ? bytes : 1), bytes};
     }
     if (!m->data)
@@ -191,7 +197,9 @@ int fisher_encode(struct fisher_code *c, const struct fisher_coding *coding,
     ensure(c->count > 0);
     if (!forms[c->form]->checks && fisher_values_check(values, c->count, "store", e) < 0)
         return -1;
-    return forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e);
+    int result = forms[c->form]->encode(c, coding, pieces, piece_count, values, pool, e);
+    memory_free(&c->memory[FISHER_PARTS_MAX]);
+    return result;
 }
 
 int fisher_code_begin(struct fisher_code *c, const char *form, uint64_t count, struct err *e)
@@ -221,6 +229,6 @@ int fisher_decode(const struct fisher_code *c, float *values, struct err *e)
 void fisher_code_free(struct fisher_code *c)
 {
     for (int i = 0; i <= FISHER_PARTS_MAX; i++)
-        free(c->memory[i].data);
+        memory_free(&c->memory[i]);
     memset(c, 0, sizeof *c);
 }

@@ -15,10 +15,13 @@
 /* clang-format off */
 #define FIELD(kind, name)                                              \
     {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
-     sizeof(((struct checkpoint_meta *)0)->name), 0}
+     sizeof(((struct checkpoint_meta *)0)->name), 0, 0}
 #define FIELD_SINCE(version, kind, name)                               \
     {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
-     sizeof(((struct checkpoint_meta *)0)->name), version}
+     sizeof(((struct checkpoint_meta *)0)->name), version, 0}
+#define MEASURED_SINCE(version, kind, name)                            \
+    {#name, CHECKPOINT_FIELD_##kind, offsetof(struct checkpoint_meta, name), \
+     sizeof(((struct checkpoint_meta *)0)->name), version, 1}
 static const struct checkpoint_field fields[] = {
     FIELD(U64, version),
     FIELD(U64, seed),
@@ -57,8 +60,12 @@ static const struct checkpoint_field fields[] = {
     FIELD(U64, task_skipped),
     FIELD(U64, moment_steps),
     FIELD(U64, batches_tracked),
+    MEASURED_SINCE(6, U64, epoch_rows_timed),
+    MEASURED_SINCE(6, F64, epoch_seconds),
+    MEASURED_SINCE(6, F64, epoch_wait_seconds),
 };
 #undef FIELD
+#undef MEASURED_SINCE
 #undef FIELD_SINCE
 /* clang-format on */
 
@@ -109,6 +116,8 @@ void checkpoint_digest_meta(struct digest *d, const struct checkpoint_meta *meta
         const char *at = (const char *)meta + f->offset;
         char number[32];
         uint64_t bits;
+        if (f->measured)
+            continue;
         if (f->kind == CHECKPOINT_FIELD_TEXT) {
             digest_text(d, f->name, at);
             continue;

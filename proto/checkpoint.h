@@ -10,7 +10,8 @@
  *                            task, after, metric, value, loss, weights_sha256
  *
  * and as attributes of the root: every other field of struct checkpoint_meta, `model` (the layer
- * list, so the file explains itself), `parameters_sha256` and `digest` (over everything above).
+ * list, so the file explains itself), `parameters_sha256` and `digest` (over everything above but
+ * what was measured: the same training gives the same digest).
  * Texts are of fixed length, UTF-8: h5py gives them as bytes. The rename is the commit; the newest
  * file whose digest verifies is the state. Written by trainerd, read by trainerd, fisherd
  * (parameters only) and monitord (attributes only).
@@ -38,7 +39,8 @@ struct checkpoint_result { /* one evaluation at the end of a task */
 };
 
 struct checkpoint_meta {
-    uint64_t version; /* 5, or of a file read 4, without bad_steps and epoch_rows_bad */
+    uint64_t version; /* 6, or of a file read 5, without what was measured, or 4, without bad_steps
+                         and epoch_rows_bad either */
     uint64_t seed;
     uint64_t task; /* index of the task being trained; task_count: all are done */
     char task_name[64];
@@ -75,6 +77,10 @@ struct checkpoint_meta {
                                  the moments */
     uint64_t batches_tracked; /* micro-batches that the module buffers have taken in: PyTorch's
                                  num_batches_tracked of every batchnorm */
+    /* Measured, and so not in the digest: rows of the present epoch trained on so far, the time
+     * they took without evaluations and checkpoints, and what of it was spent waiting. */
+    uint64_t epoch_rows_timed;
+    double epoch_seconds, epoch_wait_seconds;
     uint32_t result_count;
     struct checkpoint_result results[CHECKPOINT_RESULTS_MAX];
 };

@@ -7,7 +7,7 @@
 #include "proto/checkpoint.h"
 
 enum {
-    CHECKPOINT_VERSION = 5,                                      /* is written */
+    CHECKPOINT_VERSION = 6,                                      /* is written */
     CHECKPOINT_VERSION_OLDEST = 4,                               /* is read */
     CHECKPOINT_RESULTS_BYTES_MAX = CHECKPOINT_RESULTS_MAX * 320, /* a line: names 226, numbers 50 */
 };
@@ -20,6 +20,7 @@ struct checkpoint_field {
     enum checkpoint_field_kind kind;
     size_t offset, bytes;
     uint64_t since; /* the first version that has it; 0: all have */
+    int measured;   /* another one in another run of the same: not in the digest */
 };
 
 /* The next one, from number *i on, that files of that version have, NULL after the last; *i is

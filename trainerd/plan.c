@@ -200,13 +200,12 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     stepper_plan(m, &c, "fisherd", p);
     estimating_set(p, first);
     plan_add(p, "fisherd", stacks, stepper_stacks_bytes(m, &c));
-    /* its values, sums and those of half of the samples; the stored form before and after gzip, and
-     * where that has no measure of its own what it decodes to */
-    int decodes = o->fisher_use_compression && strcmp(o->fisher_compression, "gzip") != 0 &&
-                  strcmp(o->fisher_compression, "log_rank1") != 0;
-    plan_add(p, "fisherd", "a block of the Fisher information, and its stored form",
-             (uint64_t)(3 + decodes) * sizeof(float) * block + 2 * stored_bytes(o, block));
-    if (block < m->parameter_count)
+    /* Its values, sums and those of half of the samples, whose place what encodes it and the packed
+     * form take afterwards; the stored form of the block before. */
+    int more = block < m->parameter_count;
+    plan_add(p, "fisherd", "a block of the Fisher information, and a stored one",
+             3 * sizeof(float) * block + (more ? stored_bytes(o, block) : 0));
+    if (more)
         plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);
     plan_add(p, "fisherd", "arena", bytes);
     return 0;
@@ -232,17 +231,11 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
         reader_plan(p, o, b, train, fisher_reader);
 }
 
-/* Memory of the device; 0: it has none of its own. */
-static uint64_t device_bytes(const struct options *o, const struct device *d)
-{
-    return d && d->apart ? device_bytes_of(d, o->device_limit_mb) : 0;
-}
-
 /* Of the memory that rows are kept in. */
 static uint64_t memory_bytes(const struct options *o, const struct device *d)
 {
     char source[64];
-    return d ? device_bytes(o, d) : limits_host("", o->host_limit_mb, source, sizeof source);
+    return d ? plan_device_limit(o, d) : limits_host("", o->host_limit_mb, source, sizeof source);
 }
 
 uint64_t plan_chunk_bytes(const struct options *o, const struct device *d)
@@ -467,9 +460,8 @@ uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, ui
 
 static int plan_fits(const struct plan *p, const struct options *o, const struct device *d)
 {
-    char source[64];
-    return plan_total(p, NULL) <= limits_host("", o->host_limit_mb, source, sizeof source) &&
-           plan_total(p, PLAN_DEVICE) <= device_bytes(o, d);
+    return plan_total(p, NULL) <= plan_host_limit(o) &&
+           plan_total(p, PLAN_DEVICE) <= plan_device_limit(o, d);
 }
 
 int plan_make(struct plan *p, const struct options *o, const struct model *m,
@@ -487,51 +479,4 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
     }
     r.micro_rows = *micro_rows = o->batch_size; /* smaller ones do not help: tell what was asked */
     return plan_make_with(p, &r, sizes, e);
-}
-
-uint64_t plan_regions_limit(const struct plan *p, const struct options *o)
-{
-    char source[64];
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    return p->beside_regions < limit ? limit - p->beside_regions : 0;
-}
-
-/* Where an option is less than there is it can be raised. */
-static int too_large(const char *memory, uint64_t total, const char *source, uint64_t limit,
-                     const char *lower, const struct options *o, struct err *e)
-{
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "the run needs %" PRIu64 " MiB of %s and %s is %" PRIu64
-                   " MiB; %slower %s, %sor make the model smaller (--plan shows what takes it)",
-                   (total >> 20) + 1, memory, source, limit >> 20,
-                   strncmp(source, "memory.", 7) == 0 ? "raise it, " : "", lower,
-                   o->use_gradient_checkpointing ? ""
-                                                 : "set training.use_gradient_checkpointing, ");
-}
-
-static int device_too_large(const struct options *o, const struct device *d, uint64_t total,
-                            struct err *e)
-{
-    struct device_facts f;
-    char source[64] = "that of the GPU";
-    d->facts(&f);
-    uint64_t has_mb =
-        f.memory_bytes >> 20; /* which finetune.sh makes the limit where there is none */
-    if (o->device_limit_mb && o->device_limit_mb < has_mb)
-        snprintf(source, sizeof source, "memory.device_limit_mb, of %" PRIu64 " MiB,", has_mb);
-    return too_large("device memory", total, source, device_bytes(o, d),
-                     "training.batch_size or loader.chunk_size_gb", o, e);
-}
-
-int plan_check(const struct plan *p, const struct options *o, const struct device *d, struct err *e)
-{
-    char source[64];
-    uint64_t limit = limits_host("", o->host_limit_mb, source, sizeof source);
-    uint64_t total = plan_total(p, NULL), on_device = plan_total(p, PLAN_DEVICE);
-    if (total > limit)
-        return too_large("memory", total, source, limit,
-                         "training.batch_size, training.threads or arena.limit_mb", o, e);
-    if (on_device <= device_bytes(o, d))
-        return 0;
-    return device_too_large(o, d, on_device, e);
 }

@@ -13,6 +13,7 @@
 
 #include "engine/device.h"
 #include "proto/limits.h"
+#include "trainerd/advice.h"
 #include "trainerd/disk.h"
 
 enum { LINE_BYTES = 512 };
@@ -272,6 +273,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     o.batch_size = options_batch_size_max(&o);
     input = shape_input(train);
     of_tasks_find(&o, &shapes, of_tasks);
+    struct advice_run run = {&o, &m, &bases, train, &shapes.validation, of_tasks, 0};
     if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, train, e) < 0 ||
         plan_make(&p, &o, &m, &bases, train, &shapes.validation, of_tasks, &micro_rows, sizes, e) <
             0)
@@ -282,7 +284,7 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     averaging_print(&o);
     if (rows_print(&o, device, train, micro_rows, &sizes[0], e) == 0 &&
         disk_print(&o, &m, train, e) == 0)
-        result = plan_check(&p, &o, device, e);
+        result = advice_check(&run, &p, e);
     if (fflush(stdout) != 0)
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot print the plan");
 out:

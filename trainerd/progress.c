@@ -2,7 +2,8 @@
  * and epochs.
  *
  * Two clocks: the training clock runs while steps are made (evaluation and checkpoints stop it) and
- * gives rates and the seconds of event.task; the wall clock decides when to publish.
+ * gives rates and the seconds of event.task; the wall clock decides when to publish. Where training
+ * goes on from a checkpoint inside an epoch, the training clock goes on from what that has.
  */
 #include "trainerd/trainer.h"
 
@@ -140,6 +141,25 @@ void progress_epoch_begin(struct trainer *t)
 void progress_task_begin(struct trainer *t)
 {
     t->progress.task = t->progress.epoch = mark_now(&t->progress);
+}
+
+/* What is saved at an epoch's end is that of equal runs byte for byte. */
+void progress_keep(struct trainer *t)
+{
+    const struct progress_mark *since = &t->progress.epoch;
+    struct progress_mark now = t->meta.position ? mark_now(&t->progress) : *since;
+    t->meta.epoch_rows_timed = now.rows - since->rows;
+    t->meta.epoch_seconds = now.seconds - since->seconds;
+    t->meta.epoch_wait_seconds = now.wait_s - since->wait_s;
+}
+
+void progress_resume(struct trainer *t)
+{
+    struct progress *p = &t->progress;
+    p->rows = t->meta.epoch_rows_timed;
+    p->seconds = t->meta.epoch_seconds;
+    p->wait_s = t->meta.epoch_wait_seconds;
+    p->epoch = p->task = (struct progress_mark){0};
 }
 
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e)

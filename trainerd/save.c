@@ -40,6 +40,7 @@ int save_checkpoint(struct trainer *t, struct err *e)
     ensure(!t->ahead.rows);
     int running = t->progress.running_since_s != 0;
     progress_pause(t);
+    progress_keep(t);
     int result = saving_begin(t, tensors_at(t, m->position), e);
     if (result == 0)
         saved_mark(t);

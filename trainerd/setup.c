@@ -20,6 +20,7 @@
 #include "proto/limits.h"
 #include "proto/log.h"
 #include "proto/weighing.h"
+#include "trainerd/advice.h"
 #include "trainerd/disk.h"
 #include "trainerd/layers_check.h"
 #include "trainerd/watch.h"
@@ -313,9 +314,11 @@ static int plan_apply(struct trainer *t, struct err *e)
     if (plan_bases_read(&bases, "bases", e) < 0)
         return -1;
     compute_bases(&bases, t->device);
+    struct advice_run run = {
+        t->options, &t->model, &bases, &d->train, &d->validation, of_tasks, t->resume_path[0] != 0};
     if (plan_make(&p, t->options, &t->model, &bases, &d->train, &d->validation, of_tasks,
                   &t->micro_rows, d->sizes, e) < 0 ||
-        plan_fact(t, &p, e) < 0 || plan_check(&p, t->options, t->device, e) < 0)
+        plan_fact(t, &p, e) < 0 || advice_check(&run, &p, e) < 0)
         return -1;
     memory_limit_set(plan_regions_limit(&p, t->options));
     if (t->device->apart)
@@ -587,6 +590,7 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
         buffers_open(t, e) < 0 || rows_check(t, e) < 0 || setup_cursor(t, e) < 0 ||
         changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
+    progress_resume(t);
     statistics_say(t);
     log_info("parameters=%" PRIu64 " rows=%" PRIu64 " steps=%" PRIu64 " threads=%" PRIu64
              " data and model are open",

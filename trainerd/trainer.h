@@ -22,7 +22,8 @@
  *   saving.c         one on its way to the disk, and the names that keep it
  *   progress.c       what is published on the way
  *   compute.c        the device: the CPU, or a GPU
- *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise
+ *   plan.c           memory, before any of it is taken (plan_command.c: --plan); disk.h likewise;
+ *                    plan_limits.c: is it there; advice.h: what would make it fit
  *   shapes.c         what loaderd says of a split, and what follows for model and stepper
  *   predict.c        --predict: outputs of a trained model for any file (predictions.h);
  *                    predict_sequences.c where it carries a state (sequences.h)
@@ -148,14 +149,14 @@ struct fisher_client {
     uint64_t samples_done, samples;
 };
 
-struct progress_mark { /* when an epoch or a task began, for this process */
+struct progress_mark { /* when an epoch or a task began, by the clocks of struct progress */
     uint64_t rows;
     double seconds, wait_s;
 };
 
 struct progress {
     struct rate rate;
-    uint64_t steps, rows;            /* done by this process */
+    uint64_t steps, rows; /* done by this process, rows and times behind its checkpoint's */
     double seconds, running_since_s; /* the training clock; since when it runs, 0: paused */
     double wait_s, wait_since_s;     /* waiting for data; since when, 0: not now */
     double published_s;              /* wall time of the last trainer.step */
@@ -436,6 +437,10 @@ void progress_wait(struct trainer *t, int missing); /* rows are missing, or have
 void progress_step(struct trainer *t, uint64_t rows, double rate, const struct step_result *r);
 void progress_task_begin(struct trainer *t);
 void progress_epoch_begin(struct trainer *t);
+/* What the epoch took so far into the cursor, before that is saved; and from the cursor with which
+ * this process goes on, before it makes a step. */
+void progress_keep(struct trainer *t);
+void progress_resume(struct trainer *t);
 int progress_task_fact(struct trainer *t, enum progress_fact what, struct err *e);
 /* A decision of the loop: messages.def, event.training. */
 int progress_training_fact(struct trainer *t, const char *what, double value, const char *sentence,
@@ -471,15 +476,21 @@ int plan_make(struct plan *p, const struct options *o, const struct model *m,
 /* Half of a micro-batch of training.dynamic_batch_size, up to whole slices; 0: there is none that
  * gives the same bits. */
 uint64_t plan_micro_rows_half(const struct options *o, const struct model *m, uint64_t rows);
-/* Does it fit memory.host_limit, and the device (NULL: the CPU)? -1 (permanent) and a sentence if
- * not. */
+/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
+uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
+
+/* plan_limits.c */
+/* Does it fit both limits? -1 (permanent) and what is missing where, if not; advice.h says what
+ * would help. */
 int plan_check(const struct plan *p, const struct options *o, const struct device *d,
                struct err *e);
+uint64_t plan_host_limit(const struct options *o); /* bytes, of memory.host_limit */
+/* Memory of the device (NULL: the CPU); 0: it has none of its own. */
+uint64_t plan_device_limit(const struct options *o, const struct device *d);
+uint64_t plan_mib(uint64_t bytes); /* as a refusal tells it, rounded up */
 /* What memory.host_limit leaves for trainerd's regions (engine/memory.h), where the rest of the
  * plan is held all the time: what a plan that fits has of them in any of its tasks, or more. */
 uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
-/* Of loader.chunk_size_gb, on a device apart or (NULL) the host. */
-uint64_t plan_chunk_bytes(const struct options *o, const struct device *d);
 
 /* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each set of data, and `prepare bases` print:

@@ -360,15 +360,29 @@ def test_labels_blocks_and_estimators_are_those_of_the_options():
             assert run.wait("trainerd") == 100 and words in run.log("trainerd"), run.log("trainerd")
 
 
-@limit(120)
-def test_many_blocks_take_what_is_planned_for_one():
-    """Pages of the sums' files and libhdf5's own tables of the file would else add up with the blocks."""
-    if zmq is None:
-        skip("python3-h5py is not installed")
-    run, _, _ = trained("blocks", samples=64, layers=("linear, out: 2000", "relu", "linear, out: 2000", "relu", "linear, out: 5"),
-                        settings=("continual_learning.ewc_config.fisher_computation.block_size=20000", "training.batch_size=256"))
+def planned_blocks(name, block_size, width, samples):
+    run, _, _ = trained(name, samples=samples, layers=("linear, out: %d" % width, "relu", "linear, out: %d" % width, "relu", "linear, out: 5"),
+                        settings=("continual_learning.ewc_config.fisher_computation.block_size=%d" % block_size,
+                                  "training.batch_size=256"))
     memory = report(run)["memory"]
     for stage in ("fisherd", "trainerd"):
         planned, peak = memory["plan"][stage], memory["peak"][stage]
         print("%s: planned %.1f MiB, peak %.1f" % (stage, planned / 2 ** 20, peak / 2 ** 20))
         assert planned > 20 << 20 and peak <= planned + (4 << 20), memory
+
+
+@limit(120)
+def test_many_blocks_take_what_is_planned_for_one():
+    """Pages of the sums' files and libhdf5's own tables of the file would else add up with the blocks."""
+    if zmq is None:
+        skip("python3-h5py is not installed")
+    planned_blocks("blocks", 20000, 2000, samples=64)
+
+
+@limit(120)
+def test_large_blocks_leave_nothing_beside_the_next_one():
+    """What encoded one would else be there while the next one's sums are, in the heap even when it is freed."""
+    if zmq is None:
+        skip("python3-h5py is not installed")
+    for block_size in (1000000, 2000000):  # with sums of half of the samples
+        planned_blocks("blocks-%d" % block_size, block_size, 2200, samples=128)

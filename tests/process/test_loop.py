@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 from harness import limit, skip
-from small_run import BINARIES, CLASSES, HIDDEN, LAYERS, PIPELINE, ROWS, SmallRun, data_read, data_write, trained
+from small_run import BINARIES, CLASSES, HIDDEN, LAYERS, PIPELINE, ROWS, SmallRun, data_read, data_write, facts, trained
 
 try:
     import h5py
@@ -137,6 +137,20 @@ def test_an_accumulating_run_interrupted_at_each_checkpoint():
     print("starts:", starts)
     assert starts >= 4
     compare(whole, run)
+
+
+@limit(180)
+def test_epochs_tell_what_was_before_a_restart_within_them():
+    """Rows and seconds of an epoch, by however many processes: each writes some checkpoints inside it."""
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    data_write("data.h5")
+    run, starts = run_interrupted("interrupted", "training.slice_rows=1", "training.batch_size=1",
+                                  "training.checkpoint_every_s=0.01", commit=4,
+                                  layers=("linear, out: 1000", "relu", "linear, out: 5"))
+    told = [m for m in facts(run, "trainerd", "event.task") if m["what"] == "epoch-end"]
+    assert starts > 4 and {m["rows"] for m in told} == {ROWS}, (starts, told)
+    assert all(m["seconds"] > m["wait_seconds"] >= 0 for m in told), told
 
 
 @limit(180)

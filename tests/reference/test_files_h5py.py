@@ -39,7 +39,7 @@ def test_checkpoint_is_read_by_h5py():
     needed()
     run, _, _ = trained()
     with h5py.File(run.path("checkpoints/task-A.h5")) as f:
-        assert f.attrs["step"] == (ROWS + 63) // 64 and f.attrs["task_name"] and f.attrs["version"] == 5
+        assert f.attrs["step"] == (ROWS + 63) // 64 and f.attrs["task_name"] and f.attrs["version"] == 6
         assert f.attrs["model"].decode().splitlines()[1:] == ["linear out=32", "relu", "linear out=5"]
         arrays = []
         for name, shape in TENSORS:

@@ -78,6 +78,9 @@ static struct state *state_new(uint64_t step)
                                        .epoch_rows_bad = 128,
                                        .fingerprint = "abc",
                                        .cpu = "AMD",
+                                       .epoch_rows_timed = 4096,
+                                       .epoch_seconds = 1.5,
+                                       .epoch_wait_seconds = 0.25,
                                        .result_count = 2};
     s->meta.results[0] =
         (struct checkpoint_result){"A", "A", "accuracy", 0.87299999999999999, NAN, "f00"};
@@ -290,6 +293,10 @@ TEST(checkpoint_digest_covers_arrays_attributes_and_results)
     state_write("c.h5", s, first);
     state_write("c.h5", s, other);
     CHECK_STR(first, other);
+    s->meta.epoch_seconds++; /* of another run of the same training */
+    s->meta.epoch_rows_timed++;
+    state_write("c.h5", s, other);
+    CHECK_STR(first, other);
     float *numbers[3] = {s->parameters + 17, s->m, s->v + 3};
     for (int i = 0; i < 3; i++) {
         float before = *numbers[i];
@@ -447,37 +454,51 @@ static void version_write(const char *path, const char *from, struct state *s, u
     CHECK_OK(h5writer_commit(&w, &e), e);
 }
 
-/* Its two newest fields are 0 then; the digest is the one that a program of version 4 gave. */
-TEST(checkpoint_of_version_4_is_read_and_written_anew)
+static void newer_fields_clear(struct checkpoint_meta *m, uint64_t version)
 {
-    static const char of_version_4[] =
-        "0fbd52cee21d98b8fa5eaaf2ce758b5c26f4bce48974af3e8c0434f4e0d5b7d2";
+    if (version < 5)
+        m->bad_steps = m->epoch_rows_bad = 0;
+    m->epoch_rows_timed = 0;
+    m->epoch_seconds = m->epoch_wait_seconds = 0;
+}
+
+/* The fields that it has not are 0 then; the digest is the one that a program of that version gave.
+ */
+static void version_check(uint64_t version, const char *digest_then)
+{
     struct err e;
     struct state *s = state_new(12), *back = state_new(0);
     char digest[65], path[256];
-    CHECK(mkdir("d", 0700) == 0);
     state_write("c.h5", s, digest);
-    version_write("d/step-0000000012-1.h5", "c.h5", s, 4, of_version_4);
+    version_write("d/step-0000000012-1.h5", "c.h5", s, version, digest_then);
     struct h5reader *r;
     uint64_t value;
     CHECK_OK(h5reader_open(&r, "d/step-0000000012-1.h5", &e), e);
-    CHECK(h5reader_u64(r, "", "bad_steps", &value, &e) < 0);
+    CHECK((h5reader_u64(r, "", "bad_steps", &value, &e) < 0) == (version < 5));
+    CHECK(h5reader_u64(r, "", "epoch_rows_timed", &value, &e) < 0);
     h5reader_close(&r);
     CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), 1);
     CHECK_STR(path, "d/step-0000000012-1.h5");
     CHECK_OK(checkpoint_read(path, &back->meta, back->tensors, 2, 1, &e), e);
     CHECK(memcmp(back->m, s->m, sizeof s->m) == 0);
-    s->meta.bad_steps = s->meta.epoch_rows_bad = 0;
+    newer_fields_clear(&s->meta, version);
     s->meta.results[0].loss = back->meta.results[0].loss = 0; /* NaN */
     CHECK(memcmp(&back->meta, &s->meta, sizeof s->meta) == 0);
     back->meta.bad_steps = 3;
     state_write("c.h5", back, digest);
     CHECK_OK(checkpoint_read("c.h5", &back->meta, back->tensors, 2, 1, &e), e);
-    CHECK(back->meta.version == 5 && back->meta.bad_steps == 3);
+    CHECK(back->meta.version == 6 && back->meta.bad_steps == 3);
     byte_flip(path, offset_of(path, "moments/v/0.bias"));
     CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
     free(s);
     free(back);
+}
+
+TEST(checkpoint_of_an_older_version_is_read_and_written_anew)
+{
+    CHECK(mkdir("d", 0700) == 0);
+    version_check(4, "0fbd52cee21d98b8fa5eaaf2ce758b5c26f4bce48974af3e8c0434f4e0d5b7d2");
+    version_check(5, "b9d57d52f7598fced3c2b5963fd763979568ab9eeed922516216ea271a59d27d");
 }
 
 /* Passed over, the run would begin again and its files be replaced. */
@@ -493,7 +514,7 @@ TEST(checkpoint_of_another_version_ends_the_search)
         version_write("d/step-0000000012-1.h5", "d/step-0000000011-1.h5", s, versions[i], digest);
         CHECK_EQ(checkpoint_newest("d", path, sizeof path, &e), -1);
         CHECK_EQ(e.code, EXIT_CODE_PERMANENT);
-        CHECK_HAS(e.text, i ? "is of version 99, this program reads versions 4 to 5; go on with"
+        CHECK_HAS(e.text, i ? "is of version 99, this program reads versions 4 to 6; go on with"
                             : "is of version 3, ");
         CHECK(access("d/step-0000000012-1.h5", F_OK) == 0);
     }

@@ -5,6 +5,7 @@
 #include "engine/fisher_code.h"
 
 #include <float.h>
+#include <malloc.h>
 #include <math.h>
 
 #include "tests/test.h"
@@ -189,6 +190,34 @@ TEST(fisher_code_does_not_depend_on_threads)
         fisher_code_free(&c[0]);
         fisher_code_free(&c[1]);
     }
+}
+
+/* Bytes that the process has taken and not given back. */
+static uint64_t held(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+/* What encoding takes besides is as large as the values: it is not kept for the next block. */
+TEST(fisher_code_keeps_its_parts_only)
+{
+    static const struct fisher_piece piece = {500, 600};
+    struct fisher_code c = {0};
+    struct err e;
+    begin(1);
+    matrix_make(values, piece.rows, piece.columns, 1, 0.1);
+    for (int form = 0; form < FISHER_FORMS; form++) {
+        const struct fisher_coding coding = {(enum fisher_form)form, 0.1, 0.16};
+        uint64_t before = held(), parts = 0;
+        CHECK_OK(fisher_encode(&c, &coding, &piece, 1, values, pool, &e), e);
+        for (int i = 0; i <= FISHER_PARTS_MAX; i++)
+            parts += c.memory[i].bytes;
+        CHECK(parts <= 4 * VALUES_MAX + 4096);
+        CHECK(held() - before <= parts + 65536);
+        fisher_code_free(&c);
+    }
+    pool_close(&pool);
 }
 
 TEST(fisher_code_refuses_numbers_that_are_none)

@@ -399,7 +399,8 @@ static uint64_t memory_of_reader(const char *path, hsize_t rows, uint64_t *kept_
     return bytes;
 }
 
-/* Where 90,000 chunks lie would take 29 MB; of a million it was the reader's whole memory. */
+/* Where 90,000 chunks lie would take 29 MB; of a million it was the reader's whole memory. What is
+ * kept is what the reader says, to a tenth. */
 TEST(of_many_chunks_a_part_of_the_index_is_kept)
 {
     uint64_t kept[2];
@@ -407,8 +408,8 @@ TEST(of_many_chunks_a_part_of_the_index_is_kept)
         test_skip("a sanitizer has memory of its own");
     uint64_t few = memory_of_reader("few.h5", 100, &kept[0]);
     uint64_t taken = memory_of_reader("many.h5", 90000, &kept[1]) - few;
-    CHECK_EQ(kept[0], 100 * 320);
-    if (taken > 24 << 20 || taken > kept[1] || taken < kept[1] / 2)
+    CHECK_EQ(kept[0], 100 * 330);
+    if (taken > 24 << 20 || taken > kept[1] || taken < kept[1] / 10 * 9)
         test_fail(__FILE__, __LINE__, "the reader took %.2f MiB and said %.2f",
                   (double)taken / 1048576, (double)kept[1] / 1048576);
 }

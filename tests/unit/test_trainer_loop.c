@@ -10,6 +10,7 @@
 #include "trainerd/average.h"
 #include "trainerd/rate.h"
 #include "trainerd/schedule.h"
+#include "trainerd/trainer.h"
 #include "trainerd/watch.h"
 
 static struct options o; /* large; each case is a process of its own */
@@ -47,6 +48,38 @@ static struct schedule schedule_of_ten_epochs(void)
 static double rate_at(const struct schedule *s, uint64_t step, double scale)
 {
     return schedule_rates(&o, s, 0, step / s->epoch_steps[0], step, scale).rate;
+}
+
+/* The training clock stands still at such a time. */
+static void clock_set(struct trainer *t, uint64_t rows, double seconds, double wait_s)
+{
+    t->progress.rows = rows;
+    t->progress.seconds = seconds;
+    t->progress.wait_s = wait_s;
+}
+
+/* What the process before had made of the epoch counts, what came before it does not. */
+TEST(loop_times_of_an_epoch_go_on_after_a_stop)
+{
+    static struct trainer before, after; /* large */
+    clock_set(&before, 1500, 15, 3);
+    progress_epoch_begin(&before);
+    clock_set(&before, 1700, 17.5, 3.5);
+    before.meta.position = 200;
+    progress_keep(&before);
+    after.meta = before.meta;
+    progress_resume(&after);
+    after.progress.rows += 800;
+    after.progress.seconds += 7.5;
+    after.progress.wait_s += 1;
+    after.meta.position = 1000;
+    progress_keep(&after);
+    CHECK_EQ(after.meta.epoch_rows_timed, 1000);
+    CHECK(after.meta.epoch_seconds == 10 && after.meta.epoch_wait_seconds == 1.5);
+    after.meta.position = 0;
+    progress_keep(&after); /* at its end, before the next one has begun */
+    CHECK(after.meta.epoch_rows_timed == 0 && after.meta.epoch_seconds == 0 &&
+          after.meta.epoch_wait_seconds == 0);
 }
 
 TEST(loop_warms_up_epoch_by_epoch)

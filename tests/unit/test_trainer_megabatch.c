@@ -154,15 +154,13 @@ TEST(plan_keeps_rows_on_the_device)
              e);
     CHECK_EQ(sizes[0].kind, MEGABATCH_ARENA);
     CHECK_EQ(plan_check(&p, &options, on_device.device, &e), -1);
-    CHECK_HAS(e.text,
-              "of device memory and memory.device_limit_mb, of 1024 MiB, is 4 MiB; raise it, "
-              "lower training.batch_size or loader.chunk_size_gb, ");
+    CHECK_HAS(e.text, " and memory.device_limit_mb, of 1024 MiB, is 4 MiB; raise it");
     options.device_limit_mb = 1024; /* finetune.sh's: all there is */
     p.count = 0;
     plan_add(&p, PLAN_DEVICE, "too much", (uint64_t)2 << 30);
     CHECK_EQ(plan_check(&p, &options, on_device.device, &e), -1);
-    CHECK_HAS(e.text,
-              "of device memory and that of the GPU is 1024 MiB; lower training.batch_size ");
+    CHECK_HAS(e.text, " and that of the GPU is 1024 MiB");
+    CHECK(!strstr(e.text, "raise it"));
     options.device_limit_mb = 0;
     model_close(&m);
 }
