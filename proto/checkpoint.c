@@ -1,16 +1,19 @@
 /* checkpoint.c - see checkpoint.h: from the state of training to a durable HDF5 file.
  *
  * One table lists the attributes, so writing, reading (checkpoint_read.c) and the digest cannot
- * disagree. The digest is over those attributes and the results as lines of text, the model, and
- * then every array in file order.
+ * disagree. What the digest is over, checkpoint_private.h says. The arrays that it is over, twice
+ * as many bytes as the parameters, are digested by a thread of their own while the file is written.
  */
 #include "proto/checkpoint_private.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "proto/thread.h"
 
 /* clang-format off */
 #define FIELD(kind, name)                                              \
@@ -138,36 +141,55 @@ const char *checkpoint_array_name(char name[H5FILE_NAME_MAX + 1], const char *gr
 }
 
 #define MEMBER(name) offsetof(struct checkpoint_tensor, name)
+#define DIGEST(name) offsetof(struct checkpoint_meta, name)
 const struct checkpoint_group *checkpoint_group_at(int i)
 {
     static const struct checkpoint_group groups[CHECKPOINT_GROUPS] = {
-        [CHECKPOINT_PARAMETERS] = {"parameters", MEMBER(parameter), CHECKPOINT_PARAMETER},
-        [CHECKPOINT_M] = {"moments/m", MEMBER(m), CHECKPOINT_PARAMETER},
-        [CHECKPOINT_V] = {"moments/v", MEMBER(v), CHECKPOINT_PARAMETER},
-        [CHECKPOINT_BUFFERS] = {"buffers", MEMBER(parameter), CHECKPOINT_BUFFER},
-        [CHECKPOINT_CARRY] = {"carried", MEMBER(parameter), CHECKPOINT_CARRIED},
+        [CHECKPOINT_PARAMETERS] = {"parameters", MEMBER(parameter), CHECKPOINT_PARAMETER,
+                                   DIGEST(parameters_sha256)},
+        [CHECKPOINT_M] = {"moments/m", MEMBER(m), CHECKPOINT_PARAMETER, 0},
+        [CHECKPOINT_V] = {"moments/v", MEMBER(v), CHECKPOINT_PARAMETER, 0},
+        [CHECKPOINT_BUFFERS] = {"buffers", MEMBER(parameter), CHECKPOINT_BUFFER,
+                                DIGEST(buffers_sha256)},
+        [CHECKPOINT_CARRY] = {"carried", MEMBER(parameter), CHECKPOINT_CARRIED, 0},
     };
     return i < CHECKPOINT_GROUPS ? &groups[i] : NULL;
 }
 #undef MEMBER
+#undef DIGEST
 
-/* Of the parameters or the module buffers; empty where there are none. */
-static int tensors_digest(const struct checkpoint_group *group,
-                          const struct checkpoint_tensor *tensors, uint32_t count, char hex[65],
-                          struct err *e)
+/* The tensor's numbers in that group; NULL: it has none. */
+static const float *array_of(const struct checkpoint_group *group,
+                             const struct checkpoint_tensor *t)
+{
+    return t->kind == group->kind ? *(float *const *)((const char *)t + group->member) : NULL;
+}
+
+/* The group's arrays, in file order; returns how many there are. */
+static uint32_t group_digest(struct digest *d, const struct checkpoint_group *group,
+                             const struct checkpoint_tensor *tensors, uint32_t count)
+{
+    char name[H5FILE_NAME_MAX + 1];
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const float *data = array_of(group, &tensors[i]);
+        if (data) {
+            digest_array(d, checkpoint_array_name(name, group->name, &tensors[i]), H5TYPE_F32,
+                         tensors[i].rank, tensors[i].dims, data);
+            found++;
+        }
+    }
+    return found;
+}
+
+/* Of a group that has one of its own. */
+static int group_hex(const struct checkpoint_group *group, const struct checkpoint_tensor *tensors,
+                     uint32_t count, char hex[65], struct err *e)
 {
     struct digest *d;
-    char name[H5FILE_NAME_MAX + 1];
-    int found = 0;
     if (digest_open(&d, e) < 0)
         return -1;
-    for (uint32_t i = 0; i < count; i++) {
-        if (tensors[i].kind != group->kind)
-            continue;
-        digest_array(d, checkpoint_array_name(name, group->name, &tensors[i]), H5TYPE_F32,
-                     tensors[i].rank, tensors[i].dims, tensors[i].parameter);
-        found = 1;
-    }
+    uint32_t found = group_digest(d, group, tensors, count);
     digest_close(&d, hex);
     if (!found)
         memset(hex, 0, 65);
@@ -177,7 +199,7 @@ static int tensors_digest(const struct checkpoint_group *group,
 int checkpoint_parameters_digest(const struct checkpoint_tensor *tensors, uint32_t count,
                                  char hex[65], struct err *e)
 {
-    return tensors_digest(checkpoint_group_at(CHECKPOINT_PARAMETERS), tensors, count, hex, e);
+    return group_hex(checkpoint_group_at(CHECKPOINT_PARAMETERS), tensors, count, hex, e);
 }
 
 static int attributes_write(struct h5writer *w, const struct checkpoint_meta *meta,
@@ -200,37 +222,72 @@ static int attributes_write(struct h5writer *w, const struct checkpoint_meta *me
     return h5writer_array(w, "results", H5TYPE_U8, 1, bytes, results, e);
 }
 
-/* All arrays of one group, written and digested in order; a group without arrays is left out. */
-static int group_write(struct h5writer *w, struct digest *d, const struct checkpoint_group *group,
+/* All arrays of one group, in order; a group without arrays is left out. */
+static int group_write(struct h5writer *w, const struct checkpoint_group *group,
                        const struct checkpoint_tensor *tensors, uint32_t count, struct err *e)
 {
     char name[H5FILE_NAME_MAX + 1];
     for (uint32_t i = 0; i < count; i++) {
         const struct checkpoint_tensor *t = &tensors[i];
-        const float *data = *(float *const *)((const char *)t + group->member);
-        if (!data || t->kind != group->kind)
-            continue;
-        checkpoint_array_name(name, group->name, t);
-        if (h5writer_array(w, name, H5TYPE_F32, t->rank, t->dims, data, e) < 0)
+        const float *data = array_of(group, t);
+        if (data && h5writer_array(w, checkpoint_array_name(name, group->name, t), H5TYPE_F32,
+                                   t->rank, t->dims, data, e) < 0)
             return -1;
-        digest_array(d, name, H5TYPE_F32, t->rank, t->dims, data);
     }
     return 0;
 }
 
-static int state_write(struct h5writer *w, struct digest **d_p, const struct checkpoint_meta *meta,
-                       const char *model, const char *results,
-                       const struct checkpoint_tensor *tensors, uint32_t count, char digest[65],
-                       struct err *e)
+/* The state's digest while it comes to be. */
+struct digesting {
+    struct digest *digest; /* NULL: not begun, or at its end */
+    const struct checkpoint_tensor *tensors;
+    uint32_t count;
+    int by_thread; /* which has the digest until it is joined */
+    pthread_t thread;
+};
+
+static void *arrays_digest(void *argument)
 {
-    if (attributes_write(w, meta, model, results, e) < 0)
-        return -1;
-    checkpoint_digest_meta(*d_p, meta, model, results);
+    struct digesting *d = argument;
     const struct checkpoint_group *group;
     for (int i = 0; (group = checkpoint_group_at(i)); i++)
-        if (group_write(w, *d_p, group, tensors, count, e) < 0)
+        if (!group->digest)
+            group_digest(d->digest, group, d->tensors, d->count);
+    return NULL;
+}
+
+/* Of all that is not in the meta, from here on beside the caller, if there is a thread. */
+static int digesting_begin(struct digesting *d, const struct checkpoint_tensor *tensors,
+                           uint32_t count, struct err *e)
+{
+    *d = (struct digesting){.tensors = tensors, .count = count};
+    if (digest_open(&d->digest, e) < 0)
+        return -1;
+    d->by_thread = thread_start(&d->thread, "digest", arrays_digest, d) == 0;
+    if (!d->by_thread)
+        arrays_digest(d);
+    return 0;
+}
+
+static void digesting_wait(struct digesting *d)
+{
+    if (d->by_thread)
+        pthread_join(d->thread, NULL);
+    d->by_thread = 0;
+}
+
+static int state_write(struct h5writer *w, struct digesting *d, const struct checkpoint_meta *meta,
+                       const char *model, const char *results, char digest[65], struct err *e)
+{
+    const struct checkpoint_group *group;
+    if (attributes_write(w, meta, model, results, e) < 0)
+        return -1;
+    for (int i = 0; (group = checkpoint_group_at(i)); i++)
+        if (group_write(w, group, d->tensors, d->count, e) < 0)
             return -1;
-    digest_close(d_p, digest);
+    digesting_wait(d);
+    checkpoint_digest_meta(d->digest, meta, model, results);
+    digest_close(&d->digest, digest);
     return h5writer_text(w, "", "digest", digest, e);
 }
 
@@ -239,7 +296,7 @@ int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char 
                      uint64_t *bytes, struct err *e)
 {
     struct h5writer *w = NULL;
-    struct digest *d = NULL;
+    struct digesting d = {0};
     struct stat st;
     char ignored[65];
     int result = -1;
@@ -251,12 +308,13 @@ int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char 
         goto out;
     }
     h5writer_sweep(path);
-    if (checkpoint_parameters_digest(tensors, count, meta->parameters_sha256, e) < 0 ||
-        tensors_digest(checkpoint_group_at(CHECKPOINT_BUFFERS), tensors, count,
-                       meta->buffers_sha256, e) < 0 ||
-        digest_open(&d, e) < 0 || h5writer_open(&w, path, e) < 0)
+    if (digesting_begin(&d, tensors, count, e) < 0 ||
+        checkpoint_parameters_digest(tensors, count, meta->parameters_sha256, e) < 0 ||
+        group_hex(checkpoint_group_at(CHECKPOINT_BUFFERS), tensors, count, meta->buffers_sha256,
+                  e) < 0 ||
+        h5writer_open(&w, path, e) < 0)
         goto out;
-    if (state_write(w, &d, meta, model, results, tensors, count, digest, e) < 0)
+    if (state_write(w, &d, meta, model, results, digest, e) < 0)
         goto out;
     if (h5writer_commit(&w, e) < 0)
         goto out;
@@ -268,7 +326,8 @@ int checkpoint_write(const char *path, struct checkpoint_meta *meta, const char 
     result = 0;
 out:
     h5writer_abandon(&w);
-    digest_close(&d, ignored);
+    digesting_wait(&d);
+    digest_close(&d.digest, ignored);
     free(results);
     return result;
 }

@@ -11,7 +11,8 @@
  *
  * and as attributes of the root: every other field of struct checkpoint_meta, `model` (the layer
  * list, so the file explains itself), `parameters_sha256` and `digest` (over everything above but
- * what was measured: the same training gives the same digest).
+ * what was measured, parameters and buffers by their own digests: the same training gives the same
+ * digest).
  * Texts are of fixed length, UTF-8: h5py gives them as bytes. The rename is the commit; the newest
  * file whose digest verifies is the state. Written by trainerd, read by trainerd, fisherd
  * (parameters only) and monitord (attributes only).

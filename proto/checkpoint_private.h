@@ -28,7 +28,13 @@ struct checkpoint_field {
 const struct checkpoint_field *checkpoint_field_next(size_t *i, uint64_t version);
 
 /* The groups of arrays, in file order: what tensors of a kind have at `member` of struct
- * checkpoint_tensor. A file without such arrays has no such group. */
+ * checkpoint_tensor. A file without such arrays has no such group. Some have a digest of their own,
+ * 65 bytes at `digest` of struct checkpoint_meta (0: they have not), empty where they have no
+ * arrays.
+ *
+ * The state's digest is, from version 6 on, over the arrays of the groups that have none of their
+ * own and then over the attributes, among which are the others'; before it was over the attributes
+ * and then over all arrays. */
 enum {
     CHECKPOINT_PARAMETERS,
     CHECKPOINT_M,
@@ -41,7 +47,9 @@ struct checkpoint_group {
     const char *name;
     size_t member;
     enum checkpoint_kind kind;
+    size_t digest;
 };
+enum { CHECKPOINT_VERSION_APART = 6 }; /* the first one whose groups have digests apart */
 const struct checkpoint_group *checkpoint_group_at(int i); /* NULL after the last */
 
 /* What the digest covers besides the arrays. */

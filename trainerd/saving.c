@@ -15,15 +15,13 @@
 #include "trainerd/trainer.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine/device.h"
 #include "proto/metric.h"
-
-enum { STACK_BYTES = 256 * 1024 };
+#include "proto/thread.h"
 
 /* ---- the names that keep it ---- */
 
@@ -105,24 +103,6 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-/* Signals are the main thread's. 0: it was started. */
-static int thread_start(struct trainer *t)
-{
-    struct saving *s = &t->saving;
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&s->thread, &attributes, thread_main, t);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    if (!error)
-        pthread_setname_np(s->thread, "checkpoint");
-    return error;
-}
-
 /* With the cursor as it is now. -1: there is no thread to be had. */
 static int write_behind(struct trainer *t)
 {
@@ -131,7 +111,7 @@ static int write_behind(struct trainer *t)
     s->meta = &s->copies[0];
     s->other = &s->copies[1];
     atomic_store(&s->is_made, 0);
-    s->behind = thread_start(t) == 0;
+    s->behind = thread_start(&s->thread, "checkpoint", thread_main, t) == 0;
     return s->behind ? 0 : -1;
 }
 
@@ -205,5 +185,5 @@ int saving_fetch(struct trainer *t, struct err *e)
 
 uint64_t saving_bytes(void)
 {
-    return STACK_BYTES + sizeof(struct saving);
+    return 2 * THREAD_STACK_BYTES + sizeof(struct saving);
 }
