@@ -181,7 +181,7 @@ def test_a_detached_run_is_there_at_once():
     with open("bin/s6-svscan", "w") as f:
         f.write('#!/bin/sh\nsleep 1\nPATH=${PATH#*:}\nexec s6-svscan "$@"\n')
     os.chmod("bin/s6-svscan", 0o755)
-    run = Run("early", *small(4), "--detach", environment={"PATH": os.path.abspath("bin") + ":" + os.environ["PATH"]})
+    run = Run("early", *small(20), "--detach", environment={"PATH": os.path.abspath("bin") + ":" + os.environ["PATH"]})
     assert run.wait(60) == 0, run.output()
     for script, words in (("restart.sh", ("monitord",)), ("attach.sh", ())):
         out = subprocess.run([os.path.join(ROOT, "pipelines", script), *words, "--run", run.directory],
