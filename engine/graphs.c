@@ -71,15 +71,20 @@ void graphs_place(struct graph_batch *g, char *region, const uint64_t places[GRA
     g->edge_rows = (float *)(region + places[GRAPH_EDGE_ROWS]);
 }
 
-/* All rows with the same graphs' sizes have the same number, whatever they were taken for before:
- * it decides in which order a device adds up. */
+/* Up to the next multiple of 1/32 of the largest batch, or, of a batch that is small beside it, of
+ * less than an eighth of its own: other tasks' graphs may be much larger. All rows with the same
+ * graphs' sizes have the same number, whatever they were taken for before: it decides in which
+ * order a device adds up. */
 uint64_t graphs_nodes(const struct stepper *s, uint64_t nodes)
 {
-    enum { SHAPES = 32, UNIT = 8 };
-    uint64_t most = s->config.slice_nodes_max;
+    enum { SHAPES = 32, UNIT = 8, SHARE = 16 };
+    uint64_t most = s->config.slice_nodes_max, unit = UNIT;
     if (!s->device->apart || s->layout.statistics_count)
         return nodes;
-    uint64_t padded = size_padded(nodes, size_padded((most - 1) / SHAPES + 1, UNIT));
+    uint64_t coarse = size_padded((most - 1) / SHAPES + 1, UNIT);
+    while (unit < coarse && unit * SHARE < nodes)
+        unit *= 2;
+    uint64_t padded = size_padded(nodes, unit < coarse ? unit : coarse);
     return padded < most ? padded : most;
 }
 

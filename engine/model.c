@@ -245,6 +245,14 @@ int model_draws(const struct model *m)
     return draws;
 }
 
+int model_draws_nodes(const struct model *m)
+{
+    int draws = 0;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        draws |= m->layers[i].type->draws && m->layers[i].graphs;
+    return draws;
+}
+
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e)
 {
     for (uint32_t i = 0; i < m->layer_count; i++)

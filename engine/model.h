@@ -85,6 +85,8 @@ uint64_t model_row_targets(const struct model *m);
 
 /* Does training draw random numbers in a layer? */
 int model_draws(const struct model *m);
+/* In one whose rows are nodes of graphs? */
+int model_draws_nodes(const struct model *m);
 
 /* Have all channels of layers with statistics more than one value in a micro-batch of `rows`? */
 int model_rows_check(const struct model *m, uint64_t rows, struct err *e);

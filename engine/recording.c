@@ -22,8 +22,6 @@ static struct recording_key key_make(const struct stepper *s, uint64_t rows)
     key.terms = s->terms_version;
     if (s->model->graphs)
         key.nodes = graphs_nodes(s, s->host.graphs.node_ptr[rows]);
-    if (s->model->graphs && model_draws(s->model)) /* which of the batch's nodes a draw is for */
-        key.nodes_done = s->host.graphs.nodes_done;
     return key;
 }
 
@@ -48,6 +46,8 @@ int recording_run(struct stepper *s, uint64_t rows)
     struct err e;
     if (!s->device->apart || s->records_nothing || (s->model->graphs && s->layout.statistics_count))
         return 0;
+    if (s->batch.done && model_draws_nodes(s->model))
+        return 0; /* which of the batch's nodes the draws are for is hardly ever the same */
     struct recording_key key = key_make(s, rows);
     struct recording *r = recording_find(s, &key);
     int again = r->used > 0;

@@ -154,10 +154,10 @@ struct gather_piece {
 };
 
 /* What the operations of a micro-batch depend on, and their recording (recording.c). */
-enum { RECORDINGS_MAX = 16 };
+enum { RECORDINGS_MAX = 32 };
 struct recording_key {
     uint64_t rows, done, batch_rows, terms;
-    uint64_t nodes, nodes_done; /* of graphs: computed; before them, where a layer asks for that */
+    uint64_t nodes; /* of graphs: computed */
     double scale;
 };
 struct recording {

@@ -6,6 +6,7 @@
  * answer, asked for once a shape.
  */
 #include <cublasLt.h>
+#include <string.h>
 
 #include "engine/cuda/blas.h"
 #include "engine/cuda/handle.h"
@@ -134,14 +135,28 @@ static void plan_make(struct lt_plan *p)
     cublasLtMatmulPreferenceDestroy(preference);
 }
 
-/* Its plan; NULL where there is none. */
+/* What was asked for with it stays as it is. */
+static void plan_drop(struct lt_plan *p)
+{
+    cublasLtMatmulDescDestroy(p->product);
+    for (cublasLtMatrixLayout_t l : {p->a, p->b, p->d})
+        cublasLtMatrixLayoutDestroy(l);
+    memset(p, 0, sizeof *p);
+}
+
+/* Its plan; NULL where there is none: that follows from the shape, and not from which shapes there
+ * were before it, or a run that was started again would not have the same bits. */
 static struct lt_plan *plan_find(const struct lt_shape *shape)
 {
+    static int oldest; /* where all places are taken */
     int i = 0;
     while (i < PLANS_MAX && plans[i].used && !shapes_equal(&plans[i].shape, shape))
         i++;
-    if (i == PLANS_MAX)
-        return NULL;
+    if (i == PLANS_MAX) {
+        i = oldest;
+        oldest = (oldest + 1) % PLANS_MAX;
+        plan_drop(&plans[i]);
+    }
     if (!plans[i].used) {
         plans[i].shape = *shape;
         plans[i].used = 1;

@@ -54,6 +54,9 @@ def step_summary(times, steps):
     for one in last:
         count, sum_ns = per.get(one[2], (0, 0))
         per[one[2]] = count + 1, sum_ns + one[1] - one[0]
-    plain, all_ns = names_plain(list(per)), last[-1][1] - begin
+    plain, all_ns, kernels = names_plain(list(per)), last[-1][1] - begin, {}
+    for name, (count, sum_ns) in per.items():  # of which several may have the same plain one
+        before = kernels.get(plain[name], (0, 0))
+        kernels[plain[name]] = before[0] + count, before[1] + sum_ns
     return {"step": all_ns / steps / 1e3, "idle": (all_ns - busy_ns(last)) / steps / 1e3,
-            "kernels": {plain[name]: [count / steps, sum_ns / count / 1e3] for name, (count, sum_ns) in per.items()}}
+            "kernels": {name: [count / steps, sum_ns / count / 1e3] for name, (count, sum_ns) in kernels.items()}}

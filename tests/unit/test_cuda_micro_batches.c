@@ -177,6 +177,69 @@ static void shapes_case(int model, int recorded_least, int recorded_most)
     fixture_close(&cpu);
 }
 
+TEST(cuda_graphs_are_padded_by_little)
+{
+    static const uint64_t largest[] = {1, 7, 300, 30000, 1000000};
+    struct fixture f;
+    struct fixture_config c = cuda_models[CUDA_MODEL_CHAINED];
+    c.device = cuda_fixture_device();
+    fixture_open(&f, &c);
+    uint64_t own = f.s->config.slice_nodes_max;
+    for (size_t i = 0; i < sizeof largest / sizeof *largest; i++) {
+        uint64_t most = f.s->config.slice_nodes_max = largest[i], shapes = 0, before = 0;
+        for (uint64_t nodes = 1; nodes <= most; nodes++) {
+            uint64_t padded = graphs_nodes(f.s, nodes);
+            CHECK(padded >= nodes && padded <= most);
+            CHECK(padded - nodes < 8 || padded - nodes < nodes / 8);
+            shapes += 2 * nodes > most && padded != before;
+            before = padded;
+        }
+        CHECK(shapes <= 17); /* of batches half as large as the largest one, or larger */
+    }
+    f.s->config.slice_nodes_max = own;
+    fixture_close(&f);
+}
+
+/* How many recordings there are of steps of two micro-batches, whose sizes are others each time. */
+static int micro_batches_recorded(const struct fixture_config *of)
+{
+    struct fixture f;
+    struct fixture_config c = *of;
+    struct step_result r;
+    struct err e;
+    c.device = cuda_fixture_device();
+    c.accumulates = 1;
+    fixture_open(&f, &c);
+    for (uint64_t step = 0; step < 12; step++) {
+        stepper_batch(f.s, 20, step, NULL, 0);
+        for (uint64_t half = 0; half < 2; half++) {
+            fixture_gather_rows(&f, 3 * (step % 4) + 10 * half, 10);
+            stepper_accumulate(f.s, 10);
+        }
+        CHECK_OK(stepper_update(f.s, step + 1, &fixture_adamw, &r, &e), e);
+    }
+    int made = recordings_made(f.s);
+    fixture_close(&f);
+    return made;
+}
+
+TEST(cuda_draws_behind_the_pool_do_not_keep_steps_from_being_recorded)
+{
+    static const char *const plain[] = {"gcn out=9", "relu", "pool kind=sum", "linear out=5"};
+    static const char *const behind[] = {"gcn out=9", "relu", "pool kind=sum", "dropout p=0.25",
+                                         "linear out=5"};
+    static const char *const before[] = {"gcn out=9", "dropout p=0.25", "relu", "pool kind=sum",
+                                         "linear out=5"};
+    struct fixture_config c = {.layers = plain, .count = 4, .graphs = 1, .inputs = 9};
+    int wanted = micro_batches_recorded(&c);
+    CHECK(wanted >= 2);
+    c.layers = behind, c.count = 5;
+    CHECK_EQ(micro_batches_recorded(&c), wanted);
+    c.layers = before; /* of the second micro-batch there are none */
+    int first = micro_batches_recorded(&c);
+    CHECK(first >= 1 && first < wanted);
+}
+
 TEST(cuda_graphs_of_other_sizes_have_few_shapes)
 {
     shapes_case(CUDA_MODEL_GRAPHS_DRAWN, 1, 2);
