@@ -340,9 +340,11 @@ TEST(forwarding_keeps_the_bytes)
         link_incarnation_set(9);
         forwarded = m.head.seq;
     } while (link_poll(&item, 1, 5) == 0);
-    CHECK_EQ(link_recv(&sub, NULL, &type, &m, &e), 1);
-    CHECK_EQ(m.head.incarnation, 9);
-    CHECK_EQ(m.head.seq, forwarded);
+    do { /* where the machine is busy, those before it, too */
+        CHECK_EQ(take(&sub, NULL, &type, &m), 1);
+        CHECK_EQ(m.head.incarnation, 9);
+        CHECK(m.head.seq <= forwarded);
+    } while (m.head.seq < forwarded);
 
     struct link_poll_item xpub_item = {.link = &xpub}; /* subscriptions wake a loop once at most */
     link_recv(&xpub, NULL, &type, &m, &e);
