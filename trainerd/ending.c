@@ -88,8 +88,15 @@ static int average_take(struct trainer *t, struct err *e)
 {
     struct average a = average_at(t, t->meta.epoch + 1);
     char sentence[512];
-    if (!a.count) /* it stopped before the first epoch that is averaged */
-        return 0;
+    if (!a.count) {
+        snprintf(sentence, sizeof sentence,
+                 "task %s ends after %" PRIu64
+                 " epochs, none of which training.use_swa averages: it does behind the first "
+                 "%" PRIu64 "; its weights are those of its last epoch",
+                 tasks_current(t)->name, t->meta.epoch + 1,
+                 t->schedule.averaged_from[t->meta.task]);
+        return progress_training_fact(t, "average", 0, sentence, e);
+    }
     if (saving_fetch(t, e) < 0)
         return -1;
     if (average_read(&a, stepper_parameters(t->stepper), t->model.parameter_count, e) < 0)

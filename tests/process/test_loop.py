@@ -311,6 +311,17 @@ def test_the_best_epoch_is_kept():
     compare(best, run)
 
 
+@limit(120)
+def test_a_task_that_ends_before_its_average_says_so():
+    """Early stopping: its weights are those of the last epoch."""
+    run = run_whole("early", "training.learning_rate=0", "training.weight_decay=0", "training.early_stopping_patience=2",
+                    "training.use_swa=true", "training.swa_start_epoch=6", "tasks.A.epochs=8", "tasks.B.epochs=8")
+    told = [d["sentence"] for d in report_of(run)["decisions"] if d["what"] == "average"]
+    assert [s[:7] for s in told] == ["task A ", "task B "] and all(
+        s.endswith("ends after 3 epochs, none of which training.use_swa averages: it does behind the first 6; its weights are those of "
+                   "its last epoch") for s in told), told
+
+
 @limit(240)
 def test_weight_averaging():
     """The weights at a task's end are torch's running mean, in float32, of those at the ends of its last epochs."""
