@@ -156,7 +156,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     int found = checkpoint_newest("checkpoints", path, sizeof path, e);
     memset(&meta, 0, sizeof meta);
     if (found < 0 || (found && checkpoint_read_meta(path, &meta, NULL, 0, e) < 0) ||
-        history_read(&history, e) < 0)
+        history_read(&history, o, e) < 0)
         return -1;
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
