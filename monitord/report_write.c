@@ -422,6 +422,8 @@ void report_print_markdown(const struct report *r, FILE *out)
             (double)r->plan_device_bytes / mebibyte);
     markdown_plan(r, out);
     markdown_receipts(r, out);
+    if (r->curve_drawn)
+        fputs("![curve](curve.png)\n\n", out);
     markdown_epochs(r->history, out);
     for (uint32_t i = 0; i < r->history->decision_count; i++)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,

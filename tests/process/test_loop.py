@@ -315,6 +315,8 @@ def test_the_best_epoch_is_kept():
     of_a = {e["epoch"]: e["value"] for e in told if e["task"] == "A"}
     assert of_a[epoch] == loss == min(of_a.values()) and len(set(of_a.values())) == 6, (of_a, loss)
     assert report_of(run)["epochs"] == told
+    with open(run.path("report/report.md")) as f, open(run.path("report/curve.png"), "rb") as picture:
+        assert "![curve](curve.png)" in f.read() and picture.read(4) == b"\x89PNG"
 
 
 @limit(240)

@@ -440,6 +440,31 @@ TEST(history_keeps_what_each_epoch_came_to)
     options_free(&options);
 }
 
+TEST(curve_is_drawn)
+{
+    static struct history h;
+    struct err e = {0};
+    char head[8] = "";
+    if (system("command -v gnuplot >/dev/null") != 0)
+        test_skip("gnuplot is not installed");
+    CHECK(mkdir("report", 0700) == 0);
+    options_make(&options);
+    history_open(&h, &options);
+    evaluated(&h, "A", "A", 1, 0.375, 0);
+    epoch_ended(&h, 3, "A", 1, 0.5);
+    epoch_ended(&h, 3, "A", 2, NAN);
+    CHECK_EQ(curve_draw(&h, &e), 0); /* nothing to see */
+    evaluated(&h, "B", "B", 1, 0.75, 1);
+    epoch_ended(&h, 3, "B", 1, 0.25);
+    if (curve_draw(&h, &e) != 1)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+    FILE *f = fopen("report/curve.png", "r");
+    CHECK(f && fread(head, 1, 8, f) == 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
+    fclose(f);
+    CHECK(access("report/curve.gnuplot", F_OK) < 0);
+    options_free(&options);
+}
+
 static void decided(struct history *h, const char *what, uint64_t step, const char *sentence)
 {
     union msg m = {.event_training = {.step = step, .value = 0.5}};
