@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/epochs.h"
 #include "proto/journal.h"
 
-void history_open(struct history *h)
+void history_open(struct history *h, const struct options *o)
 {
     memset(h, 0, sizeof *h);
+    h->options = o;
 }
 
 void history_journal(struct history *h, int stage)
@@ -35,6 +37,7 @@ static uint32_t launch_find(struct history *h, uint64_t number, double time_s)
 static void stage_start(struct history *h, const struct msg_event_stage *m)
 {
     uint32_t launch = launch_find(h, m->launch, m->head.time_s);
+    h->evaluated.epoch = 0; /* it is evaluated again */
     if (!h->in_launch || launch != h->launch)
         h->launch_starts = 0;
     h->in_launch = 1;
@@ -71,6 +74,35 @@ static void epochs_leave(struct history *h)
     memmove(h->epochs, &h->epochs[leaving], h->epoch_count * sizeof *h->epochs);
 }
 
+/* The evaluation is one on the data of the task that is trained; a comparison's are its original's.
+ */
+static int evaluation_is_own(const struct options *o, const struct msg_trainer_evaluation *m)
+{
+    int task = options_task(o, m->after);
+    return task >= 0 && strcmp(m->task, o->tasks[epochs_key_task(o, (uint32_t)task)].name) == 0;
+}
+
+/* An epoch is evaluated before its end is told. Where a task ends with other weights than those of
+ * its last epoch these are evaluated once more: not what that epoch came to. */
+static void evaluation_keep(struct history *h, const struct msg_trainer_evaluation *m)
+{
+    const struct msg_trainer_evaluation *v = &h->evaluated;
+    int again = m->epoch == v->epoch && strcmp(m->after, v->after) == 0;
+    if (m->epoch && evaluation_is_own(h->options, m) && !(again && m->final && !v->final))
+        h->evaluated = *m;
+}
+
+static void epoch_evaluated(struct history_epoch *epoch, struct msg_trainer_evaluation *m)
+{
+    epoch->validation_loss = epoch->value = NAN;
+    if (m->epoch != epoch->epoch || strcmp(m->after, epoch->task) != 0)
+        return;
+    epoch->validation_loss = m->loss;
+    epoch->value = m->value;
+    snprintf(epoch->metric, sizeof epoch->metric, "%s", m->metric);
+    m->epoch = 0;
+}
+
 /* An epoch whose end was lost to a kill ends again, with the same loss: it stands once. */
 static void epoch_end(struct history *h, const struct msg_event_task *m)
 {
@@ -90,6 +122,7 @@ static void epoch_end(struct history *h, const struct msg_event_task *m)
     h->epochs[at] =
         (struct history_epoch){.epoch = m->epoch, .loss = m->loss, .seconds = m->seconds};
     snprintf(h->epochs[at].task, sizeof h->epochs[at].task, "%s", m->task);
+    epoch_evaluated(&h->epochs[at], &h->evaluated);
 }
 
 /* The newest come last; a part says nothing new of an epoch that was delivered whole. */
@@ -137,6 +170,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         stage_start(h, &m->event_stage);
     else if (type == MSG_event_task && strcmp(m->event_task.what, "epoch-end") == 0)
         epoch_end(h, &m->event_task);
+    else if (type == MSG_trainer_evaluation)
+        evaluation_keep(h, &m->trainer_evaluation);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
     else if (type == MSG_event_training)
@@ -162,9 +197,9 @@ static int visit(void *self, enum msg_type type, const union msg *m)
     return 0;
 }
 
-int history_read(struct history *h, struct err *e)
+int history_read(struct history *h, const struct options *o, struct err *e)
 {
-    history_open(h);
+    history_open(h, o);
     for (int i = 0; i < STAGE_COUNT; i++) {
         char path[64];
         snprintf(path, sizeof path, "journals/%s", stage_names[i]);

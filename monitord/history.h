@@ -31,6 +31,9 @@ struct history_epoch {
     char task[65];
     uint64_t epoch;       /* from 1 */
     double loss, seconds; /* mean of its training; time it took */
+    /* on the validation rows of the task's own data behind it; NaN and no metric: not evaluated */
+    double validation_loss, value;
+    char metric[33];
 };
 
 struct history_task { /* of the epochs of a task that left the table */
@@ -39,6 +42,7 @@ struct history_task { /* of the epochs of a task that left the table */
 };
 
 struct history {
+    const struct options *options; /* borrowed; of the run */
     struct history_launch launches[HISTORY_LAUNCHES_MAX];
     uint32_t launch_count;
     uint32_t starts[STAGE_COUNT], restarts[STAGE_COUNT];
@@ -64,16 +68,18 @@ struct history {
     /* the journal being read */
     int stage, in_launch; /* in_launch: launches[launch] is the present one */
     uint32_t launch, launch_starts;
+    struct msg_trainer_evaluation evaluated; /* behind the epoch that ends next; epoch 0: not yet */
 };
 
-void history_open(struct history *h);
+void history_open(struct history *h, const struct options *o);
 
 /* The facts of stage's journal follow, in order. */
 void history_journal(struct history *h, int stage);
 void history_add(struct history *h, enum msg_type type, const union msg *m);
 
-/* Read journals/<stage> of all stages below the present directory. */
-int history_read(struct history *h, struct err *e);
+/* Read journals/<stage> of all stages below the present directory, of the run with these options.
+ */
+int history_read(struct history *h, const struct options *o, struct err *e);
 
 /* Seconds that the epochs of a task took. */
 double history_task_s(const struct history *h, const char *task);

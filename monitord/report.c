@@ -156,7 +156,7 @@ int report_load(struct report *r, struct options *o, struct err *e)
     int found = checkpoint_newest("checkpoints", path, sizeof path, e);
     memset(&meta, 0, sizeof meta);
     if (found < 0 || (found && checkpoint_read_meta(path, &meta, NULL, 0, e) < 0) ||
-        history_read(&history, e) < 0)
+        history_read(&history, o, e) < 0)
         return -1;
     pages_read(pages);
     report_make(r, o, &meta, &history, pages);
@@ -165,22 +165,31 @@ int report_load(struct report *r, struct options *o, struct err *e)
     return 0;
 }
 
+static int picture_is_drawn(int result, const struct err *why)
+{
+    if (result < 0)
+        log_warn("A picture of the report is missing: %s", why->text);
+    return result > 0;
+}
+
+static void pictures_draw(struct report *r)
+{
+    struct err why = {0};
+    r->continual.drawn = picture_is_drawn(continual_draw(&r->continual, &why), &why);
+    r->curve_drawn = picture_is_drawn(curve_draw(r->history, &why), &why);
+}
+
 static int report_run(const char *run, struct options *o, struct err *e)
 {
     static struct report r; /* large */
     char path[4096];
-    struct err why;
     if (chdir(run) < 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter the run directory %s", run);
     if (options_read(o, "pipeline.yaml", NULL, 0, e) < 0)
         return err_prefix(e, "%s is no run directory", run);
     if (report_load(&r, o, e) < 0 || file_write(&r, "report/report.json", report_print_json, e) < 0)
         return -1;
-    r.continual.drawn = continual_draw(&r.continual, &why);
-    if (r.continual.drawn < 0) {
-        log_warn("The pictures of the report are missing: %s", why.text);
-        r.continual.drawn = 0;
-    }
+    pictures_draw(&r);
     if (file_write(&r, "report/report.md", report_print_markdown, e) < 0)
         return -1;
     report_print_table(&r, stdout);

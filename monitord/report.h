@@ -53,6 +53,7 @@ struct report {
     uint32_t task_count;
     int compared; /* there is a comparison task */
     struct continual continual;
+    int curve_drawn;                             /* curve_draw's picture is there */
     struct report_ewc ewc[2 * OPTION_TASKS_MAX]; /* report_ewc_read */
     uint32_t ewc_count;
     struct report_death deaths[REPORT_DEATHS_MAX]; /* report_deaths_read; the newest come last */
@@ -79,6 +80,10 @@ int report_load(struct report *r, struct options *o, struct err *e);
 void report_print_json(const struct report *r, FILE *out);
 void report_print_markdown(const struct report *r, FILE *out);
 void report_print_table(const struct report *r, FILE *out); /* for a terminal */
+
+/* curve_plot.c: report/curve.png. Where fewer than two epochs have both losses there is nothing to
+ * see: 0 and no picture. 1: it was drawn; -1 and *e. */
+int curve_draw(const struct history *h, struct err *e);
 
 /* report_ewc.c: from fisher/ of the present directory */
 void report_ewc_read(struct report *r);

@@ -123,6 +123,9 @@ static void json_epochs(const struct report *r, struct json *j)
         json_str(j, "task", v->task);
         json_u64(j, "epoch", v->epoch);
         json_f64(j, "loss", v->loss);
+        json_f64(j, "validation_loss", v->validation_loss);
+        json_str(j, "metric", v->metric[0] ? v->metric : NULL);
+        json_f64(j, "value", v->value);
         json_end(j);
     }
     json_end(j);
@@ -366,15 +369,21 @@ static void markdown_plan(const struct report *r, FILE *out)
 
 static void markdown_epochs(const struct history *h, FILE *out)
 {
+    char loss[METRIC_TEXT_MAX], value[METRIC_TEXT_MAX];
     if (!h->epoch_count)
         return;
     if (h->epochs_left)
         fprintf(out, "The newest %" PRIu32 " epochs; %" PRIu64 " before them are left out:\n\n",
                 h->epoch_count, h->epochs_left);
-    fputs("| task | epoch | mean training loss |\n|---|---:|---:|\n", out);
-    for (uint32_t i = 0; i < h->epoch_count; i++)
-        fprintf(out, "| %s | %" PRIu64 " | %.6f |\n", h->epochs[i].task, h->epochs[i].epoch,
-                h->epochs[i].loss);
+    fputs("| task | epoch | mean training loss | validation loss | metric | value |\n"
+          "|---|---:|---:|---:|---|---:|\n",
+          out);
+    for (uint32_t i = 0; i < h->epoch_count; i++) {
+        const struct history_epoch *v = &h->epochs[i];
+        snprintf(loss, sizeof loss, isnan(v->validation_loss) ? "-" : "%.6f", v->validation_loss);
+        fprintf(out, "| %s | %" PRIu64 " | %.6f | %s | %s | %s |\n", v->task, v->epoch, v->loss,
+                loss, v->metric[0] ? v->metric : "-", metric_format(value, v->metric, v->value));
+    }
     fputs("\n", out);
 }
 
@@ -413,6 +422,8 @@ void report_print_markdown(const struct report *r, FILE *out)
             (double)r->plan_device_bytes / mebibyte);
     markdown_plan(r, out);
     markdown_receipts(r, out);
+    if (r->curve_drawn)
+        fputs("![curve](curve.png)\n\n", out);
     markdown_epochs(r->history, out);
     for (uint32_t i = 0; i < r->history->decision_count; i++)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,

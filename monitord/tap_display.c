@@ -90,6 +90,18 @@ static void stage_event(struct display *d, const struct msg_event_stage *m)
         stage->rss_bytes = 0;
 }
 
+/* While one of them is away, as at the end of a run, the others are not the whole. */
+static void memory_sum(struct display *d)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < d->stage_count; i++) {
+        if (!d->stages[i].rss_bytes)
+            return;
+        bytes += d->stages[i].rss_bytes;
+    }
+    d->memory_bytes = bytes;
+}
+
 static void stage_sample(struct display *d, const struct msg_memory_sample *m)
 {
     if (strcmp(m->stage, "system") == 0 || strcmp(m->stage, "device") == 0)
@@ -99,6 +111,7 @@ static void stage_sample(struct display *d, const struct msg_memory_sample *m)
         return;
     pid_seen(d, stage, m->pid);
     stage->rss_bytes = m->rss_bytes;
+    memory_sum(d);
 }
 
 static void task_event(struct display *d, const struct msg_event_task *m)
@@ -192,10 +205,7 @@ static void eta_format(char *text, size_t bytes, double eta_s)
 
 static double memory_mib(const struct display *d)
 {
-    double bytes = 0;
-    for (int i = 0; i < d->stage_count; i++)
-        bytes += (double)d->stages[i].rss_bytes;
-    return bytes / 1048576;
+    return (double)d->memory_bytes / 1048576;
 }
 
 static double part_of(double done, double all)

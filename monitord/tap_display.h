@@ -26,7 +26,8 @@ struct display {
     int terminal;
     struct display_stage stages[DISPLAY_STAGES_MAX];
     int stage_count;
-    enum msg_type latest; /* trainer.step or fisher.block: what the progress line is about */
+    uint64_t memory_bytes; /* of all stages, when the last of them was measured; 0: not yet */
+    enum msg_type latest;  /* trainer.step or fisher.block: what the progress line is about */
     struct msg_trainer_step step;
     struct msg_fisher_block block;
     int changed; /* the progress line has news */

@@ -24,7 +24,7 @@ usage() {
   --profile-memory           write logs/memory_profile/*.json and *.png (short for --set monitor.profile=true)
   --plan                     print the plan of memory and disk and run nothing
   --check-data               print what the data hold (shapes, ranges, NaN, classes, rows in both splits), say what
-                             would make training impossible, and run nothing
+                             would stop a run, too little memory for its plan included, and run nothing
   --detach                   start the run and return; pipelines/attach.sh shows its progress
   --help                     this
 
@@ -421,8 +421,8 @@ launch() {
         trainer_look
         data_prepare
         [ -z "$check" ] || files_each file_check
-        [ -z "$plan" ] || plan_print
-        exit 0
+        [ -n "$plan" ] || exec >/dev/null # what a plan refuses stops a run too, so one is made
+        plan_print
     fi
     command_remember
     lock_take

@@ -49,7 +49,7 @@ def test_killed_runs_end_with_the_same_weights():
         whole = undisturbed()  # by now test_run_learns_and_remembers has one
         assert report["weights_sha256"] == whole["weights_sha256"]
         assert report["reproducible"] is True
-        assert report["tasks"] == whole["tasks"]
+        assert report["tasks"] == whole["tasks"] and report["epochs"] == whole["epochs"]
         for stage in STAGES:
             assert report["restarts"][stage] >= done[stage], (stage, done, report["restarts"])
             total[stage] += done[stage]

@@ -309,6 +309,14 @@ def test_the_best_epoch_is_kept():
     run, starts = run_interrupted("interrupted", *settings, "training.keep=best")
     assert starts >= 5
     compare(best, run)
+    told = report_of(best)["epochs"]  # what each came to, not the weights that the task ended with
+    assert [(e["task"], e["epoch"]) for e in told] == [("A", k) for k in range(1, 7)] + [("B", k) for k in range(1, len(told) - 5)], told
+    assert all(e["metric"] == "loss" and e["value"] == e["validation_loss"] for e in told), told
+    of_a = {e["epoch"]: e["value"] for e in told if e["task"] == "A"}
+    assert of_a[epoch] == loss == min(of_a.values()) and len(set(of_a.values())) == 6, (of_a, loss)
+    assert report_of(run)["epochs"] == told
+    with open(run.path("report/report.md")) as f, open(run.path("report/curve.png"), "rb") as picture:
+        assert "![curve](curve.png)" in f.read() and picture.read(4) == b"\x89PNG"
 
 
 @limit(120)

@@ -24,7 +24,7 @@ def pipeline(source, prepare=""):
     with open("mine.yaml", "w") as f:
         f.write("name: mine\ndata: {prepare: molecules, source: %s, file: %s}\nprepare: {%s}\n" %
                 (os.path.abspath(source), os.path.abspath("m.h5"), prepare) +
-                "model: {loss: mean_squared_error, layers: [{type: relu}]}\ntasks: [{name: A}]\n")
+                "model: {loss: mean_squared_error, layers: [{type: pool, kind: mean}, {type: linear, out: 5}]}\ntasks: [{name: A}]\n")
 
 
 def prepared(source, prepare="", code=0):

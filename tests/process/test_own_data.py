@@ -396,6 +396,34 @@ def test_check_data_says_what_would_stop_a_run():
     checked(lambda f: begins(f, numpy.ones(300, bool)), 100, "begins is one unsigned number a row", **goes_on)
 
 
+@limit(60)
+def test_check_data_says_what_the_plan_would_refuse():
+    rng = numpy.random.default_rng(1)
+
+    def written(name, features, targets):
+        with h5py.File(name, "w") as f:
+            for split in ("train", "validation"):
+                f[split + "/features"], f[split + "/targets"] = features, targets
+    x, classes = rng.normal(size=(300, 8)).astype("f4"), numpy.arange(300) % 3
+    written("seven.h5", x[:, :7], classes)
+
+    def checked(code, *words, features=x, targets=classes, layers="[{type: linear, out: 3}]", settings=(), others=""):
+        written("mine.h5", features, targets)
+        with open("mine.yaml", "w") as f:
+            f.write("data: {file: %s}\nmodel:\n  layers: %s\ntasks:\n  - {name: A}\n%s" % (os.path.abspath("mine.h5"), layers, others))
+        out = finetune("--check-data", *(w for s in settings for w in ("--set", s)))
+        assert out.returncode == code and all(w in out.stderr for w in words), (words, out)
+        assert "equal rows" in out.stdout and "MiB" not in out.stdout, out  # what it looked at, and no plan
+        assert len(out.stderr.splitlines()) == (code != 0), out
+    checked(0)
+    checked(100, "are not 3 equal steps", layers="[{type: sequence, steps: 3}, {type: lstm, out: 4}, {type: pool, kind: last}, {type: linear, out: 3}]")
+    checked(100, "(gcn)", layers="[{type: gcn, out: 4}, {type: pool, kind: mean}, {type: linear, out: 3}]")
+    checked(100, "/features", features=x.reshape(300, 2, 2, 2))
+    checked(100, "8 values a row", "with 7", others="  - {name: B, file: %s}\n" % os.path.abspath("seven.h5"))
+    checked(100, "memory.host_limit_mb is 20 MiB", settings=("memory.host_limit_mb=20",))
+    checked(100, "have 4 weights", settings=("model.target_weights=1,2,3,4",))
+
+
 def slopes(rows=600):
     """Features, and two numbers that follow from them."""
     rng = numpy.random.default_rng(7)

@@ -311,6 +311,24 @@ TEST(profile_is_drawn)
 /* ---- history
  * --------------------------------------------------------------------------------------- */
 
+static const char pipeline[] = "name: demo\n"
+                               "data: {file: x.h5}\n"
+                               "model: {layers: [{type: linear, out: 2}]}\n"
+                               "tasks:\n"
+                               "  - {name: A}\n"
+                               "  - {name: B, from: A, ewc: [A]}\n"
+                               "  - {name: B-plain, from: A, comparison_of: B}\n";
+
+static struct options options;
+
+static void options_make(struct options *o)
+{
+    struct err e;
+    FILE *f = fopen("pipeline.yaml", "w");
+    CHECK(f && fputs(pipeline, f) >= 0 && fclose(f) == 0);
+    CHECK_OK(options_read(o, "pipeline.yaml", NULL, 0, &e), e);
+}
+
 static void started(struct history *h, double time_s, uint64_t launch)
 {
     union msg m = {.event_stage = {.head = {.time_s = time_s}, .what = "start", .launch = launch}};
@@ -334,7 +352,7 @@ static void epoch_ended(struct history *h, double time_s, const char *task, uint
 TEST(history_counts_restarts_of_a_launch_only)
 {
     static struct history h;
-    history_open(&h);
+    history_open(&h, &options);
     history_journal(&h, 0);
     started(&h, 10, 1);
     started(&h, 12, 1);  /* died */
@@ -358,7 +376,7 @@ TEST(history_counts_restarts_of_a_launch_only)
 TEST(history_lists_each_epoch_once)
 {
     static struct history h;
-    history_open(&h);
+    history_open(&h, &options);
     history_journal(&h, 1);
     started(&h, 0, 1);
     epoch_ended(&h, 1, "A", 1, 0.5);
@@ -374,6 +392,79 @@ TEST(history_lists_each_epoch_once)
     CHECK(history_wall_s(&h) == 5);
 }
 
+static void evaluated(struct history *h, const char *task, const char *after, uint64_t epoch,
+                      double value, int final)
+{
+    union msg m = {.trainer_evaluation = {.head = {.time_s = 7},
+                                          .epoch = epoch,
+                                          .metric = "accuracy",
+                                          .value = value,
+                                          .loss = 1 - value,
+                                          .final = final}};
+    MSG_STR(m.trainer_evaluation.task, task);
+    MSG_STR(m.trainer_evaluation.after, after);
+    history_add(h, MSG_trainer_evaluation, &m);
+}
+
+/* An epoch has what its task's own data gave behind it: as it came last, and with its own weights
+ * where the task ends with others. */
+TEST(history_keeps_what_each_epoch_came_to)
+{
+    static struct history h;
+    options_make(&options);
+    history_open(&h, &options);
+    history_journal(&h, 1);
+    started(&h, 0, 1);
+    evaluated(&h, "A", "start", 0, 0.125, 0);
+    evaluated(&h, "A", "A", 1, 0.25, 0);
+    started(&h, 2, 1); /* killed before the checkpoint */
+    evaluated(&h, "A", "A", 1, 0.375, 0);
+    epoch_ended(&h, 3, "A", 1, 0.5);
+    evaluated(&h, "A", "A", 2, 0.5, 0); /* it ends with those of the first epoch */
+    evaluated(&h, "A", "A", 2, 0.375, 1);
+    epoch_ended(&h, 3, "A", 2, 0.5);
+    evaluated(&h, "A", "B", 1, 0.625, 1);
+    evaluated(&h, "B", "B", 1, 0.75, 1);
+    epoch_ended(&h, 3, "B", 1, 0.5);
+    evaluated(&h, "A", "B-plain", 1, 0.625, 1);
+    evaluated(&h, "B", "B-plain", 1, 0.875, 1);
+    epoch_ended(&h, 3, "B-plain", 1, 0.5);
+    epoch_ended(&h, 3, "B-plain", 2, 0.5);
+    const double values[] = {0.375, 0.5, 0.75, 0.875};
+    CHECK_EQ(h.epoch_count, 5);
+    for (int i = 0; i < 4; i++) {
+        CHECK(h.epochs[i].value == values[i] && h.epochs[i].validation_loss == 1 - values[i]);
+        CHECK_STR(h.epochs[i].metric, "accuracy");
+    }
+    CHECK(isnan(h.epochs[4].value) && isnan(h.epochs[4].validation_loss) && !h.epochs[4].metric[0]);
+    options_free(&options);
+}
+
+TEST(curve_is_drawn)
+{
+    static struct history h;
+    struct err e = {0};
+    char head[8] = "";
+    if (system("command -v gnuplot >/dev/null") != 0)
+        test_skip("gnuplot is not installed");
+    CHECK(mkdir("report", 0700) == 0);
+    options_make(&options);
+    history_open(&h, &options);
+    evaluated(&h, "A", "A", 1, 0.375, 0);
+    epoch_ended(&h, 3, "A", 1, 0.5);
+    epoch_ended(&h, 3, "A", 2, NAN);
+    CHECK_EQ(curve_draw(&h, &e), 0); /* nothing to see */
+    evaluated(&h, "B", "B", 1, 0.75, 1);
+    epoch_ended(&h, 3, "B", 1, 0.25);
+    if (curve_draw(&h, &e) != 1)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+    FILE *f = fopen("report/curve.png", "r");
+    CHECK(f && fread(head, 1, 8, f) == 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
+    fclose(f);
+    CHECK(access("report/curve.gnuplot", F_OK) < 0);
+    options_free(&options);
+}
+
 static void decided(struct history *h, const char *what, uint64_t step, const char *sentence)
 {
     union msg m = {.event_training = {.step = step, .value = 0.5}};
@@ -386,7 +477,7 @@ static void decided(struct history *h, const char *what, uint64_t step, const ch
 TEST(history_lists_each_decision_once_and_the_newest)
 {
     static struct history h;
-    history_open(&h);
+    history_open(&h, &options);
     history_journal(&h, 1);
     started(&h, 0, 1);
     decided(&h, "plateau", 10, "less");
@@ -406,7 +497,7 @@ TEST(history_lists_each_decision_once_and_the_newest)
 TEST(history_survives_more_launches_than_it_has_room_for)
 {
     static struct history h;
-    history_open(&h);
+    history_open(&h, &options);
     history_journal(&h, 3);
     for (int i = 1; i <= HISTORY_LAUNCHES_MAX + 10; i++)
         started(&h, i, (uint64_t)i);
@@ -418,7 +509,7 @@ TEST(history_of_more_epochs_than_it_has_room_for)
 {
     static struct history h;
     enum { OF_A = HISTORY_EPOCHS_MAX + 100, OF_B = 50 };
-    history_open(&h);
+    history_open(&h, &options);
     for (uint64_t i = 1; i <= OF_A; i++)
         epoch_ended(&h, 1e6, "A", i, 1);
     epoch_ended(&h, 1e6, "A", OF_A, 1); /* once more after a kill */
@@ -451,7 +542,7 @@ static void delivered(struct history *h, const char *consumer, uint64_t epoch, i
 TEST(history_keeps_a_receipt_of_each_epoch)
 {
     static struct history h;
-    history_open(&h);
+    history_open(&h, &options);
     delivered(&h, "trainer.train", 0, 0, 40); /* a part, then the whole, then a part of it again */
     delivered(&h, "trainer.train", 0, 1, 100);
     delivered(&h, "trainer.train", 1, 0, 20);
@@ -473,14 +564,6 @@ TEST(history_keeps_a_receipt_of_each_epoch)
 /* ---- report
  * ---------------------------------------------------------------------------------------- */
 
-static const char pipeline[] = "name: demo\n"
-                               "data: {file: x.h5}\n"
-                               "model: {layers: [{type: linear, out: 2}]}\n"
-                               "tasks:\n"
-                               "  - {name: A}\n"
-                               "  - {name: B, from: A, ewc: [A]}\n"
-                               "  - {name: B-plain, from: A, comparison_of: B}\n";
-
 static void result_add(struct checkpoint_meta *m, const char *task, const char *after, double value,
                        const char *digest)
 {
@@ -492,15 +575,6 @@ static void result_add(struct checkpoint_meta *m, const char *task, const char *
     r->value = value;
 }
 
-static void options_make(struct options *o)
-{
-    struct err e;
-    FILE *f = fopen("pipeline.yaml", "w");
-    CHECK(f && fputs(pipeline, f) >= 0 && fclose(f) == 0);
-    CHECK_OK(options_read(o, "pipeline.yaml", NULL, 0, &e), e);
-}
-
-static struct options options;
 static struct checkpoint_meta meta;
 static struct history history;
 static struct highwater_page pages[STAGE_COUNT];
@@ -536,10 +610,12 @@ static void run_make_finished(void)
     result_add(&meta, "B", "B", 0.846, "bb");
     result_add(&meta, "A", "B-plain", 0.605, "cc");
     result_add(&meta, "B", "B-plain", 0.863, "cc");
-    history_open(&history);
+    history_open(&history, &options);
     history_journal(&history, 1);
     started(&history, 5, 1);
+    evaluated(&history, "A", "A", 1, 0.875, 0);
     epoch_ended(&history, 9, "A", 1, 0.5);
+    epoch_ended(&history, 9, "A", 2, 0.5);
     delivered(&history, "trainer.train", epochs_key(1, 2), 0, 30);
     delivered(&history, "fisher", 5, 1, 100);
     pages[1] = (struct highwater_page){
@@ -589,6 +665,10 @@ TEST(report_files_say_it)
     CHECK_HAS(text, "{\"stage\": \"trainerd\", \"what\": \"weights\", \"bytes\": 60}");
     CHECK_HAS(text, "{\"stage\": \"fisherd\", \"what\": \"arena\", \"bytes\": 7}");
     CHECK_HAS(text, "\"reproducible\": true");
+    CHECK_HAS(text, "{\"task\": \"A\", \"epoch\": 1, \"loss\": 0.5, \"validation_loss\": 0.125, "
+                    "\"metric\": \"accuracy\", \"value\": 0.875}");
+    CHECK_HAS(text, "\"epoch\": 2, \"loss\": 0.5, \"validation_loss\": null, \"metric\": null, "
+                    "\"value\": null}");
     CHECK_HAS(text, "{\"consumer\": \"trainer.train\", \"split\": \"train\", \"task\": \"B\", "
                     "\"epoch\": 3, \"of\": \"part\", \"first_span\": 0,");
     CHECK_HAS(text, "\"read_share\": 0.2500, \"decode_share\": 0.5000, \"credit_share\": 0.2500}");
@@ -599,6 +679,8 @@ TEST(report_files_say_it)
     CHECK_HAS(text, "| trainer.train | train | B | 3 | part | 30 | `0123456789abcdef` |");
     CHECK_HAS(text, "(the arena) in each of them.\n");
     CHECK_HAS(text, "| 0.500 (25 %) | 1.000 (50 %) | 0.500 (25 %) |");
+    CHECK_HAS(text, "| A | 1 | 0.500000 | 0.125000 | accuracy | 87.50 % |\n"
+                    "| A | 2 | 0.500000 | - | - | - |\n");
     CHECK_HAS(text, "| A | accuracy | 87.30 % | 82.50 % | 60.50 % |");
     CHECK_HAS(text, "3,282 steps, 4.0 s, 2.5 CPU s, 200 samples/s while training, "
                     "25.0 % of that time waiting for data");
@@ -647,7 +729,7 @@ TEST(report_of_a_run_that_has_just_begun)
     char *text = NULL;
     size_t bytes;
     options_make(&options);
-    history_open(&history);
+    history_open(&history, &options);
     report_make(&report, &options, &meta, &history, pages);
     CHECK(!report.finished);
     CHECK_STR(report.weights_sha256, "");

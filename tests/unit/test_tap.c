@@ -184,6 +184,28 @@ TEST(restarts_and_failures_are_told)
     CHECK_STR(written(), "");
 }
 
+/* While stages leave, and until one that died is back, what they took together last is told. */
+TEST(memory_is_that_of_all_stages)
+{
+    display_begin(0);
+    show(MSG_memory_sample, memory("loaderd", 7, 20));
+    show(MSG_memory_sample, memory("trainerd", 8, 30));
+    show(MSG_memory_sample, memory("monitord", 9, 8));
+    show(MSG_trainer_step, step);
+    show(MSG_event_stage, stage("stop", 7, 0));
+    show(MSG_memory_sample, memory("monitord", 9, 6));
+    display_tick(&d, 100, 80);
+    CHECK_HAS(written(), "  memory 58 MiB  ");
+    show(MSG_memory_sample, memory("loaderd", 10, 10));
+    show(MSG_trainer_step, step);
+    display_tick(&d, 103, 80);
+    CHECK_HAS(written(), "  memory 46 MiB  ");
+    show(MSG_event_stage, stage("fail", 10, 111));
+    show(MSG_trainer_step, step);
+    display_close(&d, 80);
+    CHECK_HAS(written(), "  memory 46 MiB  ");
+}
+
 TEST(deaths_by_a_signal_are_told)
 {
     display_begin(0);
