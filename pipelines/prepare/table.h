@@ -57,7 +57,9 @@ struct table_source {
     void (*close)(struct table_source *s);
 };
 
-#define TABLE_VERSION "table 1" /* see maker.version */
+/* see maker.version */
+#define TABLE_CSV_VERSION "table 2"
+#define TABLE_NPY_VERSION "table 1"
 
 /* Make `out` from the source, at once or not at all. */
 int table_convert(struct table_source *s, const char *out, const char *stamp, struct err *e);

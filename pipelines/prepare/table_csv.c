@@ -38,9 +38,9 @@ static enum csv_number class_read(struct source *s, uint32_t column, const char 
 {
     double number = 0;
     *label = csv_trimmed(&s->csv, column);
-    if (!s->base.keeps_missing)
-        return (*label)[0] ? CSV_NUMBER : CSV_MISSING;
     enum csv_number kind = csv_number(*label, &number);
+    if (!s->base.keeps_missing)
+        return kind == CSV_MISSING ? CSV_MISSING : CSV_NUMBER;
     if (kind == CSV_MISSING || (kind == CSV_NUMBER && number < 0 && number == floor(number)))
         *label = NULL;
     return CSV_NUMBER;
@@ -64,8 +64,8 @@ static int value_refuse(const struct source *s, uint32_t column, enum csv_number
     if (kind != CSV_MISSING || s->columns.place[column] < s->base.features)
         return csv_refuse(&s->csv, column, name, kind, e);
     err_set(e, EXIT_CODE_PERMANENT,
-            "the target has no value; prepare.missing: drop leaves such rows out, "
-            "model.missing_targets: true keeps them");
+            "the target has no value (empty, NA or NaN); prepare.missing: drop leaves such rows "
+            "out, model.missing_targets: true keeps them");
     return csv_place(&s->csv, column, name, e);
 }
 

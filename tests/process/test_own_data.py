@@ -196,6 +196,26 @@ def test_missing_targets_of_a_table_are_kept_where_the_model_takes_them():
 
 
 @limit(60)
+def test_a_class_that_is_na_or_nan_is_missing_and_no_class():
+    kinds = ("ant", "bee", "NA", "nan", "cat")
+    with open("t.csv", "w") as f:
+        f.write("a,kind\n" + "".join("%d,%s\n" % (i, kinds[i % 5]) for i in range(20)))
+    pipeline("csv", "t.csv", "split: last, validation_fraction: 0.5")
+    out = prepared("csv")
+    assert out.returncode == 100 and "line 4, column 2 (kind): the target has no value" in out.stderr, out
+    rows = numpy.arange(20)
+    for option, kept, classes in (("prepare.missing=drop", (rows % 5 != 2) & (rows % 5 != 3), (0, 1, 2)),
+                                  ("model.missing_targets=true", rows >= 0, (0, 1, -1, -1, 2))):
+        out = prepared("csv", option)
+        assert out.returncode == 0, out
+        with h5py.File("mine.h5") as f:
+            assert f.attrs["classes"] in ("ant\nbee\ncat", b"ant\nbee\ncat") and f.attrs["class_count"] == 3
+            both = [numpy.concatenate([f[s + n][:] for s in ("train/", "validation/")]) for n in ("features", "targets")]
+            assert numpy.array_equal(both[0][:, 0], rows[kept])
+            assert numpy.array_equal(both[1], [k for k in numpy.tile(classes, 4) if k >= 0 or len(classes) == 5])
+
+
+@limit(60)
 def test_the_example_of_the_readme_works_as_printed():
     with open(os.path.join(ROOT, "README.md")) as f:
         section = f.read().split("## Your own data")[1].split("\n## ")[0]
