@@ -93,6 +93,18 @@ void like_close(struct like *l)
     *l = (struct like){0};
 }
 
+int like_has_class(const struct like *l, const char *text)
+{
+    size_t bytes = strlen(text);
+    for (const char *at = l->class_names; at && *at;) {
+        size_t length = strcspn(at, "\n");
+        if (length == bytes && memcmp(at, text, bytes) == 0)
+            return 1;
+        at += length + (at[length] == '\n');
+    }
+    return 0;
+}
+
 /* The line at *at, up to its end; past it. */
 static void line_take(const char **at, char *line, size_t bytes)
 {

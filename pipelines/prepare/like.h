@@ -25,6 +25,9 @@ struct like {
 int like_read(struct like *l, const char *path, struct err *e);
 void like_close(struct like *l); /* harmless twice, and on a zeroed struct */
 
+/* Is the text one of class_names? 0 where there are none. */
+int like_has_class(const struct like *l, const char *text);
+
 /* Has a source these features (names: one a line, or NULL where it has none)? -1 and a sentence
  * that names what differs. Always, where there is no file to follow. */
 int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
