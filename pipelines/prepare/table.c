@@ -379,8 +379,7 @@ static void summary_print(const struct table *t, const char *out)
                 s->command, s->dropped);
     if (s->options->missing_targets ? !s->unlabelled : t->missing > 0)
         fprintf(stderr,
-                "prepare %s: %" PRIu64 " of %" PRIu64
-                " targets are missing and kept so%s\n",
+                "prepare %s: %" PRIu64 " of %" PRIu64 " targets are missing and kept so%s\n",
                 s->command, t->missing, targets_of_rows(t),
                 s->like.path ? "" : " (model.missing_targets)");
     classes_print(t);

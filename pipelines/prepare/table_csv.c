@@ -66,9 +66,10 @@ static int value_refuse(const struct source *s, uint32_t column, enum csv_number
     if (kind != CSV_MISSING || (!target && !s->base.like.path))
         return csv_refuse(&s->csv, column, name, kind, e);
     if (target)
-        err_set(e, EXIT_CODE_PERMANENT,
-                "the target has no value (empty, NA or NaN); prepare.missing: drop leaves such rows "
-                "out, model.missing_targets: true keeps them");
+        err_set(
+            e, EXIT_CODE_PERMANENT,
+            "the target has no value (empty, NA or NaN); prepare.missing: drop leaves such rows "
+            "out, model.missing_targets: true keeps them");
     else
         err_set(e, EXIT_CODE_PERMANENT,
                 "the feature has no value (empty, NA or NaN); new rows (prepare.like) are told "

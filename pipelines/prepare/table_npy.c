@@ -91,11 +91,10 @@ static int values_convert(const struct source *s, const struct npy *n, const uns
             continue;
         if (s->drop && isnan(values[i]))
             return 0;
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s", n->path,
-            row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
-            isnan(values[i]) ? remedy(s, target) : "");
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s",
+                       n->path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
+                       isnan(values[i]) ? remedy(s, target) : "");
     }
     return 1;
 }

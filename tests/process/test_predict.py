@@ -518,7 +518,9 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     said = refused(run, data="order.csv", out="x.h5")
     assert "is not an HDF5 file" in said and "was text" in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
-    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+    said = refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+    assert "cannot be prepared as those of the run" in said and "data.h5 was not made by prepare" in said, said
+    assert "ask with an HDF5 file of its layout" in said and "attribute" not in said, said
 
 
 @limit(180)
@@ -638,7 +640,7 @@ def test_new_molecules_are_prepared_as_the_runs_were():
         with h5py.File("out.h5") as f:
             assert np.array_equal(f["outputs"][:], said)
     os.remove("out.h5")
-    for row, what in (("C(", "new.csv, line 3: "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
+    for row, what in (("C(", "new.csv, line 3: cannot become a graph: its "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
         write("new.csv", ["CCO", row, "CC"])
         assert what in (told := refused(run, data="new.csv")), told
     with open("new.csv", "w") as f:
