@@ -7,7 +7,9 @@
 
 #include <stdint.h>
 
+#include "pipelines/prepare/csv.h"
 #include "proto/err.h"
+#include "proto/h5file.h"
 
 struct like {
     char *path;               /* own copy; NULL: there is no such file to follow */
@@ -32,5 +34,13 @@ int like_has_class(const struct like *l, const char *text);
  * that names what differs. Always, where there is no file to follow. */
 int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
                struct err *e);
+
+/* An attribute of the root in new memory; NULL: there is none. */
+char *like_attribute(struct h5reader *r, const char *name);
+
+/* The first name that is another one in two lists of one a line, which are not the same: its
+ * number, and both names for a sentence, empty where there is none left. */
+uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
+                           char b[CSV_SHOWN_BYTES]);
 
 #endif
