@@ -113,6 +113,11 @@ void scores_add(struct scores *s, struct stepper *of, const float *outputs, uint
     s->rows += rows;
 }
 
+int scores_counted(const struct scores *s)
+{
+    return s->loss_weight > 0;
+}
+
 uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX])
 {
     uint32_t n = 0;

@@ -27,6 +27,9 @@ void scores_close(struct scores **s_p); /* harmless on NULL */
 /* outputs[rows, m->outputs] against the targets of the rows gathered in the stepper. */
 void scores_add(struct scores *s, struct stepper *of, const float *outputs, uint64_t rows);
 
+/* Has any row added a target that weighs anything? */
+int scores_counted(const struct scores *s);
+
 /* Of all rows added (at least one), the loss first. Returns how many. */
 uint32_t scores_read(const struct scores *s, struct score list[SCORES_MAX]);
 

@@ -32,7 +32,7 @@ static const char help_rest[] =
     "prepared as the\n                     run's data were: a table, a directory of NumPy's "
     "arrays, "
     "of molecules a table\n                     with a column smiles, of prices a file of bars; "
-    "targets may be missing (default:\n                     the run's data.file)\n"
+    "targets may be missing, all or\n                     some (default: the run's data.file)\n"
     "  --split GROUP      group of the rows in it (default: the run's data.validation; \"\": the "
     "root)\n"
     "  --data-as TASK     features in the order of that task (tasks.permute_features); default: "
@@ -153,6 +153,9 @@ static int model_make(struct predictor *p, struct err *e)
                        "features of %s in %s have %" PRIu64
                        " values a row, the model of %s takes %" PRIu64,
                        f->config.split, f->config.file, values, p->path, m->inputs);
+    if (model_text(m, p->t.model_text, sizeof p->t.model_text, e) < 0)
+        return -1;
+    m->targets_missing = 1; /* of new rows any may be: what the model learned of is no matter */
     if (p->has_targets &&
         (model_targets_check(m, f->info.targets.type, f->info.targets.values, e) < 0 ||
          weighing_width_check(f->info.weights.values, model_row_targets(m), e) < 0))
@@ -289,12 +292,15 @@ static int scores_tell(struct predictor *p, const struct scores *scores, const c
 
 static int all_tell(struct predictor *p, struct err *e)
 {
-    if (!p->has_targets)
-        puts("predict: the rows have no targets, so there is no loss");
+    int counted = p->has_targets && scores_counted(p->scores);
+    if (!counted)
+        printf("predict: %s, so there is no loss\n",
+               p->has_targets ? "none of the rows has a target that counts"
+                              : "the rows have no targets");
     if (p->int8)
         printf("predict: weights of products: %.1f KiB in float32, %.1f KiB in 8 bits\n",
                (double)p->size.float_bytes / 1024, (double)p->size.bytes / 1024);
-    if (!p->has_targets)
+    if (!counted)
         return 0;
     if (!p->int8)
         return scores_tell(p, p->scores, "predict: ", "", e);
@@ -325,8 +331,7 @@ static int all_predict(struct predictor *p, struct err *e)
         return -1;
     if (isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
-    if (model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0 ||
-        predictions_text(p->predictions, "model", t->model_text, e) < 0 ||
+    if (predictions_text(p->predictions, "model", t->model_text, e) < 0 ||
         predictions_text(p->predictions, "weights_file_sha256", p->weights.sha256, e) < 0 ||
         predictions_text(p->predictions, "data_fingerprint", f->info.fingerprint, e) < 0 ||
         predictions_text(p->predictions, "arithmetic", p->int8 ? "int8" : "float32", e) < 0 ||

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipelines/prepare/alike.h"
 #include "pipelines/prepare/arguments.h"
 #include "pipelines/prepare/check_begins.h"
 #include "pipelines/prepare/check_graphs.h"
@@ -421,7 +422,7 @@ static const char help[] =
     "constant features, rows of each class or range of the target values, range of the weights,\n"
     "rows that begin (data.stateful), and how many training rows are in the validation part too;\n"
     "of graphs and tokens how large they are. Ends with 100 and a sentence if training is\n"
-    "impossible.\n\n"
+    "impossible, or if the files of the tasks have other columns or classes.\n\n"
     "  --config FILE              pipeline file\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"
@@ -445,7 +446,7 @@ int prepare_check(int argc, char **argv)
         c.options = &o;
         c.split[0].group = o.data_train;
         c.split[1].group = o.data_validation;
-        result = check_run(&c, &e);
+        result = check_run(&c, &e) < 0 ? -1 : alike_check(&o, &e);
         h5reader_close(&c.reader);
         for (int i = 0; i < 2; i++)
             split_close(&c.split[i]);

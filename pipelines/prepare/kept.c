@@ -79,9 +79,10 @@ static int file_copy(const char *from, const char *to, struct err *e)
 static int fingerprint_read(const char *path, char fingerprint[65], struct err *e)
 {
     struct h5reader *r = NULL;
-    int result = h5reader_open(&r, path, e) < 0
-                     ? -1
-                     : h5reader_text(r, "", "fingerprint", fingerprint, 65, e);
+    int result = h5reader_open(&r, path, e);
+    if (result == 0 && h5reader_text(r, "", "fingerprint", fingerprint, 65, e) < 0)
+        result = err_set(e, EXIT_CODE_PERMANENT,
+                         "%s was not made by prepare, which gives each file a fingerprint", path);
     h5reader_close(&r);
     return result;
 }
@@ -216,6 +217,9 @@ int kept_find(const char *run, const struct options *o, uint32_t task, char path
                     "with data.weights or data.stateful it cannot be told whether %s is still what "
                     "it was trained on; ask with an HDF5 file",
                     file);
+    } else {
+        struct err reason = *e;
+        err_set(e, reason.code, "%s; ask with an HDF5 file of its layout", reason.text);
     }
     return err_prefix(e, "new rows cannot be prepared as those of the run in %s were", run);
 }

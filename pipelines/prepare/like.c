@@ -10,8 +10,7 @@
 
 enum { FEATURES_MAX = 1 << 20 }; /* as table.h's TABLE_VALUES_MAX */
 
-/* An attribute of the root in new memory; NULL: there is none. */
-static char *attribute_read(struct h5reader *r, const char *name)
+char *like_attribute(struct h5reader *r, const char *name)
 {
     struct err e;
     char *text = malloc(H5FILE_TEXT_MAX + 1);
@@ -68,8 +67,8 @@ int like_read(struct like *l, const char *path, struct err *e)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
     if (h5reader_open(&r, path, e) < 0 || shapes_read(l, r, e) < 0)
         goto out;
-    l->class_names = attribute_read(r, "classes");
-    l->columns = attribute_read(r, "columns");
+    l->class_names = like_attribute(r, "classes");
+    l->columns = like_attribute(r, "columns");
     result = 0;
     if (h5reader_has(r, "normalise"))
         result = numbers_read(l, r, "normalise/mean", &l->mean, e) < 0 ||
@@ -93,6 +92,18 @@ void like_close(struct like *l)
     *l = (struct like){0};
 }
 
+int like_has_class(const struct like *l, const char *text)
+{
+    size_t bytes = strlen(text);
+    for (const char *at = l->class_names; at && *at;) {
+        size_t length = strcspn(at, "\n");
+        if (length == bytes && memcmp(at, text, bytes) == 0)
+            return 1;
+        at += length + (at[length] == '\n');
+    }
+    return 0;
+}
+
 /* The line at *at, up to its end; past it. */
 static void line_take(const char **at, char *line, size_t bytes)
 {
@@ -101,10 +112,8 @@ static void line_take(const char **at, char *line, size_t bytes)
     *at += length + ((*at)[length] == '\n');
 }
 
-/* The first feature whose name is another one: its number, and both names for a sentence, empty
- * where there is none left. */
-static uint32_t names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
-                             char b[CSV_SHOWN_BYTES])
+uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
+                           char b[CSV_SHOWN_BYTES])
 {
     char name_a[256], name_b[256];
     uint32_t i = 0;
@@ -122,7 +131,7 @@ static int count_refuse(const struct like *l, const char *source, uint32_t featu
 {
     char a[CSV_SHOWN_BYTES], b[CSV_SHOWN_BYTES], first[160] = "";
     if (l->columns && names) {
-        uint32_t i = names_differ(l->columns, names, a, b);
+        uint32_t i = like_names_differ(l->columns, names, a, b);
         snprintf(first, sizeof first, "; feature %u is \"%s\" there%s%s%s", i, a,
                  b[0] ? " and \"" : " and not here", b, b[0] ? "\" here" : "");
         if (!a[0])
@@ -142,7 +151,7 @@ int like_check(const struct like *l, const char *source, uint32_t features, cons
         return count_refuse(l, source, features, names, e);
     if (!l->columns || !names || strcmp(l->columns, names) == 0)
         return 0;
-    uint32_t i = names_differ(l->columns, names, a, b);
+    uint32_t i = like_names_differ(l->columns, names, a, b);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "feature %u of %s is \"%s\", of %s (prepare.like) \"%s\"; the columns must be "
                    "the same, in the same order",

@@ -7,7 +7,9 @@
 
 #include <stdint.h>
 
+#include "pipelines/prepare/csv.h"
 #include "proto/err.h"
+#include "proto/h5file.h"
 
 struct like {
     char *path;               /* own copy; NULL: there is no such file to follow */
@@ -25,9 +27,20 @@ struct like {
 int like_read(struct like *l, const char *path, struct err *e);
 void like_close(struct like *l); /* harmless twice, and on a zeroed struct */
 
+/* Is the text one of class_names? 0 where there are none. */
+int like_has_class(const struct like *l, const char *text);
+
 /* Has a source these features (names: one a line, or NULL where it has none)? -1 and a sentence
  * that names what differs. Always, where there is no file to follow. */
 int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
                struct err *e);
+
+/* An attribute of the root in new memory; NULL: there is none. */
+char *like_attribute(struct h5reader *r, const char *name);
+
+/* The first name that is another one in two lists of one a line, which are not the same: its
+ * number, and both names for a sentence, empty where there is none left. */
+uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
+                           char b[CSV_SHOWN_BYTES]);
 
 #endif

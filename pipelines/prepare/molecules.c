@@ -77,7 +77,7 @@ struct molecules {
     uint8_t edge[EDGES_MAX * GRAPH_EDGE_FEATURES];
     uint16_t from[EDGES_MAX], to[EDGES_MAX];
     uint64_t count[FATES];
-    char first_refusal[512];
+    char first_where[300], first_why[201]; /* of the first refusal; empty: there is none */
     struct progress progress;
 };
 
@@ -86,10 +86,9 @@ struct molecules {
 /* The first refusal is told at the end if there are too many. */
 static int refuse(struct molecules *x, int fate, const char *why)
 {
-    char where[300];
-    if (!x->first_refusal[0]) {
-        x->source->where(x->source, where, sizeof where);
-        snprintf(x->first_refusal, sizeof x->first_refusal, "%s: %.200s", where, why);
+    if (!x->first_why[0]) {
+        x->source->where(x->source, x->first_where, sizeof x->first_where);
+        snprintf(x->first_why, sizeof x->first_why, "%s", why);
     }
     return fate;
 }
@@ -222,8 +221,9 @@ static int row_refuse(struct molecules *x, int fate, struct err *e)
     char where[300], why[64];
     fate_name(fate, why);
     x->source->where(x->source, where, sizeof where);
-    if (x->first_refusal[0])
-        return err_set(e, EXIT_CODE_PERMANENT, "%s cannot become a graph", x->first_refusal);
+    if (x->first_why[0])
+        return err_set(e, EXIT_CODE_PERMANENT, "%s: cannot become a graph: %s", where,
+                       x->first_why);
     if (fate == FATE_ATOMS)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: a molecule of %u atoms; prepare.atoms_max accepts %" PRIu64, where,
@@ -262,8 +262,9 @@ static int counts_judge(const struct molecules *x, struct err *e)
     if ((double)refused > limit * (double)(refused + taken))
         return err_set(e, EXIT_CODE_PERMANENT,
                        "%s: %" PRIu64 " of %" PRIu64 " molecules cannot be used, more than "
-                       "prepare.refused_max = %g allows; the first is %s",
-                       x->options->data_source, refused, refused + taken, limit, x->first_refusal);
+                       "prepare.refused_max = %g allows; the first is %s: %s",
+                       x->options->data_source, refused, refused + taken, limit, x->first_where,
+                       x->first_why);
     uint64_t part[2] = {graphs_counts(x->graphs, 0).graphs, graphs_counts(x->graphs, 1).graphs};
     if ((part[0] || x->like->follows) && part[1])
         return 0;
@@ -318,8 +319,9 @@ static void summary_print(const struct molecules *x, const struct graph_counts p
         if (x->count[i])
             fprintf(stderr, "prepare molecules: %s: %" PRIu64 "\n", name, x->count[i]);
     }
-    if (x->first_refusal[0])
-        fprintf(stderr, "prepare molecules: the first refused: %s\n", x->first_refusal);
+    if (x->first_why[0])
+        fprintf(stderr, "prepare molecules: the first refused: %s: %s\n", x->first_where,
+                x->first_why);
     fprintf(stderr, "prepare molecules: %u node features, %d edge features, targets: %u %s -> %s\n",
             x->node_features, GRAPH_EDGE_FEATURES, x->targets.count,
             molecule_targets_word(&x->targets), out);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipelines/prepare/alike.h"
 #include "pipelines/prepare/bases.h"
 #include "pipelines/prepare/kept.h"
 #include "pipelines/prepare/prepare.h"
@@ -157,7 +158,9 @@ int prepare_run(int argc, char **argv)
     int code = begin(&a, &o, argc, argv, 0);
     if (code != -1)
         return code;
-    int anew = paths_absolute(&o, &e) < 0 ? -1 : run_prepare(a.run, &o, &e);
+    int alike =
+        paths_absolute(&o, &e) == 0 && (!kept_follows(o.data_prepare) || alike_check(&o, &e) == 0);
+    int anew = alike ? run_prepare(a.run, &o, &e) : -1;
     if (anew < 0 || kept_write(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
     else

@@ -377,11 +377,11 @@ static void summary_print(const struct table *t, const char *out)
     if (s->dropped)
         fprintf(stderr, "prepare %s: %" PRIu64 " rows with missing values were dropped\n",
                 s->command, s->dropped);
-    if (s->keeps_missing && !s->unlabelled)
+    if (s->options->missing_targets ? !s->unlabelled : t->missing > 0)
         fprintf(stderr,
-                "prepare %s: %" PRIu64 " of %" PRIu64
-                " targets are missing and kept so (model.missing_targets)\n",
-                s->command, t->missing, targets_of_rows(t));
+                "prepare %s: %" PRIu64 " of %" PRIu64 " targets are missing and kept so%s\n",
+                s->command, t->missing, targets_of_rows(t),
+                s->like.path ? "" : " (model.missing_targets)");
     classes_print(t);
 }
 

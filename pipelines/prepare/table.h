@@ -11,7 +11,8 @@
  * columns (the features' names, one a line); of classes class_count and classes (their texts, one a
  * line, when the numbers are ours), of values target_columns.
  *
- * With prepare.like there is no group train, and where the source has no targets none of those.
+ * With prepare.like there is no group train, and where the source has no targets none of those;
+ * targets may be missing, and no row is left out: it is told apart from others by its number.
  *
  * The source is read from its beginning two times (kinds and classes; rows), three with
  * prepare.normalise (mean and deviation need the split, and the split the number of rows); never
@@ -40,7 +41,7 @@ struct table_source {
     uint32_t features;           /* of a row */
     uint32_t targets;            /* values that follow them; 0: a label tells the class */
     int unlabelled;              /* there are neither */
-    int keeps_missing;           /* targets may be missing (model.missing_targets) */
+    int keeps_missing;           /* targets may be missing (model.missing_targets, or new rows) */
     struct like like;            /* prepare.like; owned by the source */
     const char *columns;         /* the features' names, one a line; NULL: they have none */
     const char *target_columns;  /* the targets' names likewise; NULL for classes, too */
@@ -57,7 +58,9 @@ struct table_source {
     void (*close)(struct table_source *s);
 };
 
-#define TABLE_VERSION "table 1" /* see maker.version */
+/* see maker.version */
+#define TABLE_CSV_VERSION "table 2"
+#define TABLE_NPY_VERSION "table 1"
 
 /* Make `out` from the source, at once or not at all. */
 int table_convert(struct table_source *s, const char *out, const char *stamp, struct err *e);

@@ -48,7 +48,7 @@ static const struct maker csv = {
     .does = "Turns a table as text (data.source) into one HDF5 file: groups train and validation, "
             "each\nwith features [N, F] and targets: class numbers [N], or values [N, K] "
             "(prepare.task).",
-    .version = TABLE_VERSION,
+    .version = TABLE_CSV_VERSION,
     .open = csv_open_source,
     .stamp = stamp_write,
     .make = table_make,
@@ -60,7 +60,7 @@ static const struct maker npy = {
     .does = "Turns features.npy [N, ...] and targets.npy of the directory data.source into one "
             "HDF5 file:\ngroups train and validation, each with features [N, F] and targets: class "
             "numbers [N], or\nvalues [N, K] (prepare.task).",
-    .version = TABLE_VERSION,
+    .version = TABLE_NPY_VERSION,
     .open = npy_open_source,
     .stamp = stamp_write,
     .make = table_make,

@@ -33,15 +33,16 @@ static int source_begin(struct table_source *base, struct digest *digest, struct
 }
 
 /* The class in a column, *label NULL where it may be missing and is: empty, NA, NaN, or a whole
- * number below 0 as in PyTorch. */
+ * number below 0 as in PyTorch, unless the file that is followed has such a class. */
 static enum csv_number class_read(struct source *s, uint32_t column, const char **label)
 {
     double number = 0;
     *label = csv_trimmed(&s->csv, column);
-    if (!s->base.keeps_missing)
-        return (*label)[0] ? CSV_NUMBER : CSV_MISSING;
     enum csv_number kind = csv_number(*label, &number);
-    if (kind == CSV_MISSING || (kind == CSV_NUMBER && number < 0 && number == floor(number)))
+    if (!s->base.keeps_missing)
+        return kind == CSV_MISSING ? CSV_MISSING : CSV_NUMBER;
+    int none = kind == CSV_MISSING || (kind == CSV_NUMBER && number < 0 && number == floor(number));
+    if (none && !like_has_class(&s->base.like, *label))
         *label = NULL;
     return CSV_NUMBER;
 }
@@ -61,11 +62,18 @@ static int value_refuse(const struct source *s, uint32_t column, enum csv_number
                         struct err *e)
 {
     const char *name = columns_name(&s->columns, column);
-    if (kind != CSV_MISSING || s->columns.place[column] < s->base.features)
+    int target = s->columns.place[column] >= s->base.features;
+    if (kind != CSV_MISSING || (!target && !s->base.like.path))
         return csv_refuse(&s->csv, column, name, kind, e);
-    err_set(e, EXIT_CODE_PERMANENT,
-            "the target has no value; prepare.missing: drop leaves such rows out, "
-            "model.missing_targets: true keeps them");
+    if (target)
+        err_set(
+            e, EXIT_CODE_PERMANENT,
+            "the target has no value (empty, NA or NaN); prepare.missing: drop leaves such rows "
+            "out, model.missing_targets: true keeps them");
+    else
+        err_set(e, EXIT_CODE_PERMANENT,
+                "the feature has no value (empty, NA or NaN); new rows (prepare.like) are told "
+                "apart by their number, so that none is left out: each needs all of its features");
     return csv_place(&s->csv, column, name, e);
 }
 
@@ -134,12 +142,12 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "csv",
                                     .path = o->data_source,
                                     .options = o,
-                                    .keeps_missing = o->missing_targets,
+                                    .keeps_missing = o->missing_targets || o->prepare_like[0],
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,
                                     .close = source_close};
-    s->drop = o->prepare_missing[0] == 'd';
+    s->drop = o->prepare_missing[0] == 'd' && !o->prepare_like[0];
     if (like_read(&s->base.like, o->prepare_like, e) < 0 ||
         csv_delimiter(o->prepare_delimiter, &delimiter, e) < 0 ||
         csv_open(&s->csv, o->data_source, delimiter, e) < 0 ||

@@ -67,6 +67,17 @@ static int block_read(struct source *s, struct err *e)
     return 0;
 }
 
+/* What is accepted instead of a NaN. */
+static const char *remedy(const struct source *s, int target)
+{
+    if (s->base.like.path)
+        return "; new rows (prepare.like) are told apart by their number, so that none is left "
+               "out: each needs all of its features";
+    return target ? ", or prepare.missing: drop to leave such rows out, or model.missing_targets: "
+                    "true to keep them"
+                  : ", or prepare.missing: drop to leave such rows out";
+}
+
 /* Row `row` of an array whose block begins at `block`. 1; 0: the row is to be dropped; -1. A target
  * may be missing where that is said. */
 static int values_convert(const struct source *s, const struct npy *n, const unsigned char *block,
@@ -80,12 +91,10 @@ static int values_convert(const struct source *s, const struct npy *n, const uns
             continue;
         if (s->drop && isnan(values[i]))
             return 0;
-        return err_set(
-            e, EXIT_CODE_PERMANENT,
-            "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s%s", n->path,
-            row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
-            isnan(values[i]) ? ", or prepare.missing: drop to leave such rows out" : "",
-            isnan(values[i]) && target ? ", or model.missing_targets: true to keep them" : "");
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s: row %" PRIu64 ", value %" PRIu64 " is %s; expected a finite float32%s",
+                       n->path, row, i, isnan(values[i]) ? "NaN" : "too large or infinite",
+                       isnan(values[i]) ? remedy(s, target) : "");
     }
     return 1;
 }
@@ -98,7 +107,7 @@ static int row_convert(const struct source *s, uint64_t row, double *values, str
     return whole;
 }
 
-/* NULL: a class below 0 where classes may be missing. */
+/* NULL: a class below 0 where classes may be missing, unless the file that is followed has it. */
 static const char *label_write(struct source *s, uint64_t row)
 {
     const unsigned char *at = s->block_targets + (row - s->block_first) * s->targets.row_bytes;
@@ -109,7 +118,8 @@ static const char *label_write(struct source *s, uint64_t row)
         snprintf(s->label, sizeof s->label, "%" PRId64, (int64_t)(raw << unused) >> unused);
     else
         snprintf(s->label, sizeof s->label, "%" PRIu64, raw);
-    return s->base.keeps_missing && s->label[0] == '-' ? NULL : s->label;
+    int none = s->base.keeps_missing && s->label[0] == '-';
+    return none && !like_has_class(&s->base.like, s->label) ? NULL : s->label;
 }
 
 static int source_next(struct table_source *base, double *values, const char **label, struct err *e)
@@ -235,12 +245,12 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "npy",
                                     .path = o->data_source,
                                     .options = o,
-                                    .keeps_missing = o->missing_targets,
+                                    .keeps_missing = o->missing_targets || o->prepare_like[0],
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,
                                     .close = source_close};
-    s->drop = o->prepare_missing[0] == 'd';
+    s->drop = o->prepare_missing[0] == 'd' && !o->prepare_like[0];
     if (like_read(&s->base.like, o->prepare_like, e) < 0 || arrays_open(s, o, e) < 0 ||
         like_check(&s->base.like, s->features.path, (uint32_t)s->features.row_values, NULL, e) <
             0 ||

@@ -196,6 +196,62 @@ def test_missing_targets_of_a_table_are_kept_where_the_model_takes_them():
 
 
 @limit(60)
+def test_a_class_that_is_na_or_nan_is_missing_and_no_class():
+    kinds = ("ant", "bee", "NA", "nan", "cat")
+    with open("t.csv", "w") as f:
+        f.write("a,kind\n" + "".join("%d,%s\n" % (i, kinds[i % 5]) for i in range(20)))
+    pipeline("csv", "t.csv", "split: last, validation_fraction: 0.5")
+    out = prepared("csv")
+    assert out.returncode == 100 and "line 4, column 2 (kind): the target has no value" in out.stderr, out
+    rows = numpy.arange(20)
+    for option, kept, classes in (("prepare.missing=drop", (rows % 5 != 2) & (rows % 5 != 3), (0, 1, 2)),
+                                  ("model.missing_targets=true", rows >= 0, (0, 1, -1, -1, 2))):
+        out = prepared("csv", option)
+        assert out.returncode == 0, out
+        with h5py.File("mine.h5") as f:
+            assert f.attrs["classes"] in ("ant\nbee\ncat", b"ant\nbee\ncat") and f.attrs["class_count"] == 3
+            both = [numpy.concatenate([f[s + n][:] for s in ("train/", "validation/")]) for n in ("features", "targets")]
+            assert numpy.array_equal(both[0][:, 0], rows[kept])
+            assert numpy.array_equal(both[1], [k for k in numpy.tile(classes, 4) if k >= 0 or len(classes) == 5])
+
+
+@limit(60)
+def test_the_tasks_tables_have_the_same_columns_and_classes():
+    def table(task, classes, names="width,height", target="kind"):
+        with open(task + ".csv", "w") as f:
+            f.write("%s,%s\n" % (names, target) + "".join("%d,%d,%s\n" % (i, -i, classes[i % len(classes)]) for i in range(40)))
+        assert prepared("csv", out=("--task", task, "--out", task + ".h5")).returncode == 0
+    pipeline("csv", "A.csv", "target: -1, split: last")
+    with open("mine.yaml") as f:
+        text = f.read()
+    with open("mine.yaml", "w") as f:
+        f.write(text[:text.index("tasks:")] + "tasks:\n" + "".join(
+            "  - {name: %s, epochs: 1, source: %s.csv, file: %s.h5}\n" % (t, t, t) for t in "ABC"))
+
+    def answers(words):
+        for out in (prepared("run", out=("--run", "run")), prepared("check", "data.prepare=none", "data.file=A.h5", out=())):
+            assert out.returncode == (100 if words else 0), out
+            assert all(w in out.stderr for w in words), out.stderr
+    for task in "ABC":
+        table(task, ("ant", "bee", "cat"))
+    answers(())
+    table("B", ("bee", "cat"))
+    answers(("classes of task B", "B.h5) are not those of task A", 'number 0 is "bee" and there "ant"', "accepted are"))
+    table("B", ("ant", "bee"))
+    answers(('number 2 is none by name and there "cat"',))
+    table("B", ("0", "1", "2"))
+    answers(('number 0 is none by name and there "ant"',))
+    for task in "AC":
+        table(task, ("0", "1", "2"))
+    table("B", ("1", "2"))
+    answers(())  # numbers stay what they are
+    table("C", ("0", "1", "2"), names="height,width")
+    answers(("features of task C", 'number 0 is "height" and there "width"', "the same columns in the same order"))
+    os.remove("C.h5")
+    answers(())
+
+
+@limit(60)
 def test_the_example_of_the_readme_works_as_printed():
     with open(os.path.join(ROOT, "README.md")) as f:
         section = f.read().split("## Your own data")[1].split("\n## ")[0]

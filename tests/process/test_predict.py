@@ -518,7 +518,80 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     said = refused(run, data="order.csv", out="x.h5")
     assert "is not an HDF5 file" in said and "was text" in said, said
     small_run, _, _ = trained("plain")  # whose data prepare did not make
-    assert "cannot be prepared as those of the run" in refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+    said = refused(small_run, "--task", "A", data="order.csv", out="x.h5")
+    assert "cannot be prepared as those of the run" in said and "data.h5 was not made by prepare" in said, said
+    assert "ask with an HDF5 file of its layout" in said and "attribute" not in said, said
+
+
+@limit(180)
+def test_no_row_is_left_out_and_a_target_may_be_missing():
+    run, rows = flowers_trained()
+    config = run.path("pipeline.yaml")
+    with open(config) as f:
+        text = f.read()
+    with open(config, "w") as f:  # the run's own rows were dropped where they were not whole
+        f.write(text.replace("missing: error", "missing: drop"))
+        assert "missing: error" in text
+    rows = rows[:20]
+    flowers_write("whole.csv", rows)
+    predict(run, data="whole.csv", out="whole.h5")
+    some = [(v, kind if i % 3 else ("", "NA", "nan", "-1")[i // 3 % 4]) for i, (v, kind) in enumerate(rows)]
+    flowers_write("some.csv", some)
+    out = predict(run, data="some.csv", out="some.h5")
+    flowers_write("known.csv", [row for row in some if row[1] in KINDS])
+    predict(run, data="known.csv", out="known.h5")
+    flowers_write("none.csv", [(v, "") for v, _ in rows])
+    out = predict(run, data="none.csv", out="none.h5")
+    assert "none of the rows has a target that counts" in out, out
+    os.mkdir("arrays")
+    values = np.array([["%.6g" % v for v in v] for v, _ in rows], np.float64)
+    with h5py.File("whole.h5") as w, h5py.File("some.h5") as s, h5py.File("known.h5") as k, h5py.File("none.h5") as n:
+        assert np.array_equal(w["outputs"][:], s["outputs"][:]) and np.array_equal(w["outputs"][:], n["outputs"][:])
+        assert abs(s.attrs["loss"] / k.attrs["loss"] - 1) < 1e-6 and s.attrs["accuracy"] == k.attrs["accuracy"]
+        assert "loss" not in n.attrs and w.attrs["model"] == s.attrs["model"]
+        assert s.attrs["f1_macro"] == k.attrs["f1_macro"]
+    os.remove("some.h5")
+    # the same of an HDF5 file of the layout
+    with h5py.File("flowers.h5") as f, h5py.File("mine.h5", "w") as m:
+        x = (values - f["normalise/mean"][:]) / f["normalise/standard_deviation"][:]
+        m["validation/features"] = x.astype(np.float32)
+        m["validation/targets"] = np.array([KINDS.index(k) if k in KINDS else -1 for _, k in some], np.int8)
+    predict(run, data="mine.h5", out="some.h5")
+    with h5py.File("some.h5") as s, h5py.File("known.h5") as k:
+        assert abs(s.attrs["loss"] / k.attrs["loss"] - 1) < 1e-6
+    # a feature must be there
+    holes = [(v.copy(), kind) for v, kind in rows]
+    holes[5][0][1] = np.nan
+    flowers_write("holes.csv", holes)
+    said = refused(run, data="holes.csv", out="x.h5")
+    assert "line 7, column 2 (width)" in said and "none is left out" in said and "drop" not in said, said
+    np.save("arrays/features.npy", np.array([v for v, _ in holes]))
+    said = refused(run, data="arrays", out="x.h5")
+    assert "row 5, value 1 is NaN" in said and "none is left out" in said and "drop" not in said, said
+
+
+@limit(60)
+def test_a_class_below_0_is_missing_unless_the_run_knows_it():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    rows, source = np.arange(12), {"npy": "arrays", "csv": "table"}
+    with open("t.yaml", "w") as f:
+        f.write(FLOWERS.replace("target: species", "target: -1"))
+
+    def made(kind, out, classes, *like):
+        os.makedirs("arrays", exist_ok=True)
+        np.save("arrays/features.npy", rows[:, None])
+        np.save("arrays/targets.npy", classes)
+        with open("table", "w") as f:
+            f.write("a,kind\n" + "".join("%d,%d\n" % pair for pair in zip(rows, classes)))
+        subprocess.run([PREPARE, kind, "--config", "t.yaml", "--set", "data.source=" + source[kind], "--out", out, "--rebuild",
+                        *like], check=True)
+    for kind in ("npy", "csv"):
+        for old, new, wanted in ((rows % 3 * 100 - 100,) * 2 + (rows % 3,), (rows % 3, rows % 3 - 1, rows % 3 - 1)):
+            made(kind, "old.h5", old)
+            made(kind, "new.h5", new, "--set", "prepare.like=old.h5")
+            with h5py.File("new.h5") as f:
+                assert np.array_equal(f["validation/targets"][:], wanted) and f.attrs["class_count"] == 3
 
 
 MOLECULES = """name: molecules
@@ -567,7 +640,7 @@ def test_new_molecules_are_prepared_as_the_runs_were():
         with h5py.File("out.h5") as f:
             assert np.array_equal(f["outputs"][:], said)
     os.remove("out.h5")
-    for row, what in (("C(", "new.csv, line 3: "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
+    for row, what in (("C(", "new.csv, line 3: cannot become a graph: its "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
         write("new.csv", ["CCO", row, "CC"])
         assert what in (told := refused(run, data="new.csv")), told
     with open("new.csv", "w") as f:
