@@ -58,6 +58,19 @@ struct table_source {
     void (*close)(struct table_source *s);
 };
 
+/* May targets be missing? Those of new rows, which follow another file, always. */
+static inline int table_keeps_missing(const struct options *o)
+{
+    return o->missing_targets || o->prepare_like[0];
+}
+
+/* Are rows with another missing value left out? New rows are told apart by their numbers: none is.
+ */
+static inline int table_drops(const struct options *o)
+{
+    return o->prepare_missing[0] == 'd' && !o->prepare_like[0];
+}
+
 /* see maker.version */
 #define TABLE_CSV_VERSION "table 2"
 #define TABLE_NPY_VERSION "table 1"

@@ -142,12 +142,12 @@ int table_csv_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "csv",
                                     .path = o->data_source,
                                     .options = o,
-                                    .keeps_missing = o->missing_targets || o->prepare_like[0],
+                                    .keeps_missing = table_keeps_missing(o),
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,
                                     .close = source_close};
-    s->drop = o->prepare_missing[0] == 'd' && !o->prepare_like[0];
+    s->drop = table_drops(o);
     if (like_read(&s->base.like, o->prepare_like, e) < 0 ||
         csv_delimiter(o->prepare_delimiter, &delimiter, e) < 0 ||
         csv_open(&s->csv, o->data_source, delimiter, e) < 0 ||

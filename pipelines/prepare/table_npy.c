@@ -245,12 +245,12 @@ int table_npy_open(struct table_source **s_p, const struct options *o, struct er
     s->base = (struct table_source){.command = "npy",
                                     .path = o->data_source,
                                     .options = o,
-                                    .keeps_missing = o->missing_targets || o->prepare_like[0],
+                                    .keeps_missing = table_keeps_missing(o),
                                     .begin = source_begin,
                                     .next = source_next,
                                     .where = source_where,
                                     .close = source_close};
-    s->drop = o->prepare_missing[0] == 'd' && !o->prepare_like[0];
+    s->drop = table_drops(o);
     if (like_read(&s->base.like, o->prepare_like, e) < 0 || arrays_open(s, o, e) < 0 ||
         like_check(&s->base.like, s->features.path, (uint32_t)s->features.row_values, NULL, e) <
             0 ||
