@@ -3,7 +3,8 @@
  *
  * Where the products are on the tensor cores in float32 both are one launch (tensor.h), and what
  * adds up the parts that its blocks leave of dw adds up those of the bias, too: three launches a
- * layer. Else each product is op_product's.
+ * layer. Where all operands are in 16 bits dw, db and dx are made beside each other, in lanes of
+ * their own. Else each product is op_product's.
  */
 #include "engine/cuda/early.h"
 #include "engine/cuda/sparse.h"

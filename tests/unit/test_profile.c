@@ -1,0 +1,207 @@
+/* test_profile.c - monitord: what /proc says of memory, the sampler, and the profile that keeps the
+ * samples of a whole run and draws them. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "monitord/profile.h"
+#include "monitord/sample.h"
+#include "proto/journal.h"
+#include "proto/run.h"
+#include "tests/test.h"
+
+/* ---- /proc
+ * ----------------------------------------------------------------------------------------- */
+
+TEST(proc_texts_are_parsed)
+{
+    uint64_t a, b, c;
+    double cpu_s;
+    CHECK(sample_parse_statm("1000 200 30 4 0 500 0\n", 4096, &a, &b) == 0);
+    CHECK_EQ(a, 200 * 4096);
+    CHECK_EQ(b, 30 * 4096);
+    CHECK(sample_parse_statm("1000 200", 4096, &a, &b) < 0);
+    /* a process may call itself what it likes */
+    CHECK(sample_parse_stat("42 (a) 1 (b c) S 1 2 3 4 5 6 7 8 9 10 100 20 3 1 20 0 1 0 99", 0.01,
+                            &cpu_s) == 0);
+    CHECK(fabs(cpu_s - 1.24) < 1e-9);
+    CHECK(sample_parse_stat("42 (a) S 1 2", 0.01, &cpu_s) < 0);
+    CHECK(sample_parse_stat("", 0.01, &cpu_s) < 0);
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 60 kB\n"
+                               "SwapCached: 7 kB\nCached: 5 kB\n",
+                               &a, &b, &c) < 0); /* SwapCached is another line */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n", &a, &b,
+                               &c) == 0);
+    CHECK_EQ(a, 102400);
+    CHECK_EQ(b, 61440);
+    CHECK_EQ(c, 5120);
+}
+
+TEST(sampler_follows_a_stage_by_its_lock)
+{
+    struct sampler s;
+    struct run_lock lock;
+    struct msg_memory_sample m;
+    struct err e;
+    CHECK(mkdir("locks", 0700) == 0);
+    sampler_open(&s);
+    CHECK(sampler_stage(&s, 1, &m) == 0);
+    CHECK_OK(run_lock_take(&lock, "trainerd", 0, &e), e);
+    CHECK(sampler_stage(&s, 1, &m) == 1);
+    CHECK_EQ(m.pid, getpid());
+    CHECK_STR(m.stage, "trainerd");
+    CHECK_EQ(m.processes, 1);
+    CHECK(m.rss_bytes > 1 << 20 && m.peak_bytes >= m.rss_bytes);
+    run_lock_drop(&lock);
+    CHECK(sampler_stage(&s, 1, &m) == 0);
+    CHECK(sampler_system(&s, &m) == 1);
+    CHECK(m.rss_bytes < m.peak_bytes);
+    sampler_close(&s);
+    sampler_close(&s);
+}
+
+/* ---- profile
+ * --------------------------------------------------------------------------------------- */
+
+static void add(struct profile *p, double t, uint64_t value)
+{
+    uint64_t rss[PROFILE_SERIES];
+    for (int i = 0; i < PROFILE_SERIES; i++)
+        rss[i] = value;
+    profile_add(p, 1000 + t, rss);
+}
+
+TEST(profile_keeps_the_whole_run_and_its_peak)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    int samples = 5 * PROFILE_ROWS_MAX + 3;
+    profile_open(p, "x", 0.5, 1000);
+    for (int i = 0; i < samples; i++)
+        add(p, i, i == samples / 3 ? 1000000 : 5);
+    CHECK(p->row_count <= PROFILE_ROWS_MAX && p->row_count > PROFILE_ROWS_MAX / 2);
+    CHECK_EQ(p->row_samples, 8);
+    CHECK_EQ(profile_peak(p, 0), 1000000);
+    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 4000000);
+    CHECK(p->rows[0].time_s == 0);
+    for (uint32_t i = 1; i < p->row_count; i++)
+        CHECK(p->rows[i].time_s == p->rows[i - 1].time_s + 8);
+    CHECK(!profile_due(p, 1009) && profile_due(p, 1010));
+    free(p);
+}
+
+/* What peaks at different moments was never there together, and the last samples count. */
+TEST(profile_peaks_are_true)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    profile_open(p, "x", 0.5, 1000);
+    for (int i = 0; i <= 2 * PROFILE_ROWS_MAX; i++)
+        add(p, i, 0);
+    CHECK(p->row_samples == 2 && profile_rows(p) == PROFILE_ROWS_MAX + 1);
+    uint64_t rss[PROFILE_SERIES] = {[0] = 70, [1] = 10};
+    profile_add(p, 1e4, rss);
+    rss[0] = 10, rss[1] = 80;
+    profile_add(p, 1e4 + 1, rss);
+    CHECK_EQ(profile_peak(p, 0), 70);
+    CHECK_EQ(profile_peak(p, 1), 80);
+    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 90);
+    free(p);
+}
+
+static void epochs_journal(const char *const *tasks, int epochs)
+{
+    struct journal j;
+    struct err e;
+    double time_s = 1001;
+    CHECK_OK(journal_open(&j, "trainerd", &e), e);
+    for (int i = 0; tasks[i]; i++)
+        for (int k = 0; k <= epochs; k++) {
+            struct msg_event_task m = {.head = {.incarnation = 1, .seq = 1, .time_s = time_s++},
+                                       .epoch = (uint64_t)k};
+            MSG_STR(m.task, tasks[i]);
+            MSG_STR(m.what, k ? "epoch-end" : "task-start");
+            CHECK_OK(journal_append(&j, MSG_event_task, &m, &e), e);
+        }
+    journal_close(&j);
+}
+
+static void journal_make(const char *stage, int starts, int checkpoints)
+{
+    struct journal j;
+    struct err e;
+    CHECK_OK(journal_open(&j, stage, &e), e);
+    for (int i = 0; i < starts; i++) {
+        struct msg_event_stage m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1001 + i},
+                                    .launch = 1};
+        MSG_STR(m.stage, stage);
+        MSG_STR(m.what, "start");
+        CHECK_OK(journal_append(&j, MSG_event_stage, &m, &e), e);
+    }
+    for (int i = 0; i < checkpoints; i++) {
+        struct msg_trainer_checkpoint m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1002 + i},
+                                           .step = (uint64_t)i};
+        CHECK_OK(journal_append(&j, MSG_trainer_checkpoint, &m, &e), e);
+    }
+    journal_close(&j);
+}
+
+TEST(profile_takes_events_from_journals_and_bounds_them)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    journal_make("trainerd", 2, 3 * PROFILE_EVENTS_MAX);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(p->event_count <= PROFILE_EVENTS_MAX && p->event_count > PROFILE_EVENTS_MAX / 4);
+    CHECK_EQ(p->event_count + p->events_dropped, 3 * PROFILE_EVENTS_MAX + 2);
+    CHECK_STR(p->events[0].what, "start");
+    CHECK_STR(p->events[1].what, "restart");
+    CHECK(!profile_due(p, 1019) && profile_due(p, 2000)); /* later where writing took long */
+    free(p);
+}
+
+TEST(profile_keeps_tasks_and_restarts_of_many_epochs)
+{
+    static const char *const tasks[] = {"A", "B", "C", NULL};
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    epochs_journal(tasks, PROFILE_EVENTS_MAX);
+    journal_make("loaderd", 3, PROFILE_EVENTS_MAX / 2);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(p->event_count <= PROFILE_EVENTS_MAX && p->event_count > PROFILE_EVENTS_MAX / 4);
+    CHECK_EQ(profile_events(p, "task-start"), 3);
+    CHECK_EQ(profile_events(p, "restart"), 2);
+    CHECK(profile_events(p, "epoch-end") > 100 && profile_events(p, "checkpoint") > 100);
+    free(p);
+}
+
+TEST(profile_is_drawn)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    char head[8] = "", path[160];
+    if (system("command -v gnuplot >/dev/null") != 0)
+        test_skip("gnuplot is not installed");
+    CHECK(mkdir("logs", 0700) == 0 && mkdir("logs/memory_profile", 0700) == 0);
+    profile_open(p, "it's \"a\"\n`run`", 0.5, 1000);
+    CHECK(profile_draw(p, 10, &e) < 0); /* no samples */
+    for (int i = 0; i < 20; i++)
+        add(p, i, 1 << 24);
+    CHECK_OK(profile_draw(p, 10, &e), e);
+    snprintf(path, sizeof path, "%s.png", p->base);
+    FILE *f = fopen(path, "r");
+    CHECK(f && fread(head, 1, 8, f) == 8 && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0);
+    fclose(f);
+    snprintf(path, sizeof path, "%s.gnuplot", p->base);
+    CHECK(access(path, F_OK) < 0);
+    free(p);
+}
