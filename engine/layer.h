@@ -132,8 +132,10 @@ struct layer_pass {
      * weights at weights_half, the input at input_half unless that is NULL. Forward, output_unread:
      * only what is kept is wanted. Backward, `chained`: gradients that are in 16 bits are at
      * d_input_half, d_output_half; d_output is that at the output of the activation
-     * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept. */
+     * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept; turn: its place
+     * in the chain. */
     int chained, halves, output_unread;
+    struct convolution_turn turn;
     const uint16_t *weights_half;
     uint16_t *d_input_half, *d_output_half;
     enum activation behind;

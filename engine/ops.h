@@ -270,6 +270,16 @@ struct sparse {
     uint64_t rows, columns;
 };
 
+/* A layer's place among the graph convolutions that go backward one behind the other, and ask for
+ * nothing else between them. The gradients of weights, which the layer before does not wait for,
+ * may be in the making until the one that `ends` is done: before that what they are made of, g and
+ * x, stays as it is, but that the turn after the next may write its own g there, and the one that
+ * ends its dx. */
+struct convolution_turn {
+    unsigned number; /* from 0 on */
+    int ends;
+};
+
 /* Numbers in 8 bits, row by row: value = scales[row] * at[row * stride + column]. Room for whole
  * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0; `at` is aligned to
  * 4 bytes (engine/quantised.h).

@@ -340,6 +340,17 @@ void check_sparse_forward(struct sparse a, struct mixed x, const float *bias, fl
     ensure(!kept || mixed_disjoint(x, mixed_at(kept, NULL, y.rows, y.columns)));
 }
 
+void check_convolution_forward(struct sparse a, struct mixed x, struct mixed w, const float *bias,
+                               enum activation kind, enum half half, uint16_t *kept,
+                               struct mixed sums, struct matrix y)
+{
+    check_sparse_forward(a, sums, bias, 0, NULL, kind, half, kept, y);
+    check_product_mixed(half, x, 0, w, 1, 0, sums);
+    ensure(bias && w.halves && sums.halves);
+    ensure(!y.at || (mixed_disjoint(x, mixed_of(y)) && mixed_disjoint(w, mixed_of(y))));
+    ensure(!kept || mixed_disjoint(x, mixed_at(kept, NULL, y.rows, y.columns)));
+}
+
 static int mixed_dense(struct mixed m, enum half half)
 {
     return mixed_valid(m, half) && m.stride == m.columns;
@@ -360,10 +371,10 @@ static void check_convolution_products(enum half half, struct mixed g, struct mi
 
 void check_convolution_backward(struct sparse a, enum activation kind, enum half half,
                                 struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                                struct mixed w, int adds, struct matrix dw, float *db,
-                                struct mixed dx)
+                                struct mixed w, struct convolution_turn turn, int adds,
+                                struct matrix dw, float *db, struct mixed dx)
 {
-    (void)adds;
+    (void)turn, (void)adds;
     check_sparse(a, g.rows, d.rows);
     check_convolution_products(half, g, x, w, dw, dx);
     ensure(!db == !dw.at);

@@ -115,13 +115,36 @@ static int activation_joins(const struct batch_work *b, uint32_t layer)
            route[layer].in == route[layer].out && chain_of(b, layer - 1) != CHAIN_NONE;
 }
 
+/* The layer whose backward is next, unless it is none that chains. */
+static uint32_t chain_next(const struct batch_work *b, uint32_t layer)
+{
+    return layer - 1 - (uint32_t)activation_joins(b, layer - 1);
+}
+
 /* Is the gradient at the layer's input in 16 bits? Where it and whoever takes that chain so. */
 static int gradient_is_half(const struct batch_work *b, uint32_t layer)
 {
     const struct layout *y = &b->s->layout;
     if (layer <= y->first_trained || chain_of(b, layer) != CHAIN_HALVES)
         return 0;
-    return chain_of(b, layer - 1 - (uint32_t)activation_joins(b, layer - 1)) == CHAIN_HALVES;
+    return chain_of(b, chain_next(b, layer)) == CHAIN_HALVES;
+}
+
+/* Behind it come no others of its chain, or something between: what a segment runs again. */
+static int chain_ends(const struct batch_work *b, uint32_t layer)
+{
+    const struct layout *y = &b->s->layout;
+    return !gradient_is_half(b, layer) ||
+           layer_segment(y, layer) != layer_segment(y, chain_next(b, layer));
+}
+
+static struct convolution_turn turn_of(const struct batch_work *b, uint32_t layer)
+{
+    struct convolution_turn turn = {0, chain_ends(b, layer)};
+    for (uint32_t i = b->s->model->layer_count; --i > layer;)
+        if (chain_of(b, i) == CHAIN_HALVES)
+            turn.number = chain_ends(b, i) ? 0 : turn.number + 1;
+    return turn;
 }
 
 /* What the pass of a layer that chains has more than others. */
@@ -147,6 +170,7 @@ static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t laye
         p->d_output_half = (uint16_t *)p->d_output;
     if (gradient_is_half(b, layer))
         p->d_input_half = (uint16_t *)p->d_input;
+    p->turn = turn_of(b, layer);
 }
 
 struct layer_pass slice_pass(const struct batch_work *b, uint64_t slice, uint32_t layer)

@@ -108,6 +108,14 @@ void cpu_mixed_forward(struct sparse a, struct mixed x, const float *bias, float
     }
 }
 
+void cpu_convolution_forward(struct sparse a, struct mixed x, struct mixed w, const float *bias,
+                             enum activation kind, enum half half, uint16_t *kept,
+                             struct mixed sums, struct matrix y)
+{
+    cpu_product_mixed(half, x, 0, w, 1, 0, sums);
+    cpu_mixed_forward(a, sums, bias, 0, NULL, kind, half, kept, y);
+}
+
 /* g = a d, sums those of d's columns. */
 static void sparse_backward(struct sparse a, enum half half, struct mixed d, int adds, float *sums,
                             struct mixed g)
@@ -135,10 +143,11 @@ static struct matrix wide_of(struct mixed m)
 
 void cpu_convolution_backward(struct sparse a, enum activation kind, enum half half,
                               struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                              struct mixed w, int adds, struct matrix dw, float *db,
-                              struct mixed dx)
+                              struct mixed w, struct convolution_turn turn, int adds,
+                              struct matrix dw, float *db, struct mixed dx)
 {
     int has_dx = dx.at || dx.halves;
+    (void)turn;
     derivative_take(kind, half, kept, d);
     sparse_backward(a, half, d, adds, db, g);
     if (g.halves && dw.at)

@@ -19,4 +19,8 @@ int cuda_blas_linear(struct matrix x, struct matrix w, const float *bias, int re
                      struct matrix y);
 int cuda_blas_gradient(struct matrix dy, struct matrix x, struct matrix dw, float *db);
 
+/* An operand in float32 becomes one in 16 bits, at `to`, which has room for so many numbers. 0: for
+ * too few. */
+int cuda_operand_narrow(enum half half, struct mixed *m, uint16_t *to, uint64_t room);
+
 #endif

@@ -3,9 +3,12 @@
  *
  * Where the products are on the tensor cores in float32 both are one launch (tensor.h), and what
  * adds up the parts that its blocks leave of dw adds up those of the bias, too: three launches a
- * layer. Where all operands are in 16 bits dw, db and dx are made beside each other, in lanes of
- * their own. Else each product is op_product's.
+ * layer. Where all operands are in 16 bits the sparse product and dx are one launch if they can be
+ * (convolution_tiles.h), and dw and db are made in lanes of their own, beside the next layer's.
+ * Else each product is op_product's.
  */
+#include "engine/cuda/blas.h"
+#include "engine/cuda/convolution_tiles.h"
 #include "engine/cuda/early.h"
 #include "engine/cuda/sparse.h"
 #include "engine/cuda/tensor.h"
@@ -47,36 +50,6 @@ __global__ void gradients_take(enum activation kind, struct mixed kept, struct m
         mixed_store<half>(d, place, x);
     }
 }
-
-/* The rows of e, which is d, or where the kind is relu, whose derivative costs nothing, made from
- * it. */
-template <class numbers, int half, int halves> struct gradient_rows {
-    typedef struct stored<numbers, half, halves> of_d;
-    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
-    struct taken {
-        typename of_d::type d;
-        typename of_kept::type kept;
-    };
-    int relu;
-    struct mixed kept, d;
-    __device__ __forceinline__ struct taken take(uint64_t r, uint64_t c) const
-    {
-        struct taken t = {};
-        t.d = of_d::load(d, r * d.columns + c);
-        if (relu)
-            t.kept = of_kept::load(kept, r * d.columns + c);
-        return t;
-    }
-    __device__ __forceinline__ numbers value(const struct taken &t) const
-    {
-        numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
-        UNROLL(8)
-        for (int i = 0; i < numbers::COUNT; i++)
-            e.at[i] = half_rounded((enum half)half,
-                                   relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i]);
-        return e;
-    }
-};
 
 /* Sums over a block's threads of one column, in those of its first row. All threads call it. */
 template <class numbers>
@@ -286,7 +259,7 @@ static void finish_launch(const struct finish_work &f)
     LAUNCH_EARLY(gradients_finish, blocks, FINISH_THREADS, f);
 }
 
-/* ---- the operation ---- */
+/* ---- one behind the other ---- */
 
 static struct matrix wide_of(struct mixed m)
 {
@@ -310,51 +283,101 @@ static void products_run(enum half half, struct mixed g, struct mixed x, struct 
         cuda_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
 }
 
-/* Both gradients, in 16 bits, and the sums beside dx, which alone is waited for by the layer
- * before: none of them fills a GPU. */
-static void products_beside(enum half half, struct mixed g, struct mixed x, struct mixed w,
-                            const struct finish_work &f, struct mixed dx)
+/* ---- in lanes ---- */
+
+/* Of two turns, one after the other, dw and db are made in lanes of their own. */
+enum { TURNS = 2 };
+enum { MARK_FORK, MARK_WEIGHTS, MARK_BIAS = MARK_WEIGHTS + TURNS };
+static int turn_open[TURNS];
+
+static void turn_await(unsigned place)
 {
-    enum { MARK_FORK, MARK_WEIGHTS, MARK_BIAS };
+    if (!turn_open[place])
+        return;
+    turn_open[place] = 0;
+    cuda_lane_await(MARK_WEIGHTS + place);
+    cuda_lane_await(MARK_BIAS + place);
+}
+
+/* g and the parts of db's sums are there. */
+static void weights_begin(unsigned place, enum half half, struct mixed g, struct mixed x,
+                          const struct finish_work &f)
+{
     cuda_lane_mark(MARK_FORK);
     cuda_lane_take(LANE_PRODUCTS);
     cuda_lane_await(MARK_FORK);
     cuda_product_mixed(half, g, 1, x, 0, (float)f.adds, mixed_of(f.dw));
-    cuda_lane_mark(MARK_WEIGHTS);
+    cuda_lane_mark(MARK_WEIGHTS + place);
     cuda_lane_take(LANE_FIRST);
     cuda_lane_await(MARK_FORK);
     finish_launch(f);
-    cuda_lane_mark(MARK_BIAS);
+    cuda_lane_mark(MARK_BIAS + place);
     cuda_lane_take(LANE_MAIN);
-    cuda_product_mixed(half, g, 0, w, 0, 0, dx);
-    cuda_lane_await(MARK_WEIGHTS);
-    cuda_lane_await(MARK_BIAS);
+    turn_open[place] = 1;
 }
+
+/* Of the scratch each of them has the parts of db's sums, and x where it comes in float32. */
+enum { TURN_ROOM = CUDA_SCRATCH_FLOATS / (2 * TURNS) };
+
+static float *turn_parts(unsigned place)
+{
+    return cuda_scratch + 2 * place * TURN_ROOM;
+}
+
+/* g and w are in 16 bits. The layer before waits for dx alone. 0: there is no room for x, and
+ * nothing was done. */
+static int turn_take(struct sparse a, enum activation kind, enum half half, struct mixed kept,
+                     struct mixed d, struct mixed g, struct mixed x, struct mixed w,
+                     struct convolution_turn turn, struct finish_work f, struct mixed dx)
+{
+    unsigned place = turn.number % TURNS;
+    float *parts = turn_parts(place);
+    int wanted = dx.at || dx.halves;
+    turn_await(place);
+    if (turn.ends && wanted) /* dx may lie where their g is */
+        turn_await(1 - place);
+    if (!cuda_operand_narrow(half, &x, (uint16_t *)(parts + TURN_ROOM), 2 * TURN_ROOM))
+        return 0;
+    uint64_t rows =
+        dx.halves ? convolution_tiles_backward(a, kind, half, kept, d, g, w, dx, parts, TURN_ROOM)
+                  : 0;
+    if (rows)
+        f.sums = matrix_of(parts, rows, g.columns);
+    else
+        f.sums = sparse_run(a, kind, half, kept, d, parts, TURN_ROOM, g);
+    weights_begin(place, half, g, x, f);
+    if (!rows && wanted)
+        cuda_product_mixed(half, g, 0, w, 0, 0, dx);
+    return 1;
+}
+
+/* ---- the operation ---- */
 
 void cuda_convolution_backward(struct sparse a, enum activation kind, enum half half,
                                struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                               struct mixed w, int adds, struct matrix dw, float *db,
-                               struct mixed dx)
+                               struct mixed w, struct convolution_turn turn, int adds,
+                               struct matrix dw, float *db, struct mixed dx)
 {
     enum { ROOM = CUDA_SCRATCH_FLOATS / 2 };
     struct finish_work f = {};
     CUDA_MAIN_LANE();
-    f.sums = sparse_run(a, kind, half, kept, d, db ? cuda_scratch : NULL, ROOM, g);
     f.dw = dw, f.db = db, f.adds = adds;
-    if (db && !g.halves && goes_by(FOUR, mixed_of(dw))) {
-        uint64_t taken = (f.sums.rows * f.sums.columns + FOUR - 1) / FOUR * FOUR;
-        f.parts = cuda_scratch + taken;
-        f.count = tensor_gradients(wide_of(g), wide_of(x), wide_of(w), wide_of(dx),
-                                   cuda_scratch + taken, CUDA_SCRATCH_FLOATS - taken);
+    if (!db || !g.halves || !w.halves || !turn_take(a, kind, half, kept, d, g, x, w, turn, f, dx)) {
+        turn_await(0), turn_await(1);
+        f.sums = sparse_run(a, kind, half, kept, d, db ? cuda_scratch : NULL, ROOM, g);
+        if (db && !g.halves && goes_by(FOUR, mixed_of(dw))) {
+            uint64_t taken = (f.sums.rows * f.sums.columns + FOUR - 1) / FOUR * FOUR;
+            f.parts = cuda_scratch + taken;
+            f.count = tensor_gradients(wide_of(g), wide_of(x), wide_of(w), wide_of(dx),
+                                       cuda_scratch + taken, CUDA_SCRATCH_FLOATS - taken);
+        }
+        if (f.count)
+            f.blocks = cuda_blocks(dw.rows * dw.columns / FOUR, FINISH_ITEMS);
+        if (db)
+            finish_launch(f);
+        if (!f.count)
+            products_run(half, g, x, w, adds, dw, dx);
     }
-    if (f.count)
-        f.blocks = cuda_blocks(dw.rows * dw.columns / FOUR, FINISH_ITEMS);
-    if (db && g.halves && x.halves && w.halves && dx.halves) {
-        products_beside(half, g, x, w, f, dx);
-        return;
-    }
-    if (db)
-        finish_launch(f);
-    if (!f.count)
-        products_run(half, g, x, w, adds, dw, dx);
+    if (turn.ends)
+        turn_await(0), turn_await(1);
 }

@@ -1,5 +1,6 @@
 /* graph.cu - products with a sparse matrix, and what follows them in a layer's forward (sparse.h).
  */
+#include "engine/cuda/convolution_tiles.h"
 #include "engine/cuda/early.h"
 #include "engine/cuda/finish.h"
 #include "engine/cuda/sparse.h"
@@ -13,20 +14,6 @@ struct sparse_finish {
     const float *skip;
     enum activation kind;
     uint16_t *kept;
-};
-
-template <class numbers, int half, int halves> struct rows_of {
-    typedef struct stored<numbers, half, halves> of_x;
-    typedef typename of_x::type taken;
-    struct mixed x;
-    __device__ __forceinline__ taken take(uint64_t r, uint64_t c) const
-    {
-        return of_x::load(x, r * x.stride + c);
-    }
-    __device__ __forceinline__ numbers value(const taken &x) const
-    {
-        return of_x::value(x);
-    }
 };
 
 /* What column c of a row begins with. */
@@ -113,4 +100,14 @@ void cuda_sparse_product(struct sparse a, struct matrix x, const float *bias, fl
                          struct matrix y)
 {
     cuda_sparse_forward(a, mixed_of(x), bias, beta, NULL, ACTIVATION_COUNT, HALF_NONE, NULL, y);
+}
+
+void cuda_convolution_forward(struct sparse a, struct mixed x, struct mixed w, const float *bias,
+                              enum activation kind, enum half half, uint16_t *kept,
+                              struct mixed sums, struct matrix y)
+{
+    if (convolution_tiles_forward(a, x, w, bias, kind, half, kept, y))
+        return;
+    cuda_product_mixed(half, x, 0, w, 1, 0, sums);
+    cuda_sparse_forward(a, sums, bias, 0, NULL, kind, half, kept, y);
 }

@@ -46,27 +46,32 @@ __global__ void numbers_narrow(enum half half, struct matrix x, uint16_t *h)
     }
 }
 
-/* An operand in float32 becomes one in 16 bits, in one half of the scratch. 0: it has no room. */
-static int operand_narrow(enum half half, struct mixed *m, uint16_t *scratch)
+int cuda_operand_narrow(enum half half, struct mixed *m, uint16_t *to, uint64_t room)
 {
     struct matrix x = {m->at, m->rows, m->columns, m->stride};
     if (m->halves)
         return 1;
-    CUDA_MAIN_LANE();
-    if (m->rows * m->columns > CUDA_SCRATCH_FLOATS)
+    if (m->rows * m->columns > room)
         return 0;
-    LAUNCH_EARLY(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x,
-                 scratch);
-    *m = mixed_at(scratch, NULL, m->rows, m->columns);
+    LAUNCH_EARLY(numbers_narrow, cuda_blocks(m->rows * m->columns, THREADS), THREADS, half, x, to);
+    *m = mixed_at(to, NULL, m->rows, m->columns);
     return 1;
+}
+
+/* In one half of the scratch. */
+static int operand_narrow(enum half half, struct mixed *m, unsigned place)
+{
+    if (m->halves)
+        return 1;
+    CUDA_MAIN_LANE();
+    return cuda_operand_narrow(half, m, (uint16_t *)cuda_scratch + place * CUDA_SCRATCH_FLOATS,
+                               CUDA_SCRATCH_FLOATS);
 }
 
 static int blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
                               float beta, struct mixed c)
 {
-    uint16_t *scratch = (uint16_t *)cuda_scratch;
-    return operand_narrow(half, &a, scratch) &&
-           operand_narrow(half, &b, scratch + CUDA_SCRATCH_FLOATS) &&
+    return operand_narrow(half, &a, 0) && operand_narrow(half, &b, 1) &&
            cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c);
 }
 

@@ -9,7 +9,8 @@
  *   c[0], c[1]  row lane / 4, columns 2 q and 2 q + 1; c[2], c[3]  row lane / 4 + 8
  * A register of TF32 has one column or row instead of two: q, and in a[2], a[3] and b[1] q + 4.
  * In which order the 16 columns of a and rows of b are taken is the caller's, if it is the same of
- * both. In the emulated build the lanes exchange their parts and add up by themselves; on GPUs
+ * both. Parts of 16 bits come from shared memory four matrices [8, 8] at a time (mma_load). In the
+ * emulated build the lanes exchange their parts and add up by themselves; on GPUs
  * before compute capability 8.0, which have no such instructions, what calls it is not launched.
  */
 #ifndef ENGINE_CUDA_MMA_H
@@ -58,7 +59,45 @@ static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], cons
 #endif
 }
 
+/* Parts of four matrices [8, 8] of 16 bits: `row`, on whole 16 bytes of shared memory, is row lane
+ * % 8 of matrix lane / 8. Of each the lane has columns 2 q and 2 q + 1 of row lane / 4, or turned
+ * rows 2 q and 2 q + 1 of column lane / 4. Rows that lie 16 bytes more than a multiple of 128 apart
+ * are in different banks. */
+template <int turned>
+static __device__ __forceinline__ void mma_load(uint32_t parts[4], const uint16_t *row)
+{
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    if (turned)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
+                     : "r"(at)
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
+                     : "r"(at)
+                     : "memory");
+}
+
 #else
+
+/* Every lane shows its row, and takes what it needs of the others'. */
+template <int turned>
+static __device__ __forceinline__ void mma_load(uint32_t parts[4], const uint16_t *row)
+{
+    __shared__ const uint16_t *rows[1024];
+    unsigned thread = threadIdx.x, first = thread / WARP * WARP, lane = thread % WARP;
+    unsigned across = lane / 4, pair = lane % 4 * 2;
+    rows[thread] = row;
+    __syncwarp();
+    for (unsigned m = 0; m < 4; m++) {
+        const uint16_t *const *of = rows + first + 8 * m;
+        uint16_t low = turned ? of[pair][across] : of[across][pair];
+        uint16_t high = turned ? of[pair + 1][across] : of[across][pair + 1];
+        parts[m] = low | (uint32_t)high << 16;
+    }
+    __syncwarp();
+}
 
 /* sum + the product of both halves, or of two numbers of TF32. */
 template <int kind>

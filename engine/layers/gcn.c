@@ -117,6 +117,12 @@ static struct mixed weight_half_of(const struct layer_instance *l, const struct 
     return mixed_at(p->weights_half, NULL, l->values_out, l->values);
 }
 
+/* As wide as the output, in 16 bits. */
+static struct mixed narrow_scratch(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return mixed_at((uint16_t *)p->scratch, NULL, p->rows, l->values_out);
+}
+
 static int widens(const struct layer_instance *l)
 {
     return l->values < l->values_out;
@@ -140,25 +146,33 @@ static void widening_forward(const struct layer_instance *l, const struct layer_
     op_bias_add(p->backend, y, bias_of(l, p->parameters));
 }
 
+/* Operands of products in 16 bits; it finishes. */
+static void narrow_forward(const struct layer_instance *l, const struct layer_pass *p)
+{
+    struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
+    op_convolution_forward(p->backend, p->adjacency, input_of(l, p), weight_half_of(l, p),
+                           bias_of(l, p->parameters), p->then, p->half, p->kept,
+                           narrow_scratch(l, p), y);
+}
+
 static void gcn_forward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    if (widens(l) && !p->finishes && !p->halves) {
+    if (p->halves) {
+        narrow_forward(l, p);
+        return;
+    }
+    if (widens(l) && !p->finishes) {
         widening_forward(l, p);
         return;
     }
     struct matrix x = matrix_of(p->input, p->rows, l->values);
     struct matrix y = matrix_of(p->output_unread ? NULL : p->output, p->rows, l->values_out);
     struct matrix h = matrix_of(p->scratch, p->rows, l->values_out);
-    struct mixed sums =
-        mixed_at(p->halves ? (uint16_t *)p->scratch : NULL, p->scratch, p->rows, l->values_out);
-    if (p->halves)
-        op_product_mixed(p->backend, p->half, input_of(l, p), 0, weight_half_of(l, p), 1, 0, sums);
-    else
-        layer_product(l, p, x, weight_of(l, p->weights), 0, h);
+    layer_product(l, p, x, weight_of(l, p->weights), 0, h);
     if (l->edges_used)
         layer_product(l, p, p->edge_sums, edge_weight_of(l, p->weights), 0, y);
     if (p->finishes) {
-        op_sparse_forward(p->backend, p->adjacency, sums, bias_of(l, p->parameters),
+        op_sparse_forward(p->backend, p->adjacency, mixed_of(h), bias_of(l, p->parameters),
                           (float)l->edges_used, l->keys[KEY_RESIDUAL] != 0 ? p->input : NULL,
                           p->then, p->half, p->kept, y);
         return;
@@ -169,19 +183,28 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
         op_add(p->backend, p->input, p->output, p->rows * l->values);
 }
 
+/* Where the gradient at the output lies in 16 bits there is as much room behind it, until the layer
+ * after the next one in the chain has its own there. */
+static uint16_t *behind_gradient(const struct layer_instance *l, const struct layer_pass *p)
+{
+    return p->d_output_half + p->rows * l->values_out;
+}
+
 /* All of it at once, dy being what the activation behind makes of d_output. g may be rounded for
  * products, as the gates' gradients of an LSTM's layer are. */
 static void chain_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
     struct mixed dy = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out);
     struct mixed dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values);
-    uint16_t *narrow = p->halves ? (uint16_t *)p->scratch : NULL;
-    struct mixed g = mixed_at(narrow, p->scratch, p->rows, l->values_out);
+    struct mixed g = p->d_output_half
+                         ? mixed_at(behind_gradient(l, p), NULL, p->rows, l->values_out)
+                     : p->halves ? narrow_scratch(l, p)
+                                 : mixed_at(NULL, p->scratch, p->rows, l->values_out);
     struct mixed w = p->halves ? weight_half_of(l, p) : mixed_of(weight_of(l, p->weights));
     struct matrix dw = p->gradient ? weight_of(l, p->gradient) : (struct matrix){0};
     float *db = p->gradient ? p->gradient + l->values_out * l->values : NULL;
     op_convolution_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, g,
-                            input_of(l, p), w, p->adds, dw, db, dx);
+                            input_of(l, p), w, p->turn, p->adds, dw, db, dx);
 }
 
 /* db and dU, which both forms have. */

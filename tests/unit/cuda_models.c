@@ -36,6 +36,10 @@ static const char *const graphs_drawn[] = {"gcn out=9 residual=true edges=true",
 static const char *const chained[] = {"gcn out=16", "relu",           "gcn out=24",
                                       "gcn out=8",  "sigmoid",        "gcn out=10",
                                       "relu",       "pool kind=mean", "linear out=5"};
+/* So many that all of what takes turns is used again. */
+static const char *const chained_long[] = {
+    "gcn out=24", "relu",      "gcn out=16", "relu",           "gcn out=32",  "gcn out=16",
+    "relu",       "gcn out=8", "relu",       "pool kind=mean", "linear out=5"};
 static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "linear out=5"};
 
 /* With half all of their numbers are narrow, in several lanes. */
@@ -63,6 +67,8 @@ const struct fixture_config cuda_models[CUDA_MODELS] = {
                            .optimizer = OPTIMIZER_SGD},
     [CUDA_MODEL_GRAPHS_DRAWN] = {LIST(graphs_drawn), .graphs = 1, .inputs = 9, .edge_values = 3},
     [CUDA_MODEL_CHAINED] = {LIST(chained), .graphs = 1, .inputs = 16, .optimizer = OPTIMIZER_SGD},
+    [CUDA_MODEL_CHAINED_LONG] = {LIST(chained_long), .graphs = 1, .inputs = 16,
+                                 .optimizer = OPTIMIZER_SGD},
     [CUDA_MODEL_CARRIED_CHECKPOINTING] = {LIST(carried), .inputs = 24, .carries = 1,
                                           .checkpointing = 1},
     [CUDA_MODEL_CARRIED] = {LIST(carried), .inputs = 24, .carries = 1},

@@ -18,6 +18,7 @@ enum cuda_model {
     CUDA_MODEL_GRAPHS, /* with batchnorm: as many nodes are computed as there are */
     CUDA_MODEL_GRAPHS_DRAWN,
     CUDA_MODEL_CHAINED,
+    CUDA_MODEL_CHAINED_LONG,
     CUDA_MODEL_CARRIED_CHECKPOINTING,
     CUDA_MODEL_CARRIED,
     CUDA_MODEL_WEIGHED_ERROR,

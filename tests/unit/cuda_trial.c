@@ -17,7 +17,7 @@
 #define __asan_unpoison_memory_region(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-enum { GUARD = 256, OPERANDS_MAX = 128 };
+enum { GUARD = 256, OPERANDS_MAX = 320 };
 
 struct operand {
     enum trial_role role;

@@ -9,6 +9,7 @@
 
 #include "engine/device.h"
 #include "engine/importance.h"
+#include "engine/stepper.h"
 #include "tests/test.h"
 #include "tests/unit/cuda_fixture.h"
 #include "tests/unit/cuda_models.h"
@@ -55,12 +56,52 @@ TEST(cuda_steps_equal_those_of_the_cpu)
 
 TEST_LIMIT(cuda_steps_in_16_bits_are_near_those_of_the_cpu, 60)
 {
-    static const enum cuda_model numbers[] = {
-        CUDA_MODEL_DENSE,   CUDA_MODEL_DENSE_BINARY, CUDA_MODEL_RECURRENT,    CUDA_MODEL_CHAINED,
-        CUDA_MODEL_CARRIED, CUDA_MODEL_NARROW,       CUDA_MODEL_NARROW_BEHIND};
+    static const enum cuda_model numbers[] = {CUDA_MODEL_DENSE,        CUDA_MODEL_DENSE_BINARY,
+                                              CUDA_MODEL_RECURRENT,    CUDA_MODEL_CHAINED,
+                                              CUDA_MODEL_CHAINED_LONG, CUDA_MODEL_CARRIED,
+                                              CUDA_MODEL_NARROW,       CUDA_MODEL_NARROW_BEHIND};
     for (int half = HALF_F16; half <= HALF_BF16; half++)
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
             steps_case((int)numbers[i], (enum half)half);
+}
+
+/* The last gradient of some steps; before: the first layer of the second segment, 0: there is one.
+ */
+static void cut_train(const struct fixture_config *c, uint32_t before, float *to)
+{
+    struct fixture f;
+    fixture_open(&f, c);
+    struct region *r = &f.s->region[KIND_ACTIVATIONS];
+    if (before) {
+        segments_cut(&f.s->layout, &f.m, &f.s->config, before);
+        r->bytes = f.s->layout.lane_activations * sizeof(float);
+        f.s->device->release(r->at);
+        CHECK_OK(f.s->device->allocate(r->bytes, "a test", &r->at, &error), error);
+    }
+    for (uint64_t step = 0; step < CUDA_STEPS; step++)
+        fixture_train(&f, FIXTURE_ROWS, step, step + 1, &fixture_adamw, NULL, 0);
+    memcpy(to, stepper_gradient(f.s), f.m.parameter_count * sizeof *to);
+    fixture_close(&f);
+}
+
+/* Gradients of weights are made beside the layers before, but not beside what runs again. */
+TEST(cuda_chains_may_be_cut_anywhere)
+{
+    enum { MOST = 1 << 14 };
+    static float whole[MOST], cut[MOST];
+    struct fixture_config c = cuda_models[CUDA_MODEL_CHAINED_LONG];
+    c.device = cuda_fixture_device();
+    c.slice = FIXTURE_ROWS;
+    c.threads = 1;
+    c.half = HALF_BF16;
+    cut_train(&c, 0, whole);
+    for (uint32_t before = 1; before < c.count; before++) {
+        cut_train(&c, before, cut);
+        double off = vectors_distance(cut, whole, MOST);
+        if (!(off <= 1e-2)) /* before an activation numbers are rounded elsewhere */
+            test_fail(__FILE__, __LINE__, "cut before layer %u: the gradient is off by %g", before,
+                      off);
+    }
 }
 
 /* The update leaves the weights that products read: not those of parameters that the host sends. */

@@ -320,6 +320,64 @@ static void result_tell(struct trial *t, int half, const struct dense_result *r)
                      r->m.rows * r->m.columns);
 }
 
+typedef void convolution_trial(struct trial *t, struct trial_shape s, struct sparse a, int kind,
+                               int half, uint64_t inputs, uint64_t ways);
+
+/* In 16 bits and multiples of eight a GPU makes both products of one direction in one launch, some
+ * columns and some of what is added up at a time: more than those, fewer, and whole ones. */
+static void convolution_tiles(struct trial *t, struct trial_shape s, convolution_trial *tried,
+                              uint64_t ways)
+{
+    static const struct {
+        uint64_t rows, columns, inputs;
+    } sizes[] = {{66, 136, 152}, {3, 8, 8}, {131, 264, 272}, {64, 280, 40}, {70, 512, 256}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && s.rows == 9; i++) {
+        struct sparse a = sparse_drawn(t, s.rows = sizes[i].rows);
+        s.columns = sizes[i].columns;
+        for (int half = HALF_F16; half < HALF_COUNT; half++) {
+            int kind = (i + (uint64_t)half) % 3 ? ACTIVATION_RELU : ACTIVATION_COUNT;
+            tried(t, s, a, kind, half, sizes[i].inputs, trial_random(t) | ways);
+        }
+        s.rows = 9;
+    }
+}
+
+/* From `inputs` columns. */
+static void convolution_there(struct trial *t, struct trial_shape s, struct sparse a, int kind,
+                              int half, uint64_t inputs, uint64_t ways)
+{
+    struct trial_shape of_x = s, of_w = s;
+    of_x.columns = of_w.columns = inputs, of_w.rows = s.columns;
+    struct mixed x = mixed_drawn(t, (enum half)half, ways & 1, of_x);
+    struct mixed w = mixed_drawn(t, (enum half)half, 1, of_w);
+    const float *bias = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, s.columns);
+    struct dense_result sums = result_made(t, half, 1, s.rows, s.columns);
+    struct dense_result kept = result_made(t, half, 1, s.rows, s.columns);
+    float *y = trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, s.rows * s.columns);
+    int wanted = ways & 2 || kind % 2;
+    op_convolution_forward(trial_backend(t), a, x, w, bias, (enum activation)kind, (enum half)half,
+                           wanted && ways & 4 ? NULL : kept.m.halves, sums.m,
+                           matrix_of(wanted ? y : NULL, s.rows, s.columns));
+    if (wanted && ways & 4)
+        op_zero(trial_backend(t), kept.wide, s.rows * s.columns);
+    else
+        result_tell(t, half, &kept);
+    if (!wanted)
+        op_zero(trial_backend(t), y, s.rows * s.columns);
+    op_zero(trial_backend(t), sums.wide, s.rows * s.columns);
+}
+
+void trial_convolution_forward(struct trial *t, struct trial_shape s)
+{
+    struct sparse a = sparse_drawn(t, s.rows);
+    for (int half = HALF_F16; half < HALF_COUNT; half++)
+        for (int kind = half; kind <= ACTIVATION_COUNT; kind += ACTIVATION_COUNT - half)
+            convolution_there(t, s, a, kind, half, s.columns % 4 ? 7 : 12, trial_random(t));
+    convolution_tiles(t, s, convolution_there, 0);
+}
+
+enum { WAYS_NARROW = 2 + 4 + 8 + 16 + 32 + 64 };
+
 /* With `inputs` columns of x; half, ways: which operands are in 16 bits. */
 static void convolution_back(struct trial *t, struct trial_shape s, struct sparse a, int kind,
                              int half, uint64_t inputs, uint64_t ways)
@@ -339,7 +397,8 @@ static void convolution_back(struct trial *t, struct trial_shape s, struct spars
     if (!dx)
         of_dx.m.at = NULL, of_dx.m.halves = NULL;
     op_convolution_backward(trial_backend(t), a, (enum activation)kind, (enum half)half, kept, d,
-                            g.m, x, w, adds, dw, trial_floats(t, use, bar, s.columns), of_dx.m);
+                            g.m, x, w, (struct convolution_turn){0, 1}, adds, dw,
+                            trial_floats(t, use, bar, s.columns), of_dx.m);
     result_tell(t, half, &g);
     result_tell(t, half, &of_dx);
     if (d.at) /* used up, by the backends in ways of their own */
@@ -369,6 +428,7 @@ void trial_convolution_backward(struct trial *t, struct trial_shape s)
             convolution_back(t, s, a, kind, half, s.columns % 4 ? 7 : 12, trial_random(t));
     if (s.rows == 560 || s.rows == TRIAL_ROWS_LARGE)
         convolution_back_large(t, s);
+    convolution_tiles(t, s, convolution_back, WAYS_NARROW);
 }
 
 /* ---- tables ---- */
