@@ -12,7 +12,8 @@
  * number, has STEPS_AHEAD places there in turn, and rows' places have them on the device too, where
  * they arrive while the step before is computed. Rows that the host has gathered are sent from one
  * place, which it writes again when they are there (batch_claim): it gathers the next ones beside
- * what is computed, too.
+ * what is computed, too. Graphs arrive at a place of their own there meanwhile, from which a copy
+ * on the device begins their step.
  */
 #include <string.h>
 

@@ -38,6 +38,15 @@ struct device_memory {
 /* A sequence of operations that is asked for again as a whole (a CUDA graph). */
 struct device_graph;
 
+/* `bytes` from page-locked memory of the host to the device's, by another place there. All begin at
+ * multiples of 16 bytes, and have room for whole ones. */
+struct device_parcel {
+    void *to, *by;
+    const void *from;
+    uint64_t bytes;
+};
+enum { DEVICE_PARCELS_MAX = 16 };
+
 struct device {
     const char *kind; /* "cpu", "cuda" */
     const struct backend *backend;
@@ -64,6 +73,10 @@ struct device {
     /* As upload, of page-locked memory, but beside what is computed: what was asked for before does
      * not read `to` any more, what is asked for from here on finds it there. */
     void (*send)(void *to, const void *from, uint64_t bytes);
+    /* As upload of at most DEVICE_PARCELS_MAX, but only the way from `by` to `to` is in the order
+     * of what is asked for; that to `by`, which nothing asked for before reads any more, is beside
+     * what is computed. */
+    void (*deliver)(const struct device_parcel *parcels, int count);
     /* Nobody waits: it is there after a later `wait`, or download. `to` is page-locked. */
     void (*download_later)(void *to, const void *from, uint64_t bytes);
     void (*copy)(void *to, const void *from, uint64_t bytes); /* both on the device */

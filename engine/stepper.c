@@ -24,6 +24,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_SUMS] = "partial sums",
     [KIND_SQUARES] = "tiles of squares, squared input",
     [KIND_CARRIED] = "states carried from batch to batch",
+    [KIND_ARRIVAL] = "batch that has come beside what is computed",
     [KIND_STAGE] = "batch on its way to the device, page-locked",
     [KIND_MIRROR] = "copies of the device's vectors",
 };
@@ -191,6 +192,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     }
     if (config_is_apart(c)) {
         y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
+        y->bytes[KIND_ARRIVAL] = m->graphs ? y->bytes[KIND_BATCH] : 0;
         y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
         y->bytes[KIND_SUMS] = sizeof(struct batch_results);
     }
@@ -487,8 +489,8 @@ fail:
 }
 
 /* What depends on the size of micro-batches. */
-static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH,
-                                     KIND_PARTS,           KIND_SQUARES,     KIND_STAGE};
+static const enum kind resident[] = {KIND_SLICE_GRADIENTS, KIND_ACTIVATIONS, KIND_BATCH, KIND_PARTS,
+                                     KIND_SQUARES,         KIND_ARRIVAL,     KIND_STAGE};
 
 static void resident_close(struct stepper *s)
 {

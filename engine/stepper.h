@@ -59,6 +59,7 @@ enum kind {
     KIND_SUMS,
     KIND_SQUARES,
     KIND_CARRIED,
+    KIND_ARRIVAL,
     KIND_STAGE, /* from here on: in the host's memory, where the device has its own */
     KIND_MIRROR,
     KIND_COUNT

@@ -147,56 +147,82 @@ float *stepper_gradient(struct stepper *s)
 
 /* ---- the batch ---- */
 
-static void part_send(struct stepper *s, void *at, const void *host, uint64_t bytes)
+/* What of it goes to the device. */
+struct batch_parts {
+    struct device_parcel at[DEVICE_PARCELS_MAX];
+    int count;
+};
+
+/* `by` the same place of the region of arrivals, where there is one: rows that are graphs. */
+static void part_add(const struct stepper *s, struct batch_parts *parts, void *at, const void *host,
+                     uint64_t bytes)
 {
-    if (bytes)
-        s->device->upload(at, host, bytes);
+    char *arrivals = s->region[KIND_ARRIVAL].at;
+    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    if (!bytes)
+        return;
+    ensure(parts->count < DEVICE_PARCELS_MAX);
+    parts->at[parts->count++] =
+        (struct device_parcel){at, arrivals ? arrivals + place : NULL, host, bytes};
 }
 
-static void adjacency_send(struct stepper *s, const struct adjacency *at,
-                           const struct adjacency *host, uint64_t nodes, uint64_t entries)
+static void adjacency_add(const struct stepper *s, struct batch_parts *parts,
+                          const struct adjacency *at, const struct adjacency *host, uint64_t nodes,
+                          uint64_t entries)
 {
-    part_send(s, at->begin, host->begin, (nodes + 1) * sizeof *at->begin);
-    part_send(s, at->column, host->column, entries * sizeof *at->column);
-    part_send(s, at->value, host->value, entries * sizeof *at->value);
+    part_add(s, parts, at->begin, host->begin, (nodes + 1) * sizeof *at->begin);
+    part_add(s, parts, at->column, host->column, entries * sizeof *at->column);
+    part_add(s, parts, at->value, host->value, entries * sizeof *at->value);
 }
 
-static void graphs_send(struct stepper *s, uint64_t rows)
+static void graphs_add(const struct stepper *s, struct batch_parts *parts, uint64_t rows)
 {
     const struct graph_batch *at = &s->at.graphs, *host = &s->host.graphs;
     uint64_t nodes = graphs_nodes(s, host->node_ptr[rows]);
     uint64_t entries = host->node_ptr[rows] + host->edge_ptr[rows];
-    part_send(s, at->node_ptr, host->node_ptr, (rows + 1) * sizeof *at->node_ptr);
-    adjacency_send(s, &at->in, &host->in, nodes, entries);
-    adjacency_send(s, &at->out, &host->out, nodes, entries);
+    part_add(s, parts, at->node_ptr, host->node_ptr, (rows + 1) * sizeof *at->node_ptr);
+    adjacency_add(s, parts, &at->in, &host->in, nodes, entries);
+    adjacency_add(s, parts, &at->out, &host->out, nodes, entries);
     if (s->model->edges_used)
-        part_send(s, at->edge_sums, host->edge_sums,
-                  nodes * s->model->edge_inputs * sizeof *at->edge_sums);
+        part_add(s, parts, at->edge_sums, host->edge_sums,
+                 nodes * s->model->edge_inputs * sizeof *at->edge_sums);
+}
+
+static void targets_add(const struct stepper *s, struct batch_parts *parts, uint64_t rows)
+{
+    const struct model *m = s->model;
+    uint64_t weights_bytes = rows * model_row_targets(m) * sizeof *s->at.weights;
+    if (s->at.values)
+        part_add(s, parts, s->at.values, s->host.values, rows * m->outputs * sizeof *s->at.values);
+    else
+        part_add(s, parts, s->at.classes, s->host.classes,
+                 rows * m->target_steps * sizeof *s->at.classes);
+    if (s->weighted)
+        part_add(s, parts, s->at.weights, s->host.weights, weights_bytes);
+    if (s->at.class_given)
+        part_add(s, parts, s->at.class_given, s->host.class_given, weights_bytes);
+    if (s->at.begins)
+        part_add(s, parts, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
 }
 
 void batch_send(struct stepper *s, uint64_t rows)
 {
     const struct model *m = s->model;
+    struct batch_parts parts = {.count = 0};
     if (!s->device->apart || s->sent_rows || s->piece_count)
         return;
     if (m->graphs)
         graphs_pad(s, rows);
     uint64_t input_rows = m->graphs ? graphs_nodes(s, s->host.graphs.node_ptr[rows]) : rows;
-    part_send(s, s->at.inputs, s->host.inputs, input_rows * m->inputs * sizeof *s->at.inputs);
-    if (s->at.values)
-        part_send(s, s->at.values, s->host.values, rows * m->outputs * sizeof *s->at.values);
-    else
-        part_send(s, s->at.classes, s->host.classes,
-                  rows * m->target_steps * sizeof *s->at.classes);
-    uint64_t weights_bytes = rows * model_row_targets(m) * sizeof *s->at.weights;
-    if (s->weighted)
-        part_send(s, s->at.weights, s->host.weights, weights_bytes);
-    if (s->at.class_given)
-        part_send(s, s->at.class_given, s->host.class_given, weights_bytes);
-    if (s->at.begins)
-        part_send(s, s->at.begins, s->host.begins, rows * sizeof *s->at.begins);
+    part_add(s, &parts, s->at.inputs, s->host.inputs,
+             input_rows * m->inputs * sizeof *s->at.inputs);
+    targets_add(s, &parts, rows);
     if (m->graphs)
-        graphs_send(s, rows);
+        graphs_add(s, &parts, rows);
+    if (s->region[KIND_ARRIVAL].at)
+        s->device->deliver(parts.at, parts.count);
+    for (int i = 0; !s->region[KIND_ARRIVAL].at && i < parts.count; i++)
+        s->device->upload(parts.at[i].to, parts.at[i].from, parts.at[i].bytes);
     s->device->compute_mark(DEVICE_MARK_SENT);
     s->sent_rows = rows;
 }

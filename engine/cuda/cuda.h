@@ -17,9 +17,9 @@
 #include <cuda_runtime.h>
 #endif
 
-#include "engine/ops.h"
-
 extern "C" {
+#include "engine/device.h"
+
 #include "proto/err.h"
 }
 
@@ -65,6 +65,9 @@ extern unsigned cuda_lane;
 void cuda_lane_take(unsigned lane);
 void cuda_lane_mark(unsigned mark);
 void cuda_lane_await(unsigned mark);
+
+/* device.deliver's way on the device, in one launch. */
+void cuda_parcels_copy(const struct device_parcel *parcels, int count);
 
 enum { WARP = 32, CUDA_SCRATCH_FLOATS = 3 << 20 };
 #ifdef CUDA_EMULATED

@@ -432,6 +432,16 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
 }
 
+static void device_deliver(const struct device_parcel *parcels, int count)
+{
+    for (int i = 0; i < count; i++)
+        CU(cudaMemcpyAsync(parcels[i].by, parcels[i].from, parcels[i].bytes, cudaMemcpyHostToDevice,
+                           device.sends));
+    CU(cudaEventRecord(device.sent, device.sends));
+    CU(cudaStreamWaitEvent(cuda_stream, device.sent, 0));
+    cuda_parcels_copy(parcels, count);
+}
+
 static void device_wait(void)
 {
     CU(cudaStreamSynchronize(cuda_stream));
@@ -615,6 +625,7 @@ const struct device device_of_library = {
     .upload = device_upload,
     .download = device_download,
     .send = device_send,
+    .deliver = device_deliver,
     .download_later = download_later,
     .copy = device_copy,
     .clear = device_clear,

@@ -456,6 +456,13 @@ static void device_send(void *to, const void *from, uint64_t bytes)
     emulate_open(0);
 }
 
+static void device_deliver(const struct device_parcel *parcels, int count)
+{
+    for (int i = 0; i < count; i++)
+        device_send(parcels[i].by, parcels[i].from, parcels[i].bytes);
+    cuda_parcels_copy(parcels, count);
+}
+
 static void device_download(void *to, const void *from, uint64_t bytes)
 {
     device_copy(to, from, bytes);
@@ -585,6 +592,7 @@ const struct device device_of_library = {
     .upload = device_upload,
     .download = device_download,
     .send = device_send,
+    .deliver = device_deliver,
     .download_later = device_copy,
     .copy = device_copy,
     .clear = device_clear,

@@ -1,5 +1,6 @@
 /* elements.cu - operations on arrays, a number at a time: activations, sums and products in place,
- * zeros and copies (kernels, so that a recorded sequence has nothing else in it). */
+ * zeros and copies (kernels, so that a recorded sequence has nothing else in it); and what the host
+ * delivers. */
 #include "engine/cuda/map.h"
 
 /* The activations, from scalar.h. */
@@ -219,4 +220,35 @@ void cuda_narrow(const double *x, float *y, uint64_t count)
 {
     if (count)
         LAUNCH(narrow_all, cuda_blocks(count, MAP_THREADS), MAP_THREADS, x, y, count);
+}
+
+/* ---- what has come from the host ---- */
+
+/* In units of 16 bytes; a parcel a row of the grid. */
+struct parcels {
+    uint4 *to[DEVICE_PARCELS_MAX];
+    const uint4 *by[DEVICE_PARCELS_MAX];
+    uint64_t units[DEVICE_PARCELS_MAX];
+};
+
+__global__ void parcels_copy(struct parcels p)
+{
+    unsigned row = blockIdx.y;
+    FOR_ITEMS(i, p.units[row])
+    p.to[row][i] = p.by[row][i];
+}
+
+void cuda_parcels_copy(const struct device_parcel *parcels, int count)
+{
+    struct parcels p = {};
+    uint64_t most = 0;
+    for (int i = 0; i < count; i++) {
+        uint64_t units = (parcels[i].bytes + sizeof(uint4) - 1) / sizeof(uint4);
+        p.to[i] = (uint4 *)parcels[i].to;
+        p.by[i] = (const uint4 *)parcels[i].by;
+        p.units[i] = units;
+        most = units > most ? units : most;
+    }
+    if (count)
+        LAUNCH(parcels_copy, dim3(cuda_blocks(most, MAP_THREADS), (unsigned)count), MAP_THREADS, p);
 }
