@@ -4,7 +4,7 @@
  *   IDLE      nothing                        a job is queued                       -> OPENING
  *   OPENING   parameters, stream asked for   loaderd has opened it                 -> SUMMING
  *   SUMMING   as above, stream open, sums    all samples are in                    -> BLOCK
- *   BLOCK     as above, some parts           a block without a part: it is written -> BLOCK
+ *   BLOCK     sums, some parts               a block without a part: it is written -> BLOCK
  *                                            none                                  -> JOINING
  *   JOINING   all parts                      fisher/<task>.h5 is committed         -> IDLE
  *
@@ -196,6 +196,14 @@ static void stream_wait(struct estimator *s, struct daemon *d, int *sleep_ms)
     *sleep_ms = feed_timeout_ms(s->work.feed);
 }
 
+/* Nothing is summed any more. */
+static int blocks_begin(struct estimator *s, struct daemon *d, struct err *e)
+{
+    s->state = ESTIMATE_BLOCK;
+    highwater_device(&d->highwater, 0, 0, 0);
+    return work_samples_end(&s->work, e);
+}
+
 static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, struct err *e)
 {
     int ready = work_ready(&s->work, e);
@@ -212,7 +220,9 @@ static int turn_opening(struct estimator *s, struct daemon *d, int *sleep_ms, st
     if (s->samples_skipped)
         log_info("job=%s samples=%" PRIu64 " The estimate goes on behind so many samples.",
                  s->work.job.job, s->samples_skipped);
-    s->state = s->work.summed ? ESTIMATE_BLOCK : ESTIMATE_SUMMING;
+    if (s->work.summed)
+        return blocks_begin(s, d, e);
+    s->state = ESTIMATE_SUMMING;
     return 0;
 }
 
@@ -226,9 +236,7 @@ static int turn_summing(struct estimator *s, struct daemon *d, int *sleep_ms, st
         return 0;
     }
     progress_publish(s, d, 0);
-    if (s->work.summed)
-        s->state = ESTIMATE_BLOCK;
-    return 0;
+    return s->work.summed ? blocks_begin(s, d, e) : 0;
 }
 
 static int turn_block(struct estimator *s, struct daemon *d, struct err *e)

@@ -259,7 +259,8 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     return rows_start(w, e) < 0 ? -1 : stream_start(w, incarnation, number, e);
 }
 
-void work_close(struct work *w)
+/* What takes samples. */
+static void samples_close(struct work *w)
 {
     if (w->feed)
         feed_close(w->feed);
@@ -267,13 +268,30 @@ void work_close(struct work *w)
     stepper_close(&w->stepper);
     if (w->device)
         w->device->close();
-    model_close(&w->model);
     free(w->permutation);
     free(w->rows);
     free(w->features);
     free(w->targets);
     free(w->weights);
     free(w->graphs);
+    w->feed = NULL;
+    w->device = NULL;
+    w->permutation = NULL;
+    w->rows = NULL;
+    w->features = w->targets = w->weights = NULL;
+    w->graphs = NULL;
+}
+
+int work_samples_end(struct work *w, struct err *e)
+{
+    samples_close(w);
+    return w->pool ? 0 : pool_open(&w->pool, step_config_of(w->options).threads, e);
+}
+
+void work_close(struct work *w)
+{
+    samples_close(w);
+    model_close(&w->model);
     sums_close(&w->sums);
     moments_close(&w->moments);
     merge_close(&w->merge);
@@ -448,10 +466,9 @@ static int block_values(struct work *w, struct err *e)
 
 int work_finish(struct work *w, struct err *e)
 {
-    struct pool *pool = w->pool ? w->pool : stepper_pool(w->stepper);
     if (block_values(w, e) < 0)
         return -1;
-    return store_block(&w->code, w->options, &w->model, pool, w->part_dir, w->block, w->job.job,
+    return store_block(&w->code, w->options, &w->model, w->pool, w->part_dir, w->block, w->job.job,
                        &w->range, w->values, e);
 }
 

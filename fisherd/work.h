@@ -77,6 +77,9 @@ int work_ready(struct work *w, struct err *e);
  * w->summed; 0: rows are missing, wait. */
 int work_batch(struct work *w, struct err *e);
 
+/* Behind the last batch: gives back what samples were summed with, the arena and the device too. */
+int work_samples_end(struct work *w, struct err *e);
+
 /* The memory of a device apart that it has, into the page. */
 void work_device_measure(const struct work *w, struct highwater *page);
 

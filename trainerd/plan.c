@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/device.h"
+#include "engine/factors.h"
 #include "proto/limits.h"
 
 enum {
@@ -39,6 +40,12 @@ static uint32_t ewc_terms_max(const struct options *o)
     for (uint32_t i = 0; i < o->task_count; i++)
         most = ewc_terms(o, i) > most ? ewc_terms(o, i) : most;
     return most;
+}
+
+/* Does fisherd? */
+static int takes_samples(const struct options *o)
+{
+    return ewc_terms_max(o) && strcmp(o->fisher_estimator, "adam") != 0;
 }
 
 /* Most parameters of a block of the Fisher information. */
@@ -168,20 +175,18 @@ static void estimating_set(struct plan *p, int first)
     }
 }
 
-/* As fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its
- * spans are those of training, but where that has streams, whose spans are smaller. */
-static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
+/* What fisherd sums over samples with, which it gives back before it writes the first block. As
+ * fisherd/work.c has it: a batch of stepper_fisher_rows; any order, windows of one span. Its spans
+ * are those of training, but where that has streams, whose spans are smaller. */
+static int samples_plan(struct plan *p, const struct options *o, const struct model *m,
                         const struct device *device, const struct split_shape *train, struct err *e)
 {
     struct step_config c = setup_step_config(o);
     struct feed_config f = feed_config_of(o);
     struct split_shape samples = *train;
-    uint64_t block = block_parameters(o, m);
     uint64_t bytes = 0;
     f.shuffle = 1;
     f.window_spans = 1;
-    if (!ewc_terms_max(o))
-        return 0;
     if (o->data_stateful && samples.span_bytes_max < FISHER_SPAN_BYTES)
         samples.span_bytes_max = FISHER_SPAN_BYTES;
     if (arena_bytes(&f, &samples, &bytes, e) < 0)
@@ -200,14 +205,39 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
     stepper_plan(m, &c, "fisherd", p);
     estimating_set(p, first);
     plan_add(p, "fisherd", stacks, stepper_stacks_bytes(m, &c));
-    /* Its values, sums and those of half of the samples, whose place what encodes it and the packed
-     * form take afterwards; the stored form of the block before. */
-    int more = block < m->parameter_count;
-    plan_add(p, "fisherd", "a block of the Fisher information, and a stored one",
-             3 * sizeof(float) * block + (more ? stored_bytes(o, block) : 0));
-    if (more)
-        plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);
     plan_add(p, "fisherd", "arena", bytes);
+    return 0;
+}
+
+/* Those of a block and of half of the samples; of factors, which are few, all of them. */
+static uint64_t sums_bytes(const struct options *o, const struct model *m, uint64_t block)
+{
+    return strcmp(o->fisher_estimator, "factored") == 0 ? sizeof(float) * factors_count(m)
+                                                        : 2 * sizeof(float) * block;
+}
+
+/* First samples are summed, unless the optimizer's moments are the estimate; then blocks are
+ * written: the values of one, what encodes it and the packed form, in the place of its sums, and
+ * the stored form of the one before. What that takes more is told. */
+static int fisherd_plan(struct plan *p, const struct options *o, const struct model *m,
+                        const struct device *device, const struct split_shape *train, struct err *e)
+{
+    uint64_t block = block_parameters(o, m);
+    int more = block < m->parameter_count, adds = takes_samples(o);
+    uint64_t writing = 3 * sizeof(float) * block + (more ? stored_bytes(o, block) : 0);
+    uint64_t before = plan_total(p, "fisherd"), summing = 0;
+    if (!ewc_terms_max(o))
+        return 0;
+    if (adds && samples_plan(p, o, m, device, train, e) < 0)
+        return -1;
+    if (adds)
+        plan_add(p, "fisherd", "sums of squared gradients", sums_bytes(o, m, block));
+    summing = plan_total(p, "fisherd") - before;
+    if (writing > summing)
+        plan_add(p, "fisherd", "a block that is written, more than what is given back before",
+                 writing - summing);
+    if (more && adds)
+        plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);
     return 0;
 }
 
@@ -227,7 +257,7 @@ static void loaderd_plan(struct plan *p, const struct options *o, const struct p
     plan_add(p, "loaderd", base_name, b->loaderd);
     reader_plan(p, o, b, train, split_names[0].reader);
     reader_plan(p, o, b, validation, split_names[1].reader);
-    if (ewc_terms_max(o))
+    if (takes_samples(o))
         reader_plan(p, o, b, train, fisher_reader);
 }
 
