@@ -48,7 +48,11 @@ own=${file:-$own}
 
 # prepared COMMAND...: prints what `prepare COMMAND` prints; where it fails, what it said last is the sentence.
 prepared() {
-    "$binaries/prepare" "$@" 2>"$work/prepare.log" || fail $? "$(tail -n 1 "$work/prepare.log")"
+    local code=0
+    { "$binaries/prepare" "$@" 2>"$work/prepare.log"; } 2>/dev/null || code=$? # without bash's remark if it died
+    [ $code -le 128 ] ||
+        fail $EXIT_PERMANENT "prepare $1 died of signal $((code - 128)) while it read $data, which may be damaged"
+    [ $code = 0 ] || fail $code "$(tail -n 1 "$work/prepare.log")"
 }
 
 # is_hdf5 FILE: the signature stands at its beginning, or behind a user block of 512 bytes, or twice as many ...
@@ -114,10 +118,17 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
-case $made in csv | npy) [ -n "$like" ] || like_find 2>/dev/null ;; esac # it knows the classes' names
+case $made in
+idx | text) ;;                                       # their classes and tokens are numbers
+*) [ -n "$like" ] || like_find 2>/dev/null ;; # it knows the names of classes and targets
+esac
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
     --set "data.file=$data" || exit
+case $made in
+bars | none) prepared times --config "$work/pipeline.yaml" --out "$work/times" ;;
+esac
+[ ! -e "$work/times" ] || words+=(--times "$work/times")
 
 loader_start() {
     FINETUNED_READY_FD=3 "$binaries/loaderd" --run "$work" 2>>"$work/loaderd.log" 3>/dev/null &

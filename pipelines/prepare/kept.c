@@ -42,10 +42,10 @@ static int set_copy(void *self, const struct h5array *array)
 /* Attributes of the root that there are. */
 static int attributes_copy(struct copy *c, struct err *e)
 {
-    static const char *const texts[] = {
-        "fingerprint",       "source",  "layout",    "columns",
-        "target_columns",    "classes", "timeframe", "node_feature_names",
-        "edge_feature_names"};
+    static const char *const texts[] = {"fingerprint",       "source",         "layout",
+                                        "columns",           "target_columns", "target_names",
+                                        "classes",           "timeframe",      "node_feature_names",
+                                        "edge_feature_names"};
     struct err absent;
     uint64_t count;
     char *text = malloc(H5FILE_TEXT_MAX + 1);

@@ -44,6 +44,10 @@ int prepare_files(int argc, char **argv);
 /* prepare like --config RUN/pipeline.yaml [--task NAME]: print the file that new rows follow. */
 int prepare_like(int argc, char **argv);
 
+/* prepare times --config FILE --out FILE [--set section.key=value]...: the moments of the rows that
+ * evaluate, for predict.sh. */
+int prepare_times(int argc, char **argv);
+
 /* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
 int prepare_get(int argc, char **argv);
 

@@ -594,6 +594,36 @@ def test_a_class_below_0_is_missing_unless_the_run_knows_it():
                 assert np.array_equal(f["validation/targets"][:], wanted) and f.attrs["class_count"] == 3
 
 
+@limit(60)
+def test_values_are_called_as_the_columns_that_they_are_of():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    pipeline = FLOWERS.replace("target: species", "task: values, target: \"last, \\\"of\\\" all\"").replace("out: 3", "out: 1")
+    pipeline = pipeline.replace("model:", "model:\n  loss: mean_squared_error").replace("epochs: 60", "epochs: 1")
+    random = np.random.default_rng(8)
+    rows = [(v, "%g" % v.sum()) for v in random.normal(0, 1, (64, 3))]
+    for name in ("flowers.csv", "new.csv"):
+        flowers_write(name, rows)
+        with open(name) as f:
+            text = f.read()
+        with open(name, "w") as f:
+            f.write(text.replace("species", '"last, ""of"" all"'))
+    with open("flowers.yaml", "w") as f:
+        f.write(pipeline)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    run = SmallRun("run", "flowers.h5", pipeline=pipeline)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    for data in ("new.csv", "flowers.h5"):
+        predict(run, data=data, out="out.csv")
+        with open("out.csv") as f:
+            assert next(csv.reader(f)) == ["row", 'last, "of" all'], data
+    predict(run, data="new.csv")
+    with h5py.File("out.h5") as f:
+        assert f.attrs["target_names"] == b'last, "of" all' and "times" not in f
+
+
 MOLECULES = """name: molecules
 data: {prepare: molecules, source: t.csv, file: m.h5}
 prepare: {descriptors: "rings,heteroatoms", validation_fraction: 0.4, energy: true}
@@ -638,7 +668,7 @@ def test_new_molecules_are_prepared_as_the_runs_were():
         out = predict(run, data=name)
         assert "no targets" in out and name in out, out
         with h5py.File("out.h5") as f:
-            assert np.array_equal(f["outputs"][:], said)
+            assert np.array_equal(f["outputs"][:], said) and f.attrs["target_names"] == b"rings\nheteroatoms"
     os.remove("out.h5")
     for row, what in (("C(", "new.csv, line 3: cannot become a graph: its "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
         write("new.csv", ["CCO", row, "CC"])
