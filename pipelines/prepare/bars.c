@@ -244,6 +244,19 @@ static void purged_print(const struct bars_rows *r)
                              : "into those of the rows to evaluate (prepare.purge)");
 }
 
+/* On standard output where other rows are followed: who asks about new ones (predict.sh) is told.
+ */
+static void dropped_print(const struct bars *b)
+{
+    const struct bars_file *f = &b->data.file;
+    if (f->dropped)
+        fprintf(b->like.path ? stdout : stderr,
+                "prepare bars: %" PRIu64 " bars with missing values were dropped "
+                "(prepare.missing), the first in line %" PRIu64 " of %s; no row is decided at "
+                "their ends\n",
+                f->dropped, f->dropped_line, f->csv.path);
+}
+
 static void summary_print(const struct bars *b, const char *out)
 {
     const struct bars_data *d = &b->data;
@@ -255,9 +268,7 @@ static void summary_print(const struct bars *b, const char *out)
             d->count, d->frame->name, moment_show(d->time[0], from),
             moment_show(d->time[d->count - 1], to), d->stretches, d->stretches > 1 ? "es" : "",
             b->options->prepare_gap_bars);
-    if (d->file.dropped)
-        fprintf(stderr, "prepare bars: %" PRIu64 " bars with missing values were dropped\n",
-                d->file.dropped);
+    dropped_print(b);
     fprintf(stderr, "prepare bars: %" PRIu64 " rows of", r->rows);
     for (uint32_t i = 0; i < d->series_count; i++)
         fprintf(stderr, " %s:%u", d->series[i].window.frame->name, d->series[i].window.bars);
