@@ -124,7 +124,7 @@ idx | text) ;;                                       # their classes and tokens 
 esac
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
-    --set "data.file=$data" || exit
+    --rows "$data" || exit
 case $made in
 bars | none) prepared times --config "$work/pipeline.yaml" --out "$work/times" ;;
 esac

@@ -76,11 +76,20 @@ static int names_compare(const struct names *first, const struct names *n, struc
     return 0;
 }
 
+/* One file needs no look: what is wrong with it loaderd says, whom none can harm. */
+static int has_several_files(const struct options *o)
+{
+    uint32_t files = 0;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        files += options_data_task(o, i) == i;
+    return files > 1;
+}
+
 int alike_check(const struct options *o, struct err *e)
 {
     struct names first = {0}, next = {0};
     int result = 0;
-    for (uint32_t i = 0; result == 0 && i < o->task_count; i++) {
+    for (uint32_t i = 0; has_several_files(o) && result == 0 && i < o->task_count; i++) {
         if (options_data_task(o, i) != i)
             continue;
         int there = names_read(&next, o, i, e);

@@ -31,8 +31,8 @@ int prepare_molecules(int argc, char **argv);
 /* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */
 int prepare_check(int argc, char **argv);
 
-/* prepare run --config FILE --run DIR [--set section.key=value]...: make or resume a run's
- * directory. */
+/* prepare run --config FILE --run DIR [--rows FILE] [--set section.key=value]...: make or resume a
+ * run's directory. */
 int prepare_run(int argc, char **argv);
 
 /* prepare bases: print what each process takes before it has work, measured by starting it. */

@@ -229,7 +229,9 @@ def test_the_tasks_tables_have_the_same_columns_and_classes():
             "  - {name: %s, epochs: 1, source: %s.csv, file: %s.h5}\n" % (t, t, t) for t in "ABC"))
 
     def answers(words):
-        for out in (prepared("run", out=("--run", "run")), prepared("check", "data.prepare=none", "data.file=A.h5", out=())):
+        by_hand = "data.prepare=none"
+        for out in (prepared("run", out=("--run", "run")), prepared("run", by_hand, out=("--run", "hand")),
+                    prepared("check", by_hand, "data.file=A.h5", out=())):
             assert out.returncode == (100 if words else 0), out
             assert all(w in out.stderr for w in words), out.stderr
     for task in "ABC":
