@@ -465,7 +465,7 @@ def test_check_data_says_what_the_plan_would_refuse():
     x, classes = rng.normal(size=(300, 8)).astype("f4"), numpy.arange(300) % 3
     written("seven.h5", x[:, :7], classes)
 
-    def checked(code, *words, features=x, targets=classes, layers="[{type: linear, out: 3}]", settings=(), others=""):
+    def checked(code, *words, features=x, targets=classes, layers="[{type: linear, out: 3}]", settings=(), others="", run=0):
         written("mine.h5", features, targets)
         with open("mine.yaml", "w") as f:
             f.write("data: {file: %s}\nmodel:\n  layers: %s\ntasks:\n  - {name: A}\n%s" % (os.path.abspath("mine.h5"), layers, others))
@@ -473,6 +473,9 @@ def test_check_data_says_what_the_plan_would_refuse():
         assert out.returncode == code and all(w in out.stderr for w in words), (words, out)
         assert "equal rows" in out.stdout and "MiB" not in out.stdout, out  # what it looked at, and no plan
         assert len(out.stderr.splitlines()) == (code != 0), out
+        if run:  # says the same
+            told = Run(run, "--config", "mine.yaml", *(w for s in settings for w in ("--set", s)))
+            assert told.wait() == 100 and out.stderr.split(": ", 1)[1].strip() in told.output(), (out.stderr, told.output())
     checked(0)
     checked(100, "are not 3 equal steps", layers="[{type: sequence, steps: 3}, {type: lstm, out: 4}, {type: pool, kind: last}, {type: linear, out: 3}]")
     checked(100, "(gcn)", layers="[{type: gcn, out: 4}, {type: pool, kind: mean}, {type: linear, out: 3}]")
@@ -480,6 +483,18 @@ def test_check_data_says_what_the_plan_would_refuse():
     checked(100, "8 values a row", "with 7", others="  - {name: B, file: %s}\n" % os.path.abspath("seven.h5"))
     checked(100, "memory.host_limit_mb is 20 MiB", settings=("memory.host_limit_mb=20",))
     checked(100, "have 4 weights", settings=("model.target_weights=1,2,3,4",))
+    steps = "[{type: sequence, steps: 4}, {type: lstm, out: 4}, {type: linear, out: 3}]"
+    checked(100, "one integer class a row for each of the 4 steps", layers=steps, run="steps")
+    checked(100, "values a row and the model has 12 outputs", layers=steps, targets=x[:, :3], run="values",
+            settings=("model.loss=mean_squared_error",))
+    checked(100, "of type f32, and the model's first layer, an embedding, takes tokens", run="floats",
+            layers="[{type: embedding, count: 9, out: 4}, {type: pool, kind: mean}, {type: linear, out: 3}]")
+    checked(100, "ends with one of 1 row", layers="[{type: batchnorm}, {type: linear, out: 3}]", run="one",
+            settings=("training.batch_size=23",))
+    checked(100, "drop_last leaves nothing", settings=("data.drop_last=true", "training.batch_size=301"), run="none")
+    checked(100, "fisher_labels is all", targets=x[:, :3], others="  - {name: B, from: A, ewc: [A]}\n",
+            settings=("model.loss=l1", "continual_learning.ewc_config.fisher_labels=all"))
+    checked(100, "model.pretrained: cannot open", settings=("model.pretrained=" + os.path.abspath("gone.h5"),), run="gone")
 
 
 def slopes(rows=600):
