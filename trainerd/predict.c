@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/device.h"
@@ -345,6 +346,28 @@ static void predictor_close(struct predictor *p)
     options_free(&p->of_run);
 }
 
+/* The file would take the place of one that predictions are made of, or were learned of. */
+static int out_check(const struct predictor *p, struct err *e)
+{
+    const struct options *o = &p->of_run;
+    const char *const reads[] = {p->path, p->data, p->options.data_file, o->data_file,
+                                 o->data_source};
+    struct stat out, in;
+    if (stat(p->out, &out) < 0)
+        return 0;
+    for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++)
+        if (reads[i] && stat(reads[i], &in) == 0 && in.st_ino == out.st_ino &&
+            in.st_dev == out.st_dev)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "predictions cannot be written as %s, which is %s; choose another "
+                           "--out",
+                           p->out,
+                           i == 0  ? "the file of the weights"
+                           : i < 3 ? "the data file"
+                                   : "a file that the run was trained on");
+    return 0;
+}
+
 static int predictor_run(struct predictor *p, struct err *e)
 {
     uint32_t task = 0;
@@ -353,7 +376,7 @@ static int predictor_run(struct predictor *p, struct err *e)
         return -1;
     if (chdir(p->work) < 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter %s", p->work);
-    if (options_read(&p->options, "pipeline.yaml", NULL, 0, e) < 0 ||
+    if (options_read(&p->options, "pipeline.yaml", NULL, 0, e) < 0 || out_check(p, e) < 0 ||
         setup_options_check(&p->options, e) < 0 || task_choose(p, &task, e) < 0)
         return -1;
     p->t.options = &p->options;

@@ -513,6 +513,18 @@ def test_a_table_is_prepared_as_the_runs_data_were():
             f.write(",".join(names) + "\n" + ",".join("1234"[:len(names)]) + "\n")
         said = refused(run, data="count.csv", out="x.h5")
         assert "has %d features a row" % len(names) in said and what in said, said
+    flowers_write("none.csv", [])
+    assert "none.csv has no row; at least one is needed" in refused(run, data="none.csv", out="x.h5")
+    for words, files, what in (((), {"data": "bare.csv", "out": "bare.csv"}, "is the data file"),
+                               ((), {"data": "bare.csv", "out": "flowers.h5"}, "the run was trained on"),
+                               (("--checkpoint", "w.h5"), {"data": "bare.csv", "out": "w.h5"}, "the file of the weights")):
+        shutil.copy(run.path("checkpoints/task-first.h5"), "w.h5")
+        with open(files["out"], "rb") as f:
+            before = f.read()
+        done = subprocess.run(command(run, *words, **files), capture_output=True, text=True)
+        assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done
+        with open(files["out"], "rb") as f:
+            assert f.read() == before
     os.mkdir("empty")
     assert "holds no features.npy" in refused(run, data="empty", out="x.h5")
     config = run.path("pipeline.yaml")
