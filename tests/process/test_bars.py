@@ -469,7 +469,7 @@ def missing_asked(predict, bars, known):
     assert "the first in line 1502 of" in done.stdout, done.stdout
     with open("holes.csv.csv") as f:
         rows = list(csv.reader(f))
-    assert rows[0][:3] == ["row", "time", "y_0"], rows[0]
+    assert rows[0] == ["row", "time"] + ["log_return_%d" % k for k in range(1, 5)], rows[0]
     said = {int(datetime.datetime.fromisoformat(r[1] + "+00:00").timestamp()): [float(v) for v in r[2:]] for r in rows[1:]}
     assert set(said) == set(known) - {bars[1500][0] + 60, bars[1519][0] + 60}
     before = [t for t in said if t <= bars[1499][0] + 60]
