@@ -82,10 +82,10 @@ kind_choose() {
     fi
 }
 
-# like_find: sets like to the file that new rows follow.
+# like_find [--rows FILE]: sets like to the file that new rows follow; a file of rows that are not like its is refused.
 like=
 like_find() {
-    like=$(prepared like --config "$run/pipeline.yaml" --task "$task")
+    like=$(prepared like --config "$run/pipeline.yaml" --task "$task" "$@")
 }
 
 # data_follow: a table, NumPy's arrays, molecules or bars are prepared as the run's own data were, with their normalisation and
@@ -118,10 +118,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
-case $made in
-idx | text) ;;                                       # their classes and tokens are numbers
-*) [ -n "$like" ] || like_find 2>/dev/null ;; # it knows the names of classes and targets
-esac
+# It knows the names of classes and targets. Of a run that keeps nothing, whose file has changed, there is none.
+if [ -z "$like" ] && [ "$made" != idx ] && [ "$made" != text ] && like_find 2>/dev/null; then
+    like_find --rows "$data" || exit
+fi
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
     --rows "$data" || exit

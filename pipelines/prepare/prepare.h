@@ -41,7 +41,8 @@ int prepare_bases(int argc, char **argv);
 /* prepare files --config FILE [--set section.key=value]...: print the data files of the tasks. */
 int prepare_files(int argc, char **argv);
 
-/* prepare like --config RUN/pipeline.yaml [--task NAME]: print the file that new rows follow. */
+/* prepare like --config RUN/pipeline.yaml [--task NAME] [--rows FILE]: print the file that new rows
+ * follow, and refuse rows that are not like its. */
 int prepare_like(int argc, char **argv);
 
 /* prepare times --config FILE --out FILE [--set section.key=value]...: the moments of the rows that

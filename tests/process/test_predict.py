@@ -392,6 +392,16 @@ def test_new_rows_follow_what_the_run_keeps_of_its_data():
     flowers_write("flowers.csv", rows + other)
     subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
     assert np.array_equal(classes(), said)
+    said_no = refused(run, data="flowers.h5", out="x.h5")  # class 1 of it is what was 0
+    assert "classes of" in said_no and 'number 0 is "azalea" and there "iris"' in said_no, said_no
+    flowers_write("flowers.csv", [(values + values[1] / 7, kind) for values, kind in rows])
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--out", "x.h5"],
+                          capture_output=True, text=True)
+    assert done.returncode == 100 and "are normalised by other numbers" in done.stderr, done
+    assert len(done.stderr.splitlines()) == 1 and not os.path.exists("x.h5"), done
+    predict(run, data="flowers.csv", out="x.h5")
+    os.remove("x.h5")
     again = [PREPARE, "run", "--config", "flowers.yaml", "--run", run.directory]
     subprocess.run([*again, "--set", "data.file=" + os.path.abspath("flowers.h5")], check=True)
     assert np.array_equal(classes(), said)  # what is kept is of what it was trained on
