@@ -12,14 +12,14 @@ here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 
 DEATHS_MAX=3 # of loaderd
 
-run= data= out= task= data_as= options=() words=() # words: for trainerd as they are
+run= data= out= task= data_as= split= options=() words=() # words: for trainerd as they are
 while [ $# -gt 0 ]; do
     case $1 in
     --run) need_value "$1" $#; run=$(realpath -m -- "$2"); shift ;;
     --data) need_value "$1" $#; data=$(realpath -m -- "$2"); shift ;;
     --out) need_value "$1" $#; out=$(realpath -m -- "$2"); shift ;;
     --checkpoint) need_value "$1" $#; words+=("$1" "$(realpath -m -- "$2")"); shift ;;
-    --split) need_value "$1" $#; options+=(--set "data.validation=$2"); shift ;;
+    --split) need_value "$1" $#; split=1; options+=(--set "data.validation=$2"); shift ;;
     --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
     --task) need_value "$1" $#; task=$2; words+=("$1" "$2"); shift ;;
     --data-as) need_value "$1" $#; data_as=$2; words+=("$1" "$2"); shift ;;
@@ -73,6 +73,8 @@ kind_choose() {
         kind=npy
     elif is_hdf5 "$data"; then
         kind=
+    elif [ "${data##*/}" = features.npy ]; then
+        fail $EXIT_PERMANENT "$data is one array of several; accepted is the directory that holds it"
     else
         case $made in
         csv | npy | none) kind=csv ;;
@@ -94,6 +96,7 @@ data_follow() {
     local kind smiles
     kind_choose
     [ -n "$kind" ] || return 0
+    [ -z "$split" ] || fail $EXIT_PERMANENT "--split names a group of an HDF5 file, and $data is none; leave --split out"
     like_find || exit
     smiles=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.smiles") || exit # the task's own
     prepared "$kind" --config "$run/pipeline.yaml" ${smiles:+--set "prepare.smiles=$smiles"} \

@@ -535,6 +535,8 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done
         with open(files["out"], "rb") as f:
             assert f.read() == before
+    assert "leave --split out" in refused(run, "--split", "train", data="bare.csv", out="x.h5")
+    assert "accepted is the directory" in refused(run, data="arrays/features.npy", out="x.h5")
     os.mkdir("empty")
     assert "holds no features.npy" in refused(run, data="empty", out="x.h5")
     config = run.path("pipeline.yaml")
