@@ -223,3 +223,11 @@ int kept_find(const char *run, const struct options *o, uint32_t task, char path
     }
     return err_prefix(e, "new rows cannot be prepared as those of the run in %s were", run);
 }
+
+int kept_data_changed(const char *run, const struct options *o)
+{
+    char trained[65], all[65];
+    struct err unknown;
+    return is_comparable(o) && trained_on(run, trained, &unknown) > 0 &&
+           fingerprint_all(run, o, 0, all, &unknown) == 0 && strcmp(all, trained) != 0;
+}

@@ -34,7 +34,8 @@ static const char run_help[] =
     "rows\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"
-    "Prints errors, and that a run without a checkpoint begins anew with other options.\n"
+    "Prints errors, that a run without a checkpoint begins anew with other options, and that a\n"
+    "finished one was trained on other data.\n"
     "data.file, data.source and model.pretrained are taken relative to "
     "the present directory.\n\n"
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
@@ -185,6 +186,10 @@ int prepare_run(int argc, char **argv)
         code = EXIT_CODE_DONE;
     if (code == EXIT_CODE_DONE && anew)
         printf("run: begins anew with these options; there is no checkpoint yet in %s\n", a.run);
+    if (code == EXIT_CODE_DONE && run_is_finished(a.run) && kept_data_changed(a.run, &o))
+        printf("run: the data are others now than the run in %s was trained on, which is finished "
+               "with the old ones; to train on these choose another --run\n",
+               a.run);
     options_free(&o);
     return code;
 }

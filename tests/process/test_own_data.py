@@ -271,7 +271,14 @@ def test_the_example_of_the_readme_works_as_printed():
     out = finetune("--check-data", *places)
     assert out.returncode == 0 and "4 rows of 4 features" in out.stderr, out
     assert "train/features: f32 [3, 4]" in out.stdout and "runs" not in os.listdir("."), out.stdout
-    assert Run("run", "--config", "mine.yaml", *places).finish()["steps"] > 0
+    run = Run("run", "--config", "mine.yaml", *places)
+    assert run.finish()["steps"] > 0
+    changed = "the data are others now than the run in"
+    for row in ("", "5.0,3.4,1.5,0.2,setosa\n"):
+        with open("flowers.csv", "a") as f:
+            f.write(row)
+        again = Run("run", "--config", "mine.yaml", *places)
+        assert again.wait() == 0 and (changed in again.output()) == (row != ""), again.output()
 
 
 @limit(120)
