@@ -65,6 +65,17 @@ static int target_mark(struct columns *c, const char *wanted, struct err *e)
     return 0;
 }
 
+/* *e says which of several targets there is not. */
+static int several_refuse(const struct options *o, struct err *e)
+{
+    struct err reason = *e;
+    return !o->prepare_like[0] ? -1
+                               : err_set(e, reason.code,
+                                         "%s; new rows come with the columns of all targets, where "
+                                         "fields may be empty, or of none",
+                                         reason.text);
+}
+
 /* prepare.target as one name, if it is one (it may hold commas), else as a list of them. */
 static int targets_mark(struct columns *c, const struct options *o, struct err *e)
 {
@@ -87,7 +98,7 @@ static int targets_mark(struct columns *c, const struct options *o, struct err *
     } else {
         while ((name = strsep(&rest, ",")))
             if (target_mark(c, name + strspn(name, " "), e) < 0)
-                return -1;
+                return several_refuse(o, e);
     }
     if (c->targets == c->count)
         return err_set(e, EXIT_CODE_PERMANENT,

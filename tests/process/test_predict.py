@@ -648,6 +648,10 @@ def test_values_are_called_as_the_columns_that_they_are_of():
         predict(run, data=data, out="out.csv")
         with open("out.csv") as f:
             assert next(csv.reader(f)) == ["row", 'last, "of" all'], data
+    several = [PREPARE, "csv", "--config", "flowers.yaml", "--out", "part.h5", "--set", "prepare.like=flowers.h5", "--set",
+               "data.source=new.csv", "--set", "prepare.target=length,colour"]
+    done = subprocess.run(several, capture_output=True, text=True)
+    assert done.returncode == 100 and 'no column "colour"' in done.stderr and "all targets" in done.stderr, done
     predict(run, data="new.csv")
     with h5py.File("out.h5") as f:
         assert f.attrs["target_names"] == b'last, "of" all' and "times" not in f
