@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,19 @@ static char *list_read(struct h5reader *r, const char *name)
     return NULL;
 }
 
+/* One output that tells two classes apart is the probability of class 1, and not p_0. */
+static char *one_of_two(const struct predictor *p, struct h5reader *r)
+{
+    uint64_t classes;
+    struct err none;
+    const struct model *m = &p->t.model;
+    if (strcmp(m->loss, "binary_cross_entropy") != 0 || m->outputs != 1 ||
+        h5reader_u64(r, "", "class_count", &classes, &none) < 0)
+        return NULL;
+    const char *second = p->class_names ? strchr(p->class_names, '\n') : NULL;
+    return second ? strndup(second + 1, strcspn(second + 1, "\n")) : strdup("p_1");
+}
+
 static int names_read(struct predictor *p, struct err *e)
 {
     struct h5reader *r = NULL;
@@ -30,7 +44,9 @@ static int names_read(struct predictor *p, struct err *e)
         p->class_names = list_read(r, "classes");
         p->target_names = list_read(r, "target_columns"); /* of a table */
         if (!p->target_names)
-            p->target_names = list_read(r, "target_names"); /* of molecules */
+            p->target_names = list_read(r, "target_names"); /* of molecules and bars */
+        if (!p->target_names)
+            p->target_names = one_of_two(p, r);
     }
     h5reader_close(&r);
     return result;

@@ -557,6 +557,20 @@ def test_two_classes_train_as_one_logit():
     assert finetune("--check-data", *settings).returncode == 0
     report = Run("run", "--config", "mine.yaml", *settings).finish()
     assert report["tasks"][0]["metric"] == "accuracy" and report["tasks"][0]["final"] > 0.9, report
+    ask = [os.path.join(ROOT, "pipelines/predict.sh"), "--run", "run", "--data", "sides.csv", "--out", "said.csv"]
+    subprocess.run(ask, check=True, capture_output=True)
+    said = numpy.loadtxt("said.csv", delimiter=",", skiprows=1)
+    with open("said.csv") as f:
+        assert f.readline() == "row,p_1\n"  # of class 1
+    assert ((said[:, 1] > 0.5) == (y[:, 0] > 0)).mean() > 0.9
+    with open("sides.csv") as f, open("words.csv", "w") as g:
+        g.writelines(line[:-2] + ("no\n", "yes\n")[line[-2] == "1"] for line in f)
+    pipeline("csv", "words.csv", "header: no", outputs=1)
+    Run("words", "--config", "mine.yaml", *settings, "--set", "data.file=" + os.path.abspath("words.h5")).finish()
+    ask[2], ask[4] = "words", "words.csv"
+    subprocess.run(ask, check=True, capture_output=True)
+    with open("said.csv") as f:
+        assert f.readline() == "row,yes\n"
 
 
 @limit(120)
