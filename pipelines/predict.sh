@@ -39,10 +39,15 @@ why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
 IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
 task=${data_as:-$task}
+files=0 # that the task may be meant of: one, unless it is not said and the tasks have their own
+if [ -z "$task" ]; then
+    list=$("$binaries/prepare" files --config "$run/pipeline.yaml") || exit
+    IFS=$'\037' read -r task _ <<<"$list"
+    files=$(cut -d $'\037' -f 2 <<<"$list" | sort -u | wc -l)
+fi
 # a task may have a file of its own; one that there is not, trainerd refuses
 file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
 own=${file:-$own}
-[ -n "$task" ] || IFS=$'\037' read -r task _ < <("$binaries/prepare" files --config "$run/pipeline.yaml")
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
 
@@ -96,6 +101,8 @@ data_follow() {
     local kind smiles
     kind_choose
     [ -n "$kind" ] || return 0
+    [ "$files" -le 1 ] ||
+        fail $EXIT_PERMANENT "the tasks of the run in $run have data of their own; --data-as TASK says as whose $data is to be prepared"
     [ -z "$split" ] || fail $EXIT_PERMANENT "--split names a group of an HDF5 file, and $data is none; leave --split out"
     like_find || exit
     smiles=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.smiles") || exit # the task's own

@@ -444,6 +444,10 @@ def test_each_task_keeps_what_its_own_file_has():
             assert np.abs(out["outputs"][:] - network(run, "task-%s.h5" % task, x)).max() < 1e-4
     for task in "AB":
         asked(task)
+    assert "--data-as TASK says as whose" in refused(run, "--last", data="new.csv", out="x.h5")
+    predict(run, "--last", "--data-as", "B", data="new.csv", out="last.h5")
+    with h5py.File("out.h5") as f, h5py.File("last.h5") as last:
+        assert np.array_equal(f["outputs"][:], last["outputs"][:])
     os.rename("B.h5", "of_run.h5")  # what became of it is no matter: it has other columns now
     flowers_write("B.csv", rows, names=("x", "y", "z"))
     subprocess.run([PREPARE, "csv", "--config", "two.yaml", "--task", "B", "--out", "B.h5"], check=True)
@@ -621,6 +625,23 @@ def test_a_class_below_0_is_missing_unless_the_run_knows_it():
             made(kind, "new.h5", new, "--set", "prepare.like=old.h5")
             with h5py.File("new.h5") as f:
                 assert np.array_equal(f["validation/targets"][:], wanted) and f.attrs["class_count"] == 3
+
+
+@limit(60)
+def test_the_one_task_of_a_run_may_have_a_file_of_its_own():
+    small(settings=("tasks.A.epochs=1",))
+    os.rename("data.h5", "own.h5")
+    run = SmallRun("one", "nowhere.h5", pipeline="""name: one
+data: {file: nowhere.h5, scale: 0.01}
+model: {layers: [{type: linear, out: %d}]}
+tasks: [{name: only, epochs: 1, file: %s}]
+""" % (CLASSES, os.path.abspath("own.h5")))
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", "one", "--out", "out.h5"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "rows of %s" % os.path.abspath("own.h5") in done.stdout, done
 
 
 @limit(60)
