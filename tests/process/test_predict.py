@@ -539,6 +539,10 @@ def test_a_table_is_prepared_as_the_runs_data_were():
         assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done
         with open(files["out"], "rb") as f:
             assert f.read() == before
+    with open("count.csv", "w") as f:  # a delimiter at the end makes a column
+        f.write("length,width,height,\n1,2,3,\n")
+    said = refused(run, data="count.csv", out="x.h5")
+    assert 'has 4 features a row' in said and '; "" is none of those' in said, said
     assert "leave --split out" in refused(run, "--split", "train", data="bare.csv", out="x.h5")
     assert "accepted is the directory" in refused(run, data="arrays/features.npy", out="x.h5")
     os.mkdir("empty")
