@@ -127,8 +127,9 @@ static int places_give(struct columns *c, const struct options *o, struct err *e
     return 0;
 }
 
-/* A first row with a field, the targets aside, that is no number holds names. */
-static int looks_like_header(const struct columns *c, const char *targets)
+/* A first row with a field, the targets aside, that is no number holds names. unlabelled: no column
+ * is a target, whatever its number. */
+static int looks_like_header(const struct columns *c, const char *targets, int unlabelled)
 {
     char text[OPTION_TEXT_MAX + 1], *rest = text, *name;
     unsigned char *is_target = calloc(c->count, 1);
@@ -138,7 +139,7 @@ static int looks_like_header(const struct columns *c, const char *targets)
     while (is_target && !header && (name = strsep(&rest, ","))) {
         uint32_t column;
         if (csv_column_number(name, c->count, &column))
-            is_target[column] = 1;
+            is_target[column] = !unlabelled;
         else
             header = 1; /* a target is known by name */
     }
@@ -202,7 +203,8 @@ int columns_read(struct columns *c, struct csv *csv, const struct options *o,
         return err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", c->csv->path);
     c->count = c->csv->field_count;
     if (strcmp(o->prepare_header, "auto") == 0)
-        c->header = looks_like_header(c, o->prepare_target);
+        c->header =
+            looks_like_header(c, o->prepare_target, like->path && c->count == like->features);
     else
         c->header = o->prepare_header[0] == 'y';
     if (c->header && names_keep(c, csv, e) < 0)

@@ -629,6 +629,12 @@ def test_a_class_below_0_is_missing_unless_the_run_knows_it():
             made(kind, "new.h5", new, "--set", "prepare.like=old.h5")
             with h5py.File("new.h5") as f:
                 assert np.array_equal(f["validation/targets"][:], wanted) and f.attrs["class_count"] == 3
+    for text, code in (("a\n1\n2\n\n\n", 0), ("a\n1\n\n2\n", 100)):  # an empty line may be a row of one column
+        with open("table", "w") as f:
+            f.write(text)
+        done = subprocess.run([PREPARE, "csv", "--config", "t.yaml", "--set", "data.source=table", "--out", "new.h5", "--set",
+                               "prepare.like=old.h5", "--rebuild"], capture_output=True, text=True)
+        assert done.returncode == code and ("line 3 is empty" in done.stderr) == (code != 0), done
 
 
 @limit(60)
