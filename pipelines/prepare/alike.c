@@ -25,6 +25,7 @@ enum { LISTS = sizeof lists / sizeof lists[0] };
 struct names {
     const char *task;         /* that reads it; NULL: new rows */
     char *file, *list[LISTS]; /* one name a line, or NULL */
+    int has_targets;          /* new rows may be without, and then of no classes */
 };
 
 static void names_free(struct names *n)
@@ -49,6 +50,7 @@ static int names_read(struct names *n, const char *file, const char *task, struc
     char *made = like_attribute(r, "fingerprint");
     for (int i = 0; made && i < LISTS; i++)
         n->list[i] = like_attribute(r, lists[i].attribute);
+    n->has_targets = h5reader_has(r, "validation/targets");
     h5reader_close(&r);
     free(made);
     return made != NULL;
@@ -66,7 +68,8 @@ static int names_compare(const struct names *first, const struct names *n, struc
     char a[CSV_SHOWN_BYTES], b[CSV_SHOWN_BYTES], here[400], there[400];
     for (int i = 0; i < LISTS; i++) {
         const char *theirs = first->list[i], *ours = n->list[i];
-        if ((!theirs || !ours) && !(lists[i].always && theirs != ours))
+        int always = lists[i].always && first->has_targets && n->has_targets;
+        if ((!theirs || !ours) && !(always && theirs != ours))
             continue;
         if (theirs && ours && strcmp(theirs, ours) == 0)
             continue;

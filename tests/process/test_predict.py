@@ -484,6 +484,13 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     predict(run, data="mine.h5", out="again.h5")
     with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
         assert np.array_equal(new["outputs"][:], again["outputs"][:])
+    for name in ("new", "bare"):  # prepared by hand
+        subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "like.h5", "--rebuild", "--set", "data.source=%s" % (
+            "NEW.TXT" if name == "new" else "bare.csv"), "--set", "prepare.like=" + run.path("prepared/first.h5")], check=True)
+        predict(run, data="like.h5", out="again.h5")
+        with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
+            assert np.array_equal(new["outputs"][:], again["outputs"][:]) and ("loss" in again.attrs) == (name == "new")
+    os.remove("like.h5")
     predict(run, data="bare.csv", out="out.csv")
     predict(run, out="own.csv", data="flowers.h5")
     for name in ("out.csv", "own.csv"):
