@@ -39,7 +39,7 @@ why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
 IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
 task=${data_as:-$task}
-files=0 # that the task may be meant of: one, unless it is not said and the tasks have their own
+files=0 # data files of the tasks, where none of these is named
 if [ -z "$task" ]; then
     list=$("$binaries/prepare" files --config "$run/pipeline.yaml") || exit
     IFS=$'\037' read -r task _ <<<"$list"
