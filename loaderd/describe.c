@@ -97,21 +97,52 @@ static void field_print(const char *prefix, const struct msg_field_info *f)
     number_print(prefix, f->name, "slice_items_max", f->slice_items_max);
 }
 
-/* Values of a row that the model takes. */
-static uint64_t values_taken(const struct msg_field_info *f)
+/* Does the model take it, and not learn it? */
+static int is_taken(const struct msg_field_info *f)
 {
-    if (strncmp(f->name, "features", 8) == 0 || strcmp(f->name, "node_features") == 0)
-        return f->values;
-    return strcmp(f->name, "tokens") == 0 ? f->values - 1 : 0; /* the last is only predicted */
+    return strncmp(f->name, "features", 8) == 0 || strcmp(f->name, "node_features") == 0 ||
+           strcmp(f->name, "tokens") == 0;
+}
+
+/* What the model takes, in parts that are joined to a row; their type: where there are several, of
+ * the first that is of no whole numbers. */
+static void values_print(const char *prefix, const struct reader_described *d)
+{
+    uint64_t values = 0, parts = 0;
+    const char *type = "";
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        const struct msg_field_info *f = &d->fields[i];
+        if (!is_taken(f))
+            continue;
+        values += f->values - (strcmp(f->name, "tokens") == 0); /* the last is only predicted */
+        if (!parts++ || type[0] != 'f')
+            type = f->type;
+    }
+    number_print(prefix, "", "values", values);
+    number_print(prefix, "", "value_parts", parts);
+    printf("%s.value_type=%s\n", prefix, type);
+}
+
+/* What it is to learn, where that is there. */
+static void targets_print(const char *prefix, const struct reader_described *d)
+{
+    for (uint32_t i = 0; i < d->field_count; i++) {
+        struct msg_field_info f = d->fields[i];
+        int tokens = strcmp(f.name, "tokens") == 0;
+        if (tokens)
+            opened_following(&f);
+        if (!tokens && strcmp(f.name, "targets") != 0)
+            continue;
+        number_print(prefix, "", "target_values", f.values);
+        printf("%s.target_type=%s\n", prefix, f.type);
+    }
 }
 
 static void split_print(const char *prefix, const struct reader_described *d)
 {
-    uint64_t values = 0, row_bytes = 0;
-    for (uint32_t i = 0; i < d->field_count; i++) {
+    uint64_t row_bytes = 0;
+    for (uint32_t i = 0; i < d->field_count; i++)
         row_bytes += d->fields[i].row_bytes;
-        values += values_taken(&d->fields[i]);
-    }
     printf("%s.layout=%s\n", prefix, d->layout);
     number_print(prefix, "", "rows", d->rows);
     number_print(prefix, "", "spans", d->spans);
@@ -121,7 +152,8 @@ static void split_print(const char *prefix, const struct reader_described *d)
     number_print(prefix, "", "chunk_bytes_max", d->chunk_bytes_max);
     number_print(prefix, "", "kept_bytes", d->kept_bytes);
     number_print(prefix, "", "row_bytes", row_bytes);
-    number_print(prefix, "", "values", values);
+    values_print(prefix, d);
+    targets_print(prefix, d);
     for (uint32_t i = 0; i < d->field_count; i++) {
         struct msg_field_info f = d->fields[i];
         if (strcmp(d->layout, "tokens") == 0 && strcmp(f.name, "weights") == 0)

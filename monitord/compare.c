@@ -16,12 +16,14 @@
 
 enum { RUNS_MAX = 16, ROWS_MAX = 1024, CELL_BYTES = 4200, SHOWN_BYTES = 60 };
 
+#define ALL_TASKS "all tasks"
+
 static const char help[] =
     "usage: compare.sh RUN RUN...\n\n"
     "Prints, as Markdown tables, the options that differ between runs (2 to 16 directories), the "
     "metric of\neach task after its own training and at the end (the best in bold), and steps, "
     "time, memory and\nrestarts. Of runs that differ by their seed alone mean and standard "
-    "deviation are added.\n\n"
+    "deviation are added. Tasks that not\nall runs have are named, and their options left out.\n\n"
     "Exit codes: 0 done; 100 cannot work; 111 may work later.\n\n"
     "example: pipelines/compare.sh runs/fashion runs/lambda-500\n";
 
@@ -120,9 +122,9 @@ static void report_take(struct comparison *c, const struct report *r)
     }
     if (r->continual.count) {
         const struct continual *s = &r->continual;
-        metric_set(c, "all tasks", "at the end", s->metric, s->own.average);
+        metric_set(c, ALL_TASKS, "at the end", s->metric, s->own.average);
         if (s->compared)
-            metric_set(c, "all tasks", "at the end without EWC", s->metric, s->without_ewc.average);
+            metric_set(c, ALL_TASKS, "at the end without EWC", s->metric, s->without_ewc.average);
     }
     for (int i = 0; i < STAGE_COUNT; i++) {
         peak += (double)(r->pages[i].rss_peak_bytes + r->pages[i].helpers_peak_bytes);
@@ -144,6 +146,18 @@ static void report_take(struct comparison *c, const struct report *r)
         cell_set(&c->figures, c->runs, "weights", digest, &c->e);
 }
 
+/* Their order counts as well. */
+static void tasks_take(struct comparison *c, const struct options *o)
+{
+    char text[OPTION_TASKS_MAX * (sizeof o->tasks[0].name + 2)] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "",
+                                 o->tasks[i].name);
+    if (!c->e.code)
+        cell_set(&c->options, c->runs, "tasks", text, &c->e);
+}
+
 static int run_take(struct comparison *c, const char *run, struct err *e)
 {
     static struct options o; /* large */
@@ -158,6 +172,7 @@ static int run_take(struct comparison *c, const char *run, struct err *e)
     if (report_load(&r, &o, e) < 0)
         goto out;
     options_each(&o, option_see, c);
+    tasks_take(c, &o);
     report_take(c, &r);
     c->runs++;
     *e = c->e;
@@ -176,6 +191,23 @@ static int line_differs(const struct line *l, int runs)
         if (!l->text[i] != !l->text[0] || (l->text[0] && strcmp(l->text[i], l->text[0]) != 0))
             return 1;
     return 0;
+}
+
+/* Of the options of a task some run has none: it is a task of the others only. */
+static int line_is_of_some(const struct line *l, int runs)
+{
+    int some = 0;
+    for (int i = 0; i < runs; i++)
+        some |= !l->text[i];
+    return some && strncmp(l->key, "tasks.", 6) == 0;
+}
+
+static int tasks_differ(const struct comparison *c)
+{
+    int differ = 0;
+    for (int i = 0; i < c->options.count; i++)
+        differ |= line_is_of_some(&c->options.lines[i], c->runs);
+    return differ;
 }
 
 static int line_is_of_a_repeat(const struct line *l)
@@ -224,12 +256,14 @@ static void head_print(const struct comparison *c, const char *what, const char 
     putchar('\n');
 }
 
-static int is_best(const struct line *l, int run, int runs)
+/* Means over other tasks are not better or worse. */
+static int is_best(const struct comparison *c, const struct line *l, int run)
 {
     int different = 0;
-    if (!l->metric[0] || isnan(l->number[run]))
+    if (!l->metric[0] || isnan(l->number[run]) ||
+        (strncmp(l->key, ALL_TASKS ":", sizeof ALL_TASKS) == 0 && tasks_differ(c)))
         return 0;
-    for (int i = 0; i < runs; i++) {
+    for (int i = 0; i < c->runs; i++) {
         if (metric_better(l->metric, l->number[i], l->number[run]))
             return 0;
         different |= !isnan(l->number[i]) && l->number[i] != l->number[run];
@@ -260,18 +294,41 @@ static void line_print(const struct comparison *c, const struct line *l, int spr
 {
     printf("| %s |", l->key);
     for (int i = 0; i < c->runs; i++)
-        cell_print(l->text[i], is_best(l, i, c->runs));
+        cell_print(l->text[i], is_best(c, l, i));
     if (spread)
         spread_print(l, c->runs);
     putchar('\n');
 }
 
-static void comparison_print(const struct comparison *c)
+/* "Not all runs have the same tasks: B (runs/a, runs/c), X (runs/b); the options ..." */
+static void tasks_print(const struct comparison *c)
 {
-    int repeats = runs_are_repeats(c), differing = 0;
+    static const char end[] = ".name";
+    int shown = 0;
     for (int i = 0; i < c->options.count; i++) {
         const struct line *l = &c->options.lines[i];
-        if (!line_differs(l, c->runs))
+        size_t length = strlen(l->key), tail = sizeof end - 1;
+        if (length < tail || strcmp(l->key + length - tail, end) != 0 ||
+            !line_is_of_some(l, c->runs))
+            continue;
+        printf("%s%.*s (",
+               shown++ ? ", " : "Not all runs have the same tasks: ", (int)(length - tail - 6),
+               l->key + 6);
+        for (int k = 0, told = 0; k < c->runs; k++)
+            if (l->text[k])
+                printf("%s%s", told++ ? ", " : "", c->names[k]);
+        putchar(')');
+    }
+    if (shown)
+        puts("; the options of these are not compared.\n");
+}
+
+static void options_print(const struct comparison *c)
+{
+    int differing = 0;
+    for (int i = 0; i < c->options.count; i++) {
+        const struct line *l = &c->options.lines[i];
+        if (!line_differs(l, c->runs) || line_is_of_some(l, c->runs))
             continue;
         if (!differing++)
             head_print(c, "option", "");
@@ -280,6 +337,13 @@ static void comparison_print(const struct comparison *c)
     if (!differing)
         puts("The options of the runs are the same.");
     putchar('\n');
+}
+
+static void comparison_print(const struct comparison *c)
+{
+    int repeats = runs_are_repeats(c);
+    tasks_print(c);
+    options_print(c);
     head_print(c, "task", repeats ? " mean, deviation |" : "");
     for (int i = 0; i < c->results.count; i++)
         line_print(c, &c->results.lines[i], repeats);

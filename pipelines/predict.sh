@@ -12,14 +12,14 @@ here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 
 DEATHS_MAX=3 # of loaderd
 
-run= data= out= task= data_as= options=() words=() # words: for trainerd as they are
+run= data= out= task= data_as= split= options=() words=() # words: for trainerd as they are
 while [ $# -gt 0 ]; do
     case $1 in
     --run) need_value "$1" $#; run=$(realpath -m -- "$2"); shift ;;
     --data) need_value "$1" $#; data=$(realpath -m -- "$2"); shift ;;
     --out) need_value "$1" $#; out=$(realpath -m -- "$2"); shift ;;
     --checkpoint) need_value "$1" $#; words+=("$1" "$(realpath -m -- "$2")"); shift ;;
-    --split) need_value "$1" $#; options+=(--set "data.validation=$2"); shift ;;
+    --split) need_value "$1" $#; split=1; options+=(--set "data.validation=$2"); shift ;;
     --set) need_value "$1" $#; options+=(--set "$2"); shift ;;
     --task) need_value "$1" $#; task=$2; words+=("$1" "$2"); shift ;;
     --data-as) need_value "$1" $#; data_as=$2; words+=("$1" "$2"); shift ;;
@@ -39,16 +39,25 @@ why=$({ : <"$run/pipeline.yaml"; } 2>&1) ||
 own=$("$binaries/prepare" get --config "$run/pipeline.yaml" data.file data.prepare) || exit
 IFS=$'\037' read -r own made <<<"$own" # made: how the run's data file was
 task=${data_as:-$task}
+files=0 # data files of the tasks, where none of these is named
+if [ -z "$task" ]; then
+    list=$("$binaries/prepare" files --config "$run/pipeline.yaml") || exit
+    IFS=$'\037' read -r task _ <<<"$list"
+    files=$(cut -d $'\037' -f 2 <<<"$list" | sort -u | wc -l)
+fi
 # a task may have a file of its own; one that there is not, trainerd refuses
 file=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.file" 2>/dev/null)
 own=${file:-$own}
-[ -n "$task" ] || IFS=$'\037' read -r task _ < <("$binaries/prepare" files --config "$run/pipeline.yaml")
 [ -n "$data" ] || data=$own
 [ -r "$data" ] || fail $EXIT_PERMANENT "cannot read the data file $data; --data FILE or --task NAME says of others"
 
 # prepared COMMAND...: prints what `prepare COMMAND` prints; where it fails, what it said last is the sentence.
 prepared() {
-    "$binaries/prepare" "$@" 2>"$work/prepare.log" || fail $? "$(tail -n 1 "$work/prepare.log")"
+    local code=0
+    { "$binaries/prepare" "$@" 2>"$work/prepare.log"; } 2>/dev/null || code=$? # without bash's remark if it died
+    [ $code -le 128 ] ||
+        fail $EXIT_PERMANENT "prepare $1 died of signal $((code - 128)) while it read $data, which may be damaged"
+    [ $code = 0 ] || fail $code "$(tail -n 1 "$work/prepare.log")"
 }
 
 # is_hdf5 FILE: the signature stands at its beginning, or behind a user block of 512 bytes, or twice as many ...
@@ -69,6 +78,8 @@ kind_choose() {
         kind=npy
     elif is_hdf5 "$data"; then
         kind=
+    elif [ "${data##*/}" = features.npy ]; then
+        fail $EXIT_PERMANENT "$data is one array of several; accepted is the directory that holds it"
     else
         case $made in
         csv | npy | none) kind=csv ;;
@@ -78,10 +89,10 @@ kind_choose() {
     fi
 }
 
-# like_find: sets like to the file that new rows follow.
+# like_find [--rows FILE]: sets like to the file that new rows follow; a file of rows that are not like its is refused.
 like=
 like_find() {
-    like=$(prepared like --config "$run/pipeline.yaml" --task "$task")
+    like=$(prepared like --config "$run/pipeline.yaml" --task "$task" "$@")
 }
 
 # data_follow: a table, NumPy's arrays, molecules or bars are prepared as the run's own data were, with their normalisation and
@@ -90,6 +101,9 @@ data_follow() {
     local kind smiles
     kind_choose
     [ -n "$kind" ] || return 0
+    [ "$files" -le 1 ] ||
+        fail $EXIT_PERMANENT "the tasks of the run in $run have data of their own; --data-as TASK says as whose $data is to be prepared"
+    [ -z "$split" ] || fail $EXIT_PERMANENT "--split names a group of an HDF5 file, and $data is none; leave --split out"
     like_find || exit
     smiles=$("$binaries/prepare" get --config "$run/pipeline.yaml" "tasks.$task.smiles") || exit # the task's own
     prepared "$kind" --config "$run/pipeline.yaml" ${smiles:+--set "prepare.smiles=$smiles"} \
@@ -114,10 +128,17 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
-case $made in csv | npy) [ -n "$like" ] || like_find 2>/dev/null ;; esac # it knows the classes' names
+# It knows the names of classes and targets. Of a run that keeps nothing, whose file has changed, there is none.
+if [ -z "$like" ] && [ "$made" != idx ] && [ "$made" != text ] && like_find 2>/dev/null; then
+    like_find --rows "$data" || exit
+fi
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
-    --set "data.file=$data" || exit
+    --rows "$data" || exit
+case $made in
+bars | none) prepared times --config "$work/pipeline.yaml" --out "$work/times" ;;
+esac
+[ ! -e "$work/times" ] || words+=(--times "$work/times")
 
 loader_start() {
     FINETUNED_READY_FD=3 "$binaries/loaderd" --run "$work" 2>>"$work/loaderd.log" 3>/dev/null &

@@ -123,8 +123,7 @@ static int changes_write(const char *run, const struct options *was, const struc
     return durable_write(path, text, strlen(text), e);
 }
 
-/* The verdict of a run whose tasks are all done is 0. */
-static int is_finished(const char *run)
+int run_is_finished(const char *run)
 {
     char path[PATH_MAX];
     int code = -1;
@@ -143,7 +142,7 @@ static int finished_check(const char *run, const struct options *was, const stru
                           struct err *e)
 {
     char text[320];
-    if (!is_finished(run) || !options_changes(was, is, text, sizeof text))
+    if (!run_is_finished(run) || !options_changes(was, is, text, sizeof text))
         return 0;
     return err_set(e, EXIT_CODE_PERMANENT,
                    "cannot resume the run with other options (%s): %.200s is finished and was made "
@@ -164,7 +163,7 @@ static int recorded_resume(const char *run, const char *path, const struct optio
     char was[80], is[80];
     int result = 0;
     /* a file that somebody else put there is not written over */
-    if (options_difference(recorded, o) && options_is_effective(path) && !is_finished(run) &&
+    if (options_difference(recorded, o) && options_is_effective(path) && !run_is_finished(run) &&
         run_is_untrained(run))
         return run_anew(run, path, o, e);
     if (o->batch_size_auto) /* what it was where the run began */

@@ -36,6 +36,9 @@ int run_make(const char *run, struct err *e);
  * and what its starts told of the other options is removed. Returns 1 then, else 0. */
 int run_prepare(const char *run, struct options *o, struct err *e);
 
+/* Is it done? The verdict of a run whose tasks all are is 0. */
+int run_is_finished(const char *run);
+
 enum { RUN_CHANGES_MAX = 4096 }; /* bytes of RUN/changed */
 
 struct run_lock {

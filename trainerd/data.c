@@ -55,11 +55,8 @@ static void stream_open(struct trainer *t, int validation, uint32_t set)
     *s.stream = (struct data_stream){.set = set};
 }
 
-static void sets_find(struct trainer *t)
+void data_sets_find(struct data *d, const struct options *o, struct options *view)
 {
-    struct data *d = &t->data;
-    const struct options *o = &t->daemon->options;
-    struct options *view = &t->present;
     d->set_count = 0;
     for (uint32_t i = 0; i < o->task_count; i++) {
         uint32_t first = options_data_task(o, i);
@@ -99,7 +96,7 @@ static int set_open(struct trainer *t, struct err *e)
 int data_begin(struct trainer *t, struct err *e)
 {
     t->data.stream[0].set = t->data.stream[1].set = NO_SET;
-    sets_find(t);
+    data_sets_find(&t->data, &t->daemon->options, &t->present);
     return set_open(t, e);
 }
 

@@ -7,6 +7,7 @@
 #include "trainerd/trainer.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,8 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
                    {"kept_bytes", &s->kept_bytes},
                    {"row_bytes", &s->row_bytes},
                    {"values", &s->values},
+                   {"value_parts", &s->value_parts},
+                   {"target_values", &s->targets},
                    {"weights.values", &s->weights},
                    {"edge_features.values", &s->edge_values},
                    {"node_features.batch_items_max", &s->batch_nodes},
@@ -43,6 +46,10 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
     }
     if (strcmp(key, "layout") == 0)
         snprintf(s->layout, sizeof s->layout, "%.8s", value);
+    if (strcmp(key, "value_type") == 0)
+        snprintf(s->value_type, sizeof s->value_type, "%.7s", value);
+    if (strcmp(key, "target_type") == 0)
+        snprintf(s->target_type, sizeof s->target_type, "%.7s", value);
 }
 
 /* What was read of one file goes into the most of all. */
@@ -52,7 +59,7 @@ static int shapes_add(struct plan_shapes *s, struct split_shape now[2], struct e
         data_shapes_agree(&s->train, &now[0], "one file", "another", e) < 0)
         return -1;
     if (now[0].rows && s->sets < OPTION_TASKS_MAX)
-        s->of_sets[s->sets++] = now[0];
+        memcpy(s->of_sets[s->sets++], now, sizeof s->of_sets[0]);
     if (now[0].rows)
         data_shapes_join(&s->train, &now[0]);
     if (now[1].rows)
@@ -213,19 +220,24 @@ static void averaging_print(const struct options *o)
             printf("\naveraging: %s\n", text);
 }
 
-/* Against what is free where the run's directory will be (FINETUNED_PLACE, as finetune.sh says,
- * else here); steps are those of whole epochs. */
+/* Where the run's directory is or will be, as finetune.sh says, else here. */
+static const char *place_find(void)
+{
+    const char *place = getenv("FINETUNED_PLACE");
+    return place ? place : ".";
+}
+
+/* Against what is free there; steps are those of whole epochs. */
 static int disk_print(const struct options *o, const struct model *m,
                       const struct split_shape *train, struct err *e)
 {
-    const char *place = getenv("FINETUNED_PLACE");
     uint64_t steps = 0, free_bytes = 0;
     struct step_config c = setup_step_config(o);
     char text[512];
     for (uint32_t i = 0; i < o->task_count; i++)
         steps += o->tasks[i].epochs * ((train->rows - 1) / options_batch_rows(o) + 1);
     struct disk_forecast f = disk_forecast_make(o, m, step_frozen(m, &c), steps);
-    if (disk_free(place ? place : ".", &free_bytes, e) < 0)
+    if (disk_free(place_find(), &free_bytes, e) < 0)
         return -1;
     disk_text(&f, free_bytes, text, sizeof text);
     printf("%s\n", text);
@@ -235,21 +247,61 @@ static int disk_print(const struct options *o, const struct model *m,
     return 0;
 }
 
-/* Those of each task; where another number of sets was described than the options have, all have
- * the most of them. */
-static void of_tasks_find(const struct options *o, const struct plan_shapes *shapes,
-                          const struct split_shape *of_tasks[OPTION_TASKS_MAX])
+/* The sets of data that the options name; where another number of them was described, each has the
+ * most of all. */
+static void sets_fill(struct data *d, const struct options *o, const struct plan_shapes *shapes)
 {
-    uint32_t sets = 0;
-    for (uint32_t i = 0; i < o->task_count; i++) {
-        uint32_t first = options_data_task(o, i);
-        of_tasks[i] = first < i             ? of_tasks[first]
-                      : sets < shapes->sets ? &shapes->of_sets[sets]
-                                            : &shapes->train;
-        sets += first == i;
+    static struct options view; /* large */
+    data_sets_find(d, o, &view);
+    for (uint32_t i = 0; i < d->set_count; i++) {
+        int each = d->set_count == shapes->sets;
+        d->set[i].train = each ? shapes->of_sets[i][0] : shapes->train;
+        d->set[i].validation = each ? shapes->of_sets[i][1] : shapes->validation;
     }
-    for (uint32_t i = 0; i < o->task_count && sets != shapes->sets; i++)
-        of_tasks[i] = &shapes->train;
+}
+
+/* What a run would refuse once loaderd has opened the data. */
+static int sets_check(const struct options *o, const struct data *d, const struct model *m,
+                      struct err *e)
+{
+    struct schedule schedule;
+    uint64_t rows[OPTION_TASKS_MAX];
+    for (uint32_t i = 0; i < d->set_count; i++)
+        if (shapes_model_check(o, &d->set[i], m, e) < 0)
+            return -1;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        rows[i] = d->set[d->set_of[i]].train.rows;
+    return schedule_open(&schedule, o, rows, e) < 0 ? -1 : shapes_rows_check(o, d, &schedule, m, e);
+}
+
+/* A run that has begun may need the file no longer. */
+static int weights_check(const struct options *o, const struct model *m, struct err *e)
+{
+    char path[PATH_MAX];
+    struct lineage_record last;
+    int needed = 0;
+    for (uint32_t i = 0; i < o->task_count; i++)
+        needed |= strcmp(o->tasks[i].from, "start") == 0;
+    if (!o->pretrained[0] || !needed)
+        return 0;
+    snprintf(path, sizeof path, "%s/lineage", place_find());
+    int made = lineage_last(path, &last, e);
+    if (made < 0)
+        return -1;
+    return made && !lineage_is_beginning(&last) ? 0 : pretrained_fits(o, m, "", e);
+}
+
+/* The shapes of the sets, and the model that takes them. */
+static int sets_open(struct data *d, struct model *m, const struct options *o,
+                     const struct plan_shapes *shapes, struct err *e)
+{
+    struct model_input input = shape_input(&shapes->train);
+    sets_fill(d, o, shapes);
+    for (uint32_t i = 0; i < d->set_count; i++)
+        if (shapes_check(o, &d->set[i], e) < 0)
+            return -1;
+    return setup_model(m, o, &input, e) < 0 || sets_check(o, d, m, e) < 0 ? -1
+                                                                          : weights_check(o, m, e);
 }
 
 static int plan_run(const char *config, const char *const *set, int set_count, struct err *e)
@@ -258,8 +310,8 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     struct model m = {0};
     struct plan p = {0};
     static struct plan_shapes shapes; /* large */
+    static struct data d;
     const struct split_shape *train = &shapes.train, *of_tasks[OPTION_TASKS_MAX];
-    struct model_input input;
     struct plan_bases bases;
     struct megabatch_size sizes[2];
     const struct device *device = NULL;
@@ -267,16 +319,15 @@ static int plan_run(const char *config, const char *const *set, int set_count, s
     int result = -1;
     if (options_read(&o, config, set, set_count, e) < 0 || setup_options_check(&o, e) < 0 ||
         compute_open(&device, &o, "", e) < 0 || plan_read_shapes(stdin, &shapes, &bases, e) < 0 ||
-        shapes_check(&o, train, &shapes.validation, e) < 0)
+        sets_open(&d, &m, &o, &shapes, e) < 0)
         goto out;
     compute_bases(&bases, device);
     o.batch_size = options_batch_size_max(&o);
-    input = shape_input(train);
-    of_tasks_find(&o, &shapes, of_tasks);
+    for (uint32_t i = 0; i < o.task_count; i++)
+        of_tasks[i] = &d.set[d.set_of[i]].train;
     struct advice_run run = {&o, &m, &bases, train, &shapes.validation, of_tasks, 0};
-    if (setup_model(&m, &o, &input, e) < 0 || shapes_tokens_check(&o, &m, train, e) < 0 ||
-        plan_make(&p, &o, &m, &bases, train, &shapes.validation, of_tasks, &micro_rows, sizes, e) <
-            0)
+    if (plan_make(&p, &o, &m, &bases, train, &shapes.validation, of_tasks, &micro_rows, sizes, e) <
+        0)
         goto out;
     plan_print(&p, stdout);
     limit_print(&p, &o, device);

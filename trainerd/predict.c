@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/device.h"
@@ -44,8 +45,12 @@ static const char help_rest[] =
     "  --out FILE         predictions in the order of the rows: .h5, .hdf5 or .csv\n"
     "  --help             this\n\n"
     "A file that ends in .csv has the columns row, class, name (where classes have names), p_0 .."
-    "\n(probabilities) or row, y_0 .. (outputs); an HDF5 file the data sets outputs, probabilities "
-    "and classes.\nWhere the rows have targets, the loss and its metrics are printed.\n\n"
+    "\n(probabilities), or row and one for each value, called as the target that it is of (y_0 .. "
+    "where\ntargets have no names). Rows of prices have a column time besides: when they are "
+    "decided, "
+    "the end of\ntheir newest bar. An HDF5 file has the data sets outputs, probabilities, classes "
+    "and times, and the\nattributes class_names and target_names. Where the rows have targets, the "
+    "loss and its metrics are printed.\n\n"
     "Exit codes: 0 done; 100 cannot work; 111 may work later; 130 and 143 stopped.\n\n"
     "example: pipelines/predict.sh --run runs/fashion --task B --data new.h5 --out new.csv\n";
 
@@ -57,11 +62,8 @@ static int arguments_read(struct predictor *p, int argc, char **argv, struct err
         const struct {
             const char *word;
             const char **value;
-        } known[] = {{"--work", &p->work},
-                     {"--out", &p->out},
-                     {"--like", &p->like},
-                     {"--data", &p->data},
-                     {"--data-as", &p->data_as}};
+        } known[] = {{"--work", &p->work},   {"--out", &p->out},   {"--like", &p->like},
+                     {"--times", &p->times}, {"--data", &p->data}, {"--data-as", &p->data_as}};
         int taken = selection_argument(&p->selection, argc, argv, &i, e);
         for (size_t k = 0; taken == 0 && k < sizeof known / sizeof known[0]; k++)
             if (strcmp(argv[i], known[k].word) == 0)
@@ -205,27 +207,10 @@ static int model_open_all(struct predictor *p, uint32_t task, struct err *e)
         return -1;
     t->gather_validation = setup_gather(&t->validation, p->options.data_scale);
     batch_permute(t, task);
-    return predictions_open(&p->predictions, p->out, &t->model, p->class_names,
-                            t->validation.info.order.rows, c.batch_rows_max, e);
-}
-
-/* Those of the data that the model was trained on, where a table's texts became its classes. */
-static int class_names_read(struct predictor *p, struct err *e)
-{
-    struct h5reader *r = NULL;
-    struct err none;
-    if (!p->like)
-        return 0;
-    char *text = malloc(H5FILE_TEXT_MAX + 1);
-    int result = text ? h5reader_open(&r, p->like, e)
-                      : err_set(e, EXIT_CODE_TEMPORARY, "no memory for the names of the classes");
-    if (result == 0 && h5reader_text(r, "", "classes", text, H5FILE_TEXT_MAX + 1, &none) == 0) {
-        p->class_names = text;
-        text = NULL;
-    }
-    h5reader_close(&r);
-    free(text);
-    return result;
+    return known_open(p, c.batch_rows_max, e) < 0
+               ? -1
+               : predictions_open(&p->predictions, p->out, &t->model, &p->known,
+                                  t->validation.info.order.rows, c.batch_rows_max, e);
 }
 
 void predict_progress(struct predictor *p, uint64_t done)
@@ -267,7 +252,7 @@ static int batch_predict(struct predictor *p, uint64_t position, uint64_t rows, 
         return -1;
     if (predict_score(p, p->scores, rows, p->int8, e) < 0)
         return -1;
-    return predictions_add(p->predictions, p->outputs, rows, e);
+    return known_add(p, p->outputs, position, rows, e);
 }
 
 /* For people, and into the file's attributes, whose names begin with `prefix`. */
@@ -350,7 +335,7 @@ static void predictor_close(struct predictor *p)
     scores_close(&p->float_scores);
     free(p->outputs);
     free(p->block);
-    free(p->class_names);
+    known_close(p);
     sequences_close(&p->sequences);
     if (p->feed_open)
         feed_close(&t->validation);
@@ -361,6 +346,28 @@ static void predictor_close(struct predictor *p)
     options_free(&p->of_run);
 }
 
+/* The file would take the place of one that predictions are made of, or were learned of. */
+static int out_check(const struct predictor *p, struct err *e)
+{
+    const struct options *o = &p->of_run;
+    const char *const reads[] = {p->path, p->data, p->options.data_file, o->data_file,
+                                 o->data_source};
+    struct stat out, in;
+    if (stat(p->out, &out) < 0)
+        return 0;
+    for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++)
+        if (reads[i] && stat(reads[i], &in) == 0 && in.st_ino == out.st_ino &&
+            in.st_dev == out.st_dev)
+            return err_set(e, EXIT_CODE_PERMANENT,
+                           "predictions cannot be written as %s, which is %s; choose another "
+                           "--out",
+                           p->out,
+                           i == 0  ? "the file of the weights"
+                           : i < 3 ? "the data file"
+                                   : "a file that the run was trained on");
+    return 0;
+}
+
 static int predictor_run(struct predictor *p, struct err *e)
 {
     uint32_t task = 0;
@@ -369,11 +376,11 @@ static int predictor_run(struct predictor *p, struct err *e)
         return -1;
     if (chdir(p->work) < 0)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot enter %s", p->work);
-    if (options_read(&p->options, "pipeline.yaml", NULL, 0, e) < 0 ||
+    if (options_read(&p->options, "pipeline.yaml", NULL, 0, e) < 0 || out_check(p, e) < 0 ||
         setup_options_check(&p->options, e) < 0 || task_choose(p, &task, e) < 0)
         return -1;
     p->t.options = &p->options;
-    if (class_names_read(p, e) < 0 || rows_open(p, e) < 0 || model_open_all(p, task, e) < 0)
+    if (rows_open(p, e) < 0 || model_open_all(p, task, e) < 0)
         return -1;
     return all_predict(p, e);
 }
@@ -390,7 +397,7 @@ int predict_command(int argc, char **argv)
     log_stage_set("predict");
     log_level_set(LOG_LEVEL_WARN);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* without the script there is nobody to start a loaderd */
-    p.t.lineage.fd = -1;
+    p.times_fd = p.t.lineage.fd = -1;
     p.t.progress.statm = -1;
     p.t.permutation_seed = OPTION_NONE;
     int result = arguments_read(&p, argc, argv, &e);

@@ -65,8 +65,9 @@ static int block_write(struct predictor *p, int last, struct err *e)
     uint64_t outputs = p->t.model.outputs, most = p->sequences.streams, done = 0, rows;
     for (; p->held - done >= most || (last && p->held > done); done += rows) {
         rows = p->held - done < most ? p->held - done : most;
-        if (predictions_add(p->predictions, p->block + done * outputs, rows, e) < 0)
+        if (known_add(p, p->block + done * outputs, p->written, rows, e) < 0)
             return -1;
+        p->written += rows;
     }
     p->held -= done;
     memmove(p->block, p->block + done * outputs, p->held * outputs * sizeof *p->block);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/loss.h"
@@ -19,17 +20,21 @@ enum {
     NUMBER_TEXT_BYTES = 32, /* at most, with what separates it */
 };
 
+struct names {
+    char *text; /* each with a NUL behind it; NULL: there are none */
+    char **at;  /* [count], in it */
+    uint64_t count;
+};
+
 struct predictions {
     const char *path;
     const struct model *model;
-    int has_classes, has_probabilities;
+    int has_classes, has_probabilities, has_times;
     uint64_t steps, width; /* of a row; outputs of one of them */
     float *probabilities;  /* [batch_rows, steps, width] */
     uint32_t *classes;     /* [batch_rows, steps] */
     uint64_t row;          /* next */
-    char *names;           /* of classes, each with a NUL behind it; NULL: they have none */
-    const char **name;     /* [name_count], in it */
-    uint32_t name_count;
+    struct names classes_named, targets_named;
     struct h5writer *h5; /* NULL: CSV */
     int fd;
     char temporary[4096 + 32];
@@ -81,15 +86,46 @@ static int text_reserve(struct predictions *p, struct err *e)
 #define TEXT_ADD(p, ...)                                                                           \
     ((p)->used += (size_t)snprintf((p)->text + (p)->used, TEXT_BYTES - (p)->used, __VA_ARGS__))
 
+/* One more field, quoted where it must be. */
+static int csv_text(struct predictions *p, const char *text, struct err *e)
+{
+    int quoted = text[strcspn(text, ",\"\r\n")] != 0;
+    if (bytes_reserve(p, 2 * strlen(text) + 4, e) < 0)
+        return -1;
+    p->text[p->used++] = ',';
+    if (quoted)
+        p->text[p->used++] = '"';
+    for (; *text; text++) {
+        if (*text == '"')
+            p->text[p->used++] = '"';
+        p->text[p->used++] = *text;
+    }
+    if (quoted)
+        p->text[p->used++] = '"';
+    return 0;
+}
+
+/* The name of output k's column where its target has one that no column before it has. */
+static const char *column_name(const struct predictions *p, uint64_t k)
+{
+    const char *name = p->targets_named.text ? p->targets_named.at[k] : "";
+    int taken = strcmp(name, "row") == 0 || (p->has_times && strcmp(name, "time") == 0);
+    return *name && !taken ? name : NULL;
+}
+
 static int csv_header(struct predictions *p, struct err *e)
 {
-    TEXT_ADD(p, "row%s%s%s", p->steps > 1 ? ",step" : "", p->has_classes ? ",class" : "",
-             p->names ? ",name" : "");
+    TEXT_ADD(p, "row%s%s%s%s", p->has_times ? ",time" : "", p->steps > 1 ? ",step" : "",
+             p->has_classes ? ",class" : "", p->classes_named.text ? ",name" : "");
     for (uint64_t k = 0; k < p->width; k++) {
-        if (text_reserve(p, e) < 0)
+        const char *name = column_name(p, k);
+        if ((name ? csv_text(p, name, e) : text_reserve(p, e)) < 0)
             return -1;
-        TEXT_ADD(p, ",%c_%" PRIu64, p->has_probabilities ? 'p' : 'y', k);
+        if (!name)
+            TEXT_ADD(p, ",%c_%" PRIu64, p->has_probabilities ? 'p' : 'y', k);
     }
+    if (text_reserve(p, e) < 0)
+        return -1;
     TEXT_ADD(p, "\n");
     return 0;
 }
@@ -108,32 +144,28 @@ static int csv_open(struct predictions *p, struct err *e)
     return csv_header(p, e);
 }
 
-/* The class's name as one more field. */
-static int csv_name(struct predictions *p, uint32_t class, struct err *e)
+/* Seconds since 1970, a number where there is no such year. */
+static void csv_time(struct predictions *p, int64_t seconds)
 {
-    const char *name = class < p->name_count ? p->name[class] : "";
-    int quoted = name[strcspn(name, ",\"\r\n")] != 0;
-    if (bytes_reserve(p, 2 * strlen(name) + 4, e) < 0)
-        return -1;
-    p->text[p->used++] = ',';
-    if (quoted)
-        p->text[p->used++] = '"';
-    for (; *name; name++) {
-        if (*name == '"')
-            p->text[p->used++] = '"';
-        p->text[p->used++] = *name;
-    }
-    if (quoted)
-        p->text[p->used++] = '"';
-    return 0;
+    struct tm tm;
+    time_t moment = (time_t)seconds;
+    if (gmtime_r(&moment, &tm))
+        p->used += strftime(p->text + p->used, TEXT_BYTES - p->used, ",%Y-%m-%d %H:%M:%S", &tm);
+    else
+        TEXT_ADD(p, ",%" PRId64, seconds);
 }
 
-static int csv_row(struct predictions *p, uint64_t step, const float *numbers, uint32_t class,
-                   struct err *e)
+/* time: NULL without. */
+static int csv_row(struct predictions *p, const int64_t *time, uint64_t step, const float *numbers,
+                   uint32_t class, struct err *e)
 {
     if (text_reserve(p, e) < 0)
         return -1;
     TEXT_ADD(p, "%" PRIu64, p->row);
+    if (time && text_reserve(p, e) < 0)
+        return -1;
+    if (time)
+        csv_time(p, *time);
     if (p->steps > 1 && text_reserve(p, e) < 0)
         return -1;
     if (p->steps > 1)
@@ -142,7 +174,8 @@ static int csv_row(struct predictions *p, uint64_t step, const float *numbers, u
         return -1;
     if (p->has_classes)
         TEXT_ADD(p, ",%u", class);
-    if (p->names && csv_name(p, class, e) < 0)
+    const struct names *named = &p->classes_named;
+    if (named->text && csv_text(p, class < named->count ? named->at[class] : "", e) < 0)
         return -1;
     for (uint64_t k = 0; k < p->width; k++) {
         if (text_reserve(p, e) < 0)
@@ -158,28 +191,59 @@ static int csv_row(struct predictions *p, uint64_t step, const float *numbers, u
 /* ---- both -------------------------------------------------------------------------------------
  */
 
-/* Cut the list into names. */
-static int names_keep(struct predictions *p, const char *list)
+/* Cut the list into names; none of it where there is no list. */
+static int names_keep(struct names *n, const char *list)
 {
-    uint32_t count = 1;
+    uint64_t count = 1;
+    if (!list)
+        return 0;
     for (const char *at = list; *at; at++)
         count += *at == '\n';
-    p->names = strdup(list);
-    p->name = calloc(count, sizeof *p->name);
-    char *rest = p->names;
-    while (p->name && rest)
-        p->name[p->name_count++] = strsep(&rest, "\n");
-    return p->names && p->name ? 0 : -1;
+    n->text = strdup(list);
+    n->at = calloc(count, sizeof *n->at);
+    for (char *rest = n->text; n->at && rest;)
+        n->at[n->count++] = strsep(&rest, "\n");
+    return n->text && n->at ? 0 : -1;
 }
 
-static int h5_open(struct predictions *p, const char *names, uint64_t rows, uint64_t batch_rows,
-                   struct err *e)
+static void names_free(struct names *n)
+{
+    free(n->text);
+    free(n->at);
+    *n = (struct names){0};
+}
+
+/* Classes have names, or else targets, if as many as there are outputs. */
+static int all_names_keep(struct predictions *p, const struct predictions_known *known)
+{
+    if (p->has_classes)
+        return names_keep(&p->classes_named, known->class_names);
+    if (names_keep(&p->targets_named, known->target_names) < 0)
+        return -1;
+    if (p->targets_named.count != p->width)
+        names_free(&p->targets_named);
+    return 0;
+}
+
+static int h5_names(struct predictions *p, const struct predictions_known *known, struct err *e)
+{
+    return (p->classes_named.text &&
+            h5writer_text(p->h5, "", "class_names", known->class_names, e) < 0) ||
+                   (p->targets_named.text &&
+                    h5writer_text(p->h5, "", "target_names", known->target_names, e) < 0)
+               ? -1
+               : 0;
+}
+
+static int h5_open(struct predictions *p, const struct predictions_known *known, uint64_t rows,
+                   uint64_t batch_rows, struct err *e)
 {
     const uint64_t dims[3] = {rows, p->steps > 1 ? p->steps : p->width, p->width};
     int rank = p->steps > 1 ? 3 : 2;
     uint64_t chunk = batch_rows < rows ? batch_rows : rows;
-    if (h5writer_open(&p->h5, p->path, e) < 0 ||
-        (names && h5writer_text(p->h5, "", "class_names", names, e) < 0) ||
+    if (h5writer_open(&p->h5, p->path, e) < 0 || h5_names(p, known, e) < 0 ||
+        (p->has_times &&
+         h5writer_rows_begin(p->h5, "times", H5TYPE_I64, 1, dims, chunk, GZIP_LEVEL, e) < 0) ||
         h5writer_rows_begin(p->h5, "outputs", H5TYPE_F32, rank, dims, chunk, GZIP_LEVEL, e) < 0)
         return -1;
     if (p->has_probabilities && h5writer_rows_begin(p->h5, "probabilities", H5TYPE_F32, rank, dims,
@@ -191,7 +255,8 @@ static int h5_open(struct predictions *p, const char *names, uint64_t rows, uint
 }
 
 int predictions_open(struct predictions **p_p, const char *path, const struct model *m,
-                     const char *class_names, uint64_t rows, uint64_t batch_rows, struct err *e)
+                     const struct predictions_known *known, uint64_t rows, uint64_t batch_rows,
+                     struct err *e)
 {
     struct predictions *p = *p_p = calloc(1, sizeof *p);
     if (!p)
@@ -201,23 +266,26 @@ int predictions_open(struct predictions **p_p, const char *path, const struct mo
     p->fd = -1;
     p->has_classes = !loss_type_named(m->loss)->values;
     p->has_probabilities = scores_has_probabilities(m);
+    p->has_times = known->has_times;
     p->steps = m->target_steps;
     p->width = m->outputs / m->target_steps;
     p->classes = calloc(batch_rows, p->steps * sizeof *p->classes);
     p->probabilities = calloc(batch_rows, m->outputs * sizeof *p->probabilities);
-    const char *names = p->has_classes ? class_names : NULL;
-    int result = p->classes && p->probabilities && (!names || names_keep(p, names) == 0)
+    int result = p->classes && p->probabilities && all_names_keep(p, known) == 0
                      ? predictions_name_check(path, e)
                      : err_set(e, EXIT_CODE_TEMPORARY, "no memory to write %s", path);
     if (result == 0)
-        result = ends_with(path, ".csv") ? csv_open(p, e) : h5_open(p, names, rows, batch_rows, e);
+        result = ends_with(path, ".csv") ? csv_open(p, e) : h5_open(p, known, rows, batch_rows, e);
     if (result < 0)
         predictions_abandon(p_p);
     return result;
 }
 
-static int h5_add(struct predictions *p, const float *outputs, uint64_t rows, struct err *e)
+static int h5_add(struct predictions *p, const float *outputs, const int64_t *times, uint64_t rows,
+                  struct err *e)
 {
+    if (p->has_times && h5writer_rows_append(p->h5, "times", times, rows, e) < 0)
+        return -1;
     if (h5writer_rows_append(p->h5, "outputs", outputs, rows, e) < 0)
         return -1;
     if (p->has_probabilities &&
@@ -226,7 +294,8 @@ static int h5_add(struct predictions *p, const float *outputs, uint64_t rows, st
     return p->has_classes ? h5writer_rows_append(p->h5, "classes", p->classes, rows, e) : 0;
 }
 
-int predictions_add(struct predictions *p, const float *outputs, uint64_t rows, struct err *e)
+int predictions_add(struct predictions *p, const float *outputs, const int64_t *times,
+                    uint64_t rows, struct err *e)
 {
     const float *shown = p->has_probabilities ? p->probabilities : outputs;
     for (uint64_t i = 0; i < rows * p->steps; i++) {
@@ -235,9 +304,10 @@ int predictions_add(struct predictions *p, const float *outputs, uint64_t rows, 
             scores_probabilities(p->model, outputs + i * p->width, p->probabilities + i * p->width);
     }
     if (p->h5)
-        return h5_add(p, outputs, rows, e);
+        return h5_add(p, outputs, times, rows, e);
     for (uint64_t i = 0; i < rows * p->steps; i++) {
-        if (csv_row(p, i % p->steps, shown + i * p->width, p->classes[i], e) < 0)
+        const int64_t *time = p->has_times ? &times[i / p->steps] : NULL;
+        if (csv_row(p, time, i % p->steps, shown + i * p->width, p->classes[i], e) < 0)
             return -1;
         p->row += i % p->steps == p->steps - 1;
     }
@@ -288,8 +358,8 @@ void predictions_abandon(struct predictions **p_p)
     free(p->classes);
     free(p->probabilities);
     free(p->text);
-    free(p->names);
-    free(p->name);
+    names_free(&p->classes_named);
+    names_free(&p->targets_named);
     free(p);
     *p_p = NULL;
 }

@@ -22,7 +22,8 @@
 #include "trainerd/weights.h"
 
 struct taking {
-    struct trainer *t;
+    const struct options *o;
+    const struct model *m;
     struct weights w;
     const struct safetensor **found; /* [weights_count]; NULL: stays fresh */
     uint32_t taken;
@@ -95,9 +96,9 @@ static void shape_text(char *text, size_t bytes, int rank, const uint64_t *dims)
 /* The file's tensor for the model's number `i`, or NULL and *e. */
 static const struct safetensor *tensor_find(const struct taking *k, uint32_t i, struct err *e)
 {
-    const struct tensor_info *info = weights_info(&k->t->model, i);
+    const struct tensor_info *info = weights_info(k->m, i);
     char name[SAFETENSORS_NAME_MAX + 1], here[64], there[192];
-    name_in_file(k->t->options, info->name, name, sizeof name);
+    name_in_file(k->o, info->name, name, sizeof name);
     const struct safetensor *s = weights_find(&k->w, name);
     if (s && weights_fits(s, info))
         return s;
@@ -116,7 +117,7 @@ static const struct safetensor *tensor_find(const struct taking *k, uint32_t i, 
 /* All tensors and module buffers of one layer into k->found: a layer is taken whole or not. */
 static int layer_find(struct taking *k, const struct layer_instance *l, struct err *e)
 {
-    const struct model *m = &k->t->model;
+    const struct model *m = k->m;
     uint32_t taken = 0;
     int result = 0;
     for (uint32_t i = 0; i < weights_count(m); i++) {
@@ -136,9 +137,9 @@ static int layer_find(struct taking *k, const struct layer_instance *l, struct e
 /* What is taken of each tensor, by the rule above. */
 static int tensors_find(struct taking *k, struct err *e)
 {
-    const struct model *m = &k->t->model;
-    uint32_t end = m->layer_count, backbone = (uint32_t)k->t->options->backbone_layers;
-    int fresh = strcmp(k->t->options->pretrained_head, "fresh") == 0;
+    const struct model *m = k->m;
+    uint32_t end = m->layer_count, backbone = (uint32_t)k->o->backbone_layers;
+    int fresh = strcmp(k->o->pretrained_head, "fresh") == 0;
     struct err why = {.text = "the model has one layer with parameters, and that is its head"};
     ensure(backbone < m->layer_count);
     if (fresh && backbone)
@@ -171,11 +172,12 @@ static void taking_close(struct taking *k)
     k->found = NULL;
 }
 
-static int taking_open(struct taking *k, struct trainer *t, struct err *e)
+/* known: digest of the file that the run began with, or "". */
+static int taking_open(struct taking *k, const struct options *o, const struct model *m,
+                       const char *known, struct err *e)
 {
-    const char *known = t->meta.pretrained_sha256;
-    *k = (struct taking){.t = t};
-    if (weights_open(&k->w, t->options->pretrained, e) < 0)
+    *k = (struct taking){.o = o, .m = m};
+    if (weights_open(&k->w, o->pretrained, e) < 0)
         return err_prefix(e, "model.pretrained");
     if (known[0] && strcmp(known, k->w.sha256) != 0) {
         err_set(e, EXIT_CODE_PERMANENT,
@@ -184,7 +186,7 @@ static int taking_open(struct taking *k, struct trainer *t, struct err *e)
                 k->w.path, k->w.sha256, known);
         goto fail;
     }
-    k->found = calloc(weights_count(&t->model), sizeof *k->found);
+    k->found = calloc(weights_count(m), sizeof *k->found);
     if (!k->found) {
         err_set(e, EXIT_CODE_TEMPORARY, "no memory for the list of pretrained tensors");
         goto fail;
@@ -210,16 +212,16 @@ static void list_add(char *list, size_t bytes, const char *name)
 
 static int is_taken(const struct taking *k, const struct safetensor *s)
 {
-    for (uint32_t i = 0; i < weights_count(&k->t->model); i++)
+    for (uint32_t i = 0; i < weights_count(k->m); i++)
         if (k->found[i] == s)
             return 1;
     return weights_is_scale(&k->w, s);
 }
 
-static int pretrained_fact(const struct taking *k, struct err *e)
+static int pretrained_fact(struct trainer *t, const struct taking *k, struct err *e)
 {
     struct msg_event_pretrained m = {.taken = k->taken};
-    const struct model *model = &k->t->model;
+    const struct model *model = k->m;
     char fresh[sizeof m.fresh] = "", unused[sizeof m.unused] = "";
     for (uint32_t i = 0; i < weights_count(model); i++)
         if (!k->found[i])
@@ -227,29 +229,35 @@ static int pretrained_fact(const struct taking *k, struct err *e)
     for (uint32_t i = 0; i < k->w.safetensors.count; i++)
         if (!is_taken(k, &k->w.safetensors.tensors[i]))
             list_add(unused, sizeof unused, k->w.safetensors.tensors[i].name);
-    MSG_STR(m.task, tasks_current(k->t)->name);
+    MSG_STR(m.task, tasks_current(t)->name);
     MSG_STR(m.file, k->w.path);
     MSG_STR(m.sha256, k->w.sha256);
     MSG_STR(m.fresh, fresh);
     MSG_STR(m.unused, unused);
     log_info("file=%s sha256=%.12s taken=%u fresh=\"%s\" unused=\"%s\" weights were taken over",
              k->w.path, k->w.sha256, k->taken, fresh, unused);
-    return daemon_fact(k->t->daemon, MSG_event_pretrained, &m, e);
+    return daemon_fact(t->daemon, MSG_event_pretrained, &m, e);
+}
+
+int pretrained_fits(const struct options *o, const struct model *m, const char *known,
+                    struct err *e)
+{
+    struct taking k;
+    if (taking_open(&k, o, m, known, e) < 0)
+        return -1;
+    taking_close(&k);
+    return 0;
 }
 
 int pretrained_check(struct trainer *t, struct err *e)
 {
-    struct taking k;
     int needed = 0;
     for (uint32_t i = (uint32_t)t->meta.task; i < t->options->task_count; i++)
         if (strcmp(t->options->tasks[i].from, "start") == 0)
             needed |= i > t->meta.task || t->state == TRAINER_BEGIN;
     if (!t->options->pretrained[0] || !needed)
         return 0;
-    if (taking_open(&k, t, e) < 0)
-        return -1;
-    taking_close(&k);
-    return 0;
+    return pretrained_fits(t->options, &t->model, t->meta.pretrained_sha256, e);
 }
 
 int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct err *e)
@@ -258,14 +266,14 @@ int pretrained_load(struct trainer *t, float *parameters, float *buffers, struct
     int result = 0;
     if (!t->options->pretrained[0])
         return 0;
-    if (taking_open(&k, t, e) < 0)
+    if (taking_open(&k, t->options, &t->model, t->meta.pretrained_sha256, e) < 0)
         return -1;
     for (uint32_t i = 0; result == 0 && i < weights_count(&t->model); i++)
         if (k.found[i])
             result =
                 weights_read(&k.w, k.found[i], weights_place(&t->model, i, parameters, buffers), e);
     if (result == 0)
-        result = pretrained_fact(&k, e);
+        result = pretrained_fact(t, &k, e);
     memcpy(t->meta.pretrained_sha256, k.w.sha256, sizeof k.w.sha256);
     taking_close(&k);
     return result < 0 ? err_prefix(e, "model.pretrained") : 0;

@@ -232,49 +232,10 @@ static int split_check(const struct feed *f, struct err *e)
     if (!i->order.rows)
         return err_set(e, EXIT_CODE_PERMANENT, "%s of %s has no rows; at least one is needed",
                        split, file);
-    if (!i->targets.name[0])
-        return err_set(e, EXIT_CODE_PERMANENT,
-                       "%s of %s has no data set `%s`; it holds what the model is to learn", split,
-                       file, f->config.targets);
     if (!f->config.weights[0] || i->weights.name[0])
         return 0;
     weighing_absent(f->config.weights, e);
     return err_prefix(e, "%s of %s", split, file);
-}
-
-static int targets_check(const struct trainer *t, const struct feed *f, struct err *e)
-{
-    const struct msg_field_info *targets = &f->info.targets;
-    if (fisher_labels_check(&t->model, fisher_labels_of(t->options->fisher_labels), e) < 0)
-        return err_prefix(e, "continual_learning.ewc_config");
-    if (model_targets_check(&t->model, targets->type, targets->values, e) == 0 &&
-        weighing_width_check(f->info.weights.values, model_row_targets(&t->model), e) == 0)
-        return 0;
-    return err_prefix(e, "%s of %s", f->config.split, f->config.file);
-}
-
-/* Timeframes are gathered one after the other: a permutation across them is not. */
-static int permutation_check(const struct trainer *t, struct err *e)
-{
-    uint32_t parts = t->train.info.feature_parts;
-    for (uint32_t i = 0; i < t->options->task_count && parts > 1; i++)
-        if (t->data.set_of[i] == t->data.stream[0].set && /* a task of these data */
-            t->options->tasks[i].permute_features != OPTION_NONE)
-            return err_set(e, EXIT_CODE_PERMANENT,
-                           "task %s permutes the features, which in %s are %u timeframes; "
-                           "permute_features takes features in one data set",
-                           t->options->tasks[i].name, t->options->data_file, parts);
-    return 0;
-}
-
-/* Of the set of data that is open. */
-static int splits_check(struct trainer *t, struct err *e)
-{
-    struct split_shape train = shape_of(&t->train), validation = shape_of(&t->validation);
-    if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0 ||
-        permutation_check(t, e) < 0)
-        return -1;
-    return shapes_check(t->options, &train, &validation, e);
 }
 
 static struct msg_plan_row plan_row_message(const char *stage, const char *what, uint64_t bytes)
@@ -475,23 +436,6 @@ static void meta_init(struct trainer *t)
     t->meta.threads = compute_threads(t);
 }
 
-/* An epoch's last micro-batch is a shorter one: is it long enough? */
-static int rows_check(const struct trainer *t, struct err *e)
-{
-    for (uint32_t i = 0; i < t->options->task_count; i++) {
-        uint64_t micro = t->data.set[t->data.set_of[i]].batch_size, rows = t->schedule.rows[i];
-        uint64_t last = rows % micro;
-        if (model_rows_check(&t->model, last ? last : micro, e) < 0)
-            return err_prefix(e,
-                              "an epoch of task %s, of %" PRIu64
-                              " rows in micro-batches of %" PRIu64
-                              ", ends with one of 1 row; set data.drop_last or another "
-                              "training.batch_size",
-                              t->options->tasks[i].name, rows, micro);
-    }
-    return 0;
-}
-
 static void statistics_say(const struct trainer *t)
 {
     if (t->model.buffer_count)
@@ -547,17 +491,18 @@ static int changes_tell(struct trainer *t, struct err *e)
 /* Both streams of a set of data are open: is it what a model can be trained on, and this model? */
 static int set_check(struct trainer *t, struct err *e)
 {
-    struct split_shape train = shape_of(&t->train);
-    struct model_input input = shape_input(&train);
-    if (splits_check(t, e) < 0)
+    struct data_set s = t->data.set[t->data.stream[0].set];
+    s.train = shape_of(&t->train);
+    s.validation = shape_of(&t->validation);
+    struct model_input input = shape_input(&s.train);
+    const struct options *o = &t->daemon->options;
+    if (split_check(&t->train, e) < 0 || split_check(&t->validation, e) < 0 ||
+        shapes_check(o, &s, e) < 0)
         return -1;
     if (!t->data.known && (setup_model(&t->model, t->options, &input, e) < 0 ||
                            model_text(&t->model, t->model_text, sizeof t->model_text, e) < 0))
         return -1;
-    return shapes_tokens_check(t->options, &t->model, &train, e) < 0 ||
-                   targets_check(t, &t->train, e) < 0 || targets_check(t, &t->validation, e) < 0
-               ? -1
-               : 0;
+    return shapes_model_check(o, &s, &t->model, e);
 }
 
 static int schedule_make(struct trainer *t, struct err *e)
@@ -587,8 +532,9 @@ int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)
     if (described <= 0)
         return data_wait(described, sleep_ms);
     if (plan_apply(t, e) < 0 || schedule_make(t, e) < 0 || disk_apply(t, e) < 0 ||
-        buffers_open(t, e) < 0 || rows_check(t, e) < 0 || setup_cursor(t, e) < 0 ||
-        changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
+        buffers_open(t, e) < 0 ||
+        shapes_rows_check(&t->daemon->options, &t->data, &t->schedule, &t->model, e) < 0 ||
+        setup_cursor(t, e) < 0 || changes_tell(t, e) < 0 || pretrained_check(t, e) < 0)
         return DAEMON_FAILED;
     progress_resume(t);
     statistics_say(t);

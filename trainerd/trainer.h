@@ -69,6 +69,12 @@ struct split_shape { /* what loaderd says of a split */
     uint64_t row_bytes;                   /* of all its data sets */
     uint64_t chunk_bytes_max, kept_bytes; /* of a reader: messages.def */
     char layout[9];
+    /* of the values: the parts that are joined to them, and their type; where there are several
+     * that of the first which is of no whole numbers */
+    uint64_t value_parts;
+    char value_type[8];
+    uint64_t targets; /* values a row; 0: there are none */
+    char target_type[8];
     uint64_t weights; /* values a row that say what its targets weigh; 0: none do */
     /* of the graph layout, where values are a node's: features of an edge, and the most that come
      * together */
@@ -285,6 +291,8 @@ int data_begin(struct trainer *t, struct err *e);
  * streams are those of the present task; 0: the next one is being opened; -1. */
 int data_describe(struct trainer *t, struct err *e);
 /* *most has room for *s too. */
+/* Set set[], set_count and set_of[] as the run's options say; *view is room for those of a task. */
+void data_sets_find(struct data *d, const struct options *o, struct options *view);
 void data_shapes_join(struct split_shape *most, const struct split_shape *s);
 /* Do both files hold rows of one kind? -1 (permanent) if not. */
 int data_shapes_agree(const struct split_shape *a, const struct split_shape *b, const char *file_a,
@@ -301,6 +309,10 @@ void data_task(struct trainer *t); /* the options of the cursor's task */
 
 /* pretrained.c */
 int pretrained_options_check(const struct options *o, struct err *e);
+/* Can the model begin with model.pretrained, which is given? known: the digest of the file that the
+ * run began with, or "". -1 (permanent) if not. */
+int pretrained_fits(const struct options *o, const struct model *m, const char *known,
+                    struct err *e);
 /* Can the tasks that are still to begin `from: start` begin with model.pretrained, if that is
  * given? Needs the model and the cursor. */
 int pretrained_check(struct trainer *t, struct err *e);
@@ -453,12 +465,15 @@ struct split_shape shape_of(const struct feed *f);
 uint64_t shape_row_bytes(const struct split_shape *s); /* of a row, on average where it is ragged */
 int shape_is_graph(const struct split_shape *s);
 struct model_input shape_input(const struct split_shape *s);
-/* Do both splits hold rows of one kind and width? -1 (permanent) if not. */
-int shapes_check(const struct options *o, const struct split_shape *train,
-                 const struct split_shape *validation, struct err *e);
-/* Tokens and an embedding go together, as they are stored. -1 (permanent) if not. */
-int shapes_tokens_check(const struct options *o, const struct model *m,
-                        const struct split_shape *train, struct err *e);
+/* Of a set of data, and `o` the run's options. Do both splits hold rows of one kind and width, with
+ * targets, and can the tasks of these data permute them? -1 (permanent) if not. */
+int shapes_check(const struct options *o, const struct data_set *s, struct err *e);
+/* Can the model take those rows and learn those targets? -1 (permanent) if not. */
+int shapes_model_check(const struct options *o, const struct data_set *s, const struct model *m,
+                       struct err *e);
+/* An epoch's last micro-batch is a shorter one: is it long enough? -1 (permanent) if not. */
+int shapes_rows_check(const struct options *o, const struct data *d,
+                      const struct schedule *schedule, const struct model *m, struct err *e);
 /* setup_step_config with room for the batches of both, on that device (NULL: the CPU). -1
  * (permanent) where a batch is too large. */
 int shapes_step_config(struct step_config *c, const struct options *o, const struct device *device,
@@ -494,9 +509,9 @@ uint64_t plan_regions_limit(const struct plan *p, const struct options *o);
 
 /* plan_command.c */
 /* From the lines that `loaderd --describe`, once for each set of data, and `prepare bases` print:
- * the most of all sets, and the training rows of each. */
+ * the most of all sets, and each. */
 struct plan_shapes {
-    struct split_shape train, validation, of_sets[OPTION_TASKS_MAX];
+    struct split_shape train, validation, of_sets[OPTION_TASKS_MAX][2]; /* both splits of each */
     uint32_t sets;
 };
 int plan_read_shapes(FILE *in, struct plan_shapes *shapes, struct plan_bases *bases, struct err *e);

@@ -29,6 +29,8 @@ int arguments_parse(struct arguments *a, int argc, char **argv, enum arguments_k
             result = value_take(argc, argv, &i, &a->out, e);
         else if (strcmp(argv[i], "--task") == 0 && kind != ARGUMENTS_PLAIN)
             result = value_take(argc, argv, &i, &a->task, e);
+        else if (strcmp(argv[i], "--rows") == 0 && kind == ARGUMENTS_TASK)
+            result = value_take(argc, argv, &i, &a->rows, e);
         else if (strcmp(argv[i], "--set") == 0 && a->set_count < OPTION_SETS_MAX)
             result = value_take(argc, argv, &i, &a->set[a->set_count++], e);
         else if (strcmp(argv[i], "--rebuild") == 0 && kind == ARGUMENTS_OUT)

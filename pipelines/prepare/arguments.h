@@ -8,15 +8,15 @@
 #include "proto/options.h"
 
 struct arguments {
-    const char *config, *out, *task;
+    const char *config, *out, *task, *rows;
     const char *set[OPTION_SETS_MAX];
     int set_count, rebuild, help;
 };
 
 enum arguments_kind {
     ARGUMENTS_PLAIN,
-    ARGUMENTS_TASK, /* --task NAME is accepted */
-    ARGUMENTS_OUT   /* that and --rebuild, and --out FILE is required */
+    ARGUMENTS_TASK, /* --task NAME and --rows FILE are accepted */
+    ARGUMENTS_OUT   /* --task NAME and --rebuild are, and --out FILE is required */
 };
 
 int arguments_parse(struct arguments *a, int argc, char **argv, enum arguments_kind kind,

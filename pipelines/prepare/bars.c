@@ -12,9 +12,9 @@
  * With prepare.like there are no train and no targets.
  *
  * Attributes: timeframes of the groups features (in the order of the options); of the root those of
- * every prepared file, columns (the features' names) and timeframe (of the source). bars_data.h
- * says what a bar is, bars_rows.h what a row is. Bars are held in memory, windows are not: rows go
- * to the file as they are made.
+ * every prepared file, columns (the features' names), target_names (log_return_1 to K) and
+ * timeframe (of the source). bars_data.h says what a bar is, bars_rows.h what a row is. Bars are
+ * held in memory, windows are not: rows go to the file as they are made.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -207,6 +207,20 @@ static int rows_write(struct bars *b, struct err *e)
     return 0;
 }
 
+/* "log_return_1" and so on, one a line: the most that prepare.horizon accepts fit an attribute. */
+static int target_names_write(struct bars *b, struct err *e)
+{
+    size_t used = 0;
+    char *names = malloc(b->rows.horizon * sizeof "log_return_4096" + 1);
+    if (!names)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot name the targets");
+    for (uint32_t k = 1; k <= b->rows.horizon; k++)
+        used += (size_t)sprintf(names + used, "%slog_return_%u", k > 1 ? "\n" : "", k);
+    int result = used ? h5writer_text(b->writer, "", "target_names", names, e) : 0;
+    free(names);
+    return result;
+}
+
 static int attributes_write(struct bars *b, const char *stamp, struct err *e)
 {
     const struct bars_data *d = &b->data;
@@ -214,7 +228,8 @@ static int attributes_write(struct bars *b, const char *stamp, struct err *e)
     uint64_t dims[] = {d->series_count, d->features};
     if (own_attributes(b->writer, &b->digest, d->file.csv.path, stamp, "dense", e) < 0 ||
         h5writer_text(b->writer, "", "columns", bars_feature_names(d), e) < 0 ||
-        h5writer_text(b->writer, "", "timeframe", d->frame->name, e) < 0)
+        h5writer_text(b->writer, "", "timeframe", d->frame->name, e) < 0 ||
+        target_names_write(b, e) < 0)
         return -1;
     if (!b->normalised)
         return 0;
@@ -244,6 +259,19 @@ static void purged_print(const struct bars_rows *r)
                              : "into those of the rows to evaluate (prepare.purge)");
 }
 
+/* On standard output where other rows are followed: who asks about new ones (predict.sh) is told.
+ */
+static void dropped_print(const struct bars *b)
+{
+    const struct bars_file *f = &b->data.file;
+    if (f->dropped)
+        fprintf(b->like.path ? stdout : stderr,
+                "prepare bars: %" PRIu64 " bars with missing values were dropped "
+                "(prepare.missing), the first in line %" PRIu64 " of %s; no row is decided at "
+                "their ends\n",
+                f->dropped, f->dropped_line, f->csv.path);
+}
+
 static void summary_print(const struct bars *b, const char *out)
 {
     const struct bars_data *d = &b->data;
@@ -255,9 +283,7 @@ static void summary_print(const struct bars *b, const char *out)
             d->count, d->frame->name, moment_show(d->time[0], from),
             moment_show(d->time[d->count - 1], to), d->stretches, d->stretches > 1 ? "es" : "",
             b->options->prepare_gap_bars);
-    if (d->file.dropped)
-        fprintf(stderr, "prepare bars: %" PRIu64 " bars with missing values were dropped\n",
-                d->file.dropped);
+    dropped_print(b);
     fprintf(stderr, "prepare bars: %" PRIu64 " rows of", r->rows);
     for (uint32_t i = 0; i < d->series_count; i++)
         fprintf(stderr, " %s:%u", d->series[i].window.frame->name, d->series[i].window.bars);

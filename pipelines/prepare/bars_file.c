@@ -279,7 +279,8 @@ int bars_file_next(struct bars_file *f, struct bar *bar, struct err *e)
         f->last = bar->time;
         if (whole)
             return 1;
-        f->dropped++;
+        if (!f->dropped++)
+            f->dropped_line = f->csv.line;
     }
     return more;
 }

@@ -36,8 +36,9 @@ struct bars_file {
     char *names[BAR_COLUMNS];    /* of the columns, or NULL */
     uint32_t columns;
     int header, drop;
-    uint64_t first_line, dropped;
-    int64_t last; /* time of the bar before; INT64_MIN: none */
+    uint64_t first_line;
+    uint64_t dropped, dropped_line; /* bars, and where the first of them stands */
+    int64_t last;                   /* time of the bar before; INT64_MIN: none */
 };
 
 /* drop: bars with a missing value are left out and counted. 0 or -1; bars_file_close is due in both

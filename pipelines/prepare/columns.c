@@ -65,6 +65,17 @@ static int target_mark(struct columns *c, const char *wanted, struct err *e)
     return 0;
 }
 
+/* *e says which of several targets there is not. */
+static int several_refuse(const struct options *o, struct err *e)
+{
+    struct err reason = *e;
+    return !o->prepare_like[0] ? -1
+                               : err_set(e, reason.code,
+                                         "%s; new rows come with the columns of all targets, where "
+                                         "fields may be empty, or of none",
+                                         reason.text);
+}
+
 /* prepare.target as one name, if it is one (it may hold commas), else as a list of them. */
 static int targets_mark(struct columns *c, const struct options *o, struct err *e)
 {
@@ -87,7 +98,7 @@ static int targets_mark(struct columns *c, const struct options *o, struct err *
     } else {
         while ((name = strsep(&rest, ",")))
             if (target_mark(c, name + strspn(name, " "), e) < 0)
-                return -1;
+                return several_refuse(o, e);
     }
     if (c->targets == c->count)
         return err_set(e, EXIT_CODE_PERMANENT,
@@ -116,8 +127,9 @@ static int places_give(struct columns *c, const struct options *o, struct err *e
     return 0;
 }
 
-/* A first row with a field, the targets aside, that is no number holds names. */
-static int looks_like_header(const struct columns *c, const char *targets)
+/* A first row with a field, the targets aside, that is no number holds names. unlabelled: no column
+ * is a target, whatever its number. */
+static int looks_like_header(const struct columns *c, const char *targets, int unlabelled)
 {
     char text[OPTION_TEXT_MAX + 1], *rest = text, *name;
     unsigned char *is_target = calloc(c->count, 1);
@@ -127,7 +139,7 @@ static int looks_like_header(const struct columns *c, const char *targets)
     while (is_target && !header && (name = strsep(&rest, ","))) {
         uint32_t column;
         if (csv_column_number(name, c->count, &column))
-            is_target[column] = 1;
+            is_target[column] = !unlabelled;
         else
             header = 1; /* a target is known by name */
     }
@@ -191,7 +203,8 @@ int columns_read(struct columns *c, struct csv *csv, const struct options *o,
         return err_set(e, EXIT_CODE_PERMANENT, "%s holds no row", c->csv->path);
     c->count = c->csv->field_count;
     if (strcmp(o->prepare_header, "auto") == 0)
-        c->header = looks_like_header(c, o->prepare_target);
+        c->header =
+            looks_like_header(c, o->prepare_target, like->path && c->count == like->features);
     else
         c->header = o->prepare_header[0] == 'y';
     if (c->header && names_keep(c, csv, e) < 0)

@@ -42,10 +42,10 @@ static int set_copy(void *self, const struct h5array *array)
 /* Attributes of the root that there are. */
 static int attributes_copy(struct copy *c, struct err *e)
 {
-    static const char *const texts[] = {
-        "fingerprint",       "source",  "layout",    "columns",
-        "target_columns",    "classes", "timeframe", "node_feature_names",
-        "edge_feature_names"};
+    static const char *const texts[] = {"fingerprint",       "source",         "layout",
+                                        "columns",           "target_columns", "target_names",
+                                        "classes",           "timeframe",      "node_feature_names",
+                                        "edge_feature_names"};
     struct err absent;
     uint64_t count;
     char *text = malloc(H5FILE_TEXT_MAX + 1);
@@ -222,4 +222,12 @@ int kept_find(const char *run, const struct options *o, uint32_t task, char path
         err_set(e, reason.code, "%s; ask with an HDF5 file of its layout", reason.text);
     }
     return err_prefix(e, "new rows cannot be prepared as those of the run in %s were", run);
+}
+
+int kept_data_changed(const char *run, const struct options *o)
+{
+    char trained[65], all[65];
+    struct err unknown;
+    return is_comparable(o) && trained_on(run, trained, &unknown) > 0 &&
+           fingerprint_all(run, o, 0, all, &unknown) == 0 && strcmp(all, trained) != 0;
 }

@@ -28,4 +28,8 @@ int kept_write(const char *run, const struct options *o, struct err *e);
 int kept_find(const char *run, const struct options *o, uint32_t task, char path[PATH_MAX],
               struct err *e);
 
+/* Is it sure that the data files are others than the run was trained on? Of files that prepare did
+ * not make it is not. */
+int kept_data_changed(const char *run, const struct options *o);
+
 #endif

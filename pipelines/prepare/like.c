@@ -104,12 +104,16 @@ int like_has_class(const struct like *l, const char *text)
     return 0;
 }
 
-/* The line at *at, up to its end; past it. */
-static void line_take(const char **at, char *line, size_t bytes)
+/* 1 and the line at *at, which becomes the next one, NULL behind the last; 0: there was none. */
+static int line_take(const char **at, char *line, size_t bytes)
 {
+    *line = 0;
+    if (!*at)
+        return 0;
     size_t length = strcspn(*at, "\n");
     snprintf(line, bytes, "%.*s", (int)(length < bytes ? length : bytes - 1), *at);
-    *at += length + ((*at)[length] == '\n');
+    *at = (*at)[length] ? *at + length + 1 : NULL;
+    return 1;
 }
 
 uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],
@@ -117,10 +121,9 @@ uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOW
 {
     char name_a[256], name_b[256];
     uint32_t i = 0;
-    do {
-        line_take(&ours, name_a, sizeof name_a);
-        line_take(&theirs, name_b, sizeof name_b);
-    } while (strcmp(name_a, name_b) == 0 && (*ours || *theirs) && ++i);
+    while (line_take(&ours, name_a, sizeof name_a) == line_take(&theirs, name_b, sizeof name_b) &&
+           strcmp(name_a, name_b) == 0 && (ours || theirs))
+        i++;
     csv_show(name_a, a);
     csv_show(name_b, b);
     return i;

@@ -37,6 +37,7 @@ static const struct {
     {"text", "turn files into byte tokens", prepare_text},
     {"molecules", "turn MassBank records or SMILES into the graph HDF5 layout", prepare_molecules},
     {"like", "print which file new rows of a run are prepared like", prepare_like},
+    {"times", "write when the rows that evaluate are decided", prepare_times},
     {"check", "print what a pipeline file's data hold, before a long run", prepare_check},
     {"options-reference", "print docs/OPTIONS.md", options_reference},
 };

@@ -31,8 +31,8 @@ int prepare_molecules(int argc, char **argv);
 /* prepare check --config FILE [--set section.key=value]...: print what data.file holds. */
 int prepare_check(int argc, char **argv);
 
-/* prepare run --config FILE --run DIR [--set section.key=value]...: make or resume a run's
- * directory. */
+/* prepare run --config FILE --run DIR [--rows FILE] [--set section.key=value]...: make or resume a
+ * run's directory. */
 int prepare_run(int argc, char **argv);
 
 /* prepare bases: print what each process takes before it has work, measured by starting it. */
@@ -41,8 +41,13 @@ int prepare_bases(int argc, char **argv);
 /* prepare files --config FILE [--set section.key=value]...: print the data files of the tasks. */
 int prepare_files(int argc, char **argv);
 
-/* prepare like --config RUN/pipeline.yaml [--task NAME]: print the file that new rows follow. */
+/* prepare like --config RUN/pipeline.yaml [--task NAME] [--rows FILE]: print the file that new rows
+ * follow, and refuse rows that are not like its. */
 int prepare_like(int argc, char **argv);
+
+/* prepare times --config FILE --out FILE [--set section.key=value]...: the moments of the rows that
+ * evaluate, for predict.sh. */
+int prepare_times(int argc, char **argv);
 
 /* prepare get --config FILE [--set section.key=value]... KEY: print one effective option. */
 int prepare_get(int argc, char **argv);

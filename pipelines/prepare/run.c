@@ -19,7 +19,7 @@
 #include "proto/run.h"
 
 struct arguments {
-    const char *config, *run;
+    const char *config, *run, *rows;
     char **keys; /* in argv, the front of it */
     int key_count;
     const char *set[OPTION_SETS_MAX];
@@ -30,9 +30,12 @@ static const char run_help[] =
     "usage: prepare run --config FILE --run DIR [--set SECTION.KEY=VALUE]...\n\n"
     "  --config FILE              pipeline file\n"
     "  --run DIR                  directory of the run; made, or resumed\n"
+    "  --rows FILE                data file of all tasks, in place of their own: predict.sh's "
+    "rows\n"
     "  --set SECTION.KEY=VALUE    change one option; repeatable, later ones win\n"
     "  --help                     this\n\n"
-    "Prints errors, and that a run without a checkpoint begins anew with other options.\n"
+    "Prints errors, that a run without a checkpoint begins anew with other options, and that a\n"
+    "finished one was trained on other data.\n"
     "data.file, data.source and model.pretrained are taken relative to "
     "the present directory.\n\n"
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
@@ -67,6 +70,8 @@ static int argument_read(struct arguments *a, int argc, char **argv, int *i, int
         return value_take(argc, argv, i, &a->config, e);
     if (strcmp(argv[*i], "--run") == 0 && !get)
         return value_take(argc, argv, i, &a->run, e);
+    if (strcmp(argv[*i], "--rows") == 0 && !get)
+        return value_take(argc, argv, i, &a->rows, e);
     if (strcmp(argv[*i], "--set") == 0 && a->set_count < OPTION_SETS_MAX) {
         int result = value_take(argc, argv, i, &set, e);
         a->set[a->set_count++] = set;
@@ -129,6 +134,20 @@ static int paths_absolute(struct options *o, struct err *e)
     return 0;
 }
 
+/* All tasks read the file: what those of their own have become is no matter. */
+static int rows_replace(struct options *o, const char *rows, struct err *e)
+{
+    free(o->data_file);
+    o->data_file = strdup(rows);
+    int there = o->data_file != NULL;
+    for (uint32_t i = 0; i < o->task_count; i++) {
+        free(o->tasks[i].file);
+        o->tasks[i].file = strdup(rows);
+        there = there && o->tasks[i].file;
+    }
+    return there ? 0 : err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the pipeline file");
+}
+
 static int complain(const char *command, const struct err *e)
 {
     fprintf(stderr, "prepare %s: %s\n", command, e->text);
@@ -158,8 +177,8 @@ int prepare_run(int argc, char **argv)
     int code = begin(&a, &o, argc, argv, 0);
     if (code != -1)
         return code;
-    int alike =
-        paths_absolute(&o, &e) == 0 && (!kept_follows(o.data_prepare) || alike_check(&o, &e) == 0);
+    int alike = (!a.rows || rows_replace(&o, a.rows, &e) == 0) && paths_absolute(&o, &e) == 0 &&
+                alike_check(&o, &e) == 0;
     int anew = alike ? run_prepare(a.run, &o, &e) : -1;
     if (anew < 0 || kept_write(a.run, &o, &e) < 0 || bases_write(a.run, &e) < 0)
         code = complain(argv[0], &e);
@@ -167,6 +186,10 @@ int prepare_run(int argc, char **argv)
         code = EXIT_CODE_DONE;
     if (code == EXIT_CODE_DONE && anew)
         printf("run: begins anew with these options; there is no checkpoint yet in %s\n", a.run);
+    if (code == EXIT_CODE_DONE && run_is_finished(a.run) && kept_data_changed(a.run, &o))
+        printf("run: the data are others now than the run in %s was trained on, which is finished "
+               "with the old ones; to train on these choose another --run\n",
+               a.run);
     options_free(&o);
     return code;
 }

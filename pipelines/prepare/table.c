@@ -330,9 +330,11 @@ static uint64_t targets_of_rows(const struct table *t)
 
 static int split_choose(struct table *t, struct err *e)
 {
-    if (t->source->like.path && t->rows > 0) {
+    if (t->source->like.path) {
         t->validation_rows = t->rows;
-        return 0;
+        return t->rows ? 0
+                       : err_set(e, EXIT_CODE_PERMANENT, "%s has no row; at least one is needed",
+                                 t->source->path);
     }
     if (t->rows < 2)
         return err_set(e, EXIT_CODE_PERMANENT,

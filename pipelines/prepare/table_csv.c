@@ -98,11 +98,25 @@ static int row_convert(struct source *s, double *values, const char **label, str
     return whole;
 }
 
+/* Empty lines are skipped; of new rows of one column one between rows may be one without a value.
+ */
+static int row_read(struct source *s, struct err *e)
+{
+    uint64_t line = s->csv.line_next;
+    int more = csv_row(&s->csv, e);
+    if (more <= 0 || s->csv.line == line || s->columns.count > 1 || !s->base.like.path)
+        return more;
+    return err_set(e, EXIT_CODE_PERMANENT,
+                   "%s: line %llu is empty; in new rows (prepare.like) of one column it may be one "
+                   "without its feature, and none is left out: fill or remove it",
+                   s->csv.path, (unsigned long long)line);
+}
+
 static int source_next(struct table_source *base, double *values, const char **label, struct err *e)
 {
     struct source *s = (struct source *)base;
     int more;
-    while ((more = csv_row(&s->csv, e)) > 0) {
+    while ((more = row_read(s, e)) > 0) {
         int whole = row_convert(s, values, label, e);
         if (whole < 0)
             return -1;

@@ -291,7 +291,7 @@ def test_formats_that_are_told_apart():
     }
     for name, make in forms.items():
         said = make()
-        assert ("400 bars with missing values were dropped" in said) == (name == "dropped bars"), said
+        assert ("400 bars with missing values were dropped (prepare.missing), the first in line 2 of" in said) == (name == "dropped bars"), said
         with h5py.File("form.h5") as f:
             for key, values in wanted.items():
                 assert (f[key][:] == values).all(), (name, key)
@@ -452,12 +452,37 @@ def test_first_rows_reckoned_by_hand():
     assert numpy.allclose(target, [ln(158824 / 158571), ln(158833 / 158571)], rtol=1e-6)
 
 
+def missing_asked(predict, bars, known):
+    """Each row says of which moment it is, whatever was left out before it; known: by moment what is said without."""
+    bars_write("holes.csv", bars)
+    with open("holes.csv") as f:
+        lines = f.read().splitlines()
+    for line in (1502, 1521):  # the newest bar, too
+        lines[line - 1] = lines[line - 1].rsplit(",", 2)[0] + ",NA,"
+    with open("holes.csv", "w") as f:
+        f.write("\n".join(lines) + "\n")
+    ask = [*predict, "--data", "holes.csv", "--set", "prepare.stride=1", "--out", "holes.csv.csv"]
+    done = subprocess.run(ask, capture_output=True, text=True)
+    assert done.returncode == 100 and "line 1502, column 5 (Close)" in done.stderr, done
+    done = subprocess.run([*ask, "--set", "prepare.missing=drop"], capture_output=True, text=True)
+    assert done.returncode == 0 and "2 bars with missing values were dropped" in done.stdout, done
+    assert "the first in line 1502 of" in done.stdout, done.stdout
+    with open("holes.csv.csv") as f:
+        rows = list(csv.reader(f))
+    assert rows[0] == ["row", "time"] + ["log_return_%d" % k for k in range(1, 5)], rows[0]
+    said = {int(datetime.datetime.fromisoformat(r[1] + "+00:00").timestamp()): [float(v) for v in r[2:]] for r in rows[1:]}
+    assert set(said) == set(known) - {bars[1500][0] + 60, bars[1519][0] + 60}
+    before = [t for t in said if t <= bars[1499][0] + 60]
+    assert len(before) > 1000 and all(numpy.allclose(said[t], known[t], atol=1e-6) for t in before)
+
+
 def newest_asked(run):
     """What the run says of its own rows it says of them in a new file, and of the newest bar, which has no future."""
     predict = [os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--task", "B"]
     subprocess.run([*predict, "--out", "own.h5"], check=True)
     with h5py.File("bars.h5") as f, h5py.File("own.h5") as own:
         times, said = f["validation/times"][:], own["outputs"][:]
+        assert numpy.array_equal(own["times"][:], times)
     os.remove("bars.h5")
     new = bars_make(1520)  # the same and 20 more
     bars_write("new.csv", new)
@@ -473,6 +498,8 @@ def newest_asked(run):
     done = subprocess.run([*predict, "--data", "new.csv", "--out", "new.h5"], check=True, capture_output=True, text=True)
     with h5py.File("new.h5") as g:  # every third, the newest among them
         assert numpy.abs(g["outputs"][:] - outputs[(len(outputs) - 1) % 3::3]).max() < 1e-5, done
+        assert numpy.array_equal(g["times"][:], decided[(len(outputs) - 1) % 3::3])
+    missing_asked(predict, new, dict(zip(decided.tolist(), outputs)))
     bars_write("plain.csv", new, volume=False)
     with open("plain.csv") as f:
         lines = f.readlines()

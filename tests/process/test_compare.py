@@ -71,6 +71,30 @@ def test_runs_side_by_side():
 
 
 @limit(60)
+def test_tasks_of_other_names_are_one_sentence():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    trained("one")
+    with open("one.yaml") as f:
+        text = f.read()
+    for name, b, order in (("two", "other", 1), ("turned", "B", -1)):
+        head, tasks = text.split("tasks:\n")
+        tasks = tasks.replace("name: B", "name: " + b).replace("from: A, ewc: [A]", "from: start").splitlines(keepends=True)
+        SmallRun(name, "data.h5", pipeline=head + "tasks:\n" + "".join(tasks[::order]))
+    out = compare("one", "two")
+    sentence, rest = out.split("\n\n", 1)
+    assert sentence == "Not all runs have the same tasks: B (one), other (two); the options of these are not compared."
+    options, results, _ = tables(rest)
+    assert options == {"option": ["one", "two"], "tasks": ["A, B", "A, other"]}, options
+    assert results["A: accuracy at the end"][1] == "-" and "B: accuracy at the end" in results, results
+    SmallRun("three", "data.h5", settings=("tasks.B.epochs=2",))
+    assert compare("one", "three", "two").startswith("Not all runs have the same tasks: B (one, three), other (two); ")
+    options, _, _ = tables(compare("three", "turned"))
+    assert options == {"option": ["three", "turned"], "tasks.B.epochs": ["2", "1"], "tasks.B.from": ["A", "start"],
+                       "tasks.B.ewc": ["A", "(none)"], "tasks": ["A, B", "B, A"]}, options
+
+
+@limit(60)
 def test_each_script_has_a_page_of_its_own():
     for script, word in (("compare.sh", "deviation"), ("predict.sh", "--data-as"), ("weights.sh", "export")):
         done = subprocess.run([os.path.join(ROOT, "pipelines", script), "--help"], capture_output=True, text=True)

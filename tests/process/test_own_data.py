@@ -229,7 +229,9 @@ def test_the_tasks_tables_have_the_same_columns_and_classes():
             "  - {name: %s, epochs: 1, source: %s.csv, file: %s.h5}\n" % (t, t, t) for t in "ABC"))
 
     def answers(words):
-        for out in (prepared("run", out=("--run", "run")), prepared("check", "data.prepare=none", "data.file=A.h5", out=())):
+        by_hand = "data.prepare=none"
+        for out in (prepared("run", out=("--run", "run")), prepared("run", by_hand, out=("--run", "hand")),
+                    prepared("check", by_hand, "data.file=A.h5", out=())):
             assert out.returncode == (100 if words else 0), out
             assert all(w in out.stderr for w in words), out.stderr
     for task in "ABC":
@@ -269,7 +271,14 @@ def test_the_example_of_the_readme_works_as_printed():
     out = finetune("--check-data", *places)
     assert out.returncode == 0 and "4 rows of 4 features" in out.stderr, out
     assert "train/features: f32 [3, 4]" in out.stdout and "runs" not in os.listdir("."), out.stdout
-    assert Run("run", "--config", "mine.yaml", *places).finish()["steps"] > 0
+    run = Run("run", "--config", "mine.yaml", *places)
+    assert run.finish()["steps"] > 0
+    changed = "the data are others now than the run in"
+    for row in ("", "5.0,3.4,1.5,0.2,setosa\n"):
+        with open("flowers.csv", "a") as f:
+            f.write(row)
+        again = Run("run", "--config", "mine.yaml", *places)
+        assert again.wait() == 0 and (changed in again.output()) == (row != ""), again.output()
 
 
 @limit(120)
@@ -463,7 +472,7 @@ def test_check_data_says_what_the_plan_would_refuse():
     x, classes = rng.normal(size=(300, 8)).astype("f4"), numpy.arange(300) % 3
     written("seven.h5", x[:, :7], classes)
 
-    def checked(code, *words, features=x, targets=classes, layers="[{type: linear, out: 3}]", settings=(), others=""):
+    def checked(code, *words, features=x, targets=classes, layers="[{type: linear, out: 3}]", settings=(), others="", run=0):
         written("mine.h5", features, targets)
         with open("mine.yaml", "w") as f:
             f.write("data: {file: %s}\nmodel:\n  layers: %s\ntasks:\n  - {name: A}\n%s" % (os.path.abspath("mine.h5"), layers, others))
@@ -471,6 +480,9 @@ def test_check_data_says_what_the_plan_would_refuse():
         assert out.returncode == code and all(w in out.stderr for w in words), (words, out)
         assert "equal rows" in out.stdout and "MiB" not in out.stdout, out  # what it looked at, and no plan
         assert len(out.stderr.splitlines()) == (code != 0), out
+        if run:  # says the same
+            told = Run(run, "--config", "mine.yaml", *(w for s in settings for w in ("--set", s)))
+            assert told.wait() == 100 and out.stderr.split(": ", 1)[1].strip() in told.output(), (out.stderr, told.output())
     checked(0)
     checked(100, "are not 3 equal steps", layers="[{type: sequence, steps: 3}, {type: lstm, out: 4}, {type: pool, kind: last}, {type: linear, out: 3}]")
     checked(100, "(gcn)", layers="[{type: gcn, out: 4}, {type: pool, kind: mean}, {type: linear, out: 3}]")
@@ -478,6 +490,18 @@ def test_check_data_says_what_the_plan_would_refuse():
     checked(100, "8 values a row", "with 7", others="  - {name: B, file: %s}\n" % os.path.abspath("seven.h5"))
     checked(100, "memory.host_limit_mb is 20 MiB", settings=("memory.host_limit_mb=20",))
     checked(100, "have 4 weights", settings=("model.target_weights=1,2,3,4",))
+    steps = "[{type: sequence, steps: 4}, {type: lstm, out: 4}, {type: linear, out: 3}]"
+    checked(100, "one integer class a row for each of the 4 steps", layers=steps, run="steps")
+    checked(100, "values a row and the model has 12 outputs", layers=steps, targets=x[:, :3], run="values",
+            settings=("model.loss=mean_squared_error",))
+    checked(100, "of type f32, and the model's first layer, an embedding, takes tokens", run="floats",
+            layers="[{type: embedding, count: 9, out: 4}, {type: pool, kind: mean}, {type: linear, out: 3}]")
+    checked(100, "ends with one of 1 row", layers="[{type: batchnorm}, {type: linear, out: 3}]", run="one",
+            settings=("training.batch_size=23",))
+    checked(100, "drop_last leaves nothing", settings=("data.drop_last=true", "training.batch_size=301"), run="none")
+    checked(100, "fisher_labels is all", targets=x[:, :3], others="  - {name: B, from: A, ewc: [A]}\n",
+            settings=("model.loss=l1", "continual_learning.ewc_config.fisher_labels=all"))
+    checked(100, "model.pretrained: cannot open", settings=("model.pretrained=" + os.path.abspath("gone.h5"),), run="gone")
 
 
 def slopes(rows=600):
@@ -533,6 +557,20 @@ def test_two_classes_train_as_one_logit():
     assert finetune("--check-data", *settings).returncode == 0
     report = Run("run", "--config", "mine.yaml", *settings).finish()
     assert report["tasks"][0]["metric"] == "accuracy" and report["tasks"][0]["final"] > 0.9, report
+    ask = [os.path.join(ROOT, "pipelines/predict.sh"), "--run", "run", "--data", "sides.csv", "--out", "said.csv"]
+    subprocess.run(ask, check=True, capture_output=True)
+    said = numpy.loadtxt("said.csv", delimiter=",", skiprows=1)
+    with open("said.csv") as f:
+        assert f.readline() == "row,p_1\n"  # of class 1
+    assert ((said[:, 1] > 0.5) == (y[:, 0] > 0)).mean() > 0.9
+    with open("sides.csv") as f, open("words.csv", "w") as g:
+        g.writelines(line[:-2] + ("no\n", "yes\n")[line[-2] == "1"] for line in f)
+    pipeline("csv", "words.csv", "header: no", outputs=1)
+    Run("words", "--config", "mine.yaml", *settings, "--set", "data.file=" + os.path.abspath("words.h5")).finish()
+    ask[2], ask[4] = "words", "words.csv"
+    subprocess.run(ask, check=True, capture_output=True)
+    with open("said.csv") as f:
+        assert f.readline() == "row,yes\n"
 
 
 @limit(120)

@@ -392,6 +392,16 @@ def test_new_rows_follow_what_the_run_keeps_of_its_data():
     flowers_write("flowers.csv", rows + other)
     subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
     assert np.array_equal(classes(), said)
+    said_no = refused(run, data="flowers.h5", out="x.h5")  # class 1 of it is what was 0
+    assert "classes of" in said_no and 'number 0 is "azalea" and there "iris"' in said_no, said_no
+    flowers_write("flowers.csv", [(values + values[1] / 7, kind) for values, kind in rows])
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", run.directory, "--out", "x.h5"],
+                          capture_output=True, text=True)
+    assert done.returncode == 100 and "are normalised by other numbers" in done.stderr, done
+    assert len(done.stderr.splitlines()) == 1 and not os.path.exists("x.h5"), done
+    predict(run, data="flowers.csv", out="x.h5")
+    os.remove("x.h5")
     again = [PREPARE, "run", "--config", "flowers.yaml", "--run", run.directory]
     subprocess.run([*again, "--set", "data.file=" + os.path.abspath("flowers.h5")], check=True)
     assert np.array_equal(classes(), said)  # what is kept is of what it was trained on
@@ -434,6 +444,15 @@ def test_each_task_keeps_what_its_own_file_has():
             assert np.abs(out["outputs"][:] - network(run, "task-%s.h5" % task, x)).max() < 1e-4
     for task in "AB":
         asked(task)
+    assert "--data-as TASK says as whose" in refused(run, "--last", data="new.csv", out="x.h5")
+    predict(run, "--last", "--data-as", "B", data="new.csv", out="last.h5")
+    with h5py.File("out.h5") as f, h5py.File("last.h5") as last:
+        assert np.array_equal(f["outputs"][:], last["outputs"][:])
+    os.rename("B.h5", "of_run.h5")  # what became of it is no matter: it has other columns now
+    flowers_write("B.csv", rows, names=("x", "y", "z"))
+    subprocess.run([PREPARE, "csv", "--config", "two.yaml", "--task", "B", "--out", "B.h5"], check=True)
+    predict(run, "--task", "A", data="new.csv")
+    os.rename("of_run.h5", "B.h5")
     shutil.rmtree(run.path("prepared"))
     asked("B")
     os.rename("A.h5", "B.h5")  # of the two files together no other may be one of them
@@ -465,6 +484,13 @@ def test_a_table_is_prepared_as_the_runs_data_were():
     predict(run, data="mine.h5", out="again.h5")
     with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
         assert np.array_equal(new["outputs"][:], again["outputs"][:])
+    for name in ("new", "bare"):  # prepared by hand
+        subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "like.h5", "--rebuild", "--set", "data.source=%s" % (
+            "NEW.TXT" if name == "new" else "bare.csv"), "--set", "prepare.like=" + run.path("prepared/first.h5")], check=True)
+        predict(run, data="like.h5", out="again.h5")
+        with h5py.File("new.h5") as new, h5py.File("again.h5") as again:
+            assert np.array_equal(new["outputs"][:], again["outputs"][:]) and ("loss" in again.attrs) == (name == "new")
+    os.remove("like.h5")
     predict(run, data="bare.csv", out="out.csv")
     predict(run, out="own.csv", data="flowers.h5")
     for name in ("out.csv", "own.csv"):
@@ -508,6 +534,24 @@ def test_a_table_is_prepared_as_the_runs_data_were():
             f.write(",".join(names) + "\n" + ",".join("1234"[:len(names)]) + "\n")
         said = refused(run, data="count.csv", out="x.h5")
         assert "has %d features a row" % len(names) in said and what in said, said
+    flowers_write("none.csv", [])
+    assert "none.csv has no row; at least one is needed" in refused(run, data="none.csv", out="x.h5")
+    for words, files, what in (((), {"data": "bare.csv", "out": "bare.csv"}, "is the data file"),
+                               ((), {"data": "bare.csv", "out": "flowers.h5"}, "the run was trained on"),
+                               (("--checkpoint", "w.h5"), {"data": "bare.csv", "out": "w.h5"}, "the file of the weights")):
+        shutil.copy(run.path("checkpoints/task-first.h5"), "w.h5")
+        with open(files["out"], "rb") as f:
+            before = f.read()
+        done = subprocess.run(command(run, *words, **files), capture_output=True, text=True)
+        assert done.returncode == 100 and what in done.stderr and len(done.stderr.splitlines()) == 1, done
+        with open(files["out"], "rb") as f:
+            assert f.read() == before
+    with open("count.csv", "w") as f:  # a delimiter at the end makes a column
+        f.write("length,width,height,\n1,2,3,\n")
+    said = refused(run, data="count.csv", out="x.h5")
+    assert 'has 4 features a row' in said and '; "" is none of those' in said, said
+    assert "leave --split out" in refused(run, "--split", "train", data="bare.csv", out="x.h5")
+    assert "accepted is the directory" in refused(run, data="arrays/features.npy", out="x.h5")
     os.mkdir("empty")
     assert "holds no features.npy" in refused(run, data="empty", out="x.h5")
     config = run.path("pipeline.yaml")
@@ -592,6 +636,63 @@ def test_a_class_below_0_is_missing_unless_the_run_knows_it():
             made(kind, "new.h5", new, "--set", "prepare.like=old.h5")
             with h5py.File("new.h5") as f:
                 assert np.array_equal(f["validation/targets"][:], wanted) and f.attrs["class_count"] == 3
+    for text, code in (("a\n1\n2\n\n\n", 0), ("a\n1\n\n2\n", 100)):  # an empty line may be a row of one column
+        with open("table", "w") as f:
+            f.write(text)
+        done = subprocess.run([PREPARE, "csv", "--config", "t.yaml", "--set", "data.source=table", "--out", "new.h5", "--set",
+                               "prepare.like=old.h5", "--rebuild"], capture_output=True, text=True)
+        assert done.returncode == code and ("line 3 is empty" in done.stderr) == (code != 0), done
+
+
+@limit(60)
+def test_the_one_task_of_a_run_may_have_a_file_of_its_own():
+    small(settings=("tasks.A.epochs=1",))
+    os.rename("data.h5", "own.h5")
+    run = SmallRun("one", "nowhere.h5", pipeline="""name: one
+data: {file: nowhere.h5, scale: 0.01}
+model: {layers: [{type: linear, out: %d}]}
+tasks: [{name: only, epochs: 1, file: %s}]
+""" % (CLASSES, os.path.abspath("own.h5")))
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    done = subprocess.run([os.path.join(ROOT, "pipelines/predict.sh"), "--run", "one", "--out", "out.h5"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "rows of %s" % os.path.abspath("own.h5") in done.stdout, done
+
+
+@limit(60)
+def test_values_are_called_as_the_columns_that_they_are_of():
+    if h5py is None:
+        skip("python3-h5py or python3-numpy is not installed")
+    pipeline = FLOWERS.replace("target: species", "task: values, target: \"last, \\\"of\\\" all\"").replace("out: 3", "out: 1")
+    pipeline = pipeline.replace("model:", "model:\n  loss: mean_squared_error").replace("epochs: 60", "epochs: 1")
+    random = np.random.default_rng(8)
+    rows = [(v, "%g" % v.sum()) for v in random.normal(0, 1, (64, 3))]
+    for name in ("flowers.csv", "new.csv"):
+        flowers_write(name, rows)
+        with open(name) as f:
+            text = f.read()
+        with open(name, "w") as f:
+            f.write(text.replace("species", '"last, ""of"" all"'))
+    with open("flowers.yaml", "w") as f:
+        f.write(pipeline)
+    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
+    run = SmallRun("run", "flowers.h5", pipeline=pipeline)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    for data in ("new.csv", "flowers.h5"):
+        predict(run, data=data, out="out.csv")
+        with open("out.csv") as f:
+            assert next(csv.reader(f)) == ["row", 'last, "of" all'], data
+    several = [PREPARE, "csv", "--config", "flowers.yaml", "--out", "part.h5", "--set", "prepare.like=flowers.h5", "--set",
+               "data.source=new.csv", "--set", "prepare.target=length,colour"]
+    done = subprocess.run(several, capture_output=True, text=True)
+    assert done.returncode == 100 and 'no column "colour"' in done.stderr and "all targets" in done.stderr, done
+    predict(run, data="new.csv")
+    with h5py.File("out.h5") as f:
+        assert f.attrs["target_names"] == b'last, "of" all' and "times" not in f
 
 
 MOLECULES = """name: molecules
@@ -638,7 +739,7 @@ def test_new_molecules_are_prepared_as_the_runs_were():
         out = predict(run, data=name)
         assert "no targets" in out and name in out, out
         with h5py.File("out.h5") as f:
-            assert np.array_equal(f["outputs"][:], said)
+            assert np.array_equal(f["outputs"][:], said) and f.attrs["target_names"] == b"rings\nheteroatoms"
     os.remove("out.h5")
     for row, what in (("C(", "new.csv, line 3: cannot become a graph: its "), ("", "line 3: there is no SMILES"), ("C" * 1500, "line 3")):
         write("new.csv", ["CCO", row, "CC"])

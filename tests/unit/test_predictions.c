@@ -14,7 +14,7 @@
 enum { BATCH = 64, ROWS = 150 };
 
 static struct err e;
-static const char *class_names; /* of the files that are written */
+static struct predictions_known known; /* of the files that are written */
 
 static void model_of(struct model *m, const char *layer, const char *loss)
 {
@@ -26,16 +26,24 @@ static float number_at(uint64_t row, uint64_t k)
     return (float)(row * 7 + k) / 3.0f - 11;
 }
 
+static int64_t time_at(uint64_t row)
+{
+    return 1660557960 + 90 * (int64_t)row;
+}
+
 static int rows_write(const char *path, const struct model *m, uint64_t rows)
 {
     struct predictions *p;
+    int64_t times[BATCH];
     float *outputs = calloc(BATCH, m->outputs * sizeof *outputs);
-    int result = predictions_open(&p, path, m, class_names, rows, BATCH, &e);
+    int result = predictions_open(&p, path, m, &known, rows, BATCH, &e);
     for (uint64_t at = 0; result == 0 && at < rows; at += BATCH) {
         uint64_t count = rows - at < BATCH ? rows - at : BATCH;
         for (uint64_t i = 0; i < count * m->outputs; i++)
             outputs[i] = number_at(at + i / m->outputs, i % m->outputs);
-        result = predictions_add(p, outputs, count, &e);
+        for (uint64_t i = 0; i < count; i++)
+            times[i] = time_at(at + i);
+        result = predictions_add(p, outputs, known.has_times ? times : NULL, count, &e);
     }
     if (result == 0)
         result = predictions_number(p, "loss", 0.5, &e);
@@ -115,22 +123,85 @@ TEST(classes_are_named_in_both_files)
     char text[64], *csv;
     size_t bytes;
     model_of(&m, "linear out=3", "softmax_cross_entropy");
-    class_names = "a\nb\nc \"d\", e"; /* the last output is always the largest */
+    known.class_names = "a\nb\nc \"d\", e"; /* the last output is always the largest */
     CHECK_OK(rows_write("x.h5", &m, 1), e);
     CHECK_OK(rows_write("x.csv", &m, 1), e);
     CHECK_OK(h5reader_open(&r, "x.h5", &e), e);
     CHECK_OK(h5reader_text(r, "", "class_names", text, sizeof text, &e), e);
-    CHECK_STR(text, class_names);
+    CHECK_STR(text, known.class_names);
     h5reader_close(&r);
     CHECK_OK(durable_read("x.csv", 4096, &csv, &bytes, &e), e);
     CHECK_HAS(csv, "row,class,name,p_0,p_1,p_2\n0,2,\"c \"\"d\"\", e\",0.");
     free(csv);
-    class_names = "a\nb";
+    known.class_names = "a\nb";
     CHECK_OK(rows_write("x.csv", &m, 1), e);
     CHECK_OK(durable_read("x.csv", 4096, &csv, &bytes, &e), e);
     CHECK_HAS(csv, "\n0,2,,0.");
     free(csv);
-    class_names = NULL;
+    known = (struct predictions_known){0};
+    model_close(&m);
+}
+
+static void csv_begins(const struct model *m, const char *begin)
+{
+    char *csv;
+    size_t bytes;
+    CHECK_OK(rows_write("x.csv", m, 2), e);
+    CHECK_OK(durable_read("x.csv", 4096, &csv, &bytes, &e), e);
+    csv[strlen(begin)] = 0;
+    CHECK_STR(csv, begin);
+    free(csv);
+}
+
+/* A name that is empty, or that of a column before, is none. */
+TEST(targets_name_the_columns_of_values)
+{
+    struct model m;
+    struct h5reader *r;
+    char text[64];
+    model_of(&m, "linear out=4", "mean_squared_error");
+    csv_begins(&m, "row,y_0,y_1,y_2,y_3\n0,-11,");
+    known.target_names = "a\nb \"c\", d\nrow\ntime";
+    csv_begins(&m, "row,a,\"b \"\"c\"\", d\",y_2,time\n0,-11,");
+    CHECK_OK(rows_write("x.h5", &m, 1), e);
+    CHECK_OK(h5reader_open(&r, "x.h5", &e), e);
+    CHECK_OK(h5reader_text(r, "", "target_names", text, sizeof text, &e), e);
+    CHECK_STR(text, known.target_names);
+    CHECK(h5reader_text(r, "", "class_names", text, sizeof text, &e) < 0);
+    h5reader_close(&r);
+    known.target_names = "\nb\nc\nd";
+    csv_begins(&m, "row,y_0,b,c,d\n");
+    known.target_names = "a\nb\nc"; /* not these targets' */
+    csv_begins(&m, "row,y_0,y_1,y_2,y_3\n");
+    model_close(&m);
+    known.target_names = "a\nb";
+    model_of(&m, "linear out=2", "binary_cross_entropy");
+    csv_begins(&m, "row,a,b\n0,");
+    model_close(&m);
+    model_of(&m, "linear out=2", "softmax_cross_entropy");
+    csv_begins(&m, "row,class,p_0,p_1\n0,1,");
+    model_close(&m);
+    known = (struct predictions_known){0};
+}
+
+TEST(rows_of_a_moment_say_which)
+{
+    struct model m;
+    struct h5reader *r;
+    struct h5array a;
+    int64_t times[ROWS];
+    model_of(&m, "linear out=2", "mean_squared_error");
+    known = (struct predictions_known){.has_times = 1, .target_names = "time\nb"};
+    csv_begins(&m, "row,time,y_0,b\n0,2022-08-15 10:06:00,-11,-10.666667\n1,2022-08-15 10:07:30,");
+    CHECK_OK(rows_write("x.h5", &m, ROWS), e);
+    CHECK_OK(h5reader_open(&r, "x.h5", &e), e);
+    CHECK_OK(h5reader_array(r, "times", &a, &e), e);
+    CHECK(a.type == H5TYPE_I64 && a.rank == 1 && a.dims[0] == ROWS);
+    CHECK_OK(h5reader_read(r, &a, times, &e), e);
+    for (uint64_t row = 0; row < ROWS; row++)
+        CHECK(times[row] == time_at(row));
+    h5reader_close(&r);
+    known = (struct predictions_known){0};
     model_close(&m);
 }
 

@@ -67,9 +67,9 @@ TEST(plan_reads_a_description)
     CHECK_EQ(train->rows, 9);
     CHECK_EQ(train->spans, 4);
     CHECK_EQ(shapes.sets, 2);
-    CHECK_EQ(shapes.of_sets[0].rows, 7);
-    CHECK_EQ(shapes.of_sets[1].rows, 9);
-    CHECK_EQ(shapes.of_sets[1].spans, 2);
+    CHECK_EQ(shapes.of_sets[0][0].rows, 7);
+    CHECK_EQ(shapes.of_sets[1][0].rows, 9);
+    CHECK_EQ(shapes.of_sets[1][0].spans, 2);
     CHECK_EQ(validation->rows, 3);
     f = text_open(described_twice("6")); /* one model takes both */
     CHECK_EQ(plan_read_shapes(f, &shapes, &measured, &e), -1);
