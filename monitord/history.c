@@ -164,6 +164,22 @@ static void decision_keep(struct history *h, const struct msg_event_training *m)
     d[h->decision_count++] = *m;
 }
 
+/* By its time, since each stage has some in its journal; of too many the oldest leaves. */
+static void mark_keep(struct history *h, const struct msg_event_mark *m)
+{
+    uint32_t at = h->mark_count;
+    while (at && h->marks[at - 1].head.time_s > m->head.time_s)
+        at--;
+    if (h->mark_count == HISTORY_MARKS_MAX) {
+        if (at == 0)
+            return;
+        memmove(&h->marks[0], &h->marks[1], --at * sizeof *m);
+    } else {
+        memmove(&h->marks[at + 1], &h->marks[at], (h->mark_count++ - at) * sizeof *m);
+    }
+    h->marks[at] = *m;
+}
+
 void history_add(struct history *h, enum msg_type type, const union msg *m)
 {
     if (type == MSG_event_stage && strcmp(m->event_stage.what, "start") == 0)
@@ -176,6 +192,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         h->differing_steps++;
     else if (type == MSG_event_training)
         decision_keep(h, &m->event_training);
+    else if (type == MSG_event_mark)
+        mark_keep(h, &m->event_mark);
     else if (type == MSG_event_pretrained)
         h->pretrained = m->event_pretrained;
     else if (type == MSG_event_device)

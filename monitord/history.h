@@ -19,7 +19,8 @@ enum {
     HISTORY_LAUNCHES_MAX = 4096,
     HISTORY_EPOCHS_MAX = 4096,
     HISTORY_RECEIPTS_MAX = 256,
-    HISTORY_DECISIONS_MAX = 64
+    HISTORY_DECISIONS_MAX = 64,
+    HISTORY_MARKS_MAX = 64
 };
 
 struct history_launch {
@@ -58,6 +59,8 @@ struct history {
     struct msg_event_training
         decisions[HISTORY_DECISIONS_MAX]; /* of the training loop, the newest, each once */
     uint32_t decision_count;
+    struct msg_event_mark marks[HISTORY_MARKS_MAX]; /* users', the newest, in the order of time */
+    uint32_t mark_count;
     uint32_t option_changes; /* launches that went on with other options */
     uint64_t epoch_rows;     /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */

@@ -101,15 +101,18 @@ uint32_t profile_events(const struct profile *p, const char *what)
     return count;
 }
 
-/* Checkpoints and ends of epochs are the many: every second one of those of which there are more
- * goes when there is no room. */
+/* Checkpoints, ends of epochs and marks may be many: every second one of those of which there are
+ * most goes when there is no room. */
 static void events_thin(struct profile *p)
 {
+    static const char *const kinds[] = {"checkpoint", "epoch-end", "mark"};
+    const char *many = kinds[0];
     uint32_t kept = 0, of_many = 0;
-    int epochs = profile_events(p, "epoch-end") > profile_events(p, "checkpoint");
+    for (size_t i = 1; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (profile_events(p, kinds[i]) > profile_events(p, many))
+            many = kinds[i];
     for (uint32_t i = 0; i < p->event_count; i++)
-        if (strcmp(p->events[i].what, epochs ? "epoch-end" : "checkpoint") != 0 ||
-            of_many++ % 2 == 0)
+        if (strcmp(p->events[i].what, many) != 0 || of_many++ % 2 == 0)
             p->events[kept++] = p->events[i];
     p->events_dropped += p->event_count - kept;
     p->event_count = kept;
@@ -163,6 +166,8 @@ static int event_visit(void *self, enum msg_type type, const union msg *m)
     } else if (type == MSG_trainer_checkpoint) {
         snprintf(label, sizeof label, "step %llu", (unsigned long long)m->trainer_checkpoint.step);
         event_add(c, m->head.time_s, "checkpoint", label);
+    } else if (type == MSG_event_mark) {
+        event_add(c, m->head.time_s, "mark", m->event_mark.text);
     } else if (type == MSG_event_determinism) {
         event_add(c, m->head.time_s, "determinism", "a recomputed step differs");
     }

@@ -4,8 +4,9 @@
  * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
  * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
  * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
- * checkpoints, restarts) come from the journals at each writing, since streams may drop; of too
- * many checkpoints or ends of epochs every second one is left out, as often as needed. The JSON
+ * checkpoints, restarts, users' marks) come from the journals at each writing, since streams may
+ * drop; of too many checkpoints, ends of epochs or marks every second one is left out, as often as
+ * needed. The JSON
  * file is rewritten durably every 10 s and at the end; the picture is drawn at the end. A restarted
  * monitord begins a new file.
  */
@@ -13,6 +14,7 @@
 #define MONITORD_PROFILE_H
 
 #include <stdint.h>
+#include <stdio.h>
 
 #include "monitord/stages.h"
 #include "proto/err.h"
@@ -34,7 +36,7 @@ struct profile_row {
 
 struct profile_event {
     double time_s;
-    char stage[17], what[17], label[80];
+    char stage[17], what[17], label[81]; /* which holds a mark */
 };
 
 struct profile {
@@ -61,6 +63,9 @@ int profile_write(struct profile *p, double now_unix_s, struct err *e);
 
 /* How many events of that kind there are. */
 uint32_t profile_events(const struct profile *p, const char *what);
+
+/* Write what gnuplot draws the picture from (plot.c), but for the terminal; there are samples. */
+void profile_script(const struct profile *p, FILE *out);
 
 /* Draw the picture with gnuplot (plot.c), which is given limit_s seconds. */
 int profile_draw(const struct profile *p, double limit_s, struct err *e);

@@ -9,6 +9,7 @@
 
 #include "monitord/profile.h"
 #include "monitord/sample.h"
+#include "proto/durable.h"
 #include "proto/journal.h"
 #include "proto/run.h"
 #include "tests/test.h"
@@ -127,6 +128,20 @@ static void epochs_journal(const char *const *tasks, int epochs)
     journal_close(&j);
 }
 
+static void marks_journal(const char *stage, const char *text, int count)
+{
+    struct journal j;
+    struct err e;
+    CHECK_OK(journal_open(&j, stage, &e), e);
+    for (int i = 0; i < count; i++) {
+        struct msg_event_mark m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1003 + i}};
+        MSG_STR(m.stage, stage);
+        MSG_STR(m.text, text);
+        CHECK_OK(journal_append(&j, MSG_event_mark, &m, &e), e);
+    }
+    journal_close(&j);
+}
+
 static void journal_make(const char *stage, int starts, int checkpoints)
 {
     struct journal j;
@@ -181,6 +196,73 @@ TEST(profile_keeps_tasks_and_restarts_of_many_epochs)
     CHECK_EQ(profile_events(p, "task-start"), 3);
     CHECK_EQ(profile_events(p, "restart"), 2);
     CHECK(profile_events(p, "epoch-end") > 100 && profile_events(p, "checkpoint") > 100);
+    free(p);
+}
+
+/* Its text is whole in the file, and marks without end leave room for all else. */
+TEST(profile_shows_marks)
+{
+    static const char text[] = "gr\303\266\303\237er \"x\", as long as a mark may be: "
+                               "........................................";
+    static const char *const tasks[] = {"A", NULL};
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    char path[160], *data, line[160];
+    size_t bytes;
+    CHECK_EQ(strlen(text), 80);
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    epochs_journal(tasks, 100);
+    marks_journal("fisherd", text, 1);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_EQ(profile_events(p, "mark"), 1);
+    snprintf(path, sizeof path, "%s.json", p->base);
+    CHECK_OK(durable_read(path, 1 << 20, &data, &bytes, &e), e);
+    snprintf(line, sizeof line, "\"stage\": \"fisherd\", \"what\": \"mark\", \"label\": \"%.9s%s",
+             text, "\\\"x\\\", as long");
+    CHECK_HAS(data, line);
+    CHECK_HAS(data, "......\"}");
+    free(data);
+    marks_journal("loaderd", "again", 3 * PROFILE_EVENTS_MAX);
+    CHECK_OK(profile_write(p, 1020, &e), e);
+    CHECK(profile_events(p, "mark") > 100);
+    CHECK_EQ(profile_events(p, "task-start"), 1);
+    CHECK_EQ(profile_events(p, "epoch-end"), 100);
+    free(p);
+}
+
+static const char *script_of(struct profile *p, char *text, size_t room)
+{
+    FILE *out = fmemopen(text, room, "w");
+    CHECK(out);
+    profile_script(p, out);
+    CHECK(fclose(out) == 0);
+    return text;
+}
+
+TEST(picture_labels_marks_as_long_as_they_can_be_read)
+{
+    static char text[1 << 18];
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 0, 5);
+    add(p, 10, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(!strstr(script_of(p, text, sizeof text), "your mark"));
+    marks_journal("fisherd", "it's mine", 1);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_HAS(script_of(p, text, sizeof text), "set label 'it''s mine' at 3,");
+    CHECK_HAS(text, "set arrow from 3, graph 0 to 3, graph 1 nohead back lw 1 dt 4");
+    CHECK_HAS(text, "title 'your mark'");
+    marks_journal("loaderd", "again", 60);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(!strstr(script_of(p, text, sizeof text), "set label"));
+    CHECK_HAS(text, "title 'your mark'");
     free(p);
 }
 

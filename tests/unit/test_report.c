@@ -426,6 +426,41 @@ TEST(report_tells_the_newest_deaths)
     options_free(&options);
 }
 
+static void marked(struct history *h, double time_s, const char *text)
+{
+    union msg m = {.event_mark = {.head = {.time_s = time_s}, .stage = "fisherd"}};
+    MSG_STR(m.event_mark.text, text);
+    history_add(h, MSG_event_mark, &m);
+}
+
+/* Each stage's come in the order of its own journal. */
+TEST(report_tells_the_newest_marks_of_all_stages)
+{
+    char *text = NULL, name[16];
+    size_t bytes;
+    run_make_finished();
+    for (int i = 1; i <= HISTORY_MARKS_MAX; i++) {
+        snprintf(name, sizeof name, "mark %d", i);
+        marked(&history, 1000 * i, name);
+    }
+    marked(&history, 500, "too old");
+    marked(&history, 2500, "between");
+    CHECK_EQ(history.mark_count, HISTORY_MARKS_MAX);
+    CHECK_STR(history.marks[0].text, "mark 2");
+    CHECK_STR(history.marks[1].text, "between");
+    CHECK_STR(history.marks[2].text, "mark 3");
+    CHECK_STR(history.marks[HISTORY_MARKS_MAX - 1].text, "mark 64");
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fclose(out);
+    CHECK_HAS(text, "{\"time\": \"1970-01-01T00:41:40Z\", \"stage\": \"fisherd\", "
+                    "\"text\": \"between\"}");
+    CHECK_HAS(text, "- mark, 1970-01-01T00:41:40Z: between\n");
+    free(text);
+    options_free(&options);
+}
+
 TEST(report_of_a_run_that_has_just_begun)
 {
     char *text = NULL;
