@@ -139,7 +139,7 @@ static void legend(FILE *out, const char *name, uint64_t peak, struct scale y)
 static void curves_print(const struct profile *p, FILE *out, struct scale y)
 {
     fputs("plot $memory using 1:6 with lines lw 2 dt 3 lc rgb '#000000' title ", out);
-    legend(out, "together", profile_peak(p, PROFILE_SERIES), y);
+    legend(out, "together", profile_peak(p, SAMPLE_SERIES), y);
     for (int k = 0; k < STAGE_COUNT; k++) {
         fprintf(out, ", \\\n     $memory using 1:%d with lines lw 2 lc rgb '%s' title ", k + 2,
                 colours[k]);
@@ -158,7 +158,7 @@ static void curves_print(const struct profile *p, FILE *out, struct scale y)
 /* There is room above the curves for the tasks' names. */
 void profile_script(const struct profile *p, FILE *out)
 {
-    uint64_t peak = profile_peak(p, PROFILE_SERIES);
+    uint64_t peak = profile_peak(p, SAMPLE_SERIES);
     struct scale x = time_scale(p->rows[profile_rows(p) - 1].time_s), y = byte_scale(peak);
     frame_print(p, out, x, y, fmax(1, (double)peak / y.divisor) * 1.3);
     events_print(p, out, x);

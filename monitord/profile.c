@@ -33,7 +33,7 @@ void profile_open(struct profile *p, const char *name, double sample_s, double n
 
 static void row_join(struct profile_row *into, const struct profile_row *from)
 {
-    for (int i = 0; i < PROFILE_SERIES; i++)
+    for (int i = 0; i < SAMPLE_SERIES; i++)
         if (from->rss_bytes[i] > into->rss_bytes[i])
             into->rss_bytes[i] = from->rss_bytes[i];
     if (from->together_bytes > into->together_bytes)
@@ -52,13 +52,14 @@ static void rows_halve(struct profile *p)
     p->row_samples *= 2;
 }
 
-void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES])
+void profile_add(struct profile *p, const struct sample_round *round)
 {
-    struct profile_row row = {.time_s = now_unix_s - p->began_unix_s};
+    struct profile_row row = {.time_s = round->unix_s - p->began_unix_s};
     struct profile_row *open = &p->rows[p->row_count];
-    memcpy(row.rss_bytes, rss_bytes, sizeof row.rss_bytes);
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        row.rss_bytes[i] = round->there[i] ? round->of[i].rss_bytes : 0;
     for (int i = 0; i < STAGE_COUNT; i++)
-        row.together_bytes += rss_bytes[i];
+        row.together_bytes += row.rss_bytes[i];
     if (p->open_samples++ == 0)
         *open = row;
     else
@@ -76,7 +77,7 @@ uint64_t profile_peak(const struct profile *p, int series)
     uint64_t peak = 0;
     for (uint32_t i = 0; i < profile_rows(p); i++) {
         const struct profile_row *row = &p->rows[i];
-        uint64_t value = series < PROFILE_SERIES ? row->rss_bytes[series] : row->together_bytes;
+        uint64_t value = series < SAMPLE_SERIES ? row->rss_bytes[series] : row->together_bytes;
         if (value > peak)
             peak = value;
     }
@@ -198,20 +199,15 @@ static int events_collect(struct profile *p, struct err *e)
 /* ---- the file
  * -------------------------------------------------------------------------------------- */
 
-static const char *series_name(int i)
-{
-    return i < STAGE_COUNT ? stage_names[i] : i == PROFILE_SYSTEM ? "system" : "device";
-}
-
 static void row_write(struct json *j, const struct profile_row *row)
 {
     json_object_flat(j, NULL);
     json_fixed(j, "t", row->time_s, 3);
-    for (int i = 0; i < PROFILE_SERIES; i++) {
+    for (int i = 0; i < SAMPLE_SERIES; i++) {
         if (row->rss_bytes[i])
-            json_u64(j, series_name(i), row->rss_bytes[i]);
+            json_u64(j, sample_name(i), row->rss_bytes[i]);
         else
-            json_null(j, series_name(i));
+            json_null(j, sample_name(i));
     }
     json_end(j);
 }
@@ -234,14 +230,14 @@ static void profile_print(const struct profile *p, FILE *out)
     json_str(&j, "name", p->name);
     json_fixed(&j, "began_unix_s", p->began_unix_s, 3);
     json_f64(&j, "row_s", p->sample_s * p->row_samples);
-    json_str(
-        &j, "unit",
-        "bytes of resident memory, of device: of a GPU's; null: not running, or none; t: seconds "
-        "since the beginning");
+    json_str(&j, "unit",
+             "bytes of resident memory, of system and container: in use, of device: of a GPU's; "
+             "null: not "
+             "running, or none; t: seconds since the beginning");
     json_object(&j, "peak_bytes");
-    for (int i = 0; i < PROFILE_SERIES; i++)
-        json_u64(&j, series_name(i), profile_peak(p, i));
-    json_u64(&j, "stages_together", profile_peak(p, PROFILE_SERIES));
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        json_u64(&j, sample_name(i), profile_peak(p, i));
+    json_u64(&j, "stages_together", profile_peak(p, SAMPLE_SERIES));
     json_end(&j);
     json_u64(&j, "events_dropped", p->events_dropped);
     json_list(&j, "events");

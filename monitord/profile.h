@@ -16,22 +16,18 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "monitord/stages.h"
+#include "monitord/sample.h"
 #include "proto/err.h"
-#include "proto/msg.h"
 
 enum {
     PROFILE_ROWS_MAX = 4096,
     PROFILE_EVENTS_MAX = 1024,
-    PROFILE_SYSTEM = STAGE_COUNT, /* series: the stages, the system, and of a GPU's memory */
-    PROFILE_DEVICE,
-    PROFILE_SERIES
 };
 
 struct profile_row {
-    double time_s;                      /* since the profile began */
-    uint64_t rss_bytes[PROFILE_SERIES]; /* 0: not running */
-    uint64_t together_bytes;            /* all stages in one sample */
+    double time_s;                     /* since the profile began */
+    uint64_t rss_bytes[SAMPLE_SERIES]; /* 0: not running */
+    uint64_t together_bytes;           /* all stages in one sample */
 };
 
 struct profile_event {
@@ -52,8 +48,7 @@ struct profile {
 
 void profile_open(struct profile *p, const char *name, double sample_s, double now_unix_s);
 
-/* One round of samples. */
-void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES]);
+void profile_add(struct profile *p, const struct sample_round *round);
 
 /* 1 when profile_write should be called. */
 int profile_due(const struct profile *p, double now_unix_s);
@@ -76,7 +71,7 @@ static inline uint32_t profile_rows(const struct profile *p)
     return p->row_count + (p->open_samples > 0);
 }
 
-/* Largest value of a series; of the sum of the stages when series is PROFILE_SERIES. */
+/* Largest value of a series; of the sum of the stages when series is SAMPLE_SERIES. */
 uint64_t profile_peak(const struct profile *p, int series);
 
 #endif

@@ -104,8 +104,8 @@ static void memory_sum(struct display *d)
 
 static void stage_sample(struct display *d, const struct msg_memory_sample *m)
 {
-    if (strcmp(m->stage, "system") == 0 || strcmp(m->stage, "device") == 0)
-        return; /* no stage: all of the machine, and a GPU's memory */
+    if (m->pid == 0)
+        return; /* no stage: the machine, its container, a GPU's memory */
     struct display_stage *stage = stage_find(d, m->stage);
     if (!stage)
         return;

@@ -69,32 +69,3 @@ def test_tap_prints_json_lines_and_asks():
         assert json.loads(out.stdout)["stage"] == stage
         assert json.loads(out.stdout)["pid"] == run.pid(stage)
     run.finish()
-
-
-@limit(120)
-def test_mark_is_in_stream_profile_and_report():
-    import json
-    run = Run("marked", *small(8), "--profile-memory")
-    run.await_path("sockets/monitor.pub")
-    socket = zmq.Context.instance().socket(zmq.SUB)
-    socket.connect("ipc://" + run.path("sockets/monitor.pub"))
-    socket.subscribe(b"")
-    socket.RCVTIMEO = 20000
-    socket.recv_multipart()
-    socket.subscribe(b"event.mark")
-    socket.unsubscribe(b"")
-    tap = os.path.join(ROOT, "build/release/bin/tap")
-    run.await_path("sockets/trainer.ctl")
-    subprocess.run([tap, "--run", run.directory, "--ask", "trainerd", "mark", "größer: 2 %"], check=True, timeout=30)
-    topic = b""
-    while topic != b"event.mark":
-        topic, payload = socket.recv_multipart()
-    mark = msgpack.unpackb(payload)
-    assert (mark["stage"], mark["text"]) == ("trainerd", "größer: 2 %"), mark
-    report = run.finish()
-    assert [(m["stage"], m["text"]) for m in report["marks"]] == [("trainerd", "größer: 2 %")], report["marks"]
-    assert "mark (trainerd): größer: 2 %" in run.output()
-    profiles = [f for f in os.listdir(run.path("logs/memory_profile")) if f.endswith(".json")]
-    with open(run.path("logs/memory_profile", profiles[0])) as f:
-        events = json.load(f)["events"]
-    assert [(v["stage"], v["label"]) for v in events if v["what"] == "mark"] == [("trainerd", "größer: 2 %")], events

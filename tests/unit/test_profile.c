@@ -19,7 +19,8 @@
 
 TEST(proc_texts_are_parsed)
 {
-    uint64_t a, b, c;
+    uint64_t a, b;
+    struct sample_meminfo i;
     double cpu_s;
     CHECK(sample_parse_statm("1000 200 30 4 0 500 0\n", 4096, &a, &b) == 0);
     CHECK_EQ(a, 200 * 4096);
@@ -32,34 +33,47 @@ TEST(proc_texts_are_parsed)
     CHECK(sample_parse_stat("42 (a) S 1 2", 0.01, &cpu_s) < 0);
     CHECK(sample_parse_stat("", 0.01, &cpu_s) < 0);
     CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 60 kB\n"
-                               "SwapCached: 7 kB\nCached: 5 kB\n",
-                               &a, &b, &c) < 0); /* SwapCached is another line */
-    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n", &a, &b,
-                               &c) == 0);
-    CHECK_EQ(a, 102400);
-    CHECK_EQ(b, 61440);
-    CHECK_EQ(c, 5120);
+                               "SwapCached: 7 kB\n",
+                               &i) < 0); /* SwapCached is another line than Cached */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nSwapCached: 7 kB\n"
+                               "Cached: 5 kB\n",
+                               &i) == 0);
+    CHECK_EQ(i.total, 102400);
+    CHECK_EQ(i.available, 61440);
+    CHECK_EQ(i.cached, 5120);
+    CHECK_EQ(i.swap_total - i.swap_free, 0); /* a kernel without swap */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n"
+                               "SwapTotal: 50 kB\nSwapFree: 20 kB\n",
+                               &i) == 0);
+    CHECK_EQ(i.swap_total - i.swap_free, 30 * 1024);
+    CHECK(sample_parse_swap("Name:\tx\nRssShmem:\t 7 kB\nVmSwap:\t      12 kB\n", &a) == 0);
+    CHECK_EQ(a, 12 * 1024);
+    CHECK(sample_parse_swap("Name:\tx\nState:\tZ (zombie)\n", &a) < 0);
 }
 
 TEST(sampler_follows_a_stage_by_its_lock)
 {
-    struct sampler s;
+    static struct sampler s;
+    static struct sample_round r;
     struct run_lock lock;
-    struct msg_memory_sample m;
     struct err e;
     CHECK(mkdir("locks", 0700) == 0);
     sampler_open(&s);
-    CHECK(sampler_stage(&s, 1, &m) == 0);
+    sampler_round(&s, &r);
+    CHECK(!r.there[1]);
     CHECK_OK(run_lock_take(&lock, "trainerd", 0, &e), e);
-    CHECK(sampler_stage(&s, 1, &m) == 1);
-    CHECK_EQ(m.pid, getpid());
-    CHECK_STR(m.stage, "trainerd");
-    CHECK_EQ(m.processes, 1);
-    CHECK(m.rss_bytes > 1 << 20 && m.peak_bytes >= m.rss_bytes);
+    sampler_round(&s, &r);
+    CHECK(r.there[1] && !r.there[0] && !r.there[2] && !r.there[SAMPLE_DEVICE]);
+    CHECK_EQ(r.of[1].pid, getpid());
+    CHECK_STR(r.of[1].stage, "trainerd");
+    CHECK_EQ(r.of[1].processes, 1);
+    CHECK(r.of[1].rss_bytes > 1 << 20 && r.of[1].peak_bytes >= r.of[1].rss_bytes);
+    CHECK(r.there[SAMPLE_SYSTEM]);
+    CHECK_STR(r.of[SAMPLE_SYSTEM].stage, "system");
+    CHECK(r.of[SAMPLE_SYSTEM].rss_bytes < r.of[SAMPLE_SYSTEM].peak_bytes);
     run_lock_drop(&lock);
-    CHECK(sampler_stage(&s, 1, &m) == 0);
-    CHECK(sampler_system(&s, &m) == 1);
-    CHECK(m.rss_bytes < m.peak_bytes);
+    sampler_round(&s, &r);
+    CHECK(!r.there[1]);
     sampler_close(&s);
     sampler_close(&s);
 }
@@ -69,10 +83,12 @@ TEST(sampler_follows_a_stage_by_its_lock)
 
 static void add(struct profile *p, double t, uint64_t value)
 {
-    uint64_t rss[PROFILE_SERIES];
-    for (int i = 0; i < PROFILE_SERIES; i++)
-        rss[i] = value;
-    profile_add(p, 1000 + t, rss);
+    struct sample_round round = {.unix_s = 1000 + t};
+    for (int i = 0; i < SAMPLE_SERIES; i++) {
+        round.there[i] = 1;
+        round.of[i].rss_bytes = value;
+    }
+    profile_add(p, &round);
 }
 
 TEST(profile_keeps_the_whole_run_and_its_peak)
@@ -85,7 +101,7 @@ TEST(profile_keeps_the_whole_run_and_its_peak)
     CHECK(p->row_count <= PROFILE_ROWS_MAX && p->row_count > PROFILE_ROWS_MAX / 2);
     CHECK_EQ(p->row_samples, 8);
     CHECK_EQ(profile_peak(p, 0), 1000000);
-    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 4000000);
+    CHECK_EQ(profile_peak(p, SAMPLE_SERIES), 4000000);
     CHECK(p->rows[0].time_s == 0);
     for (uint32_t i = 1; i < p->row_count; i++)
         CHECK(p->rows[i].time_s == p->rows[i - 1].time_s + 8);
@@ -101,13 +117,15 @@ TEST(profile_peaks_are_true)
     for (int i = 0; i <= 2 * PROFILE_ROWS_MAX; i++)
         add(p, i, 0);
     CHECK(p->row_samples == 2 && profile_rows(p) == PROFILE_ROWS_MAX + 1);
-    uint64_t rss[PROFILE_SERIES] = {[0] = 70, [1] = 10};
-    profile_add(p, 1e4, rss);
-    rss[0] = 10, rss[1] = 80;
-    profile_add(p, 1e4 + 1, rss);
+    struct sample_round round = {.unix_s = 1e4, .there = {1, 1}};
+    round.of[0].rss_bytes = 70, round.of[1].rss_bytes = 10;
+    profile_add(p, &round);
+    round.of[0].rss_bytes = 10, round.of[1].rss_bytes = 80;
+    round.of[2].rss_bytes = 1000; /* left over from when it ran */
+    profile_add(p, &round);
     CHECK_EQ(profile_peak(p, 0), 70);
     CHECK_EQ(profile_peak(p, 1), 80);
-    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 90);
+    CHECK_EQ(profile_peak(p, SAMPLE_SERIES), 90);
     free(p);
 }
 

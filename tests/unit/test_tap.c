@@ -73,6 +73,7 @@ TEST(terminal_line_is_rewritten)
     show(MSG_memory_sample, memory("trainerd", 8, 30));
     show(MSG_memory_sample, memory("trainerd", 8, 40));
     show(MSG_memory_sample, memory("system", 0, 9999));
+    show(MSG_memory_sample, memory("container", 0, 9999));
     show(MSG_memory_sample, memory("device", 0, 9999));
     show(MSG_trainer_step, step);
     display_tick(&d, 100, 140);
