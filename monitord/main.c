@@ -1,8 +1,8 @@
 /* main.c - monitord: what everybody does to memory, now and over time.
  *
  * A turn passes the stages' streams on to monitor.pub, and every monitor.sample_s seconds measures
- * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c) and the table
- * (metrics.c). It keeps
+ * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c), the table
+ * (metrics.c) and what gives advice (advisor.c), which also hears the streams. It keeps
  * nothing that the run needs: killing it at any moment costs some samples. `monitord --report RUN`
  * is another program in the same binary: it reads a run that is down and writes its report
  * (report.c).
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitord/advisor.h"
 #include "monitord/fanout.h"
 #include "monitord/metrics.h"
 #include "monitord/profile.h"
@@ -22,6 +23,7 @@
 struct monitord {
     struct fanout fanout;
     struct sampler sampler;
+    struct advisor advisor;
     struct sample_round round; /* the newest */
     struct profile *profile;   /* NULL: not wanted */
     int tabulates;             /* metrics are wanted */
@@ -51,12 +53,14 @@ static int start(void *self, struct daemon *d, struct err *e)
     m->tabulates = d->options.monitor_csv;
     metrics_open(&m->metrics, d->options.monitor_csv_limit_mb << 20);
     sampler_open(&m->sampler);
+    advisor_open(&m->advisor, d);
     return 0;
 }
 
 static void message_heed(void *self, enum msg_type type, const union msg *message)
 {
     struct monitord *m = self;
+    advisor_message(&m->advisor, type, message);
     if (type != MSG_trainer_step)
         return;
     m->step = message->trainer_step;
@@ -80,6 +84,7 @@ static void samples_take(struct monitord *m, struct daemon *d)
     for (int i = 0; i < SAMPLE_SERIES; i++)
         if (m->round.there[i])
             daemon_publish(d, MSG_memory_sample, &m->round.of[i]);
+    advisor_samples(&m->advisor, &m->round);
     if (m->profile)
         profile_add(m->profile, &m->round);
     if (m->tabulates)

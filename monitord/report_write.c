@@ -295,6 +295,7 @@ void report_print_table(const struct report *r, FILE *out)
         fprintf(out, " %s %u%s", stage_names[i], r->history->restarts[i],
                 i + 1 < STAGE_COUNT ? "," : "");
     fprintf(out, "\n  weights: %s\n", r->weights_sha256[0] ? r->weights_sha256 : "-");
+    report_notes_table(r, out);
     if (!r->finished)
         fputs("  The run is not finished.\n", out);
     if (r->history->differing_steps)

@@ -161,6 +161,9 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
     case MSG_event_determinism:
         line_write(d, "not reproduced: %s", m->event_determinism.sentence);
         break;
+    case MSG_memory_advice:
+        line_write(d, "advice: %s", m->memory_advice.sentence);
+        break;
     case MSG_event_mark:
         line_write(d, "mark (%s): %s", m->event_mark.stage, m->event_mark.text);
         break;

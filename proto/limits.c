@@ -103,19 +103,20 @@ static uint64_t machine_memory(const char *root, const char *key)
     return kib ? kib << 10 : UINT64_MAX;
 }
 
-/* A group's limit and what it uses of it, less the page cache that nobody has used lately, which is
- * given back first. */
+/* A group's limit and what it uses of it: less the page cache that nobody has used lately, which is
+ * given back first, and less all page cache. */
 struct group {
-    uint64_t used, limit;
+    uint64_t used, without_files, limit;
 };
 
 /* Of version 2 or (1) 1. 1, or 0: it has no limit, or is not there. */
 static int group_read(const char *directory, int version_1, struct group *g)
 {
     static const struct {
-        const char *limit, *usage, *cache;
-    } names[] = {{"memory.max", "memory.current", "inactive_file"},
-                 {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
+        const char *limit, *usage, *cache, *used_cache;
+    } names[] = {{"memory.max", "memory.current", "inactive_file", "active_file"},
+                 {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+                  "total_active_file"}};
     char path[2 * PATH_BYTES + 32];
     long long limit[2], usage[2];
     snprintf(path, sizeof path, "%s/%s", directory, names[version_1].limit);
@@ -126,7 +127,9 @@ static int group_read(const char *directory, int version_1, struct group *g)
         return 0;
     snprintf(path, sizeof path, "%s/memory.stat", directory);
     uint64_t cache = line_number(path, names[version_1].cache), used = (uint64_t)usage[0];
-    *g = (struct group){used > cache ? used - cache : 0, (uint64_t)limit[0]};
+    uint64_t files = cache + line_number(path, names[version_1].used_cache);
+    *g = (struct group){used > cache ? used - cache : 0, used > files ? used - files : 0,
+                        (uint64_t)limit[0]};
     return 1;
 }
 
@@ -145,7 +148,7 @@ static void available_visit(void *self, const char *directory)
 
 static double group_share(const struct group *g)
 {
-    return (double)g->used / (double)g->limit;
+    return (double)g->without_files / (double)g->limit;
 }
 
 static void fullest_visit(void *self, const char *directory)
@@ -176,9 +179,9 @@ uint64_t limits_available(const char *root)
 
 int limits_group(const char *root, uint64_t *used, uint64_t *limit)
 {
-    struct group fullest = {0, UINT64_MAX};
+    struct group fullest = {.limit = UINT64_MAX};
     memory_groups_each(root, fullest_visit, &fullest);
-    *used = fullest.used;
+    *used = fullest.without_files;
     *limit = fullest.limit;
     return fullest.limit < machine_memory(root, "MemTotal:");
 }

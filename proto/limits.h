@@ -22,7 +22,7 @@ uint64_t limits_memory(const char *root, char *source, size_t source_bytes);
 uint64_t limits_available(const char *root);
 
 /* The control group, this process's or one above it, that has a limit below the machine's memory
- * and of which the greatest share is in use, page cache that nobody used lately not counted. 1:
+ * and of which the greatest share is in use, page cache not counted, which gives way. 1:
  * *used and *limit are its; 0: there is none. */
 int limits_group(const char *root, uint64_t *used, uint64_t *limit);
 

@@ -55,9 +55,10 @@ TEST(the_fullest_group_with_a_limit_is_found)
     CHECK(!limits_group(".", &used, &limit));
     test_file_write("sys/fs/cgroup/a/memory.max", "1000000\n");
     test_file_write("sys/fs/cgroup/a/memory.current", "900000\n");
-    test_file_write("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 50000\n");
+    test_file_write("sys/fs/cgroup/a/memory.stat",
+                    "anon 1\ninactive_file 50000\nactive_file 7000\n");
     CHECK(limits_group(".", &used, &limit));
-    CHECK_EQ(used, 850000);
+    CHECK_EQ(used, 843000);
     CHECK_EQ(limit, 1000000);
     test_file_write("sys/fs/cgroup/a/b/memory.max", "100000\n");
     test_file_write("sys/fs/cgroup/a/b/memory.current", "10000\n");

@@ -433,6 +433,37 @@ static void marked(struct history *h, double time_s, const char *text)
     history_add(h, MSG_event_mark, &m);
 }
 
+TEST(report_tells_the_newest_advice)
+{
+    char *text = NULL;
+    size_t bytes;
+    union msg m = {.memory_advice = {.what = "wait",
+                                     .task = "A",
+                                     .value = 0.5,
+                                     .limit = 0.3,
+                                     .option = "loader.num_workers"}};
+    run_make_finished();
+    for (int i = 0; i <= HISTORY_ADVICE_MAX; i++) {
+        m.head.time_s = 1000 * i;
+        snprintf(m.memory_advice.sentence, sizeof m.memory_advice.sentence, "advice %d.", i);
+        history_add(&history, MSG_memory_advice, &m);
+    }
+    CHECK_EQ(history.advice_count, HISTORY_ADVICE_MAX);
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    report_print_table(&report, out);
+    fclose(out);
+    CHECK(!strstr(text, "advice 0."));
+    CHECK_HAS(text, "\"what\": \"wait\",\n");
+    CHECK_HAS(text, "\"option\": \"loader.num_workers\",\n");
+    CHECK_HAS(text, "\"sentence\": \"advice 64.\"\n");
+    CHECK_HAS(text, "- advice, 1970-01-01T00:16:40Z: advice 1.\n");
+    CHECK_HAS(text, "  Advice was given 64 times; the report has it.\n");
+    free(text);
+    options_free(&options);
+}
+
 /* Each stage's come in the order of its own journal. */
 TEST(report_tells_the_newest_marks_of_all_stages)
 {

@@ -250,6 +250,9 @@ TEST(evaluations_and_epochs_are_told)
     CHECK_STR(written(), "plateau: the rate is less\nnot reproduced: step 3 differs\n");
     show(MSG_event_mark, (union msg){.event_mark = {.stage = "trainerd", .text = "now"}});
     CHECK_STR(written(), "mark (trainerd): now\n");
+    show(MSG_memory_advice,
+         (union msg){.memory_advice = {.what = "swap", .sentence = "take less"}});
+    CHECK_STR(written(), "advice: take less\n");
     show(MSG_event_pretrained,
          (union msg){.event_pretrained = {.task = "A", .file = "x.safetensors", .taken = 4}});
     CHECK_STR(written(), "task A begins with 4 tensors of x.safetensors; fresh: none\n");
