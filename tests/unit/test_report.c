@@ -467,7 +467,7 @@ TEST(report_tells_the_newest_advice)
 /* Each stage's come in the order of its own journal. */
 TEST(report_tells_the_newest_marks_of_all_stages)
 {
-    char *text = NULL, name[16];
+    char *text = NULL, name[32];
     size_t bytes;
     run_make_finished();
     for (int i = 1; i <= HISTORY_MARKS_MAX; i++) {
