@@ -76,7 +76,7 @@ struct advice {
     char gap_task[65];
     uint64_t gap_epoch, best_epoch; /* the last one that ended, the one with the least validation
                                        loss; 0: none */
-    double best_loss, best_training_loss;
+    double first_loss, best_loss, best_training_loss; /* the first two of validation */
     uint32_t above; /* epochs in a row that were clearly worse than the best */
 };
 

@@ -17,7 +17,8 @@ static const double WINDOW_S = 10;
 static const double rate_times = 10;                     /* between slowest and fastest */
 static const double wait_over = 0.30, wait_under = 0.15; /* of the time, in all windows kept */
 static const double wait_slow = 0.50;  /* of a slow window: it waited, and did not compute slowly */
-static const double loss_above = 0.05; /* of the best validation loss */
+static const double loss_above = 0.05; /* of the best validation loss, and ... */
+static const double loss_rise = 0.01;  /* ... of the task's first: what is nearly none is no loss */
 static const uint32_t epochs_above = 3;
 
 /* ---- rate
@@ -169,7 +170,8 @@ static struct advice_help gap_help(const struct options *o)
 
 static void gap_look(struct advice *a, double training_loss, double loss, int quiet)
 {
-    int above = loss - a->best_loss > loss_above * fabs(a->best_loss) &&
+    double rise = loss - a->best_loss;
+    int above = rise > loss_above * fabs(a->best_loss) && rise > loss_rise * fabs(a->first_loss) &&
                 training_loss < a->best_training_loss;
     a->above = above ? a->above + 1 : 0;
     if (!advice_due(a, ADVICE_GAP, a->above >= epochs_above, 0) || quiet)
@@ -195,6 +197,8 @@ static void gap_epoch(struct advice *a, const struct msg_event_task *m, int quie
     if (!counts || !isfinite(m->loss) || !isfinite(v->loss))
         return;
     a->gap_epoch = m->epoch;
+    if (a->best_epoch == 0)
+        a->first_loss = v->loss;
     if (a->best_epoch == 0 || v->loss < a->best_loss) {
         a->best_epoch = m->epoch;
         a->best_loss = v->loss;

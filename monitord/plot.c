@@ -1,7 +1,8 @@
 /* plot.c - draws the memory profile with gnuplot.
  *
  * Resident memory of each stage and their sum over time; a line with its name where a task begins,
- * a blue one with its text at a user's mark, a faint one at the end of an epoch where these can be
+ * a blue one with its text at a user's mark, a brown one where advice was given or the micro-batch
+ * became another, a faint one at the end of an epoch where these can be
  * told apart, a red one where a stage came back after a death, a triangle on the axis for a
  * checkpoint.
  */
@@ -30,6 +31,8 @@ static const struct look looks[] = {
     {"task-start", "task begins", "#444444", 1, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
     {"epoch-end", "epoch ends", "#bbbbbb", 2, EPOCH_LINES_MAX, 0},
     {"restart", "stage restarted", "#cc0000", 2, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
+    {"micro-batch", "another micro-batch", "#b35900", 2, PROFILE_EVENTS_MAX, 0},
+    {"advice", "advice", "#b35900", 3, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
     {"mark", "your mark", "#0000cc", 4, PROFILE_EVENTS_MAX, MARK_LABELS_MAX},
 };
 

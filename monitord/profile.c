@@ -102,11 +102,11 @@ uint32_t profile_events(const struct profile *p, const char *what)
     return count;
 }
 
-/* Checkpoints, ends of epochs and marks may be many: every second one of those of which there are
- * most goes when there is no room. */
+/* Every second one of those that may be many, and of which there are most, goes when there is no
+ * room. */
 static void events_thin(struct profile *p)
 {
-    static const char *const kinds[] = {"checkpoint", "epoch-end", "mark"};
+    static const char *const kinds[] = {"checkpoint", "epoch-end", "mark", "micro-batch"};
     const char *many = kinds[0];
     uint32_t kept = 0, of_many = 0;
     for (size_t i = 1; i < sizeof kinds / sizeof kinds[0]; i++)
@@ -167,6 +167,11 @@ static int event_visit(void *self, enum msg_type type, const union msg *m)
     } else if (type == MSG_trainer_checkpoint) {
         snprintf(label, sizeof label, "step %llu", (unsigned long long)m->trainer_checkpoint.step);
         event_add(c, m->head.time_s, "checkpoint", label);
+    } else if (type == MSG_memory_advice) {
+        snprintf(label, sizeof label, "advice: %s", m->memory_advice.what);
+        event_add(c, m->head.time_s, "advice", label);
+    } else if (type == MSG_event_training && strcmp(m->event_training.what, "micro-batch") == 0) {
+        event_add(c, m->head.time_s, "micro-batch", "another micro-batch");
     } else if (type == MSG_event_mark) {
         event_add(c, m->head.time_s, "mark", m->event_mark.text);
     } else if (type == MSG_event_determinism) {

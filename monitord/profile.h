@@ -4,11 +4,10 @@
  * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
  * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
  * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
- * checkpoints, restarts, users' marks) come from the journals at each writing, since streams may
- * drop; of too many checkpoints, ends of epochs or marks every second one is left out, as often as
- * needed. The JSON
- * file is rewritten durably every 10 s and at the end; the picture is drawn at the end. A restarted
- * monitord begins a new file.
+ * checkpoints, restarts, other micro-batches, advice, users' marks) come from the journals at each
+ * writing, since streams may drop; of too many checkpoints, ends of epochs or marks every second
+ * one is left out, as often as needed. The JSON file is rewritten durably every 10 s and at the
+ * end; the picture is drawn at the end. A restarted monitord begins a new file.
  */
 #ifndef MONITORD_PROFILE_H
 #define MONITORD_PROFILE_H

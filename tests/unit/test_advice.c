@@ -357,6 +357,21 @@ TEST(advice_on_the_gap_is_given_when_it_lasts_and_training_goes_on_well)
     options_free(&options);
 }
 
+TEST(advice_on_the_gap_is_not_given_where_there_is_hardly_a_loss)
+{
+    begin();
+    epoch("A", 1, 1.0, 0.9);
+    for (uint64_t i = 2; i < 20; i++)
+        epoch("A", i, 1e-3 / (double)i, 1e-3 * (double)i / 2);
+    CHECK_STR(news(), "");
+    epoch("A", 20, 1e-5, 0.011);
+    CHECK_STR(news(), "");
+    epoch("A", 21, 1e-5, 0.011);
+    epoch("A", 22, 1e-5, 0.011);
+    CHECK_STR(news(), "gap");
+    options_free(&options);
+}
+
 /* As good runs go: the gap grows while both fall; and evaluations of other tasks are not the
  * task's.
  */

@@ -260,6 +260,31 @@ static const char *script_of(struct profile *p, char *text, size_t room)
     return text;
 }
 
+TEST(profile_shows_where_memory_was_short)
+{
+    static char text[1 << 18];
+    struct profile *p = calloc(1, sizeof *p);
+    struct journal j;
+    struct err e;
+    struct msg_memory_advice advice = {.head = {1, 1, 1004}, .what = "swap"};
+    struct msg_event_training smaller = {.head = {1, 1, 1003}, .what = "micro-batch"};
+    struct msg_event_training other = {.head = {1, 1, 1003}, .what = "plateau"};
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    CHECK_OK(journal_open(&j, "monitord", &e), e);
+    CHECK_OK(journal_append(&j, MSG_memory_advice, &advice, &e), e);
+    CHECK_OK(journal_append(&j, MSG_event_training, &smaller, &e), e);
+    CHECK_OK(journal_append(&j, MSG_event_training, &other, &e), e);
+    journal_close(&j);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 10, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_EQ(p->event_count, 2);
+    CHECK_HAS(script_of(p, text, sizeof text), "set label 'advice: swap' at 4,");
+    CHECK_HAS(text, "set arrow from 3, graph 0");
+    free(p);
+}
+
 TEST(picture_labels_marks_as_long_as_they_can_be_read)
 {
     static char text[1 << 18];
