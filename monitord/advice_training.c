@@ -77,12 +77,19 @@ static void rate_look(struct advice *a, double steps_per_s, double wait_share)
 /* ---- waiting for data
  * ------------------------------------------------------------------------------ */
 
+/* Are rows kept where there is room? gpu keeps them in a GPU's memory only. */
+static int keeps_rows(const struct advice *a)
+{
+    const char *chunks = a->options->loader_use_chunk_loader;
+    return strcmp(chunks, "true") == 0 || (a->on_device && strcmp(chunks, "gpu") == 0);
+}
+
 static void wait_say(struct advice *a, double share)
 {
     const struct options *o = a->options;
     char more[160];
     const char *option = "loader.num_workers";
-    if (strcmp(o->loader_use_chunk_loader, "false") == 0) {
+    if (!keeps_rows(a)) {
         option = "loader.use_chunk_loader";
         snprintf(more, sizeof more, "loader.use_chunk_loader: true keeps the rows where they fit");
     } else if (!o->loader_persistent_workers) {

@@ -292,7 +292,7 @@ TEST(advice_on_waiting_is_given_when_it_lasts)
     trained("A", 1, 700, 100, 0.5);
     CHECK_STR(news(), "");
     trained("A", 1, 20.4, 100, 0.1);
-    option_set(&options.loader_use_chunk_loader, "false");
+    option_set(&options.loader_use_chunk_loader, "gpu"); /* on a CPU: false */
     trained("A", 1, 51, 100, 0.5);
     CHECK_STR(news(), "wait");
     CHECK_STR(told.option, "loader.use_chunk_loader");
