@@ -38,7 +38,7 @@ static void malformed_count(struct fanout *f, const char *endpoint, const struct
                  (unsigned long long)f->malformed, why->text);
 }
 
-int fanout_turn(struct fanout *f, struct link *to)
+int fanout_turn(struct fanout *f, struct link *to, fanout_visit *visit, void *self)
 {
     int more = 0;
     for (int i = 0; i < FANOUT_STREAMS; i++) {
@@ -50,10 +50,12 @@ int fanout_turn(struct fanout *f, struct link *to)
             int result = link_forward(&f->from[i], to, &type, &m, &why);
             if (result == 0)
                 break;
-            if (result < 0)
+            if (result < 0) {
                 malformed_count(f, endpoints[i], &why);
-            else
-                f->forwarded++;
+                continue;
+            }
+            f->forwarded++;
+            visit(self, type, &m);
         }
         more |= taken == MESSAGES_A_TURN;
     }

@@ -22,8 +22,10 @@ struct fanout {
 int fanout_open(struct fanout *f, struct err *e);
 void fanout_close(struct fanout *f); /* harmless twice */
 
-/* Pass on what has come, a limited number of messages. Returns 1 if there may be more. */
-int fanout_turn(struct fanout *f, struct link *to);
+/* Pass on what has come, a limited number of messages, and show each to visit. Returns 1 if there
+ * may be more. */
+typedef void fanout_visit(void *self, enum msg_type type, const union msg *m);
+int fanout_turn(struct fanout *f, struct link *to, fanout_visit *visit, void *self);
 
 /* Fill FANOUT_STREAMS poll items. */
 int fanout_poll_items(struct fanout *f, struct link_poll_item *items);

@@ -45,7 +45,7 @@ FILE *gnuplot_open(const char *script, const char *picture, int width, int heigh
             "    set terminal pngcairo noenhanced size %d,%d font 'DejaVu Sans,11'\n"
             "} else {\n"
             "    set terminal png noenhanced size %d,%d\n"
-            "}\nset output ",
+            "}\nset encoding utf8\nset output ",
             width, height, width, height);
     gnuplot_quote(out, temporary);
     fputc('\n', out);

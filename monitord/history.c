@@ -82,13 +82,19 @@ static int evaluation_is_own(const struct options *o, const struct msg_trainer_e
     return task >= 0 && strcmp(m->task, o->tasks[epochs_key_task(o, (uint32_t)task)].name) == 0;
 }
 
-/* An epoch is evaluated before its end is told. Where a task ends with other weights than those of
- * its last epoch these are evaluated once more: not what that epoch came to. */
+/* Where a task ends with other weights than those of its last epoch these are evaluated once more:
+ * not what that epoch came to. */
+int history_evaluation_counts(const struct options *o, const struct msg_trainer_evaluation *before,
+                              const struct msg_trainer_evaluation *m)
+{
+    int again = m->epoch == before->epoch && strcmp(m->after, before->after) == 0;
+    return m->epoch && evaluation_is_own(o, m) && !(again && m->final && !before->final);
+}
+
+/* An epoch is evaluated before its end is told. */
 static void evaluation_keep(struct history *h, const struct msg_trainer_evaluation *m)
 {
-    const struct msg_trainer_evaluation *v = &h->evaluated;
-    int again = m->epoch == v->epoch && strcmp(m->after, v->after) == 0;
-    if (m->epoch && evaluation_is_own(h->options, m) && !(again && m->final && !v->final))
+    if (history_evaluation_counts(h->options, &h->evaluated, m))
         h->evaluated = *m;
 }
 
@@ -164,6 +170,29 @@ static void decision_keep(struct history *h, const struct msg_event_training *m)
     d[h->decision_count++] = *m;
 }
 
+static void advice_keep(struct history *h, const struct msg_memory_advice *m)
+{
+    if (h->advice_count == HISTORY_ADVICE_MAX)
+        memmove(&h->advice[0], &h->advice[1], --h->advice_count * sizeof *m);
+    h->advice[h->advice_count++] = *m;
+}
+
+/* By its time, since each stage has some in its journal; of too many the oldest leaves. */
+static void mark_keep(struct history *h, const struct msg_event_mark *m)
+{
+    uint32_t at = h->mark_count;
+    while (at && h->marks[at - 1].head.time_s > m->head.time_s)
+        at--;
+    if (h->mark_count == HISTORY_MARKS_MAX) {
+        if (at == 0)
+            return;
+        memmove(&h->marks[0], &h->marks[1], --at * sizeof *m);
+    } else {
+        memmove(&h->marks[at + 1], &h->marks[at], (h->mark_count++ - at) * sizeof *m);
+    }
+    h->marks[at] = *m;
+}
+
 void history_add(struct history *h, enum msg_type type, const union msg *m)
 {
     if (type == MSG_event_stage && strcmp(m->event_stage.what, "start") == 0)
@@ -172,10 +201,14 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         epoch_end(h, &m->event_task);
     else if (type == MSG_trainer_evaluation)
         evaluation_keep(h, &m->trainer_evaluation);
+    else if (type == MSG_memory_advice)
+        advice_keep(h, &m->memory_advice);
     else if (type == MSG_event_determinism)
         h->differing_steps++;
     else if (type == MSG_event_training)
         decision_keep(h, &m->event_training);
+    else if (type == MSG_event_mark)
+        mark_keep(h, &m->event_mark);
     else if (type == MSG_event_pretrained)
         h->pretrained = m->event_pretrained;
     else if (type == MSG_event_device)

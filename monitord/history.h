@@ -19,7 +19,9 @@ enum {
     HISTORY_LAUNCHES_MAX = 4096,
     HISTORY_EPOCHS_MAX = 4096,
     HISTORY_RECEIPTS_MAX = 256,
-    HISTORY_DECISIONS_MAX = 64
+    HISTORY_DECISIONS_MAX = 64,
+    HISTORY_MARKS_MAX = 64,
+    HISTORY_ADVICE_MAX = 64
 };
 
 struct history_launch {
@@ -58,6 +60,10 @@ struct history {
     struct msg_event_training
         decisions[HISTORY_DECISIONS_MAX]; /* of the training loop, the newest, each once */
     uint32_t decision_count;
+    struct msg_event_mark marks[HISTORY_MARKS_MAX]; /* users', the newest, in the order of time */
+    uint32_t mark_count;
+    struct msg_memory_advice advice[HISTORY_ADVICE_MAX]; /* the newest */
+    uint32_t advice_count;
     uint32_t option_changes; /* launches that went on with other options */
     uint64_t epoch_rows;     /* trained on in epochs that were finished, and the time it took */
     double epoch_seconds, epoch_wait_seconds; /* of it spent waiting for data */
@@ -76,6 +82,11 @@ void history_open(struct history *h, const struct options *o);
 /* The facts of stage's journal follow, in order. */
 void history_journal(struct history *h, int stage);
 void history_add(struct history *h, enum msg_type type, const union msg *m);
+
+/* Is it of the weights that an epoch ended with, on the data of the task that was trained? before:
+ * the last one for which that was so, epoch 0: none. */
+int history_evaluation_counts(const struct options *o, const struct msg_trainer_evaluation *before,
+                              const struct msg_trainer_evaluation *m);
 
 /* Read journals/<stage> of all stages below the present directory, of the run with these options.
  */

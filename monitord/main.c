@@ -1,7 +1,8 @@
 /* main.c - monitord: what everybody does to memory, now and over time.
  *
  * A turn passes the stages' streams on to monitor.pub, and every monitor.sample_s seconds measures
- * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c). It keeps
+ * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c), the table
+ * (metrics.c) and what gives advice (advisor.c), which also hears the streams. It keeps
  * nothing that the run needs: killing it at any moment costs some samples. `monitord --report RUN`
  * is another program in the same binary: it reads a run that is down and writes its report
  * (report.c).
@@ -10,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitord/advisor.h"
 #include "monitord/fanout.h"
+#include "monitord/metrics.h"
 #include "monitord/profile.h"
 #include "monitord/report.h"
 #include "monitord/sample.h"
@@ -20,8 +23,15 @@
 struct monitord {
     struct fanout fanout;
     struct sampler sampler;
-    struct profile *profile; /* NULL: not wanted */
-    double sample_due_s;     /* monotonic */
+    struct advisor advisor;
+    struct sample_round round; /* the newest */
+    struct profile *profile;   /* NULL: not wanted */
+    int tabulates;             /* metrics are wanted */
+    struct metrics metrics;
+    struct msg_trainer_step step; /* the newest of trainerd_pid, where there is one (stepped) */
+    int stepped;
+    uint64_t trainerd_pid;
+    double sample_due_s; /* monotonic */
 };
 
 static const double draw_limit_s = 6; /* less than a supervisor waits before it kills */
@@ -40,25 +50,45 @@ static int start(void *self, struct daemon *d, struct err *e)
         }
         profile_open(m->profile, d->options.name, d->options.monitor_sample_s, clock_unix_s());
     }
+    m->tabulates = d->options.monitor_csv;
+    metrics_open(&m->metrics, d->options.monitor_csv_limit_mb << 20);
     sampler_open(&m->sampler);
+    advisor_open(&m->advisor, d);
     return 0;
+}
+
+static void message_heed(void *self, enum msg_type type, const union msg *message)
+{
+    struct monitord *m = self;
+    advisor_message(&m->advisor, type, message);
+    if (type != MSG_trainer_step)
+        return;
+    m->step = message->trainer_step;
+    m->stepped = 1;
+}
+
+/* What a trainerd that is gone has told counts no more. */
+static void trainerd_follow(struct monitord *m)
+{
+    int trainerd = stage_index("trainerd");
+    uint64_t pid = m->round.there[trainerd] ? m->round.of[trainerd].pid : 0;
+    if (pid != m->trainerd_pid)
+        m->stepped = 0;
+    m->trainerd_pid = pid;
 }
 
 static void samples_take(struct monitord *m, struct daemon *d)
 {
-    uint64_t rss_bytes[PROFILE_SERIES] = {0};
-    struct msg_memory_sample sample;
-    for (int i = 0; i < PROFILE_SERIES; i++) {
-        int there = i < STAGE_COUNT       ? sampler_stage(&m->sampler, i, &sample)
-                    : i == PROFILE_SYSTEM ? sampler_system(&m->sampler, &sample)
-                                          : sampler_device(&m->sampler, &sample);
-        if (!there)
-            continue;
-        rss_bytes[i] = sample.rss_bytes;
-        daemon_publish(d, MSG_memory_sample, &sample);
-    }
+    sampler_round(&m->sampler, &m->round);
+    trainerd_follow(m);
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        if (m->round.there[i])
+            daemon_publish(d, MSG_memory_sample, &m->round.of[i]);
+    advisor_samples(&m->advisor, &m->round);
     if (m->profile)
-        profile_add(m->profile, clock_unix_s(), rss_bytes);
+        profile_add(m->profile, &m->round);
+    if (m->tabulates)
+        metrics_row(&m->metrics, &m->round, m->stepped ? &m->step : NULL);
 }
 
 /* A profile that cannot be written is no reason to stop measuring. */
@@ -74,7 +104,7 @@ static int turn(void *self, struct daemon *d, int *sleep_ms, struct err *e)
     struct monitord *m = self;
     double now_s = clock_monotonic_s();
     (void)e;
-    int more = fanout_turn(&m->fanout, &d->pub);
+    int more = fanout_turn(&m->fanout, &d->pub, message_heed, m);
     if (now_s >= m->sample_due_s) {
         samples_take(m, d);
         m->sample_due_s = now_s + d->options.monitor_sample_s;
@@ -93,9 +123,10 @@ static void stop(void *self, struct daemon *d)
 {
     struct monitord *m = self;
     struct err e = {0};
-    fanout_turn(&m->fanout, &d->pub);
-    if (m->profile) {
+    fanout_turn(&m->fanout, &d->pub, message_heed, m);
+    if (m->profile || m->tabulates)
         samples_take(m, d);
+    if (m->profile) {
         profile_save(m);
         if (profile_draw(m->profile, draw_limit_s, &e) < 0)
             log_warn("The memory profile was not drawn: %s", e.text);
@@ -104,6 +135,7 @@ static void stop(void *self, struct daemon *d)
     }
     free(m->profile);
     m->profile = NULL;
+    metrics_close(&m->metrics);
     sampler_close(&m->sampler);
     fanout_close(&m->fanout);
 }

@@ -1,8 +1,10 @@
 /* plot.c - draws the memory profile with gnuplot.
  *
  * Resident memory of each stage and their sum over time; a line with its name where a task begins,
- * a faint one at the end of an epoch where these can be told apart, a red one where a stage came
- * back after a death, a mark on the axis for a checkpoint.
+ * a blue one with its text at a user's mark, a brown one where advice was given or the micro-batch
+ * became another, a faint one at the end of an epoch where these can be
+ * told apart, a red one where a stage came back after a death, a triangle on the axis for a
+ * checkpoint.
  */
 #include "monitord/profile.h"
 
@@ -16,7 +18,23 @@
 /* Colours that differ in lightness too, for those who do not see hues (Okabe and Ito). */
 static const char *const colours[STAGE_COUNT] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"};
 
-enum { EPOCH_LINES_MAX = 100 }; /* of about 1,000 columns */
+enum { EPOCH_LINES_MAX = 100, MARK_LABELS_MAX = 60 }; /* of about 1,000 columns */
+
+/* How events of a kind are drawn: lines, and labels where these can be read. */
+struct look {
+    const char *what, *title, *colour;
+    int dash;
+    uint32_t lines_max, labels_max; /* of more of them there are none */
+};
+
+static const struct look looks[] = {
+    {"task-start", "task begins", "#444444", 1, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
+    {"epoch-end", "epoch ends", "#bbbbbb", 2, EPOCH_LINES_MAX, 0},
+    {"restart", "stage restarted", "#cc0000", 2, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
+    {"micro-batch", "another micro-batch", "#b35900", 2, PROFILE_EVENTS_MAX, 0},
+    {"advice", "advice", "#b35900", 3, PROFILE_EVENTS_MAX, PROFILE_EVENTS_MAX},
+    {"mark", "your mark", "#0000cc", 4, PROFILE_EVENTS_MAX, MARK_LABELS_MAX},
+};
 
 struct scale {
     double divisor;
@@ -60,31 +78,35 @@ static void frame_print(const struct profile *p, FILE *out, struct scale x, stru
             x.unit, y.unit, fmax(1, p->rows[profile_rows(p) - 1].time_s) / x.divisor, top);
 }
 
-static int epochs_are_drawn(const struct profile *p)
+static uint32_t lines_of(const struct profile *p, const struct look *look)
 {
-    return profile_events(p, "epoch-end") <= EPOCH_LINES_MAX;
+    uint32_t count = profile_events(p, look->what);
+    return count <= look->lines_max ? count : 0;
+}
+
+static void event_print(const struct profile_event *v, FILE *out, const struct look *look,
+                        double at, int labelled)
+{
+    fprintf(out, "set arrow from %g, graph 0 to %g, graph 1 nohead back lw 1 dt %d lc rgb '%s'\n",
+            at, at, look->dash, look->colour);
+    if (!labelled)
+        return;
+    fputs("set label ", out);
+    gnuplot_quote(out, v->label);
+    fprintf(out,
+            " at %g, graph 0.985 rotate by 90 right offset character 0.7,0 tc rgb '%s' front\n", at,
+            look->colour);
 }
 
 static void events_print(const struct profile *p, FILE *out, struct scale x)
 {
-    int epochs = epochs_are_drawn(p);
-    for (uint32_t i = 0; i < p->event_count; i++) {
-        const struct profile_event *v = &p->events[i];
-        double at = v->time_s / x.divisor;
-        int task = strcmp(v->what, "task-start") == 0, restart = strcmp(v->what, "restart") == 0;
-        const char *colour = task ? "#444444" : restart ? "#cc0000" : "#bbbbbb";
-        if (at < 0 || (!task && !restart && (!epochs || strcmp(v->what, "epoch-end") != 0)))
-            continue;
-        fprintf(out,
-                "set arrow from %g, graph 0 to %g, graph 1 nohead back lw 1 dt %d lc rgb '%s'\n",
-                at, at, task ? 1 : 2, colour);
-        if (!task && !restart)
-            continue;
-        fputs("set label ", out);
-        gnuplot_quote(out, v->label);
-        fprintf(out,
-                " at %g, graph 0.985 rotate by 90 right offset character 0.7,0 tc rgb '%s' front\n",
-                at, colour);
+    for (size_t k = 0; k < sizeof looks / sizeof looks[0]; k++) {
+        uint32_t lines = lines_of(p, &looks[k]);
+        for (uint32_t i = 0; lines && i < p->event_count; i++) {
+            const struct profile_event *v = &p->events[i];
+            if (v->time_s >= 0 && strcmp(v->what, looks[k].what) == 0)
+                event_print(v, out, &looks[k], v->time_s / x.divisor, lines <= looks[k].labels_max);
+        }
     }
 }
 
@@ -120,25 +142,26 @@ static void legend(FILE *out, const char *name, uint64_t peak, struct scale y)
 static void curves_print(const struct profile *p, FILE *out, struct scale y)
 {
     fputs("plot $memory using 1:6 with lines lw 2 dt 3 lc rgb '#000000' title ", out);
-    legend(out, "together", profile_peak(p, PROFILE_SERIES), y);
+    legend(out, "together", profile_peak(p, SAMPLE_SERIES), y);
     for (int k = 0; k < STAGE_COUNT; k++) {
         fprintf(out, ", \\\n     $memory using 1:%d with lines lw 2 lc rgb '%s' title ", k + 2,
                 colours[k]);
         legend(out, stage_names[k], profile_peak(p, k), y);
     }
     fputs(", \\\n     $checkpoints using 1:2 with points pt 9 ps 1.1 lc rgb '#444444' title "
-          "'checkpoint'"
-          ", \\\n     NaN with lines lw 1 lc rgb '#444444' title 'task begins'",
+          "'checkpoint'",
           out);
-    if (epochs_are_drawn(p))
-        fputs(", \\\n     NaN with lines lw 1 dt 2 lc rgb '#bbbbbb' title 'epoch ends'", out);
-    fputs(", \\\n     NaN with lines lw 1 dt 2 lc rgb '#cc0000' title 'stage restarted'\n", out);
+    for (size_t i = 0; i < sizeof looks / sizeof looks[0]; i++)
+        if (lines_of(p, &looks[i]))
+            fprintf(out, ", \\\n     NaN with lines lw 1 dt %d lc rgb '%s' title '%s'",
+                    looks[i].dash, looks[i].colour, looks[i].title);
+    fputc('\n', out);
 }
 
 /* There is room above the curves for the tasks' names. */
-static void script_print(const struct profile *p, FILE *out)
+void profile_script(const struct profile *p, FILE *out)
 {
-    uint64_t peak = profile_peak(p, PROFILE_SERIES);
+    uint64_t peak = profile_peak(p, SAMPLE_SERIES);
     struct scale x = time_scale(p->rows[profile_rows(p) - 1].time_s), y = byte_scale(peak);
     frame_print(p, out, x, y, fmax(1, (double)peak / y.divisor) * 1.3);
     events_print(p, out, x);
@@ -156,6 +179,6 @@ int profile_draw(const struct profile *p, double limit_s, struct err *e)
     FILE *out = gnuplot_open(script, path, 1400, 760, e);
     if (!out)
         return -1;
-    script_print(p, out);
+    profile_script(p, out);
     return gnuplot_close(&out, script, path, limit_s, e);
 }

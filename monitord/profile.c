@@ -33,7 +33,7 @@ void profile_open(struct profile *p, const char *name, double sample_s, double n
 
 static void row_join(struct profile_row *into, const struct profile_row *from)
 {
-    for (int i = 0; i < PROFILE_SERIES; i++)
+    for (int i = 0; i < SAMPLE_SERIES; i++)
         if (from->rss_bytes[i] > into->rss_bytes[i])
             into->rss_bytes[i] = from->rss_bytes[i];
     if (from->together_bytes > into->together_bytes)
@@ -52,13 +52,14 @@ static void rows_halve(struct profile *p)
     p->row_samples *= 2;
 }
 
-void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES])
+void profile_add(struct profile *p, const struct sample_round *round)
 {
-    struct profile_row row = {.time_s = now_unix_s - p->began_unix_s};
+    struct profile_row row = {.time_s = round->unix_s - p->began_unix_s};
     struct profile_row *open = &p->rows[p->row_count];
-    memcpy(row.rss_bytes, rss_bytes, sizeof row.rss_bytes);
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        row.rss_bytes[i] = round->there[i] ? round->of[i].rss_bytes : 0;
     for (int i = 0; i < STAGE_COUNT; i++)
-        row.together_bytes += rss_bytes[i];
+        row.together_bytes += row.rss_bytes[i];
     if (p->open_samples++ == 0)
         *open = row;
     else
@@ -76,7 +77,7 @@ uint64_t profile_peak(const struct profile *p, int series)
     uint64_t peak = 0;
     for (uint32_t i = 0; i < profile_rows(p); i++) {
         const struct profile_row *row = &p->rows[i];
-        uint64_t value = series < PROFILE_SERIES ? row->rss_bytes[series] : row->together_bytes;
+        uint64_t value = series < SAMPLE_SERIES ? row->rss_bytes[series] : row->together_bytes;
         if (value > peak)
             peak = value;
     }
@@ -101,15 +102,18 @@ uint32_t profile_events(const struct profile *p, const char *what)
     return count;
 }
 
-/* Checkpoints and ends of epochs are the many: every second one of those of which there are more
- * goes when there is no room. */
+/* Every second one of those that may be many, and of which there are most, goes when there is no
+ * room. */
 static void events_thin(struct profile *p)
 {
+    static const char *const kinds[] = {"checkpoint", "epoch-end", "mark", "micro-batch"};
+    const char *many = kinds[0];
     uint32_t kept = 0, of_many = 0;
-    int epochs = profile_events(p, "epoch-end") > profile_events(p, "checkpoint");
+    for (size_t i = 1; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (profile_events(p, kinds[i]) > profile_events(p, many))
+            many = kinds[i];
     for (uint32_t i = 0; i < p->event_count; i++)
-        if (strcmp(p->events[i].what, epochs ? "epoch-end" : "checkpoint") != 0 ||
-            of_many++ % 2 == 0)
+        if (strcmp(p->events[i].what, many) != 0 || of_many++ % 2 == 0)
             p->events[kept++] = p->events[i];
     p->events_dropped += p->event_count - kept;
     p->event_count = kept;
@@ -163,6 +167,13 @@ static int event_visit(void *self, enum msg_type type, const union msg *m)
     } else if (type == MSG_trainer_checkpoint) {
         snprintf(label, sizeof label, "step %llu", (unsigned long long)m->trainer_checkpoint.step);
         event_add(c, m->head.time_s, "checkpoint", label);
+    } else if (type == MSG_memory_advice) {
+        snprintf(label, sizeof label, "advice: %s", m->memory_advice.what);
+        event_add(c, m->head.time_s, "advice", label);
+    } else if (type == MSG_event_training && strcmp(m->event_training.what, "micro-batch") == 0) {
+        event_add(c, m->head.time_s, "micro-batch", "another micro-batch");
+    } else if (type == MSG_event_mark) {
+        event_add(c, m->head.time_s, "mark", m->event_mark.text);
     } else if (type == MSG_event_determinism) {
         event_add(c, m->head.time_s, "determinism", "a recomputed step differs");
     }
@@ -193,20 +204,15 @@ static int events_collect(struct profile *p, struct err *e)
 /* ---- the file
  * -------------------------------------------------------------------------------------- */
 
-static const char *series_name(int i)
-{
-    return i < STAGE_COUNT ? stage_names[i] : i == PROFILE_SYSTEM ? "system" : "device";
-}
-
 static void row_write(struct json *j, const struct profile_row *row)
 {
     json_object_flat(j, NULL);
     json_fixed(j, "t", row->time_s, 3);
-    for (int i = 0; i < PROFILE_SERIES; i++) {
+    for (int i = 0; i < SAMPLE_SERIES; i++) {
         if (row->rss_bytes[i])
-            json_u64(j, series_name(i), row->rss_bytes[i]);
+            json_u64(j, sample_name(i), row->rss_bytes[i]);
         else
-            json_null(j, series_name(i));
+            json_null(j, sample_name(i));
     }
     json_end(j);
 }
@@ -229,14 +235,14 @@ static void profile_print(const struct profile *p, FILE *out)
     json_str(&j, "name", p->name);
     json_fixed(&j, "began_unix_s", p->began_unix_s, 3);
     json_f64(&j, "row_s", p->sample_s * p->row_samples);
-    json_str(
-        &j, "unit",
-        "bytes of resident memory, of device: of a GPU's; null: not running, or none; t: seconds "
-        "since the beginning");
+    json_str(&j, "unit",
+             "bytes of resident memory, of system and container: in use, of device: of a GPU's; "
+             "null: not "
+             "running, or none; t: seconds since the beginning");
     json_object(&j, "peak_bytes");
-    for (int i = 0; i < PROFILE_SERIES; i++)
-        json_u64(&j, series_name(i), profile_peak(p, i));
-    json_u64(&j, "stages_together", profile_peak(p, PROFILE_SERIES));
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        json_u64(&j, sample_name(i), profile_peak(p, i));
+    json_u64(&j, "stages_together", profile_peak(p, SAMPLE_SERIES));
     json_end(&j);
     json_u64(&j, "events_dropped", p->events_dropped);
     json_list(&j, "events");

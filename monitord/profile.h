@@ -4,37 +4,34 @@
  * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
  * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
  * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
- * checkpoints, restarts) come from the journals at each writing, since streams may drop; of too
- * many checkpoints or ends of epochs every second one is left out, as often as needed. The JSON
- * file is rewritten durably every 10 s and at the end; the picture is drawn at the end. A restarted
- * monitord begins a new file.
+ * checkpoints, restarts, other micro-batches, advice, users' marks) come from the journals at each
+ * writing, since streams may drop; of too many checkpoints, ends of epochs or marks every second
+ * one is left out, as often as needed. The JSON file is rewritten durably every 10 s and at the
+ * end; the picture is drawn at the end. A restarted monitord begins a new file.
  */
 #ifndef MONITORD_PROFILE_H
 #define MONITORD_PROFILE_H
 
 #include <stdint.h>
+#include <stdio.h>
 
-#include "monitord/stages.h"
+#include "monitord/sample.h"
 #include "proto/err.h"
-#include "proto/msg.h"
 
 enum {
     PROFILE_ROWS_MAX = 4096,
     PROFILE_EVENTS_MAX = 1024,
-    PROFILE_SYSTEM = STAGE_COUNT, /* series: the stages, the system, and of a GPU's memory */
-    PROFILE_DEVICE,
-    PROFILE_SERIES
 };
 
 struct profile_row {
-    double time_s;                      /* since the profile began */
-    uint64_t rss_bytes[PROFILE_SERIES]; /* 0: not running */
-    uint64_t together_bytes;            /* all stages in one sample */
+    double time_s;                     /* since the profile began */
+    uint64_t rss_bytes[SAMPLE_SERIES]; /* 0: not running */
+    uint64_t together_bytes;           /* all stages in one sample */
 };
 
 struct profile_event {
     double time_s;
-    char stage[17], what[17], label[80];
+    char stage[17], what[17], label[81]; /* which holds a mark */
 };
 
 struct profile {
@@ -50,8 +47,7 @@ struct profile {
 
 void profile_open(struct profile *p, const char *name, double sample_s, double now_unix_s);
 
-/* One round of samples. */
-void profile_add(struct profile *p, double now_unix_s, const uint64_t rss_bytes[PROFILE_SERIES]);
+void profile_add(struct profile *p, const struct sample_round *round);
 
 /* 1 when profile_write should be called. */
 int profile_due(const struct profile *p, double now_unix_s);
@@ -62,6 +58,9 @@ int profile_write(struct profile *p, double now_unix_s, struct err *e);
 /* How many events of that kind there are. */
 uint32_t profile_events(const struct profile *p, const char *what);
 
+/* Write what gnuplot draws the picture from (plot.c), but for the terminal; there are samples. */
+void profile_script(const struct profile *p, FILE *out);
+
 /* Draw the picture with gnuplot (plot.c), which is given limit_s seconds. */
 int profile_draw(const struct profile *p, double limit_s, struct err *e);
 
@@ -71,7 +70,7 @@ static inline uint32_t profile_rows(const struct profile *p)
     return p->row_count + (p->open_samples > 0);
 }
 
-/* Largest value of a series; of the sum of the stages when series is PROFILE_SERIES. */
+/* Largest value of a series; of the sum of the stages when series is SAMPLE_SERIES. */
 uint64_t profile_peak(const struct profile *p, int series);
 
 #endif

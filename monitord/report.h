@@ -96,6 +96,11 @@ void report_deaths_read(struct report *r);
 void report_deaths_json(const struct report *r, struct json *j);
 void report_deaths_markdown(const struct report *r, FILE *out);
 
+/* report_notes.c: from the history */
+void report_notes_json(const struct report *r, struct json *j);
+void report_notes_markdown(const struct report *r, FILE *out);
+void report_notes_table(const struct report *r, FILE *out); /* a line, or nothing */
+
 /* `monitord --report RUN`: returns the exit code. */
 int report_command(const char *run);
 

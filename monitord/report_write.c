@@ -229,6 +229,7 @@ void report_print_json(const struct report *r, FILE *out)
         json_u64(&j, stage_names[i], r->history->restarts[i]);
     json_end(&j);
     report_deaths_json(r, &j);
+    report_notes_json(r, &j);
     json_bool(&j, "reproducible", !irreproducible(r));
     json_str(&j, "weights_sha256", r->weights_sha256[0] ? r->weights_sha256 : NULL);
     json_str(&j, "data_fingerprint", r->meta->fingerprint[0] ? r->meta->fingerprint : NULL);
@@ -294,6 +295,7 @@ void report_print_table(const struct report *r, FILE *out)
         fprintf(out, " %s %u%s", stage_names[i], r->history->restarts[i],
                 i + 1 < STAGE_COUNT ? "," : "");
     fprintf(out, "\n  weights: %s\n", r->weights_sha256[0] ? r->weights_sha256 : "-");
+    report_notes_table(r, out);
     if (!r->finished)
         fputs("  The run is not finished.\n", out);
     if (r->history->differing_steps)
@@ -429,6 +431,7 @@ void report_print_markdown(const struct report *r, FILE *out)
         fprintf(out, "- %s: %s\n", r->history->decisions[i].what,
                 r->history->decisions[i].sentence);
     report_deaths_markdown(r, out);
+    report_notes_markdown(r, out);
     fprintf(out, "- device: %s (%s), %" PRIu64 " threads\n- seed: %" PRIu64 "\n", r->device,
             r->history->device.name[0] ? r->history->device.name
             : r->meta->cpu[0]          ? r->meta->cpu

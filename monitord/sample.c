@@ -8,11 +8,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/daemon.h"
 #include "proto/highwater.h"
+#include "proto/limits.h"
 #include "proto/run.h"
 
+static const double container_every_s = 1; /* the kernel sums it up for whoever asks */
+
 struct figures {
-    uint64_t rss_bytes, shared_bytes;
+    uint64_t rss_bytes, shared_bytes, swap_bytes;
     double cpu_s;
 };
 
@@ -55,22 +59,36 @@ int sample_parse_stat(const char *text, double tick_s, double *cpu_s)
     return 0;
 }
 
-static int meminfo_line(const char *text, const char *key, uint64_t *bytes)
+/* The KiB in the line that begins with `key`. 0, or -1: there is none. */
+static int kib_line(const char *text, const char *key, uint64_t *bytes)
 {
-    const char *line = strstr(text, key);
-    if (!line || (line != text && line[-1] != '\n'))
+    const char *line = text;
+    while (line && strncmp(line, key, strlen(key)) != 0) {
+        line = strchr(line, '\n');
+        line = line ? line + 1 : NULL;
+    }
+    if (!line)
         return -1;
     *bytes = strtoull(line + strlen(key), NULL, 10) * 1024;
     return 0;
 }
 
-int sample_parse_meminfo(const char *text, uint64_t *total, uint64_t *available, uint64_t *cached)
+int sample_parse_meminfo(const char *text, struct sample_meminfo *m)
 {
-    return meminfo_line(text, "MemTotal:", total) < 0 ||
-                   meminfo_line(text, "MemAvailable:", available) < 0 ||
-                   meminfo_line(text, "Cached:", cached) < 0
-               ? -1
-               : 0;
+    *m = (struct sample_meminfo){0};
+    if (kib_line(text, "MemTotal:", &m->total) < 0 ||
+        kib_line(text, "MemAvailable:", &m->available) < 0 ||
+        kib_line(text, "Cached:", &m->cached) < 0)
+        return -1;
+    if (kib_line(text, "SwapTotal:", &m->swap_total) < 0 || /* a kernel without swap */
+        kib_line(text, "SwapFree:", &m->swap_free) < 0)
+        m->swap_total = m->swap_free = 0;
+    return m->available <= m->total && m->swap_free <= m->swap_total ? 0 : -1;
+}
+
+int sample_parse_swap(const char *status, uint64_t *bytes)
+{
+    return kib_line(status, "VmSwap:", bytes);
 }
 
 /* ---- processes
@@ -94,12 +112,14 @@ static void process_close(struct probe_process *p)
 {
     descriptor_close(&p->statm);
     descriptor_close(&p->stat);
+    descriptor_close(&p->status);
     p->pid = 0;
 }
 
 static void process_open(struct probe_process *p, pid_t pid)
 {
-    *p = (struct probe_process){pid, descriptor_open(pid, "statm"), descriptor_open(pid, "stat")};
+    *p = (struct probe_process){pid, descriptor_open(pid, "statm"), descriptor_open(pid, "stat"),
+                                descriptor_open(pid, "status")};
 }
 
 /* Add a process to the sum. A helper counts with its private pages: what it shares (program and
@@ -108,14 +128,18 @@ static void process_open(struct probe_process *p, pid_t pid)
 static int process_add(const struct sampler *s, const struct probe_process *p, int helper,
                        struct figures *sum)
 {
-    char text[1024];
-    struct figures f;
+    char text[4096];
+    struct figures f = {0};
     if (text_read(p->statm, text, sizeof text) < 0 ||
         sample_parse_statm(text, s->page_bytes, &f.rss_bytes, &f.shared_bytes) < 0)
         return -1;
     if (text_read(p->stat, text, sizeof text) < 0 ||
         sample_parse_stat(text, s->tick_s, &f.cpu_s) < 0)
         return -1;
+    if (s->swap_bytes &&
+        (text_read(p->status, text, sizeof text) < 0 || sample_parse_swap(text, &f.swap_bytes) < 0))
+        return -1;
+    sum->swap_bytes += f.swap_bytes;
     sum->rss_bytes += helper ? f.rss_bytes - f.shared_bytes : f.rss_bytes;
     sum->shared_bytes += helper ? 0 : f.shared_bytes;
     sum->cpu_s += f.cpu_s;
@@ -206,9 +230,10 @@ void sampler_open(struct sampler *s)
     for (int i = 0; i < STAGE_COUNT; i++) {
         struct probe *p = &s->probes[i];
         p->stage = stage_names[i];
-        p->children = p->main.statm = p->main.stat = -1;
+        p->children = -1;
+        p->main = (struct probe_process){0, -1, -1, -1};
         for (int k = 0; k < SAMPLE_HELPERS_MAX; k++)
-            p->helpers[k].statm = p->helpers[k].stat = -1;
+            p->helpers[k] = p->main;
     }
 }
 
@@ -222,7 +247,8 @@ void sampler_close(struct sampler *s)
     *s = (struct sampler){0};
 }
 
-int sampler_stage(struct sampler *s, int stage, struct msg_memory_sample *m)
+/* 1: *m is filled (its head excepted); 0: the stage is not running. */
+static int stage_sample(struct sampler *s, int stage, struct msg_memory_sample *m)
 {
     struct probe *p = &s->probes[stage];
     struct figures sum = {0};
@@ -243,26 +269,44 @@ int sampler_stage(struct sampler *s, int stage, struct msg_memory_sample *m)
                                     .processes = processes,
                                     .rss_bytes = sum.rss_bytes,
                                     .shared_bytes = sum.shared_bytes,
+                                    .swap_bytes = sum.swap_bytes,
                                     .peak_bytes = p->peak_bytes,
                                     .cpu_s = sum.cpu_s};
-    MSG_STR(m->stage, p->stage);
     return 1;
 }
 
-int sampler_system(struct sampler *s, struct msg_memory_sample *m)
+/* The machine. 0: /proc/meminfo is not as expected. */
+static int system_sample(struct sampler *s, struct msg_memory_sample *m)
 {
     char text[4096];
-    uint64_t total, available, cached;
-    if (text_read(s->meminfo, text, sizeof text) < 0 ||
-        sample_parse_meminfo(text, &total, &available, &cached) < 0 || available > total)
+    struct sample_meminfo i;
+    if (text_read(s->meminfo, text, sizeof text) < 0 || sample_parse_meminfo(text, &i) < 0)
         return 0;
-    *m = (struct msg_memory_sample){
-        .rss_bytes = total - available, .shared_bytes = cached, .peak_bytes = total};
-    MSG_STR(m->stage, "system");
+    s->swap_bytes = i.swap_total - i.swap_free;
+    *m = (struct msg_memory_sample){.rss_bytes = i.total - i.available,
+                                    .shared_bytes = i.cached,
+                                    .swap_bytes = s->swap_bytes,
+                                    .peak_bytes = i.total};
     return 1;
 }
 
-int sampler_device(struct sampler *s, struct msg_memory_sample *m)
+/* The container. 0: there is none. */
+static int container_sample(struct sampler *s, struct msg_memory_sample *m)
+{
+    double now_s = clock_monotonic_s();
+    if (now_s >= s->container_due_s) {
+        s->container_due_s = now_s + container_every_s;
+        if (!limits_group("", &s->container_used, &s->container_limit))
+            s->container_limit = 0;
+    }
+    *m = (struct msg_memory_sample){.rss_bytes = s->container_used,
+                                    .peak_bytes = s->container_limit};
+    return s->container_limit > 0;
+}
+
+/* What the stages that were sampled last have of a GPU's memory, as their pages of peaks say. 0:
+ * none. */
+static int device_sample(struct sampler *s, struct msg_memory_sample *m)
 {
     uint64_t bytes = 0;
     for (int i = 0; i < STAGE_COUNT; i++) {
@@ -276,6 +320,25 @@ int sampler_device(struct sampler *s, struct msg_memory_sample *m)
     if (bytes > s->device_peak_bytes)
         s->device_peak_bytes = bytes;
     *m = (struct msg_memory_sample){.rss_bytes = bytes, .peak_bytes = s->device_peak_bytes};
-    MSG_STR(m->stage, "device");
     return bytes > 0;
+}
+
+const char *sample_name(int series)
+{
+    static const char *const others[] = {"system", "container", "device"};
+    return series < STAGE_COUNT ? stage_names[series] : others[series - STAGE_COUNT];
+}
+
+/* The machine comes first: what it has swapped out decides what is asked of the stages. */
+void sampler_round(struct sampler *s, struct sample_round *round)
+{
+    round->unix_s = clock_unix_s();
+    round->there[SAMPLE_SYSTEM] = system_sample(s, &round->of[SAMPLE_SYSTEM]);
+    round->there[SAMPLE_CONTAINER] = container_sample(s, &round->of[SAMPLE_CONTAINER]);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        round->there[i] = stage_sample(s, i, &round->of[i]);
+    round->there[SAMPLE_DEVICE] = device_sample(s, &round->of[SAMPLE_DEVICE]);
+    for (int i = 0; i < SAMPLE_SERIES; i++)
+        if (round->there[i])
+            MSG_STR(round->of[i].stage, sample_name(i));
 }

@@ -1,10 +1,11 @@
 /* sample.h - memory and CPU time of every stage, from /proc.
  *
  * A probe keeps the descriptors of /proc/PID/statm and /proc/PID/stat open, so that a sample costs
- * two reads a process and can never mix up a process with a later one of the same id (a kept
- * descriptor of a dead process reads as an error). Helpers (loaderd's readers) are the children of
- * the stage's main thread. /proc/PID/smaps_rollup would give proportional sizes, but walks the page
- * tables under the lock that page faults need: it is left to benchmarks.
+ * two reads a process (a third, of status, where the machine has swapped anything out) and can
+ * never mix up a process with a later one of the same id (a kept descriptor of a dead process reads
+ * as an error). Helpers (loaderd's readers) are the children of the stage's main thread.
+ * /proc/PID/smaps_rollup would give proportional sizes, but walks the page tables under the lock
+ * that page faults need: it is left to benchmarks.
  */
 #ifndef MONITORD_SAMPLE_H
 #define MONITORD_SAMPLE_H
@@ -15,11 +16,24 @@
 #include "monitord/stages.h"
 #include "proto/msg.h"
 
-enum { SAMPLE_HELPERS_MAX = 16 }; /* further ones of a stage are not counted */
+enum {
+    SAMPLE_HELPERS_MAX = 16,     /* further ones of a stage are not counted */
+    SAMPLE_SYSTEM = STAGE_COUNT, /* series: the stages, the machine, ... */
+    SAMPLE_CONTAINER,            /* ... its control group with a limit, where there is one, ... */
+    SAMPLE_DEVICE,               /* ... and what the stages have of a GPU's memory */
+    SAMPLE_SERIES
+};
+
+/* What was measured at one moment. */
+struct sample_round {
+    double unix_s;
+    int there[SAMPLE_SERIES]; /* 0: the stage is not running, or there is no such thing */
+    struct msg_memory_sample of[SAMPLE_SERIES];
+};
 
 struct probe_process { /* pid 0: none */
     pid_t pid;
-    int statm, stat;
+    int statm, stat, status;
 };
 
 struct probe {
@@ -34,7 +48,10 @@ struct sampler {
     int meminfo;
     uint64_t page_bytes;
     double tick_s;
-    uint64_t device_peak_bytes; /* largest sum so far */
+    uint64_t device_peak_bytes;               /* largest sum so far */
+    uint64_t swap_bytes;                      /* in use on the machine, at the last look */
+    double container_due_s;                   /* monotonic; asking the kernel may be dear */
+    uint64_t container_used, container_limit; /* limit 0: there is none */
 };
 
 /* Relative to the run's directory, like everything below. Cannot fail: what is not there is not
@@ -42,20 +59,20 @@ struct sampler {
 void sampler_open(struct sampler *s);
 void sampler_close(struct sampler *s);
 
-/* Sample one stage. 1: *m is filled (its head excepted); 0: the stage is not running. */
-int sampler_stage(struct sampler *s, int stage, struct msg_memory_sample *m);
+/* Measure all of them now. */
+void sampler_round(struct sampler *s, struct sample_round *round);
 
-/* Sample the machine. 1: *m is filled; 0: /proc/meminfo is not as expected. */
-int sampler_system(struct sampler *s, struct msg_memory_sample *m);
-
-/* What the stages that were sampled last have of a GPU's memory, as their pages of peaks say. 1: *m
- * is filled; 0: none. */
-int sampler_device(struct sampler *s, struct msg_memory_sample *m);
+/* "trainerd", "system": what memory.sample calls a series; borrowed for ever. */
+const char *sample_name(int series);
 
 /* Parsers of what /proc gives; pure, for the tests. 0, or -1 if the text is not of that form. */
 int sample_parse_statm(const char *text, uint64_t page_bytes, uint64_t *rss_bytes,
                        uint64_t *shared_bytes);
 int sample_parse_stat(const char *text, double tick_s, double *cpu_s);
-int sample_parse_meminfo(const char *text, uint64_t *total, uint64_t *available, uint64_t *cached);
+struct sample_meminfo {
+    uint64_t total, available, cached, swap_total, swap_free; /* bytes */
+};
+int sample_parse_meminfo(const char *text, struct sample_meminfo *m);
+int sample_parse_swap(const char *status, uint64_t *bytes);
 
 #endif

@@ -228,14 +228,15 @@ static int endpoint_find(const char *stage, char *endpoint, size_t bytes, struct
 
 static int verb_find(const char *verb, enum msg_type *type, struct err *e)
 {
-    static const enum msg_type verbs[] = {MSG_status, MSG_stop, MSG_checkpoint, MSG_release};
+    static const enum msg_type verbs[] = {MSG_status, MSG_stop, MSG_checkpoint, MSG_release,
+                                          MSG_mark};
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(verb, msg_name(verbs[i])) == 0) {
             *type = verbs[i];
             return 0;
         }
     return err_set(e, EXIT_CODE_PERMANENT,
-                   "\"%s\" is not a verb; status, stop, checkpoint and release are", verb);
+                   "\"%s\" is not a verb; status, stop, checkpoint, release and mark are", verb);
 }
 
 /* Waits for the answer. Returns the exit code, or -1 and *e. */
@@ -269,6 +270,8 @@ static int stage_ask(const struct tap *t, struct err *e)
     if (endpoint_find(t->stage, endpoint, sizeof endpoint, e) < 0 ||
         verb_find(t->verb, &verb, e) < 0)
         return -1;
+    if (verb == MSG_mark)
+        MSG_STR(m.mark.text, t->text);
     snprintf(id, sizeof id, "tap-%d-%.6f", (int)getpid(), monotonic_s());
     int code = link_open(&l, LINK_DEALER, ".", endpoint, id, e);
     if (code == 0) {

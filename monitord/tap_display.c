@@ -104,8 +104,8 @@ static void memory_sum(struct display *d)
 
 static void stage_sample(struct display *d, const struct msg_memory_sample *m)
 {
-    if (strcmp(m->stage, "system") == 0 || strcmp(m->stage, "device") == 0)
-        return; /* no stage: all of the machine, and a GPU's memory */
+    if (m->pid == 0)
+        return; /* no stage: the machine, its container, a GPU's memory */
     struct display_stage *stage = stage_find(d, m->stage);
     if (!stage)
         return;
@@ -160,6 +160,12 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
         break;
     case MSG_event_determinism:
         line_write(d, "not reproduced: %s", m->event_determinism.sentence);
+        break;
+    case MSG_memory_advice:
+        line_write(d, "advice: %s", m->memory_advice.sentence);
+        break;
+    case MSG_event_mark:
+        line_write(d, "mark (%s): %s", m->event_mark.stage, m->event_mark.text);
         break;
     case MSG_event_pretrained:
         line_write(d, "task %s begins with %" PRIu64 " tensors of %s; fresh: %s",

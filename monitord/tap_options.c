@@ -5,13 +5,17 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "proto/mark.h"
+#include "proto/msg.h"
 
 static const char help[] =
     "tap - look into a run: its streams, its progress, its stages\n"
     "\n"
     "  tap --run DIR [--topic PREFIX]... [--count N]     messages of the run as JSON lines\n"
     "  tap --run DIR --progress [--until-pid PID]        progress of the run, until it ends\n"
-    "  tap --run DIR --ask STAGE VERB                    ask a stage and print its answer as JSON\n"
+    "  tap --run DIR --ask STAGE VERB [TEXT]             ask a stage and print its answer as JSON\n"
     "  tap --messages-reference                          all messages as a Markdown page\n"
     "\n"
     "  --run DIR             directory of the run (no default)\n"
@@ -25,8 +29,11 @@ static const char help[] =
     "                        no verdict (default: none)\n"
     "  --ask STAGE VERB      STAGE: loaderd, trainerd, fisherd or monitord (the last d may be "
     "left\n"
-    "                        out); VERB: status, stop, checkpoint or release; 111 without an "
-    "answer in 5 s\n"
+    "                        out); VERB: status, stop, checkpoint, release or mark; 111 without an "
+    "answer\n"
+    "                        in 5 s\n"
+    "  --ask STAGE mark TEXT  a mark of that name in the stage's journal, the memory profile and "
+    "the report\n"
     "  --messages-reference  names, fields, types, limits\n"
     "  --help                this text\n"
     "\n"
@@ -78,15 +85,22 @@ static int topic_add(struct tap *t, const char *prefix, struct err *e)
     return 0;
 }
 
-/* --ask takes two words: getopt gives the first, the second follows it. */
+/* --ask takes two words, three of a mark: getopt gives the first, the others follow it. */
 static int ask_take(struct tap *t, const char *stage, int argc, char **argv, struct err *e)
 {
     if (optind >= argc)
         return err_set(e, EXIT_CODE_PERMANENT,
-                       "--ask %s lacks its verb: status, stop, checkpoint or release", stage);
+                       "--ask %s lacks its verb: status, stop, checkpoint, release or mark", stage);
     t->stage = stage;
     t->verb = argv[optind++];
-    return 0;
+    if (strcmp(t->verb, msg_name(MSG_mark)) != 0)
+        return 0;
+    if (optind >= argc)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "--ask %s mark lacks its text: --ask %s mark \"what happens now\"", stage,
+                       stage);
+    t->text = argv[optind++];
+    return mark_check(t->text, e);
 }
 
 static int option_take(struct tap *t, int option, int argc, char **argv, struct err *e)

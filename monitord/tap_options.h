@@ -15,8 +15,8 @@ struct tap {
     int topic_count;
     uint64_t count; /* 0: for ever */
     int progress;
-    uint64_t until_pid; /* 0: none */
-    const char *stage, *verb;
+    uint64_t until_pid;              /* 0: none */
+    const char *stage, *verb, *text; /* text: of a mark */
     int help, reference;
 };
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "proto/daemon_base.h"
+#include "proto/daemon_mark.h"
 #include "proto/daemon_process.h"
 #include "proto/durable.h"
 #include "proto/log.h"
@@ -207,6 +208,17 @@ static void unknown_reply(struct skeleton *s, const struct link_peer *peer, cons
     daemon_reply(s->d, peer, MSG_unknown, &m);
 }
 
+static void mark_reply(struct skeleton *s, const struct link_peer *peer, const char *text)
+{
+    struct msg_done done = {0};
+    struct err why;
+    MSG_STR(done.verb, msg_name(MSG_mark));
+    if (daemon_mark(s->d, text, &why) < 0)
+        unknown_reply(s, peer, why.text);
+    else
+        daemon_reply(s->d, peer, MSG_done, &done);
+}
+
 static void request_answer(struct skeleton *s, const struct link_peer *peer, enum msg_type type,
                            const union msg *m)
 {
@@ -215,6 +227,9 @@ static void request_answer(struct skeleton *s, const struct link_peer *peer, enu
     switch (type) {
     case MSG_status:
         status_reply(s, peer);
+        return;
+    case MSG_mark:
+        mark_reply(s, peer, m->mark.text);
         return;
     case MSG_stop:
         MSG_STR(done.verb, "stop");

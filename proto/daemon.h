@@ -55,6 +55,7 @@ struct daemon {
     char sentence[768];              /* the stage may set it before DAEMON_FINISHED */
     struct link_poll_item extra[16]; /* what also wakes the loop; the stage fills them each turn */
     int extra_count;
+    int marks; /* made by users since this start (daemon_mark.c) */
 };
 
 struct daemon_spec {
@@ -72,8 +73,9 @@ struct daemon_spec {
      * in an empty directory which is removed: what the process has then is its base (--base). NULL:
      * it uses none but the skeleton's. */
     int (*warm)(void *self, struct err *e);
-    /* A control message that the skeleton does not answer itself (it answers status and stop).
-     * 1: handled, 0: not for this stage (the skeleton answers `unknown`). May be NULL. */
+    /* A control message that the skeleton does not answer itself (it answers status, stop
+     * and mark). 1: handled, 0: not for this stage (the skeleton answers `unknown`). May be NULL.
+     */
     int (*request)(void *self, struct daemon *d, const struct link_peer *peer, enum msg_type type,
                    const union msg *m);
     void (*stop)(void *self, struct daemon *d); /* save what is cheap to save, free everything */

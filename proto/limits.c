@@ -103,52 +103,93 @@ static uint64_t machine_memory(const char *root, const char *key)
     return kib ? kib << 10 : UINT64_MAX;
 }
 
-/* What a group may still take: its limit less its usage, of which the page cache that nobody has
- * used lately is given back first. */
-static void available_visit(void *self, const char *directory)
+/* A group's limit and what it uses of it: less the page cache that nobody has used lately, which is
+ * given back first, and less all page cache. */
+struct group {
+    uint64_t used, without_files, limit;
+};
+
+/* Of version 2 or (1) 1. 1, or 0: it has no limit, or is not there. */
+static int group_read(const char *directory, int version_1, struct group *g)
 {
     static const struct {
-        const char *limit, *usage, *cache;
-    } names[] = {{"memory.max", "memory.current", "inactive_file"},
-                 {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
+        const char *limit, *usage, *cache, *used_cache;
+    } names[] = {{"memory.max", "memory.current", "inactive_file", "active_file"},
+                 {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+                  "total_active_file"}};
+    char path[2 * PATH_BYTES + 32];
+    long long limit[2], usage[2];
+    snprintf(path, sizeof path, "%s/%s", directory, names[version_1].limit);
+    if (numbers_read(path, limit) < 1 || limit[0] <= 0)
+        return 0;
+    snprintf(path, sizeof path, "%s/%s", directory, names[version_1].usage);
+    if (numbers_read(path, usage) < 1)
+        return 0;
+    snprintf(path, sizeof path, "%s/memory.stat", directory);
+    uint64_t cache = line_number(path, names[version_1].cache), used = (uint64_t)usage[0];
+    uint64_t files = cache + line_number(path, names[version_1].used_cache);
+    *g = (struct group){used > cache ? used - cache : 0, used > files ? used - files : 0,
+                        (uint64_t)limit[0]};
+    return 1;
+}
+
+static void available_visit(void *self, const char *directory)
+{
     uint64_t *least = self;
-    for (int i = 0; i < 2; i++) {
-        char path[2 * PATH_BYTES + 32];
-        long long limit[2], usage[2];
-        snprintf(path, sizeof path, "%s/%s", directory, names[i].limit);
-        if (numbers_read(path, limit) < 1 || limit[0] <= 0)
+    struct group g;
+    for (int version_1 = 0; version_1 < 2; version_1++) {
+        if (!group_read(directory, version_1, &g))
             continue;
-        snprintf(path, sizeof path, "%s/%s", directory, names[i].usage);
-        if (numbers_read(path, usage) < 1)
-            continue;
-        snprintf(path, sizeof path, "%s/memory.stat", directory);
-        long long left = limit[0] - usage[0] + (long long)line_number(path, names[i].cache);
-        if (left < 0)
-            left = 0;
-        if ((uint64_t)left < *least)
-            *least = (uint64_t)left;
+        uint64_t left = g.used < g.limit ? g.limit - g.used : 0;
+        if (left < *least)
+            *least = left;
     }
+}
+
+static double group_share(const struct group *g)
+{
+    return (double)g->without_files / (double)g->limit;
+}
+
+static void fullest_visit(void *self, const char *directory)
+{
+    struct group *fullest = self, g;
+    for (int version_1 = 0; version_1 < 2; version_1++)
+        if (group_read(directory, version_1, &g) && group_share(&g) > group_share(fullest))
+            *fullest = g;
+}
+
+/* Call visit for all groups that limit this process's memory. */
+static void memory_groups_each(const char *root, void (*visit)(void *self, const char *directory),
+                               void *self)
+{
+    char group[PATH_BYTES];
+    if (group_path(root, "", group, sizeof group))
+        groups_each(root, "", group, visit, self);
+    if (group_path(root, "memory", group, sizeof group))
+        groups_each(root, "/memory", group, visit, self);
 }
 
 uint64_t limits_available(const char *root)
 {
-    char group[PATH_BYTES];
     uint64_t least = machine_memory(root, "MemAvailable:");
-    if (group_path(root, "", group, sizeof group))
-        groups_each(root, "", group, available_visit, &least);
-    if (group_path(root, "memory", group, sizeof group))
-        groups_each(root, "/memory", group, available_visit, &least);
+    memory_groups_each(root, available_visit, &least);
     return least;
+}
+
+int limits_group(const char *root, uint64_t *used, uint64_t *limit)
+{
+    struct group fullest = {.limit = UINT64_MAX};
+    memory_groups_each(root, fullest_visit, &fullest);
+    *used = fullest.without_files;
+    *limit = fullest.limit;
+    return fullest.limit < machine_memory(root, "MemTotal:");
 }
 
 uint64_t limits_memory(const char *root, char *source, size_t source_bytes)
 {
-    char group[PATH_BYTES];
     uint64_t machine = machine_memory(root, "MemTotal:"), least = machine;
-    if (group_path(root, "", group, sizeof group))
-        groups_each(root, "", group, memory_visit, &least);
-    if (group_path(root, "memory", group, sizeof group))
-        groups_each(root, "/memory", group, memory_visit, &least);
+    memory_groups_each(root, memory_visit, &least);
     snprintf(source, source_bytes, "%s",
              least < machine ? "the container's limit" : "the machine's memory");
     return least;

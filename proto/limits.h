@@ -21,6 +21,11 @@ uint64_t limits_memory(const char *root, char *source, size_t source_bytes);
  * reached; UINT64_MAX where nothing tells. */
 uint64_t limits_available(const char *root);
 
+/* The control group, this process's or one above it, that has a limit below the machine's memory
+ * and of which the greatest share is in use, page cache not counted, which gives way. 1:
+ * *used and *limit are its; 0: there is none. */
+int limits_group(const char *root, uint64_t *used, uint64_t *limit);
+
 /* Processors: the scheduler's affinity mask, less if the control group's quota is less; 1 to
  * LIMITS_THREADS_MAX. */
 int limits_threads(const char *root);

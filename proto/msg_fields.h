@@ -1,7 +1,8 @@
 /* msg_fields.h - messages.def as tables: what the codec, the check, the printer and the tests walk.
  *
  * A shape is a message or a record: its fields in the order of messages.def, the three head fields
- * first if it is a message. Only proto/msg*.c and the tests of the codec include this.
+ * first if it is a message. Only proto/msg*.c, what else must know UTF-8, and the tests of the
+ * codec include this.
  */
 #ifndef PROTO_MSG_FIELDS_H
 #define PROTO_MSG_FIELDS_H

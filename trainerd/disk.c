@@ -67,7 +67,9 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     f.fisher = files * file;
     if (files && m->parameter_count > o->fisher_block_size)
         f.fisher += SUMS * vector + file; /* until the parts are joined, and they beside it */
-    f.most = f.checkpoints * (f.checkpoint + f.carried) + f.averages + f.fisher + f.lineage;
+    f.metrics = o->monitor_csv ? 2 * (o->monitor_csv_limit_mb << 20) : 0;
+    f.most =
+        f.checkpoints * (f.checkpoint + f.carried) + f.averages + f.fisher + f.lineage + f.metrics;
     f.least = (o->task_count + 1) * f.checkpoint;
     return f;
 }
@@ -88,11 +90,14 @@ static double mib(uint64_t bytes)
 
 void disk_text(const struct disk_forecast *f, uint64_t free_bytes, char *text, size_t bytes)
 {
+    char table[48] = "";
+    if (f->metrics)
+        snprintf(table, sizeof table, ", metrics.csv %.1f MiB", mib(f->metrics));
     snprintf(text, bytes,
              "disk: up to %.1f MiB of %.0f MiB free: %" PRIu64 " checkpoints of %.1f MiB, averages "
-             "%.1f MiB, Fisher information %.1f MiB, a record a step %.1f MiB",
+             "%.1f MiB, Fisher information %.1f MiB, a record a step %.1f MiB%s",
              mib(f->most), mib(free_bytes), f->checkpoints, mib(f->checkpoint + f->carried),
-             mib(f->averages), mib(f->fisher), mib(f->lineage));
+             mib(f->averages), mib(f->fisher), mib(f->lineage), table);
 }
 
 /* What stands in a directory of the run; a file of several names once for each. */

@@ -16,6 +16,7 @@ struct disk_forecast {
     uint64_t checkpoints;      /* how many at most, the one being written included */
     uint64_t averages, fisher; /* of use_swa; Fisher files; sums and parts of one being made */
     uint64_t lineage;          /* a record a step */
+    uint64_t metrics;          /* monitor.csv: the file and the one before it */
     uint64_t most, least;      /* all together; what no luck makes less: the ends of tasks, and a
                                   checkpoint being written. Not lineage: tasks may end early */
 };

@@ -43,7 +43,8 @@ def test_checkpoint_that_cannot_be_written_exits_111():
 def test_disk_without_a_byte_left_ends_the_run():
     """The whole run's disk, that of the supervisor's files too: verdict 70, and it goes on when there is room."""
     space = disk("run")
-    run = Run("run", *small(8), *OFTEN)
+    table = ("--set", "monitor.csv=true")
+    run = Run("run", *small(8), *OFTEN, *table)
     run.until(lambda: os.path.isdir("run/checkpoints") and os.listdir("run/checkpoints"), "no checkpoint")
     end = time.monotonic() + 60
     while run.process.poll() is None:
@@ -53,5 +54,8 @@ def test_disk_without_a_byte_left_ends_the_run():
     assert run.process.returncode == 70, (run.process.returncode, run.output()[-2000:])
     assert "died ten times without progress" in run.output(), run.output()[-2000:]
     space.empty()
-    report = Run("run", *small(8), *OFTEN).finish()
+    report = Run("run", *small(8), *OFTEN, *table).finish()
+    with open("run/logs/metrics.csv") as f:
+        columns = [line.count(",") for line in f]
+    assert len(columns) > 1 and len(set(columns)) == 1, set(columns)
     assert report["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]

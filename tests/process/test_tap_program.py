@@ -95,6 +95,11 @@ def test_answers_and_their_exit_codes():
         assert run.answer(b"done", verb="checkpoint") == b"checkpoint"
         out, _ = tap.communicate(timeout=10)
         assert tap.returncode == 0 and json.loads(out)["verb"] == "checkpoint"
+    tap = run.tap("--ask", "trainerd", "mark", "größer")
+    peer, verb, map_ = run.control.recv_multipart()
+    assert verb == b"mark" and msgpack.unpackb(map_)["text"] == "größer"
+    run.control.send_multipart([peer, b"done", msgpack.packb(dict(verb="mark", incarnation=1, seq=2, time_s=1.0))])
+    assert tap.wait(10) == 0
     tap = run.tap("--ask", "trainerd", "status")
     run.answer(b"unknown", reason="not today")
     out, _ = tap.communicate(timeout=10)
@@ -116,6 +121,12 @@ def test_wrong_calls_get_a_sentence_and_100():
                             (("--run", run, "--ask", "cook", "status"), '"cook" is not a stage'),
                             (("--run", run, "--ask", "loaderd", "dance"), '"dance" is not a verb'),
                             (("--run", run, "--ask", "loaderd"), "lacks its verb"),
+                            (("--run", run, "--ask", "loaderd", "mark"), "mark lacks its text"),
+                            (("--run", run, "--ask", "loaderd", "mark", ""), "has 0 bytes; 1 to 80 are accepted"),
+                            (("--run", run, "--ask", "loaderd", "mark", "x" * 81), "has 81 bytes; 1 to 80 are accepted"),
+                            (("--run", run, "--ask", "loaderd", "mark", "a\nb"), "has a control character at byte 1;"),
+                            (("--run", run, "--ask", "loaderd", "mark", b"ab\xff"), "is no UTF-8 from byte 2 on;"),
+                            (("--run", run, "--ask", "loaderd", "mark", "a", "b"), '"b" is not an option'),
                             (("--run", run, "--progress", "--count", "3"), "do not go with"),
                             (("--run", run, "--until-pid", "1"), "goes with --progress only")):
         out = tap_call(*arguments)

@@ -6,6 +6,7 @@
 #include <zmq.h>
 
 #include "proto/daemon.h"
+#include "proto/daemon_mark.h"
 #include "proto/durable.h"
 #include "tests/test.h"
 
@@ -182,14 +183,20 @@ static void exit_file_is(const char *text)
 }
 
 struct facts {
-    int count;
-    char what[16][17];
+    int count, marks;
+    char what[16][17], mark[81]; /* the last one */
     uint64_t code, incarnation;
 };
 
 static int fact_see(void *self, enum msg_type type, const union msg *m)
 {
     struct facts *f = self;
+    if (type == MSG_event_mark) {
+        CHECK_STR(m->event_mark.stage, "loaderd");
+        strcpy(f->mark, m->event_mark.text);
+        f->marks++;
+        return 0;
+    }
     CHECK_EQ(type, MSG_event_stage);
     CHECK_EQ(m->event_stage.launch, 5);
     CHECK_STR(m->event_stage.stage, "loaderd");
@@ -262,6 +269,82 @@ TEST(daemon_answers_status_and_stops)
     CHECK_STR(f.what[1], "ready");
     CHECK_STR(f.what[2], "stop");
     CHECK_EQ(f.code, EXIT_CODE_TEMPORARY);
+}
+
+static enum msg_type mark(struct link *dealer, const char *text, union msg *m)
+{
+    struct msg_mark request = {0};
+    enum msg_type answer;
+    MSG_STR(request.text, text);
+    ask(dealer, MSG_mark, &request, &answer, m);
+    return answer;
+}
+
+/* Longer than any may be: the codec here would refuse to send it. */
+static void mark_too_long(struct link *dealer, union msg *m)
+{
+    char map[256] = "\x84\xa4text\xd9\x51", *at = map + 8; /* 81 bytes */
+    struct link_poll_item item = {.link = dealer};
+    enum msg_type answer;
+    memset(at, 'x', 81);
+    memcpy(at + 81, "\xabincarnation\x01\xa3seq\x01\xa6time_s\x01", 26);
+    CHECK(zmq_send(dealer->socket, "mark", 4, ZMQ_SNDMORE) == 4 &&
+          zmq_send(dealer->socket, map, 8 + 81 + 26, 0) == 8 + 81 + 26);
+    CHECK(link_poll(&item, 1, 10000) == 1 && link_recv(dealer, NULL, &answer, m, &e) == 1);
+    CHECK_EQ(answer, MSG_unknown);
+}
+
+TEST(daemon_takes_marks_into_its_journal)
+{
+    static union msg m;
+    struct link dealer;
+    run_dir_make();
+    struct stage s = toy_run(WORKS, 1);
+    ready_wait(&s);
+    CHECK_OK(link_open(&dealer, LINK_DEALER, "r", "loader.ctl", "test-4", &e), e);
+    CHECK_EQ(mark(&dealer, "gr\303\266\303\237er: \"1\"", &m), MSG_done);
+    CHECK_STR(m.done.verb, "mark");
+    CHECK_EQ(mark(&dealer, "", &m), MSG_unknown);
+    CHECK_STR(m.unknown.reason, "the text of a mark has 0 bytes; 1 to 80 are accepted");
+    CHECK_EQ(mark(&dealer, "ab\033[2J", &m), MSG_unknown);
+    CHECK_STR(m.unknown.reason, "the text of a mark has a control character at byte 2; printable "
+                                "UTF-8 is accepted");
+    CHECK_EQ(mark(&dealer, "a\302\233", &m), MSG_unknown);
+    mark_too_long(&dealer, &m);
+    CHECK_STR(m.unknown.reason,
+              "message mark refused: field text has 81 bytes; at most 80 are accepted");
+    CHECK_STR(facts_read().mark, "gr\303\266\303\237er: \"1\"");
+    for (int i = 1; i < DAEMON_MARKS_MAX; i++)
+        CHECK_EQ(mark(&dealer, "again", &m), MSG_done);
+    CHECK_EQ(mark(&dealer, "again", &m), MSG_unknown);
+    CHECK_HAS(m.unknown.reason, "loaderd has taken 1000 marks since it was started");
+    CHECK_EQ(facts_read().marks, DAEMON_MARKS_MAX);
+    kill(s.pid, SIGTERM);
+    exits_with(&s, EXIT_CODE_TEMPORARY);
+    link_close(&dealer);
+    link_shutdown();
+}
+
+/* Nobody's mark is worth a stage. */
+TEST(daemon_goes_on_when_a_mark_cannot_be_written)
+{
+    static union msg m;
+    struct link dealer;
+    run_dir_make();
+    setenv("FINETUNED_FAIL", "write:4:ENOSPC:once", 1); /* behind incarnation, start, ready */
+    struct stage s = toy_run(WORKS, 1);
+    ready_wait(&s);
+    CHECK_OK(link_open(&dealer, LINK_DEALER, "r", "loader.ctl", "test-5", &e), e);
+    CHECK_EQ(mark(&dealer, "lost", &m), MSG_unknown);
+    CHECK_HAS(m.unknown.reason, "the mark is not taken: cannot write");
+    CHECK_HAS(m.unknown.reason, "No space left on device");
+    CHECK_EQ(mark(&dealer, "kept", &m), MSG_done);
+    CHECK_EQ(facts_read().marks, 1);
+    CHECK_STR(facts_read().mark, "kept");
+    kill(s.pid, SIGTERM);
+    exits_with(&s, EXIT_CODE_TEMPORARY);
+    link_close(&dealer);
+    link_shutdown();
 }
 
 TEST(daemon_stops_at_signals_even_if_ignored_before)

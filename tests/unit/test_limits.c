@@ -48,6 +48,32 @@ TEST(what_is_available_is_the_least_that_any_group_leaves)
     CHECK_EQ(limits_available("."), 0);
 }
 
+TEST(the_fullest_group_with_a_limit_is_found)
+{
+    uint64_t used, limit;
+    tree_make("0::/a/b\n", "a/memory.max", "max\n");
+    CHECK(!limits_group(".", &used, &limit));
+    test_file_write("sys/fs/cgroup/a/memory.max", "1000000\n");
+    test_file_write("sys/fs/cgroup/a/memory.current", "900000\n");
+    test_file_write("sys/fs/cgroup/a/memory.stat",
+                    "anon 1\ninactive_file 50000\nactive_file 7000\n");
+    CHECK(limits_group(".", &used, &limit));
+    CHECK_EQ(used, 843000);
+    CHECK_EQ(limit, 1000000);
+    test_file_write("sys/fs/cgroup/a/b/memory.max", "100000\n");
+    test_file_write("sys/fs/cgroup/a/b/memory.current", "10000\n");
+    CHECK(limits_group(".", &used, &limit) && limit == 1000000);
+    test_file_write("sys/fs/cgroup/a/b/memory.current", "95000\n");
+    CHECK(limits_group(".", &used, &limit) && limit == 100000 && used == 95000);
+    test_file_write("proc/self/cgroup", "4:memory:/docker\n");
+    test_file_write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    test_file_write("sys/fs/cgroup/memory/memory.usage_in_bytes", "7\n");
+    CHECK(!limits_group(".", &used, &limit)); /* none: version 1 says so with a large number */
+    test_file_write("sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "268435456\n");
+    test_file_write("sys/fs/cgroup/memory/docker/memory.usage_in_bytes", "200000000\n");
+    CHECK(limits_group(".", &used, &limit) && limit == 268435456 && used == 200000000);
+}
+
 TEST(limits_reads_version_1_below_a_container_mount)
 {
     char source[64]; /* the group's path is the host's and does not exist here */

@@ -9,6 +9,7 @@
 
 #include "monitord/profile.h"
 #include "monitord/sample.h"
+#include "proto/durable.h"
 #include "proto/journal.h"
 #include "proto/run.h"
 #include "tests/test.h"
@@ -18,7 +19,8 @@
 
 TEST(proc_texts_are_parsed)
 {
-    uint64_t a, b, c;
+    uint64_t a, b;
+    struct sample_meminfo i;
     double cpu_s;
     CHECK(sample_parse_statm("1000 200 30 4 0 500 0\n", 4096, &a, &b) == 0);
     CHECK_EQ(a, 200 * 4096);
@@ -31,34 +33,47 @@ TEST(proc_texts_are_parsed)
     CHECK(sample_parse_stat("42 (a) S 1 2", 0.01, &cpu_s) < 0);
     CHECK(sample_parse_stat("", 0.01, &cpu_s) < 0);
     CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 60 kB\n"
-                               "SwapCached: 7 kB\nCached: 5 kB\n",
-                               &a, &b, &c) < 0); /* SwapCached is another line */
-    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n", &a, &b,
-                               &c) == 0);
-    CHECK_EQ(a, 102400);
-    CHECK_EQ(b, 61440);
-    CHECK_EQ(c, 5120);
+                               "SwapCached: 7 kB\n",
+                               &i) < 0); /* SwapCached is another line than Cached */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nSwapCached: 7 kB\n"
+                               "Cached: 5 kB\n",
+                               &i) == 0);
+    CHECK_EQ(i.total, 102400);
+    CHECK_EQ(i.available, 61440);
+    CHECK_EQ(i.cached, 5120);
+    CHECK_EQ(i.swap_total - i.swap_free, 0); /* a kernel without swap */
+    CHECK(sample_parse_meminfo("MemTotal: 100 kB\nMemAvailable: 60 kB\nCached: 5 kB\n"
+                               "SwapTotal: 50 kB\nSwapFree: 20 kB\n",
+                               &i) == 0);
+    CHECK_EQ(i.swap_total - i.swap_free, 30 * 1024);
+    CHECK(sample_parse_swap("Name:\tx\nRssShmem:\t 7 kB\nVmSwap:\t      12 kB\n", &a) == 0);
+    CHECK_EQ(a, 12 * 1024);
+    CHECK(sample_parse_swap("Name:\tx\nState:\tZ (zombie)\n", &a) < 0);
 }
 
 TEST(sampler_follows_a_stage_by_its_lock)
 {
-    struct sampler s;
+    static struct sampler s;
+    static struct sample_round r;
     struct run_lock lock;
-    struct msg_memory_sample m;
     struct err e;
     CHECK(mkdir("locks", 0700) == 0);
     sampler_open(&s);
-    CHECK(sampler_stage(&s, 1, &m) == 0);
+    sampler_round(&s, &r);
+    CHECK(!r.there[1]);
     CHECK_OK(run_lock_take(&lock, "trainerd", 0, &e), e);
-    CHECK(sampler_stage(&s, 1, &m) == 1);
-    CHECK_EQ(m.pid, getpid());
-    CHECK_STR(m.stage, "trainerd");
-    CHECK_EQ(m.processes, 1);
-    CHECK(m.rss_bytes > 1 << 20 && m.peak_bytes >= m.rss_bytes);
+    sampler_round(&s, &r);
+    CHECK(r.there[1] && !r.there[0] && !r.there[2] && !r.there[SAMPLE_DEVICE]);
+    CHECK_EQ(r.of[1].pid, getpid());
+    CHECK_STR(r.of[1].stage, "trainerd");
+    CHECK_EQ(r.of[1].processes, 1);
+    CHECK(r.of[1].rss_bytes > 1 << 20 && r.of[1].peak_bytes >= r.of[1].rss_bytes);
+    CHECK(r.there[SAMPLE_SYSTEM]);
+    CHECK_STR(r.of[SAMPLE_SYSTEM].stage, "system");
+    CHECK(r.of[SAMPLE_SYSTEM].rss_bytes < r.of[SAMPLE_SYSTEM].peak_bytes);
     run_lock_drop(&lock);
-    CHECK(sampler_stage(&s, 1, &m) == 0);
-    CHECK(sampler_system(&s, &m) == 1);
-    CHECK(m.rss_bytes < m.peak_bytes);
+    sampler_round(&s, &r);
+    CHECK(!r.there[1]);
     sampler_close(&s);
     sampler_close(&s);
 }
@@ -68,10 +83,12 @@ TEST(sampler_follows_a_stage_by_its_lock)
 
 static void add(struct profile *p, double t, uint64_t value)
 {
-    uint64_t rss[PROFILE_SERIES];
-    for (int i = 0; i < PROFILE_SERIES; i++)
-        rss[i] = value;
-    profile_add(p, 1000 + t, rss);
+    struct sample_round round = {.unix_s = 1000 + t};
+    for (int i = 0; i < SAMPLE_SERIES; i++) {
+        round.there[i] = 1;
+        round.of[i].rss_bytes = value;
+    }
+    profile_add(p, &round);
 }
 
 TEST(profile_keeps_the_whole_run_and_its_peak)
@@ -84,7 +101,7 @@ TEST(profile_keeps_the_whole_run_and_its_peak)
     CHECK(p->row_count <= PROFILE_ROWS_MAX && p->row_count > PROFILE_ROWS_MAX / 2);
     CHECK_EQ(p->row_samples, 8);
     CHECK_EQ(profile_peak(p, 0), 1000000);
-    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 4000000);
+    CHECK_EQ(profile_peak(p, SAMPLE_SERIES), 4000000);
     CHECK(p->rows[0].time_s == 0);
     for (uint32_t i = 1; i < p->row_count; i++)
         CHECK(p->rows[i].time_s == p->rows[i - 1].time_s + 8);
@@ -100,13 +117,15 @@ TEST(profile_peaks_are_true)
     for (int i = 0; i <= 2 * PROFILE_ROWS_MAX; i++)
         add(p, i, 0);
     CHECK(p->row_samples == 2 && profile_rows(p) == PROFILE_ROWS_MAX + 1);
-    uint64_t rss[PROFILE_SERIES] = {[0] = 70, [1] = 10};
-    profile_add(p, 1e4, rss);
-    rss[0] = 10, rss[1] = 80;
-    profile_add(p, 1e4 + 1, rss);
+    struct sample_round round = {.unix_s = 1e4, .there = {1, 1}};
+    round.of[0].rss_bytes = 70, round.of[1].rss_bytes = 10;
+    profile_add(p, &round);
+    round.of[0].rss_bytes = 10, round.of[1].rss_bytes = 80;
+    round.of[2].rss_bytes = 1000; /* left over from when it ran */
+    profile_add(p, &round);
     CHECK_EQ(profile_peak(p, 0), 70);
     CHECK_EQ(profile_peak(p, 1), 80);
-    CHECK_EQ(profile_peak(p, PROFILE_SERIES), 90);
+    CHECK_EQ(profile_peak(p, SAMPLE_SERIES), 90);
     free(p);
 }
 
@@ -124,6 +143,20 @@ static void epochs_journal(const char *const *tasks, int epochs)
             MSG_STR(m.what, k ? "epoch-end" : "task-start");
             CHECK_OK(journal_append(&j, MSG_event_task, &m, &e), e);
         }
+    journal_close(&j);
+}
+
+static void marks_journal(const char *stage, const char *text, int count)
+{
+    struct journal j;
+    struct err e;
+    CHECK_OK(journal_open(&j, stage, &e), e);
+    for (int i = 0; i < count; i++) {
+        struct msg_event_mark m = {.head = {.incarnation = 1, .seq = 1, .time_s = 1003 + i}};
+        MSG_STR(m.stage, stage);
+        MSG_STR(m.text, text);
+        CHECK_OK(journal_append(&j, MSG_event_mark, &m, &e), e);
+    }
     journal_close(&j);
 }
 
@@ -181,6 +214,98 @@ TEST(profile_keeps_tasks_and_restarts_of_many_epochs)
     CHECK_EQ(profile_events(p, "task-start"), 3);
     CHECK_EQ(profile_events(p, "restart"), 2);
     CHECK(profile_events(p, "epoch-end") > 100 && profile_events(p, "checkpoint") > 100);
+    free(p);
+}
+
+/* Its text is whole in the file, and marks without end leave room for all else. */
+TEST(profile_shows_marks)
+{
+    static const char text[] = "gr\303\266\303\237er \"x\", as long as a mark may be: "
+                               "........................................";
+    static const char *const tasks[] = {"A", NULL};
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    char path[160], *data, line[160];
+    size_t bytes;
+    CHECK_EQ(strlen(text), 80);
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    epochs_journal(tasks, 100);
+    marks_journal("fisherd", text, 1);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 1, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_EQ(profile_events(p, "mark"), 1);
+    snprintf(path, sizeof path, "%s.json", p->base);
+    CHECK_OK(durable_read(path, 1 << 20, &data, &bytes, &e), e);
+    snprintf(line, sizeof line, "\"stage\": \"fisherd\", \"what\": \"mark\", \"label\": \"%.9s%s",
+             text, "\\\"x\\\", as long");
+    CHECK_HAS(data, line);
+    CHECK_HAS(data, "......\"}");
+    free(data);
+    marks_journal("loaderd", "again", 3 * PROFILE_EVENTS_MAX);
+    CHECK_OK(profile_write(p, 1020, &e), e);
+    CHECK(profile_events(p, "mark") > 100);
+    CHECK_EQ(profile_events(p, "task-start"), 1);
+    CHECK_EQ(profile_events(p, "epoch-end"), 100);
+    free(p);
+}
+
+static const char *script_of(struct profile *p, char *text, size_t room)
+{
+    FILE *out = fmemopen(text, room, "w");
+    CHECK(out);
+    profile_script(p, out);
+    CHECK(fclose(out) == 0);
+    return text;
+}
+
+TEST(profile_shows_where_memory_was_short)
+{
+    static char text[1 << 18];
+    struct profile *p = calloc(1, sizeof *p);
+    struct journal j;
+    struct err e;
+    struct msg_memory_advice advice = {.head = {1, 1, 1004}, .what = "swap"};
+    struct msg_event_training smaller = {.head = {1, 1, 1003}, .what = "micro-batch"};
+    struct msg_event_training other = {.head = {1, 1, 1003}, .what = "plateau"};
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    CHECK_OK(journal_open(&j, "monitord", &e), e);
+    CHECK_OK(journal_append(&j, MSG_memory_advice, &advice, &e), e);
+    CHECK_OK(journal_append(&j, MSG_event_training, &smaller, &e), e);
+    CHECK_OK(journal_append(&j, MSG_event_training, &other, &e), e);
+    journal_close(&j);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 10, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_EQ(p->event_count, 2);
+    CHECK_HAS(script_of(p, text, sizeof text), "set label 'advice: swap' at 4,");
+    CHECK_HAS(text, "set arrow from 3, graph 0");
+    free(p);
+}
+
+TEST(picture_labels_marks_as_long_as_they_can_be_read)
+{
+    static char text[1 << 18];
+    struct profile *p = calloc(1, sizeof *p);
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0 && mkdir("logs", 0700) == 0 &&
+          mkdir("logs/memory_profile", 0700) == 0);
+    profile_open(p, "x", 0.5, 1000);
+    add(p, 0, 5);
+    add(p, 10, 5);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(!strstr(script_of(p, text, sizeof text), "your mark"));
+    marks_journal("fisherd", "it's mine", 1);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK_HAS(script_of(p, text, sizeof text), "set label 'it''s mine' at 3,");
+    CHECK_HAS(text, "set arrow from 3, graph 0 to 3, graph 1 nohead back lw 1 dt 4");
+    CHECK_HAS(text, "title 'your mark'");
+    marks_journal("loaderd", "again", 60);
+    CHECK_OK(profile_write(p, 1010, &e), e);
+    CHECK(!strstr(script_of(p, text, sizeof text), "set label"));
+    CHECK_HAS(text, "title 'your mark'");
     free(p);
 }
 

@@ -426,6 +426,72 @@ TEST(report_tells_the_newest_deaths)
     options_free(&options);
 }
 
+static void marked(struct history *h, double time_s, const char *text)
+{
+    union msg m = {.event_mark = {.head = {.time_s = time_s}, .stage = "fisherd"}};
+    MSG_STR(m.event_mark.text, text);
+    history_add(h, MSG_event_mark, &m);
+}
+
+TEST(report_tells_the_newest_advice)
+{
+    char *text = NULL;
+    size_t bytes;
+    union msg m = {.memory_advice = {.what = "wait",
+                                     .task = "A",
+                                     .value = 0.5,
+                                     .limit = 0.3,
+                                     .option = "loader.num_workers"}};
+    run_make_finished();
+    for (int i = 0; i <= HISTORY_ADVICE_MAX; i++) {
+        m.head.time_s = 1000 * i;
+        snprintf(m.memory_advice.sentence, sizeof m.memory_advice.sentence, "advice %d.", i);
+        history_add(&history, MSG_memory_advice, &m);
+    }
+    CHECK_EQ(history.advice_count, HISTORY_ADVICE_MAX);
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    report_print_table(&report, out);
+    fclose(out);
+    CHECK(!strstr(text, "advice 0."));
+    CHECK_HAS(text, "\"what\": \"wait\",\n");
+    CHECK_HAS(text, "\"option\": \"loader.num_workers\",\n");
+    CHECK_HAS(text, "\"sentence\": \"advice 64.\"\n");
+    CHECK_HAS(text, "- advice, 1970-01-01T00:16:40Z: advice 1.\n");
+    CHECK_HAS(text, "  Advice was given 64 times; the report has it.\n");
+    free(text);
+    options_free(&options);
+}
+
+/* Each stage's come in the order of its own journal. */
+TEST(report_tells_the_newest_marks_of_all_stages)
+{
+    char *text = NULL, name[32];
+    size_t bytes;
+    run_make_finished();
+    for (int i = 1; i <= HISTORY_MARKS_MAX; i++) {
+        snprintf(name, sizeof name, "mark %d", i);
+        marked(&history, 1000 * i, name);
+    }
+    marked(&history, 500, "too old");
+    marked(&history, 2500, "between");
+    CHECK_EQ(history.mark_count, HISTORY_MARKS_MAX);
+    CHECK_STR(history.marks[0].text, "mark 2");
+    CHECK_STR(history.marks[1].text, "between");
+    CHECK_STR(history.marks[2].text, "mark 3");
+    CHECK_STR(history.marks[HISTORY_MARKS_MAX - 1].text, "mark 64");
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fclose(out);
+    CHECK_HAS(text, "{\"time\": \"1970-01-01T00:41:40Z\", \"stage\": \"fisherd\", "
+                    "\"text\": \"between\"}");
+    CHECK_HAS(text, "- mark, 1970-01-01T00:41:40Z: between\n");
+    free(text);
+    options_free(&options);
+}
+
 TEST(report_of_a_run_that_has_just_begun)
 {
     char *text = NULL;

@@ -73,6 +73,7 @@ TEST(terminal_line_is_rewritten)
     show(MSG_memory_sample, memory("trainerd", 8, 30));
     show(MSG_memory_sample, memory("trainerd", 8, 40));
     show(MSG_memory_sample, memory("system", 0, 9999));
+    show(MSG_memory_sample, memory("container", 0, 9999));
     show(MSG_memory_sample, memory("device", 0, 9999));
     show(MSG_trainer_step, step);
     display_tick(&d, 100, 140);
@@ -247,6 +248,11 @@ TEST(evaluations_and_epochs_are_told)
     show(MSG_event_training, (union msg){.event_training = {.what = "time", .sentence = "over"}});
     show(MSG_event_determinism, (union msg){.event_determinism = {.sentence = "step 3 differs"}});
     CHECK_STR(written(), "plateau: the rate is less\nnot reproduced: step 3 differs\n");
+    show(MSG_event_mark, (union msg){.event_mark = {.stage = "trainerd", .text = "now"}});
+    CHECK_STR(written(), "mark (trainerd): now\n");
+    show(MSG_memory_advice,
+         (union msg){.memory_advice = {.what = "swap", .sentence = "take less"}});
+    CHECK_STR(written(), "advice: take less\n");
     show(MSG_event_pretrained,
          (union msg){.event_pretrained = {.task = "A", .file = "x.safetensors", .taken = 4}});
     CHECK_STR(written(), "task A begins with 4 tensors of x.safetensors; fresh: none\n");

@@ -148,6 +148,7 @@ TEST(disk_counts_files_and_what_is_free)
 {
     struct model m;
     struct err e = {0};
+    char text[512];
     const char *const list[] = {"linear out=1000", "relu", "linear out=1000"};
     CHECK_OK(model_open(&m, list, 3, 1000, "softmax_cross_entropy", &e), e);
     trainer_fixture_options(&options);
@@ -186,6 +187,14 @@ TEST(disk_counts_files_and_what_is_free)
     struct disk_forecast g = disk_forecast_make(&options, &m, 0, 1000);
     CHECK_EQ(g.most, g.checkpoints * (file + carried) + g.fisher + 32000);
     CHECK_EQ(g.least, 6 * file);
+    options.monitor_csv = 1;
+    options.monitor_csv_limit_mb = 10;
+    struct disk_forecast h = disk_forecast_make(&options, &m, 0, 1000);
+    CHECK_EQ(h.most, g.most + (20 << 20));
+    CHECK_EQ(h.least, g.least);
+    disk_text(&h, 1 << 20, text, sizeof text);
+    CHECK_HAS(text, ", metrics.csv 20.0 MiB");
+    options.monitor_csv = 0;
     options.data_stateful = 0;
     m.carried_values = 0;
     model_close(&m);
