@@ -131,13 +131,14 @@ struct layer_pass {
     /* Of a layer that chains: with `halves` (CHAIN_HALVES) operands of products are of 16 bits, the
      * weights at weights_half, the input at input_half unless that is NULL. Forward, output_unread:
      * only what is kept is wanted. Backward, `chained`: gradients that are in 16 bits are at
-     * d_input_half, d_output_half; d_output is that at the output of the activation
-     * `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept; turn: its place
-     * in the chain. */
+     * d_input_half, d_output_half, and behind the latter, where no gradient in 16 bits of that
+     * place comes, there is as much room at behind_half; d_output is that at the output of the
+     * activation `behind` (ACTIVATION_COUNT: of this layer), whose backward reads behind_kept;
+     * d_input is to be that of the activation `before`, as above; turn: its place in the chain. */
     int chained, halves, output_unread;
     struct convolution_turn turn;
     const uint16_t *weights_half;
-    uint16_t *d_input_half, *d_output_half;
+    uint16_t *d_input_half, *d_output_half, *behind_half;
     enum activation behind;
     struct mixed behind_kept;
     float *d_input, *d_output; /* d_input NULL: nobody needs it; the same memory where in_place */

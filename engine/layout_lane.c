@@ -210,6 +210,7 @@ static uint64_t layout_deltas(struct layout *y, const struct step_config *c, con
         widest = floats[b] > widest ? floats[b] : widest;
     }
     most[1] = y->half ? widest : most[1];
+    y->delta_floats[0] = most[0], y->delta_floats[1] = most[1];
     for (uint32_t b = 1; b <= y->buffers; b++) {
         y->delta_at[b] = c->with_optimizer && b % 2 == 0 ? size_plus(at, most[1]) : at;
         at = c->with_optimizer ? at : size_plus(at, floats[b]);

@@ -280,6 +280,24 @@ struct convolution_turn {
     int ends;
 };
 
+/* A graph convolution's backward (convolution_backward). All but dw dense, kept and x in 16 bits
+ * where they are read for a derivative and there is a half; d is used up. */
+struct convolution_back {
+    struct sparse a;        /* [R, K] */
+    enum half half;         /* what e is rounded to, and dx where it is in 16 bits */
+    enum activation behind; /* whose derivative makes e of d; ACTIVATION_COUNT: e is d */
+    struct mixed kept, d;   /* [K, C] */
+    struct mixed g;         /* [R, C] */
+    struct mixed x, w;      /* [R, I], [C, I] */
+    struct convolution_turn turn;
+    int adds;               /* to dw and db */
+    struct matrix dw;       /* [C, I] */
+    float *db;              /* [C]; NULL, as dw.at: neither is wanted */
+    enum activation before; /* one told by its output, which is x: its derivative makes dx what
+                               it is; ACTIVATION_COUNT: there is none */
+    struct mixed dx;        /* [R, I]; without a place: not wanted */
+};
+
 /* Numbers in 8 bits, row by row: value = scales[row] * at[row * stride + column]. Room for whole
  * INT8_OUTPUTS rows, stride a multiple of INT8_COLUMNS, what pads both being 0; `at` is aligned to
  * 4 bytes (engine/quantised.h).

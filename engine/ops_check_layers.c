@@ -31,14 +31,20 @@ void check_linear_forward(struct matrix x, struct matrix w, const float *bias, e
     ensure(!kept || mixed_disjoint(mixed_at(kept, NULL, y.rows, y.columns), mixed_of(x)));
 }
 
+/* Its derivative, by its output. */
+static int activation_told(enum activation kind)
+{
+    return kind == ACTIVATION_RELU || kind == ACTIVATION_TANH || kind == ACTIVATION_SIGMOID;
+}
+
 void check_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_half,
                            struct matrix w, int adds, struct matrix dw, float *db,
                            enum activation kind, enum half half, int rounds, struct matrix dx)
 {
-    int told = kind == ACTIVATION_RELU || kind == ACTIVATION_TANH || kind == ACTIVATION_SIGMOID;
     int dense = x.stride == x.columns && (!dx.at || dx.stride == dx.columns);
     ensure(matrix_valid(x) && half < HALF_COUNT && (half || (!x_half && !rounds)));
-    ensure((kind == ACTIVATION_COUNT || told) && (dense || (!x_half && kind == ACTIVATION_COUNT)));
+    ensure((kind == ACTIVATION_COUNT || activation_told(kind)) &&
+           (dense || (!x_half && kind == ACTIVATION_COUNT)));
     if (dw.at) {
         check_product(dy, 1, x, 0, (float)adds, dw);
         ensure(db && ranges_disjoint(dw.at, matrix_bytes(dw), db, dy.columns * sizeof *db));
@@ -357,32 +363,32 @@ static int mixed_dense(struct mixed m, enum half half)
 }
 
 /* What its products read and leave, of g. */
-static void check_convolution_products(enum half half, struct mixed g, struct mixed x,
-                                       struct mixed w, struct matrix dw, struct mixed dx)
+static void check_convolution_products(const struct convolution_back *b)
 {
-    int has_dx = dx.at || dx.halves;
-    ensure(mixed_dense(x, half) && x.rows == g.rows && mixed_disjoint(x, g));
-    ensure(!dw.at || (matrix_valid(dw) && dw.rows == g.columns && dw.columns == x.columns));
-    ensure(!has_dx || (mixed_dense(w, half) && w.rows == g.columns && w.columns == x.columns));
-    ensure(!has_dx || (mixed_dense(dx, half) && dx.rows == g.rows && dx.columns == x.columns));
+    int has_dx = b->dx.at || b->dx.halves;
+    struct mixed g = b->g, x = b->x, w = b->w, dx = b->dx;
+    ensure(mixed_dense(x, b->half) && x.rows == g.rows && mixed_disjoint(x, g));
+    ensure(!b->dw.at ||
+           (matrix_valid(b->dw) && b->dw.rows == g.columns && b->dw.columns == x.columns));
+    ensure(!has_dx || (mixed_dense(w, b->half) && w.rows == g.columns && w.columns == x.columns));
+    ensure(!has_dx || (mixed_dense(dx, b->half) && dx.rows == g.rows && dx.columns == x.columns));
     ensure(!has_dx || (mixed_disjoint(dx, g) && mixed_disjoint(dx, x) && mixed_disjoint(dx, w)));
     ensure(g.halves || !(x.halves || dx.halves || (has_dx && w.halves)));
+    ensure(b->before == ACTIVATION_COUNT ||
+           (activation_told(b->before) && has_dx && !x.halves == !b->half));
 }
 
-void check_convolution_backward(struct sparse a, enum activation kind, enum half half,
-                                struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                                struct mixed w, struct convolution_turn turn, int adds,
-                                struct matrix dw, float *db, struct mixed dx)
+void check_convolution_backward(struct convolution_back b)
 {
-    (void)turn, (void)adds;
-    check_sparse(a, g.rows, d.rows);
-    check_convolution_products(half, g, x, w, dw, dx);
-    ensure(!db == !dw.at);
-    ensure(kind <= ACTIVATION_COUNT && half < HALF_COUNT && d.columns == g.columns);
-    ensure(mixed_dense(d, half) && mixed_dense(g, half) && mixed_disjoint(d, g));
-    ensure(kind == ACTIVATION_COUNT ||
-           (mixed_dense(kept, half) && !kept.halves == !half && kept.rows == d.rows &&
-            kept.columns == d.columns && mixed_disjoint(kept, d) && mixed_disjoint(kept, g)));
+    struct mixed kept = b.kept, d = b.d;
+    check_sparse(b.a, b.g.rows, d.rows);
+    check_convolution_products(&b);
+    ensure(!b.db == !b.dw.at);
+    ensure(b.behind <= ACTIVATION_COUNT && b.half < HALF_COUNT && d.columns == b.g.columns);
+    ensure(mixed_dense(d, b.half) && mixed_dense(b.g, b.half) && mixed_disjoint(d, b.g));
+    ensure(b.behind == ACTIVATION_COUNT ||
+           (mixed_dense(kept, b.half) && !kept.halves == !b.half && kept.rows == d.rows &&
+            kept.columns == d.columns && mixed_disjoint(kept, d) && mixed_disjoint(kept, b.g)));
 }
 
 void check_embedding_forward(const float *tokens, struct matrix w, struct matrix y)

@@ -147,6 +147,16 @@ static struct convolution_turn turn_of(const struct batch_work *b, uint32_t laye
     return turn;
 }
 
+/* Does the layer behind an activation do its derivative, where it leaves the gradient in 16 bits?
+ * There each number is read once, and by the layer before once for every edge. */
+static int derivative_joins(const struct batch_work *b, uint64_t slice, uint32_t activation)
+{
+    const struct stepper *s = b->s;
+    uint32_t behind = activation + 1;
+    return behind < s->model->layer_count && s->model->layers[activation].type->needs_output &&
+           lane_half(s, slice, s->layout.route[activation].out) && gradient_is_half(b, behind);
+}
+
 /* What the pass of a layer that chains has more than others. */
 static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t layer,
                        struct layer_pass *p)
@@ -162,14 +172,19 @@ static void pass_chain(const struct batch_work *b, uint64_t slice, uint32_t laye
     if (b->work != SLICE_TRAIN)
         return;
     if (behind < s->model->layer_count && activation_joins(b, behind)) {
-        p->behind = (enum activation)(l[1].type->activates - 1);
         p->behind_kept = mixed_at(lane_half(s, slice, route->out), p->output, p->rows, l->outputs);
+        if (!derivative_joins(b, slice, behind))
+            p->behind = (enum activation)(l[1].type->activates - 1);
         behind++;
     }
-    if (behind < s->model->layer_count && gradient_is_half(b, behind))
+    if (behind < s->model->layer_count && gradient_is_half(b, behind)) {
         p->d_output_half = (uint16_t *)p->d_output;
+        p->behind_half = p->d_output_half + s->layout.delta_floats[route->out % 2];
+    }
     if (gradient_is_half(b, layer))
         p->d_input_half = (uint16_t *)p->d_input;
+    if (layer > 0 && activation_joins(b, layer - 1) && derivative_joins(b, slice, layer - 1))
+        p->before = s->model->layers[layer - 1].type->activates;
     p->turn = turn_of(b, layer);
 }
 

@@ -107,6 +107,7 @@ struct layout {
     char unread[MODEL_LAYERS_MAX +
                 1]; /* by buffer: nobody reads it but the layer behind it, forward */
     uint64_t delta_at[MODEL_LAYERS_MAX + 1];
+    uint64_t delta_floats[2]; /* in training: of the places of odd and even ones, [b % 2] */
     uint64_t saved_at[MODEL_LAYERS_MAX]; /* by layer: what its forward keeps */
     uint64_t skip_at[MODEL_LAYERS_MAX];  /* residual pairs: the gradient that passes by */
 };

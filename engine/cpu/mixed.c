@@ -141,21 +141,19 @@ static struct matrix wide_of(struct mixed m)
     return (struct matrix){m.at, m.rows, m.columns, m.stride};
 }
 
-void cpu_convolution_backward(struct sparse a, enum activation kind, enum half half,
-                              struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                              struct mixed w, struct convolution_turn turn, int adds,
-                              struct matrix dw, float *db, struct mixed dx)
+void cpu_convolution_backward(struct convolution_back b)
 {
-    int has_dx = dx.at || dx.halves;
-    (void)turn;
-    derivative_take(kind, half, kept, d);
-    sparse_backward(a, half, d, adds, db, g);
-    if (g.halves && dw.at)
-        cpu_product_mixed(half, g, 1, x, 0, (float)adds, mixed_of(dw));
-    if (g.halves && has_dx)
-        cpu_product_mixed(half, g, 0, w, 0, 0, dx);
-    if (!g.halves && dw.at)
-        cpu_product(wide_of(g), 1, wide_of(x), 0, (float)adds, dw);
-    if (!g.halves && has_dx)
-        cpu_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
+    int has_dx = b.dx.at || b.dx.halves, adds = b.adds;
+    derivative_take(b.behind, b.half, b.kept, b.d);
+    sparse_backward(b.a, b.half, b.d, adds, b.db, b.g);
+    if (b.g.halves && b.dw.at)
+        cpu_product_mixed(b.half, b.g, 1, b.x, 0, (float)adds, mixed_of(b.dw));
+    if (b.g.halves && has_dx)
+        cpu_product_mixed(b.half, b.g, 0, b.w, 0, 0, b.dx);
+    if (!b.g.halves && b.dw.at)
+        cpu_product(wide_of(b.g), 1, wide_of(b.x), 0, (float)adds, b.dw);
+    if (!b.g.halves && has_dx)
+        cpu_product(wide_of(b.g), 0, wide_of(b.w), 0, 0, wide_of(b.dx));
+    if (has_dx && b.before != ACTIVATION_COUNT)
+        derivative_take(b.before, b.half, b.x, b.dx);
 }

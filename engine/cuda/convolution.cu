@@ -51,6 +51,37 @@ __global__ void gradients_take(enum activation kind, struct mixed kept, struct m
     }
 }
 
+/* The rows of e, which is d, or where the kind is relu, whose derivative costs nothing, made from
+ * it. */
+template <class numbers, int half, int halves> struct gradient_rows {
+    typedef struct stored<numbers, half, halves> of_d;
+    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
+    struct taken {
+        typename of_d::type d;
+        typename of_kept::type kept;
+    };
+    int relu;
+    struct mixed kept, d;
+    __device__ __forceinline__ struct taken take(uint64_t r, uint64_t c) const
+    {
+        struct taken t = {};
+        t.d = of_d::load(d, r * d.columns + c);
+        if (relu)
+            t.kept = of_kept::load(kept, r * d.columns + c);
+        return t;
+    }
+    __device__ __forceinline__ numbers value(const struct taken &t) const
+    {
+        numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
+        UNROLL(8)
+        for (int i = 0; i < numbers::COUNT; i++) {
+            float x = relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i];
+            e.at[i] = halves ? x : half_rounded((enum half)half, x); /* of halves it is one */
+        }
+        return e;
+    }
+};
+
 /* Sums over a block's threads of one column, in those of its first row. All threads call it. */
 template <class numbers>
 static __device__ __forceinline__ numbers rows_reduce(numbers sum, numbers *shared)
@@ -101,6 +132,26 @@ __global__ void __launch_bounds__(numbers::COUNT == 8 ? BACK_THREADS / 2 : BACK_
         sum.store(parts + blockIdx.y * g.columns + c);
 }
 
+template <class numbers, int half, int halves>
+static void derivative_take(enum activation kind, struct mixed kept, struct mixed d)
+{
+    LAUNCH_EARLY((gradients_take<numbers, half, halves>),
+                 cuda_blocks(d.rows * (d.columns / numbers::COUNT), THREADS), THREADS, kind, kept,
+                 d);
+}
+
+/* The same of numbers in 16 bits. */
+static void derivative_take(enum activation kind, enum half half, struct mixed kept, struct mixed d)
+{
+    int f16 = half == HALF_F16;
+    if (goes_by(EIGHT, d) && goes_by(EIGHT, kept))
+        f16 ? derivative_take<eight_numbers, HALF_F16, 1>(kind, kept, d)
+            : derivative_take<eight_numbers, HALF_BF16, 1>(kind, kept, d);
+    else
+        f16 ? derivative_take<one_number, HALF_F16, 1>(kind, kept, d)
+            : derivative_take<one_number, HALF_BF16, 1>(kind, kept, d);
+}
+
 /* The parts of a column's sum that blocks leave; at NULL: none are wanted. */
 template <class numbers, int half, int halves>
 static struct matrix sparse_back(struct sparse a, enum activation kind, struct mixed kept,
@@ -126,8 +177,7 @@ static struct matrix sparse_back(struct sparse a, enum activation kind, struct m
     dim3 blocks((unsigned)((width + across - 1) / across),
                 (unsigned)((rows + part_rows - 1) / part_rows));
     if (kind != ACTIVATION_RELU && kind != ACTIVATION_COUNT)
-        LAUNCH_EARLY((gradients_take<numbers, half, halves>), cuda_blocks(d.rows * width, THREADS),
-                     THREADS, kind, kept, d);
+        derivative_take<numbers, half, halves>(kind, kept, d);
     LAUNCH_EARLY((sparse_rows_back<numbers, half, halves>), blocks, threads, a, e, parts, part_rows,
                  g);
     return matrix_of(parts, blocks.y, g.columns);
@@ -266,23 +316,6 @@ static struct matrix wide_of(struct mixed m)
     return {m.at, m.rows, m.columns, m.stride};
 }
 
-static void products_run(enum half half, struct mixed g, struct mixed x, struct mixed w, int adds,
-                         struct matrix dw, struct mixed dx)
-{
-    int wanted = dx.at || dx.halves;
-    if (g.halves) {
-        if (dw.at)
-            cuda_product_mixed(half, g, 1, x, 0, (float)adds, mixed_of(dw));
-        if (wanted)
-            cuda_product_mixed(half, g, 0, w, 0, 0, dx);
-        return;
-    }
-    if (dw.at)
-        cuda_product(wide_of(g), 1, wide_of(x), 0, (float)adds, dw);
-    if (wanted)
-        cuda_product(wide_of(g), 0, wide_of(w), 0, 0, wide_of(dx));
-}
-
 /* ---- in lanes ---- */
 
 /* Of two turns, one after the other, dw and db are made in lanes of their own. */
@@ -324,60 +357,82 @@ static float *turn_parts(unsigned place)
     return cuda_scratch + 2 * place * TURN_ROOM;
 }
 
+/* dx, unless it was made with g. */
+static void input_gradient(const struct convolution_back &b, int made)
+{
+    if (!made)
+        cuda_product_mixed(b.half, b.g, 0, b.w, 0, 0, b.dx);
+    if (!made && b.before != ACTIVATION_COUNT)
+        derivative_take(b.before, b.half, b.x, b.dx);
+}
+
 /* g and w are in 16 bits. The layer before waits for dx alone. 0: there is no room for x, and
  * nothing was done. */
-static int turn_take(struct sparse a, enum activation kind, enum half half, struct mixed kept,
-                     struct mixed d, struct mixed g, struct mixed x, struct mixed w,
-                     struct convolution_turn turn, struct finish_work f, struct mixed dx)
+static int turn_take(struct convolution_back b, struct finish_work f)
 {
-    unsigned place = turn.number % TURNS;
+    unsigned place = b.turn.number % TURNS;
     float *parts = turn_parts(place);
-    int wanted = dx.at || dx.halves;
+    int wanted = b.dx.at || b.dx.halves;
+    struct mixed x = b.x;
     turn_await(place);
-    if (turn.ends && wanted) /* dx may lie where their g is */
+    if (b.turn.ends && wanted) /* dx may lie where their g is */
         turn_await(1 - place);
-    if (!cuda_operand_narrow(half, &x, (uint16_t *)(parts + TURN_ROOM), 2 * TURN_ROOM))
+    if (!cuda_operand_narrow(b.half, &x, (uint16_t *)(parts + TURN_ROOM), 2 * TURN_ROOM))
         return 0;
-    uint64_t rows =
-        dx.halves ? convolution_tiles_backward(a, kind, half, kept, d, g, w, dx, parts, TURN_ROOM)
-                  : 0;
+    if (b.behind != ACTIVATION_COUNT && b.d.halves) {
+        derivative_take(b.behind, b.half, b.kept, b.d);
+        b.behind = ACTIVATION_COUNT;
+    }
+    uint64_t rows = convolution_tiles_backward(b, parts, TURN_ROOM);
     if (rows)
-        f.sums = matrix_of(parts, rows, g.columns);
+        f.sums = matrix_of(parts, rows, b.g.columns);
     else
-        f.sums = sparse_run(a, kind, half, kept, d, parts, TURN_ROOM, g);
-    weights_begin(place, half, g, x, f);
-    if (!rows && wanted)
-        cuda_product_mixed(half, g, 0, w, 0, 0, dx);
+        f.sums = sparse_run(b.a, b.behind, b.half, b.kept, b.d, parts, TURN_ROOM, b.g);
+    weights_begin(place, b.half, b.g, x, f);
+    if (wanted)
+        input_gradient(b, rows > 0);
     return 1;
 }
 
 /* ---- the operation ---- */
 
-void cuda_convolution_backward(struct sparse a, enum activation kind, enum half half,
-                               struct mixed kept, struct mixed d, struct mixed g, struct mixed x,
-                               struct mixed w, struct convolution_turn turn, int adds,
-                               struct matrix dw, float *db, struct mixed dx)
+/* One behind the other. */
+static void serial_take(const struct convolution_back &b, struct finish_work f)
 {
     enum { ROOM = CUDA_SCRATCH_FLOATS / 2 };
+    f.sums = sparse_run(b.a, b.behind, b.half, b.kept, b.d, b.db ? cuda_scratch : NULL, ROOM, b.g);
+    if (b.db && !b.g.halves && goes_by(FOUR, mixed_of(b.dw))) {
+        uint64_t taken = (f.sums.rows * f.sums.columns + FOUR - 1) / FOUR * FOUR;
+        f.parts = cuda_scratch + taken;
+        f.count = tensor_gradients(wide_of(b.g), wide_of(b.x), wide_of(b.w), wide_of(b.dx),
+                                   cuda_scratch + taken, CUDA_SCRATCH_FLOATS - taken);
+    }
+    if (f.count)
+        f.blocks = cuda_blocks(b.dw.rows * b.dw.columns / FOUR, FINISH_ITEMS);
+    if (b.db)
+        finish_launch(f);
+    if (f.count)
+        return;
+    if (b.dw.at && b.g.halves)
+        cuda_product_mixed(b.half, b.g, 1, b.x, 0, (float)b.adds, mixed_of(b.dw));
+    else if (b.dw.at)
+        cuda_product(wide_of(b.g), 1, wide_of(b.x), 0, (float)b.adds, b.dw);
+    if (b.g.halves && (b.dx.at || b.dx.halves))
+        input_gradient(b, 0);
+    else if (b.dx.at)
+        cuda_product(wide_of(b.g), 0, wide_of(b.w), 0, 0, wide_of(b.dx));
+}
+
+void cuda_convolution_backward(struct convolution_back b)
+{
     struct finish_work f = {};
     CUDA_MAIN_LANE();
-    f.dw = dw, f.db = db, f.adds = adds;
-    if (!db || !g.halves || !w.halves || !turn_take(a, kind, half, kept, d, g, x, w, turn, f, dx)) {
+    ensure(b.before == ACTIVATION_COUNT || b.dx.halves);
+    f.dw = b.dw, f.db = b.db, f.adds = b.adds;
+    if (!b.db || !b.g.halves || !b.w.halves || !turn_take(b, f)) {
         turn_await(0), turn_await(1);
-        f.sums = sparse_run(a, kind, half, kept, d, db ? cuda_scratch : NULL, ROOM, g);
-        if (db && !g.halves && goes_by(FOUR, mixed_of(dw))) {
-            uint64_t taken = (f.sums.rows * f.sums.columns + FOUR - 1) / FOUR * FOUR;
-            f.parts = cuda_scratch + taken;
-            f.count = tensor_gradients(wide_of(g), wide_of(x), wide_of(w), wide_of(dx),
-                                       cuda_scratch + taken, CUDA_SCRATCH_FLOATS - taken);
-        }
-        if (f.count)
-            f.blocks = cuda_blocks(dw.rows * dw.columns / FOUR, FINISH_ITEMS);
-        if (db)
-            finish_launch(f);
-        if (!f.count)
-            products_run(half, g, x, w, adds, dw, dx);
+        serial_take(b, f);
     }
-    if (turn.ends)
+    if (b.turn.ends)
         turn_await(0), turn_await(1);
 }

@@ -359,9 +359,11 @@ template <int half> struct layer_finish {
 
 /* The blocks beside one another write every so manyth row of g, and add up the same rows of e. */
 template <int half> struct gradient_finish {
-    struct gradient_rows<eight_numbers, half, 1> e;
+    struct rows_of<eight_numbers, half, 1> e;
     uint16_t *g, *dx;
-    float *parts; /* [blocks, columns of e]; NULL: no sums are wanted */
+    enum activation before;
+    const uint16_t *x; /* its output */
+    float *parts;      /* [blocks, columns of e] */
     unsigned across, tiles_across;
     struct eight_numbers sum;
     __device__ __forceinline__ void begin(const struct tiles_work &w, const struct tile &t)
@@ -371,26 +373,24 @@ template <int half> struct gradient_finish {
     }
     __device__ __forceinline__ void gathered(unsigned row, unsigned column, const uint4 &numbers)
     {
-        if (row >= e.d.rows || row % tiles_across != across)
+        if (row >= e.x.rows || row % tiles_across != across)
             return;
-        *(uint4 *)(g + (uint64_t)row * e.d.columns + column) = numbers;
-        if (parts)
-            numbers_add(sum, 1, e.value(e.take(row, column)));
+        uint4 own = e.take(row, column);
+        *(uint4 *)(g + (uint64_t)row * e.x.columns + column) = numbers;
+        numbers_add(sum, 1, e.value(own));
     }
     /* All threads that have a share of a column have one of the same columns. */
     __device__ __forceinline__ void end(unsigned k, unsigned count, const struct share &of,
                                         float *shared)
     {
         unsigned pieces = THREADS / of.apart, column = threadIdx.x;
-        if (!parts)
-            return;
         sum.store(shared + threadIdx.x * PIECE);
         __syncthreads();
         float all = 0;
         for (unsigned i = 0; column < count && i < of.apart; i++)
             all += shared[i * pieces * PIECE + column];
         if (column < count)
-            parts[(uint64_t)blockIdx.x * e.d.columns + k + column] = all;
+            parts[(uint64_t)blockIdx.x * e.x.columns + k + column] = all;
         __syncthreads();
     }
     __device__ __forceinline__ float2 pair(unsigned) const
@@ -403,7 +403,16 @@ template <int half> struct gradient_finish {
     }
     __device__ __forceinline__ void store(uint64_t place, const uint4 &numbers) const
     {
-        *(uint4 *)(dx + place) = numbers;
+        if (before == ACTIVATION_COUNT) {
+            *(uint4 *)(dx + place) = numbers;
+            return;
+        }
+        struct eight_numbers d = eight_numbers::widen<half_kind<half>>(numbers);
+        struct eight_numbers y = eight_numbers::widen<half_kind<half>>(*(const uint4 *)(x + place));
+        UNROLL(8)
+        for (int i = 0; i < PIECE; i++)
+            d.at[i] = sloped(before, y.at[i], d.at[i]);
+        d.template store<half_kind<half>>(dx + place);
     }
 };
 static_assert(DEEP <= THREADS, "a column a thread");
@@ -474,7 +483,7 @@ template <int half>
 static uint64_t backward_run(const struct tiles_work &w, unsigned blocks,
                              const struct gradient_finish<half> &f)
 {
-    typedef struct gradient_rows<eight_numbers, half, 1> source;
+    typedef struct rows_of<eight_numbers, half, 1> source;
     typedef struct gradient_finish<half> finish;
     const unsigned bytes = sizeof(struct workplace);
     if (!SHARED_ALLOW((convolution_tiles<half, 1, source, finish>), bytes))
@@ -484,22 +493,28 @@ static uint64_t backward_run(const struct tiles_work &w, unsigned blocks,
     return blocks;
 }
 
-uint64_t convolution_tiles_backward(struct sparse a, enum activation kind, enum half half,
-                                    struct mixed kept, struct mixed d, struct mixed g,
-                                    struct mixed w, struct mixed dx, float *parts, uint64_t room)
+template <int half>
+static uint64_t backward_run(const struct tiles_work &w, unsigned blocks,
+                             const struct convolution_back &b, float *parts)
+{
+    struct gradient_finish<half> f = {
+        {b.d}, b.g.halves, b.dx.halves, b.before, b.x.halves, parts, 0, 0,
+        {
+        }
+    };
+    return backward_run<half>(w, blocks, f);
+}
+
+uint64_t convolution_tiles_backward(const struct convolution_back &b, float *parts, uint64_t room)
 {
     struct tiles_work work;
-    int relu = kind == ACTIVATION_RELU;
-    if ((!relu && kind != ACTIVATION_COUNT) || (relu && !narrow_by_eights(kept)) ||
-        !narrow_by_eights(d) || !narrow_by_eights(g) || !narrow_by_eights(dx) ||
-        !narrow_by_eights(w) || d.rows != g.rows)
+    if (b.behind != ACTIVATION_COUNT || !narrow_by_eights(b.d) || !narrow_by_eights(b.g) ||
+        !narrow_by_eights(b.dx) || !narrow_by_eights(b.w) || b.d.rows != b.g.rows ||
+        (b.before != ACTIVATION_COUNT && !narrow_by_eights(b.x)))
         return 0;
-    unsigned blocks = tiles_make(&work, a, d.columns, dx.columns, w.halves);
-    if (!blocks || (parts && (uint64_t)blocks * d.columns > room))
+    unsigned blocks = tiles_make(&work, b.a, b.d.columns, b.dx.columns, b.w.halves);
+    if (!blocks || (uint64_t)blocks * b.d.columns > room)
         return 0;
-    if (half == HALF_F16)
-        return backward_run<HALF_F16>(work, blocks,
-                                      {{relu, kept, d}, g.halves, dx.halves, parts, 0, 0, {}});
-    return backward_run<HALF_BF16>(work, blocks,
-                                   {{relu, kept, d}, g.halves, dx.halves, parts, 0, 0, {}});
+    return b.half == HALF_F16 ? backward_run<HALF_F16>(work, blocks, b, parts)
+                              : backward_run<HALF_BF16>(work, blocks, b, parts);
 }

@@ -12,11 +12,9 @@ int convolution_tiles_forward(struct sparse a, struct mixed x, struct mixed w, c
                               enum activation kind, enum half half, uint16_t *kept,
                               struct matrix y);
 
-/* g and dx of op_convolution_backward, and at `parts`, which has room for so many numbers, sums of
- * e's columns as parts [rows, C], whose sum they are. Returns rows; 0: it has no way to do that,
- * and nothing was done. */
-uint64_t convolution_tiles_backward(struct sparse a, enum activation kind, enum half half,
-                                    struct mixed kept, struct mixed d, struct mixed g,
-                                    struct mixed w, struct mixed dx, float *parts, uint64_t room);
+/* g and dx of op_convolution_backward where nothing is behind, and at `parts`, which has room for
+ * so many numbers, sums of e's columns as parts [rows, C], whose sum they are. Returns rows; 0: it
+ * has no way to do that, and nothing was done. */
+uint64_t convolution_tiles_backward(const struct convolution_back &b, float *parts, uint64_t room);
 
 #endif

@@ -31,6 +31,7 @@ unsigned cuda_lane;
 double *cuda_partials;
 float *cuda_scratch;
 int cuda_products_rounded;
+int cuda_joined[LANES];
 int cuda_processors, cuda_capability;
 uint64_t cuda_shared_bytes;
 
@@ -75,6 +76,7 @@ void cuda_note(cudaError_t error, const char *what)
 
 void cuda_launched(const char *kernel)
 {
+    cuda_joined[cuda_lane] = 0;
     cuda_note(cudaGetLastError(), kernel);
     if (device.debug)
         cuda_note(cudaStreamSynchronize(cuda_stream), kernel);
@@ -165,6 +167,7 @@ void cuda_lane_mark(unsigned mark)
 
 void cuda_lane_await(unsigned mark)
 {
+    cuda_joined[cuda_lane] = 1;
     CU(cudaStreamWaitEvent(cuda_stream, device.lane_marks[mark], 0));
 }
 

@@ -3,7 +3,9 @@
  *
  * A step of a small model is a chain of short kernels, each of which costs more to begin than to
  * work. A kernel that is launched early is on its multiprocessors when the one before it ends: it
- * calls launch_wait before it touches the device's memory, and no sooner is anything of it seen.
+ * calls launch_wait before it touches the device's memory, and no sooner is anything of it seen. A
+ * lane's first kernel behind what it has awaited of another is launched like others: recorded, it
+ * depends on several, of which an early one would have to be told from the rest.
  */
 #ifndef ENGINE_CUDA_EARLY_H
 #define ENGINE_CUDA_EARLY_H
@@ -22,6 +24,8 @@ static __device__ __forceinline__ void launch_wait(void)
 #define LAUNCH_EARLY        LAUNCH
 #define LAUNCH_EARLY_SHARED LAUNCH_SHARED
 #else
+extern int cuda_joined[LANES]; /* it has awaited another, and launched no kernel since */
+
 template <typename... wanted, typename... given>
 static inline void cuda_launch_early(const char *name, dim3 blocks, dim3 threads, size_t bytes,
                                      void (*kernel)(wanted...), given... arguments)
@@ -32,7 +36,9 @@ static inline void cuda_launch_early(const char *name, dim3 blocks, dim3 threads
     early.val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = blocks, config.blockDim = threads;
     config.dynamicSmemBytes = bytes, config.stream = cuda_stream;
-    config.attrs = &early, config.numAttrs = CUDA_MOST_CAPABILITY >= 90 && cuda_capability >= 90;
+    config.attrs = &early;
+    config.numAttrs =
+        CUDA_MOST_CAPABILITY >= 90 && cuda_capability >= 90 && !cuda_joined[cuda_lane];
     cudaLaunchKernelEx(&config, kernel, arguments...);
     cuda_launched(name);
 }

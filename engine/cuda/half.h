@@ -71,7 +71,16 @@ static __device__ __forceinline__ float half_rounded(enum half kind, float x)
 {
     if (kind == HALF_F16)
         return half_F16::widen(half_F16::narrow(x));
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if (kind == HALF_BF16) { /* in the upper half of two of them it is the float */
+        uint32_t both;
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(x), "f"(0.0f));
+        return __uint_as_float(both);
+    }
+    return x;
+#else
     return kind == HALF_BF16 ? half_BF16::widen(half_BF16::narrow(x)) : x;
+#endif
 }
 
 static __device__ __forceinline__ float4 half_rounded(enum half kind, float4 x)

@@ -174,36 +174,6 @@ template <class numbers, int half, int halves> struct rows_of {
     }
 };
 
-/* Those of e of convolution_backward, which is d, or where the kind is relu, whose derivative costs
- * nothing, made from it. */
-template <class numbers, int half, int halves> struct gradient_rows {
-    typedef struct stored<numbers, half, halves> of_d;
-    typedef struct stored<numbers, half, half != HALF_NONE> of_kept;
-    struct taken {
-        typename of_d::type d;
-        typename of_kept::type kept;
-    };
-    int relu;
-    struct mixed kept, d;
-    __device__ __forceinline__ struct taken take(uint64_t r, uint64_t c) const
-    {
-        struct taken t = {};
-        t.d = of_d::load(d, r * d.columns + c);
-        if (relu)
-            t.kept = of_kept::load(kept, r * d.columns + c);
-        return t;
-    }
-    __device__ __forceinline__ numbers value(const struct taken &t) const
-    {
-        numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
-        UNROLL(8)
-        for (int i = 0; i < numbers::COUNT; i++)
-            e.at[i] = half_rounded((enum half)half,
-                                   relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i]);
-        return e;
-    }
-};
-
 /* sum += row r of a times the rows that `from` reads, at column c. Rows are short: BATCH values are
  * on their way together, the last one again where there are fewer. */
 template <class source, class numbers>

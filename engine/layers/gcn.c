@@ -96,7 +96,7 @@ static uint64_t gcn_scratch(const struct layer_instance *l, uint64_t rows, enum 
 
 /* Kernels read rows of a multiple of so many numbers in 16 bits, and have room for sums of so many
  * columns. */
-enum { HALVES_UNIT = 8, CHAIN_WIDTH_MAX = 1 << 20 };
+enum { HALVES_UNIT = 8, CHAIN_WIDTH_MAX = 1 << 19 };
 
 /* What the input and the gradient at the output go into elsewhere, too, is not chained. */
 static enum layer_chain gcn_chains(const struct layer_instance *l)
@@ -183,28 +183,37 @@ static void gcn_forward(const struct layer_instance *l, const struct layer_pass 
         op_add(p->backend, p->input, p->output, p->rows * l->values);
 }
 
-/* Where the gradient at the output lies in 16 bits there is as much room behind it, until the layer
- * after the next one in the chain has its own there. */
-static uint16_t *behind_gradient(const struct layer_instance *l, const struct layer_pass *p)
+/* Where g goes. */
+static struct mixed gradient_sums(const struct layer_instance *l, const struct layer_pass *p)
 {
-    return p->d_output_half + p->rows * l->values_out;
+    if (p->d_output_half)
+        return mixed_at(p->behind_half, NULL, p->rows, l->values_out);
+    return p->halves ? narrow_scratch(l, p) : mixed_at(NULL, p->scratch, p->rows, l->values_out);
 }
 
 /* All of it at once, dy being what the activation behind makes of d_output. g may be rounded for
  * products, as the gates' gradients of an LSTM's layer are. */
 static void chain_backward(const struct layer_instance *l, const struct layer_pass *p)
 {
-    struct mixed dy = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out);
-    struct mixed dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values);
-    struct mixed g = p->d_output_half
-                         ? mixed_at(behind_gradient(l, p), NULL, p->rows, l->values_out)
-                     : p->halves ? narrow_scratch(l, p)
-                                 : mixed_at(NULL, p->scratch, p->rows, l->values_out);
-    struct mixed w = p->halves ? weight_half_of(l, p) : mixed_of(weight_of(l, p->weights));
-    struct matrix dw = p->gradient ? weight_of(l, p->gradient) : (struct matrix){0};
-    float *db = p->gradient ? p->gradient + l->values_out * l->values : NULL;
-    op_convolution_backward(p->backend, p->transposed, p->behind, p->half, p->behind_kept, dy, g,
-                            input_of(l, p), w, p->turn, p->adds, dw, db, dx);
+    struct convolution_back b = {
+        .a = p->transposed,
+        .half = p->half,
+        .behind = p->behind,
+        .kept = p->behind_kept,
+        .d = mixed_at(p->d_output_half, p->d_output, p->rows, l->values_out),
+        .g = gradient_sums(l, p),
+        .x = input_of(l, p),
+        .w = p->halves ? weight_half_of(l, p) : mixed_of(weight_of(l, p->weights)),
+        .turn = p->turn,
+        .adds = p->adds,
+        .before = p->before ? (enum activation)(p->before - 1) : ACTIVATION_COUNT,
+        .dx = mixed_at(p->d_input_half, p->d_input, p->rows, l->values),
+    };
+    if (p->gradient) {
+        b.dw = weight_of(l, p->gradient);
+        b.db = p->gradient + l->values_out * l->values;
+    }
+    op_convolution_backward(p->backend, b);
 }
 
 /* db and dU, which both forms have. */

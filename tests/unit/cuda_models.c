@@ -38,7 +38,7 @@ static const char *const chained[] = {"gcn out=16", "relu",           "gcn out=2
                                       "relu",       "pool kind=mean", "linear out=5"};
 /* So many that all of what takes turns is used again. */
 static const char *const chained_long[] = {
-    "gcn out=24", "relu",      "gcn out=16", "relu",           "gcn out=32",  "gcn out=16",
+    "gcn out=32", "relu",      "gcn out=32", "relu",           "gcn out=16",  "gcn out=24",
     "relu",       "gcn out=8", "relu",       "pool kind=mean", "linear out=5"};
 static const char *const tokens[] = {"embedding count=11 out=6", "lstm out=7", "linear out=5"};
 

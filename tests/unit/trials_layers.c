@@ -330,7 +330,7 @@ static void convolution_tiles(struct trial *t, struct trial_shape s, convolution
 {
     static const struct {
         uint64_t rows, columns, inputs;
-    } sizes[] = {{66, 136, 152}, {3, 8, 8}, {131, 264, 272}, {64, 280, 40}, {70, 512, 256}};
+    } sizes[] = {{66, 136, 152}, {67, 8, 8}, {131, 264, 272}, {64, 280, 40}, {70, 512, 256}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && s.rows == 9; i++) {
         struct sparse a = sparse_drawn(t, s.rows = sizes[i].rows);
         s.columns = sizes[i].columns;
@@ -396,9 +396,23 @@ static void convolution_back(struct trial *t, struct trial_shape s, struct spars
     struct matrix dw = trial_matrix(t, use, bar, s.columns, inputs);
     if (!dx)
         of_dx.m.at = NULL, of_dx.m.halves = NULL;
-    op_convolution_backward(trial_backend(t), a, (enum activation)kind, (enum half)half, kept, d,
-                            g.m, x, w, (struct convolution_turn){0, 1}, adds, dw,
-                            trial_floats(t, use, bar, s.columns), of_dx.m);
+    struct convolution_back b = {.a = a,
+                                 .half = (enum half)half,
+                                 .behind = (enum activation)kind,
+                                 .kept = kept,
+                                 .d = d,
+                                 .g = g.m,
+                                 .x = x,
+                                 .w = w,
+                                 .turn = {0, 1},
+                                 .adds = adds,
+                                 .dw = dw,
+                                 .db = trial_floats(t, use, bar, s.columns),
+                                 .before = ACTIVATION_COUNT,
+                                 .dx = of_dx.m};
+    if (x.halves && of_dx.m.halves && ways >> 7 & 1)
+        b.before = ways >> 8 & 1 ? ACTIVATION_RELU : ACTIVATION_TANH;
+    op_convolution_backward(trial_backend(t), b);
     result_tell(t, half, &g);
     result_tell(t, half, &of_dx);
     if (d.at) /* used up, by the backends in ways of their own */
