@@ -230,22 +230,28 @@ void trial_pool_backward(struct trial *t, struct trial_shape s)
         }
 }
 
-/* Rows of 0 .. 4 values, some of them of the same column. */
-static struct sparse sparse_drawn(struct trial *t, uint64_t rows)
+/* Rows of 0 .. most values, some of them of the same column. */
+static struct sparse sparse_filled(struct trial *t, uint64_t rows, uint64_t most)
 {
+    uint64_t room = (most + 1) * rows;
     uint32_t *begin = calloc(rows + 1, sizeof *begin);
-    uint32_t *column = malloc(5 * rows * sizeof *column);
+    uint32_t *column = malloc(room * sizeof *column);
     for (uint64_t r = 0; r < rows; r++)
-        begin[r + 1] = begin[r] + (uint32_t)(trial_random(t) % 5);
-    for (uint64_t k = 0; k < 5 * rows; k++)
+        begin[r + 1] = begin[r] + (uint32_t)(trial_random(t) % (most + 1));
+    for (uint64_t k = 0; k < room; k++)
         column[k] = (uint32_t)(trial_random(t) % rows);
     struct sparse a = {.begin = trial_given(t, TRIAL_INPUT, TRIAL_U32, begin, rows + 1),
-                       .column = trial_given(t, TRIAL_INPUT, TRIAL_U32, column, 5 * rows),
-                       .value = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, 5 * rows),
+                       .column = trial_given(t, TRIAL_INPUT, TRIAL_U32, column, room),
+                       .value = trial_floats(t, TRIAL_INPUT, TRIAL_SAME, room),
                        .rows = rows,
                        .columns = rows};
     free(begin), free(column);
     return a;
+}
+
+static struct sparse sparse_drawn(struct trial *t, uint64_t rows)
+{
+    return sparse_filled(t, rows, 4);
 }
 
 void trial_sparse_product(struct trial *t, struct trial_shape s)
@@ -324,15 +330,17 @@ typedef void convolution_trial(struct trial *t, struct trial_shape s, struct spa
                                int half, uint64_t inputs, uint64_t ways);
 
 /* In 16 bits and multiples of eight a GPU makes both products of one direction in one launch, some
- * columns and some of what is added up at a time: more than those, fewer, and whole ones. */
+ * columns and some of what is added up at a time: more than those, fewer, and whole ones; so with
+ * the entries of a row, and of some rows. */
 static void convolution_tiles(struct trial *t, struct trial_shape s, convolution_trial *tried,
                               uint64_t ways)
 {
     static const struct {
-        uint64_t rows, columns, inputs;
-    } sizes[] = {{66, 136, 152}, {67, 8, 8}, {131, 264, 272}, {64, 280, 40}, {70, 512, 256}};
+        uint64_t rows, columns, inputs, entries;
+    } sizes[] = {
+        {66, 136, 152, 25}, {67, 8, 8, 4}, {131, 264, 272, 4}, {64, 280, 40, 9}, {70, 512, 256, 3}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && s.rows == 9; i++) {
-        struct sparse a = sparse_drawn(t, s.rows = sizes[i].rows);
+        struct sparse a = sparse_filled(t, s.rows = sizes[i].rows, sizes[i].entries);
         s.columns = sizes[i].columns;
         for (int half = HALF_F16; half < HALF_COUNT; half++) {
             int kind = (i + (uint64_t)half) % 3 ? ACTIVATION_RELU : ACTIVATION_COUNT;
