@@ -176,15 +176,16 @@ static uint64_t workspace_bytes(int lane)
     return lane == LANE_MAIN ? CUDA_WORKSPACE_BYTES : CUDA_WORKSPACE_BYTES / 2;
 }
 
-/* Where there are few blocks they are those of steps that are waited for: they go first. */
+/* Where there are few blocks they are those of steps that are waited for: they go first, and what
+ * LANE_PRODUCTS has, which is waited for at the end, goes last. (Greater numbers: later.) */
 static void lanes_open(void)
 {
     int least = 0, first = 0;
     CU(cudaDeviceGetStreamPriorityRange(&least, &first));
     for (int i = 0; i < LANES; i++) {
         auto *lane = &device.lanes[i];
-        CU(cudaStreamCreateWithPriority(&lane->stream, cudaStreamNonBlocking,
-                                        i < LANE_FIRST ? least : first));
+        int priority = i >= LANE_FIRST ? first : i == LANE_PRODUCTS ? least : (least + first) / 2;
+        CU(cudaStreamCreateWithPriority(&lane->stream, cudaStreamNonBlocking, priority));
         if (i >= LANE_FIRST)
             continue;
         CU(cudaMalloc(&lane->workspace, workspace_bytes(i)));
@@ -504,7 +505,11 @@ static int graph_end(struct device_graph **g, struct err *e)
     *g = NULL;
     cudaError_t error = cudaStreamEndCapture(cuda_stream, &graph);
     if (error == cudaSuccess)
+        error = cudaGraphInstantiate(&run, graph, cudaGraphInstantiateFlagUseNodePriority);
+    if (graph && error != cudaSuccess) { /* then without the lanes' priorities */
+        cudaGetLastError();
         error = cudaGraphInstantiate(&run, graph, 0);
+    }
     if (graph)
         cudaGraphDestroy(graph);
     if (error != cudaSuccess) {
