@@ -15,12 +15,9 @@
 #include "engine/cuda/sparse.h"
 
 enum {
-    THREADS = 256,
     ROWS = 64, /* of a tile: of two rows of warps */
-    COLUMNS = 128,
     WARP_ROWS = 32,
     WARP_COLUMNS = 32,
-    WARPS_ACROSS = COLUMNS / WARP_COLUMNS,
     DOWN = WARP_ROWS / 16, /* products of a warp below and beside one another */
     ACROSS = WARP_COLUMNS / 8,
     STEP = 16,     /* of k, of a product on the tensor cores */
@@ -30,20 +27,28 @@ enum {
     ENTRIES = 512, /* of the tile's rows of a; more are read where they are */
     AT_ONCE = 2,   /* rows that a thread gathers together */
     BATCH = 4,     /* entries of each */
-    COLUMN_TILES_MAX = 4,
-    /* rows in shared memory, see mma_load */
-    SPAN_K = DEEP + PIECE,
-    SPAN_COLUMNS = COLUMNS + PIECE,
-    GATHERED = ROWS * SPAN_K, /* numbers */
-    WEIGHTS = DEEP * SPAN_COLUMNS
+    COLUMNS_MAX = 512,
+    SPAN_K = DEEP + PIECE, /* a row in shared memory, see mma_load */
+    GATHERED = ROWS * SPAN_K
 };
-static_assert(THREADS / WARP == ROWS / WARP_ROWS * WARPS_ACROSS, "a warp has a part of the tile");
-static_assert(COLUMNS * SPAN_K <= WEIGHTS, "w as it is, or turned");
-static_assert(ROWS * SPAN_COLUMNS <= GATHERED, "results lie where the gathered rows were");
-static_assert(THREADS * PIECE * sizeof(float) <= GATHERED * sizeof(uint16_t), "and so do sums");
 
-/* Shared memory. */
-struct workplace {
+/* Shared memory of a block, and what it has for a tile of so many columns: two blocks to a
+ * multiprocessor, or one that gathers no row again. */
+enum { NARROW = 128, WIDE = 256 };
+template <int columns> struct workplace {
+    enum {
+        COLUMNS = columns,
+        THREADS = 2 * columns,
+        BLOCKS = WIDE / columns, /* at a time */
+        WARPS_ACROSS = columns / WARP_COLUMNS,
+        SPAN_COLUMNS = columns + PIECE,
+        WEIGHTS = DEEP * SPAN_COLUMNS
+    };
+    static_assert(THREADS / WARP == ROWS / WARP_ROWS * WARPS_ACROSS, "a warp has a part of it");
+    static_assert(columns * SPAN_K <= WEIGHTS, "w as it is, or turned");
+    static_assert(ROWS * SPAN_COLUMNS <= GATHERED, "results lie where the gathered rows were");
+    static_assert(THREADS * PIECE * sizeof(float) <= GATHERED * sizeof(uint16_t), "so do sums");
+    static_assert((int)DEEP <= (int)THREADS, "a sum a thread");
     uint16_t gathered[GATHERED], weights[WEIGHTS];
     uint32_t begin[ROWS + 1], column[ENTRIES];
     float value[ENTRIES];
@@ -63,14 +68,15 @@ struct tile {
 
 /* ---- the rows of a ---- */
 
+template <class place>
 static __device__ __forceinline__ void entries_take(const struct sparse &a, const struct tile &t,
-                                                    struct workplace *s)
+                                                    place *s)
 {
-    for (unsigned r = threadIdx.x; r <= ROWS; r += THREADS)
+    for (unsigned r = threadIdx.x; r <= ROWS; r += place::THREADS)
         s->begin[r] = a.begin[t.row + r < a.rows ? t.row + r : a.rows];
     __syncthreads();
     uint32_t first = s->begin[0], count = s->begin[ROWS] - first;
-    for (unsigned k = threadIdx.x; k < count && k < ENTRIES; k += THREADS) {
+    for (unsigned k = threadIdx.x; k < count && k < ENTRIES; k += place::THREADS) {
         s->column[k] = a.column[first + k];
         s->value[k] = a.value[first + k];
     }
@@ -82,8 +88,9 @@ struct entry {
     float value;
 };
 
-static __device__ __forceinline__ struct entry entry_at(const struct sparse &a,
-                                                        const struct workplace *s, uint32_t k)
+template <class place>
+static __device__ __forceinline__ struct entry entry_at(const struct sparse &a, const place *s,
+                                                        uint32_t k)
 {
     uint32_t i = k - s->begin[0];
     if (i < ENTRIES)
@@ -96,18 +103,18 @@ struct share {
     unsigned r, apart, column; /* column: of the DEEP ones that are gathered at a time */
 };
 
-static __device__ __forceinline__ struct share share_of(unsigned k_count)
+static __device__ __forceinline__ struct share share_of(unsigned threads, unsigned k_count)
 {
     unsigned pieces = STEP / PIECE;
     while (pieces * PIECE < k_count)
         pieces *= 2;
-    return {threadIdx.x / pieces, THREADS / pieces, threadIdx.x % pieces * PIECE};
+    return {threadIdx.x / pieces, threads / pieces, threadIdx.x % pieces * PIECE};
 }
 
 /* Sums of AT_ONCE rows from r on, `apart` from each other, at column c of x: their first entries
  * are on their way together. Rows that are not there have none. */
-template <class source>
-static __device__ __forceinline__ void rows_sum(const struct sparse &a, const struct workplace *s,
+template <class place, class source>
+static __device__ __forceinline__ void rows_sum(const struct sparse &a, const place *s,
                                                 const source &x, const struct share &of, unsigned r,
                                                 uint64_t c, struct eight_numbers sum[AT_ONCE])
 {
@@ -142,10 +149,10 @@ static __device__ __forceinline__ void rows_sum(const struct sparse &a, const st
 }
 
 /* Columns k_first .. k_first + k_count - 1 of the tile's rows of a x, zeros up to a whole STEP. */
-template <int half, class source, class finish>
+template <int half, class place, class source, class finish>
 static __device__ __forceinline__ void
 tile_gather(const struct tiles_work &w, const struct tile &t, const source &x, unsigned k_first,
-            unsigned k_count, const struct share &of, struct workplace *s, finish &f)
+            unsigned k_count, const struct share &of, place *s, finish &f)
 {
     unsigned padded = (k_count + STEP - 1) / STEP * STEP;
     UNROLL(1)
@@ -171,19 +178,23 @@ tile_gather(const struct tiles_work &w, const struct tile &t, const source &x, u
 
 /* Begins to copy its part of the tile's columns and of DEEP of k, in groups of GROUP of k; what is
  * beyond w is 0. */
-template <int turned>
+template <int turned, class place>
 static __device__ __forceinline__ void weights_begin(const struct tiles_work &w,
                                                      const struct tile &t, unsigned k_first,
-                                                     unsigned k_count, struct workplace *s)
+                                                     unsigned k_count, place *s)
 {
-    enum { LINE = (turned ? COLUMNS : GROUP) / PIECE, EACH = GROUP * COLUMNS / PIECE / THREADS };
+    enum {
+        LINE = (turned ? place::COLUMNS : (int)GROUP) / PIECE,
+        EACH = GROUP * place::COLUMNS / PIECE / place::THREADS
+    };
     UNROLL(1)
     for (unsigned first = 0; first < DEEP; first += GROUP, copy_group()) {
         UNROLL(4)
         for (unsigned j = 0; j < EACH && first < k_count; j++) {
-            unsigned i = threadIdx.x + j * THREADS, along = i % LINE * PIECE, across = i / LINE;
+            unsigned i = threadIdx.x + j * place::THREADS, along = i % LINE * PIECE,
+                     across = i / LINE;
             unsigned n = turned ? along : across, k = first + (turned ? across : along);
-            uint16_t *to = s->weights + (turned ? k * SPAN_COLUMNS + n : n * SPAN_K + k);
+            uint16_t *to = s->weights + (turned ? k * place::SPAN_COLUMNS + n : n * SPAN_K + k);
             uint64_t row = turned ? k_first + k : t.column + n;
             uint64_t column = turned ? t.column + n : k_first + k;
             if (k < k_count && t.column + n < w.columns)
@@ -212,22 +223,22 @@ static_assert(DEEP / GROUP == 4, "weights_await tells them apart");
 /* ---- the product ---- */
 
 /* The warp's place in the tile. */
-static __device__ __forceinline__ unsigned warp_row(void)
+template <class place> static __device__ __forceinline__ unsigned warp_row(void)
 {
-    return threadIdx.x / WARP / WARPS_ACROSS * WARP_ROWS;
+    return threadIdx.x / WARP / place::WARPS_ACROSS * WARP_ROWS;
 }
-static __device__ __forceinline__ unsigned warp_column(void)
+template <class place> static __device__ __forceinline__ unsigned warp_column(void)
 {
-    return threadIdx.x / WARP % WARPS_ACROSS * WARP_COLUMNS;
+    return threadIdx.x / WARP % place::WARPS_ACROSS * WARP_COLUMNS;
 }
 
 /* sum += the gathered rows times w, STEP of k from k on. */
-template <int half, int turned>
-static __device__ __forceinline__ void step_multiply(const struct workplace *s, unsigned k,
+template <int half, int turned, class place>
+static __device__ __forceinline__ void step_multiply(const place *s, unsigned k,
                                                      float sum[DOWN][ACROSS][4])
 {
     unsigned lane = threadIdx.x % WARP, low = lane % 8, upper = lane / 8 % 2 * 8;
-    unsigned right = lane / 16 * 8, row = warp_row(), column = warp_column();
+    unsigned right = lane / 16 * 8, row = warp_row<place>(), column = warp_column<place>();
     uint32_t a[DOWN][4], b[ACROSS / 2][4];
     UNROLL(2)
     for (unsigned i = 0; i < DOWN; i++)
@@ -236,7 +247,7 @@ static __device__ __forceinline__ void step_multiply(const struct workplace *s, 
     for (unsigned j = 0; j < ACROSS / 2; j++) {
         unsigned n = column + j * 16;
         if (turned)
-            mma_load<1>(b[j], s->weights + (k + upper + low) * SPAN_COLUMNS + n + right);
+            mma_load<1>(b[j], s->weights + (k + upper + low) * place::SPAN_COLUMNS + n + right);
         else
             mma_load<0>(b[j], s->weights + (n + right + low) * SPAN_K + k + upper);
     }
@@ -247,12 +258,12 @@ static __device__ __forceinline__ void step_multiply(const struct workplace *s, 
         mma<half>(sum[i][j], a[i], b[j / 2] + j % 2 * 2);
 }
 
-template <int half, int turned>
-static __device__ __forceinline__ void
-tile_multiply(const struct tiles_work &w, const struct tile &t, unsigned k_count,
-              const struct workplace *s, float sum[DOWN][ACROSS][4])
+template <int half, int turned, class place>
+static __device__ __forceinline__ void tile_multiply(const struct tiles_work &w,
+                                                     const struct tile &t, unsigned k_count,
+                                                     const place *s, float sum[DOWN][ACROSS][4])
 {
-    int works = t.column + warp_column() < w.columns;
+    int works = t.column + warp_column<place>() < w.columns;
     UNROLL(1)
     for (unsigned first = 0; first < k_count; first += GROUP) {
         weights_await(first);
@@ -267,15 +278,15 @@ tile_multiply(const struct tiles_work &w, const struct tile &t, unsigned k_count
 /* ---- the result ---- */
 
 /* Its numbers go to shared memory first, so that whole lines are written. */
-template <class finish>
+template <class place, class finish>
 static __device__ __forceinline__ void tile_finish(const struct tiles_work &w, const struct tile &t,
-                                                   const float sum[DOWN][ACROSS][4],
-                                                   struct workplace *s, const finish &f)
+                                                   const float sum[DOWN][ACROSS][4], place *s,
+                                                   const finish &f)
 {
-    unsigned lane = threadIdx.x % WARP, row = warp_row() + lane / 4, pair = lane % 4 * 2;
+    unsigned lane = threadIdx.x % WARP, row = warp_row<place>() + lane / 4, pair = lane % 4 * 2;
     UNROLL(4)
     for (unsigned j = 0; j < ACROSS; j++) {
-        unsigned column = warp_column() + j * 8 + pair;
+        unsigned column = warp_column<place>() + j * 8 + pair;
         if (t.column + column >= w.columns)
             continue;
         float2 bias = f.pair(t.column + column);
@@ -283,27 +294,29 @@ static __device__ __forceinline__ void tile_finish(const struct tiles_work &w, c
         for (unsigned i = 0; i < DOWN; i++)
             UNROLL(2)
         for (unsigned n = 0; n < 2; n++) {
-            uint16_t *to = s->gathered + (row + i * 16 + n * 8) * SPAN_COLUMNS + column;
+            uint16_t *to = s->gathered + (row + i * 16 + n * 8) * place::SPAN_COLUMNS + column;
             *(uint32_t *)to = f.packed(sum[i][j][2 * n], sum[i][j][2 * n + 1], bias);
         }
     }
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < ROWS * COLUMNS / PIECE; i += THREADS) {
-        unsigned r = i / (COLUMNS / PIECE), c = i % (COLUMNS / PIECE) * PIECE;
+    enum { LINE = place::COLUMNS / PIECE };
+    for (unsigned i = threadIdx.x; i < ROWS * LINE; i += place::THREADS) {
+        unsigned r = i / LINE, c = i % LINE * PIECE;
         if (t.row + r < w.a.rows && t.column + c < w.columns)
             f.store((uint64_t)(t.row + r) * w.columns + t.column + c,
-                    *(const uint4 *)(s->gathered + r * SPAN_COLUMNS + c));
+                    *(const uint4 *)(s->gathered + r * place::SPAN_COLUMNS + c));
     }
 }
 
-template <int half, int turned, class source, class finish>
-__global__ void __launch_bounds__(THREADS, 2)
+template <int half, int turned, class place, class source, class finish>
+__global__ void __launch_bounds__(place::THREADS, place::BLOCKS)
     convolution_tiles(struct tiles_work w, source x, finish f)
 {
-    SHARED_DYNAMIC(struct workplace, s);
+    SHARED_DYNAMIC(uint4, shared);
+    place *s = (place *)shared;
     struct tile t = {blockIdx.x / w.tiles_across * ROWS, 0, blockIdx.x % w.tiles_across};
     float sum[DOWN][ACROSS][4] = {};
-    t.column = t.across * COLUMNS;
+    t.column = t.across * place::COLUMNS;
     launch_wait();
     UNROLL(1)
     for (unsigned k = 0; k < w.depth; k += DEEP) {
@@ -311,7 +324,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         weights_begin<turned>(w, t, k, count, s);
         if (k == 0)
             entries_take(w.a, t, s);
-        struct share of = share_of(count);
+        struct share of = share_of(place::THREADS, count);
         f.begin(w, t);
         tile_gather<half>(w, t, x, k, count, of, s, f);
         tile_multiply<half, turned>(w, t, count, s, sum);
@@ -383,7 +396,7 @@ template <int half> struct gradient_finish {
     __device__ __forceinline__ void end(unsigned k, unsigned count, const struct share &of,
                                         float *shared)
     {
-        unsigned pieces = THREADS / of.apart, column = threadIdx.x;
+        unsigned pieces = blockDim.x / of.apart, column = threadIdx.x;
         sum.store(shared + threadIdx.x * PIECE);
         __syncthreads();
         float all = 0;
@@ -415,8 +428,6 @@ template <int half> struct gradient_finish {
         d.template store<half_kind<half>>(dx + place);
     }
 };
-static_assert(DEEP <= THREADS, "a column a thread");
-
 /* ---- which ---- */
 
 static int by_eights(const struct mixed &m)
@@ -428,40 +439,53 @@ static int narrow_by_eights(const struct mixed &m)
     return m.halves && by_eights(m);
 }
 
-/* The blocks of R by N results of sums of K; 0: two launches are better, or cannot be told from
- * that. Every tile of a row of tiles gathers the same rows. */
+/* *columns of a tile, and the blocks of R by N results of sums of K; 0: two launches are better, or
+ * cannot be told from that. Every tile of a row of tiles gathers the same rows, and one is enough
+ * where there are rows of them for half of the multiprocessors. */
 static unsigned tiles_make(struct tiles_work *w, struct sparse a, uint64_t depth, uint64_t columns,
-                           const uint16_t *weights)
+                           const uint16_t *weights, int *of_tile)
 {
     const uint64_t rows_max = 1 << 30;
-    uint64_t across = (columns + COLUMNS - 1) / COLUMNS, down = (a.rows + ROWS - 1) / ROWS;
-    if (cuda_capability < 80 || across > COLUMN_TILES_MAX || depth > 2 * columns ||
-        a.rows > rows_max)
+    uint64_t down = (a.rows + ROWS - 1) / ROWS;
+    if (cuda_capability < 80 || columns > COLUMNS_MAX || depth > 2 * columns || a.rows > rows_max)
         return 0;
+    *of_tile = columns > NARROW && down > (uint64_t)cuda_processors / 2 &&
+                       sizeof(struct workplace<WIDE>) <= cuda_shared_bytes
+                   ? WIDE
+                   : NARROW;
+    uint64_t across = (columns + (uint64_t)*of_tile - 1) / (uint64_t)*of_tile;
     *w = {a, weights, (unsigned)depth, (unsigned)columns, (unsigned)across};
     return (unsigned)(across * down);
 }
 
-template <int half, int halves>
-static int forward_run(const struct tiles_work &w, unsigned blocks, struct mixed x,
-                       const struct layer_finish<half> &f)
+template <int half, int turned, int columns, class source, class finish>
+static int tiles_run(const struct tiles_work &w, unsigned blocks, const source &x, const finish &f)
 {
-    typedef struct rows_of<eight_numbers, half, halves> source;
-    typedef struct layer_finish<half> finish;
-    const unsigned bytes = sizeof(struct workplace);
-    source from = {x};
-    if (!SHARED_ALLOW((convolution_tiles<half, 0, source, finish>), bytes))
+    typedef struct workplace<columns> place;
+    const unsigned bytes = sizeof(place);
+    if (!SHARED_ALLOW((convolution_tiles<half, turned, place, source, finish>), bytes))
         return 0;
-    LAUNCH_EARLY_SHARED((convolution_tiles<half, 0, source, finish>), blocks, THREADS, bytes, w,
-                        from, f);
+    LAUNCH_EARLY_SHARED((convolution_tiles<half, turned, place, source, finish>), blocks,
+                        place::THREADS, bytes, w, x, f);
     return 1;
 }
 
+template <int half, int turned, class source, class finish>
+static int tiles_run(int columns, const struct tiles_work &w, unsigned blocks, const source &x,
+                     const finish &f)
+{
+    return columns == WIDE ? tiles_run<half, turned, WIDE>(w, blocks, x, f)
+                           : tiles_run<half, turned, NARROW>(w, blocks, x, f);
+}
+
 template <int half>
-static int forward_run(const struct tiles_work &w, unsigned blocks, struct mixed x,
+static int forward_run(int columns, const struct tiles_work &w, unsigned blocks, struct mixed x,
                        const struct layer_finish<half> &f)
 {
-    return x.halves ? forward_run<half, 1>(w, blocks, x, f) : forward_run<half, 0>(w, blocks, x, f);
+    typedef struct rows_of<eight_numbers, half, 0> wide;
+    typedef struct rows_of<eight_numbers, half, 1> narrow;
+    return x.halves ? tiles_run<half, 0>(columns, w, blocks, narrow{x}, f)
+                    : tiles_run<half, 0>(columns, w, blocks, wide{x}, f);
 }
 
 int convolution_tiles_forward(struct sparse a, struct mixed x, struct mixed w, const float *bias,
@@ -471,38 +495,25 @@ int convolution_tiles_forward(struct sparse a, struct mixed x, struct mixed w, c
     if ((uintptr_t)kept % sizeof(uint4) || !by_eights(x) || !by_eights(w) || w.rows % EIGHT ||
         (y.at && !(goes_by(EIGHT, mixed_of(y)) && y.stride == y.columns)))
         return 0;
-    unsigned blocks = tiles_make(&work, a, x.columns, w.rows, w.halves);
+    int columns;
+    unsigned blocks = tiles_make(&work, a, x.columns, w.rows, w.halves, &columns);
     if (!blocks)
         return 0;
     if (half == HALF_F16)
-        return forward_run<HALF_F16>(work, blocks, x, {bias, kind, kept, y.at});
-    return forward_run<HALF_BF16>(work, blocks, x, {bias, kind, kept, y.at});
+        return forward_run<HALF_F16>(columns, work, blocks, x, {bias, kind, kept, y.at});
+    return forward_run<HALF_BF16>(columns, work, blocks, x, {bias, kind, kept, y.at});
 }
 
 template <int half>
-static uint64_t backward_run(const struct tiles_work &w, unsigned blocks,
-                             const struct gradient_finish<half> &f)
-{
-    typedef struct rows_of<eight_numbers, half, 1> source;
-    typedef struct gradient_finish<half> finish;
-    const unsigned bytes = sizeof(struct workplace);
-    if (!SHARED_ALLOW((convolution_tiles<half, 1, source, finish>), bytes))
-        return 0;
-    LAUNCH_EARLY_SHARED((convolution_tiles<half, 1, source, finish>), blocks, THREADS, bytes, w,
-                        f.e, f);
-    return blocks;
-}
-
-template <int half>
-static uint64_t backward_run(const struct tiles_work &w, unsigned blocks,
-                             const struct convolution_back &b, float *parts)
+static int backward_run(int columns, const struct tiles_work &w, unsigned blocks,
+                        const struct convolution_back &b, float *parts)
 {
     struct gradient_finish<half> f = {
         {b.d}, b.g.halves, b.dx.halves, b.before, b.x.halves, parts, 0, 0,
         {
         }
     };
-    return backward_run<half>(w, blocks, f);
+    return tiles_run<half, 1>(columns, w, blocks, f.e, f);
 }
 
 uint64_t convolution_tiles_backward(const struct convolution_back &b, float *parts, uint64_t room)
@@ -512,9 +523,11 @@ uint64_t convolution_tiles_backward(const struct convolution_back &b, float *par
         !narrow_by_eights(b.dx) || !narrow_by_eights(b.w) || b.d.rows != b.g.rows ||
         (b.before != ACTIVATION_COUNT && !narrow_by_eights(b.x)))
         return 0;
-    unsigned blocks = tiles_make(&work, b.a, b.d.columns, b.dx.columns, b.w.halves);
+    int columns;
+    unsigned blocks = tiles_make(&work, b.a, b.d.columns, b.dx.columns, b.w.halves, &columns);
     if (!blocks || (uint64_t)blocks * b.d.columns > room)
         return 0;
-    return b.half == HALF_F16 ? backward_run<HALF_F16>(work, blocks, b, parts)
-                              : backward_run<HALF_BF16>(work, blocks, b, parts);
+    int made = b.half == HALF_F16 ? backward_run<HALF_F16>(columns, work, blocks, b, parts)
+                                  : backward_run<HALF_BF16>(columns, work, blocks, b, parts);
+    return made ? blocks : 0;
 }
