@@ -50,6 +50,9 @@ static const char pipeline[] =
     "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
     "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
     "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
+    "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
+    "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
+    "    - {type: linear, out: 512}\n    - {type: layernorm}\n    - {type: relu}\n"
     "    - {type: linear, out: 10}\n"
     "tasks:\n  - {name: A}\n  - {name: B, from: A, ewc: [A]}\n";
 
