@@ -174,7 +174,8 @@ static int field_possible(const struct msg_field_info *f, uint64_t span_bytes)
            text_ends(f->pointer, sizeof f->pointer) && f->values && f->values <= 1ull << 32 &&
            f->row_bytes && f->row_bytes <= 1ull << 36 && f->offset % 64 == 0 &&
            f->offset <= span_bytes && span_bytes <= 1ull << 40 && f->items_max <= 1ull << 40 &&
-           f->batch_items_max <= 1ull << 40 && f->slice_items_max <= 1ull << 40;
+           f->batch_items_max <= 1ull << 40 && f->slice_items_max <= 1ull << 40 &&
+           f->sample_items_max <= 1ull << 40;
 }
 
 /* Does what the reader says lie within what messages.def lets us pass on? */

@@ -95,6 +95,7 @@ static void field_print(const char *prefix, const struct msg_field_info *f)
     printf("%s.%s.pointer=%s\n", prefix, f->name, f->pointer);
     number_print(prefix, f->name, "batch_items_max", f->batch_items_max);
     number_print(prefix, f->name, "slice_items_max", f->slice_items_max);
+    number_print(prefix, f->name, "sample_items_max", f->sample_items_max);
 }
 
 /* Does the model take it, and not learn it? */

@@ -77,8 +77,9 @@ uint64_t layout_largest_items(const struct layout_largest *l, uint64_t count); /
 void layout_largest_free(struct layout_largest *l);                            /* harmless twice */
 
 /* d->fields[..].batch_items_max and slice_items_max for the batches that open->epochs names, by
- * walking them all; where they are so many that this takes too long, the most that any batch of so
- * many rows can have. Nothing to do for layouts without pointers. */
+ * walking them all, and sample_items_max, by walking some orders of that kind; where they are so
+ * many that this takes too long, the most that any batch of so many rows can have. Nothing to do
+ * for layouts without pointers. */
 int layout_batches(const struct reader_open *open, const struct layout *l,
                    struct reader_described *d, struct err *e);
 

@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows that are walked at most, some 0.1 us each: within READER_WALK_CPU_S. */
-#define WALK_ROWS_MAX (1ull << 25)
+/* Rows that are walked at most, some 0.1 us each, for batches and for samples: within
+ * READER_WALK_CPU_S. */
+#define WALK_ROWS_MAX   (1ull << 25)
+#define SAMPLE_ROWS_MAX (1ull << 22)
 
 static uint64_t cut_items(const struct source_pointer *cut, uint64_t row, uint64_t rows)
 {
@@ -157,10 +159,11 @@ static uint64_t epochs_count(const struct reader_open *open)
     return open->shuffle || !count ? count : 1;
 }
 
-static int walk_run(struct walk *w, const struct reader_open *open, struct err *e)
+static int walk_run(struct walk *w, const struct reader_open *open, uint64_t rows_max,
+                    struct err *e)
 {
     uint64_t left = epochs_count(open), rows = w->order.rows;
-    if (left > WALK_ROWS_MAX / rows) {
+    if (left > rows_max / rows) {
         for (uint32_t c = 0; c < w->cut_count; c++) {
             w->batch.most[c] = largest_rows(w->cut[c], w->batch.rows);
             w->slice.most[c] = w->slice.rows ? largest_rows(w->cut[c], w->slice.rows) : 0;
@@ -180,9 +183,29 @@ static int walk_run(struct walk *w, const struct reader_open *open, struct err *
     return 0;
 }
 
+/* The most items of a slice of samples, by cut: in orders like fisherd's, shuffled with windows of
+ * one span, whose key nobody knows yet. Rows that lie together in a file may be alike, so such
+ * slices differ more than those of longer windows. */
+static int samples_walk(const struct walk *of, uint64_t most[LAYOUT_CUTS_MAX], struct err *e)
+{
+    enum { ORDERS = 8 };
+    struct walk w = *of;
+    struct reader_open orders = {
+        .shuffle = 1, .epoch_count = 1, .epochs = {{.first = 0, .count = ORDERS}}};
+    w.order.shuffle = 1;
+    w.order.window_spans = 1;
+    w.order.streams = 0;
+    memset(w.batch.most, 0, sizeof w.batch.most);
+    memset(w.slice.most, 0, sizeof w.slice.most);
+    int result = walk_run(&w, &orders, SAMPLE_ROWS_MAX, e);
+    memcpy(most, w.slice.most, sizeof w.slice.most);
+    return result;
+}
+
 int layout_batches(const struct reader_open *open, const struct layout *l,
                    struct reader_described *d, struct err *e)
 {
+    uint64_t samples[LAYOUT_CUTS_MAX] = {0};
     struct walk w = {.order = {.seed = open->seed,
                                .shuffle = open->shuffle,
                                .rows = d->rows,
@@ -198,13 +221,15 @@ int layout_batches(const struct reader_open *open, const struct layout *l,
             w.cut[w.cut_count++] = l->field[i].cut;
     if (!w.cut_count || !w.batch.rows || !w.order.window_spans)
         return 0;
-    if (walk_run(&w, open, e) != 0)
+    if (walk_run(&w, open, WALK_ROWS_MAX, e) != 0 ||
+        (w.slice.rows && samples_walk(&w, samples, e) != 0))
         return -1;
     for (uint32_t i = 0; i < d->field_count; i++)
         for (uint32_t c = 0; c < w.cut_count; c++)
             if (l->field[i].from == LAYOUT_ITEMS && l->field[i].cut == w.cut[c]) {
                 d->fields[i].batch_items_max = w.batch.most[c];
                 d->fields[i].slice_items_max = w.slice.most[c];
+                d->fields[i].sample_items_max = samples[c];
             }
     return 0;
 }

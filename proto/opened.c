@@ -101,9 +101,9 @@ static int items_possible(const struct msg_opened *o, const struct field_kind *k
                           const struct msg_field_info *field)
 {
     if (k->pointer[0])
-        return field->slice_items_max <= field->batch_items_max;
+        return field->slice_items_max <= field->batch_items_max; /* samples are in other batches */
     return field->items_max == rows_max(o) + (k->is_pointer ? 1 : 0) && !field->batch_items_max &&
-           !field->slice_items_max;
+           !field->slice_items_max && !field->sample_items_max;
 }
 
 static int field_check(const struct msg_opened *o, const struct msg_field_info *field,
@@ -234,7 +234,7 @@ static int fields_agree(const struct msg_opened *a, const struct msg_opened *b)
             strcmp(x->pointer, y->pointer) != 0 || x->values != y->values ||
             x->row_bytes != y->row_bytes || x->offset != y->offset ||
             x->items_max != y->items_max || x->batch_items_max != y->batch_items_max ||
-            x->slice_items_max != y->slice_items_max)
+            x->slice_items_max != y->slice_items_max || x->sample_items_max != y->sample_items_max)
             return 0;
     }
     return 1;

@@ -129,6 +129,7 @@ void data_shapes_join(struct split_shape *most, const struct split_shape *s)
     most->batch_nodes = larger(most->batch_nodes, s->batch_nodes);
     most->batch_edges = larger(most->batch_edges, s->batch_edges);
     most->slice_nodes = larger(most->slice_nodes, s->slice_nodes);
+    most->sample_nodes = larger(most->sample_nodes, s->sample_nodes);
 }
 
 int data_shapes_agree(const struct split_shape *a, const struct split_shape *b, const char *file_a,

@@ -149,14 +149,14 @@ static int trainerd_plan(struct plan *p, const struct planned *r, const struct s
 }
 
 /* Where rows are graphs, fisherd's own order decides which come together; its slices are taken to
- * be as large as the largest one of training. */
+ * be as large as the largest one of some orders of that kind. */
 static void fisher_graphs(struct step_config *c, const struct options *o,
                           const struct split_shape *train)
 {
     uint64_t slices = (c->batch_rows_max - 1) / o->slice_rows + 1;
     uint64_t batches = (c->batch_rows_max - 1) / o->batch_size + 1;
-    c->slice_nodes_max = train->slice_nodes;
-    c->batch_nodes_max = slices * c->slice_parts * train->slice_nodes;
+    c->slice_nodes_max = train->sample_nodes;
+    c->batch_nodes_max = slices * c->slice_parts * train->sample_nodes;
     c->batch_edges_max = batches * train->batch_edges;
 }
 
@@ -234,7 +234,9 @@ static int fisherd_plan(struct plan *p, const struct options *o, const struct mo
         plan_add(p, "fisherd", "sums of squared gradients", sums_bytes(o, m, block));
     summing = plan_total(p, "fisherd") - before;
     if (writing > summing)
-        plan_add(p, "fisherd", "a block that is written, more than what is given back before",
+        plan_add(p, "fisherd",
+                 adds ? "a block that is written, more than what is given back before"
+                      : "a block that is written",
                  writing - summing);
     if (more && adds)
         plan_add(p, "fisherd", "pages of the sums' files around a block", FISHER_PAGES_AROUND);

@@ -39,7 +39,8 @@ static void shape_set(struct split_shape *s, const char *key, const char *value)
                    {"edge_features.values", &s->edge_values},
                    {"node_features.batch_items_max", &s->batch_nodes},
                    {"edge_source.batch_items_max", &s->batch_edges},
-                   {"node_features.slice_items_max", &s->slice_nodes}};
+                   {"node_features.slice_items_max", &s->slice_nodes},
+                   {"node_features.sample_items_max", &s->sample_nodes}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (strcmp(key, numbers[i].key) == 0)
             *numbers[i].number = strtoull(value, NULL, 10);

@@ -29,7 +29,8 @@ struct split_shape shape_of(const struct feed *f)
                             .edge_values = i->edge_features.values,
                             .batch_nodes = i->features[0].batch_items_max,
                             .batch_edges = i->edge_source.batch_items_max,
-                            .slice_nodes = i->features[0].slice_items_max};
+                            .slice_nodes = i->features[0].slice_items_max,
+                            .sample_nodes = i->features[0].sample_items_max};
     memcpy(s.layout, o->layout, sizeof s.layout);
     snprintf(s.target_type, sizeof s.target_type, "%.7s", i->targets.type);
     for (uint32_t k = 0; k < i->feature_parts && s.value_type[0] != 'f'; k++)

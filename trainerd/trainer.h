@@ -77,8 +77,8 @@ struct split_shape { /* what loaderd says of a split */
     char target_type[8];
     uint64_t weights; /* values a row that say what its targets weigh; 0: none do */
     /* of the graph layout, where values are a node's: features of an edge, and the most that come
-     * together */
-    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes;
+     * together; sample_nodes: in a slice of fisherd's, about */
+    uint64_t edge_values, batch_nodes, batch_edges, slice_nodes, sample_nodes;
 };
 
 struct data_set {     /* what tasks of one file and one batch size read */

@@ -190,6 +190,21 @@ static uint64_t batch_by_hand(const struct order *o, const struct reader_open *o
     return most;
 }
 
+/* Of the slices of eight orders whose windows are one span. */
+static uint64_t samples_by_hand(const struct order *o, const struct reader_open *open,
+                                const uint64_t *cut)
+{
+    struct reader_open orders = *open;
+    struct order samples = *o;
+    uint64_t rows = open->slice_rows < open->batch_rows ? open->slice_rows : open->batch_rows;
+    samples.shuffle = 1;
+    samples.window_spans = 1;
+    samples.streams = 0;
+    orders.epoch_count = 1;
+    orders.epochs[0] = (struct msg_epoch_range){0, 8};
+    return batch_by_hand(&samples, &orders, rows, cut);
+}
+
 TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
 {
     for (int i = 0; i < 40; i++) {
@@ -222,6 +237,8 @@ TEST_LIMIT(the_largest_batch_is_that_of_a_walk_by_hand, 60)
                 slice = batch_by_hand(&o, &open, open.slice_rows, cut);
             CHECK_EQ(f->batch_items_max, f->pointer[0] ? batch : 0);
             CHECK_EQ(f->slice_items_max, f->pointer[0] ? slice : 0);
+            CHECK_EQ(f->sample_items_max,
+                     f->pointer[0] && open.slice_rows ? samples_by_hand(&o, &open, cut) : 0);
         }
         harness_close(&h);
         graphs_free(&g);
@@ -258,6 +275,7 @@ TEST(a_run_too_long_to_walk_is_bounded)
         span_field(h.described.fields, h.described.field_count, "node_features");
     CHECK_EQ(f->batch_items_max, largest[0] + largest[1] + largest[2]);
     CHECK_EQ(f->slice_items_max, largest[0] + largest[1]);
+    CHECK(f->sample_items_max > 0 && f->sample_items_max <= f->slice_items_max);
     harness_close(&h);
     graphs_free(&g);
 }

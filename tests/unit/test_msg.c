@@ -518,10 +518,11 @@ TEST(json_is_exact)
         "\"chunk_bytes_max\": 0, \"kept_bytes\": 0, "
         "\"fields\": [{\"name\": \"features\", \"type\": \"u8\", \"values\": 784, "
         "\"row_bytes\": 0, \"offset\": 0, \"pointer\": \"\", \"items_max\": 0, "
-        "\"batch_items_max\": 0, \"slice_items_max\": 0}, {\"name\": \"targets\", \"type\": "
+        "\"batch_items_max\": 0, \"slice_items_max\": 0, \"sample_items_max\": 0}, {\"name\": "
+        "\"targets\", \"type\": "
         "\"u8\", "
         "\"values\": 1, \"row_bytes\": 0, \"offset\": 0, \"pointer\": \"\", \"items_max\": 0, "
-        "\"batch_items_max\": 0, \"slice_items_max\": 0}]}\n");
+        "\"batch_items_max\": 0, \"slice_items_max\": 0, \"sample_items_max\": 0}]}\n");
     union msg step = {
         .trainer_step = {
             .task = "A", .loss = NAN, .penalty = -INFINITY, .learning_rate = 0.1, .eta_s = 1e300}};
