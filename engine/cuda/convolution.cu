@@ -309,13 +309,6 @@ static void finish_launch(const struct finish_work &f)
     LAUNCH_EARLY(gradients_finish, blocks, FINISH_THREADS, f);
 }
 
-/* ---- one behind the other ---- */
-
-static struct matrix wide_of(struct mixed m)
-{
-    return {m.at, m.rows, m.columns, m.stride};
-}
-
 /* ---- in lanes ---- */
 
 /* Of two turns, one after the other, dw and db are made in lanes of their own. */
@@ -395,6 +388,11 @@ static int turn_take(struct convolution_back b, struct finish_work f)
 }
 
 /* ---- the operation ---- */
+
+static struct matrix wide_of(struct mixed m)
+{
+    return {m.at, m.rows, m.columns, m.stride};
+}
 
 /* One behind the other. */
 static void serial_take(const struct convolution_back &b, struct finish_work f)
