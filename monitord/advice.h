@@ -49,8 +49,8 @@ struct advice_told {
 
 struct advice_window { /* a piece of training, ten seconds or a step long */
     double began_unix_s;
-    double steps_per_s, wait_share; /* sums over `steps` messages */
-    uint32_t steps;
+    double seconds, wait_s; /* of training, and of that spent waiting for data */
+    uint64_t steps;
 };
 
 struct advice {
@@ -59,17 +59,19 @@ struct advice {
     void *self;
     double now_unix_s; /* time of what came last */
     struct advice_told told[ADVICE_KINDS];
-    int on_device;                                      /* there is a GPU */
-    uint64_t device_planned, device_total, device_free; /* bytes; 0, UINT64_MAX: not known */
-    double device_wrong_since_s;                        /* 0: it is not */
+    uint64_t host_planned, rows_planned, activations_planned; /* trainerd's, bytes; 0: not known */
+    int on_device;                                            /* there is a GPU */
+    uint64_t device_planned, device_total, device_free;       /* bytes; 0, UINT64_MAX: not known */
+    double device_wrong_since_s;                              /* 0: it is not */
     /* rate and wait: of one start of trainerd, rate of one task */
     uint64_t incarnation;
     char task[65];
-    struct advice_window window;  /* the open one */
-    uint32_t windows;             /* full ones of this task and start, the first one included */
-    double slowest, fastest;      /* steps/s; the first window left out */
-    double slowest_wait;          /* wait_share of the slowest */
-    double waits[ADVICE_WINDOWS]; /* of the newest full ones of this start */
+    struct advice_window window; /* the open one */
+    uint64_t step;               /* of the message before */
+    uint32_t windows;            /* full ones of this task and start, the first one included */
+    double slowest, fastest;     /* steps/s; the first window left out */
+    double slowest_wait;         /* wait_share of the slowest */
+    struct advice_window waits[ADVICE_WINDOWS]; /* the newest full ones of this start */
     uint32_t wait_count;
     /* gap */
     struct msg_trainer_evaluation evaluated; /* behind the epoch that ends next; epoch 0: not yet */

@@ -7,6 +7,7 @@
 
 static const double share_over = 0.80, share_under = 0.75; /* of the memory, in use */
 static const double own_share_least = 0.25; /* of what is in use: less is not this run's doing */
+static const double part_least = 0.10;      /* of what trainerd takes: an option saves less */
 static const double plan_margin = 0.05;     /* the plan is nearer than that */
 
 static const double device_wrong_s = 5;
@@ -18,16 +19,22 @@ static double mib(uint64_t bytes)
     return (double)bytes / (1 << 20);
 }
 
-/* An option that a run may be resumed with. */
+static int is_worth_it(const struct advice *a, uint64_t bytes)
+{
+    return a->host_planned == 0 || (double)bytes >= part_least * (double)a->host_planned;
+}
+
+/* An option that a run may be resumed with, and that saves something of this one. */
 static struct advice_help host_help(const struct advice *a)
 {
     const struct options *o = a->options;
-    if (!a->on_device && strcmp(o->loader_use_chunk_loader, "true") == 0)
+    if (!a->on_device && strcmp(o->loader_use_chunk_loader, "true") == 0 &&
+        is_worth_it(a, a->rows_planned))
         return (struct advice_help){
             "loader.use_chunk_loader",
             "loader.use_chunk_loader: gpu keeps no copy of the rows in the host's "
             "memory, with the same result"};
-    if (!o->use_gradient_checkpointing)
+    if (!o->use_gradient_checkpointing && is_worth_it(a, a->activations_planned))
         return (struct advice_help){
             "training.use_gradient_checkpointing",
             "training.use_gradient_checkpointing: true takes less for activations, "
@@ -90,7 +97,7 @@ static void swap_look(struct advice *a, const struct sample_round *r)
         return;
     struct advice_help help = host_help(a);
     advice_say(a, ADVICE_SWAP, (double)bytes, 0, help.option,
-               "%.1f MiB of this run's memory are swapped out, most of them %s's (%.1f): a stage "
+               "%.3g MiB of this run's memory are swapped out, most of them %s's (%.3g): a stage "
                "that needs them waits for the disk; %s",
                mib(bytes), stage, mib(most), help.words);
 }
@@ -175,6 +182,23 @@ void advice_memory_samples(struct advice *a, const struct sample_round *r)
     swap_look(a, r);
 }
 
+static void host_plan_keep(struct advice *a, const struct msg_event_plan *m)
+{
+    a->host_planned = a->rows_planned = a->activations_planned = 0;
+    for (uint32_t i = 0; i < m->rows_count; i++) {
+        const struct msg_plan_row *row = &m->rows[i];
+        if (strcmp(row->stage, "trainerd") != 0)
+            continue;
+        if (strncmp(row->what, "mega-batch", 10) == 0)
+            a->rows_planned += row->bytes;
+        if (strncmp(row->what, "activations", 11) == 0)
+            a->activations_planned += row->bytes;
+    }
+    for (uint32_t i = 0; i < m->totals_count; i++)
+        if (strcmp(m->totals[i].stage, "trainerd") == 0)
+            a->host_planned = m->totals[i].bytes;
+}
+
 void advice_memory_fact(struct advice *a, enum msg_type type, const union msg *m)
 {
     if (type == MSG_event_device)
@@ -182,6 +206,7 @@ void advice_memory_fact(struct advice *a, enum msg_type type, const union msg *m
             strcmp(m->event_device.kind, "cpu") != 0 ? m->event_device.memory_bytes : 0;
     if (type != MSG_event_plan)
         return;
+    host_plan_keep(a, &m->event_plan);
     for (uint32_t i = 0; i < m->event_plan.totals_count; i++)
         if (strcmp(m->event_plan.totals[i].stage, sample_name(SAMPLE_DEVICE)) == 0)
             a->device_planned = m->event_plan.totals[i].bytes;

@@ -36,6 +36,7 @@ static void training_begin(struct advice *a, const struct msg_trainer_step *m)
     a->incarnation = m->head.incarnation;
     snprintf(a->task, sizeof a->task, "%s", m->task);
     a->windows = 0;
+    a->step = m->step;
     a->slowest = INFINITY;
     a->fastest = 0;
     window_begin(a, m->head.time_s);
@@ -84,7 +85,7 @@ static int keeps_rows(const struct advice *a)
     return strcmp(chunks, "true") == 0 || (a->on_device && strcmp(chunks, "gpu") == 0);
 }
 
-static void wait_say(struct advice *a, double share)
+static void wait_say(struct advice *a, double share, double seconds)
 {
     const struct options *o = a->options;
     char more[160];
@@ -106,20 +107,22 @@ static void wait_say(struct advice *a, double share)
         a, ADVICE_WAIT, share, wait_over, option,
         "%.0f %% of the last %.0f s of training went into waiting for data, in which nothing "
         "is computed; %s",
-        100 * share, ADVICE_WINDOWS * WINDOW_S, more);
+        100 * share, seconds, more);
 }
 
-static void wait_look(struct advice *a, double wait_share)
+static void wait_look(struct advice *a)
 {
-    double sum = 0;
+    const struct advice_window *w = &a->window;
+    double seconds = 0, wait_s = 0;
     int over = a->wait_count + 1 >= ADVICE_WINDOWS;
-    a->waits[a->wait_count++ % ADVICE_WINDOWS] = wait_share;
+    a->waits[a->wait_count++ % ADVICE_WINDOWS] = *w;
     for (uint32_t i = 0; over && i < ADVICE_WINDOWS; i++) {
-        over = a->waits[i] > wait_over;
-        sum += a->waits[i];
+        over = a->waits[i].wait_s > wait_over * a->waits[i].seconds;
+        seconds += a->waits[i].seconds;
+        wait_s += a->waits[i].wait_s;
     }
-    if (advice_due(a, ADVICE_WAIT, over, wait_share < wait_under))
-        wait_say(a, sum / ADVICE_WINDOWS);
+    if (advice_due(a, ADVICE_WAIT, over, w->wait_s < wait_under * w->seconds))
+        wait_say(a, wait_s / seconds, seconds);
 }
 
 /* ---- windows
@@ -128,23 +131,32 @@ static void wait_look(struct advice *a, double wait_share)
 static void window_end(struct advice *a)
 {
     const struct advice_window *w = &a->window;
-    if (a->windows++ == 0)
+    if (a->windows++ == 0 || w->seconds == 0)
         return;
-    rate_look(a, w->steps_per_s / w->steps, w->wait_share / w->steps);
-    wait_look(a, w->wait_share / w->steps);
+    rate_look(a, (double)w->steps / w->seconds, w->wait_s / w->seconds);
+    wait_look(a);
+}
+
+/* A message says how fast the steps of the last second or so were made. One behind a long wait is
+ * alone where others are ten a second: each counts for the time that its steps took. */
+static void window_add(struct advice *a, const struct msg_trainer_step *m)
+{
+    struct advice_window *w = &a->window;
+    uint64_t steps = m->step > a->step ? m->step - a->step : 0; /* restored: they go back */
+    a->step = m->step;
+    w->steps += steps;
+    w->seconds += (double)steps / m->steps_per_s;
+    w->wait_s += m->wait_share * (double)steps / m->steps_per_s;
 }
 
 void advice_training_step(struct advice *a, const struct msg_trainer_step *m)
 {
-    struct advice_window *w = &a->window;
     if (m->head.incarnation != a->incarnation || strcmp(m->task, a->task) != 0)
         training_begin(a, m);
     if (m->steps_per_s <= 0)
         return; /* the first message of a start has none yet */
-    w->steps_per_s += m->steps_per_s;
-    w->wait_share += m->wait_share;
-    w->steps++;
-    if (m->head.time_s - w->began_unix_s < WINDOW_S)
+    window_add(a, m);
+    if (m->head.time_s - a->window.began_unix_s < WINDOW_S)
         return;
     window_end(a);
     window_begin(a, m->head.time_s);
@@ -161,12 +173,14 @@ static void gap_begin(struct advice *a, const char *task)
 
 static struct advice_help gap_help(const struct options *o)
 {
+    int last = strcmp(o->keep, "last") == 0;
     if (o->early_stopping_patience == 0)
         return (struct advice_help){
             "training.early_stopping_patience",
-            "training.early_stopping_patience: 3 ends a task that gets no better, and "
-            "training.keep: best ends it with the weights of its best epoch"};
-    if (strcmp(o->keep, "last") == 0)
+            last ? "training.early_stopping_patience: 3 ends a task that gets no better, and "
+                   "training.keep: best ends it with the weights of its best epoch"
+                 : "training.early_stopping_patience: 3 ends a task that gets no better"};
+    if (last)
         return (struct advice_help){
             "training.keep",
             "training.keep: best ends the task with the weights of its best epoch"};

@@ -128,9 +128,14 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 data_follow
-# It knows the names of classes and targets. Of a run that keeps nothing, whose file has changed, there is none.
-if [ -z "$like" ] && [ "$made" != idx ] && [ "$made" != text ] && like_find 2>/dev/null; then
-    like_find --rows "$data" || exit
+# It knows the names of classes and targets. Of a run that keeps nothing, whose file has changed, there is none, which is told;
+# rows that prepare did not make have neither names nor what could be compared.
+if [ -z "$like" ] && [ "$made" != idx ] && [ "$made" != text ]; then
+    if like_find 2>"$work/like.log"; then
+        like_find --rows "$data" || exit
+    elif ! grep -q 'was not made by prepare\|has no task' "$work/like.log"; then
+        echo "predict: names are left out, and it is not looked whether $data was prepared as the run's data were: of ${own##*/} that cannot be told"
+    fi
 fi
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \

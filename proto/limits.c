@@ -151,12 +151,19 @@ static double group_share(const struct group *g)
     return (double)g->without_files / (double)g->limit;
 }
 
+struct fullest {
+    struct group group;
+    uint64_t machine; /* bytes; a limit that is no less is none */
+};
+
 static void fullest_visit(void *self, const char *directory)
 {
-    struct group *fullest = self, g;
+    struct fullest *f = self;
+    struct group g;
     for (int version_1 = 0; version_1 < 2; version_1++)
-        if (group_read(directory, version_1, &g) && group_share(&g) > group_share(fullest))
-            *fullest = g;
+        if (group_read(directory, version_1, &g) && g.limit < f->machine &&
+            group_share(&g) >= group_share(&f->group))
+            f->group = g;
 }
 
 /* Call visit for all groups that limit this process's memory. */
@@ -179,11 +186,11 @@ uint64_t limits_available(const char *root)
 
 int limits_group(const char *root, uint64_t *used, uint64_t *limit)
 {
-    struct group fullest = {.limit = UINT64_MAX};
-    memory_groups_each(root, fullest_visit, &fullest);
-    *used = fullest.without_files;
-    *limit = fullest.limit;
-    return fullest.limit < machine_memory(root, "MemTotal:");
+    struct fullest f = {{.limit = UINT64_MAX}, machine_memory(root, "MemTotal:")};
+    memory_groups_each(root, fullest_visit, &f);
+    *used = f.group.without_files;
+    *limit = f.group.limit;
+    return f.group.limit != UINT64_MAX;
 }
 
 uint64_t limits_memory(const char *root, char *source, size_t source_bytes)

@@ -350,8 +350,8 @@ static void predictor_close(struct predictor *p)
 static int out_check(const struct predictor *p, struct err *e)
 {
     const struct options *o = &p->of_run;
-    const char *const reads[] = {p->path, p->data, p->options.data_file, o->data_file,
-                                 o->data_source};
+    const char *const reads[] = {p->path,      p->data,        p->options.data_file,
+                                 o->data_file, o->data_source, p->like};
     struct stat out, in;
     if (stat(p->out, &out) < 0)
         return 0;

@@ -70,9 +70,11 @@ static int times_open(struct predictor *p, uint64_t batch_rows, struct err *e)
     return p->moments ? 0 : err_set(e, EXIT_CODE_TEMPORARY, "no memory for the times of a batch");
 }
 
+/* What prepare names is its data set `targets`; a run may learn another one of the file. */
 int known_open(struct predictor *p, uint64_t batch_rows, struct err *e)
 {
-    if ((p->like && names_read(p, e) < 0) || (p->times && times_open(p, batch_rows, e) < 0))
+    int named = p->like && strcmp(p->of_run.data_targets, "targets") == 0;
+    if ((named && names_read(p, e) < 0) || (p->times && times_open(p, batch_rows, e) < 0))
         return -1;
     p->known = (struct predictions_known){p->class_names, p->target_names, p->times != NULL};
     return 0;

@@ -290,9 +290,9 @@ int data_begin(struct trainer *t, struct err *e);
 /* Both streams are ready: what they hold goes into t->data. 1: all sets are described, and the
  * streams are those of the present task; 0: the next one is being opened; -1. */
 int data_describe(struct trainer *t, struct err *e);
-/* *most has room for *s too. */
 /* Set set[], set_count and set_of[] as the run's options say; *view is room for those of a task. */
 void data_sets_find(struct data *d, const struct options *o, struct options *view);
+/* *most has room for *s too. */
 void data_shapes_join(struct split_shape *most, const struct split_shape *s);
 /* Do both files hold rows of one kind? -1 (permanent) if not. */
 int data_shapes_agree(const struct split_shape *a, const struct split_shape *b, const char *file_a,

@@ -10,9 +10,12 @@
 #include "proto/h5file.h"
 
 static const struct {
-    const char *attribute, *word, *accepted;
+    const char *attribute; /* NULL: what windows_list says */
+    const char *word, *accepted;
     int always; /* a file without the list has another one: its classes are numbers */
 } lists[] = {
+    {"timeframe", "bars", "bars of the same timeframe", 0},
+    {NULL, "windows", "the same prepare.timeframes", 0},
     {"columns", "features", "the same columns in the same order", 0},
     {"target_columns", "targets", "the same columns in the same order", 0},
     {"classes", "classes",
@@ -36,6 +39,30 @@ static void names_free(struct names *n)
     *n = (struct names){0};
 }
 
+static int window_add(void *self, const struct h5array *a)
+{
+    char **list = self, *longer;
+    const char *name = strrchr(a->name, '/');
+    if (a->rank != 3 || !name ||
+        asprintf(&longer, "%s%s%s:%llu", *list ? *list : "", *list ? "\n" : "", name + 1,
+                 (unsigned long long)a->dims[1]) < 0)
+        return 0;
+    free(*list);
+    *list = longer;
+    return 0;
+}
+
+/* Of bars, "M1:8" and so on, one a line, in new memory; NULL: of anything else. */
+static char *windows_list(struct h5reader *r)
+{
+    char *list = NULL, *timeframe = like_attribute(r, "timeframe");
+    struct err none;
+    if (timeframe)
+        h5reader_each(r, "validation/features", window_add, &list, &none);
+    free(timeframe);
+    return list;
+}
+
 /* 1; 0: there is no such file, or prepare did not make it; -1. */
 static int names_read(struct names *n, const char *file, const char *task, struct err *e)
 {
@@ -49,7 +76,7 @@ static int names_read(struct names *n, const char *file, const char *task, struc
         return -1;
     char *made = like_attribute(r, "fingerprint");
     for (int i = 0; made && i < LISTS; i++)
-        n->list[i] = like_attribute(r, lists[i].attribute);
+        n->list[i] = lists[i].attribute ? like_attribute(r, lists[i].attribute) : windows_list(r);
     n->has_targets = h5reader_has(r, "validation/targets");
     h5reader_close(&r);
     free(made);
@@ -153,11 +180,12 @@ static int normalise_compare(const char *rows, const char *file, struct err *e)
     h5reader_close(&b);
     if (same)
         return same < 0 ? -1 : 0;
-    return err_set(e, EXIT_CODE_PERMANENT,
-                   "the features of %s are normalised by other numbers (normalise/) than those of "
-                   "%s, so that the model would be told something else; accepted is the file that "
-                   "it was prepared from (--data), which is then prepared as the run's data were",
-                   rows, file);
+    return err_set(
+        e, EXIT_CODE_PERMANENT,
+        "the features of %s are normalised otherwise, or not (normalise/), than those of "
+        "%s, so that the model would be told something else; accepted is the file that "
+        "it was prepared from (--data), which is then prepared as the run's data were",
+        rows, file);
 }
 
 int alike_rows_check(const char *rows, const char *file, struct err *e)

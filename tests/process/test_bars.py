@@ -509,6 +509,10 @@ def newest_asked(run):
         done = subprocess.run([*predict, "--data", name, "--out", "x.h5"], capture_output=True, text=True)
         assert done.returncode == 100 and len(done.stderr.splitlines()) == 1, done
         assert what == "plain" or what in done.stderr, done.stderr
+    subprocess.run([PREPARE, "bars", "--config", "mine.yaml", "--out", "windows.h5", "--set", "data.source=new.csv",
+                    "--set", "prepare.timeframes=M1:8 M5:16"], check=True)  # as many values a row
+    done = subprocess.run([*predict, "--data", "windows.h5", "--out", "x.h5"], capture_output=True, text=True)
+    assert done.returncode == 100 and '"M1:8" and there "M1:16"' in done.stderr, done
 
 
 @limit(120)

@@ -2,6 +2,7 @@
  * not given again and again. */
 #include "monitord/advice.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -157,6 +158,33 @@ static void device_is(uint64_t total_mib, uint64_t planned_mib)
     advice_message(&advice, MSG_event_plan, &m);
 }
 
+/* What takes a tenth of what trainerd has and more is worth an option. */
+TEST(advice_on_memory_follows_the_plan)
+{
+    begin();
+    union msg m = {.event_plan = {.rows_count = 2, .totals_count = 1}};
+    struct msg_plan_row *rows = m.event_plan.rows, *total = m.event_plan.totals;
+    MSG_STR(rows[0].stage, "trainerd");
+    MSG_STR(rows[0].what, "mega-batch, training: all rows");
+    rows[0].bytes = 5;
+    MSG_STR(rows[1].stage, "trainerd");
+    MSG_STR(rows[1].what, "activations and their gradients");
+    rows[1].bytes = 20;
+    MSG_STR(total->stage, "trainerd");
+    total->bytes = 100;
+    advice_message(&advice, MSG_event_plan, &m);
+    measured(1000, 1, 800, 800);
+    measured(1001, SAMPLE_SYSTEM, 900, 1000);
+    CHECK_STR(told.option, "training.use_gradient_checkpointing");
+    rows[1].bytes = 9;
+    advice_message(&advice, MSG_event_plan, &m);
+    advice_forget(&advice);
+    measured(1002, SAMPLE_SYSTEM, 900, 1000);
+    CHECK_STR(told.option, "memory.host_limit_mb");
+    CHECK_HAS(told.sentence, "makes --plan name options");
+    options_free(&options);
+}
+
 static void device_free(double unix_s, uint64_t free_mib)
 {
     union msg m = {.trainer_step = {.head = {.time_s = unix_s, .incarnation = 1}, .task = "A"}};
@@ -238,8 +266,11 @@ static double clock_s; /* of trainer.step */
 static void trained(const char *task, uint64_t incarnation, double seconds, double steps_per_s,
                     double wait_share)
 {
+    static uint64_t step;
     for (double end_s = clock_s + seconds; clock_s < end_s; clock_s += 0.1) {
+        step += (uint64_t)fmax(1, 0.1 * steps_per_s);
         union msg m = {.trainer_step = {.head = {.time_s = clock_s, .incarnation = incarnation},
+                                        .step = step,
                                         .steps_per_s = steps_per_s,
                                         .wait_share = wait_share}};
         MSG_STR(m.trainer_step.task, task);
@@ -296,6 +327,29 @@ TEST(advice_on_waiting_is_given_when_it_lasts)
     trained("A", 1, 51, 100, 0.5);
     CHECK_STR(news(), "wait");
     CHECK_STR(told.option, "loader.use_chunk_loader");
+    options_free(&options);
+}
+
+/* Where 15 of 20 s are waited for data there are ten messages a second in the others and none then:
+ * those behind it, whose rate and share are those of the last 16 s, tell of it. */
+TEST(advice_on_waiting_counts_time_and_not_messages)
+{
+    uint64_t step = 0;
+    begin();
+    clock_s = 1000;
+    for (int i = 0; i < 6 * 50; i++, clock_s += 0.1) {
+        int behind = i % 50 < 11;
+        clock_s += i % 50 == 0 ? 15 : 0;
+        union msg m = {.trainer_step = {.head = {.time_s = clock_s, .incarnation = 1},
+                                        .step = step += 10,
+                                        .steps_per_s = behind ? 110 / 16.1 : 100,
+                                        .wait_share = behind ? 15 / 16.1 : 0,
+                                        .task = "A"}};
+        advice_message(&advice, MSG_trainer_step, &m);
+    }
+    CHECK_EQ(told_count, 1);
+    CHECK_STR(told.what, "wait");
+    CHECK(told.value > 0.7 && told.value < 0.8);
     options_free(&options);
 }
 

@@ -65,6 +65,10 @@ TEST(the_fullest_group_with_a_limit_is_found)
     CHECK(limits_group(".", &used, &limit) && limit == 1000000);
     test_file_write("sys/fs/cgroup/a/b/memory.current", "95000\n");
     CHECK(limits_group(".", &used, &limit) && limit == 100000 && used == 95000);
+    test_file_write("sys/fs/cgroup/a/b/memory.current", "10000\n");
+    test_file_write("proc/meminfo", "MemTotal: 900 kB\n"); /* a's is none, however full it is */
+    CHECK(limits_group(".", &used, &limit) && limit == 100000 && used == 10000);
+    test_file_write("proc/meminfo", "MemTotal: 8388608 kB\n");
     test_file_write("proc/self/cgroup", "4:memory:/docker\n");
     test_file_write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
     test_file_write("sys/fs/cgroup/memory/memory.usage_in_bytes", "7\n");
