@@ -4,7 +4,7 @@
  * A step of a small model is a chain of short kernels, each of which costs more to begin than to
  * work. A kernel that is launched early is on its multiprocessors when the one before it ends: it
  * calls launch_wait before it touches the device's memory, and no sooner is anything of it seen. A
- * lane's first kernel behind what it has awaited of another is launched like others: recorded, it
+ * lane's first kernel behind what it awaits of another lane is launched like others: recorded, it
  * depends on several, of which an early one would have to be told from the rest.
  */
 #ifndef ENGINE_CUDA_EARLY_H
