@@ -28,7 +28,7 @@ static const double off_line = 1.0 / 8;               /* of the growth */
 static const double half_least = 1.0 / 2; /* of its share of the growth, where that is even */
 static const double settle_s = 0.25; /* a stage tells its heap ten times a second, between turns */
 
-enum { TREND_LEAST = TREND_POINTS / 2, FLOOR_SAMPLES = 8 };
+enum { TREND_LEAST = TREND_POINTS / 2, FLOOR_SAMPLES = 4 };
 
 /* ---- a line
  * ---------------------------------------------------------------------------------------- */
@@ -113,7 +113,7 @@ static void leak_say(struct advice *a, int stage, const struct advice_trend *t, 
     if (!advice_due(a, kind_of(stage), 1, 0))
         return;
     advice_say(a, kind_of(stage), rate, 0, option,
-               "%s leaks: its heap (%.1f MiB) has grown by %.4g bytes every %s since %s %" PRIu64
+               "%s leaks: its heap (%.1f MiB) has grown by %.1f bytes every %s since %s %" PRIu64
                " of task %s, %.1f KiB by %s %" PRIu64
                ", and goes on until memory is full; pipelines/restart.sh %s gives them back, and "
                "the run's result stays the same; it is an error of the program: please report it, "

@@ -100,7 +100,7 @@ static uint64_t process_cpu_us(pid_t pid)
     return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
 }
 
-/* Under a microsecond with hundreds of free pieces, 7 with a thousand: malloc counts those. */
+/* 2 to 15 microseconds in a stage: malloc walks along what is free. */
 static uint64_t heap_bytes(void)
 {
     struct mallinfo2 m = mallinfo2();

@@ -527,7 +527,7 @@ TEST(advice_on_a_leak_from_epoch_to_epoch)
     heaps_begin();
     uint64_t epoch = 1;
     for (; epoch < 20 && !told_count; epoch++) {
-        for (int i = 0; i < 5; i++) /* too few for a series of steps, and for an epoch */
+        for (int i = 0; i < 3; i++) /* too few for a series of steps, and for an epoch */
             heaps_measured("A", epoch, 10);
         heaps_epoch_end("A", epoch);
         *heap_of("fisherd") += 10 << 10;
