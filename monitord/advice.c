@@ -7,8 +7,18 @@
 
 #include "monitord/advice_private.h"
 
-static const char *const names[ADVICE_KINDS] = {"system", "container", "swap", "device",
-                                                "rate",   "wait",      "gap"};
+static const char *const names[] = {"system", "container", "swap", "device",
+                                    "rate",   "wait",      "gap",  "leak"};
+
+static const char *name_of(int kind)
+{
+    return names[kind < ADVICE_LEAK ? kind : ADVICE_LEAK];
+}
+
+static const char *stage_of(int kind)
+{
+    return kind < ADVICE_LEAK ? "" : stage_names[kind - ADVICE_LEAK];
+}
 
 void advice_open(struct advice *a, const struct options *o, advice_tell *tell, void *self)
 {
@@ -59,7 +69,8 @@ void advice_say(struct advice *a, enum advice_kind kind, double value, double li
     va_start(args, format);
     vsnprintf(sentence, sizeof sentence, format, args);
     va_end(args);
-    MSG_STR(m.what, names[kind]);
+    MSG_STR(m.what, name_of(kind));
+    MSG_STR(m.stage, stage_of(kind));
     MSG_STR(m.task, task_of(a, kind));
     MSG_STR(m.option, option);
     MSG_STR(m.sentence, sentence);
@@ -70,7 +81,7 @@ void advice_say(struct advice *a, enum advice_kind kind, double value, double li
 void advice_was_told(struct advice *a, const struct msg_memory_advice *m)
 {
     for (int kind = 0; kind < ADVICE_KINDS; kind++)
-        if (strcmp(m->what, names[kind]) == 0)
+        if (strcmp(m->what, name_of(kind)) == 0 && strcmp(m->stage, stage_of(kind)) == 0)
             told_note(a, (enum advice_kind)kind, m->head.time_s, m->task);
 }
 
@@ -86,11 +97,13 @@ void advice_samples(struct advice *a, const struct sample_round *round)
 {
     a->now_unix_s = round->unix_s;
     advice_memory_samples(a, round);
+    advice_leak_samples(a, round);
 }
 
 void advice_message(struct advice *a, enum msg_type type, const union msg *m)
 {
     a->now_unix_s = m->head.time_s;
+    advice_leak_message(a, type, m);
     if (type == MSG_trainer_step) {
         a->device_free = m->trainer_step.device_free_bytes;
         advice_training_step(a, &m->trainer_step);

@@ -13,8 +13,9 @@
  *   rate               iterations a second differ tenfold within a task
  *   wait               over 30 % of the time goes into waiting for data, until less than 15 % does
  *   gap                the validation loss has been rising while the training loss falls
+ *   leak               a stage's heap grows evenly with steps or epochs, until it is restarted
  *
- * advice_memory.c has the first four, advice_training.c the others.
+ * advice_memory.c has the first four, advice_training.c the next three, advice_leak.c the last.
  */
 #ifndef MONITORD_ADVICE_H
 #define MONITORD_ADVICE_H
@@ -32,7 +33,8 @@ enum advice_kind {
     ADVICE_RATE,
     ADVICE_WAIT,
     ADVICE_GAP,
-    ADVICE_KINDS
+    ADVICE_LEAK, /* of the first stage; those of the others follow */
+    ADVICE_KINDS = ADVICE_LEAK + STAGE_COUNT
 };
 
 enum { ADVICE_EVERY_S = 600, ADVICE_WINDOWS = 3 };
@@ -51,6 +53,21 @@ struct advice_window { /* a piece of training, ten seconds or a step long */
     double began_unix_s;
     double seconds, wait_s; /* of training, and of that spent waiting for data */
     uint64_t steps;
+};
+
+enum { TREND_POINTS = 16 };
+
+struct advice_trend { /* of bytes over steps or epochs; where it is full, half of it stays */
+    uint32_t count;
+    uint64_t at[TREND_POINTS], bytes[TREND_POINTS];
+};
+
+struct advice_heap { /* of a stage */
+    uint64_t pid;
+    uint64_t lowest;                   /* since the last trainer.step; UINT64_MAX: not known */
+    uint64_t floor;                    /* since the last epoch that counts; likewise */
+    uint32_t samples;                  /* that the floor is of */
+    struct advice_trend steps, epochs; /* in one stretch of training; from epoch to epoch */
 };
 
 struct advice {
@@ -80,6 +97,11 @@ struct advice {
                                        loss; 0: none */
     double first_loss, best_loss, best_training_loss; /* the first two of validation */
     uint32_t above; /* epochs in a row that were clearly worse than the best */
+    /* leak */
+    struct advice_heap heap[STAGE_COUNT];
+    char leak_task[65]; /* of the newest trainer.step, like what follows */
+    uint64_t leak_incarnation, leak_epoch, leak_step;
+    double stretch_unix_s; /* when the stretch of training began; 0: nothing is trained */
 };
 
 void advice_open(struct advice *a, const struct options *o, advice_tell *tell, void *self);

@@ -24,4 +24,8 @@ void advice_memory_fact(struct advice *a, enum msg_type type, const union msg *m
 void advice_training_step(struct advice *a, const struct msg_trainer_step *m);
 void advice_training_fact(struct advice *a, enum msg_type type, const union msg *m, int quiet);
 
+/* advice_leak.c */
+void advice_leak_samples(struct advice *a, const struct sample_round *round);
+void advice_leak_message(struct advice *a, enum msg_type type, const union msg *m);
+
 #endif

@@ -36,6 +36,7 @@ void report_notes_json(const struct report *r, struct json *j)
         json_object(j, NULL);
         json_str(j, "time", time_format(time, m->head.time_s));
         json_str(j, "what", m->what);
+        json_str(j, "stage", m->stage[0] ? m->stage : NULL);
         json_str(j, "task", m->task[0] ? m->task : NULL);
         json_f64(j, "value", m->value);
         json_f64(j, "limit", m->limit);

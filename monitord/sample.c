@@ -154,14 +154,19 @@ static void probe_close(struct probe *p)
         process_close(&p->helpers[i]);
 }
 
+/* What the stage tells of itself. 0, or -1. */
+static int page_read(const struct probe *p, struct highwater_page *page)
+{
+    char path[64];
+    snprintf(path, sizeof path, "highwater/%s", p->stage);
+    return highwater_read(path, page, NULL);
+}
+
 /* What earlier incarnations reached before we looked. */
 static void peak_recall(struct probe *p)
 {
-    char path[64];
     struct highwater_page page;
-    snprintf(path, sizeof path, "highwater/%s", p->stage);
-    if (highwater_read(path, &page, NULL) == 0 &&
-        page.rss_peak_bytes + page.helpers_peak_bytes > p->peak_bytes)
+    if (page_read(p, &page) == 0 && page.rss_peak_bytes + page.helpers_peak_bytes > p->peak_bytes)
         p->peak_bytes = page.rss_peak_bytes + page.helpers_peak_bytes;
 }
 
@@ -252,6 +257,7 @@ static int stage_sample(struct sampler *s, int stage, struct msg_memory_sample *
 {
     struct probe *p = &s->probes[stage];
     struct figures sum = {0};
+    struct highwater_page page;
     uint64_t processes = 1;
     if (probe_follow(p) < 0)
         return 0;
@@ -265,12 +271,16 @@ static int stage_sample(struct sampler *s, int stage, struct msg_memory_sample *
             processes += process_add(s, &p->helpers[i], 1, &sum) == 0;
     if (sum.rss_bytes > p->peak_bytes)
         p->peak_bytes = sum.rss_bytes;
+    if (page_read(p, &page) < 0)
+        page.device_bytes = page.heap_bytes = 0;
+    p->device_bytes = page.device_bytes;
     *m = (struct msg_memory_sample){.pid = (uint64_t)p->main.pid,
                                     .processes = processes,
                                     .rss_bytes = sum.rss_bytes,
                                     .shared_bytes = sum.shared_bytes,
                                     .swap_bytes = sum.swap_bytes,
                                     .peak_bytes = p->peak_bytes,
+                                    .heap_bytes = page.heap_bytes,
                                     .cpu_s = sum.cpu_s};
     return 1;
 }
@@ -309,14 +319,8 @@ static int container_sample(struct sampler *s, struct msg_memory_sample *m)
 static int device_sample(struct sampler *s, struct msg_memory_sample *m)
 {
     uint64_t bytes = 0;
-    for (int i = 0; i < STAGE_COUNT; i++) {
-        struct highwater_page page;
-        struct err why;
-        char path[64];
-        snprintf(path, sizeof path, "highwater/%s", stage_names[i]);
-        if (s->probes[i].main.pid && highwater_read(path, &page, &why) == 0)
-            bytes += page.device_bytes;
-    }
+    for (int i = 0; i < STAGE_COUNT; i++)
+        bytes += s->probes[i].main.pid ? s->probes[i].device_bytes : 0;
     if (bytes > s->device_peak_bytes)
         s->device_peak_bytes = bytes;
     *m = (struct msg_memory_sample){.rss_bytes = bytes, .peak_bytes = s->device_peak_bytes};

@@ -39,8 +39,9 @@ struct probe_process { /* pid 0: none */
 struct probe {
     const char *stage;
     struct probe_process main, helpers[SAMPLE_HELPERS_MAX];
-    int children;        /* /proc/PID/task/PID/children, or -1 */
-    uint64_t peak_bytes; /* largest sum so far, over all incarnations */
+    int children;          /* /proc/PID/task/PID/children, or -1 */
+    uint64_t peak_bytes;   /* largest sum so far, over all incarnations */
+    uint64_t device_bytes; /* of a GPU's memory, as its page of peaks said last */
 };
 
 struct sampler {

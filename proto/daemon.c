@@ -314,6 +314,7 @@ static int skeleton_loop(struct skeleton *s, struct err *e)
         int result = s->spec->turn(s->self, s->d, &sleep_ms, e);
         if (result != DAEMON_GO_ON)
             return result;
+        durable_leak();
         highwater_raise_sometimes(s);
         skeleton_wait(s, sleep_ms);
         if (s->d->stopping)

@@ -21,6 +21,7 @@ static struct {
     unsigned long last;  /* the last one */
     int number;          /* its errno */
     atomic_ulong count;
+    unsigned long leak_bytes; /* 0: nothing leaks */
 } hook;
 
 static int errno_of(const char *name)
@@ -36,12 +37,17 @@ static int errno_of(const char *name)
 int durable_fail_after(const char *text, struct err *e)
 {
     char call[8], name[16];
-    unsigned long first;
+    unsigned long first, bytes;
     int used = 0;
     hook.call[0] = '\0';
+    hook.leak_bytes = 0;
     atomic_store(&hook.count, 0);
     if (!text || !text[0])
         return 0;
+    if (sscanf(text, "leak:%lu%n", &bytes, &used) == 1 && !text[used]) {
+        hook.leak_bytes = bytes;
+        return 0;
+    }
     if (sscanf(text, "%7[a-z]:%lu:%15[A-Z0-9]%n", call, &first, name, &used) != 3 ||
         (text[used] && strcmp(text + used, ":once")) || first == 0 || errno_of(name) == 0 ||
         (strcmp(call, "write") && strcmp(call, "fsync") && strcmp(call, "rename") &&
@@ -49,7 +55,8 @@ int durable_fail_after(const char *text, struct err *e)
         return err_set(
             e, EXIT_CODE_PERMANENT,
             "FINETUNED_FAIL is \"%.60s\"; accepted is call:n:errno-name with call write, "
-            "fsync or rename, for example write:3:ENOSPC, or write:3:ENOSPC:once",
+            "fsync, rename or memory, for example write:3:ENOSPC, or write:3:ENOSPC:once; or "
+            "leak:n",
             text);
     hook.first = first;
     hook.last = text[used] ? first : ULONG_MAX;
@@ -67,6 +74,13 @@ int durable_may(const char *call)
         return 0;
     errno = hook.number;
     return -1;
+}
+
+void durable_leak(void)
+{
+    static void *volatile lost __attribute__((unused)); /* no compiler leaves the call out */
+    if (hook.leak_bytes)
+        lost = malloc(hook.leak_bytes);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------

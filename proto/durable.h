@@ -37,13 +37,16 @@ int durable_sync(int fd, const char *path, struct err *e);
 
 /* Test hook, from the environment variable FINETUNED_FAIL="call:n:errno-name" with call one of
  * write, fsync, rename, memory (e.g. "write:3:ENOSPC": the third and later ones fail; with ":once"
- * behind it the third only). Read once by daemon.c; tests call it directly. NULL or "": nothing
- * fails. */
+ * behind it the third only), or "leak:n", with which durable_leak loses n bytes a call. Read once
+ * by daemon.c; tests call it directly. NULL or "": nothing fails. */
 int durable_fail_after(const char *text, struct err *e);
 
 /* Ask before an operation of kind "write", "fsync" or "rename" done outside this file (libhdf5's
  * writes), or "memory" before the engine takes what a micro-batch needs: 0, or -1 with errno set
  * when the hook wants it to fail. */
 int durable_may(const char *call);
+
+/* Called by daemon.c after each turn of a stage: nothing, unless the hook wants it to leak. */
+void durable_leak(void);
 
 #endif

@@ -22,6 +22,7 @@ struct highwater_page {
     uint64_t device_bytes; /* that it has of a GPU's memory now, 0: none, and the most so far */
     uint64_t device_peak_bytes;
     uint64_t locked_peak_bytes; /* of its own memory, page-locked for a GPU */
+    uint64_t heap_bytes; /* that malloc has handed out now, without its helpers'; 0: not known */
 };
 
 enum { HIGHWATER_HELPERS_MAX = 32 };

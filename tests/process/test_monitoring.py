@@ -10,7 +10,7 @@ import zmq
 
 from harness import limit, skip
 from runs import ROOT, Run, small
-from small_run import CLASSES, FEATURES, SmallRun, facts, report as small_report
+from small_run import CLASSES, FEATURES, SmallRun, data_write, facts, report as small_report
 
 try:
     import h5py
@@ -141,3 +141,29 @@ def test_advice_reaches_journal_stream_foreground_and_report():
     assert "advice: " + advice["sentence"] in shown and advice["sentence"] in run.log("monitord"), shown
     told = small_report(run)["advice"]
     assert [(a["what"], a["sentence"]) for a in told] == [("gap", advice["sentence"])], told
+
+
+LONG_EPOCHS = """name: leaking
+data: {file: x.h5, scale: 0.01}
+model: {layers: [{type: linear, out: 1024}, {type: relu}, {type: linear, out: %d}]}
+training: {batch_size: 2, threads: 1, learning_rate: 1e-5}
+tasks: [{name: A, epochs: 100}]
+""" % CLASSES
+
+
+def test_leak_is_told_of_its_stage():
+    """trainerd loses 64 bytes a turn."""
+    if h5py is None:
+        skip("python3-h5py is not installed")
+    data_write("long.h5", rows=40000, validation_rows=64)
+    with SmallRun("run", "long.h5", pipeline=LONG_EPOCHS) as run:
+        run.start("monitord", "loaderd")
+        run.start("trainerd", environment={"FINETUNED_FAIL": "leak:64"})
+        run.until(lambda: " what=leak " in run.log("monitord"), "no advice")
+        for stage in ("trainerd", "loaderd", "monitord"):
+            run.processes[stage].terminate()
+            run.wait(stage)
+    told, = facts(run, "monitord", "memory.advice")
+    assert (told["what"], told["stage"], told["task"], told["option"]) == ("leak", "trainerd", "A", "monitor.profile"), told
+    assert told["value"] > 0 and "trainerd leaks: its heap" in told["sentence"], told
+    assert [(a["what"], a["sentence"]) for a in small_report(run)["advice"]] == [("leak", told["sentence"])]

@@ -442,6 +442,165 @@ TEST(advice_on_the_gap_is_not_given_while_validation_gets_better)
     options_free(&options);
 }
 
+/* ---- leak
+ * ------------------------------------------------------------------------------------------- */
+
+static struct sample_round heaps;
+static uint64_t step_now;
+
+static void heaps_begin(void)
+{
+    begin();
+    heaps = (struct sample_round){.there = {1, 1, 1, 1}};
+    for (int i = 0; i < STAGE_COUNT; i++)
+        heaps.of[i] = (struct msg_memory_sample){.pid = 10 + (uint64_t)i, .heap_bytes = 1 << 20};
+    clock_s = 1000;
+    step_now = 0;
+}
+
+/* A tenth of a second: that many steps, then everybody's heap. */
+static void heaps_measured(const char *task, uint64_t epoch, uint64_t steps)
+{
+    union msg m = {.trainer_step = {.head = {.time_s = clock_s, .incarnation = 1}, .epoch = epoch}};
+    MSG_STR(m.trainer_step.task, task);
+    m.trainer_step.step = step_now += steps;
+    advice_message(&advice, MSG_trainer_step, &m);
+    heaps.unix_s = clock_s + 0.01;
+    advice_samples(&advice, &heaps);
+    clock_s += 0.1;
+}
+
+static void heaps_epoch_end(const char *task, uint64_t epoch)
+{
+    union msg m = {.event_task = {.head = {.time_s = clock_s}, .what = "epoch-end"}};
+    MSG_STR(m.event_task.task, task);
+    m.event_task.epoch = epoch;
+    advice_message(&advice, MSG_event_task, &m);
+}
+
+static uint64_t *heap_of(const char *stage)
+{
+    return &heaps.of[stage_index(stage)].heap_bytes;
+}
+
+TEST(advice_on_a_leak_of_an_object_a_step_comes_within_200_steps)
+{
+    heaps_begin();
+    for (int i = 0; i < 50; i++)
+        heaps_measured("A", 1, 10); /* it begins in the midst */
+    uint64_t began = step_now;
+    while (!told_count && step_now < began + 2000) {
+        heaps_measured("A", 1, 10);
+        *heap_of("loaderd") += 10 * 64;
+    }
+    CHECK_STR(news(), "leak");
+    CHECK(step_now <= began + 200);
+    CHECK_STR(told.stage, "loaderd");
+    CHECK_STR(told.option, "monitor.profile");
+    CHECK(told.value > 56 && told.value <= 64 && told.limit == 0);
+    CHECK_HAS(told.sentence, "loaderd leaks: its heap (1.0 MiB) has grown by ");
+    CHECK_HAS(told.sentence, " bytes every step since step ");
+    CHECK_HAS(told.sentence, "pipelines/restart.sh loaderd gives them back");
+    for (int i = 0; i < 8000; i++) {
+        heaps_measured("A", 1, 10);
+        *heap_of("loaderd") += 10 * 64;
+    }
+    CHECK_STR(news(), ""); /* once, until it is restarted */
+    heaps.of[stage_index("loaderd")].pid = 99;
+    for (int i = 0; i < 40; i++) {
+        heaps_measured("A", 1, 10);
+        *heap_of("loaderd") += 10 * 64;
+    }
+    CHECK_STR(news(), "leak");
+    for (int i = 0; i < 40; i++) { /* each stage is told of by itself */
+        heaps_measured("A", 1, 10);
+        *heap_of("fisherd") += 10 * 32;
+    }
+    CHECK_STR(news(), "leak");
+    CHECK_STR(told.stage, "fisherd");
+    CHECK(told.value >= 28 && told.value <= 32); /* a bit of what was before counts */
+    options_free(&options);
+}
+
+/* Steps that take longer than samples, of which many are of one step. */
+TEST(advice_on_a_leak_counts_steps_and_not_samples)
+{
+    heaps_begin();
+    for (int i = 0; i < 200 * 10; i++) {
+        heaps_measured("A", 1, i % 10 == 0);
+        *heap_of("trainerd") += i % 10 == 0 ? 64 : 0;
+    }
+    CHECK_STR(news(), "leak");
+    CHECK(told.value > 62 && told.value <= 64);
+    options_free(&options);
+}
+
+/* Each so large that it would be seen, of as many epochs as there were of anything. */
+TEST(advice_on_a_leak_is_not_given_for_noise_steps_and_growth_that_ends)
+{
+    unsigned long long noise = 1;
+    heaps_begin();
+    for (uint64_t i = 0; i < 6000; i++) {
+        noise = noise * 6364136223846793005ull + 1442695040888963407ull;
+        *heap_of("loaderd") = (1 << 20) + (noise >> 33) % (64 << 10);   /* noise */
+        *heap_of("trainerd") = (1 << 20) + (i / 7 % 2) * (512 << 10);   /* up and down */
+        *heap_of("fisherd") = (1 << 20) + (i > 300) * (300 << 20);      /* once */
+        *heap_of("fisherd") += (i > 3000) * (200 << 20);                /* and again */
+        *heap_of("monitord") = (1 << 20) + 128 * (i < 5000 ? i : 5000); /* a queue, or a ring */
+        heaps_measured("A", 1 + i / 60, 10);
+        if (i % 60 == 59)
+            heaps_epoch_end("A", 1 + i / 60);
+    }
+    CHECK_STR(news(), "");
+    options_free(&options);
+}
+
+/* What an evaluation or a checkpoint takes, and another task, is not between two steps; of epochs
+ * only the floors count. */
+TEST(advice_on_a_leak_compares_like_moments)
+{
+    heaps_begin();
+    for (uint64_t epoch = 1; epoch <= 40; epoch++) {
+        const char *task = epoch <= 20 ? "A" : "B";
+        for (int i = 0; i < 12; i++)
+            heaps_measured(task, epoch, 10);
+        for (int i = 0; i < 12; i++) { /* an evaluation, evenly more */
+            *heap_of("trainerd") += 100 << 10;
+            heaps_measured(task, epoch, 0);
+        }
+        heaps_epoch_end(task, epoch);
+        *heap_of("trainerd") -= 1200 << 10;
+        *heap_of("trainerd") += epoch % 5 ? 0 : 8 << 10;
+    }
+    CHECK_STR(news(), "");
+    options_free(&options);
+}
+
+TEST(advice_on_a_leak_from_epoch_to_epoch)
+{
+    heaps_begin();
+    uint64_t epoch = 1;
+    for (; epoch < 20 && !told_count; epoch++) {
+        for (int i = 0; i < 3; i++) /* too few for a series of steps, and for an epoch */
+            heaps_measured("A", epoch, 10);
+        heaps_epoch_end("A", epoch);
+        *heap_of("fisherd") += 10 << 10;
+    }
+    CHECK_STR(news(), "leak");
+    CHECK_STR(told.stage, "fisherd");
+    CHECK(told.value == 10 << 10);
+    CHECK_HAS(told.sentence, "bytes every epoch since epoch 2 of task A");
+    for (uint64_t last = epoch + 4; epoch < last; epoch++) { /* over 100 MB an epoch */
+        for (int i = 0; i < 10; i++)
+            heaps_measured("B", epoch, 10);
+        heaps_epoch_end("B", epoch);
+        *heap_of("trainerd") += 101 << 20;
+        CHECK_STR(news(), epoch + 2 == last ? "leak" : "");
+    }
+    CHECK_STR(told.stage, "trainerd");
+    options_free(&options);
+}
+
 /* ---- restarts
  * -------------------------------------------------------------------------------------- */
 
@@ -488,6 +647,10 @@ TEST(advisor_goes_on_after_a_restart)
     monitord_started(1);
     MSG_STR(m.what, "swap");
     journal_add("monitord", MSG_memory_advice, &m);
+    MSG_STR(m.what, "leak");
+    MSG_STR(m.stage, "trainerd");
+    journal_add("monitord", MSG_memory_advice, &m);
+    MSG_STR(m.stage, "");
     MSG_STR(m.what, "gap");
     MSG_STR(m.task, "B");
     journal_add("monitord", MSG_memory_advice, &m);
@@ -496,6 +659,7 @@ TEST(advisor_goes_on_after_a_restart)
         journal_epoch(i, 1.0 - 0.1 * (double)i, 1.0 + (double)i);
     advisor_open(&advisor, &d);
     CHECK(advisor.advice.told[ADVICE_SWAP].stands && !advisor.advice.told[ADVICE_SYSTEM].stands);
+    CHECK(advisor.advice.told[ADVICE_LEAK + 1].stands && !advisor.advice.told[ADVICE_LEAK].stands);
     CHECK_STR(advisor.advice.told[ADVICE_GAP].task, "B");
     advisor_message(&advisor, MSG_trainer_step, &step);
     CHECK_EQ(advisor.advice.gap_epoch, 3);

@@ -1,6 +1,7 @@
 /* test_durable.c - Durable files: whole or not at all, whatever fails. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include "proto/durable.h"
@@ -72,10 +73,30 @@ TEST(durable_hook_counts_from_the_nth)
     CHECK_EQ(durable_may("write"), 0);
 }
 
+#ifndef __SANITIZE_ADDRESS__ /* which has another malloc, and would tell of what is lost */
+TEST(durable_hook_leaks)
+{
+    durable_leak();
+    size_t before = mallinfo2().uordblks;
+    durable_leak();
+    CHECK_EQ(mallinfo2().uordblks, before);
+    CHECK_OK(durable_fail_after("leak:5000", &e), e);
+    durable_leak();
+    durable_leak();
+    size_t lost = mallinfo2().uordblks - before;
+    CHECK_OK(durable_fail_after(NULL, &e), e);
+    CHECK(lost >= 10000 && lost < 10100);
+    before = mallinfo2().uordblks;
+    durable_leak();
+    CHECK_EQ(mallinfo2().uordblks, before);
+}
+#endif
+
 TEST(durable_hook_refuses_nonsense)
 {
     static const char *const texts[] = {"write",         "write:0:EIO",  "read:1:EIO",
-                                        "write:1:EWHAT", "write:1:EIO ", "write:x:EIO"};
+                                        "write:1:EWHAT", "write:1:EIO ", "write:x:EIO",
+                                        "leak:x",        "leak:5:EIO"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         CHECK(durable_fail_after(texts[i], &e) < 0);
         CHECK_EQ(e.code, EXIT_CODE_PERMANENT);

@@ -382,9 +382,13 @@ TEST(highwater_survives_the_process)
     CHECK(page.rss_peak_bytes > 64 << 20);
     CHECK_EQ(page.arena_peak_bytes, 12345);
     CHECK(page.cpu_us > 0);
+#ifndef __SANITIZE_ADDRESS__ /* which has another malloc */
+    CHECK(page.heap_bytes > 64 << 20 && page.heap_bytes < 80 << 20);
+#endif
 
     CHECK_OK(highwater_open(&h, "loaderd", &e), e);
     CHECK_EQ(h.page->arena_peak_bytes, 12345);
+    CHECK_EQ(h.page->heap_bytes, 0); /* of this process it says nothing yet */
     highwater_close(&h);
     highwater_close(&h);
     struct highwater_page later;
