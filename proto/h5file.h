@@ -136,6 +136,8 @@ void h5reader_close(struct h5reader **r_p);
 /* Read attributes; missing or mistyped: -1. text: NUL-terminated into `capacity` bytes. */
 int h5reader_text(struct h5reader *r, const char *object, const char *name, char *text,
                   size_t capacity, struct err *e);
+/* The same of the root in new memory, the caller's to free; NULL: there is none, or no memory. */
+char *h5reader_text_new(struct h5reader *r, const char *name);
 int h5reader_u64(struct h5reader *r, const char *object, const char *name, uint64_t *value,
                  struct err *e);
 int h5reader_f64(struct h5reader *r, const char *object, const char *name, double *value,

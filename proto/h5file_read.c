@@ -175,6 +175,16 @@ out:
     return result;
 }
 
+char *h5reader_text_new(struct h5reader *r, const char *name)
+{
+    struct err none;
+    char *text = malloc(H5FILE_TEXT_MAX + 1);
+    if (text && h5reader_text(r, "", name, text, H5FILE_TEXT_MAX + 1, &none) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static int attribute_number(struct h5reader *r, const char *object, const char *name,
                             enum h5type wanted, const char *wanted_text, void *value, struct err *e)
 {

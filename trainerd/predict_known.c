@@ -12,17 +12,6 @@
 #include "proto/h5file.h"
 #include "trainerd/predict_private.h"
 
-/* An attribute of the root in new memory; NULL: there is none, or no memory. */
-static char *list_read(struct h5reader *r, const char *name)
-{
-    struct err none;
-    char *text = malloc(H5FILE_TEXT_MAX + 1);
-    if (text && h5reader_text(r, "", name, text, H5FILE_TEXT_MAX + 1, &none) == 0)
-        return text;
-    free(text);
-    return NULL;
-}
-
 /* One output that tells two classes apart is the probability of class 1, and not p_0. */
 static char *one_of_two(const struct predictor *p, struct h5reader *r)
 {
@@ -41,10 +30,10 @@ static int names_read(struct predictor *p, struct err *e)
     struct h5reader *r = NULL;
     int result = h5reader_open(&r, p->like, e);
     if (result == 0) {
-        p->class_names = list_read(r, "classes");
-        p->target_names = list_read(r, "target_columns"); /* of a table */
+        p->class_names = h5reader_text_new(r, "classes");
+        p->target_names = h5reader_text_new(r, "target_columns"); /* of a table */
         if (!p->target_names)
-            p->target_names = list_read(r, "target_names"); /* of molecules and bars */
+            p->target_names = h5reader_text_new(r, "target_names"); /* of molecules and bars */
         if (!p->target_names)
             p->target_names = one_of_two(p, r);
     }

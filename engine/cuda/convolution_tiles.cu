@@ -428,6 +428,7 @@ template <int half> struct gradient_finish {
         d.template store<half_kind<half>>(dx + place);
     }
 };
+
 /* ---- which ---- */
 
 static int by_eights(const struct mixed &m)

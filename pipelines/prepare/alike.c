@@ -55,7 +55,7 @@ static int window_add(void *self, const struct h5array *a)
 /* Of bars, "M1:8" and so on, one a line, in new memory; NULL: of anything else. */
 static char *windows_list(struct h5reader *r)
 {
-    char *list = NULL, *timeframe = like_attribute(r, "timeframe");
+    char *list = NULL, *timeframe = h5reader_text_new(r, "timeframe");
     struct err none;
     if (timeframe)
         h5reader_each(r, "validation/features", window_add, &list, &none);
@@ -74,9 +74,10 @@ static int names_read(struct names *n, const char *file, const char *task, struc
         return 0;
     if (h5reader_open(&r, file, e) < 0)
         return -1;
-    char *made = like_attribute(r, "fingerprint");
+    char *made = h5reader_text_new(r, "fingerprint");
     for (int i = 0; made && i < LISTS; i++)
-        n->list[i] = lists[i].attribute ? like_attribute(r, lists[i].attribute) : windows_list(r);
+        n->list[i] =
+            lists[i].attribute ? h5reader_text_new(r, lists[i].attribute) : windows_list(r);
     n->has_targets = h5reader_has(r, "validation/targets");
     h5reader_close(&r);
     free(made);

@@ -10,16 +10,6 @@
 
 enum { FEATURES_MAX = 1 << 20 }; /* as table.h's TABLE_VALUES_MAX */
 
-char *like_attribute(struct h5reader *r, const char *name)
-{
-    struct err e;
-    char *text = malloc(H5FILE_TEXT_MAX + 1);
-    if (text && h5reader_text(r, "", name, text, H5FILE_TEXT_MAX + 1, &e) == 0)
-        return text;
-    free(text);
-    return NULL;
-}
-
 /* One of normalise/'s arrays in new memory. */
 static int numbers_read(struct like *l, struct h5reader *r, const char *name, double **numbers,
                         struct err *e)
@@ -67,8 +57,8 @@ int like_read(struct like *l, const char *path, struct err *e)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read %s", path);
     if (h5reader_open(&r, path, e) < 0 || shapes_read(l, r, e) < 0)
         goto out;
-    l->class_names = like_attribute(r, "classes");
-    l->columns = like_attribute(r, "columns");
+    l->class_names = h5reader_text_new(r, "classes");
+    l->columns = h5reader_text_new(r, "columns");
     result = 0;
     if (h5reader_has(r, "normalise"))
         result = numbers_read(l, r, "normalise/mean", &l->mean, e) < 0 ||

@@ -35,9 +35,6 @@ int like_has_class(const struct like *l, const char *text);
 int like_check(const struct like *l, const char *source, uint32_t features, const char *names,
                struct err *e);
 
-/* An attribute of the root in new memory; NULL: there is none. */
-char *like_attribute(struct h5reader *r, const char *name);
-
 /* The first name that is another one in two lists of one a line, which are not the same: its
  * number, and both names for a sentence, empty where there is none left. */
 uint32_t like_names_differ(const char *ours, const char *theirs, char a[CSV_SHOWN_BYTES],

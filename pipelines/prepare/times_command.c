@@ -52,7 +52,7 @@ static int times_write(struct h5reader *r, const struct options *o, const char *
 {
     struct h5array a;
     char path[H5FILE_NAME_MAX + 1];
-    char *timeframe = like_attribute(r, "timeframe");
+    char *timeframe = h5reader_text_new(r, "timeframe");
     int there = timeframe && h5reader_has(r, check_path(o->data_validation, "times", path));
     free(timeframe);
     if (!there)

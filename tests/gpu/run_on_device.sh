@@ -15,6 +15,11 @@ case ${1:-} in
     exit 0
     ;;
 esac
+python=${PYTHON:-python3}
+if ! "$python" -c 'import numpy' 2>/dev/null; then
+    echo "gpu-check: cannot check with $python, which has no numpy; install python3-numpy, or name another with PYTHON (the comparison takes the one that has PyTorch)" >&2
+    exit 100
+fi
 deps=${DEPS:-}
 if [ -z "$deps" ] && [ ! -d .deps ] && [ -f .deps.tar.gz ]; then
     mkdir .deps && tar -xzf .deps.tar.gz -C .deps || exit 111
@@ -37,4 +42,4 @@ if [ -z "${BUILT:-}" ] || ! programs_run; then
     make -s -j "$(nproc)" DEPS="$deps" all unit || exit 100
     echo "build: $((SECONDS - started)) s"
 fi
-exec "${PYTHON:-python3}" -u tests/gpu/gpu_check.py --names "${1:-}" --deps "$deps" --spent "$SECONDS"
+exec "$python" -u tests/gpu/gpu_check.py --names "${1:-}" --deps "$deps" --spent "$SECONDS"

@@ -239,6 +239,16 @@ def test_layers_that_are_not_trained_are_seen():
 
 
 @limit(30)
+def test_a_python_without_numpy_is_one_sentence():
+    with open("python", "w") as f:
+        f.write("#!/bin/sh\nexit 1\n")
+    os.chmod("python", 0o755)
+    done = subprocess.run([os.path.join(ROOT, "tests/gpu/run_on_device.sh")], env={**os.environ, "PYTHON": os.path.abspath("python")},
+                          capture_output=True, text=True)
+    assert done.returncode == 100 and len(done.stderr.splitlines()) == 1 and "no numpy" in done.stderr, done
+
+
+@limit(30)
 def test_what_runs_ends_with_the_program():
     shared = environment_take()
     pid = os.fork()

@@ -41,6 +41,18 @@ KINDS = ("iris", "rose", "tulip")
 PREPARE = os.path.join(ROOT, "build/release/bin/prepare")
 
 
+def prepared_trained(name, kind, pipeline):
+    """A run of NAME.yaml, which is the pipeline, on NAME.h5, made by `prepare KIND`."""
+    with open(name + ".yaml", "w") as f:
+        f.write(pipeline)
+    subprocess.run([PREPARE, kind, "--config", name + ".yaml", "--out", name + ".h5"], check=True)
+    run = SmallRun("run", name + ".h5", pipeline=pipeline)
+    with run:
+        run.start("loaderd", "fisherd", "trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+    return run
+
+
 def flowers_trained():
     """A run of flowers.yaml, and its rows."""
     if h5py is None:
@@ -48,14 +60,7 @@ def flowers_trained():
     random = np.random.default_rng(8)
     rows = [(random.normal((20 + 9 * k, 300 - 80 * k, 4), (2, 20, 1)), KINDS[k]) for k in random.integers(0, 3, 240)]
     flowers_write("flowers.csv", rows)
-    with open("flowers.yaml", "w") as f:
-        f.write(FLOWERS)
-    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
-    run = SmallRun("run", "flowers.h5", pipeline=FLOWERS)
-    with run:
-        run.start("loaderd", "fisherd", "trainerd")
-        assert run.wait("trainerd") == 0, run.log("trainerd")
-    return run, rows
+    return prepared_trained("flowers", "csv", FLOWERS), rows
 
 
 @limit(180)
@@ -361,13 +366,7 @@ def test_values_are_called_as_the_columns_that_they_are_of():
             text = f.read()
         with open(name, "w") as f:
             f.write(text.replace("species", '"last, ""of"" all"'))
-    with open("flowers.yaml", "w") as f:
-        f.write(pipeline)
-    subprocess.run([PREPARE, "csv", "--config", "flowers.yaml", "--out", "flowers.h5"], check=True)
-    run = SmallRun("run", "flowers.h5", pipeline=pipeline)
-    with run:
-        run.start("loaderd", "fisherd", "trainerd")
-        assert run.wait("trainerd") == 0, run.log("trainerd")
+    run = prepared_trained("flowers", "csv", pipeline)
     for data in ("new.csv", "flowers.h5"):
         predict(run, data=data, out="out.csv")
         with open("out.csv") as f:
@@ -409,13 +408,7 @@ def test_new_molecules_are_prepared_as_the_runs_were():
         with open(path, "w") as f:
             f.write(head + "".join("n,%s\n" % row if "," in head else row + "\n" for row in rows))
     write("t.csv", smiles)
-    with open("m.yaml", "w") as f:
-        f.write(MOLECULES)
-    subprocess.run([PREPARE, "molecules", "--config", "m.yaml", "--out", "m.h5"], check=True)
-    run = SmallRun("run", "m.h5", pipeline=MOLECULES)
-    with run:
-        run.start("loaderd", "fisherd", "trainerd")
-        assert run.wait("trainerd") == 0, run.log("trainerd")
+    run = prepared_trained("m", "molecules", MOLECULES)
     predict(run, data="m.h5", out="own.h5")
     with h5py.File("m.h5") as f, h5py.File("own.h5") as own:
         rows, said = f["validation/source_row"][:], own["outputs"][:]
