@@ -25,8 +25,7 @@ void advice_open(struct advice *a, const struct options *o, advice_tell *tell, v
     *a = (struct advice){.options = o, .tell = tell, .self = self, .device_free = UINT64_MAX};
 }
 
-/* ---- telling
- * --------------------------------------------------------------------------------------- */
+/* ---- telling ---- */
 
 /* What is about a task as a whole, not about a moment, is told once of it. */
 static int is_of_task(enum advice_kind kind)
@@ -90,8 +89,7 @@ void advice_forget(struct advice *a)
     memset(a->told, 0, sizeof a->told);
 }
 
-/* ---- what comes in
- * --------------------------------------------------------------------------------- */
+/* ---- what comes in ---- */
 
 void advice_samples(struct advice *a, const struct sample_round *round)
 {

@@ -30,8 +30,7 @@ static const double settle_s = 0.25; /* a stage tells its heap ten times a secon
 
 enum { TREND_LEAST = TREND_POINTS / 2, FLOOR_SAMPLES = 4 };
 
-/* ---- a line
- * ---------------------------------------------------------------------------------------- */
+/* ---- a line ---- */
 
 static double grown(const struct advice_trend *t, uint32_t from, uint32_t to)
 {
@@ -97,8 +96,7 @@ static int trend_large(const struct advice_trend *t)
            grown(t, n - 3, n - 2) > (double)epoch_growth_large;
 }
 
-/* ---- telling
- * --------------------------------------------------------------------------------------- */
+/* ---- telling ---- */
 
 static enum advice_kind kind_of(int stage)
 {
@@ -143,8 +141,7 @@ static void epochs_look(struct advice *a, int stage)
         leak_say(a, stage, t, "epoch");
 }
 
-/* ---- moments
- * --------------------------------------------------------------------------------------- */
+/* ---- moments ---- */
 
 static void floor_begin(struct advice_heap *h)
 {

@@ -102,8 +102,7 @@ static void swap_look(struct advice *a, const struct sample_round *r)
                mib(bytes), stage, mib(most), help.words);
 }
 
-/* ---- a GPU's
- * --------------------------------------------------------------------------------------- */
+/* ---- a GPU's ---- */
 
 static uint64_t device_limit(const struct advice *a)
 {

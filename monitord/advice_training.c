@@ -21,8 +21,7 @@ static const double loss_above = 0.05; /* of the best validation loss, and ... *
 static const double loss_rise = 0.01;  /* ... of the task's first: what is nearly none is no loss */
 static const uint32_t epochs_above = 3;
 
-/* ---- rate
- * ------------------------------------------------------------------------------------------ */
+/* ---- rate ---- */
 
 static void window_begin(struct advice *a, double unix_s)
 {
@@ -75,8 +74,7 @@ static void rate_look(struct advice *a, double steps_per_s, double wait_share)
                a->task, a->slowest, a->fastest, WINDOW_S, times, help.words);
 }
 
-/* ---- waiting for data
- * ------------------------------------------------------------------------------ */
+/* ---- waiting for data ---- */
 
 /* Are rows kept where there is room? gpu keeps them in a GPU's memory only. */
 static int keeps_rows(const struct advice *a)
@@ -125,8 +123,7 @@ static void wait_look(struct advice *a)
         wait_say(a, wait_s / seconds, seconds);
 }
 
-/* ---- windows
- * --------------------------------------------------------------------------------------- */
+/* ---- windows ---- */
 
 static void window_end(struct advice *a)
 {
@@ -162,8 +159,7 @@ void advice_training_step(struct advice *a, const struct msg_trainer_step *m)
     window_begin(a, m->head.time_s);
 }
 
-/* ---- gap of training and validation loss
- * ----------------------------------------------------------- */
+/* ---- gap of training and validation loss ---- */
 
 static void gap_begin(struct advice *a, const char *task)
 {

@@ -51,8 +51,7 @@ static void tics_print(const struct continual *c, char axis, FILE *out)
     fputs(") nomirror out\n", out);
 }
 
-/* ---- report/results.png
- * ---------------------------------------------------------------------------- */
+/* ---- report/results.png ---- */
 
 enum {
     LABELS_MAX = 10,   /* tasks with a number in each cell */
@@ -135,8 +134,7 @@ static void maps_print(const struct continual *c, FILE *out)
     fputs("unset multiplot\n", out);
 }
 
-/* ---- report/sequence.png
- * --------------------------------------------------------------------------- */
+/* ---- report/sequence.png ---- */
 
 static void curves_print(const struct continual *c, FILE *out)
 {

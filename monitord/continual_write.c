@@ -6,8 +6,7 @@
 #include "monitord/continual.h"
 #include "proto/metric.h"
 
-/* ---- report.json
- * ----------------------------------------------------------------------------------- */
+/* ---- report.json ---- */
 
 /* A row is what was said after a task, a column a task's data. */
 static void json_matrix(const struct continual *c, const double matrix[][OPTION_TASKS_MAX],
@@ -73,8 +72,7 @@ void continual_print_json(const struct continual *c, struct json *j)
     json_end(j);
 }
 
-/* ---- for people
- * ------------------------------------------------------------------------------------ */
+/* ---- for people ---- */
 
 static void markdown_row(const struct continual *c, const char *name, const char *metric,
                          const double *results, FILE *out)

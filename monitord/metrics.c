@@ -14,8 +14,7 @@
 
 static const char path[] = "logs/metrics.csv", old_path[] = "logs/metrics.csv.old";
 
-/* ---- columns
- * --------------------------------------------------------------------------------------- */
+/* ---- columns ---- */
 
 enum kind { WHOLE, NUMBER, TEXT };
 enum { OF_STEP = -1 };
@@ -129,8 +128,7 @@ static size_t line_print(char text[METRICS_ROW_BYTES_MAX],
     return (size_t)bytes;
 }
 
-/* ---- the file
- * -------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 void metrics_open(struct metrics *m, uint64_t bytes_max)
 {

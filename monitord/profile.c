@@ -28,8 +28,7 @@ void profile_open(struct profile *p, const char *name, double sample_s, double n
     strftime(p->base, sizeof p->base, "logs/memory_profile/memory_profile_%Y%m%d_%H%M%S", &tm);
 }
 
-/* ---- samples
- * --------------------------------------------------------------------------------------- */
+/* ---- samples ---- */
 
 static void row_join(struct profile_row *into, const struct profile_row *from)
 {
@@ -84,8 +83,7 @@ uint64_t profile_peak(const struct profile *p, int series)
     return peak;
 }
 
-/* ---- events
- * ---------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 struct collecting {
     struct profile *profile;
@@ -201,8 +199,7 @@ static int events_collect(struct profile *p, struct err *e)
     return 0;
 }
 
-/* ---- the file
- * -------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 static void row_write(struct json *j, const struct profile_row *row)
 {

@@ -116,8 +116,7 @@ void report_make(struct report *r, const struct options *o, const struct checkpo
     }
 }
 
-/* ---- monitord --report
- * ----------------------------------------------------------------------------- */
+/* ---- monitord --report ---- */
 
 static void pages_read(struct highwater_page *pages)
 {

@@ -42,8 +42,7 @@ static const char *receipt_of(const struct msg_loader_receipt *m)
     return m->whole ? "whole" : "part";
 }
 
-/* ---- report.json
- * ----------------------------------------------------------------------------------- */
+/* ---- report.json ---- */
 
 static void json_tasks(const struct report *r, struct json *j)
 {
@@ -241,8 +240,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_finish(&j);
 }
 
-/* ---- for people
- * ------------------------------------------------------------------------------------ */
+/* ---- for people ---- */
 
 /* 1234567 as "1,234,567". Returns text. */
 static const char *grouped(char text[32], uint64_t value)

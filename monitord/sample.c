@@ -20,8 +20,7 @@ struct figures {
     double cpu_s;
 };
 
-/* ---- texts of /proc
- * -------------------------------------------------------------------------------- */
+/* ---- texts of /proc ---- */
 
 /* Read a kept descriptor from its beginning into text. 0, or -1: the process is gone. */
 static int text_read(int fd, char *text, size_t bytes)
@@ -91,8 +90,7 @@ int sample_parse_swap(const char *status, uint64_t *bytes)
     return kib_line(status, "VmSwap:", bytes);
 }
 
-/* ---- processes
- * ------------------------------------------------------------------------------------- */
+/* ---- processes ---- */
 
 static void descriptor_close(int *fd)
 {
@@ -224,8 +222,7 @@ static void helpers_follow(struct probe *p)
     }
 }
 
-/* ---- samples
- * --------------------------------------------------------------------------------------- */
+/* ---- samples ---- */
 
 void sampler_open(struct sampler *s)
 {

@@ -58,8 +58,7 @@ static struct consumer_action *act(struct step *s, enum consumer_action_type typ
     return a;
 }
 
-/* ---- small questions
- * ----------------------------------------------------------------------------- */
+/* ---- small questions ---- */
 
 static uint64_t ping_ms(const struct consumer *c)
 {
@@ -103,8 +102,7 @@ static uint64_t span_rows(const struct consumer *c, uint64_t span)
     return order_span_rows(&order, span);
 }
 
-/* ---- failing, closing, opening
- * ------------------------------------------------------------------- */
+/* ---- failing, closing, opening ---- */
 
 static void fail(struct step *s, int permanent, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -167,8 +165,7 @@ static void open_again(struct step *s)
     act(s, CONSUMER_ACT_OPEN);
 }
 
-/* ---- slots
- * --------------------------------------------------------------------------------------- */
+/* ---- slots ---- */
 
 /* Frees what is no longer wanted, then grants free slots to the wanted spans, nearest first. */
 static void slots_turn(struct step *s)
@@ -217,8 +214,7 @@ static void grants_repeat(struct step *s)
             act(s, CONSUMER_ACT_GRANT)->slot = i;
 }
 
-/* ---- events
- * -------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static void tick_waiting(struct step *s)
 {
@@ -411,8 +407,7 @@ static void event_take(struct step *s, const struct consumer_event *event)
     }
 }
 
-/* ---- interface
- * ----------------------------------------------------------------------------------- */
+/* ---- interface ---- */
 
 void consumer_init(struct consumer *c, const struct consumer_config *config)
 {

@@ -56,8 +56,7 @@ void feed_step(struct feed *f, const struct consumer_event *event)
         log_warn("feed=%s \"%s: opening the stream again\"", f->config.role, f->consumer.trouble);
 }
 
-/* ---- what comes in
- * ------------------------------------------------------------------------------- */
+/* ---- what comes in ---- */
 
 /* A span has just become READY: can its pointers be true, and are its bytes those that the loader
  * decoded? */
@@ -195,8 +194,7 @@ static void door_take(struct feed *f)
     }
 }
 
-/* ---- interface
- * ----------------------------------------------------------------------------------- */
+/* ---- interface ---- */
 
 struct feed_config feed_config_of(const struct options *o)
 {

@@ -39,8 +39,7 @@ static uint64_t mib_up(uint64_t bytes)
     return (bytes + (1 << 20) - 1) >> 20;
 }
 
-/* ---- door and link
- * ------------------------------------------------------------------------------- */
+/* ---- door and link ---- */
 
 static void fd_close(int *fd)
 {
@@ -110,8 +109,7 @@ static void open_send(struct feed *f)
     link_send(&f->dealer, NULL, MSG_open, &f->request); /* repeated if it is lost */
 }
 
-/* ---- arena
- * --------------------------------------------------------------------------------------- */
+/* ---- arena ---- */
 
 int feed_arena(const struct feed_config *c, uint64_t spans, uint64_t span_rows,
                uint64_t span_bytes_max, uint64_t *slots_p, uint64_t *slot_bytes_p, struct err *e)
@@ -252,8 +250,7 @@ static int arena_prepare(struct feed *f, struct err *e)
     return 0;
 }
 
-/* ---- actions
- * ------------------------------------------------------------------------------------- */
+/* ---- actions ---- */
 
 /* Of all feeds of this process: a routing id is never used twice, not even by the next feed of a
  * role. */

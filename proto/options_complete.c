@@ -13,8 +13,7 @@
 
 enum { FISHER_BLOCK_WHOLE = 1000000000 }; /* the largest block_size there is */
 
-/* ---- sequences
- * ------------------------------------------------------------------------------------- */
+/* ---- sequences ---- */
 
 static const char word_previous[] = "previous", word_all[] = "all", suffix[] = "-without-ewc";
 
@@ -151,8 +150,7 @@ static int comparison_add(struct options *o, uint32_t task, struct origins *at, 
                : err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the tasks");
 }
 
-/* ---- tasks with options of their own
- * --------------------------------------------------------------- */
+/* ---- tasks with options of their own ---- */
 
 /* Rows of TASK that stand for an option of the run, of the same type. */
 static const struct {

@@ -59,8 +59,7 @@ static const char *news(void)
     return what;
 }
 
-/* ---- memory
- * ---------------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 static struct sample_round samples;
 
@@ -257,8 +256,7 @@ TEST(advice_is_silent_on_what_is_not_there)
     options_free(&options);
 }
 
-/* ---- rate and waiting
- * ------------------------------------------------------------------------------ */
+/* ---- rate and waiting ---- */
 
 static double clock_s; /* of trainer.step */
 
@@ -365,8 +363,7 @@ TEST(advice_looks_at_slow_steps_one_by_one)
     options_free(&options);
 }
 
-/* ---- gap
- * ------------------------------------------------------------------------------------------- */
+/* ---- gap ---- */
 
 static void epoch(const char *task, uint64_t number, double loss, double validation_loss)
 {
@@ -442,8 +439,7 @@ TEST(advice_on_the_gap_is_not_given_while_validation_gets_better)
     options_free(&options);
 }
 
-/* ---- leak
- * ------------------------------------------------------------------------------------------- */
+/* ---- leak ---- */
 
 static struct sample_round heaps;
 static uint64_t step_now;
@@ -601,8 +597,7 @@ TEST(advice_on_a_leak_from_epoch_to_epoch)
     options_free(&options);
 }
 
-/* ---- restarts
- * -------------------------------------------------------------------------------------- */
+/* ---- restarts ---- */
 
 static void journal_add(const char *stage, enum msg_type type, void *m)
 {

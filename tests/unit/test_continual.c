@@ -25,8 +25,7 @@ static int read_text(const char *text)
     return options_read(&o, "p.yaml", NULL, 0, &e);
 }
 
-/* ---- the list of tasks
- * ----------------------------------------------------------------------------- */
+/* ---- the list of tasks ---- */
 
 TEST(tasks_are_named_and_compared)
 {
@@ -194,8 +193,7 @@ TEST(classes_have_a_file_beside_the_runs)
               "columns or rows_max");
 }
 
-/* ---- the figures
- * ----------------------------------------------------------------------------------- */
+/* ---- the figures ---- */
 
 static struct continual c;
 static struct history h;

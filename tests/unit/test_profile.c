@@ -14,8 +14,7 @@
 #include "proto/run.h"
 #include "tests/test.h"
 
-/* ---- /proc
- * ----------------------------------------------------------------------------------------- */
+/* ---- /proc ---- */
 
 TEST(proc_texts_are_parsed)
 {
@@ -78,8 +77,7 @@ TEST(sampler_follows_a_stage_by_its_lock)
     sampler_close(&s);
 }
 
-/* ---- profile
- * --------------------------------------------------------------------------------------- */
+/* ---- profile ---- */
 
 static void add(struct profile *p, double t, uint64_t value)
 {

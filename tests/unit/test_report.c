@@ -10,8 +10,7 @@
 #include "proto/run.h"
 #include "tests/test.h"
 
-/* ---- history
- * --------------------------------------------------------------------------------------- */
+/* ---- history ---- */
 
 static const char pipeline[] = "name: demo\n"
                                "data: {file: x.h5}\n"
@@ -263,8 +262,7 @@ TEST(history_keeps_a_receipt_of_each_epoch)
     CHECK_EQ(h.receipts[HISTORY_RECEIPTS_MAX - 1].epoch, HISTORY_RECEIPTS_MAX + 1);
 }
 
-/* ---- report
- * ---------------------------------------------------------------------------------------- */
+/* ---- report ---- */
 
 static void result_add(struct checkpoint_meta *m, const char *task, const char *after, double value,
                        const char *digest)
