@@ -50,6 +50,11 @@ run_is_live() {
     command -v s6-svok >/dev/null && s6-svok "$1/services/trainerd" 2>/dev/null
 }
 
+# stage_is_supervised DIR STAGE: can s6-svc be told to wait for it? Its supervisor listens before it writes a status.
+stage_is_supervised() {
+    [ -e "$1/services/$2/supervise/status" ] && s6-svok "$1/services/$2" 2>/dev/null
+}
+
 # run_find: prints the directory of the live run below runs/ that was launched last.
 run_find() {
     local directory newest=

@@ -369,12 +369,15 @@ stages_start() {
     echo "$supervisor" >"$run/supervisor"
 }
 
-# stages_await: until the run is live, which attach.sh and restart.sh look for, or has ended already.
+# stages_await: until every stage is supervised, so that attach.sh and restart.sh find it, or the run has ended already.
 stages_await() {
-    local tries=100
-    until run_is_live "$run" || [ -e "$run/verdict" ] || ! kill -0 "$supervisor" 2>/dev/null || [ $tries = 0 ]; do
-        sleep 0.1
-        tries=$((tries - 1))
+    local tries=100 stage
+    for stage in $STAGES; do
+        until stage_is_supervised "$run" "$stage" || [ -e "$run/verdict" ] || ! kill -0 "$supervisor" 2>/dev/null ||
+            [ $tries = 0 ]; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
     done
 }
 

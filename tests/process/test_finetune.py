@@ -176,10 +176,17 @@ def test_restart_sh_restarts_one_stage():
 
 @limit(120)
 def test_a_detached_run_is_there_at_once():
-    """However long the supervisor takes to listen."""
+    """However long its supervisors take to listen, one of them longer than the others."""
     os.mkdir("bin")
     with open("bin/s6-svscan", "w") as f:
-        f.write('#!/bin/sh\nsleep 1\nPATH=${PATH#*:}\nexec s6-svscan "$@"\n')
+        f.write("""#!/bin/sh
+sleep 1
+PATH=${PATH#*:}
+for services; do :; done
+mv "$services/monitord" "$services/.late"
+(sleep 1; mv "$services/.late" "$services/monitord"; exec s6-svscanctl -a "$services") &
+exec s6-svscan "$@"
+""")
     os.chmod("bin/s6-svscan", 0o755)
     run = Run("early", *small(20), "--detach", environment={"PATH": os.path.abspath("bin") + ":" + os.environ["PATH"]})
     assert run.wait(60) == 0, run.output()
