@@ -2,11 +2,12 @@
  * monitord uses, for a machine with one GPU, the emulated one (engine/cuda/device_emulated.cc).
  *
  * FINETUNED_FAKE_NVML has words, looked at in each call: init, find and read let that fail, power
- * is a figure that the GPU does not have, mig divides it. The k-th look since nvmlInit_v2 finds a
- * utilisation of 50 % where k is odd, of 90 % where it is even.
+ * is a figure that the GPU does not have, mig divides it, with slow a look takes 25 ms. The k-th
+ * look since nvmlInit_v2 finds a utilisation of 50 % where k is odd, of 90 % where it is even.
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int nvmlInit_v2(void);
 int nvmlShutdown(void);
@@ -71,6 +72,9 @@ int nvmlDeviceGetMigMode(void *gpu, unsigned *now, unsigned *later)
 
 int nvmlDeviceGetUtilizationRates(void *gpu, unsigned *percent)
 {
+    const struct timespec busy = {.tv_nsec = 25000000};
+    if (wanted("slow"))
+        nanosleep(&busy, NULL);
     percent[0] = ++looks % 2 ? 50 : 90;
     percent[1] = 20;
     return figure(gpu, NULL);

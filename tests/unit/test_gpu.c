@@ -105,6 +105,18 @@ TEST(gpu_is_looked_at_once_a_second)
     gpu_close(&gpu);
 }
 
+/* A driver that is busy is not asked for more than 1 % of the time. */
+TEST(gpu_that_answers_slowly_is_looked_at_less_often)
+{
+    fake_take("slow");
+    gpu_open(&gpu);
+    device_told("cuda", bus, 1);
+    CHECK(gpu_look(&gpu, 1, 100));
+    CHECK(!gpu_look(&gpu, 1, 102.4) && gpu.there);
+    CHECK(gpu_look(&gpu, 1, 5000));
+    gpu_close(&gpu);
+}
+
 TEST(gpu_that_fails_is_asked_again_later)
 {
     fake_take("read");
