@@ -112,7 +112,7 @@ SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
 
 .PHONY: all unit check asan tsan bench gpu-check soak chunks-soak fuzz lint docs clean help
 all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
-unit: $(if $(CUPTI),$(BUILD)/lib/libkernel-times.so) $(BUILD)/lib/libengine-cuda-emulated.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
+unit: $(if $(CUPTI),$(BUILD)/lib/libkernel-times.so) $(BUILD)/lib/libengine-cuda-emulated.so $(BUILD)/lib/libnvidia-ml-fake.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
 UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
@@ -169,6 +169,11 @@ $(BUILD)/lib/libengine-cuda.so: $(patsubst %,$(OBJ_CUDA)/%.o,$(SOURCES_cuda))
 $(BUILD)/lib/libkernel-times.so: tests/gpu/kernel_times.c Makefile
 	@mkdir -p $(@D)
 	$(call SAY,CC $@)$(CC) $(CFLAGS) -fPIC -shared $(patsubst %,-isystem %,$(dir $(CUPTI)) $(TOOLKITS:%=%/include)) -o $@ $< $(patsubst %,-L%/lib64,$(dir $(CUPTI)).. $(TOOLKITS)) -lcupti
+
+# What the driver's management library would tell of an emulated GPU.
+$(BUILD)/lib/libnvidia-ml-fake.so: tests/fake_nvml.c Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CC $(VARIANT) $<)$(CC) $(CFLAGS) -fPIC -shared -o $@ $<
 
 EMULATED := $(patsubst %,$(OBJ)/emulated/%.o,$(SOURCES_emulated))
 CXXFLAGS := -std=gnu++14 -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-strict-aliasing -fno-math-errno \

@@ -14,11 +14,12 @@
 
 struct step_config; /* engine/step.h */
 
-enum { DEVICE_NAME_MAX = 256 };
+enum { DEVICE_NAME_MAX = 256, DEVICE_BUS_MAX = 32 };
 
 /* What a device is, for plans, reports and checkpoints. */
 struct device_facts {
     char name[DEVICE_NAME_MAX]; /* "NVIDIA H100 80GB HBM3" */
+    char bus[DEVICE_BUS_MAX];   /* "0000:3b:00.0", on the PCI bus; CPU, not known: empty */
     int index;
     int capability;         /* 10 major + minor; CPU: 0 */
     int processors;         /* streaming multiprocessors */

@@ -1,9 +1,10 @@
 /* main.c - monitord: what everybody does to memory, now and over time.
  *
  * A turn passes the stages' streams on to monitor.pub, and every monitor.sample_s seconds measures
- * all stages (sample.c), publishes memory.sample and feeds the profile (profile.c), the table
- * (metrics.c) and what gives advice (advisor.c), which also hears the streams. It keeps
- * nothing that the run needs: killing it at any moment costs some samples. `monitord --report RUN`
+ * all stages (sample.c) and looks at the GPU (gpu.c), publishes memory.sample and gpu.sample, and
+ * feeds the profile (profile.c), the table (metrics.c) and what gives advice (advisor.c), which
+ * also hears the streams. It keeps nothing that the run needs: killing it at any moment costs some
+ * samples. `monitord --report RUN`
  * is another program in the same binary: it reads a run that is down and writes its report
  * (report.c).
  */
@@ -13,6 +14,7 @@
 
 #include "monitord/advisor.h"
 #include "monitord/fanout.h"
+#include "monitord/gpu.h"
 #include "monitord/metrics.h"
 #include "monitord/profile.h"
 #include "monitord/report.h"
@@ -24,6 +26,8 @@ struct monitord {
     struct fanout fanout;
     struct sampler sampler;
     struct advisor advisor;
+    struct gpu gpu;
+    uint64_t log_every;        /* steps */
     struct sample_round round; /* the newest */
     struct profile *profile;   /* NULL: not wanted */
     int tabulates;             /* metrics are wanted */
@@ -53,6 +57,8 @@ static int start(void *self, struct daemon *d, struct err *e)
     m->tabulates = d->options.monitor_csv;
     metrics_open(&m->metrics, d->options.monitor_csv_limit_mb << 20);
     sampler_open(&m->sampler);
+    gpu_open(&m->gpu);
+    m->log_every = d->options.log_gpu_stats_every_n_batches;
     advisor_open(&m->advisor, d);
     return 0;
 }
@@ -60,9 +66,13 @@ static int start(void *self, struct daemon *d, struct err *e)
 static void message_heed(void *self, enum msg_type type, const union msg *message)
 {
     struct monitord *m = self;
+    char line[GPU_LINE_BYTES];
     advisor_message(&m->advisor, type, message);
+    gpu_message(&m->gpu, type, message);
     if (type != MSG_trainer_step)
         return;
+    if (gpu_line(&m->gpu, &message->trainer_step, m->log_every, clock_monotonic_s(), line))
+        log_info("%s", line);
     m->step = message->trainer_step;
     m->stepped = 1;
 }
@@ -77,10 +87,21 @@ static void trainerd_follow(struct monitord *m)
     m->trainerd_pid = pid;
 }
 
+static void gpu_take(struct monitord *m, struct daemon *d)
+{
+    if (gpu_look(&m->gpu, m->trainerd_pid != 0, clock_monotonic_s())) {
+        gpu_count(d->highwater.page, &m->gpu.sample);
+        daemon_publish(d, MSG_gpu_sample, &m->gpu.sample);
+    }
+    m->round.gpu_there = m->gpu.there;
+    m->round.gpu = m->gpu.sample;
+}
+
 static void samples_take(struct monitord *m, struct daemon *d)
 {
     sampler_round(&m->sampler, &m->round);
     trainerd_follow(m);
+    gpu_take(m, d);
     for (int i = 0; i < SAMPLE_SERIES; i++)
         if (m->round.there[i])
             daemon_publish(d, MSG_memory_sample, &m->round.of[i]);
@@ -136,6 +157,7 @@ static void stop(void *self, struct daemon *d)
     free(m->profile);
     m->profile = NULL;
     metrics_close(&m->metrics);
+    gpu_close(&m->gpu);
     sampler_close(&m->sampler);
     fanout_close(&m->fanout);
 }

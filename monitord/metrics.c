@@ -17,12 +17,12 @@ static const char path[] = "logs/metrics.csv", old_path[] = "logs/metrics.csv.ol
 /* ---- columns ---- */
 
 enum kind { WHOLE, NUMBER, TEXT };
-enum { OF_STEP = -1 };
+enum { OF_STEP = -1, OF_GPU = -2 };
 
 struct column {
     const char *name;
     enum kind kind;
-    int series; /* of the samples, or OF_STEP */
+    int series; /* of the samples, or OF_STEP, OF_GPU */
     size_t offset;
 };
 
@@ -33,6 +33,10 @@ struct column {
 #define STEP(name, kind, field)                                                                    \
     {                                                                                              \
         name, kind, OF_STEP, offsetof(struct msg_trainer_step, field)                              \
+    }
+#define GPU(name, kind, field)                                                                     \
+    {                                                                                              \
+        name, kind, OF_GPU, offsetof(struct msg_gpu_sample, field)                                 \
     }
 #define STAGE(name, series)                                                                        \
     SAMPLE(name "_rss_bytes", WHOLE, series, rss_bytes),                                           \
@@ -52,6 +56,14 @@ static const struct column columns[] = {
     SAMPLE("container_limit_bytes", WHOLE, SAMPLE_CONTAINER, peak_bytes),
     SAMPLE("device_bytes", WHOLE, SAMPLE_DEVICE, rss_bytes),
     STEP("device_free_bytes", WHOLE, device_free_bytes),
+    GPU("gpu_utilisation", NUMBER, utilisation),
+    GPU("gpu_memory_utilisation", NUMBER, memory_utilisation),
+    GPU("gpu_used_bytes", WHOLE, used_bytes),
+    GPU("gpu_temperature_c", NUMBER, temperature_c),
+    GPU("gpu_power_w", NUMBER, power_w),
+    GPU("gpu_power_limit_w", NUMBER, power_limit_w),
+    GPU("gpu_clock_mhz", NUMBER, clock_mhz),
+    GPU("gpu_memory_clock_mhz", NUMBER, memory_clock_mhz),
     STEP("task", TEXT, task),
     STEP("epoch", WHOLE, epoch),
     STEP("step", WHOLE, step),
@@ -101,18 +113,22 @@ static void cell_print(FILE *out, const struct column *c, const char *of)
     }
 }
 
+/* The struct that has the column's value; NULL: there is none in this row. */
+static const void *column_of(const struct column *c, const struct row *row)
+{
+    const struct sample_round *r = row->round;
+    if (c->series == OF_STEP)
+        return row->step;
+    if (c->series == OF_GPU)
+        return r->gpu_there ? &r->gpu : NULL;
+    return r->there[c->series] ? &r->of[c->series] : NULL;
+}
+
 static void row_print(FILE *out, const struct row *row)
 {
     fprintf(out, "%.3f", row->round->unix_s);
-    for (int i = 0; i < COLUMNS; i++) {
-        const struct column *c = &columns[i];
-        if (c->series == OF_STEP)
-            cell_print(out, c, (const char *)row->step);
-        else
-            cell_print(out, c,
-                       row->round->there[c->series] ? (const char *)&row->round->of[c->series]
-                                                    : NULL);
-    }
+    for (int i = 0; i < COLUMNS; i++)
+        cell_print(out, &columns[i], column_of(&columns[i], row));
     fputc('\n', out);
 }
 

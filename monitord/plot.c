@@ -4,7 +4,7 @@
  * a blue one with its text at a user's mark, a brown one where advice was given or the micro-batch
  * became another, a faint one at the end of an epoch where these can be
  * told apart, a red one where a stage came back after a death, a triangle on the axis for a
- * checkpoint.
+ * checkpoint. Where a GPU computes, its utilisation by the axis on the right.
  */
 #include "monitord/profile.h"
 
@@ -17,6 +17,8 @@
 
 /* Colours that differ in lightness too, for those who do not see hues (Okabe and Ito). */
 static const char *const colours[STAGE_COUNT] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"};
+
+static const double head_room = 1.3; /* above the curves, for the tasks' names */
 
 enum { EPOCH_LINES_MAX = 100, MARK_LABELS_MAX = 60 }; /* of about 1,000 columns */
 
@@ -78,6 +80,15 @@ static void frame_print(const struct profile *p, FILE *out, struct scale x, stru
             x.unit, y.unit, fmax(1, p->rows[profile_rows(p) - 1].time_s) / x.divisor, top);
 }
 
+/* As much room above it as above the memory. */
+static void gpu_axis_print(FILE *out)
+{
+    fprintf(out,
+            "set border 11\nset y2range [0:%g]\nset y2tics 0,25,100 nomirror out\n"
+            "set y2label 'time in which a kernel ran [%%]'\n",
+            100 * head_room);
+}
+
 static uint32_t lines_of(const struct profile *p, const struct look *look)
 {
     uint32_t count = profile_events(p, look->what);
@@ -122,7 +133,11 @@ static void data_print(const struct profile *p, FILE *out, struct scale x, struc
             else
                 fputs(" NaN", out);
         }
-        fprintf(out, " %.6g\n", (double)row->together_bytes / y.divisor);
+        fprintf(out, " %.6g", (double)row->together_bytes / y.divisor);
+        if (row->gpu_count)
+            fprintf(out, " %.4g\n", 100 * profile_gpu(row));
+        else
+            fputs(" NaN\n", out);
     }
     fputs("EOD\n$checkpoints << EOD\n", out);
     for (uint32_t i = 0; i < p->event_count; i++)
@@ -148,6 +163,10 @@ static void curves_print(const struct profile *p, FILE *out, struct scale y)
                 colours[k]);
         legend(out, stage_names[k], profile_peak(p, k), y);
     }
+    if (profile_has_gpu(p))
+        fputs(", \\\n     $memory using 1:7 axes x1y2 with lines lw 1 lc rgb '#888888' title "
+              "'GPU utilisation'",
+              out);
     fputs(", \\\n     $checkpoints using 1:2 with points pt 9 ps 1.1 lc rgb '#444444' title "
           "'checkpoint'",
           out);
@@ -158,12 +177,13 @@ static void curves_print(const struct profile *p, FILE *out, struct scale y)
     fputc('\n', out);
 }
 
-/* There is room above the curves for the tasks' names. */
 void profile_script(const struct profile *p, FILE *out)
 {
     uint64_t peak = profile_peak(p, SAMPLE_SERIES);
     struct scale x = time_scale(p->rows[profile_rows(p) - 1].time_s), y = byte_scale(peak);
-    frame_print(p, out, x, y, fmax(1, (double)peak / y.divisor) * 1.3);
+    frame_print(p, out, x, y, fmax(1, (double)peak / y.divisor) * head_room);
+    if (profile_has_gpu(p))
+        gpu_axis_print(out);
     events_print(p, out, x);
     data_print(p, out, x, y);
     curves_print(p, out, y);

@@ -37,6 +37,21 @@ static void row_join(struct profile_row *into, const struct profile_row *from)
             into->rss_bytes[i] = from->rss_bytes[i];
     if (from->together_bytes > into->together_bytes)
         into->together_bytes = from->together_bytes;
+    into->gpu_sum += from->gpu_sum;
+    into->gpu_count += from->gpu_count;
+}
+
+double profile_gpu(const struct profile_row *row)
+{
+    return row->gpu_count ? row->gpu_sum / row->gpu_count : NAN;
+}
+
+int profile_has_gpu(const struct profile *p)
+{
+    for (uint32_t i = 0; i < profile_rows(p); i++)
+        if (p->rows[i].gpu_count)
+            return 1;
+    return 0;
 }
 
 /* The open row goes on: it covers as many samples as the others. */
@@ -59,6 +74,10 @@ void profile_add(struct profile *p, const struct sample_round *round)
         row.rss_bytes[i] = round->there[i] ? round->of[i].rss_bytes : 0;
     for (int i = 0; i < STAGE_COUNT; i++)
         row.together_bytes += row.rss_bytes[i];
+    if (round->gpu_there && !isnan(round->gpu.utilisation)) {
+        row.gpu_sum = round->gpu.utilisation;
+        row.gpu_count = 1;
+    }
     if (p->open_samples++ == 0)
         *open = row;
     else
@@ -211,6 +230,7 @@ static void row_write(struct json *j, const struct profile_row *row)
         else
             json_null(j, sample_name(i));
     }
+    json_fixed(j, "gpu_utilisation", profile_gpu(row), 3);
     json_end(j);
 }
 
@@ -235,7 +255,8 @@ static void profile_print(const struct profile *p, FILE *out)
     json_str(&j, "unit",
              "bytes of resident memory, of system and container: in use, of device: of a GPU's; "
              "null: not "
-             "running, or none; t: seconds since the beginning");
+             "running, or none; t: seconds since the beginning; gpu_utilisation: share of the time "
+             "in which a kernel ran on the GPU, 0 to 1");
     json_object(&j, "peak_bytes");
     for (int i = 0; i < SAMPLE_SERIES; i++)
         json_u64(&j, sample_name(i), profile_peak(p, i));

@@ -2,12 +2,13 @@
  * and .png.
  *
  * Only when monitor.profile asks for it. Samples are kept in a table of fixed size: when it is
- * full, neighbours are joined (the larger value stays) and from then on a row covers twice as many
- * samples, so a run of any length is whole and its peaks are true. Events (tasks, epochs,
- * checkpoints, restarts, other micro-batches, advice, users' marks) come from the journals at each
- * writing, since streams may drop; of too many checkpoints, ends of epochs or marks every second
- * one is left out, as often as needed. The JSON file is rewritten durably every 10 s and at the
- * end; the picture is drawn at the end. A restarted monitord begins a new file.
+ * full, neighbours are joined (the larger value stays, of the GPU's utilisation the mean) and from
+ * then on a row covers twice as many samples, so a run of any length is whole and its peaks are
+ * true. Events (tasks, epochs, checkpoints, restarts, other micro-batches, advice, users' marks)
+ * come from the journals at each writing, since streams may drop; of too many checkpoints, ends of
+ * epochs or marks every second one is left out, as often as needed. The JSON file is rewritten
+ * durably every 10 s and at the end; the picture is drawn at the end. A restarted monitord begins a
+ * new file.
  */
 #ifndef MONITORD_PROFILE_H
 #define MONITORD_PROFILE_H
@@ -27,6 +28,8 @@ struct profile_row {
     double time_s;                     /* since the profile began */
     uint64_t rss_bytes[SAMPLE_SERIES]; /* 0: not running */
     uint64_t together_bytes;           /* all stages in one sample */
+    double gpu_sum;                    /* of its utilisation, over so many of the row's samples */
+    uint32_t gpu_count;
 };
 
 struct profile_event {
@@ -69,6 +72,12 @@ static inline uint32_t profile_rows(const struct profile *p)
 {
     return p->row_count + (p->open_samples > 0);
 }
+
+/* Mean utilisation of the GPU in a row, NaN: there is none. */
+double profile_gpu(const struct profile_row *row);
+
+/* Is there any? */
+int profile_has_gpu(const struct profile *p);
 
 /* Largest value of a series; of the sum of the stages when series is SAMPLE_SERIES. */
 uint64_t profile_peak(const struct profile *p, int series);

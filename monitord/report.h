@@ -91,6 +91,10 @@ void report_ewc_json(const struct report *r, struct json *j);
 void report_ewc_markdown(const struct report *r, FILE *out);
 void report_ewc_table(const struct report *r, FILE *out); /* a line, or nothing */
 
+/* report_gpu.c: from monitord's page */
+void report_gpu_json(const struct report *r, struct json *j);
+void report_gpu_markdown(const struct report *r, FILE *out);
+
 /* report_deaths.c: from logs/deaths of the present directory */
 void report_deaths_read(struct report *r);
 void report_deaths_json(const struct report *r, struct json *j);

@@ -222,6 +222,7 @@ void report_print_json(const struct report *r, FILE *out)
     json_fixed(&j, "wall_seconds", r->wall_seconds, 3);
     json_fixed(&j, "cpu_seconds", r->cpu_seconds, 3);
     json_memory(r, &j);
+    report_gpu_json(r, &j);
     json_u64(&j, "launches", r->history->launch_count);
     json_object_flat(&j, "restarts");
     for (int i = 0; i < STAGE_COUNT; i++)
@@ -420,6 +421,7 @@ void report_print_markdown(const struct report *r, FILE *out)
             (double)r->pages[stage_index("trainerd")].device_peak_bytes / mebibyte,
             (double)r->pages[stage_index("fisherd")].device_peak_bytes / mebibyte,
             (double)r->plan_device_bytes / mebibyte);
+    report_gpu_markdown(r, out);
     markdown_plan(r, out);
     markdown_receipts(r, out);
     if (r->curve_drawn)

@@ -29,6 +29,8 @@ struct sample_round {
     double unix_s;
     int there[SAMPLE_SERIES]; /* 0: the stage is not running, or there is no such thing */
     struct msg_memory_sample of[SAMPLE_SERIES];
+    int gpu_there;             /* 0: the training computes on the CPU, or the GPU does not tell */
+    struct msg_gpu_sample gpu; /* the newest: gpu.c */
 };
 
 struct probe_process { /* pid 0: none */

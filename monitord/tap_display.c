@@ -20,7 +20,8 @@ static const double TERMINAL_PERIOD_S = 0.1, PLAIN_PERIOD_S = 2.0;
 
 void display_open(struct display *d, FILE *out, int terminal)
 {
-    *d = (struct display){.out = out, .terminal = terminal, .latest = MSG_COUNT};
+    *d = (struct display){
+        .out = out, .terminal = terminal, .latest = MSG_COUNT, .gpu_utilisation = NAN};
 }
 
 /* Text from messages must not steer the terminal: control characters become '?'. */
@@ -173,6 +174,7 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
                    m->event_pretrained.fresh[0] ? m->event_pretrained.fresh : "none");
         break;
     case MSG_event_device:
+        d->gpu_utilisation = NAN; /* of another trainerd's */
         if (strcmp(m->event_device.kind, "cpu") != 0)
             line_write(d, "computing on %s:%" PRIu64 ", %s, %" PRIu64 " MiB", m->event_device.kind,
                        m->event_device.index, m->event_device.name,
@@ -180,6 +182,9 @@ void display_message(struct display *d, enum msg_type type, const union msg *m)
         break;
     case MSG_event_stage:
         stage_event(d, &m->event_stage);
+        break;
+    case MSG_gpu_sample:
+        d->gpu_utilisation = m->gpu_sample.utilisation;
         break;
     case MSG_memory_sample:
         stage_sample(d, &m->memory_sample);
@@ -237,6 +242,13 @@ static void estimate_format(const struct display *d, enum detail detail, char *l
              b->task, b->block, b->blocks, b->samples_done, b->samples, memory, left);
 }
 
+static void device_format(const struct display *d, char *text, size_t bytes)
+{
+    int used = snprintf(text, bytes, "  device %.0f MiB", (double)d->step.device_bytes / 1048576);
+    if (!isnan(d->gpu_utilisation))
+        snprintf(text + used, bytes - (size_t)used, ", %.0f %% busy", 100 * d->gpu_utilisation);
+}
+
 static void step_format(const struct display *d, enum detail detail, char *line, size_t bytes)
 {
     const struct msg_trainer_step *s = &d->step;
@@ -245,7 +257,7 @@ static void step_format(const struct display *d, enum detail detail, char *line,
     if (memory_mib(d) > 0 && detail < DETAIL_NO_MEMORY)
         snprintf(memory, sizeof memory, detail ? " %.0f MiB" : "  memory %.0f MiB", memory_mib(d));
     if (s->device_bytes && detail == DETAIL_FULL)
-        snprintf(device, sizeof device, "  device %.0f MiB", (double)s->device_bytes / 1048576);
+        device_format(d, device, sizeof device);
     if (detail < DETAIL_NO_RATE)
         snprintf(rate, sizeof rate, detail ? " rate %.3g" : "  rate %.3g", s->learning_rate);
     if (s->penalty > 0 && detail == DETAIL_FULL)

@@ -30,8 +30,9 @@ struct display {
     enum msg_type latest;  /* trainer.step or fisher.block: what the progress line is about */
     struct msg_trainer_step step;
     struct msg_fisher_block block;
-    int changed; /* the progress line has news */
-    int drawn;   /* terminal: a progress line stands there without a newline */
+    double gpu_utilisation; /* NaN: not known */
+    int changed;            /* the progress line has news */
+    int drawn;              /* terminal: a progress line stands there without a newline */
     double drawn_s;
 };
 

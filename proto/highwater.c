@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 
 #include "proto/log.h"
 
-enum { PAGE_BYTES = 4096, VERSION = 3 };
+enum { PAGE_BYTES = 4096, VERSION = 4 };
 static const uint64_t magic =
     0x6b7261576867694cull; /* arbitrary: tells a page of ours from any other */
 
@@ -136,6 +137,15 @@ void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high, uint64
         h->page->device_peak_bytes = high;
     if (locked > h->page->locked_peak_bytes)
         h->page->locked_peak_bytes = locked;
+}
+
+void highwater_mean_add(struct highwater_mean *m, double value)
+{
+    if (isnan(value))
+        return;
+    m->most = m->count && m->most > value ? m->most : value;
+    m->sum += value;
+    m->count++;
 }
 
 void highwater_helper_add(struct highwater *h, pid_t pid)

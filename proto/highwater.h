@@ -13,6 +13,12 @@
 
 #include "proto/err.h"
 
+/* A figure that was measured again and again. */
+struct highwater_mean {
+    uint64_t count;
+    double sum, most;
+};
+
 struct highwater_page {
     uint64_t magic, version;
     uint64_t rss_peak_bytes;     /* VmHWM of the process, largest over incarnations */
@@ -23,6 +29,8 @@ struct highwater_page {
     uint64_t device_peak_bytes;
     uint64_t locked_peak_bytes; /* of its own memory, page-locked for a GPU */
     uint64_t heap_bytes; /* that malloc has handed out now, without its helpers'; 0: not known */
+    /* monitord's: of the GPU that the training computes on, whoever uses it */
+    struct highwater_mean gpu_utilisation, gpu_used_bytes, gpu_temperature_c, gpu_power_w;
 };
 
 enum { HIGHWATER_HELPERS_MAX = 32 };
@@ -41,6 +49,9 @@ void highwater_raise(struct highwater *h); /* measure this process and raise the
 /* The stage has so much of a GPU's memory now, and had up to `high` since it last said so; and up
  * to `locked` of its own memory, page-locked for it. */
 void highwater_device(struct highwater *h, uint64_t bytes, uint64_t high, uint64_t locked);
+
+/* NaN: it is not known this time. */
+void highwater_mean_add(struct highwater_mean *m, double value);
 
 /* A helper process runs its program (between fork and exec it would have its parent's memory); it
  * is measured at each raise until it is removed. Harmless twice. */

@@ -55,6 +55,7 @@ int compute_fact(struct trainer *t, struct err *e)
     t->device_context_bytes = f.context_bytes;
     MSG_STR(m.kind, t->device->kind);
     MSG_STR(m.name, f.name);
+    MSG_STR(m.bus, f.bus);
     m.index = (uint64_t)f.index;
     m.memory_bytes = f.memory_bytes;
     m.context_bytes = f.context_bytes;

@@ -75,6 +75,11 @@ static uint64_t stored_bytes(const struct options *o, uint64_t values)
 
 static const char base_name[] = "program and libraries, measured";
 
+/* monitord opens it where a GPU computes: about 2 MiB of program, and what it keeps of the GPU. An
+ * estimate: what it takes is the driver's affair. */
+static const char management_library[] = "the driver's management library, an estimate";
+enum { MANAGEMENT_LIBRARY_BYTES = 8 << 20 };
+
 static const char theta_stars[] = "theta* of them, pages of checkpoints";
 
 static const char checkpoint_behind[] = "a checkpoint written behind training";
@@ -415,6 +420,8 @@ static int stages_plan(struct plan *p, const struct planned *r, const struct spl
         return -1;
     loaderd_plan(p, r->o, bases, r->train, r->validation);
     plan_add(p, "monitord", base_name, bases->monitord);
+    if (bases->device && bases->device->apart)
+        plan_add(p, "monitord", management_library, MANAGEMENT_LIBRARY_BYTES);
     plan_add(p, "trainerd", base_name, bases->trainerd + bases->driver);
     plan_add(p, "fisherd", base_name,
              ewc_terms_max(r->o) ? bases->fisherd + bases->driver : bases->fisherd_idle);

@@ -298,6 +298,10 @@ static void device_facts_get(struct device_facts *f)
     memset(f, 0, sizeof *f);
     CU(cudaGetDeviceProperties(&p, device.index));
     snprintf(f->name, sizeof f->name, "%s", p.name);
+    if (cudaDeviceGetPCIBusId(f->bus, sizeof f->bus, device.index) != cudaSuccess) {
+        f->bus[0] = 0; /* it computes all the same */
+        cudaGetLastError();
+    }
     f->index = device.index;
     f->capability = 10 * p.major + p.minor;
     f->processors = p.multiProcessorCount;

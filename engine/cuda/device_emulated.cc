@@ -1,6 +1,7 @@
 /* device_emulated.cc - the device of the tests: kernels run on the CPU (emulate.h), products are
  * the CPU backend's, and its memory is closed to the host but while a launch or a copy runs. Copies
  * on the copy stream are put off until something waits for them. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -195,6 +196,7 @@ static void device_facts_emulated(struct device_facts *f)
 {
     memset(f, 0, sizeof *f);
     strcpy(f->name, emulated()->gpus[chosen].name);
+    snprintf(f->bus, sizeof f->bus, "ffff:%02x:00.0", chosen); /* where no GPU is */
     f->index = chosen;
     f->driver = emulated()->driver;
     f->runtime = runtime;

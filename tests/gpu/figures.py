@@ -160,9 +160,18 @@ def busy(check):
     whole_runs.dense_write("dense.h5", check.settings(60000, 256))
     watch = whole_runs.Utilisation()
     report = whole_runs.run("run", "dense.h5", whole_runs.layers_dense(check.settings(1024, 16)), check.settings(60, 2),
-                            128, ("data.scale=0.00392",), watch, "softmax_cross_entropy")
+                            128, ("data.scale=0.00392",), watch, "softmax_cross_entropy", ("monitord",))
     check.row("dense run, epochs of 60,000 rows", report["samples_per_second"], "rows/s")
     share_row(check, "GPU utilisation, dense run", watch)
+    monitord_rows(check, report)
+
+
+def monitord_rows(check, report):
+    """What monitord makes of the GPU, over the whole run, and of the plan's estimate for the driver's library."""
+    peak, planned = (report["memory"][kind]["monitord"] for kind in ("peak", "plan"))
+    check.row("monitord on a GPU, peak against plan", peak / 2 ** 20, "MiB", ratio=peak / planned)
+    if report["gpu"] and report["gpu"]["utilisation"]["mean"] is not None:
+        check.row("GPU utilisation as monitord tells it, dense run", 100 * report["gpu"]["utilisation"]["mean"], "%")
 
 
 def share_row(check, name, watch):

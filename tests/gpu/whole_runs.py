@@ -125,11 +125,12 @@ def prepared(directory, data, layers, epochs, batch, settings=(), loss="mean_squ
     return SmallRun(directory, data, settings=("device=cuda", *settings), pipeline=text)
 
 
-def run(directory, data, layers, epochs, batch, settings=(), watch=None, loss="mean_squared_error"):
-    """The report of a run with device cuda; its stages have ended. `watch` is entered while it trains."""
+def run(directory, data, layers, epochs, batch, settings=(), watch=None, loss="mean_squared_error", beside=()):
+    """The report of a run with device cuda; its stages have ended, those of `beside` too. `watch` is entered while it
+    trains."""
     started = prepared(directory, data, layers, epochs, batch, settings, loss)
     with started:
-        started.start("loaderd", "fisherd", "trainerd")
+        started.start(*beside, "loaderd", "fisherd", "trainerd")
         with watch or contextlib.nullcontext():
             code = started.wait("trainerd", None)
         if code:

@@ -34,6 +34,7 @@ OWNERS = {
     r"inchi_api\.h": r"pipelines/prepare/skeleton\.c",
     r"zstd\.h": r"pipelines/prepare/lines\.c",
     r"cu(da|blas|dnn)\w*\.h": r"engine/cuda/\w+\.(c|cu|h)",
+    r"nvml\.h": r"monitord/nvml\.[ch]",
     r"microhttpd\.h": r"monitord/web\w*\.c",
 }
 
@@ -100,6 +101,13 @@ def test_libraries_stay_with_their_owners():
                 if re.fullmatch(header, name) and not re.fullmatch(owner, path):
                     wrong.append("%s includes <%s>, which belongs to %s" % (path, name, owner))
     report(wrong)
+
+
+def test_libraries_without_a_header_stay_with_their_owners():
+    """Declared by ourselves, and opened at run time: their functions' names are in one place."""
+    report(["%s knows the functions of NVIDIA's management library, which belongs to monitord/nvml.h" % path
+            for path in files_list(".c", ".h", ".cu", ".cc", rooms=ROOMS[:-1])
+            if not re.fullmatch(r"monitord/nvml\.[ch]", path) and re.search(r"\bnvml[A-Z]", text_of(path))])
 
 
 def test_source_includes_its_own_header_first():

@@ -1,6 +1,7 @@
 """Runs on a device, which is the emulated one wherever these tests run: the kernels of the CUDA backend, executed by the
 CPU, with a memory of its own. The weights are the CPU's but for rounding, and bit for bit the same however rows come to
 the device and whatever dies on the way. FINETUNED_CUDA_LIBRARY names another library: a GPU's, where there is one."""
+import csv
 import json
 import os
 import shutil
@@ -371,3 +372,108 @@ def test_a_device_that_cannot_be_had_is_said():
             assert run.wait("trainerd") == 100 and run.log("trainerd").count(sentence) == 1, run.log("trainerd")
     os.environ["FINETUNED_CUDA_LIBRARY"] = "none.so"
     assert report(run_on("auto", "auto"))["device"] == "cpu"
+
+
+FAKE_NVML = {"FINETUNED_NVML_LIBRARY": os.path.join(os.path.dirname(BINARIES), "lib", "libnvidia-ml-fake.so")}
+
+
+class Samples:
+    """What monitord publishes of the GPU."""
+
+    def __init__(self, run):
+        import zmq
+        run.until(lambda: os.path.exists(run.path("sockets/monitor.pub")), "no stream")
+        self.socket = zmq.Context.instance().socket(zmq.SUB)
+        self.socket.RCVTIMEO = 20000
+        self.socket.connect("ipc://" + run.path("sockets/monitor.pub"))
+        self.socket.subscribe(b"gpu.sample")
+
+    def next(self):
+        import msgpack
+        return msgpack.unpackb(self.socket.recv_multipart()[1])
+
+
+def stopped(run, *stages):
+    for stage in stages:
+        run.processes[stage].terminate()
+        run.wait(stage)
+
+
+@limit(60)
+def test_how_the_gpu_does_is_in_stream_table_profile_report_and_log():
+    """By a management library that the tests make, over a death of monitord, which then finds in trainerd's journal what
+    it computes on."""
+    emulated_take()
+    settings = (*SETTINGS, "device=cuda", "tasks.A.epochs=10000", "monitor.csv=true", "monitor.profile=true",
+                "monitor.log_gpu_stats_every_n_batches=5")
+    with SmallRun("run", "data.h5", settings=settings) as run:
+        run.start("loaderd", "fisherd")
+        run.start("monitord", environment=FAKE_NVML)
+        samples = Samples(run)
+        run.start("trainerd")
+        first = samples.next()
+        assert first["bus"] == facts(run, "trainerd", "event.device")[0]["bus"] == "ffff:00:00.0", first
+        assert (first["used_bytes"], first["temperature_c"]) == (324 << 20, 61) and first["utilisation"] in (0.5, 0.9), first
+        assert abs(first["power_w"] - 345.6) < 1e-9 and first["clock_mhz"] == 1980, first
+        run.until(lambda: " utilisation=0." in run.log("monitord"), "no line in the log")
+        run.kill("monitord")
+        run.start("monitord", environment=FAKE_NVML)
+        samples = Samples(run)
+        again = samples.next()
+        lines = run.log("monitord").count(" utilisation=0.")
+        run.until(lambda: run.log("monitord").count(" utilisation=0.") > lines, "no line after the death")
+        assert again["incarnation"] > first["incarnation"] and again["utilisation"] in (0.5, 0.9), again
+        stopped(run, "trainerd", "monitord", "loaderd", "fisherd")
+    lines = [line for line in run.log("monitord").splitlines() if " utilisation=" in line]
+    words = " device_mib=", " device_peak_mib=", " device_free_mib=", " used_mib=324.0 ", " temperature_c=61 ", " power_w=346 "
+    assert all(word in line for word in words for line in lines), lines
+    made = report(run)
+    gpu = made["gpu"]
+    assert gpu["used_bytes"] == {"mean": 324 << 20, "most": 324 << 20} and gpu["power_w"]["most"] > 345, gpu
+    assert 0.5 <= gpu["utilisation"]["mean"] <= gpu["utilisation"]["most"] <= 0.9, gpu
+    rows = [(row["stage"], row["what"]) for row in made["memory"]["plan_rows"]]
+    assert ("monitord", "the driver's management library, an estimate") in rows, rows
+    with open(run.path("logs/metrics.csv"), newline="") as f:
+        told = [row for row in csv.DictReader(f) if row["gpu_utilisation"]]
+    assert {float(row["gpu_utilisation"]) for row in told} <= {0.5, 0.9} and told, told
+    assert {row["gpu_used_bytes"] for row in told} == {str(324 << 20)} and {row["gpu_clock_mhz"] for row in told} == {"1980"}
+    directory = run.path("logs/memory_profile")
+    newest = max(name for name in os.listdir(directory) if name.endswith(".json"))
+    with open(os.path.join(directory, newest)) as f:
+        shares = {row["gpu_utilisation"] for row in json.load(f)["samples"]}
+    assert shares - {None} and shares <= {None, 0.5, 0.9}, shares
+
+
+@limit(60)
+def test_a_gpu_that_does_not_tell_how_it_does_is_told_of_once():
+    emulated_take()
+    settings = (*SETTINGS, "device=cuda", "tasks.A.epochs=10000", "monitor.csv=true", "monitor.log_gpu_stats_every_n_batches=5")
+    with SmallRun("run", "data.h5", settings=settings) as run:
+        run.start("loaderd", "fisherd")
+        run.start("monitord", environment={"FINETUNED_NVML_LIBRARY": "./none.so"})
+        run.start("trainerd")
+        run.until(lambda: " device_mib=" in run.log("monitord"), "no line in the log")
+        run.kill("trainerd")
+        run.start("trainerd")
+        starts = len(facts(run, "trainerd", "event.device"))
+        run.until(lambda: len(facts(run, "trainerd", "event.device")) > starts, "trainerd is not started again")
+        lines = run.log("monitord").count(" device_mib=")
+        run.until(lambda: run.log("monitord").count(" device_mib=") > lines, "no line behind that")
+        stopped(run, "trainerd", "monitord", "loaderd", "fisherd")
+    log = run.log("monitord")
+    assert log.count("info bus=ffff:00:00.0 How the GPU does is not known: there is no management library") == 1, log
+    assert " utilisation=" not in log and report(run)["gpu"] is None
+
+
+@limit(60)
+def test_nothing_is_asked_of_a_gpu_while_the_cpu_computes():
+    emulated_take()
+    with SmallRun("run", "data.h5", settings=(*SETTINGS, "device=cpu", "monitor.log_gpu_stats_every_n_batches=1")) as run:
+        run.start("loaderd", "fisherd")
+        run.start("monitord", environment=FAKE_NVML)
+        run.start("trainerd")
+        assert run.wait("trainerd") == 0, run.log("trainerd")
+        with open("/proc/%d/maps" % run.processes["monitord"].pid) as f:
+            assert "nvml" not in f.read() and "nvidia" not in f.read()
+        stopped(run, "monitord")
+    assert "GPU" not in run.log("monitord") and report(run)["gpu"] is None

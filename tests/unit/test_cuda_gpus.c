@@ -52,6 +52,7 @@ TEST(cuda_gpus_are_found_by_number_and_name)
 {
     struct device_facts f;
     const struct device *d;
+    unsigned bus;
     emulated_take();
     for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
         struct err e = {0};
@@ -64,6 +65,7 @@ TEST(cuda_gpus_are_found_by_number_and_name)
             CHECK_OK(result, e);
             d->facts(&f);
             CHECK_EQ(f.index, machines[i].index);
+            CHECK(sscanf(f.bus, "ffff:%x:00.0", &bus) == 1 && (int)bus == machines[i].index);
             CHECK_HAS(f.name, machines[i].says);
         }
         d->close();

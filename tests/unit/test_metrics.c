@@ -79,6 +79,9 @@ TEST(metrics_have_a_cell_for_each_column)
     samples.of[0].rss_bytes = 123456; /* left over: it does not run */
     samples.of[SAMPLE_SYSTEM].peak_bytes = 1ull << 40;
     metrics_row(&metrics, &samples, NULL);
+    samples.gpu_there = 1;
+    samples.gpu = (struct msg_gpu_sample){
+        .utilisation = 0.25, .used_bytes = 1ull << 36, .temperature_c = 61, .power_w = NAN};
     metrics_row(&metrics, &samples, &step);
     metrics_close(&metrics);
     char *text = read_file(path, &lines);
@@ -87,7 +90,7 @@ TEST(metrics_have_a_cell_for_each_column)
         commas[i] = 0;
         for (const char *c = line_of(text, i); *c != '\n'; c++)
             commas[i] += *c == ',';
-        CHECK(commas[i] == commas[0] && commas[0] == 29);
+        CHECK(commas[i] == commas[0] && commas[0] == 37);
     }
     const char *first = line_of(text, 1), *second = line_of(text, 2);
     CHECK(strncmp(text, "time_unix_s,loaderd_rss_bytes,", 30) == 0);
@@ -98,6 +101,11 @@ TEST(metrics_have_a_cell_for_each_column)
     CHECK_STR(cell(text, first, "system_total_bytes"), "1099511627776");
     CHECK_STR(cell(text, first, "container_limit_bytes"), "");
     CHECK_STR(cell(text, first, "loss"), "");
+    CHECK_STR(cell(text, first, "gpu_utilisation"), "");
+    CHECK_STR(cell(text, second, "gpu_utilisation"), "0.25");
+    CHECK_STR(cell(text, second, "gpu_used_bytes"), "68719476736");
+    CHECK_STR(cell(text, second, "gpu_temperature_c"), "61");
+    CHECK_STR(cell(text, second, "gpu_power_w"), "nan");
     CHECK_STR(cell(text, second, "loss"), "nan");
     CHECK_STR(cell(text, second, "task"), "A");
     CHECK_STR(cell(text, second, "step,"), "12");

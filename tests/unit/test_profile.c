@@ -127,6 +127,33 @@ TEST(profile_peaks_are_true)
     free(p);
 }
 
+static const char *script_of(struct profile *p, char *text, size_t room);
+
+/* Of joined rows it is the mean, since there it is nearly always at its peak. */
+TEST(profile_shows_how_busy_the_gpu_was)
+{
+    static char text[1 << 20];
+    struct profile *p = calloc(1, sizeof *p);
+    struct sample_round round = {.unix_s = 1000, .there = {1, 1, 1, 1}};
+    profile_open(p, "x", 0.5, 1000);
+    profile_add(p, &round);
+    CHECK(!profile_has_gpu(p) && !strstr(script_of(p, text, sizeof text), "GPU"));
+    round.gpu_there = 1;
+    for (int i = 1; i <= PROFILE_ROWS_MAX + 1; i++) {
+        round.unix_s = 1000 + i;
+        round.gpu.utilisation = i % 4 == 3 ? NAN : i % 4 ? 1 : 0.5;
+        profile_add(p, &round);
+    }
+    CHECK_EQ(p->row_samples, 2);
+    CHECK(profile_gpu(&p->rows[0]) == 1); /* of one sample, before which there was none */
+    CHECK(profile_gpu(&p->rows[1]) == 1);
+    CHECK(profile_gpu(&p->rows[2]) == 0.75);
+    CHECK_HAS(script_of(p, text, sizeof text), "axes x1y2 with lines lw 1 lc rgb '#888888' title "
+                                               "'GPU utilisation'");
+    CHECK_HAS(text, "set y2range [0:130]");
+    free(p);
+}
+
 static void epochs_journal(const char *const *tasks, int epochs)
 {
     struct journal j;

@@ -388,6 +388,32 @@ TEST(report_files_say_it)
     options_free(&options);
 }
 
+TEST(report_tells_how_the_gpu_did)
+{
+    char *text = NULL;
+    size_t bytes;
+    run_make_finished();
+    FILE *out = open_memstream(&text, &bytes);
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fflush(out);
+    CHECK_HAS(text, "\"gpu\": null,");
+    CHECK(!strstr(text, "| the GPU while trainerd ran |"));
+    report.pages[3].gpu_utilisation = (struct highwater_mean){.count = 4, .sum = 3, .most = 1};
+    report.pages[3].gpu_used_bytes = (struct highwater_mean){1, 3 << 20, 3 << 20};
+    report_print_json(&report, out);
+    report_print_markdown(&report, out);
+    fclose(out);
+    CHECK_HAS(text, "\"utilisation\": {\"mean\": 0.75, \"most\": 1}");
+    CHECK_HAS(text, "\"used_bytes\": {\"mean\": 3145728, \"most\": 3145728}");
+    CHECK_HAS(text, "\"power_w\": {\"mean\": null, \"most\": null}");
+    CHECK_HAS(text, "| the GPU while trainerd ran | mean | most |\n|---|---:|---:|\n"
+                    "| time in which a kernel ran (%) | 75.0 | 100.0 |\n"
+                    "| its memory in use, by whatever process (MiB) | 3.0 | 3.0 |\n\n");
+    free(text);
+    options_free(&options);
+}
+
 static void deaths_write(const char *path, int first, int count, const char *end)
 {
     FILE *out = fopen(path, "w");

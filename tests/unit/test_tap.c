@@ -141,6 +141,27 @@ TEST(plain_lines_are_calm)
     CHECK_STR(written(), " 50 %  A Fisher  block 2/4  sample 2048/4096  left 1:01:40\n");
 }
 
+TEST(gpu_shows_its_memory_and_how_busy_it_is)
+{
+    union msg m = step, sample = {.gpu_sample = {.utilisation = 0.934}};
+    union msg device = {.event_device = {.kind = "cuda", .name = "H100", .memory_bytes = 1 << 30}};
+    m.trainer_step.device_bytes = 512 << 20;
+    display_begin(0);
+    show(MSG_trainer_step, m);
+    display_tick(&d, 100, 80);
+    CHECK_STR(written(), " 25 %  A epoch 2/3  step 250/1000  412 it/s  loss 0.5000  rate 0.001  "
+                         "device 512 MiB  left 1:02\n");
+    show(MSG_gpu_sample, sample);
+    show(MSG_trainer_step, m);
+    display_tick(&d, 103, 80);
+    CHECK_HAS(written(), "  device 512 MiB, 93 % busy  left 1:02\n");
+    show(MSG_event_device, device); /* another start of trainerd */
+    CHECK_HAS(written(), "computing on cuda:0, H100, 1024 MiB\n");
+    show(MSG_trainer_step, m);
+    display_tick(&d, 106, 80);
+    CHECK_HAS(written(), "  device 512 MiB  left 1:02\n");
+}
+
 TEST(penalty_and_unknown_times)
 {
     union msg m = step;
