@@ -1,9 +1,12 @@
 """compare.sh: what differs between runs, what each reached, and the spread over seeds."""
 import os
+import signal
 import statistics
 import subprocess
+import time
 
 from harness import limit, skip
+from runs import FASHION, small
 from small_run import ROOT, SmallRun, trained
 
 try:
@@ -109,3 +112,43 @@ def test_what_is_no_run_is_one_sentence():
     assert "cannot find the run directory nowhere" in compare("empty", "nowhere", code=100)
     assert "is no run directory" in compare("empty", "empty", code=100)
     assert "accepted are 2 to 16" in compare(*["empty"] * 17, code=100)
+
+
+def repeat(*arguments):
+    """A start of repeat.sh with runs of a second or two."""
+    return subprocess.Popen([os.path.join(ROOT, "pipelines/repeat.sh"), "--runs", "runs", *FASHION, *small(8),
+                             *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+@limit(180)
+def test_repeats_over_seeds_go_on_where_they_were_stopped():
+    first = repeat("--seeds", "2,7")
+    end = time.monotonic() + 60
+    while not os.path.exists("runs/fashion-seed-2/sockets/trainer.ctl"):
+        assert first.poll() is None and time.monotonic() < end, first.communicate()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)  # to it alone; at a terminal its run hears it as well, and ignores it
+    out = first.communicate(timeout=60)[0]
+    assert first.returncode == 130 and "seed 7" not in out and "run: stopped" in out, out
+    again = repeat("--seeds", "2,7")
+    out = again.communicate(timeout=120)[0]
+    assert again.returncode == 0 and "seed 7, run 2 of 2" in out, out
+    with open("runs/fashion-seeds.md") as f:
+        options, results, figures = tables(f.read())
+    assert options["option"] == ["fashion-seed-2", "fashion-seed-7"] and options["seed"] == ["2", "7"], options
+    assert figures["finished"] == ["yes", "yes"] and results["task"][-1] == "mean, deviation", results
+    assert len(set(figures["weights"])) == 2
+    third = repeat("--seeds", "7", "--set", "nonsense=1")
+    out = third.communicate(timeout=60)[0]
+    assert third.returncode == 100 and "seed-7" not in out.splitlines()[-1], out
+
+
+@limit(60)
+def test_repeats_refuse_what_is_of_one_run():
+    for arguments, words in ((("--seeds", "17"), "1 to 16"), (("--seeds", "1,1"), "different seeds"), (("--seeds", "x"), "'x'"),
+                             (("--seeds", "4294967296,1"), "4294967295"), (("--plan",), "finetune.sh takes it"),
+                             (("--run", "x"), "finetune.sh takes it"), (("--set", "seed=3"), "--seeds")):
+        done = repeat(*arguments)
+        out = done.communicate(timeout=60)[0]
+        assert done.returncode == 100 and words in out and out.count("\n") == 1, (arguments, out)
