@@ -465,6 +465,30 @@ static void back_once(struct trial *t, uint64_t r, uint64_t n, uint64_t k, enum 
                        dx ? matrix_of(trial_floats(t, TRIAL_OUTPUT, bar, r * k), r, k) : none);
 }
 
+/* A matrix of multiples of 1/64 times `most`, in [-most, most). */
+static struct matrix matrix_steep(struct trial *t, float most, uint64_t rows, uint64_t columns)
+{
+    float *at = malloc(rows * columns * sizeof *at);
+    for (uint64_t i = 0; i < rows * columns; i++)
+        at[i] = most * (float)floor(64 * trial_uniform(t)) / 64;
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, at, rows * columns);
+    free(at);
+    return matrix_of(given, rows, columns);
+}
+
+/* Sums that are too large for float16, and others, in front of an activation. */
+static void back_beyond(struct trial *t, uint64_t rows, uint64_t outputs)
+{
+    enum { K = 24 };
+    struct matrix dy = matrix_steep(t, 0x1p15f, rows, outputs);
+    struct matrix x = rounded(t, HALF_F16, rows, K), w = matrix_steep(t, 2, outputs, K);
+    op_linear_backward(trial_backend(t), dy, x, rows % 2 ? kept_of(t, HALF_F16, x) : NULL, w, 0,
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_ROWS, outputs, K),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, outputs), ACTIVATION_TANH,
+                       HALF_F16, 1,
+                       matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, rows * K), rows, K));
+}
+
 void trial_linear_backward(struct trial *t, struct trial_shape s)
 {
     uint64_t k = s.columns < 4000 ? s.columns : 1028;
@@ -474,8 +498,11 @@ void trial_linear_backward(struct trial *t, struct trial_shape s)
         back_once(t, s.rows, back_outputs[i], k, HALF_F16, 1);
         back_once(t, s.rows, back_outputs[i], k, HALF_BF16, 0);
     }
-    if (s.rows == 33 && s.columns == 64)
+    if (s.rows == 33 && s.columns == 64) {
         linear_beyond(t);
+        for (uint64_t rows = 32; rows < 34; rows++)
+            back_beyond(t, rows, 12), back_beyond(t, rows, 20), back_beyond(t, 600 + rows, 20);
+    }
     for (int half = HALF_NONE; half < HALF_COUNT && s.rows == 33; half++) {
         linear_shared(t, 20, (enum half)half);
         linear_shared(t, 68, (enum half)half);
