@@ -119,6 +119,30 @@ static struct mixed mixed_factor(struct trial *t, int halves, enum half half, ui
     return mixed_at(h, NULL, rows, columns);
 }
 
+/* Operands in float32 of more numbers than a device narrows at a time: long sums, and many results
+ * in 16 bits. */
+static void mixed_large(struct trial *t)
+{
+    enum { MANY = 400000, WIDE = 8, FEW = 1 };
+    for (int turned = 0; turned < 2; turned++) {
+        struct mixed few =
+            mixed_factor(t, turned, HALF_BF16, turned ? MANY : FEW, turned ? FEW : MANY, MANY);
+        struct mixed wide =
+            mixed_factor(t, 0, HALF_BF16, turned ? MANY : WIDE, turned ? WIDE : MANY, MANY);
+        op_product_mixed(trial_backend(t), HALF_BF16, few, turned, wide, !turned, (float)turned,
+                         mixed_of(trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, FEW, WIDE)));
+    }
+    struct mixed rows = mixed_factor(t, 0, HALF_F16, MANY, WIDE, WIDE);
+    struct mixed by = mixed_factor(t, 1, HALF_F16, FEW, WIDE, WIDE);
+    for (int turned = 0; turned < 2; turned++) {
+        uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, MANY * FEW);
+        op_product_mixed(trial_backend(t), HALF_F16, turned ? by : rows, 0, turned ? rows : by, 1,
+                         0, mixed_at(h, NULL, turned ? FEW : MANY, turned ? MANY : FEW));
+        op_load_half(trial_backend(t), HALF_F16, h,
+                     trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, MANY * FEW), MANY * FEW);
+    }
+}
+
 /* One product of each order of operands. */
 void trial_product_mixed(struct trial *t, struct trial_shape s)
 {
@@ -138,6 +162,8 @@ void trial_product_mixed(struct trial *t, struct trial_shape s)
         for (uint64_t r = 0; halves && r < m; r++)
             op_load_half(trial_backend(t), half, h + r * n, c.at + r * c.stride, n);
     }
+    if (s.rows == 33 && s.columns == 64)
+        mixed_large(t);
 }
 
 void trial_sum_squares(struct trial *t, struct trial_shape s)
