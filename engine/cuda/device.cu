@@ -515,6 +515,9 @@ static int graph_end(struct device_graph **g, struct err *e)
     }
     if (graph)
         cudaGraphDestroy(graph);
+    /* what memory it takes there it takes now, while the step can still be made without it */
+    if (error == cudaSuccess && (error = cudaGraphUpload(run, cuda_stream)) != cudaSuccess)
+        cudaGraphExecDestroy(run);
     if (error != cudaSuccess) {
         cudaGetLastError();
         device.error = cudaSuccess; /* nothing of it was done: it is done without */
