@@ -98,7 +98,7 @@ TEST(cuda_chains_may_be_cut_anywhere)
     for (uint32_t before = 1; before < c.count; before++) {
         cut_train(&c, before, cut);
         double off = vectors_distance(cut, whole, MOST);
-        if (!(off <= 1e-2)) /* before an activation numbers are rounded elsewhere */
+        if (!(off <= 1e-2)) /* before an activation sums are made elsewhere */
             test_fail(__FILE__, __LINE__, "cut before layer %u: the gradient is off by %g", before,
                       off);
     }
