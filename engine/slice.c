@@ -437,12 +437,12 @@ void slice_again(const struct batch_work *b, uint64_t slice, uint32_t layer)
         slice_forward(b, slice, y->segment_first[k], y->again_end[k]);
 }
 
-/* Is a layer's d_input still to be rounded? On a device apart, where that is a launch, not where an
- * activation reads it next, which rounds what it makes of it. */
+/* Is a layer's d_input still to be rounded? Not where an activation reads it next, which does that
+ * first. */
 static int d_input_rounds(const struct stepper *s, uint32_t layer)
 {
     const struct layer_instance *l = &s->model->layers[layer];
-    if (l->type->rounds || layer_copies(l) || (s->device->apart && layer > 0 && l[-1].type->rounds))
+    if (l->type->rounds || layer_copies(l) || (layer > 0 && l[-1].type->rounds))
         return 0;
     return !l->type->same || l->type->residual;
 }

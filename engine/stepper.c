@@ -47,21 +47,22 @@ static uint64_t input_floats(const struct model *m, const struct step_config *c)
 
 /* Where the parts of the batch's region start, in bytes; the last number is the region's size. */
 enum batch_part {
-    BATCH_INPUTS,
-    BATCH_TARGETS,
     BATCH_LOSSES,
     BATCH_METRICS,
     BATCH_TARGET_SUMS,
-    BATCH_WEIGHTS, /* these five: where targets weigh */
-    BATCH_ROW_GIVEN,
-    BATCH_CLASS_GIVEN,
+    BATCH_ROW_GIVEN, /* these three, and those of weights below: where targets weigh */
     BATCH_OF_TARGETS,
     BATCH_ROW_WEIGHTS,
-    BATCH_BEGINS,
-    BATCH_STEP,
-    BATCH_ROWS, /* the rest: on a device apart only */
+    BATCH_STEP, /* these three: on a device apart only */
+    BATCH_ROWS,
     BATCH_PERMUTATION,
-    BATCH_GRAPHS, /* its parts, as enum graph_part has them */
+    BATCH_INPUTS, /* up to BATCH_SENT: what batch_send sends */
+    BATCH_TARGETS,
+    BATCH_WEIGHTS,
+    BATCH_CLASS_GIVEN,
+    BATCH_BEGINS,
+    BATCH_GRAPHS,                           /* its parts, as enum graph_part has them */
+    BATCH_SENT = BATCH_GRAPHS + GRAPH_SENT, /* the rest: the host's alone */
     BATCH_END = BATCH_GRAPHS + GRAPH_PARTS
 };
 
@@ -177,7 +178,7 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
     if (weights_narrowed(y, m, c))
         y->bytes[KIND_WEIGHTS] += size_times(y->parameters, sizeof(uint16_t));
     y->bytes[KIND_ACTIVATIONS] = floats_bytes(size_times(y->lanes, y->lane_activations));
-    y->bytes[KIND_BATCH] = places[BATCH_END];
+    y->bytes[KIND_BATCH] = places[config_is_apart(c) ? BATCH_SENT : BATCH_END];
     y->bytes[KIND_CARRIED] = carried_bytes(m, c);
     if (c->with_optimizer) {
         uint64_t moments = (uint64_t)optimizer_moments(c->optimizer);
@@ -191,8 +192,8 @@ static void layout_bytes(struct layout *y, const struct model *m, const struct s
                       size_times(y->lanes, y->lane_inputs)));
     }
     if (config_is_apart(c)) {
-        y->bytes[KIND_STAGE] = y->bytes[KIND_BATCH];
-        y->bytes[KIND_ARRIVAL] = m->graphs ? y->bytes[KIND_BATCH] : 0;
+        y->bytes[KIND_STAGE] = places[BATCH_END];
+        y->bytes[KIND_ARRIVAL] = m->graphs ? places[BATCH_SENT] - places[BATCH_INPUTS] : 0;
         y->bytes[KIND_MIRROR] = floats_bytes(mirror_floats(y, m, c));
         y->bytes[KIND_SUMS] = sizeof(struct batch_results);
     }

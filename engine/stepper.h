@@ -537,13 +537,10 @@ float *slice_gradient(const struct stepper *s, uint64_t number);
 uint64_t rows_most(const struct step_config *c, int graphs);
 
 /* Where the parts of struct graph_batch lie in the batch's region: bytes[] of each; and pointers to
- * them from places[]. */
+ * them from places[]. Those from GRAPH_SENT on, which say how the others are made, have a place in
+ * the host's memory alone. */
 enum graph_part {
     GRAPH_NODE_PTR,
-    GRAPH_EDGE_PTR,
-    GRAPH_SOURCES,
-    GRAPH_TARGETS,
-    GRAPH_DEGREE,
     GRAPH_IN_BEGIN,
     GRAPH_IN_COLUMN,
     GRAPH_IN_VALUE,
@@ -551,6 +548,11 @@ enum graph_part {
     GRAPH_OUT_COLUMN,
     GRAPH_OUT_VALUE,
     GRAPH_EDGE_SUMS,
+    GRAPH_SENT,
+    GRAPH_EDGE_PTR = GRAPH_SENT,
+    GRAPH_SOURCES,
+    GRAPH_TARGETS,
+    GRAPH_DEGREE,
     GRAPH_EDGE_ROWS,
     GRAPH_PARTS
 };

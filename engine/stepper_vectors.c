@@ -153,14 +153,16 @@ struct batch_parts {
     int count;
 };
 
-/* `by` the same place of the region of arrivals, where there is one: rows that are graphs. */
+/* `by` the same place behind the inputs' as in the batch's region, in that of arrivals, where there
+ * is one: rows that are graphs. */
 static void part_add(const struct stepper *s, struct batch_parts *parts, void *at, const void *host,
                      uint64_t bytes)
 {
     char *arrivals = s->region[KIND_ARRIVAL].at;
-    uint64_t place = (uint64_t)((char *)at - (char *)s->region[KIND_BATCH].at);
+    uint64_t place = (uint64_t)((char *)at - (char *)s->at.inputs);
     if (!bytes)
         return;
+    ensure(!arrivals || place + bytes <= s->region[KIND_ARRIVAL].bytes);
     ensure(parts->count < DEVICE_PARCELS_MAX);
     parts->at[parts->count++] =
         (struct device_parcel){at, arrivals ? arrivals + place : NULL, host, bytes};

@@ -5,6 +5,8 @@
  */
 #include "engine/cpu/cpu.h"
 
+#include <string.h>
+
 #define LOOPS(KIND, NAME)                                                                          \
     CPU_CLONES static void NAME##_forward(const float *x, float *y, uint64_t count)                \
     {                                                                                              \
@@ -65,7 +67,9 @@ void cpu_activation_backward_half(enum activation kind, enum half half, const ui
     for (uint64_t at = 0, piece; at < count; at += piece) {
         piece = piece_of(count - at);
         cpu_load_half(half, kept + at, wide, piece);
-        cpu_activation_backward(kind, wide, dy + at, dx + at, piece);
+        memmove(dx + at, dy + at, piece * sizeof *dx);
+        cpu_round_half(half, matrix_of(dx + at, 1, piece));
+        cpu_activation_backward(kind, wide, dx + at, dx + at, piece);
         cpu_round_half(half, matrix_of(dx + at, 1, piece));
     }
 }

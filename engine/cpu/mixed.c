@@ -60,6 +60,8 @@ static void derivative_take(enum activation kind, enum half half, struct mixed k
     for (uint64_t at = 0, piece, all = d.rows * d.columns; at < all; at += piece) {
         piece = piece_of(all - at);
         mixed_load(half, d, at, piece, e);
+        if (half)
+            cpu_round_half(half, matrix_of(e, 1, piece));
         if (kind != ACTIVATION_COUNT) {
             mixed_load(half, kept, at, piece, y);
             cpu_activation_backward(kind, y, e, e, piece);

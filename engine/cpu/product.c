@@ -282,6 +282,8 @@ void cpu_linear_backward(struct matrix dy, struct matrix x, const uint16_t *x_ha
     if (!dx.at)
         return;
     cpu_product(dy, 0, w, 0, 0, dx);
+    if (rounds)
+        cpu_round_half(half, dx);
     if (kind != ACTIVATION_COUNT)
         cpu_activation_backward(kind, x.at, dx.at, dx.at, dx.rows * dx.columns);
     if (rounds)

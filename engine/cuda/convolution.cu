@@ -45,8 +45,10 @@ __global__ void gradients_take(enum activation kind, struct mixed kept, struct m
         numbers x = of_d::value(of_d::load(d, place));
         numbers y = of_kept::value(of_kept::load(kept, place));
         UNROLL(8)
-        for (int n = 0; n < numbers::COUNT; n++)
-            x.at[n] = half_rounded((enum half)half, undone(kind, y.at[n], x.at[n]));
+        for (int n = 0; n < numbers::COUNT; n++) {
+            float dy = halves ? x.at[n] : half_rounded((enum half)half, x.at[n]);
+            x.at[n] = half_rounded((enum half)half, undone(kind, y.at[n], dy));
+        }
         mixed_store<half>(d, place, x);
     }
 }
@@ -75,7 +77,7 @@ template <class numbers, int half, int halves> struct gradient_rows {
         numbers e = of_d::value(t.d), y = of_kept::value(t.kept);
         UNROLL(8)
         for (int i = 0; i < numbers::COUNT; i++) {
-            float x = relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i];
+            float x = relu ? scalar_relu_backward(y.at[i], e.at[i]) : e.at[i]; /* rounded or not */
             e.at[i] = halves ? x : half_rounded((enum half)half, x); /* of halves it is one */
         }
         return e;

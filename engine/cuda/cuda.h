@@ -117,13 +117,6 @@ template <typename number> static __device__ __forceinline__ number warp_sum(num
     return x;
 }
 
-static __device__ __forceinline__ float warp_max(float x)
-{
-    for (int lanes = WARP / 2; lanes > 0; lanes /= 2)
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
-    return x;
-}
-
 /* Sum over a block of whole warps (at most 1,024 threads), in every thread. All threads call it.
  * part: WARP numbers of shared memory, free again behind the next barrier. */
 template <typename number>

@@ -91,8 +91,7 @@ template <int half, typename number> struct input_finish {
         if (row >= dx.rows || column >= dx.columns)
             return;
         uint64_t place = row * dx.stride + column;
-        v = sloped(kind, y, v);
-        *(float4 *)(dx.at + place) = rounds ? half_rounded((enum half)half, v) : v;
+        *(float4 *)(dx.at + place) = sloped_rounded<half>(kind, rounds, y, v);
     }
 };
 

@@ -215,10 +215,13 @@ static void lanes_close(void)
 
 static void products_rounded(int on)
 {
+    /* Parts of a sum whose result has 16 bits are float32's, as the sum is: they may be too large
+     * for 16. */
+    int rounded = CUBLAS_TF32_TENSOR_OP_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
     cuda_products_rounded = on;
     for (int i = 0; i < LANE_FIRST; i++)
         cuda_blas(cublasSetMathMode(device.lanes[i].handle,
-                                    on ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
+                                    on ? (cublasMath_t)rounded : CUBLAS_PEDANTIC_MATH),
                   "cublasSetMathMode");
 }
 
@@ -516,6 +519,9 @@ static int graph_end(struct device_graph **g, struct err *e)
     }
     if (graph)
         cudaGraphDestroy(graph);
+    /* what memory it takes there it takes now, while the step can still be made without it */
+    if (error == cudaSuccess && (error = cudaGraphUpload(run, cuda_stream)) != cudaSuccess)
+        cudaGraphExecDestroy(run);
     if (error != cudaSuccess) {
         cudaGetLastError();
         device.error = cudaSuccess; /* nothing of it was done: it is done without */

@@ -78,14 +78,15 @@ __global__ void map_halves_in(function f, half, const uint16_t *kept, const floa
 {
     FOR_ITEMS(i, fours)
     {
-        float4 d = ((const float4 *)dy)[i];
+        float4 d = halves_widen<half>(halves_narrow<half>(((const float4 *)dy)[i]));
         float4 k = halves_widen<half>(((const struct four_halves *)kept)[i]);
         ((float4 *)dx)[i] = halves_widen<half>(halves_narrow<half>(four_of(f, k, d)));
     }
     FOR_ITEMS(k, count - fours * FOUR)
     {
         uint64_t i = fours * FOUR + k;
-        dx[i] = half::widen(half::narrow(f(half::widen(kept[i]), dy[i])));
+        float d = half::widen(half::narrow(dy[i]));
+        dx[i] = half::widen(half::narrow(f(half::widen(kept[i]), d)));
     }
 }
 

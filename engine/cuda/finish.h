@@ -88,4 +88,16 @@ static __device__ __forceinline__ float4 sloped(enum activation kind, float4 y, 
                        sloped(kind, y.w, d.w));
 }
 
+/* One of these of d rounded to half, rounded again, if it rounds: a number too large for 16 bits is
+ * infinite before the derivative makes it small. */
+template <int half, typename numbers>
+static __device__ __forceinline__ numbers sloped_rounded(enum activation kind, int rounds,
+                                                         numbers y, numbers d)
+{
+    if (!rounds)
+        return sloped(kind, y, d);
+    d = half_rounded((enum half)half, d);
+    return kind == ACTIVATION_COUNT ? d : half_rounded((enum half)half, sloped(kind, y, d));
+}
+
 #endif

@@ -57,8 +57,11 @@ static void activation_gradient(enum activation kind, const float *x, const uint
         cuda_activation_backward_half(kind, half, x_half, dx.at, dx.at, count);
         return;
     }
-    if (kind != ACTIVATION_COUNT)
-        cuda_activation_backward(kind, x, dx.at, dx.at, count);
+    if (rounds)
+        cuda_round_half(half, dx);
+    if (kind == ACTIVATION_COUNT)
+        return;
+    cuda_activation_backward(kind, x, dx.at, dx.at, count);
     if (rounds)
         cuda_round_half(half, dx);
 }

@@ -1,5 +1,7 @@
 /* mixed.cu - products whose operands may lie in 16 bits: by cuBLAS, for which those in float32 are
- * narrowed first. */
+ * narrowed first, in the scratch. What it has no room for is multiplied in pieces, one after the
+ * other: of the sums where the result is float32, so that they are added up in one order, else of
+ * the result. */
 #include "engine/cuda/blas.h"
 #include "engine/cuda/early.h"
 #include "engine/cuda/half.h"
@@ -59,26 +61,93 @@ int cuda_operand_narrow(enum half half, struct mixed *m, uint16_t *to, uint64_t 
 }
 
 /* In one half of the scratch. */
-static int operand_narrow(enum half half, struct mixed *m, unsigned place)
+static void operand_narrow(enum half half, struct mixed *m, unsigned place)
 {
+    uint16_t *to = (uint16_t *)cuda_scratch + place * CUDA_SCRATCH_FLOATS;
     if (m->halves)
-        return 1;
+        return;
     CUDA_MAIN_LANE();
-    return cuda_operand_narrow(half, m, (uint16_t *)cuda_scratch + place * CUDA_SCRATCH_FLOATS,
-                               CUDA_SCRATCH_FLOATS);
+    ensure(cuda_operand_narrow(half, m, to, CUDA_SCRATCH_FLOATS));
 }
 
-static int blas_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
-                              float beta, struct mixed c)
+static void product_launch(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
+                           float beta, struct mixed c)
 {
-    return operand_narrow(half, &a, 0) && operand_narrow(half, &b, 1) &&
-           cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c);
+    LAUNCH(product_numbers, cuda_blocks(c.rows * c.columns, THREADS), THREADS, half, a, a_t, b, b_t,
+           beta, c);
+}
+
+/* A product of operands that there is room for. */
+static void piece_take(enum half half, struct mixed a, int a_t, struct mixed b, int b_t, float beta,
+                       struct mixed c)
+{
+    operand_narrow(half, &a, 0);
+    operand_narrow(half, &b, 1);
+    if (!cuda_blas_product_mixed(half, a, a_t, b, b_t, beta, c))
+        product_launch(half, a, a_t, b, b_t, beta, c);
+}
+
+/* Rows and columns of op(m). */
+static struct mixed part_of(struct mixed m, int turned, uint64_t row, uint64_t rows,
+                            uint64_t column, uint64_t columns)
+{
+    uint64_t place = turned ? column * m.stride + row : row * m.stride + column;
+    if (m.halves)
+        m.halves += place;
+    else
+        m.at += place;
+    m.rows = turned ? columns : rows;
+    m.columns = turned ? rows : columns;
+    return m;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How many of `all` to take at a time where each is so many numbers that are to be narrowed: all,
+ * or as many as there is room for, so that what is left of a row begins where vectors may. 0: there
+ * is room for none. */
+static uint64_t step_of(uint64_t all, uint64_t numbers)
+{
+    const uint64_t room = CUDA_SCRATCH_FLOATS, unit = 8;
+    uint64_t most = numbers ? room / numbers : all;
+    return most >= all ? all : most > unit ? most / unit * unit : most;
+}
+
+/* Of a product, or of a piece of one. */
+struct extents {
+    uint64_t rows, columns, inner;
+};
+
+/* Sums in float32 can be gone on with; of those in 16 bits some are taken whole. */
+static struct extents piece_of(struct extents all, struct mixed a, struct mixed b, struct mixed c)
+{
+    uint64_t of_a = a.halves ? 0 : all.rows, of_b = b.halves ? 0 : all.columns;
+    if (!c.halves)
+        return {all.rows, all.columns, step_of(all.inner, of_a > of_b ? of_a : of_b)};
+    return {step_of(all.rows, a.halves ? 0 : all.inner),
+            step_of(all.columns, b.halves ? 0 : all.inner), all.inner};
 }
 
 void cuda_product_mixed(enum half half, struct mixed a, int a_t, struct mixed b, int b_t,
                         float beta, struct mixed c)
 {
-    if (!blas_product_mixed(half, a, a_t, b, b_t, beta, c))
-        LAUNCH(product_numbers, cuda_blocks(c.rows * c.columns, THREADS), THREADS, half, a, a_t, b,
-               b_t, beta, c);
+    struct extents all = {c.rows, c.columns, a_t ? a.rows : a.columns};
+    struct extents piece = piece_of(all, a, b, c);
+    if (!piece.rows || !piece.columns || !piece.inner) {
+        product_launch(half, a, a_t, b, b_t, beta, c);
+        return;
+    }
+    for (uint64_t r = 0; r < all.rows; r += piece.rows)
+        for (uint64_t n = 0; n < all.columns; n += piece.columns)
+            for (uint64_t k = 0; k < all.inner; k += piece.inner) {
+                uint64_t rows = least(piece.rows, all.rows - r);
+                uint64_t columns = least(piece.columns, all.columns - n);
+                uint64_t inner = least(piece.inner, all.inner - k);
+                piece_take(half, part_of(a, a_t, r, rows, k, inner), a_t,
+                           part_of(b, b_t, k, inner, n, columns), b_t, k ? 1 : beta,
+                           part_of(c, 0, r, rows, n, columns));
+            }
 }

@@ -221,9 +221,9 @@ __global__ void __launch_bounds__(NARROW_THREADS, 1)
     UNROLL(1)
     for (unsigned r = threadIdx.x / NARROW_COLUMNS; r < rows; r += NARROW_ROWS) {
         float at = *own;
-        float d = sloped(kind, at, narrow_number(shared + r * NARROW_OUTPUTS_MAX, at, of, sums));
+        float d = narrow_number(shared + r * NARROW_OUTPUTS_MAX, at, of, sums);
         if (dx.at)
-            dx.at[r * (unsigned)dx.stride + column] = rounds ? half_rounded((enum half)half, d) : d;
+            dx.at[r * (unsigned)dx.stride + column] = sloped_rounded<half>(kind, rounds, at, d);
         own += NARROW_THREADS;
     }
     if (!dw.at)

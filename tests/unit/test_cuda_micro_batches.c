@@ -200,6 +200,32 @@ TEST(cuda_graphs_are_padded_by_little)
     fixture_close(&f);
 }
 
+static uint64_t numbers_bytes(uint64_t count, uint64_t each)
+{
+    return size_padded(count * each, MEMORY_ALIGNMENT);
+}
+
+/* What comes to the device of a batch of graphs has two places there: the nodes' features and the
+ * edges' sums, classes, where graphs begin, and two matrices. */
+TEST(cuda_of_graphs_what_is_sent_alone_has_two_places)
+{
+    struct fixture f;
+    struct fixture_config c = cuda_models[CUDA_MODEL_GRAPHS_DRAWN];
+    c.device = cuda_fixture_device();
+    fixture_open(&f, &c);
+    const struct step_config *s = &f.s->config;
+    uint64_t nodes = s->batch_nodes_max, entries = nodes + s->batch_edges_max;
+    uint64_t sent = numbers_bytes(nodes * f.m.inputs, sizeof(float)) +
+                    numbers_bytes(nodes * f.m.edge_inputs, sizeof(float)) +
+                    numbers_bytes(s->batch_rows_max, sizeof(uint32_t)) +
+                    numbers_bytes(s->batch_rows_max + 1, sizeof(uint64_t)) +
+                    2 * numbers_bytes(nodes + 1, sizeof(uint32_t)) +
+                    4 * numbers_bytes(entries, sizeof(uint32_t));
+    CHECK_EQ(f.s->layout.bytes[KIND_ARRIVAL], region_bytes(sent));
+    CHECK(f.s->layout.bytes[KIND_BATCH] < f.s->layout.bytes[KIND_STAGE]);
+    fixture_close(&f);
+}
+
 /* How many recordings there are of steps of two micro-batches, whose sizes are others each time. */
 static int micro_batches_recorded(const struct fixture_config *of)
 {

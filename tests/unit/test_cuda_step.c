@@ -98,9 +98,74 @@ TEST(cuda_chains_may_be_cut_anywhere)
     for (uint32_t before = 1; before < c.count; before++) {
         cut_train(&c, before, cut);
         double off = vectors_distance(cut, whole, MOST);
-        if (!(off <= 1e-2)) /* before an activation numbers are rounded elsewhere */
+        if (!(off <= 1e-2)) /* before an activation sums are made elsewhere */
             test_fail(__FILE__, __LINE__, "cut before layer %u: the gradient is off by %g", before,
                       off);
+    }
+}
+
+/* What leaves a gradient at an activation's output that its derivative makes smaller: a layer
+ * apart, products of few rows, of few outputs and of many rows, and what graphs have of these. */
+static const char *const normed[] = {"linear out=24", "sigmoid", "layernorm", "linear out=5"};
+static const char *const joined[] = {"linear out=24", "sigmoid", "linear out=40", "layernorm",
+                                     "linear out=5"};
+static const char *const joined_few[] = {"linear out=24", "sigmoid", "linear out=12", "layernorm",
+                                         "linear out=5"};
+static const char *const joined_many[] = {"sequence steps=12", "linear out=24", "sigmoid",
+                                          "linear out=40",     "layernorm",     "pool kind=last",
+                                          "linear out=5"};
+static const char *const graphs_normed[] = {"gcn out=16", "sigmoid", "layernorm", "pool kind=mean",
+                                            "linear out=5"};
+static const char *const graphs_joined[] = {"gcn out=16", "sigmoid",        "gcn out=24",
+                                            "layernorm",  "pool kind=mean", "linear out=5"};
+static const struct fixture_config steep[] = {
+    {.layers = normed, .count = 4},
+    {.layers = joined, .count = 5},
+    {.layers = joined_few, .count = 5},
+    {.layers = joined_many, .count = 7, .inputs = 24},
+    {.layers = graphs_normed, .count = 5, .graphs = 1, .inputs = 16},
+    {.layers = graphs_joined, .count = 6, .graphs = 1, .inputs = 16},
+};
+
+/* Does a step that changes nothing overflow with that scale? */
+static int skips(struct fixture *f, float scale)
+{
+    static const struct optimizer_config still = {0, 0, 0.9, 0.999, 1e-8, 0};
+    stepper_scaler(f->s)->scale = scale;
+    return fixture_train(f, FIXTURE_ROWS, 0, 1, &still, NULL, 0).skipped;
+}
+
+/* Large, so that gradients grow backwards. */
+static void weights_grow(struct fixture *f)
+{
+    CHECK_OK(stepper_fetch(f->s, &error), error);
+    for (uint64_t i = 0; i < f->m.parameter_count; i++)
+        stepper_parameters(f->s)[i] *= 8;
+    stepper_send(f->s);
+}
+
+/* A gradient too large for 16 bits is infinite there, though the next derivative would make it
+ * small enough. */
+TEST(cuda_skips_the_steps_in_float16_that_the_cpu_skips)
+{
+    struct fixture on, cpu;
+    for (size_t i = 0; i < sizeof steep / sizeof *steep; i++) {
+        struct fixture_config c = steep[i];
+        int skipped = 0, steps = 0;
+        c.half = HALF_F16;
+        pair_open(&on, &cpu, c);
+        weights_grow(&on);
+        weights_grow(&cpu);
+        for (float scale = 0x1p12f; scale <= 0x1p22f; scale *= 2, steps++) {
+            int wanted = skips(&cpu, scale);
+            if (skips(&on, scale) != wanted)
+                test_fail(__FILE__, __LINE__, "model %zu, scale %g: the CPU %s", i, (double)scale,
+                          wanted ? "alone skips it" : "alone does not skip it");
+            skipped += wanted;
+        }
+        CHECK(skipped > 0 && skipped < steps);
+        fixture_close(&on);
+        fixture_close(&cpu);
     }
 }
 

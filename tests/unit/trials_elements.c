@@ -1,4 +1,7 @@
 /* trials_elements.c - trials of the operations that visit every number once. */
+#include <float.h>
+#include <math.h>
+
 #include "tests/unit/cuda_trial.h"
 
 static uint64_t count_of(struct trial_shape s)
@@ -86,9 +89,28 @@ void trial_activation_forward_half(struct trial *t, struct trial_shape s)
         }
 }
 
+/* Gradients around the largest number of float16, and beyond. */
+static void activation_beyond(struct trial *t)
+{
+    static const float beyond[] = {INFINITY, 65520, -70000, FLT_MAX,  65519,
+                                   -65519,   NAN,   1,      -0x1p-20f};
+    enum { COUNT = sizeof beyond / sizeof *beyond };
+    for (int kind = 0; kind < ACTIVATION_COUNT; kind++)
+        for (int half = HALF_F16; half < HALF_COUNT; half++) {
+            float *y = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, COUNT);
+            uint16_t *kept = trial_numbers(t, TRIAL_OUTPUT, TRIAL_SAME, TRIAL_U16, COUNT);
+            op_store_half(trial_backend(t), half, y, kept, COUNT);
+            op_activation_backward_half(trial_backend(t), kind, half, kept,
+                                        trial_given(t, TRIAL_INPUT, TRIAL_F32, beyond, COUNT),
+                                        trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, COUNT), COUNT);
+        }
+}
+
 void trial_activation_backward_half(struct trial *t, struct trial_shape s)
 {
     const struct backend *b = trial_backend(t);
+    if (s.rows == 33)
+        activation_beyond(t);
     for (int kind = 0; kind < ACTIVATION_COUNT; kind++)
         for (int half = HALF_F16; half < HALF_COUNT; half++) {
             float *y = trial_floats(t, TRIAL_CHANGED, TRIAL_SAME, count_of(s));

@@ -119,6 +119,30 @@ static struct mixed mixed_factor(struct trial *t, int halves, enum half half, ui
     return mixed_at(h, NULL, rows, columns);
 }
 
+/* Operands in float32 of more numbers than a device narrows at a time: long sums, and many results
+ * in 16 bits. */
+static void mixed_large(struct trial *t)
+{
+    enum { MANY = 400000, WIDE = 8, FEW = 1 };
+    for (int turned = 0; turned < 2; turned++) {
+        struct mixed few =
+            mixed_factor(t, turned, HALF_BF16, turned ? MANY : FEW, turned ? FEW : MANY, MANY);
+        struct mixed wide =
+            mixed_factor(t, 0, HALF_BF16, turned ? MANY : WIDE, turned ? WIDE : MANY, MANY);
+        op_product_mixed(trial_backend(t), HALF_BF16, few, turned, wide, !turned, (float)turned,
+                         mixed_of(trial_matrix(t, TRIAL_CHANGED, TRIAL_FLOAT, FEW, WIDE)));
+    }
+    struct mixed rows = mixed_factor(t, 0, HALF_F16, MANY, WIDE, WIDE);
+    struct mixed by = mixed_factor(t, 1, HALF_F16, FEW, WIDE, WIDE);
+    for (int turned = 0; turned < 2; turned++) {
+        uint16_t *h = trial_numbers(t, TRIAL_SCRATCH, TRIAL_SAME, TRIAL_U16, MANY * FEW);
+        op_product_mixed(trial_backend(t), HALF_F16, turned ? by : rows, 0, turned ? rows : by, 1,
+                         0, mixed_at(h, NULL, turned ? FEW : MANY, turned ? MANY : FEW));
+        op_load_half(trial_backend(t), HALF_F16, h,
+                     trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, MANY * FEW), MANY * FEW);
+    }
+}
+
 /* One product of each order of operands. */
 void trial_product_mixed(struct trial *t, struct trial_shape s)
 {
@@ -138,6 +162,8 @@ void trial_product_mixed(struct trial *t, struct trial_shape s)
         for (uint64_t r = 0; halves && r < m; r++)
             op_load_half(trial_backend(t), half, h + r * n, c.at + r * c.stride, n);
     }
+    if (s.rows == 33 && s.columns == 64)
+        mixed_large(t);
 }
 
 void trial_sum_squares(struct trial *t, struct trial_shape s)
@@ -465,6 +491,30 @@ static void back_once(struct trial *t, uint64_t r, uint64_t n, uint64_t k, enum 
                        dx ? matrix_of(trial_floats(t, TRIAL_OUTPUT, bar, r * k), r, k) : none);
 }
 
+/* A matrix of multiples of 1/64 times `most`, in [-most, most). */
+static struct matrix matrix_steep(struct trial *t, float most, uint64_t rows, uint64_t columns)
+{
+    float *at = malloc(rows * columns * sizeof *at);
+    for (uint64_t i = 0; i < rows * columns; i++)
+        at[i] = most * (float)floor(64 * trial_uniform(t)) / 64;
+    const float *given = trial_given(t, TRIAL_INPUT, TRIAL_F32, at, rows * columns);
+    free(at);
+    return matrix_of(given, rows, columns);
+}
+
+/* Sums that are too large for float16, and others, in front of an activation. */
+static void back_beyond(struct trial *t, uint64_t rows, uint64_t outputs)
+{
+    enum { K = 24 };
+    struct matrix dy = matrix_steep(t, 0x1p15f, rows, outputs);
+    struct matrix x = rounded(t, HALF_F16, rows, K), w = matrix_steep(t, 2, outputs, K);
+    op_linear_backward(trial_backend(t), dy, x, rows % 2 ? kept_of(t, HALF_F16, x) : NULL, w, 0,
+                       trial_matrix(t, TRIAL_OUTPUT, TRIAL_ROWS, outputs, K),
+                       trial_floats(t, TRIAL_OUTPUT, TRIAL_ROWS, outputs), ACTIVATION_TANH,
+                       HALF_F16, 1,
+                       matrix_of(trial_floats(t, TRIAL_OUTPUT, TRIAL_HALF, rows * K), rows, K));
+}
+
 void trial_linear_backward(struct trial *t, struct trial_shape s)
 {
     uint64_t k = s.columns < 4000 ? s.columns : 1028;
@@ -474,8 +524,11 @@ void trial_linear_backward(struct trial *t, struct trial_shape s)
         back_once(t, s.rows, back_outputs[i], k, HALF_F16, 1);
         back_once(t, s.rows, back_outputs[i], k, HALF_BF16, 0);
     }
-    if (s.rows == 33 && s.columns == 64)
+    if (s.rows == 33 && s.columns == 64) {
         linear_beyond(t);
+        for (uint64_t rows = 32; rows < 34; rows++)
+            back_beyond(t, rows, 12), back_beyond(t, rows, 20), back_beyond(t, 600 + rows, 20);
+    }
     for (int half = HALF_NONE; half < HALF_COUNT && s.rows == 33; half++) {
         linear_shared(t, 20, (enum half)half);
         linear_shared(t, 68, (enum half)half);
