@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/fisherdir.h"
 #include "proto/log.h"
 
 static const double PUBLISH_EVERY_S = 0.1;
@@ -289,12 +290,15 @@ static int state_turn(struct estimator *s, struct daemon *d, int *sleep_ms, stru
 
 int estimate_turn(struct estimator *s, struct daemon *d, int *sleep_ms, struct err *e)
 {
+    char apart[PATH_MAX]; /* whose disk it is may be what is wrong */
     *sleep_ms = 0;
     d->extra_count = 0;
     if (state_turn(s, d, sleep_ms, e) == 0)
         return DAEMON_GO_ON;
     if (e->code == EXIT_CODE_TEMPORARY) {
-        err_prefix(e, "cannot estimate the Fisher information %s", s->queue[0].request.job);
+        fisherdir_link(".", apart);
+        err_prefix(e, "cannot estimate the Fisher information %s%s%.200s", s->queue[0].request.job,
+                   apart[0] ? " into " : "", apart);
         return DAEMON_FAILED;
     }
     refused_reply(d, &s->queue[0].peer, s->queue[0].request.job, e->text);

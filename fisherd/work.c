@@ -20,6 +20,7 @@
 #include "fisherd/blocks.h"
 #include "fisherd/store.h"
 #include "proto/checkpoint.h"
+#include "proto/fisherdir.h"
 #include "proto/limits.h"
 #include "proto/log.h"
 #include "proto/order.h"
@@ -252,7 +253,7 @@ int work_open(struct work *w, const struct options *o, uint64_t incarnation, uin
     MSG_STR(w->meta.estimator, estimators[w->kind]);
     MSG_STR(w->meta.labels, w->kind == ESTIMATOR_ADAM ? "none" : o->fisher_labels);
     MSG_STR(w->meta.compression, store_form(o));
-    if (model_start(w, e) < 0 || blocks_start(w, e) < 0)
+    if (fisherdir_reach(".", e) < 0 || model_start(w, e) < 0 || blocks_start(w, e) < 0)
         return -1;
     if (w->kind >= ESTIMATOR_ADAM)
         return moments_start(w, e);

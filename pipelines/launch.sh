@@ -28,8 +28,8 @@ usage() {
   --detach                   start the run and return; pipelines/attach.sh shows its progress
   --help                     this
 
-FILE and DIR are relative to the present directory; data.file, data.source and model.pretrained, in a pipeline file or
-by --set, to the repository.
+FILE and DIR are relative to the present directory; data.file, data.source, model.pretrained and
+continual_learning.fisher_dir, in a pipeline file or by --set, to the repository.
 
 Exit codes: 0 done; 100 cannot work (bad option, bad data, run in use); 70 a stage kept dying (the disk stayed
 full); 75 training.max_hours is over; 111 may work later; 129 goes on without its terminal; 130 and 143 stopped by
@@ -196,7 +196,7 @@ file_prepare() {
 # not are not known to be the same file's. Comparisons that compare_without_ewc adds follow their tasks, and no setting
 # can name them.
 names_absolute() {
-    local list task rest i keys=(data.file data.source model.pretrained) values=() found=()
+    local list task rest i keys=(data.file data.source model.pretrained continual_learning.fisher_dir) values=() found=()
     list=$(prepare files --set continual_learning.compare_without_ewc=false) || exit
     while IFS=$'\037' read -r task rest; do
         keys+=("tasks.$task.file" "tasks.$task.source")

@@ -139,7 +139,7 @@ if [ -z "$like" ] && [ "$made" != idx ] && [ "$made" != text ]; then
 fi
 [ -z "$like" ] || words+=(--like "$like")
 "$binaries/prepare" run --config "$run/pipeline.yaml" --run "$work" "${options[@]}" --set data.prepare=none \
-    --rows "$data" || exit
+    --set continual_learning.fisher_dir= --rows "$data" || exit
 case $made in
 bars | none) prepared times --config "$work/pipeline.yaml" --out "$work/times" ;;
 esac

@@ -127,7 +127,7 @@ static int path_sync(const char *path, struct err *e)
     return result;
 }
 
-static int directory_sync(const char *path, struct err *e)
+int durable_entry_sync(const char *path, struct err *e)
 {
     char directory[PATH_MAX];
     const char *slash = strrchr(path, '/');
@@ -153,7 +153,7 @@ int durable_place(const char *temporary, const char *path, struct err *e)
 int durable_commit(const char *temporary, const char *path, struct err *e)
 {
     if (path_sync(temporary, e) == 0)
-        return durable_place(temporary, path, e) < 0 ? -1 : directory_sync(path, e);
+        return durable_place(temporary, path, e) < 0 ? -1 : durable_entry_sync(path, e);
     unlink(temporary);
     return -1;
 }

@@ -20,6 +20,9 @@ int durable_commit(const char *temporary, const char *path, struct err *e);
  * when its digest is not right. */
 int durable_place(const char *temporary, const char *path, struct err *e);
 
+/* fsync the directory that `path` stands in, as after mkdir and symlink. */
+int durable_entry_sync(const char *path, struct err *e);
+
 /* Write `bytes` of `data` as `path` by way of path.tmp and durable_commit. */
 int durable_write(const char *path, const void *data, size_t bytes, struct err *e);
 

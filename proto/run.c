@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "proto/durable.h"
+#include "proto/fisherdir.h"
 #include "proto/run_anew.h"
 
 enum { LOCK_POLL_MS = 20 };
@@ -65,7 +66,7 @@ int run_make(const char *run, struct err *e)
     static const char *const below[] = {
         "locks",       "sockets",   "services", "journals",
         "exits",       "highwater", "logs",     "logs/memory_profile",
-        "checkpoints", "fisher",    "report"};
+        "checkpoints", "report"};
     char path[PATH_MAX];
     if (directories_make(run, e) < 0)
         return -1;
@@ -157,7 +158,22 @@ static int run_anew(const char *run, const char *path, const struct options *o, 
     return run_forget(run, e) < 0 || effective_write(path, o, e) < 0 ? -1 : 1;
 }
 
-static int recorded_resume(const char *run, const char *path, const struct options *recorded,
+/* The recorded place of the Fisher information is forgotten where another one is given and nothing
+ * lies there that the run would be parted from: 1 then, else 0. */
+static int fisher_dir_forget(const char *run, struct options *recorded, const struct options *o,
+                             struct err *e)
+{
+    if (strcmp(recorded->fisher_dir, o->fisher_dir) == 0 || fisherdir_holds(run))
+        return 0;
+    char *copy = strdup(o->fisher_dir);
+    if (!copy)
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the run's options");
+    free(recorded->fisher_dir);
+    recorded->fisher_dir = copy;
+    return 1;
+}
+
+static int recorded_resume(const char *run, const char *path, struct options *recorded,
                            struct options *o, struct err *e)
 {
     char was[80], is[80];
@@ -168,6 +184,9 @@ static int recorded_resume(const char *run, const char *path, const struct optio
         return run_anew(run, path, o, e);
     if (o->batch_size_auto) /* what it was where the run began */
         o->batch_size = recorded->batch_size;
+    int moves = fisher_dir_forget(run, recorded, o, e);
+    if (moves < 0)
+        return -1;
     const char *reason, *key = options_conflict(recorded, o, &reason);
     if (key) {
         value_quote(recorded, key, was, sizeof was);
@@ -178,7 +197,7 @@ static int recorded_resume(const char *run, const char *path, const struct optio
                          key, path, was, o->source, is, reason);
     } else if (finished_check(run, recorded, o, e) < 0) {
         result = -1;
-    } else if (options_difference(recorded, o)) {
+    } else if (moves || options_difference(recorded, o)) {
         result = changes_write(run, recorded, o, e);
         if (result == 0)
             result = effective_write(path, o, e);
@@ -202,11 +221,11 @@ int run_prepare(const char *run, struct options *o, struct err *e)
     if (run_make(run, e) < 0)
         return -1;
     ensure((size_t)snprintf(path, sizeof path, "%s/pipeline.yaml", run) < sizeof path);
-    if (access(path, F_OK) == 0)
-        return run_resume(run, path, o, e);
-    if (errno != ENOENT)
+    int recorded = access(path, F_OK) == 0;
+    if (!recorded && errno != ENOENT)
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot look at %s", path);
-    return effective_write(path, o, e);
+    int result = recorded ? run_resume(run, path, o, e) : effective_write(path, o, e);
+    return result < 0 || fisherdir_make(run, o, e) < 0 ? -1 : result;
 }
 
 /* ---- locks of stages ----------------------------------------------------------------------------

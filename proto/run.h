@@ -12,7 +12,8 @@
  *   RUN/highwater/<stage> highwater.h
  *   RUN/exits/<stage>     "code sentence\n" of the last exit if that was a polite one
  *   RUN/verdict           "code sentence\n" of the whole run, written once by the supervisor's
- * finish RUN/logs/ checkpoints/ fisher/ report/ lineage
+ * finish RUN/logs/ checkpoints/ report/ lineage
+ *   RUN/fisher            a directory, or a link to one: fisherdir.h
  */
 #ifndef PROTO_RUN_H
 #define PROTO_RUN_H
@@ -23,7 +24,7 @@
 #include "proto/err.h"
 #include "proto/options.h"
 
-/* Make the directories below `run` (0700) that are not there. */
+/* Make the directories below `run` (0700) that are not there, but fisher (fisherdir.h). */
 int run_make(const char *run, struct err *e);
 
 /* Create or resume: make the run's directory and write `o` as its effective file durably. If one is
@@ -33,7 +34,8 @@ int run_make(const char *run, struct err *e);
  * of a finished run it is refused, too.
  * What `auto` made a number of for this machine takes the recorded one.
  * Where there was no checkpoint yet (run_anew.h) nothing is refused: the run begins anew with `o`,
- * and what its starts told of the other options is removed. Returns 1 then, else 0. */
+ * and what its starts told of the other options is removed. Returns 1 then, else 0.
+ * RUN/fisher is made as fisherdir.h says. */
 int run_prepare(const char *run, struct options *o, struct err *e);
 
 /* Is it done? The verdict of a run whose tasks all are is 0. */

@@ -36,8 +36,9 @@ static const char run_help[] =
     "  --help                     this\n\n"
     "Prints errors, that a run without a checkpoint begins anew with other options, and that a\n"
     "finished one was trained on other data.\n"
-    "data.file, data.source and model.pretrained are taken relative to "
-    "the present directory.\n\n"
+    "data.file, data.source, model.pretrained and continual_learning.fisher_dir are taken "
+    "relative\n"
+    "to the present directory.\n\n"
     "example: prepare run --config pipelines/fashion.yaml --run runs/fashion --set seed=2\n";
 
 static const char get_help[] =
@@ -125,7 +126,8 @@ static int paths_absolute(struct options *o, struct err *e)
     if (path_absolute(&o->data_file, "data.file", e) < 0 ||
         path_absolute(&o->data_source, "data.source", e) < 0 ||
         path_absolute(&o->prepare_like, "prepare.like", e) < 0 ||
-        path_absolute(&o->pretrained, "model.pretrained", e) < 0)
+        path_absolute(&o->pretrained, "model.pretrained", e) < 0 ||
+        path_absolute(&o->fisher_dir, "continual_learning.fisher_dir", e) < 0)
         return -1;
     for (uint32_t i = 0; i < o->task_count; i++)
         if (path_absolute(&o->tasks[i].file, "a task's file", e) < 0 ||

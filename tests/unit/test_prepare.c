@@ -52,7 +52,8 @@ static int call(int (*command)(int, char **), const char *a, const char *b, cons
 static void pipeline_write(void)
 {
     static const char text[] =
-        "data: {file: d/x.h5}\nmodel: {layers: [{type: relu}]}\ntasks: [{name: A}]\n";
+        "data: {file: d/x.h5}\nmodel: {layers: [{type: relu}]}\ntasks: [{name: A}]\n"
+        "continual_learning: {fisher_dir: fast}\n";
     CHECK_OK(durable_write("p.yaml", text, sizeof text - 1, &e), e);
 }
 
@@ -68,6 +69,9 @@ TEST(prepare_run_makes_file_names_absolute)
     strcat(expected, "/d/x.h5");
     CHECK_STR(o.data_file, expected);
     CHECK_STR(o.data_source, "");
+    CHECK(getcwd(expected, PATH_MAX));
+    strcat(expected, "/fast");
+    CHECK_STR(o.fisher_dir, expected);
     options_free(&o);
     CHECK_EQ(call(prepare_run, "--config", "p.yaml", "--run", "r", NULL), EXIT_CODE_DONE);
 }
