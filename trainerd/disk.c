@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -65,8 +66,12 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     f.averages = o->use_swa ? (o->checkpoint_keep + 1) * vector : 0;
     uint64_t file = (uint64_t)(fisher_bytes(o) * (double)m->parameter_count) + HEAD_BYTES;
     f.fisher = files * file;
-    if (files && m->parameter_count > o->fisher_block_size)
+    int sums = files && m->parameter_count > o->fisher_block_size;
+    if (sums)
         f.fisher += SUMS * vector + file; /* until the parts are joined, and they beside it */
+    f.fisher_least = o->fisher_use_compression ? 0 : files * vector;
+    if (sums && strcmp(o->fisher_estimator, "exact") == 0)
+        f.fisher_least += SUMS * vector;
     f.metrics = o->monitor_csv ? 2 * (o->monitor_csv_limit_mb << 20) : 0;
     f.most =
         f.checkpoints * (f.checkpoint + f.carried) + f.averages + f.fisher + f.lineage + f.metrics;
@@ -74,7 +79,7 @@ struct disk_forecast disk_forecast_make(const struct options *o, const struct mo
     return f;
 }
 
-int disk_free(const char *path, uint64_t *bytes, struct err *e)
+static int free_find(const char *path, uint64_t *bytes, struct err *e)
 {
     struct statvfs v;
     if (statvfs(path, &v) < 0)
@@ -83,21 +88,45 @@ int disk_free(const char *path, uint64_t *bytes, struct err *e)
     return 0;
 }
 
+int disk_room_find(struct disk_room *r, const char *run, const char *fisher, struct err *e)
+{
+    struct stat at_run, at_fisher;
+    *r = (struct disk_room){0};
+    if (free_find(run, &r->run, e) < 0)
+        return -1;
+    r->apart = stat(run, &at_run) == 0 && stat(fisher, &at_fisher) == 0 &&
+               at_run.st_dev != at_fisher.st_dev;
+    if (!r->apart)
+        return 0;
+    if (!realpath(fisher, r->place))
+        return err_errno(e, EXIT_CODE_TEMPORARY, "cannot name the directory %.300s", fisher);
+    return free_find(fisher, &r->fisher, e);
+}
+
+uint64_t disk_most(const struct disk_forecast *f, const struct disk_room *r)
+{
+    return f->most - (r->apart ? f->fisher : 0);
+}
+
 static double mib(uint64_t bytes)
 {
     return (double)bytes / (1 << 20);
 }
 
-void disk_text(const struct disk_forecast *f, uint64_t free_bytes, char *text, size_t bytes)
+void disk_text(const struct disk_forecast *f, const struct disk_room *r, char *text, size_t bytes)
 {
-    char table[48] = "";
+    char table[48] = "", fisher[PATH_MAX + 96];
+    int used = snprintf(fisher, sizeof fisher, "Fisher information %.1f MiB", mib(f->fisher));
+    if (r->apart)
+        snprintf(fisher + used, sizeof fisher - (size_t)used,
+                 " on another disk, %.0f MiB free at %.200s", mib(r->fisher), r->place);
     if (f->metrics)
         snprintf(table, sizeof table, ", metrics.csv %.1f MiB", mib(f->metrics));
     snprintf(text, bytes,
              "disk: up to %.1f MiB of %.0f MiB free: %" PRIu64 " checkpoints of %.1f MiB, averages "
-             "%.1f MiB, Fisher information %.1f MiB, a record a step %.1f MiB%s",
-             mib(f->most), mib(free_bytes), f->checkpoints, mib(f->checkpoint + f->carried),
-             mib(f->averages), mib(f->fisher), mib(f->lineage), table);
+             "%.1f MiB, a record a step %.1f MiB%s, %s",
+             mib(disk_most(f, r)), mib(r->run), f->checkpoints, mib(f->checkpoint + f->carried),
+             mib(f->averages), mib(f->lineage), table, fisher);
 }
 
 /* What stands in a directory of the run; a file of several names once for each. */
@@ -116,22 +145,43 @@ static uint64_t directory_bytes(const char *path)
     return sum;
 }
 
+/* What lies apart, against its own disk. */
+static int fisher_check(const struct disk_forecast *f, const struct disk_room *r, uint64_t there,
+                        int fresh, struct err *e)
+{
+    if (fresh && f->fisher_least > r->fisher + there)
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "the Fisher information will take at least %.1f MiB and the file system of "
+                       "%.300s has %.1f MiB free; make room there or choose another "
+                       "continual_learning.fisher_dir",
+                       mib(f->fisher_least), r->place, mib(r->fisher));
+    if (f->fisher > r->fisher + there)
+        log_warn("most_mib=%.1f free_mib=%.1f there_mib=%.1f the Fisher information may not fit at "
+                 "%.300s; make room there: with a full disk a run waits and ends with 70",
+                 mib(f->fisher), mib(r->fisher), mib(there), r->place);
+    return 0;
+}
+
 int disk_check(const struct disk_forecast *f, int fresh, struct err *e)
 {
-    uint64_t there = directory_bytes("checkpoints") + directory_bytes("fisher"), free_bytes = 0;
-    char text[512];
-    if (disk_free(".", &free_bytes, e) < 0)
+    uint64_t there = directory_bytes("checkpoints"), fisher = directory_bytes("fisher");
+    struct disk_room r;
+    char text[768];
+    if (disk_room_find(&r, ".", "fisher", e) < 0)
         return -1;
-    disk_text(f, free_bytes, text, sizeof text);
-    if (fresh && f->least > free_bytes + there)
+    if (r.apart && fisher_check(f, &r, fisher, fresh, e) < 0)
+        return -1;
+    there += r.apart ? 0 : fisher;
+    disk_text(f, &r, text, sizeof text);
+    if (fresh && f->least > r.run + there)
         return err_set(e, EXIT_CODE_PERMANENT,
                        "the run will write at least %.1f MiB and its file system has %.1f MiB free "
                        "(%.300s); make room (pipelines/clean.sh lists finished runs) or choose "
                        "another --run",
-                       mib(f->least), mib(free_bytes), text);
-    if (f->most > free_bytes + there)
+                       mib(f->least), mib(r.run), text);
+    if (disk_most(f, &r) > r.run + there)
         log_warn("most_mib=%.1f free_mib=%.1f there_mib=%.1f %s; lower training.checkpoint_keep or "
                  "make room (pipelines/clean.sh): with a full disk a run waits and ends with 70",
-                 mib(f->most), mib(free_bytes), mib(there), text);
+                 mib(disk_most(f, &r)), mib(r.run), mib(there), text);
     return 0;
 }

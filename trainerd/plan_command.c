@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "engine/device.h"
+#include "proto/fisherdir.h"
 #include "proto/limits.h"
 #include "trainerd/advice.h"
 #include "trainerd/disk.h"
@@ -228,23 +229,36 @@ static const char *place_find(void)
     return place ? place : ".";
 }
 
+/* That, and where its Fisher information is or will be. */
+static int room_find(struct disk_room *r, const struct options *o, struct err *e)
+{
+    char parent[PATH_MAX];
+    int given = fisherdir_parent(o, parent, e);
+    if (given < 0)
+        return -1;
+    return disk_room_find(r, place_find(), given ? parent : place_find(), e);
+}
+
 /* Against what is free there; steps are those of whole epochs. */
 static int disk_print(const struct options *o, const struct model *m,
                       const struct split_shape *train, struct err *e)
 {
-    uint64_t steps = 0, free_bytes = 0;
+    uint64_t steps = 0;
+    struct disk_room r;
     struct step_config c = setup_step_config(o);
-    char text[512];
+    char text[768];
     for (uint32_t i = 0; i < o->task_count; i++)
         steps += o->tasks[i].epochs * ((train->rows - 1) / options_batch_rows(o) + 1);
     struct disk_forecast f = disk_forecast_make(o, m, step_frozen(m, &c), steps);
-    if (disk_free(place_find(), &free_bytes, e) < 0)
+    if (room_find(&r, o, e) < 0)
         return -1;
-    disk_text(&f, free_bytes, text, sizeof text);
+    disk_text(&f, &r, text, sizeof text);
     printf("%s\n", text);
-    if (f.most > free_bytes)
+    if (disk_most(&f, &r) > r.run)
         puts("      that may not fit: lower training.checkpoint_keep, or make room "
              "(pipelines/clean.sh)");
+    if (r.apart && f.fisher > r.fisher)
+        printf("      the Fisher information may not fit at %s: make room there\n", r.place);
     return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "engine/loss.h"
 #include "engine/memory.h"
 #include "proto/durable.h"
+#include "proto/fisherdir.h"
 #include "proto/limits.h"
 #include "proto/log.h"
 #include "proto/weighing.h"
@@ -519,7 +520,7 @@ static int disk_apply(struct trainer *t, struct err *e)
     struct step_config c = setup_step_config(&t->daemon->options);
     struct disk_forecast f = disk_forecast_make(
         &t->daemon->options, &t->model, step_frozen(&t->model, &c), schedule_steps(&t->schedule));
-    return disk_check(&f, !t->resume_path[0], e);
+    return fisherdir_reach(".", e) < 0 ? -1 : disk_check(&f, !t->resume_path[0], e);
 }
 
 int setup_turn(struct trainer *t, int *sleep_ms, struct err *e)

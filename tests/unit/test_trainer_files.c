@@ -192,11 +192,61 @@ TEST(disk_counts_files_and_what_is_free)
     struct disk_forecast h = disk_forecast_make(&options, &m, 0, 1000);
     CHECK_EQ(h.most, g.most + (20 << 20));
     CHECK_EQ(h.least, g.least);
-    disk_text(&h, 1 << 20, text, sizeof text);
+    struct disk_room room = {.run = 1 << 20};
+    disk_text(&h, &room, text, sizeof text);
     CHECK_HAS(text, ", metrics.csv 20.0 MiB");
     options.monitor_csv = 0;
     options.data_stateful = 0;
     m.carried_values = 0;
+    model_close(&m);
+}
+
+/* As on a disk of its own: /proc is one, without a byte free. */
+TEST(disk_counts_fisher_information_where_it_lies)
+{
+    struct disk_forecast f = {.fisher = 9 << 20, .most = 10 << 20, .least = 1};
+    struct disk_room room = {.run = 2 << 20, .fisher = 5 << 20, .apart = 1, .place = "/fast"};
+    struct err e = {0};
+    char text[768];
+    disk_text(&f, &room, text, sizeof text);
+    CHECK_HAS(text, "disk: up to 1.0 MiB of 2 MiB free:");
+    CHECK_HAS(text, "Fisher information 9.0 MiB on another disk, 5 MiB free at /fast");
+    CHECK(mkdir("fisher", 0700) == 0);
+    CHECK_OK(disk_room_find(&room, ".", "fisher", &e), e);
+    CHECK(!room.apart && disk_most(&f, &room) == f.most);
+    CHECK(rmdir("fisher") == 0 && symlink("/proc", "fisher") == 0);
+    CHECK_OK(disk_room_find(&room, ".", "fisher", &e), e);
+    CHECK(room.apart && room.fisher == 0 && disk_most(&f, &room) == 1 << 20);
+    CHECK_STR(room.place, "/proc");
+    CHECK_OK(disk_check(&f, 1, &e), e); /* a warning */
+    f.fisher_least = 4 << 20;
+    CHECK_OK(disk_check(&f, 0, &e), e);
+    CHECK(disk_check(&f, 1, &e) < 0 && e.code == EXIT_CODE_PERMANENT);
+    CHECK_HAS(e.text, "the Fisher information will take at least 4.0 MiB and the file system of "
+                      "/proc has 0.0 MiB free");
+}
+
+TEST(disk_counts_what_fisher_information_takes_whatever_it_is)
+{
+    struct model m;
+    struct err e = {0};
+    const char *const list[] = {"linear out=1000", "relu", "linear out=1000"};
+    CHECK_OK(model_open(&m, list, 3, 1000, "softmax_cross_entropy", &e), e);
+    uint64_t vector = 4 * m.parameter_count;
+    trainer_fixture_options(&options);
+    options.optimizer = "adamw";
+    options.on_nan = "stop";
+    options.tasks[1].ewc.count = 1;
+    snprintf(options.tasks[1].ewc.name[0], sizeof options.tasks[1].ewc.name[0], "%s",
+             options.tasks[0].name);
+    CHECK_EQ(disk_forecast_make(&options, &m, 0, 1000).fisher_least, 3 * vector); /* its sums */
+    options.fisher_use_compression = 0;
+    CHECK_EQ(disk_forecast_make(&options, &m, 0, 1000).fisher_least, 4 * vector);
+    options.fisher_estimator = "adam";
+    CHECK_EQ(disk_forecast_make(&options, &m, 0, 1000).fisher_least, vector);
+    options.fisher_estimator = "exact";
+    options.tasks[1].ewc.count = 0;
+    CHECK_EQ(disk_forecast_make(&options, &m, 0, 1000).fisher_least, 0);
     model_close(&m);
 }
 
