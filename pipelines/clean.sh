@@ -16,7 +16,7 @@ usage() {
 usage: clean.sh [--checkpoints] [--older-than DAYS] [--yes] [RUN ...]
 
 Lists the runs (default: all below runs/ in the repository) with their size, their age and how they ended, and what
-would be removed; with --yes that is removed.
+would be removed; with --yes that is removed. What continual_learning.fisher_dir has elsewhere belongs to its run.
 
   --checkpoints      of finished runs (exit code 0) the checkpoints inside of tasks, averages and sums of Fisher
                      information: what is left are the weights that tasks ended with, the best, Fisher files,
@@ -67,6 +67,31 @@ size() {
     du -cm -- "$@" 2>/dev/null | tail -n 1 | cut -f 1
 }
 
+# fisher_look RUN: where continual_learning.fisher_dir has the run's Fisher information elsewhere (proto/fisherdir.c) sets
+# fisher to that directory, if it is the run's own, fisher_lost to one that cannot be reached, and fisher_other to one that
+# is not known to be this run's: nothing but the first is touched. It is known by the name that we give and by the file in it
+# that names the run, or one whose own link does not lead there any more: it was moved and is this one.
+fisher= fisher_lost= fisher_other=
+fisher_look() {
+    local target text named mark='Fisher information of the run in '
+    fisher= fisher_lost= fisher_other=
+    target=$(readlink -- "$1/fisher") || return 0
+    [ -e "$1/fisher" ] || { fisher_lost=$target; return; }
+    fisher_other=$target
+    [[ ${target##*/} =~ ^.+-[0-9a-f]{8}$ ]] && [ "${target:0:1}" = / ] && [ ! -L "$target" ] && [ -d "$target" ] &&
+        [ -f "$target/run" ] && text=$(head -c 4200 -- "$target/run") && [ "${text#"$mark"/}" != "$text" ] || return 0
+    named=${text#"$mark"}
+    if [ "$named" -ef "$1" ] || [ ! "$named/fisher" -ef "$target" ]; then
+        fisher=$target fisher_other=
+    fi
+}
+
+# fisher_remove RUN: all of $fisher, last the file by which it is known, and the link to it.
+fisher_remove() {
+    find "$fisher" -mindepth 1 -maxdepth 1 ! -name run -exec rm -rf -- {} + && rm -f -- "$fisher/run" &&
+        rmdir -- "$fisher" && rm -f -- "$1/fisher"
+}
+
 # lock_is_held RUN: looked for in passing, and only where there is one.
 lock_is_held() {
     [ -e "$1/lock" ] && ! flock -n -s -- "$1/lock" true
@@ -90,17 +115,25 @@ lock_take() {
 
 # take RUN WHAT FILE ...: removes the files, or says that it would; the whole run where it is the file.
 take() {
-    local run=$1 what=$2 stamp aside=
+    local run=$1 what=$2 stamp aside= apart=
     shift 2
     [ $# -gt 0 ] || return 0
+    if [ "$1" = "$run" ] && [ -n "$fisher_lost" ]; then
+        echo "  left alone: its Fisher information is in $fisher_lost, which cannot be reached; mount its disk, or remove the link $run/fisher"
+        return
+    fi
+    [ "$1" != "$run" ] || apart=$fisher
+    what+=${apart:+ and $apart}
     if [ -z "$yes" ]; then
-        echo "  would remove $what ($(size "$@") MiB)"
+        echo "  would remove $what ($(size "$@" ${apart:+"$apart"}) MiB)"
         return
     fi
     stamp=$(ended_stamp "$run")
-    echo "  removes $what ($(size "$@") MiB)"
+    echo "  removes $what ($(size "$@" ${apart:+"$apart"}) MiB)"
     lock_take "$run" "$stamp" || { echo "  left alone: it was started meanwhile"; return; }
     if [ "$1" = "$run" ]; then
+        [ -z "$apart" ] || fisher_remove "$run" || fail $EXIT_TEMPORARY "cannot remove $apart"
+        [ -z "$fisher_other" ] || echo "  leaves $fisher_other, which is not known to be this run's"
         aside=$(realpath -- "$run")
         aside=${aside%/*}/.${aside##*/}.removed-$$
         mv -T -- "$run" "$aside" || fail $EXIT_TEMPORARY "cannot remove $what: its name cannot be changed to $aside"
@@ -120,7 +153,7 @@ leftover_list() {
     newest=$(find "$1/checkpoints" -maxdepth 1 -name 'step-*.h5' -printf '%f\n' | sort | tail -n 1)
     find "$1/checkpoints" -maxdepth 1 -type f \( -name 'step-*.h5' -o -name 'average-*.f32' -o -name restore.h5 \
         -o -name '*.tmp*' \) ! -name "$newest" -print0 2>/dev/null
-    find "$1/fisher" -mindepth 1 -maxdepth 2 -type f \( -name 'sums-[01]' -o -name half \) -print0 2>/dev/null
+    find "${fisher:-$1/fisher}" -mindepth 1 -maxdepth 2 -type f \( -name 'sums-[01]' -o -name half \) -print0 2>/dev/null
 }
 
 run_look() {
@@ -128,8 +161,9 @@ run_look() {
     while [[ $run = ?*/ ]]; do run=${run%/}; done # behind a slash a link is a directory
     [ ! -L "$run" ] || fail $EXIT_PERMANENT "$run is a link; name the run itself, $(realpath -m -- "$run")"
     [ -e "$run/pipeline.yaml" ] || fail $EXIT_PERMANENT "$run is no run: it has no pipeline.yaml"
+    fisher_look "$run"
     if run_is_live "$run" || lock_is_held "$run"; then
-        echo "$run: $(size "$run") MiB, going on"
+        echo "$run: $(size "$run" ${fisher:+"$fisher"}) MiB, going on"
         return
     fi
     code=$(sed -n '1s/^\([0-9]*\).*/\1/p' "$run/verdict" 2>/dev/null)
@@ -139,7 +173,7 @@ run_look() {
     ended=$((($(date +%s) - $(stat -c %Y -- "$ended")) / 86400))
     how=${code:+ended with }${code:-not ended}
     [ "$code" != $EXIT_PAUSED ] || how="paused: the command that started it goes on"
-    echo "$run: $(size "$run") MiB, $ended days, $how"
+    echo "$run: $(size "$run" ${fisher:+"$fisher"}) MiB, $ended days, $how"
     if [ -n "$days" ] && [ -n "$code" ] && [ "$ended" -ge "$days" ] && [ "$code$named" != $EXIT_PAUSED ]; then
         take "$run" "the run" "$run"
     elif [ -n "$checkpoints" ] && [ "${code:-1}" = 0 ]; then

@@ -59,3 +59,18 @@ def test_disk_without_a_byte_left_ends_the_run():
         columns = [line.count(",") for line in f]
     assert len(columns) > 1 and len(set(columns)) == 1, set(columns)
     assert report["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]
+
+
+@limit(120)
+def test_fisher_information_without_a_byte_left_ends_the_run():
+    """Its disk alone (continual_learning.fisher_dir): verdict 70 that names it, and it goes on when there is room."""
+    space = disk("fast", 8)
+    words = (*small(8), "--set", "continual_learning.fisher_dir=" + space.directory)
+    run = Run("run", *words)
+    run.await_path("fisher/run")
+    space.fill()
+    assert run.wait(100) == 70, run.output()[-2000:]
+    assert "fisherd died ten times without progress" in run.output(), run.output()[-2000:]
+    assert "No space left on device" in run.output() and space.directory in run.output().splitlines()[-1], run.output()[-2000:]
+    space.empty()
+    assert Run("run", *words).finish()["weights_sha256"] == undisturbed(*small(8))["weights_sha256"]

@@ -87,3 +87,14 @@ def test_a_disk_without_a_byte_left_counts_and_decides():
     space.fill()
     assert [death(111) for _ in range(10)] == [0] * 9 + [125]
     assert "ended with code 111; no space is left" in text_of("verdict"), text_of("verdict")
+
+
+def test_a_disk_of_its_own_for_fisher_information_is_told():
+    run_make()
+    space = disk("fast", 1)
+    os.rmdir("run/fisher/A.part")
+    os.rmdir("run/fisher")
+    os.symlink(space.directory, "run/fisher")
+    space.fill()
+    assert death(111) == 0
+    assert text_of("logs/deaths").endswith("ended with code 111; no space is left in %s\n" % os.path.abspath("run/fisher"))
