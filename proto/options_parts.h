@@ -1,8 +1,9 @@
 /* options_parts.h - what the options_*.c files share; nobody else includes it.
  *
- * A pipeline file goes through six of them: options_yaml.c turns bytes into a tree of nodes and
+ * A pipeline file goes through several of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
- * options_value.c turns each text into a checked value, options_complete.c and options_weights.c
+ * options_node.c, options_layers.c and options_value.c turn each node or text into a checked value,
+ * options_complete.c and options_weights.c
  * derive what follows from them, options_check.c looks at what spans several options. What was
  * given for nothing options_idle.c says, who is asked.
  */
@@ -141,6 +142,37 @@ struct node {
  * no words. The caller frees *root. */
 int node_read(const char *path, struct node **root, struct err *e);
 void node_free(struct node *n); /* NULL allowed */
+
+/* ---- options_files.c ----------------------------------------------------------------------------
+ */
+
+enum { INCLUDE_DEPTH_MAX = 8 };
+
+struct option_files {
+    char *paths[INCLUDE_DEPTH_MAX + 1]; /* origins point to them */
+    struct node *trees[INCLUDE_DEPTH_MAX + 1];
+    int depth; /* files, from the main one inwards */
+};
+
+/* Read the file at `path` and what it includes into *f, which is zeroed; files_free frees what was
+ * read, also after a failure. */
+int files_read(struct option_files *f, const char *path, struct err *e);
+void files_free(struct option_files *f);
+
+/* ---- options_node.c -----------------------------------------------------------------------------
+ */
+
+/* value_set with what the node holds; one that is a list or section where one word is wanted, or
+ * the other way round, is refused likewise. */
+int node_set(const struct option_row *row, void *base, const struct node *n, const char *name,
+             struct origin at, struct err *e);
+
+/* ---- options_layers.c ---------------------------------------------------------------------------
+ */
+
+/* Replace o's layers with those of the file at `path`. 0, or -1 and *e; some may be replaced then.
+ */
+int layers_set(struct options *o, const struct node *list, const char *path, struct err *e);
 
 /* ---- options_check.c ----------------------------------------------------------------------------
  */

@@ -10,16 +10,12 @@
 
 #include "proto/options_parts.h"
 
-enum { INCLUDE_DEPTH_MAX = 8 };
-
 struct reading {
     struct options *o;
     struct origins at;
-    const char *path;                          /* of the file being applied ... */
-    int effective;                             /* ... which gives all options */
-    char *paths[INCLUDE_DEPTH_MAX + 1];        /* names that origins point to */
-    struct node *trees[INCLUDE_DEPTH_MAX + 1]; /* from the main file inwards */
-    int depth;
+    const char *path; /* of the file being applied ... */
+    int effective;    /* ... which gives all options */
+    struct option_files files;
     char *set_texts; /* "--set key=value" texts that origins point to */
     int batch_size_given, steps_given;
     struct err *e;
@@ -56,113 +52,9 @@ static int unknown_task_option(struct reading *r, const char *prefix, const char
     return unknown_key(r, prefix, key, key_nearest(rows, count, key), at);
 }
 
-/* ---- one node -----------------------------------------------------------------------------------
- */
-
 static struct origin origin_of(const struct reading *r, const struct node *n)
 {
     return (struct origin){r->path, n->line};
-}
-
-static int wrong_kind(struct reading *r, const struct option_row *row, const struct node *n,
-                      const char *name)
-{
-    static const char *const kinds[] = {"one word", "a list", "a section"};
-    char accepted[256];
-    value_accepted(row, accepted, sizeof accepted);
-    return origin_error(origin_of(r, n), r->e, "%s is %s; accepted is %s%s", name, kinds[n->kind],
-                        accepted, row->type == OPTION_TYPE_IS_LIST ? ", written as [A, B]" : "");
-}
-
-/* One more name of "A,B". 0, or -1 if it is no word or there is no room. */
-static int name_add(const struct node *n, char *text, size_t bytes)
-{
-    size_t used = strlen(text);
-    if (n->kind != NODE_SCALAR || strchr(n->text, ',') || !n->text[0])
-        return -1;
-    int added = snprintf(text + used, bytes - used, "%s%s", used ? "," : "", n->text);
-    return added < 0 || (size_t)added >= bytes - used ? -1 : 0;
-}
-
-/* A YAML list of names, or one name, as the text "A,B" that value_set takes; 0, or -1. */
-static int list_text(const struct node *list, char *text, size_t bytes)
-{
-    int result = 0;
-    text[0] = '\0';
-    if (list->kind != NODE_LIST)
-        return name_add(list, text, bytes);
-    for (const struct node *n = list->first; n && result == 0; n = n->next)
-        result = name_add(n, text, bytes);
-    return result;
-}
-
-static int row_apply(struct reading *r, const struct option_row *row, void *base,
-                     const struct node *n, const char *name)
-{
-    char names[OPTION_TEXT_MAX + 1];
-    if (row->type != OPTION_TYPE_IS_LIST && n->kind == NODE_SCALAR)
-        return value_set(row, base, n->text, name, origin_of(r, n), r->e);
-    if (row->type == OPTION_TYPE_IS_LIST && list_text(n, names, sizeof names) == 0)
-        return value_set(row, base, names, name, origin_of(r, n), r->e);
-    return wrong_kind(r, row, n, name);
-}
-
-/* ---- model.layers -------------------------------------------------------------------------------
- */
-
-static int layer_word_valid(const char *word)
-{
-    return word[0] && word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                        "0123456789_.+-")] == '\0';
-}
-
-/* {type: linear, out: 256} as "linear out=256": one line, no quoting needed, `type` first. */
-static int layer_apply(struct reading *r, const struct node *n, uint32_t index)
-{
-    char *text = r->o->layers[index];
-    const struct node *type = NULL;
-    struct origin at = origin_of(r, n);
-    if (n->kind != NODE_MAP)
-        return origin_error(
-            at, r->e, "model.layers.%u is no map; accepted is for example {type: relu}", index);
-    for (const struct node *c = n->first; c; c = c->next) {
-        if (c->kind != NODE_SCALAR || !layer_word_valid(c->text) || !layer_word_valid(c->key))
-            return origin_error(origin_of(r, c), r->e,
-                                "model.layers.%u holds a key or value that is no word; accepted "
-                                "are letters, digits, and _ . + -",
-                                index);
-        if (strcmp(c->key, "type") == 0)
-            type = c;
-    }
-    if (!type)
-        return origin_error(at, r->e, "model.layers.%u has no type; type: linear is an example",
-                            index);
-    size_t used = (size_t)snprintf(text, OPTION_LAYER_TEXT_MAX + 1, "%s", type->text);
-    for (const struct node *c = n->first; c && used <= OPTION_LAYER_TEXT_MAX; c = c->next)
-        if (c != type)
-            used += (size_t)snprintf(text + used, OPTION_LAYER_TEXT_MAX + 1 - used, " %s=%s",
-                                     c->key, c->text);
-    if (used > OPTION_LAYER_TEXT_MAX)
-        return origin_error(at, r->e, "model.layers.%u is longer than %d bytes", index,
-                            OPTION_LAYER_TEXT_MAX);
-    r->o->layer_lines[index] = n->line;
-    return 0;
-}
-
-static int layers_apply(struct reading *r, const struct node *list)
-{
-    if (list->kind != NODE_LIST || list->entries == 0 || list->entries > OPTION_LAYERS_MAX)
-        return origin_error(origin_of(r, list), r->e,
-                            "model.layers is a list of 1 to %d layers, each for example {type: "
-                            "relu}",
-                            OPTION_LAYERS_MAX);
-    uint32_t index = 0;
-    for (const struct node *n = list->first; n; n = n->next)
-        if (layer_apply(r, n, index++) < 0)
-            return -1;
-    r->o->layer_count = index;
-    snprintf(r->o->layers_source, sizeof r->o->layers_source, "%s", r->path);
-    return 0;
 }
 
 /* ---- tasks --------------------------------------------------------------------------------------
@@ -183,7 +75,7 @@ static int task_apply(struct reading *r, const struct node *n, uint32_t index)
         if (!row)
             return unknown_task_option(r, prefix, c->key, origin_of(r, c));
         snprintf(name, sizeof name, "%s%s", prefix, row->key);
-        if (row_apply(r, row, &r->o->tasks[index], c, name) < 0)
+        if (node_set(row, &r->o->tasks[index], c, name, origin_of(r, c), r->e) < 0)
             return -1;
         r->at.task[index][row - rows] = origin_of(r, c);
     }
@@ -253,12 +145,12 @@ static int entry_apply(struct reading *r, const struct node *n, const char *sect
     if (strcmp(name, "tasks") == 0)
         return tasks_apply(r, n);
     if (strcmp(name, "model.layers") == 0)
-        return layers_apply(r, n);
+        return layers_set(r->o, n, r->path, r->e);
     const struct option_row *row = row_find(rows, count, name);
     if (row)
         given_note(r, row, origin_of(r, n));
     if (row)
-        return row_apply(r, row, r->o, n, name);
+        return node_set(row, r->o, n, name, origin_of(r, n), r->e);
     if (n->kind == NODE_MAP && n->entries > 0)
         return map_apply(r, n, name);
     if (!section_known(name))
@@ -283,48 +175,6 @@ static int map_apply(struct reading *r, const struct node *map, const char *sect
 static int no_memory(struct reading *r)
 {
     return err_errno(r->e, EXIT_CODE_TEMPORARY, "cannot read options");
-}
-
-/* `name` beside the file at `path`, in new memory, or NULL. */
-static char *path_beside(const char *path, const char *name)
-{
-    const char *slash = strrchr(path, '/');
-    int directory = name[0] == '/' || !slash ? 0 : (int)(slash - path) + 1;
-    char *joined;
-    return asprintf(&joined, "%.*s%s", directory, path, name) < 0 ? NULL : joined;
-}
-
-/* Read the file and what it includes, inwards; trees and paths are kept for apply and for origins.
- */
-static int files_read(struct reading *r, const char *path)
-{
-    char *next = strdup(path);
-    for (;;) {
-        struct node **tree = &r->trees[r->depth];
-        const struct node *include = NULL;
-        if (!next)
-            return no_memory(r);
-        r->paths[r->depth] = next;
-        if (node_read(next, tree, r->e) < 0)
-            return r->depth ? err_prefix(r->e, "include of %.200s", r->paths[r->depth - 1]) : -1;
-        for (const struct node *n = (*tree)->first; n && !include; n = n->next)
-            if (strcmp(n->key, "include") == 0)
-                include = n;
-        r->depth++;
-        if (!include)
-            return 0;
-        struct origin at = {next, include->line};
-        if (include->kind != NODE_SCALAR || !include->text[0])
-            return origin_error(at, r->e,
-                                "include is no file name; accepted is one, relative to "
-                                "this file");
-        if (r->depth > INCLUDE_DEPTH_MAX)
-            return origin_error(at, r->e,
-                                "files include each other more than %d deep; does one include "
-                                "itself?",
-                                INCLUDE_DEPTH_MAX);
-        next = path_beside(next, include->text);
-    }
 }
 
 static int set_apply(struct reading *r, const char *text, struct origin at)
@@ -364,8 +214,8 @@ static int set_apply(struct reading *r, const char *text, struct origin at)
 static int sources_preset(struct reading *r, const char *const *set, int set_count)
 {
     const char *preset = "none";
-    for (int i = r->depth - 1; i >= 0; i--)
-        for (const struct node *n = r->trees[i]->first; n; n = n->next)
+    for (int i = r->files.depth - 1; i >= 0; i--)
+        for (const struct node *n = r->files.trees[i]->first; n; n = n->next)
             if (strcmp(n->key, "preset") == 0 && n->kind == NODE_SCALAR)
                 preset = n->text;
     for (int i = 0; i < set_count; i++)
@@ -376,10 +226,10 @@ static int sources_preset(struct reading *r, const char *const *set, int set_cou
 
 static int sources_apply(struct reading *r, const char *const *set, int set_count)
 {
-    for (int i = r->depth - 1; i >= 0; i--) {
-        r->path = r->paths[i];
+    for (int i = r->files.depth - 1; i >= 0; i--) {
+        r->path = r->files.paths[i];
         r->effective = options_is_effective(r->path);
-        if (map_apply(r, r->trees[i], "") < 0)
+        if (map_apply(r, r->files.trees[i], "") < 0)
             return -1;
     }
     r->effective = 0;
@@ -414,7 +264,7 @@ int options_read(struct options *o, const char *path, const char *const *set, in
     r->at.name = r->at.file;
     int result = rows_default(rows, count, o, e);
     if (result == 0)
-        result = files_read(r, path);
+        result = files_read(&r->files, path, e);
     if (result == 0)
         result = sources_preset(r, set, set_count);
     if (result == 0)
@@ -425,10 +275,7 @@ int options_read(struct options *o, const char *path, const char *const *set, in
         result = options_complete(o, &r->at, e);
     if (result == 0)
         result = options_check(o, &r->at, e);
-    for (int i = 0; i <= INCLUDE_DEPTH_MAX; i++) {
-        node_free(r->trees[i]);
-        free(r->paths[i]);
-    }
+    files_free(&r->files);
     free(r->set_texts);
     free(r);
     if (result < 0)
