@@ -3,7 +3,8 @@
  * Read in this order, later wins: defaults of options.def, the preset (presets.def), `include:
  * FILE` of the pipeline file (relative to it, at most 8 deep), the file, --set section.key=value in
  * order. Then everything is checked: unknown, repeated, missing, mistyped and out-of-range options
- * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one.
+ * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one. The
+ * first mistake is told; unknown keys come before others, and all of them in one sentence.
  * `tasks:` and `model.layers:` of a later source replace the whole list; --set tasks.<index or
  * name>.key=value changes one entry.
  */

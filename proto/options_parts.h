@@ -3,7 +3,7 @@
  * A pipeline file goes through several of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
  * options_node.c, options_layers.c and options_value.c turn each node or text into a checked value,
- * options_complete.c and options_weights.c
+ * options_unknown.c collects the keys that are none, options_complete.c and options_weights.c
  * derive what follows from them, options_check.c looks at what spans several options. What was
  * given for nothing options_idle.c says, who is asked.
  */
@@ -173,6 +173,28 @@ int node_set(const struct option_row *row, void *base, const struct node *n, con
 /* Replace o's layers with those of the file at `path`. 0, or -1 and *e; some may be replaced then.
  */
 int layers_set(struct options *o, const struct node *list, const char *path, struct err *e);
+
+/* ---- options_unknown.c --------------------------------------------------------------------------
+ */
+
+struct unknowns {
+    const char *file; /* its lines need no file's name */
+    uint32_t count, listed;
+    struct err first;                         /* the sentence of one alone */
+    char list[sizeof((struct err *)0)->text]; /* of several, as far as there is room */
+    size_t used, room;
+    int full;
+};
+
+/* `file` stays the caller's, and has to last. */
+void unknowns_begin(struct unknowns *u, const char *file);
+
+/* A key that is none of `rows`, whose names begin with `prefix`. */
+void unknown_add(struct unknowns *u, const struct option_row *rows, size_t count,
+                 const char *prefix, const char *key, struct origin at);
+
+/* The sentence (permanent) of all that were added, one at least. Returns -1. */
+int unknowns_error(const struct unknowns *u, struct err *e);
 
 /* ---- options_check.c ----------------------------------------------------------------------------
  */

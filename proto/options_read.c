@@ -1,9 +1,8 @@
 /* options_read.c - all sources of options in their order: defaults, the preset, includes, the file,
  * --set.
  *
- * Each source overwrites what came before. A mistake is reported where it stands, at once, even if
- * a later source would overwrite it. What an unknown key probably meant, options_nearest.c
- * knows.
+ * Each source overwrites what came before. A mistake is reported where it stands, even if a later
+ * source would overwrite it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,38 +17,34 @@ struct reading {
     struct option_files files;
     char *set_texts; /* "--set key=value" texts that origins point to */
     int batch_size_given, steps_given;
-    struct err *e;
+    struct unknowns unknowns;
+    struct err *e; /* NULL once there was a mistake */
 };
 
-/* ---- complaints ---------------------------------------------------------------------------------
+/* ---- mistakes -----------------------------------------------------------------------------------
  */
 
-static int unknown_key(struct reading *r, const char *prefix, const char *key, const char *nearest,
-                       struct origin at)
+/* The first mistake is told; what is behind it is read on for unknown keys, which come before it.
+ */
+static int mistake(struct reading *r)
 {
-    char shown[SHOWN_BYTES];
-    text_show(key, shown);
-    if (!nearest)
-        return origin_error(at, r->e,
-                            "unknown option %s%s; none is like it, and docs/OPTIONS.md lists them",
-                            prefix, shown);
-    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix, shown, prefix,
-                        nearest);
+    r->e = NULL;
+    return -1;
 }
 
-static int unknown_option(struct reading *r, const char *key, struct origin at)
+static void unknown_option(struct reading *r, const char *key, struct origin at)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
-    return unknown_key(r, "", key, key_nearest(rows, count, key), at);
+    unknown_add(&r->unknowns, rows, count, "", key, at);
 }
 
-static int unknown_task_option(struct reading *r, const char *prefix, const char *key,
-                               struct origin at)
+static void unknown_task_option(struct reading *r, const char *prefix, const char *key,
+                                struct origin at)
 {
     size_t count;
     const struct option_row *rows = task_rows(&count);
-    return unknown_key(r, prefix, key, key_nearest(rows, count, key), at);
+    unknown_add(&r->unknowns, rows, count, prefix, key, at);
 }
 
 static struct origin origin_of(const struct reading *r, const struct node *n)
@@ -70,16 +65,20 @@ static int task_apply(struct reading *r, const struct node *n, uint32_t index)
                             "tasks.%u is no map; accepted is for example {name: A, epochs: 3}",
                             index);
     snprintf(prefix, sizeof prefix, "tasks.%u.", index);
+    int result = 0;
     for (const struct node *c = n->first; c; c = c->next) {
         const struct option_row *row = row_find(rows, count, c->key);
-        if (!row)
-            return unknown_task_option(r, prefix, c->key, origin_of(r, c));
+        struct origin at = origin_of(r, c);
+        if (!row) {
+            unknown_task_option(r, prefix, c->key, at);
+            continue;
+        }
         snprintf(name, sizeof name, "%s%s", prefix, row->key);
-        if (node_set(row, &r->o->tasks[index], c, name, origin_of(r, c), r->e) < 0)
-            return -1;
-        r->at.task[index][row - rows] = origin_of(r, c);
+        if (node_set(row, &r->o->tasks[index], c, name, at, r->e) < 0)
+            result = mistake(r);
+        r->at.task[index][row - rows] = at;
     }
-    return 0;
+    return result;
 }
 
 static int tasks_apply(struct reading *r, const struct node *list)
@@ -94,13 +93,14 @@ static int tasks_apply(struct reading *r, const struct node *list)
     while (r->o->task_count > 0)
         rows_free(rows, count, &r->o->tasks[--r->o->task_count]);
     memset(r->at.task, 0, sizeof r->at.task);
+    int result = 0;
     for (const struct node *n = list->first; n; n = n->next) {
         uint32_t index = r->o->task_count++;
         r->at.entry[index] = origin_of(r, n);
         if (rows_default(rows, count, &r->o->tasks[index], r->e) < 0 || task_apply(r, n, index) < 0)
-            return -1;
+            result = mistake(r);
     }
-    return 0;
+    return result;
 }
 
 /* ---- one file -----------------------------------------------------------------------------------
@@ -128,6 +128,19 @@ static void given_note(struct reading *r, const struct option_row *row, struct o
     r->steps_given |= row->offset == offsetof(struct options, gradient_accumulation_steps);
 }
 
+/* What is neither an option nor a section with entries. */
+static int rest_apply(struct reading *r, const struct node *n, const char *name)
+{
+    if (!section_known(name)) {
+        unknown_option(r, name, origin_of(r, n));
+        return 0;
+    }
+    if (n->kind == NODE_MAP || (n->kind == NODE_SCALAR && !n->text[0] && !n->quoted))
+        return 0; /* a section whose lines are all commented out */
+    return origin_error(origin_of(r, n), r->e,
+                        "%s is a section; accepted are key: value lines below it, indented", name);
+}
+
 static int map_apply(struct reading *r, const struct node *map, const char *section);
 
 static int entry_apply(struct reading *r, const struct node *n, const char *section)
@@ -153,20 +166,16 @@ static int entry_apply(struct reading *r, const struct node *n, const char *sect
         return node_set(row, r->o, n, name, origin_of(r, n), r->e);
     if (n->kind == NODE_MAP && n->entries > 0)
         return map_apply(r, n, name);
-    if (!section_known(name))
-        return unknown_option(r, name, origin_of(r, n));
-    if (n->kind == NODE_MAP || (n->kind == NODE_SCALAR && !n->text[0] && !n->quoted))
-        return 0; /* a section whose lines are all commented out */
-    return origin_error(origin_of(r, n), r->e,
-                        "%s is a section; accepted are key: value lines below it, indented", name);
+    return rest_apply(r, n, name);
 }
 
 static int map_apply(struct reading *r, const struct node *map, const char *section)
 {
+    int result = 0;
     for (const struct node *n = map->first; n; n = n->next)
         if (entry_apply(r, n, section) < 0)
-            return -1;
-    return 0;
+            result = mistake(r);
+    return result;
 }
 
 /* ---- sources ------------------------------------------------------------------------------------
@@ -177,12 +186,36 @@ static int no_memory(struct reading *r)
     return err_errno(r->e, EXIT_CODE_TEMPORARY, "cannot read options");
 }
 
+static int task_set_apply(struct reading *r, const char *key, const char *value, struct origin at)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    const char *task_key;
+    char prefix[OPTION_KEY_MAX + 1];
+    int task = task_key_split(r->o, key, &task_key);
+    if (task < 0 && task_key)
+        return origin_error(at, r->e, "there is no task %.*s; the pipeline has %u tasks",
+                            (int)strcspn(key + 6, "."), key + 6, r->o->task_count);
+    if (task < 0) {
+        unknown_option(r, key, at);
+        return 0;
+    }
+    const struct option_row *row = row_find(rows, count, task_key);
+    snprintf(prefix, sizeof prefix, "%.*s", (int)(task_key - key), key);
+    if (!row) {
+        unknown_task_option(r, prefix, task_key, at);
+        return 0;
+    }
+    r->at.task[task][row - rows] = at;
+    return value_set(row, &r->o->tasks[task], value, key, at, r->e);
+}
+
 static int set_apply(struct reading *r, const char *text, struct origin at)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
     char key[OPTION_KEY_MAX + 1];
-    const char *equals = strchr(text, '='), *task_key;
+    const char *equals = strchr(text, '=');
     if (!equals || equals == text || (size_t)(equals - text) > OPTION_KEY_MAX)
         return origin_error(at, r->e, "accepted is --set section.key=value");
     snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
@@ -194,20 +227,7 @@ static int set_apply(struct reading *r, const char *text, struct origin at)
     if (strcmp(key, "tasks") == 0 || strcmp(key, "model.layers") == 0 ||
         strcmp(key, "include") == 0)
         return origin_error(at, r->e, "%s can only be given in a pipeline file", key);
-    int task = task_key_split(r->o, key, &task_key);
-    if (task < 0 && task_key)
-        return origin_error(at, r->e, "there is no task %.*s; the pipeline has %u tasks",
-                            (int)strcspn(key + 6, "."), key + 6, r->o->task_count);
-    if (task < 0)
-        return unknown_option(r, key, at);
-    rows = task_rows(&count);
-    row = row_find(rows, count, task_key);
-    char prefix[OPTION_KEY_MAX + 1];
-    snprintf(prefix, sizeof prefix, "%.*s", (int)(task_key - key), key);
-    if (!row)
-        return unknown_task_option(r, prefix, task_key, at);
-    r->at.task[task][row - rows] = at;
-    return value_set(row, &r->o->tasks[task], equals + 1, key, at, r->e);
+    return task_set_apply(r, key, equals + 1, at);
 }
 
 /* The values of the preset that the last of all sources names, before any of them. */
@@ -224,16 +244,10 @@ static int sources_preset(struct reading *r, const char *const *set, int set_cou
     return preset_apply(r->o, preset, r->e);
 }
 
-static int sources_apply(struct reading *r, const char *const *set, int set_count)
+static int sets_apply(struct reading *r, const char *const *set, int set_count)
 {
-    for (int i = r->files.depth - 1; i >= 0; i--) {
-        r->path = r->files.paths[i];
-        r->effective = options_is_effective(r->path);
-        if (map_apply(r, r->files.trees[i], "") < 0)
-            return -1;
-    }
-    r->effective = 0;
     size_t bytes = 1;
+    int result = 0;
     for (int i = 0; i < set_count; i++)
         bytes += strlen(set[i]) + sizeof "--set ";
     char *at = r->set_texts = malloc(bytes);
@@ -243,9 +257,27 @@ static int sources_apply(struct reading *r, const char *const *set, int set_coun
         const char *source = at;
         at = stpcpy(stpcpy(at, "--set "), set[i]) + 1;
         if (set_apply(r, set[i], (struct origin){source, 0}) < 0)
-            return -1;
+            result = mistake(r);
     }
-    return 0;
+    return result;
+}
+
+static int sources_apply(struct reading *r, const char *const *set, int set_count)
+{
+    struct err *e = r->e;
+    int result = 0;
+    for (int i = r->files.depth - 1; i >= 0; i--) {
+        r->path = r->files.paths[i];
+        r->effective = options_is_effective(r->path);
+        if (map_apply(r, r->files.trees[i], "") < 0)
+            result = -1;
+    }
+    r->effective = 0;
+    if (sets_apply(r, set, set_count) < 0)
+        result = -1;
+    r->e = e;
+    int told = result < 0 && e && e->code == EXIT_CODE_TEMPORARY;
+    return r->unknowns.count && !told ? unknowns_error(&r->unknowns, e) : result;
 }
 
 int options_read(struct options *o, const char *path, const char *const *set, int set_count,
@@ -262,6 +294,7 @@ int options_read(struct options *o, const char *path, const char *const *set, in
     r->e = e;
     r->at.file = (struct origin){path, 0};
     r->at.name = r->at.file;
+    unknowns_begin(&r->unknowns, path);
     int result = rows_default(rows, count, o, e);
     if (result == 0)
         result = files_read(&r->files, path, e);
