@@ -2,7 +2,8 @@
  *
  * A pipeline file goes through several of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
- * options_node.c, options_layers.c and options_value.c turn each node or text into a checked value,
+ * options_alias.c finds what a key of another file's sections is here, options_node.c,
+ * options_layers.c and options_value.c turn each node or text into a checked value,
  * options_unknown.c collects the keys that are none, options_complete.c and options_weights.c
  * derive what follows from them, options_check.c looks at what spans several options. What was
  * given for nothing options_idle.c says, who is asked.
@@ -77,6 +78,9 @@ void presets_print(FILE *out);
 /* The key among `rows` (and, for those of OPT, the names of lists and "tasks.NAME.key") that `key`
  * resembles most, or NULL: none does. Both have at most OPTION_KEY_MAX bytes. */
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key);
+
+/* The last word of "section.key", which is the key's own. */
+const char *key_word(const char *key);
 
 /* ---- options_value.c ----------------------------------------------------------------------------
  */
@@ -173,6 +177,30 @@ int node_set(const struct option_row *row, void *base, const struct node *n, con
 /* Replace o's layers with those of the file at `path`. 0, or -1 and *e; some may be replaced then.
  */
 int layers_set(struct options *o, const struct node *list, const char *path, struct err *e);
+
+/* ---- options_alias.c ----------------------------------------------------------------------------
+ */
+
+/* Is it one of the sections whose keys are aliases? Is `key` below one, known or not? */
+int alias_section(const char *section);
+int alias_below(const char *key);
+
+/* The option that "finetuning.learning_rate" or "gpu_optimization.loading.num_workers" is, or NULL.
+ */
+const struct option_row *alias_row(const char *key);
+
+/* "finetuning.epochs" or "finetuning.any.epochs": the epochs of tasks that say none. */
+int alias_of_epochs(const char *key);
+
+/* Is `key` the section pretraining or below it? Does a node or a --set of it say that it is off?
+ * The refusal of one that is not (-1). */
+int pretraining_key(const char *key);
+int pretraining_off_node(const struct node *n);
+int pretraining_off_text(const char *key, const char *text);
+int pretraining_error(struct origin at, struct err *e);
+
+/* The section of docs/OPTIONS.md. */
+void aliases_print(FILE *out);
 
 /* ---- options_unknown.c --------------------------------------------------------------------------
  */

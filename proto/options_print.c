@@ -306,5 +306,6 @@ void options_print_docs(FILE *out)
     fputs(docs_tasks, out);
     for (size_t i = 0; i < count; i++)
         docs_row(out, &rows[i], 0);
+    aliases_print(out);
     presets_print(out);
 }

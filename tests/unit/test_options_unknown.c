@@ -26,17 +26,17 @@ TEST(options_unknown_are_named_all_at_once)
     CHECK(mkdir("d", 0700) == 0);
     test_file_write("d/base.yaml", TASKS "sed: 1\n");
     CHECK_STR(
-        refused("include: d/base.yaml\ntraining:\n  learning_rat: 1\n  zzz: 1\n"
+        refused("include: d/base.yaml\nfinetuning:\n  learning_rat: 1\n  zzz: 1\n"
                 "tasks:\n  - {name: A, epoch: 1}\n",
                 "trainig.batch_size=1"),
         "p.yaml: 5 unknown options, each with the nearest there is: d/base.yaml:4 sed (seed), "
-        "line 3 training.learning_rat (training.learning_rate), line 4 training.zzz "
-        "(training.keep), line 6 tasks.0.epoch (tasks.0.epochs), --set trainig.batch_size=1 "
+        "line 3 finetuning.learning_rat (training.learning_rate), line 4 finetuning.zzz "
+        "(none), line 6 tasks.0.epoch (tasks.0.epochs), --set trainig.batch_size=1 "
         "(training.batch_size); docs/OPTIONS.md lists them all");
     /* other mistakes wait, before them or behind */
     CHECK_STR(refused(TASKS "seed: x\nsed: 1\nname: ../x\n", NULL),
               "p.yaml:5: unknown option sed; the nearest is seed");
-    CHECK_HAS(refused(TASKS "sed: 1\ntraining: {use_amp: 1}\ntrainin: {a: 1}\n", NULL),
+    CHECK_HAS(refused(TASKS "sed: 1\npretraining: {a: 1}\ntrainin: {a: 1}\n", NULL),
               "line 4 sed (seed), line 6 trainin.a (none);");
     CHECK_HAS(refused(TASKS "seed: x\ntraining: {use_amp: maybe}\n", NULL), "p.yaml:4: seed is");
 }
