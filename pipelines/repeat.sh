@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
     --config) need_value "$1" $#; config=$2; words+=("$1" "$2"); shift ;;
     --set)
         need_value "$1" $#
-        [[ $2 != seed=* ]] || fail $EXIT_PERMANENT "--set $2: the seeds are given by --seeds"
+        [[ $2 != seed=* && $2 != *.seed=* ]] || fail $EXIT_PERMANENT "--set $2: the seeds are given by --seeds"
         words+=("$1" "$2") settings+=("$1" "$2")
         shift
         ;;

@@ -3,7 +3,9 @@
  * Read in this order, later wins: defaults of options.def, the preset (presets.def), `include:
  * FILE` of the pipeline file (relative to it, at most 8 deep), the file, --set section.key=value in
  * order. Then everything is checked: unknown, repeated, missing, mistyped and out-of-range options
- * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one.
+ * are errors with file:line (or the --set text) and, for an unknown key, the nearest valid one. The
+ * first mistake is told; unknown keys come before others, and all of them in one sentence.
+ * Options may stand below `finetuning:` and `gpu_optimization:`, too (proto/options_alias.c).
  * `tasks:` and `model.layers:` of a later source replace the whole list; --set tasks.<index or
  * name>.key=value changes one entry.
  */
@@ -68,7 +70,8 @@ struct options {
     uint32_t task_count;
     uint8_t given[OPTION_ROWS]; /* in the order of options.def: by a pipeline file, other than an
                                    effective one, or --set */
-    int batch_size_auto;        /* training.batch_size was auto: it is this machine's number now */
+    int epochs_idle;     /* finetuning.epochs was given, and each task has epochs of its own */
+    int batch_size_auto; /* training.batch_size was auto: it is this machine's number now */
     char source[OPTION_PATH_MAX];        /* the file read last, for error messages */
     char layers_source[OPTION_PATH_MAX]; /* that or the included file that the layers are of */
 };

@@ -260,7 +260,9 @@ int options_check(const struct options *o, const struct origins *at, struct err 
     if (o->layer_count == 0)
         return origin_error(at->file, e, "model.layers is missing: at least one layer is needed");
     if (o->task_count == 0)
-        return origin_error(at->file, e, "tasks is missing: at least one task is needed");
+        return origin_error(at->file, e,
+                            "tasks is missing: at least one task is needed, or "
+                            "finetuning.epochs, which makes one");
     if (backbone_check(o, at, e) < 0)
         return -1;
     rows = task_rows(&count);

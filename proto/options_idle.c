@@ -151,4 +151,7 @@ void options_idle(const struct options *o, void (*see)(void *self, const char *s
             see(self, text);
             break;
         }
+    if (o->epochs_idle)
+        see(self, "finetuning.epochs is set and does nothing: each task says its own epochs; it "
+                  "counts for those that say none");
 }

@@ -26,7 +26,7 @@ static int distance(const char *a, const char *b)
     return row[length];
 }
 
-static const char *last_word(const char *key)
+const char *key_word(const char *key)
 {
     const char *dot = strrchr(key, '.');
     return dot ? dot + 1 : key;
@@ -37,7 +37,7 @@ static const char *last_word(const char *key)
 static void nearest_try(const char *key, const char *candidate, int *best, const char **nearest)
 {
     int d = distance(key, candidate);
-    if (d > 1 && strcmp(last_word(key), last_word(candidate)) == 0)
+    if (d > 1 && strcmp(key_word(key), key_word(candidate)) == 0)
         d = 1;
     if (d < *best && (d == 1 || d <= (int)strlen(key) / 2)) {
         *best = d;
@@ -57,14 +57,42 @@ static const char *const keys_of_tasks[] = {
  * that is short. */
 static void task_keys_try(const char *key, int *best, const char **nearest)
 {
-    const char *word = last_word(key);
+    const char *word = key_word(key);
     for (size_t i = 0; i < sizeof keys_of_tasks / sizeof keys_of_tasks[0]; i++) {
-        int d = distance(word, last_word(keys_of_tasks[i]));
+        int d = distance(word, key_word(keys_of_tasks[i]));
         if (d + 1 < *best && 3 * d <= (int)strlen(word)) {
             *best = d + 1;
             *nearest = keys_of_tasks[i];
         }
     }
+}
+
+/* scheduler for scheduler_type, amp for use_amp: one mistake. */
+static int word_lacks_part(const char *word, const char *whole)
+{
+    size_t length = strlen(word);
+    return (strncmp(whole, word, length) == 0 && whole[length] == '_') ||
+           (strncmp(whole, "use_", 4) == 0 && strcmp(whole + 4, word) == 0);
+}
+
+/* Below a section of aliases words alone count. */
+static const char *alias_nearest(const struct option_row *rows, size_t count, const char *key)
+{
+    static const char epochs[] = "finetuning.epochs";
+    const char *nearest = NULL, *word = key_word(key);
+    int best = (int)strlen(word) / 2 + 1;
+    for (size_t i = 0; i <= count; i++) {
+        const char *candidate = i ? rows[i - 1].key : epochs;
+        int d = distance(word, key_word(candidate));
+        if (d > 1 && word_lacks_part(word, key_word(candidate)))
+            d = 1;
+        if (d < best) {
+            best = d;
+            nearest = candidate;
+        }
+    }
+    task_keys_try(key, &best, &nearest);
+    return nearest;
 }
 
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key)
@@ -74,6 +102,8 @@ const char *key_nearest(const struct option_row *rows, size_t count, const char 
     int best = INT_MAX;
     size_t options;
     int of_options = rows == option_rows(&options);
+    if (of_options && alias_below(key))
+        return alias_nearest(rows, count, key);
     if (of_options) /* first: "task" means tasks, not prepare.task */
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
             nearest_try(key, others[i], &best, &nearest);

@@ -1,8 +1,10 @@
 /* options_parts.h - what the options_*.c files share; nobody else includes it.
  *
- * A pipeline file goes through six of them: options_yaml.c turns bytes into a tree of nodes and
+ * A pipeline file goes through several of them: options_yaml.c turns bytes into a tree of nodes and
  * refuses what a pipeline file never needs, options_read.c walks trees and --set texts in order,
- * options_value.c turns each text into a checked value, options_complete.c and options_weights.c
+ * options_alias.c finds what a key of another file's sections is here, options_node.c,
+ * options_layers.c and options_value.c turn each node or text into a checked value,
+ * options_unknown.c collects the keys that are none, options_complete.c and options_weights.c
  * derive what follows from them, options_check.c looks at what spans several options. What was
  * given for nothing options_idle.c says, who is asked.
  */
@@ -77,6 +79,9 @@ void presets_print(FILE *out);
  * resembles most, or NULL: none does. Both have at most OPTION_KEY_MAX bytes. */
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key);
 
+/* The last word of "section.key", which is the key's own. */
+const char *key_word(const char *key);
+
 /* ---- options_value.c ----------------------------------------------------------------------------
  */
 
@@ -141,6 +146,83 @@ struct node {
  * no words. The caller frees *root. */
 int node_read(const char *path, struct node **root, struct err *e);
 void node_free(struct node *n); /* NULL allowed */
+
+/* ---- options_files.c ----------------------------------------------------------------------------
+ */
+
+enum { INCLUDE_DEPTH_MAX = 8 };
+
+struct option_files {
+    char *paths[INCLUDE_DEPTH_MAX + 1]; /* origins point to them */
+    struct node *trees[INCLUDE_DEPTH_MAX + 1];
+    int depth; /* files, from the main one inwards */
+};
+
+/* Read the file at `path` and what it includes into *f, which is zeroed; files_free frees what was
+ * read, also after a failure. */
+int files_read(struct option_files *f, const char *path, struct err *e);
+void files_free(struct option_files *f);
+
+/* ---- options_node.c -----------------------------------------------------------------------------
+ */
+
+/* value_set with what the node holds; one that is a list or section where one word is wanted, or
+ * the other way round, is refused likewise. */
+int node_set(const struct option_row *row, void *base, const struct node *n, const char *name,
+             struct origin at, struct err *e);
+
+/* ---- options_layers.c ---------------------------------------------------------------------------
+ */
+
+/* Replace o's layers with those of the file at `path`. 0, or -1 and *e; some may be replaced then.
+ */
+int layers_set(struct options *o, const struct node *list, const char *path, struct err *e);
+
+/* ---- options_alias.c ----------------------------------------------------------------------------
+ */
+
+/* Is it one of the sections whose keys are aliases? Is `key` below one, known or not? */
+int alias_section(const char *section);
+int alias_below(const char *key);
+
+/* The option that "finetuning.learning_rate" or "gpu_optimization.loading.num_workers" is, or NULL.
+ */
+const struct option_row *alias_row(const char *key);
+
+/* "finetuning.epochs" or "finetuning.any.epochs": the epochs of tasks that say none. */
+int alias_of_epochs(const char *key);
+
+/* Is `key` the section pretraining or below it? Does a node or a --set of it say that it is off?
+ * The refusal of one that is not (-1). */
+int pretraining_key(const char *key);
+int pretraining_off_node(const struct node *n);
+int pretraining_off_text(const char *key, const char *text);
+int pretraining_error(struct origin at, struct err *e);
+
+/* The section of docs/OPTIONS.md. */
+void aliases_print(FILE *out);
+
+/* ---- options_unknown.c --------------------------------------------------------------------------
+ */
+
+struct unknowns {
+    const char *file; /* its lines need no file's name */
+    uint32_t count, listed;
+    struct err first;                         /* the sentence of one alone */
+    char list[sizeof((struct err *)0)->text]; /* of several, as far as there is room */
+    size_t used, room;
+    int full;
+};
+
+/* `file` stays the caller's, and has to last. */
+void unknowns_begin(struct unknowns *u, const char *file);
+
+/* A key that is none of `rows`, whose names begin with `prefix`. */
+void unknown_add(struct unknowns *u, const struct option_row *rows, size_t count,
+                 const char *prefix, const char *key, struct origin at);
+
+/* The sentence (permanent) of all that were added, one at least. Returns -1. */
+int unknowns_error(const struct unknowns *u, struct err *e);
 
 /* ---- options_check.c ----------------------------------------------------------------------------
  */

@@ -255,12 +255,13 @@ static const char docs_head[] =
     "task's\n"
     "name, or its index from 0). Unknown, repeated, missing, mistyped and out-of-range options "
     "are\n"
-    "errors that name file and line. Anchors, aliases, tags, several documents and files over 1 "
-    "MiB\n"
-    "are refused. An option that is given but does nothing, since another one has not the value "
-    "that it\n"
-    "counts with (`proto/idle.def`), is warned of when a run is launched, planned or its data are "
-    "checked.\n\n"
+    "errors that name file and line; unknown ones are named all at once. Anchors, aliases, tags, "
+    "several\n"
+    "documents and files over 1 MiB are refused. An option that is given but does nothing, since "
+    "another\n"
+    "one has not the value that it counts with (`proto/idle.def`), is warned of when a run is "
+    "launched,\n"
+    "planned or its data are checked.\n\n"
     "A run directory keeps the effective file as `pipeline.yaml`. When a run is resumed, options "
     "marked\n"
     "*may* can have another value; those marked *from then on* can, too, and count from the "
@@ -305,5 +306,6 @@ void options_print_docs(FILE *out)
     fputs(docs_tasks, out);
     for (size_t i = 0; i < count; i++)
         docs_row(out, &rows[i], 0);
+    aliases_print(out);
     presets_print(out);
 }

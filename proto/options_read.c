@@ -1,168 +1,59 @@
 /* options_read.c - all sources of options in their order: defaults, the preset, includes, the file,
  * --set.
  *
- * Each source overwrites what came before. A mistake is reported where it stands, at once, even if
- * a later source would overwrite it. What an unknown key probably meant, options_nearest.c
- * knows.
+ * Each source overwrites what came before. A mistake is reported where it stands, even if a later
+ * source would overwrite it. Keys that are in no section of ours are found by options_alias.c.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/options_parts.h"
 
-enum { INCLUDE_DEPTH_MAX = 8 };
-
 struct reading {
     struct options *o;
     struct origins at;
-    const char *path;                          /* of the file being applied ... */
-    int effective;                             /* ... which gives all options */
-    char *paths[INCLUDE_DEPTH_MAX + 1];        /* names that origins point to */
-    struct node *trees[INCLUDE_DEPTH_MAX + 1]; /* from the main file inwards */
-    int depth;
+    const char *path; /* of the file being applied ... */
+    int effective;    /* ... which gives all options */
+    struct option_files files;
     char *set_texts; /* "--set key=value" texts that origins point to */
     int batch_size_given, steps_given;
-    struct err *e;
+    int lines[OPTION_ROWS + 1];     /* of the file being applied, where options (and then
+                                       finetuning.epochs) are set; 0: they are not */
+    struct task_options finetuning; /* its epochs alone, */
+    struct origin epochs_at;        /* given here; no source: not given */
+    struct unknowns unknowns;
+    struct err *e; /* NULL once there was a mistake */
 };
 
-/* ---- complaints ---------------------------------------------------------------------------------
+/* ---- mistakes -----------------------------------------------------------------------------------
  */
 
-static int unknown_key(struct reading *r, const char *prefix, const char *key, const char *nearest,
-                       struct origin at)
+/* The first mistake is told; what is behind it is read on for unknown keys, which come before it.
+ */
+static int mistake(struct reading *r)
 {
-    char shown[SHOWN_BYTES];
-    text_show(key, shown);
-    if (!nearest)
-        return origin_error(at, r->e,
-                            "unknown option %s%s; none is like it, and docs/OPTIONS.md lists them",
-                            prefix, shown);
-    return origin_error(at, r->e, "unknown option %s%s; the nearest is %s%s", prefix, shown, prefix,
-                        nearest);
+    r->e = NULL;
+    return -1;
 }
 
-static int unknown_option(struct reading *r, const char *key, struct origin at)
+static void unknown_option(struct reading *r, const char *key, struct origin at)
 {
     size_t count;
     const struct option_row *rows = option_rows(&count);
-    return unknown_key(r, "", key, key_nearest(rows, count, key), at);
+    unknown_add(&r->unknowns, rows, count, "", key, at);
 }
 
-static int unknown_task_option(struct reading *r, const char *prefix, const char *key,
-                               struct origin at)
+static void unknown_task_option(struct reading *r, const char *prefix, const char *key,
+                                struct origin at)
 {
     size_t count;
     const struct option_row *rows = task_rows(&count);
-    return unknown_key(r, prefix, key, key_nearest(rows, count, key), at);
+    unknown_add(&r->unknowns, rows, count, prefix, key, at);
 }
-
-/* ---- one node -----------------------------------------------------------------------------------
- */
 
 static struct origin origin_of(const struct reading *r, const struct node *n)
 {
     return (struct origin){r->path, n->line};
-}
-
-static int wrong_kind(struct reading *r, const struct option_row *row, const struct node *n,
-                      const char *name)
-{
-    static const char *const kinds[] = {"one word", "a list", "a section"};
-    char accepted[256];
-    value_accepted(row, accepted, sizeof accepted);
-    return origin_error(origin_of(r, n), r->e, "%s is %s; accepted is %s%s", name, kinds[n->kind],
-                        accepted, row->type == OPTION_TYPE_IS_LIST ? ", written as [A, B]" : "");
-}
-
-/* One more name of "A,B". 0, or -1 if it is no word or there is no room. */
-static int name_add(const struct node *n, char *text, size_t bytes)
-{
-    size_t used = strlen(text);
-    if (n->kind != NODE_SCALAR || strchr(n->text, ',') || !n->text[0])
-        return -1;
-    int added = snprintf(text + used, bytes - used, "%s%s", used ? "," : "", n->text);
-    return added < 0 || (size_t)added >= bytes - used ? -1 : 0;
-}
-
-/* A YAML list of names, or one name, as the text "A,B" that value_set takes; 0, or -1. */
-static int list_text(const struct node *list, char *text, size_t bytes)
-{
-    int result = 0;
-    text[0] = '\0';
-    if (list->kind != NODE_LIST)
-        return name_add(list, text, bytes);
-    for (const struct node *n = list->first; n && result == 0; n = n->next)
-        result = name_add(n, text, bytes);
-    return result;
-}
-
-static int row_apply(struct reading *r, const struct option_row *row, void *base,
-                     const struct node *n, const char *name)
-{
-    char names[OPTION_TEXT_MAX + 1];
-    if (row->type != OPTION_TYPE_IS_LIST && n->kind == NODE_SCALAR)
-        return value_set(row, base, n->text, name, origin_of(r, n), r->e);
-    if (row->type == OPTION_TYPE_IS_LIST && list_text(n, names, sizeof names) == 0)
-        return value_set(row, base, names, name, origin_of(r, n), r->e);
-    return wrong_kind(r, row, n, name);
-}
-
-/* ---- model.layers -------------------------------------------------------------------------------
- */
-
-static int layer_word_valid(const char *word)
-{
-    return word[0] && word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                        "0123456789_.+-")] == '\0';
-}
-
-/* {type: linear, out: 256} as "linear out=256": one line, no quoting needed, `type` first. */
-static int layer_apply(struct reading *r, const struct node *n, uint32_t index)
-{
-    char *text = r->o->layers[index];
-    const struct node *type = NULL;
-    struct origin at = origin_of(r, n);
-    if (n->kind != NODE_MAP)
-        return origin_error(
-            at, r->e, "model.layers.%u is no map; accepted is for example {type: relu}", index);
-    for (const struct node *c = n->first; c; c = c->next) {
-        if (c->kind != NODE_SCALAR || !layer_word_valid(c->text) || !layer_word_valid(c->key))
-            return origin_error(origin_of(r, c), r->e,
-                                "model.layers.%u holds a key or value that is no word; accepted "
-                                "are letters, digits, and _ . + -",
-                                index);
-        if (strcmp(c->key, "type") == 0)
-            type = c;
-    }
-    if (!type)
-        return origin_error(at, r->e, "model.layers.%u has no type; type: linear is an example",
-                            index);
-    size_t used = (size_t)snprintf(text, OPTION_LAYER_TEXT_MAX + 1, "%s", type->text);
-    for (const struct node *c = n->first; c && used <= OPTION_LAYER_TEXT_MAX; c = c->next)
-        if (c != type)
-            used += (size_t)snprintf(text + used, OPTION_LAYER_TEXT_MAX + 1 - used, " %s=%s",
-                                     c->key, c->text);
-    if (used > OPTION_LAYER_TEXT_MAX)
-        return origin_error(at, r->e, "model.layers.%u is longer than %d bytes", index,
-                            OPTION_LAYER_TEXT_MAX);
-    r->o->layer_lines[index] = n->line;
-    return 0;
-}
-
-static int layers_apply(struct reading *r, const struct node *list)
-{
-    if (list->kind != NODE_LIST || list->entries == 0 || list->entries > OPTION_LAYERS_MAX)
-        return origin_error(origin_of(r, list), r->e,
-                            "model.layers is a list of 1 to %d layers, each for example {type: "
-                            "relu}",
-                            OPTION_LAYERS_MAX);
-    uint32_t index = 0;
-    for (const struct node *n = list->first; n; n = n->next)
-        if (layer_apply(r, n, index++) < 0)
-            return -1;
-    r->o->layer_count = index;
-    snprintf(r->o->layers_source, sizeof r->o->layers_source, "%s", r->path);
-    return 0;
 }
 
 /* ---- tasks --------------------------------------------------------------------------------------
@@ -178,16 +69,20 @@ static int task_apply(struct reading *r, const struct node *n, uint32_t index)
                             "tasks.%u is no map; accepted is for example {name: A, epochs: 3}",
                             index);
     snprintf(prefix, sizeof prefix, "tasks.%u.", index);
+    int result = 0;
     for (const struct node *c = n->first; c; c = c->next) {
         const struct option_row *row = row_find(rows, count, c->key);
-        if (!row)
-            return unknown_task_option(r, prefix, c->key, origin_of(r, c));
+        struct origin at = origin_of(r, c);
+        if (!row) {
+            unknown_task_option(r, prefix, c->key, at);
+            continue;
+        }
         snprintf(name, sizeof name, "%s%s", prefix, row->key);
-        if (row_apply(r, row, &r->o->tasks[index], c, name) < 0)
-            return -1;
-        r->at.task[index][row - rows] = origin_of(r, c);
+        if (node_set(row, &r->o->tasks[index], c, name, at, r->e) < 0)
+            result = mistake(r);
+        r->at.task[index][row - rows] = at;
     }
-    return 0;
+    return result;
 }
 
 static int tasks_apply(struct reading *r, const struct node *list)
@@ -202,23 +97,64 @@ static int tasks_apply(struct reading *r, const struct node *list)
     while (r->o->task_count > 0)
         rows_free(rows, count, &r->o->tasks[--r->o->task_count]);
     memset(r->at.task, 0, sizeof r->at.task);
+    int result = 0;
     for (const struct node *n = list->first; n; n = n->next) {
         uint32_t index = r->o->task_count++;
         r->at.entry[index] = origin_of(r, n);
         if (rows_default(rows, count, &r->o->tasks[index], r->e) < 0 || task_apply(r, n, index) < 0)
-            return -1;
+            result = mistake(r);
     }
-    return 0;
+    return result;
+}
+
+static const struct option_row *epochs_row(void)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count), *row = row_find(rows, count, "epochs");
+    ensure(row);
+    return row;
+}
+
+/* finetuning.epochs without tasks makes one. */
+static int task_imply(struct reading *r)
+{
+    size_t count;
+    const struct option_row *rows = task_rows(&count);
+    struct task_options *t = &r->o->tasks[0];
+    if (r->o->task_count || !r->epochs_at.source)
+        return 0;
+    r->o->task_count = 1;
+    r->at.entry[0] = r->epochs_at;
+    return rows_default(rows, count, t, r->e) < 0
+               ? -1
+               : value_set(row_find(rows, count, "name"), t, "finetuning", "finetuning",
+                           r->epochs_at, r->e);
+}
+
+/* After all sources: tasks that say no epochs have those of finetuning. */
+static void epochs_settle(struct reading *r)
+{
+    size_t count, row = (size_t)(epochs_row() - task_rows(&count));
+    r->o->epochs_idle = r->epochs_at.source != NULL;
+    for (uint32_t i = 0; r->epochs_at.source && i < r->o->task_count; i++) {
+        if (r->at.task[i][row].source)
+            continue;
+        r->o->tasks[i].epochs = r->finetuning.epochs;
+        r->at.task[i][row] = r->epochs_at;
+        r->o->epochs_idle = 0;
+    }
 }
 
 /* ---- one file -----------------------------------------------------------------------------------
  */
 
-/* 1 if some option's key begins with "section.". */
+/* 1 if some option's key begins with "section.", or aliases do. */
 static int section_known(const char *section)
 {
     size_t count, length = strlen(section);
     const struct option_row *rows = option_rows(&count);
+    if (alias_section(section))
+        return 1;
     for (size_t i = 0; i < count; i++)
         if (strncmp(rows[i].key, section, length) == 0 && rows[i].key[length] == '.')
             return 1;
@@ -236,45 +172,94 @@ static void given_note(struct reading *r, const struct option_row *row, struct o
     r->steps_given |= row->offset == offsetof(struct options, gradient_accumulation_steps);
 }
 
-static int map_apply(struct reading *r, const struct node *map, const char *section);
-
-static int entry_apply(struct reading *r, const struct node *n, const char *section)
+/* An option by its own name or by an alias, or NULL. */
+static const struct option_row *option_find(const char *name)
 {
     size_t count;
-    const struct option_row *rows = option_rows(&count);
-    char name[OPTION_KEY_MAX + 1];
-    snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", n->key);
-    if (strcmp(name, "include") == 0)
-        return 0; /* applied before this file */
-    if (strchr(n->key, '.') && (row_find(rows, count, name) || section_known(name)))
-        return origin_error(origin_of(r, n), r->e,
-                            "write %s as sections: %.*s:, and below it, indented, the rest", name,
-                            (int)strcspn(n->key, "."), n->key);
-    if (strcmp(name, "tasks") == 0)
-        return tasks_apply(r, n);
-    if (strcmp(name, "model.layers") == 0)
-        return layers_apply(r, n);
-    const struct option_row *row = row_find(rows, count, name);
-    if (row)
-        given_note(r, row, origin_of(r, n));
-    if (row)
-        return row_apply(r, row, r->o, n, name);
-    if (n->kind == NODE_MAP && n->entries > 0)
-        return map_apply(r, n, name);
-    if (!section_known(name))
-        return unknown_option(r, name, origin_of(r, n));
+    const struct option_row *rows = option_rows(&count), *row = row_find(rows, count, name);
+    return row ? row : alias_row(name);
+}
+
+/* Of the lines of one file that set an option, in whatever sections, there is one. */
+static int line_take(struct reading *r, size_t option, const char *key, const char *name,
+                     const struct node *n)
+{
+    int first = r->lines[option];
+    r->lines[option] = n->line;
+    return !first ? 0
+                  : origin_error(origin_of(r, n), r->e,
+                                 "%s is set twice, here as %s; the first one, in another section, "
+                                 "is in line %d",
+                                 key, name, first);
+}
+
+static int option_apply(struct reading *r, const struct option_row *row, const struct node *n,
+                        const char *name)
+{
+    size_t count;
+    struct origin at = origin_of(r, n);
+    if (line_take(r, (size_t)(row - option_rows(&count)), row->key, name, n) < 0)
+        return -1;
+    given_note(r, row, at);
+    return node_set(row, r->o, n, name, at, r->e);
+}
+
+static int epochs_apply(struct reading *r, const struct node *n, const char *name)
+{
+    if (line_take(r, OPTION_ROWS, "finetuning.epochs", name, n) < 0)
+        return -1;
+    r->epochs_at = origin_of(r, n);
+    return node_set(epochs_row(), &r->finetuning, n, name, r->epochs_at, r->e);
+}
+
+/* What is neither an option nor a section with entries. */
+static int rest_apply(struct reading *r, const struct node *n, const char *name)
+{
+    if (!section_known(name)) {
+        unknown_option(r, name, origin_of(r, n));
+        return 0;
+    }
     if (n->kind == NODE_MAP || (n->kind == NODE_SCALAR && !n->text[0] && !n->quoted))
         return 0; /* a section whose lines are all commented out */
     return origin_error(origin_of(r, n), r->e,
                         "%s is a section; accepted are key: value lines below it, indented", name);
 }
 
+static int map_apply(struct reading *r, const struct node *map, const char *section);
+
+static int entry_apply(struct reading *r, const struct node *n, const char *section)
+{
+    char name[OPTION_KEY_MAX + 1];
+    snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", n->key);
+    const struct option_row *row = option_find(name);
+    if (strcmp(name, "include") == 0)
+        return 0; /* applied before this file */
+    if (strchr(n->key, '.') && (row || alias_of_epochs(name) || section_known(name)))
+        return origin_error(origin_of(r, n), r->e,
+                            "write %s as sections: %.*s:, and below it, indented, the rest", name,
+                            (int)strcspn(n->key, "."), n->key);
+    if (strcmp(name, "tasks") == 0)
+        return tasks_apply(r, n);
+    if (strcmp(name, "model.layers") == 0)
+        return layers_set(r->o, n, r->path, r->e);
+    if (strcmp(name, "pretraining") == 0)
+        return pretraining_off_node(n) ? 0 : pretraining_error(origin_of(r, n), r->e);
+    if (alias_of_epochs(name))
+        return epochs_apply(r, n, name);
+    if (row)
+        return option_apply(r, row, n, name);
+    if (n->kind == NODE_MAP && n->entries > 0)
+        return map_apply(r, n, name);
+    return rest_apply(r, n, name);
+}
+
 static int map_apply(struct reading *r, const struct node *map, const char *section)
 {
+    int result = 0;
     for (const struct node *n = map->first; n; n = n->next)
         if (entry_apply(r, n, section) < 0)
-            return -1;
-    return 0;
+            result = mistake(r);
+    return result;
 }
 
 /* ---- sources ------------------------------------------------------------------------------------
@@ -285,105 +270,103 @@ static int no_memory(struct reading *r)
     return err_errno(r->e, EXIT_CODE_TEMPORARY, "cannot read options");
 }
 
-/* `name` beside the file at `path`, in new memory, or NULL. */
-static char *path_beside(const char *path, const char *name)
-{
-    const char *slash = strrchr(path, '/');
-    int directory = name[0] == '/' || !slash ? 0 : (int)(slash - path) + 1;
-    char *joined;
-    return asprintf(&joined, "%.*s%s", directory, path, name) < 0 ? NULL : joined;
-}
-
-/* Read the file and what it includes, inwards; trees and paths are kept for apply and for origins.
- */
-static int files_read(struct reading *r, const char *path)
-{
-    char *next = strdup(path);
-    for (;;) {
-        struct node **tree = &r->trees[r->depth];
-        const struct node *include = NULL;
-        if (!next)
-            return no_memory(r);
-        r->paths[r->depth] = next;
-        if (node_read(next, tree, r->e) < 0)
-            return r->depth ? err_prefix(r->e, "include of %.200s", r->paths[r->depth - 1]) : -1;
-        for (const struct node *n = (*tree)->first; n && !include; n = n->next)
-            if (strcmp(n->key, "include") == 0)
-                include = n;
-        r->depth++;
-        if (!include)
-            return 0;
-        struct origin at = {next, include->line};
-        if (include->kind != NODE_SCALAR || !include->text[0])
-            return origin_error(at, r->e,
-                                "include is no file name; accepted is one, relative to "
-                                "this file");
-        if (r->depth > INCLUDE_DEPTH_MAX)
-            return origin_error(at, r->e,
-                                "files include each other more than %d deep; does one include "
-                                "itself?",
-                                INCLUDE_DEPTH_MAX);
-        next = path_beside(next, include->text);
-    }
-}
-
-static int set_apply(struct reading *r, const char *text, struct origin at)
+static int task_set_apply(struct reading *r, const char *key, const char *value, struct origin at)
 {
     size_t count;
-    const struct option_row *rows = option_rows(&count);
-    char key[OPTION_KEY_MAX + 1];
-    const char *equals = strchr(text, '='), *task_key;
-    if (!equals || equals == text || (size_t)(equals - text) > OPTION_KEY_MAX)
-        return origin_error(at, r->e, "accepted is --set section.key=value");
-    snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
-    const struct option_row *row = row_find(rows, count, key);
-    if (row)
-        given_note(r, row, at);
-    if (row)
-        return value_set(row, r->o, equals + 1, key, at, r->e);
-    if (strcmp(key, "tasks") == 0 || strcmp(key, "model.layers") == 0 ||
-        strcmp(key, "include") == 0)
-        return origin_error(at, r->e, "%s can only be given in a pipeline file", key);
+    const struct option_row *rows = task_rows(&count);
+    const char *task_key;
+    char prefix[OPTION_KEY_MAX + 1];
     int task = task_key_split(r->o, key, &task_key);
     if (task < 0 && task_key)
         return origin_error(at, r->e, "there is no task %.*s; the pipeline has %u tasks",
                             (int)strcspn(key + 6, "."), key + 6, r->o->task_count);
-    if (task < 0)
-        return unknown_option(r, key, at);
-    rows = task_rows(&count);
-    row = row_find(rows, count, task_key);
-    char prefix[OPTION_KEY_MAX + 1];
+    if (task < 0) {
+        unknown_option(r, key, at);
+        return 0;
+    }
+    const struct option_row *row = row_find(rows, count, task_key);
     snprintf(prefix, sizeof prefix, "%.*s", (int)(task_key - key), key);
-    if (!row)
-        return unknown_task_option(r, prefix, task_key, at);
+    if (!row) {
+        unknown_task_option(r, prefix, task_key, at);
+        return 0;
+    }
     r->at.task[task][row - rows] = at;
-    return value_set(row, &r->o->tasks[task], equals + 1, key, at, r->e);
+    return value_set(row, &r->o->tasks[task], value, key, at, r->e);
+}
+
+static int epochs_set_apply(struct reading *r, const char *key, const char *value, struct origin at)
+{
+    r->epochs_at = at;
+    return value_set(epochs_row(), &r->finetuning, value, key, at, r->e) < 0 ? -1 : task_imply(r);
+}
+
+static int set_apply(struct reading *r, const char *text, struct origin at)
+{
+    char key[OPTION_KEY_MAX + 1];
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || (size_t)(equals - text) > OPTION_KEY_MAX)
+        return origin_error(at, r->e, "accepted is --set section.key=value");
+    snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
+    const struct option_row *row = option_find(key);
+    if (row)
+        given_note(r, row, at);
+    if (row)
+        return value_set(row, r->o, equals + 1, key, at, r->e);
+    if (alias_of_epochs(key))
+        return epochs_set_apply(r, key, equals + 1, at);
+    if (pretraining_key(key))
+        return pretraining_off_text(key, equals + 1) ? 0 : pretraining_error(at, r->e);
+    if (strcmp(key, "tasks") == 0 || strcmp(key, "model.layers") == 0 ||
+        strcmp(key, "include") == 0)
+        return origin_error(at, r->e, "%s can only be given in a pipeline file", key);
+    return task_set_apply(r, key, equals + 1, at);
+}
+
+static int is_preset(const char *key)
+{
+    const struct option_row *row = option_find(key);
+    return row && strcmp(row->key, "preset") == 0;
+}
+
+/* The last preset that a file names, in whatever section, or NULL. */
+static const char *preset_find(const struct node *map, const char *section)
+{
+    char name[OPTION_KEY_MAX + 1];
+    const char *preset = NULL;
+    for (const struct node *n = map->first; n; n = n->next) {
+        const char *found = NULL;
+        snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", n->key);
+        if (n->kind == NODE_MAP)
+            found = preset_find(n, name);
+        else if (n->kind == NODE_SCALAR && is_preset(name))
+            found = n->text;
+        preset = found ? found : preset;
+    }
+    return preset;
 }
 
 /* The values of the preset that the last of all sources names, before any of them. */
 static int sources_preset(struct reading *r, const char *const *set, int set_count)
 {
     const char *preset = "none";
-    for (int i = r->depth - 1; i >= 0; i--)
-        for (const struct node *n = r->trees[i]->first; n; n = n->next)
-            if (strcmp(n->key, "preset") == 0 && n->kind == NODE_SCALAR)
-                preset = n->text;
-    for (int i = 0; i < set_count; i++)
-        if (strncmp(set[i], "preset=", 7) == 0)
-            preset = set[i] + 7;
+    for (int i = r->files.depth - 1; i >= 0; i--) {
+        const char *found = preset_find(r->files.trees[i], "");
+        preset = found ? found : preset;
+    }
+    for (int i = 0; i < set_count; i++) {
+        char key[OPTION_KEY_MAX + 1];
+        size_t length = strcspn(set[i], "=");
+        snprintf(key, sizeof key, "%.*s", (int)length, set[i]);
+        if (set[i][length] && length <= OPTION_KEY_MAX && is_preset(key))
+            preset = set[i] + length + 1;
+    }
     return preset_apply(r->o, preset, r->e);
 }
 
-static int sources_apply(struct reading *r, const char *const *set, int set_count)
+static int sets_apply(struct reading *r, const char *const *set, int set_count)
 {
-    for (int i = r->depth - 1; i >= 0; i--) {
-        r->path = r->paths[i];
-        r->effective = options_is_effective(r->path);
-        if (map_apply(r, r->trees[i], "") < 0)
-            return -1;
-    }
-    r->effective = 0;
     size_t bytes = 1;
+    int result = 0;
     for (int i = 0; i < set_count; i++)
         bytes += strlen(set[i]) + sizeof "--set ";
     char *at = r->set_texts = malloc(bytes);
@@ -393,9 +376,29 @@ static int sources_apply(struct reading *r, const char *const *set, int set_coun
         const char *source = at;
         at = stpcpy(stpcpy(at, "--set "), set[i]) + 1;
         if (set_apply(r, set[i], (struct origin){source, 0}) < 0)
-            return -1;
+            result = mistake(r);
     }
-    return 0;
+    return result;
+}
+
+static int sources_apply(struct reading *r, const char *const *set, int set_count)
+{
+    struct err *e = r->e;
+    int result = 0;
+    for (int i = r->files.depth - 1; i >= 0; i--) {
+        r->path = r->files.paths[i];
+        r->effective = options_is_effective(r->path);
+        memset(r->lines, 0, sizeof r->lines);
+        if (map_apply(r, r->files.trees[i], "") < 0)
+            result = -1;
+    }
+    r->effective = 0;
+    if (task_imply(r) < 0 || sets_apply(r, set, set_count) < 0)
+        result = -1;
+    epochs_settle(r);
+    r->e = e;
+    int told = result < 0 && e && e->code == EXIT_CODE_TEMPORARY;
+    return r->unknowns.count && !told ? unknowns_error(&r->unknowns, e) : result;
 }
 
 int options_read(struct options *o, const char *path, const char *const *set, int set_count,
@@ -412,9 +415,10 @@ int options_read(struct options *o, const char *path, const char *const *set, in
     r->e = e;
     r->at.file = (struct origin){path, 0};
     r->at.name = r->at.file;
+    unknowns_begin(&r->unknowns, path);
     int result = rows_default(rows, count, o, e);
     if (result == 0)
-        result = files_read(r, path);
+        result = files_read(&r->files, path, e);
     if (result == 0)
         result = sources_preset(r, set, set_count);
     if (result == 0)
@@ -425,10 +429,7 @@ int options_read(struct options *o, const char *path, const char *const *set, in
         result = options_complete(o, &r->at, e);
     if (result == 0)
         result = options_check(o, &r->at, e);
-    for (int i = 0; i <= INCLUDE_DEPTH_MAX; i++) {
-        node_free(r->trees[i]);
-        free(r->paths[i]);
-    }
+    files_free(&r->files);
     free(r->set_texts);
     free(r);
     if (result < 0)

@@ -148,7 +148,8 @@ def test_repeats_over_seeds_go_on_where_they_were_stopped():
 def test_repeats_refuse_what_is_of_one_run():
     for arguments, words in ((("--seeds", "17"), "1 to 16"), (("--seeds", "1,1"), "different seeds"), (("--seeds", "x"), "'x'"),
                              (("--seeds", "4294967296,1"), "4294967295"), (("--plan",), "finetune.sh takes it"),
-                             (("--run", "x"), "finetune.sh takes it"), (("--set", "seed=3"), "--seeds")):
+                             (("--run", "x"), "finetune.sh takes it"), (("--set", "seed=3"), "--seeds"),
+                             (("--set", "finetuning.seed=3"), "--seeds")):
         done = repeat(*arguments)
         out = done.communicate(timeout=60)[0]
         assert done.returncode == 100 and words in out and out.count("\n") == 1, (arguments, out)

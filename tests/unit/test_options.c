@@ -105,8 +105,6 @@ TEST(options_unknown_keys_name_file_line_and_the_nearest)
     CHECK_HAS(refused_set("tasks.A.epoch=1"), "the nearest is tasks.A.epochs");
     CHECK_HAS(refused_set("tasks.Z.epochs=1"), "there is no task Z");
     CHECK_HAS(refused_set("tasks.1.epochs=1"), "there is no task 1; the pipeline has 1 tasks");
-    CHECK_HAS(refused(BASE "finetuning: {epochs: 3}\n"),
-              "unknown option finetuning.epochs; the nearest is tasks.NAME.epochs");
     CHECK_HAS(refused(BASE "epoch: 3\n"), "the nearest is tasks.NAME.epochs");
     CHECK_HAS(refused(BASE "file: x\n"), "the nearest is data.file");
     CHECK_HAS(refused(BASE "memory: {advice: 3}\n"),
@@ -548,7 +546,8 @@ TEST(options_single_values_are_printed)
 TEST(options_mutated_files_are_survived)
 {
     static const char valid[] =
-        BASE "    ewc: []\n  - {name: B, from: A, ewc: [A]}\ntraining:\n  batch_size: 3\n";
+        BASE "    ewc: []\n  - {name: B, from: A, ewc: [A]}\ntraining:\n  batch_size: 3\n"
+             "finetuning:\n  epochs: 2\n  a: {seed: 3}\npretraining: {enabled: false}\n";
     static const char bytes[] = "\0\n :-[]{}&*!|>'\"%@`#,?~\t\xc3\xff"
                                 "9a.";
     int accepted = 0;
