@@ -10,6 +10,7 @@
 #
 # Explicit switches: VARIANT=release|asan|tsan, DEPS=directory with unpacked -dev packages,
 # CHEMISTRY=1|0 with or without Open Babel for `prepare molecules` (1 where its headers are installed),
+# WEB=1|0 with or without the web page (1 where libmicrohttpd's header is),
 # HDF5_ALONE=1|0 HDF5 from its archive or from libhdf5.so (1 where the archive links without libcurl),
 # CUDA=1|0 with or without the library for GPUs (1 where nvcc is), NVCC=, SM="75 80 90" what it is built for,
 # V=1 shows every command.
@@ -76,6 +77,8 @@ LIBS_ENGINE := -lm
 CHEMISTRY_HEADERS := openbabel3/openbabel/mol.h inchi_api.h
 CHEMISTRY_MISSING = $(filter-out $(wildcard $(CHEMISTRY_HEADERS:%=$(DEPS)/usr/include/%)),$(CHEMISTRY_HEADERS:%=$(DEPS)/usr/include/%))
 CHEMISTRY ?= $(if $(CHEMISTRY_MISSING),0,$(if $(shell command -v g++),1,0))
+# The web page needs libmicrohttpd.
+WEB ?= $(if $(wildcard $(DEPS)/usr/include/microhttpd.h),1,0)
 LIBS_PREPARE := $(if $(filter 1,$(CHEMISTRY)),-lopenbabel -linchi -lstdc++) -lzstd -lm
 
 SOURCES_proto := $(wildcard proto/*.c)
@@ -93,7 +96,8 @@ SOURCES_loaderd := $(wildcard loaderd/*.c)
 SOURCES_trainerd := $(wildcard trainerd/*.c)
 SOURCES_fisherd := $(wildcard fisherd/*.c)
 SOURCES_tap := $(wildcard monitord/tap*.c)
-SOURCES_monitord := $(filter-out $(SOURCES_tap),$(wildcard monitord/*.c))
+SOURCES_web := $(wildcard monitord/web*.c)
+SOURCES_monitord := $(filter-out $(SOURCES_tap) $(SOURCES_web),$(wildcard monitord/*.c))
 CHEMISTRY_0 := pipelines/prepare/molecule.c pipelines/prepare/skeleton.c \
                $(wildcard pipelines/prepare/molecule_*.c pipelines/prepare/*.cc) pipelines/prepare/molecules.c \
                pipelines/prepare/molecules_command.c \
@@ -105,7 +109,7 @@ SOURCES_unit := tests/test.c $(filter-out $(CHEMISTRY_$(CHEMISTRY)),$(wildcard t
 objects = $(patsubst %.cc,$(OBJ)/%.cc.o,$(patsubst %.c,$(OBJ)/%.o,$(SOURCES_$(1))))
 
 DAEMONS := loaderd trainerd fisherd monitord
-PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare)
+PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) tap prepare $(if $(filter 1,$(WEB)),web))
 
 V ?= 0
 SAY = $(if $(filter 0,$(V)),@printf '  %s\n' '$(1)';,)
@@ -115,7 +119,7 @@ all: $(PROGRAMS) $(if $(filter 1,$(CUDA)),$(BUILD)/lib/libengine-cuda.so)
 unit: $(if $(CUPTI),$(BUILD)/lib/libkernel-times.so) $(BUILD)/lib/libengine-cuda-emulated.so $(BUILD)/lib/libnvidia-ml-fake.so $(BIN)/unit $(BIN)/engine_probe $(BIN)/device_probe $(BIN)/loader_probe $(BIN)/order_probe $(BIN)/fisher_probe $(BIN)/fuzz_reader
 
 # The unit tests see every room's objects except the files that hold a main.
-UNIT_ROOMS := $(filter-out %/main.o %/tap.o,$(foreach d,$(DAEMONS) tap prepare,$(call objects,$(d))))
+UNIT_ROOMS := $(filter-out %/main.o %/tap.o %/web.o %/web_http.o %/web_server.o,$(foreach d,$(DAEMONS) tap web prepare,$(call objects,$(d))))
 
 $(BUILD)/libproto.a: $(call objects,proto)
 	@rm -f $@ && $(AR) rcs $@ $^
@@ -127,6 +131,7 @@ $(BIN)/trainerd: $(call objects,trainerd) $(BUILD)/libengine.a $(BUILD)/libproto
 $(BIN)/fisherd: $(call objects,fisherd) $(BUILD)/libengine.a $(BUILD)/libproto.a
 $(BIN)/monitord: $(call objects,monitord) $(BUILD)/libproto.a
 $(BIN)/tap: $(call objects,tap) $(BUILD)/libproto.a
+$(BIN)/web: $(call objects,web) $(patsubst %,$(OBJ)/monitord/%.o,history json sample stages) $(BUILD)/libproto.a
 $(BIN)/prepare: $(call objects,prepare) $(BUILD)/libproto.a
 $(BIN)/unit: $(call objects,unit) $(UNIT_ROOMS) $(BUILD)/libengine.a $(BUILD)/libproto.a
 
@@ -190,11 +195,14 @@ $(BUILD)/lib/libengine-cuda-emulated.so: $(EMULATED)
 
 $(BIN)/%:
 	@mkdir -p $(@D)
-	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/prepare/lines.o,$^),$(LIBS_PREPARE)) $(LIBS_PROTO)
+	$(call SAY,LINK $@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %libengine.a,$^),$(LIBS_ENGINE)) $(if $(filter %/prepare/lines.o,$^),$(LIBS_PREPARE)) $(if $(filter %/web_http.o,$^),-lmicrohttpd) $(LIBS_PROTO)
 
 $(OBJ)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call SAY,CC $(VARIANT) $<)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The page is inside the program (web_pages.c).
+$(OBJ)/monitord/web_pages.o: $(wildcard monitord/web.html monitord/web.css monitord/web.js)
 
 # Open Babel's headers are not held to our warnings.
 CXXFLAGS_CHEMISTRY := -std=gnu++14 -Wall -Wextra -Werror -D_GNU_SOURCE -I. -isystem $(DEPS)/usr/include/openbabel3 $(FLAGS_$(VARIANT)) -pthread
@@ -223,10 +231,11 @@ fuzz:
 	/usr/bin/python3 tests/fuzz/fuzz.py $(COUNT) $(SEED) $(SECONDS_MAX)
 lint:
 	./tests/check.sh lint
-docs: $(BIN)/prepare $(BIN)/tap $(BIN)/trainerd
+docs: $(BIN)/prepare $(BIN)/tap $(BIN)/trainerd $(BIN)/web
 	$(BIN)/prepare options-reference > docs/OPTIONS.md
 	$(BIN)/tap --messages-reference > docs/MESSAGES.md
 	$(BIN)/trainerd --layers-reference > docs/LAYERS.md
+	$(BIN)/web --metrics-reference > docs/METRICS.md
 clean:
 	rm -rf build
 help:

@@ -145,18 +145,23 @@ void json_u64(struct json *j, const char *key, uint64_t value)
     fprintf(j->out, "%" PRIu64, value);
 }
 
-void json_f64(struct json *j, const char *key, double value)
+void json_number(FILE *out, double value)
 {
     char text[32];
+    snprintf(text, sizeof text, "%.15g", value);
+    if (strtod(text, NULL) != value)
+        snprintf(text, sizeof text, "%.17g", value);
+    fputs(text, out);
+}
+
+void json_f64(struct json *j, const char *key, double value)
+{
     if (!isfinite(value)) {
         json_null(j, key);
         return;
     }
-    snprintf(text, sizeof text, "%.15g", value);
-    if (strtod(text, NULL) != value)
-        snprintf(text, sizeof text, "%.17g", value);
     value_begin(j, key);
-    fputs(text, j->out);
+    json_number(j->out, value);
 }
 
 void json_fixed(struct json *j, const char *key, double value, int decimals)

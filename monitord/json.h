@@ -35,6 +35,7 @@ void json_end(struct json *j);
 void json_str(struct json *j, const char *key, const char *value); /* NULL: null */
 void json_u64(struct json *j, const char *key, uint64_t value);
 void json_f64(struct json *j, const char *key, double value); /* reads back to the same double */
+void json_number(FILE *out, double value); /* a finite one as json_f64 writes it, and that alone */
 void json_fixed(struct json *j, const char *key, double value, int decimals);
 void json_bool(struct json *j, const char *key, int value);
 void json_null(struct json *j, const char *key);

@@ -22,6 +22,7 @@
 #include "monitord/tap_options.h"
 #include "proto/link.h"
 #include "proto/msg.h"
+#include "proto/run.h"
 
 enum { ANSWER_MS = 5000, LOOK_MS = 100, EXIT_INTERRUPTED = 130 };
 
@@ -81,20 +82,6 @@ static int stream_print(const struct tap *t, struct err *e)
 }
 
 /* ---- progress ------------------------------------------------------------------------ */
-
-/* The run's exit code once its verdict is there ("code sentence\n"), else -1. */
-static int verdict_read(void)
-{
-    char text[1024] = "";
-    int fd = open("verdict", O_RDONLY | O_CLOEXEC), code = 0, used = 0;
-    if (fd < 0)
-        return -1;
-    ssize_t bytes = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (bytes <= 0 || sscanf(text, "%3d%n", &code, &used) != 1 || code < 0 || code > 255)
-        return -1;
-    return text[used] == ' ' || text[used] == '\n' ? code : -1;
-}
 
 static int columns_get(void)
 {
@@ -174,7 +161,7 @@ static int progress_loop(const struct tap *t, struct display *d, struct link *l,
         deaths_show(d, &deaths_at);
         display_tick(d, monotonic_s(), columns_get());
         gone = items[1].ready;
-        code = verdict_read();
+        code = run_verdict(".", NULL, 0);
     }
     if (watch >= 0)
         close(watch);
@@ -185,7 +172,7 @@ static int progress_loop(const struct tap *t, struct display *d, struct link *l,
         return code;
     if (signal_caught)
         return signal_caught == SIGINT ? EXIT_INTERRUPTED : EXIT_CODE_DONE;
-    code = verdict_read(); /* it may have been its last deed */
+    code = run_verdict(".", NULL, 0); /* it may have been its last deed */
     return code >= 0 ? code
                      : err_set(e, EXIT_CODE_TEMPORARY,
                                "process %" PRIu64 " is gone and left no verdict in %s",

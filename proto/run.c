@@ -124,17 +124,29 @@ static int changes_write(const char *run, const struct options *was, const struc
     return durable_write(path, text, strlen(text), e);
 }
 
+/* "code sentence\n" */
+int run_verdict(const char *run, char *sentence, size_t bytes)
+{
+    char path[PATH_MAX], text[RUN_VERDICT_MAX + 8] = "";
+    int code = 0, used = 0;
+    ensure((size_t)snprintf(path, sizeof path, "%s/verdict", run) < sizeof path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (got <= 0 || sscanf(text, "%3d%n", &code, &used) != 1 || code < 0 || code > 255 ||
+        (text[used] != ' ' && text[used] != '\n'))
+        return -1;
+    text[used + (int)strcspn(text + used, "\n")] = '\0';
+    if (sentence)
+        snprintf(sentence, bytes, "%s", text[used] ? text + used + 1 : "");
+    return code;
+}
+
 int run_is_finished(const char *run)
 {
-    char path[PATH_MAX];
-    int code = -1;
-    ensure((size_t)snprintf(path, sizeof path, "%s/verdict", run) < sizeof path);
-    FILE *in = fopen(path, "re");
-    if (!in)
-        return 0;
-    int found = fscanf(in, "%d", &code) == 1;
-    fclose(in);
-    return found && code == 0;
+    return run_verdict(run, NULL, 0) == EXIT_CODE_DONE;
 }
 
 /* Nothing comes after its newest checkpoint, so nothing can be trained with what counts from there

@@ -18,6 +18,7 @@
 #ifndef PROTO_RUN_H
 #define PROTO_RUN_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -37,6 +38,12 @@ int run_make(const char *run, struct err *e);
  * and what its starts told of the other options is removed. Returns 1 then, else 0.
  * RUN/fisher is made as fisherdir.h says. */
 int run_prepare(const char *run, struct options *o, struct err *e);
+
+enum { RUN_VERDICT_MAX = 1024 }; /* bytes of its sentence */
+
+/* The exit code of a run that has ended by itself, and its sentence (NULL: not wanted); -1: it has
+ * not, or was stopped by somebody. */
+int run_verdict(const char *run, char *sentence, size_t bytes);
 
 /* Is it done? The verdict of a run whose tasks all are is 0. */
 int run_is_finished(const char *run);

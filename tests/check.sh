@@ -2,7 +2,7 @@
 # check.sh - all tests, or one group:  tests/check.sh [GROUP [PART]]
 #
 #   lint       rooms, library borders, headers, formatting, messages and options that nobody uses
-#   docs       docs/OPTIONS.md, docs/MESSAGES.md and docs/LAYERS.md are what the declarations say
+#   docs       docs/OPTIONS.md, MESSAGES.md, LAYERS.md and METRICS.md are what the declarations say
 #   unit       C unit tests, hostile and mutated files for the loader's reader
 #   asan       the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   reference  the engine against PyTorch
@@ -93,6 +93,7 @@ group_docs() {
     page_check docs/OPTIONS.md build/release/bin/prepare options-reference
     page_check docs/MESSAGES.md build/release/bin/tap --messages-reference
     page_check docs/LAYERS.md build/release/bin/trainerd --layers-reference
+    page_check docs/METRICS.md build/release/bin/web --metrics-reference
 }
 group_unit() {
     build release all unit || return

@@ -35,7 +35,7 @@ offered() {
 chosen() {
     local requirement name
     sed -nE 's/^run +([^?]*)[?]?$/\1/p' pipelines/packages.txt |
-        grep -E -- '-dev(\||$)|^s6$' | grep -v '^libc6-dev$' |
+        grep -E -- '-dev(\||$)|^s6$' | grep -vE '^(libc6|libmicrohttpd)-dev$' | # no page is looked at there
         while read -r requirement; do
             for name in ${requirement//|/ }; do
                 ! offered "$name" || { echo "$name"; break; }

@@ -1,4 +1,5 @@
 """The house rules that a machine can check (rooms, borders, declared-once tables, formatting)."""
+import json
 import os
 import re
 import shutil
@@ -55,7 +56,7 @@ def scripts_list():
 
 def prose_and_code_list():
     """Everything that a person reads, this file excepted."""
-    return [p for p in files_list(".c", ".h", ".def", ".cu", ".py", ".yaml", ".txt") + scripts_list()
+    return [p for p in files_list(".c", ".h", ".def", ".cu", ".py", ".yaml", ".txt", ".js", ".css", ".html") + scripts_list()
             + files_list(".md", rooms=("docs",)) + ["README.md", "Makefile", ".ci/run"]
             if p != "tests/lint/test_lint.py"]
 
@@ -224,6 +225,30 @@ def test_every_option_does_something():
     report(["option %s does nothing" % keys.get(f, "tasks." + f) for f in fields
             if not re.search(r"(\.|->)%s\b" % f, used)
             and not re.search(r"prepare\"? get [^\n]*(?<![\w.])%s\b" % re.escape(keys.get(f, "\0")), scripts)])
+
+
+def test_page_asks_for_what_is_there():
+    """web.js: elements of web.html, requests that web_server.c answers, and what web_state.c says."""
+    script, page = text_of("monitord/web.js"), text_of("monitord/web.html")
+    there = set(re.findall(r'\bid="([\w-]+)"', page))
+    wanted = set(re.findall(r'\b(?:byId|show|say)\("([\w-]+)"', script))
+    assert len(wanted) > 20, "web.js was not understood"
+    asked = set(re.findall(r'\b(?:ask|askJson)\("([^"]+)"', script))
+    answered = set(re.findall(r'\{"(/[\w/]+)", [01], answer_', text_of("monitord/web_server.c")))
+    said = set(re.findall(r'"(\w+)"', text_of("monitord/web_state.c") + text_of("monitord/web_files.c")))
+    used = set(re.findall(r"\b(?:state|run|step|estimate|list)\.([a-z]\w*_\w+|live|code|sentence|epochs|stages|files|gpu)\b", script))
+    report(["web.html has no #" + i for i in sorted(wanted - there) if not i.startswith("chart-")]
+           + ["nobody answers " + path for path in sorted(asked - answered)]
+           + ["web_state.c does not say " + word for word in sorted(used - said)])
+
+
+def test_boards_figures_are_there():
+    board = json.loads(text_of("docs/grafana.json"))
+    known = set(re.findall(r"`(finetuned_\w+)`", text_of("docs/METRICS.md")))
+    used = {name for panel in board["panels"] for target in panel["targets"]
+            for name in re.findall(r"finetuned_\w+", target["expr"])}
+    assert len(used) > 15, used
+    report(["docs/METRICS.md has no " + name for name in sorted(used - known)])
 
 
 def test_scripts_parse():

@@ -1,0 +1,275 @@
+/* web_state.c - see web_state.h. */
+#include "monitord/web_state.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "monitord/json.h"
+#include "monitord/web_files.h"
+#include "proto/daemon.h"
+#include "proto/highwater.h"
+
+enum { EPOCHS_SHOWN = 512 };
+
+/* ---- the record ------------------------------------------------------------------------------ */
+
+static void stamps_take(int64_t stamp[STAGE_COUNT + 1][2])
+{
+    char path[64];
+    struct stat st;
+    for (int i = 0; i <= STAGE_COUNT; i++) {
+        snprintf(path, sizeof path, i < STAGE_COUNT ? "journals/%s" : "pipeline.yaml",
+                 i < STAGE_COUNT ? stage_names[i] : "");
+        if (stat(path, &st) < 0)
+            memset(&st, 0, sizeof st);
+        stamp[i][0] = (int64_t)st.st_size;
+        stamp[i][1] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    }
+}
+
+void web_record_close(struct web_record *r)
+{
+    options_free(&r->options);
+    r->name[0] = '\0';
+}
+
+void web_record_read(struct web_record *r, const char *name)
+{
+    int64_t stamp[STAGE_COUNT + 1][2];
+    stamps_take(stamp);
+    if (strcmp(r->name, name) == 0 && memcmp(stamp, r->stamp, sizeof stamp) == 0)
+        return;
+    web_record_close(r);
+    memcpy(r->stamp, stamp, sizeof stamp);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    memset(&r->unread, 0, sizeof r->unread);
+    history_open(&r->history, &r->options);
+    if (options_read(&r->options, "pipeline.yaml", NULL, 0, &r->unread) == 0)
+        history_read(&r->history, &r->options, &r->unread);
+}
+
+uint64_t web_planned_bytes(const struct web_record *r, int sample)
+{
+    const struct msg_event_plan *plan = &r->history.plan;
+    for (uint32_t i = 0; i < plan->totals_count; i++)
+        if (strcmp(plan->totals[i].stage, sample_name(sample)) == 0)
+            return plan->totals[i].bytes;
+    return 0;
+}
+
+/* ---- pieces of the answer -------------------------------------------------------------------- */
+
+static void verdict_write(struct json *j, const struct web_run *run)
+{
+    json_str(j, "name", run->name);
+    json_bool(j, "live", run->live);
+    json_f64(j, "changed_s", run->changed_s);
+    if (run->code < 0) {
+        json_null(j, "code");
+        return;
+    }
+    json_u64(j, "code", (uint64_t)run->code);
+    json_str(j, "sentence", run->sentence);
+}
+
+void web_runs_write(const struct web_runs *w, FILE *out)
+{
+    struct json j;
+    json_begin(&j, out);
+    json_object(&j, NULL);
+    json_list(&j, "runs");
+    for (int i = 0; i < w->count; i++) {
+        json_object_flat(&j, NULL);
+        verdict_write(&j, &w->runs[i]);
+        json_end(&j);
+    }
+    json_end(&j);
+    json_u64(&j, "left_out", (uint64_t)w->left_out);
+    json_end(&j);
+    json_finish(&j);
+}
+
+/* The most that a stage has taken so far, as its page of peaks says, helpers included. */
+static uint64_t peak_bytes(int stage)
+{
+    struct highwater_page page;
+    struct err unread;
+    char path[64];
+    snprintf(path, sizeof path, "highwater/%s", stage_names[stage]);
+    return highwater_read(path, &page, &unread) < 0 ? 0
+                                                    : page.rss_peak_bytes + page.helpers_peak_bytes;
+}
+
+/* A measurement of memory, where there is one. */
+static void sample_write(struct json *j, const char *key, int sample, const struct web_record *r,
+                         const struct web_follow *f)
+{
+    const struct msg_memory_sample *m = f ? &f->samples[sample] : NULL;
+    uint64_t planned = web_planned_bytes(r, sample);
+    if (key)
+        json_object_flat(j, key);
+    if (planned)
+        json_u64(j, "planned_bytes", planned);
+    if (m && f->sample_heard[sample]) {
+        if (sample >= STAGE_COUNT)
+            json_u64(j, "peak_bytes", m->peak_bytes);
+        json_u64(j, "rss_bytes", m->rss_bytes);
+        json_u64(j, "swap_bytes", m->swap_bytes);
+        json_u64(j, "heap_bytes", m->heap_bytes);
+        json_f64(j, "cpu_s", m->cpu_s);
+        json_f64(j, "measured_s", m->head.time_s);
+    }
+    if (key)
+        json_end(j);
+}
+
+static void stages_write(struct json *j, const struct web_record *r, const struct web_follow *f)
+{
+    json_list(j, "stages");
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        json_object_flat(j, NULL);
+        json_str(j, "name", stage_names[i]);
+        json_u64(j, "pid", (uint64_t)run_lock_holder(stage_names[i]));
+        json_u64(j, "restarts", r->history.restarts[i]);
+        json_u64(j, "peak_bytes", peak_bytes(i));
+        sample_write(j, NULL, i, r, f);
+        json_end(j);
+    }
+    json_end(j);
+    for (int i = SAMPLE_SYSTEM; i < SAMPLE_SERIES; i++)
+        if (f && f->sample_heard[i])
+            sample_write(j, sample_name(i), i, r, f);
+}
+
+static void step_write(struct json *j, const struct msg_trainer_step *m)
+{
+    json_object_flat(j, "step");
+    json_str(j, "task", m->task);
+    json_u64(j, "epoch", m->epoch);
+    json_u64(j, "epochs", m->epochs);
+    json_u64(j, "step", m->step);
+    json_u64(j, "steps", m->steps);
+    json_f64(j, "loss", m->loss);
+    json_f64(j, "penalty", m->penalty);
+    json_f64(j, "learning_rate", m->learning_rate);
+    json_f64(j, "gradient_norm", m->gradient_norm);
+    json_f64(j, "steps_per_s", m->steps_per_s);
+    json_f64(j, "samples_per_s", m->samples_per_s);
+    json_f64(j, "wait_share", m->wait_share);
+    json_f64(j, "eta_s", m->eta_s);
+    json_f64(j, "time_s", m->head.time_s);
+    json_end(j);
+}
+
+static void gpu_write(struct json *j, const struct msg_gpu_sample *m)
+{
+    json_object_flat(j, "gpu");
+    json_f64(j, "utilisation", m->utilisation);
+    json_u64(j, "used_bytes", m->used_bytes);
+    json_u64(j, "total_bytes", m->total_bytes);
+    json_f64(j, "temperature_c", m->temperature_c);
+    json_f64(j, "power_w", m->power_w);
+    json_f64(j, "power_limit_w", m->power_limit_w);
+    json_f64(j, "clock_mhz", m->clock_mhz);
+    json_end(j);
+}
+
+static void estimate_write(struct json *j, const struct msg_fisher_block *m)
+{
+    json_object_flat(j, "estimate");
+    json_str(j, "task", m->task);
+    json_u64(j, "samples_done", m->samples_done);
+    json_u64(j, "samples", m->samples);
+    json_u64(j, "block", m->block);
+    json_u64(j, "blocks", m->blocks);
+    json_f64(j, "eta_s", m->eta_s);
+    json_end(j);
+}
+
+static void series_write(struct json *j, const struct web_series *s)
+{
+    json_object(j, "series");
+    json_f64(j, "began_s", s->began_s);
+    json_f64(j, "point_s", s->point_s);
+    for (int c = 0; c < WEB_CURVES; c++) {
+        json_list_flat(j, web_series_name(c));
+        for (int i = 0; i < s->points; i++)
+            json_f64(j, NULL, web_series_value(s, c, i));
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static void epochs_write(struct json *j, const struct history *h)
+{
+    uint32_t first = h->epoch_count > EPOCHS_SHOWN ? h->epoch_count - EPOCHS_SHOWN : 0;
+    json_u64(j, "epochs_left_out", h->epochs_left + first);
+    json_list(j, "epochs");
+    for (uint32_t i = first; i < h->epoch_count; i++) {
+        const struct history_epoch *e = &h->epochs[i];
+        json_object_flat(j, NULL);
+        json_str(j, "task", e->task);
+        json_u64(j, "epoch", e->epoch);
+        json_f64(j, "loss", e->loss);
+        json_f64(j, "seconds", e->seconds);
+        json_f64(j, "validation_loss", e->validation_loss);
+        json_f64(j, "value", e->value);
+        json_str(j, "metric", e->metric);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static void said_write(struct json *j, double time_s, const char *kind, const char *text)
+{
+    json_object_flat(j, NULL);
+    json_f64(j, "time_s", time_s);
+    json_str(j, "kind", kind);
+    json_str(j, "text", text);
+    json_end(j);
+}
+
+/* What is told in words: of the run itself, and answers to what was asked here. */
+static void sentences_write(struct json *j, const struct history *h, const struct web_follow *f)
+{
+    json_list(j, "sentences");
+    for (uint32_t i = 0; i < h->advice_count; i++)
+        said_write(j, h->advice[i].head.time_s, "advice", h->advice[i].sentence);
+    for (uint32_t i = 0; i < h->decision_count; i++)
+        said_write(j, h->decisions[i].head.time_s, h->decisions[i].what, h->decisions[i].sentence);
+    for (uint32_t i = 0; i < h->mark_count; i++)
+        said_write(j, h->marks[i].head.time_s, "mark", h->marks[i].text);
+    for (int i = 0; f && i < f->notice_count; i++)
+        said_write(j, f->notices[i].time_s, "answer", f->notices[i].text);
+    json_end(j);
+}
+
+void web_state_write(const struct web_run *run, const struct web_record *r,
+                     const struct web_follow *f, FILE *out)
+{
+    struct json j;
+    json_begin(&j, out);
+    json_object(&j, NULL);
+    verdict_write(&j, run);
+    json_f64(&j, "now_s", clock_unix_s());
+    if (r->unread.code)
+        json_str(&j, "unread", r->unread.text);
+    if (r->history.device.kind[0])
+        json_str(&j, "device_name", r->history.device.name);
+    json_bool(&j, "estimates", f && f->estimates);
+    stages_write(&j, r, f);
+    if (f && f->step_heard)
+        step_write(&j, &f->step);
+    if (f && f->block_heard)
+        estimate_write(&j, &f->block);
+    if (f && f->gpu_heard)
+        gpu_write(&j, &f->gpu);
+    if (f)
+        series_write(&j, &f->series);
+    epochs_write(&j, &r->history);
+    sentences_write(&j, &r->history, f);
+    web_files_write(&j);
+    json_end(&j);
+    json_finish(&j);
+}
