@@ -18,8 +18,6 @@ void history_journal(struct history *h, int stage)
 {
     ensure(stage >= 0 && stage < STAGE_COUNT);
     h->stage = stage;
-    h->in_launch = 0;
-    h->launch_starts = 0;
 }
 
 /* Index of a launch; when the table is full, the last one stands for all later ones. */
@@ -36,14 +34,16 @@ static uint32_t launch_find(struct history *h, uint64_t number, double time_s)
 
 static void stage_start(struct history *h, const struct msg_event_stage *m)
 {
+    struct history_place *p = &h->places[h->stage];
     uint32_t launch = launch_find(h, m->launch, m->head.time_s);
-    h->evaluated.epoch = 0; /* it is evaluated again */
-    if (!h->in_launch || launch != h->launch)
-        h->launch_starts = 0;
-    h->in_launch = 1;
-    h->launch = launch;
+    if (h->stage == stage_index("trainerd"))
+        h->evaluated.epoch = 0; /* it is evaluated again */
+    if (!p->in_launch || launch != p->launch)
+        p->launch_starts = 0;
+    p->in_launch = 1;
+    p->launch = launch;
     h->starts[h->stage]++;
-    if (h->launch_starts++ > 0 && m->launch != 0)
+    if (p->launch_starts++ > 0 && m->launch != 0)
         h->restarts[h->stage]++;
 }
 
@@ -217,8 +217,8 @@ void history_add(struct history *h, enum msg_type type, const union msg *m)
         receipt_keep(h, &m->loader_receipt);
     else if (type == MSG_event_plan && h->stage == stage_index("trainerd"))
         h->plan = m->event_plan;
-    if (h->in_launch) {
-        struct history_launch *l = &h->launches[h->launch];
+    if (h->places[h->stage].in_launch) {
+        struct history_launch *l = &h->launches[h->places[h->stage].launch];
         l->first_s = fmin(l->first_s, m->head.time_s);
         l->last_s = fmax(l->last_s, m->head.time_s);
     }
@@ -233,11 +233,16 @@ static int visit(void *self, enum msg_type type, const union msg *m)
 int history_read(struct history *h, const struct options *o, struct err *e)
 {
     history_open(h, o);
+    return history_read_on(h, e);
+}
+
+int history_read_on(struct history *h, struct err *e)
+{
     for (int i = 0; i < STAGE_COUNT; i++) {
         char path[64];
         snprintf(path, sizeof path, "journals/%s", stage_names[i]);
         history_journal(h, i);
-        if (journal_read(path, visit, h, e) < 0)
+        if (journal_read_on(path, &h->places[i].bytes, visit, h, e) < 0)
             return -1;
     }
     return 0;

@@ -71,15 +71,18 @@ struct history {
     struct msg_event_pretrained pretrained; /* the last one; no file: none */
     struct msg_event_device device;         /* the last one; no kind: none yet */
     struct msg_event_plan plan;             /* the last one; no rows: none yet */
-    /* the journal being read */
-    int stage, in_launch; /* in_launch: launches[launch] is the present one */
-    uint32_t launch, launch_starts;
+    int stage; /* whose journal is being read, and where one is in each */
+    struct history_place {
+        int in_launch; /* launches[launch] is the present one */
+        uint32_t launch, launch_starts;
+        uint64_t bytes; /* read so far */
+    } places[STAGE_COUNT];
     struct msg_trainer_evaluation evaluated; /* behind the epoch that ends next; epoch 0: not yet */
 };
 
 void history_open(struct history *h, const struct options *o);
 
-/* The facts of stage's journal follow, in order. */
+/* The facts of stage's journal follow, in order, behind those of it that were there before. */
 void history_journal(struct history *h, int stage);
 void history_add(struct history *h, enum msg_type type, const union msg *m);
 
@@ -91,6 +94,9 @@ int history_evaluation_counts(const struct options *o, const struct msg_trainer_
 /* Read journals/<stage> of all stages below the present directory, of the run with these options.
  */
 int history_read(struct history *h, const struct options *o, struct err *e);
+
+/* And later what has been appended to them since. */
+int history_read_on(struct history *h, struct err *e);
 
 /* Seconds that the epochs of a task took. */
 double history_task_s(const struct history *h, const char *task);

@@ -33,6 +33,7 @@ function duration(s) {
   return minutes < 60 ? minutes + " min" : Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
 }
 
+const percent = (share) => (known(share) ? Math.round(100 * share) + " %" : "–");
 const clock = (unix) => new Date(unix * 1000).toLocaleTimeString();
 const day = (unix) => new Date(unix * 1000).toLocaleString();
 
@@ -72,9 +73,10 @@ function trouble(text) {
   show("trouble", Boolean(text));
 }
 
+/* To the run that is shown, which another one may have been chosen instead of meanwhile. */
 async function act(args, text) {
   try {
-    await ask("/api/act", { run: chosen, ...args }, text || "");
+    await ask("/api/act", { run: drawn, ...args }, text || "");
     trouble("");
     update();
   } catch (error) {
@@ -89,8 +91,15 @@ function ticks(low, top, unit) {
   const raw = (top - low) / 4 / unit || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = unit * [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
   const list = [];
-  for (let t = Math.ceil(low / step) * step; t <= top + step * 1e-9; t += step) list.push(t);
+  for (let k = Math.ceil(low / step); k * step <= top + step * 1e-9 && list.length < 10; k++) list.push(k * step);
   return list;
+}
+
+/* With as many digits as tell it from the next one. */
+function tickText(value, marks) {
+  const step = marks.length > 1 ? marks[1] - marks[0] : value;
+  const most = Math.max(Math.abs(marks[0]), Math.abs(marks[marks.length - 1]));
+  return digits(value, Math.min(12, Math.max(2, Math.ceil(Math.log10(most / step || 1)) + 2)));
 }
 
 /* In a figure of its own, made once and drawn anew each time. curves: {name, values}, of as many values each;
@@ -118,15 +127,21 @@ function chartDraw(figure, title, curves, format, place, ends, fromZero) {
   const count = Math.max(...curves.map((c) => c.values.length)), all = curves.flatMap((c) => c.values.filter(known));
   let low = Math.min(...all), high = Math.max(...all);
   if (fromZero) low = Math.min(0, low);
-  if (high === low) high = low + (Math.abs(low) || 1);
+  if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) { /* nothing but rounding */
+    const room = Math.abs(low) * 1e-3 || 1;
+    low -= fromZero && low === 0 ? 0 : room;
+    high += room;
+  }
   const x = (i) => left + (count > 1 ? (i / (count - 1)) * (width - left - right) : 0);
   const y = (v) => top + (1 - (v - low) / (high - low)) * (height - top - bottom);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   const text = (words, at) => { const t = svgElement("text", at); t.textContent = words; svg.append(t); };
-  for (const t of ticks(low, high, format === size ? 1024 ** 2 : 1)) {
+  const marks = ticks(low, high, format === size ? 1024 ** 2 : 1);
+  const wanted = format === size || format === percent ? format : (v) => tickText(v, marks);
+  for (const t of marks) {
     svg.append(svgElement("line", { class: "grid", x1: left, x2: width - right, y1: y(t), y2: y(t) }));
-    text(format(t), { x: left - 6, y: y(t) + 4, "text-anchor": "end" });
+    text(wanted(t), { x: left - 6, y: y(t) + 4, "text-anchor": "end" });
   }
   text(ends[0], { x: left, y: height - 4 });
   text(ends[1], { x: width - right, y: height - 4, "text-anchor": "end" });
@@ -183,7 +198,7 @@ function timeCharts(state) {
   draw("chart-memory", "Memory of the stages", STAGES.map((n) => [n, n]).concat([["device", "of the GPU's"]]), size, true);
   draw("chart-loss", "Training loss", [["loss", "loss"]], (v) => digits(v, 4), false);
   draw("chart-rate", "Steps a second", [["steps_per_s", "it/s"]], (v) => digits(v, 4), true);
-  draw("chart-gpu", "GPU busy", [["gpu_utilisation", "share of the time"]], (v) => Math.round(100 * v) + " %", true);
+  draw("chart-gpu", "GPU busy", [["gpu_utilisation", "share of the time"]], percent, true);
   draw("chart-learning", "Learning rate", [["learning_rate", "rate"]], (v) => digits(v, 3), true);
   draw("chart-machine", "Memory of the machine", [["system", "machine"], ["container", "container"]], size, true);
 }
@@ -216,16 +231,17 @@ function progressDraw(state) {
   if (!state.live || (!step && !estimate)) return;
   const done = estimate ? estimate.samples_done / Math.max(estimate.samples, 1) : step.step / Math.max(step.steps, 1);
   byId("bar-part").style.width = (100 * Math.min(done, 1)).toFixed(1) + "%";
+  byId("bar").setAttribute("aria-valuenow", Math.round(100 * Math.min(done, 1)));
   say("progress-text", estimate
     ? `${estimate.task}: Fisher information, sample ${estimate.samples_done} of ${estimate.samples}, block ${estimate.block} of ${estimate.blocks}, ${duration(estimate.eta_s)} left`
     : `${step.task}: epoch ${step.epoch} of ${step.epochs}, step ${step.step} of ${step.steps}, ${duration(step.eta_s)} left`);
   if (!step) return;
   const tiles = [["loss", digits(step.loss, 4)], ["learning rate", digits(step.learning_rate, 3)],
     ["steps a second", digits(step.steps_per_s, 4)], ["rows a second", digits(step.samples_per_s, 4)],
-    ["waiting for data", known(step.wait_share) ? Math.round(100 * step.wait_share) + " %" : "–"],
+    ["waiting for data", percent(step.wait_share)],
     ["gradient's norm", digits(step.gradient_norm, 3)]];
   if (state.gpu && known(state.gpu.utilisation))
-    tiles.push(["GPU busy", Math.round(100 * state.gpu.utilisation) + " %"], ["GPU", `${digits(state.gpu.temperature_c, 3)} °C, ${digits(state.gpu.power_w, 3)} W`]);
+    tiles.push(["GPU busy", percent(state.gpu.utilisation)], ["GPU", `${digits(state.gpu.temperature_c, 3)} °C, ${digits(state.gpu.power_w, 3)} W`]);
   if (step.penalty > 0) tiles.push(["penalty", digits(step.penalty, 3)]);
   byId("tiles").replaceChildren(...tiles.map(([name, value]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }))));
@@ -233,19 +249,29 @@ function progressDraw(state) {
 
 function stageButtons(stage, live) {
   const button = (verb, word, usable) => element("button", { type: "button", textContent: word, disabled: !live || !usable,
-    onclick: () => act({ verb, stage: stage.name }) });
+    ariaLabel: word + " " + stage.name, onclick: () => act({ verb, stage: stage.name }) });
   return element("span", { className: "actions" }, button("restart", "Restart", stage.pid),
     button("stop", "Stop", stage.pid), button("start", "Start", !stage.pid));
 }
 
+/* Did this part of what is said change since it was drawn? What is drawn anew loses its selection. */
+const before = {};
+function changed(part, ...said) {
+  const key = JSON.stringify([drawn, ...said]);
+  if (before[part] === key) return false;
+  before[part] = key;
+  return true;
+}
+
 function stagesDraw(state) {
+  if (!changed("stages", state.stages, state.live, state.speaks, state.system, state.container, state.device)) return;
   const body = byId("stages").tBodies[0];
   if (body.contains(document.activeElement) && document.activeElement.matches(":active")) return; /* a click is under way */
   const focused = [...body.querySelectorAll("button")].indexOf(document.activeElement);
   body.replaceChildren(...state.stages.map((s) => {
     const now = s.pid ? s : {};
-    return row(s.name, s.pid ? String(s.pid) : "does not run", String(s.restarts), size(now.rss_bytes), size(s.peak_bytes),
-      size(s.planned_bytes), size(now.swap_bytes), size(now.heap_bytes || NaN), duration(now.cpu_s), stageButtons(s, state.live));
+    return row(s.name, stageButtons(s, state.live), s.pid ? String(s.pid) : "does not run", String(s.restarts), size(now.rss_bytes),
+      size(s.peak_bytes), size(s.planned_bytes), size(now.swap_bytes), size(now.heap_bytes || NaN), duration(now.cpu_s));
   }));
   if (focused >= 0) body.querySelectorAll("button")[focused].focus();
   const shared = [["the machine", state.system], ["the container", state.container]].filter(([, m]) => m)
@@ -255,6 +281,7 @@ function stagesDraw(state) {
 }
 
 function sentencesDraw(state) {
+  if (!changed("sentences", state.sentences)) return;
   const list = state.sentences.slice().sort((a, b) => b.time_s - a.time_s);
   show("said", list.length > 0);
   byId("sentences").replaceChildren(...list.map((s) => element("li", {},
@@ -263,6 +290,7 @@ function sentencesDraw(state) {
 }
 
 function epochsDraw(state) {
+  if (!changed("epochs", state.epochs)) return;
   const e = state.epochs, shown = e.slice(-50).reverse();
   show("epochs-section", e.length > 0);
   say("metric", (e.find((x) => x.metric) || {}).metric || "metric");
@@ -322,20 +350,32 @@ async function reportDraw(state) {
 }
 
 async function fileSave(run, name) {
-  const link = element("a", { download: run + "-" + name.split("/").pop() });
-  link.href = URL.createObjectURL(await (await ask("/api/file", { run, name })).blob());
-  link.click();
-  URL.revokeObjectURL(link.href);
+  try {
+    const link = element("a", { download: run + "-" + name.split("/").pop() });
+    link.href = URL.createObjectURL(await (await ask("/api/file", { run, name })).blob());
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) {
+    trouble(error.message);
+  }
 }
+
+/* What is shown of a run whose monitord does not measure is old. */
+const silence = (state) => (state.measured_s ? `monitord says nothing: memory and progress are of ${clock(state.measured_s)}`
+  : "monitord has said nothing yet: memory and progress are not known");
+
+let drawn = ""; /* the run that is shown */
 
 function stateDraw(state) {
   const [words, look] = stateWords(state);
+  drawn = state.name;
+  show("run", true);
   document.title = state.name + " – finetuned";
   say("name", state.name);
   say("state", words);
   byId("state").className = "badge " + look;
   say("device", state.device_name || "");
-  say("sentence", state.unread || (!state.live && state.sentence) || "");
+  say("sentence", state.unread || (!state.live && state.sentence) || (state.live && !state.speaks && silence(state)) || "");
   show("run-actions", state.live);
   progressDraw(state);
   timeCharts(state);
@@ -348,19 +388,28 @@ function stateDraw(state) {
 /* ---- log -------------------------------------------------------------------------------------------------------- */
 
 let logStage = "";
+async function logText() {
+  try {
+    return await (await ask("/api/log", { run: chosen, stage: logStage })).text();
+  } catch (error) {
+    if (error.status === 404) return "";
+    throw error;
+  }
+}
+
 async function logDraw() {
   show("log", Boolean(logStage));
   if (!logStage) return;
   const pre = byId("log"), atEnd = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 20;
-  say("log", await (await ask("/api/log", { run: chosen, stage: logStage })).text() || "nothing yet");
+  say("log", await logText() || "nothing yet");
   if (atEnd) pre.scrollTop = pre.scrollHeight;
 }
 
 function logButtons() {
   byId("log-stages").replaceChildren(...STAGES.map((stage) => element("button", { type: "button", textContent: stage,
-    ariaPressed: String(stage === logStage), onclick: () => {
+    ariaPressed: "false", onclick: () => {
       logStage = logStage === stage ? "" : stage;
-      logButtons();
+      for (const button of byId("log-stages").children) button.ariaPressed = String(button.textContent === logStage);
       update();
     } })));
 }
@@ -372,29 +421,36 @@ let chosen = new URLSearchParams(location.search).get("run") || "";
 function choose(name) {
   if (name === chosen) return;
   chosen = name;
+  show("run", false); /* until it is known */
   history.replaceState(null, "", "/?" + new URLSearchParams({ run: name }) + location.hash);
   byId("charts").replaceChildren();
   say("log", "");
 }
 
+const runMark = (button) => (button.run === chosen ? button.setAttribute("aria-current", "true") : button.removeAttribute("aria-current"));
+
 function runsDraw(list) {
   if (!list.runs.some((r) => r.name === chosen)) choose(list.runs.length ? list.runs[0].name : "");
-  const key = JSON.stringify([list, chosen]);
   show("nothing", !list.runs.length);
-  show("run", list.runs.length > 0);
+  if (!list.runs.length) show("run", false);
+  for (const button of byId("runs").querySelectorAll("button")) runMark(button);
+  const key = JSON.stringify(list);
   if (byId("runs").key === key) return;
   byId("runs").key = key;
+  const focused = document.activeElement.run;
   byId("runs").replaceChildren(...list.runs.map((run) => {
     const [words, look] = stateWords(run);
     const button = element("button", { type: "button", onclick: () => { choose(run.name); update(); } }, run.name,
       element("span", { className: "small " + look, textContent: words + (run.live ? "" : ", " + day(run.changed_s)) }));
-    if (run.name === chosen) button.setAttribute("aria-current", "true");
+    button.run = run.name;
+    runMark(button);
     return element("li", {}, button);
   }));
+  for (const button of byId("runs").querySelectorAll("button")) if (focused && button.run === focused) button.focus();
   say("runs-left-out", list.left_out ? `and ${list.left_out} older ones` : "");
 }
 
-let timer, asking = false, again = false;
+let timer, asking = false, again = false, lost = false;
 async function update() {
   clearTimeout(timer);
   if (asking) {
@@ -416,8 +472,10 @@ async function update() {
     lost = false;
   } catch (error) {
     lost = true;
-    trouble(error.status ? error.message : "The page's server does not answer; start pipelines/web.sh again.");
+    trouble(error instanceof TypeError && !error.status && /fetch/i.test(error.message)
+      ? "The page's server does not answer; start pipelines/web.sh again, and open the address that it prints." : error.message);
   }
+  document.querySelector("main").classList.toggle("old", lost);
   asking = false;
   if (again) {
     again = false;
@@ -426,7 +484,6 @@ async function update() {
     timer = setTimeout(update, PERIOD_MS);
   }
 }
-let lost = false;
 
 byId("run-actions").addEventListener("click", (event) => {
   const verb = event.target.dataset.verb;
@@ -434,7 +491,7 @@ byId("run-actions").addEventListener("click", (event) => {
   if (verb === "mark") {
     const text = prompt("What is the mark to be called?");
     if (text) act({ verb }, text);
-  } else if (verb !== "end" || confirm(`Stop the run ${chosen}? The same command goes on with it.`)) {
+  } else if (verb !== "end" || confirm(`Stop the run ${drawn}? The same command goes on with it.`)) {
     act({ verb });
   }
 });

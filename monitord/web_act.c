@@ -67,10 +67,18 @@ static int stage_act(const char *verb, const char *stage, struct err *e)
                    "\"%.32s\" cannot be done to a stage; start, stop and restart can", verb);
 }
 
+static int follow_wanted(const struct web_follow *f, struct err *e)
+{
+    return f ? 0
+             : err_set(e, EXIT_CODE_TEMPORARY,
+                       "the run is not listened to: there are too many live ones; another page "
+                       "with --run can ask it");
+}
+
 static int mark_act(struct web_follow *f, const char *text, struct err *e)
 {
     union msg m = {0};
-    if (mark_check(text, e) < 0)
+    if (mark_check(text, e) < 0 || follow_wanted(f, e) < 0)
         return -1;
     MSG_STR(m.mark.text, text);
     return web_follow_ask(f, stage_index("monitord"), MSG_mark, &m, e);
@@ -88,9 +96,9 @@ int web_act(struct web_follow *f, const char *verb, const char *stage, const cha
     if (strcmp(verb, "mark") == 0)
         return mark_act(f, text, e);
     if (strcmp(verb, "checkpoint") == 0)
-        return web_follow_ask(f, trainerd, MSG_checkpoint, &m, e);
+        return follow_wanted(f, e) < 0 ? -1 : web_follow_ask(f, trainerd, MSG_checkpoint, &m, e);
     if (strcmp(verb, "release") == 0)
-        return web_follow_ask(f, trainerd, MSG_release, &m, e);
+        return follow_wanted(f, e) < 0 ? -1 : web_follow_ask(f, trainerd, MSG_release, &m, e);
     return err_set(e, EXIT_CODE_PERMANENT,
                    "\"%.32s\" cannot be done to a run; end, checkpoint, release and mark can",
                    verb);

@@ -10,9 +10,9 @@
 
 #include "monitord/web_follow.h"
 
-/* verb: start, stop or restart of `stage`; end, checkpoint, release or mark of the run (stage NULL;
- * text: what to call the mark). -1 and *e: permanent if it is none of these, else why it was not
- * done. */
+/* f: NULL, the run is not followed, and its stages hear no verbs. verb: start, stop or restart of
+ * `stage`; end, checkpoint, release or mark of the run (stage NULL; text: what to call the mark).
+ * -1 and *e: permanent if it is none of these, else why it was not done. */
 int web_act(struct web_follow *f, const char *verb, const char *stage, const char *text,
             struct err *e);
 

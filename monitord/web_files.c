@@ -19,7 +19,7 @@ static const struct {
 } shown[] = {
     {"report", {".md", ".png", ".json"}},
     {"logs/memory_profile", {".png", ".json"}},
-    {"logs", {".csv"}},
+    {"logs", {".csv", ".old"}}, /* metrics.csv.old */
 };
 
 static const char *type_of(const char *name)
@@ -29,6 +29,7 @@ static const char *type_of(const char *name)
         {".json", "application/json"},
         {".md", "text/plain; charset=utf-8"},
         {".csv", "text/plain; charset=utf-8"},
+        {".old", "text/plain; charset=utf-8"},
     };
     const char *ending = strrchr(name, '.');
     for (size_t i = 0; ending && i < sizeof types / sizeof *types; i++)
@@ -90,28 +91,21 @@ void web_files_write(struct json *j)
     json_end(j);
 }
 
-/* The last bytes_max bytes of a regular file, a 0 behind them. */
-static char *end_read(const char *path, size_t bytes_max, int whole, size_t *bytes)
+/* A regular file, for reading. */
+static int regular_open(const char *path, size_t *bytes)
 {
     struct stat st;
-    char *text = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return NULL;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (!whole || (size_t)st.st_size <= bytes_max)) {
-        size_t size = (size_t)st.st_size;
-        size_t wanted = size < bytes_max ? size : bytes_max;
-        text = malloc(wanted + 1);
-        ssize_t got = text ? pread(fd, text, wanted, (off_t)(size - wanted)) : -1;
-        *bytes = got > 0 ? (size_t)got : 0;
-        if (text)
-            text[*bytes] = '\0';
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        *bytes = (size_t)st.st_size;
+        return fd;
     }
-    close(fd);
-    return text;
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
-char *web_file_read(const char *name, size_t *bytes, const char **type)
+int web_file_open(const char *name, size_t *bytes, const char **type)
 {
     const char *slash = strrchr(name, '/');
     for (size_t i = 0; slash && i < sizeof shown / sizeof *shown; i++)
@@ -119,9 +113,26 @@ char *web_file_read(const char *name, size_t *bytes, const char **type)
             strncmp(name, shown[i].directory, (size_t)(slash - name)) == 0 &&
             is_shown(i, slash + 1)) {
             *type = type_of(name);
-            return end_read(name, WEB_FILE_BYTES_MAX, 1, bytes);
+            return regular_open(name, bytes);
         }
-    return NULL;
+    return -1;
+}
+
+/* The last bytes_max bytes of a file, a 0 behind them. */
+static char *end_read(const char *path, size_t bytes_max, size_t *bytes)
+{
+    size_t size;
+    int fd = regular_open(path, &size);
+    if (fd < 0)
+        return NULL;
+    size_t wanted = size < bytes_max ? size : bytes_max;
+    char *text = malloc(wanted + 1);
+    ssize_t got = text ? pread(fd, text, wanted, (off_t)(size - wanted)) : -1;
+    *bytes = got > 0 ? (size_t)got : 0;
+    if (text)
+        text[*bytes] = '\0';
+    close(fd);
+    return text;
 }
 
 char *web_log_read(const char *stage, size_t *bytes)
@@ -130,7 +141,7 @@ char *web_log_read(const char *stage, size_t *bytes)
     if (stage_index(stage) < 0)
         return NULL;
     snprintf(path, sizeof path, "logs/%s/current", stage);
-    text = end_read(path, WEB_LOG_BYTES, 0, bytes);
+    text = end_read(path, WEB_LOG_BYTES, bytes);
     /* the first line is not whole, unless all are there */
     if (text && *bytes == WEB_LOG_BYTES && (line = strchr(text, '\n'))) {
         *bytes -= (size_t)(line + 1 - text);

@@ -10,15 +10,15 @@
 
 #include "monitord/json.h"
 
-enum { WEB_FILE_BYTES_MAX = 16 << 20, WEB_LOG_BYTES = 64 << 10, WEB_FILES_MAX = 64 };
+enum { WEB_LOG_BYTES = 64 << 10, WEB_FILES_MAX = 64 };
 
 /* "files": their names; the newest of the memory profiles, if there are many. */
 void web_files_write(struct json *j);
 
-/* The file of such a name, malloc'ed; NULL: there is none (or no memory, or it is too large). */
-char *web_file_read(const char *name, size_t *bytes, const char **type);
+/* A descriptor of the file of such a name, which has so many bytes now; -1: there is none. */
+int web_file_open(const char *name, size_t *bytes, const char **type);
 
-/* The last lines of a stage's log, as above; of "" and "\n" if nothing was said yet. */
+/* The last lines of a stage's log, malloc'ed; NULL: it has none, or there is no memory. */
 char *web_log_read(const char *stage, size_t *bytes);
 
 #endif

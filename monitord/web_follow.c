@@ -34,11 +34,15 @@ static int stream_open(struct web_follow *f, const char *name, struct err *e)
 
 int web_follow_open(struct web_follow *f, const char *name, struct err *e)
 {
-    if (strcmp(f->name, name) != 0) {
+    struct web_place here = web_place_here();
+    if (strcmp(f->name, name) != 0 || memcmp(&f->place, &here, sizeof here) != 0) {
         web_follow_close(f);
         memset(f, 0, sizeof *f);
         web_series_open(&f->series, point_s);
     }
+    f->step_heard = f->block_heard = f->gpu_heard = f->estimates = 0;
+    memset(f->sample_heard, 0, sizeof f->sample_heard);
+    f->place = here;
     if (stream_open(f, name, e) < 0)
         return -1;
     snprintf(f->name, sizeof f->name, "%s", name);

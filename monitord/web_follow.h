@@ -23,6 +23,7 @@ struct web_notice {
 
 struct web_follow {
     char name[WEB_NAME_MAX + 1]; /* "": this place is free */
+    struct web_place place;      /* of its directory */
     int directory;               /* of the run; -1: it has ended, what it said is kept */
     struct link stream, ask[STAGE_COUNT];
     struct msg_trainer_step step;
@@ -36,7 +37,8 @@ struct web_follow {
     struct web_series series;
 };
 
-/* Begin with the run in whose directory one stands; of one that had ended, the curves go on. */
+/* Begin with the run in whose directory one stands; of one that had ended the curves go on, unless
+ * it is another one of the same name. */
 int web_follow_open(struct web_follow *f, const char *name, struct err *e);
 /* Listen no more, and keep what was said. */
 void web_follow_rest(struct web_follow *f);

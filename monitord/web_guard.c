@@ -10,13 +10,13 @@
 
 #include "proto/durable.h"
 
-static int token_make(struct guard *g, struct err *e)
+static int token_make(char token[GUARD_TOKEN_CHARS + 1], struct err *e)
 {
     unsigned char bytes[GUARD_TOKEN_CHARS / 2];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return err_errno(e, EXIT_CODE_TEMPORARY, "cannot make a token: no random numbers");
     for (size_t i = 0; i < sizeof bytes; i++)
-        snprintf(g->token + 2 * i, 3, "%02x", bytes[i]);
+        snprintf(token + 2 * i, 3, "%02x", bytes[i]);
     return 0;
 }
 
@@ -24,7 +24,7 @@ static int token_make(struct guard *g, struct err *e)
 static int token_write(const struct guard *g, const char *file, struct err *e)
 {
     char line[GUARD_TOKEN_CHARS + 2];
-    int length = snprintf(line, sizeof line, "%s\n", g->token);
+    int length = snprintf(line, sizeof line, "%s\n", g->reading);
     mode_t before = umask(S_IRWXG | S_IRWXO);
     int result = durable_write(file, line, (size_t)length, e);
     umask(before);
@@ -33,7 +33,9 @@ static int token_write(const struct guard *g, const char *file, struct err *e)
 
 int guard_open(struct guard *g, const char *file, struct err *e)
 {
-    return token_make(g, e) < 0 || (file && token_write(g, file, e) < 0) ? -1 : 0;
+    if (token_make(g->token, e) < 0 || token_make(g->reading, e) < 0)
+        return -1;
+    return file ? token_write(g, file, e) : 0;
 }
 
 /* "localhost", "127.0.0.1" or "[::1]", with a port or without; through ssh it is another port. */
@@ -60,13 +62,13 @@ const char *guard_host_refuses(const struct http_request *q)
 }
 
 /* In a time that says nothing of where they differ. */
-static int token_is(const struct guard *g, const char *text)
+static int token_is(const char *token, const char *text)
 {
     unsigned differs = 0;
     if (strlen(text) != GUARD_TOKEN_CHARS)
         return 0;
     for (size_t i = 0; i < GUARD_TOKEN_CHARS; i++)
-        differs |= (unsigned)(text[i] ^ g->token[i]);
+        differs |= (unsigned)(text[i] ^ token[i]);
     return differs == 0;
 }
 
@@ -74,9 +76,11 @@ const char *guard_token_refuses(const struct guard *g, const struct http_request
 {
     static const char scheme[] = "Bearer ";
     const char *given = q->authorization;
-    if (given && strncasecmp(given, scheme, sizeof scheme - 1) == 0 &&
-        token_is(g, given + sizeof scheme - 1))
+    int is_bearer = given && strncasecmp(given, scheme, sizeof scheme - 1) == 0;
+    if (is_bearer && token_is(g->token, given + sizeof scheme - 1))
         return NULL;
+    if (is_bearer && token_is(g->reading, given + sizeof scheme - 1))
+        return q->post ? "This token is for reading alone.\n" : NULL;
     return "The token is missing or of an earlier start: open the address that web.sh printed, or "
            "send \"Authorization: Bearer TOKEN\".\n";
 }

@@ -7,8 +7,11 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { CLIENT_BYTES_MAX = 32 * 1024, SILENCE_S_MAX = 30 };
+#include "monitord/web_peer.h"
+
+enum { CLIENT_BYTES_MAX = 32 * 1024, SILENCE_S_MAX = 30, TURN_RUNS_MAX = 64 };
 
 /* A request while its body comes. */
 struct pending {
@@ -46,10 +49,14 @@ static void headers_add(struct MHD_Response *response, const struct http_answer 
 static enum MHD_Result answer_queue(struct MHD_Connection *connection, struct http_answer *a)
 {
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(a->bytes, a->owned ? a->owned : (char *)a->body,
-                                        a->owned ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+        a->file ? MHD_create_response_from_fd64(a->bytes, a->file)
+                : MHD_create_response_from_buffer(a->bytes, a->owned ? a->owned : (char *)a->body,
+                                                  a->owned ? MHD_RESPMEM_MUST_FREE
+                                                           : MHD_RESPMEM_PERSISTENT);
     if (!response) {
         free(a->owned);
+        if (a->file)
+            close(a->file);
         return MHD_NO; /* no memory: the connection is closed */
     }
     headers_add(response, a);
@@ -123,6 +130,18 @@ static void log_nothing(void *cls, const char *format, va_list args)
     (void)cls, (void)format, (void)args;
 }
 
+/* Whose the other end of a connection is, the kernel's table says. */
+static enum MHD_Result client_see(void *cls, const struct sockaddr *address, socklen_t bytes)
+{
+    const struct http *h = cls;
+    const struct sockaddr_in *from = (const struct sockaddr_in *)address;
+    uid_t user;
+    if (bytes < sizeof *from || from->sin_family != AF_INET ||
+        web_peer_user(ntohs(from->sin_port), h->port, &user) < 0)
+        return MHD_NO;
+    return user == geteuid() || user == 0 ? MHD_YES : MHD_NO;
+}
+
 int http_open(struct http *h, uint16_t port, http_handler *answer, void *self, struct err *e)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -130,7 +149,7 @@ int http_open(struct http *h, uint16_t port, http_handler *answer, void *self, s
     *h = (struct http){.answer = answer, .self = self, .fd = -1};
     errno = 0;
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_see, h,
+        MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, client_see, h, request_see, h,
         MHD_OPTION_EXTERNAL_LOGGER, log_nothing, NULL, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&at,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CLIENTS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)SILENCE_S_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CLIENT_BYTES_MAX,
@@ -150,7 +169,13 @@ void http_close(struct http *h)
     *h = (struct http){.fd = -1};
 }
 
-void http_turn(struct http *h)
+int http_turn(struct http *h)
 {
-    MHD_run(h->daemon);
+    MHD_UNSIGNED_LONG_LONG wait_ms;
+    int more = 1;
+    for (int runs = 0; more && runs < TURN_RUNS_MAX; runs++) {
+        MHD_run(h->daemon);
+        more = MHD_get_timeout(h->daemon, &wait_ms) == MHD_YES && wait_ms == 0;
+    }
+    return more;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "monitord/json.h"
+#include "proto/daemon.h"
 
 void web_figures_take(struct web_figures *g, const struct web_record *r, const struct web_follow *f)
 {
@@ -17,8 +18,10 @@ void web_figures_take(struct web_figures *g, const struct web_record *r, const s
     }
     for (int i = 0; i < SAMPLE_SERIES; i++)
         g->planned_bytes[i] = web_planned_bytes(r, i);
-    if (h->epoch_count)
-        g->epoch = h->epochs[h->epoch_count - 1];
+    g->speaks = web_speaks(r, f);
+    g->validation_loss = NAN;
+    for (uint32_t i = h->epoch_count; i > 0 && isnan(g->validation_loss); i--)
+        g->validation_loss = h->epochs[i - 1].validation_loss;
     g->advice_count = h->advice_count;
 }
 
@@ -37,7 +40,7 @@ static double stage_restarts(const struct web_figures *g, int i)
 /* What is no more measured is not told. */
 static const struct msg_memory_sample *sample_of(const struct web_figures *g, int i)
 {
-    int there = g->follow->sample_heard[i] && (i >= STAGE_COUNT || g->pids[i] > 0);
+    int there = g->speaks && g->follow->sample_heard[i] && (i >= STAGE_COUNT || g->pids[i] > 0);
     return there ? &g->follow->samples[i] : NULL;
 }
 
@@ -58,13 +61,18 @@ static double planned_bytes(const struct web_figures *g, int i)
     return g->planned_bytes[i] ? (double)g->planned_bytes[i] : NAN;
 }
 
+/* Steps are told by monitord, and made by trainerd. */
+static int is_training(const struct web_figures *g)
+{
+    return g->speaks && g->pids[stage_index("trainerd")] > 0;
+}
+
 #define STEP_VALUE(name, value)                                                                    \
     static double name(const struct web_figures *g, int i)                                         \
     {                                                                                              \
         const struct msg_trainer_step *m = &g->follow->step;                                       \
         (void)i;                                                                                   \
-        return g->follow->step_heard && g->pids[stage_index("trainerd")] > 0 ? (double)(value)     \
-                                                                             : NAN;                \
+        return g->follow->step_heard && is_training(g) ? (double)(value) : NAN;                    \
     }
 STEP_VALUE(step_number, m->step)
 STEP_VALUE(step_total, m->steps)
@@ -84,8 +92,7 @@ STEP_VALUE(device_free, m->device_bytes ? (double)m->device_free_bytes : NAN)
     {                                                                                              \
         const struct msg_gpu_sample *m = &g->follow->gpu;                                          \
         (void)i;                                                                                   \
-        return g->follow->gpu_heard && g->pids[stage_index("trainerd")] > 0 ? (double)(value)      \
-                                                                            : NAN;                 \
+        return g->follow->gpu_heard && is_training(g) ? (double)(value) : NAN;                     \
     }
 GPU_VALUE(gpu_utilisation, m->utilisation)
 GPU_VALUE(gpu_used, m->used_bytes ? (double)m->used_bytes : NAN)
@@ -96,7 +103,7 @@ GPU_VALUE(gpu_power, m->power_w)
 static double epoch_validation(const struct web_figures *g, int i)
 {
     (void)i;
-    return g->epoch.epoch ? g->epoch.validation_loss : NAN;
+    return g->validation_loss;
 }
 
 static double advice_given(const struct web_figures *g, int i)
@@ -157,7 +164,7 @@ static const struct figure {
     {"remaining_seconds", "gauge", "estimated time left of the whole run", OF_RUN, step_eta},
     {"validation_loss", "gauge", "of the newest epoch that was evaluated", OF_RUN,
      epoch_validation},
-    {"advice_total", "counter", "pieces of advice given in the run", OF_RUN, advice_given},
+    {"advice", "gauge", "pieces of advice given in the run, 64 at most", OF_RUN, advice_given},
 };
 
 /* A label's value: quoted, with what would end it escaped. */
@@ -206,7 +213,28 @@ static int samples_of(enum of of, int *first)
     return of == OF_STAGE ? STAGE_COUNT : 1;
 }
 
-void web_metrics_write(const struct web_figures *figures, int count, FILE *out)
+static const char exit_name[] = "run_exit_code";
+static const char exit_help[] =
+    "with which a run has ended by itself in the last hour; 0: done, 75: its time is over";
+
+static void endings_write(const struct web_runs *w, FILE *out)
+{
+    const double told_s = 3600;
+    double now_s = clock_unix_s();
+    fprintf(out, "# HELP finetuned_%s %s\n# TYPE finetuned_%s gauge\n", exit_name, exit_help,
+            exit_name);
+    for (int i = 0; i < w->count; i++) {
+        const struct web_run *r = &w->runs[i];
+        if (r->live || r->code < 0 || now_s - r->changed_s > told_s)
+            continue;
+        fprintf(out, "finetuned_%s{", exit_name);
+        label_write("run", r->name, out);
+        fprintf(out, "} %d\n", r->code);
+    }
+}
+
+void web_metrics_write(const struct web_figures *figures, int count, const struct web_runs *w,
+                       FILE *out)
 {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const struct figure *f = &table[i];
@@ -217,16 +245,20 @@ void web_metrics_write(const struct web_figures *figures, int count, FILE *out)
             for (int s = first; s < first + samples; s++)
                 value_write(f, &figures[r], s, out);
     }
+    endings_write(w, out);
 }
 
 void web_metrics_reference(FILE *out)
 {
     fputs("# Figures for Prometheus\n\nMade by `make docs` from monitord/web_metrics.c. "
           "`pipelines/web.sh` serves them at `/metrics` ([MONITORING](MONITORING.md)), of each\n"
-          "live run, named by the label `run`. What is not known is left out.\n\n"
+          "live run, named by the label `run`. What is not known is left out, and what monitord "
+          "measures while "
+          "it does not.\n\n"
           "| name | type | labels | meaning |\n|---|---|---|---|\n",
           out);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         fprintf(out, "| `finetuned_%s` | %s | %s | %s |\n", table[i].name, table[i].type,
                 table[i].of == OF_STAGE ? "`run`, `stage`" : "`run`", table[i].help);
+    fprintf(out, "| `finetuned_%s` | gauge | `run` | %s |\n", exit_name, exit_help);
 }

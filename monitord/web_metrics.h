@@ -13,18 +13,21 @@
 /* A live run, as it is now: what it has said, and of its record what is used here. */
 struct web_figures {
     const struct web_follow *follow;
+    int speaks;              /* monitord measures */
     pid_t pids[STAGE_COUNT]; /* 0: it does not run */
     uint32_t restarts[STAGE_COUNT];
     uint64_t planned_bytes[SAMPLE_SERIES]; /* 0: not known */
-    struct history_epoch epoch;            /* the newest; epoch 0: none has ended */
-    uint32_t advice_count;
+    double validation_loss;                /* NaN: no epoch has been evaluated */
+    uint32_t advice_count;                 /* HISTORY_ADVICE_MAX at most */
 };
 
 /* Of the run in whose directory one stands. */
 void web_figures_take(struct web_figures *g, const struct web_record *r,
                       const struct web_follow *f);
 
-void web_metrics_write(const struct web_figures *figures, int count, FILE *out);
+/* And of the runs in w that have ended by themselves in the last hour with which code. */
+void web_metrics_write(const struct web_figures *figures, int count, const struct web_runs *w,
+                       FILE *out);
 
 /* The page about them all, docs/METRICS.md. */
 void web_metrics_reference(FILE *out);

@@ -3,31 +3,40 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/msg_fields.h"
+
+static int root_open(struct web_runs *w, struct err *e)
+{
+    w->root = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return w->root < 0
+               ? err_errno(e, EXIT_CODE_PERMANENT, "cannot open the directory %.500s", w->path)
+               : 0;
+}
+
 int web_runs_open(struct web_runs *w, const char *root, const char *run, struct err *e)
 {
-    char path[PATH_MAX], *slash;
+    char *slash;
     memset(w, 0, sizeof *w);
     w->root = -1;
-    if (!realpath(run ? run : root, path))
+    if (!realpath(run ? run : root, w->path))
         return err_errno(e, EXIT_CODE_PERMANENT, "cannot find the %s %s",
                          run ? "run" : "directory of runs", run ? run : root);
     if (run) {
-        slash = strrchr(path, '/');
+        slash = strrchr(w->path, '/');
         snprintf(w->only, sizeof w->only, "%s", slash + 1);
-        *slash = '\0';
+        slash[slash == w->path] = '\0'; /* "/" stays */
     }
-    w->root = open(path[0] ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (w->root < 0)
-        return err_errno(e, EXIT_CODE_PERMANENT, "cannot open the directory %s", path);
+    if (root_open(w, e) < 0)
+        return -1;
     if (run && web_run_enter(w, w->only) < 0)
-        return err_set(e, EXIT_CODE_PERMANENT, "%s is no run: it has no pipeline.yaml", run);
+        return err_set(e, EXIT_CODE_PERMANENT,
+                       "%s is no run of yours: a directory with a pipeline.yaml is accepted", run);
     web_run_leave(w);
     return 0;
 }
@@ -39,13 +48,39 @@ void web_runs_close(struct web_runs *w)
     w->root = -1;
 }
 
+/* Where another directory stands in the root's place it is that one from now on. */
+static void root_follow(struct web_runs *w)
+{
+    struct stat was, is;
+    int old = w->root;
+    struct err e;
+    if (stat(w->path, &is) < 0 || fstat(old, &was) < 0 ||
+        (is.st_ino == was.st_ino && is.st_dev == was.st_dev))
+        return;
+    if (root_open(w, &e) < 0)
+        w->root = old;
+    else
+        close(old);
+    web_run_leave(w);
+}
+
+static int name_is_text(const char *name)
+{
+    size_t bytes = strlen(name), at = 0, step = 1;
+    for (; at < bytes && step; at += step)
+        step = msg_utf8_bytes(name + at, bytes - at);
+    return at == bytes && step;
+}
+
 int web_run_enter(const struct web_runs *w, const char *name)
 {
+    struct stat st;
     if (!name[0] || name[0] == '.' || strlen(name) > WEB_NAME_MAX || strchr(name, '/') ||
-        (w->only[0] && strcmp(name, w->only) != 0))
+        !name_is_text(name) || (w->only[0] && strcmp(name, w->only) != 0))
         return -1;
     int fd = openat(w->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int entered = fd >= 0 && faccessat(fd, "pipeline.yaml", R_OK, 0) == 0 && fchdir(fd) == 0;
+    int entered = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() &&
+                  faccessat(fd, "pipeline.yaml", R_OK, 0) == 0 && fchdir(fd) == 0;
     if (fd >= 0)
         close(fd);
     return entered ? 0 : -1;
@@ -54,6 +89,14 @@ int web_run_enter(const struct web_runs *w, const char *name)
 void web_run_leave(const struct web_runs *w)
 {
     ensure(fchdir(w->root) == 0);
+}
+
+struct web_place web_place_here(void)
+{
+    struct stat st;
+    if (stat(".", &st) < 0)
+        return (struct web_place){0, 0};
+    return (struct web_place){st.st_dev, st.st_ino};
 }
 
 /* As s6-svok asks: somebody listens on the control pipe of a stage's supervisor. */
@@ -93,23 +136,27 @@ static int run_order(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* Of more than there is room for the oldest is left out. */
+/* Of more than there is room for the one that would come last is left out. */
 static void run_add(struct web_runs *w, const char *name)
 {
     static struct web_run new;
     run_look(&new, name);
-    if (w->count == WEB_RUNS_MAX) {
-        w->left_out++;
-        qsort(w->runs, WEB_RUNS_MAX, sizeof w->runs[0], run_order);
-        if (run_order(&new, &w->runs[WEB_RUNS_MAX - 1]) > 0)
-            return;
-        w->count--;
+    if (w->count < WEB_RUNS_MAX) {
+        w->runs[w->count++] = new;
+        return;
     }
-    w->runs[w->count++] = new;
+    struct web_run *last = w->runs;
+    for (int i = 1; i < WEB_RUNS_MAX; i++)
+        if (run_order(&w->runs[i], last) > 0)
+            last = &w->runs[i];
+    w->left_out++;
+    if (run_order(&new, last) < 0)
+        *last = new;
 }
 
 void web_runs_look(struct web_runs *w)
 {
+    root_follow(w);
     int fd = openat(w->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     w->count = w->left_out = 0;

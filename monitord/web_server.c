@@ -13,7 +13,7 @@
 #include "proto/daemon.h"
 #include "proto/log.h"
 
-static const double look_s = 1;
+static const double look_s = 1, look_many_s = 10; /* of as many runs as are shown, and more */
 
 /* ---- the runs -------------------------------------------------------------------------------- */
 
@@ -50,6 +50,11 @@ static void follow_begin(struct web_server *s, const char *name)
 {
     struct web_follow *place = follow_place(s, name);
     struct err e = {0};
+    if (!place && !s->left_out_told)
+        log_warn("%d live runs are followed; of others there are no curves and no figures, another "
+                 "page with --run has them",
+                 WEB_FOLLOWS_MAX);
+    s->left_out_told |= !place;
     if (!place || web_follow_listens(place) || web_run_enter(&s->runs, name) < 0)
         return;
     if (web_follow_open(place, name, &e) < 0)
@@ -57,21 +62,44 @@ static void follow_begin(struct web_server *s, const char *name)
     web_run_leave(&s->runs);
 }
 
+/* Is the run that is followed still there, and the same? */
+static int follow_stands(const struct web_server *s, const struct web_follow *f)
+{
+    struct web_place here = {0, 0};
+    if (web_run_enter(&s->runs, f->name) < 0)
+        return 0;
+    here = web_place_here();
+    web_run_leave(&s->runs);
+    return memcmp(&here, &f->place, sizeof here) == 0;
+}
+
 /* Follow those that have begun to live, and no more those that have ended. */
 static void runs_look(struct web_server *s)
 {
     web_runs_look(&s->runs);
     for (int i = 0; i < WEB_FOLLOWS_MAX; i++) {
-        const struct web_run *run = run_find(s, s->follows[i].name);
-        if (!run)
-            web_follow_close(&s->follows[i]);
-        else if (!run->live)
-            web_follow_rest(&s->follows[i]);
+        struct web_follow *f = &s->follows[i];
+        const struct web_run *run = f->name[0] ? run_find(s, f->name) : NULL;
+        if (f->name[0] && !follow_stands(s, f))
+            web_follow_close(f);
+        else if (run && !run->live)
+            web_follow_rest(f);
     }
     for (int i = 0; i < s->runs.count; i++)
         if (s->runs.runs[i].live)
             follow_begin(s, s->runs.runs[i].name);
-    s->look_due_s = clock_monotonic_s() + look_s;
+    s->look_due_s = clock_monotonic_s() + (s->runs.left_out ? look_many_s : look_s);
+}
+
+/* The record of the run in whose directory one stands; NULL: there is no memory for it. */
+static struct web_record *record_read(struct web_server *s, const struct web_follow *f)
+{
+    struct web_record **r = &s->records[f ? f - s->follows : WEB_FOLLOWS_MAX];
+    if (!*r)
+        *r = calloc(1, sizeof **r);
+    if (*r)
+        web_record_read(*r);
+    return *r;
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -135,10 +163,11 @@ static void answer_run(struct web_server *s, const struct http_request *q, struc
     const struct web_run *run = run_asked(s, q, a);
     if (!run)
         return;
-    FILE *out = open_memstream(&text, &bytes);
+    const struct web_follow *f = follow_find(s, run->name);
+    const struct web_record *record = record_read(s, f);
+    FILE *out = record ? open_memstream(&text, &bytes) : NULL;
     if (out) {
-        web_record_read(&s->record, run->name);
-        web_state_write(run, &s->record, follow_find(s, run->name), out);
+        web_state_write(run, record, f, out);
         give_stream(a, json_type, out, &text, &bytes);
     }
     web_run_leave(&s->runs);
@@ -150,8 +179,11 @@ static void answer_file(struct web_server *s, const struct http_request *q, stru
     size_t bytes = 0;
     if (!run_asked(s, q, a))
         return;
-    char *data = name ? web_file_read(name, &bytes, &type) : NULL;
-    give(a, type, data, bytes);
+    int file = name ? web_file_open(name, &bytes, &type) : -1;
+    if (file < 0)
+        say(a, 404, "There is no such file, or it is none that is shown.\n");
+    else
+        *a = (struct http_answer){.status = 200, .type = type, .file = file, .bytes = bytes};
     web_run_leave(&s->runs);
 }
 
@@ -175,9 +207,9 @@ static void act(struct web_server *s, const struct http_request *q, const struct
     struct err e = {0};
     if (!verb) {
         say(a, 400, "What is to be done? Add &verb=VERB.\n");
-    } else if (!f || !web_follow_listens(f)) {
+    } else if (!run->live) {
         say(a, 409, "The run is not live: there is nothing that could be asked.\n");
-    } else if (web_act(f, verb, stage, q->body, &e) < 0) {
+    } else if (web_act(f && web_follow_listens(f) ? f : NULL, verb, stage, q->body, &e) < 0) {
         snprintf(text, sizeof text, "%s\n", e.text);
         say(a, e.code == EXIT_CODE_PERMANENT ? 400 : 409, text);
     } else {
@@ -211,11 +243,12 @@ static void answer_metrics(struct web_server *s, const struct http_request *q,
         struct web_follow *f = &s->follows[i];
         if (!web_follow_listens(f) || web_run_enter(&s->runs, f->name) < 0)
             continue;
-        web_record_read(&s->record, f->name);
-        web_figures_take(&figures[count++], &s->record, f);
+        const struct web_record *record = record_read(s, f);
+        if (record)
+            web_figures_take(&figures[count++], record, f);
         web_run_leave(&s->runs);
     }
-    web_metrics_write(figures, count, out);
+    web_metrics_write(figures, count, &s->runs, out);
     give_stream(a, "text/plain; version=0.0.4; charset=utf-8", out, &text, &bytes);
 }
 
@@ -280,7 +313,12 @@ void web_server_close(struct web_server *s)
     http_close(&s->http);
     for (int i = 0; i < WEB_FOLLOWS_MAX; i++)
         web_follow_close(&s->follows[i]);
-    web_record_close(&s->record);
+    for (int i = 0; i <= WEB_FOLLOWS_MAX; i++) {
+        if (s->records[i])
+            web_record_close(s->records[i]);
+        free(s->records[i]);
+        s->records[i] = NULL;
+    }
     web_runs_close(&s->runs);
 }
 
@@ -291,11 +329,11 @@ void web_server_turn(struct web_server *s, int timeout_ms)
     for (int i = 0; i < WEB_FOLLOWS_MAX; i++)
         if (web_follow_listens(&s->follows[i]))
             items[count++].link = &s->follows[i].stream;
-    link_poll(items, count, timeout_ms);
+    link_poll(items, count, s->more ? 0 : timeout_ms);
     for (int i = 0; i < WEB_FOLLOWS_MAX; i++)
         if (web_follow_listens(&s->follows[i]))
             web_follow_turn(&s->follows[i]);
-    http_turn(&s->http);
+    s->more = http_turn(&s->http);
     if (clock_monotonic_s() >= s->look_due_s)
         runs_look(s);
 }

@@ -26,11 +26,15 @@ enum { WEB_FOLLOWS_MAX = 8 };
 
 struct web_server {
     struct http http;
+    int more; /* http_turn's */
     struct guard guard;
     struct web_runs runs;
     struct web_follow follows[WEB_FOLLOWS_MAX]; /* of live runs, and some that have ended since */
-    struct web_record record;                   /* of the run that was looked at last */
-    double look_due_s;                          /* monotonic; for runs that begin and end */
+    /* of each that is followed, and behind them of another run that was looked at; NULL: none yet
+     */
+    struct web_record *records[WEB_FOLLOWS_MAX + 1];
+    double look_due_s; /* monotonic; for runs that begin and end */
+    int left_out_told; /* that there are more live runs than can be followed */
 };
 
 /* root, run: web_runs_open's; token_file: guard_open's. */

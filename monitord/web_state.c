@@ -14,39 +14,59 @@ enum { EPOCHS_SHOWN = 512 };
 
 /* ---- the record ------------------------------------------------------------------------------ */
 
-static void stamps_take(int64_t stamp[STAGE_COUNT + 1][2])
+/* 0: there are none. */
+static int64_t options_time_ns(void)
+{
+    struct stat st;
+    return stat("pipeline.yaml", &st) < 0
+               ? 0
+               : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+/* A journal that is shorter than what was read of it is another one. */
+static int journals_are_others(const struct history *h)
 {
     char path[64];
     struct stat st;
-    for (int i = 0; i <= STAGE_COUNT; i++) {
-        snprintf(path, sizeof path, i < STAGE_COUNT ? "journals/%s" : "pipeline.yaml",
-                 i < STAGE_COUNT ? stage_names[i] : "");
-        if (stat(path, &st) < 0)
-            memset(&st, 0, sizeof st);
-        stamp[i][0] = (int64_t)st.st_size;
-        stamp[i][1] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        snprintf(path, sizeof path, "journals/%s", stage_names[i]);
+        if (h->places[i].bytes &&
+            (stat(path, &st) < 0 || (uint64_t)st.st_size < h->places[i].bytes))
+            return 1;
     }
+    return 0;
 }
 
 void web_record_close(struct web_record *r)
 {
     options_free(&r->options);
-    r->name[0] = '\0';
+    r->place = (struct web_place){0, 0};
 }
 
-void web_record_read(struct web_record *r, const char *name)
+void web_record_read(struct web_record *r)
 {
-    int64_t stamp[STAGE_COUNT + 1][2];
-    stamps_take(stamp);
-    if (strcmp(r->name, name) == 0 && memcmp(stamp, r->stamp, sizeof stamp) == 0)
-        return;
-    web_record_close(r);
-    memcpy(r->stamp, stamp, sizeof stamp);
-    snprintf(r->name, sizeof r->name, "%s", name);
-    memset(&r->unread, 0, sizeof r->unread);
-    history_open(&r->history, &r->options);
-    if (options_read(&r->options, "pipeline.yaml", NULL, 0, &r->unread) == 0)
-        history_read(&r->history, &r->options, &r->unread);
+    struct web_place here = web_place_here();
+    int64_t time_ns = options_time_ns();
+    struct err e = {0};
+    if (memcmp(&here, &r->place, sizeof here) != 0 || time_ns != r->options_time_ns ||
+        journals_are_others(&r->history)) {
+        web_record_close(r);
+        history_open(&r->history, &r->options);
+        r->place = here;
+        r->options_time_ns = time_ns;
+        r->unread = (struct err){0};
+        options_read(&r->options, "pipeline.yaml", NULL, 0, &r->unread);
+    }
+    if (r->options.task_count && history_read_on(&r->history, &e) < 0)
+        r->unread = e;
+}
+
+int web_speaks(const struct web_record *r, const struct web_follow *f)
+{
+    const double silence_s = 5;
+    double limit_s = fmax(silence_s, silence_s * r->options.monitor_sample_s);
+    return f->sample_heard[SAMPLE_SYSTEM] &&
+           clock_unix_s() - f->samples[SAMPLE_SYSTEM].head.time_s <= limit_s;
 }
 
 uint64_t web_planned_bytes(const struct web_record *r, int sample)
@@ -118,7 +138,6 @@ static void sample_write(struct json *j, const char *key, int sample, const stru
         json_u64(j, "swap_bytes", m->swap_bytes);
         json_u64(j, "heap_bytes", m->heap_bytes);
         json_f64(j, "cpu_s", m->cpu_s);
-        json_f64(j, "measured_s", m->head.time_s);
     }
     if (key)
         json_end(j);
@@ -258,6 +277,9 @@ void web_state_write(const struct web_run *run, const struct web_record *r,
     if (r->history.device.kind[0])
         json_str(&j, "device_name", r->history.device.name);
     json_bool(&j, "estimates", f && f->estimates);
+    json_bool(&j, "speaks", f && web_speaks(r, f));
+    if (f && f->sample_heard[SAMPLE_SYSTEM])
+        json_f64(&j, "measured_s", f->samples[SAMPLE_SYSTEM].head.time_s);
     stages_write(&j, r, f);
     if (f && f->step_heard)
         step_write(&j, &f->step);

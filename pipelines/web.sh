@@ -5,13 +5,13 @@
 #   pipelines/web.sh [--runs DIR | --run DIR] [--port PORT] [--token-file FILE]
 #
 # It prints the page's address, which holds a secret of this start; whoever has it can see and steer the runs. Ctrl-C
-# ends the page, and no run. It listens on this machine only; from another one: ssh -L 8650:localhost:8650 MACHINE
+# ends the page, and no run. It listens on this machine only; from another one: ssh -L 8650:127.0.0.1:8650 MACHINE
 #
 #   --runs DIR     all runs below DIR (default: runs in the repository)
 #   --run DIR      that run alone
 #   --port PORT    where it listens; 0: any free one (default: 8650)
 #   --token-file FILE
-#                  the secret is written there too, readable by you alone: Prometheus' credentials_file
+#                  a secret for reading alone is written there, for you alone: Prometheus' credentials_file
 #   --help         this
 #
 # example: pipelines/web.sh

@@ -137,6 +137,14 @@ int journal_append(struct journal *j, enum msg_type type, const void *m, struct 
 int journal_read(const char *path, int (*visit)(void *self, enum msg_type type, const union msg *m),
                  void *self, struct err *e)
 {
+    uint64_t at = 0;
+    return journal_read_on(path, &at, visit, self, e);
+}
+
+int journal_read_on(const char *path, uint64_t *at,
+                    int (*visit)(void *self, enum msg_type type, const union msg *m), void *self,
+                    struct err *e)
+{
     unsigned char body[BODY_BYTES_MAX];
     union msg m;
     int result = 0, stop = 0;
@@ -145,7 +153,10 @@ int journal_read(const char *path, int (*visit)(void *self, enum msg_type type, 
         return errno == ENOENT
                    ? 0
                    : err_errno(e, EXIT_CODE_PERMANENT, "cannot open the journal %s", path);
+    if (*at && fseeko(in, (off_t)*at, SEEK_SET) < 0)
+        stop = result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the journal %s", path);
     for (uint32_t bytes; !stop && (bytes = record_read(in, body)) > 0;) {
+        *at += HEAD_BYTES + bytes;
         uint32_t name_bytes = body[0] | (uint32_t)body[1] << 8;
         int type = msg_type_of((const char *)body + 2, name_bytes);
         struct err why = {0, "no message has that name"};
@@ -157,7 +168,7 @@ int journal_read(const char *path, int (*visit)(void *self, enum msg_type type, 
         else
             stop = visit(self, (enum msg_type)type, &m);
     }
-    if (ferror(in))
+    if (!result && ferror(in))
         result = err_errno(e, EXIT_CODE_TEMPORARY, "cannot read the journal %s", path);
     fclose(in);
     return result;

@@ -29,4 +29,10 @@ int journal_append(struct journal *j, enum msg_type type, const void *m, struct 
 int journal_read(const char *path, int (*visit)(void *self, enum msg_type type, const union msg *m),
                  void *self, struct err *e);
 
+/* The same from byte *at on, where a record begins; *at follows what has been read, so that the
+ * next call reads what has been appended since. */
+int journal_read_on(const char *path, uint64_t *at,
+                    int (*visit)(void *self, enum msg_type type, const union msg *m), void *self,
+                    struct err *e);
+
 #endif

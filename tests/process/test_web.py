@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.parse
 
-from harness import limit
+from harness import limit, skip
 from runs import ROOT, STAGES, Run, small, undisturbed
 
 WEB = os.path.join(ROOT, "build/release/bin/web")
@@ -103,8 +103,8 @@ def test_what_is_wrong_is_answered_with_a_sentence():
             ("/api/run?run=none", None, 404, "no such run"), ("/api/run?run=../runs/one", None, 404, "no such run"),
             ("/api/runs", "", 405, "by GET"), ("/", "", 405, "nothing that could be done"),
             ("/api/act?run=one&verb=end", None, 405, "by POST"), ("/api/act?run=one", "", 400, "&verb=VERB"),
-            ("/api/act?run=one&verb=end", "", 409, "not live"), ("/api/file?run=one", None, 404, "no such thing"),
-            ("/api/file?run=one&name=pipeline.yaml", None, 404, "no such thing"),
+            ("/api/act?run=one&verb=end", "", 409, "not live"), ("/api/file?run=one", None, 404, "no such file"),
+            ("/api/file?run=one&name=pipeline.yaml", None, 404, "no such file"),
             ("/api/log?run=one&stage=init", None, 404, "no such thing"),
             ("/api/act?run=one&verb=mark", "x" * 1025, 413, "1,024 bytes")):
         answer = web.ask(path, post=post)
@@ -124,7 +124,8 @@ def test_runs_are_shown_as_they_ended_even_unreadable_ones():
     state = web.run("<img src=x>")
     assert state["code"] == 0 and not state["live"] and "pipeline.yaml" in state["unread"], state
     assert [s["pid"] for s in state["stages"]] == [0] * 4
-    assert not re.findall("^finetuned_", web.get("/metrics"), flags=re.M)
+    assert sorted(re.findall("^finetuned_.*", web.get("/metrics"), flags=re.M)) == sorted(
+        'finetuned_run_exit_code{run="%s"} %d' % (name, runs[name]["code"]) for name in runs)
     web.end()
 
 
@@ -145,10 +146,38 @@ def test_garbage_and_silence_leave_it_answering():
         assert len(json.loads(web.get("/api/runs"))["runs"]) == 1, text[:40]
     for s in idle:
         s.close()
+    web.run("one")
     before = web.resident_bytes()
     for _ in range(300):
         web.run("one")
     assert web.resident_bytes() < before + (1 << 20)
+    web.end()
+
+
+def test_other_users_are_not_heard():
+    """Only root can try."""
+    if os.geteuid() != 0:
+        skip("only root can be somebody else")
+    run_make("one")
+    web = Web("--runs", "runs")
+    script = "import sys, http.client\nc = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=10)\n" \
+             "c.request('GET', '/')\nprint(c.getresponse().status)"
+    for user, heard in ((0, True), (12345, False)):
+        out = subprocess.run(["/usr/bin/python3", "-c", script, str(web.port)], capture_output=True, text=True, timeout=20,
+                             user=user, cwd="/")
+        assert (out.stdout == "200\n") == heard, (user, out)
+    web.end()
+
+
+def test_a_large_table_can_be_had():
+    run_make("one")
+    os.makedirs("runs/one/logs")
+    with open("runs/one/logs/metrics.csv", "w") as f:
+        f.write("x" * (40 << 20))
+    web = Web("--runs", "runs")
+    before = web.resident_bytes()
+    assert len(web.get("/api/file", run="one", name="logs/metrics.csv")) == 40 << 20
+    assert web.resident_bytes() < before + (4 << 20)
     web.end()
 
 
@@ -157,7 +186,7 @@ def test_bad_options_are_refused_with_a_sentence():
     taken = socket.create_server(("127.0.0.1", 0))
     for arguments, words in (
             (("--port", "70000"), "0 to 65535"), (("--port", "x"), "0 to 65535"), (("--runs", "none"), "none"),
-            (("--run", "runs"), "no pipeline.yaml"), (("--runs", "runs", "--run", "runs"), "exclude each other"),
+            (("--run", "runs"), "no run of yours"), (("--runs", "runs", "--run", "runs"), "exclude each other"),
             (("runs",), "not an option"), (("--nothing",), "not an option"), (("--port",), "lacks its value"),
             (("--runs", "runs", "--port", str(taken.getsockname()[1])), "--port")):
         out = subprocess.run([WEB, *arguments], capture_output=True, text=True, timeout=20)
@@ -170,12 +199,15 @@ def test_a_taken_port_leaves_the_other_ones_token():
     os.mkdir("runs")
     web = Web("--runs", "runs", "--token-file", "token")
     with open("token") as f:
-        assert f.read() == web.token + "\n" and os.stat("token").st_mode & 0o777 == 0o600
+        reading = f.read()
+    assert os.stat("token").st_mode & 0o777 == 0o600 and reading.strip() != web.token
+    assert web.ask("/metrics", token=reading.strip())[0] == 200
+    assert web.ask("/api/act?run=x&verb=end", post="", token=reading.strip())[0] == 403
     out = subprocess.run([WEB, "--runs", "runs", "--token-file", "token", "--port", str(web.port)], capture_output=True,
                          text=True, timeout=20)
     assert out.returncode == 100, out
     with open("token") as f:
-        assert f.read() == web.token + "\n"
+        assert f.read() == reading
     web.end()
 
 
@@ -201,7 +233,7 @@ def test_a_run_is_seen_and_steered_and_ends_as_if_nobody_had():
     os.makedirs(parent)
     web = Web("--runs", parent)
     assert json.loads(web.get("/api/runs"))["runs"] == []
-    settings = small(20)
+    settings = small(60)
     run = Run(os.path.join(parent, "seen"), *settings)
     run.until(lambda: "seen" in web.get("/api/runs"), "not listed")
     state = web.until("seen", lambda s: s.get("step") and s["epochs"]
@@ -226,6 +258,12 @@ def test_a_run_is_seen_and_steered_and_ends_as_if_nobody_had():
     said = lambda s: [x["text"] for x in s["sentences"]]
     state = web.until("seen", lambda s: {"seen from outside", "monitord: mark, accepted", "trainerd: checkpoint, accepted"}
                       <= set(said(s)), "no answers")
+    assert state["speaks"] and "finetuned_loss{" in web.get("/metrics")
+    os.kill(run.pid("monitord"), signal.SIGSTOP)
+    state = web.until("seen", lambda s: not s["speaks"], "its silence was not seen", 30)
+    assert state["measured_s"] < state["now_s"] - 5
+    assert not re.findall("^finetuned_(?:loss|stage_resident_bytes){", web.get("/metrics"), flags=re.M)
+    os.kill(run.pid("monitord"), signal.SIGCONT)
     refused = web.act(run="seen", verb="mark", text="")
     assert refused[0] == 400 and refused[2].count("\n") == 1, refused
     assert "info" in web.get("/api/log", run="seen", stage="trainerd")
@@ -234,7 +272,7 @@ def test_a_run_is_seen_and_steered_and_ends_as_if_nobody_had():
     assert report["weights_sha256"] == undisturbed(*settings)["weights_sha256"] and report["reproducible"] is True
     assert [m["text"] for m in report["marks"]] == ["seen from outside"]
     state = web.until("seen", lambda s: not s["live"], "still live")
-    assert state["code"] == 0 and state["sentence"] and len(state["epochs"]) == 22, state["epochs"]
+    assert state["code"] == 0 and state["sentence"] and len(state["epochs"]) == 62, state["epochs"]
     assert any(state["series"]["loss"]) and "report/report.md" in state["files"]
     assert web.get("/api/file", run="seen", name="report/report.md").startswith("# Run ")
     assert web.act(run="seen", verb="end")[0] == 409

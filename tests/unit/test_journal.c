@@ -57,6 +57,40 @@ static off_t size_of(const char *path)
     return st.st_size;
 }
 
+/* What has been appended since, and of a torn tail nothing until it is whole. */
+TEST(journal_is_read_on)
+{
+    struct journal j;
+    uint64_t at = 0;
+    open_it(&j);
+    for (int round = 0; round < 3; round++) {
+        struct seen s = {0};
+        for (uint64_t i = 0; i < 4; i++)
+            CHECK_OK(append(&j, 4 * (uint64_t)round + i), e);
+        CHECK_OK(journal_read_on(j.path, &at, visit, &s, &e), e);
+        CHECK_EQ(s.count, 4);
+        CHECK_EQ(s.steps[0], 4 * round);
+        CHECK_EQ(at, size_of(j.path));
+        CHECK_OK(journal_read_on(j.path, &at, visit, &s, &e), e);
+        CHECK_EQ(s.count, 4);
+    }
+    struct seen s = {0};
+    uint64_t whole = at;
+    CHECK_OK(append(&j, 12), e);
+    off_t full = size_of(j.path);
+    char tail[512];
+    int fd = open(j.path, O_RDWR);
+    CHECK(pread(fd, tail, sizeof tail, (off_t)whole) == full - (off_t)whole);
+    CHECK(ftruncate(fd, full - 3) == 0);
+    CHECK_OK(journal_read_on(j.path, &at, visit, &s, &e), e);
+    CHECK(s.count == 0 && at == whole);
+    CHECK(pwrite(fd, tail, (size_t)(full - (off_t)whole), (off_t)whole) == full - (off_t)whole);
+    CHECK_OK(journal_read_on(j.path, &at, visit, &s, &e), e);
+    CHECK(s.count == 1 && s.steps[0] == 12 && at == (uint64_t)full);
+    close(fd);
+    journal_close(&j);
+}
+
 TEST(journal_facts_come_back_in_order)
 {
     struct journal j;

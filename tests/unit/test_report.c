@@ -6,7 +6,9 @@
 
 #include "monitord/history.h"
 #include "monitord/report.h"
+#include "monitord/stages.h"
 #include "proto/epochs.h"
+#include "proto/journal.h"
 #include "proto/run.h"
 #include "tests/test.h"
 
@@ -72,6 +74,50 @@ TEST(history_counts_restarts_of_a_launch_only)
     CHECK_EQ(h.starts[2], 2);
     CHECK_EQ(h.launch_count, 3);
     CHECK(history_wall_s(&h) == (13 - 9) + (102 - 100) + (201 - 200));
+}
+
+/* Journals that are read a piece at a time, in turns, come to what each as a whole comes to: a
+ * start of another stage between an evaluation and its epoch's end takes nothing from it. */
+TEST(history_read_in_turns_is_the_same)
+{
+    static struct history whole, turns;
+    static struct journal journals[STAGE_COUNT];
+    struct err e;
+    CHECK(mkdir("journals", 0700) == 0);
+    history_open(&turns, &options);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        CHECK_OK(journal_open(&journals[i], stage_names[i], &e), e);
+    for (uint64_t epoch = 1; epoch <= 40; epoch++) {
+        int stage = (int)(test_random() % STAGE_COUNT);
+        struct msg_event_stage start = {.head.time_s = (double)epoch, .launch = 1 + epoch / 10};
+        struct msg_trainer_evaluation evaluated = {.epoch = epoch, .loss = (double)epoch};
+        struct msg_event_task end = {.epoch = epoch, .rows = 1, .seconds = 1, .loss = 1};
+        MSG_STR(start.what, "start");
+        MSG_STR(evaluated.task, "A");
+        MSG_STR(evaluated.after, "A");
+        MSG_STR(end.what, "epoch-end");
+        MSG_STR(end.task, "A");
+        CHECK_OK(journal_append(&journals[1], MSG_trainer_evaluation, &evaluated, &e), e);
+        CHECK_OK(history_read_on(&turns, &e), e);
+        CHECK_OK(journal_append(&journals[stage], MSG_event_stage, &start, &e), e);
+        CHECK_OK(history_read_on(&turns, &e), e);
+        CHECK_OK(journal_append(&journals[1], MSG_event_task, &end, &e), e);
+        if (test_random() % 2)
+            CHECK_OK(history_read_on(&turns, &e), e);
+    }
+    CHECK_OK(history_read_on(&turns, &e), e);
+    CHECK_OK(history_read(&whole, &options, &e), e);
+    CHECK_EQ(whole.epoch_count, 40);
+    CHECK(turns.epoch_count == 40 && turns.epoch_rows == 40);
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        CHECK(whole.starts[i] == turns.starts[i] && whole.restarts[i] == turns.restarts[i]);
+        journal_close(&journals[i]);
+    }
+    for (uint32_t i = 0; i < 40; i++) {
+        double a = whole.epochs[i].validation_loss, b = turns.epochs[i].validation_loss;
+        CHECK(a == b || (isnan(a) && isnan(b)));
+    }
+    CHECK(history_wall_s(&whole) == history_wall_s(&turns));
 }
 
 TEST(history_lists_each_epoch_once)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "monitord/web_act.h"
@@ -10,8 +11,11 @@
 #include "monitord/web_guard.h"
 #include "monitord/web_metrics.h"
 #include "monitord/web_pages.h"
+#include "monitord/web_peer.h"
 #include "monitord/web_runs.h"
 #include "monitord/web_series.h"
+#include "monitord/web_state.h"
+#include "proto/journal.h"
 #include "tests/test.h"
 
 #define CHECK_TEXT(condition, ...)                                                                 \
@@ -128,6 +132,13 @@ TEST(web_guard_wants_the_token_of_this_start)
         CHECK(!guard_token_refuses(&g, &q));
         CHECK(guard_token_refuses(&other, &q));
     }
+    snprintf(text, sizeof text, "Bearer %s", g.reading); /* good for looking, not for doing */
+    CHECK(!guard_token_refuses(&g, &q));
+    q.post = 1;
+    CHECK(guard_token_refuses(&g, &q));
+    snprintf(text, sizeof text, "Bearer %s", g.token);
+    CHECK(!guard_token_refuses(&g, &q));
+    q.post = 0;
     snprintf(text, sizeof text, "Bearer %s0", g.token);
     CHECK(guard_token_refuses(&g, &q));
     snprintf(text, sizeof text, "Bearer %.31s", g.token);
@@ -155,7 +166,8 @@ TEST(web_guard_writes_its_token_for_this_user_alone)
     FILE *in = fopen("token", "r");
     CHECK(in && fgets(text, sizeof text, in));
     fclose(in);
-    CHECK(strlen(text) == GUARD_TOKEN_CHARS + 1 && strncmp(text, g.token, GUARD_TOKEN_CHARS) == 0);
+    CHECK(strlen(text) == GUARD_TOKEN_CHARS + 1 &&
+          strncmp(text, g.reading, GUARD_TOKEN_CHARS) == 0);
     CHECK(umask(0) == 0); /* as it was */
     CHECK(guard_open(&g, "no/such/place", &e) < 0 && strstr(e.text, "no/such/place"));
 }
@@ -201,8 +213,8 @@ TEST(web_runs_are_told_with_how_they_ended)
 TEST(web_runs_have_names_and_no_paths)
 {
     static const char *const refused[] = {
-        "",    ".",    "..",      "../secret", "runs", "in/../in",
-        "in/", "/etc", ".hidden", "empty",     "file", "none",
+        "",     ".",       "..",    "../secret", "runs", "in/../in", "in/",
+        "/etc", ".hidden", "empty", "file",      "none", "caf\xe9",
     };
     struct err e;
     char here[4096], there[4096];
@@ -212,7 +224,12 @@ TEST(web_runs_have_names_and_no_paths)
     run_make_small("root/.hidden", NULL);
     CHECK(mkdir("root/empty", 0700) == 0);
     test_file_write("root/file", "");
+    run_make_small("root/caf\xe9", NULL); /* no UTF-8 */
+    run_make_small("root/other", NULL);
+    CHECK(geteuid() != 0 || chown("root/other", 12345, 12345) == 0);
     CHECK_OK(web_runs_open(&runs, "root", NULL, &e), e);
+    CHECK((web_run_enter(&runs, "other") < 0) == (geteuid() == 0)); /* somebody else's */
+    web_run_leave(&runs);
     CHECK(getcwd(here, sizeof here) && strcmp(strrchr(here, '/'), "/root") == 0);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         CHECK_TEXT(web_run_enter(&runs, refused[i]) < 0, "%s", refused[i]);
@@ -230,7 +247,7 @@ TEST(web_shows_one_run_alone_when_asked)
     CHECK(mkdir("root", 0700) == 0);
     run_make_small("root/one", NULL);
     run_make_small("root/two", NULL);
-    CHECK(web_runs_open(&runs, NULL, "root", &e) < 0 && strstr(e.text, "no pipeline.yaml"));
+    CHECK(web_runs_open(&runs, NULL, "root", &e) < 0 && strstr(e.text, "no run of yours"));
     web_runs_close(&runs);
     CHECK(web_runs_open(&runs, NULL, "nothing", &e) < 0 && e.code == EXIT_CODE_PERMANENT);
     web_runs_close(&runs);
@@ -246,6 +263,35 @@ TEST(web_shows_one_run_and_not_its_neighbour)
     web_runs_look(&runs);
     CHECK(runs.count == 1 && strcmp(runs.runs[0].name, "one") == 0);
     CHECK(web_run_enter(&runs, "two") < 0);
+    web_runs_close(&runs);
+}
+
+/* Another directory in the root's place is looked at from then on. */
+TEST(web_follows_its_root)
+{
+    struct err e;
+    CHECK(mkdir("root", 0700) == 0);
+    run_make_small("root/old", NULL);
+    CHECK_OK(web_runs_open(&runs, "root", NULL, &e), e);
+    web_runs_look(&runs);
+    CHECK(runs.count == 1 && strcmp(runs.runs[0].name, "old") == 0);
+    CHECK(chdir("..") == 0 && rename("root", "was") == 0 && mkdir("root", 0700) == 0);
+    run_make_small("root/new", NULL);
+    web_runs_look(&runs);
+    CHECK(runs.count == 1 && strcmp(runs.runs[0].name, "new") == 0);
+    web_runs_close(&runs);
+}
+
+/* A pipe in a verdict's place is not waited for. */
+TEST(web_is_not_held_up_by_a_pipe)
+{
+    struct err e;
+    CHECK(mkdir("root", 0700) == 0);
+    run_make_small("root/piped", NULL);
+    CHECK(mkfifo("root/piped/verdict", 0600) == 0);
+    CHECK_OK(web_runs_open(&runs, "root", NULL, &e), e);
+    web_runs_look(&runs);
+    CHECK(runs.count == 1 && runs.runs[0].code == -1);
     web_runs_close(&runs);
 }
 
@@ -279,7 +325,7 @@ TEST(web_files_are_those_that_are_shown)
 {
     static const char *const there[] = {"report/report.md", "report/curve.png",
                                         "logs/memory_profile/memory_profile_1.json",
-                                        "logs/metrics.csv"};
+                                        "logs/metrics.csv", "logs/metrics.csv.old"};
     static const char *const refused[] = {
         "pipeline.yaml",
         "report/report.md/",
@@ -305,12 +351,12 @@ TEST(web_files_are_those_that_are_shown)
     CHECK(mkfifo("report/fifo.md", 0600) == 0);
     for (size_t i = 0; i < sizeof there / sizeof *there; i++) {
         test_file_write(there[i], "hello");
-        text = web_file_read(there[i], &bytes, &type);
-        CHECK_TEXT(text && bytes == 5 && strcmp(text, "hello") == 0 && type, "%s", there[i]);
-        free(text);
+        int fd = web_file_open(there[i], &bytes, &type);
+        CHECK_TEXT(fd >= 0 && bytes == 5 && type, "%s", there[i]);
+        close(fd);
     }
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        CHECK_TEXT(!web_file_read(refused[i], &bytes, &type), "%s", refused[i]);
+        CHECK_TEXT(web_file_open(refused[i], &bytes, &type) < 0, "%s", refused[i]);
     size_t size;
     FILE *out = open_memstream(&text, &size);
     struct json j;
@@ -381,7 +427,11 @@ TEST(web_act_refuses_what_it_does_not_know)
 TEST(web_metrics_are_what_is_known_and_escaped)
 {
     static struct web_follow f = {.name = "a\"b\\c", .directory = -1};
-    static struct web_figures g = {.follow = &f, .pids = {7, 8, 0, 9}, .restarts = {0, 2}};
+    static struct web_figures g = {.follow = &f,
+                                   .speaks = 1,
+                                   .pids = {7, 8, 0, 9},
+                                   .restarts = {0, 2},
+                                   .validation_loss = NAN};
     char *text;
     size_t size;
     f.step_heard = f.sample_heard[0] = f.sample_heard[2] = 1;
@@ -392,7 +442,7 @@ TEST(web_metrics_are_what_is_known_and_escaped)
     f.samples[0].rss_bytes = 12345;
     f.samples[2].rss_bytes = 99; /* of a stage that does not run any more */
     FILE *out = open_memstream(&text, &size);
-    web_metrics_write(&g, 1, out);
+    web_metrics_write(&g, 1, &runs, out);
     fclose(out);
 #define RUN_LABEL "{run=\"a\\\"b\\\\c\""
     CHECK(strstr(text, "finetuned_stage_up" RUN_LABEL ",stage=\"loaderd\"} 1\n"));
@@ -406,4 +456,107 @@ TEST(web_metrics_are_what_is_known_and_escaped)
     CHECK(!strstr(text, "finetuned_loss{") && !strstr(text, "finetuned_gpu_power_watts{"));
     CHECK(!strstr(text, "finetuned_system_used_bytes{") && !strstr(text, "nan"));
     free(text);
+    /* what monitord does not measure any more is not told, what is known without it is */
+    g.speaks = 0;
+    out = open_memstream(&text, &size);
+    web_metrics_write(&g, 1, &runs, out);
+    fclose(out);
+    CHECK(strstr(text, "finetuned_stage_up" RUN_LABEL ",stage=\"loaderd\"} 1\n"));
+    CHECK(!strstr(text, "finetuned_stage_resident_bytes{") && !strstr(text, "finetuned_steps{"));
+    free(text);
+}
+
+TEST(web_metrics_tell_how_runs_ended)
+{
+    static struct web_runs ended;
+    char *text;
+    size_t size;
+    time_t now = time(NULL);
+    const struct web_run of[] = {
+        {.name = "good", .code = 0, .changed_s = (double)now},
+        {.name = "bad", .code = 100, .changed_s = (double)now - 60},
+        {.name = "long ago", .code = 100, .changed_s = (double)now - 7200},
+        {.name = "stopped", .code = -1, .changed_s = (double)now},
+        {.name = "again", .code = 75, .live = 1, .changed_s = (double)now},
+    };
+    memcpy(ended.runs, of, sizeof of);
+    ended.count = sizeof of / sizeof *of;
+    FILE *out = open_memstream(&text, &size);
+    web_metrics_write(NULL, 0, &ended, out);
+    fclose(out);
+    CHECK(strstr(text, "finetuned_run_exit_code{run=\"good\"} 0\n"));
+    CHECK(strstr(text, "finetuned_run_exit_code{run=\"bad\"} 100\n"));
+    CHECK(!strstr(text, "long ago") && !strstr(text, "stopped") && !strstr(text, "\"again\""));
+    free(text);
+}
+
+/* ---- the other end of a connection ----------------------------------------------------------- */
+
+TEST(web_peer_is_found_in_the_kernels_table)
+{
+    static const char table[] = "  sl  local_address rem_address   st tx_queue rx_queue tr "
+                                "tm->when retrnsmt   uid  timeout "
+                                "inode\n"
+                                "   0: 0100007F:21CA 00000000:0000 0A 00000000:00000000 "
+                                "00:00000000 00000000     0        0 "
+                                "1 1 0 100 0 0 10 0\n"
+                                "   1: 0100007F:21CA 0100007F:C350 01 00000000:00000000 "
+                                "00:00000000 00000000     0        0 "
+                                "2 1 0 20 4 30 10 -1\n"
+                                "  12: 0100007F:C350 0100007F:21CA 01 00000000:00000000 02:000A "
+                                "00000000  1234        0 3 1\n"
+                                "  13: 0200007F:C351 0100007F:21CA 01 00000000:00000000 "
+                                "00:00000000 00000000  1235        0 "
+                                "4 1\n";
+    uid_t user = 0;
+    FILE *in = fmemopen((void *)table, sizeof table - 1, "r");
+    CHECK(in && web_peer_find(in, 0xc350, 0x21ca, &user) == 0 && user == 1234);
+    rewind(in);
+    CHECK(web_peer_find(in, 0xc351, 0x21ca, &user) < 0); /* of another address */
+    rewind(in);
+    CHECK(web_peer_find(in, 0xc350, 0x21cb, &user) < 0);
+    fclose(in);
+}
+
+/* ---- a run's record -------------------------------------------------------------------------- */
+
+static void epoch_append(struct journal *j, uint64_t epoch)
+{
+    struct err e;
+    struct msg_event_task m = {
+        .epoch = epoch, .step = epoch, .rows = 10, .seconds = 1, .loss = 0.5};
+    MSG_STR(m.what, "epoch-end");
+    MSG_STR(m.task, "A");
+    CHECK_OK(journal_append(j, MSG_event_task, &m, &e), e);
+}
+
+/* What has been appended is read, and all of it when it is another run. */
+TEST(web_record_follows_its_run)
+{
+    static const char pipeline[] = "name: x\ndata: {file: x.h5}\nmodel:\n  layers: [{type: linear, "
+                                   "out: 2}]\ntasks: [{name: A}]\n";
+    static struct web_record record;
+    struct journal j;
+    struct err e;
+    test_file_write("pipeline.yaml", pipeline);
+    CHECK(mkdir("journals", 0700) == 0);
+    CHECK_OK(journal_open(&j, "trainerd", &e), e);
+    for (uint64_t epoch = 1; epoch <= 3; epoch++) {
+        epoch_append(&j, epoch);
+        web_record_read(&record);
+        CHECK_TEXT(record.unread.code == 0, "%s", record.unread.text);
+        CHECK_EQ(record.history.epoch_count, epoch);
+        CHECK_EQ(record.history.epoch_rows, 10 * epoch); /* each was read once */
+    }
+    journal_close(&j);
+    CHECK(unlink("journals/trainerd") == 0);
+    CHECK_OK(journal_open(&j, "trainerd", &e), e);
+    epoch_append(&j, 9);
+    web_record_read(&record);
+    CHECK(record.history.epoch_count == 1 && record.history.epochs[0].epoch == 9);
+    journal_close(&j);
+    test_file_write("pipeline.yaml", "nonsense: [\n");
+    web_record_read(&record);
+    CHECK(record.unread.code == EXIT_CODE_PERMANENT && record.history.epoch_count == 0);
+    web_record_close(&record);
 }
