@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <yaml.h>
 
 #include "proto/durable.h"
@@ -104,6 +105,16 @@ static int collection_open(struct reading *r, enum node_kind kind, int line)
     return 0;
 }
 
+/* YAML's truths and nothing may be written True and TRUE, Null and NULL: as other programs do. */
+static void word_lower(char *text)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcasecmp(text, words[i]) == 0 &&
+            (strcmp(text + 1, words[i] + 1) == 0 || !strpbrk(text, "aeflnrstu")))
+            strcpy(text, words[i]);
+}
+
 static int scalar_take(struct reading *r, const yaml_event_t *event, int line)
 {
     const char *text = (const char *)event->data.scalar.value;
@@ -129,7 +140,9 @@ static int scalar_take(struct reading *r, const yaml_event_t *event, int line)
     }
     n->text = copy;
     n->quoted = quoted;
-    return !quoted && (strcmp(text, "~") == 0 || strcmp(text, "null") == 0)
+    if (!quoted)
+        word_lower(copy);
+    return !quoted && (strcmp(copy, "~") == 0 || strcmp(copy, "null") == 0)
                ? refuse(r, line, "null is no value; leave the line out to have the default")
                : 0;
 }

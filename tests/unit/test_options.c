@@ -116,6 +116,19 @@ TEST(options_unknown_keys_name_file_line_and_the_nearest)
     CHECK_HAS(refused(long_key), "unknown option kkkk");
 }
 
+/* As YAML has them, where they are not quoted. */
+TEST(options_truths_may_begin_with_capitals)
+{
+    CHECK_OK(read_text(BASE "loader: {pin_memory: False}\nmonitor: {profile: TRUE, csv: True}\n"),
+             e);
+    CHECK(o.monitor_profile && o.monitor_csv);
+    CHECK_STR(o.loader_pin_memory, "false");
+    options_free(&o);
+    CHECK_HAS(refused(BASE "monitor: {profile: 'True'}\n"), "true or false");
+    CHECK_HAS(refused(BASE "monitor: {profile: tRUE}\n"), "true or false");
+    CHECK_HAS(refused(BASE "seed: Null\n"), "null is no value");
+}
+
 TEST(options_repeated_keys_are_refused)
 {
     CHECK_STR(refused("seed: 1\nname: x\nseed: 2\n" BASE),
