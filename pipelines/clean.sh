@@ -70,10 +70,10 @@ size() {
 # fisher_look RUN: where continual_learning.fisher_dir has the run's Fisher information elsewhere (proto/fisherdir.c) sets
 # fisher to that directory, if it is the run's own, fisher_lost to one that cannot be reached, and fisher_other to one that
 # is not known to be this run's: nothing but the first is touched. It is known by the name that we give and by the file in it
-# that names the run, or one whose own link does not lead there any more: it was moved and is this one.
+# that names the run, or the inode that the run has kept where it was moved.
 fisher= fisher_lost= fisher_other=
 fisher_look() {
-    local target text named mark='Fisher information of the run in '
+    local target text named inode mark='Fisher information of the run in '
     fisher= fisher_lost= fisher_other=
     target=$(readlink -- "$1/fisher") || return 0
     [ -e "$1/fisher" ] || { fisher_lost=$target; return; }
@@ -81,7 +81,8 @@ fisher_look() {
     [[ ${target##*/} =~ ^.+-[0-9a-f]{8}$ ]] && [ "${target:0:1}" = / ] && [ ! -L "$target" ] && [ -d "$target" ] &&
         [ -f "$target/run" ] && text=$(head -c 4200 -- "$target/run") && [ "${text#"$mark"/}" != "$text" ] || return 0
     named=${text#"$mark"}
-    if [ "$named" -ef "$1" ] || [ ! "$named/fisher" -ef "$target" ]; then
+    inode=${named##*$'\n'inode }
+    if [ "${named%%$'\n'*}" -ef "$1" ] || [ "$inode" = "$(stat -L -c %i -- "$1")" ]; then
         fisher=$target fisher_other=
     fi
 }
@@ -132,11 +133,11 @@ take() {
     echo "  removes $what ($(size "$@" ${apart:+"$apart"}) MiB)"
     lock_take "$run" "$stamp" || { echo "  left alone: it was started meanwhile"; return; }
     if [ "$1" = "$run" ]; then
-        [ -z "$apart" ] || fisher_remove "$run" || fail $EXIT_TEMPORARY "cannot remove $apart"
         [ -z "$fisher_other" ] || echo "  leaves $fisher_other, which is not known to be this run's"
-        aside=$(realpath -- "$run")
-        aside=${aside%/*}/.${aside##*/}.removed-$$
+        run=$(realpath -- "$run") # `.` has no other name
+        aside=${run%/*}/.${run##*/}.removed-$$
         mv -T -- "$run" "$aside" || fail $EXIT_TEMPORARY "cannot remove $what: its name cannot be changed to $aside"
+        [ -z "$apart" ] || fisher_remove "$aside" || fail $EXIT_TEMPORARY "cannot remove $apart"
         set -- "$aside"
         exec {lock}>&-
     fi
@@ -190,6 +191,8 @@ for half in "${halves[@]}"; do
     if [ -z "$yes" ]; then
         echo "  would remove it"
     else
+        fisher_look "$half"
+        [ -z "$fisher" ] || fisher_remove "$half" || fail $EXIT_TEMPORARY "cannot remove $fisher"
         rm -rf -- "$half" || fail $EXIT_TEMPORARY "cannot remove $half"
         echo "  removed"
     fi

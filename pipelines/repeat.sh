@@ -49,7 +49,7 @@ seeds_read() {
     [ ${#list[@]} -gt 1 ] || { [ "${#seeds}" -le 2 ] && [ "$seeds" -ge 1 ] && list=($(seq 1 "$seeds")); } || return
     [ ${#list[@]} -le $SEEDS_MAX ] || return
     for seed in "${list[@]}"; do
-        [ ${#seed} -le 10 ] && [ "$seed" -le $SEED_MAX ] || return
+        [[ $seed =~ ^(0|[1-9][0-9]{0,9})$ ]] && [ "$seed" -le $SEED_MAX ] || return
     done
     [ "$(printf '%s\n' "${list[@]}" | sort -un | wc -l)" = ${#list[@]} ]
 }
@@ -89,8 +89,11 @@ for seed in "${list[@]}"; do
     echo "repeat: seed $seed, run ${#names[@]} of ${#list[@]}"
     run_one "$runs/${names[-1]}" "$seed"
     code=$?
-    [ -z "$signal" ] || exit $((128 + $(kill -l "$signal")))
-    [ $code = 0 ] || exit $code
+    [ -z "$signal" ] || code=$((128 + $(kill -l "$signal")))
+    [ $code = 0 ] || {
+        echo "repeat: seed $seed has not ended well (code $code); seeds before it are done, and this same command goes on" >&2
+        exit $code
+    }
 done
 [ ${#names[@]} -gt 1 ] || exit 0
 cd -- "$runs" || exit $EXIT_TEMPORARY

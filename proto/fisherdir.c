@@ -15,9 +15,11 @@
 #include "proto/durable.h"
 #include "proto/order.h"
 
-static const char owner_begins[] = "Fisher information of the run in ";
+/* The file `run` of such a directory: the run's, and the number of its inode, which a directory
+ * keeps where it is moved, and a copy of it has not. */
+static const char owner_begins[] = "Fisher information of the run in ", inode_begins[] = "inode ";
 
-enum { OWNER_MAX = PATH_MAX + sizeof owner_begins };
+enum { OWNER_MAX = PATH_MAX + sizeof owner_begins + sizeof inode_begins + 24 };
 
 /* Absolute names. `wanted` is where the option has it, empty: in the run's directory. */
 struct place {
@@ -132,8 +134,26 @@ static int is_same(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-/* The run that the directory's file names, into `named`. One whose link does not lead here any more
- * has become this one: it was moved. */
+static uint64_t inode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+/* Cuts the lines of `text` behind its beginning: the run's name, and its inode's number, else 0. */
+static uint64_t owner_lines(char *text, char named[PATH_MAX])
+{
+    char *next = strchr(text, '\n');
+    if (next)
+        *next++ = '\0';
+    snprintf(named, PATH_MAX, "%s", text);
+    return next && strncmp(next, inode_begins, sizeof inode_begins - 1) == 0
+               ? strtoull(next + sizeof inode_begins - 1, NULL, 10)
+               : 0;
+}
+
+/* The run that the directory's file names, into `named`. One of another name is this one, moved, if
+ * it has its inode; a copy has another. */
 static enum owner owner_of(const char *directory, const char *run, char named[PATH_MAX])
 {
     char path[PATH_MAX], *text;
@@ -145,21 +165,20 @@ static enum owner owner_of(const char *directory, const char *run, char named[PA
         return OWNER_NONE;
     int ours =
         bytes > begins + 1 && strncmp(text, owner_begins, begins) == 0 && text[begins] == '/';
-    if (ours)
-        snprintf(named, PATH_MAX, "%.*s", (int)(bytes - begins - 1), text + begins);
+    uint64_t inode = ours ? owner_lines(text + begins, named) : 0;
     free(text);
     if (!ours)
         return OWNER_NONE;
     if (strcmp(named, run) == 0)
         return OWNER_RUN;
-    int leads = path_join(path, named, "fisher", &ignored) == 0 && is_same(path, directory);
-    return leads && !is_same(named, run) ? OWNER_OTHER : OWNER_MOVED;
+    return is_same(named, run) || (inode && inode == inode_of(run)) ? OWNER_MOVED : OWNER_OTHER;
 }
 
 static int owner_write(const char *directory, const char *run, struct err *e)
 {
     char path[PATH_MAX], text[OWNER_MAX];
-    int length = snprintf(text, sizeof text, "%s%s\n", owner_begins, run);
+    int length = snprintf(text, sizeof text, "%s%s\n%s%" PRIu64 "\n", owner_begins, run,
+                          inode_begins, inode_of(run));
     return path_join(path, directory, "run", e) < 0 ? -1
                                                     : durable_write(path, text, (size_t)length, e);
 }
@@ -194,14 +213,18 @@ static int place_find(struct place *p, const char *run, struct err *e)
     return path_join(p->fisher, p->run, "fisher", e);
 }
 
-/* The run's directory is in the name because several have one `name`. */
+/* The run's directory is in the name because several have one `name`, and the machine's, since
+ * several may have that directory and share the disk. */
 static int wanted_find(struct place *p, const struct options *o, struct err *e)
 {
-    char parent[PATH_MAX], name[96];
+    char parent[PATH_MAX], name[96], whose[PATH_MAX + HOST_NAME_MAX + 2] = "";
     int given = fisherdir_parent(o, parent, e);
     if (given <= 0)
         return given;
-    uint64_t hash = order_hash(p->run, strlen(p->run));
+    size_t length = strlen(p->run);
+    memcpy(whose, p->run, length + 1);
+    gethostname(whose + length + 1, HOST_NAME_MAX);
+    uint64_t hash = order_hash(whose, length + 1 + strlen(whose + length + 1));
     snprintf(name, sizeof name, "%.64s-%08" PRIx32, o->name, (uint32_t)(hash >> 32));
     return path_join(p->wanted, parent, name, e);
 }

@@ -20,13 +20,14 @@
 
 #include "proto/log.h"
 
-enum { PAGE_BYTES = 4096, VERSION = 4 };
+/* Versions differ in what stands at the end: what an older one lacks is 0. */
+enum { PAGE_BYTES = 4096, VERSION_LEAST = 2, VERSION = 4 };
 static const uint64_t magic =
     0x6b7261576867694cull; /* arbitrary: tells a page of ours from any other */
 
 static int page_valid(const struct highwater_page *page)
 {
-    return page->magic == magic && page->version == VERSION;
+    return page->magic == magic && page->version >= VERSION_LEAST && page->version <= VERSION;
 }
 
 int highwater_open(struct highwater *h, const char *stage, struct err *e)
@@ -58,6 +59,7 @@ int highwater_open(struct highwater *h, const char *stage, struct err *e)
                      path);
         *h->page = (struct highwater_page){.magic = magic, .version = VERSION};
     }
+    h->page->version = VERSION;
     h->cpu_us_before = h->page->cpu_us;
     h->page->device_bytes = h->page->heap_bytes = 0; /* what another incarnation said */
     return 0;

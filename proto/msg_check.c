@@ -207,6 +207,16 @@ static int key_check(struct walk *w, const struct msg_shape *shape, uint64_t *se
     return found;
 }
 
+/* Fields that journals of earlier versions lack; they are 0 or empty then. */
+static int is_of_later(const char *message, const char *field)
+{
+    static const char *const later[][2] = {{"event.device", "bus"}, {"memory.advice", "stage"}};
+    int is = 0;
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        is |= strcmp(later[i][0], message) == 0 && strcmp(later[i][1], field) == 0;
+    return is;
+}
+
 static int map_check(struct walk *w, const struct msg_shape *shape)
 {
     struct token t;
@@ -225,7 +235,7 @@ static int map_check(struct walk *w, const struct msg_shape *shape)
     }
     for (unsigned i = 0; i < shape->field_count; i++) {
         w->field = shape->fields[i].name;
-        if (!(seen >> i & 1))
+        if (!(seen >> i & 1) && !is_of_later(shape->name, w->field))
             return REFUSE(w, " is missing");
     }
     return 0;

@@ -38,7 +38,8 @@ const struct msg_shape *msg_shape_of(enum msg_type type);
 int msg_field_find(const struct msg_shape *shape, const char *name, size_t bytes);
 
 /* Check the raw encoding of one message without allocating: 0, or -1 and *e (permanent). What
- * passes holds exactly the declared keys once each, with values inside their limits. */
+ * passes holds exactly the declared keys once each (those that earlier versions did not have may be
+ * missing), with values inside their limits. */
 int msg_check(enum msg_type type, const void *data, size_t bytes, struct err *e);
 
 /* Bytes of the UTF-8 sequence that `text` begins with (1 to 4), or 0 if it begins with none. */

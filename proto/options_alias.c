@@ -20,6 +20,22 @@ enum {
     SECTIONS_WITH = sizeof sections_with_aliases / sizeof *sections_with_aliases,
 };
 
+/* Words that are something else in most sections one level deeper: a model's or an optimizer's
+ * name, an augmentation's scale, the rows of an evaluation's batch, the rate of a head. Those of
+ * one part are all taken for such. */
+static int word_is_general(const char *word)
+{
+    return !strchr(word, '_') || strcmp(word, "batch_size") == 0 ||
+           strcmp(word, "learning_rate") == 0;
+}
+
+static int row_is(const char *key)
+{
+    size_t count;
+    const struct option_row *rows = option_rows(&count);
+    return row_find(rows, count, key) != NULL;
+}
+
 /* The last word of a key below `section` or, one level deeper, below a section there; else NULL. */
 static const char *word_below(const char *key, const char *section)
 {
@@ -29,7 +45,9 @@ static const char *word_below(const char *key, const char *section)
     const char *word = key + length + 1, *dot = strchr(word, '.');
     if (!dot)
         return word;
-    return strchr(dot + 1, '.') ? NULL : dot + 1;
+    if (strchr(dot + 1, '.') || (word_is_general(dot + 1) && !row_is(word)))
+        return NULL;
+    return dot + 1;
 }
 
 int alias_section(const char *section)
@@ -42,16 +60,24 @@ int alias_section(const char *section)
 
 int alias_below(const char *key)
 {
-    for (int i = 0; i < ALIAS_SECTIONS; i++)
-        if (word_below(key, sections_of_aliases[i]))
+    for (int i = 0; i < ALIAS_SECTIONS; i++) {
+        size_t length = strlen(sections_of_aliases[i]);
+        if (strncmp(key, sections_of_aliases[i], length) == 0 && key[length] == '.')
             return 1;
+    }
     return 0;
 }
+
+/* Options whose words are others' in such sections: a file of weights, a share of the rows. */
+static const char *const rows_without[] = {"data.weights", "data.validation", "data.scale"};
 
 /* Has the option aliases? Those of the top of the file have. */
 static int row_has_aliases(const struct option_row *row)
 {
     int has = !strchr(row->key, '.');
+    for (size_t i = 0; i < sizeof rows_without / sizeof *rows_without; i++)
+        if (strcmp(row->key, rows_without[i]) == 0)
+            return 0;
     for (int i = 0; i < SECTIONS_WITH; i++)
         has |= strncmp(row->key, sections_with_aliases[i], strlen(sections_with_aliases[i])) == 0;
     return has;
@@ -96,10 +122,10 @@ int pretraining_key(const char *key)
 int pretraining_off_node(const struct node *n)
 {
     if (n->kind == NODE_SCALAR)
-        return !n->text[0] || strcmp(n->text, "false") == 0;
+        return !n->text[0] || strcasecmp(n->text, "false") == 0;
     int off = n->kind == NODE_MAP && n->entries == 0;
     for (const struct node *c = n->first; n->kind == NODE_MAP && c; c = c->next)
-        off |= is_switch(c->key) && c->kind == NODE_SCALAR && strcmp(c->text, "false") == 0;
+        off |= is_switch(c->key) && c->kind == NODE_SCALAR && strcasecmp(c->text, "false") == 0;
     return off;
 }
 
@@ -135,16 +161,20 @@ void aliases_print(FILE *out)
                 : i + 1 < SECTIONS_WITH ? ", "
                                         : " and ",
                 (int)strlen(sections_with_aliases[i]) - 1, sections_with_aliases[i]);
-    fputs(" is that\noption: `finetuning: {learning_rate: 1e-4}` is `training: {learning_rate: "
-          "1e-4}`. `--set` takes such keys,\ntoo. The options of other sections are given in "
-          "their own alone, since words such as `gamma` or `half`\nmean something else in these. "
-          "What one file says in two sections is refused; a later source overrides\nan earlier "
-          "one, whichever section either has it in. The effective file has our own sections.\n\n"
-          "`finetuning.epochs` is the `epochs` of all tasks that say none themselves. Where there "
-          "is no `tasks:`, it\nmakes one task, called `finetuning`.\n\n"
-          "`pretraining:` is a run of its own: it has a pipeline file of its own, and the run that "
-          "goes on with its\nweights names them as `model.pretrained`. The section is refused "
-          "unless it is empty or says\n`enabled: false` or `use_pretraining: false`; then nothing "
-          "in it counts.\n",
-          out);
+    fputs(
+        " is that\noption: `finetuning: {learning_rate: 1e-4}` is `training: {learning_rate: "
+        "1e-4}`. `--set` takes such keys,\ntoo. The options of other sections are given in "
+        "their own alone, since words such as `gamma` or `half`\nmean something else in these; so "
+        "do, one "
+        "level deeper, words of one part (`scale`), `batch_size` and\n`learning_rate`, but below a "
+        "section of ours (`finetuning: {training: {batch_size: 8}}`).\n"
+        "What one file says in two sections is refused; a later source overrides\nan earlier "
+        "one, whichever section either has it in. The effective file has our own sections.\n\n"
+        "`finetuning.epochs` is the `epochs` of all tasks that say none themselves. Where there "
+        "is no `tasks:`, it\nmakes one task, called `finetuning`.\n\n"
+        "`pretraining:` is a run of its own: it has a pipeline file of its own, and the run that "
+        "goes on with its\nweights names them as `model.pretrained`. The section is refused "
+        "unless it is empty or says\n`enabled: false` or `use_pretraining: false`; then nothing "
+        "in it counts.\n",
+        out);
 }

@@ -75,6 +75,8 @@ static int word_lacks_part(const char *word, const char *whole)
            (strncmp(whole, "use_", 4) == 0 && strcmp(whole + 4, word) == 0);
 }
 
+static const char *const key_others[] = {"tasks", "model.layers", "include"};
+
 /* Below a section of aliases words alone count. */
 static const char *alias_nearest(const struct option_row *rows, size_t count, const char *key)
 {
@@ -92,12 +94,14 @@ static const char *alias_nearest(const struct option_row *rows, size_t count, co
         }
     }
     task_keys_try(key, &best, &nearest);
+    for (size_t i = 0; i < sizeof key_others / sizeof key_others[0]; i++)
+        if (strcmp(word, key_word(key_others[i])) == 0)
+            nearest = key_others[i];
     return nearest;
 }
 
 const char *key_nearest(const struct option_row *rows, size_t count, const char *key)
 {
-    static const char *const others[] = {"tasks", "model.layers", "include"};
     const char *nearest = NULL;
     int best = INT_MAX;
     size_t options;
@@ -105,8 +109,8 @@ const char *key_nearest(const struct option_row *rows, size_t count, const char 
     if (of_options && alias_below(key))
         return alias_nearest(rows, count, key);
     if (of_options) /* first: "task" means tasks, not prepare.task */
-        for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-            nearest_try(key, others[i], &best, &nearest);
+        for (size_t i = 0; i < sizeof key_others / sizeof key_others[0]; i++)
+            nearest_try(key, key_others[i], &best, &nearest);
     for (size_t i = 0; i < count; i++)
         nearest_try(key, rows[i].key, &best, &nearest);
     if (of_options)

@@ -255,7 +255,7 @@ static const char docs_head[] =
     "task's\n"
     "name, or its index from 0). Unknown, repeated, missing, mistyped and out-of-range options "
     "are\n"
-    "errors that name file and line; unknown ones are named all at once. `True` and `False` are "
+    "errors that name file and line; unknown ones are named together. `True` and `False` are "
     "`true` "
     "and\n"
     "`false`. Anchors, aliases, tags, several documents and files over 1 MiB are refused. An "

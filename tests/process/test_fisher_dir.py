@@ -132,6 +132,9 @@ def test_clean_up_removes_what_is_the_runs_and_nothing_else():
     assert "left alone: its Fisher information is in %s, which cannot be reached" % target in said, said
     os.rename("unmounted", "fast")
     os.rename("run", "moved")
+    shutil.copytree("moved", "copy", symlinks=True)  # of one that is not where its file says
+    assert "leaves %s, which is not known to be this run's" % target in clean("--older-than", "0", "--yes", "copy")
+    assert not os.path.exists("copy") and os.path.exists(os.path.join(target, "A.h5"))
     assert "removes the run and " + target in clean("--older-than", "0", "--yes", "moved")
     assert not os.path.exists("moved") and not os.path.exists(target) and os.listdir("fast") == [os.path.basename(its)]
 

@@ -1,6 +1,7 @@
 /* test_fisherdir.c - Fisher information on a disk of its own: where the link leads, what resumed,
  * moved and copied runs make of it, and what is never touched.
  */
+#include <inttypes.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,7 +72,9 @@ static void fisher_leads(const char *run, const char *parent)
     CHECK_EQ(strlen(target + strlen(real)), 5 + 8);
     CHECK(lstat(target, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & 0777) == 0700);
     CHECK(realpath(run, real));
-    snprintf(owner, sizeof owner, "Fisher information of the run in %s\n", real);
+    CHECK(stat(real, &st) == 0);
+    snprintf(owner, sizeof owner, "Fisher information of the run in %s\ninode %" PRIu64 "\n", real,
+             (uint64_t)st.st_ino);
     snprintf(path, sizeof path, "%.*s/run", PATH_MAX, target);
     file_is(path, owner);
 }
@@ -206,6 +209,20 @@ TEST(fisher_dir_follows_a_run_that_was_moved)
     CHECK_HAS(e.text, "which is somebody else's, of the run in");
     CHECK_HAS(e.text, "/moved;");
     CHECK_OK(prepare("moved", "fast"), e);
+}
+
+/* A copy of one that is not where its file says is a copy all the same. */
+TEST(fisher_dir_does_not_follow_a_copy_of_a_moved_run)
+{
+    disks_make();
+    CHECK_OK(prepare("r", "fast"), e);
+    file_make("r/fisher/A.h5", "x");
+    CHECK(rename("r", "moved") == 0);
+    run_copy("moved", "copy");
+    CHECK(prepare("copy", "fast") < 0);
+    CHECK_HAS(e.text, "of which this one is a copy");
+    CHECK_OK(prepare("moved", "fast"), e);
+    file_is("moved/fisher/A.h5", "x");
 }
 
 TEST(fisher_dir_of_somebody_is_left_alone)

@@ -278,6 +278,34 @@ TEST(too_long_is_refused_unread)
     CHECK_HAS(e.text, "it has 65537 bytes; at most 65536 are accepted");
 }
 
+/* What journals of earlier versions lack is empty then; what every version had is wanted. */
+TEST(msg_of_an_earlier_version_is_read)
+{
+    static const char *const numbers[] = {
+        "index", "memory_bytes", "context_bytes", "capability", "driver", "runtime", NULL};
+    struct writer w;
+    struct err e;
+    union msg m;
+    for (int lacks = 0; lacks < 2; lacks++) {
+        put_head(&w, (unsigned)(11 - lacks));
+        put_key(&w, "kind");
+        put_text(&w, "cpu", 3);
+        if (!lacks) {
+            put_key(&w, "name");
+            put_text(&w, "x", 1);
+        }
+        for (int i = 0; numbers[i]; i++) {
+            put_key(&w, numbers[i]);
+            put(&w, 0x05, 0, 0);
+        }
+        if (lacks)
+            CHECK(refused(MSG_event_device, &w, "field name is missing"));
+        else
+            CHECK_OK(msg_decode(MSG_event_device, w.data, w.bytes, &m, &e), e);
+    }
+    CHECK(m.event_device.index == 5 && m.event_device.bus[0] == '\0');
+}
+
 TEST(keys_are_exact)
 {
     struct writer w;

@@ -396,6 +396,26 @@ TEST(highwater_survives_the_process)
     CHECK(later.cpu_us >= page.cpu_us && later.rss_peak_bytes == page.rss_peak_bytes);
 }
 
+/* Pages of earlier versions count on, those of later ones begin anew. */
+TEST(highwater_of_an_earlier_version_is_read)
+{
+    struct highwater h;
+    struct highwater_page page;
+    CHECK(mkdir("highwater", 0700) == 0);
+    for (uint64_t version = 1; version <= 5; version++) {
+        int known = version >= 2 && version <= 4;
+        CHECK_OK(highwater_open(&h, "loaderd", &e), e);
+        h.page->version = version;
+        h.page->arena_peak_bytes = version;
+        highwater_close(&h);
+        CHECK_EQ(highwater_read("highwater/loaderd", &page, &e), known ? 0 : -1);
+        CHECK_OK(highwater_open(&h, "loaderd", &e), e);
+        CHECK_EQ(h.page->arena_peak_bytes, known ? version : 0);
+        highwater_close(&h);
+        CHECK_OK(highwater_read("highwater/loaderd", &page, &e), e);
+    }
+}
+
 /* A process that holds the lock of the stage it is named after. */
 static pid_t holder_start(const char *stage)
 {
