@@ -139,6 +139,12 @@ void json_str(struct json *j, const char *key, const char *value)
     text_write(j->out, value);
 }
 
+FILE *json_value(struct json *j, const char *key)
+{
+    value_begin(j, key);
+    return j->out;
+}
+
 void json_u64(struct json *j, const char *key, uint64_t value)
 {
     value_begin(j, key);

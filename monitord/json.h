@@ -38,6 +38,8 @@ void json_f64(struct json *j, const char *key, double value); /* reads back to t
 void json_number(FILE *out, double value); /* a finite one as json_f64 writes it, and that alone */
 void json_fixed(struct json *j, const char *key, double value, int decimals);
 void json_bool(struct json *j, const char *key, int value);
+/* Where the value is to be written that comes next: one of valid JSON, by somebody else. */
+FILE *json_value(struct json *j, const char *key);
 void json_null(struct json *j, const char *key);
 
 #endif

@@ -67,38 +67,32 @@ static int is_training(const struct web_figures *g)
     return g->speaks && g->pids[stage_index("trainerd")] > 0;
 }
 
-#define STEP_VALUE(name, value)                                                                    \
+/* Of the newest message of a kind: `kind` is its place in struct web_follow. */
+#define MESSAGE_VALUE(name, kind, value)                                                           \
     static double name(const struct web_figures *g, int i)                                         \
     {                                                                                              \
-        const struct msg_trainer_step *m = &g->follow->step;                                       \
+        const __typeof__(g->follow->kind) *m = &g->follow->kind;                                   \
         (void)i;                                                                                   \
-        return g->follow->step_heard && is_training(g) ? (double)(value) : NAN;                    \
+        return g->follow->kind##_heard && is_training(g) ? (double)(value) : NAN;                  \
     }
-STEP_VALUE(step_number, m->step)
-STEP_VALUE(step_total, m->steps)
-STEP_VALUE(step_epoch, m->epoch)
-STEP_VALUE(step_loss, m->loss)
-STEP_VALUE(step_penalty, m->penalty)
-STEP_VALUE(step_rate, m->learning_rate)
-STEP_VALUE(step_norm, m->gradient_norm)
-STEP_VALUE(step_speed, m->steps_per_s)
-STEP_VALUE(step_samples, m->samples_per_s)
-STEP_VALUE(step_wait, m->wait_share)
-STEP_VALUE(step_eta, m->eta_s)
-STEP_VALUE(device_free, m->device_bytes ? (double)m->device_free_bytes : NAN)
+MESSAGE_VALUE(step_number, step, m->step)
+MESSAGE_VALUE(step_total, step, m->steps)
+MESSAGE_VALUE(step_epoch, step, m->epoch)
+MESSAGE_VALUE(step_loss, step, m->loss)
+MESSAGE_VALUE(step_penalty, step, m->penalty)
+MESSAGE_VALUE(step_rate, step, m->learning_rate)
+MESSAGE_VALUE(step_norm, step, m->gradient_norm)
+MESSAGE_VALUE(step_speed, step, m->steps_per_s)
+MESSAGE_VALUE(step_samples, step, m->samples_per_s)
+MESSAGE_VALUE(step_wait, step, m->wait_share)
+MESSAGE_VALUE(step_eta, step, m->eta_s)
+MESSAGE_VALUE(device_free, step, m->device_bytes ? (double)m->device_free_bytes : NAN)
 
-#define GPU_VALUE(name, value)                                                                     \
-    static double name(const struct web_figures *g, int i)                                         \
-    {                                                                                              \
-        const struct msg_gpu_sample *m = &g->follow->gpu;                                          \
-        (void)i;                                                                                   \
-        return g->follow->gpu_heard && is_training(g) ? (double)(value) : NAN;                     \
-    }
-GPU_VALUE(gpu_utilisation, m->utilisation)
-GPU_VALUE(gpu_used, m->used_bytes ? (double)m->used_bytes : NAN)
-GPU_VALUE(gpu_total, m->total_bytes ? (double)m->total_bytes : NAN)
-GPU_VALUE(gpu_temperature, m->temperature_c)
-GPU_VALUE(gpu_power, m->power_w)
+MESSAGE_VALUE(gpu_utilisation, gpu, m->utilisation)
+MESSAGE_VALUE(gpu_used, gpu, m->used_bytes ? (double)m->used_bytes : NAN)
+MESSAGE_VALUE(gpu_total, gpu, m->total_bytes ? (double)m->total_bytes : NAN)
+MESSAGE_VALUE(gpu_temperature, gpu, m->temperature_c)
+MESSAGE_VALUE(gpu_power, gpu, m->power_w)
 
 static double epoch_validation(const struct web_figures *g, int i)
 {

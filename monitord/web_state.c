@@ -161,49 +161,10 @@ static void stages_write(struct json *j, const struct web_record *r, const struc
             sample_write(j, sample_name(i), i, r, f);
 }
 
-static void step_write(struct json *j, const struct msg_trainer_step *m)
+/* A message as tap prints it. */
+static void message_write(struct json *j, const char *key, enum msg_type type, const void *m)
 {
-    json_object_flat(j, "step");
-    json_str(j, "task", m->task);
-    json_u64(j, "epoch", m->epoch);
-    json_u64(j, "epochs", m->epochs);
-    json_u64(j, "step", m->step);
-    json_u64(j, "steps", m->steps);
-    json_f64(j, "loss", m->loss);
-    json_f64(j, "penalty", m->penalty);
-    json_f64(j, "learning_rate", m->learning_rate);
-    json_f64(j, "gradient_norm", m->gradient_norm);
-    json_f64(j, "steps_per_s", m->steps_per_s);
-    json_f64(j, "samples_per_s", m->samples_per_s);
-    json_f64(j, "wait_share", m->wait_share);
-    json_f64(j, "eta_s", m->eta_s);
-    json_f64(j, "time_s", m->head.time_s);
-    json_end(j);
-}
-
-static void gpu_write(struct json *j, const struct msg_gpu_sample *m)
-{
-    json_object_flat(j, "gpu");
-    json_f64(j, "utilisation", m->utilisation);
-    json_u64(j, "used_bytes", m->used_bytes);
-    json_u64(j, "total_bytes", m->total_bytes);
-    json_f64(j, "temperature_c", m->temperature_c);
-    json_f64(j, "power_w", m->power_w);
-    json_f64(j, "power_limit_w", m->power_limit_w);
-    json_f64(j, "clock_mhz", m->clock_mhz);
-    json_end(j);
-}
-
-static void estimate_write(struct json *j, const struct msg_fisher_block *m)
-{
-    json_object_flat(j, "estimate");
-    json_str(j, "task", m->task);
-    json_u64(j, "samples_done", m->samples_done);
-    json_u64(j, "samples", m->samples);
-    json_u64(j, "block", m->block);
-    json_u64(j, "blocks", m->blocks);
-    json_f64(j, "eta_s", m->eta_s);
-    json_end(j);
+    msg_print_json(json_value(j, key), type, m);
 }
 
 static void series_write(struct json *j, const struct web_series *s)
@@ -282,11 +243,11 @@ void web_state_write(const struct web_run *run, const struct web_record *r,
         json_f64(&j, "measured_s", f->samples[SAMPLE_SYSTEM].head.time_s);
     stages_write(&j, r, f);
     if (f && f->step_heard)
-        step_write(&j, &f->step);
+        message_write(&j, "step", MSG_trainer_step, &f->step);
     if (f && f->block_heard)
-        estimate_write(&j, &f->block);
+        message_write(&j, "estimate", MSG_fisher_block, &f->block);
     if (f && f->gpu_heard)
-        gpu_write(&j, &f->gpu);
+        message_write(&j, "gpu", MSG_gpu_sample, &f->gpu);
     if (f)
         series_write(&j, &f->series);
     epochs_write(&j, &r->history);

@@ -228,7 +228,7 @@ def test_every_option_does_something():
 
 
 def test_page_asks_for_what_is_there():
-    """web.js: elements of web.html, requests that web_server.c answers, and what web_state.c says."""
+    """web.js: elements of web.html, requests that web_server.c answers, and what web_state.c and messages say."""
     script, page = text_of("monitord/web.js"), text_of("monitord/web.html")
     there = set(re.findall(r'\bid="([\w-]+)"', page))
     wanted = set(re.findall(r'\b(?:byId|show|say)\("([\w-]+)"', script))
@@ -236,10 +236,11 @@ def test_page_asks_for_what_is_there():
     asked = set(re.findall(r'\b(?:ask|askJson)\("([^"]+)"', script))
     answered = set(re.findall(r'\{"(/[\w/]+)", [01], answer_', text_of("monitord/web_server.c")))
     said = set(re.findall(r'"(\w+)"', text_of("monitord/web_state.c") + text_of("monitord/web_files.c")))
+    said |= set(re.findall(r"^ +\w+\((?:trainer_step|fisher_block|gpu_sample), (\w+)", text_of("proto/messages.def"), flags=re.M))
     used = set(re.findall(r"\b(?:state|run|step|estimate|list)\.([a-z]\w*_\w+|live|code|sentence|epochs|stages|files|gpu)\b", script))
     report(["web.html has no #" + i for i in sorted(wanted - there) if not i.startswith("chart-")]
            + ["nobody answers " + path for path in sorted(asked - answered)]
-           + ["web_state.c does not say " + word for word in sorted(used - said)])
+           + ["nobody says " + word for word in sorted(used - said)])
 
 
 def test_boards_figures_are_there():
